@@ -1,0 +1,1 @@
+"""The `vidseek` command. Rooms are imported when a command needs them."""

@@ -1,0 +1,78 @@
+"""The one family of errors, sorted by what the caller can do about it.
+
+    VidseekError
+    ├── InputRejected   exit 10  this input cannot be used: skip it, go on with the others
+    ├── ConfigError     exit 11  params, paths or options are wrong: fix the configuration
+    ├── ArtifactError   exit 12  a file that a stage wrote is missing, broken or of another kind: make it again
+    ├── DeviceError     exit 13  the device or provider asked for is not there
+    ├── GateFailed      exit 14  the data did not pass: look at the rows named
+    └── ServiceError    exit 15  another program did not answer: try again
+
+Every message says what came, what was wanted and where; `remedy` says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VidseekError(Exception):
+    """Base of all errors that vidseek raises on purpose.
+
+    Args:
+        message: What came, what was wanted, and where.
+        remedy: What the reader can do about it; one sentence, may be empty.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+class InputRejected(VidseekError):
+    """One input cannot be used; the others can."""
+
+    exit_code = 10
+    code = "input_rejected"
+
+
+class ConfigError(VidseekError):
+    """Params, paths or options are wrong."""
+
+    exit_code = 11
+    code = "config_error"
+
+
+class ArtifactError(VidseekError):
+    """A file that a stage wrote is missing, broken, or not of the kind that is wanted."""
+
+    exit_code = 12
+    code = "artifact_error"
+
+
+class DeviceError(VidseekError):
+    """The device or execution provider that was asked for is not there."""
+
+    exit_code = 13
+    code = "device_error"
+
+
+class GateFailed(VidseekError):
+    """The data did not pass a gate; nothing below it has changed."""
+
+    exit_code = 14
+    code = "gate_failed"
+
+
+class ServiceError(VidseekError):
+    """Another program did not answer, or not in time."""
+
+    exit_code = 15
+    code = "service_error"

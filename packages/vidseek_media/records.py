@@ -1,0 +1,94 @@
+"""What the rooms hand each other: small, frozen, and true."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.ids import clip_id_of, shard_key_of
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of the archive; equal files are one video with several uris."""
+
+    video_id: str
+    uris: tuple[str, ...]
+    """Paths relative to the source root, sorted; the first is the one that is read."""
+    duration_ms: int
+    fps: float
+    width: int
+    """Upright, in pixels."""
+    height: int
+    codec: str
+    source_id: str = ""
+    """The source's own name for it (YouTube's id), or empty."""
+    title: str = ""
+    channel: str = ""
+    category: str = ""
+    published_at: str = ""
+    """RFC 3339, or empty."""
+    thumbnail: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.video_id) != 32 or not self.uris:
+            raise ValueError(f"a video needs a 32-digit id and at least one uri, got {self.video_id!r}, {self.uris!r}")
+        if self.duration_ms <= 0 or self.width <= 0 or self.height <= 0:
+            raise ValueError(f"{self.uris[0]}: {self.duration_ms} ms, {self.width} x {self.height}: all must be positive")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A span `[start_ms, end_ms)` of one video."""
+
+    video_id: str
+    index: int
+    """Place among all clips of the video, by (start_ms, end_ms), from 0."""
+    start_ms: int
+    end_ms: int
+    cut: tuple[str, ...]
+    """The cut modes that made this span, sorted: captions, shots, windows."""
+    clip_id: uuid.UUID = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_ms < self.end_ms:
+            raise ValueError(f"clip {self.index} of {self.video_id}: [{self.start_ms}, {self.end_ms}) is not a span")
+        object.__setattr__(self, "clip_id", clip_id_of(self.video_id, self.start_ms, self.end_ms))
+
+    @property
+    def key(self) -> str:
+        """The WebDataset key of this clip."""
+        return shard_key_of(self.video_id, self.index)
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """The sampled frames of one clip, decoded."""
+
+    clip_id: uuid.UUID
+    key: str
+    times_ms: tuple[int, ...]
+    """One for each frame, in the video's time."""
+    frames: NDArray[np.uint8]
+    """Shape (T, height, width, 3), RGB, upright."""
+    num_repeated: int = 0
+    """How many of the T are the last good frame again, because the video had no more."""
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
+            raise ValueError(f"{self.key}: frames are {self.frames.dtype} {self.frames.shape}, wanted uint8 (T, h, w, 3)")
+        if len(self.times_ms) != len(self.frames):
+            raise ValueError(f"{self.key}: {len(self.times_ms)} times for {len(self.frames)} frames")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An input that was refused: written down, never lost."""
+
+    id: str
+    """The uri, video_id or clip_id refused."""
+    stage: str
+    reason: str

@@ -1,0 +1,100 @@
+"""The Parquet tables between stages: their schemas, written whole or absent, byte-identical for equal rows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseek_media.errors import ArtifactError
+
+_text = pa.string()
+_texts = pa.list_(pa.string())
+
+VIDEOS = pa.schema([
+    ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
+    ("width", pa.int32()), ("height", pa.int32()), ("codec", _text), ("title", _text), ("channel", _text),
+    ("category", _text), ("published_at", _text), ("thumbnail", _text),
+])
+"""Key: video_id."""
+
+SIDECAR = pa.schema([
+    ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
+    ("text", _text), ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
+])
+"""Captions that came with the source, times included where it gives them: null times and null clip_index mean the whole
+video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span and
+differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
+
+CLIPS = pa.schema([
+    ("clip_id", _text), ("video_id", _text), ("index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
+    ("cut", _texts),
+])
+"""Key: clip_id."""
+
+FRAMES = pa.schema([
+    ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
+    ("num_repeated", pa.int32()), ("decoder", _text),
+])
+"""Key: clip_id. `shard` is the tar's file name inside the frames folder."""
+
+CAPTIONS = pa.schema([
+    ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
+    ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
+])
+"""A null clip_id is a caption of the whole video, which makes no pair."""
+
+PAIRS = pa.schema([
+    ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),
+    ("contrast", _text), ("axis", _text),
+])
+"""`split`: train, validation or test; `gallery`: a name that groups pairs for evaluation, `default` where none was given."""
+
+REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
+
+
+def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema) -> None:
+    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent.
+
+    Raises:
+        ArtifactError: a row does not fit the schema.
+        OSError: the disk does not take it.
+    """
+    try:
+        if isinstance(rows, pd.DataFrame):
+            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
+        else:
+            table = pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowException, KeyError) as error:
+        raise ArtifactError(f"rows for {path} do not fit its schema: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """The table at `path`, its columns exactly those of `schema`.
+
+    Raises:
+        ArtifactError: the file is missing, broken, or has other columns.
+    """
+    remedy = "Run `dvc repro` to make it again"
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing", remedy=remedy) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=remedy) from error
+    if table.schema.names != schema.names:
+        raise ArtifactError(f"{path} has columns {table.schema.names}, wanted {schema.names}", remedy=remedy)
+    try:
+        return table.cast(schema).to_pandas()
+    except pa.ArrowException as error:
+        raise ArtifactError(f"{path} has other column types: {error}", remedy=remedy) from error

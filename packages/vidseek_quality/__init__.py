@@ -1,0 +1,1 @@
+"""Tables to pass or stop: Great Expectations suites and their reports."""

@@ -1,0 +1,1 @@
+"""Vectors to an index, and a query to ranked moments."""
