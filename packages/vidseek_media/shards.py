@@ -1,0 +1,441 @@
+"""The frames of all clips in WebDataset tar shards: decoded once, read by every epoch and every later encoder.
+
+A shard holds whole videos, those whose ids begin with the same digits, and carries the hash of its plan (settings and
+clips) in its name: a shard whose plan is unchanged is not made again, and a new video remakes its own shard alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from vidseek_media.cut import read_clips
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.frames import bin_centres, frames_at
+from vidseek_media.ingest import read_videos
+from vidseek_media.records import Clip, ClipFrames, Rejection, Video
+from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
+from vidseek_media.workers import WorkerLost, run_each
+
+SHARD_FORMAT = 1
+"""Part of every plan's hash: raise it when the same plan gives other bytes."""
+
+MAX_FRAMES = 100
+"""Of a clip; frame numbers have two digits."""
+
+_END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class FramesReport:
+    """num_in = num_out + num_rejected, in clips."""
+
+    num_in: int
+    num_out: int
+    num_rejected: int
+    num_shards: int
+    num_shards_kept: int
+    """Shards whose plan was unchanged, so that nothing of them was decoded."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    num_frames: int
+    side_px: int
+    quality: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video: what its worker needs, and where its members go."""
+
+    video_id: str
+    path: Path
+    clips: tuple[Clip, ...]
+    """By index."""
+    part: Path
+    """The members of this video as a tar without its end, so that parts make a shard when laid end to end."""
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    jobs: tuple[_Job, ...]
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [clip for job in self.jobs for clip in job.clips]
+
+
+def write_frames(
+    source: Path,
+    ingest_dir: Path,
+    cut_dir: Path,
+    *,
+    out: Path,
+    num_frames: int,
+    side_px: int,
+    quality: int,
+    shard_digits: int,
+    workers: int,
+    timeout_seconds: float,
+) -> FramesReport:
+    """Write `num_frames` JPEG frames of each clip, at the centres of equal bins, into shards under `out`.
+
+    `out` gets `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members are, clip by clip in
+    order of key, `<key>.json` and `<key>.<i:02d>.jpg`. Run again, it keeps the shards whose plan is unchanged and the
+    videos that an interrupted run had finished, and removes shards that are no longer wanted.
+
+    Raises:
+        ConfigError: a setting is out of range, or `source` is missing.
+        ArtifactError: a table is missing or broken, or the disk takes no more.
+        InputRejected: no clip has frames; `rejected.parquet` says why.
+    """
+    settings = _Settings(num_frames, side_px, quality)
+    _check_settings(settings, shard_digits)
+    if not source.is_dir():
+        raise ConfigError(f"{source} does not exist", remedy="Set ingest.source in params.yaml to the folder of videos")
+    videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
+    shards = _plan_shards(videos, clips, source.resolve(), out, settings, shard_digits)
+    try:
+        rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, timeout_seconds)
+    except OSError as error:
+        raise _disk_error(out, error) from error
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
+    if clips and not rows:
+        raise InputRejected(
+            f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
+            remedy=f"{out / 'rejected.parquet'} has the reason for each",
+        )
+    write_table(out / "frames.parquet", rows, FRAMES)
+    return FramesReport(len(clips), len(rows), len(rejections), num_shards=len(shards), num_shards_kept=num_kept)
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The shards under the frames folder `folder`, in order of name.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    shards = sorted((folder / "shards").glob("*.tar"))
+    if not shards:
+        raise ArtifactError(f"{folder} holds no frame shards", remedy="Run `dvc repro frames`")
+    return shards
+
+
+def read_shard(path: Path) -> Iterator[ClipFrames]:
+    """The clips of one shard with their frames decoded, in order of key. Clips of other videos may have other sizes.
+
+    Raises:
+        ArtifactError: the shard is missing or broken.
+    """
+    for about, jpegs in _read_members(path):
+        try:
+            frames = np.stack([decode_jpeg(jpeg) for jpeg in jpegs])
+            yield ClipFrames(
+                clip_id=uuid.UUID(about["clip_id"]), key=about["key"], times_ms=tuple(about["times_ms"]), frames=frames,
+                num_repeated=about["num_repeated"],
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise ArtifactError(f"{path}: clip {about.get('key')}: {error}", remedy="Run `dvc repro frames`") from error
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
+    """`pixels` (height, width, 3) as JPEG with full colour resolution: small frames have no colour to spare."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
+    """Shape (height, width, 3), RGB.
+
+    Raises:
+        OSError: `content` is no picture.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _check_settings(settings: _Settings, shard_digits: int) -> None:
+    for name, value, low, high in (
+        ("num_frames", settings.num_frames, 1, MAX_FRAMES), ("side_px", settings.side_px, 8, 8192),
+        ("quality", settings.quality, 1, 100), ("shard_digits", shard_digits, 0, 4),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(
+                f"frames.{name} is {value}, wanted {low} to {high}", remedy=f"Set frames.{name} in params.yaml"
+            )
+
+
+def _plan_shards(
+    videos: Mapping[str, Video], clips: Iterable[Clip], root: Path, out: Path, settings: _Settings, digits: int
+) -> list[_Shard]:
+    by_video: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        by_video[clip.video_id].append(clip)
+    if unknown := sorted(set(by_video) - set(videos)):
+        raise ArtifactError(f"clips of {unknown[0]} were cut, but no such video was ingested", remedy="Run `dvc repro`")
+    by_prefix: dict[str, list[_Job]] = defaultdict(list)
+    for video_id in sorted(by_video):
+        own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
+        part = out / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
+        by_prefix[video_id[:digits]].append(_Job(video_id, root / videos[video_id].uris[0], own, part))
+    return [
+        _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))
+        for prefix, jobs in sorted(by_prefix.items())
+    ]
+
+
+def _plan_hash(settings: _Settings, videos: Sequence[Sequence[Clip]]) -> str:
+    plan = {
+        "format": SHARD_FORMAT,
+        **dataclasses.asdict(settings),
+        "clips": [[str(clip.clip_id), clip.key] for clips in videos for clip in clips],
+    }
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fill_shards(
+    shards: Sequence[_Shard], out: Path, settings: _Settings, workers: int, timeout_seconds: float
+) -> tuple[list[dict[str, object]], list[Rejection], int]:
+    """Make the shards that are not there; the rows of all clips, the rejections, and how many shards were there."""
+    (out / "shards").mkdir(parents=True, exist_ok=True)
+    (out / ".parts").mkdir(exist_ok=True)
+    earlier = _earlier_reasons(out)
+    refused: dict[str, str] = {}
+    entries = {shard.path: _entries_if_whole(shard.path, shard.clips, earlier, refused) for shard in shards}
+    missing = [shard for shard in shards if entries[shard.path] is None]
+    for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
+        stale.unlink()
+    _decode_jobs([job for shard in missing for job in shard.jobs], missing, refused, settings, workers, timeout_seconds)
+    for shard in missing:
+        entries[shard.path] = _read_entries(shard.path) if shard.path.exists() else []
+    shutil.rmtree(out / ".parts")
+    rows: list[dict[str, object]] = []
+    rejections: list[Rejection] = []
+    for shard in shards:
+        found = {entry["clip_id"]: entry for entry in entries[shard.path] or []}
+        for clip in shard.clips:
+            clip_id = str(clip.clip_id)
+            if entry := found.get(clip_id):
+                rows.append(_frames_row(clip, entry, shard.path.relative_to(out).as_posix()))
+            else:
+                rejections.append(Rejection(clip_id, "frames", refused[clip_id]))
+    return rows, rejections, len(shards) - len(missing)
+
+
+def _frames_row(clip: Clip, entry: Mapping[str, Any], shard: str) -> dict[str, object]:
+    return {
+        "clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": clip.key, "shard": shard,
+        "num_frames": len(entry["times_ms"]), "num_repeated": entry["num_repeated"], "decoder": "pyav",
+    }
+
+
+def _decode_jobs(
+    jobs: Sequence[_Job],
+    shards: Sequence[_Shard],
+    refused: dict[str, str],
+    settings: _Settings,
+    workers: int,
+    timeout_seconds: float,
+) -> None:
+    """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
+    todo = [job for job in jobs if _entries_if_whole(job.part, job.clips, {}, {}) is None]
+    waiting = {shard.path: {job.video_id for job in shard.jobs} for shard in shards}
+    shard_of = {job.video_id: shard for shard in shards for job in shard.jobs}
+    outcomes = run_each(
+        partial(_write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
+    )
+
+    def finish(video_id: str) -> None:
+        shard = shard_of[video_id]
+        waiting[shard.path].discard(video_id)
+        if not waiting[shard.path]:
+            _join_parts(shard)
+
+    for job in [job for job in jobs if job not in todo]:
+        finish(job.video_id)
+    for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
+        job = outcome.item
+        if isinstance(outcome.error, ArtifactError):
+            raise outcome.error
+        if outcome.error is not None:
+            job.part.unlink(missing_ok=True)
+            note = " (another run tries it again)" if isinstance(outcome.error, WorkerLost) else ""
+            refused.update({str(c.clip_id): f"{job.path.name}: {outcome.error.message}{note}" for c in job.clips})
+        refused.update(outcome.value or {})
+        finish(job.video_id)
+
+
+def _join_parts(shard: _Shard) -> None:
+    if not any(job.part.exists() for job in shard.jobs):
+        return  # Every video of it was refused.
+    beside = shard.path.with_name(f".{shard.path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as tar:
+            for job in shard.jobs:
+                if job.part.exists():
+                    with job.part.open("rb") as part:
+                        shutil.copyfileobj(part, tar, 2**20)
+            tar.write(_END_OF_TAR)
+        beside.replace(shard.path)
+    finally:
+        beside.unlink(missing_ok=True)
+    for job in shard.jobs:
+        job.part.unlink(missing_ok=True)
+
+
+def _write_part(job: _Job, *, settings: _Settings) -> dict[str, str]:
+    """Decode one video once for all its clips and write its members; the reason by clip_id of clips without frames."""
+    beside = job.part.with_suffix(".beside")
+    try:
+        with beside.open("wb") as file:
+            refused = _write_clips(job, file, settings)
+        beside.replace(job.part)
+    except OSError as error:
+        raise _disk_error(job.part.parent.parent, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return refused
+
+
+@dataclass(frozen=True)
+class _Picture:
+    jpeg: bytes
+    time_ms: int
+    is_repeated: bool
+
+
+def _write_clips(job: _Job, file: BinaryIO, settings: _Settings) -> dict[str, str]:
+    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_frames) for clip in job.clips}
+    wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
+    waiting = list(reversed(job.clips))
+    pictures: dict[int, _Picture] = {}
+    refused: dict[str, str] = {}
+    encoded: tuple[NDArray[np.uint8], bytes] | None = None
+    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px):
+        if encoded is None or encoded[0] is not frame.pixels:
+            encoded = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality))
+        pictures[frame.wanted_ms] = _Picture(encoded[1], frame.time_ms, frame.is_repeated)
+        while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
+            clip = waiting.pop()
+            reason = _write_clip(file, clip, [pictures[time_ms] for time_ms in centres[clip.index]])
+            if reason:
+                refused[str(clip.clip_id)] = f"{job.path.name}: {reason}"
+            _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
+    return refused
+
+
+def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
+    """Clips come in order of start, so no later one asks for a picture before `start_ms`."""
+    while pictures and (first := next(iter(pictures))) < start_ms:
+        del pictures[first]
+
+
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> str:
+    """Write the members of `clip`, or say why not."""
+    num_repeated = sum(picture.is_repeated for picture in pictures)
+    if num_repeated == len(pictures):
+        return f"no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
+    about = {
+        "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
+        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "num_repeated": num_repeated,
+    }
+    _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
+    for i, picture in enumerate(pictures):
+        _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
+    return ""
+
+
+def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)  # Everything else stays at its default of 0 or empty: equal frames give equal bytes.
+    file.write(info.tobuf(tarfile.USTAR_FORMAT))
+    file.write(content)
+    file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+
+
+def _earlier_reasons(out: Path) -> dict[str, str]:
+    """Reason by clip_id of an earlier run's rejections, less those that another try may mend."""
+    try:
+        table = read_table(out / "rejected.parquet", REJECTED)
+    except ArtifactError:
+        return {}
+    return {
+        clip_id: reason
+        for clip_id, reason in zip(table["id"], table["reason"], strict=True)
+        if not reason.endswith("tries it again)")
+    }
+
+
+def _entries_if_whole(
+    path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], refused: dict[str, str]
+) -> list[dict[str, Any]] | None:
+    """What the tar at `path` holds, if all of `clips` but those that `earlier` refused; these join `refused`."""
+    if not path.exists():
+        return None
+    try:
+        entries = _read_entries(path)
+    except ArtifactError:
+        return None
+    lacking = [str(clip.clip_id) for clip in clips]
+    for entry in entries:
+        if entry["clip_id"] in lacking:
+            lacking.remove(entry["clip_id"])
+    if any(clip_id not in earlier for clip_id in lacking):
+        return None
+    refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
+    return entries
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    return [about for about, _ in _read_members(path, with_jpegs=False)]
+
+
+def _read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Clip by clip: the content of its .json, and its JPEGs."""
+    about: dict[str, Any] = {}
+    jpegs: list[bytes] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    if about:
+                        yield about, jpegs
+                    about, jpegs = json.loads(_content(tar, member)), []
+                elif with_jpegs:
+                    jpegs.append(_content(tar, member))
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise ArtifactError(f"{path} is no whole frame shard: {error}", remedy="Run `dvc repro frames`") from error
+    if about:
+        yield about, jpegs
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def _disk_error(folder: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{folder} cannot be written: {error.strerror or error}",
+        remedy="Make room; the videos that are done are kept, and a new run goes on from there",
+    )
