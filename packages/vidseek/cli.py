@@ -178,6 +178,69 @@ def probe(
     _report(report, as_json=as_json)
 
 
+AliasName = Annotated[str, typer.Option("--alias", help="The name that searches ask for.")]
+
+
+@index_app.command("list")
+def index_list(as_json: AsJson = False) -> None:
+    """List the collections: which is live, and which are kept for a rollback."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import list_collections
+
+    collections = list_collections(Archive.here().index)
+    if as_json:
+        _print_json([
+            {**one.facts.to_json(), "live_as": list(one.live_as), "kept_for": list(one.kept_for)} for one in collections
+        ])
+        return
+    _show(_table(
+        ["collection", "clips", "made", "live as", "kept for"],
+        [(one.facts.name, str(one.facts.num_points), one.facts.created_at[:19].replace("T", " "),
+          ", ".join(one.live_as), ", ".join(one.kept_for)) for one in collections],
+    ), nothing="Nothing is published yet: run `dvc repro`.")
+
+
+@index_app.command("verify")
+def index_verify(
+    collection: Annotated[str | None, typer.Argument(help="By default the live one.")] = None,
+    alias: AliasName = "clips",
+    as_json: AsJson = False,
+) -> None:
+    """Check every file of a collection, count it, and compare approximate with exact searches."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import verify
+
+    verification = verify(Archive.here().index, alias=alias, collection=collection)
+    _report(verification, as_json=as_json)
+    if not verification.passed:
+        raise ArtifactError(
+            f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
+            remedy="Run `vidseek index rollback`, or `dvc repro -f publish` after removing its folder",
+        )
+
+
+@index_app.command("rollback")
+def index_rollback(alias: AliasName = "clips", as_json: AsJson = False) -> None:
+    """Make the collection live that was live before."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import rollback
+
+    _report({"alias": alias, "collection": rollback(Archive.here().index, alias=alias)}, as_json=as_json)
+
+
+@index_app.command("prune")
+def index_prune(as_json: AsJson = False) -> None:
+    """Remove what no alias points to or keeps for a rollback."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import prune
+
+    removed = prune(Archive.here().index)
+    if as_json:
+        _print_json({"removed": removed})
+    else:
+        typer.echo("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+
+
 @demo_app.command("render")
 def demo_render(
     out: Annotated[Path | None, typer.Option(help="Where; by default .vidseek/demo of the archive.")] = None,
@@ -240,14 +303,14 @@ def _table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
     return table
 
 
-def _show(table: Table) -> None:
+def _show(table: Table, *, nothing: str = "Nothing was found.") -> None:
     from rich.console import Console
 
     console = Console()
     if table.row_count:
         console.print(table)
     else:
-        console.print("Nothing was found.")
+        console.print(nothing)
 
 
 def _escape(text: str) -> str:

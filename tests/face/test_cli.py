@@ -131,6 +131,21 @@ def test_ingest__without_a_source_is_a_config_error(tmp_path: Path) -> None:
     assert run("ingest", folder=tmp_path).returncode == 11
 
 
+def test_probe__no_video_is_rejected_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"")
+    ended = run("probe", "x.mp4", folder=tmp_path)
+    assert ended.returncode == 10 and "x.mp4" in ended.stderr and "empty" in ended.stderr
+
+
+def test_index__nothing_published(tmp_path: Path) -> None:
+    assert json.loads(run("index", "list", "--json", folder=tmp_path).stdout) == []
+    assert json.loads(run("index", "prune", "--json", folder=tmp_path).stdout) == {"removed": []}
+    for command in ("verify", "rollback"):
+        ended = run("index", command, folder=tmp_path)
+        assert ended.returncode == 12 and "nothing was published" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_mlflow__server_is_named_not_started(tmp_path: Path) -> None:
     ended = run("mlflow", folder=tmp_path, MLFLOW_TRACKING_URI="http://runs.example:5000")
     assert ended.returncode == 0 and "http://runs.example:5000" in ended.stdout
