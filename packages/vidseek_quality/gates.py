@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.tables import CLIPS, FRAMES, PAIRS, REJECTED, read_table
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, read_table
 from vidseek_quality.report import Failure, GateResult, Number, write_page, write_result
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
 
@@ -29,6 +29,7 @@ def check_pairs(
     pairs: Path,
     clips: Path,
     *,
+    captions: Path | None = None,
     rejected: Sequence[Path] = (),
     out: Path,
     thresholds: PairThresholds | None = None,
@@ -38,6 +39,8 @@ def check_pairs(
     Args:
         pairs: pairs.parquet.
         clips: clips.parquet, to which every pair must join.
+        captions: captions.parquet, where known: captions of a whole video of several clips make no pair by design, and
+            are not counted as rejected.
         rejected: the rejected.parquet of the stages whose refusals count (caption, pairs).
         out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
 
@@ -49,11 +52,13 @@ def check_pairs(
     """
     wanted = thresholds or PairThresholds()
     rows = pair_rows(read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats)
-    num_rejected = sum(len(read_table(path, REJECTED)) for path in rejected)
+    num_whole_video = 0 if captions is None else int(read_table(captions, CAPTIONS)["clip_id"].isna().sum())
+    num_rejected = max(sum(len(read_table(path, REJECTED)) for path in rejected) - num_whole_video, 0)
     num_in = len(rows) + num_rejected
     statistics: dict[str, Number | None] = {
         "num_pairs": len(rows),
         "num_videos": int(rows["video_id"].nunique()),
+        "num_whole_video_captions": num_whole_video,
         "num_rejected": num_rejected,
         "rejected_share": round(num_rejected / num_in, 6) if num_in else 0.0,
         "max_caption_share": round(float(rows["caption_share"].max()), 6) if len(rows) else 0.0,

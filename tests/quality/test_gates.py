@@ -14,7 +14,7 @@ import pytest
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CLIPS, FRAMES, PAIRS, REJECTED, write_table
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, write_table
 from vidseek_quality.gates import check_embeddings, check_pairs, effective_rank, mean_cosine
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
 
@@ -53,13 +53,13 @@ class Archive:
         self.rejected: list[dict[str, object]] = []
         self.out = folder / "reports" / "pairs"
 
-    def check(self, **thresholds: object) -> object:
+    def check(self, captions: Path | None = None, **thresholds: object) -> object:
         for name, rows, schema in (("pairs", self.pairs, PAIRS), ("clips", self.clips, CLIPS),
                                    ("rejected", self.rejected, REJECTED)):
             write_table(self.folder / f"{name}.parquet", rows, schema)
         return check_pairs(
             self.folder / "pairs.parquet", self.folder / "clips.parquet", rejected=[self.folder / "rejected.parquet"],
-            out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
+            captions=captions, out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
         )
 
     def fails(self, **thresholds: object) -> dict[str, dict[str, object]]:
@@ -154,6 +154,18 @@ def test_check_pairs__second_caption_of_a_clip_passes_unless_one_is_required(arc
     assert set(archive.fails(one_caption_per_clip=True)) == {"a clip has one caption"}
     archive.pairs[-1]["caption"] = archive.pairs[0]["caption"]
     assert set(archive.fails()) == {"a clip has the same caption only once"}
+
+
+def test_check_pairs__captions_of_whole_videos_are_not_rejections(archive: Archive) -> None:
+    """They make no pair by design: an archive that has no others is as good as one without captions."""
+    archive.pairs = []
+    archive.rejected = [{"id": "0" * 32, "stage": "pairs", "reason": "it is of a whole video of several clips"}] * 3
+    caption = dict.fromkeys(CAPTIONS.names, "") | {"clip_id": None, "text": "my holiday", "cost_usd": 0.0}
+    write_table(archive.folder / "captions.parquet", [caption] * 3, CAPTIONS)
+    assert archive.check(captions=archive.folder / "captions.parquet").notes  # type: ignore[attr-defined]
+    write_table(archive.folder / "captions.parquet", [caption] * 2, CAPTIONS)
+    with pytest.raises(GateFailed):
+        archive.check(captions=archive.folder / "captions.parquet")
 
 
 def test_check_pairs__rejected_share_over_the_limit_fails(archive: Archive) -> None:
