@@ -111,7 +111,7 @@ def _fit(clip: ClipFrames, spec: BackboneSpec) -> NDArray[np.uint8]:
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
     """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
     found: list[NDArray[np.uint8]] = []
-    for shard in list_shards(frames / "shards"):
+    for shard in list_shards(frames):
         for clip in read_shard(shard):
             found.append(_fit(clip, spec))
             if len(found) == count:
