@@ -82,6 +82,8 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
     lines = [*sidecar.rejections, *refused]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*rows, *lines]], REJECTED)
     if not videos:
+        for stale in ("sidecar.parquet", "videos.parquet"):
+            (out / stale).unlink(missing_ok=True)
         first = next(iter(rows))
         raise InputRejected(
             f"{source}: not one of {len(rows)} video files can be used; the first, {first.id}: {first.reason}",
@@ -183,14 +185,15 @@ def _probe_new(
     root: Path, ids: Mapping[str, str], book: _Ledger, *, timeout_seconds: float, workers: int, rejected: dict[str, str]
 ) -> int:
     """Probe each video that the ledger does not know, and spread the verdicts over the uris."""
-    first_uri: dict[str, str] = {}
+    paths: dict[str, Path] = {}
     for uri, video_id in ids.items():
-        first_uri.setdefault(video_id, uri)
-    new = [(video_id, root / uri) for video_id, uri in first_uri.items() if not book.knows(video_id)]
-    lost = {}
-    outcomes = run_each(_probe_item, new, workers=min(workers, len(new)), timeout_seconds=timeout_seconds)
-    for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(new), disable=None):
-        video_id = outcome.item[0]
+        if not book.knows(video_id):
+            paths.setdefault(video_id, root / uri)
+    id_of = {path: video_id for video_id, path in paths.items()}
+    lost: dict[str, str] = {}
+    outcomes = run_each(probe, list(id_of), workers=min(workers, len(id_of)), timeout_seconds=timeout_seconds)
+    for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
+        video_id = id_of[outcome.item]
         if isinstance(outcome.error, WorkerLost):
             lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
         elif outcome.error is not None:
@@ -201,11 +204,7 @@ def _probe_new(
     for uri, video_id in ids.items():
         if reason := book.rejections.get(video_id) or lost.get(video_id):
             rejected.setdefault(uri, reason)
-    return len(new)
-
-
-def _probe_item(item: tuple[str, Path]) -> Probe:
-    return probe(item[1])
+    return len(id_of)
 
 
 def _merge(

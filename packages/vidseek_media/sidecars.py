@@ -117,7 +117,7 @@ def match_captions(
         elif uri in reasons:
             refused.append(reject_line(caption.line, f"names {caption.file}, which was rejected: {reasons[uri]}"))
         else:
-            refused.append(reject_line(caption.line, f"names {caption.file}, which is no video of this source"))
+            refused.append(reject_line(caption.line, f"names {caption.file}, which is no video of this source (names are relative to it)"))
     return matched, refused
 
 
