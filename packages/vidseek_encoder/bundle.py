@@ -1,0 +1,239 @@
+"""The encoder bundle on disk: encoder.json, what it promises, and the proof that its files are still those."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ArtifactError
+
+Resize = Literal["squash", "crop"]
+
+FORMAT = 1
+SPEC_FILE = "encoder.json"
+TOKENIZER_FILE = "tokenizer.json"
+TOWERS = ("text", "video")
+_REMEDY = "Run `dvc repro export` to write the bundle again"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What encoder.json says: the vector space, and how frames and texts get into it."""
+
+    family: str
+    """The backbone family: clip, xclip, viclip, ..."""
+    encoder_version: str
+    """16 hex digits that name the vector space; see `encoder_version_of`."""
+    context: int
+    """Tokens of a text, padding included."""
+    frames: int
+    """Frames of a clip."""
+    side: int
+    """Height and width of a frame, in pixels."""
+    resize: Resize
+    mean: tuple[float, float, float]
+    """Of R, G, B on a scale of 0 to 1."""
+    deviation: tuple[float, float, float]
+    dimension: int
+    pad_id: int
+    """The token that fills a text up to `context`."""
+    backbone: str
+    """Where the weights began: a hub id, `vidseek/...`, or a folder's name."""
+    variants: tuple[str, ...]
+    """The precisions in the bundle, each a folder: fp32, fp16, int8."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of each file that makes vectors, by its path in the bundle. Written by `save`."""
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.resize not in ("squash", "crop"):
+            raise ValueError(f"resize is {self.resize!r}, wanted squash or crop")
+        for name in ("context", "frames", "side", "dimension"):
+            if not _is_whole(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, wanted a whole number above 0")
+        if not _is_whole(self.pad_id) or self.pad_id < 0:
+            raise ValueError(f"pad_id is {self.pad_id!r}, wanted a token's number")
+        for name in ("mean", "deviation"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+                raise ValueError(f"{name} is {values!r}, wanted three numbers")
+        if min(self.deviation) <= 0:
+            raise ValueError(f"deviation is {self.deviation!r}, wanted numbers above 0")
+        if not re.fullmatch(r"[0-9a-f]{16}", self.encoder_version):
+            raise ValueError(f"encoder_version is {self.encoder_version!r}, wanted 16 hex digits")
+        if not self.variants or not all(re.fullmatch(r"[a-z0-9]+", variant) for variant in self.variants):
+            raise ValueError(f"variants are {self.variants!r}, wanted at least one name such as fp32")
+
+    def save(self, folder: Path) -> EncoderSpec:
+        """Write encoder.json into `folder` with the sha256 of the tokenizer and of every file of every variant.
+
+        Call it last: it is what makes the folder a bundle. encoder.json is whole or absent.
+
+        Returns:
+            This spec with `files` filled in.
+
+        Raises:
+            ArtifactError: a file that the bundle needs is missing.
+        """
+        paths = [folder / TOKENIZER_FILE]
+        for variant in self.variants:
+            for tower in TOWERS:
+                if not (folder / variant / f"{tower}.onnx").is_file():
+                    raise ArtifactError(f"{folder / variant / f'{tower}.onnx'} is missing", remedy=_REMEDY)
+            paths += sorted(path for path in (folder / variant).rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+        spec = replace(self, files=files)
+        beside = folder / f".{SPEC_FILE}.{os.getpid()}"
+        try:
+            beside.write_text(json.dumps(spec._to_json(), indent=2) + "\n", encoding="utf-8")
+            beside.replace(folder / SPEC_FILE)
+        finally:
+            beside.unlink(missing_ok=True)
+        return spec
+
+    @classmethod
+    def load(cls, folder: Path) -> EncoderSpec:
+        """Read encoder.json. The other files are looked at by `check_files`.
+
+        Raises:
+            ArtifactError: the bundle is missing, not readable, of another format, or says what cannot be.
+        """
+        path = folder / SPEC_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing: there is no encoder bundle in {folder}", remedy=_REMEDY) from error
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read as JSON: {error}", remedy=_REMEDY) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ArtifactError(f"{path} is of format {found!r}, wanted {FORMAT}", remedy=_REMEDY)
+        wanted = {each.name for each in fields(cls)}
+        if set(content) != wanted:
+            raise ArtifactError(f"{path} has the keys {sorted(content)}, wanted {sorted(wanted)}", remedy=_REMEDY)
+        try:
+            return cls(**_from_json(content))
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"{path}: {error}", remedy=_REMEDY) from error
+
+    def check_files(self, folder: Path, variant: str) -> None:
+        """Compare tokenizer and `variant` in `folder` with their recorded sha256.
+
+        Raises:
+            ArtifactError: the bundle has no such variant, or a file is missing, changed, or was never recorded.
+        """
+        if variant not in self.variants:
+            raise ArtifactError(
+                f"{folder} has the variants {', '.join(self.variants)}, not {variant!r}",
+                remedy="Ask for one that it has, or export this one",
+            )
+        recorded = {name: digest for name, digest in self.files.items() if name.startswith(f"{variant}/")}
+        needed = {TOKENIZER_FILE, *(f"{variant}/{tower}.onnx" for tower in TOWERS)}
+        for name in sorted(needed - set(self.files)):
+            raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", remedy=_REMEDY)
+        for name in sorted({TOKENIZER_FILE, *recorded}):
+            path = folder / name
+            try:
+                found = file_sha256(path)
+            except OSError as error:
+                raise ArtifactError(f"{path} is missing or cannot be read: {error.strerror}", remedy=_REMEDY) from error
+            if found != self.files[name]:
+                raise ArtifactError(
+                    f"{path} has the sha256 {found[:12]}..., {SPEC_FILE} says {self.files[name][:12]}...: "
+                    "it was changed or swapped after the export",
+                    remedy=_REMEDY,
+                )
+
+    def _to_json(self) -> dict[str, Any]:
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"format": content.pop("format"), **content, "files": dict(sorted(self.files.items()))}
+
+
+def encoder_version_of(
+    *,
+    family: str,
+    tensors: Mapping[str, NDArray[np.generic]],
+    tokenizer: Path,
+    context: int,
+    frames: int,
+    side: int,
+    resize: Resize,
+    mean: tuple[float, float, float],
+    deviation: tuple[float, float, float],
+    dimension: int,
+) -> str:
+    """16 hex digits that name a vector space, the same on every machine and at every export.
+
+    The first digits of a sha256 over a canonical JSON (sorted keys, no spaces) of the arguments, where a tensor counts
+    by its name, its shape and its values in fp32, and the tokenizer by the sha256 of its file.
+
+    Args:
+        family: Of the backbone.
+        tensors: The merged weights of both towers, by name; taken as fp32, whatever their type.
+        tokenizer: The tokenizer.json of the bundle.
+        context: Tokens of a text.
+        frames: Frames of a clip.
+        side: Of a frame, in pixels.
+        resize: How a frame gets to that side.
+        mean: Of R, G, B.
+        deviation: Of R, G, B.
+        dimension: Of a vector.
+    """
+    content = {
+        "family": family,
+        "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
+        "tokenizer": file_sha256(tokenizer),
+        "context": int(context),
+        "frames": int(frames),
+        "side": int(side),
+        "resize": resize,
+        "mean": [float(value) for value in mean],
+        "deviation": [float(value) for value in deviation],
+        "dimension": int(dimension),
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensor_digest(tensor: NDArray[np.generic]) -> str:
+    values = np.ascontiguousarray(tensor, dtype="<f4")
+    shape = ",".join(str(size) for size in np.shape(tensor))
+    return hashlib.sha256(f"{shape}:".encode() + values.tobytes()).hexdigest()
+
+
+def _from_json(content: dict[str, Any]) -> dict[str, Any]:
+    for name in ("family", "encoder_version", "backbone", "resize"):
+        if not isinstance(content[name], str):
+            raise TypeError(f"{name} is {content[name]!r}, wanted a text")
+    for name in ("mean", "deviation", "variants"):
+        if not isinstance(content[name], list):
+            raise TypeError(f"{name} is {content[name]!r}, wanted a list")
+    files = content["files"]
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise TypeError("files is not a table of sha256 by path")
+    lists = {name: tuple(content[name]) for name in ("mean", "deviation", "variants")}
+    return {**content, **lists, "files": cast(dict[str, str], files)}
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

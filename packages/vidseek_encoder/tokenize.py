@@ -1,0 +1,56 @@
+"""Texts to token numbers of one fixed length, by the tokenizer.json of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as _Tokenizer
+
+from vidseek_media.errors import ArtifactError, InputRejected
+
+
+class Tokenizer:
+    """A tokenizer whose texts all come out `context` tokens long."""
+
+    def __init__(self, tokenizer: _Tokenizer, *, context: int, pad_id: int) -> None:
+        # The limit counts the tokens that the template adds, so that a long text keeps its end token.
+        tokenizer.enable_truncation(max_length=context)
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.context = context
+        self.pad_id = pad_id
+
+    @classmethod
+    def load(cls, path: Path, *, context: int, pad_id: int) -> Tokenizer:
+        """Read a tokenizer.json.
+
+        Raises:
+            ArtifactError: it is missing or not one.
+        """
+        try:
+            tokenizer = _Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ArtifactError(
+                f"{path} cannot be read as a tokenizer: {error}", remedy="Run `dvc repro export` to write it again"
+            ) from error
+        return cls(tokenizer, context=context, pad_id=pad_id)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token numbers, shape (n, context): cut to `context` with the end token kept, filled up with `pad_id`.
+
+        Raises:
+            InputRejected: a text is not one, or not valid Unicode.
+        """
+        ids = np.full((len(texts), self.context), self.pad_id, dtype=np.int64)
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else")
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        except Exception as error:  # UnicodeEncodeError or TypeError for a lone surrogate, else bare Exception
+            raise InputRejected(f"a text cannot be tokenized: {error}", remedy="Send valid Unicode") from error
+        for row, encoding in zip(ids, encodings, strict=True):
+            row[: len(encoding.ids)] = encoding.ids
+        return ids

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
+from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
+from vidseek_retrieval import publish as publishing
+from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_publish__builds_verifies_and_moves(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    report = publish(**tables, index=tmp_path / "index", receipt=tmp_path / "receipts" / "publish.json")
+    assert report.collection.startswith(f"clips-{VERSION}-")
+    assert (report.num_points, report.built, report.moved, report.num_without_vector) == (4 * 58, True, True, 0)
+    assert report.verification.passed and report.verification.num_points == 4 * 58
+    assert report.verification.recall_at_10 >= 0.99
+    assert EdgeHome(tmp_path / "index").aliases()["clips"].collection == report.collection
+    assert json.loads((tmp_path / "receipts" / "publish.json").read_text())["collection"] == report.collection
+
+
+def test_publish__payload_has_the_fields_of_the_hit(tmp_path: Path) -> None:
+    video = video_row("a" * 32, "tapes/my tape.mp4", channel="news", published_at="2024-05-01T10:00:00Z")
+    clips = [clip_row("a" * 32, 3, 1000, 4000)]
+    report = publish(**write_archive(tmp_path, [video], clips, unit_rows(1, 4)), index=tmp_path / "index")
+    (point,) = EdgeHome(tmp_path / "index").open(report.collection).points([str(clips[0]["clip_id"])])
+    assert dict(point.payload) == {
+        "video_id": "a" * 32,
+        "start_ms": 1000,
+        "end_ms": 4000,
+        "index": 3,
+        "title": "my tape",  # the file's stem, since it has no title
+        "uri": "tapes/my tape.mp4",
+        "channel": "news",
+        "published_at": "2024-05-01T10:00:00Z",
+        "duration_ms": 60_000,
+        "encoder_version": VERSION,
+    }
+
+
+def test_publish__twice_changes_nothing(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    first = publish(**tables, index=tmp_path / "index")
+    before = files_under(tmp_path / "index")
+    second = publish(**tables, index=tmp_path / "index")
+    after = files_under(tmp_path / "index")
+    assert second.collection == first.collection
+    assert not second.built and not second.moved and second.removed == ()
+    assert {**before, ".lock": b""} == {**after, ".lock": b""}
+
+
+def test_publish__only_clips_of_the_cut(tmp_path: Path) -> None:
+    clips = [
+        clip_row("a" * 32, 0, 0, 3000),
+        clip_row("a" * 32, 1, 500, 2500, cut=("captions",)),
+        clip_row("a" * 32, 2, 1000, 4000, cut=("captions", "windows")),
+    ]
+    tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, unit_rows(3, 4))
+    assert publish(**tables, index=tmp_path / "index").num_points == 2
+    with pytest.raises(GateFailed, match=r"nothing to publish.*'shots'"):
+        publish(**tables, index=tmp_path / "index", cut="shots")
+
+
+def test_publish__clip_without_vector_is_counted(tmp_path: Path) -> None:
+    clips = [clip_row("a" * 32, 0, 0, 3000), clip_row("a" * 32, 1, 1000, 4000)]
+    tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, unit_rows(2, 4))
+    more = [*clips, clip_row("a" * 32, 2, 2000, 5000)]
+    from vidseek_media.tables import CLIPS, write_table
+
+    write_table(tmp_path / "cut" / "clips.parquet", more, CLIPS)
+    report = publish(**tables, index=tmp_path / "index")
+    assert (report.num_points, report.num_without_vector) == (2, 1)
+
+
+def test_publish__new_content_keeps_the_previous_for_rollback(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    names = [publish(**random_archive(tmp_path, seed=seed), index=index).collection for seed in range(3)]
+    assert len(set(names)) == 3
+    assert EdgeHome(index).aliases()["clips"].previous == (names[1],)
+    assert [each.facts.name for each in list_collections(index)] == names[1:]  # the oldest went
+    assert rollback(index) == names[1]
+    assert [(each.facts.name, each.live_as) for each in list_collections(index)] == [
+        (names[1], ("clips",)),
+        (names[2], ()),
+    ]
+    assert prune(index) == []
+    assert rollback(index) == names[2]
+
+
+def test_publish__experiment_leaves_the_live_alias(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    live = publish(**random_archive(tmp_path, seed=0), index=index)
+    other = publish(**random_archive(tmp_path, seed=1), index=index, alias="exp-one")
+    aliases = EdgeHome(index).aliases()
+    assert aliases["clips"].collection == live.collection
+    assert aliases["exp-one"].collection == other.collection
+    again = publish(**random_archive(tmp_path, seed=1), index=index)  # the experiment is taken over as it is
+    assert not again.built and again.moved and again.collection == other.collection
+
+
+def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tmp_path / "index"
+    live = publish(**random_archive(tmp_path, seed=0), index=index).collection
+    monkeypatch.setattr(publishing, "_recall", lambda *_: 0.5)
+    with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
+        publish(**random_archive(tmp_path, seed=1), index=index)
+    assert EdgeHome(index).aliases()["clips"].collection == live
+    assert [each.facts.name for each in list_collections(index)] == [live]
+
+
+def test_publish__nan_vector_is_named(tmp_path: Path) -> None:
+    vectors = unit_rows(2, 4)
+    vectors[1, 2] = np.nan
+    clips = [clip_row("a" * 32, 0, 0, 3000), clip_row("a" * 32, 1, 1000, 4000)]
+    tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, vectors)
+    with pytest.raises(GateFailed, match=str(clips[1]["clip_id"])):
+        publish(**tables, index=tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_publish__truncated_part_is_refused(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    part = tmp_path / "embed" / "parts" / "0-0.parquet"
+    part.write_bytes(part.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"0-0\.parquet"):
+        publish(**tables, index=tmp_path / "index")
+
+
+def test_publish__missing_part_is_refused(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    (tmp_path / "embed" / "embeddings.json").write_text(json.dumps({"encoder_version": VERSION, "num_clips": 999}))
+    with pytest.raises(ArtifactError, match="says 999"):
+        publish(**tables, index=tmp_path / "index")
+
+
+def test_publish__embeddings_of_other_clips_are_refused(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    write_archive(tmp_path / "other", [video_row("a" * 32, "a.mp4")], [clip_row("a" * 32, 0, 0, 1)], unit_rows(1, 4))
+    with pytest.raises(ArtifactError, match="232 embedded clips are not in"):
+        publish(**{**tables, "cut_dir": tmp_path / "other" / "cut"}, index=tmp_path / "index")
+
+
+@pytest.mark.parametrize("wrong", [{"keep_previous": -1}, {"min_recall": 1.5}, {"alias": ""}])
+def test_publish__argument_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        publish(tmp_path, tmp_path, tmp_path, index=tmp_path / "index", **wrong)  # type: ignore[arg-type]
+
+
+def test_publish__second_at_once_says_so(tmp_path: Path) -> None:
+    tables = random_archive(tmp_path)
+    with EdgeHome(tmp_path / "index").building(), pytest.raises(ServiceError, match=f"process {os.getpid()}"):
+        publish(**tables, index=tmp_path / "index")
+    assert publish(**tables, index=tmp_path / "index").moved  # the lock is free again
+
+
+def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    live = publish(**random_archive(tmp_path, seed=0), index=index).collection
+    script = f"""
+        import time
+        from pathlib import Path
+        from tests.retrieval.archive import random_archive
+        from vidseek_retrieval import edge, publish
+        def stop(*_):
+            print("building", flush=True)
+            time.sleep(60)
+        edge._digests = stop  # the shard is built, collection.json is not written
+        publish.publish(**random_archive(Path({str(tmp_path)!r}), seed=1), index=Path({str(index)!r}))
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment, text=True
+    ) as builder:
+        assert builder.stdout is not None and builder.stdout.readline() == "building\n"
+        with pytest.raises(ServiceError, match=f"process {builder.pid}"):
+            publish(**random_archive(tmp_path, seed=1), index=index)
+        builder.send_signal(signal.SIGKILL)
+    assert EdgeHome(index).aliases()["clips"].collection == live
+    assert [each.facts.name for each in list_collections(index)] == [live]
+    report = publish(**random_archive(tmp_path, seed=1), index=index)
+    assert report.removed == (report.collection,) and report.built and report.moved  # the half-built one went first
+
+
+def _count(index: Path, name: str, queue: multiprocessing.Queue[int]) -> None:
+    collection = EdgeHome(index).open(name)
+    queue.put(collection.count())
+    time.sleep(0.3)
+    queue.put(len(collection.search(unit_rows(1, 16)[0], limit=5)))
+
+
+def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    name = publish(**random_archive(tmp_path), index=index).collection
+    before = files_under(index)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    readers = [context.Process(target=_count, args=(index, name, queue)) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    answers = sorted(queue.get(timeout=20) for _ in range(6))
+    for reader in readers:
+        reader.join(timeout=20)
+    assert answers == [5, 5, 5, 232, 232, 232]
+    assert files_under(index) == before
+
+
+def test_verify__finds_a_changed_file(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    name = publish(**random_archive(tmp_path), index=index).collection
+    assert verify(index).passed
+    largest = max((index / name / "shard").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = bytearray(largest.read_bytes())
+    content[0] ^= 1
+    largest.write_bytes(content)
+    verification = verify(index)
+    assert not verification.passed and "was changed" in verification.problems[0]
+
+
+def test_index__nothing_published(tmp_path: Path) -> None:
+    assert list_collections(tmp_path / "none") == []
+    assert prune(tmp_path / "none") == []
+    for call in (rollback, verify):
+        with pytest.raises(ArtifactError, match="dvc repro"):
+            call(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_rollback__nothing_earlier(tmp_path: Path) -> None:
+    publish(**random_archive(tmp_path), index=tmp_path / "index")
+    with pytest.raises(ArtifactError, match="no earlier collection"):
+        rollback(tmp_path / "index")
