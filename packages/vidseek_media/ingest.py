@@ -55,8 +55,9 @@ class IngestReport:
 def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, workers: int) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet` and `rejected.parquet` of the folder `source` into `out`.
 
-    The ledger, a JSON file outside the pipeline, remembers size, time, id and probe of every file, so that a second run
-    reads only what is new or changed; it changes no result. Tables are byte-identical when nothing changed.
+    The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
+    size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
+    result. Tables are byte-identical when nothing changed.
 
     Raises:
         ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
@@ -69,7 +70,7 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
         raise ConfigError(
             f"{source} holds no video file", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
-    book = _Ledger.load(ledger)
+    book = _Ledger.load(ledger if ledger.suffix else ledger / "ingest.json")
     ids = _identify(root, uris, book, rejected)
     num_probed = _probe_new(root, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
     book.forget_missing(root, uris)
@@ -299,7 +300,8 @@ class _Ledger:
             beside.replace(self.path)
         except OSError as error:
             raise ConfigError(
-                f"the ledger {self.path} cannot be written: {error.strerror}", remedy="Make room for it",
+                f"the ledger {self.path} cannot be written: {error.strerror}",
+                remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
             ) from error
         finally:
             beside.unlink(missing_ok=True)

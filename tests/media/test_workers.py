@@ -28,7 +28,9 @@ def test_run_each__an_exception_costs_its_item_alone() -> None:
     assert (outcomes[1.0].value, outcomes[4.0].value) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(("bad", "reason", "timeout_seconds"), [(CRASH, "SIGABRT", 60.0), (HANG, "longer than 1 s", 1.0)])
+@pytest.mark.parametrize(
+    ("bad", "reason", "timeout_seconds"), [(CRASH, "SIGABRT", 60.0), (HANG, "longer than 1 s", 1.0)]
+)
 def test_run_each__a_crash_or_a_hang_costs_its_item_alone(bad: str, reason: str, timeout_seconds: float) -> None:
     outcomes = {o.item: o for o in run_each(eval, ["1", bad, "2", "3"], workers=1, timeout_seconds=timeout_seconds)}
     assert isinstance(outcomes[bad].error, WorkerLost)
