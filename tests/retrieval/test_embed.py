@@ -139,6 +139,16 @@ def test_embed__killed_then_started_again_is_bit_equal(tmp_path: Path, encoder: 
     assert parts_of(tmp_path / "cut") == parts_of(tmp_path / "whole")
 
 
+def test_embed__truncated_part_is_made_again(tmp_path: Path, encoder: Encoder) -> None:
+    write_frames(tmp_path / "frames")
+    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
+    before = parts_of(tmp_path / "embed")
+    name, content = next(iter(before.items()))
+    (tmp_path / "embed" / "parts" / name).write_bytes(content[:200])
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_written == 1
+    assert parts_of(tmp_path / "embed") == before
+
+
 def test_embed__broken_shard_is_named_and_leaves_no_part(tmp_path: Path, encoder: Encoder) -> None:
     write_frames(tmp_path / "frames")
     shard = tmp_path / "frames" / "shards" / "b.tar"
