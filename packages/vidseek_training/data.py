@@ -83,7 +83,7 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec) -> NDA
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
     shards = read_table(folder / "frames.parquet", FRAMES)
     for shard in sorted(set(shards[shards.clip_id.isin(places)].shard)):
-        for clip in read_shard(folder / "shards" / shard):
+        for clip in read_shard(folder / shard):
             rows = places.pop(str(clip.clip_id), None)
             if rows is not None:
                 gathered[rows] = _fit(clip, spec)
@@ -111,7 +111,7 @@ def _fit(clip: ClipFrames, spec: BackboneSpec) -> NDArray[np.uint8]:
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
     """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
     found: list[NDArray[np.uint8]] = []
-    for shard in list_shards(frames / "shards"):
+    for shard in list_shards(frames):
         for clip in read_shard(shard):
             found.append(_fit(clip, spec))
             if len(found) == count:

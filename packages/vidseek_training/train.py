@@ -7,7 +7,6 @@ import csv
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import GateFailed
+from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, pictures, tracking
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
@@ -295,22 +295,22 @@ def gallery_hash(pairs: PairSet) -> str:
 
 
 def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
-    _begin(out)
-    (out / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
+    with whole_folder(out) as folder:
+        (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
     (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
     (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
 
 
 def _write_trained(outcome: Outcome, training: _Training, out: Path, report: Path) -> None:
     pairs = training.data.validation
-    _begin(out)
-    lora.save(training.handle, training.model, out / "adapter")
     ranks = {
         "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
         "adapted": training.adapted.text_ranks.tolist(),
     }
-    (out / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
-    (out / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
+    with whole_folder(out) as folder:
+        lora.save(training.handle, training.model, folder / "adapter")
+        (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
+        (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
     figures = {
         "trained": True, "validation": {
             "base": _figures(training.base, pairs), "adapted": _figures(training.adapted, pairs),
@@ -330,8 +330,3 @@ def _write_trained(outcome: Outcome, training: _Training, out: Path, report: Pat
 
 def _figures(judgement: Judgement, pairs: PairSet) -> dict[str, dict[str, float]]:
     return judgement.figures(pairs.table)
-
-
-def _begin(out: Path) -> None:
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)

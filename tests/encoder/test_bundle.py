@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_bundle import write_tiny_bundle
+from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
+from vidseek_media.errors import ArtifactError
+
+
+def test_spec__save_then_load_is_equal(tmp_path: Path) -> None:
+    written = write_tiny_bundle(tmp_path)
+    assert EncoderSpec.load(tmp_path) == written
+    assert set(written.files) == {"tokenizer.json", "fp32/text.onnx", "fp32/video.onnx"}
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    assert content["variants"] == ["fp32"] and content["format"] == 1
+
+
+def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    first = (tmp_path / "encoder.json").read_bytes()
+    spec.save(tmp_path)
+    assert (tmp_path / "encoder.json").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resize": "stretch"},
+        {"side": 0},
+        {"frames": 2.5},
+        {"mean": (0.5, 0.5)},
+        {"deviation": (0.5, 0.0, 0.5)},
+        {"encoder_version": "latest"},
+        {"variants": ()},
+        {"pad_id": -1},
+    ],
+)
+def test_spec__refuses_what_it_cannot_mean(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        write_tiny_bundle(tmp_path, **wrong)
+    assert not (tmp_path / "encoder.json").exists()
+
+
+def test_save__missing_tower_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"int8/text\.onnx"):
+        write_tiny_bundle(tmp_path, variants=("fp32", "int8"))
+
+
+def test_load__no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"dvc repro export"):
+        EncoderSpec.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("side"), "has the keys"),
+        (lambda content: content.update(more=1), "has the keys"),
+        (lambda content: content.update(format=2), "of format 2, wanted 1"),
+        (lambda content: content.update(side="big"), "side is 'big'"),
+        (lambda content: content.update(mean=0.5), "mean is 0.5"),
+        (lambda content: content.update(mean=["a", "b", "c"]), "wanted three numbers"),
+        (lambda content: content.update(files=["a"]), "files is not"),
+    ],
+)
+def test_load__wrong_content_is_named(tmp_path: Path, change: object, message: str) -> None:
+    write_tiny_bundle(tmp_path)
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    change(content)  # type: ignore[operator]
+    (tmp_path / "encoder.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=message):
+        EncoderSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+def test_load__no_json_object(tmp_path: Path, content: str) -> None:
+    (tmp_path / "encoder.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"encoder\.json"):
+        EncoderSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "fp32/text.onnx", "fp32/video.onnx"])
+def test_check_files__changed_or_missing_is_named(tmp_path: Path, name: str) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    spec.check_files(tmp_path, "fp32")
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match=f"{name} has the sha256"):
+        spec.check_files(tmp_path, "fp32")
+    (tmp_path / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} is missing"):
+        spec.check_files(tmp_path, "fp32")
+
+
+def test_check_files__variant_that_is_not_there(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    with pytest.raises(ArtifactError, match="has the variants fp32, not 'int8'"):
+        spec.check_files(tmp_path, "int8")
+
+
+def version_of(tmp_path: Path, **changes: object) -> str:
+    (tmp_path / "tokenizer.json").write_text(str(changes.pop("tokens", "a b c")))
+    arguments: dict[str, object] = {
+        "family": "clip",
+        "tensors": {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(2, dtype=np.float32)},
+        "context": 8,
+        "frames": 2,
+        "side": 16,
+        "resize": "crop",
+        "mean": (0.5, 0.5, 0.5),
+        "deviation": (0.5, 0.5, 0.5),
+        "dimension": 4,
+    }
+    return encoder_version_of(tokenizer=tmp_path / "tokenizer.json", **{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def test_encoder_version__does_not_hang_on_order_or_type(tmp_path: Path) -> None:
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    reordered = {"bias": np.zeros(2, dtype=np.float16), "weight": np.asfortranarray(weight.astype(np.float64))}
+    version = version_of(tmp_path)
+    assert version_of(tmp_path, tensors=reordered) == version
+    assert version_of(tmp_path, mean=[0.5, 0.5, 0.5]) == version
+    assert len(version) == 16 and int(version, 16) >= 0
+
+
+def test_encoder_version__changes_with_each_part_of_the_space(tmp_path: Path) -> None:
+    weight = np.arange(6, dtype=np.float32)
+    bias = np.zeros(2, dtype=np.float32)
+    nudged = weight.copy()
+    nudged[3] = np.nextafter(nudged[3], np.float32(9))
+    versions = {
+        version_of(tmp_path),
+        version_of(tmp_path, family="xclip"),
+        version_of(tmp_path, tokens="a b d"),
+        version_of(tmp_path, context=9),
+        version_of(tmp_path, frames=3),
+        version_of(tmp_path, side=17),
+        version_of(tmp_path, resize="squash"),
+        version_of(tmp_path, mean=(0.5, 0.5, 0.4)),
+        version_of(tmp_path, deviation=(0.5, 0.5, 0.4)),
+        version_of(tmp_path, dimension=5),
+        version_of(tmp_path, tensors={"weight": weight.reshape(3, 2), "bias": bias}),
+        version_of(tmp_path, tensors={"weight": nudged.reshape(2, 3), "bias": bias}),
+        version_of(tmp_path, tensors={"other": weight.reshape(2, 3), "bias": bias}),
+    }
+    assert len(versions) == 13

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from tests.tiny_bundle import COLOURS, DIMENSION, clip_of, colour_vector, write_tiny_bundle
+from vidseek_encoder import encoder as encoding
+from vidseek_encoder.bundle import EncoderSpec
+from vidseek_encoder.encoder import Encoder, available_providers
+from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(bundle: Path) -> Encoder:
+    return Encoder.load(bundle, threads=1)
+
+
+def test_embed_frames__is_the_arithmetic(encoder: Encoder) -> None:
+    clips = np.stack([clip_of(colour) for colour in COLOURS.values()])
+    expected = np.stack([colour_vector(colour) for colour in COLOURS.values()])
+    np.testing.assert_allclose(encoder.embed_frames(clips), expected, atol=1e-6)
+
+
+def test_embed_texts__a_colour_is_near_its_clips(encoder: Encoder) -> None:
+    texts = encoder.embed_texts(list(COLOURS))
+    clips = encoder.embed_frames(np.stack([clip_of(colour) for colour in COLOURS.values()]))
+    assert (texts @ clips.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_embed_frames__sizes_may_differ(encoder: Encoder) -> None:
+    clips = [clip_of((255, 0, 0), height=20, width=30), clip_of((0, 0, 255), height=9, width=5)]
+    expected = [colour_vector((255, 0, 0)), colour_vector((0, 0, 255))]
+    np.testing.assert_allclose(encoder.embed_frames(clips), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num", [0, 1, 3, 4, 5])
+def test_embed__any_number_in_batches(bundle: Path, num: int) -> None:
+    encoder = Encoder.load(bundle, threads=1, batch=2)
+    clips = np.random.default_rng(0).integers(0, 256, size=(num, 2, 8, 8, 3), dtype=np.uint8)
+    embeddings = encoder.embed_frames(clips)
+    assert embeddings.shape == (num, DIMENSION) and embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+    alone = [encoder.embed_frames(clip[np.newaxis])[0] for clip in clips]
+    np.testing.assert_allclose(embeddings, np.reshape(alone, (num, DIMENSION)), atol=1e-6)
+    assert encoder.embed_texts(["red"] * num).shape == (num, DIMENSION)
+    assert encoder.embed_images(clips[:, 0]).shape == (num, DIMENSION)
+
+
+def test_embed_images__is_a_clip_of_equal_frames(encoder: Encoder) -> None:
+    images = np.random.default_rng(1).integers(0, 256, size=(2, 12, 10, 3), dtype=np.uint8)
+    clips = np.stack([images, images], axis=1)
+    np.testing.assert_allclose(encoder.embed_images(images), encoder.embed_frames(clips), atol=1e-6)
+
+
+def test_embed_frames__other_lengths_are_picked_at_bin_centres(encoder: Encoder) -> None:
+    # Six frames for two bins: the centres are frames 1 and 4.
+    clip = np.concatenate([clip_of((0, 0, 0), frames=6)])
+    clip[1], clip[4] = (255, 0, 0), (255, 0, 0)
+    np.testing.assert_allclose(encoder.embed_frames([clip])[0], colour_vector((255, 0, 0)), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 0, 8, 3), (8, 8, 3), (2, 8, 8, 4)])
+def test_embed_frames__no_clip_is_rejected(encoder: Encoder, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputRejected):
+        encoder.embed_frames([np.zeros(shape, dtype=np.uint8)])
+
+
+def test_embed_images__a_clip_is_rejected(encoder: Encoder) -> None:
+    with pytest.raises(InputRejected, match="an image has the shape"):
+        encoder.embed_images(np.zeros((1, 2, 8, 8, 3), dtype=np.uint8))
+
+
+def test_embed__threads_share_an_encoder(encoder: Encoder) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda name: encoder.embed_texts([name])[0], list(COLOURS) * 10))
+    np.testing.assert_allclose(answers, np.tile(encoder.embed_texts(list(COLOURS)), (10, 1)), atol=1e-6)
+
+
+def test_load__one_tower(bundle: Path) -> None:
+    encoder = Encoder.load(bundle, threads=1, towers=["text"])
+    assert encoder.embed_texts(["red"]).shape == (1, DIMENSION)
+    with pytest.raises(ConfigError, match="video tower was not opened"):
+        encoder.embed_images(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("wrong", [{"provider": "tpu"}, {"threads": 0}, {"batch": 0}, {"towers": ["sound"]}])
+def test_load__argument_out_of_range(bundle: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Encoder.load(bundle, **wrong)
+
+
+def test_load__changed_file_is_refused(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path)
+    (tmp_path / "fp32" / "text.onnx").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=r"text\.onnx has the sha256"):
+        Encoder.load(tmp_path)
+
+
+def test_load__file_that_is_no_model(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    (tmp_path / "fp32" / "text.onnx").write_bytes(b"not a model")
+    spec.save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"text\.onnx cannot be opened"):
+        Encoder.load(tmp_path)
+
+
+def test_load__towers_swapped(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    text, video = tmp_path / "fp32" / "text.onnx", tmp_path / "fp32" / "video.onnx"
+    contents = text.read_bytes(), video.read_bytes()
+    text.write_bytes(contents[1])
+    video.write_bytes(contents[0])
+    spec.save(tmp_path)
+    with pytest.raises(ArtifactError, match="inputs"):
+        Encoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"side": 16}, {"frames": 3}, {"dimension": 5}, {"context": 7}])
+def test_load__spec_and_model_disagree(tmp_path: Path, wrong: dict[str, object]) -> None:
+    write_tiny_bundle(tmp_path, **wrong)
+    with pytest.raises(ArtifactError, match=r"shape .*encoder\.json says"):
+        Encoder.load(tmp_path)
+
+
+def test_embed__model_without_unit_length_is_refused(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    model = onnx.load(tmp_path / "fp32" / "text.onnx")
+    model.graph.node[-1].CopyFrom(onnx.helper.make_node("Identity", ["sum"], ["text_embeds"]))
+    onnx.save(model, tmp_path / "fp32" / "text.onnx")
+    EncoderSpec.save(spec, tmp_path)
+    with pytest.raises(ArtifactError, match=r"of length .* wanted 1"):
+        Encoder.load(tmp_path).embed_texts(["red white"])
+
+
+def test_available_providers__has_the_cpu() -> None:
+    assert "cpu" in available_providers()
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_load__provider_not_built_in(bundle: Path, provider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match=f"{provider} was asked for, the installed onnxruntime has cpu"):
+        Encoder.load(bundle, provider=provider)
+
+
+def test_load__provider_that_steps_down_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # onnxruntime-gpu without a driver: CUDA is built in, asked for, and silently replaced by the CPU.
+    open_session = ort.InferenceSession
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, **kw: open_session(path, **{**kw, "providers": ["CPUExecutionProvider"]})
+    )
+    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider"):
+        Encoder.load(bundle, provider="cuda")
+
+
+def test_run__failure_on_a_device_is_a_device_error() -> None:
+    assert isinstance(encoding._run_error("cuda", "text", RuntimeError("out of memory")), DeviceError)
+    assert isinstance(encoding._run_error("cpu", "text", RuntimeError("bad node")), ArtifactError)
+
+
+def test_room__imports_without_torch(tmp_path: Path) -> None:
+    script = """
+import sys
+for name in ("torch", "transformers", "peft", "mlflow", "qdrant_edge", "pandas", "pyarrow", "av", "decord"):
+    sys.modules[name] = None
+import vidseek_encoder.bundle, vidseek_encoder.encoder, vidseek_encoder.preprocess, vidseek_encoder.tokenize
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_bundle import CONTEXT, write_tiny_bundle
+from vidseek_encoder.tokenize import Tokenizer
+from vidseek_media.errors import ArtifactError, InputRejected
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Tokenizer:
+    write_tiny_bundle(tmp_path)
+    return Tokenizer.load(tmp_path / "tokenizer.json", context=CONTEXT, pad_id=0)
+
+
+def test_encode__pads_to_context(tokenizer: Tokenizer) -> None:
+    np.testing.assert_array_equal(tokenizer.encode(["red blue", ""]), [[1, 4, 6, 2, 0, 0], [1, 2, 0, 0, 0, 0]])
+
+
+def test_encode__long_text_keeps_its_end_token(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(["red " * 2500])
+    assert ids.tolist() == [[1, 4, 4, 4, 4, 2]] and ids.dtype == np.int64
+
+
+def test_encode__nothing(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode([]).shape == (0, CONTEXT)
+
+
+@pytest.mark.parametrize("text", ["红色的球", "🟥" * 50, "كرة حمراء", "\x00\n\t", "é" * 100])
+def test_encode__any_script(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.encode([text]).shape == (1, CONTEXT)
+
+
+@pytest.mark.parametrize("texts", [["\ud800"], [None], "red"])
+def test_encode__no_text_is_rejected(tokenizer: Tokenizer, texts: list[str]) -> None:
+    with pytest.raises(InputRejected):
+        tokenizer.encode(texts)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff\xfe"])
+def test_load__no_tokenizer(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "tokenizer.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        Tokenizer.load(path, context=4, pad_id=0)
