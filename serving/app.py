@@ -30,7 +30,6 @@ STATUS: Mapping[type[VidseekError], int] = {
 """The first kind that fits; ArtifactError, DeviceError and ServiceError are a service that is not ready, or busy."""
 
 RETRY_AFTER_SECONDS = 1
-HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 PARTS = ("query", "image", "clip")
 
 log = logging.getLogger("vidseek.serving")
@@ -173,7 +172,7 @@ async def _http(request: Request, error: Exception) -> Response:
     """What the framework raises: no such route, a method that is not taken, a multipart body that is broken."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-    answer = _answer(request, error.status_code, code, str(error.detail).lower())
+    answer = _answer(request, error.status_code, code, str(error.detail).lower(), "/openapi.json lists the routes")
     answer.headers.update(error.headers or {})
     return answer
 

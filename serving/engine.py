@@ -133,13 +133,8 @@ class Engine:
             self._check(request)
             try:
                 return await self._search(request)
-            except ArtifactError as error:
-                if request.collection is not None:
-                    raise CollectionGone(
-                        f"collection {request.collection} cannot be searched: {error.message}",
-                        remedy="Search again without `collection`",
-                    ) from error
-            self._is_stale = True  # published anew by another encoder, say: look at what is there now
+            except ArtifactError:
+                self._is_stale = True  # published anew by another encoder, say: look at what is there now
             try:
                 return await self._search(request)
             except ArtifactError as error:
@@ -157,10 +152,16 @@ class Engine:
             query = await self.texts.submit(request.text)
         else:
             query = await self.clips.submit(await self._decoding.submit(request))
-        answer = await self._in_thread(lambda: opened.searcher.search_vector(
-            query.values, query.encoder_version, limit=request.limit, offset=request.offset,
-            collection=request.collection,
-        ))
+        try:
+            answer = await self._in_thread(lambda: opened.searcher.search_vector(
+                query.values, query.encoder_version, limit=request.limit, offset=request.offset,
+                collection=request.collection,
+            ))
+        except (InputRejected, ArtifactError) as error:
+            if request.collection is None:
+                raise
+            # It was pruned, or is of another encoder_version than the one that serves now.
+            raise CollectionGone(error.message, remedy="Search again without `collection`") from error
         return answer.to_json()
 
     def _check(self, request: SearchRequest) -> None:

@@ -65,14 +65,14 @@ class BodyLimit:
 
 
 class First:
-    """Sends the requests of some paths to an app of its own, before the app around which it lies sees them."""
+    """Sends every request to an app of its own, but for those paths that are left to the app around which it lies."""
 
-    def __init__(self, app: ASGIApp, *, first: ASGIApp, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, first: ASGIApp, left: frozenset[str]) -> None:
         self.app = app
         self.first = first
-        self.paths = paths
+        self.left = left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        is_ours = scope["type"] == "http" and scope["path"] in self.paths
+        is_ours = scope["type"] == "http" and scope["path"] not in self.left
         await (self.first if is_ours else self.app)(scope, receive, send)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Annotated
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
 """A name from a request is looked up on the disk, so it may be nothing else than a name that publish gives."""
+
+
+def _decoded(value: object) -> object:
+    """The bytes of base64 text; any character that is none of it is an error, not skipped."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64") from error
+
+
+File = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 
 
 class SearchRequest(BaseModel):
@@ -18,8 +33,8 @@ class SearchRequest(BaseModel):
     )
 
     text: str | None = Field(None, description="What to look for, in words.")
-    image: Base64Bytes | None = Field(None, description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
-    clip: Base64Bytes | None = Field(None, description="A short video file, base64.")
+    image: File | None = Field(None, description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
+    clip: File | None = Field(None, description="A short video file, base64.")
     limit: Annotated[int, Field(ge=1, le=1000, description="Moments on this page, at most.")] = 10
     offset: Annotated[int, Field(ge=0, description="Moments to skip: `next_offset` of the page before.")] = 0
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(

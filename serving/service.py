@@ -10,7 +10,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone ho
 import bentoml
 from bentoml._internal.utils.analytics import usage_stats
 
-from serving.app import HEALTH_PATHS, create_app
+from serving.app import create_app
 from serving.engine import Engine, open_archive
 from serving.middleware import First
 from vidseek.archive import Archive
@@ -44,5 +44,6 @@ Vidseek: Any = bentoml.service(
     traffic={"timeout": settings.serve.timeout_seconds + 30},  # ours ends first, with a message that says so
 )(Holder)
 Vidseek.mount_asgi_app(app, name="vidseek")
-# BentoML's own /healthz and /readyz come before mounted routes, and know of neither bundle nor index.
-Vidseek.add_asgi_middleware(First, first=app, paths=HEALTH_PATHS)
+# BentoML's own routes come before mounted ones: its /healthz and /readyz know of neither bundle nor index, and its 404
+# is not of our shape.
+Vidseek.add_asgi_middleware(First, first=app, left=frozenset({"/livez", "/metrics", "/schema.json"}))

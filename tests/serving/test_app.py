@@ -142,7 +142,7 @@ def test_search__multipart_that_is_wrong(client: TestClient) -> None:
     both = {"query": json.dumps({"image": "AAAA"})}
     assert is_error(client.post("/v1/search", files={"image": b"x"}, data=both), 422, "invalid_request")
     broken = {"content-type": "multipart/form-data; boundary=x"}
-    assert is_error(client.post("/v1/search", content=b"nonsense", headers=broken), 422, "input_rejected")
+    assert is_error(client.post("/v1/search", content=b"nonsense", headers=broken), 400, "invalid_request")
     nameless = client.post("/v1/search", content=b"x", headers={"content-type": "multipart/form-data"})
     assert is_error(nameless, 400, "invalid_request")
 
@@ -171,7 +171,7 @@ def test_routes__unknown_path_and_method_have_the_same_shape(client: TestClient)
 
 def test_request_id__is_the_callers_where_it_is_plain(client: TestClient) -> None:
     assert client.get("/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
-    assert client.get("/healthz", headers={"x-request-id": "a b\u00e4"}).headers["x-request-id"] != "a b\u00e4"
+    assert client.get("/healthz", headers={"x-request-id": "a b"}).headers["x-request-id"] != "a b"
 
 
 def test_ready__names_bundle_and_collection(client: TestClient, archive: Archive) -> None:
