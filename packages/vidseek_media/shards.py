@@ -130,6 +130,7 @@ def write_frames(
         raise _disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     if clips and not rows:
+        (out / "frames.parquet").unlink(missing_ok=True)
         raise InputRejected(
             f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
             remedy=f"{out / 'rejected.parquet'} has the reason for each",
@@ -392,7 +393,7 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
 
 
 def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: _Verdict) -> bool:
-    """Whether the tar at `path` holds `clips`, all but those that `earlier` refused; if so, `verdict` learns of them."""
+    """Whether the tar at `path` holds `clips`, but for those that `earlier` refused; if so, `verdict` learns it."""
     if not path.exists():
         return False
     try:

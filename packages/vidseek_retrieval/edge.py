@@ -192,6 +192,7 @@ class EdgeHome:
         try:
             with _write_errors(self.root):
                 (folder / SHARD_FOLDER).mkdir(parents=True)
+                _require_space(self.root, facts)
             with _edge_errors(ServiceError, f"the collection {facts.name} cannot be built", _SPACE_REMEDY):
                 _build_shard(folder / SHARD_FOLDER, facts, points)
             with _write_errors(self.root):
@@ -203,12 +204,14 @@ class EdgeHome:
     def check(self, name: str) -> list[str]:
         """Compare the files of a collection with the sha256 recorded when it was finished."""
         recorded: dict[str, str] = self._content(name)["files"]
-        found = _digests(self.root / name / SHARD_FOLDER)
-        wrong = [f"{file} is missing" for file in sorted(set(recorded) - set(found))]
-        wrong += [f"{file} is new" for file in sorted(set(found) - set(recorded))]
-        return wrong + [
-            f"{file} was changed" for file in sorted(found) if recorded.get(file) not in (None, found[file])
-        ]
+        wrong = []
+        for file, digest in recorded.items():
+            try:
+                if file_sha256(self.root / name / SHARD_FOLDER / file) != digest:
+                    wrong.append(f"{file} was changed")
+            except OSError as error:
+                wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
+        return wrong
 
     def move_alias(self, alias: str, to: Alias) -> None:
         """Point `alias` elsewhere, by one rename."""
@@ -225,7 +228,7 @@ class EdgeHome:
         with _write_errors(self.root):
             # First the file that makes it a collection: killed after this, the rest is unfinished and goes next time.
             (folder / COLLECTION_FILE).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+        self._remove(name)
 
     def remove_unfinished(self) -> list[str]:
         """Remove what a killed build left, and say what it was."""
@@ -235,9 +238,17 @@ class EdgeHome:
             if not (path.parent / COLLECTION_FILE).exists()
         ]
         for name in unfinished:
+            self._remove(name)
+        return [name for name in unfinished if not name.startswith(".")]
+
+    def _remove(self, name: str) -> None:
+        folder = self.root / name
+        if not name.startswith("."):
+            # A reader that opens or lets go of a shard rewrites two small files of it: renamed, nobody finds it.
             with _write_errors(self.root):
-                shutil.rmtree(self.root / name)
-        return unfinished
+                folder = folder.rename(self.root / f".removed-{name}-{os.getpid()}")
+        # What a reader still manages to put back is unfinished, and goes next time.
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _facts(self, name: str) -> CollectionFacts:
         try:
@@ -263,6 +274,18 @@ class EdgeHome:
 
 _REMEDY = "Run `dvc repro publish --force` to build it again"
 _SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
+
+
+def _require_space(root: Path, facts: CollectionFacts) -> None:
+    """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
+    # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part.
+    wanted = facts.num_points * (3 * 4 * facts.dimension + 1024) + 8 * 2**20
+    free = shutil.disk_usage(root).free
+    if free < wanted:
+        raise ServiceError(
+            f"the disk of {root} has {free // 2**20} MiB free, {facts.num_points} points want about {wanted // 2**20}",
+            remedy=_SPACE_REMEDY,
+        )
 
 
 def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
