@@ -81,12 +81,14 @@ def serve(
 ) -> None:
     """Answer searches over HTTP: POST /v1/search, /healthz, /readyz, /openapi.json."""
     from vidseek.archive import HOME_VARIABLE, Archive
-    from vidseek.service import require_ready, serve_command
+    from vidseek.service import require_free, require_ready, serve_command
 
     archive = Archive.here()
     require_ready(archive)
     settings = archive.settings().serve
-    command = serve_command(host=host or settings.host, port=port or settings.port)
+    host, port = host or settings.host, port or settings.port
+    require_free(host, port)
+    command = serve_command(host=host, port=port)
     quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
     sys.stdout.flush()
     os.execve(command[0], command, {**os.environ, **quiet})
