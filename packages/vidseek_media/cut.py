@@ -90,7 +90,8 @@ def cut_videos(
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise ConfigError(
-            f"cut.mode is {list(modes)}, wanted one or more of {', '.join(MODES)}", remedy="Set cut.mode in params.yaml"
+            f"cut.modes is {list(modes)}, wanted one or more of {', '.join(MODES)}",
+            remedy="Set cut.modes in params.yaml",
         )
     length_ms, stride_ms = to_ms(window_length_seconds), to_ms(window_stride_seconds)
     if length_ms <= 0 or stride_ms <= 0:

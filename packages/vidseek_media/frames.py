@@ -161,7 +161,7 @@ def frames_at(
 
 @contextmanager
 def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its best video stream (as FFmpeg chooses: the largest that is no cover picture).
+    """The container and its best video stream as FFmpeg chooses: the default one, then the richer; no cover picture.
 
     Raises:
         InputRejected: the file is no video that can be opened.

@@ -55,8 +55,9 @@ class IngestReport:
 def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, workers: int) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet` and `rejected.parquet` of the folder `source` into `out`.
 
-    The ledger, a JSON file outside the pipeline, remembers size, time, id and probe of every file, so that a second run
-    reads only what is new or changed; it changes no result. Tables are byte-identical when nothing changed.
+    The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
+    size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
+    result. Tables are byte-identical when nothing changed.
 
     Raises:
         ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
@@ -69,7 +70,7 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
         raise ConfigError(
             f"{source} holds no video file", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
-    book = _Ledger.load(ledger)
+    book = _Ledger.load(ledger if ledger.suffix else ledger / "ingest.json")
     ids = _identify(root, uris, book, rejected)
     num_probed = _probe_new(root, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
     book.forget_missing(root, uris)
@@ -82,6 +83,8 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
     lines = [*sidecar.rejections, *refused]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*rows, *lines]], REJECTED)
     if not videos:
+        for stale in ("sidecar.parquet", "videos.parquet"):
+            (out / stale).unlink(missing_ok=True)
         first = next(iter(rows))
         raise InputRejected(
             f"{source}: not one of {len(rows)} video files can be used; the first, {first.id}: {first.reason}",
@@ -183,14 +186,15 @@ def _probe_new(
     root: Path, ids: Mapping[str, str], book: _Ledger, *, timeout_seconds: float, workers: int, rejected: dict[str, str]
 ) -> int:
     """Probe each video that the ledger does not know, and spread the verdicts over the uris."""
-    first_uri: dict[str, str] = {}
+    paths: dict[str, Path] = {}
     for uri, video_id in ids.items():
-        first_uri.setdefault(video_id, uri)
-    new = [(video_id, root / uri) for video_id, uri in first_uri.items() if not book.knows(video_id)]
-    lost = {}
-    outcomes = run_each(_probe_item, new, workers=min(workers, len(new)), timeout_seconds=timeout_seconds)
-    for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(new), disable=None):
-        video_id = outcome.item[0]
+        if not book.knows(video_id):
+            paths.setdefault(video_id, root / uri)
+    id_of = {path: video_id for video_id, path in paths.items()}
+    lost: dict[str, str] = {}
+    outcomes = run_each(probe, list(id_of), workers=min(workers, len(id_of)), timeout_seconds=timeout_seconds)
+    for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
+        video_id = id_of[outcome.item]
         if isinstance(outcome.error, WorkerLost):
             lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
         elif outcome.error is not None:
@@ -201,11 +205,7 @@ def _probe_new(
     for uri, video_id in ids.items():
         if reason := book.rejections.get(video_id) or lost.get(video_id):
             rejected.setdefault(uri, reason)
-    return len(new)
-
-
-def _probe_item(item: tuple[str, Path]) -> Probe:
-    return probe(item[1])
+    return len(id_of)
 
 
 def _merge(
@@ -300,7 +300,8 @@ class _Ledger:
             beside.replace(self.path)
         except OSError as error:
             raise ConfigError(
-                f"the ledger {self.path} cannot be written: {error.strerror}", remedy="Make room for it",
+                f"the ledger {self.path} cannot be written: {error.strerror}",
+                remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
             ) from error
         finally:
             beside.unlink(missing_ok=True)

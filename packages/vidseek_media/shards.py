@@ -40,6 +40,8 @@ SHARD_FORMAT = 1
 MAX_FRAMES = 100
 """Of a clip; frame numbers have two digits."""
 
+_TRY_AGAIN = " (another run tries it again)"
+
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -84,6 +86,14 @@ class _Shard:
         return [clip for job in self.jobs for clip in job.clips]
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What became of clips, by clip_id: frames (and how many are repeated), or the reason why there are none."""
+
+    num_repeated: dict[str, int]
+    refused: dict[str, str]
+
+
 def write_frames(
     source: Path,
     ingest_dir: Path,
@@ -120,6 +130,7 @@ def write_frames(
         raise _disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     if clips and not rows:
+        (out / "frames.parquet").unlink(missing_ok=True)
         raise InputRejected(
             f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
             remedy=f"{out / 'rejected.parquet'} has the reason for each",
@@ -170,7 +181,7 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     Raises:
         OSError: `content` is no picture.
     """
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -220,69 +231,63 @@ def _fill_shards(
     (out / "shards").mkdir(parents=True, exist_ok=True)
     (out / ".parts").mkdir(exist_ok=True)
     earlier = _earlier_reasons(out)
-    refused: dict[str, str] = {}
-    entries = {shard.path: _entries_if_whole(shard.path, shard.clips, earlier, refused) for shard in shards}
-    missing = [shard for shard in shards if entries[shard.path] is None]
+    verdict = _Verdict({}, {})
+    missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
         stale.unlink()
-    _decode_jobs([job for shard in missing for job in shard.jobs], missing, refused, settings, workers, timeout_seconds)
-    for shard in missing:
-        entries[shard.path] = _read_entries(shard.path) if shard.path.exists() else []
+    _decode_shards(missing, verdict, settings, workers, timeout_seconds)
     shutil.rmtree(out / ".parts")
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for shard in shards:
-        found = {entry["clip_id"]: entry for entry in entries[shard.path] or []}
         for clip in shard.clips:
             clip_id = str(clip.clip_id)
-            if entry := found.get(clip_id):
-                rows.append(_frames_row(clip, entry, shard.path.relative_to(out).as_posix()))
+            if clip_id in verdict.num_repeated:
+                rows.append({
+                    "clip_id": clip_id, "video_id": clip.video_id, "key": clip.key,
+                    "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_frames,
+                    "num_repeated": verdict.num_repeated[clip_id], "decoder": "pyav",
+                })
             else:
-                rejections.append(Rejection(clip_id, "frames", refused[clip_id]))
+                rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id]))
     return rows, rejections, len(shards) - len(missing)
 
 
-def _frames_row(clip: Clip, entry: Mapping[str, Any], shard: str) -> dict[str, object]:
-    return {
-        "clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": clip.key, "shard": shard,
-        "num_frames": len(entry["times_ms"]), "num_repeated": entry["num_repeated"], "decoder": "pyav",
-    }
-
-
-def _decode_jobs(
-    jobs: Sequence[_Job],
-    shards: Sequence[_Shard],
-    refused: dict[str, str],
-    settings: _Settings,
-    workers: int,
-    timeout_seconds: float,
+def _decode_shards(
+    shards: Sequence[_Shard], verdict: _Verdict, settings: _Settings, workers: int, timeout_seconds: float
 ) -> None:
     """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
-    todo = [job for job in jobs if _entries_if_whole(job.part, job.clips, {}, {}) is None]
-    waiting = {shard.path: {job.video_id for job in shard.jobs} for shard in shards}
+    todo: list[_Job] = []
+    waiting = {shard.path: len(shard.jobs) for shard in shards}
     shard_of = {job.video_id: shard for shard in shards for job in shard.jobs}
-    outcomes = run_each(
-        partial(_write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
-    )
 
-    def finish(video_id: str) -> None:
-        shard = shard_of[video_id]
-        waiting[shard.path].discard(video_id)
+    def finish(job: _Job) -> None:
+        shard = shard_of[job.video_id]
+        waiting[shard.path] -= 1
         if not waiting[shard.path]:
             _join_parts(shard)
 
-    for job in [job for job in jobs if job not in todo]:
-        finish(job.video_id)
+    for job in [job for shard in shards for job in shard.jobs]:
+        if _is_whole(job.part, job.clips, {}, verdict):
+            finish(job)
+        else:
+            todo.append(job)
+    outcomes = run_each(
+        partial(_write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
+    )
     for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
         job = outcome.item
         if isinstance(outcome.error, ArtifactError):
             raise outcome.error
         if outcome.error is not None:
-            job.part.unlink(missing_ok=True)
-            note = " (another run tries it again)" if isinstance(outcome.error, WorkerLost) else ""
-            refused.update({str(c.clip_id): f"{job.path.name}: {outcome.error.message}{note}" for c in job.clips})
-        refused.update(outcome.value or {})
-        finish(job.video_id)
+            job.part.with_suffix(".beside").unlink(missing_ok=True)
+            note = _TRY_AGAIN if isinstance(outcome.error, WorkerLost) else ""
+            reason = f"{job.path.name}: {outcome.error.message}{note}"
+            verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
+        elif outcome.value is not None:
+            verdict.refused.update(outcome.value.refused)
+            verdict.num_repeated.update(outcome.value.num_repeated)
+        finish(job)
 
 
 def _join_parts(shard: _Shard) -> None:
@@ -303,18 +308,18 @@ def _join_parts(shard: _Shard) -> None:
         job.part.unlink(missing_ok=True)
 
 
-def _write_part(job: _Job, *, settings: _Settings) -> dict[str, str]:
-    """Decode one video once for all its clips and write its members; the reason by clip_id of clips without frames."""
+def _write_part(job: _Job, *, settings: _Settings) -> _Verdict:
+    """Decode one video once for all its clips, and write its members."""
     beside = job.part.with_suffix(".beside")
     try:
         with beside.open("wb") as file:
-            refused = _write_clips(job, file, settings)
+            verdict = _write_clips(job, file, settings)
         beside.replace(job.part)
     except OSError as error:
         raise _disk_error(job.part.parent.parent, error) from error
     finally:
         beside.unlink(missing_ok=True)
-    return refused
+    return verdict
 
 
 @dataclass(frozen=True)
@@ -324,12 +329,12 @@ class _Picture:
     is_repeated: bool
 
 
-def _write_clips(job: _Job, file: BinaryIO, settings: _Settings) -> dict[str, str]:
+def _write_clips(job: _Job, file: BinaryIO, settings: _Settings) -> _Verdict:
     centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_frames) for clip in job.clips}
     wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
     waiting = list(reversed(job.clips))
     pictures: dict[int, _Picture] = {}
-    refused: dict[str, str] = {}
+    verdict = _Verdict({}, {})
     encoded: tuple[NDArray[np.uint8], bytes] | None = None
     for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px):
         if encoded is None or encoded[0] is not frame.pixels:
@@ -337,11 +342,14 @@ def _write_clips(job: _Job, file: BinaryIO, settings: _Settings) -> dict[str, st
         pictures[frame.wanted_ms] = _Picture(encoded[1], frame.time_ms, frame.is_repeated)
         while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
             clip = waiting.pop()
-            reason = _write_clip(file, clip, [pictures[time_ms] for time_ms in centres[clip.index]])
-            if reason:
-                refused[str(clip.clip_id)] = f"{job.path.name}: {reason}"
+            own = [pictures[time_ms] for time_ms in centres[clip.index]]
+            if all(picture.is_repeated for picture in own):
+                reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
+                verdict.refused[str(clip.clip_id)] = reason
+            else:
+                verdict.num_repeated[str(clip.clip_id)] = _write_clip(file, clip, own)
             _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
-    return refused
+    return verdict
 
 
 def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
@@ -350,11 +358,9 @@ def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
         del pictures[first]
 
 
-def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> str:
-    """Write the members of `clip`, or say why not."""
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> int:
+    """Write the members of `clip`; how many of its pictures are repeated."""
     num_repeated = sum(picture.is_repeated for picture in pictures)
-    if num_repeated == len(pictures):
-        return f"no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
         "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "num_repeated": num_repeated,
@@ -362,7 +368,7 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> str
     _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
     for i, picture in enumerate(pictures):
         _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
-    return ""
+    return num_repeated
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
@@ -382,32 +388,24 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
     return {
         clip_id: reason
         for clip_id, reason in zip(table["id"], table["reason"], strict=True)
-        if not reason.endswith("tries it again)")
+        if not reason.endswith(_TRY_AGAIN)
     }
 
 
-def _entries_if_whole(
-    path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], refused: dict[str, str]
-) -> list[dict[str, Any]] | None:
-    """What the tar at `path` holds, if all of `clips` but those that `earlier` refused; these join `refused`."""
+def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: _Verdict) -> bool:
+    """Whether the tar at `path` holds `clips`, but for those that `earlier` refused; if so, `verdict` learns it."""
     if not path.exists():
-        return None
+        return False
     try:
-        entries = _read_entries(path)
+        found = {about["clip_id"]: about["num_repeated"] for about, _ in _read_members(path, with_jpegs=False)}
     except ArtifactError:
-        return None
-    lacking = [str(clip.clip_id) for clip in clips]
-    for entry in entries:
-        if entry["clip_id"] in lacking:
-            lacking.remove(entry["clip_id"])
-    if any(clip_id not in earlier for clip_id in lacking):
-        return None
-    refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
-    return entries
-
-
-def _read_entries(path: Path) -> list[dict[str, Any]]:
-    return [about for about, _ in _read_members(path, with_jpegs=False)]
+        return False
+    lacking = {str(clip.clip_id) for clip in clips} - set(found)
+    if not lacking <= set(earlier):
+        return False
+    verdict.num_repeated.update(found)
+    verdict.refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
+    return True
 
 
 def _read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:

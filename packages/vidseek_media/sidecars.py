@@ -117,7 +117,8 @@ def match_captions(
         elif uri in reasons:
             refused.append(reject_line(caption.line, f"names {caption.file}, which was rejected: {reasons[uri]}"))
         else:
-            refused.append(reject_line(caption.line, f"names {caption.file}, which is no video of this source"))
+            reason = f"names {caption.file}, which is no video of this source (names are relative to it)"
+            refused.append(reject_line(caption.line, reason))
     return matched, refused
 
 

@@ -77,6 +77,6 @@ def _clip_of(wanted: Span | None, video: Video, clips: Sequence[Clip]) -> Clip |
 def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:
     return Rejection(
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "caption",
-        f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or cut.mode "
-        "does not list captions",
+        f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or "
+        "cut.modes does not list captions",
     )

@@ -1,0 +1,90 @@
+"""Where an archive's things lie, and how its index is opened for searching: one way for the command and the service."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.search import Searcher
+
+HOME_VARIABLE = "VIDSEEK_HOME"
+ALIAS = "clips"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A folder in which `dvc repro` runs."""
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> Archive:
+        """The folder that VIDSEEK_HOME names, or else the working directory."""
+        return cls(Path(os.environ.get(HOME_VARIABLE) or Path.cwd()))
+
+    @property
+    def params(self) -> Path:
+        """params.yaml."""
+        return self.root / PARAMS_FILE
+
+    @property
+    def bundle(self) -> Path:
+        """The encoder bundle that `export` writes."""
+        return self.root / "models" / "encoder"
+
+    @property
+    def index(self) -> Path:
+        """The embedded index that `publish` writes."""
+        return self.root / "index"
+
+    @property
+    def state(self) -> Path:
+        """What is kept outside DVC: caches, the ledger, the MLflow database."""
+        return self.root / ".vidseek"
+
+    def settings(self) -> Settings:
+        """What params.yaml says of searching and serving.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        return load_settings(self.params)
+
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI, or else the archive's own database."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.state / 'mlflow.db').resolve()}"
+
+
+def load_encoder(archive: Archive, settings: SearchSettings, *, text_only: bool = False) -> Encoder:
+    """The archive's encoder bundle, opened as `settings` say.
+
+    Raises:
+        ArtifactError: the bundle is missing or broken.
+        DeviceError: the provider is not there.
+    """
+    from vidseek_encoder.encoder import Encoder
+
+    return Encoder.load(
+        archive.bundle,
+        provider=settings.provider,
+        variant=settings.variant,
+        threads=settings.threads,
+        towers=("text",) if text_only else ("text", "video"),
+    )
+
+
+def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) -> Searcher:
+    """A searcher over the archive's live collection.
+
+    Raises:
+        ArtifactError: nothing was published, or by another encoder_version.
+    """
+    from vidseek_retrieval.search import Searcher
+
+    return Searcher.open(archive.index, encoder, alias=ALIAS, merge_margin=settings.merge_margin)

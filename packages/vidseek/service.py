@@ -1,0 +1,39 @@
+"""How the service is started: BentoML on serving/, found beside the packages or in the working directory."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek_media.errors import ConfigError
+
+
+def require_ready(archive: Archive) -> None:
+    """See to it that a service started on `archive` could answer, before one is started.
+
+    Raises:
+        VidseekError: it could not; the message is what `vidseek search` would say.
+    """
+    if find_spec("bentoml") is None:
+        raise ConfigError("bentoml is not installed", remedy="Run `pip install -c constraints.txt -e '.[serve]'`")
+    settings = archive.settings().search
+    open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+
+
+def serve_command(*, host: str, port: int) -> list[str]:
+    """The command that `vidseek serve` becomes: the same as `bentoml serve` in the repository's root.
+
+    Raises:
+        ConfigError: serving/ is nowhere to be found.
+    """
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (root / "serving" / "service.py").is_file():
+            break
+    else:
+        raise ConfigError("serving/service.py was not found", remedy="Run in the repository's root")
+    return [
+        sys.executable, "-m", "bentoml", "serve", "serving.service:Vidseek",
+        "--working-dir", str(root), "--host", host, "--port", str(port),
+    ]

@@ -1,0 +1,90 @@
+"""What the command and the service read from params.yaml: its sections `search` and `serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidseek_media.errors import ConfigError
+
+PARAMS_FILE = "params.yaml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SearchSettings(_Section):
+    """How a query is encoded and how its hits are merged."""
+
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    variant: Literal["fp32", "fp16", "int8"] = "fp32"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Of the encoder; by default as many as the process may use."""
+    merge_margin: Annotated[float, Field(ge=0)] = 0.02
+    """How far below the best a neighbouring clip may score and still widen a moment."""
+
+
+class ServeSettings(_Section):
+    """Where the service listens, what it takes, and how much of it at once."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 3000
+    max_batch: Annotated[int, Field(ge=1)] = 32
+    """Texts, or clips, that go through the encoder together."""
+    max_queue: Annotated[int, Field(ge=1)] = 256
+    """Queries that may wait for the encoder; one more is told to come back (503)."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """For a whole request (504)."""
+    max_body_mb: Annotated[int, Field(ge=1)] = 64
+    max_text_length: Annotated[int, Field(ge=1)] = 2000
+    """In characters."""
+    max_image_megapixels: Annotated[int, Field(ge=1)] = 50
+    decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """For an uploaded clip."""
+
+
+class Settings(BaseModel):
+    """Both sections; what is not in the file has the default here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    search: SearchSettings = SearchSettings()
+    serve: ServeSettings = ServeSettings()
+
+
+def load_settings(params: Path) -> Settings:
+    """Read `params`; a missing file gives the defaults, so that a bundle and an index are enough to search.
+
+    Raises:
+        ConfigError: it is not YAML, or a key of its two sections is unknown or out of range.
+    """
+    content = read_params(params)
+    sections = {name: content[name] for name in ("search", "serve") if content.get(name) is not None}
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = f"{params}: {place}: {first['msg']}, got {first['input']!r}"
+        raise ConfigError(message, remedy="Mend the file") from error
+
+
+def read_params(params: Path) -> dict[str, Any]:
+    """The mapping in the file, or an empty one where there is no file.
+
+    Raises:
+        ConfigError: it is not a YAML mapping in UTF-8.
+    """
+    try:
+        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{params} cannot be read as YAML: {error}", remedy="Mend the file") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{params} holds {type(content).__name__}, wanted a mapping", remedy="Mend the file")
+    return content

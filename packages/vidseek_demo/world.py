@@ -1,0 +1,191 @@
+"""The demo archive: two folders of real H.264 files with their captions by time, the same for the same seed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from vidseek_demo.render import Camera, Picture, Take
+from vidseek_demo.scenes import AXES, LOOKS, Look, Scene, Side, distinct_scenes, near_duplicates
+from vidseek_demo.words import caption_of
+
+FPS = 10
+SIDE_PX = 128
+_SCENE_FRAMES = (24, 50)
+"""Shortest and longest scene."""
+_SCENES_PER_VIDEO = 34
+"""About two minutes; every file is between one and three."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One gallery of a world: how many scenes, on which side, drawn how."""
+
+    split: Side
+    gallery: str
+    num_scenes: int
+
+
+@dataclass(frozen=True)
+class WorldSize:
+    """How many scenes each part has."""
+
+    domain: tuple[Part, ...]
+    general: tuple[Part, ...]
+
+    @staticmethod
+    def demo() -> WorldSize:
+        """What `make demo` renders."""
+        return WorldSize(
+            domain=(
+                Part("train", "seen", 400), Part("validation", "unseen", 120), Part("validation", "near", 80),
+                Part("test", "unseen", 200), Part("test", "near", 200),
+            ),
+            general=(Part("train", "seen", 400), Part("test", "unseen", 200)),
+        )
+
+    @staticmethod
+    def tiny() -> WorldSize:
+        """A few scenes, for tests of the whole loop."""
+        return WorldSize(
+            domain=(
+                Part("train", "seen", 24), Part("validation", "unseen", 16), Part("test", "unseen", 16),
+                Part("test", "near", 15),
+            ),
+            general=(Part("train", "seen", 16), Part("test", "unseen", 16)),
+        )
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One scene of one film, as it was filmed and described."""
+
+    scene: Scene
+    num_frames: int
+    caption: str
+    contrast: str
+    split: Side
+    gallery: str
+    seed: int
+
+
+def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | None = None) -> None:
+    """Render `out/domain` and `out/general`, each with its captions.csv.
+
+    A folder that was rendered with the same size and seed is left as it is.
+
+    Raises:
+        OSError: the disk does not take it; no half-rendered world is left.
+    """
+    films: list[tuple[Look, Path, list[Shot]]] = []
+    worlds = (("domain", "thermal", size.domain), ("general", "general", size.general))
+    pending = []
+    for number, (name, look_name, parts) in enumerate(worlds):
+        stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": 1})
+        if _is_rendered(out / name, stamp):
+            continue
+        look = LOOKS[look_name]
+        beside = out / f".{name}.{os.getpid()}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        plan = _plan(look, parts, np.random.default_rng([seed, number]))
+        films += [(look, beside / file, shots) for file, shots in plan.items()]
+        _write_captions(beside / "captions.csv", plan)
+        (beside / ".world.json").write_text(stamp)
+        pending.append((beside, out / name))
+    try:
+        _film_all(films, workers)
+        for beside, folder in pending:
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.replace(folder)
+    finally:
+        for beside, _ in pending:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_rendered(folder: Path, stamp: str) -> bool:
+    file = folder / ".world.json"
+    return file.is_file() and file.read_text() == stamp
+
+
+def _plan(look: Look, parts: tuple[Part, ...], rng: np.random.Generator) -> dict[str, list[Shot]]:
+    """File name to its shots, in order; the two galleries of a split share no film, nor do two splits."""
+    plan: dict[str, list[Shot]] = {}
+    for part in parts:
+        shots = _shots(look, part, rng)
+        num_films = max(1, round(len(shots) / _SCENES_PER_VIDEO))
+        for number, chunk in enumerate(np.array_split(np.arange(len(shots)), num_films)):
+            plan[f"{part.split}-{part.gallery}-{number:02d}.mp4"] = [shots[i] for i in chunk]
+    return plan
+
+
+def _shots(look: Look, part: Part, rng: np.random.Generator) -> list[Shot]:
+    if part.gallery == "near":
+        groups = near_duplicates(rng, look, part.num_scenes // 5, side=part.split)
+        scenes = [scene for group in groups for scene in group]
+    else:
+        scenes = distinct_scenes(rng, look, part.num_scenes, side=part.split)
+    rng.shuffle(scenes)  # type: ignore[arg-type]
+    shots: list[Shot] = []
+    said: set[str] = set()
+    for scene in scenes:
+        caption, contrast = caption_of(rng, look, scene)
+        if caption in said:
+            raise AssertionError(f"two scenes of one gallery are described alike: {caption}")
+        said.add(caption)
+        num_frames = int(rng.integers(_SCENE_FRAMES[0], _SCENE_FRAMES[1] + 1))
+        seed = int(rng.integers(2**31))
+        shots.append(Shot(scene, num_frames, caption, contrast, part.split, part.gallery, seed))
+    return shots
+
+
+def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "caption", "start", "end", "split", "gallery", "contrast", "axis"])
+        for name, shots in plan.items():
+            start = 0
+            for shot in shots:
+                end = start + shot.num_frames
+                axis = AXES.get(shot.scene.motion, "")
+                writer.writerow([
+                    name, shot.caption, start / FPS, end / FPS, shot.split, shot.gallery, shot.contrast, axis,
+                ])
+                start = end
+
+
+def _film_all(films: list[tuple[Look, Path, list[Shot]]], workers: int | None) -> None:
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        jobs = [pool.submit(_film, look, path, shots) for look, path, shots in films]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering films", unit="film", disable=None):
+            job.result()
+
+
+def _film(look: Look, path: Path, shots: list[Shot]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
+        stream.width = stream.height = SIDE_PX
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.time_base = Fraction(1, FPS)
+        for picture in _pictures(look, shots):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _pictures(look: Look, shots: list[Shot]) -> Iterator[Picture]:
+    for shot in shots:
+        camera = Camera(look, shot.scene, Take.draw(np.random.default_rng(shot.seed)), side_px=SIDE_PX)
+        for number in range(shot.num_frames):
+            yield camera.frame_at(number / (shot.num_frames - 1))

@@ -1,0 +1,77 @@
+"""What a gate found: a result that is equal for equal data, and a page that reads without a network."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NUM_IDS_NAMED = 10
+"""How many offending ids a failure names; all of them would make a report that nobody reads."""
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One expectation that the data did not meet."""
+
+    rule: str
+    """What was wanted, in words and with its threshold."""
+    num_offending: int
+    """Rows that break it; 1 for a rule about the table as a whole."""
+    observed: Number | str | None
+    """The number seen, for a rule about the table as a whole."""
+    ids: tuple[str, ...]
+    """The first offending ids, in the table's order; empty for a rule about the table as a whole."""
+
+    def __str__(self) -> str:
+        if self.observed is not None:
+            return f"{self.rule}: found {self.observed}"
+        more = ", …" if self.num_offending > len(self.ids) else ""
+        return f"{self.rule}: {self.num_offending} rows do not ({', '.join(self.ids)}{more})"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What a gate found. It holds no time and no path, so that equal data gives an equal file."""
+
+    gate: str
+    failures: tuple[Failure, ...]
+    num_expectations: int
+    statistics: dict[str, Number | None]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every expectation was met."""
+        return not self.failures
+
+
+def write_result(result: GateResult, path: Path) -> None:
+    """Write `result` as JSON, keys sorted."""
+    record = {"passed": result.passed, **asdict(result)}
+    path.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_page(result: GateResult, path: Path) -> None:
+    """Write one HTML page that loads nothing, with a link to the Data Docs (whose looks come from public servers)."""
+    verdict = "passed" if result.passed else f"failed: {len(result.failures)} of {result.num_expectations} expectations"
+    rows = "".join(
+        f"<tr><td>{html.escape(failure.rule)}<td>{failure.num_offending}"
+        f"<td>{html.escape(str(failure.observed if failure.observed is not None else ''))}"
+        f"<td><code>{'<br>'.join(html.escape(one) for one in failure.ids)}</code>"
+        for failure in result.failures
+    )
+    found = f"<table><tr><th>wanted<th>offending<th>found<th>first ids{rows}</table>" if rows else ""
+    facts = "".join(f"<tr><td>{html.escape(name)}<td>{value}" for name, value in sorted(result.statistics.items()))
+    notes = "".join(f"<p>{html.escape(note)}" for note in result.notes)
+    path.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>gate {html.escape(result.gate)}: {verdict}</title>"
+        "<style>body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto}td,th{padding:.3em 1em;text-align:left;"
+        "vertical-align:top;border-top:1px solid #ccc}</style>"
+        f"<h1>{html.escape(result.gate)}: {verdict}</h1>{notes}{found}<h2>Statistics</h2><table>{facts}</table>"
+        "<p><a href=docs/index.html>Great Expectations Data Docs</a></html>\n",
+        encoding="utf-8",
+    )

@@ -1,0 +1,60 @@
+"""The numbers that decide whether a gate opens; params.yaml sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from vidseek_media.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PairThresholds:
+    """What the pairs gate lets through."""
+
+    min_caption_length: int = 3
+    """In characters."""
+    max_caption_length: int = 1000
+    max_caption_share: float = 0.2
+    """Of all pairs; a text that occurs at most `min_caption_repeats` times is never too common."""
+    min_caption_repeats: int = 3
+    max_rejected_share: float = 0.2
+    """Of all rows that came in."""
+    one_caption_per_clip: bool = False
+
+    def __post_init__(self) -> None:
+        _check_shares(self)
+        if not 1 <= self.min_caption_length <= self.max_caption_length:
+            raise ConfigError(
+                f"gates: captions of {self.min_caption_length} to {self.max_caption_length} characters is no range",
+                remedy="Set 1 <= min_caption_length <= max_caption_length in params.yaml",
+            )
+
+
+@dataclass(frozen=True)
+class EmbeddingThresholds:
+    """What the embeddings gate lets through."""
+
+    max_mean_cosine: float = 0.95
+    """Mean cosine between different clips; 1 is a model that says the same of everything."""
+    min_effective_rank: float = 4.0
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007): how many directions are in use."""
+    num_sampled: int = 2000
+    """Collapse is judged on so many embeddings, drawn with a fixed seed."""
+    min_sampled: int = 32
+    """With fewer embeddings than this, collapse cannot be told from a small archive, and is not judged."""
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.max_mean_cosine <= 1 or self.min_effective_rank < 1:
+            raise ConfigError(
+                f"gates: max_mean_cosine {self.max_mean_cosine} must be in [-1, 1], "
+                f"min_effective_rank {self.min_effective_rank} at least 1"
+            )
+        if not 2 <= self.min_sampled <= self.num_sampled:
+            raise ConfigError(f"gates: min_sampled {self.min_sampled} must be in [2, {self.num_sampled}]")
+
+
+def _check_shares(thresholds: object) -> None:
+    for field in fields(thresholds):  # type: ignore[arg-type]
+        value = getattr(thresholds, field.name)
+        if field.name.endswith("_share") and not 0 <= value <= 1:
+            raise ConfigError(f"gates.{field.name} is {value}, wanted a share in [0, 1]", remedy="Mend params.yaml")

@@ -1,0 +1,84 @@
+"""How often a search finds the right moment: over the windows that are published, with the code that answers searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.cut import read_clips
+from vidseek_retrieval.moments import Moment, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.parts import read_parts
+
+MIN_IOU = 0.5
+"""A found moment is right if it is of the right video and its intersection over union with the truth is this at least."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Where the answer to a query is."""
+
+    video_id: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
+class PublishedWindows:
+    """The clips that are published, with their vectors."""
+
+    clips: tuple[RankedClip, ...]
+    vectors: NDArray[np.float32]
+    """Shape (n, dimension), unit rows."""
+
+    @staticmethod
+    def load(embed_dir: Path, cut_dir: Path, *, cut: str) -> PublishedWindows:
+        """The clips of the cut mode `cut` that have a vector.
+
+        Raises:
+            ArtifactError: a table is missing or broken.
+        """
+        embeddings = read_parts(embed_dir / "parts")
+        spans = {str(clip.clip_id): clip for clip in read_clips(cut_dir) if cut in clip.cut}
+        rows = [row for row, clip_id in enumerate(embeddings.clip_ids) if clip_id in spans]
+        clips = []
+        for row in rows:
+            clip = spans[embeddings.clip_ids[row]]
+            clips.append(RankedClip(embeddings.clip_ids[row], clip.video_id, clip.start_ms, clip.end_ms, 0.0))
+        return PublishedWindows(tuple(clips), embeddings.vectors[rows])
+
+    def search(self, queries: NDArray[np.float32], *, margin: float) -> list[list[Moment]]:
+        """The moments of each query, best first, by exact search."""
+        rankings = rank_exact(queries, self.vectors, self.clips)
+        return [merge_moments(ranking, margin=margin) for ranking in rankings]
+
+
+def iou(moment: Moment, truth: Truth) -> float:
+    """Intersection over union of two spans; 0 if they are of different videos."""
+    if moment.video_id != truth.video_id:
+        return 0.0
+    shared = min(moment.end_ms, truth.end_ms) - max(moment.start_ms, truth.start_ms)
+    joined = max(moment.end_ms, truth.end_ms) - min(moment.start_ms, truth.start_ms)
+    return max(0.0, shared / joined)
+
+
+def moment_recalls(found: Sequence[Sequence[Moment]], truths: Sequence[Truth]) -> dict[str, float]:
+    """Recall of right moments at 1, 5 and 10, and of the right video at 1.
+
+    Args:
+        found: The moments of each query, best first.
+        truths: One for each query.
+    """
+    if not truths:
+        return {}
+    firsts = []
+    for moments, truth in zip(found, truths, strict=True):
+        right = [place for place, moment in enumerate(moments[:10]) if iou(moment, truth) >= MIN_IOU]
+        firsts.append(right[0] if right else 10)
+    figures = {f"r{k}": float(np.mean([first < k for first in firsts])) for k in (1, 5, 10)}
+    videos = [bool(moments) and moments[0].video_id == truth.video_id for moments, truth in zip(found, truths, strict=True)]
+    figures["video_r1"] = float(np.mean(videos))
+    return {name: round(value, 4) for name, value in figures.items()}

@@ -1,0 +1,80 @@
+"""What every backbone gives, whatever its family."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """All that preprocessing and export must know of a backbone."""
+
+    family: str
+    """viclip or clip."""
+    name: str
+    """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
+    dimension: int
+    context: int
+    """Tokens of a text, padded or cut to this."""
+    frames: int
+    """T, the frames of a clip."""
+    side: int
+    """Of the square picture that the model takes, in pixels."""
+    resize: str
+    """`squash` (straight to the square) or `crop` (shorter side, then the middle)."""
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    pad_id: int
+    tokenizer: Path
+    """Its tokenizer.json."""
+
+
+class Backbone(nn.Module, abc.ABC):
+    """A joint video-text model.
+
+    Attributes:
+        spec: What preprocessing and export must know.
+        logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
+    """
+
+    spec: BackboneSpec
+    logit_scale: nn.Parameter
+
+    @abc.abstractmethod
+    def video_features(self, pixel_values: Tensor) -> Tensor:
+        """Clips as float (n, T, 3, side, side) to features (n, dimension), not yet unit length."""
+
+    @abc.abstractmethod
+    def text_features(self, input_ids: Tensor) -> Tensor:
+        """Token ids as int64 (n, context) to features (n, dimension), not yet unit length."""
+
+    @abc.abstractmethod
+    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
+        """Full names of the modules of both towers in `groups`: attention, mlp, projections, token_embedding."""
+
+    def embed_videos(self, pixel_values: Tensor) -> Tensor:
+        """As `video_features`, rows of unit length."""
+        return F.normalize(self.video_features(pixel_values), dim=-1)
+
+    def embed_texts(self, input_ids: Tensor) -> Tensor:
+        """As `text_features`, rows of unit length."""
+        return F.normalize(self.text_features(input_ids), dim=-1)
+
+    def num_parameters(self) -> int:
+        """How many numbers the model has."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def clamp_logit_scale(model: Backbone, highest: float = 100.0) -> None:
+    """Keep the factor on cosines between 1 and `highest`, as CLIP does (Radford et al. 2021)."""
+    with torch.no_grad():
+        model.logit_scale.clamp_(0.0, float(torch.log(torch.tensor(highest))))

@@ -1,0 +1,235 @@
+"""ViCLIP: a joint space-time vision transformer beside CLIP's text transformer (Wang et al. 2023, InternVid).
+
+Our own code, written from the paper and the published checkpoint's names; attention is two `nn.Linear` and PyTorch's scaled
+dot product, so that ordinary LoRA reaches it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.stem import ConvStem
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """The vision tower's sizes."""
+
+    side: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    frames: int
+    stem: str = "patch"
+    """`patch` (a Conv3d of kernel (1, patch, patch), as published) or `conv`."""
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """The text tower's sizes."""
+
+    context: int
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, length, width = tokens.shape
+        qkv = self.in_proj(tokens).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=self.causal)
+        result: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return result
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.c_fc(tokens)
+        result: Tensor = self.c_proj(hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU, as CLIP was trained
+        return result
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.attn = _Attention(width, heads, causal=causal)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = _Mlp(width)
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attn(self.ln_1(tokens))
+        result: Tensor = tokens + self.mlp(self.ln_2(tokens))
+        return result
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(_Block(width, heads, causal=causal) for _ in range(layers))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.resblocks:
+            tokens = block(tokens)
+        return tokens
+
+
+class VisionEncoder(nn.Module):
+    """Clips (n, T, 3, side, side) to features (n, dimension)."""
+
+    def __init__(self, shape: VisionShape, dimension: int) -> None:
+        super().__init__()
+        grid, width = shape.side // shape.patch, shape.width
+        scale = width**-0.5
+        self.conv1: nn.Module = (
+            ConvStem(width, patch=shape.patch)
+            if shape.stem == "conv"
+            else nn.Conv3d(3, width, (1, shape.patch, shape.patch), (1, shape.patch, shape.patch), bias=False)
+        )
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(grid * grid + 1, width))
+        self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, shape.frames, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = _Transformer(width, shape.layers, shape.heads, causal=False)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Linear(width, dimension, bias=False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The class token after all layers, projected."""
+        patches = self._patches(pixel_values)
+        batch, frames = patches.shape[:2]
+        patches = patches + self.positional_embedding[1:]
+        times = self.temporal_positional_embedding
+        if frames == 1:
+            times = times.mean(1, keepdim=True)
+        patches = patches + times[:, :, None]
+        # The published order of tokens: all times of a place, then the next place.
+        patches = patches.transpose(1, 2).reshape(batch, -1, patches.shape[-1])
+        first = (self.class_embedding + self.positional_embedding[0]).expand(batch, 1, -1)
+        tokens = self.transformer(self.ln_pre(torch.cat([first, patches], 1)))
+        result: Tensor = self.proj(self.ln_post(tokens[:, 0]))
+        return result
+
+    def _patches(self, pixel_values: Tensor) -> Tensor:
+        """(n, T, 3, side, side) to (n, T, places, width)."""
+        batch, frames = pixel_values.shape[:2]
+        if isinstance(self.conv1, ConvStem):
+            grid = self.conv1(pixel_values.flatten(0, 1))
+            return grid.flatten(2).transpose(1, 2).reshape(batch, frames, -1, grid.shape[1])
+        grid = self.conv1(pixel_values.transpose(1, 2))
+        return grid.flatten(3).permute(0, 2, 3, 1)
+
+
+class TextEncoder(nn.Module):
+    """Token ids (n, context) to features (n, dimension): the vector at the highest id, which is the end token."""
+
+    def __init__(self, shape: TextShape, dimension: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(shape.context, shape.width))
+        self.transformer = _Transformer(shape.width, shape.layers, shape.heads, causal=True)
+        self.ln_final = nn.LayerNorm(shape.width)
+        self.text_projection = nn.Linear(shape.width, dimension, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """The end token after all layers, projected."""
+        tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
+        tokens = self.ln_final(self.transformer(tokens))
+        ends = tokens[torch.arange(tokens.shape[0], device=tokens.device), input_ids.argmax(-1)]
+        result: Tensor = self.text_projection(ends)
+        return result
+
+
+class ViCLIP(Backbone):
+    """ViCLIP at any size."""
+
+    def __init__(self, spec: BackboneSpec, vision: VisionShape, text: TextShape) -> None:
+        super().__init__()
+        self.spec = spec
+        self.vision_encoder = VisionEncoder(vision, spec.dimension)
+        self.text_encoder = TextEncoder(text, spec.dimension)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.apply(_initialise)
+
+    def video_features(self, pixel_values: Tensor) -> Tensor:
+        """See `Backbone.video_features`."""
+        result: Tensor = self.vision_encoder(pixel_values)
+        return result
+
+    def text_features(self, input_ids: Tensor) -> Tensor:
+        """See `Backbone.text_features`."""
+        result: Tensor = self.text_encoder(input_ids)
+        return result
+
+    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
+        """See `Backbone.lora_targets`."""
+        ends = {
+            "attention": (".in_proj", ".out_proj"),
+            "mlp": (".c_fc", ".c_proj"),
+            "projections": ("vision_encoder.proj", ".text_projection"),
+            "token_embedding": (".token_embedding",),
+        }
+        wanted = tuple(end for group in groups for end in ends[group])
+        return [name for name, _ in self.named_modules() if name.endswith(wanted)]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def build_viclip(config: dict[str, Any], spec: BackboneSpec) -> ViCLIP:
+    """A ViCLIP of the sizes in `config`, weights random."""
+    vision, text = VisionShape(**config["vision"]), TextShape(**config["text"])
+    return ViCLIP(spec, vision, text)
+
+
+def config_of(vision: VisionShape, text: TextShape, dimension: int) -> dict[str, Any]:
+    """The config.json of these sizes."""
+    return {
+        "model_type": "viclip", "dimension": dimension, "vision": dataclasses.asdict(vision),
+        "text": dataclasses.asdict(text), "resize": "squash", "mean": list(IMAGENET_MEAN),
+        "deviation": list(IMAGENET_DEVIATION), "pad_id": 0,
+    }
+
+
+def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published checkpoint's tensors under our names; what is already ours passes through.
+
+    The published attention holds `in_proj_weight` as a bare parameter, the projections are matrices applied from the
+    right, and `temp` is the temperature, whose inverse is the factor on cosines.
+    """
+    ours: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("model.")
+        name = name.replace("attn.in_proj_weight", "attn.in_proj.weight").replace("attn.in_proj_bias", "attn.in_proj.bias")
+        if name in ("vision_encoder.proj", "text_encoder.text_projection"):
+            name, tensor = f"{name}.weight", tensor.T.contiguous()
+        if name == "temp":
+            name, tensor = "logit_scale", -tensor.float().log()
+        ours[name] = tensor
+    return ours

@@ -1,0 +1,37 @@
+"""A backbone's unit vectors for many rows, in batches, without gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidseek_training.backbones import Backbone
+from vidseek_training.data import PairSet, to_pixels
+
+_BATCH = 32
+
+
+def embed_frames(model: Backbone, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames (n, T, side, side, 3), already resized, to unit rows (n, dimension)."""
+    rows = [np.empty((0, model.spec.dimension), np.float32)]
+    with torch.inference_mode():
+        for start in range(0, len(frames), _BATCH):
+            pixels = to_pixels(frames[start : start + _BATCH], model.spec)
+            rows.append(model.embed_videos(pixels).numpy())
+    return np.concatenate(rows)
+
+
+def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Token ids (n, context) to unit rows (n, dimension)."""
+    rows = [np.empty((0, model.spec.dimension), np.float32)]
+    with torch.inference_mode():
+        for start in range(0, len(ids), 4 * _BATCH):
+            rows.append(model.embed_texts(torch.from_numpy(ids[start : start + 4 * _BATCH])).numpy())
+    return np.concatenate(rows)
+
+
+def embed_pairs(model: Backbone, pairs: PairSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Clips and captions of `pairs` to unit rows, each (n, dimension)."""
+    model.eval()
+    return embed_frames(model, pairs.frames), embed_ids(model, pairs.ids)

@@ -1,0 +1,152 @@
+"""Base against adapted against exported, on test queries that nothing was chosen by."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError
+from vidseek_training import backbones, lora, pictures
+from vidseek_training.backbones import Backbone
+from vidseek_training.data import PairSet, load_pairs
+from vidseek_training.embedding import embed_frames, embed_ids
+from vidseek_training.judging import Judgement, Vectors, judge
+from vidseek_training.metrics import recall_gain, recall_interval
+from vidseek_training.select import adapter_of, read_selected
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the evaluate stage found; `figures` is metrics.json."""
+
+    figures: dict[str, Any]
+    test: PairSet
+    exported: Vectors
+    """Of the bundle, on the test pairs."""
+
+
+def evaluate(
+    champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
+    seed: int,
+) -> Evaluation:
+    """Judge the base, the adapted model and the exported bundle on the same test pairs.
+
+    Args:
+        champion: The select stage's folder.
+        bundle: The export stage's folder.
+        backbone: The base.
+        pairs: The pairs table.
+        frames: The frames stage's folder.
+        general: The general world's folder, or None: retention is not measured.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        ArtifactError: something that an earlier stage wrote is missing or broken.
+    """
+    base = backbones.load(backbone)
+    adapted = lora.merged(base, adapter_of(champion))
+    encoder = Encoder.load(bundle)
+    if encoder.spec.backbone != backbone:
+        raise ArtifactError(
+            f"{bundle} was made from {encoder.spec.backbone}, backbone.name is {backbone}",
+            remedy="Run `dvc repro export`",
+        )
+    test = load_pairs(pairs, frames, base.spec, split="test")
+    exported = _exported_vectors(encoder, base, test)
+    judged = {
+        "base": judge(_torch_vectors(base, test), test.table),
+        "adapted": judge(_torch_vectors(adapted, test), test.table), "exported": judge(exported, test.table),
+    }
+    figures: dict[str, Any] = {
+        "setting": read_selected(champion).setting, "encoder_version": encoder.spec.encoder_version,
+        "num_test_pairs": len(test),
+        "galleries": _galleries(judged, test, resamples=resamples, seed=seed),
+        "two_way": {name: judgement.choice_shares(test.table) for name, judgement in judged.items()},
+        "retention": _retention(base, adapted, general, resamples=resamples, seed=seed),
+    }
+    return Evaluation(figures, test, exported)
+
+
+def _torch_vectors(model: Backbone, pairs: PairSet) -> Vectors:
+    return Vectors(
+        embed_frames(model, pairs.frames), embed_ids(model, pairs.ids), embed_ids(model, pairs.contrast_ids)
+    )
+
+
+def _exported_vectors(encoder: Encoder, base: Backbone, pairs: PairSet) -> Vectors:
+    contrasts = [row.contrast or row.caption for row in pairs.table.itertuples()]
+    return Vectors(
+        encoder.embed_frames(np.asarray(pairs.frames)), encoder.embed_texts(pairs.captions),
+        encoder.embed_texts(contrasts),
+    )
+
+
+def _galleries(
+    judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """For each gallery every model's figures, recalls with intervals, and the paired gain of adapted over base."""
+    result: dict[str, dict[str, Any]] = {}
+    for gallery in sorted(set(pairs.table.gallery)):
+        rows = (pairs.table.gallery == gallery).to_numpy()
+        table = pairs.table[rows]
+        entry: dict[str, Any] = {"num_queries": int(rows.sum())}
+        for name, judgement in judged.items():
+            ranks = judgement.text_ranks[rows]
+            part = Judgement(ranks, judgement.video_ranks[rows], judgement.choices[rows])
+            entry[name] = part.figures(table)[gallery] | {
+                f"r{k}_interval": recall_interval(ranks, k, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)
+            }
+        entry["gain"] = {
+            f"r{k}": recall_gain(
+                judged["base"].text_ranks[rows], judged["adapted"].text_ranks[rows], k, resamples=resamples, seed=seed
+            ).to_json() for k in (1, 5, 10)
+        }
+        result[gallery] = entry
+    return result
+
+
+def _retention(
+    base: Backbone, adapted: Backbone, general: Path | None, *, resamples: int, seed: int
+) -> dict[str, Any] | str:
+    """What the adapted model keeps of the general world: recalls before and after, and the paired change."""
+    if general is None:
+        return NOT_MEASURED
+    pairs = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", base.spec, split="test")
+    if not len(pairs):
+        return NOT_MEASURED
+    judged = {
+        name: judge(_torch_vectors(model, pairs), pairs.table) for name, model in (("base", base), ("adapted", adapted))
+    }
+    before, after = judged["base"].text_ranks, judged["adapted"].text_ranks
+    return {
+        "num_queries": len(pairs),
+        **{name: {f"r{k}": round(float((judgement.text_ranks <= k).mean()), 4) for k in (1, 5, 10)}
+           for name, judgement in judged.items()},
+        "two_way": {name: judgement.choice_shares(pairs.table) for name, judgement in judged.items()},
+        "change": {f"r{k}": recall_gain(before, after, k, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)},
+    }
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write metrics.json, recalls.csv (for `dvc plots`) and the picture of what the test queries find."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").write_text(json.dumps(evaluation.figures, indent=2) + "\n", encoding="utf-8")
+    with (out / "recalls.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["gallery", "model", "k", "recall"])
+        for gallery, entry in evaluation.figures["galleries"].items():
+            for model in ("base", "adapted"):
+                writer.writerows([gallery, model, k, entry[model][f"r{k}"]] for k in (1, 5, 10))
+    if len(evaluation.test):
+        pictures.draw_retrieval(
+            evaluation.test, evaluation.exported.texts, evaluation.exported.videos, out / "retrieval.png"
+        )

@@ -1,0 +1,30 @@
+"""The contrastive loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE (Radford et al. 2021), with extra texts as negatives.
+
+    Args:
+        videos: Unit rows (n, dimension); row i belongs to row i of `texts`.
+        texts: Unit rows (m, dimension), m at least n; rows from n on are negatives for every video.
+        logit_scale: Natural logarithm of the factor on cosines.
+        same: Boolean (n, m): off the diagonal, pairs that are not wrong and must not be pushed apart.
+
+    Returns:
+        The mean of both directions, a scalar.
+    """
+    count = len(videos)
+    logits = logit_scale.exp() * videos @ texts.T
+    if same is not None:
+        keep = torch.eye(count, texts.shape[0], dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(same & ~keep, float("-inf"))
+    target = torch.arange(count, device=logits.device)
+    to_text = F.cross_entropy(logits, target)
+    to_video = F.cross_entropy(logits[:, :count].T, target)
+    return (to_text + to_video) / 2

@@ -1,0 +1,227 @@
+"""Choose what is exported: a challenger takes the place of the champion only by proof on the validation gallery."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vidseek_encoder.bundle import file_sha256
+from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_folder
+from vidseek_training import backbones, lora, tracking
+from vidseek_training.data import load_pairs
+from vidseek_training.embedding import embed_frames, embed_ids
+from vidseek_training.judging import Vectors, judge
+from vidseek_training.metrics import Ranks, bootstrap
+from vidseek_training.train import gallery_hash
+
+BASE = "base"
+"""The name of the champion that is no adapter."""
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One challenger against the champion of its moment."""
+
+    challenger: str
+    champion: str
+    gain: float
+    """In mean reciprocal rank, paired by query."""
+    low: float
+    high: float
+    won: bool
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What is exported; selected.json."""
+
+    setting: str
+    """The adapter setting, or `base`."""
+    backbone: str
+    adapter_sha256: str
+    """Empty for the base."""
+    run_id: str
+    """Of the MLflow run that trained it; empty for the base."""
+    gallery: str
+    num_queries: int
+    mrr: float
+    challenges: tuple[Challenge, ...]
+    notes: tuple[str, ...]
+    """Settings that could not take part, and why."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    setting: str
+    adapter: Path | None
+    ranks: Ranks
+    run_id: str
+    sha256: str
+
+
+def select(
+    adapters: Path, *, backbone: str, pairs: Path, frames: Path, champion: Path, out: Path, resamples: int, seed: int
+) -> Selected:
+    """Let every trained setting challenge the champion in turn, best first; write the winner.
+
+    The champion is the one that an earlier run left in `champion`, its ranks measured again on today's gallery; at first,
+    or where there is no validation pair to prove anything by, it is the base. A challenger wins if the lower end of the
+    paired bootstrap interval of its gain in mean reciprocal rank is above 0.
+
+    Args:
+        adapters: A folder for each setting, as the train stage wrote them.
+        backbone: The base.
+        pairs: The pairs table.
+        frames: The frames stage's folder.
+        champion: Is read, and gets the winner: selected.json and, unless the base won, adapter/.
+        out: Gets a copy of selected.json.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        ArtifactError: an outcome is missing or broken, or was measured on another gallery.
+    """
+    notes: list[str] = []
+    validation = load_pairs(pairs, frames, backbones.load(backbone).spec, split="validation")
+    gallery = gallery_hash(validation)
+    challengers = _challengers(adapters, backbone, gallery, notes)
+    holder = _holder(champion, challengers, backbone=backbone, pairs=pairs, frames=frames, notes=notes)
+    if len(validation):
+        best_first = sorted(challengers, key=lambda each: (-_mrr(each.ranks), each.setting))
+    else:
+        best_first = []
+        notes.append("no validation pair: nothing can be proven, the base stays")
+    challenges = []
+    for challenger in best_first:
+        if challenger.sha256 == holder.sha256:
+            continue
+        gain = bootstrap(1 / challenger.ranks - 1 / holder.ranks, resamples=resamples, seed=seed)
+        won = gain.low > 0
+        challenges.append(Challenge(
+            challenger.setting, holder.setting, round(gain.value, 4), round(gain.low, 4), round(gain.high, 4), won
+        ))
+        holder = challenger if won else holder
+    selected = Selected(
+        holder.setting, backbone, holder.sha256, holder.run_id, gallery, len(validation), round(_mrr(holder.ranks), 4),
+        tuple(challenges), tuple(notes),
+    )
+    _write(selected, holder, champion, out)
+    return selected
+
+
+def crown(selected: Selected, receipt: Path) -> None:
+    """Register the winner in MLflow's registry and move its alias `champion` there; leave a receipt.
+
+    Raises:
+        ServiceError: the registry does not answer.
+    """
+    version = ""
+    if selected.run_id:
+        tags = {"setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256}
+        version = tracking.register_champion(selected.run_id, "adapter", tags)
+    receipt.parent.mkdir(parents=True, exist_ok=True)
+    content = {"model": tracking.MODEL, "alias": "champion", "version": version, "setting": selected.setting}
+    receipt.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_selected(champion: Path) -> Selected:
+    """What the select stage chose.
+
+    Raises:
+        ArtifactError: selected.json is missing or broken.
+    """
+    path = champion / "selected.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["challenges"] = tuple(Challenge(**each) for each in content["challenges"])
+        return Selected(**content | {"notes": tuple(content["notes"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `dvc repro select`") from error
+
+
+def adapter_of(champion: Path) -> Path | None:
+    """The champion's adapter folder; None where the base is the champion."""
+    return champion / "adapter" if read_selected(champion).adapter_sha256 else None
+
+
+def _mrr(ranks: Ranks) -> float:
+    return float((1 / ranks).mean()) if len(ranks) else 0.0
+
+
+def _challengers(adapters: Path, backbone: str, gallery: str, notes: list[str]) -> list[_Candidate]:
+    found = []
+    for folder in sorted(path for path in adapters.iterdir() if path.is_dir()):
+        outcome, ranks = _read_outcome(folder)
+        if not outcome["trained"]:
+            notes.append(f"{folder.name}: {outcome['reason']}")
+            continue
+        if outcome["backbone"] != backbone or ranks["gallery"] != gallery:
+            raise ArtifactError(
+                f"{folder} was trained on {outcome['backbone']} and judged on gallery {ranks['gallery']}; "
+                f"today's are {backbone} and {gallery}", remedy="Run `dvc repro train`",
+            )
+        sha256 = file_sha256(folder / "adapter" / "adapter_model.safetensors")
+        adapted = np.array(ranks["adapted"], np.int64)
+        found.append(_Candidate(folder.name, folder / "adapter", adapted, outcome["run_id"], sha256))
+    if not found:
+        notes.append("no setting was trained")
+    return found
+
+
+def _read_outcome(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
+    try:
+        outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+        ranks = json.loads((folder / "validation.json").read_text(encoding="utf-8")) if outcome["trained"] else {}
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{folder} holds no outcome of a training: {error}", remedy="Run `dvc repro train`") from error
+    return outcome, ranks
+
+
+def _holder(
+    champion: Path, challengers: list[_Candidate], *, backbone: str, pairs: Path, frames: Path, notes: list[str]
+) -> _Candidate:
+    """The champion to beat, its ranks on today's validation gallery."""
+    model = backbones.load(backbone)
+    validation = load_pairs(pairs, frames, model.spec, split="validation")
+    adapter, setting, run_id, sha256 = None, BASE, "", ""
+    if (champion / "selected.json").is_file() and len(validation):
+        before = read_selected(champion)
+        if before.adapter_sha256 and _is_of(champion / "adapter", before, backbone, notes):
+            for same in challengers:
+                if same.sha256 == before.adapter_sha256:
+                    return same
+            adapter, setting, run_id, sha256 = champion / "adapter", before.setting, before.run_id, before.adapter_sha256
+    model = lora.merged(model, adapter)
+    vectors = Vectors(
+        embed_frames(model, validation.frames), embed_ids(model, validation.ids),
+        embed_ids(model, validation.contrast_ids),
+    )
+    return _Candidate(setting, adapter, judge(vectors, validation.table).text_ranks, run_id, sha256)
+
+
+def _is_of(adapter: Path, before: Selected, backbone: str, notes: list[str]) -> bool:
+    """Whether the earlier champion is an adapter of today's base, and whole."""
+    if before.backbone != backbone:
+        notes.append(f"the champion {before.setting} was an adapter of {before.backbone}: the base begins again")
+        return False
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", "pt"):
+            return True
+    except (OSError, SafetensorError) as error:
+        notes.append(f"the champion {before.setting} cannot be read ({error}): the base begins again")
+        return False
+
+
+def _write(selected: Selected, holder: _Candidate, champion: Path, out: Path) -> None:
+    content = json.dumps(asdict(selected), indent=2) + "\n"
+    with whole_folder(champion) as folder:
+        if holder.adapter is not None:
+            shutil.copytree(holder.adapter, folder / "adapter")
+        (folder / "selected.json").write_text(content, encoding="utf-8")
+    out.write_text(content, encoding="utf-8")

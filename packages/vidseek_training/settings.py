@@ -1,0 +1,49 @@
+"""How an adapter is trained: one closed, strict record. No torch here, so that params can be checked in no time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Group = Literal["attention", "mlp", "projections", "token_embedding"]
+
+
+class TrainSettings(BaseModel):
+    """One adapter setting of `train.settings` in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    rank: int = Field(32, ge=1)
+    """Of the low-rank matrices (Hu et al. 2021)."""
+    alpha: int = Field(64, ge=1)
+    """LoRA's updates are scaled by alpha / rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: tuple[Group, ...] = ("attention",)
+    """The groups of modules, in both towers, that get an adapter."""
+    warmup_text_steps: int = Field(0, ge=0)
+    """Steps on the text tower alone, against cached video vectors of the base, before both towers are trained."""
+    warmup_text_batch: int = Field(128, ge=2)
+    steps: int = Field(1000, ge=1)
+    """Steps on both towers."""
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(1.0e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps with a linearly rising learning rate; a cosine follows."""
+    replay: int = Field(0, ge=0)
+    """General pairs added to each step, so that the general world is not forgotten."""
+    replay_weight: float = Field(0.5, ge=0)
+    shift_share: float = Field(0.06, ge=0, lt=0.5)
+    """Largest shift of a view, in shares of the side; one for all frames of a clip."""
+    brightness: float = Field(0.15, ge=0, lt=1)
+    """Largest change of gain and of level of a view."""
+    word_dropout: float = Field(0.1, ge=0, lt=1)
+    """Chance of each token of a caption to be left out of a view."""
+    evaluate_every: int = Field(100, ge=1)
+    """Steps between two looks at the validation gallery."""
+    patience: int = Field(10, ge=1)
+    """Looks without a better mean reciprocal rank after which training stops; the best adapter is kept."""
+    min_pairs: int = Field(16, ge=2)
+    """With fewer training pairs nothing is trained and the base stays."""

@@ -1,0 +1,37 @@
+"""Take the general world in, from source to pairs: what replay learns from and retention is measured on."""
+
+from pipelines.params import load_params
+from pipelines.stage import GENERAL, STATE, run_stage
+from vidseek_media.cut import cut_archive
+from vidseek_media.ingest import ingest
+from vidseek_media.shards import write_frames
+from vidseek_training.captions import write_captions
+from vidseek_training.pairs import make_pairs
+
+
+def main() -> str:
+    """The general stage."""
+    params = load_params()
+    source = params.general.source
+    GENERAL.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        return "no general.source: no replay, and retention is not measured"
+    ingest(
+        source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,
+        workers=params.ingest.workers,
+    )
+    cut_archive(
+        GENERAL / "ingest", out=GENERAL / "cut", modes=("captions",),
+        window_length_seconds=params.cut.window_length_seconds,
+        window_stride_seconds=params.cut.window_stride_seconds,
+    )
+    write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
+    write_captions(GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption")
+    report = make_pairs(
+        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **params.pairs.model_dump()
+    )
+    return f"{report.num_train} pairs for replay, {report.num_test} for retention"
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,18 @@
+"""Make pairs of clips and captions, and split them by video."""
+
+from pipelines.params import load_params
+from pipelines.stage import CAPTION, FRAMES, PAIRS, run_stage
+from vidseek_training.pairs import make_pairs
+
+
+def main() -> str:
+    """The pairs stage."""
+    report = make_pairs(CAPTION, FRAMES, out=PAIRS, **load_params().pairs.model_dump())
+    return (
+        f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
+        f"{report.num_test} test; {report.num_rejected} rejected"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

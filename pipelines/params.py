@@ -1,0 +1,199 @@
+"""params.yaml, typed: every section, every key, every range; what is unknown or out of range is a ConfigError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidseek_media.errors import ConfigError
+from vidseek_training.settings import TrainSettings
+
+PARAMS_FILE = Path("params.yaml")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class General(_Section):
+    """The general world, for replay and retention."""
+
+    source: Path | None
+
+
+class Ingest(_Section):
+    """Where the videos are."""
+
+    source: Path
+    timeout_seconds: float = Field(gt=0)
+    workers: Positive
+
+
+class Cut(_Section):
+    """How videos become clips."""
+
+    modes: tuple[Literal["captions", "windows"], ...] = Field(min_length=1)
+    window_length_seconds: float = Field(gt=0)
+    window_stride_seconds: float = Field(gt=0)
+
+
+class Frames(_Section):
+    """Which frames of a clip are kept, and how."""
+
+    num_frames: Positive
+    side_px: int = Field(ge=16)
+    quality: int = Field(ge=1, le=100)
+    shard_digits: int = Field(ge=0, le=8)
+    timeout_seconds: float = Field(gt=0)
+    workers: Positive
+
+
+class Pairs(_Section):
+    """How videos are split where the source does not say."""
+
+    validation_share: Share
+    test_share: Share
+    seed: int
+
+
+class PairGate(_Section):
+    """See `vidseek_quality.thresholds.PairThresholds`."""
+
+    min_caption_length: Positive
+    max_caption_length: Positive
+    max_caption_share: Share
+    max_rejected_share: Share
+
+
+class EmbeddingGate(_Section):
+    """See `vidseek_quality.thresholds.EmbeddingThresholds`."""
+
+    max_mean_cosine: float = Field(ge=-1, le=1)
+    min_effective_rank: float = Field(ge=1)
+
+
+class Gates(_Section):
+    """What the gates let through."""
+
+    pairs: PairGate
+    embeddings: EmbeddingGate
+
+
+class Backbone(_Section):
+    """The base model."""
+
+    name: str = Field(min_length=1)
+
+
+class Train(_Section):
+    """The adapter settings, by name."""
+
+    settings: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TrainSettings] = Field(min_length=1)
+
+
+class Select(_Section):
+    """The bootstrap that decides."""
+
+    resamples: Positive
+    seed: int
+
+
+class Export(_Section):
+    """The parity gate."""
+
+    min_cosine: float = Field(ge=-1, le=1)
+    min_overlap: Share
+    min_r1_difference: float = Field(ge=-1, le=1)
+    max_clips: int = Field(ge=10)
+
+
+class Embed(_Section):
+    """How the archive is embedded."""
+
+    variant: Literal["fp32"]
+    batch: Positive
+
+
+class Evaluate(_Section):
+    """The bootstrap of the report."""
+
+    resamples: Positive
+    seed: int
+
+
+class Publish(_Section):
+    """How the index is built and switched."""
+
+    alias: str = Field(min_length=1)
+    cut: Literal["captions", "windows"]
+    keep_previous: int = Field(ge=0)
+    min_recall: Share
+
+
+class Search(_Section):
+    """How moments form."""
+
+    merge_margin: float = Field(ge=0)
+
+
+class Serve(_Section):
+    """Where the service listens."""
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    general: General
+    ingest: Ingest
+    cut: Cut
+    frames: Frames
+    pairs: Pairs
+    gates: Gates
+    backbone: Backbone
+    train: Train
+    select: Select
+    export: Export
+    embed: Embed
+    evaluate: Evaluate
+    publish: Publish
+    search: Search
+    serve: Serve
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `path`.
+
+    Raises:
+        ConfigError: it is missing, no YAML, has an unknown key, or a value out of range; every fault is named.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="Run in the project's folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, wanted sections with keys")
+    try:
+        return Params(**content)
+    except ValidationError as error:
+        faults = "; ".join(_fault(each) for each in error.errors())
+        raise ConfigError(f"{path}: {faults}", remedy="Mend the keys named, docs/params.md has them all") from error
+
+
+def _fault(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place} is no key that we know"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} is {error['input']!r}: {error['msg'].lower()}"

@@ -1,0 +1,27 @@
+"""Build the new collection beside the live one, verify it, and only then move the alias."""
+
+import os
+
+from pipelines.params import load_params
+from pipelines.stage import CUT, EMBED, INDEX, INGEST, RECEIPTS, run_stage
+from vidseek_retrieval.publish import publish
+
+
+def main() -> str:
+    """The publish stage. From an experiment it moves the experiment's own alias, never the live one."""
+    params = load_params().publish
+    experiment = os.environ.get("DVC_EXP_NAME")
+    alias = f"exp-{experiment}" if experiment else params.alias
+    report = publish(
+        EMBED, CUT, INGEST, index=INDEX, alias=alias, cut=params.cut, keep_previous=params.keep_previous,
+        min_recall=params.min_recall, receipt=RECEIPTS / "publish.json",
+    )
+    done = "is live" if report.moved else "was live already"
+    return (
+        f"{report.num_points} clips in {report.collection}, recall@10 {report.verification.recall_at_10:.3f}; "
+        f"it {done} as {alias!r}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,23 @@
+"""Train the adapter of one setting."""
+
+import sys
+
+from pipelines.params import load_params
+from pipelines.stage import ADAPTERS, FRAMES, GENERAL, PAIRS, REPORTS, run_stage
+from vidseek_training.train import train_adapter
+
+
+def main() -> str:
+    """The train stage of the setting named on the command line."""
+    params, name = load_params(), sys.argv[1]
+    outcome = train_adapter(
+        name, params.train.settings[name], backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
+        general=GENERAL if params.general.source else None, out=ADAPTERS / name, report=REPORTS / "train" / name,
+    )
+    if not outcome.trained:
+        return f"{name} was not trained: {outcome.reason}"
+    return f"{name}: {outcome.num_pairs} pairs, {outcome.num_steps} steps, {outcome.seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    run_stage(main)

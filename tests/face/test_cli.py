@@ -1,0 +1,174 @@
+"""The command as a person meets it: exit codes, one message, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vidseek.archive
+import vidseek.cli
+from vidseek_media.errors import ArtifactError, GateFailed, VidseekError
+
+PACKAGES = Path(__file__).parents[2] / "packages"
+ANSWER = {
+    "encoder_version": "0" * 16,
+    "collection": "clips-0-1",
+    "hits": [{
+        "video_id": "a" * 32, "start_ms": 62_300, "end_ms": 3_600_000, "score": 0.51239, "confidence": None,
+        "best_clip_id": "b", "best_ms": 63_000, "clip_ids": ["b"], "title": "[red]x[/red]\x1b[2J", "uri": "a/ö.mp4",
+        "thumbnail_url": None,
+    }],
+    "next_offset": None,
+}
+
+
+class FakeSearcher:
+    def search_text(self, text: str, **asked: Any) -> FakeSearcher:
+        self.asked = (text, asked)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        return ANSWER
+
+
+def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, in `folder`."""
+    ours = ("VIDSEEK_HOME", "MLFLOW_TRACKING_URI")
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.run(
+        [sys.executable, "-m", "vidseek.cli", *args], cwd=folder, capture_output=True, text=True, check=False,
+        env={**inherited, "PYTHONPATH": str(PACKAGES), **environment},
+    )
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    """`main` in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vidseek", *args])
+    with pytest.raises(SystemExit) as ended:
+        vidseek.cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def searcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSearcher:
+    fake = FakeSearcher()
+    (tmp_path / "index").mkdir()
+    monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
+    monkeypatch.setattr(vidseek.archive, "load_encoder", lambda *args, **kwargs: None)
+    monkeypatch.setattr(vidseek.archive, "open_searcher", lambda *args: fake)
+    return fake
+
+
+def test_main__error_of_ours_is_its_exit_code_message_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise GateFailed("7 rows fail", remedy="Look at them")
+
+    monkeypatch.setattr(vidseek.cli, "app", fails)
+    assert call(monkeypatch) == GateFailed.exit_code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "vidseek: 7 rows fail\n  → Look at them\n")
+
+
+@pytest.mark.parametrize("kind", VidseekError.__subclasses__())
+def test_main__exit_codes_are_the_designs(monkeypatch: pytest.MonkeyPatch, kind: type[VidseekError]) -> None:
+    def fails() -> None:
+        raise kind("x")
+
+    monkeypatch.setattr(vidseek.cli, "app", fails)
+    assert call(monkeypatch) == kind.exit_code
+
+
+def test_search__json_is_the_answer(
+    searcher: FakeSearcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "search", "a red ball", "--limit", "3", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == ANSWER
+    assert searcher.asked == ("a red ball", {"limit": 3})
+
+
+def test_search__table_shows_times_and_titles_as_text(
+    searcher: FakeSearcher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "search", "a red ball") == 0
+    out = capsys.readouterr().out
+    assert "1:02.3 – 1:00:00.0" in out and "0.512" in out and "a/ö.mp4" in out
+    assert "[red]x[/red]�[2J" in out  # neither markup nor a terminal's command
+
+
+@pytest.mark.parametrize("args", [["search", "x", "--limit", "0"], ["search"], ["nonsense"], ["index", "nonsense"]])
+def test_usage__wrong_arguments_exit_2(tmp_path: Path, args: list[str]) -> None:
+    assert run(*args, folder=tmp_path).returncode == 2
+
+
+def test_search__blank_query_is_rejected(tmp_path: Path) -> None:
+    ended = run("search", "  ", folder=tmp_path)
+    assert ended.returncode == 10 and "blank" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [["search", "a red ball"], ["serve"], ["mlflow"]])
+def test_commands__before_anything_is_published_name_the_remedy(tmp_path: Path, command: list[str]) -> None:
+    ended = run(*command, folder=tmp_path)
+    assert ended.returncode == ArtifactError.exit_code
+    assert "dvc repro" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_search__wrong_params_are_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("search: {marg: 1}")
+    ended = run("search", "x", folder=tmp_path)
+    assert ended.returncode == 11 and "search.marg" in ended.stderr
+
+
+def test_ingest__without_a_source_is_a_config_error(tmp_path: Path) -> None:
+    assert run("ingest", folder=tmp_path).returncode == 11
+
+
+def test_probe__no_video_is_rejected_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"")
+    ended = run("probe", "x.mp4", folder=tmp_path)
+    assert ended.returncode == 10 and "x.mp4" in ended.stderr and "empty" in ended.stderr
+
+
+def test_index__nothing_published(tmp_path: Path) -> None:
+    assert json.loads(run("index", "list", "--json", folder=tmp_path).stdout) == []
+    assert json.loads(run("index", "prune", "--json", folder=tmp_path).stdout) == {"removed": []}
+    for command in ("verify", "rollback"):
+        ended = run("index", command, folder=tmp_path)
+        assert ended.returncode == 12 and "nothing was published" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_mlflow__server_is_named_not_started(tmp_path: Path) -> None:
+    ended = run("mlflow", folder=tmp_path, MLFLOW_TRACKING_URI="http://runs.example:5000")
+    assert ended.returncode == 0 and "http://runs.example:5000" in ended.stdout
+
+
+def test_help__imports_no_room_and_no_heavy_library() -> None:
+    code = (
+        "import sys, vidseek.cli\n"
+        "heavy = {'numpy', 'pandas', 'pyarrow', 'yaml', 'pydantic', 'torch', 'onnxruntime', 'bentoml', 'mlflow'}\n"
+        "rooms = {n for n in sys.modules if n.startswith('vidseek_')} - {'vidseek_media', 'vidseek_media.errors'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert not rooms, rooms\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGES)})
+
+
+def test_help__lists_the_commands(tmp_path: Path) -> None:
+    out = run("--help", folder=tmp_path).stdout
+    assert all(name in out for name in ("search", "serve", "doctor", "mlflow", "ingest", "probe", "index", "demo"))
+
+
+@pytest.mark.parametrize(("time_ms", "text"), [
+    (0, "0:00.0"), (999, "0:00.9"), (62_349, "1:02.3"), (3_600_000, "1:00:00.0"), (3_723_050, "1:02:03.0"),
+])
+def test_clock__minutes_seconds_tenths(time_ms: int, text: str) -> None:
+    assert vidseek.cli.clock(time_ms) == text

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidseek.settings import Settings, load_settings
+from vidseek_media.errors import ConfigError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def test_load_settings__no_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "params.yaml") == Settings()
+
+
+def test_load_settings__reads_its_two_sections_and_leaves_the_others(tmp_path: Path) -> None:
+    path = written(tmp_path, "train: {x: 1}\nsearch: {merge_margin: 0.1}\nserve: {max_queue: 7}\n")
+    settings = load_settings(path)
+    assert (settings.search.merge_margin, settings.serve.max_queue) == (0.1, 7)
+    assert settings.serve.max_batch == Settings().serve.max_batch
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ("search: {margin: 0.1}", "search.margin"),
+    ("search: {merge_margin: -1}", "search.merge_margin"),
+    ("search: {merge_margin: wide}", "search.merge_margin"),
+    ("serve: {max_queue: 0}", "serve.max_queue"),
+    ("search: {provider: rocm}", "search.provider"),
+    ("search: [1]", "search"),
+    ("- a list", "list"),
+    ("a: [", "YAML"),
+])
+def test_load_settings__wrong_params_are_one_config_error_that_names_the_place(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(written(tmp_path, text))
+    assert place in str(caught.value)
+
+
+def test_load_settings__not_utf8_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError):
+        load_settings(tmp_path / "params.yaml")

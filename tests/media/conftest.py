@@ -1,0 +1,87 @@
+"""Videos made for tests: the brightness of a frame is its number, so that a test knows which frame came back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+LEVELS_PER_FRAME = 4
+TICKS_PER_SECOND = 1000
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real files, where it is there."""
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "realdata"
+    folder = Path(os.environ.get("VIDSEEK_REALDATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real files at {folder}; set VIDSEEK_REALDATA")
+    return folder
+
+
+def picture_of(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """All of one grey, 4 levels a frame; the upper left quarter is white, so that turns show."""
+    picture = np.full((height, width, 3), LEVELS_PER_FRAME * number, np.uint8)
+    picture[: height // 2, : width // 2] = 255
+    return picture
+
+
+def write_video(
+    path: Path,
+    *,
+    num_frames: int = 30,
+    fps: int = 10,
+    width: int = 64,
+    height: int = 48,
+    gop: int = 12,
+    b_frames: int = 2,
+    codec: str = "libx264",
+    rotation: int = 0,
+    times_ms: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A lossless video of up to 60 frames; `times_ms` overrides the even spacing of `fps`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p" if codec == "libx264" else "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS_PER_SECOND)
+        if codec == "libx264":
+            stream.options = {
+                "qp": "0", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "sc_threshold": "0",
+                "b-adapt": "0",
+            }
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture_of(number, width, height), format="rgb24")
+            frame.time_base = Fraction(1, TICKS_PER_SECOND)
+            frame.pts = times_ms[number] if times_ms else number * TICKS_PER_SECOND // fps
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def make_video() -> Callable[..., Path]:
+    """`write_video`."""
+    return write_video
+
+
+@pytest.fixture
+def number_of() -> Callable[[NDArray[np.uint8]], int]:
+    """The number of the frame that these pixels show."""
+
+    def read(pixels: NDArray[np.uint8]) -> int:
+        # The lower right quarter: the upper left one is white.
+        corner = pixels[pixels.shape[0] * 3 // 4 :, pixels.shape[1] * 3 // 4 :]
+        return round(float(corner.mean()) / LEVELS_PER_FRAME)
+
+    return read

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from vidseek_media.errors import InputRejected
+from vidseek_media.frames import bin_centres, decode_at, decode_uniform, frames_at, read_plan
+
+MakeVideo = Callable[..., Path]
+NumberOf = Callable[[np.ndarray], int]
+
+
+def test_bin_centres__are_the_middles_of_equal_bins() -> None:
+    assert bin_centres(1000, 5000, 4) == [1500, 2500, 3500, 4500]
+    assert bin_centres(0, 3000, 8) == [188, 563, 938, 1313, 1688, 2063, 2438, 2813]  # 187.5 + 375 i, half up
+
+
+def test_bin_centres__of_a_span_shorter_than_its_bins_stay_inside() -> None:
+    assert bin_centres(7, 8, 8) == [7] * 8
+
+
+def test_decode_at__gives_the_last_frame_that_begins_not_after_the_time(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=30, fps=10)
+    wanted = {0: 0, 99: 0, 100: 1, 101: 1, 1549: 15, 2900: 29, 2999: 29}
+    found = decode_at(path, list(wanted))
+    assert [number_of(pixels) for _, pixels in found] == list(wanted.values())
+    assert [time_ms for time_ms, _ in found] == [100 * number for number in wanted.values()]
+
+
+def test_decode_at__after_the_end_gives_the_last_frame(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    [(time_ms, pixels)] = decode_at(make_video(tmp_path / "a.mp4", num_frames=5), [10_000])
+    assert (time_ms, number_of(pixels)) == (400, 4)
+
+
+def test_decode_at__keeps_the_order_asked_for(tmp_path: Path, make_video: MakeVideo, number_of: NumberOf) -> None:
+    found = decode_at(make_video(tmp_path / "a.mp4"), [2000, 0, 2000, 500])
+    assert [number_of(pixels) for _, pixels in found] == [20, 0, 20, 5]
+
+
+def test_decode_at__refuses_a_negative_time(tmp_path: Path, make_video: MakeVideo) -> None:
+    with pytest.raises(ValueError, match="-1 ms"):
+        decode_at(make_video(tmp_path / "a.mp4"), [-1])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
+@pytest.mark.parametrize("gop", [1, 7, 250])
+def test_decode_at__finds_every_frame_alone(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf, suffix: str, gop: int
+) -> None:
+    b_frames = 0 if suffix == ".avi" else 2
+    path = make_video(tmp_path / f"a{suffix}", num_frames=50, gop=gop, b_frames=b_frames)
+    for number in range(0, 50, 7):
+        [(_, pixels)] = decode_at(path, [100 * number + 50])
+        assert number_of(pixels) == number
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_decode_at__counts_from_the_first_frame_where_a_file_begins_late(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf, suffix: str
+) -> None:
+    times_ms = [5000 + 100 * number for number in range(20)]
+    path = make_video(tmp_path / f"a{suffix}", num_frames=20, times_ms=times_ms)
+    assert [(time_ms, number_of(pixels)) for time_ms, pixels in decode_at(path, [0, 1950])] == [(0, 0), (1900, 19)]
+
+
+def test_decode_at__follows_a_variable_frame_rate(tmp_path: Path, make_video: MakeVideo, number_of: NumberOf) -> None:
+    path = make_video(tmp_path / "a.mkv", num_frames=5, times_ms=[0, 40, 1000, 1040, 3000])
+    found = decode_at(path, [39, 40, 999, 1000, 2999, 3000])
+    assert [number_of(pixels) for _, pixels in found] == [0, 1, 1, 2, 3, 4]
+
+
+def test_decode_at__of_a_bare_stream_goes_by_its_nominal_rate(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    path = make_video(tmp_path / "a.h264", num_frames=40, fps=25)
+    assert [number_of(pixels) for _, pixels in decode_at(path, [0, 20, 41, 1000])] == [0, 0, 1, 25]
+
+
+@pytest.mark.parametrize(("rotation", "white"), [(90, (1, 0)), (180, (1, 1)), (-90, (0, 1))])
+def test_decode_at__turns_upright(
+    tmp_path: Path, make_video: MakeVideo, rotation: int, white: tuple[int, int]
+) -> None:
+    """A rotation of 90 turns the picture against the clock: what was at the upper left is then at the lower left."""
+    path = make_video(tmp_path / "a.mp4", num_frames=3, width=64, height=32, rotation=rotation)
+    [(_, pixels)] = decode_at(path, [0])
+    assert pixels.shape == ((64, 32, 3) if rotation != 180 else (32, 64, 3))
+    height, width = pixels.shape[:2]
+    corner = pixels[white[0] * (height - 1), white[1] * (width - 1)]
+    assert corner.min() > 250
+    assert (pixels > 128).mean() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "side_px", "wanted"), [((64, 48), 24, (24, 32)), ((34, 66), 17, (33, 17)), ((64, 48), 480, (48, 64))]
+)
+def test_decode_at__brings_the_shorter_side_to_side_px_and_never_enlarges(
+    tmp_path: Path, make_video: MakeVideo, size: tuple[int, int], side_px: int, wanted: tuple[int, int]
+) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=2, width=size[0], height=size[1])
+    [(_, pixels)] = decode_at(path, [0], side_px=side_px)
+    assert pixels.shape == (*wanted, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_decode_at__takes_the_default_of_two_video_streams(tmp_path: Path) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for stream, side in zip(streams, (32, 64), strict=True):
+            stream.width = stream.height = side
+            stream.disposition = Disposition.default if side == 64 else 0
+        for stream in streams:
+            pixels = np.zeros((stream.height, stream.width, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(None))
+    assert decode_at(path, [0])[0][1].shape == (64, 64, 3)
+
+
+def test_frames_at__shares_the_pixels_of_times_that_show_one_frame(tmp_path: Path, make_video: MakeVideo) -> None:
+    first, second, third = frames_at(make_video(tmp_path / "a.mp4"), [500, 510, 600])
+    assert first.pixels is second.pixels
+    assert first.pixels is not third.pixels
+
+
+def test_frames_at__says_which_frames_stand_in_for_damaged_ones(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=40, gop=10, b_frames=0)
+    plan = read_plan(path)
+    _damage_packets(path, first=10, last=19)
+    found = list(frames_at(path, [500, 1500, 2500], plan=plan))
+    assert [frame.is_repeated for frame in found] == [False, True, False]
+    assert [number_of(frame.pixels) for frame in found] == [5, 9, 25]
+
+
+def test_frames_at__in_one_pass_or_each_alone_gives_the_same(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=60, gop=5)
+    times_ms = list(range(0, 6000, 333))
+    plan = read_plan(path)
+    in_order = list(frames_at(path, times_ms, plan=dataclasses.replace(plan, is_trusted=False)))
+    by_plan = list(frames_at(path, times_ms, plan=plan))
+    for a, b in zip(in_order, by_plan, strict=True):
+        assert a.time_ms == b.time_ms
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+
+
+def test_decode_uniform__spreads_over_the_whole_file(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    frames = decode_uniform(make_video(tmp_path / "a.mp4", num_frames=40), 4, 24)
+    assert frames.shape == (4, 24, 32, 3)
+    assert [number_of(pixels) for pixels in frames] == [5, 15, 25, 35]
+
+
+def test_decode_uniform__of_one_frame_repeats_it(tmp_path: Path, make_video: MakeVideo, number_of: NumberOf) -> None:
+    frames = decode_uniform(make_video(tmp_path / "a.mp4", num_frames=1), 8)
+    assert [number_of(pixels) for pixels in frames] == [0] * 8
+
+
+def test_read_plan__of_a_playlist_opens_no_other_file(tmp_path: Path, make_video: MakeVideo) -> None:
+    other = make_video(tmp_path / "a.ts", num_frames=5)
+    path = tmp_path / "playlist.mp4"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.5,\nfile://{other}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(InputRejected, match="cannot be opened as video"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"not a video at all\n" * 99])
+def test_decode_at__refuses_what_is_no_video(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(InputRejected):
+        decode_at(path, [0])
+
+
+def test_decode_at__refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputRejected, match="No such file"):
+        decode_at(tmp_path / "a.mp4", [0])
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "number", "stream"),
+    [("av1_video.mkv", 10, 0), ("h265_video.mp4", 5, 0), ("nasa_13013.mp4", 35, 3), ("nasa_13013.mp4", 0, 3)],
+)
+def test_decode_at__equals_the_reference_of_torchcodec(realdata: Path, name: str, number: int, stream: int) -> None:
+    path = realdata / "A_video_formats" / name
+    plan = read_plan(path)
+    [(_, pixels)] = decode_at(path, [plan.ms_of(plan.pts[number]) + 1])
+    reference = realdata / "E_decode_equivalence" / f"{name}.stream{stream}.frame{number:06d}.pt"
+    np.testing.assert_array_equal(pixels, _tensor_of(reference).reshape(pixels.shape))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["issue-134-rotate.mp4", "video_1.mp4", "video_90.mov"])
+def test_decode_at__is_upright_as_decord_is(realdata: Path, name: str) -> None:
+    decord = pytest.importorskip("decord")
+    path = realdata / "A_video_formats" / name
+    [(_, pixels)] = decode_at(path, [0])
+    np.testing.assert_array_equal(pixels, decord.VideoReader(str(path), num_threads=1)[0].asnumpy())
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "name", ["sample.avi", "test.avi", "vid1.mp4", "small_video.mp4", "sample_h265.ts", "var_fps_video.mp4", "eat.mkv"]
+)
+def test_frames_at__by_plan_equals_all_in_order(realdata: Path, name: str) -> None:
+    path = realdata / "A_video_formats" / name
+    plan = read_plan(path)
+    times_ms = bin_centres(0, plan.duration_ms, 5)
+    in_order = list(frames_at(path, times_ms, side_px=64, plan=dataclasses.replace(plan, is_trusted=False)))
+    for wanted, time_ms in zip(in_order, times_ms, strict=True):
+        [alone] = frames_at(path, [time_ms], side_px=64, plan=plan)
+        assert alone.time_ms == wanted.time_ms
+        np.testing.assert_array_equal(alone.pixels, wanted.pixels)
+
+
+def _tensor_of(path: Path) -> np.ndarray:
+    """The bytes of a uint8 tensor that torch.save wrote."""
+    with zipfile.ZipFile(path) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("/data/0")]
+        return np.frombuffer(archive.read(name), np.uint8)
+
+
+def _damage_packets(path: Path, *, first: int, last: int) -> None:
+    """Overwrite the payload of the packets `first` to `last` in the MP4 file at `path`."""
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for start, size in spans[first : last + 1]:
+        content[start : start + size] = b"\xff" * size
+    path.write_bytes(bytes(content))

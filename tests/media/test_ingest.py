@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.ids import video_id_of
+from vidseek_media.ingest import IngestReport, ingest, read_videos
+from vidseek_media.tables import REJECTED, SIDECAR, read_table
+
+MakeVideo = Callable[..., Path]
+
+
+def run(source: Path, out: Path) -> IngestReport:
+    return ingest(source, out=out / "ingest", ledger=out / "ledger" / "ledger.json", timeout_seconds=60, workers=1)
+
+
+def reasons(out: Path) -> dict[str, str]:
+    table = read_table(out / "ingest" / "rejected.parquet", REJECTED)
+    return dict(zip(table["id"], table["reason"], strict=True))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "ingest").iterdir())}
+
+
+@pytest.fixture
+def source(tmp_path: Path, make_video: MakeVideo) -> Path:
+    """Two videos, one of them twice, and one broken file."""
+    folder = tmp_path / "source"
+    make_video(folder / "a.mp4", num_frames=20)
+    make_video(folder / "deep" / "er" / "B.MKV", num_frames=30, width=96)
+    shutil.copy(folder / "a.mp4", folder / "deep" / "copy of a.mp4")
+    (folder / "broken.mov").write_bytes(b"no video" * 100)
+    (folder / "notes.txt").write_text("not listed")
+    (folder / ".hidden.mp4").write_bytes(b"not listed")
+    return folder
+
+
+def test_ingest__keeps_good_files_merges_equal_ones_and_rejects_bad_ones(source: Path, tmp_path: Path) -> None:
+    report = run(source, tmp_path)
+    assert (report.num_in, report.num_out, report.num_merged, report.num_rejected) == (4, 2, 1, 1)
+    videos = {video.uris: video for video in read_videos(tmp_path / "ingest")}
+    assert set(videos) == {("a.mp4", "deep/copy of a.mp4"), ("deep/er/B.MKV",)}
+    wide = videos["deep/er/B.MKV",]
+    assert (wide.duration_ms, wide.fps, wide.width, wide.height, wide.codec) == (3000, 10.0, 96, 48, "h264")
+    assert wide.video_id == video_id_of(source / "deep" / "er" / "B.MKV")
+    assert list(reasons(tmp_path)) == ["broken.mov"]
+    assert "cannot be opened as video" in reasons(tmp_path)["broken.mov"]
+
+
+def test_ingest__twice_probes_nothing_and_writes_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    first, before = run(source, tmp_path), contents(tmp_path)
+    second = run(source, tmp_path)
+    assert (first.num_probed, second.num_probed) == (3, 0)
+    assert contents(tmp_path) == before
+
+
+def test_ingest__a_lost_ledger_changes_no_result(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "ledger" / "ledger.json").write_text('{"version": 0}')
+    assert run(source, tmp_path).num_probed == 3
+    assert contents(tmp_path) == before
+
+
+def test_ingest__a_moved_file_is_no_new_video(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    ids = {video.video_id for video in read_videos(tmp_path / "ingest")}
+    (source / "deep" / "er" / "B.MKV").rename(source / "b.mkv")
+    assert run(source, tmp_path).num_probed == 0
+    assert {video.video_id for video in read_videos(tmp_path / "ingest")} == ids
+    assert ("b.mkv",) in {video.uris for video in read_videos(tmp_path / "ingest")}
+
+
+def test_ingest__a_mended_file_is_looked_at_again(source: Path, tmp_path: Path, make_video: MakeVideo) -> None:
+    run(source, tmp_path)
+    make_video(source / "broken.mov", num_frames=7)
+    report = run(source, tmp_path)
+    assert (report.num_probed, report.num_rejected, report.num_out) == (1, 0, 3)
+
+
+def test_ingest__matches_the_sidecar(source: Path, tmp_path: Path) -> None:
+    (source / "captions.csv").write_text(
+        "file,caption,start,end,title,category\n"
+        "deep/er/B.MKV,A grey square,0.5,1.5,,Shapes\n"
+        "a.mp4,All of it,,,Squares,\n"
+        "deep/copy of a.mp4,The same file elsewhere,,,Other,\n"
+        "broken.mov,Nothing,,,,\n"
+        "lost.mp4,Nothing,,,,\n"
+    )
+    report = run(source, tmp_path)
+    assert (report.num_captions_in, report.num_captions_out, report.num_captions_rejected) == (5, 3, 2)
+    videos = {video.uris[0]: video for video in read_videos(tmp_path / "ingest")}
+    table = read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)
+    rows = {row.text: row for row in table.itertuples()}
+    assert rows["A grey square"].video_id == videos["deep/er/B.MKV"].video_id
+    assert (rows["A grey square"].start_ms, rows["A grey square"].end_ms) == (500, 1500)
+    assert rows["The same file elsewhere"].video_id == videos["a.mp4"].video_id
+    assert table["start_ms"].isna().sum() == 2
+    assert (videos["a.mp4"].title, videos["deep/er/B.MKV"].category) == ("Squares", "Shapes")
+    assert set(reasons(tmp_path)) == {"broken.mov", "captions.csv:5", "captions.csv:6"}
+
+
+def test_ingest__without_a_sidecar_writes_an_empty_table(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    assert len(read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)) == 0
+
+
+def test_ingest__rejects_links_that_lead_outside(source: Path, tmp_path: Path, make_video: MakeVideo) -> None:
+    outside = make_video(tmp_path / "outside" / "x.mp4", num_frames=3)
+    (source / "file.mp4").symlink_to(outside)
+    (source / "folder").symlink_to(outside.parent)
+    (source / "nothing.mp4").symlink_to(tmp_path / "nowhere")
+    (source / "inside.mp4").symlink_to(source / "a.mp4")
+    report = run(source, tmp_path)
+    assert report.num_in == report.num_out + report.num_merged + report.num_rejected == 8
+    found = reasons(tmp_path)
+    assert found["file.mp4"] == "is a link to a file outside the source"
+    assert found["folder"] == "is a link to a folder outside the source"
+    assert found["nothing.mp4"] == "is a link to nothing"
+    assert "inside.mp4" not in found
+
+
+def test_ingest__rejects_names_that_are_no_utf8(source: Path, tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.mp4")).write_bytes((source / "a.mp4").read_bytes())
+    run(source, tmp_path)
+    assert reasons(tmp_path)["caf\\xe9.mp4"] == "its name is not UTF-8; rename it"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_ingest__without_a_folder_of_videos_is_a_config_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "source")
+    with pytest.raises(ConfigError, match="source") as caught:
+        run(tmp_path / "source", tmp_path)
+    assert caught.value.remedy
+    assert not (tmp_path / "ingest").exists()
+
+
+def test_ingest__of_bad_files_alone_is_an_error_that_names_the_table(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    for path in source.rglob("*.*"):
+        path.write_bytes(b"")
+    with pytest.raises(InputRejected, match="not one of 4 video files") as caught:
+        run(source, tmp_path)
+    assert "rejected.parquet" in caught.value.remedy
+    assert set(reasons(tmp_path).values()) == {"is empty (0 bytes)"}
+    assert not (tmp_path / "ingest" / "videos.parquet").exists()
+
+
+def test_ingest__a_wrong_sidecar_writes_nothing(source: Path, tmp_path: Path) -> None:
+    (source / "captions.csv").write_text("video,text\na.mp4,x\n")
+    with pytest.raises(ConfigError, match="columns video, text"):
+        run(source, tmp_path)
+    assert not (tmp_path / "ingest").exists()
+
+
+def test_read_videos__of_a_missing_table_is_an_artifact_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        read_videos(tmp_path)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vidseek_media.errors import InputRejected
+from vidseek_media.probe import probe
+
+MakeVideo = Callable[..., Path]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
+def test_probe__measures_length_rate_size_and_codec(tmp_path: Path, make_video: MakeVideo, suffix: str) -> None:
+    found = probe(make_video(tmp_path / f"a{suffix}", num_frames=25, fps=10, width=64, height=48))
+    assert (found.duration_ms, found.fps, found.width, found.height, found.codec) == (2500, 10.0, 64, 48, "h264")
+    assert found.num_frames == 25
+
+
+def test_probe__size_is_upright(tmp_path: Path, make_video: MakeVideo) -> None:
+    found = probe(make_video(tmp_path / "a.mp4", num_frames=3, width=64, height=48, rotation=90))
+    assert (found.width, found.height) == (48, 64)
+
+
+def test_probe__length_does_not_count_a_late_start(tmp_path: Path, make_video: MakeVideo) -> None:
+    times_ms = [3000 + 100 * number for number in range(20)]
+    assert probe(make_video(tmp_path / "a.mkv", num_frames=20, times_ms=times_ms)).duration_ms == 2000
+
+
+def test_probe__of_a_variable_rate_gives_the_average(tmp_path: Path, make_video: MakeVideo) -> None:
+    found = probe(make_video(tmp_path / "a.mkv", num_frames=4, times_ms=[0, 500, 1000, 3000]))
+    assert found.duration_ms == pytest.approx(3500, abs=500)  # the last frame's length is not in the file
+    assert found.fps == pytest.approx(4000 / found.duration_ms, abs=0.001)
+
+
+def test_probe__of_a_file_that_breaks_off_ends_where_it_breaks(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=50, gop=5, options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 7 // 10])
+    assert 1000 < probe(path).duration_ms < 5000
+
+
+def test_probe__refuses_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(InputRejected, match="is empty"):
+        probe(tmp_path / "a.mp4")
+
+
+def test_probe__refuses_sound_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(1000))
+    with pytest.raises(InputRejected):
+        probe(path)
+
+
+def test_probe__refuses_a_file_of_which_no_frame_decodes(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=10)
+    content = path.read_bytes()
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
+    path.write_bytes(content[:start] + b"\xff" * size + content[start + size :])
+    with pytest.raises(InputRejected, match="not one frame can be decoded"):
+        probe(path)
+
+
+@pytest.mark.realdata
+def test_probe__real_files_are_read_or_refused_with_a_reason(realdata: Path) -> None:
+    refused = {}
+    for path in sorted((realdata / "A_video_formats").iterdir()):
+        if path.suffix == ".csv":
+            continue
+        try:
+            assert probe(path).duration_ms > 0
+        except InputRejected as error:
+            refused[path.name] = error.message
+    assert set(refused) == {"invalid-bitstream.webm", "sample_ac3.mp4"}
+    assert "only audio" in refused["sample_ac3.mp4"]
+    assert "not one frame" in refused["invalid-bitstream.webm"]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.sidecars import Sidecar, SidecarCaption, match_captions, read_sidecar
+
+
+def read(folder: Path, content: str | bytes) -> Sidecar:
+    data = content.encode() if isinstance(content, str) else content
+    (folder / "captions.csv").write_bytes(data)
+    return read_sidecar(folder)
+
+
+def reasons(sidecar: Sidecar) -> dict[str, str]:
+    return {rejection.id: rejection.reason for rejection in sidecar.rejections}
+
+
+def test_read_sidecar__of_a_folder_without_one_is_empty(tmp_path: Path) -> None:
+    assert read_sidecar(tmp_path) == Sidecar()
+
+
+def test_read_sidecar__gives_every_column(tmp_path: Path) -> None:
+    sidecar = read(
+        tmp_path,
+        "file,caption,start,end,split,gallery,contrast,axis,title,channel,category,published_at,extra\n"
+        'a.mp4,"A dog, running",1.5,2.25,test,easy,"A dog, resting",motion,'
+        "Dogs,Pets,Animal,2026-03-01T12:00:00+02:00,x\n",
+    )
+    assert sidecar.captions == (
+        SidecarCaption(
+            2, "a.mp4", "A dog, running", 1500, 2250, split="test", gallery="easy", contrast="A dog, resting",
+            axis="motion",
+            about={"title": "Dogs", "channel": "Pets", "category": "Animal", "published_at": "2026-03-01T10:00:00Z"},
+        ),
+    )
+    assert sidecar.rejections == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbffile,caption\r\na.mp4,A dog\r\n",  # as a spreadsheet saves it
+        b"File, Caption \na.mp4,  A   dog \n\n",
+        b"caption,file\nA dog,a.mp4",
+    ],
+    ids=["bom and crlf", "spaces and capitals", "other order, no last line end"],
+)
+def test_read_sidecar__takes_files_as_people_save_them(tmp_path: Path, content: bytes) -> None:
+    [caption] = read(tmp_path, content).captions
+    assert (caption.file, caption.text, caption.start_ms) == ("a.mp4", "A dog", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,text\na.mp4,A dog\n", r"columns file, text \(missing: caption\)"),
+        ("file;caption\na.mp4;A dog\n", r"columns file;caption \(missing: file, caption\)"),
+        ("file,caption,start\na.mp4,A dog,1\n", "missing beside the other: end"),
+        ("file,caption,caption\na.mp4,A dog,x\n", "twice: caption"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ('file,caption\na.mp4,"A dog\n', "line 2: not readable as CSV"),
+        (b"file,caption\na.mp4,caf\xe9\n", "not UTF-8: byte 22 is 0xe9"),
+        ("file,caption\na.mp4,A dog\n".encode("utf-16"), "not UTF-8"),
+        (b"file,caption\na\0.mp4,A dog\n", "null bytes"),
+    ],
+)
+def test_read_sidecar__names_what_is_wrong_with_the_file(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, content)
+    assert "captions.csv" in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (",A dog,0,1,", "names no file"),
+        ("a.mp4, ,0,1,", "has no caption"),
+        ("a.mp4,A dog,1,,", "wanted both in seconds"),
+        ("a.mp4,A dog,0:01,0:02,", "wanted both in seconds"),
+        ("a.mp4,A dog,2,1,", "is not a span"),
+        ("a.mp4,A dog,1,1.0001,", "is not a span"),
+        ("a.mp4,A dog,-1,1,", "is not a span"),
+        ("a.mp4,A dog,nan,inf,", "is not a span"),
+        ("a.mp4,A dog,0,1,dev", "wants the split 'dev'"),
+        ("a.mp4,A dog", "has 2 cells, the header has 5"),
+        ("a.mp4,A dog,0,1,,more", "has 6 cells, the header has 5"),
+    ],
+)
+def test_read_sidecar__a_row_that_says_nothing_is_rejected_alone(tmp_path: Path, row: str, reason: str) -> None:
+    sidecar = read(tmp_path, f"file,caption,start,end,split\nb.mp4,A cat,0,1,\n{row}\n")
+    assert [caption.file for caption in sidecar.captions] == ["b.mp4"]
+    assert reason in reasons(sidecar)["captions.csv:3"]
+    assert sidecar.num_rows == 2
+
+
+def test_read_sidecar__the_same_row_again_is_rejected(tmp_path: Path) -> None:
+    sidecar = read(tmp_path, "file,caption\na.mp4,A dog\na.mp4,A cat\na.mp4,A dog\n")
+    assert [caption.text for caption in sidecar.captions] == ["A dog", "A cat"]
+    assert reasons(sidecar) == {"captions.csv:4": "says the same as line 2"}
+
+
+def test_match_captions__finds_a_file_however_its_name_is_spelled() -> None:
+    captions = [
+        SidecarCaption(2, "./cats/a.mp4", "one"), SidecarCaption(3, "cats\\a.mp4", "two"),
+        SidecarCaption(4, "cafe\u0301.mp4", "three"),  # decomposed, as macOS stores it
+    ]
+    matched, refused = match_captions(captions, {"cats/a.mp4": "A", "caf\u00e9.mp4": "B"}, {})
+    assert [(video_id, caption.line) for video_id, caption in matched] == [("A", 2), ("A", 3), ("B", 4)]
+    assert refused == []
+
+
+def test_match_captions__of_no_video_or_a_rejected_one_are_rejected() -> None:
+    captions = [SidecarCaption(2, "lost.mp4", "one"), SidecarCaption(3, "bad.mp4", "two")]
+    matched, refused = match_captions(captions, {"a.mp4": "A"}, {"bad.mp4": "is empty"})
+    assert matched == []
+    assert [rejection.id for rejection in refused] == ["captions.csv:2", "captions.csv:3"]
+    assert "no video of this source" in refused[0].reason
+    assert refused[1].reason == "names bad.mp4, which was rejected: is empty"

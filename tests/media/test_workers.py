@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vidseek_media.errors import InputRejected
+from vidseek_media.workers import WorkerLost, run_each
+
+CRASH = "__import__('os').abort()"
+HANG = "__import__('time').sleep(600)"
+
+
+def test_run_each__gives_every_value() -> None:
+    outcomes = list(run_each(math.sqrt, [1.0, 4.0, 9.0], workers=2, timeout_seconds=60))
+    assert {o.item: o.value for o in outcomes} == {1.0: 1.0, 4.0: 2.0, 9.0: 3.0}
+    assert all(o.error is None for o in outcomes)
+
+
+def test_run_each__of_nothing_starts_nothing() -> None:
+    assert list(run_each(math.sqrt, [], workers=2, timeout_seconds=60)) == []
+
+
+def test_run_each__an_exception_costs_its_item_alone() -> None:
+    outcomes = {o.item: o for o in run_each(math.sqrt, [1.0, -1.0, 4.0], workers=1, timeout_seconds=60)}
+    assert isinstance(outcomes[-1.0].error, InputRejected)
+    assert "ValueError" in str(outcomes[-1.0].error)
+    assert (outcomes[1.0].value, outcomes[4.0].value) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "timeout_seconds"), [(CRASH, "SIGABRT", 60.0), (HANG, "longer than 1 s", 1.0)]
+)
+def test_run_each__a_crash_or_a_hang_costs_its_item_alone(bad: str, reason: str, timeout_seconds: float) -> None:
+    outcomes = {o.item: o for o in run_each(eval, ["1", bad, "2", "3"], workers=1, timeout_seconds=timeout_seconds)}
+    assert isinstance(outcomes[bad].error, WorkerLost)
+    assert reason in str(outcomes[bad].error)
+    assert [outcomes[item].value for item in ("1", "2", "3")] == [1, 2, 3]
+
+
+def test_run_each__an_error_of_ours_arrives_whole() -> None:
+    raise_ours = "(_ for _ in ()).throw(__import__('vidseek_media.errors').errors.ConfigError('what', remedy='how'))"
+    [outcome] = run_each(eval, [raise_ours], workers=1, timeout_seconds=60)
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.message, outcome.error.remedy) == ("config_error", "what", "how")

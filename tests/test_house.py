@@ -1,0 +1,148 @@
+"""The walls of the house: which room may import which, and where a heavy library lives, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "packages"
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "vidseek_media": (),
+    "vidseek_quality": ("vidseek_media",),
+    "vidseek_encoder": ("vidseek_media.errors", "vidseek_media.records", "vidseek_media.ids"),
+    "vidseek_training": ("vidseek_media", "vidseek_quality", "vidseek_encoder"),
+    "vidseek_retrieval": ("vidseek_media", "vidseek_quality", "vidseek_encoder"),
+}
+"""The room table of the design. Who is not in it (demo, face, pipelines, serving) may import all and is imported by
+none of these."""
+
+PRIVATE_TO_THE_TOP = ("vidseek", "vidseek_demo", "pipelines", "serving")
+
+HOMES: dict[str, tuple[str, ...]] = {
+    "torch": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
+    "transformers": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
+    "peft": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
+    "mlflow": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
+    "onnxruntime": ("packages/vidseek_encoder/*",),
+    "qdrant_edge": ("packages/vidseek_retrieval/*",),
+    "qdrant_client": ("packages/vidseek_retrieval/*",),
+    "great_expectations": ("packages/vidseek_quality/*",),
+    # The demo encodes with av; nothing but frames.py decodes.
+    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
+    "decord": ("packages/vidseek_media/frames.py",),
+    "bentoml": ("serving/*",),
+    "fastapi": ("serving/*",),
+}
+
+
+def imports_of(source: str) -> Iterator[tuple[int, str]]:
+    """Every module that `source` imports, wherever it stands, with its line; `from a import b` gives `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from ((node.lineno, f"{module}.{alias.name}") for alias in names)
+            case ast.ImportFrom(level=level) if level > 0:
+                yield node.lineno, "." * level  # relative imports would hide from this test
+            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+                          args=[ast.Constant(value=str(module)), *_]):
+                yield node.lineno, module
+
+
+def within(module: str, wall: str) -> bool:
+    """Whether `module` is `wall` or lies in it."""
+    return module == wall or module.startswith(f"{wall}.")
+
+
+def breaches(path: str, source: str) -> list[str]:
+    """What the file at `path` (relative to the root) imports and may not."""
+    parts = Path(path).parts
+    room = parts[1] if parts[0] == "packages" else parts[0]
+    found = []
+    for line, module in imports_of(source):
+        top = module.split(".")[0]
+        if module.startswith("."):
+            found.append(f"{path}:{line} has a relative import; name the room")
+        elif room in MAY_IMPORT and top in (*MAY_IMPORT, *PRIVATE_TO_THE_TOP) and top != room:
+            if not any(within(module, allowed) for allowed in MAY_IMPORT[room]):
+                found.append(f"{path}:{line} imports {module}; {room} may import {MAY_IMPORT[room] or 'no room'}")
+        elif top in HOMES and not any(fnmatch(path, home) for home in HOMES[top]):
+            found.append(f"{path}:{line} imports {module}; its home is {HOMES[top]}")
+    return found
+
+
+def sources() -> list[Path]:
+    return [path for folder in ("packages", "pipelines", "serving") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_rooms__import_one_way_and_heavy_libraries_stay_home() -> None:
+    found = [
+        line for path in sources()
+        for line in breaches(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_rooms__all_are_in_the_table() -> None:
+    rooms = {path.name for path in PACKAGES.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == {*MAY_IMPORT, "vidseek", "vidseek_demo"}
+
+
+@pytest.mark.parametrize(("path", "source"), [
+    ("packages/vidseek_media/cut.py", "import vidseek_encoder"),
+    ("packages/vidseek_encoder/encoder.py", "from vidseek_media.frames import decode_at"),
+    ("packages/vidseek_encoder/encoder.py", "from vidseek_media import frames"),
+    ("packages/vidseek_training/train.py", "def f():\n    from vidseek_retrieval import search"),
+    ("packages/vidseek_retrieval/search.py", "import vidseek_training.export"),
+    ("packages/vidseek_retrieval/search.py", "from serving import app"),
+    ("packages/vidseek_training/train.py", "import vidseek_demo.world"),
+    ("packages/vidseek_quality/gates.py", "from vidseek.cli import main"),
+    ("packages/vidseek_encoder/encoder.py", "import torch.nn"),
+    ("packages/vidseek_retrieval/search.py", "if True:\n    import onnxruntime as ort"),
+    ("packages/vidseek/cli.py", "import importlib\nimportlib.import_module('mlflow')"),
+    ("packages/vidseek_demo/scenes.py", "import torch"),
+    ("packages/vidseek_media/probe.py", "import av"),
+    ("pipelines/check_pairs.py", "import great_expectations as gx"),
+    ("serving/app.py", "from qdrant_client import QdrantClient"),
+    ("packages/vidseek_media/cut.py", "from . import frames"),
+])
+def test_breaches__names_what_breaks_a_wall(path: str, source: str) -> None:
+    assert len(breaches(path, source)) == 1
+
+
+@pytest.mark.parametrize(("path", "source"), [
+    ("packages/vidseek_encoder/encoder.py", "from vidseek_media.errors import DeviceError\nimport onnxruntime"),
+    ("packages/vidseek_encoder/bundle.py", "from vidseek_media import errors, ids"),
+    ("packages/vidseek_media/probe.py", "from vidseek_media.frames import open_video"),
+    ("packages/vidseek_retrieval/embed.py", "from vidseek_encoder.encoder import Encoder"),
+    ("packages/vidseek/cli.py", "from vidseek_demo.world import render_world"),
+    ("packages/vidseek_demo/train_backbones.py", "import torch\nfrom vidseek_training.losses import clip_loss"),
+])
+def test_breaches__lets_the_design_through(path: str, source: str) -> None:
+    assert breaches(path, source) == []
+
+
+def modules_of(room: str) -> list[str]:
+    files = sorted((PACKAGES / room).rglob("*.py"))
+    return [".".join(file.relative_to(PACKAGES).with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+@pytest.mark.parametrize("room", ["vidseek_encoder", "vidseek_retrieval"])
+def test_import__needs_no_torch(room: str) -> None:
+    """Every module of the room imports where the training libraries are not installed."""
+    blocked = ("torch", "transformers", "peft", "mlflow")
+    code = f"import sys\nfor one in {blocked!r}: sys.modules[one] = None\n"
+    code += "".join(f"import {module}\n" for module in modules_of(room))
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGES)}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
