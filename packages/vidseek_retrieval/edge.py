@@ -144,7 +144,8 @@ class EdgeHome:
 
     def collections(self) -> list[CollectionFacts]:
         """The finished collections, oldest first."""
-        facts = [self._facts(path.parent.name) for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        facts = [self._facts(name) for name in names if COLLECTION_NAME.fullmatch(name)]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
 
     def open(self, name: str) -> EdgeCollection:
@@ -231,24 +232,28 @@ class EdgeHome:
         self._remove(name)
 
     def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left, and say what it was."""
-        unfinished = [
-            path.parent.name
-            for path in sorted(self.root.glob(f"*/{SHARD_FOLDER}"))
-            if not (path.parent / COLLECTION_FILE).exists()
-        ]
+        """Remove what a killed build left and what cannot be read, and say what it was."""
+        for left in self.root.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        names = sorted(path.name for path in self.root.iterdir() if COLLECTION_NAME.fullmatch(path.name))
+        unfinished = [name for name in names if not self._is_finished(name)]
         for name in unfinished:
             self._remove(name)
-        return [name for name in unfinished if not name.startswith(".")]
+        return unfinished
+
+    def _is_finished(self, name: str) -> bool:
+        try:
+            self._facts(name)
+        except ArtifactError:
+            return False
+        return True
 
     def _remove(self, name: str) -> None:
-        folder = self.root / name
-        if not name.startswith("."):
-            # A reader that opens or lets go of a shard rewrites two small files of it: renamed, nobody finds it.
-            with _write_errors(self.root):
-                folder = folder.rename(self.root / f".removed-{name}-{os.getpid()}")
-        # What a reader still manages to put back is unfinished, and goes next time.
-        shutil.rmtree(folder, ignore_errors=True)
+        # A reader that opens or lets go of a shard rewrites two small files of it. It finds no renamed folder, and what
+        # it does put back beside us goes next time.
+        with _write_errors(self.root):
+            renamed = (self.root / name).rename(self.root / f"{_REMOVED}{name}-{os.getpid()}")
+        shutil.rmtree(renamed, ignore_errors=True)
 
     def _facts(self, name: str) -> CollectionFacts:
         try:
@@ -272,6 +277,7 @@ class EdgeHome:
         return content
 
 
+_REMOVED = ".removed-"
 _REMEDY = "Run `dvc repro publish --force` to build it again"
 _SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 

@@ -240,6 +240,16 @@ def test_publish__a_changed_collection_is_built_again(tmp_path: Path) -> None:
     assert again.collection == first.collection and again.built and again.verification.passed
 
 
+def test_publish__a_broken_collection_file_is_mended(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    first = publish(**random_archive(tmp_path), index=index)
+    (index / first.collection / "collection.json").write_text("{")
+    (index / "not ours" / "shard").mkdir(parents=True)
+    again = publish(**random_archive(tmp_path), index=index)
+    assert again.removed == (first.collection,) and again.built and again.verification.passed
+    assert (index / "not ours" / "shard").is_dir()
+
+
 def test_publish__disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

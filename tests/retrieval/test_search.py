@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -168,6 +170,17 @@ def test_search__unknown_alias_or_collection(colours: Path, encoder: Encoder) ->
 def test_search__no_encoder(colours: Path) -> None:
     with pytest.raises(ConfigError, match="no encoder"):
         Searcher.open(colours, None).search_text("red")
+
+
+def test_room__imports_without_torch() -> None:
+    script = """
+import sys
+for name in ("torch", "transformers", "peft", "mlflow", "great_expectations"):
+    sys.modules[name] = None
+import vidseek_retrieval.embed, vidseek_retrieval.publish, vidseek_retrieval.search
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_search__negative_margin(colours: Path) -> None:
