@@ -113,7 +113,7 @@ def test_write_frames__members_are_sorted_and_carry_no_times_or_owners(archive: 
         keys = [member.name.split(".", 1)[0] for member in members]
         assert keys == sorted(keys)
         assert [m.name.split(".", 1)[1] for m in members[:5]] == ["json", "00.jpg", "01.jpg", "02.jpg", "03.jpg"]
-            assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
+        assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
 
 
 def test_write_frames__each_clip_has_its_facts_beside_its_pictures(archive: Archive) -> None:
