@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -19,17 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from vidseek_media.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.frames import bin_centres, frames_at
 from vidseek_media.ingest import read_videos
+from vidseek_media.members import FrameSettings, Verdict, VideoJob, decode_jpeg, disk_error, read_members, write_part
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
 from vidseek_media.workers import WorkerLost, run_each
@@ -58,40 +54,13 @@ class FramesReport:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    num_frames: int
-    side_px: int
-    quality: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One video: what its worker needs, and where its members go."""
-
-    video_id: str
-    path: Path
-    clips: tuple[Clip, ...]
-    """By index."""
-    part: Path
-    """The members of this video as a tar without its end, so that parts make a shard when laid end to end."""
-
-
-@dataclass(frozen=True)
 class _Shard:
     path: Path
-    jobs: tuple[_Job, ...]
+    jobs: tuple[VideoJob, ...]
 
     @property
     def clips(self) -> list[Clip]:
         return [clip for job in self.jobs for clip in job.clips]
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What became of clips, by clip_id: frames (and how many are repeated), or the reason why there are none."""
-
-    num_repeated: dict[str, int]
-    refused: dict[str, str]
 
 
 def write_frames(
@@ -118,7 +87,7 @@ def write_frames(
         ArtifactError: a table is missing or broken, or the disk takes no more.
         InputRejected: no clip has frames; `rejected.parquet` says why.
     """
-    settings = _Settings(num_frames, side_px, quality)
+    settings = FrameSettings(num_frames, side_px, quality)
     _check_settings(settings, shard_digits)
     if not source.is_dir():
         raise ConfigError(f"{source} does not exist", remedy="Set ingest.source in params.yaml to the folder of videos")
@@ -127,7 +96,7 @@ def write_frames(
     try:
         rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, timeout_seconds)
     except OSError as error:
-        raise _disk_error(out, error) from error
+        raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     if clips and not rows:
         (out / "frames.parquet").unlink(missing_ok=True)
@@ -157,7 +126,7 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
     Raises:
         ArtifactError: the shard is missing or broken.
     """
-    for about, jpegs in _read_members(path):
+    for about, jpegs in read_members(path):
         try:
             frames = np.stack([decode_jpeg(jpeg) for jpeg in jpegs])
             yield ClipFrames(
@@ -168,24 +137,7 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
             raise ArtifactError(f"{path}: clip {about.get('key')}: {error}", remedy="Run `dvc repro frames`") from error
 
 
-def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
-    """`pixels` (height, width, 3) as JPEG with full colour resolution: small frames have no colour to spare."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
-    """Shape (height, width, 3), RGB.
-
-    Raises:
-        OSError: `content` is no picture.
-    """
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _check_settings(settings: _Settings, shard_digits: int) -> None:
+def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
     for name, value, low, high in (
         ("num_frames", settings.num_frames, 1, MAX_FRAMES), ("side_px", settings.side_px, 8, 8192),
         ("quality", settings.quality, 1, 100), ("shard_digits", shard_digits, 0, 4),
@@ -197,25 +149,25 @@ def _check_settings(settings: _Settings, shard_digits: int) -> None:
 
 
 def _plan_shards(
-    videos: Mapping[str, Video], clips: Iterable[Clip], root: Path, out: Path, settings: _Settings, digits: int
+    videos: Mapping[str, Video], clips: Iterable[Clip], root: Path, out: Path, settings: FrameSettings, digits: int
 ) -> list[_Shard]:
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         by_video[clip.video_id].append(clip)
     if unknown := sorted(set(by_video) - set(videos)):
         raise ArtifactError(f"clips of {unknown[0]} were cut, but no such video was ingested", remedy="Run `dvc repro`")
-    by_prefix: dict[str, list[_Job]] = defaultdict(list)
+    by_prefix: dict[str, list[VideoJob]] = defaultdict(list)
     for video_id in sorted(by_video):
         own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
         part = out / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
-        by_prefix[video_id[:digits]].append(_Job(video_id, root / videos[video_id].uris[0], own, part))
+        by_prefix[video_id[:digits]].append(VideoJob(video_id, root / videos[video_id].uris[0], own, part))
     return [
         _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))
         for prefix, jobs in sorted(by_prefix.items())
     ]
 
 
-def _plan_hash(settings: _Settings, videos: Sequence[Sequence[Clip]]) -> str:
+def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str:
     plan = {
         "format": SHARD_FORMAT,
         **dataclasses.asdict(settings),
@@ -225,13 +177,13 @@ def _plan_hash(settings: _Settings, videos: Sequence[Sequence[Clip]]) -> str:
 
 
 def _fill_shards(
-    shards: Sequence[_Shard], out: Path, settings: _Settings, workers: int, timeout_seconds: float
+    shards: Sequence[_Shard], out: Path, settings: FrameSettings, workers: int, timeout_seconds: float
 ) -> tuple[list[dict[str, object]], list[Rejection], int]:
     """Make the shards that are not there; the rows of all clips, the rejections, and how many shards were there."""
     (out / "shards").mkdir(parents=True, exist_ok=True)
     (out / ".parts").mkdir(exist_ok=True)
     earlier = _earlier_reasons(out)
-    verdict = _Verdict({}, {})
+    verdict = Verdict({}, {})
     missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
         stale.unlink()
@@ -254,14 +206,14 @@ def _fill_shards(
 
 
 def _decode_shards(
-    shards: Sequence[_Shard], verdict: _Verdict, settings: _Settings, workers: int, timeout_seconds: float
+    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings, workers: int, timeout_seconds: float
 ) -> None:
     """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
-    todo: list[_Job] = []
+    todo: list[VideoJob] = []
     waiting = {shard.path: len(shard.jobs) for shard in shards}
     shard_of = {job.video_id: shard for shard in shards for job in shard.jobs}
 
-    def finish(job: _Job) -> None:
+    def finish(job: VideoJob) -> None:
         shard = shard_of[job.video_id]
         waiting[shard.path] -= 1
         if not waiting[shard.path]:
@@ -273,7 +225,7 @@ def _decode_shards(
         else:
             todo.append(job)
     outcomes = run_each(
-        partial(_write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
+        partial(write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
     )
     for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
         job = outcome.item
@@ -308,77 +260,6 @@ def _join_parts(shard: _Shard) -> None:
         job.part.unlink(missing_ok=True)
 
 
-def _write_part(job: _Job, *, settings: _Settings) -> _Verdict:
-    """Decode one video once for all its clips, and write its members."""
-    beside = job.part.with_suffix(".beside")
-    try:
-        with beside.open("wb") as file:
-            verdict = _write_clips(job, file, settings)
-        beside.replace(job.part)
-    except OSError as error:
-        raise _disk_error(job.part.parent.parent, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return verdict
-
-
-@dataclass(frozen=True)
-class _Picture:
-    jpeg: bytes
-    time_ms: int
-    is_repeated: bool
-
-
-def _write_clips(job: _Job, file: BinaryIO, settings: _Settings) -> _Verdict:
-    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_frames) for clip in job.clips}
-    wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
-    waiting = list(reversed(job.clips))
-    pictures: dict[int, _Picture] = {}
-    verdict = _Verdict({}, {})
-    encoded: tuple[NDArray[np.uint8], bytes] | None = None
-    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px):
-        if encoded is None or encoded[0] is not frame.pixels:
-            encoded = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality))
-        pictures[frame.wanted_ms] = _Picture(encoded[1], frame.time_ms, frame.is_repeated)
-        while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
-            clip = waiting.pop()
-            own = [pictures[time_ms] for time_ms in centres[clip.index]]
-            if all(picture.is_repeated for picture in own):
-                reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
-                verdict.refused[str(clip.clip_id)] = reason
-            else:
-                verdict.num_repeated[str(clip.clip_id)] = _write_clip(file, clip, own)
-            _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
-    return verdict
-
-
-def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
-    """Clips come in order of start, so no later one asks for a picture before `start_ms`."""
-    while pictures and (first := next(iter(pictures))) < start_ms:
-        del pictures[first]
-
-
-def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> int:
-    """Write the members of `clip`; how many of its pictures are repeated."""
-    num_repeated = sum(picture.is_repeated for picture in pictures)
-    about = {
-        "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
-        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "num_repeated": num_repeated,
-    }
-    _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
-    for i, picture in enumerate(pictures):
-        _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
-    return num_repeated
-
-
-def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)  # Everything else stays at its default of 0 or empty: equal frames give equal bytes.
-    file.write(info.tobuf(tarfile.USTAR_FORMAT))
-    file.write(content)
-    file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
-
-
 def _earlier_reasons(out: Path) -> dict[str, str]:
     """Reason by clip_id of an earlier run's rejections, less those that another try may mend."""
     try:
@@ -392,12 +273,12 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
     }
 
 
-def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: _Verdict) -> bool:
+def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: Verdict) -> bool:
     """Whether the tar at `path` holds `clips`, but for those that `earlier` refused; if so, `verdict` learns it."""
     if not path.exists():
         return False
     try:
-        found = {about["clip_id"]: about["num_repeated"] for about, _ in _read_members(path, with_jpegs=False)}
+        found = {about["clip_id"]: about["num_repeated"] for about, _ in read_members(path, with_jpegs=False)}
     except ArtifactError:
         return False
     lacking = {str(clip.clip_id) for clip in clips} - set(found)
@@ -406,34 +287,3 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
     verdict.num_repeated.update(found)
     verdict.refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
     return True
-
-
-def _read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """Clip by clip: the content of its .json, and its JPEGs."""
-    about: dict[str, Any] = {}
-    jpegs: list[bytes] = []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.name.endswith(".json"):
-                    if about:
-                        yield about, jpegs
-                    about, jpegs = json.loads(_content(tar, member)), []
-                elif with_jpegs:
-                    jpegs.append(_content(tar, member))
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise ArtifactError(f"{path} is no whole frame shard: {error}", remedy="Run `dvc repro frames`") from error
-    if about:
-        yield about, jpegs
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
-
-
-def _disk_error(folder: Path, error: OSError) -> ArtifactError:
-    return ArtifactError(
-        f"{folder} cannot be written: {error.strerror or error}",
-        remedy="Make room; the videos that are done are kept, and a new run goes on from there",
-    )

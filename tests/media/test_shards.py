@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidseek_media import shards
 from vidseek_media.cut import cut_archive, read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.frames import bin_centres
 from vidseek_media.ingest import ingest, read_videos
+from vidseek_media.members import decode_jpeg, encode_jpeg
 from vidseek_media.records import ClipFrames
 from vidseek_media.shards import FramesReport, list_shards, read_shard, write_frames
 from vidseek_media.tables import FRAMES, REJECTED, read_table
@@ -28,6 +28,7 @@ NumberOf = Callable[[np.ndarray], int]
 SETTINGS: dict[str, Any] = {
     "num_frames": 4, "side_px": 24, "quality": 95, "shard_digits": 1, "workers": 1, "timeout_seconds": 60.0,
 }
+ENVIRONMENT = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
 
 
 class Archive:
@@ -115,14 +116,16 @@ def test_write_frames__members_are_sorted_and_carry_no_times_or_owners(archive: 
         assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
 
 
-def test_write_frames__webdataset_reads_the_shards(archive: Archive) -> None:
-    webdataset = pytest.importorskip("webdataset")
-    path = list_shards(archive.out)[0]
-    samples = list(webdataset.WebDataset(str(path), shardshuffle=False))
-    assert [sample["__key__"] for sample in samples] == [clip.key for clip in read_shard(path)]
-    about = json.loads(samples[0]["json"])
-    assert {"clip_id", "video_id", "start_ms", "end_ms", "times_ms", "num_repeated"} <= set(about)
-    assert "00.jpg" in samples[0]
+def test_write_frames__each_clip_has_its_facts_beside_its_pictures(archive: Archive) -> None:
+    for path in list_shards(archive.out):
+        with tarfile.open(path) as tar:
+            abouts = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore[arg-type]
+        found = {str(clip.clip_id): clip for clip in read_shard(path)}
+        assert [about["clip_id"] for about in abouts] == list(found)
+        for about in abouts:
+            assert about["key"].startswith(about["video_id"])
+            assert tuple(about["times_ms"]) == found[about["clip_id"]].times_ms
+            assert about["start_ms"] <= about["times_ms"][0] < about["times_ms"][-1] < about["end_ms"]
 
 
 def test_write_frames__twice_decodes_nothing_and_changes_nothing(archive: Archive) -> None:
@@ -166,10 +169,11 @@ def test_write_frames__another_cut_or_setting_replaces_every_shard(archive: Arch
     assert len(before) == len(between) == len(after)
 
 
-def test_write_frames__a_broken_shard_is_made_again(archive: Archive) -> None:
+@pytest.mark.parametrize("size", [0, 3000, -1024 - 2048])
+def test_write_frames__a_broken_shard_is_made_again(archive: Archive, size: int) -> None:
     before = archive.bytes_of_shards()
     path = list_shards(archive.out)[0]
-    path.write_bytes(path.read_bytes()[:3000])
+    path.write_bytes(path.read_bytes()[:size])
     assert archive.write().num_shards_kept == len(before) - 1
     assert archive.bytes_of_shards() == before
 
@@ -234,13 +238,22 @@ def test_write_frames__goes_on_where_an_interrupted_run_stopped(archive: Archive
     """The first run is killed when one video is done; the second must not decode that one."""
     before = archive.bytes_of_shards()
     shutil.rmtree(archive.out)
-    job = shards._plan_shards(  # the part that a killed run leaves behind
-        {v.video_id: v for v in read_videos(archive.folder / "ingest")}, read_clips(archive.folder / "cut"),
-        archive.source, archive.out, shards._Settings(4, 24, 95), 1,
-    )[0].jobs[0]
-    job.part.parent.mkdir(parents=True)
-    shards._write_part(job, settings=shards._Settings(4, 24, 95))
-    job.path.unlink()
+    script = archive.folder / "killed.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from vidseek_media import shards\n"
+        "if __name__ == '__main__':\n"
+        "    folder = Path(sys.argv[1])\n"
+        "    shards._join_parts = lambda shard: os._exit(9)  # killed when the first shard could be laid together\n"
+        "    shards.write_frames(folder / 'source', folder / 'ingest', folder / 'cut', out=folder / 'frames',\n"
+        f"                        **{SETTINGS!r})\n"
+    )
+    done = subprocess.run([sys.executable, str(script), str(archive.folder)], env=ENVIRONMENT, timeout=60, check=False)
+    assert done.returncode == 9
+    [part] = (archive.out / ".parts").glob("*.part")
+    [name] = [v.uris[0] for v in read_videos(archive.folder / "ingest") if part.name.startswith(v.video_id)]
+    (archive.source / name).unlink()  # not to be decoded again
     archive.write()
     assert archive.bytes_of_shards() == before
     assert not (archive.out / ".parts").exists()
@@ -266,7 +279,7 @@ def test_write_frames__a_full_disk_is_one_clear_error(archive: Archive, tmp_path
     )
     done = subprocess.run(
         [sys.executable, str(script), str(archive.folder)], capture_output=True, text=True, timeout=60, check=False,
-        env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
+        env=ENVIRONMENT,
     )
     assert "ArtifactError" in done.stderr
     assert "File too large" in done.stderr
@@ -290,7 +303,7 @@ def test_read_shard__of_a_cut_off_file_is_an_artifact_error(archive: Archive) ->
 def test_encode_jpeg__keeps_the_colour_of_single_pixels() -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:, ::2] = (255, 0, 0)
-    decoded = shards.decode_jpeg(shards.encode_jpeg(pixels, quality=95)).astype(int)
+    decoded = decode_jpeg(encode_jpeg(pixels, quality=95)).astype(int)
     assert np.abs(decoded - pixels).max() < 40
 
 

@@ -1,0 +1,186 @@
+"""What a frame worker does: the clips of one video as members of a tar, decoded once; and how they are read back."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.frames import bin_centres, frames_at
+from vidseek_media.records import Clip
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How the frames of every clip are made."""
+
+    num_frames: int
+    """Of each clip, at the centres of equal bins."""
+    side_px: int
+    """Of the shorter side; smaller videos are not enlarged."""
+    quality: int
+    """Of the JPEG files, 1 to 100."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video: what its worker needs, and where its members go."""
+
+    video_id: str
+    path: Path
+    clips: tuple[Clip, ...]
+    """By index."""
+    part: Path
+    """The members of this video as a tar without its end, so that parts make a shard when laid end to end."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of clips, by clip_id: frames (and how many are repeated), or the reason why there are none."""
+
+    num_repeated: dict[str, int]
+    refused: dict[str, str]
+
+
+def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:
+    """Decode one video once for all its clips, and write its members to `job.part`: whole or absent.
+
+    Raises:
+        InputRejected: not one frame of the video can be decoded.
+        ArtifactError: the disk does not take the members.
+    """
+    beside = job.part.with_suffix(".beside")
+    try:
+        with beside.open("wb") as file:
+            verdict = _write_clips(job, file, settings)
+        beside.replace(job.part)
+    except OSError as error:
+        raise disk_error(job.part.parent.parent, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return verdict
+
+
+@dataclass(frozen=True)
+class _Picture:
+    jpeg: bytes
+    time_ms: int
+    is_repeated: bool
+
+
+def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
+    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_frames) for clip in job.clips}
+    wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
+    waiting = list(reversed(job.clips))
+    pictures: dict[int, _Picture] = {}
+    verdict = Verdict({}, {})
+    encoded: tuple[NDArray[np.uint8], bytes] | None = None
+    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px):
+        if encoded is None or encoded[0] is not frame.pixels:
+            encoded = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality))
+        pictures[frame.wanted_ms] = _Picture(encoded[1], frame.time_ms, frame.is_repeated)
+        while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
+            clip = waiting.pop()
+            own = [pictures[time_ms] for time_ms in centres[clip.index]]
+            if all(picture.is_repeated for picture in own):
+                reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
+                verdict.refused[str(clip.clip_id)] = reason
+            else:
+                verdict.num_repeated[str(clip.clip_id)] = _write_clip(file, clip, own)
+            _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
+    return verdict
+
+
+def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
+    """Clips come in order of start, so no later one asks for a picture before `start_ms`."""
+    while pictures and (first := next(iter(pictures))) < start_ms:
+        del pictures[first]
+
+
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> int:
+    """Write the members of `clip`; how many of its pictures are repeated."""
+    num_repeated = sum(picture.is_repeated for picture in pictures)
+    about = {
+        "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
+        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "num_repeated": num_repeated,
+    }
+    _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
+    for i, picture in enumerate(pictures):
+        _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
+    return num_repeated
+
+
+def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)  # Everything else stays at its default of 0 or empty: equal frames give equal bytes.
+    file.write(info.tobuf(tarfile.USTAR_FORMAT))
+    file.write(content)
+    file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+
+
+def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Clip by clip: the content of its .json, and its JPEGs (empty ones where they are not wanted).
+
+    Raises:
+        ArtifactError: the tar is missing, broken, or lacks pictures of a clip.
+    """
+    about: dict[str, Any] = {}
+    jpegs: list[bytes] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    if about:
+                        yield _whole(about, jpegs)
+                    about, jpegs = json.loads(_content(tar, member)), []
+                else:
+                    jpegs.append(_content(tar, member) if with_jpegs else b"")
+        if about:
+            yield _whole(about, jpegs)
+    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} is no whole frame shard: {error}", remedy="Run `dvc repro frames`") from error
+
+
+def _whole(about: dict[str, Any], jpegs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    if len(jpegs) != len(about["times_ms"]):
+        raise ValueError(f"clip {about['key']} has {len(jpegs)} pictures, its times are {len(about['times_ms'])}")
+    return about, jpegs
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
+    """`pixels` (height, width, 3) as JPEG with full colour resolution: small frames have no colour to spare."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
+    """Shape (height, width, 3), RGB.
+
+    Raises:
+        OSError: `content` is no picture.
+    """
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def disk_error(folder: Path, error: OSError) -> ArtifactError:
+    """What to raise when the disk does not take what belongs into `folder`."""
+    return ArtifactError(
+        f"{folder} cannot be written: {error.strerror or error}",
+        remedy="Make room; the videos that are done are kept, and a new run goes on from there",
+    )

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vidseek_media.cut import cut_archive
+from vidseek_media.errors import ArtifactError
+from vidseek_media.ids import clip_id_of
+from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, VIDEOS, read_table, write_table
+from vidseek_training.captions import CaptionReport, write_captions
+
+A, B = "a" * 32, "b" * 32
+
+
+def write(
+    folder: Path,
+    videos: dict[str, int],
+    captions: list[tuple[str, int | None, int | None, str]],
+    *,
+    modes: tuple[str, ...] = ("captions", "windows"),
+    window_seconds: float = 3.0,
+) -> CaptionReport:
+    """Cut videos (duration by id) with their captions, and caption the clips."""
+    ingest, cut = folder / "ingest", folder / "cut"
+    write_table(ingest / "videos.parquet", [
+        {"video_id": video_id, "uris": [f"{video_id[0]}.mp4"], "duration_ms": duration_ms, "fps": 10.0, "width": 64,
+         "height": 48, "codec": "h264", "source_id": "", "title": "", "channel": "", "category": "",
+         "published_at": "", "thumbnail": ""}
+        for video_id, duration_ms in videos.items()
+    ], VIDEOS)
+    write_table(ingest / "sidecar.parquet", [
+        {"video_id": video_id, "clip_index": None, "start_ms": start_ms, "end_ms": end_ms, "text": text,
+         "split": "test", "gallery": "easy", "contrast": f"not {text}", "axis": "truth"}
+        for video_id, start_ms, end_ms, text in captions
+    ], SIDECAR)
+    cut_archive(
+        ingest, out=cut, modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds
+    )
+    return write_captions(ingest, cut, out=folder / "caption")
+
+
+def clip_ids(folder: Path) -> dict[str, str | None]:
+    table = read_table(folder / "caption" / "captions.parquet", CAPTIONS)
+    return {row.text: None if pd.isna(row.clip_id) else row.clip_id for row in table.itertuples()}
+
+
+def test_write_captions__a_timed_caption_belongs_to_the_clip_of_its_span(tmp_path: Path) -> None:
+    report = write(tmp_path, {A: 10_000}, [(A, 1000, 2000, "one"), (A, 9000, 10_400, "over the end")])
+    assert clip_ids(tmp_path) == {
+        "one": str(clip_id_of(A, 1000, 2000)), "over the end": str(clip_id_of(A, 9000, 10_000)),
+    }
+    assert report == CaptionReport(num_in=2, num_out=2, num_whole_video=0, num_rejected=0)
+
+
+def test_write_captions__keeps_the_wishes_of_the_source(tmp_path: Path) -> None:
+    write(tmp_path, {A: 10_000}, [(A, 1000, 2000, "one")])
+    [row] = read_table(tmp_path / "caption" / "captions.parquet", CAPTIONS).itertuples()
+    assert (row.writer, row.cost_usd, row.split, row.gallery) == ("file", 0.0, "test", "easy")
+    assert (row.contrast, row.axis) == ("not one", "truth")
+
+
+def test_write_captions__an_untimed_caption_belongs_to_the_clip_that_is_the_whole_video(tmp_path: Path) -> None:
+    write(tmp_path, {A: 2000}, [(A, None, None, "all"), (A, 500, 1000, "part")])
+    assert clip_ids(tmp_path) == {"all": str(clip_id_of(A, 0, 2000)), "part": str(clip_id_of(A, 500, 1000))}
+
+
+def test_write_captions__an_untimed_caption_belongs_to_the_only_clip(tmp_path: Path) -> None:
+    write(tmp_path, {A: 4000}, [(A, None, None, "all")])  # one window of 3 s, and a tail of less than half of it
+    assert clip_ids(tmp_path) == {"all": str(clip_id_of(A, 0, 3000))}
+
+
+def test_write_captions__an_untimed_caption_of_a_video_of_several_clips_is_of_the_video(tmp_path: Path) -> None:
+    report = write(tmp_path, {A: 9000}, [(A, None, None, "all")])
+    assert clip_ids(tmp_path) == {"all": None}
+    assert report == CaptionReport(num_in=1, num_out=1, num_whole_video=1, num_rejected=0)
+
+
+@pytest.mark.parametrize(
+    ("start_ms", "modes"), [(20_000, ("captions", "windows")), (1000, ("windows",))], ids=["outside", "no such mode"]
+)
+def test_write_captions__a_span_that_is_no_clip_is_rejected(
+    tmp_path: Path, start_ms: int, modes: tuple[str, ...]
+) -> None:
+    captions = [(A, start_ms, start_ms + 500, "x"), (B, None, None, "y")]
+    report = write(tmp_path, {A: 9000, B: 2000}, captions, modes=modes)
+    assert report == CaptionReport(num_in=2, num_out=1, num_whole_video=0, num_rejected=1)
+    [row] = read_table(tmp_path / "caption" / "rejected.parquet", REJECTED).itertuples()
+    assert (row.id, row.stage) == (f"{A}:{start_ms}:{start_ms + 500}", "caption")
+    assert "cut.modes" in row.reason
+
+
+def test_write_captions__of_none_is_an_empty_table(tmp_path: Path) -> None:
+    assert write(tmp_path, {A: 9000}, []).num_out == 0
+    assert clip_ids(tmp_path) == {}
+
+
+def test_write_captions__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        write_captions(tmp_path, tmp_path, out=tmp_path)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vidseek_media.cut import cut_archive
+from vidseek_media.errors import ConfigError
+from vidseek_media.ids import clip_id_of
+from vidseek_media.ingest import ingest
+from vidseek_media.shards import write_frames
+from vidseek_media.tables import CAPTIONS, FRAMES, PAIRS, REJECTED, read_table, write_table
+from vidseek_training.captions import write_captions
+from vidseek_training.pairs import PairsReport, make_pairs, split_videos
+
+IDS = [f"{number:032x}" for number in range(4000)]
+
+
+def write(folder: Path, rows: list[dict[str, object]], *, without_frames: set[str] = frozenset()) -> PairsReport:  # type: ignore[assignment]
+    """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video."""
+    captions, clips = [], {}
+    for row in rows:
+        span = row.get("span", (0, 1000))
+        clip_id = str(clip_id_of(str(row["video"]), *span)) if span else None  # type: ignore[misc]
+        captions.append({
+            "video_id": row["video"], "clip_id": clip_id, "text": row["text"], "writer": "file", "cost_usd": 0.0,
+            "split": row.get("split", ""), "gallery": row.get("gallery", ""), "contrast": "", "axis": "",
+        })
+        if clip_id and row["text"] not in without_frames:
+            clips[clip_id] = row["video"]
+    write_table(folder / "caption" / "captions.parquet", captions, CAPTIONS)
+    write_table(folder / "frames" / "frames.parquet", [
+        {"clip_id": clip_id, "video_id": video, "key": "", "shard": "", "num_frames": 8, "num_repeated": 0,
+         "decoder": "pyav"}
+        for clip_id, video in clips.items()
+    ], FRAMES)
+    return make_pairs(
+        folder / "caption", folder / "frames", out=folder / "pairs", validation_share=0.2, test_share=0.2, seed=0
+    )
+
+
+def pairs_of(folder: Path) -> pd.DataFrame:
+    return read_table(folder / "pairs" / "pairs.parquet", PAIRS)
+
+
+def test_make_pairs__a_video_is_on_one_side(tmp_path: Path) -> None:
+    rows = [
+        {"video": IDS[v], "text": f"{v} {c}", "span": (1000 * c, 1000 * c + 500)} for v in range(40) for c in range(5)
+    ]
+    report = write(tmp_path, rows)
+    assert pairs_of(tmp_path).groupby("video_id")["split"].nunique().eq(1).all()
+    assert report.num_in == report.num_out == report.num_train + report.num_validation + report.num_test == 200
+    assert min(report.num_validation, report.num_test) > 0
+
+
+def test_make_pairs__the_wish_of_the_source_holds_for_the_whole_video(tmp_path: Path) -> None:
+    write(tmp_path, [
+        {"video": IDS[0], "text": "wished", "span": (0, 1000), "split": "validation", "gallery": "hard"},
+        {"video": IDS[0], "text": "silent", "span": (1000, 2000)},
+    ])
+    assert list(pairs_of(tmp_path)["split"]) == ["validation", "validation"]
+    assert list(pairs_of(tmp_path)["gallery"]) == ["hard", "default"]
+
+
+def test_make_pairs__a_video_wished_on_two_sides_is_rejected_whole(tmp_path: Path) -> None:
+    report = write(tmp_path, [
+        {"video": IDS[0], "text": "one", "span": (0, 1000), "split": "train"},
+        {"video": IDS[0], "text": "two", "span": (1000, 2000), "split": "test"},
+        {"video": IDS[0], "text": "three", "span": (2000, 3000)},
+        {"video": IDS[1], "text": "four"},
+    ])
+    assert list(pairs_of(tmp_path)["caption"]) == ["four"]
+    assert (report.num_in, report.num_out, report.num_rejected) == (4, 1, 3)
+    reasons = read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)["reason"]
+    assert all("test and train" in reason for reason in reasons)
+
+
+def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Path) -> None:
+    report = write(tmp_path, [
+        {"video": IDS[0], "text": "good"}, {"video": IDS[1], "text": "whole", "span": None},
+        {"video": IDS[2], "text": "blind"},
+    ], without_frames={"blind"})
+    assert list(pairs_of(tmp_path)["caption"]) == ["good"]
+    table = read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)
+    assert set(table["id"]) == {IDS[1], str(clip_id_of(IDS[2], 0, 1000))}
+    assert report.num_in == report.num_out + report.num_rejected
+
+
+def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
+    assert write(tmp_path, []) == PairsReport(0, 0, 0, 0, 0, 0)
+    assert len(pairs_of(tmp_path)) == 0
+
+
+def test_split_videos__shares_are_kept_and_a_new_video_moves_no_other() -> None:
+    before = split_videos(IDS[:3000], validation_share=0.1, test_share=0.2, seed=0)
+    after = split_videos(IDS, validation_share=0.1, test_share=0.2, seed=0)
+    assert {video_id: after[video_id] for video_id in before} == before
+    shares = pd.Series(after).value_counts(normalize=True)
+    assert (shares["validation"], shares["test"]) == (pytest.approx(0.1, abs=0.02), pytest.approx(0.2, abs=0.02))
+
+
+def test_split_videos__another_seed_is_another_split() -> None:
+    splits = [split_videos(IDS, validation_share=0.1, test_share=0.2, seed=seed) for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+@pytest.mark.parametrize("num_videos", [3, 4, 7])
+@pytest.mark.parametrize("seed", range(20))
+def test_split_videos__of_a_few_leaves_no_split_empty(num_videos: int, seed: int) -> None:
+    splits = split_videos(IDS[:num_videos], validation_share=0.1, test_share=0.1, seed=seed)
+    assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_split_videos__a_share_of_zero_stays_empty() -> None:
+    assert set(split_videos(IDS[:50], validation_share=0.0, test_share=0.0, seed=0).values()) == {"train"}
+
+
+@pytest.mark.parametrize(("validation_share", "test_share"), [(0.5, 0.5), (-0.1, 0.2)])
+def test_split_videos__refuses_shares_that_leave_nothing(validation_share: float, test_share: float) -> None:
+    with pytest.raises(ConfigError, match=r"pairs\.validation_share"):
+        split_videos(IDS[:9], validation_share=validation_share, test_share=test_share, seed=0)
+
+
+@pytest.mark.realdata
+def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(tmp_path: Path) -> None:
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "realdata"
+    source = Path(os.environ.get("VIDSEEK_REALDATA", default)) / "A_video_captioned"
+    if not source.is_dir():
+        pytest.skip(f"no real files at {source}; set VIDSEEK_REALDATA")
+    taken = ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger.json", timeout_seconds=60, workers=2)
+    cut_archive(
+        tmp_path / "ingest", out=tmp_path / "cut", modes=["captions", "windows"], window_length_seconds=30,
+        window_stride_seconds=30,
+    )
+    write_frames(
+        source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames", num_frames=2, side_px=64, quality=90,
+        shard_digits=1, workers=2, timeout_seconds=60,
+    )
+    write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
+    report = make_pairs(
+        tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.1, test_share=0.1, seed=0
+    )
+    # The sidecar names 41 files of this folder, and 15 of a folder beside it.
+    assert (taken.num_in, taken.num_out, taken.num_captions_out, taken.num_captions_rejected) == (41, 41, 41, 15)
+    assert (report.num_out, report.num_rejected) == (41, 0)
