@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.params import load_params
 from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.settings import read_params
 from vidseek_demo.show import is_right, test_queries
 from vidseek_media.frames import bin_centres, decode_at
 
@@ -21,7 +21,7 @@ _NUM_FRAMES = 4
 def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
     """Draw `queries` test captions of the demo archive with their first `hits` moments, right ones framed in green."""
     archive = Archive.here()
-    settings, source = archive.settings().search, load_params(archive.params).ingest.source
+    settings, source = archive.settings().search, read_params(archive.params)["ingest"]["source"]
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
     grid = figure.subplots(queries, hits, squeeze=False)
