@@ -16,6 +16,9 @@ import numpy as np
 
 Side = Literal["train", "validation", "test"]
 
+_TRIES = 500
+"""Random scenes for each group of near-duplicates that is wanted."""
+
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 HEATS = ("heat1", "heat2", "heat3", "heat4", "heat5")
@@ -82,6 +85,11 @@ class Scene:
         return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
     @property
+    def is_held_out(self) -> bool:
+        """Whether no training scene shows its combination."""
+        return self.side != "train"
+
+    @property
     def is_visible(self) -> bool:
         """Whether its motion can be seen at all."""
         return not (self.axis == "turning" and self.shape in ROUND and self.texture == "plain")
@@ -122,27 +130,27 @@ def distinct_scenes(rng: np.random.Generator, look: Look, num_scenes: int, *, si
 def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, side: Side) -> list[list[Scene]]:
     """Groups of five scenes that differ in one fact: reversed, other motion, other shape, other texture.
 
-    All scenes are different and on `side`. A group's first scene moves along an axis, so that it can be reversed.
+    All scenes are different. A group's first scene is on `side` and moves along an axis, so that it can be reversed; its
+    other motion and other shape are a combination that is not on the training side either, if not always on `side`.
+
+    Raises:
+        ValueError: so many groups are not to be found.
     """
     groups: list[list[Scene]] = []
     seen: set[Scene] = set()
-    while len(groups) < num_groups:
+    for _ in range(_TRIES * num_groups):
+        if len(groups) == num_groups:
+            return groups
         first = random_scene(rng, look, side=side)
-        if first.motion not in AXES:
-            continue
-        group = [
-            first,
-            first.reversed(),
-            dataclasses.replace(first, motion=_other_axis(rng, first)),
-            dataclasses.replace(first, shape=_pick(rng, SHAPES, but=first.shape)),
-            dataclasses.replace(first, texture=_pick(rng, TEXTURES, but=first.texture)),
+        other_axes = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != first.axis)
+        variants = [
+            [first.reversed()],
+            [dataclasses.replace(first, motion=motion) for motion in other_axes],
+            [dataclasses.replace(first, shape=shape) for shape in SHAPES if shape != first.shape],
+            [dataclasses.replace(first, texture=texture) for texture in TEXTURES if texture != first.texture],
         ]
-        if all(scene.side == side and scene.is_visible and scene not in seen for scene in group):
-            seen.update(group)
-            groups.append(group)
-    return groups
-
-
-def _other_axis(rng: np.random.Generator, scene: Scene) -> str:
-    others = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != scene.axis)
-    return _pick(rng, others)
+        free = [[each for each in kind if each.is_held_out and each.is_visible and each not in seen] for kind in variants]
+        if first.motion in AXES and first not in seen and all(free):
+            groups.append([first, *(kind[int(rng.integers(len(kind)))] for kind in free)])
+            seen.update(groups[-1])
+    raise ValueError(f"{len(groups)} groups of near-duplicates on the {side} side after many tries, wanted {num_groups}")
