@@ -278,7 +278,7 @@ class EdgeHome:
 
 
 _REMOVED = ".removed-"
-_REMEDY = "Run `dvc repro publish --force` to build it again"
+_REMEDY = "Run `dvc repro --force --single-item publish` to build it again"
 _SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 
 

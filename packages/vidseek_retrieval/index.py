@@ -32,6 +32,10 @@ PAYLOAD_FIELDS = (*PAYLOAD_INDEXES, "end_ms", "index", "title", "uri", "thumbnai
 """All fields a payload may have; those without a value are left out."""
 
 
+PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --force --single-item publish`"
+"""For an index that is not there: DVC sees its receipt alone, and does not miss the folder."""
+
+
 @dataclass(frozen=True)
 class IndexSettings:
     """How a collection is built and searched."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import Collection, FoundClip, IndexHome
+from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, FoundClip, IndexHome
 from vidseek_retrieval.moments import NUM_CLIPS, SCORE_DIGITS, Moment, RankedClip, merge_moments
 
 MERGE_MARGIN = 0.03
@@ -177,7 +177,7 @@ class Searcher:
         """
         alias = self._home.aliases().get(self._alias)
         if alias is None:
-            raise ArtifactError(f"nothing was published as {self._alias!r}", remedy="Run `dvc repro`")
+            raise ArtifactError(f"nothing was published as {self._alias!r}", remedy=PUBLISH_REMEDY)
         return alias.collection
 
     def _collection(self, name: str | None) -> Collection:
