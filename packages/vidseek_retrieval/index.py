@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_retrieval.moments import RankedClip
+
 COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
 """`clips-<encoder_version>-<build>`"""
 
@@ -97,16 +99,6 @@ class Point:
     payload: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FoundClip:
-    """One clip, as a search gives it."""
-
-    clip_id: str
-    score: float
-    """Cosine."""
-    payload: Mapping[str, Any]
-
-
 class Collection(Protocol):
     """A finished collection, open for reading. Safe to share between threads."""
 
@@ -114,8 +106,11 @@ class Collection(Protocol):
     def facts(self) -> CollectionFacts:
         """What collection.json says."""
 
-    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[FoundClip]:
+    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[RankedClip]:
         """The nearest clips by the vector `video`, best first; approximate unless `exact`."""
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
 
     def count(self) -> int:
         """How many points there are, counted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ SCORE_DIGITS = 6
 """Scores are rounded to this many places before they are ordered, so that the last bits of float32 break no tie."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankedClip:
+class RankedClip(NamedTuple):
     """One clip of a ranking."""
 
     clip_id: str
@@ -97,7 +97,7 @@ def rank_exact(
         scores = np.round((vectors @ query).astype(np.float64), SCORE_DIGITS)
         # Stable, over rows in the order of clip_id: that is how ties are broken.
         best = np.argsort(-scores, kind="stable")[:limit]
-        rankings.append([_with_score(ordered[row], float(scores[row])) for row in best])
+        rankings.append([ordered[row]._replace(score=float(scores[row])) for row in best])
     return rankings
 
 
@@ -151,7 +151,3 @@ def _join(clip: RankedClip, neighbours: list[_Growing]) -> _Growing | None:
 def _lies_in(clip: RankedClip, moment: _Growing) -> bool:
     overlap_ms = min(clip.end_ms, moment.end_ms) - max(clip.start_ms, moment.start_ms)
     return 2 * overlap_ms > clip.end_ms - clip.start_ms
-
-
-def _with_score(clip: RankedClip, score: float) -> RankedClip:
-    return RankedClip(clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, score)

@@ -31,7 +31,7 @@ from vidseek_retrieval.index import (
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, Embeddings, read_parts
 
-BUILD_FORMAT = 1
+BUILD_FORMAT = 2
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
