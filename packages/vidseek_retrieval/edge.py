@@ -2,7 +2,9 @@
 
 <root>/aliases.json                    replaced by rename; readers look at it before each search
 <root>/.lock                           flock: held while a build or a move runs, and freed by the kernel at any end
-<root>/<collection>/shard/             the Edge shard; never written again once it is finished
+<root>/<collection>/shard/             the Edge shard; nothing in it changes once it is finished
+<root>/<collection>/spans.npy          video and span of each clip, mapped: moments form from 1,000 clips of a search,
+                                       and reading so many payloads takes Edge longer than the search
 <root>/<collection>/collection.json    written last: a folder without it is what a killed build left
 """
 
@@ -32,14 +34,19 @@ from vidseek_retrieval.index import (
     VIDEO_VECTOR,
     Alias,
     CollectionFacts,
-    FoundClip,
     Point,
 )
+from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
 
 ALIASES_FILE = "aliases.json"
 COLLECTION_FILE = "collection.json"
 LOCK_FILE = ".lock"
 SHARD_FOLDER = "shard"
+SPANS_FILE = "spans.npy"
+SPANS = np.dtype(
+    [("high", "<u8"), ("low", "<u8"), ("clip_id", "S36"), ("video_id", "S32"), ("start_ms", "<i8"), ("end_ms", "<i8")]
+)
+"""A row for each point, sorted by its id's upper and lower half."""
 LOAD_BATCH = 1000
 FULL_SCAN_KB = 10_000
 """Below this Qdrant compares with every vector: exact, and as fast."""
@@ -54,26 +61,41 @@ _SCHEMAS = {
 class EdgeCollection:
     """A finished Edge shard, open for reading."""
 
-    def __init__(self, facts: CollectionFacts, shard: Any) -> None:
+    def __init__(self, facts: CollectionFacts, shard: Any, spans: NDArray[np.void]) -> None:
         self._facts = facts
         self._shard = shard
+        self._spans = spans
 
     @property
     def facts(self) -> CollectionFacts:
         """What collection.json says."""
         return self._facts
 
-    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[FoundClip]:
+    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[RankedClip]:
         """The nearest clips by the vector `video`, best first; approximate unless `exact`."""
         request = qdrant.QueryRequest(
             query=qdrant.Query.Nearest(vector.tolist(), using=VIDEO_VECTOR),
             limit=limit,
-            with_payload=True,
+            with_payload=False,
             params=qdrant.SearchParams(hnsw_ef=self._facts.settings.hnsw_ef, exact=exact),
         )
         with self._broken_is_ours():
             found = self._shard.query(request)
-        return [FoundClip(str(point.id), point.score, point.payload or {}) for point in found]
+        spans = self._spans_of([point.id.int for point in found])
+        columns = [
+            spans["clip_id"].astype("U36").tolist(),
+            spans["video_id"].astype("U32").tolist(),
+            spans["start_ms"].tolist(),
+            spans["end_ms"].tolist(),
+            [round(point.score, SCORE_DIGITS) for point in found],
+        ]
+        return [RankedClip(*row) for row in zip(*columns, strict=True)]
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
+        with self._broken_is_ours():
+            records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=False)
+        return {str(record.id): record.payload or {} for record in records}
 
     def count(self) -> int:
         """How many points there are, counted."""
@@ -111,6 +133,23 @@ class EdgeCollection:
         """Give back memory and files."""
         with self._broken_is_ours():
             self._shard.close()
+
+    def _spans_of(self, ids: Sequence[int]) -> NDArray[np.void]:
+        """The rows of the spans table for these ids."""
+        highs = np.array([number >> 64 for number in ids], dtype=np.uint64)
+        lows = np.array([number & _LOW for number in ids], dtype=np.uint64)
+        rows = np.searchsorted(self._spans["high"], highs)
+        # Two ids may share their upper half.
+        while True:
+            rows = np.minimum(rows, len(self._spans) - 1)
+            other = (self._spans["high"][rows] == highs) & (self._spans["low"][rows] < lows)
+            if not other.any():
+                break
+            rows = rows + other
+        spans = self._spans[rows]
+        if (spans["high"] != highs).any() or (spans["low"] != lows).any():
+            raise ArtifactError(f"{SPANS_FILE} of {self._facts.name} lacks clips of its shard", remedy=_REMEDY)
+        return spans
 
     @contextmanager
     def _broken_is_ours(self) -> Iterator[None]:
@@ -157,7 +196,7 @@ class EdgeHome:
         facts = self._facts(name)
         with _edge_errors(ArtifactError, f"the collection {name} in {self.root} cannot be opened", _REMEDY):
             shard = qdrant.EdgeShard.load(str(self.root / name / SHARD_FOLDER))
-        return EdgeCollection(facts, shard)
+        return EdgeCollection(facts, shard, self._spans(facts))
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -195,9 +234,10 @@ class EdgeHome:
                 (folder / SHARD_FOLDER).mkdir(parents=True)
                 _require_space(self.root, facts)
             with _edge_errors(ServiceError, f"the collection {facts.name} cannot be built", _SPACE_REMEDY):
-                _build_shard(folder / SHARD_FOLDER, facts, points)
+                spans = _build_shard(folder / SHARD_FOLDER, facts, points)
             with _write_errors(self.root):
-                _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder / SHARD_FOLDER)})
+                np.save(folder / SPANS_FILE, spans)
+                _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder)})
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -208,7 +248,7 @@ class EdgeHome:
         wrong = []
         for file, digest in recorded.items():
             try:
-                if file_sha256(self.root / name / SHARD_FOLDER / file) != digest:
+                if file_sha256(self.root / name / file) != digest:
                     wrong.append(f"{file} was changed")
             except OSError as error:
                 wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
@@ -240,6 +280,16 @@ class EdgeHome:
         for name in unfinished:
             self._remove(name)
         return unfinished
+
+    def _spans(self, facts: CollectionFacts) -> NDArray[np.void]:
+        path = self.root / facts.name / SPANS_FILE
+        try:
+            spans: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ArtifactError(f"{path} is missing or broken: {error}", remedy=_REMEDY) from error
+        if spans.dtype != SPANS or spans.shape != (facts.num_points,):
+            raise ArtifactError(f"{path} has {spans.shape} rows, wanted {facts.num_points}", remedy=_REMEDY)
+        return spans
 
     def _is_finished(self, name: str) -> bool:
         try:
@@ -277,8 +327,9 @@ class EdgeHome:
         return content
 
 
+_LOW = 2**64 - 1
 _REMOVED = ".removed-"
-_REMEDY = "Run `dvc repro publish --force` to build it again"
+_REMEDY = "Run `dvc repro --force --single-item publish` to build it again"
 _SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 
 
@@ -294,7 +345,9 @@ def _require_space(root: Path, facts: CollectionFacts) -> None:
         )
 
 
-def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> NDArray[np.void]:
+    """Build the shard, and give the spans of its points, by id."""
+    spans = np.zeros(facts.num_points, dtype=SPANS)
     settings = facts.settings
     config = qdrant.EdgeConfig(
         vectors={VIDEO_VECTOR: qdrant.EdgeVectorParams(facts.dimension, qdrant.Distance.Cosine)},
@@ -309,7 +362,10 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
         for field, kind in PAYLOAD_INDEXES.items():
             shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
         remaining = iter(points)
+        num = 0
         while batch := list(islice(remaining, LOAD_BATCH)):
+            spans[num : num + len(batch)] = [_span(point) for point in batch]
+            num += len(batch)
             shard.update(qdrant.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
         shard.optimize()
         shard.flush()
@@ -317,6 +373,19 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
         shard.close()
     # The first opening tidies journals away: done here, so that readers find files that never change.
     qdrant.EdgeShard.load(str(folder)).close()
+    return np.sort(spans, order=["high", "low"])
+
+
+def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int]:
+    number, payload = uuid.UUID(point.clip_id).int, point.payload
+    return (
+        number >> 64,
+        number & _LOW,
+        point.clip_id.encode(),
+        payload["video_id"].encode(),
+        payload["start_ms"],
+        payload["end_ms"],
+    )
 
 
 def _edge_point(point: Point) -> Any:

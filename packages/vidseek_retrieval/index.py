@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_retrieval.moments import RankedClip
+
 COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
 """`clips-<encoder_version>-<build>`"""
 
@@ -30,6 +32,10 @@ PAYLOAD_INDEXES: Mapping[str, Literal["keyword", "integer", "datetime"]] = {
 
 PAYLOAD_FIELDS = (*PAYLOAD_INDEXES, "end_ms", "index", "title", "uri", "thumbnail_url", "encoder_version")
 """All fields a payload may have; those without a value are left out."""
+
+
+PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --force --single-item publish`"
+"""For an index that is not there: DVC sees its receipt alone, and does not miss the folder."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +99,6 @@ class Point:
     payload: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FoundClip:
-    """One clip, as a search gives it."""
-
-    clip_id: str
-    score: float
-    """Cosine."""
-    payload: Mapping[str, Any]
-
-
 class Collection(Protocol):
     """A finished collection, open for reading. Safe to share between threads."""
 
@@ -110,8 +106,11 @@ class Collection(Protocol):
     def facts(self) -> CollectionFacts:
         """What collection.json says."""
 
-    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[FoundClip]:
+    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[RankedClip]:
         """The nearest clips by the vector `video`, best first; approximate unless `exact`."""
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
 
     def count(self) -> int:
         """How many points there are, counted."""

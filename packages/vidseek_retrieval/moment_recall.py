@@ -79,6 +79,8 @@ def moment_recalls(found: Sequence[Sequence[Moment]], truths: Sequence[Truth]) -
         right = [place for place, moment in enumerate(moments[:10]) if iou(moment, truth) >= MIN_IOU]
         firsts.append(right[0] if right else 10)
     figures = {f"r{k}": float(np.mean([first < k for first in firsts])) for k in (1, 5, 10)}
-    videos = [bool(moments) and moments[0].video_id == truth.video_id for moments, truth in zip(found, truths, strict=True)]
+    videos = [
+        bool(moments) and moments[0].video_id == truth.video_id for moments, truth in zip(found, truths, strict=True)
+    ]
     figures["video_r1"] = float(np.mean(videos))
     return {name: round(value, 4) for name, value in figures.items()}

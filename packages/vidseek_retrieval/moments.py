@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ SCORE_DIGITS = 6
 """Scores are rounded to this many places before they are ordered, so that the last bits of float32 break no tie."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankedClip:
+class RankedClip(NamedTuple):
     """One clip of a ranking."""
 
     clip_id: str
@@ -62,8 +62,10 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
     by_video: dict[str, list[_Growing]] = {}
     for clip in sorted(ranked, key=rank_order):
         neighbours = by_video.setdefault(clip.video_id, [])
-        joined = _join(clip, neighbours)
-        if joined is None and not any(_lies_in(clip, moment) for moment in neighbours):
+        takers, is_inside = _around(clip, neighbours)
+        if takers:
+            _join(clip, takers, neighbours)
+        elif not is_inside:
             # Rounded, or a margin of 0.1 would not reach from 0.9 to 0.8.
             floor = round(clip.score - margin, SCORE_DIGITS)
             moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor)
@@ -97,11 +99,11 @@ def rank_exact(
         scores = np.round((vectors @ query).astype(np.float64), SCORE_DIGITS)
         # Stable, over rows in the order of clip_id: that is how ties are broken.
         best = np.argsort(-scores, kind="stable")[:limit]
-        rankings.append([_with_score(ordered[row], float(scores[row])) for row in best])
+        rankings.append([ordered[row]._replace(score=float(scores[row])) for row in best])
     return rankings
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Growing:
     best: RankedClip
     start_ms: int
@@ -129,29 +131,25 @@ class _Growing:
         )
 
 
-def _join(clip: RankedClip, neighbours: list[_Growing]) -> _Growing | None:
-    """The moment that `clip` joins, the best that takes it; moments that it bridges become one."""
-    takers = [
-        moment
-        for moment in neighbours
-        if clip.start_ms <= moment.end_ms and moment.start_ms <= clip.end_ms and clip.score >= moment.floor
-    ]
-    if not takers:
-        return None
-    first, *others = takers  # in the order they began: the best first
+def _around(clip: RankedClip, neighbours: list[_Growing]) -> tuple[list[_Growing], bool]:
+    """The moments that `clip` may join, the best first; and whether more than half of it lies in one of the others."""
+    _, _, start_ms, end_ms, score = clip
+    takers, is_inside = [], False
+    for moment in neighbours:  # in the order they began: the best first
+        if start_ms <= moment.end_ms and moment.start_ms <= end_ms:
+            if score >= moment.floor:
+                takers.append(moment)
+            elif 2 * (min(end_ms, moment.end_ms) - max(start_ms, moment.start_ms)) > end_ms - start_ms:
+                is_inside = True
+    return takers, is_inside
+
+
+def _join(clip: RankedClip, takers: list[_Growing], neighbours: list[_Growing]) -> None:
+    """Widen the best of `takers` by `clip`; those of the others that are within its margin become part of it."""
+    first, *others = takers
     first.grow(clip.start_ms, clip.end_ms, [clip])
     for other in others:
         if other.best.score >= first.floor:
             first.grow(other.start_ms, other.end_ms, other.clips)
             other.swallowed = True
             neighbours.remove(other)
-    return first
-
-
-def _lies_in(clip: RankedClip, moment: _Growing) -> bool:
-    overlap_ms = min(clip.end_ms, moment.end_ms) - max(clip.start_ms, moment.start_ms)
-    return 2 * overlap_ms > clip.end_ms - clip.start_ms
-
-
-def _with_score(clip: RankedClip, score: float) -> RankedClip:
-    return RankedClip(clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, score)

@@ -19,6 +19,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import (
+    PUBLISH_REMEDY,
     Alias,
     Collection,
     CollectionFacts,
@@ -30,7 +31,7 @@ from vidseek_retrieval.index import (
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, Embeddings, read_parts
 
-BUILD_FORMAT = 1
+BUILD_FORMAT = 2
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
@@ -406,7 +407,7 @@ def _prune(home: IndexHome) -> list[str]:
 def _require_published(home: IndexHome, alias: str) -> Alias:
     current = home.aliases().get(alias)
     if current is None:
-        raise ArtifactError(f"nothing was published as {alias!r}", remedy="Run `dvc repro`")
+        raise ArtifactError(f"nothing was published as {alias!r}", remedy=PUBLISH_REMEDY)
     return current
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import Collection, FoundClip, IndexHome
-from vidseek_retrieval.moments import NUM_CLIPS, SCORE_DIGITS, Moment, RankedClip, merge_moments
+from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, merge_moments
 
 MERGE_MARGIN = 0.03
 """How far below the best a neighbour may score and still widen a moment, where params do not say."""
@@ -158,9 +158,9 @@ class Searcher:
                 f"a query vector of shape {vector.shape}, wanted ({opened.facts.dimension},) and every value finite"
             )
         found = opened.search(vector, limit=NUM_CLIPS)
-        moments = merge_moments([_ranked(clip) for clip in found], margin=self._merge_margin)
-        payloads = {clip.clip_id: clip.payload for clip in found}
+        moments = merge_moments(found, margin=self._merge_margin)
         page = moments[offset : offset + limit]
+        payloads = opened.payloads([moment.best_clip_id for moment in page]) if page else {}
         return Answer(
             encoder_version=encoder_version,
             collection=opened.facts.name,
@@ -177,7 +177,7 @@ class Searcher:
         """
         alias = self._home.aliases().get(self._alias)
         if alias is None:
-            raise ArtifactError(f"nothing was published as {self._alias!r}", remedy="Run `dvc repro`")
+            raise ArtifactError(f"nothing was published as {self._alias!r}", remedy=PUBLISH_REMEDY)
         return alias.collection
 
     def _collection(self, name: str | None) -> Collection:
@@ -215,17 +215,6 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
             f"{facts.encoder_version}: their vectors cannot be compared",
             remedy="Run `dvc repro`, so that both come from one bundle",
         )
-
-
-def _ranked(clip: FoundClip) -> RankedClip:
-    payload = clip.payload
-    return RankedClip(
-        clip_id=clip.clip_id,
-        video_id=payload["video_id"],
-        start_ms=payload["start_ms"],
-        end_ms=payload["end_ms"],
-        score=round(clip.score, SCORE_DIGITS),
-    )
 
 
 def _hit(moment: Moment, payload: Mapping[str, Any]) -> Hit:

@@ -19,6 +19,8 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, Service
 from vidseek_media.tables import CLIPS, write_table
 from vidseek_retrieval import publish as publishing
 from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
+from vidseek_retrieval.moments import RankedClip
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
 
 
@@ -180,7 +182,7 @@ def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path
         def stop(*_):
             print("building", flush=True)
             time.sleep(60)
-        edge._digests = stop  # the shard is built, collection.json is not written
+        edge._write_json = stop  # the shard is built, collection.json is not written
         publish.publish(**random_archive(Path({str(tmp_path)!r}), seed=1), index=Path({str(index)!r}))
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -218,6 +220,22 @@ def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
         reader.join(timeout=20)
     assert answers == [5, 5, 5, 232, 232, 232]
     assert files_under(index) == before
+
+
+def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
+    ids = [f"00000000-0000-5000-8000-{number:012x}" for number in (7, 3, 9, 1)]
+    points = [
+        Point(clip_id, row, {"video_id": "a" * 32, "start_ms": place, "end_ms": place + 1})
+        for place, (clip_id, row) in enumerate(zip(ids, np.eye(4, dtype=np.float32), strict=True))
+    ]
+    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), "")
+    home = EdgeHome(tmp_path)
+    home.build(facts, points)
+    opened = home.open(facts.name)
+    for place, point in enumerate(points):
+        (best,) = opened.search(point.vector, limit=1)
+        assert best == RankedClip(ids[place], "a" * 32, place, place + 1, 1.0)
+    opened.close()
 
 
 def test_verify__finds_a_changed_file(tmp_path: Path) -> None:
