@@ -268,6 +268,14 @@ def demo_show() -> None:
     show()
 
 
+@demo_app.command("picture")
+def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> None:
+    """Draw some searches of the demo archive with the frames of what they found."""
+    from vidseek_demo.picture import draw_searches
+
+    draw_searches(out)
+
+
 def _report(report: Any, *, as_json: bool) -> None:
     """Print a record of numbers and words."""
     content = asdict(report) if is_dataclass(report) and not isinstance(report, type) else dict(report)

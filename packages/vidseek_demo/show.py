@@ -13,6 +13,7 @@ from rich.table import Table
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CLIPS, PAIRS, read_table
+from vidseek_retrieval.search import Hit
 
 _NUM_QUERIES = 4
 
@@ -21,7 +22,8 @@ _NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/]
   [cyan]vidseek serve[/]                      the same over HTTP: POST /v1/search on port 3000
   [cyan]vidseek mlflow[/]                     the runs, with curves and pictures
   [cyan]dvc metrics show[/]                   every figure; [cyan]dvc plots show[/] draws the curves
-  your own videos: set [cyan]ingest.source[/] in params.yaml to their folder, then [cyan]dvc repro[/] (README, "Your own videos")"""
+  your own videos: set [cyan]ingest.source[/] in params.yaml to their folder, then [cyan]dvc repro[/]
+  (README, "Your own videos")"""
 
 
 def show() -> None:
@@ -90,23 +92,28 @@ def _facts(figures: dict[str, Any]) -> list[str]:
 def _searches(archive: Archive, console: Console) -> None:
     settings = archive.settings().search
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
-    for query in _queries(archive):
+    for query in test_queries(archive, count=_NUM_QUERIES):
         answer = searcher.search_text(query["caption"], limit=3)
         console.print(f"[bold]vidseek search[/] [cyan]{query['caption']!r}[/]")
         for hit in answer.hits:
-            right = hit.video_id == query["video_id"] and hit.start_ms < query["end_ms"] and hit.end_ms > query["start_ms"]
-            mark = "[green]✓[/]" if right else " "
+            mark = "[green]✓[/]" if is_right(hit, query) else " "
             span = f"{hit.start_ms / 1000:6.1f} – {hit.end_ms / 1000:6.1f} s"
             console.print(f"  {mark} {hit.score:.3f}  {span}  {hit.uri}")
     console.print("[dim]✓ marks a hit that overlaps the scene that the query was written for[/]\n")
 
 
-def _queries(archive: Archive) -> list[dict[str, Any]]:
+def is_right(hit: Hit, query: dict[str, Any]) -> bool:
+    """Whether `hit` overlaps the scene that the query was written for."""
+    overlaps = hit.start_ms < query["end_ms"] and hit.end_ms > query["start_ms"]
+    return bool(hit.video_id == query["video_id"] and overlaps)
+
+
+def test_queries(archive: Archive, *, count: int) -> list[dict[str, Any]]:
     """Test captions, spread over the table so that they differ, with where they are true."""
     data = archive.root / "data"
     pairs = read_table(data / "pairs" / "pairs.parquet", PAIRS)
     clips = read_table(data / "cut" / "clips.parquet", CLIPS)[["clip_id", "start_ms", "end_ms"]]
     test: pd.DataFrame = pairs[pairs.split == "test"].merge(clips, on="clip_id").sort_values("clip_id")
-    step = max(1, len(test) // _NUM_QUERIES)
-    rows: list[dict[str, Any]] = test.iloc[::step].head(_NUM_QUERIES).to_dict("records")
+    step = max(1, len(test) // count)
+    rows: list[dict[str, Any]] = test.iloc[::step].head(count).to_dict("records")
     return rows

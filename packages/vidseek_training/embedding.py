@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, to_pixels
+from vidseek_training.judging import Vectors
 
 _BATCH = 32
 
@@ -31,7 +32,9 @@ def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def embed_pairs(model: Backbone, pairs: PairSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Clips and captions of `pairs` to unit rows, each (n, dimension)."""
+def embed_pairs(model: Backbone, pairs: PairSet) -> Vectors:
+    """Clips, captions and contrasts of `pairs`; leaves `model` in evaluation mode."""
     model.eval()
-    return embed_frames(model, pairs.frames), embed_ids(model, pairs.ids)
+    return Vectors(
+        embed_frames(model, pairs.frames), embed_ids(model, pairs.ids), embed_ids(model, pairs.contrast_ids)
+    )

@@ -15,7 +15,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_training import backbones, lora, pictures
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
-from vidseek_training.embedding import embed_frames, embed_ids
+from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import Judgement, Vectors, judge
 from vidseek_training.metrics import recall_gain, recall_interval
 from vidseek_training.select import adapter_of, read_selected
@@ -63,23 +63,17 @@ def evaluate(
     test = load_pairs(pairs, frames, base.spec, split="test")
     exported = _exported_vectors(encoder, base, test)
     judged = {
-        "base": judge(_torch_vectors(base, test), test.table),
-        "adapted": judge(_torch_vectors(adapted, test), test.table), "exported": judge(exported, test.table),
+        "base": judge(embed_pairs(base, test), test.table),
+        "adapted": judge(embed_pairs(adapted, test), test.table), "exported": judge(exported, test.table),
     }
     figures: dict[str, Any] = {
         "setting": read_selected(champion).setting, "encoder_version": encoder.spec.encoder_version,
         "num_test_pairs": len(test),
         "galleries": _galleries(judged, test, resamples=resamples, seed=seed),
         "two_way": {name: judgement.choice_shares(test.table) for name, judgement in judged.items()},
-        "retention": _retention(base, adapted, general, resamples=resamples, seed=seed),
+        "retention": measure_retention(base, adapted, general, resamples=resamples, seed=seed),
     }
     return Evaluation(figures, test, exported)
-
-
-def _torch_vectors(model: Backbone, pairs: PairSet) -> Vectors:
-    return Vectors(
-        embed_frames(model, pairs.frames), embed_ids(model, pairs.ids), embed_ids(model, pairs.contrast_ids)
-    )
 
 
 def _exported_vectors(encoder: Encoder, base: Backbone, pairs: PairSet) -> Vectors:
@@ -114,7 +108,7 @@ def _galleries(
     return result
 
 
-def _retention(
+def measure_retention(
     base: Backbone, adapted: Backbone, general: Path | None, *, resamples: int, seed: int
 ) -> dict[str, Any] | str:
     """What the adapted model keeps of the general world: recalls before and after, and the paired change."""
@@ -124,7 +118,7 @@ def _retention(
     if not len(pairs):
         return NOT_MEASURED
     judged = {
-        name: judge(_torch_vectors(model, pairs), pairs.table) for name, model in (("base", base), ("adapted", adapted))
+        name: judge(embed_pairs(model, pairs), pairs.table) for name, model in (("base", base), ("adapted", adapted))
     }
     before, after = judged["base"].text_ranks, judged["adapted"].text_ranks
     return {

@@ -15,8 +15,8 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, tracking
 from vidseek_training.data import load_pairs
-from vidseek_training.embedding import embed_frames, embed_ids
-from vidseek_training.judging import Vectors, judge
+from vidseek_training.embedding import embed_pairs
+from vidseek_training.judging import judge
 from vidseek_training.metrics import Ranks, bootstrap
 from vidseek_training.train import gallery_hash
 
@@ -198,10 +198,7 @@ def _holder(
                     return same
             adapter, setting, run_id, sha256 = champion / "adapter", before.setting, before.run_id, before.adapter_sha256
     model = lora.merged(model, adapter)
-    vectors = Vectors(
-        embed_frames(model, validation.frames), embed_ids(model, validation.ids),
-        embed_ids(model, validation.contrast_ids),
-    )
+    vectors = embed_pairs(model, validation)
     return _Candidate(setting, adapter, judge(vectors, validation.table).text_ranks, run_id, sha256)
 
 

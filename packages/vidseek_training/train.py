@@ -26,8 +26,8 @@ from vidseek_training import backbones, lora, pictures, tracking
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.data import PairSet, augment, batches, drop_words, load_pairs, to_pixels
-from vidseek_training.embedding import embed_frames, embed_ids
-from vidseek_training.judging import Judgement, Vectors, judge
+from vidseek_training.embedding import embed_frames, embed_pairs
+from vidseek_training.judging import Judgement, judge
 from vidseek_training.losses import info_nce
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.settings import TrainSettings
@@ -120,7 +120,7 @@ class _Training:
         self.model, self.settings, self.data = model, settings, data
         self.rng = np.random.default_rng(settings.seed)
         # The base's vectors: what the adapted model is compared with, and what the text tower warms up against.
-        self.base_validation = self._validation_vectors()
+        self.base_validation = embed_pairs(self.model, self.data.validation)
         self.base = judge(self.base_validation, data.validation.table)
         self.handle: PeftModel = lora.attach(model, settings)
         self.curves: list[dict[str, float]] = []
@@ -137,7 +137,7 @@ class _Training:
             _, state, scale = self.best
             set_peft_model_state_dict(self.handle, state)
             self.model.logit_scale.data.fill_(scale)
-        self.adapted_vectors = self._validation_vectors()
+        self.adapted_vectors = embed_pairs(self.model, self.data.validation)
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
 
     def _phase(self, losses: Iterator[Tensor], num_steps: int, title: str, *, looks: bool) -> None:
@@ -223,19 +223,11 @@ class _Training:
         same = torch.from_numpy(said[: len(rows), None] == said[None, :])
         return info_nce(videos, texts, self.model.logit_scale, same=same)
 
-    def _validation_vectors(self) -> Vectors:
-        pairs = self.data.validation
-        self.model.eval()
-        return Vectors(
-            embed_frames(self.model, pairs.frames), embed_ids(self.model, pairs.ids),
-            embed_ids(self.model, pairs.contrast_ids),
-        )
-
     def _look(self, loss: float, rate: float) -> None:
         """Judge on validation, log, and remember the adapter if it is the best so far."""
         figures = {"loss": loss, "learning_rate": rate, "logit_scale": float(self.model.logit_scale.detach().exp())}
         if len(self.data.validation):
-            vectors = self._validation_vectors()
+            vectors = embed_pairs(self.model, self.data.validation)
             seen = judge(vectors, self.data.validation.table)
             figures |= {f"validation_{name}": value for name, value in summarise(seen.text_ranks).items()}
             figures["alignment"] = alignment(vectors.videos, vectors.texts)
