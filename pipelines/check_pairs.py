@@ -9,7 +9,7 @@ from vidseek_quality.thresholds import PairThresholds
 def main() -> str:
     """The check_pairs stage."""
     result = check_pairs(
-        PAIRS / "pairs.parquet", CUT / "clips.parquet",
+        PAIRS / "pairs.parquet", CUT / "clips.parquet", captions=CAPTION / "captions.parquet",
         rejected=[CAPTION / "rejected.parquet", PAIRS / "rejected.parquet"], out=REPORTS / "gates" / "pairs",
         thresholds=PairThresholds(**load_params().gates.pairs.model_dump()),
     )

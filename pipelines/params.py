@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vidseek.settings import SearchSettings, ServeSettings, read_params
 from vidseek_media.errors import ConfigError
 from vidseek_training.settings import TrainSettings
 
@@ -130,23 +130,9 @@ class Evaluate(_Section):
 class Publish(_Section):
     """How the index is built and switched."""
 
-    alias: str = Field(min_length=1)
     cut: Literal["captions", "windows"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
-
-
-class Search(_Section):
-    """How moments form."""
-
-    merge_margin: float = Field(ge=0)
-
-
-class Serve(_Section):
-    """Where the service listens."""
-
-    host: str
-    port: int = Field(ge=1, le=65535)
 
 
 class Params(_Section):
@@ -165,8 +151,8 @@ class Params(_Section):
     embed: Embed
     evaluate: Evaluate
     publish: Publish
-    search: Search
-    serve: Serve
+    search: SearchSettings = SearchSettings()
+    serve: ServeSettings = ServeSettings()
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -175,19 +161,14 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         ConfigError: it is missing, no YAML, has an unknown key, or a value out of range; every fault is named.
     """
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="Run in the project's folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}, wanted sections with keys")
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing in {Path.cwd()}", remedy="Run in the project's folder")
+    content = read_params(path)
     try:
         return Params(**content)
     except ValidationError as error:
         faults = "; ".join(_fault(each) for each in error.errors())
-        raise ConfigError(f"{path}: {faults}", remedy="Mend the keys named, docs/params.md has them all") from error
+        raise ConfigError(f"{path}: {faults}", remedy="Mend the keys named") from error
 
 
 def _fault(error: Any) -> str:

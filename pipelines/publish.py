@@ -4,6 +4,7 @@ import os
 
 from pipelines.params import load_params
 from pipelines.stage import CUT, EMBED, INDEX, INGEST, RECEIPTS, run_stage
+from vidseek.archive import ALIAS
 from vidseek_retrieval.publish import publish
 
 
@@ -11,7 +12,7 @@ def main() -> str:
     """The publish stage. From an experiment it moves the experiment's own alias, never the live one."""
     params = load_params().publish
     experiment = os.environ.get("DVC_EXP_NAME")
-    alias = f"exp-{experiment}" if experiment else params.alias
+    alias = f"exp-{experiment}" if experiment else ALIAS
     report = publish(
         EMBED, CUT, INGEST, index=INDEX, alias=alias, cut=params.cut, keep_previous=params.keep_previous,
         min_recall=params.min_recall, receipt=RECEIPTS / "publish.json",

@@ -75,16 +75,19 @@ def search(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's own are reachable "
-                                           "by everybody, without a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 3000,
+    host: Annotated[str | None, typer.Option(help="IP address to listen at, by default serve.host of params.yaml; any "
+                                                  "but this machine's own lets everybody in, without a key.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default serve.port of params.yaml.")] = None,
 ) -> None:
     """Answer searches over HTTP: POST /v1/search, /healthz, /readyz, /openapi.json."""
     from vidseek.archive import HOME_VARIABLE, Archive
-    from vidseek.service import require_ready, serve_command
+    from vidseek.service import require_free, require_ready, serve_command
 
     archive = Archive.here()
     require_ready(archive)
+    settings = archive.settings().serve
+    host, port = host or settings.host, port or settings.port
+    require_free(host, port)
     command = serve_command(host=host, port=port)
     quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
     sys.stdout.flush()
@@ -150,13 +153,14 @@ def ingest(
 
     archive = Archive.here()
     section = dict(read_params(archive.params).get("ingest") or {})
-    wanted = source or (Path(section["source"]) if section.get("source") else None)
-    if wanted is None:
+    if source is None and section.get("source"):
+        source = archive.root / str(section["source"])
+    if source is None:
         raise ConfigError("no source was named", remedy="Name a folder, or set ingest.source in params.yaml")
     report = ingest_folder(
-        archive.root / wanted,
+        source,
         out=archive.root / "data" / "ingest",
-        ledger=archive.state / "ledger" / "ingest.json",
+        ledger=archive.state / "ledger",
         timeout_seconds=float(section.get("timeout_seconds", 60)),
         workers=int(section.get("workers", len(os.sched_getaffinity(0)))),
     )

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from vidseek.archive import Archive
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek_media.errors import ConfigError
 
 
 def require_ready(archive: Archive) -> None:
     """See to it that a service started on `archive` could answer, before one is started.
 
     Raises:
-        ArtifactError: there is no bundle, or nothing is published.
-        ConfigError: the serving libraries are not installed, or params.yaml is wrong.
+        VidseekError: it could not; the message is what `vidseek search` would say.
     """
     if find_spec("bentoml") is None:
         raise ConfigError("bentoml is not installed", remedy="Run `pip install -c constraints.txt -e '.[serve]'`")
-    archive.settings()
-    for path, what in ((archive.bundle / "encoder.json", "encoder bundle"), (archive.index / "aliases.json", "index")):
-        if not path.exists():
-            raise ArtifactError(f"{path} is missing: there is no {what} to serve yet", remedy="Run `dvc repro`")
+    settings = archive.settings().search
+    open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+
+
+def require_free(host: str, port: int) -> None:
+    """See to it that `host` is an address of this machine and that nothing listens at `port`.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError as error:
+        raise ConfigError(f"host is {host!r}, wanted an IP address", remedy="Use 127.0.0.1 for this machine") from error
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{host} port {port} cannot be listened at: {error.strerror}", remedy="Choose another with --port"
+            ) from error
 
 
 def serve_command(*, host: str, port: int) -> list[str]:

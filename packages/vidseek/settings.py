@@ -29,8 +29,10 @@ class SearchSettings(_Section):
 
 
 class ServeSettings(_Section):
-    """What the service takes, and how much of it at once."""
+    """Where the service listens, what it takes, and how much of it at once."""
 
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 3000
     max_batch: Annotated[int, Field(ge=1)] = 32
     """Texts, or clips, that go through the encoder together."""
     max_queue: Annotated[int, Field(ge=1)] = 256

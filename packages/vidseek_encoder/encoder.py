@@ -197,6 +197,7 @@ def _open_session(file: Path, *, provider: str, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    ort.disable_telemetry_events()
     wanted = _PROVIDERS[provider]
     try:
         session = ort.InferenceSession(str(file), sess_options=options, providers=[wanted])

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-import av
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -29,7 +29,7 @@ VIDEO_SUFFIXES = frozenset([
 ])
 """What counts as a video by its name. Files of other kinds are not listed."""
 
-LEDGER_VERSION = f"1 av{av.__version__}"
+LEDGER_VERSION = f"1 av{version('av')}"
 """A ledger of another version is not believed: another decoder may read what this one rejected."""
 
 SAVE_SECONDS = 10.0

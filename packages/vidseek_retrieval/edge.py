@@ -144,7 +144,8 @@ class EdgeHome:
 
     def collections(self) -> list[CollectionFacts]:
         """The finished collections, oldest first."""
-        facts = [self._facts(path.parent.name) for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        facts = [self._facts(name) for name in names if COLLECTION_NAME.fullmatch(name)]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
 
     def open(self, name: str) -> EdgeCollection:
@@ -192,6 +193,7 @@ class EdgeHome:
         try:
             with _write_errors(self.root):
                 (folder / SHARD_FOLDER).mkdir(parents=True)
+                _require_space(self.root, facts)
             with _edge_errors(ServiceError, f"the collection {facts.name} cannot be built", _SPACE_REMEDY):
                 _build_shard(folder / SHARD_FOLDER, facts, points)
             with _write_errors(self.root):
@@ -203,12 +205,14 @@ class EdgeHome:
     def check(self, name: str) -> list[str]:
         """Compare the files of a collection with the sha256 recorded when it was finished."""
         recorded: dict[str, str] = self._content(name)["files"]
-        found = _digests(self.root / name / SHARD_FOLDER)
-        wrong = [f"{file} is missing" for file in sorted(set(recorded) - set(found))]
-        wrong += [f"{file} is new" for file in sorted(set(found) - set(recorded))]
-        return wrong + [
-            f"{file} was changed" for file in sorted(found) if recorded.get(file) not in (None, found[file])
-        ]
+        wrong = []
+        for file, digest in recorded.items():
+            try:
+                if file_sha256(self.root / name / SHARD_FOLDER / file) != digest:
+                    wrong.append(f"{file} was changed")
+            except OSError as error:
+                wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
+        return wrong
 
     def move_alias(self, alias: str, to: Alias) -> None:
         """Point `alias` elsewhere, by one rename."""
@@ -225,19 +229,31 @@ class EdgeHome:
         with _write_errors(self.root):
             # First the file that makes it a collection: killed after this, the rest is unfinished and goes next time.
             (folder / COLLECTION_FILE).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+        self._remove(name)
 
     def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left, and say what it was."""
-        unfinished = [
-            path.parent.name
-            for path in sorted(self.root.glob(f"*/{SHARD_FOLDER}"))
-            if not (path.parent / COLLECTION_FILE).exists()
-        ]
+        """Remove what a killed build left and what cannot be read, and say what it was."""
+        for left in self.root.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        names = sorted(path.name for path in self.root.iterdir() if COLLECTION_NAME.fullmatch(path.name))
+        unfinished = [name for name in names if not self._is_finished(name)]
         for name in unfinished:
-            with _write_errors(self.root):
-                shutil.rmtree(self.root / name)
+            self._remove(name)
         return unfinished
+
+    def _is_finished(self, name: str) -> bool:
+        try:
+            self._facts(name)
+        except ArtifactError:
+            return False
+        return True
+
+    def _remove(self, name: str) -> None:
+        # A reader that opens or lets go of a shard rewrites two small files of it. It finds no renamed folder, and what
+        # it does put back beside us goes next time.
+        with _write_errors(self.root):
+            renamed = (self.root / name).rename(self.root / f"{_REMOVED}{name}-{os.getpid()}")
+        shutil.rmtree(renamed, ignore_errors=True)
 
     def _facts(self, name: str) -> CollectionFacts:
         try:
@@ -261,8 +277,21 @@ class EdgeHome:
         return content
 
 
+_REMOVED = ".removed-"
 _REMEDY = "Run `dvc repro publish --force` to build it again"
 _SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
+
+
+def _require_space(root: Path, facts: CollectionFacts) -> None:
+    """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
+    # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part.
+    wanted = facts.num_points * (3 * 4 * facts.dimension + 1024) + 8 * 2**20
+    free = shutil.disk_usage(root).free
+    if free < wanted:
+        raise ServiceError(
+            f"the disk of {root} has {free // 2**20} MiB free, {facts.num_points} points want about {wanted // 2**20}",
+            remedy=_SPACE_REMEDY,
+        )
 
 
 def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:

@@ -8,17 +8,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
-from vidseek_media.shards import list_shards, read_shard
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import ClipFrames
+from vidseek_media.shards import list_shards, read_shard
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, write_part
 
 
@@ -62,9 +63,11 @@ def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32)
         raise ArtifactError(f"no frame shards in {frames}", remedy="Run `dvc repro frames` to make them")
     wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
     num_removed = _remove_stale(out / PARTS_FOLDER, keep=set(wanted))
-    missing = {part: shard for part, shard in wanted.items() if not part.exists()}
-    for part, shard in tqdm(missing.items(), desc="embed", unit="shard", disable=None):
-        _embed_shard(shard, encoder, part=part, batch=batch)
+    missing = {part: shard for part, shard in wanted.items() if not _is_whole(part)}
+    with tqdm(total=len(missing), desc="embed", unit="shard", disable=None) as progress:
+        for part, shard in missing.items():
+            _embed_shard(shard, encoder, part=part, batch=batch, progress=progress)
+            progress.update()
     num_clips = _write_summary(out, encoder, sorted(wanted))
     return EmbedReport(
         encoder_version=encoder.spec.encoder_version,
@@ -87,12 +90,22 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
     return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
 
 
-def _embed_shard(shard: Path, encoder: Encoder, *, part: Path, batch: int) -> None:
+def _is_whole(part: Path) -> bool:
+    """Whether a part is there and has its end: a disk may lose what a process has written."""
+    try:
+        pq.read_metadata(part)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _embed_shard(shard: Path, encoder: Encoder, *, part: Path, batch: int, progress: Any) -> None:
     clip_ids: list[str] = []
     vectors = [np.empty((0, encoder.spec.dimension), dtype=np.float32)]
     for clips in _batches(read_shard(shard), batch):
         clip_ids += [str(clip.clip_id) for clip in clips]
         vectors.append(encoder.embed_frames([clip.frames for clip in clips]))
+        progress.set_postfix(shard=shard.stem, clips=len(clip_ids))
     write_part(
         part,
         clip_ids=clip_ids,
@@ -124,12 +137,7 @@ def _remove_stale(folder: Path, *, keep: set[Path]) -> int:
 
 
 def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:
-    try:
-        num_clips = {part.name: int(pq.read_metadata(part).num_rows) for part in parts}
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(
-            f"a part in {out / PARTS_FOLDER} is broken: {error}", remedy="Remove it and embed again"
-        ) from error
+    num_clips = {part.name: int(pq.read_metadata(part).num_rows) for part in parts}
     summary = {
         "encoder_version": encoder.spec.encoder_version,
         "variant": encoder.variant,

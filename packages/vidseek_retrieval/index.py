@@ -166,7 +166,7 @@ class IndexHome(Protocol):
         """Remove a collection."""
 
     def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left, and say what it was."""
+        """Remove what a killed build left and what cannot be read, and say what it was."""
 
 
 def collection_name(encoder_version: str, build: str) -> str:

@@ -62,9 +62,11 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
     by_video: dict[str, list[_Growing]] = {}
     for clip in sorted(ranked, key=rank_order):
         neighbours = by_video.setdefault(clip.video_id, [])
-        joined = _join(clip, neighbours, margin)
+        joined = _join(clip, neighbours)
         if joined is None and not any(_lies_in(clip, moment) for moment in neighbours):
-            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip])
+            # Rounded, or a margin of 0.1 would not reach from 0.9 to 0.8.
+            floor = round(clip.score - margin, SCORE_DIGITS)
+            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor)
             neighbours.append(moment)
             moments.append(moment)
     return [moment.finished() for moment in moments if not moment.swallowed]
@@ -105,10 +107,9 @@ class _Growing:
     start_ms: int
     end_ms: int
     clips: list[RankedClip]
+    floor: float
+    """The least score of a clip that widens it."""
     swallowed: bool = field(default=False)
-
-    def touches(self, start_ms: int, end_ms: int) -> bool:
-        return start_ms <= self.end_ms and self.start_ms <= end_ms
 
     def grow(self, start_ms: int, end_ms: int, clips: Iterable[RankedClip]) -> None:
         self.start_ms = min(self.start_ms, start_ms)
@@ -128,20 +129,19 @@ class _Growing:
         )
 
 
-def _join(clip: RankedClip, neighbours: list[_Growing], margin: float) -> _Growing | None:
+def _join(clip: RankedClip, neighbours: list[_Growing]) -> _Growing | None:
     """The moment that `clip` joins, the best that takes it; moments that it bridges become one."""
-    # Rounding, or a margin of 0.1 would not reach from 0.9 to 0.8.
     takers = [
         moment
         for moment in neighbours
-        if moment.touches(clip.start_ms, clip.end_ms) and round(moment.best.score - clip.score, SCORE_DIGITS) <= margin
+        if clip.start_ms <= moment.end_ms and moment.start_ms <= clip.end_ms and clip.score >= moment.floor
     ]
     if not takers:
         return None
     first, *others = takers  # in the order they began: the best first
     first.grow(clip.start_ms, clip.end_ms, [clip])
     for other in others:
-        if round(first.best.score - other.best.score, SCORE_DIGITS) <= margin:
+        if other.best.score >= first.floor:
             first.grow(other.start_ms, other.end_ms, other.clips)
             other.swallowed = True
             neighbours.remove(other)

@@ -139,7 +139,10 @@ def publish(
     home = EdgeHome(index)
     with home.building():
         removed = home.remove_unfinished()
-        built = facts.name not in {each.name for each in home.collections()}
+        found = facts.name in {each.name for each in home.collections()}
+        if found and home.check(facts.name):  # its files are not what they were: no reader can be worse off
+            home.drop(facts.name)
+        built = not found or facts.name not in {each.name for each in home.collections()}
         if built:
             home.build(facts, tqdm(_points(rows, embeddings), total=len(rows.payloads), desc="publish", disable=None))
         verification = _verify(home, facts.name, min_recall=min_recall, num_points=facts.num_points)

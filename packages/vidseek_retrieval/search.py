@@ -17,7 +17,7 @@ from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import Collection, FoundClip, IndexHome
 from vidseek_retrieval.moments import NUM_CLIPS, SCORE_DIGITS, Moment, RankedClip, merge_moments
 
-MERGE_MARGIN = 0.02
+MERGE_MARGIN = 0.03
 """How far below the best a neighbour may score and still widen a moment, where params do not say."""
 MAX_LIMIT = 1000
 

@@ -48,7 +48,7 @@ def save(handle: PeftModel, model: Backbone, folder: Path) -> None:
     # Asking the hub whether the vocabulary grew is pointless here, and would need a network.
     handle.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-    notes = AdapterNotes(model.spec.name, float(model.logit_scale), len(get_peft_model_state_dict(handle)))
+    notes = AdapterNotes(model.spec.name, float(model.logit_scale.detach()), len(get_peft_model_state_dict(handle)))
     (folder / _NOTES).write_text(json.dumps(notes.__dict__, indent=2) + "\n", encoding="utf-8")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
+from vidseek_media.tables import CLIPS, write_table
 from vidseek_retrieval import publish as publishing
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
@@ -81,8 +83,6 @@ def test_publish__clip_without_vector_is_counted(tmp_path: Path) -> None:
     clips = [clip_row("a" * 32, 0, 0, 3000), clip_row("a" * 32, 1, 1000, 4000)]
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, unit_rows(2, 4))
     more = [*clips, clip_row("a" * 32, 2, 2000, 5000)]
-    from vidseek_media.tables import CLIPS, write_table
-
     write_table(tmp_path / "cut" / "clips.parquet", more, CLIPS)
     report = publish(**tables, index=tmp_path / "index")
     assert (report.num_points, report.num_without_vector) == (2, 1)
@@ -230,6 +230,33 @@ def test_verify__finds_a_changed_file(tmp_path: Path) -> None:
     largest.write_bytes(content)
     verification = verify(index)
     assert not verification.passed and "was changed" in verification.problems[0]
+
+
+def test_publish__a_changed_collection_is_built_again(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    first = publish(**random_archive(tmp_path), index=index)
+    next((index / first.collection).rglob("segment.json")).write_bytes(b"{}")
+    again = publish(**random_archive(tmp_path), index=index)
+    assert again.collection == first.collection and again.built and again.verification.passed
+
+
+def test_publish__a_broken_collection_file_is_mended(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    first = publish(**random_archive(tmp_path), index=index)
+    (index / first.collection / "collection.json").write_text("{")
+    (index / "not ours" / "shard").mkdir(parents=True)
+    again = publish(**random_archive(tmp_path), index=index)
+    assert again.removed == (first.collection,) and again.built and again.verification.passed
+    assert (index / "not ours" / "shard").is_dir()
+
+
+def test_publish__disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ServiceError, match="has 1 MiB free, 232 points want about 8"):
+        publish(**random_archive(tmp_path), index=tmp_path / "index")
+    assert list_collections(tmp_path / "index") == []
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
 
 
 def test_index__nothing_published(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class TextEncoder(nn.Module):
         """The end token after all layers, projected."""
         tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
         tokens = self.ln_final(self.transformer(tokens))
-        ends = tokens[torch.arange(len(tokens), device=tokens.device), input_ids.argmax(-1)]
+        ends = tokens[torch.arange(tokens.shape[0], device=tokens.device), input_ids.argmax(-1)]
         result: Tensor = self.text_projection(ends)
         return result
 

@@ -1,0 +1,58 @@
+# make demo: the whole loop on a rendered world. make test: lint, types, tests. Both set themselves up.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+EXTRAS := cpu,train,index,quality,serve,dev
+
+# No library of ours phones home, and no model hub is asked.
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export BENTOML_DO_NOT_TRACK := true
+export GX_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types unit e2e seeds backbones clean
+
+help: ## This list
+	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 with venv, or say make PYTHON=..."; exit 1; }
+	@echo "Installing the pinned versions into $(VENV): two to four minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(VENV)/.installed ## Make .venv with the pinned versions
+
+demo: setup ## Render the demo world, run the pipeline, show what came of it
+	@$(BIN)/vidseek demo render
+	@PATH="$(BIN):$$PATH" dvc repro
+	@$(BIN)/vidseek demo show
+
+test: lint types unit e2e ## Lint, types, tests, and the whole loop on a few scenes
+
+lint: setup ## ruff
+	$(BIN)/ruff check .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+unit: setup ## All tests but the whole loop
+	$(BIN)/pytest -q tests --ignore tests/e2e
+
+e2e: setup ## The whole loop on a world of a few scenes
+	PATH="$(BIN):$$PATH" $(BIN)/pytest -q tests/e2e
+
+seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
+
+backbones: setup ## Train the shipped backbones from scratch (about an hour)
+	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights
+
+clean: ## Remove what the pipeline made; .venv and the index stay
+	rm -rf data models reports receipts .vidseek/demo

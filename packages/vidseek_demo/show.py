@@ -1,0 +1,112 @@
+"""What a person wants to see after the demo: base against adapted, four searches, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek_media.errors import ArtifactError
+from vidseek_media.tables import CLIPS, PAIRS, read_table
+
+_NUM_QUERIES = 4
+
+_NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/])
+  [cyan]vidseek search "large striped radiant crate tracking westbound"[/]   search the demo archive
+  [cyan]vidseek serve[/]                      the same over HTTP: POST /v1/search on port 3000
+  [cyan]vidseek mlflow[/]                     the runs, with curves and pictures
+  [cyan]dvc metrics show[/]                   every figure; [cyan]dvc plots show[/] draws the curves
+  your own videos: set [cyan]ingest.source[/] in params.yaml to their folder, then [cyan]dvc repro[/] (README, "Your own videos")"""
+
+
+def show() -> None:
+    """Print the demo's result to the terminal.
+
+    Raises:
+        ArtifactError: the pipeline has not run.
+    """
+    archive, console = Archive.here(), Console()
+    figures = _read_json(archive.root / "reports" / "evaluate" / "metrics.json")
+    console.print()
+    console.print(_recalls(figures))
+    for line in _facts(figures):
+        console.print(line)
+    console.print()
+    _searches(archive, console)
+    console.print(_NEXT)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `make demo`") from error
+    return content
+
+
+def _recalls(figures: dict[str, Any]) -> Table:
+    table = Table(title="Held-out queries of the domain: text to clip, with 95 % intervals", title_justify="left")
+    for heading in ("gallery", "", "R@1", "R@5", "R@10"):
+        table.add_column(heading)
+    for gallery, entry in figures["galleries"].items():
+        for model in ("base", "adapted"):
+            cells = [_interval(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)]
+            table.add_row(f"{gallery} ({entry['num_queries']})" if model == "base" else "", model, *cells)
+        gains = [_interval(entry["gain"][f"r{k}"], signed=True) for k in (1, 5, 10)]
+        table.add_row("", "[green]gain, paired[/]", *gains, end_section=True)
+    return table
+
+
+def _interval(of: dict[str, float], *, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{of['value']:{form}}  [dim]{of['low']:{form}} … {of['high']:{form}}[/]"
+
+
+def _facts(figures: dict[str, Any]) -> list[str]:
+    lines = []
+    shares = figures["two_way"]["adapted"]
+    if shares:
+        base = figures["two_way"]["base"]
+        told = ", ".join(f"{axis} {base[axis]:.2f} → {share:.2f}" for axis, share in shares.items())
+        lines.append(f"Direction, right of two choices, base → adapted: {told}")
+    if isinstance(figures["retention"], dict):
+        kept = figures["retention"]
+        change = _interval(kept["change"]["r1"], signed=True)
+        lines.append(f"General world, R@1: {kept['base']['r1']:.3f} → {kept['adapted']['r1']:.3f}, change {change}")
+    else:
+        lines.append(f"General world: retention {figures['retention']}")
+    for gallery, entry in figures["moments"].items():
+        lines.append(
+            f"Moments in whole films ({gallery}): the first is right {entry['r1']:.3f}, one of five {entry['r5']:.3f}"
+        )
+    return lines
+
+
+def _searches(archive: Archive, console: Console) -> None:
+    settings = archive.settings().search
+    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    for query in _queries(archive):
+        answer = searcher.search_text(query["caption"], limit=3)
+        console.print(f"[bold]vidseek search[/] [cyan]{query['caption']!r}[/]")
+        for hit in answer.hits:
+            right = hit.video_id == query["video_id"] and hit.start_ms < query["end_ms"] and hit.end_ms > query["start_ms"]
+            mark = "[green]✓[/]" if right else " "
+            span = f"{hit.start_ms / 1000:6.1f} – {hit.end_ms / 1000:6.1f} s"
+            console.print(f"  {mark} {hit.score:.3f}  {span}  {hit.uri}")
+    console.print("[dim]✓ marks a hit that overlaps the scene that the query was written for[/]\n")
+
+
+def _queries(archive: Archive) -> list[dict[str, Any]]:
+    """Test captions, spread over the table so that they differ, with where they are true."""
+    data = archive.root / "data"
+    pairs = read_table(data / "pairs" / "pairs.parquet", PAIRS)
+    clips = read_table(data / "cut" / "clips.parquet", CLIPS)[["clip_id", "start_ms", "end_ms"]]
+    test: pd.DataFrame = pairs[pairs.split == "test"].merge(clips, on="clip_id").sort_values("clip_id")
+    step = max(1, len(test) // _NUM_QUERIES)
+    rows: list[dict[str, Any]] = test.iloc[::step].head(_NUM_QUERIES).to_dict("records")
+    return rows

@@ -1,0 +1,161 @@
+"""The whole loop, as a user runs it, on a world of a few scenes."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.e2e.conftest import Checkout, make_checkout
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
+    root = looped.path
+    videos = pd.read_parquet(root / "data/ingest/videos.parquet")
+    clips = pd.read_parquet(root / "data/cut/clips.parquet")
+    frames = pd.read_parquet(root / "data/frames/frames.parquet")
+    pairs = pd.read_parquet(root / "data/pairs/pairs.parquet")
+    assert len(videos) == 4
+    assert set(frames.clip_id) == set(clips.clip_id)
+    assert pairs.split.value_counts().to_dict() == {"train": 24, "validation": 16, "test": 31}
+    assert pairs.groupby("video_id").split.nunique().max() == 1
+    assert (root / "models/adapters/lora/adapter/adapter_config.json").is_file()
+    assert (root / "reports/gates/pairs/report.html").is_file()
+    assert (root / "reports/gates/embeddings/report.html").is_file()
+    version = _read(root / "models/encoder/encoder.json")["encoder_version"]
+    receipt = _read(root / "receipts/publish.json")
+    assert receipt["collection"].startswith(f"clips-{version}-")
+    assert receipt["num_points"] == sum("windows" in cut for cut in clips.cut)
+    assert _read(root / "models/encoder/parity.json")["min_cosine_video"] >= 0.9999
+
+
+def test_repro__lora_learns_the_domain_even_from_24_pairs(looped: Checkout) -> None:
+    selected = _read(looped.path / "models/selected.json")
+    challenge = selected["challenges"][0]
+    assert challenge["challenger"] == "lora" and challenge["champion"] == "base"
+    assert challenge["gain"] > 0
+    assert (selected["setting"] == "lora") == (challenge["low"] > 0)
+
+
+def test_repro__again_finds_nothing_to_do(looped: Checkout) -> None:
+    before = (looped.path / "dvc.lock").read_bytes()
+    said = looped.succeed("dvc", "repro")
+    ran = [line for line in said.splitlines() if line.startswith("Running stage")]
+    assert ran == ["Running stage 'ingest':", "Running stage 'general':"]
+    assert (looped.path / "dvc.lock").read_bytes() == before
+
+
+def test_metrics_and_plots__give_numbers_and_curves(looped: Checkout) -> None:
+    metrics = json.loads(looped.succeed("dvc", "metrics", "show", "--json"))
+    figures = metrics[""]["data"]["reports/evaluate/metrics.json"]["data"]
+    assert 0 <= figures["galleries"]["unseen"]["adapted"]["r1"] <= 1
+    assert figures["galleries"]["unseen"]["exported"]["r10"] == figures["galleries"]["unseen"]["adapted"]["r10"]
+    assert figures["retention"]["num_queries"] == 16
+    looped.succeed("dvc", "plots", "show", "-o", "plots", "--json")
+
+
+def test_search__the_command_finds_moments_as_evaluate_counted_them(looped: Checkout) -> None:
+    root = looped.path
+    pairs = pd.read_parquet(root / "data/pairs/pairs.parquet")
+    clips = pd.read_parquet(root / "data/cut/clips.parquet").set_index("clip_id")
+    test = pairs[(pairs.split == "test") & (pairs.gallery == "unseen")]
+    from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.search import Searcher
+
+    searcher = Searcher.open(root / "index", Encoder.load(root / "models/encoder"), merge_margin=0.02)
+    right = 0
+    for row in test.itertuples():
+        hit = searcher.search_text(row.caption, limit=1).hits[0]
+        truth = clips.loc[row.clip_id]
+        shared = min(hit.end_ms, truth.end_ms) - max(hit.start_ms, truth.start_ms)
+        joined = max(hit.end_ms, truth.end_ms) - min(hit.start_ms, truth.start_ms)
+        right += hit.video_id == row.video_id and shared / joined >= 0.5
+    reported = _read(root / "reports/evaluate/metrics.json")["moments"]["unseen"]["r1"]
+    assert right / len(test) == pytest.approx(reported, abs=1e-3)
+    query = test.caption.iloc[0]
+    answer = json.loads(looped.succeed("vidseek", "search", query, "--limit", "3", "--json"))
+    assert answer["hits"] == searcher.search_text(query, limit=3).to_json()["hits"]
+
+
+def test_select__the_registry_names_the_champion(looped: Checkout) -> None:
+    selected = _read(looped.path / "models/selected.json")
+    receipt = _read(looped.path / "receipts/registry.json")
+    assert receipt["setting"] == selected["setting"]
+    if selected["run_id"]:
+        asked = (
+            "import mlflow; mlflow.set_tracking_uri('sqlite:///.vidseek/mlflow.db');"
+            "print(mlflow.MlflowClient().get_model_version_by_alias('vidseek-adapter', 'champion').run_id)"
+        )
+        assert looped.succeed("python", "-c", asked).strip().splitlines()[-1] == selected["run_id"]
+
+
+def test_pull__a_colleague_publishes_and_searches_without_training(looped: Checkout, tmp_path: Path) -> None:
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    looped.succeed("dvc", "remote", "add", "-f", "-d", "local", str(remote))
+    looped.succeed("dvc", "push", "-q")
+    colleague = make_checkout_of(looped, clone)
+    colleague.succeed("dvc", "pull", "-q")
+    assert not (clone / "index").exists()
+    colleague.succeed("dvc", "repro", "--single-item", "publish")
+    mine = json.loads(looped.succeed("vidseek", "search", "a large red disc", "--json"))
+    theirs = json.loads(colleague.succeed("vidseek", "search", "a large red disc", "--json"))
+    assert theirs == mine
+
+
+def make_checkout_of(looped: Checkout, path: Path) -> Checkout:
+    """A git clone of the looped checkout with its dvc.lock and remote committed."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=looped.path, check=True, capture_output=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "looped"], cwd=looped.path, check=True, capture_output=True)
+    subprocess.run(["git", "clone", "-q", str(looped.path), str(path)], check=True, capture_output=True)
+    return Checkout(path)
+
+
+def test_own_videos__without_captions_are_published_with_the_base(tiny_world: Path, tmp_path: Path) -> None:
+    source = tmp_path / "mine"
+    source.mkdir()
+    for file in sorted((tiny_world / "domain").glob("*.mp4"))[:2]:
+        shutil.copy(file, source / file.name)
+    (source / "broken.mp4").write_bytes(b"this is no video")
+    checkout = make_checkout(tmp_path / "own")
+    checkout.edit_params({"ingest.source": str(source), "general.source": None})
+    said = checkout.succeed("dvc", "repro")
+    assert "base is champion" in said
+    rejected = pd.read_parquet(checkout.path / "data/ingest/rejected.parquet")
+    assert list(rejected.id) == ["broken.mp4"]
+    answer = json.loads(checkout.succeed("vidseek", "search", "a large disc", "--json"))
+    assert answer["hits"]
+    metrics = _read(checkout.path / "reports/evaluate/metrics.json")
+    assert metrics["retention"] == "not measured" and metrics["num_test_pairs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"ingest.source": "no/such/folder"}, 11, "no/such/folder"),
+        ({"cut.window_length": 3}, 11, "cut.window_length is no key that we know"),
+        ({"frames.quality": 400}, 11, "frames.quality is 400"),
+    ],
+)
+def test_bad_params__one_message_and_the_exit_code(
+    tmp_path: Path, changes: dict[str, object], code: int, words: str
+) -> None:
+    checkout = make_checkout(tmp_path)
+    checkout.edit_params(changes)
+    done = checkout.run("python", "-m", "pipelines.ingest")
+    assert done.returncode == code
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_search__before_anything_is_published_says_what_to_do(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path)
+    done = checkout.run("vidseek", "search", "a dog")
+    assert done.returncode == 12
+    assert "dvc repro" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from vidseek.service import require_free, serve_command
+from vidseek_media.errors import ConfigError
+
+
+def test_require_free__taken_port_and_a_name_are_config_errors() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} "):
+            require_free("127.0.0.1", port)
+    require_free("127.0.0.1", port)
+    with pytest.raises(ConfigError, match="IP address"):
+        require_free("localhost", port)
+    with pytest.raises(ConfigError):
+        require_free("192.0.2.1", port)  # not ours (RFC 5737)
+
+
+def test_serve_command__is_bentoml_on_the_service() -> None:
+    command = serve_command(host="127.0.0.1", port=3001)
+    assert command[1:5] == ["-m", "bentoml", "serve", "serving.service:Vidseek"]
+    assert command[-4:] == ["--host", "127.0.0.1", "--port", "3001"]

@@ -1,0 +1,38 @@
+"""What can be held of the container files without a docker engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+
+
+def test_compose__publishes_on_loopback_alone_and_pins_every_image() -> None:
+    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    assert {"api", "mlflow", "qdrant"} <= set(services)
+    for name, service in services.items():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
+        assert "build" in service or re.search(r":v\d+\.\d+\.\d+$", service["image"]), name
+
+
+def test_dockerfile__runs_as_nobody_special_on_a_pinned_base_with_the_extras_we_have() -> None:
+    text = (INFRA / "Dockerfile").read_text()
+    assert all(re.match(r"FROM python:3\.11\.\d+-", line) for line in re.findall(r"^FROM .*$", text, re.M))
+    assert re.findall(r"^USER (\w+)$", text, re.M) == ["vidseek"]
+    (extras,) = re.findall(r"'\.\[([a-z,]+)\]'", text)
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert all(f"\n{extra} = [" in declared for extra in extras.split(","))
+    assert "train" not in extras
+
+
+def test_dockerignore__lets_through_all_that_is_copied() -> None:
+    kept = set(re.findall(r"^!(\S+)$", (INFRA / "Dockerfile.dockerignore").read_text(), re.M))
+    copied = {
+        source for line in re.findall(r"^COPY (?!--from)(.*)$", (INFRA / "Dockerfile").read_text(), re.M)
+        for source in line.split()[:-1]
+    }
+    assert copied == kept

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
+from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_retrieval.moments import RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.parts import read_parts
+from vidseek_retrieval.publish import publish
+from vidseek_retrieval.search import Searcher
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder, encoder_version=VERSION)
+    return Encoder.load(folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of one video for each colour; in the red one seconds 10 to 15 alone are red, the rest is grey."""
+    root = tmp_path_factory.mktemp("colours")
+    videos, clips, vectors = [], [], []
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        video_id = f"{number:032x}"
+        videos.append(video_row(video_id, f"{name}.mp4", title="" if name == "blue" else f"All {name}"))
+        for index in range(20):
+            clips.append(clip_row(video_id, index, 1000 * index, 1000 * index + 3000))
+            vectors.append(colour_vector(colour if name != "red" or index in (10, 11, 12) else (90, 110, 120)))
+    publish(**write_archive(root, videos, clips, np.stack(vectors)), index=root / "index")
+    return root / "index"
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("noise")
+    publish(**random_archive(root), index=root / "index")
+    return root
+
+
+def test_search_text__finds_the_moment(colours: Path, encoder: Encoder) -> None:
+    answer = Searcher.open(colours, encoder).search_text("red", limit=1)
+    (hit,) = answer.hits
+    assert (hit.video_id, hit.start_ms, hit.end_ms) == (f"{0:032x}", 10_000, 15_000)
+    assert (hit.title, hit.uri, hit.thumbnail_url, hit.confidence) == ("All red", "red.mp4", None, None)
+    assert hit.score > 0.99 and len(hit.clip_ids) == 3 and hit.best_clip_id in hit.clip_ids
+    assert hit.best_ms in (11_500, 12_500, 13_500)
+    assert answer.encoder_version == VERSION and answer.next_offset == 1
+
+
+def test_answer__json_is_the_designs(colours: Path, encoder: Encoder) -> None:
+    content = Searcher.open(colours, encoder).search_text("blue", limit=1).to_json()
+    assert list(content) == ["encoder_version", "collection", "hits", "next_offset"]
+    (hit,) = content["hits"]
+    assert list(hit) == [
+        "video_id",
+        "start_ms",
+        "end_ms",
+        "score",
+        "confidence",
+        "best_clip_id",
+        "best_ms",
+        "clip_ids",
+        "title",
+        "uri",
+        "thumbnail_url",
+    ]
+    assert hit["title"] == "blue"  # it has no title, so its file's stem
+
+
+def test_search_image_and_frames__like_the_words(colours: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(colours, encoder)
+    expected = [hit.video_id for hit in searcher.search_text("green", limit=1).hits]
+    frames = clip_of(COLOURS["green"], frames=5, height=30, width=40)
+    assert [hit.video_id for hit in searcher.search_frames(frames, limit=1).hits] == expected
+    assert [hit.video_id for hit in searcher.search_image(frames[0], limit=1).hits] == expected
+
+
+def test_search__agrees_with_exact_search(noise: Path) -> None:
+    searcher = Searcher.open(noise / "index", None, merge_margin=0.05)
+    embeddings = read_parts(noise / "embed" / "parts")
+    spans = {
+        str(row["clip_id"]): (str(row["video_id"]), int(str(row["start_ms"])), int(str(row["end_ms"])))
+        for number in range(4)
+        for row in [clip_row(f"{number:032x}", index, 1000 * index, 1000 * index + 3000) for index in range(58)]
+    }
+    clips = [RankedClip(clip_id, *spans[clip_id], 0.0) for clip_id in embeddings.clip_ids]
+    queries = unit_rows(5, 16, seed=9)
+    rankings = rank_exact(queries, embeddings.vectors, clips)
+    for query, ranking in zip(queries, rankings, strict=True):
+        expected = merge_moments(ranking, margin=0.05)
+        hits = searcher.search_vector(query, VERSION, limit=1000).hits
+        assert [(hit.best_clip_id, hit.start_ms, hit.end_ms) for hit in hits] == [
+            (moment.best_clip_id, moment.start_ms, moment.end_ms) for moment in expected
+        ]
+
+
+def test_search__pages_join_to_the_whole(noise: Path) -> None:
+    searcher = Searcher.open(noise / "index", None)
+    (query,) = unit_rows(1, 16, seed=3)
+    whole = searcher.search_vector(query, VERSION, limit=1000)
+    assert whole.next_offset is None
+    hits, offset, pages = [], 0, 0
+    while offset is not None:
+        page = searcher.search_vector(query, VERSION, limit=7, offset=offset, collection=whole.collection)
+        hits += page.hits
+        offset = page.next_offset
+        pages += 1
+    assert tuple(hits) == whole.hits and pages == -(-len(hits) // 7)
+    assert searcher.search_vector(query, VERSION, offset=5000).hits == ()
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t\u3000"])
+def test_search_text__blank(colours: Path, encoder: Encoder, text: str) -> None:
+    with pytest.raises(InputRejected, match="blank"):
+        Searcher.open(colours, encoder).search_text(text)
+
+
+@pytest.mark.parametrize("text", ["red " * 2500, "🟥🟥", "قرمز", "红", "' OR 1=1 --", "\x00"])
+def test_search_text__any_text_answers(colours: Path, encoder: Encoder, text: str) -> None:
+    assert Searcher.open(colours, encoder).search_text(text).hits
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1001}, {"offset": -1}])
+def test_search__page_out_of_range(colours: Path, encoder: Encoder, wrong: dict[str, int]) -> None:
+    with pytest.raises(InputRejected, match="limit is"):
+        Searcher.open(colours, encoder).search_text("red", **wrong)
+
+
+@pytest.mark.parametrize("vector", [np.full(16, np.nan), np.full(16, np.inf), np.ones(15), np.ones((1, 16))])
+def test_search_vector__not_a_vector(noise: Path, vector: np.ndarray) -> None:
+    with pytest.raises(InputRejected, match="query vector"):
+        Searcher.open(noise / "index", None).search_vector(vector.astype(np.float32), VERSION)
+
+
+def test_search__another_encoder_version_is_refused(tmp_path: Path, colours: Path) -> None:
+    write_tiny_bundle(tmp_path / "bundle", encoder_version="f" * 16)
+    other = Encoder.load(tmp_path / "bundle", threads=1)
+    with pytest.raises(ArtifactError, match="cannot be compared"):
+        Searcher.open(colours, other)
+    with pytest.raises(ArtifactError, match=f"{'f' * 16}.*{VERSION}"):
+        Searcher.open(colours, None).search_vector(unit_rows(1, 4)[0], "f" * 16)
+
+
+def test_search__nothing_published(tmp_path: Path, encoder: Encoder) -> None:
+    with pytest.raises(ArtifactError, match=r"nothing was published as 'clips'\. Run `dvc repro`"):
+        Searcher.open(tmp_path / "index", encoder)
+
+
+def test_search__unknown_alias_or_collection(colours: Path, encoder: Encoder) -> None:
+    with pytest.raises(ArtifactError, match="'exp-none'"):
+        Searcher.open(colours, encoder, alias="exp-none")
+    searcher = Searcher.open(colours, encoder)
+    for name in (f"clips-{VERSION}-000000000000", "../index", "/etc", ""):
+        if name:
+            with pytest.raises(InputRejected, match="no collection"):
+                searcher.search_text("red", collection=name)
+
+
+def test_search__no_encoder(colours: Path) -> None:
+    with pytest.raises(ConfigError, match="no encoder"):
+        Searcher.open(colours, None).search_text("red")
+
+
+def test_room__imports_without_torch() -> None:
+    script = """
+import sys
+for name in ("torch", "transformers", "peft", "mlflow", "great_expectations"):
+    sys.modules[name] = None
+import vidseek_retrieval.embed, vidseek_retrieval.publish, vidseek_retrieval.search
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_search__negative_margin(colours: Path) -> None:
+    with pytest.raises(ConfigError, match="merge_margin"):
+        Searcher.open(colours, None, merge_margin=-0.1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"clips": 1}', '{"clips": {}}'])
+def test_search__broken_aliases(tmp_path: Path, content: str) -> None:
+    (tmp_path / "aliases.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"aliases\.json is broken"):
+        Searcher.open(tmp_path, None)
+
+
+def test_search__broken_collection_file(tmp_path: Path) -> None:
+    report = publish(**random_archive(tmp_path, num_videos=1), index=tmp_path / "index")
+    for content in ("", "[]", "{}", '{"files": {}}'):
+        (tmp_path / "index" / report.collection / "collection.json").write_text(content)
+        with pytest.raises(ArtifactError, match=r"collection\.json is broken"):
+            Searcher.open(tmp_path / "index", None)
+
+
+def test_search__broken_shard(tmp_path: Path) -> None:
+    report = publish(**random_archive(tmp_path, num_videos=1), index=tmp_path / "index")
+    for path in sorted((tmp_path / "index" / report.collection / "shard").rglob("segment.json")):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ArtifactError, match="cannot be opened"):
+        Searcher.open(tmp_path / "index", None)
+
+
+def test_search__across_publishes_is_never_empty_mixed_or_failed(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    owners = {publish(**random_archive(tmp_path, num_videos=1, seed=0), index=index).collection: 0}
+    searcher = Searcher.open(index, None)
+    (query,) = unit_rows(1, 16, seed=3)
+    stop, answers, failures = threading.Event(), [], []
+
+    def search() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(searcher.search_vector(query, VERSION, limit=1000))
+            except Exception as error:  # noqa: BLE001 - any failure is what this test looks for
+                failures.append(error)
+            time.sleep(0.005)  # or the publisher hardly gets the interpreter
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    expected = {}
+    try:
+        for seed in (1, 2):
+            report = publish(**random_archive(tmp_path, num_videos=1, seed=seed), index=index, keep_previous=0)
+            owners[report.collection] = seed
+            expected[report.collection] = Searcher.open(index, None).search_vector(query, VERSION, limit=1000)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert {answer.collection for answer in answers} <= set(owners) and answers[-1].collection != answers[0].collection
+    for answer in answers:
+        assert answer.hits and answer == expected.get(answer.collection, answer)

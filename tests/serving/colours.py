@@ -1,0 +1,58 @@
+"""A published archive of four videos, each of one colour, with the bundle that knows colours."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from tests.retrieval.archive import clip_row, video_row, write_archive
+from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
+from vidseek.archive import Archive
+from vidseek_retrieval.publish import publish
+
+VERSION = "0123456789abcdef"
+
+
+def video_id_of_colour(name: str) -> str:
+    return f"{list(COLOURS).index(name):032x}"
+
+
+def write_colour_archive(root: Path, *, encoder_version: str = VERSION) -> Archive:
+    """Write bundle and index into `root`; each colour's video has three touching windows."""
+    write_tiny_bundle(root / "models" / "encoder", encoder_version=encoder_version)
+    publish_colours(root, encoder_version=encoder_version)
+    return Archive(root)
+
+
+def publish_colours(root: Path, *, encoder_version: str = VERSION, folder: str = "tapes") -> str:
+    """Publish (again); gives the collection's name."""
+    videos = [video_row(video_id_of_colour(name), f"{folder}/{name}.mp4") for name in COLOURS]
+    clips = [
+        clip_row(video_id_of_colour(name), index, 1000 * index, 1000 * index + 1000)
+        for name in COLOURS for index in range(3)
+    ]
+    vectors = np.stack([colour_vector(colour) for colour in COLOURS.values() for _ in range(3)])
+    tables = write_archive(root / "data", videos, clips, vectors, encoder_version=encoder_version)
+    return publish(**tables, index=root / "index").collection
+
+
+def picture(colour: str, *, width: int = 20, height: int = 10, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), COLOURS[colour]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def film(colour: str, path: Path) -> bytes:
+    """A second of one colour in H.264."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pixels = np.full((48, 64, 3), COLOURS[colour], dtype=np.uint8)
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()

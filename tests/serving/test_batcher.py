@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from serving.batcher import Batcher, QueueFull
+from vidseek_media.errors import InputRejected
+
+
+class Doubling:
+    """Doubles numbers, when it is let; remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(list(items))
+        assert self.gate.wait(5)
+        if 13 in items:
+            raise InputRejected("13")
+        return [2 * item for item in items]
+
+
+@pytest.fixture
+def doubling() -> Doubling:
+    return Doubling()
+
+
+def batcher_of(doubling: Doubling, *, max_batch: int = 4, max_queue: int = 8) -> Batcher[int, int]:
+    return Batcher(doubling, name="doubling", max_batch=max_batch, max_queue=max_queue)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 10))
+
+
+def test_submit__lone_item_goes_at_once_and_alone(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling)
+        assert [await batcher.submit(number) for number in (1, 2, 3)] == [2, 4, 6]
+        batcher.close()
+
+    run(work())
+    assert doubling.batches == [[1], [2], [3]]
+
+
+def test_submit__what_gathers_while_one_runs_is_the_next_batch(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling)
+        doubling.gate.clear()
+        first = asyncio.create_task(batcher.submit(0))
+        while not doubling.batches:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(batcher.submit(number)) for number in range(1, 7)]
+        await asyncio.sleep(0)
+        doubling.gate.set()
+        assert await asyncio.gather(first, *others) == [0, 2, 4, 6, 8, 10, 12]
+        assert batcher.num_batches == {1: 1, 4: 1, 2: 1}
+        batcher.close()
+
+    run(work())
+    assert doubling.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_submit__one_more_than_the_queue_holds_is_told_so(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling, max_queue=2)
+        doubling.gate.clear()
+        tasks = [asyncio.create_task(batcher.submit(0))]
+        while not doubling.batches:
+            await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await batcher.submit(3)
+        doubling.gate.set()
+        assert await asyncio.gather(*tasks) == [0, 2, 4]
+        assert await batcher.submit(5) == 10
+        batcher.close()
+
+    run(work())
+
+
+def test_submit__one_bad_item_spoils_no_other(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling)
+        answers = await asyncio.gather(*(batcher.submit(n) for n in (1, 13, 3)), return_exceptions=True)
+        assert (answers[0], answers[2]) == (2, 6) and isinstance(answers[1], InputRejected)
+        batcher.close()
+
+    run(work())
+
+
+def test_submit__client_that_goes_takes_its_item_along(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling)
+        doubling.gate.clear()
+        first = asyncio.create_task(batcher.submit(0))
+        while not doubling.batches:
+            await asyncio.sleep(0.001)
+        leaving, staying = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        doubling.gate.set()
+        assert await asyncio.gather(first, staying) == [0, 4]
+        batcher.close()
+
+    run(work())
+    assert doubling.batches == [[0], [2]]

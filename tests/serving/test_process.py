@@ -1,0 +1,95 @@
+"""The real thing: `vidseek serve` on loopback, asked over HTTP, gives what `vidseek search` gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
+
+PACKAGES = Path(__file__).parents[2] / "packages"
+pytestmark = pytest.mark.slow
+
+
+def command(*args: str, folder: Path) -> tuple[list[str], dict[str, object]]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VIDSEEK", "BENTOML"))}
+    environment["PYTHONPATH"] = str(PACKAGES)
+    return [sys.executable, "-m", "vidseek.cli", *args], {"cwd": folder, "env": environment}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colour_archive(tmp_path_factory.mktemp("served")).root
+
+
+@pytest.fixture(scope="module")
+def address(archive: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments, options = command("serve", "--port", str(port), folder=archive)
+    log = (archive / "serve.log").open("w")
+    process = subprocess.Popen(  # type: ignore[call-overload]
+        arguments, **options, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+def wait_until_ready(address: str, log: Path) -> None:
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(log.read_text())
+
+
+def test_serve__answers_as_the_command_does(archive: Path, address: str) -> None:
+    wait_until_ready(address, archive / "serve.log")
+    arguments, options = command("search", "blue", "--limit", "2", "--json", folder=archive)
+    said = subprocess.run(arguments, **options, check=True, capture_output=True, text=True)  # type: ignore[call-overload]
+    answered = httpx.post(f"{address}/v1/search", json={"text": "blue", "limit": 2})
+    assert answered.json() == json.loads(said.stdout)
+    assert answered.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
+
+    shown = httpx.post(f"{address}/v1/search", files={"image": picture("green")})
+    assert shown.json()["hits"][0]["video_id"] == video_id_of_colour("green")
+    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{address}/nowhere").json()["error"]["code"] == "not_found"
+    assert httpx.get(f"{address}/metrics").status_code == 200
+    blank = httpx.post(f"{address}/v1/search", json={"text": " "})
+    assert (blank.status_code, blank.json()["error"]["code"]) == (422, "input_rejected")
+
+
+def test_service__sends_no_usage_data() -> None:
+    """BentoML remembers its switch at the first question, which its command asks before it imports the service."""
+    code = (
+        "import os; os.environ.pop('BENTOML_DO_NOT_TRACK', None)\n"
+        "from bentoml._internal.utils.analytics import usage_stats\n"
+        "assert not usage_stats.do_not_track()\n"
+        "import serving.service\n"
+        "assert usage_stats.do_not_track()\n"
+    )
+    folder = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env={"PYTHONPATH": f"{PACKAGES}:{folder}"})
