@@ -243,7 +243,7 @@ def _usual_step(pts: list[int], time_base: Fraction, rate: Fraction | None) -> i
     return max(int(1 / (rate or 25) / time_base), 1)
 
 
-class _PlanBroken(Exception):  # noqa: N818 - a turn in the road, seen by no caller
+class _PlanBroken(Exception):
     """The decoder gave other frames than the packets promised."""
 
 
