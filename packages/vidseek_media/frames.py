@@ -182,6 +182,8 @@ def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.I
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
+        if stream.codec_context is None:
+            raise InputRejected("its video codec is unknown: no decoder for it")
         # Frame threads hang for ever when a damaged file is closed (tried with PyAV 18); slice threads do not.
         stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = threads

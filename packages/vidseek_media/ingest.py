@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -192,16 +193,18 @@ def _probe_new(
             paths.setdefault(video_id, root / uri)
     id_of = {path: video_id for video_id, path in paths.items()}
     lost: dict[str, str] = {}
-    outcomes = run_each(probe, list(id_of), workers=min(workers, len(id_of)), timeout_seconds=timeout_seconds)
-    for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
-        video_id = id_of[outcome.item]
-        if isinstance(outcome.error, WorkerLost):
-            lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
-        elif outcome.error is not None:
-            book.rejections[video_id] = outcome.error.message
-        elif outcome.value is not None:
-            book.probes[video_id] = outcome.value
-        book.save_now_and_then()
+    with closing(
+        run_each(probe, list(id_of), workers=min(workers, len(id_of)), timeout_seconds=timeout_seconds)
+    ) as outcomes:
+        for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
+            video_id = id_of[outcome.item]
+            if isinstance(outcome.error, WorkerLost):
+                lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
+            elif outcome.error is not None:
+                book.rejections[video_id] = outcome.error.message
+            elif outcome.value is not None:
+                book.probes[video_id] = outcome.value
+            book.save_now_and_then()
     for uri, video_id in ids.items():
         if reason := book.rejections.get(video_id) or lost.get(video_id):
             rejected.setdefault(uri, reason)

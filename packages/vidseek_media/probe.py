@@ -8,6 +8,9 @@ from pathlib import Path
 from vidseek_media.errors import InputRejected
 from vidseek_media.frames import decode_at, open_video, read_plan
 
+MAX_FRAME_MS = 600_000
+"""Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -38,6 +41,8 @@ def probe(path: Path) -> Probe:
     with open_video(path) as (_, stream):
         codec = str(stream.codec_context.codec.canonical_name)
     plan = read_plan(path)
+    if plan.duration_ms > MAX_FRAME_MS * len(plan.pts):
+        raise InputRejected(f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s")
     [(_, first)] = decode_at(path, [0])
     height, width = first.shape[:2]
     fps = round(1000 * len(plan.pts) / plan.duration_ms, 3)

@@ -15,6 +15,7 @@ import tarfile
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from vidseek_media.ingest import read_videos
 from vidseek_media.members import FrameSettings, Verdict, VideoJob, decode_jpeg, disk_error, read_members, write_part
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
-from vidseek_media.workers import WorkerLost, run_each
+from vidseek_media.workers import Outcome, WorkerLost, run_each
 
 SHARD_FORMAT = 1
 """Part of every plan's hash: raise it when the same plan gives other bytes."""
@@ -224,22 +225,28 @@ def _decode_shards(
             finish(job)
         else:
             todo.append(job)
-    outcomes = run_each(
-        partial(write_part, settings=settings), todo, workers=min(workers, len(todo)), timeout_seconds=timeout_seconds
-    )
-    for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
-        job = outcome.item
-        if isinstance(outcome.error, ArtifactError):
-            raise outcome.error
-        if outcome.error is not None:
-            job.part.with_suffix(".beside").unlink(missing_ok=True)
-            note = _TRY_AGAIN if isinstance(outcome.error, WorkerLost) else ""
-            reason = f"{job.path.name}: {outcome.error.message}{note}"
-            verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
-        elif outcome.value is not None:
-            verdict.refused.update(outcome.value.refused)
-            verdict.num_repeated.update(outcome.value.num_repeated)
-        finish(job)
+    with closing(
+        run_each(
+            partial(write_part, settings=settings), todo, workers=min(workers, len(todo)),
+            timeout_seconds=timeout_seconds,
+        )
+    ) as outcomes:
+        for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
+            _note_outcome(outcome, verdict)
+            finish(outcome.item)
+
+
+def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None:
+    job, error = outcome.item, outcome.error
+    if isinstance(error, ArtifactError):
+        raise error
+    if error is not None:
+        job.part.with_suffix(".beside").unlink(missing_ok=True)
+        reason = f"{job.path.name}: {error.message}{_TRY_AGAIN if isinstance(error, WorkerLost) else ''}"
+        verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
+    elif outcome.value is not None:
+        verdict.refused.update(outcome.value.refused)
+        verdict.num_repeated.update(outcome.value.num_repeated)
 
 
 def _join_parts(shard: _Shard) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
@@ -40,8 +40,10 @@ class Outcome(Generic[Input, Output]):
 
 def run_each(
     function: Callable[[Input], Output], items: Iterable[Input], *, workers: int, timeout_seconds: float
-) -> Iterator[Outcome[Input, Output]]:
+) -> Generator[Outcome[Input, Output], None, None]:
     """Apply `function` to each item in `workers` spawned processes, outcomes in the order in which they are done.
+
+    Closing the generator stops the workers.
 
     `function`, items and values travel by pickle; a script that calls this needs the `if __name__ == "__main__"` guard.
     An error of ours is the item's outcome, as is any other exception (as InputRejected), the death of the worker, and
