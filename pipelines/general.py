@@ -1,5 +1,7 @@
 """Take the general world in, from source to pairs: what replay learns from and retention is measured on."""
 
+import shutil
+
 from pipelines.params import load_params
 from pipelines.stage import GENERAL, STATE, run_stage
 from vidseek_media.cut import cut_archive
@@ -13,8 +15,9 @@ def main() -> str:
     """The general stage."""
     params = load_params()
     source = params.general.source
-    GENERAL.mkdir(parents=True, exist_ok=True)
     if source is None:
+        shutil.rmtree(GENERAL, ignore_errors=True)
+        GENERAL.mkdir(parents=True)
         return "no general.source: no replay, and retention is not measured"
     ingest(
         source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,

@@ -46,10 +46,10 @@ class Cut(_Section):
 class Frames(_Section):
     """Which frames of a clip are kept, and how."""
 
-    num_frames: Positive
+    num_frames: int = Field(ge=1, le=100)
     side_px: int = Field(ge=16)
     quality: int = Field(ge=1, le=100)
-    shard_digits: int = Field(ge=0, le=8)
+    shard_digits: int = Field(ge=0, le=4)
     timeout_seconds: float = Field(gt=0)
     workers: Positive
 

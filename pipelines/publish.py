@@ -1,9 +1,7 @@
 """Build the new collection beside the live one, verify it, and only then move the alias."""
 
-import os
-
 from pipelines.params import load_params
-from pipelines.stage import CUT, EMBED, INDEX, INGEST, RECEIPTS, run_stage
+from pipelines.stage import CUT, EMBED, INDEX, INGEST, RECEIPTS, alias_of, run_stage
 from vidseek.archive import ALIAS
 from vidseek_retrieval.publish import publish
 
@@ -11,8 +9,7 @@ from vidseek_retrieval.publish import publish
 def main() -> str:
     """The publish stage. From an experiment it moves the experiment's own alias, never the live one."""
     params = load_params().publish
-    experiment = os.environ.get("DVC_EXP_NAME")
-    alias = f"exp-{experiment}" if experiment else ALIAS
+    alias = alias_of(ALIAS)
     report = publish(
         EMBED, CUT, INGEST, index=INDEX, alias=alias, cut=params.cut, keep_previous=params.keep_previous,
         min_recall=params.min_recall, receipt=RECEIPTS / "publish.json",

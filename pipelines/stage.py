@@ -14,7 +14,7 @@ os.environ.update(
      "TOKENIZERS_PARALLELISM": "false"}
 )
 
-from vidseek_media.errors import VidseekError
+from vidseek_media.errors import ArtifactError, VidseekError
 
 DATA, MODELS, REPORTS, RECEIPTS = Path("data"), Path("models"), Path("reports"), Path("receipts")
 INDEX, STATE = Path("index"), Path(".vidseek")
@@ -22,6 +22,12 @@ INDEX, STATE = Path("index"), Path(".vidseek")
 INGEST, CUT, FRAMES = DATA / "ingest", DATA / "cut", DATA / "frames"
 CAPTION, PAIRS, EMBED, GENERAL = DATA / "caption", DATA / "pairs", DATA / "embed", DATA / "general"
 ADAPTERS, CHAMPION, ENCODER = MODELS / "adapters", MODELS / "champion", MODELS / "encoder"
+
+
+def alias_of(name: str) -> str:
+    """`name`, or the experiment's own alias in `dvc exp run`: an experiment never moves what is live."""
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return f"exp-{experiment}" if experiment else name
 
 
 def run_stage(stage: Callable[[], str]) -> None:
@@ -32,4 +38,8 @@ def run_stage(stage: Callable[[], str]) -> None:
     except VidseekError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        where = error.filename or "the disk"
+        print(f"{name}: {where}: {error.strerror}. Make room or mend the rights, then run it again", file=sys.stderr)
+        raise SystemExit(ArtifactError.exit_code) from None
     print(f"{name}: {said}")

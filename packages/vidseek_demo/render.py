@@ -59,7 +59,7 @@ class Take:
         )
 
 
-def _pose(scene: Scene, take: Take, u: float) -> tuple[float, float, float, float]:
+def pose_at(scene: Scene, take: Take, u: float) -> tuple[float, float, float, float]:
     """Centre x, centre y, radius (shares of the side) and angle at `u` in [0, 1] of the scene."""
     x, y, angle = take.x, take.y, take.angle
     radius = _RADIUS[scene.size] * take.radius_factor
@@ -150,7 +150,7 @@ class Camera:
         return self._thermal_picture(canvas)
 
     def _object_at(self, u: float) -> tuple[tuple[slice, slice], Floats, Floats]:
-        x, y, radius, angle = _pose(self._scene, self._take, u)
+        x, y, radius, angle = pose_at(self._scene, self._take, u)
         side, reach = self._side, radius * 1.1
         left, right = max(0, int((x - reach) * side)), min(side, int((x + reach) * side) + 2)
         top, bottom = max(0, int((y - reach) * side)), min(side, int((y + reach) * side) + 2)

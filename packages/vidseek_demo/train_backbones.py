@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from vidseek_demo.render import Camera, Take
+from vidseek_demo.render import Camera, Take, pose_at
 from vidseek_demo.scenes import (
     AXES,
     BACKGROUNDS,
@@ -53,6 +53,9 @@ SIDE, FRAMES, DIMENSION, CONTEXT, VOCABULARY = 64, 8, 128, 48, 1000
 VISION = VisionShape(side=SIDE, patch=16, width=128, layers=4, heads=4, frames=FRAMES, stem="conv")
 TEXT = TextShape(context=CONTEXT, vocabulary=VOCABULARY, width=128, layers=2, heads=4)
 
+_USUAL_PATH = torch.tensor([0.2, 0.2, 0.1])
+"""About the spread of `Films.paths`."""
+
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES, "tone": COLOURS, "size": SIZES, "texture": TEXTURES, "ground": BACKGROUNDS, "motion": MOTIONS,
 }
@@ -65,32 +68,41 @@ class Films:
     pictures: NDArray[np.uint8]
     """Shape (n, T, 3, side, side)."""
     scenes: list[Scene]
+    paths: NDArray[np.float32]
+    """Shape (n, 3): change of x, y and radius from the first frame to the last, in shares of the side."""
 
 
-def _render(seed: int, num_clips: int, side: Side) -> tuple[NDArray[np.uint8], list[Scene]]:
+def _render(seed: int, num_clips: int, side: Side) -> Films:
     rng = np.random.default_rng(seed)
     return _film(rng, [random_scene(rng, GENERAL, side=side) for _ in range(num_clips)])
 
 
-def _film(rng: np.random.Generator, scenes: list[Scene]) -> tuple[NDArray[np.uint8], list[Scene]]:
+def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
     """Each scene over a random part of it, at least half, as a window sees it; none of the path is told by its ends."""
     pictures = np.empty((len(scenes), FRAMES, 3, SIDE, SIDE), np.uint8)
+    paths = np.empty((len(scenes), 3), np.float32)
     for number, scene in enumerate(scenes):
-        camera = Camera(GENERAL, scene, Take.draw(rng), side_px=SIDE)
+        take = Take.draw(rng)
+        camera = Camera(GENERAL, scene, take, side_px=SIDE)
         length = rng.uniform(0.55, 1.0)
         start = rng.uniform(0, 1 - length)
-        for frame in range(FRAMES):
-            picture = camera.frame_at(start + length * (frame + 0.5) / FRAMES)
-            pictures[number, frame] = picture.transpose(2, 0, 1)
-    return pictures, scenes
+        times = start + length * (np.arange(FRAMES) + 0.5) / FRAMES
+        for frame, time_in_scene in enumerate(times):
+            pictures[number, frame] = camera.frame_at(time_in_scene).transpose(2, 0, 1)
+        first, last = pose_at(scene, take, times[0]), pose_at(scene, take, times[-1])
+        paths[number] = np.subtract(last[:3], first[:3])
+    return Films(pictures, scenes, paths)
 
 
-def render_films(work: Path, num_clips: int) -> Films:
+def render_films(num_clips: int) -> Films:
     """Training clips, drawn with two processes."""
     parts = 16
     with ProcessPoolExecutor(2) as pool:
         done = list(pool.map(_render, range(1000, 1000 + parts), [num_clips // parts] * parts, ["train"] * parts))
-    return Films(np.concatenate([part[0] for part in done]), [scene for part in done for scene in part[1]])
+    return Films(
+        np.concatenate([part.pictures for part in done]), [scene for part in done for scene in part.scenes],
+        np.concatenate([part.paths for part in done]),
+    )
 
 
 def train_tokenizer(path: Path) -> Tokenizer:
@@ -162,16 +174,20 @@ def _false_colours(pictures: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Linear readings of each attribute from both embeddings, and of place and size from the clip's: helpers in training."""
+    """Helpers in training: linear readings of each attribute from both embeddings, and of the path from the clip's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.video = nn.ModuleDict({name: nn.Linear(DIMENSION, len(v)) for name, v in _ATTRIBUTES.items()})
         self.text = nn.ModuleDict({name: nn.Linear(DIMENSION, len(v)) for name, v in _ATTRIBUTES.items()})
+        self.path = nn.Linear(DIMENSION, 3)
 
-    def loss(self, videos: Tensor, texts: Tensor, scenes: list[Scene], silent: list[tuple[str, ...]]) -> Tensor:
-        """Cross entropy of what each caption speaks of, 0.5 for clips and 0.15 for texts."""
+    def loss(self, videos: Tensor, texts: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of what each caption speaks of, 0.5 for clips and 0.15 for texts; and the path's error."""
+        scenes, silent = batch.scenes, batch.silent
         total = videos.new_zeros(())
+        if batch.paths is not None:
+            total = total + F.smooth_l1_loss(self.path(videos * 8), batch.paths / _USUAL_PATH)
         for name, values in _ATTRIBUTES.items():
             target = torch.tensor([
                 -100 if name in quiet else values.index(getattr(scene, name))
@@ -199,6 +215,8 @@ class Batch:
     silent: list[tuple[str, ...]]
     captions: list[str]
     contrasts: list[str]
+    paths: Tensor | None
+    """Shape (n, 3), see `Films.paths`; None for single pictures."""
 
 
 def picture_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
@@ -218,20 +236,23 @@ def clip_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: f
             clips[half + number] = clips[number]
             backwards[half + number] = not backwards[number]
     mirrored = rng.uniform(size=size) < 0.5
-    pictures = torch.from_numpy(films.pictures[clips])
+    pictures, paths = torch.from_numpy(films.pictures[clips]), torch.from_numpy(films.paths[clips])
     scenes = [films.scenes[i] for i in clips]
     for number in range(size):
         if backwards[number]:
             pictures[number] = pictures[number].flip(0)
+            paths[number] *= -1
             scenes[number] = scenes[number].reversed()
         if mirrored[number]:
             pictures[number] = pictures[number].flip(-1)
+            paths[number, 0] *= -1
             scenes[number] = scenes[number].mirrored()
-    return _batch(pictures, scenes, rng, palettes=palettes, silent=())
+    return _batch(pictures, scenes, rng, palettes=palettes, silent=(), paths=paths)
 
 
 def _batch(
-    pictures: Tensor, scenes: list[Scene], rng: np.random.Generator, *, palettes: float, silent: tuple[str, ...]
+    pictures: Tensor, scenes: list[Scene], rng: np.random.Generator, *, palettes: float, silent: tuple[str, ...],
+    paths: Tensor | None = None,
 ) -> Batch:
     pixels = _augment(pictures, rng)
     false = rng.uniform(size=len(scenes)) < palettes
@@ -240,7 +261,7 @@ def _batch(
     quiet = [(*silent, "tone") if is_false else silent for is_false in false]
     spoken = [caption_of(rng, GENERAL, scene, silent=q) for scene, q in zip(scenes, quiet, strict=True)]
     captions, contrasts = [said for said, _ in spoken], [other for _, other in spoken if other]
-    return Batch(_normalise(pixels), scenes, quiet, captions, contrasts)
+    return Batch(_normalise(pixels), scenes, quiet, captions, contrasts, paths)
 
 
 def train_step(
@@ -268,14 +289,14 @@ def train_step(
         texts = model.embed_texts(_ids(tokenizer, batch.captions + batch.contrasts))
         count = len(batch.captions)
         loss = _contrastive(videos, texts, model.logit_scale)
-        total = loss + heads.loss(videos, texts[:count], batch.scenes, batch.silent)
+        total = loss + heads.loss(videos, texts[:count], batch)
         optimiser.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         clamp_logit_scale(model)
         if step % 50 == 49 or step == steps - 1:
-            figures = judge() if step % 150 == 149 or step == steps - 1 else {}
+            figures = judge() if step % 100 == 99 or step == steps - 1 else {}
             _log(work, name, step + 1, float(loss.detach()), time.monotonic() - began, figures)
     torch.save(model.state_dict(), done)
 
@@ -286,6 +307,21 @@ def _log(work: Path, name: str, step: int, loss: float, seconds: float, figures:
         file.write(json.dumps(line) + "\n")
 
 
+@torch.no_grad()
+def _tell_times_apart(model: ViCLIP) -> None:
+    """Start the temporal positions as waves around their mean.
+
+    Single pictures leave them all alike, and from there the model has no order to begin with: direction stayed at
+    chance for 600 steps.
+    """
+    times = model.vision_encoder.temporal_positional_embedding
+    count, width = times.shape[1:]
+    rates = torch.logspace(0, -1.5, width // 2)
+    angles = torch.arange(count)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    times.copy_(times.mean(1, keepdim=True) + 0.15 * (waves - waves.mean(0)))
+
+
 class Judge:
     """Recall on unseen scenes and two-way choices of direction, both on the validation side."""
 
@@ -293,7 +329,7 @@ class Judge:
         rng = np.random.default_rng(99)
         scenes = distinct_scenes(rng, GENERAL, 200, side="validation")
         scenes += [scene for group in near_duplicates(rng, GENERAL, 30, side="validation") for scene in group[:2]]
-        self._pictures, self._scenes = _film(rng, scenes)
+        self._scenes, self._pictures = scenes, _film(rng, scenes).pictures
         spoken = [caption_of(rng, GENERAL, scene) for scene in scenes]
         self._ids = _ids(tokenizer, [said for said, _ in spoken])
         self._contrasts = _ids(tokenizer, [other or said for said, other in spoken])
@@ -403,7 +439,7 @@ def main() -> None:
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(work / "tokenizer.json")
-    films = render_films(work, options.clips)
+    films = render_films(options.clips)
     judge = Judge(tokenizer)
     torch.manual_seed(0)
     spec = BackboneSpec(
@@ -421,6 +457,7 @@ def main() -> None:
 
     run("pictures", picture_batch, 192, pictures, 1.5e-3, 0.0, 1)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _tell_times_apart(model)
     run("clips", clip_batch, 48, clips, 8e-4, 0.0, 2)
     run("palettes", clip_batch, 48, palettes, 6e-4, 0.5, 3)
     _save(options.out / "viclip-tiny", dict(model.state_dict()), config_of(VISION, TEXT, DIMENSION), tokenizer)

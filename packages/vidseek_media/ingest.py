@@ -117,7 +117,7 @@ def read_videos(folder: Path) -> list[Video]:
 def _root_of(source: Path) -> Path:
     if not source.is_dir():
         what = "is a file" if source.exists() else "does not exist"
-        raise ConfigError(f"{source} {what}", remedy="Set ingest.source in params.yaml to a folder of videos")
+        raise ConfigError(f"{source} {what}", remedy="Set ingest.source (or general.source) in params.yaml to a folder of videos")
     return source.resolve()
 
 

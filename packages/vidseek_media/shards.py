@@ -91,7 +91,7 @@ def write_frames(
     settings = FrameSettings(num_frames, side_px, quality)
     _check_settings(settings, shard_digits)
     if not source.is_dir():
-        raise ConfigError(f"{source} does not exist", remedy="Set ingest.source in params.yaml to the folder of videos")
+        raise ConfigError(f"{source} does not exist", remedy="Set ingest.source (or general.source) in params.yaml to the folder of videos")
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
     shards = _plan_shards(videos, clips, source.resolve(), out, settings, shard_digits)
     try:

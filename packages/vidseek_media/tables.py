@@ -74,7 +74,7 @@ def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

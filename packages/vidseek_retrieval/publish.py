@@ -291,7 +291,7 @@ def _published_rows(embeddings: Embeddings, *, cut_dir: Path, ingest_dir: Path, 
         raise GateFailed(
             f"there is nothing to publish: {len(wanted)} of {len(clips)} clips are of the cut {cut!r}, "
             f"none of them has one of the {len(place_of)} embeddings",
-            remedy=f"Put {cut!r} into cut.mode, and look at the rejected.parquet of ingest, cut and frames",
+            remedy=f"Put {cut!r} into cut.modes, and look at the rejected.parquet of ingest, cut and frames",
         )
     return _Rows(places, payloads, num_without_vector=len(wanted) - len(places))
 

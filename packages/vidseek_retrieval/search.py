@@ -17,7 +17,7 @@ from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, merge_moments
 
-MERGE_MARGIN = 0.03
+MERGE_MARGIN = 0.02
 """How far below the best a neighbour may score and still widen a moment, where params do not say."""
 MAX_LIMIT = 1000
 
@@ -213,7 +213,8 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
         raise ArtifactError(
             f"the query is of encoder_version {encoder_version}, the collection {facts.name} is of "
             f"{facts.encoder_version}: their vectors cannot be compared",
-            remedy="Run `dvc repro`, so that both come from one bundle",
+            remedy="Publish with this bundle by `dvc repro --force --single-item publish`, or bring the published one back: "
+            "`git checkout dvc.lock params.yaml && dvc checkout`",
         )
 
 

@@ -131,8 +131,8 @@ def measure_retention(
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write metrics.json, recalls.csv (for `dvc plots`) and the picture of what the test queries find."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write metrics.json, recalls.csv (for `dvc plots`) and pictures/ of what the test queries find."""
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(evaluation.figures, indent=2) + "\n", encoding="utf-8")
     with (out / "recalls.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -142,5 +142,5 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
                 writer.writerows([gallery, model, k, entry[model][f"r{k}"]] for k in (1, 5, 10))
     if len(evaluation.test):
         pictures.draw_retrieval(
-            evaluation.test, evaluation.exported.texts, evaluation.exported.videos, out / "retrieval.png"
+            evaluation.test, evaluation.exported.texts, evaluation.exported.videos, out / "pictures" / "retrieval.png"
         )

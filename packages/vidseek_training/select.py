@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class _Candidate:
 
 
 def select(
-    adapters: Path, *, backbone: str, pairs: Path, frames: Path, champion: Path, out: Path, resamples: int, seed: int
+    adapters: Path, settings: Sequence[str], *, backbone: str, pairs: Path, frames: Path, champion: Path, out: Path,
+    resamples: int, seed: int,
 ) -> Selected:
     """Let every trained setting challenge the champion in turn, best first; write the winner.
 
@@ -76,6 +78,7 @@ def select(
 
     Args:
         adapters: A folder for each setting, as the train stage wrote them.
+        settings: Those that take part; the folders of settings that are no more are left alone.
         backbone: The base.
         pairs: The pairs table.
         frames: The frames stage's folder.
@@ -90,7 +93,7 @@ def select(
     notes: list[str] = []
     validation = load_pairs(pairs, frames, backbones.load(backbone).spec, split="validation")
     gallery = gallery_hash(validation)
-    challengers = _challengers(adapters, backbone, gallery, notes)
+    challengers = _challengers([adapters / name for name in sorted(settings)], backbone, gallery, notes)
     holder = _holder(champion, challengers, backbone=backbone, pairs=pairs, frames=frames, notes=notes)
     if len(validation):
         best_first = sorted(challengers, key=lambda each: (-_mrr(each.ranks), each.setting))
@@ -115,18 +118,22 @@ def select(
     return selected
 
 
-def crown(selected: Selected, receipt: Path) -> None:
-    """Register the winner in MLflow's registry and move its alias `champion` there; leave a receipt.
+def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
+    """Register the winner in MLflow's registry and move `alias` there; leave a receipt.
+
+    Where the base won, no registered adapter is the champion, and the alias is taken away.
 
     Raises:
         ServiceError: the registry does not answer.
     """
-    version = ""
+    version = None
     if selected.run_id:
         tags = {"setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256}
-        version = tracking.register_champion(selected.run_id, "adapter", tags)
+        version = tracking.register(selected.run_id, "adapter", tags, alias=alias)
+    else:
+        tracking.take_alias_away(alias)
     receipt.parent.mkdir(parents=True, exist_ok=True)
-    content = {"model": tracking.MODEL, "alias": "champion", "version": version, "setting": selected.setting}
+    content = {"model": tracking.MODEL, "alias": alias, "version": version, "setting": selected.setting}
     receipt.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -154,9 +161,9 @@ def _mrr(ranks: Ranks) -> float:
     return float((1 / ranks).mean()) if len(ranks) else 0.0
 
 
-def _challengers(adapters: Path, backbone: str, gallery: str, notes: list[str]) -> list[_Candidate]:
+def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[str]) -> list[_Candidate]:
     found = []
-    for folder in sorted(path for path in adapters.iterdir() if path.is_dir()):
+    for folder in folders:
         outcome, ranks = _read_outcome(folder)
         if not outcome["trained"]:
             notes.append(f"{folder.name}: {outcome['reason']}")

@@ -70,8 +70,8 @@ def log_folder(folder: Path, *, under: str) -> None:
     mlflow.log_artifacts(str(folder), under)
 
 
-def register_champion(run_id: str, folder: str, tags: dict[str, str]) -> str:
-    """Register the adapter that run `run_id` logged at `folder` and move the alias `champion` to it.
+def register(run_id: str, folder: str, tags: dict[str, str], *, alias: str) -> str:
+    """Register the adapter that run `run_id` logged at `folder` and move `alias` to it.
 
     Returns:
         The version in the registry; the same one where this run is registered already.
@@ -88,7 +88,22 @@ def register_champion(run_id: str, folder: str, tags: dict[str, str]) -> str:
         version = known[0] if known else client.create_model_version(
             MODEL, source=f"{client.get_run(run_id).info.artifact_uri}/{folder}", run_id=run_id, tags=tags
         )
-        client.set_registered_model_alias(MODEL, "champion", version.version)
+        client.set_registered_model_alias(MODEL, alias, version.version)
     except MlflowException as error:
         raise ServiceError(f"MLflow's registry at {tracking_uri()} does not answer: {error}") from error
     return str(version.version)
+
+
+def take_alias_away(alias: str) -> None:
+    """Let `alias` name no registered adapter; nothing happens where it names none.
+
+    Raises:
+        ServiceError: the registry does not answer.
+    """
+    connect()
+    client = mlflow.MlflowClient()
+    try:
+        if client.search_registered_models(f"name='{MODEL}'"):
+            client.delete_registered_model_alias(MODEL, alias)
+    except MlflowException as error:
+        raise ServiceError(f"MLflow's registry at {tracking_uri()} does not answer: {error}") from error

@@ -73,7 +73,7 @@ def train_adapter(
         frames: The frames stage's folder.
         general: The general world's folder (pairs/ and frames/), or None: nothing to replay.
         out: Gets adapter/, outcome.json and validation.json; whole or absent.
-        report: Gets metrics.json, curves.csv and pictures.
+        report: Gets metrics.json, curves.csv and pictures/.
 
     Raises:
         ArtifactError: a table, a shard or the backbone's files are missing or broken.
@@ -83,7 +83,7 @@ def train_adapter(
     torch.manual_seed(settings.seed)
     model = backbones.load(backbone)
     data = _load(model, settings, pairs, frames, general)
-    report.mkdir(parents=True, exist_ok=True)
+    (report / "pictures").mkdir(parents=True, exist_ok=True)
     if len(data.train) < settings.min_pairs:
         reason = f"{len(data.train)} training pairs; the setting wants at least {settings.min_pairs}"
         outcome = Outcome(name, False, reason, backbone, len(data.train), 0, 0.0, "")
@@ -313,11 +313,11 @@ def _write_trained(outcome: Outcome, training: _Training, out: Path, report: Pat
         writer = csv.DictWriter(file, fieldnames=list(training.curves[0]))
         writer.writeheader()
         writer.writerows(training.curves)
-    pictures.draw_curves(training.curves, report / "curves.png")
+    pictures.draw_curves(training.curves, report / "pictures" / "curves.png")
     if len(pairs):
         vectors = training.adapted_vectors
-        pictures.draw_similarity(vectors.texts, vectors.videos, report / "similarity.png")
-        pictures.draw_retrieval(pairs, vectors.texts, vectors.videos, report / "retrieval.png")
+        pictures.draw_similarity(vectors.texts, vectors.videos, report / "pictures" / "similarity.png")
+        pictures.draw_retrieval(pairs, vectors.texts, vectors.videos, report / "pictures" / "retrieval.png")
 
 
 def _figures(judgement: Judgement, pairs: PairSet) -> dict[str, dict[str, float]]:

@@ -44,9 +44,14 @@ class FrameAveragedCLIP(Backbone):
         return [name for name, _ in self.named_modules() if name.endswith(wanted)]
 
 
+def config_of_clip(config: dict[str, Any]) -> CLIPConfig:
+    """The sizes in a config.json, with transformers' own defaults for what it leaves out."""
+    return CLIPConfig(**{key: value for key, value in config.items() if key not in ("model_type", "stem")})
+
+
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:
     """A CLIP of the sizes in transformers' `config`, weights random; `"stem": "conv"` replaces its patch embedding."""
-    clip_config = CLIPConfig(**{key: value for key, value in config.items() if key not in ("model_type", "stem")})
+    clip_config = config_of_clip(config)
     clip_config._attn_implementation = "sdpa"
     clip = CLIPModel(clip_config)
     if config.get("stem") == "conv":

@@ -43,8 +43,12 @@ def load(path_or_id: str | Path) -> Backbone:
         from vidseek_training.backbones.clip import build_clip
 
         model = build_clip(config, spec)
-        tensors = {f"clip.{name.removeprefix('clip.')}": tensor for name, tensor in _read_tensors(folder).items()}
-        tensors["logit_scale"] = tensors["clip.logit_scale"]
+        # Older checkpoints carry the row numbers of their position embeddings, which are no weights.
+        tensors = {
+            f"clip.{name}": tensor for name, tensor in _read_tensors(folder).items() if not name.endswith("position_ids")
+        }
+        if "clip.logit_scale" in tensors:
+            tensors["logit_scale"] = tensors["clip.logit_scale"]
     _load_strictly(model, tensors, folder)
     return model.eval()
 
@@ -93,12 +97,14 @@ def _spec_of(config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec
             mean=tuple(config.get("mean", IMAGENET_MEAN)), deviation=tuple(config.get("deviation", IMAGENET_DEVIATION)),
             pad_id=config.get("pad_id", 0), tokenizer=tokenizer,
         )
-    vision, text = config["vision_config"], config["text_config"]
+    from vidseek_training.backbones.clip import config_of_clip
+
+    sizes = config_of_clip(config)
     return BackboneSpec(
-        family="clip", name=name, dimension=config["projection_dim"], context=text["max_position_embeddings"],
-        frames=config.get("frames", 8), side=vision["image_size"], resize=config.get("resize", "crop"),
+        family="clip", name=name, dimension=sizes.projection_dim, context=sizes.text_config.max_position_embeddings,
+        frames=config.get("frames", 8), side=sizes.vision_config.image_size, resize=config.get("resize", "crop"),
         mean=tuple(config.get("mean", _CLIP_MEAN)), deviation=tuple(config.get("deviation", _CLIP_DEVIATION)),
-        pad_id=config.get("pad_id", text.get("pad_token_id") or 0), tokenizer=tokenizer,
+        pad_id=config.get("pad_id", sizes.text_config.pad_token_id or 0), tokenizer=tokenizer,
     )
 
 
