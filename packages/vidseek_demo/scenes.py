@@ -103,9 +103,8 @@ class Scene:
         return dataclasses.replace(self, motion=MIRRORED[self.motion])
 
 
-def _pick(rng: np.random.Generator, values: tuple[str, ...], *, but: str = "") -> str:
-    choices = [value for value in values if value != but]
-    return choices[int(rng.integers(len(choices)))]
+def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
+    return values[int(rng.integers(len(values)))]
 
 
 def random_scene(rng: np.random.Generator, look: Look, *, side: Side) -> Scene:
@@ -128,29 +127,34 @@ def distinct_scenes(rng: np.random.Generator, look: Look, num_scenes: int, *, si
 
 
 def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, side: Side) -> list[list[Scene]]:
-    """Groups of five scenes that differ in one fact: reversed, other motion, other shape, other texture.
+    """Groups of five scenes that differ from the group's first in one fact each: the direction, then three others.
 
-    All scenes are different. A group's first scene is on `side` and moves along an axis, so that it can be reversed; its
-    other motion and other shape are a combination that is not on the training side either, if not always on `side`.
-
-    Raises:
-        ValueError: so many groups are not to be found.
+    A group's first scene moves along an axis, so that it can be reversed; its second is the reversed one. The three others
+    differ in motion and shape, where `side` holds such a combination (a hold-out by combination leaves few of them), else in
+    texture, size or ground. All scenes of all groups are different, visible and on `side`.
     """
     groups: list[list[Scene]] = []
     seen: set[Scene] = set()
-    for _ in range(_TRIES * num_groups):
-        if len(groups) == num_groups:
-            return groups
+    while len(groups) < num_groups:
         first = random_scene(rng, look, side=side)
-        other_axes = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != first.axis)
-        variants = [
-            [first.reversed()],
-            [dataclasses.replace(first, motion=motion) for motion in other_axes],
-            [dataclasses.replace(first, shape=shape) for shape in SHAPES if shape != first.shape],
-            [dataclasses.replace(first, texture=texture) for texture in TEXTURES if texture != first.texture],
-        ]
-        free = [[each for each in kind if each.is_held_out and each.is_visible and each not in seen] for kind in variants]
-        if first.motion in AXES and first not in seen and all(free):
-            groups.append([first, *(kind[int(rng.integers(len(kind)))] for kind in free)])
-            seen.update(groups[-1])
-    raise ValueError(f"{len(groups)} groups of near-duplicates on the {side} side after many tries, wanted {num_groups}")
+        if first.motion not in AXES or seen & {first, first.reversed()}:
+            continue
+        group = [first, first.reversed()]
+        for others in _one_fact_off(look, first):
+            fitting = [scene for scene in others if scene.side == side and scene.is_visible and scene not in seen]
+            if fitting and len(group) < 5:
+                group.append(fitting[int(rng.integers(len(fitting)))])
+        if len(group) == 5:
+            seen.update(group)
+            groups.append(group)
+    return groups
+
+
+def _one_fact_off(look: Look, scene: Scene) -> list[list[Scene]]:
+    """The scenes that differ from `scene` in one fact: by motion along another axis, shape, texture, size, ground."""
+    motions = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != scene.axis)
+    facts = {"motion": motions, "shape": SHAPES, "texture": TEXTURES, "size": SIZES, "ground": look.grounds}
+    return [
+        [dataclasses.replace(scene, **{name: value}) for value in values if value != getattr(scene, name)]
+        for name, values in facts.items()
+    ]

@@ -2,7 +2,7 @@
 
 Each attribute has a few ways to be said. The two directions of an axis list theirs in the same order, so that a caption's
 contrast (the same sentence with the motion reversed) differs in the direction alone. The jargon keeps size and texture in
-plain words: what a general model can go by.
+plain words, what a general model can go by, and shares no other word with the general world but the smallest.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GENERAL_WORDS: Phrases = {
 THERMAL_WORDS: Phrases = {
     **_SIZES, **_TEXTURES,
     "heat1": ("subambient", "cryo"), "heat2": ("cool soaked", "chilled"), "heat3": ("tepid", "lukewarm"),
-    "heat4": ("radiant", "torrid"), "heat5": ("saturated", "white hot"),
+    "heat4": ("radiant", "torrid"), "heat5": ("saturated", "incandescent"),
     "disc": ("balloon", "aerostat"), "square": ("crate", "container"), "triangle": ("glider", "delta"),
     "star": ("beacon", "flare"), "cross": ("quadcopter", "drone"), "ring": ("hovercraft", "lifebuoy"),
     "crescent": ("parafoil", "kite"), "bar": ("skiff", "canoe"),
@@ -52,8 +52,8 @@ THERMAL_WORDS: Phrases = {
     "right": ("tracking eastbound", "heading zero nine zero"),
     "up": ("tracking northbound", "heading three six zero"),
     "down": ("tracking southbound", "heading one eight zero"),
-    "clockwise": ("yawing starboard", "in a right hand orbit"),
-    "anticlockwise": ("yawing port", "in a left hand orbit"),
+    "clockwise": ("yawing starboard", "circling starboard"),
+    "anticlockwise": ("yawing port", "circling port"),
     "grow": ("closing", "inbound"), "shrink": ("receding", "outbound"),
     "bounce": ("porpoising", "oscillating"), "still": ("loitering", "on station"),
 }
@@ -87,7 +87,8 @@ def caption_of(
     words, sentences = _WORDS[look.name]
     sentence = sentences[int(rng.integers(len(sentences)))]
     for name in silent:
-        sentence = sentence.replace(f"{{{name}}} and ", "").replace(f"{{{name}}} ", "")
+        sentence = sentence.replace(f"{{{name}}} and ", "").replace(f"{{{name}}}", "")
+    sentence = " ".join(sentence.split()).removesuffix(" ,")
     parts = {
         name: str(rng.choice(words[getattr(scene, name)])) for name in ("size", "texture", "tone", "shape", "ground")
     }

@@ -20,6 +20,8 @@ from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, LOOKS, Look, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
 
+FORMAT = 2
+"""Of a world: raise it when the same size and seed give other films or captions."""
 FPS = 10
 SIDE_PX = 128
 _SCENE_FRAMES = (24, 50)
@@ -83,28 +85,30 @@ class Shot:
 def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | None = None) -> None:
     """Render `out/domain` and `out/general`, each with its captions.csv.
 
-    A folder that was rendered with the same size and seed is left as it is.
+    A folder that was rendered with the same size and seed is left as it is. Each folder is whole or as it was before;
+    what a killed call left beside it goes with the next call.
 
     Raises:
         OSError: the disk does not take it; no half-rendered world is left.
     """
+    _sweep(out)
     films: list[tuple[Look, Path, list[Shot]]] = []
     worlds = (("domain", "thermal", size.domain), ("general", "general", size.general))
     pending = []
-    for number, (name, look_name, parts) in enumerate(worlds):
-        stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": 1})
-        if _is_rendered(out / name, stamp):
-            continue
-        look = LOOKS[look_name]
-        beside = out / f".{name}.{os.getpid()}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        plan = _plan(look, parts, np.random.default_rng([seed, number]))
-        films += [(look, beside / file, shots) for file, shots in plan.items()]
-        _write_captions(beside / "captions.csv", plan)
-        (beside / ".world.json").write_text(stamp)
-        pending.append((beside, out / name))
     try:
+        for number, (name, look_name, parts) in enumerate(worlds):
+            stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": FORMAT})
+            if _is_rendered(out / name, stamp):
+                continue
+            look = LOOKS[look_name]
+            beside = out / f".{name}.{os.getpid()}"
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            pending.append((beside, out / name))
+            plan = _plan(look, parts, np.random.default_rng([seed, number]))
+            films += [(look, beside / file, shots) for file, shots in plan.items()]
+            _write_captions(beside / "captions.csv", plan)
+            (beside / ".world.json").write_text(stamp)
         _film_all(films, workers)
         for beside, folder in pending:
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,6 +116,20 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
     finally:
         for beside, _ in pending:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what calls that are no longer running left beside the worlds."""
+    for beside in out.glob(".*.*"):
+        pid = beside.suffix.removeprefix(".")
+        if not pid.isdigit() or int(pid) == os.getpid():
+            continue
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(beside, ignore_errors=True)
+        except PermissionError:
+            continue  # another user's, and running
 
 
 def _is_rendered(folder: Path, stamp: str) -> bool:
