@@ -53,8 +53,8 @@ SIDE, FRAMES, DIMENSION, CONTEXT, VOCABULARY = 64, 8, 128, 48, 1000
 VISION = VisionShape(side=SIDE, patch=16, width=128, layers=4, heads=4, frames=FRAMES, stem="conv")
 TEXT = TextShape(context=CONTEXT, vocabulary=VOCABULARY, width=128, layers=2, heads=4)
 
-_USUAL_PATH = torch.tensor([0.2, 0.2, 0.1])
-"""About the spread of `Films.paths`."""
+_USUAL_POSE = torch.tensor([[0.5, 0.5, 0.23], [0.15, 0.15, 0.08]])
+"""About the mean and the spread of `Films.paths`."""
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES, "tone": COLOURS, "size": SIZES, "texture": TEXTURES, "ground": BACKGROUNDS, "motion": MOTIONS,
@@ -69,7 +69,7 @@ class Films:
     """Shape (n, T, 3, side, side)."""
     scenes: list[Scene]
     paths: NDArray[np.float32]
-    """Shape (n, 3): change of x, y and radius from the first frame to the last, in shares of the side."""
+    """Shape (n, 2, 3): x, y and radius in the first frame and in the last, in shares of the side."""
 
 
 def _render(seed: int, num_clips: int, side: Side) -> Films:
@@ -80,7 +80,7 @@ def _render(seed: int, num_clips: int, side: Side) -> Films:
 def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
     """Each scene over a random part of it, at least half, as a window sees it; none of the path is told by its ends."""
     pictures = np.empty((len(scenes), FRAMES, 3, SIDE, SIDE), np.uint8)
-    paths = np.empty((len(scenes), 3), np.float32)
+    paths = np.empty((len(scenes), 2, 3), np.float32)
     for number, scene in enumerate(scenes):
         take = Take.draw(rng)
         camera = Camera(GENERAL, scene, take, side_px=SIDE)
@@ -89,8 +89,7 @@ def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
         times = start + length * (np.arange(FRAMES) + 0.5) / FRAMES
         for frame, time_in_scene in enumerate(times):
             pictures[number, frame] = camera.frame_at(time_in_scene).transpose(2, 0, 1)
-        first, last = pose_at(scene, take, times[0]), pose_at(scene, take, times[-1])
-        paths[number] = np.subtract(last[:3], first[:3])
+        paths[number] = [pose_at(scene, take, time_in_scene)[:3] for time_in_scene in (times[0], times[-1])]
     return Films(pictures, scenes, paths)
 
 
@@ -180,14 +179,15 @@ class Heads(nn.Module):
         super().__init__()
         self.video = nn.ModuleDict({name: nn.Linear(DIMENSION, len(v)) for name, v in _ATTRIBUTES.items()})
         self.text = nn.ModuleDict({name: nn.Linear(DIMENSION, len(v)) for name, v in _ATTRIBUTES.items()})
-        self.path = nn.Linear(DIMENSION, 3)
+        self.path = nn.Linear(DIMENSION, 6)
 
     def loss(self, videos: Tensor, texts: Tensor, batch: Batch) -> Tensor:
         """Cross entropy of what each caption speaks of, 0.5 for clips and 0.15 for texts; and the path's error."""
         scenes, silent = batch.scenes, batch.silent
         total = videos.new_zeros(())
         if batch.paths is not None:
-            total = total + F.smooth_l1_loss(self.path(videos * 8), batch.paths / _USUAL_PATH)
+            wanted = (batch.paths - _USUAL_POSE[0]) / _USUAL_POSE[1]
+            total = total + 2 * F.smooth_l1_loss(self.path(videos * 8), wanted.flatten(1))
         for name, values in _ATTRIBUTES.items():
             target = torch.tensor([
                 -100 if name in quiet else values.index(getattr(scene, name))
@@ -216,7 +216,7 @@ class Batch:
     captions: list[str]
     contrasts: list[str]
     paths: Tensor | None
-    """Shape (n, 3), see `Films.paths`; None for single pictures."""
+    """Shape (n, 2, 3), see `Films.paths`; None for single pictures."""
 
 
 def picture_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
@@ -241,11 +241,11 @@ def clip_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: f
     for number in range(size):
         if backwards[number]:
             pictures[number] = pictures[number].flip(0)
-            paths[number] *= -1
+            paths[number] = paths[number].flip(0)
             scenes[number] = scenes[number].reversed()
         if mirrored[number]:
             pictures[number] = pictures[number].flip(-1)
-            paths[number, 0] *= -1
+            paths[number, :, 0] = 1 - paths[number, :, 0]
             scenes[number] = scenes[number].mirrored()
     return _batch(pictures, scenes, rng, palettes=palettes, silent=(), paths=paths)
 
@@ -309,7 +309,7 @@ def _log(work: Path, name: str, step: int, loss: float, seconds: float, figures:
 
 @torch.no_grad()
 def _tell_times_apart(model: ViCLIP) -> None:
-    """Start the temporal positions as waves around their mean.
+    """Start the temporal positions as waves around their mean, about as strong as the patches that they mark.
 
     Single pictures leave them all alike, and from there the model has no order to begin with: direction stayed at
     chance for 600 steps.
@@ -319,7 +319,7 @@ def _tell_times_apart(model: ViCLIP) -> None:
     rates = torch.logspace(0, -1.5, width // 2)
     angles = torch.arange(count)[:, None] * rates
     waves = torch.cat([angles.sin(), angles.cos()], 1)
-    times.copy_(times.mean(1, keepdim=True) + 0.15 * (waves - waves.mean(0)))
+    times.copy_(times.mean(1, keepdim=True) + 0.3 * (waves - waves.mean(0)))
 
 
 class Judge:
@@ -434,7 +434,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=16000)
-    parser.add_argument("--steps", type=int, nargs=4, default=(1100, 1100, 1000, 300), metavar="N")
+    parser.add_argument("--steps", type=int, nargs=4, default=(1000, 600, 550, 200), metavar="N")
     options = parser.parse_args()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -458,7 +458,7 @@ def main() -> None:
     run("pictures", picture_batch, 192, pictures, 1.5e-3, 0.0, 1)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _tell_times_apart(model)
-    run("clips", clip_batch, 48, clips, 8e-4, 0.0, 2)
+    run("clips", clip_batch, 48, clips, 1e-3, 0.0, 2)
     run("palettes", clip_batch, 48, palettes, 6e-4, 0.5, 3)
     _save(options.out / "viclip-tiny", dict(model.state_dict()), config_of(VISION, TEXT, DIMENSION), tokenizer)
     model.load_state_dict(after_pictures)
