@@ -1,1 +1,1 @@
-"""Videos into clips into frames: sources, probing, cutting, decoding, and the ids, records and errors all rooms share."""
+"""Videos into clips into frames: sources, probing, cutting, decoding; the ids, records and errors all rooms share."""

@@ -32,6 +32,8 @@ VIDEO_SUFFIXES = frozenset([
 LEDGER_VERSION = f"1 av{version('av')}"
 """A ledger of another version is not believed: another decoder may read what this one rejected."""
 
+SOURCE_REMEDY = "Set ingest.source (or general.source) in params.yaml to a folder of videos"
+
 SAVE_SECONDS = 10.0
 
 
@@ -117,7 +119,7 @@ def read_videos(folder: Path) -> list[Video]:
 def _root_of(source: Path) -> Path:
     if not source.is_dir():
         what = "is a file" if source.exists() else "does not exist"
-        raise ConfigError(f"{source} {what}", remedy="Set ingest.source (or general.source) in params.yaml to a folder of videos")
+        raise ConfigError(f"{source} {what}", remedy=SOURCE_REMEDY)
     return source.resolve()
 
 

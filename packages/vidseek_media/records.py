@@ -35,9 +35,10 @@ class Video:
 
     def __post_init__(self) -> None:
         if len(self.video_id) != 32 or not self.uris:
-            raise ValueError(f"a video needs a 32-digit id and at least one uri, got {self.video_id!r}, {self.uris!r}")
+            raise ValueError(f"a video needs an id of 32 digits and a uri, got {self.video_id!r}, {self.uris!r}")
         if self.duration_ms <= 0 or self.width <= 0 or self.height <= 0:
-            raise ValueError(f"{self.uris[0]}: {self.duration_ms} ms, {self.width} x {self.height}: all must be positive")
+            shown = f"{self.duration_ms} ms, {self.width} x {self.height}"
+            raise ValueError(f"{self.uris[0]}: {shown}: all must be positive")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class ClipFrames:
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
-            raise ValueError(f"{self.key}: frames are {self.frames.dtype} {self.frames.shape}, wanted uint8 (T, h, w, 3)")
+            found = f"{self.frames.dtype} {self.frames.shape}"
+            raise ValueError(f"{self.key}: frames are {found}, wanted uint8 (T, h, w, 3)")
         if len(self.times_ms) != len(self.frames):
             raise ValueError(f"{self.key}: {len(self.times_ms)} times for {len(self.frames)} frames")
 

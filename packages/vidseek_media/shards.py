@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from vidseek_media.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.ingest import read_videos
+from vidseek_media.ingest import SOURCE_REMEDY, read_videos
 from vidseek_media.members import FrameSettings, Verdict, VideoJob, decode_jpeg, disk_error, read_members, write_part
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
@@ -91,7 +91,7 @@ def write_frames(
     settings = FrameSettings(num_frames, side_px, quality)
     _check_settings(settings, shard_digits)
     if not source.is_dir():
-        raise ConfigError(f"{source} does not exist", remedy="Set ingest.source (or general.source) in params.yaml to the folder of videos")
+        raise ConfigError(f"{source} does not exist", remedy=SOURCE_REMEDY)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
     shards = _plan_shards(videos, clips, source.resolve(), out, settings, shard_digits)
     try:

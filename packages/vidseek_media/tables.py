@@ -25,9 +25,9 @@ SIDECAR = pa.schema([
     ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
     ("text", _text), ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
 ])
-"""Captions that came with the source, times included where it gives them: null times and null clip_index mean the whole
-video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span and
-differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
+"""Captions that came with the source, with times where it gives them: null times and null clip_index mean the whole
+video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span
+and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
 
 CLIPS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
@@ -51,7 +51,7 @@ PAIRS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),
     ("contrast", _text), ("axis", _text),
 ])
-"""`split`: train, validation or test; `gallery`: a name that groups pairs for evaluation, `default` where none was given."""
+"""`split`: train, validation or test; `gallery`: what is ranked together, `default` where the source named none."""
 
 REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 

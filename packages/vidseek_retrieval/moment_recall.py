@@ -1,4 +1,4 @@
-"""How often a search finds the right moment: over the windows that are published, with the code that answers searches."""
+"""How often a search finds the right moment: over the published windows, with the code that answers searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidseek_retrieval.moments import Moment, RankedClip, merge_moments, rank_ex
 from vidseek_retrieval.parts import read_parts
 
 MIN_IOU = 0.5
-"""A found moment is right if it is of the right video and its intersection over union with the truth is this at least."""
+"""A moment is right if it is of the right video and its intersection over union with the truth is at least this."""
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,8 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
         raise ArtifactError(
             f"the query is of encoder_version {encoder_version}, the collection {facts.name} is of "
             f"{facts.encoder_version}: their vectors cannot be compared",
-            remedy="Publish with this bundle by `dvc repro --force --single-item publish`, or bring the published one back: "
-            "`git checkout dvc.lock params.yaml && dvc checkout`",
+            remedy="Publish with this bundle by `dvc repro --force --single-item publish`, or bring the published one "
+            "back by `git checkout dvc.lock params.yaml && dvc checkout`",
         )
 
 

@@ -31,7 +31,8 @@ class Checkout:
     def succeed(self, *command: str, **environment: str) -> str:
         """Run `command`, which must exit with 0; gives its standard output."""
         done = self.run(*command, **environment)
-        assert done.returncode == 0, f"{command} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        told = f"{command} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        assert done.returncode == 0, told
         return done.stdout
 
     def edit_params(self, changes: dict[str, object]) -> None:
@@ -51,9 +52,8 @@ class Checkout:
 
 def make_checkout(path: Path) -> Checkout:
     """The files that git tracks or would track, in a repository of their own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    list_files = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(list_files, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in listed:
         if (ROOT / name).is_file():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
