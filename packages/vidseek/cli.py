@@ -219,7 +219,7 @@ def index_verify(
     if not verification.passed:
         raise ArtifactError(
             f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
-            remedy="Run `vidseek index rollback`, or remove its folder and run `dvc repro --force --single-item publish`",
+            remedy="`vidseek index rollback`, or remove its folder and `dvc repro --force --single-item publish`",
         )
 
 
