@@ -57,17 +57,19 @@ class Judgement:
 
 
 def judge(vectors: Vectors, table: pd.DataFrame) -> Judgement:
-    """Rank within each gallery, and choose between caption and contrast.
+    """Rank within each gallery, and choose between caption and contrast. Captions of one clip do not compete.
 
     Args:
         vectors: Of the rows of `table`.
-        table: Pairs, with the columns gallery and contrast.
+        table: Pairs, with the columns clip_id, gallery and contrast.
     """
     text_ranks, video_ranks = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64)
     for gallery in set(table.gallery):
         rows = (table.gallery == gallery).to_numpy()
         scores = vectors.texts[rows] @ vectors.videos[rows].T
-        text_ranks[rows], video_ranks[rows] = ranks_of(scores), ranks_of(scores.T)
+        clips = table.clip_id[rows].to_numpy()
+        same = clips[:, None] == clips[None, :]
+        text_ranks[rows], video_ranks[rows] = ranks_of(scores, same=same), ranks_of(scores.T, same=same)
     own = (vectors.videos * vectors.texts).sum(1)
     other = (vectors.videos * vectors.contrasts).sum(1)
     choices = np.where((table.contrast != "").to_numpy(), (own > other).astype(np.float64), np.nan)

@@ -26,17 +26,21 @@ class Interval:
         return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
 
-def ranks_of(scores: Matrix) -> Ranks:
+def ranks_of(scores: Matrix, *, same: NDArray[np.bool_] | None = None) -> Ranks:
     """The rank, from 1, of each query's own candidate.
 
     Args:
         scores: Shape (n, n): query i against candidate j; the right one is on the diagonal.
+        same: Shape (n, n): candidates that are right too (other captions of the same clip) and so do not compete.
 
     Returns:
         Shape (n,). A candidate that scores the same as the right one is counted before it.
     """
-    own = np.diagonal(scores)[:, None]
-    return (scores >= own).sum(1).astype(np.int64)
+    before = ~(scores < np.diagonal(scores)[:, None])  # so that not a number comes last
+    if same is not None:
+        before &= ~same
+    np.fill_diagonal(before, True)
+    return before.sum(1).astype(np.int64)
 
 
 def recall_at(ranks: Ranks, k: int) -> float:

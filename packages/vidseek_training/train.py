@@ -154,7 +154,7 @@ class _Training:
                 for group in optimiser.param_groups:
                     group["lr"] = self.settings.learning_rate * rate(step)
                 loss = next(losses)
-                self._refuse_nan(loss, step)
+                self._refuse_nan(loss)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -212,7 +212,7 @@ class _Training:
         )
 
     def _loss(self, videos: Tensor, pairs: PairSet, rows: NDArray[np.int64]) -> Tensor:
-        """InfoNCE with the contrasts as extra negatives; equal captions and clips of one row twice are not pushed apart."""
+        """InfoNCE with the contrasts as extra negatives; equal captions and captions of one clip are not pushed apart."""
         contrasts = rows[pairs.has_contrast[rows]]
         share, pad = self.settings.word_dropout, self.model.spec.pad_id
         ids = drop_words(pairs.ids[rows], self.rng, share=share, pad_id=pad)
@@ -220,8 +220,10 @@ class _Training:
         ids = np.concatenate([ids, pairs.contrast_ids[contrasts]])
         texts = self.model.embed_texts(torch.from_numpy(ids))
         said = np.array([*pairs.table.caption.iloc[rows], *pairs.table.contrast.iloc[contrasts]])
-        same = torch.from_numpy(said[: len(rows), None] == said[None, :])
-        return info_nce(videos, texts, self.model.logit_scale, same=same)
+        same = said[: len(rows), None] == said[None, :]
+        clips = pairs.table.clip_id.iloc[rows].to_numpy()
+        same[:, : len(rows)] |= clips[:, None] == clips[None, :]
+        return info_nce(videos, texts, self.model.logit_scale, same=torch.from_numpy(same))
 
     def _look(self, loss: float, rate: float) -> None:
         """Judge on validation, log, and remember the adapter if it is the best so far."""
@@ -247,10 +249,10 @@ class _Training:
         state = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(self.handle).items()}
         self.best = (score, copy.deepcopy(state), float(self.model.logit_scale.detach()))
 
-    def _refuse_nan(self, loss: Tensor, step: int) -> None:
+    def _refuse_nan(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise GateFailed(
-                f"the loss is {float(loss.detach())} at step {step} of {self.steps_done + 1}",
+                f"the loss is {float(loss.detach())} at step {self.steps_done + 1}",
                 remedy="Lower train.settings.<name>.learning_rate; nothing was written",
             )
 

@@ -33,24 +33,37 @@ def load(path_or_id: str | Path) -> Backbone:
     """
     folder = resolve(path_or_id)
     config = _read_config(folder)
-    spec = _spec_of(config, folder, name=str(path_or_id))
-    if spec.family == "viclip":
-        from vidseek_training.backbones.viclip import build_viclip, from_checkpoint
-
-        model: Backbone = build_viclip(config, spec)
-        tensors = from_checkpoint(_read_tensors(folder))
-    else:
-        from vidseek_training.backbones.clip import build_clip
-
-        model = build_clip(config, spec)
-        # Older checkpoints carry the row numbers of their position embeddings, which are no weights.
-        tensors = {
-            f"clip.{name}": tensor for name, tensor in _read_tensors(folder).items() if not name.endswith("position_ids")
-        }
-        if "clip.logit_scale" in tensors:
-            tensors["logit_scale"] = tensors["clip.logit_scale"]
-    _load_strictly(model, tensors, folder)
+    try:
+        spec = _spec_of(config, folder, name=str(path_or_id))
+        model = _build(config, spec)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{folder / 'config.json'} is of no {config['model_type']} model: {error!r}") from error
+    _load_strictly(model, _tensors_of(spec, folder), folder)
     return model.eval()
+
+
+def _build(config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+    if spec.family == "viclip":
+        from vidseek_training.backbones.viclip import build_viclip
+
+        return build_viclip(config, spec)
+    from vidseek_training.backbones.clip import build_clip
+
+    return build_clip(config, spec)
+
+
+def _tensors_of(spec: BackboneSpec, folder: Path) -> dict[str, Tensor]:
+    """The tensors in `folder` under the names of our models."""
+    tensors = _read_tensors(folder)
+    if spec.family == "viclip":
+        from vidseek_training.backbones.viclip import from_checkpoint
+
+        return from_checkpoint(tensors)
+    # Older checkpoints hold the numbers of the positions, which are no weights.
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
+    ours = {f"clip.{name.removeprefix('clip.')}": tensor for name, tensor in plain.items()}
+    # Our model shows CLIP's own scale as its own too: one parameter under two names.
+    return ours | {"logit_scale": ours[name] for name in ("clip.logit_scale",) if name in ours}
 
 
 def resolve(path_or_id: str | Path) -> Path:
@@ -63,8 +76,8 @@ def resolve(path_or_id: str | Path) -> Path:
     if text.startswith("vidseek/"):
         folder = SHIPPED / text.removeprefix("vidseek/")
         if not folder.is_dir():
-            known = ", ".join(sorted(f"vidseek/{child.name}" for child in SHIPPED.iterdir() if child.is_dir()))
-            raise ConfigError(f"backbone {text} is not shipped", remedy=f"Choose one of: {known}")
+            known = ", ".join(sorted(f"vidseek/{config.parent.name}" for config in SHIPPED.glob("*/config.json")))
+            raise ConfigError(f"backbone {text} is not shipped", remedy=f"Choose one of: {known or '(none is here)'}")
         return folder
     folder = Path(text)
     if not (folder / "config.json").is_file():
@@ -80,6 +93,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{folder / 'config.json'} holds {type(config).__name__}, wanted a mapping")
     if config.get("model_type") not in ("viclip", "clip"):
         raise ConfigError(f"{folder}: model_type {config.get('model_type')!r}; wanted viclip or clip")
     return config

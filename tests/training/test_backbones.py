@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tests.training.tiny import (
+    CONTEXT,
+    DIMENSION,
+    FRAMES_OF_CLIP,
+    SIDE,
+    TEXT,
+    VISION,
+    clip_config,
+    ids_of,
+    random_pixels,
+    write_clip,
+    write_tensors,
+    write_viclip,
+)
+from vidseek_demo.train_backbones import to_clip
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_training import backbones
+from vidseek_training.backbones import Backbone
+from vidseek_training.backbones.base import clamp_logit_scale
+from vidseek_training.backbones.stem import ConvStem
+from vidseek_training.backbones.viclip import from_checkpoint
+
+WRITERS = {"viclip": write_viclip, "clip": write_clip}
+GROUPS = ("attention", "mlp", "projections", "token_embedding")
+
+
+@pytest.fixture(scope="module", params=sorted(WRITERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return WRITERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def model(folder: Path) -> Backbone:
+    return backbones.load(folder)
+
+
+@pytest.fixture
+def viclip(tmp_path: Path) -> Path:
+    return write_viclip(tmp_path / "viclip")
+
+
+def test_load__gives_unit_vectors_of_the_spec(model: Backbone) -> None:
+    spec = model.spec
+    assert (spec.dimension, spec.context, spec.frames, spec.side) == (DIMENSION, CONTEXT, FRAMES_OF_CLIP, SIDE)
+    assert not model.training
+    with torch.inference_mode():
+        videos = model.embed_videos(random_pixels(3))
+        texts = model.embed_texts(ids_of(model, ["a red film", "blue"]))
+    assert videos.shape == (3, DIMENSION) and texts.shape == (2, DIMENSION)
+    assert torch.allclose(videos.norm(dim=1), torch.ones(3)) and torch.allclose(texts.norm(dim=1), torch.ones(2))
+    assert videos.dtype == torch.float32
+    assert model.num_parameters() == sum(p.numel() for p in model.parameters())
+
+
+def test_load__twice_is_the_same_model(folder: Path) -> None:
+    one, other = backbones.load(folder).state_dict(), backbones.load(str(folder)).state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_load__half_precision_weights_become_fp32(folder: Path, tmp_path: Path) -> None:
+    half = WRITERS[backbones.load(folder).spec.family](tmp_path)
+    write_tensors(half, {name: tensor.half() for name, tensor in load_file(half / "model.safetensors").items()})
+    model = backbones.load(half)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_load__a_missing_and_an_unexpected_tensor_are_named(folder: Path, tmp_path: Path) -> None:
+    broken = WRITERS[backbones.load(folder).spec.family](tmp_path)
+    tensors = load_file(broken / "model.safetensors")
+    lost = next(name for name in sorted(tensors) if "token_embedding" in name)
+    write_tensors(broken, {name: t for name, t in tensors.items() if name != lost} | {"stranger": torch.zeros(2)})
+    with pytest.raises(ArtifactError) as caught:
+        backbones.load(broken)
+    assert f"1 missing: {lost}" in caught.value.message.replace("clip.", "")
+    assert "1 unexpected: " in caught.value.message and "stranger" in caught.value.message
+
+
+def test_load__a_tensor_of_another_shape_is_named_with_both(viclip: Path) -> None:
+    tensors = load_file(viclip / "model.safetensors")
+    write_tensors(viclip, tensors | {"vision_encoder.ln_post.bias": torch.zeros(7)})
+    with pytest.raises(ArtifactError, match=r"vision_encoder.ln_post.bias \(7,\), wanted \(32,\)"):
+        backbones.load(viclip)
+
+
+def test_load__without_its_scale_is_an_artifact_error(folder: Path, tmp_path: Path) -> None:
+    broken = WRITERS[backbones.load(folder).spec.family](tmp_path)
+    tensors = load_file(broken / "model.safetensors")
+    write_tensors(broken, {name: tensor for name, tensor in tensors.items() if name != "logit_scale"})
+    with pytest.raises(ArtifactError, match="logit_scale"):
+        backbones.load(broken)
+
+
+def test_load__positions_that_older_checkpoints_number_are_no_weights(tmp_path: Path) -> None:
+    folder = write_clip(tmp_path)
+    numbers = {
+        "text_model.embeddings.position_ids": torch.arange(CONTEXT)[None],
+        "vision_model.embeddings.position_ids": torch.arange(5)[None],
+    }
+    before = backbones.load(folder).state_dict()
+    write_tensors(folder, load_file(folder / "model.safetensors") | numbers)
+    assert backbones.load(folder).state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_load__a_missing_file_is_an_error_that_names_it(viclip: Path, name: str) -> None:
+    (viclip / name).unlink()
+    with pytest.raises((ArtifactError, ConfigError), match=name):
+        backbones.load(viclip)
+
+
+@pytest.mark.parametrize(("content", "error"), [
+    ("{ no", ArtifactError), ('{"model_type": "bert"}', ConfigError), ('{"model_type": "viclip"}', ArtifactError),
+    ('{"model_type": "clip", "vision_config": {}}', ArtifactError), ("[]", ArtifactError),
+])
+def test_load__a_config_that_cannot_be_is_an_error(viclip: Path, content: str, error: type[Exception]) -> None:
+    (viclip / "config.json").write_text(content)
+    with pytest.raises(error, match="config.json|model_type"):
+        backbones.load(viclip)
+
+
+def test_load__sizes_that_we_do_not_know_are_an_error(viclip: Path) -> None:
+    config = json.loads((viclip / "config.json").read_text())
+    config["vision"]["depth"] = 3
+    (viclip / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="depth"):
+        backbones.load(viclip)
+
+
+def test_load__broken_weights_are_an_error(viclip: Path) -> None:
+    (viclip / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        backbones.load(viclip)
+
+
+@pytest.mark.parametrize("name", ["vidseek/no-such", "no/such/folder"])
+def test_resolve__what_is_not_there_says_what_to_name(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        backbones.resolve(name)
+    assert name in caught.value.message and caught.value.remedy
+
+
+def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
+    modules = dict(model.named_modules())
+    counts = {group: model.lora_targets((group,)) for group in GROUPS}
+    assert model.lora_targets(()) == []
+    assert sorted(model.lora_targets(GROUPS)) == sorted(name for names in counts.values() for name in names)
+    assert len(set(model.lora_targets(GROUPS))) == len(model.lora_targets(GROUPS))
+    for group, names in counts.items():
+        kinds = {type(modules[name]) for name in names}
+        assert kinds == {nn.Embedding if group == "token_embedding" else nn.Linear}
+        towers = {"text" if "text" in name else "vision" for name in names}
+        assert towers == ({"text"} if group == "token_embedding" else {"text", "vision"})
+    assert len(counts["projections"]) == 2 and len(counts["mlp"]) == 4 and len(counts["token_embedding"]) == 1
+
+
+def test_text_features__what_follows_the_end_token_changes_nothing(model: Backbone) -> None:
+    ids = ids_of(model, ["a red film"])
+    end = int(ids.argmax(1))
+    assert end == 4 and (ids[0, end + 1 :] == 0).all()
+    other = ids.clone()
+    other[0, end + 1 :] = torch.tensor([3, 5, 7])
+    with torch.inference_mode():
+        assert torch.allclose(model.text_features(ids), model.text_features(other), atol=1e-6)
+        before_end = ids.clone()
+        before_end[0, end - 1] = 2
+        assert not torch.allclose(model.text_features(ids), model.text_features(before_end), atol=1e-3)
+
+
+def test_video_features__clip_is_blind_to_order_and_viclip_is_not(model: Backbone) -> None:
+    pixels = random_pixels(2)
+    with torch.no_grad():
+        if model.spec.family == "viclip":  # as published checkpoints have it; new ones begin with zeros
+            model.vision_encoder.temporal_positional_embedding.normal_()  # type: ignore[union-attr, operator]
+        for parameter in model.parameters():  # else the class token hears next to nothing of the others
+            parameter.mul_(3 if parameter.ndim > 1 else 1)
+        apart = (model.embed_videos(pixels) - model.embed_videos(pixels.flip(1))).abs().max()
+    assert apart < 1e-5 if model.spec.family == "clip" else apart > 1e-2
+
+
+def test_video_features__clip_is_the_mean_of_unit_frames(tmp_path: Path) -> None:
+    model = backbones.load(write_clip(tmp_path))
+    pixels = random_pixels(2)
+    with torch.inference_mode():
+        frames = torch.stack([model.embed_videos(pixels[:, t : t + 1]) for t in range(FRAMES_OF_CLIP)])
+        assert torch.allclose(model.embed_videos(pixels), F.normalize(frames.mean(0), dim=-1), atol=1e-6)
+
+
+def test_viclip__attention_is_softmax_of_scaled_products(viclip: Path) -> None:
+    """One layer of the text tower against the formula written out."""
+    model = backbones.load(viclip)
+    block = model.text_encoder.transformer.resblocks[0].attn  # type: ignore[union-attr, index]
+    tokens = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        mixed = torch.empty(2, 5, 32)
+        qkv = block.in_proj(tokens)
+        for head in range(2):
+            q, k, v = (qkv[..., 32 * part + 16 * head :][..., :16] for part in range(3))
+            logits = q @ k.transpose(1, 2) / math.sqrt(16)
+            logits = logits.masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf"))
+            mixed[..., 16 * head : 16 * head + 16] = logits.softmax(-1) @ v
+        assert torch.allclose(block(tokens), block.out_proj(mixed), atol=1e-5)
+
+
+def published(ours: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
+    """A state dict under the names and in the forms of the published ViCLIP checkpoints."""
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        if name == "logit_scale":
+            theirs["temp"] = torch.tensor(temperature)
+        elif name in ("vision_encoder.proj.weight", "text_encoder.text_projection.weight"):
+            theirs[name.removesuffix(".weight")] = tensor.T.contiguous()
+        else:
+            theirs[name.replace("in_proj.weight", "in_proj_weight").replace("in_proj.bias", "in_proj_bias")] = tensor
+    return theirs
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_from_checkpoint__published_names_become_ours(viclip: Path, prefix: str) -> None:
+    ours = load_file(viclip / "model.safetensors")
+    theirs = {prefix + name: tensor for name, tensor in published(ours, 0.01).items()}
+    assert f"{prefix}vision_encoder.transformer.resblocks.0.attn.in_proj_weight" in theirs
+    mapped = from_checkpoint(theirs)
+    assert mapped.keys() == ours.keys()
+    assert all(torch.equal(mapped[name], ours[name]) for name in ours if name != "logit_scale")
+    assert float(mapped["logit_scale"].exp()) == pytest.approx(100.0, rel=1e-5)
+    assert all(torch.equal(from_checkpoint(ours)[name], ours[name]) for name in ours)
+
+
+def test_load__a_published_checkpoint_is_the_same_function(viclip: Path, tmp_path: Path) -> None:
+    ours = load_file(viclip / "model.safetensors")
+    other = write_viclip(tmp_path / "published", seed=5)
+    write_tensors(other, published(ours, 0.07))
+    with torch.inference_mode():
+        wanted = backbones.load(viclip).embed_videos(random_pixels(2))
+        assert torch.equal(backbones.load(other).embed_videos(random_pixels(2)), wanted)
+
+
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_to_clip__is_the_same_function_of_one_frame(tmp_path: Path, stem: str) -> None:
+    vision = dataclasses.replace(VISION, stem=stem, layers=2)
+    viclip = backbones.load(write_viclip(tmp_path / "viclip", vision=vision))
+    with torch.no_grad():
+        viclip.vision_encoder.temporal_positional_embedding.normal_()  # type: ignore[union-attr, operator]
+    clip_folder = write_clip(tmp_path / "clip")
+    config = clip_config() | {"stem": stem}
+    config["vision_config"]["num_hidden_layers"] = 2
+    (clip_folder / "config.json").write_text(json.dumps(config))
+    state = dict(viclip.state_dict())
+    if stem == "patch":  # a Conv3d over one frame is a Conv2d
+        state["vision_encoder.conv1.weight"] = state["vision_encoder.conv1.weight"][:, :, 0]
+    write_tensors(clip_folder, to_clip(state))
+    clip = backbones.load(clip_folder)
+    with torch.inference_mode():
+        pixels = random_pixels(3, frames=1)
+        assert torch.allclose(clip.embed_videos(pixels), viclip.embed_videos(pixels), atol=1e-5)
+        ids = ids_of(clip, ["a dark red film", "cyan"])
+        assert torch.allclose(clip.embed_texts(ids), viclip.embed_texts(ids), atol=1e-5)
+    assert float(clip.logit_scale.detach()) == float(viclip.logit_scale.detach())
+
+
+@pytest.mark.parametrize(("width", "patch"), [(32, 16), (48, 8), (16, 2)])
+def test_stem__gives_a_grid_of_patches(width: int, patch: int) -> None:
+    assert ConvStem(width, patch=patch)(torch.zeros(2, 3, 32, 32)).shape == (2, width, 32 // patch, 32 // patch)
+
+
+@pytest.mark.parametrize("patch", [12, 1])
+def test_stem__a_patch_that_is_no_power_of_two_is_an_error(patch: int) -> None:
+    with pytest.raises(ConfigError, match=str(patch)):
+        ConvStem(32, patch=patch)
+
+
+def test_clamp_logit_scale__keeps_the_factor_between_1_and_100(model: Backbone) -> None:
+    for value, wanted in ((9.0, math.log(100)), (-1.0, 0.0), (3.0, 3.0)):
+        model.logit_scale.data.fill_(value)
+        clamp_logit_scale(model)
+        assert float(model.logit_scale.detach()) == pytest.approx(wanted)
+
+
+def test_text_shape__longer_than_the_text_is_no_matter(tmp_path: Path) -> None:
+    """A batch cut to its longest text has the vectors of the padded one: training cuts, serving pads."""
+    model = backbones.load(write_viclip(tmp_path, text=dataclasses.replace(TEXT, layers=2)))
+    ids = ids_of(model, ["a red film"])
+    with torch.inference_mode():
+        assert torch.allclose(model.embed_texts(ids), model.embed_texts(ids[:, :6]), atol=1e-6)

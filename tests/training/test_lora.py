@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.training.tiny import ids_of, random_pixels, write_clip, write_viclip
+from vidseek_media.errors import ArtifactError
+from vidseek_training import backbones, lora
+from vidseek_training.backbones import Backbone
+from vidseek_training.settings import TrainSettings
+
+SETTINGS = TrainSettings(
+    rank=4, alpha=8, dropout=0.1, targets=("attention", "mlp", "projections", "token_embedding")
+)
+WRITERS = {"viclip": write_viclip, "clip": write_clip}
+TEXTS = ["a dark red film", "a bright film", "purple"]
+
+
+@pytest.fixture(scope="module", params=sorted(WRITERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return WRITERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def vectors(model: Backbone) -> torch.Tensor:
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model.embed_videos(random_pixels(3)), model.embed_texts(ids_of(model, TEXTS))])
+
+
+def trained(folder: Path, out: Path) -> torch.Tensor:
+    """Save an adapter that was shaken, as training would; gives the vectors of the model with it."""
+    model = backbones.load(folder)
+    handle = lora.attach(model, SETTINGS)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.ndim:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.logit_scale.fill_(2.5)
+    result = vectors(model)
+    lora.save(handle, model, out)
+    return result
+
+
+def test_attach__changes_nothing_and_leaves_the_adapter_and_the_scale_to_learn(folder: Path) -> None:
+    model = backbones.load(folder)
+    before = vectors(model)
+    lora.attach(model, SETTINGS)
+    assert torch.equal(vectors(model), before)
+    learns = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert "logit_scale" in " ".join(learns)
+    assert all("lora_" in name or name.endswith("logit_scale") for name in learns)
+    # Both towers have it, and every group that was asked for.
+    for part in ("vis", "text", "proj", "token_embedding", "out_proj"):
+        assert any(part in name for name in learns), part
+
+
+def test_load_into__gives_the_vectors_that_were_saved(folder: Path, tmp_path: Path) -> None:
+    wanted = trained(folder, tmp_path / "adapter")
+    model = backbones.load(folder)
+    base = vectors(model)
+    lora.load_into(model, tmp_path / "adapter")
+    assert torch.equal(vectors(model), wanted)
+    assert (base - wanted).abs().max() > 0.05
+    assert float(model.logit_scale.detach()) == pytest.approx(2.5)
+
+
+def test_merged__is_the_same_function_in_plain_weights_and_leaves_the_base_alone(folder: Path, tmp_path: Path) -> None:
+    wanted = trained(folder, tmp_path / "adapter")
+    model = backbones.load(folder)
+    base = vectors(model)
+    merged = lora.merged(model, tmp_path / "adapter")
+    assert (vectors(merged) - wanted).abs().max() < 1e-5
+    assert merged.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(vectors(model), base)
+    plain = lora.merged(model, None)
+    assert plain is not model and torch.equal(vectors(plain), base)
+
+
+def test_save__leaves_pefts_files_and_our_notes(folder: Path, tmp_path: Path) -> None:
+    trained(folder, tmp_path / "adapter")
+    names = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "vidseek.json"}
+    notes = json.loads((tmp_path / "adapter" / "vidseek.json").read_text())
+    assert notes["backbone"] == str(folder)
+    assert notes["num_tensors"] == len(load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("change", ["too few", "too many", "another shape"])
+def test_load_into__a_partial_match_is_an_error(folder: Path, tmp_path: Path, change: str) -> None:
+    trained(folder, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    if change == "too few":
+        del tensors[name]
+    elif change == "too many":
+        tensors["base_model.model.nowhere.lora_A.weight"] = torch.zeros(4, 4)
+    else:
+        tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, file)
+    with pytest.raises(ArtifactError, match=rf"{len(tensors)} tensors") as caught:
+        lora.load_into(backbones.load(folder), tmp_path)
+    assert str(folder) in caught.value.remedy
+
+
+def test_load_into__an_adapter_of_another_base_is_an_error(tmp_path: Path) -> None:
+    viclip, clip = write_viclip(tmp_path / "viclip"), write_clip(tmp_path / "clip")
+    trained(viclip, tmp_path / "adapter")
+    with pytest.raises(ArtifactError, match="viclip"):
+        lora.load_into(backbones.load(clip), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["vidseek.json", "adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("broken", [False, True], ids=["missing", "broken"])
+def test_load_into__a_broken_adapter_is_an_error(folder: Path, tmp_path: Path, name: str, broken: bool) -> None:
+    trained(folder, tmp_path)
+    (tmp_path / name).unlink()
+    if broken:
+        (tmp_path / name).write_text("{ no")
+    with pytest.raises(ArtifactError):
+        lora.load_into(backbones.load(folder), tmp_path)
+
+
+def test_merged__weights_that_are_not_finite_are_an_error(folder: Path, tmp_path: Path) -> None:
+    trained(folder, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in sorted(tensors) if "out_proj" in name)
+    save_file(tensors | {name: torch.full_like(tensors[name], float("inf"))}, file)
+    with pytest.raises(ArtifactError, match="cannot be merged"):
+        lora.merged(backbones.load(folder), tmp_path)

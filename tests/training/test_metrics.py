@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vidseek_training.metrics import (
+    alignment,
+    bootstrap,
+    ranks_of,
+    recall_at,
+    recall_gain,
+    recall_interval,
+    summarise,
+    uniformity,
+)
+
+
+def test_ranks_of__counts_what_scores_better() -> None:
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.6, 0.7, 0.1]], np.float32)
+    assert ranks_of(scores).tolist() == [1, 3, 3]
+
+
+def test_ranks_of__a_tie_is_counted_before_the_right_one() -> None:
+    scores = np.array([[0.5, 0.5, 0.5], [0.0, 0.2, 0.2], [0.0, 0.0, 0.1]], np.float32)
+    assert ranks_of(scores).tolist() == [3, 2, 1]
+
+
+def test_ranks_of__not_a_number_is_no_hit() -> None:
+    assert ranks_of(np.full((3, 3), np.nan, np.float32)).tolist() == [3, 3, 3]
+
+
+def test_ranks_of__what_is_right_too_does_not_compete() -> None:
+    scores = np.array([[0.5, 0.5, 0.6], [0.5, 0.5, 0.1], [0.9, 0.9, 0.1]], np.float32)
+    same = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], bool)
+    assert ranks_of(scores, same=same).tolist() == [2, 1, 3]
+
+
+def test_recall_at__and_summarise_by_hand() -> None:
+    ranks = np.array([1, 1, 3, 7, 20])
+    assert [recall_at(ranks, k) for k in (1, 5, 10)] == [0.4, 0.6, 0.8]
+    assert summarise(ranks) == {
+        "r1": 0.4, "r5": 0.6, "r10": 0.8, "mdr": 3.0, "mnr": 6.4, "mrr": round((2 + 1 / 3 + 1 / 7 + 1 / 20) / 5, 4),
+    }
+    assert recall_at(np.array([], np.int64), 1) == 0.0
+    assert summarise(np.array([], np.int64)) == {}
+
+
+def test_bootstrap__is_the_percentile_interval_of_resampled_means() -> None:
+    values = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    interval = bootstrap(values, resamples=40, seed=9)
+    picks = np.random.default_rng(9).integers(5, size=(40, 5))
+    means = sorted(sum(values[pick] for pick in row) / 5 for row in picks)
+    assert interval.value == 0.6
+
+    def quantile(share: float) -> float:
+        place = share * 39
+        below = math.floor(place)
+        return means[below] + (place - below) * (means[below + 1] - means[below])
+
+    assert interval.low == pytest.approx(quantile(0.025))
+    assert interval.high == pytest.approx(quantile(0.975))
+
+
+def test_bootstrap__has_the_width_that_theory_says() -> None:
+    values = np.random.default_rng(0).normal(2.0, 1.0, 400)
+    interval = bootstrap(values, resamples=4000, seed=1)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.015)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.015)
+
+
+def test_bootstrap__all_alike_leaves_no_doubt() -> None:
+    assert bootstrap(np.full(7, 0.25), resamples=50, seed=0).to_json() == {"value": 0.25, "low": 0.25, "high": 0.25}
+
+
+def test_recall_gain__is_paired_by_query() -> None:
+    # Both models are right half of the time, and wrong on the same queries: no doubt that nothing was gained.
+    ranks = np.array([1, 9] * 50)
+    same = recall_gain(ranks, ranks, 1, resamples=200, seed=0)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    # Right on the other queries: the same recalls, but in doubt.
+    other = recall_gain(ranks, ranks[::-1], 1, resamples=200, seed=0)
+    assert other.value == 0.0 and other.low < -0.05 and other.high > 0.05
+
+
+def test_recall_gain__counts_queries_that_came_in() -> None:
+    base, adapted = np.array([2, 6, 11, 1]), np.array([1, 5, 12, 3])
+    assert recall_gain(base, adapted, 1, resamples=10, seed=0).value == 0.0
+    assert recall_gain(base, adapted, 5, resamples=10, seed=0).value == 0.25
+    assert recall_interval(adapted, 5, resamples=10, seed=0).value == 0.75
+
+
+def test_alignment_and_uniformity__by_hand() -> None:
+    east, north = np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32)
+    assert alignment(east, east) == 0.0
+    assert alignment(np.concatenate([east, east]), np.concatenate([east, north])) == pytest.approx(1.0)
+    assert uniformity(np.concatenate([east, east])) == pytest.approx(0.0)
+    assert uniformity(np.concatenate([east, north])) == pytest.approx(-4.0)  # log exp(-2 * 2)
+    assert uniformity(east) == 0.0

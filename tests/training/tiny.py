@@ -1,0 +1,201 @@
+"""Backbones and pair sets so small that a training takes a second: clips are of one colour, captions name it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel
+
+from vidseek_media.ids import clip_id_of, shard_key_of
+from vidseek_media.members import encode_jpeg
+from vidseek_media.tables import FRAMES, PAIRS, write_table
+from vidseek_training import backbones
+from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, build_viclip, config_of
+
+COLOURS = {
+    "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "white": (240, 240, 240),
+    "yellow": (230, 220, 40), "black": (15, 15, 15), "purple": (160, 40, 190), "cyan": (40, 210, 220),
+}
+SHADES = {"bright": 1.0, "dark": 0.45}
+WORDS = ("<pad>", "<unk>", "a", "film", *SHADES, *COLOURS, "<start>", "<end>")
+"""The end token has the highest number, as in CLIP."""
+CONTEXT, SIDE, FRAMES_OF_CLIP, DIMENSION = 8, 32, 2, 16
+VISION = VisionShape(side=SIDE, patch=16, width=32, layers=1, heads=2, frames=FRAMES_OF_CLIP)
+TEXT = TextShape(context=CONTEXT, vocabulary=len(WORDS), width=32, layers=1, heads=2)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer.json of whole words."""
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("<start>", vocabulary["<start>"]), ("<end>", vocabulary["<end>"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_viclip(folder: Path, *, seed: int = 0, vision: VisionShape = VISION, text: TextShape = TEXT) -> Path:
+    """A ViCLIP with random weights; gives `folder`."""
+    config = config_of(vision, text, DIMENSION)
+    torch.manual_seed(seed)
+    _write(folder, config, {})
+    write_tensors(folder, dict(_random_viclip(folder, config).state_dict()))
+    return folder
+
+
+def _random_viclip(folder: Path, config: dict[str, Any]) -> ViCLIP:
+    from vidseek_training.backbones.loading import _spec_of
+
+    return build_viclip(config, _spec_of(config, folder, name=str(folder)))
+
+
+def clip_config() -> dict[str, Any]:
+    """The config.json of a CLIP of the same sizes."""
+    tower = {"hidden_act": "quick_gelu", "hidden_size": 32, "intermediate_size": 128, "projection_dim": DIMENSION,
+             "num_hidden_layers": 1, "num_attention_heads": 2}
+    return {
+        "model_type": "clip", "projection_dim": DIMENSION, "frames": FRAMES_OF_CLIP, "resize": "squash", "pad_id": 0,
+        "vision_config": {**tower, "image_size": SIDE, "patch_size": 16},
+        "text_config": {
+            **tower, "vocab_size": len(WORDS), "max_position_embeddings": CONTEXT, "pad_token_id": 0,
+            "bos_token_id": len(WORDS) - 2, "eos_token_id": len(WORDS) - 1,
+        },
+    }
+
+
+def write_clip(folder: Path, *, seed: int = 0) -> Path:
+    """A CLIP of transformers with random weights, its tensors named as in a published checkpoint."""
+    config = clip_config()
+    torch.manual_seed(seed)
+    arguments = {key: value for key, value in config.items() if key != "model_type"}
+    _write(folder, config, dict(CLIPModel(CLIPConfig(**arguments)).state_dict()))
+    return folder
+
+
+def _write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tokenizer(folder)
+    write_tensors(folder, tensors)
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write model.safetensors anew."""
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair: a clip of one colour, and what is said of it."""
+
+    video: int
+    index: int
+    split: str
+    shade: str
+    colour: str
+    gallery: str = "default"
+    contrast: str = ""
+    axis: str = ""
+    text: str = ""
+
+    @property
+    def caption(self) -> str:
+        return self.text or f"a {self.shade} {self.colour} film"
+
+    @property
+    def video_id(self) -> str:
+        return f"{self.video:032x}"
+
+    @property
+    def clip_id(self) -> str:
+        return str(clip_id_of(self.video_id, 1000 * self.index, 1000 * self.index + 1000))
+
+
+def all_colours(video: int, split: str, *, contrasts: bool = False) -> list[Row]:
+    """16 pairs, one for each shade of each colour, each with the other shade as its contrast if wanted."""
+    rows = []
+    for index, (shade, colour) in enumerate((shade, colour) for shade in SHADES for colour in COLOURS):
+        other = "dark" if shade == "bright" else "bright"
+        contrast = {"contrast": f"a {other} {colour} film", "axis": "shade"} if contrasts else {}
+        rows.append(Row(video, index, split, shade, colour, **contrast))
+    return rows
+
+
+def frames_of(row: Row, *, num_frames: int = FRAMES_OF_CLIP, side: int = SIDE) -> NDArray[np.uint8]:
+    """The clip of `row`: its colour with a little noise of its own."""
+    rng = np.random.default_rng([row.video, row.index])
+    colour = np.array(COLOURS[row.colour]) * SHADES[row.shade]
+    noisy = colour + rng.normal(0, 6, (num_frames, side, side, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where the tables of a made archive are."""
+
+    root: Path
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / "pairs" / "pairs.parquet"
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "frames"
+
+
+def write_archive(root: Path, rows: Sequence[Row], *, num_frames: int = FRAMES_OF_CLIP, side: int = SIDE) -> Archive:
+    """Write the pairs table, and the frames in one shard for each video, as the stages would."""
+    archive = Archive(root)
+    write_table(archive.pairs, [
+        {"clip_id": row.clip_id, "video_id": row.video_id, "caption": row.caption, "split": row.split,
+         "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis} for row in rows
+    ], PAIRS)
+    clips = {row.clip_id: row for row in rows}
+    table = []
+    (archive.frames / "shards").mkdir(parents=True)
+    for video in sorted({row.video for row in rows}):
+        shard = f"shards/{video:02d}.tar"
+        with tarfile.open(archive.frames / shard, "w") as tar:
+            for row in sorted((row for row in clips.values() if row.video == video), key=lambda row: row.index):
+                key = shard_key_of(row.video_id, row.index)
+                times = [1000 * row.index + 100 * number for number in range(num_frames)]
+                about = {"key": key, "clip_id": row.clip_id, "video_id": row.video_id, "times_ms": times,
+                         "start_ms": times[0], "end_ms": times[0] + 1000, "num_repeated": 0}
+                _add(tar, f"{key}.json", json.dumps(about).encode())
+                for number, pixels in enumerate(frames_of(row, num_frames=num_frames, side=side)):
+                    _add(tar, f"{key}.{number:02d}.jpg", encode_jpeg(pixels, quality=95))
+                table.append({"clip_id": row.clip_id, "video_id": row.video_id, "key": key, "shard": shard,
+                              "num_frames": num_frames, "num_repeated": 0, "decoder": "made"})
+    write_table(archive.frames / "frames.parquet", table, FRAMES)
+    return archive
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def random_pixels(count: int, *, frames: int = FRAMES_OF_CLIP, seed: int = 0) -> torch.Tensor:
+    """What a backbone takes: (count, frames, 3, side, side)."""
+    return torch.randn(count, frames, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def ids_of(model: backbones.Backbone, texts: list[str]) -> torch.Tensor:
+    """The token ids of `texts`."""
+    from vidseek_encoder.tokenize import Tokenizer as Ours
+
+    spec = model.spec
+    return torch.from_numpy(Ours.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id).encode(texts))
