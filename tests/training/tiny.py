@@ -50,7 +50,9 @@ def write_viclip(folder: Path, *, seed: int = 0, vision: VisionShape = VISION, t
     config = config_of(vision, text, DIMENSION)
     torch.manual_seed(seed)
     _write(folder, config, {})
-    write_tensors(folder, dict(_random_viclip(folder, config).state_dict()))
+    tensors = dict(_random_viclip(folder, config).state_dict())
+    # Fresh matrices are so small that all clips look alike; trained ones are not.
+    write_tensors(folder, {name: 6 * tensor if tensor.ndim == 2 else tensor for name, tensor in tensors.items()})
     return folder
 
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny import Archive, all_colours, write_archive, write_viclip
+
+
+@pytest.fixture(scope="session")
+def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an MLflow store of its own; making its tables takes seconds, so all tests share it."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def tracked(tracking_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Runs go into the shared store; no test leaves one open."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracking_store / 'mlflow.db'}")
+    monkeypatch.chdir(tracking_store)  # artifacts are kept beside, in .vidseek
+    yield tracking_store
+    import mlflow
+
+    assert mlflow.active_run() is None
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ViCLIP with random weights."""
+    return write_viclip(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """16 combinations in each of two training videos, one of validation, one of test, the last with contrasts."""
+    rows = [
+        *all_colours(1, "train", contrasts=True), *all_colours(2, "train", contrasts=True),
+        *all_colours(3, "validation", contrasts=True), *all_colours(4, "test", contrasts=True),
+    ]
+    return write_archive(tmp_path_factory.mktemp("archive"), rows)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a tiny training."""
+    from vidseek_training import pictures
+
+    for name in ("draw_curves", "draw_similarity", "draw_retrieval"):
+        monkeypatch.setattr(pictures, name, lambda *_, **__: None)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from tests.training.tiny import Archive, Row, all_colours, write_archive
+from vidseek_encoder.bundle import file_sha256
+from vidseek_media.errors import GateFailed, ServiceError
+from vidseek_training import backbones, lora, train
+from vidseek_training.data import load_pairs
+from vidseek_training.embedding import embed_pairs
+from vidseek_training.metrics import ranks_of
+from vidseek_training.settings import TrainSettings
+from vidseek_training.train import Outcome, train_adapter
+
+SETTINGS = TrainSettings(
+    rank=8, alpha=16, dropout=0.0, targets=("attention", "mlp", "projections", "token_embedding"), steps=40, batch=16,
+    warmup_text_steps=10, warmup_text_batch=16, learning_rate=2e-2, shift_share=0.0, brightness=0.02, word_dropout=0.0,
+    evaluate_every=10, min_pairs=16,
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    outcome: Outcome
+    out: Path
+    report: Path
+
+
+def trained(
+    archive: Archive, backbone: Path, root: Path, settings: TrainSettings, *, general: Path | None = None
+) -> Trained:
+    out, report = root / "adapters" / "lora", root / "report"
+    outcome = train_adapter(
+        "lora", settings, backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, general=general, out=out,
+        report=report,
+    )
+    return Trained(outcome, out, report)
+
+
+@pytest.fixture(scope="module")
+def result(
+    archive: Archive, backbone: Path, tracking_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracking_store / 'mlflow.db'}")
+        patch.chdir(tracking_store)
+        return trained(archive, backbone, tmp_path_factory.mktemp("trained"), SETTINGS)
+
+
+def curves_of(report: Path) -> list[dict[str, float]]:
+    with (report / "curves.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_train_adapter__learns(result: Trained) -> None:
+    curves = curves_of(result.report)
+    assert curves[-1]["loss"] < curves[0]["loss"]
+    figures = json.loads((result.report / "metrics.json").read_text())["validation"]
+    assert figures["adapted"]["default"]["mrr"] > figures["base"]["default"]["mrr"] + 0.2
+    assert figures["adapted"]["two_way"]["shade"] > 0.8
+
+
+def test_train_adapter__says_what_became_of_it(result: Trained, backbone: Path) -> None:
+    written = json.loads((result.out / "outcome.json").read_text())
+    assert Outcome(**written) == result.outcome
+    assert result.outcome.trained and result.outcome.reason == ""
+    assert result.outcome.backbone == str(backbone)
+    assert (result.outcome.num_pairs, result.outcome.num_steps) == (32, 50)
+    assert [row["step"] for row in curves_of(result.report)] == [20, 30, 40, 50]
+    assert {path.name for path in result.report.iterdir()} == {"metrics.json", "curves.csv", "pictures"}
+    pictures = {path.name for path in (result.report / "pictures").iterdir()}
+    assert pictures == {"curves.png", "similarity.png", "retrieval.png"}
+    assert {path.name for path in result.out.iterdir()} == {"adapter", "outcome.json", "validation.json"}
+
+
+def test_train_adapter__validation_ranks_are_those_of_the_saved_adapter(
+    result: Trained, archive: Archive, backbone: Path
+) -> None:
+    written = json.loads((result.out / "validation.json").read_text())
+    model = backbones.load(backbone)
+    pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="validation")
+    for name, adapter in (("base", None), ("adapted", result.out / "adapter")):
+        vectors = embed_pairs(lora.merged(model, adapter), pairs)
+        ranks = ranks_of(vectors.texts @ vectors.videos.T)
+        assert np.abs(ranks - written[name]).max() <= 1  # merging moves the last bits
+        assert (ranks == written[name]).mean() > 0.8
+    assert written["gallery"] == train.gallery_hash(pairs)
+    # The best look is what was kept.
+    best = max(row["validation_mrr"] for row in curves_of(result.report))
+    assert (1 / np.array(written["adapted"])).mean() == pytest.approx(best, abs=1e-3)
+
+
+def test_train_adapter__leaves_a_run_with_curves_adapter_and_pictures(
+    result: Trained, tracked: Path, archive: Archive
+) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{tracked / 'mlflow.db'}")
+    client = mlflow.MlflowClient()
+    run = client.get_run(result.outcome.run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == "train-lora"
+    assert run.data.params["learning_rate"] == "0.02" and run.data.params["num_pairs"] == "32"
+    assert run.data.tags["pairs_sha256"] == file_sha256(archive.pairs)
+    history = client.get_metric_history(result.outcome.run_id, "validation_r1")
+    assert [(each.step, each.value) for each in history] == [
+        (row["step"], row["validation_r1"]) for row in curves_of(result.report)
+    ]
+    folders = ("adapter", "report")
+    kept = {each.path for folder in folders for each in client.list_artifacts(run.info.run_id, folder)}
+    assert {"adapter/adapter_model.safetensors", "report/curves.csv", "report/pictures"} <= kept
+
+
+def test_train_adapter__the_same_seed_gives_the_same_adapter(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 2, "evaluate_every": 2})
+    digests = set()
+    for number in range(2):
+        result = trained(archive, backbone, tmp_path / str(number), short)
+        digests.add(file_sha256(result.out / "adapter" / "adapter_model.safetensors"))
+    assert len(digests) == 1
+
+
+def test_train_adapter__stops_when_validation_gains_nothing_more(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    patient = {"patience": 1, "steps": 60, "evaluate_every": 1, "learning_rate": 1e-9, "warmup_text_steps": 0}
+    result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update=patient))
+    # The first look is the best so far, the second gains nothing.
+    assert result.outcome.num_steps == len(curves_of(result.report)) == 2
+
+
+def test_train_adapter__without_validation_pairs_trains_to_the_end(
+    backbone: Path, tracked: Path, tmp_path: Path
+) -> None:
+    archive = write_archive(tmp_path / "archive", all_colours(1, "train"))
+    short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 0, "evaluate_every": 2})
+    result = trained(archive, backbone, tmp_path, short)
+    assert result.outcome.trained and result.outcome.num_steps == 4
+    written = json.loads((result.out / "validation.json").read_text())
+    assert written["base"] == written["adapted"] == []
+    assert all(np.isnan(row["validation_r1"]) for row in curves_of(result.report))
+    json.loads((result.report / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert [path.name for path in (result.report / "pictures").iterdir()] == ["curves.png"]
+
+
+def test_train_adapter__too_few_pairs_are_not_trained(archive: Archive, backbone: Path, tmp_path: Path) -> None:
+    result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"min_pairs": 33}))
+    assert not result.outcome.trained and result.outcome.run_id == ""
+    assert "32" in result.outcome.reason and "33" in result.outcome.reason
+    assert [path.name for path in result.out.iterdir()] == ["outcome.json"]
+    assert json.loads((result.report / "metrics.json").read_text()) == {"trained": False}
+    # dvc.yaml lists these as outputs: they are there, whatever became of the training.
+    assert (result.report / "curves.csv").is_file() and (result.report / "pictures").is_dir()
+
+
+def test_train_adapter__a_loss_that_is_no_number_stops_it_and_nothing_is_written(
+    archive: Archive, backbone: Path, tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 1.0, float("nan")])
+
+    def info_nce(videos: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return videos.sum() * 0 + next(losses)
+
+    monkeypatch.setattr(train, "info_nce", info_nce)
+    with pytest.raises(GateFailed, match="nan at step 3") as caught:
+        trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"warmup_text_steps": 0}))
+    assert "learning_rate" in caught.value.remedy
+    assert not (tmp_path / "adapters" / "lora").exists()
+    assert not [path for path in (tmp_path / "report").rglob("*") if path.is_file()]
+
+
+def test_train_adapter__a_store_that_does_not_answer_is_a_service_error(
+    archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
+    with pytest.raises(ServiceError, match="nonsense"):
+        trained(archive, backbone, tmp_path, SETTINGS)
+    assert not (tmp_path / "adapters").exists()
+
+
+def test_replay__general_pairs_join_each_step(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    general = write_archive(tmp_path / "general", all_colours(9, "train"))
+    calls: list[int] = []
+    real = train.info_nce
+    monkeypatch.setattr(train, "info_nce", lambda videos, *a, **k: calls.append(len(videos)) or real(videos, *a, **k))
+    short = SETTINGS.model_copy(update={"steps": 2, "warmup_text_steps": 1, "replay": 6})
+    trained(archive, backbone, tmp_path, short, general=general.root)
+    assert calls == [16, 6] * 3
+
+
+def test_loss__captions_of_one_clip_and_equal_captions_are_not_pushed_apart(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red film"),
+        Row(1, 1, "train", "dark", "blue", contrast="a red film", axis="colour"),
+        Row(1, 2, "train", "dark", "cyan", text="a red film"),
+    ]
+    archive = write_archive(tmp_path, rows)
+    model = backbones.load(backbone)
+    data = train._load(model, SETTINGS, archive.pairs, archive.frames, None)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(train, "info_nce", lambda *a, same, **k: seen.append(same) or torch.tensor(0.0))
+    training = train._Training(model, SETTINGS, data)
+    places = {(row.clip_id, row.caption): place for place, row in enumerate(data.train.table.itertuples())}
+    order = np.array([places[row.clip_id, row.caption] for row in rows])
+    training._loss(torch.zeros(4, 16), data.train, order)
+    assert seen[0].int().tolist() == [
+        [1, 1, 0, 0, 0],  # the clip's other caption is no negative
+        [1, 1, 0, 1, 1],  # nor is the same text elsewhere, as a caption or as a contrast
+        [0, 0, 1, 0, 0],  # its own contrast stays one
+        [0, 1, 0, 1, 1],
+    ]
