@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.tiny import Archive, all_colours, write_archive, write_viclip
+
+
+# Threads wait for each other longer than so small a model runs.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
