@@ -165,7 +165,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise ConfigError(f"{path} is missing in {Path.cwd()}", remedy="Run in the project's folder")
     content = read_params(path)
     try:
-        return Params(**content)
+        return Params.model_validate(content)
     except ValidationError as error:
         faults = "; ".join(_fault(each) for each in error.errors())
         raise ConfigError(f"{path}: {faults}", remedy="Mend the keys named") from error

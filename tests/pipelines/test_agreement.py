@@ -1,0 +1,340 @@
+"""dvc.yaml, params.yaml and the stage scripts say the same."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pipelines.params import Params, load_params
+from vidseek_media.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+GLUE = {"__init__", "params", "stage"}
+"""Modules in pipelines/ that are no stages."""
+FACE = {"search", "serve"}
+"""Sections that the command and the service read, beside the stages."""
+
+SCRIPTS = {path.stem: path for path in (ROOT / "pipelines").glob("*.py") if path.stem not in GLUE}
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+CONTENT: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC.items()}
+EACH_STAGE = pytest.mark.parametrize("name", STAGES)
+
+
+def names_of(entries: list[Any]) -> list[str]:
+    """Paths or keys of a list of dvc.yaml, whose entries may be mappings with options."""
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def params_of(name: str) -> list[str]:
+    return names_of(STAGES[name].get("params", []))
+
+
+def covers(wider: str, key: str) -> bool:
+    """Whether the params key `wider` holds `key`; `${key}` stands for any setting."""
+    pattern = re.escape(wider).replace(re.escape("${key}"), r"[^.]+")
+    return re.match(rf"{pattern}(\.|$)", key) is not None
+
+
+def test_stages__each_has_its_script_and_each_script_its_stage() -> None:
+    assert set(STAGES) == set(SCRIPTS)
+    for name, stage in STAGES.items():
+        assert stage["cmd"].split()[:3] == ["python", "-m", f"pipelines.{name}"]
+
+
+@EACH_STAGE
+def test_stages__a_change_of_the_script_runs_it_again(name: str) -> None:
+    stage = STAGES[name]
+    assert stage.get("always_changed") or f"pipelines/{name}.py" in stage["deps"]
+
+
+@EACH_STAGE
+def test_params__every_key_that_a_stage_names_is_there(name: str) -> None:
+    for key in params_of(name):
+        place: Any = CONTENT
+        for part in key.split("."):
+            if part == "${key}":
+                assert DVC[name]["foreach"] == "${train.settings}"
+                part = next(iter(place))
+            assert part in place, f"{name} names {key}, params.yaml has no {part}"
+            place = place[part]
+
+
+@EACH_STAGE
+def test_params__every_key_that_a_script_reads_is_named_in_its_stage(name: str) -> None:
+    for key in keys_read(SCRIPTS[name]):
+        if key == "train.settings" and "foreach" in DVC[name]:
+            continue
+        is_named = any(covers(named, key) for named in params_of(name))
+        assert is_named or STAGES[name].get("always_changed"), f"pipelines/{name}.py reads {key}"
+
+
+def test_params__every_section_is_a_field_and_is_used() -> None:
+    assert set(CONTENT) <= set(Params.model_fields)
+    used = {key.split(".")[0] for name in STAGES for key in params_of(name)} | FACE
+    assert set(CONTENT) <= used
+    assert set(Params.model_fields) == set(CONTENT)
+
+
+@EACH_STAGE
+def test_deps__what_lies_in_the_repository_exists(name: str) -> None:
+    stage = STAGES[name]
+    for path in names_of([*stage.get("deps", []), *stage.get("outs", [])]):
+        if path.startswith(("packages/", "pipelines/", "serving/")):
+            assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_deps__data_that_a_stage_reads_is_what_another_writes() -> None:
+    kinds = ("outs", "metrics", "plots")
+    written = {
+        path.replace("/${key}", "") for stage in STAGES.values() for kind in kinds
+        for path in names_of(stage.get(kind, []))
+    }
+    for name, stage in STAGES.items():
+        for path in names_of(stage.get("deps", [])):
+            if not path.startswith(("packages/", "pipelines/")):
+                assert any(path == out or path.startswith(f"{out}/") for out in written), f"{name} reads {path}"
+
+
+@EACH_STAGE
+def test_deps__every_room_that_a_script_imports_is_among_them(name: str) -> None:
+    if STAGES[name].get("always_changed"):
+        return
+    deps = names_of(STAGES[name]["deps"])
+    direct = {module for module in imports_of(SCRIPTS[name]) if module.startswith("vidseek_")}
+    for module in direct:
+        path = f"packages/{module.replace('.', '/')}.py"
+        assert any(path == dep or path.startswith(f"{dep}/") for dep in deps), f"pipelines/{name}.py imports {module}"
+    for room in rooms_below(direct):
+        assert any(dep.startswith(f"packages/{room}") for dep in deps), f"pipelines/{name}.py uses {room}"
+
+
+@EACH_STAGE
+def test_imports__heavy_rooms_are_not_loaded_by_params(name: str) -> None:
+    """Only a stage's own rooms: params must be checked in no time."""
+    assert rooms_below({"pipelines.params"}) <= {"vidseek_media", "vidseek_training"}
+
+
+def test_keys_read__finds_what_a_script_takes(tmp_path: Path) -> None:
+    """This file's own reading of scripts can fail."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pipelines.params import load_params\n"
+        "def main(params):\n    other = load_params().cut.model_dump()\n"
+        "    mine = load_params().publish\n    return params.embed.variant, params.gates.pairs, mine.cut\n"
+    )
+    assert set(keys_read(script)) == {"cut", "embed.variant", "gates.pairs", "publish"}
+    assert covers("cut", "cut.modes") and covers("train.settings.${key}", "train.settings.lora.rank")
+    assert not covers("cut", "cute") and not covers("cut.modes", "cut")
+
+
+def keys_read(script: Path) -> Iterator[str]:
+    """Params keys in `script`: attribute chains that start at `params` or at `load_params()`."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    inner = {node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    bound = {
+        target.id for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AnnAssign)
+        for targets, values in _pairs(node) for target, value in zip(targets, values, strict=False)
+        if isinstance(target, ast.Name) and is_whole(value)
+    } | {"params"}
+    bound -= {
+        target.id for node in ast.walk(tree) if isinstance(node, ast.Assign)
+        for targets, values in _pairs(node) for target, value in zip(targets, values, strict=False)
+        if isinstance(target, ast.Name) and not is_whole(value)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or node in inner:
+            continue
+        parts: list[str] = []
+        place: ast.expr = node
+        while isinstance(place, ast.Attribute):
+            parts.insert(0, place.attr)
+            place = place.value
+        if is_whole(place) or (isinstance(place, ast.Name) and place.id in bound):
+            while parts and not is_key(parts):
+                parts.pop()
+            if parts:
+                yield ".".join(parts)
+
+
+def is_whole(node: ast.expr | None) -> bool:
+    """Whether `node` is the call that gives all of params."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_params"
+
+
+def _pairs(node: ast.Assign | ast.AnnAssign) -> Iterator[tuple[list[ast.expr], list[ast.expr]]]:
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            yield target.elts, node.value.elts
+        elif node.value is not None:
+            yield [target], [node.value]
+
+
+def is_key(parts: list[str]) -> bool:
+    """Whether params.yaml may hold a key of these parts, by the types of Params."""
+    kind: Any = Params
+    for part in parts:
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or part not in kind.model_fields:
+            return False
+        kind = kind.model_fields[part].annotation
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            kind = next(each for each in typing.get_args(kind) if each is not type(None))
+    return True
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of this house that the file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {module for module in found if file_of(module)}
+
+
+def file_of(module: str) -> Path | None:
+    """The module's file in this repository, None for what is no module of ours."""
+    root = ROOT if module.startswith("pipelines") else ROOT / "packages"
+    for path in (root / f"{module.replace('.', '/')}.py", root / module.replace(".", "/") / "__init__.py"):
+        if path.is_file() and module.startswith(("vidseek", "pipelines")):
+            return path
+    return None
+
+
+def rooms_below(modules: set[str]) -> set[str]:
+    """The rooms of `modules` and of all that they import."""
+    seen: set[str] = set()
+    todo = set(modules)
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        path = file_of(module)
+        assert path is not None
+        todo |= imports_of(path) - seen
+    return {module.split(".")[0] for module in seen} & {
+        "vidseek_media", "vidseek_quality", "vidseek_encoder", "vidseek_training", "vidseek_retrieval"
+    }
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_load_params__takes_the_file_as_it_is() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.frames.num_frames == CONTENT["frames"]["num_frames"]
+    assert set(params.train.settings) == set(CONTENT["train"]["settings"])
+    # PyYAML reads 1e-4 as text; what is a number there is one here.
+    assert isinstance(params.train.settings["lora"].learning_rate, float)
+
+
+def keys_of(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in content.items():
+        yield (*place, key)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*place, key))
+
+
+SECTIONS = [place for place in keys_of(CONTENT) if isinstance(CONTENT.get(place[0]), dict) and len(place) == 1]
+
+
+@pytest.mark.parametrize("section", [*[place[0] for place in SECTIONS], "gates.pairs", "gates.embeddings"])
+def test_load_params__an_unknown_key_is_named(tmp_path: Path, section: str) -> None:
+    content = copy.deepcopy(CONTENT)
+    place = content
+    for part in section.split("."):
+        place = place[part]
+    place["nonsense"] = 1
+    with pytest.raises(ConfigError, match=rf"{section}\.nonsense is no key"):
+        load_params(write(tmp_path / "params.yaml", content))
+
+
+def test_load_params__an_unknown_section_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nonsense is no key"):
+        load_params(write(tmp_path / "params.yaml", CONTENT | {"nonsense": {}}))
+
+
+REQUIRED = [
+    place for place in keys_of(CONTENT) if place[0] not in FACE and place[:3] != ("train", "settings", "lora")
+]
+
+
+@pytest.mark.parametrize("place", REQUIRED, ids=".".join)
+def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, ...]) -> None:
+    content = copy.deepcopy(CONTENT)
+    *above, key = place
+    inner = content
+    for part in above:
+        inner = inner[part]
+    del inner[key]
+    with pytest.raises(ConfigError, match=re.escape(f"{'.'.join(place)} is missing")):
+        load_params(write(tmp_path / "params.yaml", content))
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("ingest.timeout_seconds", 0), ("ingest.workers", 0), ("cut.modes", []), ("cut.modes", ["shots_"]),
+    ("cut.window_length_seconds", -1), ("cut.window_stride_seconds", 0), ("frames.num_frames", 0),
+    ("frames.num_frames", 101), ("frames.side_px", 8), ("frames.quality", 101), ("frames.shard_digits", 5),
+    ("pairs.validation_share", 1.5), ("pairs.test_share", -0.1), ("gates.pairs.min_caption_length", 0),
+    ("gates.pairs.max_rejected_share", 2), ("gates.embeddings.max_mean_cosine", 1.5), ("backbone.name", ""),
+    ("train.settings", {}), ("train.settings.lora.rank", 0), ("train.settings.lora.dropout", 1.0),
+    ("train.settings.lora.targets", ["heads"]), ("train.settings.lora.learning_rate", 0),
+    ("train.settings.lora.steps", 0), ("train.settings.lora.batch", 1), ("select.resamples", 0),
+    ("export.min_cosine", 2), ("export.max_clips", 5), ("embed.variant", "fp64"), ("embed.batch", 0),
+    ("evaluate.resamples", -1), ("publish.cut", "shots"), ("publish.keep_previous", -1), ("publish.min_recall", 1.01),
+    ("search.merge_margin", -0.1), ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
+    ("general.source", 5), ("cut", None), ("pairs.seed", 1.5),
+])
+def test_load_params__a_value_out_of_range_is_named(tmp_path: Path, key: str, value: object) -> None:
+    content = copy.deepcopy(CONTENT)
+    *above, last = key.split(".")
+    inner = content
+    for part in above:
+        inner = inner[part]
+    inner[last] = value
+    with pytest.raises(ConfigError, match=re.escape(key)) as caught:
+        load_params(write(tmp_path / "params.yaml", content))
+    assert caught.value.remedy
+
+
+def test_load_params__a_setting_needs_a_name_that_a_folder_can_have(tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["train"]["settings"]["../out"] = content["train"]["settings"].pop("lora")
+    with pytest.raises(ConfigError, match=r"train\.settings"):
+        load_params(write(tmp_path / "params.yaml", content))
+
+
+def test_load_params__every_fault_is_named_at_once(tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["frames"]["quality"] = 400
+    content["cut"]["nonsense"] = 1
+    del content["backbone"]
+    with pytest.raises(ConfigError) as caught:
+        load_params(write(tmp_path / "params.yaml", content))
+    for name in ("frames.quality is 400", "cut.nonsense is no key", "backbone is missing"):
+        assert name in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["- a list", "text", "a: [", "1: {}", "a: !!python/object:os.x {}"])
+def test_load_params__what_is_no_mapping_of_sections_is_a_config_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_load_params__a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is missing"):
+        load_params(tmp_path / "params.yaml")
