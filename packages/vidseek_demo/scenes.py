@@ -58,7 +58,7 @@ class Look:
 
 GENERAL = Look("general", COLOURS, BACKGROUNDS)
 THERMAL = Look("thermal", HEATS, GROUNDS)
-LOOKS = {look.name: look for look in (GENERAL, THERMAL)}
+LOOKS: dict[str, Look] = {look.name: look for look in (GENERAL, THERMAL)}
 
 
 @dataclass(frozen=True)

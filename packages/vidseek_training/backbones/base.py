@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class BackboneSpec:
     """T, the frames of a clip."""
     side: int
     """Of the square picture that the model takes, in pixels."""
-    resize: str
+    resize: Literal["squash", "crop"]
     """`squash` (straight to the square) or `crop` (shorter side, then the middle)."""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
