@@ -44,7 +44,7 @@ def test_moment_recalls__by_hand() -> None:
 
 
 def test_moment_recalls__as_many_answers_as_questions() -> None:
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         moment_recalls([[]], [Truth(A, 0, 1)] * 2)
 
 
