@@ -224,9 +224,11 @@ def _card(spec: EncoderSpec, parity: Parity, champion: Path) -> str:
 
 Made by vidseek from `{spec.backbone}` ({spec.family}) with the adapter setting `{selected.setting}`.
 
-- Vectors: {spec.dimension} numbers, unit length; clips of {spec.frames} frames of {spec.side} pixels; texts of {spec.context} tokens.
+- Vectors: {spec.dimension} numbers, unit length; clips of {spec.frames} frames of {spec.side} pixels;
+  texts of {spec.context} tokens.
 - Chosen on {selected.num_queries} validation captions with a mean reciprocal rank of {selected.mrr}.
 - Variants: {", ".join(spec.variants)}. Parity with torch in fp32 on {parity.num_clips} clips and {parity.num_texts} texts:
-  least cosine {parity.min_cosine_video} (clips) and {parity.min_cosine_text} (texts), top 10 agree to {parity.top_10_overlap:.2%}.
+  least cosine {parity.min_cosine_video} (clips) and {parity.min_cosine_text} (texts);
+  top 10 agree to {parity.top_10_overlap:.2%}.
 - Vectors of another `encoder_version` cannot be compared with these.
 """

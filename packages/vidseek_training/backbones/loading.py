@@ -63,7 +63,9 @@ def _tensors_of(spec: BackboneSpec, folder: Path) -> dict[str, Tensor]:
     plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
     ours = {f"clip.{name.removeprefix('clip.')}": tensor for name, tensor in plain.items()}
     # Our model shows CLIP's own scale as its own too: one parameter under two names.
-    return ours | {"logit_scale": ours[name] for name in ("clip.logit_scale",) if name in ours}
+    if "clip.logit_scale" in ours:
+        ours["logit_scale"] = ours["clip.logit_scale"]
+    return ours
 
 
 def resolve(path_or_id: str | Path) -> Path:
