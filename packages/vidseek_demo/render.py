@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_demo.scenes import Look, Scene
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Picture = NDArray[np.uint8]
 
 _RADIUS = {"small": 0.17, "large": 0.29}

@@ -8,7 +8,6 @@ import torch
 
 from tests.training.tiny import Archive, all_colours, write_archive, write_viclip
 
-
 # Threads wait for each other longer than so small a model runs.
 torch.set_num_threads(1)
 

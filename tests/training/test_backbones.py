@@ -127,7 +127,7 @@ def test_load__a_missing_file_is_an_error_that_names_it(viclip: Path, name: str)
 ])
 def test_load__a_config_that_cannot_be_is_an_error(viclip: Path, content: str, error: type[Exception]) -> None:
     (viclip / "config.json").write_text(content)
-    with pytest.raises(error, match="config.json|model_type"):
+    with pytest.raises(error, match=r"config\.json|model_type"):
         backbones.load(viclip)
 
 
