@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -180,7 +181,7 @@ def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[s
     return found
 
 
-def _read_outcome(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
+def _read_outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
         ranks = json.loads((folder / "validation.json").read_text(encoding="utf-8")) if outcome["trained"] else {}
