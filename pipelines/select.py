@@ -9,8 +9,9 @@ def main() -> str:
     """The select stage."""
     params = load_params()
     selected = select(
-        ADAPTERS, list(params.train.settings), backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
-        champion=CHAMPION, out=MODELS / "selected.json", resamples=params.select.resamples, seed=params.select.seed,
+        ADAPTERS, list(params.train.settings), backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet",
+        frames=FRAMES, champion=CHAMPION, out=MODELS / "selected.json", resamples=params.select.resamples,
+        seed=params.select.seed,
     )
     crown(selected, RECEIPTS / "registry.json", alias=alias_of("champion"))
     told = [

@@ -92,12 +92,14 @@ def _triangle(x: Floats, y: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats) -> Floats:
-    return np.hypot(x, y) - (0.68 + 0.32 * np.cos(5 * np.arctan2(y, x)))
+    distance: Floats = np.hypot(x, y) - (0.68 + 0.32 * np.cos(5 * np.arctan2(y, x)))
+    return distance
 
 
 def _cross(x: Floats, y: Floats) -> Floats:
     x, y = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(x - 1, y - 0.32), np.maximum(y - 1, x - 0.32))
+    distance: Floats = np.minimum(np.maximum(x - 1, y - 0.32), np.maximum(y - 1, x - 0.32))
+    return distance
 
 
 _DISTANCE: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -193,7 +195,8 @@ def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
     at = np.linspace(0, cells, side, endpoint=False, dtype=np.float32)
     low, part = at.astype(int), (at % 1)[:, None]
     rows = coarse[low] * (1 - part) + coarse[low + 1] * part
-    return rows[:, low] * (1 - part.T) + rows[:, low + 1] * part.T
+    noise: Floats = rows[:, low] * (1 - part.T) + rows[:, low + 1] * part.T
+    return noise
 
 
 def _grid(rng: np.random.Generator, side: int) -> tuple[Floats, Floats]:
@@ -232,8 +235,9 @@ def _thermal_ground(ground: str, rng: np.random.Generator, side: int) -> Floats:
     match ground:
         case "tarmac":
             dash = ((columns * 2) % 1 < 0.09) & ((rows * 4) % 1 < 0.55)
-            return np.where(dash, np.float32(0.47), np.float32(0.43)) + np.zeros((side, side), np.float32)
+            heat: Floats = np.where(dash, np.float32(0.47), np.float32(0.43)) + np.zeros((side, side), np.float32)
         case "canopy":
-            return 0.40 + 0.045 * _smooth_noise(rng, side, 14)
+            heat = 0.40 + 0.045 * _smooth_noise(rng, side, 14)
         case _:
-            return 0.375 + 0.025 * np.sin(2 * math.pi * (rows * 7 + 0.15 * np.sin(2 * math.pi * columns * 2)))
+            heat = 0.375 + 0.025 * np.sin(2 * math.pi * (rows * 7 + 0.15 * np.sin(2 * math.pi * columns * 2)))
+    return heat

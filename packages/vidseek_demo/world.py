@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_demo.render import Camera, Picture, Take
-from vidseek_demo.scenes import AXES, LOOKS, Look, Scene, Side, distinct_scenes, near_duplicates
+from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Look, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
 
 FORMAT = 2
@@ -93,14 +93,13 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
     """
     _sweep(out)
     films: list[tuple[Look, Path, list[Shot]]] = []
-    worlds = (("domain", "thermal", size.domain), ("general", "general", size.general))
+    worlds = (("domain", THERMAL, size.domain), ("general", GENERAL, size.general))
     pending = []
     try:
-        for number, (name, look_name, parts) in enumerate(worlds):
+        for number, (name, look, parts) in enumerate(worlds):
             stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": FORMAT})
             if _is_rendered(out / name, stamp):
                 continue
-            look = LOOKS[look_name]
             beside = out / f".{name}.{os.getpid()}"
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)

@@ -61,7 +61,7 @@ def evaluate(
             remedy="Run `dvc repro export`",
         )
     test = load_pairs(pairs, frames, base.spec, split="test")
-    exported = _exported_vectors(encoder, base, test)
+    exported = _exported_vectors(encoder, test)
     judged = {
         "base": judge(embed_pairs(base, test), test.table),
         "adapted": judge(embed_pairs(adapted, test), test.table), "exported": judge(exported, test.table),
@@ -76,7 +76,7 @@ def evaluate(
     return Evaluation(figures, test, exported)
 
 
-def _exported_vectors(encoder: Encoder, base: Backbone, pairs: PairSet) -> Vectors:
+def _exported_vectors(encoder: Encoder, pairs: PairSet) -> Vectors:
     contrasts = [row.contrast or row.caption for row in pairs.table.itertuples()]
     return Vectors(
         encoder.embed_frames(np.asarray(pairs.frames)), encoder.embed_texts(pairs.captions),

@@ -88,12 +88,14 @@ def merged(model: Backbone, folder: Path | None) -> Backbone:
         ArtifactError: see `load_into`; or the merged weights are not finite.
     """
     model = copy.deepcopy(model)
+    model.eval()
     if folder is None:
-        return model.eval()
+        return model
     handle = load_into(model, folder)
     try:
         result = handle.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise ArtifactError(f"adapter {folder} cannot be merged: {error}") from error
     assert isinstance(result, Backbone)
-    return result.eval()
+    result.eval()
+    return result

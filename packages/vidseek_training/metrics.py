@@ -36,11 +36,12 @@ def ranks_of(scores: Matrix, *, same: NDArray[np.bool_] | None = None) -> Ranks:
     Returns:
         Shape (n,). A candidate that scores the same as the right one is counted before it.
     """
-    before = ~(scores < np.diagonal(scores)[:, None])  # so that not a number comes last
+    before: NDArray[np.bool_] = ~(scores < np.diagonal(scores)[:, None])  # so that not a number comes last
     if same is not None:
         before &= ~same
     np.fill_diagonal(before, True)
-    return before.sum(1).astype(np.int64)
+    ranks: Ranks = before.sum(1).astype(np.int64)
+    return ranks
 
 
 def recall_at(ranks: Ranks, k: int) -> float:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
@@ -197,30 +196,39 @@ def _holder(
     """The champion to beat, its ranks on today's validation gallery."""
     model = backbones.load(backbone)
     validation = load_pairs(pairs, frames, model.spec, split="validation")
+    before = _earlier(champion, backbone, notes) if len(validation) else None
     adapter, setting, run_id, sha256 = None, BASE, "", ""
-    if (champion / "selected.json").is_file() and len(validation):
-        before = read_selected(champion)
-        if before.adapter_sha256 and _is_of(champion / "adapter", before, backbone, notes):
-            for same in challengers:
-                if same.sha256 == before.adapter_sha256:
-                    return same
-            adapter, setting, run_id, sha256 = champion / "adapter", before.setting, before.run_id, before.adapter_sha256
-    model = lora.merged(model, adapter)
-    vectors = embed_pairs(model, validation)
+    if before is not None:
+        for same in challengers:
+            if same.sha256 == before.adapter_sha256:
+                return same
+        adapter, setting, run_id, sha256 = champion / "adapter", before.setting, before.run_id, before.adapter_sha256
+    vectors = embed_pairs(lora.merged(model, adapter), validation)
     return _Candidate(setting, adapter, judge(vectors, validation.table).text_ranks, run_id, sha256)
 
 
-def _is_of(adapter: Path, before: Selected, backbone: str, notes: list[str]) -> bool:
-    """Whether the earlier champion is an adapter of today's base, and whole."""
-    if before.backbone != backbone:
-        notes.append(f"the champion {before.setting} was an adapter of {before.backbone}: the base begins again")
-        return False
+def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None:
+    """What an earlier run chose, where that is an adapter of today's base, and whole; else `notes` says why not.
+
+    This stage alone writes `champion`, so a broken one is replaced here: nobody else could mend it.
+    """
+    if not (champion / "selected.json").exists():
+        return None
     try:
-        with safe_open(adapter / "adapter_model.safetensors", "pt"):
-            return True
-    except (OSError, SafetensorError) as error:
-        notes.append(f"the champion {before.setting} cannot be read ({error}): the base begins again")
-        return False
+        before = read_selected(champion)
+        if not before.adapter_sha256:
+            return None
+        if before.backbone != backbone:
+            notes.append(f"the champion {before.setting} was an adapter of {before.backbone}: the base begins again")
+            return None
+        found = file_sha256(champion / "adapter" / "adapter_model.safetensors")
+        if found != before.adapter_sha256:
+            raise ArtifactError(f"its adapter has the sha256 {found[:12]}, {before.adapter_sha256[:12]} was chosen")
+        lora.load_into(backbones.load(backbone), champion / "adapter")
+    except (OSError, ArtifactError) as error:
+        notes.append(f"the earlier champion cannot be used ({error}): the base begins again")
+        return None
+    return before
 
 
 def _write(selected: Selected, holder: _Candidate, champion: Path, out: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidseek_demo import world
-from vidseek_demo.scenes import AXES, Scene
+from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Scene
 from vidseek_demo.world import FPS, SIDE_PX, Part, WorldSize, render_world
 
 SIZE = WorldSize(
@@ -149,7 +149,7 @@ def test_render_world__what_a_killed_call_left_goes_with_the_next(tmp_path: Path
 
 def test_plan__the_demo_keeps_splits_and_galleries_in_films_of_their_own() -> None:
     size = WorldSize.demo()
-    for look, parts in ((world.LOOKS["thermal"], size.domain), (world.LOOKS["general"], size.general)):
+    for look, parts in ((THERMAL, size.domain), (GENERAL, size.general)):
         plan = world._plan(look, parts, np.random.default_rng(0))
         for shots in plan.values():
             assert len({(shot.split, shot.gallery) for shot in shots}) == 1

@@ -52,3 +52,18 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("draw_curves", "draw_similarity", "draw_retrieval"):
         monkeypatch.setattr(pictures, name, lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, archive: Archive, backbone: Path) -> Path:
+    """A folder with a champion (an adapter that was shaken) and the bundle that was exported of it."""
+    from tests.training.champions import write_champion
+    from vidseek_training.export import ParityLimits, export_champion
+
+    root = tmp_path_factory.mktemp("exported")
+    write_champion(root / "champion", backbone, seed=7)
+    export_champion(
+        root / "champion", backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=root / "encoder",
+        limits=ParityLimits(), max_clips=16,
+    )
+    return root

@@ -123,7 +123,7 @@ def test_load__a_missing_file_is_an_error_that_names_it(viclip: Path, name: str)
 
 @pytest.mark.parametrize(("content", "error"), [
     ("{ no", ArtifactError), ('{"model_type": "bert"}', ConfigError), ('{"model_type": "viclip"}', ArtifactError),
-    ('{"model_type": "clip", "vision_config": {}}', ArtifactError), ("[]", ArtifactError),
+    ('{"model_type": "clip", "vision_config": 3}', ArtifactError), ("[]", ArtifactError),
 ])
 def test_load__a_config_that_cannot_be_is_an_error(viclip: Path, content: str, error: type[Exception]) -> None:
     (viclip / "config.json").write_text(content)

@@ -95,8 +95,8 @@ def test_to_pixels__is_channels_first_and_normalised(spec: BackboneSpec) -> None
     frames[..., 1] = 255
     pixels = to_pixels(frames, spec)
     assert pixels.shape == (1, 2, 3, 4, 4)
-    channels = zip((0, 1, 0), spec.mean, spec.deviation, strict=True)
-    wanted = [(level - mean) / deviation for level, mean, deviation in channels]
+    levels = zip((0, 1, 0), spec.mean, spec.deviation, strict=True)
+    wanted = [(level - mean) / deviation for level, mean, deviation in levels]
     assert pixels[0, 1, :, 2, 3].tolist() == pytest.approx(wanted, rel=1e-6)
 
 

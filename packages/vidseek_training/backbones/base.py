@@ -5,11 +5,12 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vidseek_encoder.bundle import Resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -30,7 +31,7 @@ class BackboneSpec:
     """T, the frames of a clip."""
     side: int
     """Of the square picture that the model takes, in pixels."""
-    resize: Literal["squash", "crop"]
+    resize: Resize
     """`squash` (straight to the square) or `crop` (shorter side, then the middle)."""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]

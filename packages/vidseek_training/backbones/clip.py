@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -45,8 +46,15 @@ class FrameAveragedCLIP(Backbone):
 
 
 def config_of_clip(config: dict[str, Any]) -> CLIPConfig:
-    """The sizes in a config.json, with transformers' own defaults for what it leaves out."""
-    return CLIPConfig(**{key: value for key, value in config.items() if key not in ("model_type", "stem")})
+    """The sizes in a config.json, with transformers' own defaults for what it leaves out.
+
+    Raises:
+        ValueError: a value is of the wrong type.
+    """
+    try:
+        return CLIPConfig(**{key: value for key, value in config.items() if key not in ("model_type", "stem")})
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:

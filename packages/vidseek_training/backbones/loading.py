@@ -39,7 +39,8 @@ def load(path_or_id: str | Path) -> Backbone:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{folder / 'config.json'} is of no {config['model_type']} model: {error!r}") from error
     _load_strictly(model, _tensors_of(spec, folder), folder)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _build(config: dict[str, Any], spec: BackboneSpec) -> Backbone:

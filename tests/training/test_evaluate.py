@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.champions import write_champion
+from tests.training.tiny import Archive, Row, all_colours, write_archive, write_viclip
+from vidseek_encoder.bundle import EncoderSpec
+from vidseek_media.errors import ArtifactError
+from vidseek_training import backbones, lora
+from vidseek_training.data import load_pairs
+from vidseek_training.embedding import embed_pairs
+from vidseek_training.evaluate import Evaluation, evaluate, write_evaluation
+from vidseek_training.judging import judge
+from vidseek_training.select import adapter_of
+
+
+def judging(
+    exported: Path, backbone: Path, archive: Archive, *, champion: Path | None = None, general: Path | None = None
+) -> Evaluation:
+    return evaluate(
+        champion or exported / "champion", exported / "encoder", backbone=str(backbone), pairs=archive.pairs,
+        frames=archive.frames, general=general, resamples=300, seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def two_galleries(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    rows = [
+        Row(row.video, row.index, "test", row.shade, row.colour, gallery="easy" if row.index % 2 else "near",
+            contrast=row.contrast, axis=row.axis) for row in all_colours(4, "test", contrasts=True)
+    ]
+    return write_archive(tmp_path_factory.mktemp("galleries"), [*rows, *all_colours(1, "train")])
+
+
+@pytest.fixture(scope="module")
+def evaluation(exported: Path, backbone: Path, two_galleries: Archive) -> Evaluation:
+    return judging(exported, backbone, two_galleries)
+
+
+def ranks_of(archive: Archive, backbone: Path, adapter: Path | None, gallery: str) -> np.ndarray:
+    model = lora.merged(backbones.load(backbone), adapter)
+    pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="test")
+    ranks: np.ndarray = judge(embed_pairs(model, pairs), pairs.table).text_ranks
+    return ranks[(pairs.table.gallery == gallery).to_numpy()]
+
+
+def test_evaluate__figures_of_each_gallery_are_those_of_its_ranks(
+    evaluation: Evaluation, exported: Path, backbone: Path, two_galleries: Archive
+) -> None:
+    figures = evaluation.figures
+    assert figures["num_test_pairs"] == 16 and set(figures["galleries"]) == {"easy", "near"}
+    assert figures["setting"] == "shaken-7"
+    assert figures["encoder_version"] == EncoderSpec.load(exported / "encoder").encoder_version
+    for gallery, entry in figures["galleries"].items():
+        base = ranks_of(two_galleries, backbone, None, gallery)
+        adapted = ranks_of(two_galleries, backbone, adapter_of(exported / "champion"), gallery)
+        assert entry["num_queries"] == len(base) == 8
+        for k in (1, 5, 10):
+            assert entry["base"][f"r{k}"] == (base <= k).mean() and entry["adapted"][f"r{k}"] == (adapted <= k).mean()
+            interval = entry["adapted"][f"r{k}_interval"]
+            assert interval["low"] <= interval["value"] == entry["adapted"][f"r{k}"] <= interval["high"]
+            gain = entry["gain"][f"r{k}"]["value"]
+            assert gain == pytest.approx((adapted <= k).mean() - (base <= k).mean(), abs=1e-4)
+        assert "video_to_text_r1" in entry["base"]
+
+
+def test_evaluate__the_bundle_does_what_the_adapted_model_does(evaluation: Evaluation) -> None:
+    for entry in evaluation.figures["galleries"].values():
+        assert entry["exported"]["mrr"] == pytest.approx(entry["adapted"]["mrr"], abs=1e-3)
+        assert entry["exported"]["mrr"] != entry["base"]["mrr"]
+    shares = evaluation.figures["two_way"]
+    assert set(shares) == {"base", "adapted", "exported"} and shares["exported"] == shares["adapted"]
+    assert set(shares["base"]) == {"shade"}
+    assert evaluation.exported.videos.shape == (16, 16)
+
+
+def test_evaluate__retention_is_the_paired_change_on_the_general_world(
+    exported: Path, backbone: Path, two_galleries: Archive, tmp_path: Path
+) -> None:
+    general = write_archive(tmp_path, all_colours(9, "test"))
+    retention = judging(exported, backbone, two_galleries, general=general.root).figures["retention"]
+    assert retention["num_queries"] == 16
+    base = ranks_of(general, backbone, None, "default")
+    adapted = ranks_of(general, backbone, adapter_of(exported / "champion"), "default")
+    for k in (1, 5, 10):
+        assert retention["base"][f"r{k}"] == pytest.approx((base <= k).mean(), abs=1e-4)
+        change = retention["change"][f"r{k}"]["value"]
+        assert change == pytest.approx((adapted <= k).mean() - (base <= k).mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("general", [None, "no test pairs"])
+def test_evaluate__retention_that_cannot_be_measured_says_so(
+    exported: Path, backbone: Path, two_galleries: Archive, tmp_path: Path, general: str | None
+) -> None:
+    root = write_archive(tmp_path, all_colours(9, "train")).root if general else None
+    assert judging(exported, backbone, two_galleries, general=root).figures["retention"] == "not measured"
+
+
+def test_evaluate__the_base_as_champion_gains_nothing(
+    exported: Path, backbone: Path, two_galleries: Archive, tmp_path: Path
+) -> None:
+    champion = write_champion(tmp_path / "champion", backbone, seed=None)
+    for entry in judging(exported, backbone, two_galleries, champion=champion).figures["galleries"].values():
+        assert entry["base"] == entry["adapted"]
+        assert all(gain == {"value": 0.0, "low": 0.0, "high": 0.0} for gain in entry["gain"].values())
+
+
+def test_evaluate__a_bundle_of_another_backbone_is_an_error(
+    exported: Path, two_galleries: Archive, tmp_path: Path
+) -> None:
+    other = write_viclip(tmp_path / "other", seed=9)
+    champion = write_champion(tmp_path / "champion", other, seed=None)
+    with pytest.raises(ArtifactError, match="other") as caught:
+        judging(exported, other, two_galleries, champion=champion)
+    assert "dvc repro export" in caught.value.remedy
+
+
+def test_write_evaluation__leaves_figures_and_recalls_for_dvc(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_evaluation(evaluation, tmp_path / "report")
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == evaluation.figures
+    with (tmp_path / "report" / "recalls.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    for row in rows:
+        wanted = evaluation.figures["galleries"][row["gallery"]][row["model"]][f"r{row['k']}"]
+        assert float(row["recall"]) == wanted
+    assert (tmp_path / "report" / "pictures" / "retrieval.png").stat().st_size > 1000
+
+
+def test_evaluate__without_test_pairs_measures_nothing_and_writes_all_files(
+    exported: Path, backbone: Path, tmp_path: Path
+) -> None:
+    archive = write_archive(tmp_path / "archive", all_colours(1, "train"))
+    evaluation = judging(exported, backbone, archive)
+    assert evaluation.figures["num_test_pairs"] == 0 and evaluation.figures["galleries"] == {}
+    write_evaluation(evaluation, tmp_path / "report")
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"metrics.json", "recalls.csv", "pictures"}

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.training.champions import write_champion
+from tests.training.tiny import DIMENSION, FRAMES_OF_CLIP, SIDE, Archive, all_colours, write_archive, write_clip
+from vidseek_encoder.bundle import EncoderSpec
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_training import backbones, export, lora
+from vidseek_training.backbones import Backbone
+from vidseek_training.data import load_pairs
+from vidseek_training.embedding import embed_pairs
+from vidseek_training.export import Parity, ParityLimits, export_champion
+from vidseek_training.select import adapter_of
+
+
+def exporting(
+    champion: Path, backbone: Path, archive: Archive, out: Path, *, limits: ParityLimits | None = None
+) -> tuple[EncoderSpec, Parity]:
+    return export_champion(
+        champion, backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=out,
+        limits=limits or ParityLimits(), max_clips=16,
+    )
+
+
+@pytest.fixture
+def towers_of(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The towers that were exported already instead of new ones: exporting takes seconds."""
+
+    def copied(model: Backbone, folder: Path) -> None:
+        shutil.copytree(exported / "encoder" / "fp32", folder)
+
+    monkeypatch.setattr(export, "_export_towers", copied)
+
+
+def test_export_champion__leaves_a_bundle_that_says_what_it_is(exported: Path, backbone: Path) -> None:
+    bundle = exported / "encoder"
+    spec = EncoderSpec.load(bundle)
+    spec.check_files(bundle, "fp32")
+    assert (spec.family, spec.backbone, spec.variants) == ("viclip", str(backbone), ("fp32",))
+    assert (spec.dimension, spec.frames, spec.side) == (DIMENSION, FRAMES_OF_CLIP, SIDE)
+    assert {path.name for path in bundle.iterdir()} == {
+        "encoder.json", "fp32", "tokenizer.json", "parity.json", "README.md"
+    }
+    assert (bundle / "tokenizer.json").read_bytes() == (backbone / "tokenizer.json").read_bytes()
+    card = (bundle / "README.md").read_text()
+    assert spec.encoder_version in card and "shaken-7" in card
+    assert not list(exported.glob(".encoder*"))
+
+
+def test_export_champion__parity_was_measured_on_held_out_pairs(exported: Path) -> None:
+    parity = json.loads((exported / "encoder" / "parity.json").read_text())
+    assert (parity["variant"], parity["num_clips"], parity["num_texts"]) == ("fp32", 16, 16)
+    assert parity["min_cosine_video"] > 0.99999 and parity["min_cosine_text"] > 0.99999
+    assert parity["top_10_overlap"] == 1.0 and parity["r1_difference_low"] > -0.02
+
+
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_export_champion__any_batch_gives_the_vectors_of_torch(
+    exported: Path, archive: Archive, backbone: Path, count: int
+) -> None:
+    model = lora.merged(backbones.load(backbone), adapter_of(exported / "champion"))
+    pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="train")
+    wanted = embed_pairs(model, replace(pairs, frames=pairs.frames[:count], ids=pairs.ids[:count]))
+    encoder = Encoder.load(exported / "encoder", threads=1, batch=32)
+    videos, texts = encoder.embed_frames(np.asarray(pairs.frames[:count])), encoder.embed_texts(pairs.captions[:count])
+    assert videos.shape == texts.shape == (count, DIMENSION)
+    assert np.abs(videos - wanted.videos).max() < 1e-4 and np.abs(texts - wanted.texts).max() < 1e-4
+
+
+@pytest.mark.usefixtures("towers_of")
+def test_export_champion__again_is_the_same_space(
+    exported: Path, archive: Archive, backbone: Path, tmp_path: Path
+) -> None:
+    first = EncoderSpec.load(exported / "encoder")
+    assert exporting(exported / "champion", backbone, archive, tmp_path / "again")[0] == first
+    with pytest.raises(GateFailed):  # the towers are of another adapter
+        exporting(write_champion(tmp_path / "other", backbone, seed=8), backbone, archive, tmp_path / "encoder")
+
+
+def test_encoder_version__is_of_the_merged_weights_and_the_space(
+    exported: Path, backbone: Path, tmp_path: Path
+) -> None:
+    def version(model: Backbone) -> str:
+        return export._spec_of(model, backbone / "tokenizer.json").encoder_version
+
+    base, adapter = backbones.load(backbone), adapter_of(exported / "champion")
+    adapted = lora.merged(base, adapter)
+    assert version(adapted) == EncoderSpec.load(exported / "encoder").encoder_version
+    assert version(base) == version(lora.merged(base, None)) != version(adapted)
+    # The factor on cosines moves no vector; the mean of the pixels does.
+    base.logit_scale.data.fill_(1.0)
+    assert version(base) == version(backbones.load(backbone))
+    base.spec = replace(base.spec, mean=(0.0, 0.0, 0.0))
+    assert version(base) != version(backbones.load(backbone))
+
+
+@pytest.mark.usefixtures("towers_of")
+@pytest.mark.parametrize("tower", ["video", "text"])
+def test_export_champion__a_broken_tower_fails_the_gate_and_leaves_nothing(
+    exported: Path, archive: Archive, backbone: Path, tmp_path: Path, tower: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = export._export_towers
+
+    def broken(model: Backbone, folder: Path) -> None:
+        whole(model, folder)
+        graph = onnx.load(folder / f"{tower}.onnx")
+        largest = max(graph.graph.initializer, key=lambda each: np.prod(each.dims))
+        values = numpy_helper.to_array(largest)
+        noise = np.random.default_rng(0).normal(0, values.std(), values.shape).astype(values.dtype)
+        largest.CopyFrom(numpy_helper.from_array(values + noise, largest.name))
+        onnx.save(graph, folder / f"{tower}.onnx")
+
+    monkeypatch.setattr(export, "_export_towers", broken)
+    with pytest.raises(GateFailed, match=f"min_cosine_{tower}"):
+        exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("towers_of")
+def test_export_champion__a_failed_gate_leaves_the_bundle_that_was_there(
+    exported: Path, archive: Archive, backbone: Path, tmp_path: Path
+) -> None:
+    exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
+    before = (tmp_path / "encoder" / "encoder.json").read_bytes()
+    with pytest.raises(GateFailed, match="top_10_overlap"):
+        exporting(
+            exported / "champion", backbone, archive, tmp_path / "encoder", limits=ParityLimits(min_overlap=1.01)
+        )
+    assert (tmp_path / "encoder" / "encoder.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.usefixtures("towers_of")
+def test_measure_parity__without_captions_uses_probes_and_any_clips(
+    exported: Path, backbone: Path, tmp_path: Path
+) -> None:
+    archive = write_archive(tmp_path / "archive", all_colours(1, "train"))
+    few = write_archive(tmp_path / "few", all_colours(1, "train")[:3])
+    archive.pairs.write_bytes(few.pairs.read_bytes())
+    _, parity = exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
+    assert (parity.num_clips, parity.num_texts, parity.r1_difference_low) == (16, 12, None)
+
+
+@pytest.mark.usefixtures("towers_of")
+def test_export_champion__without_clips_there_is_no_proof(
+    exported: Path, backbone: Path, tmp_path: Path
+) -> None:
+    archive = write_archive(tmp_path / "archive", [])
+    with pytest.raises(ArtifactError, match="no frame shards"):
+        exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_overlap__counts_the_shared_best_and_lets_near_ties_pass() -> None:
+    wanted = np.array([[0.9, 0.8, 0.7, 0.1]], np.float32)
+    assert export._overlap(wanted, wanted, top=2) == 1.0
+    assert export._overlap(np.array([[0.9, 0.1, 0.7, 0.8]], np.float32), wanted, top=2) == 0.5
+    tied = np.array([[0.9, 0.8, 0.8 - 5e-7, 0.1]], np.float32)
+    assert export._overlap(np.array([[0.9, 0.1, 0.8, 0.2]], np.float32), tied, top=2) == 1.0
+    assert export._overlap(wanted, wanted, top=10) == 1.0
+
+
+def test_export_champion__clip_too(archive: Archive, tmp_path: Path) -> None:
+    folder = write_clip(tmp_path / "clip")
+    champion = write_champion(tmp_path / "champion", folder, seed=None)
+    spec, parity = exporting(champion, folder, archive, tmp_path / "encoder")
+    assert spec.family == "clip" and parity.min_cosine_video > 0.9999 and parity.min_cosine_text > 0.9999
+    encoder = Encoder.load(tmp_path / "encoder", threads=1)
+    for count in (1, 3):
+        assert encoder.embed_frames(np.zeros((count, FRAMES_OF_CLIP, SIDE, SIDE, 3), np.uint8)).shape[0] == count
