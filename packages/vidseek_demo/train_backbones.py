@@ -15,7 +15,6 @@ part of `dvc repro`. Each step ends in a checkpoint in `--work`; a second call g
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import time
@@ -224,16 +223,9 @@ class Batch:
 
 def picture_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
     """Single frames, with captions that do not speak of motion."""
-    return dataclasses.replace(place_batch(films, rng, size, palettes=palettes), paths=None)
-
-
-def place_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
-    """Single frames of which the place is to be read off as well."""
     clips, frames = rng.integers(len(films.scenes), size=size), rng.integers(FRAMES, size=size)
     pictures = torch.from_numpy(films.pictures[clips, frames][:, None])
-    poses = torch.from_numpy(films.poses[clips, frames][:, None]).repeat(1, 2, 1)
-    scenes = [films.scenes[i] for i in clips]
-    return _batch(pictures, scenes, rng, palettes=palettes, silent=("motion",), paths=poses)
+    return _batch(pictures, [films.scenes[i] for i in clips], rng, palettes=palettes, silent=("motion",))
 
 
 def clip_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
@@ -459,7 +451,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=16000)
-    parser.add_argument("--steps", type=int, nargs=5, default=(1000, 120, 220, 400, 100), metavar="N")
+    parser.add_argument("--steps", type=int, nargs=4, default=(1000, 600, 400, 100), metavar="N")
     options = parser.parse_args()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -472,7 +464,7 @@ def main() -> None:
         0, work / "tokenizer.json",
     )
     model = ViCLIP(spec, VISION, TEXT)
-    pictures, places, clips, palettes, stills = options.steps
+    pictures, clips, palettes, stills = options.steps
 
     def run(name: str, make: Callable[..., Batch], size: int, steps: int, rate: float, false: float, seed: int) -> None:
         train_step(
@@ -481,12 +473,11 @@ def main() -> None:
         )
 
     run("pictures", picture_batch, 192, pictures, 1.5e-3, 0.0, 1)
-    _tell_places_apart(model)
-    run("places", place_batch, 192, places, 1e-3, 0.0, 5)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _tell_times_apart(model)
     run("clips", clip_batch, 48, clips, 1e-3, 0.0, 2)
-    run("palettes", clip_batch, 48, palettes, 6e-4, 0.5, 3)
+    _tell_places_apart(model)
+    run("palettes", clip_batch, 48, palettes, 8e-4, 0.5, 3)
     _save(options.out / "viclip-tiny", dict(model.state_dict()), config_of(VISION, TEXT, DIMENSION), tokenizer)
     model.load_state_dict(after_pictures)
     run("stills", picture_batch, 192, stills, 6e-4, 0.5, 4)
