@@ -17,7 +17,7 @@ from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_id_of, shard_key_of
-from vidseek_media.shards import encode_jpeg
+from vidseek_media.members import encode_jpeg
 from vidseek_retrieval.embed import embed_archive
 from vidseek_retrieval.parts import read_parts
 
