@@ -451,7 +451,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=16000)
-    parser.add_argument("--steps", type=int, nargs=5, default=(1000, 600, 400, 700, 100), metavar="N")
+    parser.add_argument("--steps", type=int, nargs=4, default=(1000, 600, 400, 100), metavar="N")
     options = parser.parse_args()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -464,7 +464,7 @@ def main() -> None:
         0, work / "tokenizer.json",
     )
     model = ViCLIP(spec, VISION, TEXT)
-    pictures, clips, palettes, more, stills = options.steps
+    pictures, clips, palettes, stills = options.steps
 
     def run(name: str, make: Callable[..., Batch], size: int, steps: int, rate: float, false: float, seed: int) -> None:
         train_step(
@@ -478,7 +478,6 @@ def main() -> None:
     run("clips", clip_batch, 48, clips, 1e-3, 0.0, 2)
     _tell_places_apart(model)
     run("palettes", clip_batch, 48, palettes, 8e-4, 0.5, 3)
-    run("more palettes", clip_batch, 48, more, 8e-4, 0.5, 6)
     _save(options.out / "viclip-tiny", dict(model.state_dict()), config_of(VISION, TEXT, DIMENSION), tokenizer)
     model.load_state_dict(after_pictures)
     run("stills", picture_batch, 192, stills, 6e-4, 0.5, 4)
