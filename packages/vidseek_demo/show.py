@@ -54,7 +54,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _recalls(figures: dict[str, Any]) -> Table:
     table = Table(title="Held-out queries of the domain: text to clip, with 95 % intervals", title_justify="left")
     for heading in ("gallery", "", "R@1", "R@5", "R@10"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for gallery, entry in figures["galleries"].items():
         for model in ("base", "adapted"):
             cells = [_interval(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)]
@@ -66,7 +66,7 @@ def _recalls(figures: dict[str, Any]) -> Table:
 
 def _interval(of: dict[str, float], *, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
-    return f"{of['value']:{form}}  [dim]{of['low']:{form}} … {of['high']:{form}}[/]"
+    return f"{of['value']:{form}} [dim]{of['low']:{form}} {of['high']:{form}}[/]"
 
 
 def _facts(figures: dict[str, Any]) -> list[str]:
