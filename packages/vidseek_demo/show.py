@@ -52,7 +52,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _recalls(figures: dict[str, Any]) -> Table:
-    table = Table(title="Held-out queries of the domain: text to clip, with 95 % intervals", title_justify="left")
+    table = Table(title="Held-out queries of the domain, text to clip, in % (95 % interval)", title_justify="left")
     for heading in ("gallery", "", "R@1", "R@5", "R@10"):
         table.add_column(heading, no_wrap=True)
     for gallery, entry in figures["galleries"].items():
@@ -60,13 +60,13 @@ def _recalls(figures: dict[str, Any]) -> Table:
             cells = [_interval(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)]
             table.add_row(f"{gallery} ({entry['num_queries']})" if model == "base" else "", model, *cells)
         gains = [_interval(entry["gain"][f"r{k}"], signed=True) for k in (1, 5, 10)]
-        table.add_row("", "[green]gain, paired[/]", *gains, end_section=True)
+        table.add_row("", "[green]gain[/]", *gains, end_section=True)
     return table
 
 
 def _interval(of: dict[str, float], *, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
-    return f"{of['value']:{form}} [dim]{of['low']:{form}} {of['high']:{form}}[/]"
+    """In per cent; narrow enough for three columns in a terminal of 80."""
+    return f"{100 * of['value']:{'+' if signed else ''}.1f} [dim]({100 * of['low']:.0f}, {100 * of['high']:.0f})[/]"
 
 
 def _facts(figures: dict[str, Any]) -> list[str]:
@@ -79,7 +79,7 @@ def _facts(figures: dict[str, Any]) -> list[str]:
     if isinstance(figures["retention"], dict):
         kept = figures["retention"]
         change = _interval(kept["change"]["r1"], signed=True)
-        lines.append(f"General world, R@1: {kept['base']['r1']:.3f} → {kept['adapted']['r1']:.3f}, change {change}")
+        lines.append(f"General world, R@1, its change in points: {kept['base']['r1']:.3f} → {kept['adapted']['r1']:.3f}, change {change}")
     else:
         lines.append(f"General world: retention {figures['retention']}")
     for gallery, entry in figures["moments"].items():
