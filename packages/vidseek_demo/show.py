@@ -79,7 +79,8 @@ def _facts(figures: dict[str, Any]) -> list[str]:
     if isinstance(figures["retention"], dict):
         kept = figures["retention"]
         change = _interval(kept["change"]["r1"], signed=True)
-        lines.append(f"General world, R@1, its change in points: {kept['base']['r1']:.3f} → {kept['adapted']['r1']:.3f}, change {change}")
+        before, after = kept["base"]["r1"], kept["adapted"]["r1"]
+        lines.append(f"General world, R@1: {before:.3f} → {after:.3f}; change in points {change}")
     else:
         lines.append(f"General world: retention {figures['retention']}")
     for gallery, entry in figures["moments"].items():
