@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
@@ -70,7 +69,7 @@ class _VideoTower(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return F.normalize(self.model.video_features(pixel_values), dim=-1)
+        return self.model.embed_videos(pixel_values)
 
 
 class _TextTower(nn.Module):
@@ -79,7 +78,7 @@ class _TextTower(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return F.normalize(self.model.text_features(input_ids), dim=-1)
+        return self.model.embed_texts(input_ids)
 
 
 def export_champion(

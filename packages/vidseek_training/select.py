@@ -15,7 +15,8 @@ from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, tracking
-from vidseek_training.data import load_pairs
+from vidseek_training.backbones import Backbone
+from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import judge
 from vidseek_training.metrics import Ranks, bootstrap
@@ -91,10 +92,11 @@ def select(
         ArtifactError: an outcome is missing or broken, or was measured on another gallery.
     """
     notes: list[str] = []
-    validation = load_pairs(pairs, frames, backbones.load(backbone).spec, split="validation")
+    model = backbones.load(backbone)
+    validation = load_pairs(pairs, frames, model.spec, split="validation")
     gallery = gallery_hash(validation)
     challengers = _challengers([adapters / name for name in sorted(settings)], backbone, gallery, notes)
-    holder = _holder(champion, challengers, backbone=backbone, pairs=pairs, frames=frames, notes=notes)
+    holder = _holder(champion, challengers, model, validation, notes)
     if len(validation):
         best_first = sorted(challengers, key=lambda each: (-_mrr(each.ranks), each.setting))
     else:
@@ -191,12 +193,10 @@ def _read_outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _holder(
-    champion: Path, challengers: list[_Candidate], *, backbone: str, pairs: Path, frames: Path, notes: list[str]
+    champion: Path, challengers: list[_Candidate], model: Backbone, validation: PairSet, notes: list[str]
 ) -> _Candidate:
-    """The champion to beat, its ranks on today's validation gallery."""
-    model = backbones.load(backbone)
-    validation = load_pairs(pairs, frames, model.spec, split="validation")
-    before = _earlier(champion, backbone, notes) if len(validation) else None
+    """The champion to beat, its ranks on today's validation gallery; `model` is the base."""
+    before = _earlier(champion, model.spec.name, notes) if len(validation) else None
     adapter, setting, run_id, sha256 = None, BASE, "", ""
     if before is not None:
         for same in challengers:

@@ -27,7 +27,7 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.data import PairSet, augment, batches, drop_words, load_pairs, to_pixels
 from vidseek_training.embedding import embed_frames, embed_pairs
-from vidseek_training.judging import Judgement, judge
+from vidseek_training.judging import judge
 from vidseek_training.losses import info_nce
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.settings import TrainSettings
@@ -307,7 +307,7 @@ def _write_trained(outcome: Outcome, training: _Training, out: Path, report: Pat
         (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
     figures = {
         "trained": True, "validation": {
-            "base": _figures(training.base, pairs), "adapted": _figures(training.adapted, pairs),
+            "base": training.base.figures(pairs.table), "adapted": training.adapted.figures(pairs.table),
         },
     }
     (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -320,7 +320,3 @@ def _write_trained(outcome: Outcome, training: _Training, out: Path, report: Pat
         vectors = training.adapted_vectors
         pictures.draw_similarity(vectors.texts, vectors.videos, report / "pictures" / "similarity.png")
         pictures.draw_retrieval(pairs, vectors.texts, vectors.videos, report / "pictures" / "retrieval.png")
-
-
-def _figures(judgement: Judgement, pairs: PairSet) -> dict[str, dict[str, float]]:
-    return judgement.figures(pairs.table)
