@@ -30,7 +30,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
-from vidseek_training.backbones.stem import ConvStem
+from vidseek_training.backbones.stem import ConvStem, MotionStem
 from vidseek_training.backbones.viclip import from_checkpoint
 
 WRITERS = {"viclip": write_viclip, "clip": write_clip}
@@ -246,14 +246,14 @@ def test_load__a_published_checkpoint_is_the_same_function(viclip: Path, tmp_pat
         assert torch.equal(backbones.load(other).embed_videos(random_pixels(2)), wanted)
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "motion"])
 def test_to_clip__is_the_same_function_of_one_frame(tmp_path: Path, stem: str) -> None:
     vision = dataclasses.replace(VISION, stem=stem, layers=2)
     viclip = backbones.load(write_viclip(tmp_path / "viclip", vision=vision))
     with torch.no_grad():
         viclip.vision_encoder.temporal_positional_embedding.normal_()  # type: ignore[union-attr, operator]
     clip_folder = write_clip(tmp_path / "clip")
-    config = clip_config() | {"stem": stem}
+    config = clip_config() | {"stem": "patch" if stem == "patch" else "conv"}
     config["vision_config"]["num_hidden_layers"] = 2
     (clip_folder / "config.json").write_text(json.dumps(config))
     state = dict(viclip.state_dict())
@@ -278,6 +278,28 @@ def test_stem__gives_a_grid_of_patches(width: int, patch: int) -> None:
 def test_stem__a_patch_that_is_no_power_of_two_is_an_error(patch: int) -> None:
     with pytest.raises(ConfigError, match=str(patch)):
         ConvStem(32, patch=patch)
+
+
+def test_motion_stem__begins_as_the_stem_of_pictures_and_then_tells_directions_apart() -> None:
+    torch.manual_seed(0)
+    stem, plain = MotionStem(32, patch=16), ConvStem(32, patch=16)
+    plain.load_state_dict({name: tensor for name, tensor in stem.state_dict().items() if not name.startswith("compare")})
+    clips = torch.rand(2, 4, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(stem(clips.flatten(0, 1), 4), plain(clips.flatten(0, 1)))
+        for tensor in stem.compare.parameters():
+            tensor.normal_()
+        forth = stem(clips.flatten(0, 1), 4).unflatten(0, (2, 4))
+        back = stem(clips.flip(1).flatten(0, 1), 4).unflatten(0, (2, 4)).flip(1)
+        assert not torch.allclose(forth, back, atol=1e-3)
+        # Clips do not see each other, and a picture alone passes the comparison by.
+        assert torch.allclose(forth[1], stem(clips[1], 4), atol=1e-5)
+        assert torch.equal(stem(clips[:, 0]), plain(clips[:, 0]))
+
+
+def test_motion_stem__a_patch_too_small_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="patch 2"):
+        MotionStem(32, patch=2)
 
 
 def test_clamp_logit_scale__keeps_the_factor_between_1_and_100(model: Backbone) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
-from vidseek_training.backbones.stem import ConvStem
+from vidseek_training.backbones.stem import ConvStem, MotionStem
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class VisionShape:
     heads: int
     frames: int
     stem: str = "patch"
-    """`patch` (a Conv3d of kernel (1, patch, patch), as published) or `conv`."""
+    """`patch` (a Conv3d of kernel (1, patch, patch), as published), `conv` or `motion` (see `stem.py`)."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         grid, width = shape.side // shape.patch, shape.width
         scale = width**-0.5
-        self.conv1: nn.Module = (
-            ConvStem(width, patch=shape.patch)
-            if shape.stem == "conv"
-            else nn.Conv3d(3, width, (1, shape.patch, shape.patch), (1, shape.patch, shape.patch), bias=False)
-        )
+        self.conv1 = _build_stem(shape)
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(grid * grid + 1, width))
         self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, shape.frames, width))
@@ -136,10 +132,18 @@ class VisionEncoder(nn.Module):
         """(n, T, 3, side, side) to (n, T, places, width)."""
         batch, frames = pixel_values.shape[:2]
         if isinstance(self.conv1, ConvStem):
-            grid = self.conv1(pixel_values.flatten(0, 1))
+            grid = self.conv1(pixel_values.flatten(0, 1), frames)
             return grid.flatten(2).transpose(1, 2).reshape(batch, frames, -1, grid.shape[1])
         grid = self.conv1(pixel_values.transpose(1, 2))
         return grid.flatten(3).permute(0, 2, 3, 1)
+
+
+def _build_stem(shape: VisionShape) -> nn.Module:
+    if shape.stem == "motion":
+        return MotionStem(shape.width, patch=shape.patch)
+    if shape.stem == "conv":
+        return ConvStem(shape.width, patch=shape.patch)
+    return nn.Conv3d(3, shape.width, (1, shape.patch, shape.patch), (1, shape.patch, shape.patch), bias=False)
 
 
 class TextEncoder(nn.Module):
