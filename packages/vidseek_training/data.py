@@ -163,3 +163,9 @@ def drop_words(ids: NDArray[np.int64], rng: np.random.Generator, *, share: float
         kept = line[: end + 1][keep]
         result[row, : len(kept)] = kept
     return result
+
+
+def cut_padding(ids: NDArray[np.int64], *, pad_id: int) -> NDArray[np.int64]:
+    """Texts (n, context) without the columns at the end that hold only padding; one column stays."""
+    used = np.flatnonzero((ids != pad_id).any(0))
+    return ids[:, : int(used[-1]) + 1 if len(used) else 1]

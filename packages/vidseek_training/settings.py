@@ -28,6 +28,8 @@ class TrainSettings(BaseModel):
     steps: int = Field(1000, ge=1)
     """Steps on both towers."""
     batch: int = Field(64, ge=2)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the towers' matrix products in training; `auto` is bf16 where the processor has it. All else is fp32."""
     learning_rate: float = Field(1.0e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)

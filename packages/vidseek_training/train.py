@@ -25,11 +25,12 @@ from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, pictures, tracking
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
-from vidseek_training.data import PairSet, augment, batches, drop_words, load_pairs, to_pixels
+from vidseek_training.data import PairSet, augment, batches, cut_padding, drop_words, load_pairs, to_pixels
 from vidseek_training.embedding import embed_frames, embed_pairs
 from vidseek_training.judging import judge
 from vidseek_training.losses import info_nce
 from vidseek_training.metrics import alignment, summarise, uniformity
+from vidseek_training.precision import bf16_products, multiplies_in_bf16
 from vidseek_training.settings import TrainSettings
 
 
@@ -119,6 +120,7 @@ class _Training:
     def __init__(self, model: Backbone, settings: TrainSettings, data: Data) -> None:
         self.model, self.settings, self.data = model, settings, data
         self.rng = np.random.default_rng(settings.seed)
+        self.in_bf16 = multiplies_in_bf16(settings.precision, model.logit_scale.device)
         # The base's vectors: what the adapted model is compared with, and what the text tower warms up against.
         self.base_validation = embed_pairs(self.model, self.data.validation)
         self.base = judge(self.base_validation, data.validation.table)
@@ -196,12 +198,12 @@ class _Training:
             rows = next(rows_of)
             views = self._views(train, rows)
             if general is None or general_rows is None:
-                yield self._loss(self.model.embed_videos(to_pixels(views, self.model.spec)), train, rows)
+                yield self._loss(self._embed_views(views), train, rows)
                 continue
             picked = next(general_rows)
             # One pass for both worlds: the towers are busier with one larger batch than with two small ones.
             both = np.concatenate([views, self._views(general, picked)])
-            videos = self.model.embed_videos(to_pixels(both, self.model.spec))
+            videos = self._embed_views(both)
             loss = self._loss(videos[: len(rows)], train, rows)
             yield loss + settings.replay_weight * self._loss(videos[len(rows) :], general, picked)
 
@@ -211,6 +213,10 @@ class _Training:
             pairs.frames[rows], self.rng, shift_share=settings.shift_share, brightness=settings.brightness
         )
 
+    def _embed_views(self, views: NDArray[np.uint8]) -> Tensor:
+        with bf16_products(self.model, wanted=self.in_bf16):
+            return self.model.embed_videos(to_pixels(views, self.model.spec)).float()
+
     def _loss(self, videos: Tensor, pairs: PairSet, rows: NDArray[np.int64]) -> Tensor:
         """InfoNCE with the contrasts as extra negatives; equal captions and captions of one clip are not pushed apart."""
         contrasts = rows[pairs.has_contrast[rows]]
@@ -218,7 +224,10 @@ class _Training:
         ids = drop_words(pairs.ids[rows], self.rng, share=share, pad_id=pad)
         # Dropped words could make a contrast true: it keeps all of its own.
         ids = np.concatenate([ids, pairs.contrast_ids[contrasts]])
-        texts = self.model.embed_texts(torch.from_numpy(ids))
+        if not self.model.reads_padding:
+            ids = cut_padding(ids, pad_id=pad)
+        with bf16_products(self.model, wanted=self.in_bf16):
+            texts = self.model.embed_texts(torch.from_numpy(ids)).float()
         said = np.array([*pairs.table.caption.iloc[rows], *pairs.table.contrast.iloc[contrasts]])
         same = said[: len(rows), None] == said[None, :]
         clips = pairs.table.clip_id.iloc[rows].to_numpy()

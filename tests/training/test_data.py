@@ -9,7 +9,7 @@ from tests.training.tiny import CONTEXT, SIDE, WORDS, Row, all_colours, frames_o
 from vidseek_media.errors import ArtifactError
 from vidseek_training import backbones
 from vidseek_training.backbones import BackboneSpec
-from vidseek_training.data import augment, batches, drop_words, load_pairs, sample_clips, to_pixels
+from vidseek_training.data import augment, batches, cut_padding, drop_words, load_pairs, sample_clips, to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +159,10 @@ def test_drop_words__leaves_out_the_share_that_was_asked() -> None:
     dropped = drop_words(ids, np.random.default_rng(0), share=0.3, pad_id=0)
     assert ((dropped != 0).sum(1) - 2).mean() == pytest.approx(6 * 0.7, abs=0.1)
     assert np.array_equal(drop_words(ids, np.random.default_rng(0), share=0.0, pad_id=0), ids)
+
+
+def test_cut_padding__leaves_what_the_longest_text_needs() -> None:
+    ids = np.array([[5, 3, 0, 0, 0], [5, 0, 4, 6, 0]])  # a zero within a text is no padding at the end
+    assert cut_padding(ids, pad_id=0).tolist() == [[5, 3, 0, 0], [5, 0, 4, 6]]
+    assert cut_padding(np.zeros((2, 3), np.int64), pad_id=0).shape == (2, 1)
+    assert cut_padding(ids, pad_id=9).shape == ids.shape

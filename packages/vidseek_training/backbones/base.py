@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,10 @@ class Backbone(nn.Module, abc.ABC):
     Attributes:
         spec: What preprocessing and export must know.
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
+        reads_padding: Whether a text's vector depends on how far it is padded; if not, training cuts what no text needs.
     """
+
+    reads_padding: ClassVar[bool] = False
 
     spec: BackboneSpec
     logit_scale: nn.Parameter
