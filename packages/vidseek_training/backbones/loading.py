@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
 from vidseek_training.backbones.vocabulary import find_tokenizer
@@ -89,6 +90,16 @@ def revision_of(path_or_id: str | Path) -> str:
     """The commit of a hub id's snapshot; empty for what is shipped and for folders."""
     folder = resolve(path_or_id)
     return folder.name if folder.parent.name == "snapshots" else ""
+
+
+def weights_sha256(path_or_id: str | Path) -> str:
+    """Of the file of weights; empty where there is none."""
+    path = _weights_file(resolve(path_or_id))
+    return file_sha256(path) if path.is_file() else ""
+
+
+def _weights_file(folder: Path) -> Path:
+    return next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
 
 
 def _from_hub(name: str) -> Path:
@@ -236,7 +247,7 @@ def _read_beside(path: Path) -> dict[str, Any]:
 
 def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """The weights' file and its tensors, in fp32."""
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
+    path = _weights_file(folder)
     try:
         if path.suffix == ".bin":
             tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
