@@ -22,7 +22,7 @@ class BackboneSpec:
     """All that preprocessing and export must know of a backbone."""
 
     family: str
-    """viclip or clip."""
+    """clip, xclip, viclip or siglip."""
     name: str
     """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
     dimension: int
