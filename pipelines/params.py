@@ -47,10 +47,14 @@ class Frames(_Section):
     """Which frames of a clip are kept, and how."""
 
     num_frames: int = Field(ge=1, le=100)
+    per_bin: Positive
+    decoder: Literal["auto", "pyav", "decord"]
     side_px: int = Field(ge=16)
     quality: int = Field(ge=1, le=100)
     shard_digits: int = Field(ge=0, le=4)
     timeout_seconds: float = Field(gt=0)
+    worker_memory_mib: int = Field(ge=512)
+    recycle_after: Positive
     workers: Positive
 
 

@@ -37,9 +37,10 @@ CLIPS = pa.schema([
 
 FRAMES = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
-    ("num_repeated", pa.int32()), ("decoder", _text),
+    ("num_repeated", pa.int32()), ("decoder", _text), ("marks", _texts),
 ])
-"""Key: clip_id. `shard` is the tar's file name inside the frames folder."""
+"""Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
+damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen."""
 
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
