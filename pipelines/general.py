@@ -21,7 +21,7 @@ def main() -> str:
         return "no general.source: no replay, and retention is not measured"
     ingest(
         source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,
-        workers=params.ingest.workers,
+        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern,
     )
     cut_archive(
         GENERAL / "ingest", out=GENERAL / "cut", modes=("captions",),
@@ -30,8 +30,9 @@ def main() -> str:
     )
     write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
     write_captions(GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption")
+    # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
-        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **params.pairs.model_dump()
+        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **{**params.pairs.model_dump(), "skip_marks": ()}
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

@@ -31,6 +31,18 @@ class Ingest(_Section):
     """Where the videos are."""
 
     source: Path
+    clip_pattern: str | None
+    timeout_seconds: float = Field(gt=0)
+    workers: Positive
+
+
+class Shots(_Section):
+    """See `vidseek_media.shots.ShotSettings`."""
+
+    threshold: float = Field(gt=0)
+    min_content: float = Field(ge=0, le=255)
+    min_seconds: float = Field(ge=0)
+    max_seconds: float = Field(gt=0)
     timeout_seconds: float = Field(gt=0)
     workers: Positive
 
@@ -38,9 +50,10 @@ class Ingest(_Section):
 class Cut(_Section):
     """How videos become clips."""
 
-    modes: tuple[Literal["captions", "windows"], ...] = Field(min_length=1)
+    modes: tuple[Literal["captions", "windows", "shots"], ...] = Field(min_length=1)
     window_length_seconds: float = Field(gt=0)
     window_stride_seconds: float = Field(gt=0)
+    shots: Shots
 
 
 class Frames(_Section):
@@ -64,6 +77,7 @@ class Pairs(_Section):
     validation_share: Share
     test_share: Share
     seed: int
+    skip_marks: tuple[Literal["black", "flat", "frozen"], ...]
 
 
 class PairGate(_Section):
@@ -134,7 +148,7 @@ class Evaluate(_Section):
 class Publish(_Section):
     """How the index is built and switched."""
 
-    cut: Literal["captions", "windows"]
+    cut: Literal["captions", "windows", "shots"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
 

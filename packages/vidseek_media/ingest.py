@@ -18,7 +18,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.probe import Probe, probe
 from vidseek_media.records import Rejection, Video
-from vidseek_media.sidecars import ABOUT_VIDEO, SidecarCaption, match_captions, read_sidecar
+from vidseek_media.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions, read_sidecar
 from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
 from vidseek_media.workers import WorkerLost, run_each
 
@@ -55,17 +55,31 @@ class IngestReport:
     num_captions_rejected: int
 
 
-def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, workers: int) -> IngestReport:
+def ingest(
+    source: Path,
+    *,
+    out: Path,
+    ledger: Path,
+    timeout_seconds: float,
+    workers: int,
+    clip_pattern: str | None = None,
+) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet` and `rejected.parquet` of the folder `source` into `out`.
 
     The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
     size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
     result. Tables are byte-identical when nothing changed.
 
+    Args:
+        clip_pattern: A regular expression with the groups `stem` and `index` that a file's whole name without its
+            suffix may match: such a file is clip `index` of the video `stem`, and a caption of a file of such a name
+            that is not there is one of clip `index` of the video that is.
+
     Raises:
         ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
         InputRejected: every file was rejected; `rejected.parquet` says why.
     """
+    naming = ClipNaming.of(clip_pattern)
     root = _root_of(source)
     sidecar = read_sidecar(root)
     uris, rejected = _list_videos(root)
@@ -80,8 +94,8 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
     book.save()
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
-    matched, refused = match_captions(sidecar.captions, kept, rejected)
-    videos = _merge(kept, book.probes, matched)
+    matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
+    videos = _merge(kept, book.probes, matched, naming)
     rows = [*(Rejection(uri, "ingest", reason) for uri, reason in sorted(rejected.items()))]
     lines = [*sidecar.rejections, *refused]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*rows, *lines]], REJECTED)
@@ -214,7 +228,10 @@ def _probe_new(
 
 
 def _merge(
-    kept: Mapping[str, str], probes: Mapping[str, Probe], matched: Iterable[tuple[str, SidecarCaption]]
+    kept: Mapping[str, str],
+    probes: Mapping[str, Probe],
+    matched: Iterable[tuple[str, SidecarCaption]],
+    naming: ClipNaming,
 ) -> list[Video]:
     """One video for each id, with all its uris, and what the sidecar says about it (the first row that says it)."""
     uris: dict[str, list[str]] = {}
@@ -228,7 +245,7 @@ def _merge(
     return [
         Video(
             video_id, tuple(uris[video_id]), duration_ms=p.duration_ms, fps=p.fps, width=p.width, height=p.height,
-            codec=p.codec, **about.get(video_id, {}),
+            codec=p.codec, clip_of=(naming.clip_of(uris[video_id][0]) or ("", 0))[0], **about.get(video_id, {}),
         )
         for video_id, p in ((video_id, probes[video_id]) for video_id in sorted(uris))
     ]
@@ -237,7 +254,7 @@ def _merge(
 def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> list[dict[str, object]]:
     return [
         {
-            "video_id": video_id, "clip_index": None, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
+            "video_id": video_id, "clip_index": c.clip_index, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
             "split": c.split, "gallery": c.gallery, "contrast": c.contrast, "axis": c.axis,
         }
         for video_id, c in sorted(matched, key=lambda pair: (pair[0], pair[1].line))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,12 +38,51 @@ class SidecarCaption:
     start_ms: int | None = None
     """Null with `end_ms` where the row has no times: the caption is of the whole video."""
     end_ms: int | None = None
+    clip_index: int | None = None
+    """Where `file` names a clip of the video by its number."""
     split: str = ""
     gallery: str = ""
     contrast: str = ""
     axis: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     """Title, channel, category and published_at of the video, where given."""
+
+
+@dataclass(frozen=True)
+class ClipNaming:
+    """How names say that a file is a clip of a video; without a pattern none does."""
+
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, pattern: str | None) -> ClipNaming:
+        """As the params say it.
+
+        Raises:
+            ConfigError: it is no regular expression with the groups `stem` and `index`.
+        """
+        if pattern is None:
+            return cls()
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"ingest.clip_pattern is no regular expression: {error}", remedy="Mend it in params.yaml"
+            ) from error
+        if not {"stem", "index"} <= set(compiled.groupindex):
+            raise ConfigError(
+                f"ingest.clip_pattern {pattern!r} lacks one of the groups stem and index",
+                remedy=r"Write one like (?P<stem>.+)_(?P<index>\d+)",
+            )
+        return cls(compiled)
+
+    def clip_of(self, uri: str) -> tuple[str, int] | None:
+        """The video that `uri` is a clip of, as a uri without suffix, and the clip's number; None where it is none."""
+        path = PurePosixPath(uri)
+        match = self.pattern.fullmatch(path.stem) if self.pattern else None
+        if match is None or not match["index"].isdecimal():
+            return None
+        return (path.parent / match["stem"]).as_posix(), int(match["index"])
 
 
 @dataclass(frozen=True)
@@ -98,7 +139,10 @@ def reject_line(line: int, reason: str) -> Rejection:
 
 
 def match_captions(
-    captions: Iterable[SidecarCaption], videos: Mapping[str, str], rejected: Mapping[str, str]
+    captions: Iterable[SidecarCaption],
+    videos: Mapping[str, str],
+    rejected: Mapping[str, str],
+    naming: ClipNaming | None = None,
 ) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
     """Each caption with the id of the video that its `file` names, in order; and the captions that name none.
 
@@ -106,16 +150,21 @@ def match_captions(
         captions: What `read_sidecar` gave.
         videos: video_id by uri.
         rejected: Reason by uri, of the files that are no video.
+        naming: How a caption may name a clip of a video; a file of that very name comes first.
     """
     ids = {_same(uri): video_id for uri, video_id in videos.items()}
     reasons = {_same(uri): reason for uri, reason in rejected.items()}
+    stems = {PurePosixPath(uri).with_suffix("").as_posix(): video_id for uri, video_id in ids.items()}
     matched, refused = [], []
     for caption in captions:
         uri = _same(caption.file)
+        clip = (naming or ClipNaming()).clip_of(uri)
         if uri in ids:
             matched.append((ids[uri], caption))
         elif uri in reasons:
             refused.append(reject_line(caption.line, f"names {caption.file}, which was rejected: {reasons[uri]}"))
+        elif clip is not None and clip[0] in stems and caption.start_ms is None:
+            matched.append((stems[clip[0]], dataclasses.replace(caption, clip_index=clip[1])))
         else:
             reason = f"names {caption.file}, which is no video of this source (names are relative to it)"
             refused.append(reject_line(caption.line, reason))
@@ -187,7 +236,7 @@ def _caption_of(cells: list[str], columns: dict[str, int], line: int) -> Sidecar
         about["published_at"] = _moment_of(about["published_at"])
     file = cells[columns["file"]].strip()
     wishes = {name: row.get(name, "") for name in ("gallery", "contrast", "axis")}
-    return SidecarCaption(line, file, row["caption"], start_ms, end_ms, split=split, about=about, **wishes)
+    return SidecarCaption(line, file, row["caption"], start_ms, end_ms, None, split, about=about, **wishes)
 
 
 def _span_of(start: str, end: str) -> tuple[int | None, int | None]:

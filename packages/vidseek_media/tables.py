@@ -17,9 +17,9 @@ _texts = pa.list_(pa.string())
 VIDEOS = pa.schema([
     ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
     ("width", pa.int32()), ("height", pa.int32()), ("codec", _text), ("title", _text), ("channel", _text),
-    ("category", _text), ("published_at", _text), ("thumbnail", _text),
+    ("category", _text), ("published_at", _text), ("thumbnail", _text), ("clip_of", _text),
 ])
-"""Key: video_id."""
+"""Key: video_id. `clip_of`: the longer video that this file is a clip of by its name, or empty."""
 
 SIDECAR = pa.schema([
     ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from vidseek_media.cut import Span, caption_span, read_clips
+from vidseek_media.cut import caption_span, read_clips
 from vidseek_media.errors import ArtifactError
 from vidseek_media.ingest import read_videos
-from vidseek_media.records import Clip, Rejection, Video
+from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, read_table, write_table
 
 
@@ -31,8 +31,9 @@ class CaptionReport:
 def write_captions(ingest_dir: Path, cut_dir: Path, *, out: Path) -> CaptionReport:
     """Write `captions.parquet` and `rejected.parquet` into `out`.
 
-    A timed caption belongs to the clip of its span. One without times belongs to the clip that is the whole video, else
-    to the video's only clip, else to the video alone (clip_id null). A timed caption whose span is no clip is rejected.
+    A timed caption belongs to the clip of its span, one that names a clip by its index to that clip of the video. One
+    without either belongs to the clip that is the whole video, else to the video's only clip, else to the video alone
+    (clip_id null). A caption whose span or index is no clip is rejected.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -49,7 +50,13 @@ def write_captions(ingest_dir: Path, cut_dir: Path, *, out: Path) -> CaptionRepo
         if video is None:
             raise ArtifactError(f"a caption is of {row.video_id}, which is no ingested video", remedy="Run `dvc repro`")
         wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
-        clip = _clip_of(wanted, video, clips[video.video_id])
+        if pd.notna(row.clip_index):
+            clip = next((c for c in clips[video.video_id] if c.index == int(row.clip_index)), None)
+            if clip is None:
+                rejections.append(_no_index(video, int(row.clip_index), len(clips[video.video_id]), row.text))
+                continue
+        else:
+            clip = _clip_of(wanted, video, clips[video.video_id])
         if wanted is not None and clip is None:
             rejections.append(_no_clip(video, wanted, row.text))
             continue
@@ -79,4 +86,11 @@ def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "caption",
         f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or "
         "cut.modes does not list captions",
+    )
+
+
+def _no_index(video: Video, index: int, num_clips: int, text: str) -> Rejection:
+    return Rejection(
+        f"{video.video_id}:{index}", "caption",
+        f"{video.uris[0]} has {num_clips} clips, counted from 0, none of them number {index}: {text[:60]!r}",
     )

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -162,3 +163,39 @@ def test_ingest__a_wrong_sidecar_writes_nothing(source: Path, tmp_path: Path) ->
 def test_read_videos__of_a_missing_table_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is missing"):
         read_videos(tmp_path)
+
+
+def test_ingest__names_that_say_so_make_files_clips_of_one_video(tmp_path: Path, make_video: MakeVideo) -> None:
+    source = tmp_path / "source"
+    for number in range(3):
+        make_video(source / "day" / f"gate_{number}.mp4", num_frames=10 + number)
+    make_video(source / "gate_9.mp4", num_frames=20)
+    make_video(source / "yard.mp4", num_frames=30)
+    (source / "captions.csv").write_text(
+        "file,caption\nday/gate_1.mp4,a van\nyard_2.mp4,a dog\nday/yard_1.mp4,nothing\nyard.mp4,all\n"
+    )
+    report = ingest(
+        source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1,
+        clip_pattern=r"(?P<stem>.+)_(?P<index>\d+)",
+    )
+    videos = {v.uris[0]: v for v in read_videos(tmp_path / "ingest")}
+    assert {uri: v.clip_of for uri, v in videos.items()} == {
+        "day/gate_0.mp4": "day/gate", "day/gate_1.mp4": "day/gate", "day/gate_2.mp4": "day/gate", "gate_9.mp4": "gate",
+        "yard.mp4": "",
+    }
+    rows = {r.text: r for r in read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR).itertuples()}
+    assert rows["a van"].video_id == videos["day/gate_1.mp4"].video_id
+    assert pd.isna(rows["a van"].clip_index)
+    assert (rows["a dog"].video_id, rows["a dog"].clip_index) == (videos["yard.mp4"].video_id, 2)
+    assert report.num_captions_rejected == 1
+    assert "names day/yard_1.mp4" in reasons(tmp_path)["captions.csv:4"]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("(", "no regular expression"), (r"(?P<stem>.+)_\d", "lacks one of")])
+def test_ingest__a_clip_pattern_that_names_no_clip_is_a_config_error(
+    source: Path, tmp_path: Path, pattern: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ingest(
+            source, out=tmp_path / "ingest", ledger=tmp_path / "l", timeout_seconds=60, workers=1, clip_pattern=pattern
+        )

@@ -27,7 +27,7 @@ def write(
     write_table(ingest / "videos.parquet", [
         {"video_id": video_id, "uris": [f"{video_id[0]}.mp4"], "duration_ms": duration_ms, "fps": 10.0, "width": 64,
          "height": 48, "codec": "h264", "source_id": "", "title": "", "channel": "", "category": "",
-         "published_at": "", "thumbnail": ""}
+         "published_at": "", "thumbnail": "", "clip_of": ""}
         for video_id, duration_ms in videos.items()
     ], VIDEOS)
     write_table(ingest / "sidecar.parquet", [
@@ -39,6 +39,17 @@ def write(
         ingest, out=cut, modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds
     )
     return write_captions(ingest, cut, out=folder / "caption")
+
+
+def test_write_captions__an_index_names_a_clip_of_the_video(tmp_path: Path) -> None:
+    write(tmp_path, {A: 9000}, [(A, None, None, "second"), (A, None, None, "none")], modes=("windows",))
+    sidecar = read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)
+    write_table(tmp_path / "ingest" / "sidecar.parquet", sidecar.assign(clip_index=[1, 3]), SIDECAR)
+    report = write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
+    assert clip_ids(tmp_path) == {"second": str(clip_id_of(A, 3000, 6000))}
+    assert report == CaptionReport(num_in=2, num_out=1, num_whole_video=0, num_rejected=1)
+    [reason] = read_table(tmp_path / "caption" / "rejected.parquet", REJECTED)["reason"]
+    assert "has 3 clips, counted from 0, none of them number 3" in reason
 
 
 def clip_ids(folder: Path) -> dict[str, str | None]:
