@@ -29,7 +29,9 @@ def main() -> str:
         window_stride_seconds=params.cut.window_stride_seconds,
     )
     write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
-    write_captions(GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption")
+    write_captions(
+        GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption", **params.caption.model_dump()
+    )
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
         GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **{**params.pairs.model_dump(), "skip_marks": ()}

@@ -71,6 +71,13 @@ class Frames(_Section):
     workers: Positive
 
 
+class Caption(_Section):
+    """Who writes captions."""
+
+    sources: tuple[Literal["file", "transcript", "title"], ...]
+    max_transcript_characters: Positive
+
+
 class Pairs(_Section):
     """How videos are split where the source does not say."""
 
@@ -160,6 +167,7 @@ class Params(_Section):
     ingest: Ingest
     cut: Cut
     frames: Frames
+    caption: Caption
     pairs: Pairs
     gates: Gates
     backbone: Backbone

@@ -26,9 +26,12 @@ from vidseek_media.errors import ConfigError, InputRejected
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,h264,hevc,m4v,mjpeg,mxf,nut,ivf,"
-    "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv"
+    "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
 )
 """Containers that are opened. Playlists (hls, concat, dash) are not among them: they would read other files."""
+
+_PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
+"""Pictures are told by their first bytes: by their names FFmpeg would take them for a numbered series of files."""
 
 MAX_PIXELS = 2**27
 """A frame larger than this (8K is a quarter of it) is refused by the decoder before memory is taken."""
@@ -299,6 +302,7 @@ def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.I
     try:
         container = av.open(
             f"file:{path.absolute()}",
+            format=_picture_format(path),
             metadata_errors="ignore",
             options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
         )
@@ -372,6 +376,13 @@ def read_plan(path: Path) -> PacketPlan:
         step=step,
         is_trusted=is_trusted,
     )
+
+
+def _picture_format(path: Path) -> str | None:
+    """The demuxer of a picture, None for anything else (an AVI begins as a WebP does)."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return None if head[:2] == b"RI" and head[8:] != b"WEBP" else _PICTURES.get(head[:2])
 
 
 def _usual_step(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction | None) -> int:

@@ -38,7 +38,7 @@ def _block_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def marks_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
-    """Those of `MARKS` that hold of a clip whose frames have these `thumbs` (`thumb_of`), in their order.
+    """Those of `MARKS` that hold of a clip whose different frames have these `thumbs` (`thumb_of`), in their order.
 
     `black`: all frames are. `flat`: all frames are one plain colour each (a black one too). `frozen`: two frames or
     more, and nothing changes from the first to any other.

@@ -135,7 +135,7 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kep
     """Write the members of `clip`."""
     kept = Kept(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
-        marks=marks_of([picture.thumb for picture in pictures]),
+        marks=marks_of([picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]),
     )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,

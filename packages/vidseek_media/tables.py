@@ -29,6 +29,9 @@ SIDECAR = pa.schema([
 video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span
 and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
 
+TRANSCRIPTS = pa.schema([("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("lines", _texts)])
+"""What is said in videos that have a transcript, cue by cue in order of time."""
+
 CLIPS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
     ("cut", _texts),

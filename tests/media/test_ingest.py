@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.ingest import IngestReport, ingest, read_videos
-from vidseek_media.tables import REJECTED, SIDECAR, read_table
+from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, read_table
 
 MakeVideo = Callable[..., Path]
 
@@ -199,3 +201,35 @@ def test_ingest__a_clip_pattern_that_names_no_clip_is_a_config_error(
         ingest(
             source, out=tmp_path / "ingest", ledger=tmp_path / "l", timeout_seconds=60, workers=1, clip_pattern=pattern
         )
+
+
+def test_ingest__a_picture_counts_where_a_caption_names_it(tmp_path: Path, make_video: MakeVideo) -> None:
+    source = tmp_path / "source"
+    make_video(source / "a.mp4", num_frames=10)
+    for number, name in enumerate(["cat.jpg", "dog.png", "thumb.jpg", "images/North/x1.webp", "images/bad.jpg"]):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((30, 40, 3), 40 * number, np.uint8)).save(path)
+    (source / "images" / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    (source / "captions.csv").write_text("image,caption\ncat.jpg,a cat\ndog.png,a dog\nbad.jpg,nothing\n")
+    (source / "metadata.csv").write_text("Id,Title,Category,Channel\nx1,Boats,Harbour,North\n")
+    report = run(source, tmp_path)
+    videos = {v.uris[0]: v for v in read_videos(tmp_path / "ingest")}
+    assert set(videos) == {"a.mp4", "cat.jpg", "dog.png", "images/North/x1.webp"}
+    picture = videos["images/North/x1.webp"]
+    assert (picture.width, picture.height, picture.duration_ms) == (40, 30, 40)
+    assert (picture.title, picture.category, picture.channel) == ("Boats", "Harbour", "North")
+    assert set(reasons(tmp_path)) == {"images/bad.jpg", "captions.csv:4"}
+    assert (report.num_captions_in, report.num_captions_out, report.num_captions_rejected) == (4, 3, 1)
+
+
+def test_ingest__reads_the_transcripts_beside_the_videos(source: Path, tmp_path: Path) -> None:
+    (source / "a.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\nhello\n")
+    (source / "deep" / "er" / "B.vtt").write_text("nothing")
+    report = run(source, tmp_path)
+    [row] = read_table(tmp_path / "ingest" / "transcripts.parquet", TRANSCRIPTS).itertuples()
+    assert (row.video_id, row.start_ms, row.end_ms, list(row.lines)) == (
+        video_id_of(source / "a.mp4"), 500, 1500, ["hello"],
+    )
+    assert report.num_transcripts == 1
+    assert "holds no cue" in reasons(tmp_path)["deep/er/B.vtt"]
