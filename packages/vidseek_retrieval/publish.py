@@ -31,11 +31,14 @@ from vidseek_retrieval.index import (
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, Embeddings, read_parts
 
-BUILD_FORMAT = 2
+BUILD_FORMAT = 3
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
 _TIE = 1e-6
+
+Index = Path | IndexHome
+"""The folder of an embedded index, or any home."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def publish(
     cut_dir: Path,
     ingest_dir: Path,
     *,
-    index: Path,
+    index: Index,
     alias: str = "clips",
     cut: str = "windows",
     keep_previous: int = 1,
@@ -114,7 +117,7 @@ def publish(
         embed_dir: `parts/` and embeddings.json, as `embed_archive` wrote them.
         cut_dir: With clips.parquet.
         ingest_dir: With videos.parquet.
-        index: The folder of the index.
+        index: The folder of the index, or another home.
         alias: The name that searches ask for; an experiment has its own.
         cut: Clips of this cut mode are published.
         keep_previous: Collections kept for a rollback of this alias.
@@ -137,7 +140,7 @@ def publish(
     embeddings = _read_embeddings(embed_dir)
     rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut)
     facts = _facts_of(rows, embeddings, settings)
-    home = EdgeHome(index)
+    home = _home(index)
     with home.building():
         removed = home.remove_unfinished()
         found = facts.name in {each.name for each in home.collections()}
@@ -170,9 +173,9 @@ def publish(
     return report
 
 
-def list_collections(index: Path) -> list[CollectionStatus]:
+def list_collections(index: Index) -> list[CollectionStatus]:
     """The finished collections in the folder `index`, oldest first."""
-    home = EdgeHome(index)
+    home = _home(index)
     aliases = home.aliases()
     return [
         CollectionStatus(
@@ -184,7 +187,7 @@ def list_collections(index: Path) -> list[CollectionStatus]:
     ]
 
 
-def rollback(index: Path, *, alias: str = "clips") -> str:
+def rollback(index: Index, *, alias: str = "clips") -> str:
     """Point `alias` to the collection it pointed to before, and give its name.
 
     What was live becomes the last of the previous ones: where there was one, a second rollback goes forward again.
@@ -193,38 +196,38 @@ def rollback(index: Path, *, alias: str = "clips") -> str:
         ArtifactError: nothing was published, there is no earlier one, or it does not open.
         ServiceError: a publish runs.
     """
-    home = EdgeHome(index)
+    home = _home(index)
     _require_published(home, alias)
     with home.building():
         current = _require_published(home, alias)
         if not current.previous:
-            raise ArtifactError(f"{alias!r} has no earlier collection in {index}", remedy="Publish what you want live")
+            raise ArtifactError(f"{alias!r} has no earlier collection", remedy="Publish what you want live")
         back, *earlier = current.previous
         home.open(back).close()
         home.move_alias(alias, Alias(back, (*earlier, current.collection)))
         return back
 
 
-def prune(index: Path) -> list[str]:
+def prune(index: Index) -> list[str]:
     """Remove the collections that no alias points to or keeps for a rollback, and what killed builds left.
 
     Raises:
         ServiceError: a publish runs, or the disk does not let go.
     """
-    home = EdgeHome(index)
-    if not index.is_dir():
+    home = _home(index)
+    if isinstance(index, Path) and not index.is_dir():
         return []
     with home.building():
         return home.remove_unfinished() + _prune(home)
 
 
 def verify(
-    index: Path, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
+    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
 ) -> Verification:
     """Look at every file of a collection, count it, and compare approximate with exact searches.
 
     Args:
-        index: The folder of the index.
+        index: The folder of the index, or another home.
         alias: Whose live collection to look at.
         collection: Another one, by its name.
         min_recall: The least recall at 10 that is no problem.
@@ -232,9 +235,13 @@ def verify(
     Raises:
         ArtifactError: it is not there, or does not open.
     """
-    home = EdgeHome(index)
+    home = _home(index)
     name = collection or _require_published(home, alias).collection
     return _verify(home, name, min_recall=min_recall, num_points=None)
+
+
+def _home(index: Index) -> IndexHome:
+    return EdgeHome(index) if isinstance(index, Path) else index
 
 
 @dataclass(frozen=True)
