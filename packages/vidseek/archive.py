@@ -11,6 +11,7 @@ from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_setting
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.index import IndexHome
     from vidseek_retrieval.search import Searcher
 
 HOME_VARIABLE = "VIDSEEK_HOME"
@@ -42,6 +43,12 @@ class Archive:
     def index(self) -> Path:
         """The embedded index that `publish` writes."""
         return self.root / "index"
+
+    def home(self) -> IndexHome:
+        """Where collections are: the server that QDRANT_URL names, or else `index`."""
+        from vidseek_retrieval.homes import open_home
+
+        return open_home(self.index)
 
     @property
     def state(self) -> Path:
@@ -87,4 +94,4 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     """
     from vidseek_retrieval.search import Searcher
 
-    return Searcher.open(archive.index, encoder, alias=ALIAS, merge_margin=settings.merge_margin)
+    return Searcher.open(archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin)

@@ -60,7 +60,7 @@ def search(
         raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
     archive = Archive.here()
     settings = archive.settings().search
-    if not archive.bundle.exists() and not archive.index.exists():
+    if not archive.bundle.exists() and not archive.index.exists() and not os.environ.get("QDRANT_URL"):
         raise ArtifactError(
             f"nothing is published in {archive.root}: it has neither models/encoder nor index",
             remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",
@@ -191,7 +191,7 @@ def index_list(as_json: AsJson = False) -> None:
     from vidseek.archive import Archive
     from vidseek_retrieval.publish import list_collections
 
-    collections = list_collections(Archive.here().index)
+    collections = list_collections(Archive.here().home())
     if as_json:
         _print_json([
             {**one.facts.to_json(), "live_as": list(one.live_as), "kept_for": list(one.kept_for)} for one in collections
@@ -214,7 +214,7 @@ def index_verify(
     from vidseek.archive import Archive
     from vidseek_retrieval.publish import verify
 
-    verification = verify(Archive.here().index, alias=alias, collection=collection)
+    verification = verify(Archive.here().home(), alias=alias, collection=collection)
     _report(verification, as_json=as_json)
     if not verification.passed:
         raise ArtifactError(
@@ -229,7 +229,7 @@ def index_rollback(alias: AliasName = "clips", as_json: AsJson = False) -> None:
     from vidseek.archive import Archive
     from vidseek_retrieval.publish import rollback
 
-    _report({"alias": alias, "collection": rollback(Archive.here().index, alias=alias)}, as_json=as_json)
+    _report({"alias": alias, "collection": rollback(Archive.here().home(), alias=alias)}, as_json=as_json)
 
 
 @index_app.command("prune")
@@ -238,11 +238,41 @@ def index_prune(as_json: AsJson = False) -> None:
     from vidseek.archive import Archive
     from vidseek_retrieval.publish import prune
 
-    removed = prune(Archive.here().index)
+    removed = prune(Archive.here().home())
     if as_json:
         _print_json({"removed": removed})
     else:
         typer.echo("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+
+
+@index_app.command("export")
+def index_export(
+    file: Annotated[Path, typer.Argument(help="A Parquet file to write.")],
+    collection: Annotated[str | None, typer.Option(help="By default the live one.")] = None,
+    alias: AliasName = "clips",
+    as_json: AsJson = False,
+) -> None:
+    """Write a collection to one file. The home is the server that QDRANT_URL names, or else the folder `index`."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.transfer import export_collection
+
+    done = export_collection(Archive.here().home(), file, alias=alias, collection=collection)
+    _report({"collection": done.collection, "num_points": done.num_points, "file": str(done.path)}, as_json=as_json)
+
+
+@index_app.command("import")
+def index_import(
+    file: Annotated[Path, typer.Argument(help="A file that `vidseek index export` wrote.")],
+    alias: AliasName = "clips",
+    as_json: AsJson = False,
+) -> None:
+    """Build the collection of FILE beside the live one, verify it, and make it live."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.transfer import import_collection
+
+    done = import_collection(Archive.here().home(), file, alias=alias)
+    _report({"collection": done.collection, "num_points": done.verification.num_points, "built": done.built,
+             "moved": done.moved, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)
 
 
 @demo_app.command("render")

@@ -399,7 +399,7 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
             qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
         ) if settings.quantization == "int8" else None,
         # One segment is one graph: the fewest steps a search can take.
-        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1),
+        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=FULL_SCAN_KB),
         # A shard that is written once needs no log, and without one any number of processes can open it.
         wal_enabled=False,
     )

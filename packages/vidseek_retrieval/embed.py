@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -30,7 +29,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import ClipFrames
 from vidseek_media.shards import list_shards, read_shard
 from vidseek_media.tables import FRAMES, read_table
-from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, write_part
+from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, is_whole, remove_stale, write_part
 
 READ_AHEAD = 2
 """Batches of decoded frames that may wait for the encoder."""
@@ -79,8 +78,8 @@ def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32)
     if not shards:
         raise ArtifactError(f"no frame shards in {frames}", remedy="Run `dvc repro frames` to make them")
     wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
-    num_removed = _remove_stale(out / PARTS_FOLDER, keep=set(wanted))
-    missing = {part: shard for part, shard in wanted.items() if not _is_whole(part)}
+    num_removed = remove_stale(out / PARTS_FOLDER, keep=set(wanted))
+    missing = {part: shard for part, shard in wanted.items() if not is_whole(part)}
     with tqdm(total=_num_clips(frames, missing.values()), desc="embed", unit="clip", disable=None) as progress:
         _embed_shards(missing, encoder, batch=batch, progress=progress.update)
     num_clips = _write_summary(out, encoder, sorted(wanted))
@@ -103,15 +102,6 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
         raise ArtifactError(f"{shard} cannot be read: {error}", remedy="Run `dvc repro frames`") from error
     named = f"{content}:{encoder.spec.encoder_version}:{encoder.variant}"
     return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
-
-
-def _is_whole(part: Path) -> bool:
-    """Whether a part is there and has its end: a disk may lose what a process has written."""
-    try:
-        pq.read_metadata(part)
-    except (pa.ArrowException, OSError):
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -250,16 +240,6 @@ def _num_clips(frames: Path, shards: Iterable[Path]) -> int | None:
         return None
     wanted = {shard.relative_to(frames).as_posix() for shard in shards}
     return sum(shard in wanted for shard in read_table(table, FRAMES)["shard"])
-
-
-def _remove_stale(folder: Path, *, keep: set[Path]) -> int:
-    if not folder.is_dir():
-        return 0
-    # What a killed run left beside begins with a dot.
-    stale = [path for path in folder.iterdir() if path not in keep]
-    for path in stale:
-        path.unlink()
-    return sum(path.suffix == ".parquet" for path in stale)
 
 
 def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vidseek_retrieval.index import IndexHome
+from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.index import IndexHome, ServerSettings
 
-if TYPE_CHECKING:
-    from vidseek_retrieval.server import ServerSettings
+Index = Path | IndexHome
+"""The folder of an embedded index, or any home."""
 
 URL_VARIABLE = "QDRANT_URL"
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -24,9 +24,12 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
     """
     url = os.environ.get(URL_VARIABLE)
     if not url:
-        from vidseek_retrieval.edge import EdgeHome
-
         return EdgeHome(index)
     from vidseek_retrieval.server import QdrantHome
 
     return QdrantHome.connect(url, api_key=os.environ.get(KEY_VARIABLE), settings=settings)
+
+
+def home_of(index: Index) -> IndexHome:
+    """The home itself, or the embedded one in a folder."""
+    return EdgeHome(index) if isinstance(index, Path) else index

@@ -86,6 +86,16 @@ class IndexSettings:
 
 
 @dataclass(frozen=True)
+class ServerSettings:
+    """How a collection lies on a cluster."""
+
+    shards: int = 1
+    replicas: int = 1
+    write_consistency: int = 1
+    """Replicas that must have taken a write before it counts."""
+
+
+@dataclass(frozen=True)
 class CollectionFacts:
     """What is known of a finished collection without opening it."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, merge_moments
 
@@ -85,14 +84,14 @@ class Searcher:
 
     @classmethod
     def open(
-        cls, index: Path, encoder: Encoder | None, *, alias: str = "clips", merge_margin: float = MERGE_MARGIN
+        cls, index: Index, encoder: Encoder | None, *, alias: str = "clips", merge_margin: float = MERGE_MARGIN
     ) -> Searcher:
-        """Open what `alias` points to in the folder `index`, and see that `encoder` speaks its language.
+        """Open what `alias` points to in `index` (a folder, or another home), and see that `encoder` speaks its language.
 
         Raises:
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
-        searcher = cls(EdgeHome(index), encoder, alias=alias, merge_margin=merge_margin)
+        searcher = cls(home_of(index), encoder, alias=alias, merge_margin=merge_margin)
         collection = searcher._collection(None)
         if encoder is not None:
             _require_same_space(encoder.spec.encoder_version, collection)

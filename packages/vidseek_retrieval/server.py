@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ from vidseek_retrieval.index import (
     CollectionFacts,
     Dense,
     Point,
+    ServerSettings,
     Vector,
     Words,
 )
@@ -62,16 +62,6 @@ _NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
 _LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """How a collection lies on a cluster."""
-
-    shards: int = 1
-    replicas: int = 1
-    write_consistency: int = 1
-    """Replicas that must have taken a write before it counts."""
 
 
 class QdrantCollection:
