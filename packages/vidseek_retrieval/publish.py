@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
+from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
     CAPTION_VECTOR,
@@ -266,8 +267,8 @@ def prune(index: Index) -> list[str]:
         ServiceError: a publish runs, or the disk does not let go.
     """
     home = home_of(index)
-    if isinstance(index, Path) and not index.is_dir():
-        return []
+    if isinstance(home, EdgeHome) and not home.root.is_dir():
+        return []  # taking the lock would make the folder
     with home.building():
         return home.remove_unfinished() + _prune(home)
 

@@ -48,6 +48,8 @@ TRIES = 4
 FIRST_WAIT_SECONDS = 0.25
 """After the first try; doubled after each other."""
 OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
+POLL_SECONDS = 0.1
+SETTLED_POLLS = 3
 INDEXING_THRESHOLD_KB = 10_000
 """Segments above it get a graph: Qdrant's own default."""
 
@@ -313,11 +315,14 @@ class QdrantHome:
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
         )
         deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
-        while problems := self.check(facts.name):
+        num_settled = 0
+        while num_settled < SETTLED_POLLS:  # green once may mean that the optimizer has not begun
+            problems = self.check(facts.name)
             if time.monotonic() > deadline:
                 raise ServiceError(f"{problems[0]} after {OPTIMISE_TIMEOUT_SECONDS / 3600:.0f} h", remedy=_REMEDY)
+            num_settled = 0 if problems else num_settled + 1
             self._renew_lock()
-            time.sleep(1)
+            time.sleep(POLL_SECONDS)
 
     def _try_to_delete(self, name: str) -> None:
         try:
