@@ -127,6 +127,12 @@ class Evaluate(_Section):
     seed: int
 
 
+class Calibrate(_Section):
+    """How confidence is fitted."""
+
+    max_queries: Positive
+
+
 class Index(_Section):
     """See `vidseek_retrieval.index.IndexSettings`."""
 
@@ -173,6 +179,7 @@ class Params(_Section):
     export: Export
     embed: Embed
     evaluate: Evaluate
+    calibrate: Calibrate
     publish: Publish
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()

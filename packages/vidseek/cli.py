@@ -66,6 +66,8 @@ def search(
     condition: Annotated[list[str] | None, typer.Option("--filter", help="field=value, field>=value, field<value.")] = None,
     weights: Annotated[str | None, typer.Option(help="Which vectors count: video=1,caption=0.5,words=0.5.")] = None,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0 to 1: how different the moments shall be.")] = 0.0,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely right: "
+                                                  "reports/calibrate/metrics.json says what keeps 95 %.")] = 0.0,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many moments, at most.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Moments to skip: next_offset of the page before.")] = 0,
     collection: Annotated[str | None, typer.Option(help="Stay on the index of the page before.")] = None,
@@ -87,7 +89,8 @@ def search(
         wanted: dict[str, Any] = {
             "text": _only("TEXT", texts), "image": _bytes_of(_only("--image", image)),
             "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--like", like), "not": less_texts,
-            "not_clip_id": unlike, "filters": filters, "weights": weights, "diversity": diversity, "offset": offset,
+            "not_clip_id": unlike, "filters": filters, "weights": weights, "diversity": diversity,
+            "min_confidence": min_confidence, "offset": offset,
             "collection": collection,
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
@@ -95,7 +98,8 @@ def search(
         from vidseek_retrieval.search import SearchOptions
 
         options = SearchOptions(
-            limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity
+            limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity,
+            min_confidence,
         )
         answer = _search_here(
             options, texts=texts, images=image, clips=clip, like=like, less_texts=less_texts, less_images=less_images,
@@ -104,7 +108,7 @@ def search(
     if as_json:
         _print_json(answer)
     else:
-        _show(_hits_table(answer["hits"]))
+        _show(_hits_table(answer["hits"]), nothing="Nothing fits.")
     if open_best and answer["hits"]:
         from vidseek.archive import Archive
 

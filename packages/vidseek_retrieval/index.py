@@ -113,6 +113,8 @@ class CollectionFacts:
     """Points that have the vector `caption`."""
     num_words: int = 0
     """Points that have the vector `words`."""
+    calibration: Mapping[str, Any] | None = None
+    """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
 
     def has(self, vector: Vector) -> bool:
         """Whether some point has such a vector."""

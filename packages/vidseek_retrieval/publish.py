@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
+from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
@@ -131,6 +132,7 @@ def publish(
     keep_previous: int = 1,
     min_recall: float = 0.99,
     settings: IndexSettings | None = None,
+    calibration: Calibration | None = None,
     receipt: Path | None = None,
 ) -> PublishReport:
     """Build, verify, move the alias, in this order; whatever fails leaves the live collection as it was.
@@ -148,6 +150,7 @@ def publish(
         keep_previous: Collections kept for a rollback of this alias.
         min_recall: The least recall at 10 of approximate against exact searches.
         settings: Of the engine.
+        calibration: Kept with the collection, for the confidence of its hits.
         receipt: Where to write the report as JSON.
 
     Raises:
@@ -163,12 +166,17 @@ def publish(
         )
     settings = settings or IndexSettings()
     embeddings = _read_embeddings(embed_dir)
+    if calibration is not None and calibration.encoder_version != embeddings.encoder_version:
+        raise ArtifactError(
+            f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
+            f"{embeddings.encoder_version}", remedy="Run `dvc repro calibrate`",
+        )
     rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut)
     texts = {}
     if caption_dir is not None and {CAPTION_VECTOR, WORDS_VECTOR} & set(settings.vectors):
         texts = clip_texts(ingest_dir, cut_dir, caption_dir, cut=cut)
     points = _Points(rows, embeddings, _TextVectors.load(texts, embed_dir, embeddings.encoder_version, settings))
-    facts = _facts_of(points, settings)
+    facts = _facts_of(points, settings, calibration)
     live = go_live(
         home_of(index), facts, tqdm(points, total=facts.num_points, desc="publish", unit="point", disable=None),
         alias=alias, keep_previous=keep_previous, min_recall=min_recall,
@@ -417,9 +425,10 @@ class _Points:
             )
 
 
-def _facts_of(points: _Points, settings: IndexSettings) -> CollectionFacts:
+def _facts_of(points: _Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionFacts:
     encoder_version, dimension = points.embeddings.encoder_version, points.embeddings.vectors.shape[1]
-    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings)]).encode())
+    kept = calibration.to_json() if calibration else None
+    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
     num_captions = num_words = 0
     for point in points:
         digest.update(canonical_json([point.clip_id, point.payload, point.words]).encode())
@@ -439,6 +448,7 @@ def _facts_of(points: _Points, settings: IndexSettings) -> CollectionFacts:
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         num_captions=num_captions,
         num_words=num_words,
+        calibration=kept,
     )
 
 

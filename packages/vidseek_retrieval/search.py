@@ -6,13 +6,14 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_retrieval.calibration import Calibration, Context
 from vidseek_retrieval.filters import Condition, parse_filters
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
@@ -104,6 +105,9 @@ class SearchOptions:
     """By default those of the searcher."""
     diversity: float = 0.0
     """0 to 1: how much an answer loses by being like one before it."""
+    min_confidence: float = 0.0
+    """0 to 1: hits that are less likely right are left out. Above 0 it is for queries of one text that are ranked by the
+    vector `video`: others have no confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +247,20 @@ class Searcher:
         limit: int = 10,
         offset: int = 0,
         collection: str | None = None,
+        words: str = "",
     ) -> Answer:
-        """Moments near a vector of the space `encoder_version`. Else as `search_text`."""
-        return self.search(Query.of_vector(vector, encoder_version), SearchOptions(limit, offset, collection))
+        """Moments near a vector of the space `encoder_version`. Else as `search_text`.
+
+        Args:
+            vector: Shape (dimension,), unit.
+            encoder_version: Of the vector.
+            limit: As `SearchOptions` has it; so the next two.
+            offset: See there.
+            collection: See there.
+            words: The text that it is of, or "": only for a text there is a confidence, and a ranking by words.
+        """
+        query = Query.of_vector(vector, encoder_version, words=words)
+        return self.search(query, SearchOptions(limit, offset, collection))
 
     def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
         """One page of the moments that answer `query`. The same query gives the same moments on every page.
@@ -261,26 +276,54 @@ class Searcher:
         _require_same_space(query.encoder_version, opened)
         moments = self._moments(opened, query, options, conditions)
         page = moments[options.offset : options.offset + options.limit]
-        payloads = opened.payloads([moment.best_clip_id for moment in page]) if page else {}
+        payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
         return Answer(
             encoder_version=query.encoder_version,
             collection=opened.facts.name,
-            hits=tuple(_hit(moment, payloads[moment.best_clip_id]) for moment in page),
+            hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
         )
 
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> list[Moment]:
+    ) -> list[_Rated]:
         examples = _examples(opened, (*query.like, *query.unlike))
         vector = self._direction(query, examples, opened.facts)
-        rankings = _rank(opened, vector, query.words, options.weights or self._weights, conditions)
+        weights = options.weights or self._weights
+        rankings = _rank(opened, vector, query.words, weights, conditions)
         is_fused = len(rankings) > 1 or WORDS_VECTOR in rankings
         ranked = fuse(list(rankings.values())) if is_fused else next(iter(rankings.values()))[1]
         ranked = _without(ranked, [examples[clip_id] for clip_id in query.like])
         moments = merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin)
-        return _diversified(moments, opened, options.diversity) if options.diversity else moments
+        rated = self._rate(opened, moments, query, weights, vector if conditions else None)
+        if options.min_confidence:
+            rated = _sure(rated, options.min_confidence, opened.facts)
+        return _diversified(rated, opened, options.diversity) if options.diversity else rated
+
+    def _rate(
+        self,
+        opened: Collection,
+        moments: Sequence[Moment],
+        query: Query,
+        weights: Weights,
+        filtered: NDArray[np.float32] | None,
+    ) -> list[_Rated]:
+        """The moments with their confidence, where there is a calibration for such a query.
+
+        What a score is worth depends on the query's ranking over the whole archive: where it was filtered, that is
+        searched for once more, by the vector `filtered`.
+        """
+        if opened.facts.calibration is None or not moments or not _is_one_text(query, weights):
+            return [_Rated(moment, None) for moment in moments]
+        whole = moments
+        if filtered is not None:
+            whole = merge_moments(opened.search(filtered, limit=NUM_CLIPS), margin=self._merge_margin)
+        calibration = Calibration.from_json(opened.facts.calibration)
+        return [
+            _Rated(moment, confidence)
+            for moment, confidence in zip(moments, calibration.confidences(moments, Context.of(whole)), strict=True)
+        ]
 
     def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
         """The unit vector that is searched for, of shape (dimension,)."""
@@ -359,6 +402,11 @@ class Searcher:
         return self._encoder
 
 
+class _Rated(NamedTuple):
+    moment: Moment
+    confidence: float | None
+
+
 def _check_options(options: SearchOptions) -> None:
     if not 1 <= options.limit <= MAX_LIMIT or options.offset < 0:
         raise InputRejected(
@@ -366,6 +414,8 @@ def _check_options(options: SearchOptions) -> None:
         )
     if not 0 <= options.diversity <= 1:
         raise InputRejected(f"diversity is {options.diversity}, wanted 0 to 1")
+    if not 0 <= options.min_confidence <= 1:
+        raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1")
 
 
 def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
@@ -415,12 +465,28 @@ def _without(ranked: Sequence[RankedClip], examples: Sequence[Point]) -> list[Ra
     ]
 
 
-def _diversified(moments: list[Moment], opened: Collection, diversity: float) -> list[Moment]:
-    head, tail = moments[:MAX_DIVERSIFIED], moments[MAX_DIVERSIFIED:]
+def _is_one_text(query: Query, weights: Weights) -> bool:
+    """Whether it is what calibrations are fitted on."""
+    is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
+    return bool(query.words) and is_alone and weights == Weights(video=weights.video)
+
+
+def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:
+    if any(each.confidence is None for each in rated):
+        why = "such a query" if facts.calibration else f"the collection {facts.name}, which was not calibrated"
+        raise InputRejected(
+            f"min_confidence is {min_confidence}, and there is no confidence for {why}",
+            remedy="Ask in one text, ranked by video alone, or leave min_confidence out",
+        )
+    return [each for each in rated if each.confidence is not None and each.confidence >= min_confidence]
+
+
+def _diversified(rated: list[_Rated], opened: Collection, diversity: float) -> list[_Rated]:
+    head, tail = rated[:MAX_DIVERSIFIED], rated[MAX_DIVERSIFIED:]
     if not head:
-        return moments
-    vectors = np.stack([point.vector for point in opened.points([moment.best_clip_id for moment in head])])
-    order = diversify([moment.score for moment in head], vectors, diversity=diversity)
+        return rated
+    vectors = np.stack([point.vector for point in opened.points([each.moment.best_clip_id for each in head])])
+    order = diversify([each.moment.score for each in head], vectors, diversity=diversity)
     return [head[place] for place in order] + tail
 
 
@@ -442,13 +508,14 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
         )
 
 
-def _hit(moment: Moment, payload: Mapping[str, Any]) -> Hit:
+def _hit(rated: _Rated, payload: Mapping[str, Any]) -> Hit:
+    moment = rated.moment
     return Hit(
         video_id=moment.video_id,
         start_ms=moment.start_ms,
         end_ms=moment.end_ms,
         score=moment.score,
-        confidence=None,
+        confidence=rated.confidence,
         best_clip_id=moment.best_clip_id,
         best_ms=moment.best_ms,
         clip_ids=moment.clip_ids,
