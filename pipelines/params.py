@@ -152,12 +152,41 @@ class Evaluate(_Section):
     seed: int
 
 
+class Calibrate(_Section):
+    """How confidence is fitted."""
+
+    max_queries: Positive
+
+
+class Index(_Section):
+    """See `vidseek_retrieval.index.IndexSettings`."""
+
+    vectors: tuple[Literal["video", "caption", "words"], ...] = Field(min_length=1)
+    language: str = Field(min_length=1)
+    m: int = Field(ge=2, le=512)
+    ef_construct: int = Field(ge=4)
+    hnsw_ef: Positive
+    quantization: Literal["none", "int8"]
+    oversampling: float = Field(ge=1)
+    on_disk: bool
+
+
+class Server(_Section):
+    """See `vidseek_retrieval.server.ServerSettings`."""
+
+    shards: Positive
+    replicas: Positive
+    write_consistency: Positive
+
+
 class Publish(_Section):
     """How the index is built and switched."""
 
     cut: Literal["captions", "windows", "shots"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
+    index: Index
+    server: Server
 
 
 class Params(_Section):
@@ -176,6 +205,7 @@ class Params(_Section):
     export: Export
     embed: Embed
     evaluate: Evaluate
+    calibrate: Calibrate
     publish: Publish
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
