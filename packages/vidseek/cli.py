@@ -28,6 +28,8 @@ index_app = typer.Typer(no_args_is_help=True, help="The published index: its col
 demo_app = typer.Typer(no_args_is_help=True, help="The demo world.")
 app.add_typer(index_app, name="index")
 app.add_typer(demo_app, name="demo")
+encoder_app = typer.Typer(no_args_is_help=True, help="The encoder bundle.")
+app.add_typer(encoder_app, name="encoder")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 
@@ -274,6 +276,18 @@ def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> No
     from vidseek_demo.picture import draw_searches
 
     draw_searches(out)
+
+
+@encoder_app.command("build-engines")
+def encoder_build_engines(
+    variant: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16", as_json: AsJson = False
+) -> None:
+    """Build TensorRT's engines of the bundle ahead of the first query (minutes; needs a GPU and vidseek[gpu])."""
+    from vidseek.archive import Archive
+    from vidseek_encoder.encoder import Encoder
+
+    encoder = Encoder.load(Archive.here().bundle, provider="tensorrt", variant=variant)
+    _report({"num_engines": len(encoder.spec.towers), "seconds": encoder.warm_up()}, as_json=as_json)
 
 
 def _report(report: Any, *, as_json: bool) -> None:

@@ -32,7 +32,7 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     receipt = _read(root / "receipts/publish.json")
     assert receipt["collection"].startswith(f"clips-{version}-")
     assert receipt["num_points"] == sum("windows" in cut for cut in clips.cut)
-    assert _read(root / "models/encoder/parity.json")["min_cosine_video"] >= 0.9999
+    assert _read(root / "models/encoder/parity.json")["fp32"]["min_cosine_video"] >= 0.9999
 
 
 def test_repro__lora_learns_the_domain_even_from_24_pairs(looped: Checkout) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,8 @@ class Backbone(nn.Module, abc.ABC):
 
     spec: BackboneSpec
     logit_scale: nn.Parameter
+    averages_frames: ClassVar[bool] = False
+    """Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length."""
 
     @abc.abstractmethod
     def video_features(self, pixel_values: Tensor) -> Tensor:
