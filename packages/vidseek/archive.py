@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings
+from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings, read_params
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
@@ -42,6 +42,26 @@ class Archive:
     def index(self) -> Path:
         """The embedded index that `publish` writes."""
         return self.root / "index"
+
+    @property
+    def feedback(self) -> Path:
+        """What people said of hits, as it came in; outside DVC."""
+        return self.root / "feedback"
+
+    @property
+    def decisions(self) -> Path:
+        """What people decided, frozen into tables."""
+        return self.root / "data" / "decisions"
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the videos, as params.yaml names it; None where it names none.
+
+        Raises:
+            ConfigError: params.yaml cannot be read.
+        """
+        source = (read_params(self.params).get("ingest") or {}).get("source")
+        return self.root / str(source) if source else None
 
     @property
     def state(self) -> Path:

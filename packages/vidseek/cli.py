@@ -28,6 +28,8 @@ index_app = typer.Typer(no_args_is_help=True, help="The published index: its col
 demo_app = typer.Typer(no_args_is_help=True, help="The demo world.")
 app.add_typer(index_app, name="index")
 app.add_typer(demo_app, name="demo")
+feedback_app = typer.Typer(no_args_is_help=True, help="What people said of hits.")
+app.add_typer(feedback_app, name="feedback")
 encoder_app = typer.Typer(no_args_is_help=True, help="The encoder bundle.")
 app.add_typer(encoder_app, name="encoder")
 
@@ -78,18 +80,19 @@ def search(
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="IP address to listen at, by default serve.host of params.yaml; any "
-                                                  "but this machine's own lets everybody in, without a key.")] = None,
+                                                  "but this machine's own needs a key in VIDSEEK_API_KEY.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default serve.port of params.yaml.")] = None,
 ) -> None:
     """Answer searches over HTTP: POST /v1/search, /healthz, /readyz, /openapi.json."""
     from vidseek.archive import HOME_VARIABLE, Archive
-    from vidseek.service import require_free, require_ready, serve_command
+    from vidseek.service import require_free, require_key, require_ready, serve_command
 
     archive = Archive.here()
     require_ready(archive)
     settings = archive.settings().serve
     host, port = host or settings.host, port or settings.port
     require_free(host, port)
+    require_key(host)
     command = serve_command(host=host, port=port)
     quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
     sys.stdout.flush()
@@ -276,6 +279,16 @@ def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> No
     from vidseek_demo.picture import draw_searches
 
     draw_searches(out)
+
+
+@feedback_app.command("freeze")
+def feedback_freeze(as_json: AsJson = False) -> None:
+    """Write what was said so far to data/decisions/feedback.parquet: what was said last of a query and a clip."""
+    from vidseek.archive import Archive
+    from vidseek.feedback import TABLE, freeze
+
+    archive = Archive.here()
+    _report(freeze(archive.feedback, archive.decisions / TABLE), as_json=as_json)
 
 
 @encoder_app.command("build-engines")

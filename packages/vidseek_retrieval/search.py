@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome
+from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome, Point
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, merge_moments
 
 MERGE_MARGIN = 0.02
@@ -167,6 +167,15 @@ class Searcher:
             hits=tuple(_hit(moment, payloads[moment.best_clip_id]) for moment in page),
             next_offset=offset + limit if offset + limit < len(moments) else None,
         )
+
+    def points(self, clip_ids: Sequence[str], *, collection: str | None = None) -> list[Point]:
+        """The clips with these ids as they are in the index, in this order; those that are not there are left out.
+
+        Raises:
+            InputRejected: the collection that was named is not there any more.
+            ArtifactError: nothing was published.
+        """
+        return self._collection(collection).points(clip_ids)
 
     @property
     def live(self) -> str:

@@ -77,9 +77,11 @@ def test_serve__answers_as_the_command_does(archive: Path, address: str) -> None
     assert shown.json()["hits"][0]["video_id"] == video_id_of_colour("green")
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{address}/nowhere").json()["error"]["code"] == "not_found"
-    assert httpx.get(f"{address}/metrics").status_code == 200
+    assert 'route="/v1/search",status="200"' in httpx.get(f"{address}/metrics").text
     blank = httpx.post(f"{address}/v1/search", json={"text": " "})
     assert (blank.status_code, blank.json()["error"]["code"]) == (422, "input_rejected")
+    lines = [line for line in (archive / "serve.log").read_text().splitlines() if line.startswith('{"time"')]
+    assert json.loads(lines[-1])["request_id"] == blank.json()["request_id"]
 
 
 def test_service__sends_no_usage_data() -> None:
