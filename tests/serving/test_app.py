@@ -520,6 +520,20 @@ def test_search__under_load_batches_grow_and_a_lone_client_goes_alone(archive: A
         assert time.perf_counter() - begin < 0.1 and engine.texts.num_batches[1] == alone + 1
 
 
+def test_search__index_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    archive = write_colour_archive(tmp_path)
+    with serving(archive) as client:
+        assert client.post("/v1/search", json={"text": "red"}).status_code == 200
+        archive.index.rename(tmp_path / "away")
+        for _ in range(2):
+            assert is_error(client.post("/v1/search", json={"text": "red"}), 503, "not_ready")
+        assert is_error(client.get("/readyz"), 503, "not_ready")
+        assert client.get("/healthz").status_code == 200
+        (tmp_path / "away").rename(archive.index)
+        assert first_video(client.post("/v1/search", json={"text": "red"})) == video_id_of_colour("red")
+        assert client.get("/readyz").status_code == 200
+
+
 def test_search__new_bundle_and_new_index_under_load_fail_no_request(tmp_path: Path) -> None:
     archive = write_colour_archive(tmp_path)
     other = "fedcba9876543210"
