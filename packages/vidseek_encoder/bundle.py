@@ -54,6 +54,8 @@ class EncoderSpec:
     vision: Vision = "video"
     """The tower beside `text`: `video` takes whole clips; `frame` takes frames one by one, and a clip's vector is the
     mean of its frames' vectors, made unit, so that a still picture costs one frame."""
+    trims_texts: bool = False
+    """Whether the text tower takes texts of any length up to `context`, so that padding need not go through it."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file that makes vectors, by its path in the bundle. Written by `save`."""
     format: int = FORMAT
@@ -68,6 +70,8 @@ class EncoderSpec:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, wanted a whole number above 0")
         if not _is_whole(self.pad_id) or self.pad_id < 0:
             raise ValueError(f"pad_id is {self.pad_id!r}, wanted a token's number")
+        if not isinstance(self.trims_texts, bool):
+            raise ValueError(f"trims_texts is {self.trims_texts!r}, wanted true or false")
         for name in ("mean", "deviation"):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
 from vidseek_encoder.preprocess import preprocess_frames
 from vidseek_encoder.providers import BUCKETS, Provider, bucket_of, open_session, require_provider, run_error
-from vidseek_encoder.tokenize import Tokenizer
+from vidseek_encoder.tokenize import Tokenizer, require_texts
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 Tower = Literal["text", "video"]
@@ -97,10 +97,19 @@ class Encoder:
         """Unit vectors, float32 of shape (n, dimension), one for each text.
 
         Raises:
-            InputRejected: a text is not valid Unicode.
+            InputRejected: a text is none, or not valid Unicode.
             ArtifactError: the model gives something else than unit vectors.
         """
-        return self._run("text", self._tokenizer.encode(texts))
+        require_texts(texts)
+        # TensorRT is tuned for one length; and texts of other batches need not be as long as the longest of all.
+        trim = self.spec.trims_texts and self.provider != "tensorrt"
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
+        starts = range(0, len(texts), self.batch)
+        batches = [[texts[place] for place in order[start : start + self.batch]] for start in starts]
+        rows = self._join([self._run("text", self._tokenizer.encode(batch, trim=trim)) for batch in batches])
+        embeddings = np.empty_like(rows)
+        embeddings[list(order)] = rows
+        return embeddings
 
     def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each clip.

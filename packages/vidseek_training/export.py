@@ -175,12 +175,15 @@ def _export_towers(model: Backbone, folder: Path) -> None:
         towers["frame"] = (_FrameTower(model), pixels[:, 0])
     else:
         towers["video"] = (_VideoTower(model), pixels)
+    shapes: dict[str, dict[int, Dim]] = {name: {0: batch} for name in towers}
+    if model.padding_is_unseen:
+        shapes["text"] = {0: batch, 1: Dim("tokens", min=2, max=spec.context)}
     for name, (tower, example) in towers.items():
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 tower.eval(), (example,), str(folder / f"{name}.onnx"), input_names=[INPUTS[name]],
-                output_names=[OUTPUTS[name]], dynamic_shapes=({0: batch},), opset_version=_OPSET, dynamo=True,
+                output_names=[OUTPUTS[name]], dynamic_shapes=(shapes[name],), opset_version=_OPSET, dynamo=True,
                 optimize=True, external_data=False, verbose=False,
             )
 
@@ -221,7 +224,7 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
     return EncoderSpec(
         encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",),
-        vision="frame" if model.averages_frames else "video", **space,  # type: ignore[arg-type]
+        vision="frame" if model.averages_frames else "video", trims_texts=model.padding_is_unseen, **space,  # type: ignore[arg-type]
     )
 
 

@@ -11,14 +11,14 @@ import pytest
 from onnx import numpy_helper
 
 from tests.training.champions import write_champion
-from tests.training.tiny import DIMENSION, FRAMES_OF_CLIP, SIDE, Archive, all_colours, write_archive, write_clip
+from tests.training.tiny import DIMENSION, FRAMES_OF_CLIP, SIDE, Archive, all_colours, ids_of, write_archive, write_clip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_training import backbones, export, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import load_pairs
-from vidseek_training.embedding import embed_frames, embed_pairs
+from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.export import FP32_LIMITS, Parity, ParityLimits, export_champion
 from vidseek_training.select import adapter_of
 
@@ -79,6 +79,24 @@ def test_export_champion__any_batch_gives_the_vectors_of_torch(
     videos, texts = encoder.embed_frames(np.asarray(pairs.frames[:count])), encoder.embed_texts(pairs.captions[:count])
     assert videos.shape == texts.shape == (count, DIMENSION)
     assert np.abs(videos - wanted.videos).max() < 1e-4 and np.abs(texts - wanted.texts).max() < 1e-4
+
+
+TEXTS = ["red", "a bright red film", "a film", "a dark cyan film a dark cyan film a dark cyan film", "white film"]
+"""The fourth is longer than the context."""
+
+
+def test_export_champion__short_texts_go_without_their_padding_and_mean_the_same(
+    exported: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lora.merged(backbones.load(backbone), adapter_of(exported / "champion"))
+    wanted = embed_ids(model, ids_of(model, TEXTS).numpy())
+    encoder = Encoder.load(exported / "encoder", threads=1, batch=2)
+    assert encoder.spec.trims_texts
+    shapes: list[tuple[int, ...]] = []
+    run = Encoder._run_batch
+    monkeypatch.setattr(Encoder, "_run_batch", lambda self, name, ids: shapes.append(ids.shape) or run(self, name, ids))
+    np.testing.assert_allclose(encoder.embed_texts(TEXTS), wanted, atol=1e-5)
+    assert shapes == [(2, 4), (2, 6), (1, 8)]  # short ones together, and a start and an end for each
 
 
 @pytest.mark.usefixtures("towers_of")
@@ -237,3 +255,4 @@ def test_export_champion__clip_sees_frames_one_by_one(archive: Archive, tmp_path
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     stills = encoder.embed_images(clips[:, 0])
     np.testing.assert_allclose(stills, embed_frames(model, clips[:, :1]), atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_texts(TEXTS), embed_ids(model, ids_of(model, TEXTS).numpy()), atol=1e-5)

@@ -53,6 +53,8 @@ class Backbone(nn.Module, abc.ABC):
     logit_scale: nn.Parameter
     averages_frames: ClassVar[bool] = False
     """Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length."""
+    padding_is_unseen: ClassVar[bool] = False
+    """Whether a text's vector is the same without the padding after its end, so that short texts are fast ones."""
 
     @abc.abstractmethod
     def video_features(self, pixel_values: Tensor) -> Tensor:
