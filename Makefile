@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bench-encode bench-serve faults backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-encode bench-serve faults backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ e2e: setup ## The whole loop on a world of a few scenes
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
+
+bento: setup ## Pack the service with models/encoder into a bento (after make demo)
+	$(BIN)/bentoml build -f serving/bentofile.yaml
 
 bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (about five minutes)
 	$(BIN)/python -m bench.encode

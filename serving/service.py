@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+HERE = Path(__file__).resolve().parents[1]
+"""The repository's root, or `src` of a built bento."""
+
+if find_spec("vidseek") is None:  # in a bento the rooms lie beside, and are not installed
+    sys.path.insert(0, str(HERE / "packages"))
 
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone home; read once, so before the import
 
@@ -20,6 +30,8 @@ from vidseek.archive import Archive
 usage_stats.do_not_track.cache_clear()
 
 archive = Archive.here()
+if (HERE.parent / "bento.yaml").is_file():
+    archive = replace(archive, packed_bundle=HERE / "models" / "encoder")
 settings = archive.settings()
 write_json_lines()
 engine = Engine(lambda: open_archive(archive, settings), settings.serve, Places.of(archive))

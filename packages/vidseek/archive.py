@@ -22,6 +22,8 @@ class Archive:
     """A folder in which `dvc repro` runs."""
 
     root: Path
+    packed_bundle: Path | None = None
+    """The encoder bundle that came with a built service, for archives that have none of their own."""
 
     @classmethod
     def here(cls) -> Archive:
@@ -36,7 +38,8 @@ class Archive:
     @property
     def bundle(self) -> Path:
         """The encoder bundle that `export` writes."""
-        return self.root / "models" / "encoder"
+        own = self.root / "models" / "encoder"
+        return self.packed_bundle if self.packed_bundle is not None and not own.exists() else own
 
     @property
     def index(self) -> Path:
