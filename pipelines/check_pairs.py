@@ -10,6 +10,7 @@ def main() -> str:
     """The check_pairs stage."""
     result = check_pairs(
         PAIRS / "pairs.parquet", CUT / "clips.parquet", captions=CAPTION / "captions.parquet",
+        groups=PAIRS / "groups.parquet",
         rejected=[CAPTION / "rejected.parquet", PAIRS / "rejected.parquet"], out=REPORTS / "gates" / "pairs",
         thresholds=PairThresholds(**load_params().gates.pairs.model_dump()),
     )

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, read_table
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, read_table
 from vidseek_quality.report import Failure, GateResult, Number, write_page, write_result
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
 
@@ -30,6 +30,7 @@ def check_pairs(
     clips: Path,
     *,
     captions: Path | None = None,
+    groups: Path | None = None,
     rejected: Sequence[Path] = (),
     out: Path,
     thresholds: PairThresholds | None = None,
@@ -41,6 +42,7 @@ def check_pairs(
         clips: clips.parquet, to which every pair must join.
         captions: captions.parquet, where known: captions of a whole video of several clips make no pair by design, and
             are not counted as rejected.
+        groups: groups.parquet, where known: videos of one group (near-duplicates) must be in one split.
         rejected: the rejected.parquet of the stages whose refusals count (caption, pairs).
         out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
 
@@ -51,7 +53,10 @@ def check_pairs(
         ArtifactError: a table is missing, broken, or has other columns.
     """
     wanted = thresholds or PairThresholds()
-    rows = pair_rows(read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats)
+    group_of = None if groups is None else read_table(groups, GROUPS).set_index("video_id")["group"]
+    rows = pair_rows(
+        read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats, group_of=group_of
+    )
     num_whole_video = 0 if captions is None else int(read_table(captions, CAPTIONS)["clip_id"].isna().sum())
     num_rejected = max(sum(len(read_table(path, REJECTED)) for path in rejected) - num_whole_video, 0)
     num_in = len(rows) + num_rejected
@@ -70,7 +75,7 @@ def check_pairs(
         from vidseek_quality.suites import Table, pair_expectations, pair_measures
 
         return [
-            Table("pairs", rows, "clip_id", pair_expectations(wanted)),
+            Table("pairs", rows, "clip_id", pair_expectations(wanted, judge_groups=groups is not None)),
             Table("pairs-as-a-whole", pd.DataFrame([statistics]), None, pair_measures(wanted)),
         ]
 
@@ -130,8 +135,13 @@ def check_embeddings(
     return _judge("embeddings", tables, statistics=statistics, notes=notes, out=out)
 
 
-def pair_rows(pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int) -> pd.DataFrame:
-    """The pairs with what their suite asks of them: the clip's own video_id, num_splits_of_video and caption_share.
+def pair_rows(
+    pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int, group_of: pd.Series | None = None
+) -> pd.DataFrame:
+    """The pairs with what their suite asks of them: the clip's own video_id, num_splits_of_video, num_splits_of_group
+    and caption_share.
+
+    A video that `group_of` does not name is a group of its own.
 
     `caption_share` is 0 where the same text (case and outer blanks aside) occurs at most `min_repeats` times, and where
     there is none (another rule names those).
@@ -140,7 +150,9 @@ def pair_rows(pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int) -> 
     rows = pairs.assign(clip_video_id=pairs["clip_id"].map(video_of))
     text = rows["caption"].fillna("").str.strip().str.casefold()
     repeats = text.map(text.value_counts()).astype(float)
+    group = rows["video_id"] if group_of is None else rows["video_id"].map(group_of).fillna(rows["video_id"])
     return rows.assign(
+        num_splits_of_group=rows.groupby(group, dropna=False)["split"].transform("nunique"),
         same_video=(rows["video_id"] == rows["clip_video_id"]) | rows["clip_video_id"].isna(),
         num_splits_of_video=rows.groupby("video_id", dropna=False)["split"].transform("nunique"),
         caption_share=(repeats / max(len(rows), 1)).where((repeats > min_repeats) & (text != ""), 0.0),

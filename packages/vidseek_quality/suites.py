@@ -30,7 +30,7 @@ class Table:
     expectations: list[Expectation]
 
 
-def pair_expectations(wanted: PairThresholds) -> list[Expectation]:
+def pair_expectations(wanted: PairThresholds, *, judge_groups: bool) -> list[Expectation]:
     """What each row of the pairs table, joined to its clip (`gates.pair_rows`), must be."""
     shortest, longest = wanted.min_caption_length, wanted.max_caption_length
     expectations = [
@@ -56,6 +56,11 @@ def pair_expectations(wanted: PairThresholds) -> list[Expectation]:
             column="num_splits_of_video", value_set=[1], notes="no leak: all pairs of a video are in one split"
         ),
     ]
+    if judge_groups:
+        expectations.append(gxe.ExpectColumnValuesToBeInSet(
+            column="num_splits_of_group", value_set=[1],
+            notes="no leak: near-duplicates, and clips of one longer video, are in one split",
+        ))
     if wanted.one_caption_per_clip:
         expectations.append(gxe.ExpectColumnValuesToBeUnique(column="clip_id", notes="a clip has one caption"))
     return expectations

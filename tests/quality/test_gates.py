@@ -14,7 +14,7 @@ import pytest
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, write_table
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, write_table
 from vidseek_quality import validation
 from vidseek_quality.gates import check_embeddings, check_pairs, effective_rank, mean_cosine
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
@@ -66,19 +66,19 @@ class Archive:
         self.rejected: list[dict[str, object]] = []
         self.out = folder / "reports" / "pairs"
 
-    def check(self, captions: Path | None = None, **thresholds: object) -> object:
+    def check(self, captions: Path | None = None, groups: Path | None = None, **thresholds: object) -> object:
         for name, rows, schema in (("pairs", self.pairs, PAIRS), ("clips", self.clips, CLIPS),
                                    ("rejected", self.rejected, REJECTED)):
             write_table(self.folder / f"{name}.parquet", rows, schema)
         return check_pairs(
             self.folder / "pairs.parquet", self.folder / "clips.parquet", rejected=[self.folder / "rejected.parquet"],
-            captions=captions, out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
+            captions=captions, groups=groups, out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
         )
 
-    def fails(self, **thresholds: object) -> dict[str, dict[str, object]]:
+    def fails(self, groups: Path | None = None, **thresholds: object) -> dict[str, dict[str, object]]:
         """The failures of result.json by rule, after the gate has failed."""
         with pytest.raises(GateFailed) as caught:
-            self.check(**thresholds)
+            self.check(groups=groups, **thresholds)
         record = json.loads((self.out / "result.json").read_text())
         assert record["passed"] is False
         for failure in record["failures"]:
@@ -101,6 +101,20 @@ def test_check_pairs__sound_table_passes_and_writes_the_same_result_twice(archiv
     assert list((archive.out / "docs" / "validations").rglob("*.html"))
     assert "pairs: passed" in (archive.out / "report.html").read_text()
     assert [path.name for path in archive.out.parent.iterdir()] == ["pairs"]
+
+
+def test_check_pairs__near_duplicates_in_two_splits_fail(archive: Archive) -> None:
+    by_video = {str(pair["video_id"]): str(pair["split"]) for pair in archive.pairs}
+    learned = next(video for video, split in by_video.items() if split == "train")
+    asked = next(video for video, split in by_video.items() if split == "test")
+    path = archive.folder / "groups.parquet"
+    write_table(path, [{"video_id": video, "group": video} for video in by_video], GROUPS)
+    archive.check(groups=path)
+    write_table(path, [{"video_id": learned, "group": learned}, {"video_id": asked, "group": learned}], GROUPS)
+    failures = archive.fails(groups=path)
+    assert set(failures) == {"no leak: near-duplicates, and clips of one longer video, are in one split"}
+    [failure] = failures.values()
+    assert set(failure["ids"]) <= {p["clip_id"] for p in archive.pairs if p["video_id"] in (learned, asked)}  # type: ignore[call-overload]
 
 
 def test_check_pairs__archive_without_captions_passes_with_a_note(archive: Archive) -> None:
