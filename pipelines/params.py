@@ -131,19 +131,34 @@ class Select(_Section):
     seed: int
 
 
-class Export(_Section):
-    """The parity gate."""
+class Parity(_Section):
+    """See `vidseek_training.export.ParityLimits`."""
 
     min_cosine: float = Field(ge=-1, le=1)
     min_overlap: Share
     min_r1_difference: float = Field(ge=-1, le=1)
+
+
+class Parities(_Section):
+    """What each variant must reach."""
+
+    fp32: Parity
+    fp16: Parity
+    int8: Parity
+
+
+class Export(_Section):
+    """The variants of the bundle, and the parity gate."""
+
+    variants: tuple[Literal["fp16", "int8"], ...]
     max_clips: int = Field(ge=10)
+    parity: Parities
 
 
 class Embed(_Section):
     """How the archive is embedded."""
 
-    variant: Literal["fp32"]
+    variant: Literal["fp32", "fp16", "int8"]
     batch: Positive
 
 
@@ -154,12 +169,41 @@ class Evaluate(_Section):
     seed: int
 
 
+class Calibrate(_Section):
+    """How confidence is fitted."""
+
+    max_queries: Positive
+
+
+class Index(_Section):
+    """See `vidseek_retrieval.index.IndexSettings`."""
+
+    vectors: tuple[Literal["video", "caption", "words"], ...] = Field(min_length=1)
+    language: str = Field(min_length=1)
+    m: int = Field(ge=2, le=512)
+    ef_construct: int = Field(ge=4)
+    hnsw_ef: Positive
+    quantization: Literal["none", "int8"]
+    oversampling: float = Field(ge=1)
+    on_disk: bool
+
+
+class Server(_Section):
+    """See `vidseek_retrieval.server.ServerSettings`."""
+
+    shards: Positive
+    replicas: Positive
+    write_consistency: Positive
+
+
 class Publish(_Section):
     """How the index is built and switched."""
 
     cut: Literal["captions", "windows", "shots"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
+    index: Index
+    server: Server
 
 
 class Params(_Section):
@@ -178,6 +222,7 @@ class Params(_Section):
     export: Export
     embed: Embed
     evaluate: Evaluate
+    calibrate: Calibrate
     publish: Publish
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()

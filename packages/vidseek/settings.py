@@ -17,6 +17,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class VectorWeights(_Section):
+    """How much each vector of a clip counts, where a query does not say: one alone ranks by cosine, several by rank."""
+
+    video: Annotated[float, Field(ge=0)] = 1.0
+    caption: Annotated[float, Field(ge=0)] = 0.0
+    words: Annotated[float, Field(ge=0)] = 0.0
+
+
 class SearchSettings(_Section):
     """How a query is encoded and how its hits are merged."""
 
@@ -26,6 +34,9 @@ class SearchSettings(_Section):
     """Of the encoder; by default as many as the process may use."""
     merge_margin: Annotated[float, Field(ge=0)] = 0.02
     """How far below the best a neighbouring clip may score and still widen a moment."""
+    negative_weight: Annotated[float, Field(ge=0)] = 0.5
+    """How much of "less of that" is taken from what is wanted."""
+    weights: VectorWeights = VectorWeights()
 
 
 class ServeSettings(_Section):
@@ -43,6 +54,10 @@ class ServeSettings(_Section):
     max_text_length: Annotated[int, Field(ge=1)] = 2000
     """In characters."""
     max_image_megapixels: Annotated[int, Field(ge=1)] = 50
+    max_clip_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Of an uploaded clip."""
+    max_embed: Annotated[int, Field(ge=1)] = 64
+    """Texts, pictures or clips of one request for vectors."""
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
     """For an uploaded clip."""
 
