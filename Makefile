@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-encode bench-serve kills faults backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve kills faults backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ e2e: setup ## The whole loop on a world of a few scenes
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
+
+bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
+	$(BIN)/python -m bench.media
 
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
 	$(BIN)/python -m bench.shots
