@@ -31,6 +31,18 @@ class Ingest(_Section):
     """Where the videos are."""
 
     source: Path
+    clip_pattern: str | None
+    timeout_seconds: float = Field(gt=0)
+    workers: Positive
+
+
+class Shots(_Section):
+    """See `vidseek_media.shots.ShotSettings`."""
+
+    threshold: float = Field(gt=0)
+    min_content: float = Field(ge=0, le=255)
+    min_seconds: float = Field(ge=0)
+    max_seconds: float = Field(gt=0)
     timeout_seconds: float = Field(gt=0)
     workers: Positive
 
@@ -38,20 +50,32 @@ class Ingest(_Section):
 class Cut(_Section):
     """How videos become clips."""
 
-    modes: tuple[Literal["captions", "windows"], ...] = Field(min_length=1)
+    modes: tuple[Literal["captions", "windows", "shots"], ...] = Field(min_length=1)
     window_length_seconds: float = Field(gt=0)
     window_stride_seconds: float = Field(gt=0)
+    shots: Shots
 
 
 class Frames(_Section):
     """Which frames of a clip are kept, and how."""
 
     num_frames: int = Field(ge=1, le=100)
+    per_bin: Positive
+    decoder: Literal["auto", "pyav", "decord"]
     side_px: int = Field(ge=16)
     quality: int = Field(ge=1, le=100)
     shard_digits: int = Field(ge=0, le=4)
     timeout_seconds: float = Field(gt=0)
+    worker_memory_mib: int = Field(ge=512)
+    recycle_after: Positive
     workers: Positive
+
+
+class Caption(_Section):
+    """Who writes captions."""
+
+    sources: tuple[Literal["file", "transcript", "title"], ...]
+    max_transcript_characters: Positive
 
 
 class Pairs(_Section):
@@ -60,6 +84,7 @@ class Pairs(_Section):
     validation_share: Share
     test_share: Share
     seed: int
+    skip_marks: tuple[Literal["black", "flat", "frozen"], ...]
 
 
 class PairGate(_Section):
@@ -104,19 +129,34 @@ class Select(_Section):
     seed: int
 
 
-class Export(_Section):
-    """The parity gate."""
+class Parity(_Section):
+    """See `vidseek_training.export.ParityLimits`."""
 
     min_cosine: float = Field(ge=-1, le=1)
     min_overlap: Share
     min_r1_difference: float = Field(ge=-1, le=1)
+
+
+class Parities(_Section):
+    """What each variant must reach."""
+
+    fp32: Parity
+    fp16: Parity
+    int8: Parity
+
+
+class Export(_Section):
+    """The variants of the bundle, and the parity gate."""
+
+    variants: tuple[Literal["fp16", "int8"], ...]
     max_clips: int = Field(ge=10)
+    parity: Parities
 
 
 class Embed(_Section):
     """How the archive is embedded."""
 
-    variant: Literal["fp32"]
+    variant: Literal["fp32", "fp16", "int8"]
     batch: Positive
 
 
@@ -157,7 +197,7 @@ class Server(_Section):
 class Publish(_Section):
     """How the index is built and switched."""
 
-    cut: Literal["captions", "windows"]
+    cut: Literal["captions", "windows", "shots"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
     index: Index
@@ -171,6 +211,7 @@ class Params(_Section):
     ingest: Ingest
     cut: Cut
     frames: Frames
+    caption: Caption
     pairs: Pairs
     gates: Gates
     backbone: Backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ class BackboneSpec:
     """All that preprocessing and export must know of a backbone."""
 
     family: str
-    """viclip or clip."""
+    """clip, xclip, viclip or siglip."""
     name: str
     """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
     dimension: int
@@ -46,7 +47,13 @@ class Backbone(nn.Module, abc.ABC):
     Attributes:
         spec: What preprocessing and export must know.
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
+        reads_padding: Whether a text's vector depends on how far it is padded; if not, neither training nor the exported
+            tower computes what no text needs.
+        averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
     """
+
+    reads_padding: ClassVar[bool] = False
+    averages_frames: ClassVar[bool] = False
 
     spec: BackboneSpec
     logit_scale: nn.Parameter
