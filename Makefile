@@ -77,5 +77,5 @@ faults: setup ## Thousands of odd requests and broken files to the service (abou
 backbones: setup ## Train the shipped backbones from scratch (about an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights
 
-clean: ## Remove what the pipeline made; .venv and the index stay
-	rm -rf data models reports receipts .vidseek/demo
+clean: ## Remove what the pipeline made; .venv, the index and what people decided stay
+	rm -rf $(filter-out data/decisions,$(wildcard data/*)) models reports receipts .vidseek/demo
