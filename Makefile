@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-encode bench-serve faults backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bento-check bench-encode bench-serve faults backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,11 @@ seeds: setup ## Train and judge the demo with three seeds (about ten minutes; af
 
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
+
+bento-check: setup ## Start a built bento in a fresh environment without torch, and ask it
+	rm -rf .vidseek/bento-env && $(PYTHON) -m venv .vidseek/bento-env
+	.vidseek/bento-env/bin/pip install --disable-pip-version-check --quiet -c constraints.txt -r serving/requirements.txt
+	VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(BIN)/pytest -q tests/serving/test_bento.py
 
 bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (about five minutes)
 	$(BIN)/python -m bench.encode
