@@ -11,6 +11,7 @@ from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_setting
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.index import IndexHome
     from vidseek_retrieval.search import Searcher
 
 HOME_VARIABLE = "VIDSEEK_HOME"
@@ -45,6 +46,12 @@ class Archive:
     def index(self) -> Path:
         """The embedded index that `publish` writes."""
         return self.root / "index"
+
+    def home(self) -> IndexHome:
+        """Where collections are: the server that QDRANT_URL names, or else `index`."""
+        from vidseek_retrieval.homes import open_home
+
+        return open_home(self.index)
 
     @property
     def feedback(self) -> Path:
@@ -108,6 +115,9 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     Raises:
         ArtifactError: nothing was published, or by another encoder_version.
     """
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.search import Searcher, Weights
 
-    return Searcher.open(archive.index, encoder, alias=ALIAS, merge_margin=settings.merge_margin)
+    return Searcher.open(
+        archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,
+        negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class PairSet:
     table: pd.DataFrame
     """Schema PAIRS, a row for each pair, sorted by clip_id."""
     frames: NDArray[np.uint8]
-    """Shape (n, T, side, side, 3), resized as the backbone wants; a memory map on disk."""
+    """Shape (n, T, side, side, 3), resized as the backbone wants; a memory map on disk. More than T with all frames."""
     ids: NDArray[np.int64]
     """Shape (n, context): the captions' tokens."""
     contrast_ids: NDArray[np.int64]
@@ -50,7 +49,9 @@ class PairSet:
         return flags
 
 
-def load_pairs(pairs: Path, frames: Path, spec: BackboneSpec, *, split: str) -> PairSet:
+def load_pairs(
+    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False
+) -> PairSet:
     """The pairs of `split` with their frames.
 
     Args:
@@ -58,6 +59,7 @@ def load_pairs(pairs: Path, frames: Path, spec: BackboneSpec, *, split: str) -> 
         frames: The frames stage's folder.
         spec: Of the backbone that they are for.
         split: train, validation or test.
+        all_frames: Keep all frames of the shards, to choose from (`choose_frames`), where all clips have as many.
 
     Raises:
         ArtifactError: a pair's clip is in no shard.
@@ -68,12 +70,17 @@ def load_pairs(pairs: Path, frames: Path, spec: BackboneSpec, *, split: str) -> 
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))
     contrasts = [row.contrast or row.caption for row in table.itertuples()]
-    return PairSet(table, _gather_frames(frames, list(table.clip_id), spec), ids, tokenizer.encode(contrasts))
+    gathered = _gather_frames(frames, list(table.clip_id), spec, all_frames=all_frames)
+    return PairSet(table, gathered, ids, tokenizer.encode(contrasts))
 
 
-def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec) -> NDArray[np.uint8]:
+def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> NDArray[np.uint8]:
     """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
-    shape = (len(clip_ids), spec.frames, spec.side, spec.side, 3)
+    shards = read_table(folder / "frames.parquet", FRAMES)
+    counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])
+    num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.frames
+    num_frames = max(num_frames, spec.frames)
+    shape = (len(clip_ids), num_frames, spec.side, spec.side, 3)
     if not clip_ids:
         return np.empty(shape, np.uint8)
     places: dict[str, list[int]] = {}
@@ -81,12 +88,11 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec) -> NDA
         places.setdefault(clip_id, []).append(row)
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
-    shards = read_table(folder / "frames.parquet", FRAMES)
     for shard in sorted(set(shards[shards.clip_id.isin(places)].shard)):
         for clip in read_shard(folder / shard):
             rows = places.pop(str(clip.clip_id), None)
             if rows is not None:
-                gathered[rows] = _fit(clip, spec)
+                gathered[rows] = _fit(clip, spec, num_frames)
     if places:
         raise ArtifactError(
             f"{len(places)} pairs have no frames in {folder}, the first {next(iter(places))}",
@@ -95,16 +101,16 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec) -> NDA
     return gathered
 
 
-def _fit(clip: ClipFrames, spec: BackboneSpec) -> NDArray[np.uint8]:
-    """T frames of the backbone's side; of more frames those nearest to the centres of T equal bins."""
+def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.uint8]:
+    """`num_frames` of the backbone's side; of more frames those nearest to the centres of as many equal bins."""
     count = len(clip.frames)
     if count < spec.frames:
         raise ArtifactError(
             f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.frames}",
             remedy=f"Set frames.num_frames to at least {spec.frames}",
         )
-    picks = ((np.arange(spec.frames) + 0.5) * count / spec.frames).astype(int)
-    resized: NDArray[np.uint8] = resize_frames(clip.frames[picks][None], side=spec.side, resize=spec.resize)[0]
+    frames = clip.frames[_centres(count, num_frames)][None]
+    resized: NDArray[np.uint8] = resize_frames(frames, side=spec.side, resize=spec.resize)[0]
     return resized
 
 
@@ -113,7 +119,7 @@ def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.
     found: list[NDArray[np.uint8]] = []
     for shard in list_shards(frames):
         for clip in read_shard(shard):
-            found.append(_fit(clip, spec))
+            found.append(_fit(clip, spec, spec.frames))
             if len(found) == count:
                 return np.stack(found)
     return np.stack(found) if found else np.empty((0, spec.frames, spec.side, spec.side, 3), np.uint8)
@@ -124,17 +130,54 @@ def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec) -> Tensor:
     return torch.from_numpy(normalise(frames, mean=spec.mean, deviation=spec.deviation))
 
 
-def batches(num_rows: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Rows in random order, epoch after epoch, without end; every batch has `size` rows (or all, if fewer)."""
-    size = min(size, num_rows)
-    left = np.empty(0, np.int64)
-    while True:
-        if len(left) < size:
+class Batches:
+    """Rows in random order, epoch after epoch, without end; every batch has `size` rows (or all, if fewer).
+
+    Attributes:
+        left: Rows of the running epoch that are still to come; with the generator's state all there is to go on from.
+    """
+
+    def __init__(self, num_rows: int, size: int, rng: np.random.Generator) -> None:
+        self._num_rows, self.size, self._rng = num_rows, min(size, num_rows), rng
+        self.left = np.empty(0, np.int64)
+
+    def draw(self) -> NDArray[np.int64]:
+        """The next batch, shape (size,)."""
+        if len(self.left) < self.size:
             # What is left of an epoch opens the next batch, so that no pair is seen less often than another.
-            fresh = rng.permutation(num_rows)
-            left = np.concatenate([left, fresh[~np.isin(fresh, left)], fresh[np.isin(fresh, left)]])
-        yield left[:size]
-        left = left[size:]
+            fresh = self._rng.permutation(self._num_rows)
+            known = np.isin(fresh, self.left)
+            self.left = np.concatenate([self.left, fresh[~known], fresh[known]])
+        rows, self.left = self.left[: self.size], self.left[self.size :]
+        return rows
+
+
+def choose_frames(
+    frames: NDArray[np.uint8], num_frames: int, rng: np.random.Generator | None
+) -> NDArray[np.uint8]:
+    """`num_frames` of each clip's frames, one of each of as many equal bins.
+
+    Args:
+        frames: Shape (n, N, side, side, 3), N at least `num_frames`.
+        num_frames: T.
+        rng: Picks within the bins; None for their centres, which is what is served.
+
+    Returns:
+        Shape (n, T, side, side, 3).
+    """
+    count = frames.shape[1]
+    if count == num_frames:
+        return np.asarray(frames)
+    if rng is None:
+        return np.asarray(frames[:, _centres(count, num_frames)])
+    edges = np.arange(num_frames) * count / num_frames
+    picks = (edges + rng.uniform(size=(len(frames), num_frames)) * count / num_frames).astype(int)
+    return np.take_along_axis(frames, picks[:, :, None, None, None], axis=1)
+
+
+def _centres(count: int, num_frames: int) -> NDArray[np.int64]:
+    """The frames of `count` at the centres of `num_frames` equal bins."""
+    return ((np.arange(num_frames) + 0.5) * count / num_frames).astype(np.int64)
 
 
 def augment(
@@ -163,3 +206,9 @@ def drop_words(ids: NDArray[np.int64], rng: np.random.Generator, *, share: float
         kept = line[: end + 1][keep]
         result[row, : len(kept)] = kept
     return result
+
+
+def cut_padding(ids: NDArray[np.int64], *, pad_id: int) -> NDArray[np.int64]:
+    """Texts (n, context) without the columns at the end that hold only padding; one column stays."""
+    used = np.flatnonzero((ids != pad_id).any(0))
+    return ids[:, : int(used[-1]) + 1 if len(used) else 1]

@@ -19,7 +19,7 @@ def embed_frames(model: Backbone, frames: NDArray[np.uint8]) -> NDArray[np.float
     with torch.inference_mode():
         for start in range(0, len(frames), _BATCH):
             pixels = to_pixels(frames[start : start + _BATCH], model.spec)
-            rows.append(model.embed_videos(pixels).numpy())
+            rows.append(model.embed_videos(pixels.to(model.logit_scale.device)).cpu().numpy())
     return np.concatenate(rows)
 
 
@@ -28,7 +28,8 @@ def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     rows = [np.empty((0, model.spec.dimension), np.float32)]
     with torch.inference_mode():
         for start in range(0, len(ids), 4 * _BATCH):
-            rows.append(model.embed_texts(torch.from_numpy(ids[start : start + 4 * _BATCH])).numpy())
+            part = torch.from_numpy(ids[start : start + 4 * _BATCH]).to(model.logit_scale.device)
+            rows.append(model.embed_texts(part).cpu().numpy())
     return np.concatenate(rows)
 
 

@@ -87,23 +87,19 @@ def _exported_vectors(encoder: Encoder, pairs: PairSet) -> Vectors:
 def _galleries(
     judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """For each gallery every model's figures, recalls with intervals, and the paired gain of adapted over base."""
+    """For each gallery every model's figures, recalls with intervals, and the paired gains of adapted over base."""
     result: dict[str, dict[str, Any]] = {}
     for gallery in sorted(set(pairs.table.gallery)):
         rows = (pairs.table.gallery == gallery).to_numpy()
         table = pairs.table[rows]
-        entry: dict[str, Any] = {"num_queries": int(rows.sum())}
+        entry: dict[str, Any] = {"num_queries": int(rows.sum()), "num_clips": int(table.clip_id.nunique())}
         for name, judgement in judged.items():
-            ranks = judgement.text_ranks[rows]
-            part = Judgement(ranks, judgement.video_ranks[rows], judgement.choices[rows])
-            entry[name] = part.figures(table)[gallery] | {
-                f"r{k}_interval": recall_interval(ranks, k, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)
+            entry[name] = judgement.figures(pairs.table)[gallery] | {
+                f"r{k}_interval": recall_interval(
+                    judgement.text_ranks[rows], k, resamples=resamples, seed=seed
+                ).to_json() for k in (1, 5, 10)
             }
-        entry["gain"] = {
-            f"r{k}": recall_gain(
-                judged["base"].text_ranks[rows], judged["adapted"].text_ranks[rows], k, resamples=resamples, seed=seed
-            ).to_json() for k in (1, 5, 10)
-        }
+        entry["gain"] = judged["adapted"].gain_over(judged["base"], pairs.table, gallery, resamples=resamples, seed=seed)
         result[gallery] = entry
     return result
 
@@ -123,8 +119,7 @@ def measure_retention(
     before, after = judged["base"].text_ranks, judged["adapted"].text_ranks
     return {
         "num_queries": len(pairs),
-        **{name: {f"r{k}": round(float((judgement.text_ranks <= k).mean()), 4) for k in (1, 5, 10)}
-           for name, judgement in judged.items()},
+        **{name: judgement.text.figures() for name, judgement in judged.items()},
         "two_way": {name: judgement.choice_shares(pairs.table) for name, judgement in judged.items()},
         "change": {f"r{k}": recall_gain(before, after, k, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)},
     }

@@ -176,7 +176,7 @@ def _export_towers(model: Backbone, folder: Path) -> None:
     else:
         towers["video"] = (_VideoTower(model), pixels)
     shapes: dict[str, dict[int, Dim]] = {name: {0: batch} for name in towers}
-    if model.padding_is_unseen:
+    if not model.reads_padding:
         shapes["text"] = {0: batch, 1: Dim("tokens", min=2, max=spec.context)}
     for name, (tower, example) in towers.items():
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
@@ -224,7 +224,7 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
     return EncoderSpec(
         encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",),
-        vision="frame" if model.averages_frames else "video", trims_texts=model.padding_is_unseen, **space,  # type: ignore[arg-type]
+        vision="frame" if model.averages_frames else "video", trims_texts=not model.reads_padding, **space,  # type: ignore[arg-type]
     )
 
 

@@ -26,22 +26,66 @@ class Interval:
         return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
 
-def ranks_of(scores: Matrix, *, same: NDArray[np.bool_] | None = None) -> Ranks:
-    """The rank, from 1, of each query's own candidate.
+def ranks_of(scores: Matrix) -> Ranks:
+    """As `ranks_of_owned`, the right candidate of query i being candidate i: scores (n, n) to ranks (n,)."""
+    return ranks_of_owned(scores, np.arange(len(scores)))
+
+
+def ranks_of_owned(scores: Matrix, owner: NDArray[np.int64]) -> Ranks:
+    """The rank, from 1, of each query's own candidate, which is number `owner` of each row.
 
     Args:
-        scores: Shape (n, n): query i against candidate j; the right one is on the diagonal.
-        same: Shape (n, n): candidates that are right too (other captions of the same clip) and so do not compete.
+        scores: Shape (n, m): query i against candidate j.
+        owner: Shape (n,).
 
     Returns:
-        Shape (n,). A candidate that scores the same as the right one is counted before it.
+        Shape (n,). A candidate that scores the same as the right one is counted before it, and so is what is no number.
     """
-    before: NDArray[np.bool_] = ~(scores < np.diagonal(scores)[:, None])  # so that not a number comes last
-    if same is not None:
-        before &= ~same
-    np.fill_diagonal(before, True)
+    everyone = np.arange(len(scores))
+    before: NDArray[np.bool_] = ~(scores < scores[everyone, owner][:, None])
+    before[everyone, owner] = True
     ranks: Ranks = before.sum(1).astype(np.int64)
     return ranks
+
+
+def average_precision(scores: Matrix, relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For each query the mean, over its right candidates, of the share of right ones down to each (Manning et al. 2008).
+
+    Args:
+        scores: Shape (n, m): query i against candidate j. What is no number comes last if right, first if wrong.
+        relevant: Shape (n, m): which candidates are right; at least one of each row.
+
+    Returns:
+        Shape (n,). Of equal scores the wrong ones come first.
+    """
+    hits = _in_order(scores, relevant)
+    places = np.arange(1, hits.shape[1] + 1)
+    precision = hits.cumsum(1) / places
+    result: NDArray[np.float64] = (precision * hits).sum(1) / hits.sum(1)
+    return result
+
+
+def ndcg_at(scores: Matrix, relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """For each query the discounted gain of its first `k`, by the best possible (Järvelin and Kekäläinen 2002).
+
+    Args:
+        scores: See `average_precision`.
+        relevant: See `average_precision`; right ones count 1.
+        k: How many places count.
+    """
+    hits = _in_order(scores, relevant)[:, :k]
+    discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
+    best = np.cumsum(discount)[np.minimum(relevant.sum(1), hits.shape[1]) - 1]
+    result: NDArray[np.float64] = (hits * discount).sum(1) / best
+    return result
+
+
+def _in_order(scores: Matrix, relevant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each place of each row's order is right; of equal scores the wrong ones come first."""
+    known = np.where(np.isnan(scores), np.where(relevant, -np.inf, np.inf), scores)
+    order = np.lexsort((relevant, -known), axis=1)
+    hits: NDArray[np.bool_] = np.take_along_axis(relevant, order, 1)
+    return hits
 
 
 def recall_at(ranks: Ranks, k: int) -> float:
@@ -68,12 +112,35 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int, seed: int) -> Inte
         resamples: How many times n of the n are drawn with replacement.
         seed: Makes the interval reproducible.
     """
+    return _interval(values[None], resamples=resamples, seed=seed, median=False)
+
+
+def paired_gain(
+    before: NDArray[np.float64], after: NDArray[np.float64], *, resamples: int, seed: int, median: bool = False
+) -> Interval:
+    """The mean of `after` minus that of `before` (or the medians'), with its interval: both of the same queries each time.
+
+    Args:
+        before: Shape (n,), a value for each query.
+        after: Shape (n,), of the same queries.
+        resamples: See `bootstrap`.
+        seed: See `bootstrap`.
+        median: Of the medians instead.
+    """
+    return _interval(np.stack([after, before]), resamples=resamples, seed=seed, median=median)
+
+
+def _interval(values: NDArray[np.float64], *, resamples: int, seed: int, median: bool) -> Interval:
+    """Of the statistic of the first row, minus that of the second where there is one."""
+    statistic = np.median if median else np.mean
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(values), size=(resamples, len(values)))
-    means = values[picks].mean(1)
+    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
+    drawn = [statistic(row[picks], axis=1) for row in values]
+    whole = [float(statistic(row)) for row in values]
+    estimates = drawn[0] - drawn[1] if len(drawn) > 1 else drawn[0]
     tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    low, high = np.quantile(estimates, [tail, 1 - tail])
+    return Interval(whole[0] - whole[1] if len(whole) > 1 else whole[0], float(low), float(high))
 
 
 def recall_interval(ranks: Ranks, k: int, *, resamples: int, seed: int) -> Interval:
@@ -83,8 +150,8 @@ def recall_interval(ranks: Ranks, k: int, *, resamples: int, seed: int) -> Inter
 
 def recall_gain(base: Ranks, adapted: Ranks, k: int, *, resamples: int, seed: int) -> Interval:
     """R@k of `adapted` minus that of `base`, paired by query."""
-    difference = (adapted <= k).astype(np.float64) - (base <= k).astype(np.float64)
-    return bootstrap(difference, resamples=resamples, seed=seed)
+    before, after = ((ranks <= k).astype(np.float64) for ranks in (base, adapted))
+    return paired_gain(before, after, resamples=resamples, seed=seed)
 
 
 def alignment(videos: Matrix, texts: Matrix) -> float:

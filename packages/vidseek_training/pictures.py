@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vidseek_training.data import PairSet
+from vidseek_training.judging import Vectors
 
 matplotlib.use("Agg")
 Matrix = NDArray[np.float32]
@@ -61,3 +62,30 @@ def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *,
                 spine.set(color=_RIGHT if found == pick else _WRONG, linewidth=4 if found == pick else 1)
         grid[row][0].set_title(pairs.captions[pick], fontsize=9, loc="left")
     figure.savefig(path, dpi=70)
+
+
+def draw_map(sides: dict[str, Vectors], path: Path) -> None:
+    """Clips and captions in the plane of the largest spread of both (principal components), before and after.
+
+    Where the two clouds lie apart there is a modality gap; lines join some pairs.
+    """
+    figure = Figure(figsize=(4.5 * len(sides), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(sides), squeeze=False)[0]
+    for each, (title, vectors) in zip(axes, sides.items(), strict=True):
+        videos, texts = on_a_plane(vectors)
+        for pick in np.linspace(0, len(videos) - 1, min(len(videos), 40)).astype(int):
+            each.plot(*zip(videos[pick], texts[pick], strict=True), color=_WRONG, linewidth=0.5)
+        each.scatter(*videos.T, s=10, label="clips")
+        each.scatter(*texts.T, s=10, marker="^", label="captions")
+        each.set(title=title, xticks=[], yticks=[])
+    axes[0].legend()
+    figure.savefig(path, dpi=100)
+
+
+def on_a_plane(vectors: Vectors) -> tuple[Matrix, Matrix]:
+    """Clips and captions by the first two principal components of both together, each (n, 2)."""
+    both = np.concatenate([vectors.videos, vectors.texts])
+    centred = both - both.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    flat = centred @ directions[:2].T
+    return flat[: len(vectors.videos)], flat[len(vectors.videos) :]

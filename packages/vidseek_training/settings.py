@@ -28,6 +28,11 @@ class TrainSettings(BaseModel):
     steps: int = Field(1000, ge=1)
     """Steps on both towers."""
     batch: int = Field(64, ge=2)
+    chunk: int | None = Field(None, ge=1)
+    """Most rows that are in memory at once, the loss being that of the whole batch (Gao et al. 2021, GradCache)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the towers' matrix products in training; `auto` is bf16 where the processor has it. All else is fp32."""
     learning_rate: float = Field(1.0e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
@@ -35,15 +40,32 @@ class TrainSettings(BaseModel):
     replay: int = Field(0, ge=0)
     """General pairs added to each step, so that the general world is not forgotten."""
     replay_weight: float = Field(0.5, ge=0)
+    replay_anchor: float = Field(0.0, ge=0)
+    """Weight of keeping clips and captions of the general world where the base had them (Li and Hoiem 2016, LwF)."""
     shift_share: float = Field(0.06, ge=0, lt=0.5)
     """Largest shift of a view, in shares of the side; one for all frames of a clip."""
     brightness: float = Field(0.15, ge=0, lt=1)
     """Largest change of gain and of level of a view."""
+    random_frames: bool = True
+    """Where the shards hold more frames than the backbone takes, a view takes a random one of each of T equal bins."""
     word_dropout: float = Field(0.1, ge=0, lt=1)
     """Chance of each token of a caption to be left out of a view."""
+    text_view_weight: float = Field(0.0, ge=0)
+    """Of InfoNCE between two views of each caption: other words dropped, other dropout (Gao et al. 2021, SimCSE)."""
+    clip_view_weight: float = Field(0.0, ge=0)
+    """Of InfoNCE between two views of each clip."""
+    mask_same_video: bool = False
+    """Whether clips of one video are kept from being each other's negatives."""
+    mask_overlap: float = Field(1.0, gt=0, le=1)
+    """Captions whose words overlap at least so much (Jaccard) are no negatives of each other; 1: the same words."""
+    hard_share: float = Field(0.0, ge=0, le=0.5)
+    """Share of a batch that is picked as hard negatives of the rest, by the model as it was at the last look."""
+    hard_depth: int = Field(10, ge=1)
+    """Among so many of a caption's best wrong clips."""
     evaluate_every: int = Field(100, ge=1)
     """Steps between two looks at the validation gallery."""
     patience: int = Field(10, ge=1)
-    """Looks without a better mean reciprocal rank after which training stops; the best adapter is kept."""
+    """How long without a better mean reciprocal rank until training stops; the best adapter is kept."""
+    patience_unit: Literal["evaluations", "epochs"] = "evaluations"
     min_pairs: int = Field(16, ge=2)
     """With fewer training pairs nothing is trained and the base stays."""

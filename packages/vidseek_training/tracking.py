@@ -1,10 +1,12 @@
-"""Runs in MLflow: where they are kept, and what is logged. The history of runs; no later stage asks it for its input."""
+"""Runs in MLflow and TensorBoard: the history of what was trained. No later stage asks it for its input."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 # MLflow reads these when it is imported: an archive tool does not phone home.
@@ -13,6 +15,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from torch.utils.tensorboard import SummaryWriter
 
 from vidseek_media.errors import ServiceError
 
@@ -47,27 +50,77 @@ def connect() -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Run:
+    """The active run."""
+
+    id: str
+    board: SummaryWriter | None
+    """TensorBoard's writer of this run."""
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        """Log `figures` of `step`, to TensorBoard too."""
+        mlflow.log_metrics(figures, step=step)
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, step)
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Say more of the run."""
+        mlflow.set_tags(tags)
+
+    def log_folder(self, folder: Path, *, under: str) -> None:
+        """Keep the files of `folder` with the run, under the path `under`."""
+        mlflow.log_artifacts(str(folder), under)
+
+
 @contextmanager
-def run(name: str, params: dict[str, object], tags: dict[str, str]) -> Iterator[str]:
-    """A run named `name` in our experiment; gives its id.
+def run(
+    name: str, params: dict[str, object], tags: dict[str, str], *, board: Path | None = None, again: str = ""
+) -> Iterator[Run]:
+    """A run named `name` in our experiment.
+
+    Args:
+        name: Of the run.
+        params: What it was called with.
+        tags: What else is to be known of it.
+        board: Gets TensorBoard's files, in a folder of the run's id; None for none.
+        again: The id of a run that was stopped, to go on with it; a new one where the store does not know it.
 
     Raises:
         ServiceError: the tracking store does not answer.
     """
     connect()
-    with mlflow.start_run(run_name=name, tags=tags) as active:
+    known = _is_known(again) if again else False
+    with mlflow.start_run(run_id=again if known else None, run_name=None if known else name, tags=tags) as active:
         mlflow.log_params(params)
-        yield str(active.info.run_id)
+        run_id = str(active.info.run_id)
+        writer = SummaryWriter(str(board / f"{name}-{run_id[:8]}")) if board is not None else None
+        try:
+            yield Run(run_id, writer)
+        finally:
+            if writer is not None:
+                writer.close()
 
 
-def log(figures: dict[str, float], *, step: int) -> None:
-    """Log `figures` of `step` to the active run."""
-    mlflow.log_metrics(figures, step=step)
+def _is_known(run_id: str) -> bool:
+    try:
+        mlflow.MlflowClient().get_run(run_id)
+    except MlflowException:
+        return False
+    return True
 
 
-def log_folder(folder: Path, *, under: str) -> None:
-    """Keep the files of `folder` with the active run, under the path `under`."""
-    mlflow.log_artifacts(str(folder), under)
+def git_commit() -> str:
+    """Of the working directory, with `+` where something is not committed; empty where it is in no repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}+" if changed else commit
 
 
 def register(run_id: str, folder: str, tags: dict[str, str], *, alias: str) -> str:

@@ -50,7 +50,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than a tiny training."""
     from vidseek_training import pictures
 
-    for name in ("draw_curves", "draw_similarity", "draw_retrieval"):
+    for name in ("draw_curves", "draw_similarity", "draw_retrieval", "draw_map"):
         monkeypatch.setattr(pictures, name, lambda *_, **__: None)
 
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import SiglipConfig, SiglipModel, XCLIPConfig, XCLIPModel
 
 from tests.training.tiny import (
     CONTEXT,
@@ -21,9 +24,13 @@ from tests.training.tiny import (
     clip_config,
     ids_of,
     random_pixels,
+    siglip_config,
     write_clip,
+    write_siglip,
     write_tensors,
     write_viclip,
+    write_xclip,
+    xclip_config,
 )
 from vidseek_demo.train_backbones import to_clip
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -33,7 +40,7 @@ from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.backbones.stem import ConvStem, MotionStem
 from vidseek_training.backbones.viclip import from_checkpoint
 
-WRITERS = {"viclip": write_viclip, "clip": write_clip}
+WRITERS = {"viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip}
 GROUPS = ("attention", "mlp", "projections", "token_embedding")
 
 
@@ -54,12 +61,13 @@ def viclip(tmp_path: Path) -> Path:
 
 def test_load__gives_unit_vectors_of_the_spec(model: Backbone) -> None:
     spec = model.spec
-    assert (spec.dimension, spec.context, spec.frames, spec.side) == (DIMENSION, CONTEXT, FRAMES_OF_CLIP, SIDE)
+    dimension = 32 if spec.family == "siglip" else DIMENSION  # SigLIP's is its vision tower's width
+    assert (spec.dimension, spec.context, spec.frames, spec.side) == (dimension, CONTEXT, FRAMES_OF_CLIP, SIDE)
     assert not model.training
     with torch.inference_mode():
         videos = model.embed_videos(random_pixels(3))
         texts = model.embed_texts(ids_of(model, ["a red film", "blue"]))
-    assert videos.shape == (3, DIMENSION) and texts.shape == (2, DIMENSION)
+    assert videos.shape == (3, dimension) and texts.shape == (2, dimension)
     assert torch.allclose(videos.norm(dim=1), torch.ones(3)) and torch.allclose(texts.norm(dim=1), torch.ones(2))
     assert videos.dtype == torch.float32
     assert model.num_parameters() == sum(p.numel() for p in model.parameters())
@@ -78,13 +86,14 @@ def test_load__half_precision_weights_become_fp32(folder: Path, tmp_path: Path) 
 
 
 def test_load__a_missing_and_an_unexpected_tensor_are_named(folder: Path, tmp_path: Path) -> None:
-    broken = WRITERS[backbones.load(folder).spec.family](tmp_path)
+    family = backbones.load(folder).spec.family
+    broken = WRITERS[family](tmp_path)
     tensors = load_file(broken / "model.safetensors")
     lost = next(name for name in sorted(tensors) if "token_embedding" in name)
     write_tensors(broken, {name: t for name, t in tensors.items() if name != lost} | {"stranger": torch.zeros(2)})
     with pytest.raises(ArtifactError) as caught:
         backbones.load(broken)
-    assert f"1 missing: {lost}" in caught.value.message.replace("clip.", "")
+    assert f"1 missing: {lost}" in caught.value.message.replace(f" {family}.", " ")
     assert "1 unexpected: " in caught.value.message and "stranger" in caught.value.message
 
 
@@ -163,11 +172,35 @@ def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
         assert kinds == {nn.Embedding if group == "token_embedding" else nn.Linear}
         towers = {"text" if "text" in name else "vision" for name in names}
         assert towers == ({"text"} if group == "token_embedding" else {"text", "vision"})
-    assert len(counts["projections"]) == 2 and len(counts["mlp"]) == 4 and len(counts["token_embedding"]) == 1
+    assert len(counts["projections"]) == 2 and len(counts["token_embedding"]) == 1
+    # X-CLIP's joining transformer and its messages, SigLIP's pooling head, and two layers of each tower's one block.
+    assert len(counts["mlp"]) == {"viclip": 4, "clip": 4, "xclip": 8, "siglip": 5}[model.spec.family]
+    assert len(counts["attention"]) == {"viclip": 4, "clip": 8, "xclip": 24, "siglip": 8}[model.spec.family]
+
+
+def test_lora_targets__what_they_name_moves_the_vectors(model: Backbone) -> None:
+    """A module that runs past its own `forward` would take an adapter and never use it."""
+    pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))  # biases and new layers begin at zero
+        before = (model.embed_videos(pixels), model.embed_texts(ids))
+        for name in model.lora_targets(GROUPS):
+            if "layers.0.message_attn" in name and name.endswith(("q_proj", "k_proj")):
+                continue  # before the first layer all frames' class tokens are equal, and so are their messages
+            handle = modules[name].register_forward_hook(lambda _, __, result: result + torch.randn_like(result))
+            after = (model.embed_videos(pixels), model.embed_texts(ids))
+            handle.remove()
+            assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), name
 
 
 def test_text_features__what_follows_the_end_token_changes_nothing(model: Backbone) -> None:
     ids = ids_of(model, ["a red film"])
+    if model.reads_padding:
+        with torch.inference_mode():
+            assert not torch.allclose(model.text_features(ids), model.text_features(ids[:, :6]), atol=1e-4)
+        return
     end = int(ids.argmax(1))
     assert end == 4 and (ids[0, end + 1 :] == 0).all()
     other = ids.clone()
@@ -179,13 +212,13 @@ def test_text_features__what_follows_the_end_token_changes_nothing(model: Backbo
         assert not torch.allclose(model.text_features(ids), model.text_features(before_end), atol=1e-3)
 
 
-def test_video_features__clip_is_blind_to_order_and_viclip_is_not(model: Backbone) -> None:
+def test_video_features__temporal_backbones_see_the_order_of_frames(model: Backbone) -> None:
     pixels = random_pixels(2)
     with torch.no_grad():
         if model.spec.family == "viclip":  # as published checkpoints have it; new ones begin with zeros
             model.vision_encoder.temporal_positional_embedding.normal_()  # type: ignore[union-attr, operator]
         apart = (model.embed_videos(pixels) - model.embed_videos(pixels.flip(1))).abs().max()
-    assert apart < 1e-5 if model.spec.family == "clip" else apart > 1e-3
+    assert apart < 1e-5 if model.spec.family in ("clip", "siglip") else apart > 1e-4
 
 
 def test_video_features__clip_is_the_mean_of_unit_frames(tmp_path: Path) -> None:
@@ -315,3 +348,145 @@ def test_text_shape__longer_than_the_text_is_no_matter(tmp_path: Path) -> None:
     ids = ids_of(model, ["a red film"])
     with torch.inference_mode():
         assert torch.allclose(model.embed_texts(ids), model.embed_texts(ids[:, :6]), atol=1e-6)
+
+
+def test_xclip__texts_never_see_clips_and_vectors_are_transformers(tmp_path: Path) -> None:
+    folder = write_xclip(tmp_path)
+    model = backbones.load(folder)
+    config = {key: value for key, value in xclip_config().items() if key != "model_type"}
+    reference = XCLIPModel(XCLIPConfig(**config)).eval()
+    reference.load_state_dict(load_file(folder / "model.safetensors"))
+    pixels, ids = random_pixels(3), ids_of(model, ["a red film", "cyan"])
+    with torch.inference_mode():
+        wanted = reference.get_video_features(pixel_values=pixels).pooler_output
+        assert torch.allclose(model.video_features(pixels), wanted, atol=1e-6)
+        wanted = reference.get_text_features(input_ids=ids, attention_mask=(ids != 0).long()).pooler_output
+        assert torch.allclose(model.text_features(ids), wanted, atol=1e-6)
+    assert not any("prompts" in name for name, _ in model.named_parameters())
+
+
+def test_siglip__vectors_are_transformers(tmp_path: Path) -> None:
+    folder = write_siglip(tmp_path)
+    model = backbones.load(folder)
+    config = {key: value for key, value in siglip_config().items() if key != "model_type"}
+    reference = SiglipModel(SiglipConfig(**config)).eval()
+    reference.load_state_dict(load_file(folder / "model.safetensors"))
+    pixels, ids = random_pixels(3, frames=1), ids_of(model, ["a red film", "cyan"])
+    with torch.inference_mode():
+        wanted = F.normalize(reference.get_image_features(pixel_values=pixels[:, 0]).pooler_output, dim=-1)
+        assert torch.allclose(model.embed_videos(pixels), wanted, atol=1e-6)
+        assert torch.allclose(model.text_features(ids), reference.get_text_features(ids).pooler_output, atol=1e-6)
+
+
+def test_load__weights_of_the_older_kind_are_read(folder: Path, tmp_path: Path) -> None:
+    older = WRITERS[backbones.load(folder).spec.family](tmp_path)
+    torch.save(load_file(older / "model.safetensors"), older / "pytorch_model.bin")
+    wanted = backbones.load(older).state_dict()
+    (older / "model.safetensors").unlink()
+    found = backbones.load(older).state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    (older / "pytorch_model.bin").write_bytes(b"no tensors")
+    with pytest.raises(ArtifactError, match=r"pytorch_model\.bin"):
+        backbones.load(older)
+
+
+def test_load__published_preprocessing_counts(tmp_path: Path) -> None:
+    folder = write_xclip(tmp_path)
+    assert backbones.load(folder).spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "do_center_crop": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    (folder / "config.json").write_text(json.dumps({**xclip_config(), "resize": "squash"}))
+    spec = backbones.load(folder).spec
+    assert (spec.mean, spec.deviation) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert spec.resize == "squash"  # config.json has the last word
+
+
+def test_load__the_padding_token_is_the_tokenizer_s(tmp_path: Path) -> None:
+    folder = write_siglip(tmp_path)
+    config = siglip_config()
+    del config["pad_id"]
+    config["text_config"]["pad_token_id"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    assert backbones.load(folder).spec.pad_id == 1
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<pad>"}))
+    assert backbones.load(folder).spec.pad_id == 0
+
+
+def test_load__viclip_s_published_sizes_are_known_by_their_letter(tmp_path: Path) -> None:
+    """The hub's config.json names a size; the weights' shapes say that it was understood."""
+    write_viclip(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViCLIP"], "size": "b"}))
+    with pytest.raises(ArtifactError) as caught:
+        backbones.load(tmp_path)
+    assert "missing: text_encoder.transformer.resblocks" in caught.value.message and "1.attn" in caught.value.message
+
+
+def _snapshot(cache: Path, name: str, revision: str) -> Path:
+    """An empty snapshot of `name` as the hub's client keeps it."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    (repository / "snapshots" / revision).mkdir(parents=True)
+    return repository / "snapshots" / revision
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_load__a_hub_id_is_read_from_the_local_cache(hub: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    write_clip(_snapshot(hub, "someone/tiny-clip", revision))
+    model = backbones.load("someone/tiny-clip")
+    assert model.spec.name == "someone/tiny-clip" and model.spec.family == "clip"
+    assert backbones.revision_of("someone/tiny-clip") == revision
+    assert backbones.revision_of("vidseek/clip-tiny") == ""
+
+
+def test_resolve__a_hub_id_that_is_not_here_and_no_network_says_what_to_do(hub: Path) -> None:
+    with pytest.raises(ConfigError, match="someone/unknown") as caught:
+        backbones.resolve("someone/unknown")
+    assert "HF_HUB_OFFLINE=0" in caught.value.remedy and str(hub) in caught.value.message
+    # Half a download is none.
+    (_snapshot(hub, "someone/half", "f" * 40) / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="whole"):
+        backbones.resolve("someone/half")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["video", "text"])
+@pytest.mark.parametrize("family", ["xclip", "siglip"])  # the others: test_export.py
+def test_onnx__a_batch_of_another_size_comes_back_as_torch_gives_it(family: str, tower: str, tmp_path: Path) -> None:
+    model = backbones.load(WRITERS[family](tmp_path / family))
+
+    class Tower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.model.embed_videos(values) if tower == "video" else self.model.embed_texts(values)
+
+    texts = ["a red film", "cyan", "a dark black film", "bright", "white"]
+    values = random_pixels(5) if tower == "video" else ids_of(model, texts)
+    path = tmp_path / "tower.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = torch.export.Dim("batch", min=1, max=64)
+        torch.onnx.export(
+            Tower().eval(), (values[:2],), str(path), output_names=["vectors"], dynamic_shapes=({0: batch},),
+            opset_version=18, dynamo=True, optimize=True, external_data=False, verbose=False,
+        )
+        wanted = Tower()(values).numpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    assert found.shape == wanted.shape
+    assert (found * wanted).sum(1).min() > 0.9999
+    # Vectors that are all alike would agree with anything.
+    assert (wanted @ wanted.T).min() < 0.9999

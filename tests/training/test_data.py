@@ -9,7 +9,16 @@ from tests.training.tiny import CONTEXT, SIDE, WORDS, Row, all_colours, frames_o
 from vidseek_media.errors import ArtifactError
 from vidseek_training import backbones
 from vidseek_training.backbones import BackboneSpec
-from vidseek_training.data import augment, batches, drop_words, load_pairs, sample_clips, to_pixels
+from vidseek_training.data import (
+    Batches,
+    augment,
+    choose_frames,
+    cut_padding,
+    drop_words,
+    load_pairs,
+    sample_clips,
+    to_pixels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +111,8 @@ def test_to_pixels__is_channels_first_and_normalised(spec: BackboneSpec) -> None
 
 @pytest.mark.parametrize(("num_rows", "size"), [(10, 4), (12, 4), (7, 7), (5, 3), (9, 8)])
 def test_batches__see_every_row_once_an_epoch(num_rows: int, size: int) -> None:
-    stream = batches(num_rows, size, np.random.default_rng(0))
-    seen = [next(stream) for _ in range(3 * num_rows)]
+    stream = Batches(num_rows, size, np.random.default_rng(0))
+    seen = [stream.draw() for _ in range(3 * num_rows)]
     assert all(len(set(batch.tolist())) == size for batch in seen)
     rows = np.concatenate(seen)
     for epoch in range(3):
@@ -112,7 +121,7 @@ def test_batches__see_every_row_once_an_epoch(num_rows: int, size: int) -> None:
 
 
 def test_batches__fewer_rows_than_the_batch_are_the_batch() -> None:
-    assert sorted(next(batches(3, 32, np.random.default_rng(0)))) == [0, 1, 2]
+    assert sorted(Batches(3, 32, np.random.default_rng(0)).draw()) == [0, 1, 2]
 
 
 def test_augment__applies_one_shift_and_one_light_to_all_frames_of_a_clip() -> None:
@@ -159,3 +168,47 @@ def test_drop_words__leaves_out_the_share_that_was_asked() -> None:
     dropped = drop_words(ids, np.random.default_rng(0), share=0.3, pad_id=0)
     assert ((dropped != 0).sum(1) - 2).mean() == pytest.approx(6 * 0.7, abs=0.1)
     assert np.array_equal(drop_words(ids, np.random.default_rng(0), share=0.0, pad_id=0), ids)
+
+
+def test_cut_padding__leaves_what_the_longest_text_needs() -> None:
+    ids = np.array([[5, 3, 0, 0, 0], [5, 0, 4, 6, 0]])  # a zero within a text is no padding at the end
+    assert cut_padding(ids, pad_id=0).tolist() == [[5, 3, 0, 0], [5, 0, 4, 6]]
+    assert cut_padding(np.zeros((2, 3), np.int64), pad_id=0).shape == (2, 1)
+    assert cut_padding(ids, pad_id=9).shape == ids.shape
+
+
+def test_batches__go_on_from_what_was_left_and_the_generator_s_state() -> None:
+    rng = np.random.default_rng(3)
+    one = Batches(10, 4, rng)
+    one.draw()
+    left, state = one.left.copy(), rng.bit_generator.state
+    wanted = [one.draw().tolist() for _ in range(6)]
+    other_rng = np.random.default_rng(9)
+    other = Batches(10, 4, other_rng)
+    other.left, other_rng.bit_generator.state = left, state
+    assert [other.draw().tolist() for _ in range(6)] == wanted
+
+
+def numbered(count: int, length: int) -> np.ndarray:
+    """Clips whose frames are of the brightness 10 * clip + frame."""
+    levels = 10 * np.arange(count)[:, None] + np.arange(length)[None]
+    return np.broadcast_to(levels[:, :, None, None, None], (count, length, 2, 2, 3)).astype(np.uint8)
+
+
+def test_choose_frames__centres_or_one_at_random_of_each_bin() -> None:
+    clips = numbered(3, 8)
+    assert np.array_equal(choose_frames(clips, 8, np.random.default_rng(0)), clips)
+    assert (choose_frames(clips, 2, None)[:, :, 0, 0, 0] - 10 * np.arange(3)[:, None] == [2, 6]).all()
+    rng = np.random.default_rng(0)
+    seen = np.stack([choose_frames(clips, 4, rng)[:, :, 0, 0, 0] - 10 * np.arange(3)[:, None] for _ in range(60)])
+    assert (seen // 2 == np.arange(4)).all()  # bins of two frames
+    assert {0, 1} == set((seen % 2).flatten())
+    assert len({tuple(row) for row in seen[0]} | {tuple(row) for row in seen[1]}) > 1
+
+
+def test_load_pairs__all_frames_are_kept_where_they_are_wanted(tmp_path: Path, spec: BackboneSpec) -> None:
+    archive = write_archive(tmp_path, all_colours(1, "train"), num_frames=5)
+    kept = load_pairs(archive.pairs, archive.frames, spec, split="train", all_frames=True).frames
+    assert kept.shape[1] == 5
+    plain = load_pairs(archive.pairs, archive.frames, spec, split="train").frames
+    assert np.array_equal(choose_frames(kept, spec.frames, None), plain)

@@ -7,8 +7,12 @@ import pytest
 
 from vidseek_training.metrics import (
     alignment,
+    average_precision,
     bootstrap,
+    ndcg_at,
+    paired_gain,
     ranks_of,
+    ranks_of_owned,
     recall_at,
     recall_gain,
     recall_interval,
@@ -31,10 +35,35 @@ def test_ranks_of__not_a_number_is_no_hit() -> None:
     assert ranks_of(np.full((3, 3), np.nan, np.float32)).tolist() == [3, 3, 3]
 
 
-def test_ranks_of__what_is_right_too_does_not_compete() -> None:
-    scores = np.array([[0.5, 0.5, 0.6], [0.5, 0.5, 0.1], [0.9, 0.9, 0.1]], np.float32)
-    same = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], bool)
-    assert ranks_of(scores, same=same).tolist() == [2, 1, 3]
+def test_ranks_of_owned__several_queries_may_have_one_candidate() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.3], [0.4, 0.4]], np.float32)
+    assert ranks_of_owned(scores, np.array([0, 0, 1])).tolist() == [1, 2, 2]
+
+
+def test_average_precision__by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 0.1, 0.0], [np.nan, 0.1, 0.2, 0.3]], np.float32)
+    relevant = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 1]], bool)
+    # Places 1 and 3; a tie that counts as lost; first, and last for what is no number.
+    assert average_precision(scores, relevant) == pytest.approx([(1 + 2 / 3) / 2, 1 / 2, (1 + 2 / 4) / 2])
+
+
+def test_ndcg_at__by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.1, 0.5, 0.4, 0.3]], np.float32)
+    relevant = np.array([[1, 0, 1, 0], [1, 0, 0, 0]], bool)
+    best = 1 + 1 / math.log2(3)
+    assert ndcg_at(scores, relevant, 10) == pytest.approx([(1 + 1 / 2) / best, 1 / math.log2(5)])
+    assert ndcg_at(scores, relevant, 2) == pytest.approx([1 / best, 0.0])
+    # A query with more right candidates than places can still reach 1.
+    assert ndcg_at(scores[:1], np.ones((1, 4), bool), 2) == pytest.approx([1.0])
+
+
+def test_paired_gain__of_medians_is_paired_too() -> None:
+    before, after = np.array([1.0, 9, 9, 50, 7]), np.array([1.0, 2, 2, 50, 3])
+    gain = paired_gain(before, after, resamples=30, seed=4, median=True)
+    picks = np.random.default_rng(4).integers(5, size=(30, 5))
+    drawn = [sorted(after[row])[2] - sorted(before[row])[2] for row in picks]
+    assert gain.value == 2.0 - 9.0
+    assert (gain.low, gain.high) == tuple(np.quantile(drawn, [0.025, 0.975]))
 
 
 def test_recall_at__and_summarise_by_hand() -> None:

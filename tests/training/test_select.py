@@ -178,9 +178,9 @@ def test_crown__the_alias_follows_the_winner(tmp_path: Path, backbone: Path, tra
     runs = []
     for seed in (1, 2):
         write_adapter(tmp_path / str(seed) / "adapter", backbone, seed=seed)
-        with tracking.run(f"train-{seed}", {}, {}) as run_id:
-            tracking.log_folder(tmp_path / str(seed) / "adapter", under="adapter")
-        runs.append(run_id)
+        with tracking.run(f"train-{seed}", {}, {}) as run:
+            run.log_folder(tmp_path / str(seed) / "adapter", under="adapter")
+        runs.append(run.id)
     client = mlflow.MlflowClient()
 
     def crowned(run_id: str, setting: str) -> dict[str, object]:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.tiny import Archive, Row, all_colours, write_archive
+from tests.training.tiny import Archive, all_colours, write_archive
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import GateFailed, ServiceError
-from vidseek_training import backbones, lora, train
+from vidseek_media.errors import DeviceError, GateFailed, ServiceError
+from vidseek_training import backbones, fitting, lora, train
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.metrics import ranks_of
@@ -35,12 +35,13 @@ class Trained:
 
 
 def trained(
-    archive: Archive, backbone: Path, root: Path, settings: TrainSettings, *, general: Path | None = None
+    archive: Archive, backbone: Path, root: Path, settings: TrainSettings, *, general: Path | None = None,
+    state: Path | None = None,
 ) -> Trained:
     out, report = root / "adapters" / "lora", root / "report"
     outcome = train_adapter(
         "lora", settings, backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, general=general, out=out,
-        report=report,
+        report=report, state=state,
     )
     return Trained(outcome, out, report)
 
@@ -77,7 +78,7 @@ def test_train_adapter__says_what_became_of_it(result: Trained, backbone: Path) 
     assert [row["step"] for row in curves_of(result.report)] == [20, 30, 40, 50]
     assert {path.name for path in result.report.iterdir()} == {"metrics.json", "curves.csv", "pictures"}
     pictures = {path.name for path in (result.report / "pictures").iterdir()}
-    assert pictures == {"curves.png", "similarity.png", "retrieval.png"}
+    assert pictures == {"curves.png", "similarity.png", "retrieval.png", "map.png"}
     assert {path.name for path in result.out.iterdir()} == {"adapter", "outcome.json", "validation.json"}
 
 
@@ -168,7 +169,7 @@ def test_train_adapter__a_loss_that_is_no_number_stops_it_and_nothing_is_written
     def info_nce(videos: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return videos.sum() * 0 + next(losses)
 
-    monkeypatch.setattr(train, "info_nce", info_nce)
+    monkeypatch.setattr(fitting, "info_nce", info_nce)
     with pytest.raises(GateFailed, match="nan at step 3") as caught:
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"warmup_text_steps": 0}))
     assert "learning_rate" in caught.value.remedy
@@ -192,33 +193,81 @@ def test_replay__general_pairs_join_each_step(
 ) -> None:
     general = write_archive(tmp_path / "general", all_colours(9, "train"))
     calls: list[int] = []
-    real = train.info_nce
-    monkeypatch.setattr(train, "info_nce", lambda videos, *a, **k: calls.append(len(videos)) or real(videos, *a, **k))
+    real = fitting.info_nce
+    monkeypatch.setattr(fitting, "info_nce", lambda videos, *a, **k: calls.append(len(videos)) or real(videos, *a, **k))
     short = SETTINGS.model_copy(update={"steps": 2, "warmup_text_steps": 1, "replay": 6})
     trained(archive, backbone, tmp_path, short, general=general.root)
     assert calls == [16, 6] * 3
 
 
-def test_loss__captions_of_one_clip_and_equal_captions_are_not_pushed_apart(
-    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_train_adapter__a_stopped_run_goes_on_as_the_same_run_and_gives_the_same_adapter(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [
-        Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red film"),
-        Row(1, 1, "train", "dark", "blue", contrast="a red film", axis="colour"),
-        Row(1, 2, "train", "dark", "cyan", text="a red film"),
-    ]
-    archive = write_archive(tmp_path, rows)
-    model = backbones.load(backbone)
-    data = train._load(model, SETTINGS, archive.pairs, archive.frames, None)
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr(train, "info_nce", lambda *a, same, **k: seen.append(same) or torch.tensor(0.0))
-    training = train._Training(model, SETTINGS, data)
-    places = {(row.clip_id, row.caption): place for place, row in enumerate(data.train.table.itertuples())}
-    order = np.array([places[row.clip_id, row.caption] for row in rows])
-    training._loss(torch.zeros(4, 16), data.train, order)
-    assert seen[0].int().tolist() == [
-        [1, 1, 0, 0, 0],  # the clip's other caption is no negative
-        [1, 1, 0, 1, 1],  # nor is the same text elsewhere, as a caption or as a contrast
-        [0, 0, 1, 0, 0],  # its own contrast stays one
-        [0, 1, 0, 1, 1],
-    ]
+    short = SETTINGS.model_copy(update={"steps": 6, "warmup_text_steps": 2, "evaluate_every": 2, "dropout": 0.1})
+    wanted = trained(archive, backbone, tmp_path / "whole", short, state=tmp_path / "state-of-whole")
+    assert not list((tmp_path / "state-of-whole" / "checkpoints").iterdir())  # it ended well
+    state, usual = tmp_path / "state", fitting.info_nce
+
+    def stopped(*args: object, **kwargs: object) -> torch.Tensor:
+        if len(list((state / "checkpoints").glob("*.pt"))):
+            raise KeyboardInterrupt
+        return usual(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "info_nce", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            trained(archive, backbone, tmp_path / "stopped", short, state=state)
+    assert not (tmp_path / "stopped" / "adapters" / "lora").exists()
+    (checkpoint,) = (state / "checkpoints").iterdir()
+    first_run = torch.load(checkpoint, weights_only=True)["run_id"]
+    found = trained(archive, backbone, tmp_path / "stopped", short, state=state)
+    adapters = [each.out / "adapter" / "adapter_model.safetensors" for each in (wanted, found)]
+    assert file_sha256(adapters[0]) == file_sha256(adapters[1])
+    assert found.outcome.run_id == first_run and found.outcome.num_steps == wanted.outcome.num_steps == 8
+    assert [row["step"] for row in curves_of(found.report)] == [4, 6, 8]
+    assert not list((state / "checkpoints").iterdir())
+
+
+def test_train_adapter__other_settings_do_not_go_on_from_a_checkpoint(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 0, "evaluate_every": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(lora, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            trained(archive, backbone, tmp_path, short, state=tmp_path)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # nothing lost: the same settings would go on from it
+    begun: list[object] = []
+    usual = fitting.Fitting.run
+    monkeypatch.setattr(fitting.Fitting, "run", lambda self, saved: begun.append(saved) or usual(self, saved))
+    trained(archive, backbone, tmp_path, short.model_copy(update={"seed": 1}), state=tmp_path)
+    assert begun == [None]
+
+
+def test_train_adapter__tags_say_what_it_was_made_from_and_tensorboard_has_the_curves(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 0, "evaluate_every": 2})
+    result = trained(archive, backbone, tmp_path, short, state=tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tracked / 'mlflow.db'}")
+    tags = mlflow.MlflowClient().get_run(result.outcome.run_id).data.tags
+    assert tags["frames_sha256"] == file_sha256(archive.frames / "frames.parquet")
+    assert tags["backbone_sha256"] == file_sha256(backbone / "model.safetensors")
+    assert tags["precision"] in ("bf16", "fp32") and "git_commit" in tags
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    board = EventAccumulator(str(folder)).Reload()
+    curves = curves_of(result.report)
+    for name in ("loss", "validation_r1", "clips_per_second"):
+        assert [(each.step, round(each.value, 4)) for each in board.Scalars(name)] == [
+            (row["step"], pytest.approx(row[name], abs=1e-3)) for row in curves
+        ]
+
+
+def test_train_adapter__a_device_that_is_not_there_stops_it(
+    archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="cuda"):
+        trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"device": "cuda"}))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, XCLIPConfig, XCLIPModel
 
 from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.members import encode_jpeg
@@ -80,9 +80,50 @@ def write_clip(folder: Path, *, seed: int = 0) -> Path:
     """A CLIP of transformers with random weights, its tensors named as in a published checkpoint."""
     config = clip_config()
     torch.manual_seed(seed)
-    arguments = {key: value for key, value in config.items() if key != "model_type"}
-    _write(folder, config, dict(CLIPModel(CLIPConfig(**arguments)).state_dict()))
+    _write(folder, config, dict(CLIPModel(CLIPConfig(**_without_type(config))).state_dict()))
     return folder
+
+
+def xclip_config() -> dict[str, Any]:
+    """The config.json of an X-CLIP of the same sizes."""
+    config = clip_config()
+    config["vision_config"] |= {
+        "num_hidden_layers": 2, "num_frames": FRAMES_OF_CLIP, "mit_hidden_size": DIMENSION, "mit_intermediate_size": 64,
+        "mit_num_hidden_layers": 1, "mit_num_attention_heads": 2,
+    }
+    del config["frames"]
+    return config | {"model_type": "xclip", "prompt_num_attention_heads": 2}
+
+
+def write_xclip(folder: Path, *, seed: int = 0) -> Path:
+    """An X-CLIP of transformers with random weights, its tensors named as in a published checkpoint."""
+    config = xclip_config()
+    torch.manual_seed(seed)
+    _write(folder, config, dict(XCLIPModel(XCLIPConfig(**_without_type(config))).state_dict()))
+    return folder
+
+
+def siglip_config() -> dict[str, Any]:
+    """The config.json of a SigLIP of the same sizes."""
+    tower = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return {
+        "model_type": "siglip", "frames": FRAMES_OF_CLIP, "pad_id": 0,
+        "vision_config": {**tower, "image_size": SIDE, "patch_size": 16},
+        "text_config": {**tower, "vocab_size": len(WORDS), "max_position_embeddings": CONTEXT, "projection_size": 32,
+                        "bos_token_id": None, "eos_token_id": len(WORDS) - 1, "pad_token_id": 0},
+    }
+
+
+def write_siglip(folder: Path, *, seed: int = 0) -> Path:
+    """A SigLIP of transformers with random weights, its tensors named as in a published checkpoint."""
+    config = siglip_config()
+    torch.manual_seed(seed)
+    _write(folder, config, dict(SiglipModel(SiglipConfig(**_without_type(config))).state_dict()))
+    return folder
+
+
+def _without_type(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "model_type"}
 
 
 def _write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Model families behind one protocol: texts and clips of T frames to features of one dimension."""
 
 from vidseek_training.backbones.base import Backbone, BackboneSpec
-from vidseek_training.backbones.loading import load, resolve
+from vidseek_training.backbones.loading import load, resolve, revision_of, weights_sha256
 
-__all__ = ["Backbone", "BackboneSpec", "load", "resolve"]
+__all__ = ["Backbone", "BackboneSpec", "load", "resolve", "revision_of", "weights_sha256"]

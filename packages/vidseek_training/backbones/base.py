@@ -22,7 +22,7 @@ class BackboneSpec:
     """All that preprocessing and export must know of a backbone."""
 
     family: str
-    """viclip or clip."""
+    """clip, xclip, viclip or siglip."""
     name: str
     """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
     dimension: int
@@ -47,14 +47,16 @@ class Backbone(nn.Module, abc.ABC):
     Attributes:
         spec: What preprocessing and export must know.
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
+        reads_padding: Whether a text's vector depends on how far it is padded; if not, neither training nor the exported
+            tower computes what no text needs.
+        averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
     """
+
+    reads_padding: ClassVar[bool] = False
+    averages_frames: ClassVar[bool] = False
 
     spec: BackboneSpec
     logit_scale: nn.Parameter
-    averages_frames: ClassVar[bool] = False
-    """Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length."""
-    padding_is_unseen: ClassVar[bool] = False
-    """Whether a text's vector is the same without the padding after its end, so that short texts are fast ones."""
 
     @abc.abstractmethod
     def video_features(self, pixel_values: Tensor) -> Tensor:

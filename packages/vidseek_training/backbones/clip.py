@@ -17,7 +17,6 @@ class FrameAveragedCLIP(Backbone):
     """Any CLIPModel, a still image being a clip of one frame."""
 
     averages_frames = True
-    padding_is_unseen = True  # attention is causal, and the vector is read at the end token
 
     def __init__(self, spec: BackboneSpec, clip: CLIPModel) -> None:
         super().__init__()

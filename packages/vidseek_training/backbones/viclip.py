@@ -169,8 +169,6 @@ class TextEncoder(nn.Module):
 class ViCLIP(Backbone):
     """ViCLIP at any size."""
 
-    padding_is_unseen = True  # attention is causal, and the vector is read at the end token
-
     def __init__(self, spec: BackboneSpec, vision: VisionShape, text: TextShape) -> None:
         super().__init__()
         self.spec = spec

@@ -1,0 +1,74 @@
+"""SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual pictures and texts, frames averaged.
+
+The fixed-resolution checkpoints, whose `model_type` is `siglip`. They were trained with a sigmoid loss; ours is InfoNCE,
+which needs no bias on the cosines, so `logit_bias` is kept and not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from transformers import SiglipConfig, SiglipModel
+
+from vidseek_training.backbones.base import Backbone, BackboneSpec
+
+
+class FrameAveragedSigLIP(Backbone):
+    """Any SiglipModel, a still image being a clip of one frame."""
+
+    reads_padding: ClassVar[bool] = True
+    averages_frames: ClassVar[bool] = True
+
+    def __init__(self, spec: BackboneSpec, siglip: SiglipModel) -> None:
+        super().__init__()
+        self.spec = spec
+        self.siglip = siglip
+        self.logit_scale = siglip.logit_scale
+
+    def video_features(self, pixel_values: Tensor) -> Tensor:
+        """See `Backbone.video_features`; the mean of unit frame vectors."""
+        batch, frames = pixel_values.shape[:2]
+        features = self.siglip.get_image_features(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+
+    def text_features(self, input_ids: Tensor) -> Tensor:
+        """See `Backbone.text_features`: the vector at the last place, padding or not, which sees the whole text."""
+        result: Tensor = self.siglip.get_text_features(input_ids=input_ids).pooler_output
+        return result
+
+    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
+        """See `Backbone.lora_targets`. The pooling head's attention holds its weights as bare tensors: not reached."""
+        ends = {
+            "attention": (".q_proj", ".k_proj", ".v_proj", ".self_attn.out_proj"),
+            "mlp": (".fc1", ".fc2"),
+            "projections": ("text_model.head", "vision_model.head.mlp.fc2"),
+            "token_embedding": (".token_embedding",),
+        }
+        found = []
+        for name, _ in self.named_modules():
+            group = next((each for each in ("projections", *ends) if name.endswith(ends[each])), None)
+            if group in groups:
+                found.append(name)
+        return found
+
+
+def config_of_siglip(config: dict[str, Any]) -> SiglipConfig:
+    """The sizes in a config.json, with transformers' own defaults for what it leaves out.
+
+    Raises:
+        ValueError: a value is of the wrong type.
+    """
+    try:
+        return SiglipConfig(**{key: value for key, value in config.items() if key != "model_type"})
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def build_siglip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedSigLIP:
+    """A SigLIP of the sizes in transformers' `config`, weights random."""
+    siglip_config = config_of_siglip(config)
+    siglip_config._attn_implementation = "sdpa"
+    return FrameAveragedSigLIP(spec, SiglipModel(siglip_config))

@@ -1,0 +1,115 @@
+"""The tokenizer.json of a backbone, made from what it was published with where there is none."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from vidseek_media.errors import ArtifactError
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_CLIP_TOKENS = 49408
+_CLIP_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+"""What CLIP takes for a word (Radford et al. 2021): contractions, letters, one digit, other signs."""
+
+
+def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
+    """The tokenizer.json of the backbone in `folder`.
+
+    Taken as it is; or built from vocab.json and merges.txt, or from CLIP's bpe_simple_vocab_16e6.txt.gz. What is built
+    lies in a folder that vanishes with the process: a snapshot of the hub is not ours to write into.
+
+    Args:
+        folder: Of the backbone.
+        lowercase: Texts were lower-cased before tokenizing, and a published tokenizer.json does not say so.
+
+    Raises:
+        ArtifactError: there is none of these, or it cannot be read.
+    """
+    ready = folder / "tokenizer.json"
+    try:
+        if ready.is_file():
+            return _lowercased(ready) if lowercase else ready
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            return _write(clip_tokenizer(vocabulary, _merges_of((folder / "merges.txt").read_text(encoding="utf-8"))))
+        plain = folder / "bpe_simple_vocab_16e6.txt.gz"
+        if plain.is_file():
+            merges = _merges_of(gzip.decompress(plain.read_bytes()).decode("utf-8"))
+            return _write(clip_tokenizer(None, merges))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ArtifactError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    raise ArtifactError(
+        f"{ready} is missing, and so are vocab.json with merges.txt and bpe_simple_vocab_16e6.txt.gz",
+        remedy="A backbone's folder holds its tokenizer",
+    )
+
+
+def clip_tokenizer(vocabulary: dict[str, int] | None, merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's byte-pair encoding.
+
+    Args:
+        vocabulary: Numbers of tokens; None for CLIP's own, which follow from the merges.
+        merges: Pairs in order; those beyond CLIP's 49,408 tokens are left out where there is no vocabulary.
+    """
+    if vocabulary is None:
+        letters = _letters()
+        merges = merges[: _CLIP_TOKENS - 2 * len(letters) - 2]
+        words = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), _START, _END]
+        vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges), end_of_word_suffix="</w>", unk_token=_END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    tokenizer.decoder = decoders.ByteLevel()
+    ends = [(_START, vocabulary[_START]), (_END, vocabulary[_END])]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{_START} $A {_END}", special_tokens=ends)
+    tokenizer.add_special_tokens([_START, _END])
+    return tokenizer
+
+
+def _letters() -> list[str]:
+    """A letter for each byte, in the order of GPT-2: those that print stand for themselves and come first."""
+    prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = len(set(range(256)) - set(prints))
+    return [chr(byte) for byte in prints] + [chr(256 + number) for number in range(others)]
+
+
+def _merges_of(text: str) -> list[tuple[str, str]]:
+    """The pairs of a file of merges, whose first line names its version."""
+    lines = text.split("\n")[1:]
+    return [(first, second) for first, _, second in (line.partition(" ") for line in lines) if second]
+
+
+def _lowercased(path: Path) -> Path:
+    tokenizer = Tokenizer.from_file(str(path))
+    if tokenizer.normalizer is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+    elif "Lowercase" not in json.dumps(json.loads(path.read_text(encoding="utf-8"))["normalizer"]):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), tokenizer.normalizer])
+    else:
+        return path
+    return _write(tokenizer)
+
+
+@functools.cache
+def _made() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="vidseek-tokenizers-")
+
+
+def _write(tokenizer: Tokenizer) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_made().name))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"

@@ -1,0 +1,68 @@
+"""A training's state on disk, so that one that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidseek_media.errors import ArtifactError
+
+
+def fingerprint(**about: object) -> str:
+    """16 hex digits of all that decides a training's result: a checkpoint of another one is not gone on from."""
+    canonical = json.dumps(about, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Checkpoint:
+    """The one checkpoint of a setting, in a file that names setting and fingerprint."""
+
+    def __init__(self, folder: Path, setting: str, mark: str) -> None:
+        self.path = folder / f"{setting}-{mark}.pt"
+        self._others = f"{setting}-" + "[0-9a-f]" * 16 + ".pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`, tensors and plain values, in the place of the one before; whole, or the one before stays.
+
+        Raises:
+            ArtifactError: the disk does not take it.
+        """
+        beside = self.path.with_suffix(f".{os.getpid()}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, beside)
+            beside.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+            raise ArtifactError(
+                f"checkpoint {self.path} cannot be written: {error}",
+                remedy="Make room or mend the rights, then run it again: it goes on from the last one that is whole",
+            ) from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last; None where nothing was.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ArtifactError(
+                f"checkpoint {self.path} cannot be read: {error}", remedy="Delete it to begin the training again"
+            ) from error
+        return state
+
+    def remove(self) -> None:
+        """Delete it, and those that earlier trainings of the setting left."""
+        for path in self.path.parent.glob(self._others):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,360 @@
+"""One training: two phases of gradient descent, looks at the validation gallery, and a checkpoint at each look."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from tqdm import tqdm
+
+from vidseek_media.errors import GateFailed
+from vidseek_training import lora
+from vidseek_training.backbones import Backbone
+from vidseek_training.backbones.base import clamp_logit_scale
+from vidseek_training.checkpoints import Checkpoint
+from vidseek_training.data import choose_frames, to_pixels
+from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
+from vidseek_training.judging import judge
+from vidseek_training.losses import drift, info_nce
+from vidseek_training.metrics import alignment, summarise, uniformity
+from vidseek_training.negatives import hardest
+from vidseek_training.precision import bf16_products, multiplies_in_bf16
+from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
+from vidseek_training.settings import TrainSettings
+
+Log = Callable[[dict[str, float], int], None]
+
+
+class Fitting:
+    """One run: the model, its adapter, and what was seen on the way.
+
+    Attributes:
+        curves: The figures of each look, oldest first.
+        best: Score, adapter and logit scale of the best look; None where there is no validation.
+        steps_done: Over both phases.
+        seconds: That the steps took, a stopped run's included.
+    """
+
+    def __init__(
+        self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
+        checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
+    ) -> None:
+        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint."""
+        self.model, self.settings, self.data = model, settings, data
+        self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
+        self._about = about or {}
+        self._rng = np.random.default_rng(settings.seed)
+        self._device = model.logit_scale.device
+        self.in_bf16 = multiplies_in_bf16(settings.precision, self._device)
+        # The base's vectors: what the adapted model is compared with, and what the text tower warms up against.
+        self.base_validation = embed_pairs(self.model, self.data.validation)
+        self.base = judge(self.base_validation, data.validation.table)
+        self.handle: PeftModel = lora.attach(model, settings)
+        self.curves: list[dict[str, float]] = []
+        self.best: tuple[float, dict[str, Tensor], float] | None = None
+        self.adapted_vectors, self.adapted = self.base_validation, self.base
+        self.steps_done = 0
+        self.seconds = 0.0
+        self._looks_without_gain = 0
+        self._best_step = 0
+        self._losses: list[float] = []
+
+    def run(self, saved: dict[str, Any] | None = None) -> None:
+        """Warm the text tower up, train both, and end with the best adapter that validation saw.
+
+        Args:
+            saved: A checkpoint's state to go on from; None to begin.
+
+        Raises:
+            GateFailed: the loss is no longer a number; the last checkpoint stays.
+            ArtifactError: the disk does not take a checkpoint.
+        """
+        settings = self.settings
+        base = self._base_vectors() if settings.warmup_text_steps or settings.replay_anchor else None
+        if saved is None and settings.warmup_text_steps:
+            sampler = Sampler(
+                self.data, settings, self.model, self._rng, size=settings.warmup_text_batch, base=base,
+                clips_are_known=True,
+            )
+            self._phase(sampler, settings.warmup_text_steps, "text tower", looks=False)
+        sampler = Sampler(self.data, settings, self.model, self._rng, size=settings.batch, base=base)
+        self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
+        if self.best is not None:
+            _, state, scale = self.best
+            set_peft_model_state_dict(self.handle, state)
+            self.model.logit_scale.data.fill_(scale)
+        self.adapted_vectors = embed_pairs(self.model, self.data.validation)
+        self.adapted = judge(self.adapted_vectors, self.data.validation.table)
+
+    def _base_vectors(self) -> BaseVectors:
+        """Before the adapter has learned anything, or with it put aside."""
+        train, general = self.data.train, self.data.general
+        nothing = np.empty((0, self.model.spec.dimension), np.float32)
+        with self.handle.disable_adapter():
+            self.model.eval()
+            return BaseVectors(
+                self._embed_clips(train.frames),
+                nothing if general is None else self._embed_clips(general.frames),
+                nothing if general is None else embed_ids(self.model, general.ids),
+            )
+
+    def _embed_clips(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return embed_frames(self.model, choose_frames(frames, self.model.spec.frames, None))
+
+    def _phase(
+        self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
+    ) -> None:
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(
+            parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, betas=(0.9, 0.98)
+        )
+        first = 0 if saved is None else self._restore(saved, sampler, optimiser)
+        rate = _cosine(num_steps, self.settings.warmup_share)
+        self.model.train()
+        timer = _Timer(self.seconds)
+        with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step", disable=None) as bar:
+            for step in bar:
+                for group in optimiser.param_groups:
+                    group["lr"] = self.settings.learning_rate * rate(step)
+                with timer.waiting():
+                    batch = sampler.draw()
+                optimiser.zero_grad(set_to_none=True)
+                self._losses.append(self._descend(batch))
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                clamp_logit_scale(self.model)
+                self.steps_done += 1
+                timer.count(len(batch.clips))
+                self.seconds = timer.seconds()
+                last = step == num_steps - 1
+                if looks and (step % self.settings.evaluate_every == self.settings.evaluate_every - 1 or last):
+                    self._look(optimiser.param_groups[0]["lr"], timer)
+                    bar.set_postfix(loss=f"{self.curves[-1]['loss']:.3f}", r1=f"{self.curves[-1]['validation_r1']:.3f}")
+                    if last or self._has_stalled():
+                        return
+                    self._mine(sampler)
+                    if self._checkpoint is not None:
+                        self._checkpoint.save(self._state(step + 1, sampler, optimiser))
+                    self.model.train()
+
+    def _descend(self, batch: Batch) -> float:
+        """Add the gradients of the step's loss to the parameters; gives the loss.
+
+        Raises:
+            GateFailed: it is not a number.
+        """
+        if self.settings.chunk is None:
+            loss = self._loss(torch.cat([self._embed(piece) for piece in _pieces(batch, None)]), batch)
+            self._refuse_nan(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+        # GradCache (Gao et al. 2021): all vectors without a graph, the gradient of the loss by them, then each piece again
+        # with a graph, under the random state that it had, so that its dropout is the same.
+        states, parts = [], []
+        for piece in _pieces(batch, self.settings.chunk):
+            states.append(self._random_state())
+            with torch.no_grad():
+                parts.append(self._embed(piece))
+        vectors = torch.cat(parts).requires_grad_()
+        loss = self._loss(vectors, batch)
+        self._refuse_nan(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert vectors.grad is not None
+        gradients = vectors.grad.split([len(part) for part in parts])
+        for piece, state, gradient in zip(_pieces(batch, self.settings.chunk), states, gradients, strict=True):
+            self._set_random_state(state)
+            again = self._embed(piece)
+            if again.requires_grad:
+                again.backward(gradient)  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _embed(self, piece: tuple[str, NDArray[Any]]) -> Tensor:
+        """Unit rows of one piece of a batch, in fp32."""
+        kind, values = piece
+        if kind == "known":
+            return torch.from_numpy(values).to(self._device)
+        with bf16_products(self.model, wanted=self.in_bf16):
+            if kind == "views":
+                return self.model.embed_videos(to_pixels(values, self.model.spec).to(self._device)).float()
+            return self.model.embed_texts(torch.from_numpy(values).to(self._device)).float()
+
+    def _loss(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """The weighted sum of the batch's terms and anchors."""
+        total = torch.zeros((), device=self._device)
+        for term in batch.terms:
+            same = torch.from_numpy(term.same).to(self._device)
+            loss = info_nce(vectors[term.left], vectors[term.right], self.model.logit_scale, same=same)
+            total = total + term.weight * loss
+        for anchor in batch.anchors:
+            total = total + anchor.weight * drift(vectors[anchor.rows], torch.from_numpy(anchor.held).to(self._device))
+        return total
+
+    def _random_state(self) -> Tensor:
+        return torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()
+
+    def _set_random_state(self, state: Tensor) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state, self._device)
+        else:
+            torch.set_rng_state(state)
+
+    def _look(self, rate: float, timer: _Timer) -> None:
+        """Judge on validation, log, and remember the adapter if it is the best so far."""
+        figures = {
+            "loss": float(np.mean(self._losses)), "learning_rate": rate,
+            "logit_scale": float(self.model.logit_scale.detach().exp()), "epoch": round(self._epochs(self.steps_done), 3),
+            **timer.figures(),
+        }
+        self._losses = []
+        with timer.pausing():
+            if len(self.data.validation):
+                vectors = embed_pairs(self.model, self.data.validation)
+                seen = judge(vectors, self.data.validation.table)
+                figures |= {f"validation_{name}": value for name, value in summarise(seen.text_ranks).items()}
+                back = summarise(seen.video_ranks)
+                figures |= {f"validation_video_to_text_{name}": back[name] for name in ("r1", "r5", "r10", "mdr")}
+                figures["alignment"] = alignment(vectors.videos, vectors.texts)
+                figures["uniformity"] = uniformity(np.concatenate([vectors.videos, vectors.texts]))
+                self._remember(figures["validation_mrr"])
+            else:
+                figures |= {"validation_r1": float("nan")}
+            self.curves.append({"step": self.steps_done, **figures})
+            self._log({name: value for name, value in figures.items() if value == value}, self.steps_done)
+
+    def _remember(self, score: float) -> None:
+        if self.best is not None and score <= self.best[0]:
+            self._looks_without_gain += 1
+            return
+        self._looks_without_gain, self._best_step = 0, self.steps_done
+        state = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(self.handle).items()}
+        self.best = (score, copy.deepcopy(state), float(self.model.logit_scale.detach()))
+
+    def _has_stalled(self) -> bool:
+        if self.best is None:
+            return False
+        if self.settings.patience_unit == "epochs":
+            return self._epochs(self.steps_done - self._best_step) >= self.settings.patience
+        return self._looks_without_gain >= self.settings.patience
+
+    def _epochs(self, steps: int) -> float:
+        return steps * min(self.settings.batch, len(self.data.train)) / len(self.data.train)
+
+    def _mine(self, sampler: Sampler) -> None:
+        """Let the sampler pick hard negatives by the model as it is now."""
+        settings, train = self.settings, self.data.train
+        if not settings.hard_share:
+            return
+        self.model.eval()
+        sampler.neighbours = hardest(
+            embed_ids(self.model, train.ids), self._embed_clips(train.frames), train, depth=settings.hard_depth,
+            same_video=settings.mask_same_video, overlap=settings.mask_overlap,
+        )
+
+    def _state(self, step: int, sampler: Sampler, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """All that the steps from `step` on depend on."""
+        return {
+            **self._about, "step": step, "steps_done": self.steps_done, "seconds": self.seconds, "curves": self.curves,
+            "best": self.best, "looks_without_gain": self._looks_without_gain, "best_step": self._best_step,
+            "trained": {name: each.detach() for name, each in self.model.named_parameters() if each.requires_grad},
+            "optimiser": optimiser.state_dict(), "torch": self._random_state(),
+            # A text: the generator's numbers are of 128 bits.
+            "numpy": json.dumps(self._rng.bit_generator.state),
+            "rows": torch.from_numpy(sampler.rows.left.copy()),
+            "general_rows": None if sampler.general_rows is None else torch.from_numpy(sampler.general_rows.left.copy()),
+            "neighbours": None if sampler.neighbours is None else torch.from_numpy(sampler.neighbours),
+        }
+
+    def _restore(self, saved: dict[str, Any], sampler: Sampler, optimiser: torch.optim.Optimizer) -> int:
+        """Take up the state of `_state`; gives the step to go on with."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in saved["trained"].items():
+                parameters[name].copy_(value)
+        optimiser.load_state_dict(saved["optimiser"])
+        self._set_random_state(saved["torch"])
+        self._rng.bit_generator.state = json.loads(saved["numpy"])
+        sampler.rows.left = saved["rows"].numpy()
+        if sampler.general_rows is not None and saved["general_rows"] is not None:
+            sampler.general_rows.left = saved["general_rows"].numpy()
+        sampler.neighbours = None if saved["neighbours"] is None else saved["neighbours"].numpy()
+        self.steps_done, self.seconds, self.curves = saved["steps_done"], saved["seconds"], list(saved["curves"])
+        self.best = None if saved["best"] is None else tuple(saved["best"])
+        self._looks_without_gain, self._best_step = saved["looks_without_gain"], saved["best_step"]
+        return int(saved["step"])
+
+    def _refuse_nan(self, loss: Tensor) -> None:
+        if torch.isfinite(loss):
+            return
+        kept = self._checkpoint is not None and self._checkpoint.path.is_file()
+        where = f"; the state at the last look is in {self._checkpoint.path}" if self._checkpoint and kept else ""
+        raise GateFailed(
+            f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}",
+            remedy="Lower train.settings.<name>.learning_rate; no adapter was written",
+        )
+
+
+class _Timer:
+    """How long steps take, looks left out, and how much of it is waiting for data."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._began = before, time.monotonic()
+        self._paused = self._waited = 0.0
+        self._clips, self._since = 0, self._began
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """The block is no training."""
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
+        self._since, self._clips, self._waited = time.monotonic(), 0, 0.0
+
+    def count(self, clips: int) -> None:
+        """So many clips more were learned from."""
+        self._clips += clips
+
+    def figures(self) -> dict[str, float]:
+        """Of the steps since the last pause."""
+        passed = max(1e-9, time.monotonic() - self._since)
+        return {"clips_per_second": round(self._clips / passed, 2), "data_share": round(self._waited / passed, 4)}
+
+    def seconds(self) -> float:
+        """Of all steps."""
+        return self._before + time.monotonic() - self._began - self._paused
+
+
+def _pieces(batch: Batch, chunk: int | None) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What is embedded in one go, in the order of the batch's vectors: clips, then texts, each of at most `chunk` rows."""
+    kind = "views" if batch.clips.ndim == 5 else "known"
+    for name, rows in ((kind, batch.clips), ("ids", batch.ids)):
+        for start in range(0, len(rows), chunk or len(rows)):
+            yield name, rows[start : start + (chunk or len(rows))]
+
+
+def _cosine(num_steps: int, warmup_share: float) -> Callable[[int], float]:
+    """Linear to 1 over the warm-up, then half a cosine to 0."""
+    warm = max(1, round(num_steps * warmup_share))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, num_steps - warm)))
+
+    return factor

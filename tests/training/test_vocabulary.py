@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, normalizers
+from transformers import CLIPTokenizer
+
+from tests.training.tiny import write_tokenizer
+from vidseek_media.errors import ArtifactError
+from vidseek_training.backbones.vocabulary import _letters, _merges_of, clip_tokenizer, find_tokenizer
+
+REALDATA = Path(os.environ.get("VIDSEEK_REALDATA", Path(__file__).parents[3].parent / "shared" / "realdata"))
+BPE = REALDATA / "C_models_tokenizers" / "bpe_simple_vocab_16e6.txt.gz"
+TEXTS = [
+    "Hello World!", "A red  car\tat NIGHT, 2 dogs; it's the driver's.", "naïve café — 東京タワー 🚗", "",
+    "don't we'll I'm 1234", "x" * 200, "<|endoftext|> inside",
+]
+
+
+def small_merges() -> list[tuple[str, str]]:
+    return [("r", "e"), ("re", "d</w>"), ("c", "a"), ("ca", "r</w>"), ("a", "t</w>")]
+
+
+def test_clip_tokenizer__letters_come_first_then_merges_then_the_ends() -> None:
+    letters = _letters()
+    assert len(letters) == len(set(letters)) == 256 and letters[0] == "!"
+    tokenizer = clip_tokenizer(None, small_merges())
+    assert tokenizer.get_vocab_size() == 512 + 5 + 2
+    start, end = 512 + 5, 512 + 6
+    assert tokenizer.encode("Red car").ids == [start, 512 + 1, 512 + 3, end]
+    # No merge reaches "cat": `ca` is one, `t` ends the word.
+    assert tokenizer.encode("cat").tokens[1:-1] == ["ca", "t</w>"]
+
+
+def test_clip_tokenizer__is_that_of_transformers_on_the_same_vocabulary() -> None:
+    ours = clip_tokenizer(None, small_merges())
+    theirs = CLIPTokenizer(vocab=ours.get_vocab(), merges=small_merges())
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not BPE.is_file(), reason=f"{BPE} is not here")
+def test_find_tokenizer__clip_s_published_vocabulary_gives_its_published_numbers(tmp_path: Path) -> None:
+    (tmp_path / BPE.name).write_bytes(BPE.read_bytes())
+    tokenizer = Tokenizer.from_file(str(find_tokenizer(tmp_path)))
+    known = json.loads((REALDATA / "C_models_tokenizers/known_answers/known_answers.json").read_text())
+    known = known["openai/CLIP notebook (ViT-B/32)"]
+    assert tokenizer.get_vocab_size() == known["vocab_size"]
+    for text, numbers in known["tokenize"].items():
+        assert tokenizer.encode(text).ids == numbers
+    merges = _merges_of(gzip.decompress(BPE.read_bytes()).decode())[: known["vocab_size"] - 514]
+    theirs = CLIPTokenizer(vocab=tokenizer.get_vocab(), merges=merges)
+    for text in TEXTS:
+        assert tokenizer.encode(text).ids == theirs(text)["input_ids"], text
+
+
+def test_find_tokenizer__builds_from_vocabulary_and_merges(tmp_path: Path) -> None:
+    vocabulary = clip_tokenizer(None, small_merges()).get_vocab()
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, small_merges())) + "\n")
+    found = Tokenizer.from_file(str(find_tokenizer(tmp_path)))
+    assert found.encode("a red car").ids == clip_tokenizer(None, small_merges()).encode("a red car").ids
+
+
+def test_find_tokenizer__takes_what_is_there_and_lower_cases_once(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    ready = tmp_path / "tokenizer.json"
+    assert find_tokenizer(tmp_path) == ready
+    lowered = find_tokenizer(tmp_path, lowercase=True)
+    assert lowered != ready
+    before, after = (Tokenizer.from_file(str(path)) for path in (ready, lowered))
+    assert after.encode("A RED film").ids == before.encode("a red film").ids
+    assert before.encode("RED").ids != before.encode("red").ids
+    other = Tokenizer.from_file(str(ready))
+    other.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    other.save(str(ready))
+    assert find_tokenizer(tmp_path, lowercase=True) == ready
+
+
+def test_find_tokenizer__none_or_a_broken_one_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is missing"):
+        find_tokenizer(tmp_path)
+    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"not gzip")
+    with pytest.raises(ArtifactError, match=str(tmp_path)):
+        find_tokenizer(tmp_path)
