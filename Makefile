@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bento-check bench-shots bench-encode bench-serve kills faults backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bento-check bench-shots bench-encode bench-serve kills soak faults backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (ab
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about five minutes)
 	$(BIN)/python -m bench.serve
+
+soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
+	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
 faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
