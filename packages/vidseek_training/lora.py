@@ -64,6 +64,7 @@ def load_into(model: Backbone, folder: Path) -> PeftModel:
         config = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"adapter {folder} cannot be read: {error}", remedy="Run `dvc repro train` again") from error
+    config.base_model_name_or_path = None  # a pushed adapter names its base, which `model` is already
     try:
         handle = get_peft_model(model, config)
     except ValueError as error:
