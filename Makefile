@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXTRAS := cpu,train,index,quality,serve,dev
+EXTRAS := cpu,train,index,quality,shots,serve,dev
 
 # No library of ours phones home, and no model hub is asked.
 export HF_HUB_OFFLINE ?= 1
@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bench-shots kills backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,12 @@ e2e: setup ## The whole loop on a world of a few scenes
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
+
+bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
+	$(BIN)/python -m bench.shots
+
+kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
 
 backbones: setup ## Train the shipped backbones from scratch (about an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

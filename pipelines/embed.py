@@ -1,17 +1,23 @@
-"""Embed every clip of the archive."""
+"""Embed every clip of the archive, and what was written about those that are published."""
 
 from pipelines.params import load_params
-from pipelines.stage import EMBED, ENCODER, FRAMES, run_stage
+from pipelines.stage import CAPTION, CUT, EMBED, ENCODER, FRAMES, INGEST, run_stage
 from vidseek_encoder.encoder import Encoder
 from vidseek_retrieval.embed import embed_archive
+from vidseek_retrieval.texts import clip_texts, embed_texts
 
 
 def main() -> str:
     """The embed stage."""
-    params = load_params().embed
-    encoder = Encoder.load(ENCODER, variant=params.variant, batch=params.batch)
-    report = embed_archive(FRAMES, encoder, out=EMBED, batch=params.batch)
-    return f"{report.num_clips} clips in {report.num_parts} parts, {report.num_written} of them new"
+    params = load_params()
+    encoder = Encoder.load(ENCODER, variant=params.embed.variant, batch=params.embed.batch)
+    report = embed_archive(FRAMES, encoder, out=EMBED, batch=params.embed.batch)
+    texts = clip_texts(INGEST, CUT, CAPTION, cut=params.publish.cut)
+    written = embed_texts([each.spoken for each in texts.values()], encoder, out=EMBED, batch=params.embed.batch)
+    return (
+        f"{report.num_clips} clips in {report.num_parts} parts, {report.num_written} of them new; "
+        f"{written.num_texts} texts in {written.num_parts} parts, {written.num_written} of them new"
+    )
 
 
 if __name__ == "__main__":

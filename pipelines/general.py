@@ -21,7 +21,7 @@ def main() -> str:
         return "no general.source: no replay, and retention is not measured"
     ingest(
         source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,
-        workers=params.ingest.workers,
+        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern,
     )
     cut_archive(
         GENERAL / "ingest", out=GENERAL / "cut", modes=("captions",),
@@ -29,9 +29,12 @@ def main() -> str:
         window_stride_seconds=params.cut.window_stride_seconds,
     )
     write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
-    write_captions(GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption")
+    write_captions(
+        GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption", **params.caption.model_dump()
+    )
+    # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
-        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **params.pairs.model_dump()
+        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **{**params.pairs.model_dump(), "skip_marks": ()}
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

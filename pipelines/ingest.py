@@ -10,7 +10,7 @@ def main() -> str:
     params = load_params().ingest
     report = ingest(
         params.source, out=INGEST, ledger=STATE / "ledger", timeout_seconds=params.timeout_seconds,
-        workers=params.workers,
+        workers=params.workers, clip_pattern=params.clip_pattern,
     )
     return (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "

@@ -31,6 +31,18 @@ class Ingest(_Section):
     """Where the videos are."""
 
     source: Path
+    clip_pattern: str | None
+    timeout_seconds: float = Field(gt=0)
+    workers: Positive
+
+
+class Shots(_Section):
+    """See `vidseek_media.shots.ShotSettings`."""
+
+    threshold: float = Field(gt=0)
+    min_content: float = Field(ge=0, le=255)
+    min_seconds: float = Field(ge=0)
+    max_seconds: float = Field(gt=0)
     timeout_seconds: float = Field(gt=0)
     workers: Positive
 
@@ -38,20 +50,32 @@ class Ingest(_Section):
 class Cut(_Section):
     """How videos become clips."""
 
-    modes: tuple[Literal["captions", "windows"], ...] = Field(min_length=1)
+    modes: tuple[Literal["captions", "windows", "shots"], ...] = Field(min_length=1)
     window_length_seconds: float = Field(gt=0)
     window_stride_seconds: float = Field(gt=0)
+    shots: Shots
 
 
 class Frames(_Section):
     """Which frames of a clip are kept, and how."""
 
     num_frames: int = Field(ge=1, le=100)
+    per_bin: Positive
+    decoder: Literal["auto", "pyav", "decord"]
     side_px: int = Field(ge=16)
     quality: int = Field(ge=1, le=100)
     shard_digits: int = Field(ge=0, le=4)
     timeout_seconds: float = Field(gt=0)
+    worker_memory_mib: int = Field(ge=512)
+    recycle_after: Positive
     workers: Positive
+
+
+class Caption(_Section):
+    """Who writes captions."""
+
+    sources: tuple[Literal["file", "transcript", "title"], ...]
+    max_transcript_characters: Positive
 
 
 class Pairs(_Section):
@@ -60,6 +84,7 @@ class Pairs(_Section):
     validation_share: Share
     test_share: Share
     seed: int
+    skip_marks: tuple[Literal["black", "flat", "frozen"], ...]
 
 
 class PairGate(_Section):
@@ -127,12 +152,41 @@ class Evaluate(_Section):
     seed: int
 
 
+class Calibrate(_Section):
+    """How confidence is fitted."""
+
+    max_queries: Positive
+
+
+class Index(_Section):
+    """See `vidseek_retrieval.index.IndexSettings`."""
+
+    vectors: tuple[Literal["video", "caption", "words"], ...] = Field(min_length=1)
+    language: str = Field(min_length=1)
+    m: int = Field(ge=2, le=512)
+    ef_construct: int = Field(ge=4)
+    hnsw_ef: Positive
+    quantization: Literal["none", "int8"]
+    oversampling: float = Field(ge=1)
+    on_disk: bool
+
+
+class Server(_Section):
+    """See `vidseek_retrieval.server.ServerSettings`."""
+
+    shards: Positive
+    replicas: Positive
+    write_consistency: Positive
+
+
 class Publish(_Section):
     """How the index is built and switched."""
 
-    cut: Literal["captions", "windows"]
+    cut: Literal["captions", "windows", "shots"]
     keep_previous: int = Field(ge=0)
     min_recall: Share
+    index: Index
+    server: Server
 
 
 class Params(_Section):
@@ -142,6 +196,7 @@ class Params(_Section):
     ingest: Ingest
     cut: Cut
     frames: Frames
+    caption: Caption
     pairs: Pairs
     gates: Gates
     backbone: Backbone
@@ -150,6 +205,7 @@ class Params(_Section):
     export: Export
     embed: Embed
     evaluate: Evaluate
+    calibrate: Calibrate
     publish: Publish
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()

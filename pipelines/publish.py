@@ -1,8 +1,11 @@
 """Build the new collection beside the live one, verify it, and only then move the alias."""
 
 from pipelines.params import load_params
-from pipelines.stage import CUT, EMBED, INDEX, INGEST, RECEIPTS, alias_of, run_stage
+from pipelines.stage import CALIBRATE, CAPTION, CUT, EMBED, INDEX, INGEST, RECEIPTS, alias_of, run_stage
 from vidseek.archive import ALIAS
+from vidseek_retrieval.calibrate import read_calibration
+from vidseek_retrieval.homes import open_home
+from vidseek_retrieval.index import IndexSettings, ServerSettings
 from vidseek_retrieval.publish import publish
 
 
@@ -11,13 +14,15 @@ def main() -> str:
     params = load_params().publish
     alias = alias_of(ALIAS)
     report = publish(
-        EMBED, CUT, INGEST, index=INDEX, alias=alias, cut=params.cut, keep_previous=params.keep_previous,
-        min_recall=params.min_recall, receipt=RECEIPTS / "publish.json",
+        EMBED, CUT, INGEST, CAPTION, index=open_home(INDEX, ServerSettings(**params.server.model_dump())), alias=alias,
+        cut=params.cut, keep_previous=params.keep_previous, min_recall=params.min_recall,
+        settings=IndexSettings(**params.index.model_dump()), calibration=read_calibration(CALIBRATE),
+        receipt=RECEIPTS / "publish.json",
     )
     done = "is live" if report.moved else "was live already"
     return (
-        f"{report.num_points} clips in {report.collection}, recall@10 {report.verification.recall_at_10:.3f}; "
-        f"it {done} as {alias!r}"
+        f"{report.num_points} clips ({report.num_captions} with captions) in {report.collection}, recall@10 "
+        f"{report.verification.recall_at_10:.3f}; it {done} as {alias!r}"
     )
 
 

@@ -21,6 +21,7 @@ INDEX, STATE = Path("index"), Path(".vidseek")
 
 INGEST, CUT, FRAMES = DATA / "ingest", DATA / "cut", DATA / "frames"
 CAPTION, PAIRS, EMBED, GENERAL = DATA / "caption", DATA / "pairs", DATA / "embed", DATA / "general"
+CALIBRATE = DATA / "calibrate"
 ADAPTERS, CHAMPION, ENCODER = MODELS / "adapters", MODELS / "champion", MODELS / "encoder"
 
 

@@ -155,7 +155,7 @@ class Engine:
         try:
             answer = await self._in_thread(lambda: opened.searcher.search_vector(
                 query.values, query.encoder_version, limit=request.limit, offset=request.offset,
-                collection=request.collection,
+                collection=request.collection, words=request.text or "",
             ))
         except (InputRejected, ArtifactError) as error:
             if request.collection is None:

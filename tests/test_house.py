@@ -38,6 +38,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     # The demo encodes with av; nothing but frames.py decodes.
     "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),
+    "scenedetect": ("packages/vidseek_media/shots.py",),
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
 }

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings
+from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings, read_params
+from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.index import IndexHome
     from vidseek_retrieval.search import Searcher
 
 HOME_VARIABLE = "VIDSEEK_HOME"
@@ -42,6 +44,24 @@ class Archive:
     def index(self) -> Path:
         """The embedded index that `publish` writes."""
         return self.root / "index"
+
+    @property
+    def source(self) -> Path:
+        """The folder of the videos, which the uris of hits are relative to.
+
+        Raises:
+            ConfigError: params.yaml does not say.
+        """
+        source = (read_params(self.params).get("ingest") or {}).get("source")
+        if not source:
+            raise ConfigError(f"{self.params} has no ingest.source", remedy="Set it to the folder of the videos")
+        return self.root / str(source)
+
+    def home(self) -> IndexHome:
+        """Where collections are: the server that QDRANT_URL names, or else `index`."""
+        from vidseek_retrieval.homes import open_home
+
+        return open_home(self.index)
 
     @property
     def state(self) -> Path:
@@ -85,6 +105,9 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     Raises:
         ArtifactError: nothing was published, or by another encoder_version.
     """
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.search import Searcher, Weights
 
-    return Searcher.open(archive.index, encoder, alias=ALIAS, merge_margin=settings.merge_margin)
+    return Searcher.open(
+        archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,
+        negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
+    )

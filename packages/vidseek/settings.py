@@ -17,6 +17,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class VectorWeights(_Section):
+    """How much each vector of a clip counts, where a query does not say: one alone ranks by cosine, several by rank."""
+
+    video: Annotated[float, Field(ge=0)] = 1.0
+    caption: Annotated[float, Field(ge=0)] = 0.0
+    words: Annotated[float, Field(ge=0)] = 0.0
+
+
 class SearchSettings(_Section):
     """How a query is encoded and how its hits are merged."""
 
@@ -26,6 +34,9 @@ class SearchSettings(_Section):
     """Of the encoder; by default as many as the process may use."""
     merge_margin: Annotated[float, Field(ge=0)] = 0.02
     """How far below the best a neighbouring clip may score and still widen a moment."""
+    negative_weight: Annotated[float, Field(ge=0)] = 0.5
+    """How much of "less of that" is taken from what is wanted."""
+    weights: VectorWeights = VectorWeights()
 
 
 class ServeSettings(_Section):

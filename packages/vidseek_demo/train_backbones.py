@@ -477,7 +477,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=16000)
-    parser.add_argument("--steps", type=int, nargs=4, default=(1500, 1200, 1500, 200), metavar="N")
+    parser.add_argument("--steps", type=int, nargs=4, default=(1500, 1200, 1500, 600), metavar="N")
     options = parser.parse_args()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)

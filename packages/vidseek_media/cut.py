@@ -1,10 +1,10 @@
-"""Videos into clips: one for each timed caption, and windows of equal length."""
+"""Videos into clips: one for each timed caption, windows of equal length, and shots."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,27 @@ import pandas as pd
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import to_ms
 from vidseek_media.ingest import read_videos
-from vidseek_media.records import Clip, Rejection, Video
+from vidseek_media.records import Clip, Rejection, Span, Video
+from vidseek_media.shots import ShotSettings, find_all_cuts, shot_spans
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
 
-MODES = ("captions", "windows")
+MODES = ("captions", "windows", "shots")
 
-Span = tuple[int, int]
-"""(start_ms, end_ms)"""
+@dataclass(frozen=True)
+class ShotSearch:
+    """What the mode `shots` needs, for it looks into the videos."""
+
+    source: Path
+    settings: ShotSettings
+    memory: Path
+    """A folder that remembers the cuts of each video."""
+    workers: int
+    timeout_seconds: float
 
 
 @dataclass(frozen=True)
 class CutReport:
-    """Rejections are videos that gave no clip, and captions whose times lie outside their video."""
+    """Rejections are videos that gave no clip or no shots, and captions whose times lie outside their video."""
 
     num_in: int
     """Videos."""
@@ -40,18 +49,21 @@ def cut_archive(
     modes: Sequence[str],
     window_length_seconds: float,
     window_stride_seconds: float,
+    shots: ShotSearch | None = None,
 ) -> CutReport:
     """Cut the videos of `ingest_dir`; write `clips.parquet` (by video and index) and `rejected.parquet` into `out`.
 
     Raises:
-        ConfigError: a mode is unknown, or a length is not positive.
+        ConfigError: a mode is unknown, a length is not positive, or `shots` is wanted and not told how.
         ArtifactError: a table of `ingest_dir` is missing or broken.
     """
     videos, sidecar = read_videos(ingest_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR)
+    cuts, lost = _cuts_of(videos, shots) if "shots" in modes and shots else ({}, {})
     clips, rejections = cut_videos(
         videos, sidecar, modes=modes, window_length_seconds=window_length_seconds,
-        window_stride_seconds=window_stride_seconds,
+        window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
     )
+    rejections += [Rejection(video_id, "cut", reason) for video_id, reason in sorted(lost.items())]
     rows = [
         {
             "clip_id": str(c.clip_id), "video_id": c.video_id, "index": c.index, "start_ms": c.start_ms,
@@ -71,22 +83,29 @@ def cut_videos(
     modes: Sequence[str],
     window_length_seconds: float,
     window_stride_seconds: float,
+    cuts_ms: Mapping[str, Sequence[int]] | None = None,
+    shots: ShotSettings | None = None,
 ) -> tuple[list[Clip], list[Rejection]]:
     """The clips of `videos`, ordered by video and index, and what gave none.
 
-    A span that two modes make is one clip that lists both.
+    A span that two modes make is one clip that lists both. A file that is one clip of a video by its name
+    (`Video.clip_of`) is one window and one shot, whatever its length.
 
     Args:
         videos: What ingest kept.
         sidecar: Rows of the SIDECAR schema.
         modes: `captions` (a clip for each timed caption; an untimed one makes a clip of its whole video where that is
-            no longer than a window), `windows` (`window_spans`), or both.
+            no longer than a window), `windows` (`window_spans`), `shots` (`shot_spans`); one or more.
         window_length_seconds: Length of a window.
         window_stride_seconds: From the start of one window to the start of the next.
+        cuts_ms: Where shots begin, by video_id; a video that is not there has no shots.
+        shots: The lengths that shots are brought to.
 
     Raises:
         ConfigError: a mode is unknown, or a length is not positive.
     """
+    if "shots" in modes and shots is None:
+        raise ConfigError("cut.modes lists shots, and cut.shots is missing", remedy="Set cut.shots in params.yaml")
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise ConfigError(
@@ -112,8 +131,11 @@ def cut_videos(
                 elif wanted is not None:
                     rejections.append(_outside(video, wanted))
         if "windows" in modes:
-            for span in window_spans(video.duration_ms, length_ms=length_ms, stride_ms=stride_ms):
+            for span in _windows_of(video, length_ms=length_ms, stride_ms=stride_ms):
                 made[span].add("windows")
+        if shots and "shots" in modes and (cuts := (cuts_ms or {}).get(video.video_id)) is not None:
+            for span in _shots_of(video, cuts, shots):
+                made[span].add("shots")
         if not made:
             reason = f"{video.uris[0]}: no caption gives it a clip, and no other mode cuts it"
             rejections.append(Rejection(video.video_id, "cut", reason))
@@ -121,6 +143,30 @@ def cut_videos(
             Clip(video.video_id, index, *span, tuple(sorted(made[span]))) for index, span in enumerate(sorted(made))
         ]
     return clips, rejections
+
+
+def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Cuts by video_id, and reasons; a file that is one clip already is not looked into."""
+    paths = {v.video_id: shots.source / v.uris[0] for v in videos if not v.clip_of}
+    cuts, lost = find_all_cuts(
+        paths, settings=shots.settings, memory=shots.memory, workers=shots.workers,
+        timeout_seconds=shots.timeout_seconds,
+    )
+    return cuts | {v.video_id: [] for v in videos if v.clip_of}, lost
+
+
+def _windows_of(video: Video, *, length_ms: int, stride_ms: int) -> Iterable[Span]:
+    if video.clip_of:
+        return [(0, video.duration_ms)]
+    return window_spans(video.duration_ms, length_ms=length_ms, stride_ms=stride_ms)
+
+
+def _shots_of(video: Video, cuts_ms: Sequence[int], shots: ShotSettings) -> Iterable[Span]:
+    if video.clip_of:
+        return [(0, video.duration_ms)]
+    return shot_spans(
+        cuts_ms, video.duration_ms, min_ms=to_ms(shots.min_seconds), max_ms=max(to_ms(shots.max_seconds), 1)
+    )
 
 
 def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterator[Span]:
@@ -154,7 +200,11 @@ def caption_span(wanted: Span | None, duration_ms: int, length_ms: int) -> Span 
 
 
 def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
-    """The spans that captions name, by video_id, in order of the table; None for one without times."""
+    """The spans that captions name, by video_id, in order of the table; None for one without times.
+
+    A caption of a clip by its index names no span.
+    """
+    sidecar = sidecar[sidecar["clip_index"].isna()]
     spans: dict[str, list[Span | None]] = defaultdict(list)
     for video_id, start_ms, end_ms in zip(sidecar["video_id"], sidecar["start_ms"], sidecar["end_ms"], strict=True):
         is_timed = pd.notna(start_ms) and pd.notna(end_ms)

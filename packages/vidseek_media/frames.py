@@ -6,13 +6,14 @@ order needs a seek only where a keyframe lies well ahead of the decoder, and onl
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import av
 import av.error
@@ -21,13 +22,16 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vidseek_media.errors import InputRejected
+from vidseek_media.errors import ConfigError, InputRejected
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,h264,hevc,m4v,mjpeg,mxf,nut,ivf,"
-    "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv"
+    "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
 )
 """Containers that are opened. Playlists (hls, concat, dash) are not among them: they would read other files."""
+
+_PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
+"""Pictures are told by their first bytes: by their names FFmpeg would take them for a numbered series of files."""
 
 MAX_PIXELS = 2**27
 """A frame larger than this (8K is a quarter of it) is refused by the decoder before memory is taken."""
@@ -35,20 +39,46 @@ MAX_PIXELS = 2**27
 SEEK_GAIN_PACKETS = 16
 """A keyframe this many packets ahead is worth a seek; nearer ones are reached by going on."""
 
+SKIPPABLE = frozenset(["h264", "hevc"])
+"""Codecs whose decoders leave out, packet by packet, frames that no other refers to, with no trace in the others."""
+
+DECODERS = ("auto", "pyav", "decord")
+
+DECORD_CODECS = frozenset(["h264", "vp9"])
+"""Those that decord 0.6 decodes bit by bit as FFmpeg of today (tried on real files; HEVC gave wrong frames)."""
+
+DECORD_PIXELS = frozenset(["yuv420p", "yuvj420p"])
+"""decord brings 10 bit to RGB with another rounding."""
+
+DECORD_TOLERANCE_MS = 0.5
+"""decord keeps times as float32 seconds, and this far from the packets' times over hours of video."""
+
+_DECORD_REMEDY = "Set frames.decoder to auto in params.yaml"
+
 _FOREIGN = (av.error.FFmpegError, ValueError, OSError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PacketPlan:
-    """When each frame is shown, read from the packets alone; times are in ticks of `time_base`."""
+    """When each frame is shown, read from the packets alone; times are in ticks of `time_base`.
 
+    Arrays of int64 (16 bytes a packet in all for a film without B-frames), so that hours of video take a few MB.
+    """
+
+    codec: str
+    pixel_format: str
+    """FFmpeg's name of it, empty where the header does not say."""
     time_base: Fraction
-    pts: tuple[int, ...]
+    pts: NDArray[np.int64]
     """Of every frame that is shown, ascending. Frames that an edit list hides are not among them."""
-    keyframes: tuple[tuple[int, int], ...]
-    """(pts, place among the packets in file order), ascending by pts."""
-    places: dict[int, int]
-    """The place of each packet by its pts."""
+    key_pts: NDArray[np.int64]
+    """Of the keyframes, ascending."""
+    key_places: NDArray[np.int64]
+    """The place of each keyframe among the packets in file order."""
+    packet_pts: NDArray[np.int64]
+    """Of every packet, ascending."""
+    packet_places: NDArray[np.int64]
+    """The place of each of `packet_pts` among the packets in file order."""
     end_pts: int
     """When the last frame ends."""
     step: int
@@ -59,7 +89,7 @@ class PacketPlan:
     @property
     def first_pts(self) -> int:
         """Time 0 of the video."""
-        return self.pts[0]
+        return int(self.pts[0])
 
     def ticks_at(self, time_ms: int) -> int:
         """The last tick that is not after `time_ms`."""
@@ -67,11 +97,27 @@ class PacketPlan:
 
     def ms_of(self, pts: int) -> int:
         """The time of `pts` in whole milliseconds, half up, from the first frame."""
-        return int((pts - self.first_pts) * self.time_base * 1000 + Fraction(1, 2))
+        return int((int(pts) - self.first_pts) * self.time_base * 1000 + Fraction(1, 2))
+
+    def index_at(self, time_ms: int) -> int:
+        """The number, from 0, of the frame shown at `time_ms`: the last that does not begin after it."""
+        return max(int(np.searchsorted(self.pts, self.ticks_at(time_ms), "right")) - 1, 0)
 
     def shown_at(self, time_ms: int) -> int:
-        """The pts of the frame shown at `time_ms`: the last that does not begin after it."""
-        return self.pts[max(bisect.bisect_right(self.pts, self.ticks_at(time_ms)) - 1, 0)]
+        """The pts of the frame shown at `time_ms`."""
+        return int(self.pts[self.index_at(time_ms)])
+
+    def key_before(self, pts: int) -> tuple[int, int] | None:
+        """The pts and the place of the last keyframe that is not shown after `pts`."""
+        at = int(np.searchsorted(self.key_pts, pts, "right")) - 1
+        return None if at < 0 else (int(self.key_pts[at]), int(self.key_places[at]))
+
+    def place_of(self, pts: int) -> int | None:
+        """The place of the packet with `pts`, None where there is none."""
+        at = int(np.searchsorted(self.packet_pts, pts))
+        if at == len(self.packet_pts) or self.packet_pts[at] != pts:
+            return None
+        return int(self.packet_places[at])
 
     @property
     def duration_ms(self) -> int:
@@ -89,7 +135,9 @@ class FrameAt:
     pixels: NDArray[np.uint8]
     """Shape (height, width, 3), RGB, upright. Wanted times that show the same frame share the same array."""
     is_repeated: bool
-    """The right frame was missing or damaged, and this is the last good one before it."""
+    """The right frame was missing or damaged, and this is the last good one before it. decord cannot say: False."""
+    decoder: str
+    """pyav or decord: who decoded it."""
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
@@ -138,25 +186,110 @@ def frames_at(
     side_px: int | None = None,
     threads: int = 1,
     plan: PacketPlan | None = None,
+    decoder: str = "auto",
 ) -> Iterator[FrameAt]:
     """The frame shown at each of `times_ms`, which must ascend, in one pass through the file.
 
+    Args:
+        decoder: `pyav`; `decord`, which takes a file only where it is sure to show the same frames; or `auto`: PyAV
+            (on every file tried it was right and the faster of the two), and decord where PyAV brings no frame at all.
+
     Raises:
         InputRejected: the file cannot be opened, or not one frame of it can be decoded.
+        ConfigError: `decoder` is another name.
     """
+    if decoder not in DECODERS:
+        raise ConfigError(
+            f"frames.decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}", remedy="Set it in params.yaml"
+        )
     plan = plan or read_plan(path)
+    if decoder == "decord":
+        yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
+        return
+    num_done = 0
+    try:
+        for frame in _frames_by_pyav(path, times_ms, plan, side_px, threads):
+            yield frame
+            num_done += 1
+    except InputRejected as error:
+        if decoder == "pyav" or num_done:
+            raise
+        try:
+            yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
+        except InputRejected:
+            raise error from None
+
+
+def _frames_by_pyav(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
+) -> Iterator[FrameAt]:
     convert = _Converter(side_px)
     num_done = 0
-    if plan.is_trusted:
+    for walk in _walks(plan):
         try:
-            for frame in _walk_planned(path, times_ms, plan, threads):
+            for frame in walk(path, times_ms[num_done:], plan, threads):
                 yield convert.frame(frame, plan)
                 num_done += 1
             return
         except _PlanBroken:
-            pass  # The packets promised what the decoder did not hold: go through from the beginning instead.
-    for frame in _walk_all(path, times_ms[num_done:], plan, threads):
-        yield convert.frame(frame, plan)
+            continue  # The packets promised what the decoder did not hold: go on in a way that trusts them less.
+
+
+def _frames_by_decord(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
+) -> Iterator[FrameAt]:
+    """As `frames_at`.
+
+    Raises:
+        InputRejected: decord is not sure to show the frames that the packets promise.
+    """
+    reader = _open_decord(path, plan, threads)
+    convert = _Converter(side_px)
+    last: tuple[int, NDArray[np.uint8]] | None = None
+    for time_ms in times_ms:
+        index = plan.index_at(time_ms)
+        if last is None or last[0] != index:
+            try:
+                rgb = reader[index].asnumpy()
+            except Exception as error:  # decord raises bare classes of its own
+                raise InputRejected(f"decord cannot decode frame {index}: {_say(error)}") from error
+            last = (index, convert.picture(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
+
+
+def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
+    """A decord reader whose frame i is frame i of `plan`."""
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    why = "" if plan.is_trusted else "its packets lack times"
+    if plan.codec not in DECORD_CODECS:
+        why = f"its {plan.codec} does not decode exactly as elsewhere"
+    elif plan.pixel_format not in DECORD_PIXELS:
+        why = f"its pixels are {plan.pixel_format}"
+    if not why:
+        try:
+            reader = decord.VideoReader(str(path), num_threads=threads)
+            starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
+        except Exception as error:  # decord raises bare classes of its own
+            raise InputRejected(f"decord cannot open it: {_say(error)}", remedy=_DECORD_REMEDY) from error
+        times_ms = (plan.pts - plan.first_pts) * float(plan.time_base * 1000)
+        if len(starts) != len(times_ms):
+            why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"
+        elif np.abs(starts - starts[0] - times_ms).max() > DECORD_TOLERANCE_MS:
+            why = "its times are not those of the packets"
+        else:
+            return reader
+    raise InputRejected(f"decord is not sure to show the right frames: {why}", remedy=_DECORD_REMEDY)
+
+
+def _walks(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPlan, int], Iterator[_Wanted]]]:
+    """The ways through a file, from the fastest to the one that trusts the packets in nothing."""
+    if plan.is_trusted and plan.codec in SKIPPABLE:
+        yield partial(_walk_planned, skips=True)
+    if plan.is_trusted:
+        yield partial(_walk_planned, skips=False)
+    yield _walk_all
 
 
 @contextmanager
@@ -169,6 +302,7 @@ def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.I
     try:
         container = av.open(
             f"file:{path.absolute()}",
+            format=_picture_format(path),
             metadata_errors="ignore",
             options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
         )
@@ -197,47 +331,61 @@ def read_plan(path: Path) -> PacketPlan:
     Raises:
         InputRejected: the file cannot be opened, or holds no packet of video.
     """
-    places: dict[int, int] = {}
-    shown: list[int] = []
-    keyframes: list[tuple[int, int]] = []
-    last_pts, last_duration, num_packets, is_trusted = -(2**62), 0, 0, True
+    ticks, places = array("q"), array("q")
+    is_key, is_shown = bytearray(), bytearray()
+    last_pts, last_duration, num_packets, num_without_pts = -(2**62), 0, 0, 0
     with open_video(path) as (container, stream):
         if not stream.time_base:
             raise InputRejected("its video stream has no time base")
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        codec = str(stream.codec_context.codec.canonical_name)
+        pixel_format = stream.codec_context.pix_fmt or ""
         for packet in _demux(container, stream):
             place, num_packets = num_packets, num_packets + 1
+            num_without_pts += packet.pts is None
             pts = packet.pts if packet.pts is not None else packet.dts
-            if pts is None or packet.pts is None or pts in places:
-                is_trusted = False
             if pts is None:
                 continue
-            places[pts] = place
-            if packet.is_keyframe:
-                keyframes.append((pts, place))
-            if not packet.is_discard:
-                shown.append(pts)
-                if pts > last_pts:
-                    last_pts, last_duration = pts, packet.duration or 0
+            ticks.append(pts)
+            places.append(place)
+            is_key.append(packet.is_keyframe)
+            is_shown.append(not packet.is_discard)
+            if pts > last_pts and not packet.is_discard:
+                last_pts, last_duration = pts, packet.duration or 0
     if not num_packets:
         raise InputRejected("holds no frames: its video stream is empty")
-    shown = sorted(set(shown))
+    order = np.argsort(np.frombuffer(ticks, np.int64), kind="stable")
+    packet_pts, packet_places = np.frombuffer(ticks, np.int64)[order], np.frombuffer(places, np.int64)[order]
+    keys, visible = np.frombuffer(is_key, bool)[order], np.frombuffer(is_shown, bool)[order]
+    shown = np.unique(packet_pts[visible])
     step = _usual_step(shown, time_base, rate)
-    if not shown:  # A bare stream (.h264, say) has no times: its frames follow each other at the nominal rate.
-        shown, is_trusted = [place * step for place in range(num_packets)], False
+    is_trusted = not num_without_pts and len(np.unique(packet_pts)) == num_packets and bool(keys.any())
+    if not len(shown):  # A bare stream (.h264, say) has no times: its frames follow each other at the nominal rate.
+        shown, is_trusted = np.arange(num_packets) * step, False
     return PacketPlan(
+        codec=codec,
+        pixel_format=pixel_format,
         time_base=time_base,
-        pts=tuple(shown),
-        keyframes=tuple(sorted(keyframes)),
-        places=places,
+        pts=shown,
+        key_pts=packet_pts[keys],
+        key_places=packet_places[keys],
+        packet_pts=packet_pts,
+        packet_places=packet_places,
         # Some writers say one tick for every frame (flv, some mkv): then the usual step is nearer the truth.
-        end_pts=shown[-1] + (last_duration if 2 * last_duration >= step else step),
+        end_pts=int(shown[-1]) + (last_duration if 2 * last_duration >= step else step),
         step=step,
-        is_trusted=is_trusted and bool(keyframes),
+        is_trusted=is_trusted,
     )
 
 
-def _usual_step(pts: list[int], time_base: Fraction, rate: Fraction | None) -> int:
+def _picture_format(path: Path) -> str | None:
+    """The demuxer of a picture, None for anything else (an AVI begins as a WebP does)."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return None if head[:2] == b"RI" and head[8:] != b"WEBP" else _PICTURES.get(head[:2])
+
+
+def _usual_step(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction | None) -> int:
     if len(pts) > 1:
         return int(np.median(np.diff(pts)))
     return max(int(1 / (rate or 25) / time_base), 1)
@@ -263,25 +411,27 @@ class _Wanted:
     is_repeated: bool
 
 
-def _walk_planned(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int) -> Iterator[_Wanted]:
-    key_pts = [pts for pts, _ in plan.keyframes]
+def _walk_planned(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int, *, skips: bool
+) -> Iterator[_Wanted]:
+    """Go through the wanted times in order, with seeks where they pay; `skips` leaves out what nothing refers to."""
+    targets = [plan.shown_at(time_ms) for time_ms in times_ms]
     with open_video(path, threads=threads) as (container, stream):
-        decoding = _Decoding(container, stream, plan)
+        decoding = _Decoding(container, stream, plan, frozenset(targets) if skips else None)
         shown: _Decoded | None = None
         ahead: _Decoded | None = None
-        for time_ms in times_ms:
-            target = plan.shown_at(time_ms)
-            key = bisect.bisect_right(key_pts, target) - 1
+        for time_ms, target in zip(times_ms, targets, strict=True):
+            key = plan.key_before(target)
             is_fresh = True
-            if key >= 0 and plan.keyframes[key][1] > decoding.place + SEEK_GAIN_PACKETS:
-                decoding.seek(plan.keyframes[key][0])
+            if key is not None and key[1] > decoding.place + SEEK_GAIN_PACKETS:
+                decoding.seek(key[0])
                 ahead, is_fresh = None, False
             while not is_fresh or shown is None or shown[0] < target:
                 ahead = ahead or decoding.next_frame()
                 if ahead is None or ahead[0] > target:
                     break
                 shown, ahead, is_fresh = ahead, None, True
-            if not is_fresh or shown is None:
+            if not is_fresh or shown is None or (skips and shown[0] != target):
                 raise _PlanBroken
             yield _Wanted(time_ms, *shown, is_repeated=shown[0] != target)
 
@@ -289,9 +439,16 @@ def _walk_planned(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads
 class _Decoding:
     """A decoder that knows its place among the packets of the plan."""
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, plan: PacketPlan) -> None:
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        plan: PacketPlan,
+        wanted: frozenset[int] | None,
+    ) -> None:
         self.place = -1
-        self._container, self._stream, self._plan = container, stream, plan
+        self._container, self._stream, self._plan, self._wanted = container, stream, plan, wanted
+        self._failures: list[str] = []
         self._frames = self._decode()
         self._last_pts = -(2**62)
 
@@ -308,21 +465,31 @@ class _Decoding:
         frame = next(self._frames, None)
         if frame is None:
             return None
-        if frame.pts is None or frame.pts <= self._last_pts or frame.pts not in self._plan.places:
+        if frame.pts is None or frame.pts <= self._last_pts or self._plan.place_of(frame.pts) is None:
             raise _PlanBroken
         self._last_pts = frame.pts
         return frame.pts, frame
 
     def _decode(self, limit_pts: int | None = None) -> Iterator[av.VideoFrame]:
+        context = self._stream.codec_context
         for packet in _demux(self._container, self._stream):
             if limit_pts is not None:
                 if packet.pts is None or packet.pts > limit_pts or not packet.is_keyframe:
                     raise _PlanBroken  # The container's seek landed elsewhere than the packets say.
                 limit_pts = None
-            if packet.pts is not None:
-                self.place = self._plan.places.get(packet.pts, self.place)
-            yield from _decode_packet(self._stream, packet)
-        yield from _decode_packet(self._stream, None)
+            place = None if packet.pts is None else self._plan.place_of(packet.pts)
+            if place is not None:
+                self.place = place
+            if self._wanted is not None:
+                context.skip_frame = "DEFAULT" if packet.pts in self._wanted else "NONREF"
+            yield from self._sound(_decode_packet(self._stream, packet, self._failures))
+        yield from self._sound(_decode_packet(self._stream, None, self._failures))
+
+    def _sound(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+        """`frames`; what a decoder conceals depends on the frames that it was given, so damage ends all skipping."""
+        if self._wanted is not None and (self._failures or any(frame.is_corrupt for frame in frames)):
+            raise _PlanBroken
+        return frames
 
 
 def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int) -> Iterator[_Wanted]:
@@ -400,10 +567,12 @@ class _Converter:
 
     def frame(self, wanted: _Wanted, plan: PacketPlan) -> FrameAt:
         if self._last is None or self._last[0] is not wanted.frame:
-            self._last = (wanted.frame, self._pixels(wanted.frame))
-        return FrameAt(wanted.wanted_ms, max(plan.ms_of(wanted.pts), 0), self._last[1], wanted.is_repeated)
+            self._last = (wanted.frame, self.picture(wanted.frame))
+        time_ms = max(plan.ms_of(wanted.pts), 0)
+        return FrameAt(wanted.wanted_ms, time_ms, self._last[1], wanted.is_repeated, decoder="pyav")
 
-    def _pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+    def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """`frame` as uint8 (height, width, 3) RGB, upright, of the size of the first one."""
         if self._size is None:  # A stream may change its size on the way; the frames of one call have one size.
             self._size = _fit(frame.width, frame.height, self._side_px)
         width, height = self._size

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,8 +18,18 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.probe import Probe, probe
 from vidseek_media.records import Rejection, Video
-from vidseek_media.sidecars import ABOUT_VIDEO, SidecarCaption, match_captions, read_sidecar
-from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
+from vidseek_media.sidecars import (
+    ABOUT_VIDEO,
+    PICTURE_SUFFIXES,
+    ClipNaming,
+    SidecarCaption,
+    match_captions,
+    names_of,
+    read_sidecar,
+    same_name,
+)
+from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
+from vidseek_media.transcripts import Cue, read_transcripts
 from vidseek_media.workers import WorkerLost, run_each
 
 VIDEO_SUFFIXES = frozenset([
@@ -51,24 +61,42 @@ class IngestReport:
     num_probed: int
     """Videos that the ledger did not know."""
     num_captions_in: int
+    """Rows of the files of captions."""
     num_captions_out: int
     num_captions_rejected: int
+    num_transcripts: int
+    """Videos whose transcript was read."""
 
 
-def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, workers: int) -> IngestReport:
-    """Write `videos.parquet`, `sidecar.parquet` and `rejected.parquet` of the folder `source` into `out`.
+def ingest(
+    source: Path,
+    *,
+    out: Path,
+    ledger: Path,
+    timeout_seconds: float,
+    workers: int,
+    clip_pattern: str | None = None,
+) -> IngestReport:
+    """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of `source` into `out`.
 
     The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
     size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
     result. Tables are byte-identical when nothing changed.
 
+    Args:
+        clip_pattern: A regular expression with the groups `stem` and `index` that a file's whole name without its
+            suffix may match: such a file is clip `index` of the video `stem`, and a caption of a file of such a name
+            that is not there is one of clip `index` of the video that is.
+
     Raises:
         ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
         InputRejected: every file was rejected; `rejected.parquet` says why.
     """
+    naming = ClipNaming.of(clip_pattern)
     root = _root_of(source)
     sidecar = read_sidecar(root)
-    uris, rejected = _list_videos(root)
+    pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
+    uris, rejected = _list_videos(root, pictures)
     if not uris and not rejected:
         raise ConfigError(
             f"{source} holds no video file", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
@@ -80,13 +108,14 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
     book.save()
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
-    matched, refused = match_captions(sidecar.captions, kept, rejected)
-    videos = _merge(kept, book.probes, matched)
+    matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
+    videos = _merge(kept, book.probes, matched, naming)
     rows = [*(Rejection(uri, "ingest", reason) for uri, reason in sorted(rejected.items()))]
-    lines = [*sidecar.rejections, *refused]
+    transcripts, unreadable = read_transcripts(root, kept)
+    lines = [*sidecar.rejections, *refused, *unreadable]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*rows, *lines]], REJECTED)
     if not videos:
-        for stale in ("sidecar.parquet", "videos.parquet"):
+        for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
             (out / stale).unlink(missing_ok=True)
         first = next(iter(rows))
         raise InputRejected(
@@ -94,11 +123,12 @@ def ingest(source: Path, *, out: Path, ledger: Path, timeout_seconds: float, wor
             remedy=f"{out / 'rejected.parquet'} has the reason for each",
         )
     write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
+    write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
     write_table(out / "videos.parquet", [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in videos], VIDEOS)
     return IngestReport(
         num_in=len(kept) + len(rows), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(rows),
         num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),
-        num_captions_rejected=len(lines),
+        num_captions_rejected=len(sidecar.rejections) + len(refused), num_transcripts=len(transcripts),
     )
 
 
@@ -123,8 +153,11 @@ def _root_of(source: Path) -> Path:
     return source.resolve()
 
 
-def _list_videos(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Uris of the files to look at, sorted, and the reason by uri of those that are refused unopened."""
+def _list_videos(root: Path, pictures: Set[str]) -> tuple[list[str], dict[str, str]]:
+    """Uris of the files to look at, sorted, and the reason by uri of those that are refused unopened.
+
+    Pictures are among them where `pictures` names them.
+    """
     uris: list[str] = []
     rejected: dict[str, str] = {}
 
@@ -138,9 +171,12 @@ def _list_videos(root: Path) -> tuple[list[str], dict[str, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(folder) / name
-            if name.startswith(".") or path.suffix.lower() not in VIDEO_SUFFIXES:
+            if name.startswith("."):
                 continue
             uri = _uri(path, root)
+            is_picture = path.suffix.lower() in PICTURE_SUFFIXES and same_name(uri) in pictures
+            if path.suffix.lower() not in VIDEO_SUFFIXES and not is_picture:
+                continue
             if reason := _why_not(path, root):
                 rejected[uri] = reason
             else:
@@ -214,7 +250,10 @@ def _probe_new(
 
 
 def _merge(
-    kept: Mapping[str, str], probes: Mapping[str, Probe], matched: Iterable[tuple[str, SidecarCaption]]
+    kept: Mapping[str, str],
+    probes: Mapping[str, Probe],
+    matched: Iterable[tuple[str, SidecarCaption]],
+    naming: ClipNaming,
 ) -> list[Video]:
     """One video for each id, with all its uris, and what the sidecar says about it (the first row that says it)."""
     uris: dict[str, list[str]] = {}
@@ -228,7 +267,7 @@ def _merge(
     return [
         Video(
             video_id, tuple(uris[video_id]), duration_ms=p.duration_ms, fps=p.fps, width=p.width, height=p.height,
-            codec=p.codec, **about.get(video_id, {}),
+            codec=p.codec, clip_of=(naming.clip_of(uris[video_id][0]) or ("", 0))[0], **about.get(video_id, {}),
         )
         for video_id, p in ((video_id, probes[video_id]) for video_id in sorted(uris))
     ]
@@ -237,10 +276,17 @@ def _merge(
 def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> list[dict[str, object]]:
     return [
         {
-            "video_id": video_id, "clip_index": None, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
+            "video_id": video_id, "clip_index": c.clip_index, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
             "split": c.split, "gallery": c.gallery, "contrast": c.contrast, "axis": c.axis,
         }
-        for video_id, c in sorted(matched, key=lambda pair: (pair[0], pair[1].line))
+        for video_id, c in sorted(matched, key=lambda pair: pair[0]) if c.text
+    ]
+
+
+def _transcript_rows(transcripts: Mapping[str, Sequence[Cue]]) -> list[dict[str, object]]:
+    return [
+        {"video_id": video_id, "start_ms": cue.start_ms, "end_ms": cue.end_ms, "lines": list(cue.lines)}
+        for video_id in sorted(transcripts) for cue in transcripts[video_id]
     ]
 
 

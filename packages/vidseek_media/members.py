@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,7 @@ from PIL import Image
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.frames import bin_centres, frames_at
+from vidseek_media.marks import marks_of, thumb_of
 from vidseek_media.records import Clip
 
 
@@ -24,11 +26,20 @@ class FrameSettings:
     """How the frames of every clip are made."""
 
     num_frames: int
-    """Of each clip, at the centres of equal bins."""
+    """Bins of each clip: what a model sees is a frame of each."""
+    per_bin: int
+    """Frames kept of each bin, at the centres of equal parts of it. Odd, so that the bin's own centre is among them."""
     side_px: int
     """Of the shorter side; smaller videos are not enlarged."""
     quality: int
     """Of the JPEG files, 1 to 100."""
+    decoder: str
+    """auto, pyav or decord."""
+
+    @property
+    def num_kept(self) -> int:
+        """Frames of each clip in the shard."""
+        return self.num_frames * self.per_bin
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,21 @@ class VideoJob:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of clips, by clip_id: frames (and how many are repeated), or the reason why there are none."""
+class Kept:
+    """What the shard says of a clip whose frames it holds."""
 
-    num_repeated: dict[str, int]
+    num_repeated: int
+    decoder: str
+    """pyav or decord."""
+    marks: tuple[str, ...]
+    """Why it is no clip to learn from or to find: see `vidseek_media.marks`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of clips, by clip_id: frames, or the reason why there are none."""
+
+    kept: dict[str, Kept]
     refused: dict[str, str]
 
 
@@ -75,19 +97,22 @@ class _Picture:
     jpeg: bytes
     time_ms: int
     is_repeated: bool
+    decoder: str
+    thumb: NDArray[np.float32]
+    """What `vidseek_media.marks` looks at."""
 
 
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
-    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_frames) for clip in job.clips}
+    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_kept) for clip in job.clips}
     wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
     waiting = list(reversed(job.clips))
     pictures: dict[int, _Picture] = {}
     verdict = Verdict({}, {})
-    encoded: tuple[NDArray[np.uint8], bytes] | None = None
-    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px):
-        if encoded is None or encoded[0] is not frame.pixels:
-            encoded = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality))
-        pictures[frame.wanted_ms] = _Picture(encoded[1], frame.time_ms, frame.is_repeated)
+    made: tuple[NDArray[np.uint8], bytes, NDArray[np.float32]] | None = None
+    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px, decoder=settings.decoder):
+        if made is None or made[0] is not frame.pixels:
+            made = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality), thumb_of(frame.pixels))
+        pictures[frame.wanted_ms] = _Picture(made[1], frame.time_ms, frame.is_repeated, frame.decoder, made[2])
         while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
             clip = waiting.pop()
             own = [pictures[time_ms] for time_ms in centres[clip.index]]
@@ -95,7 +120,7 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verd
                 reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
                 verdict.refused[str(clip.clip_id)] = reason
             else:
-                verdict.num_repeated[str(clip.clip_id)] = _write_clip(file, clip, own)
+                verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own)
             _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
     return verdict
 
@@ -106,17 +131,29 @@ def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
         del pictures[first]
 
 
-def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> int:
-    """Write the members of `clip`; how many of its pictures are repeated."""
-    num_repeated = sum(picture.is_repeated for picture in pictures)
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kept:
+    """Write the members of `clip`."""
+    kept = Kept(
+        num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
+        marks=marks_of([picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]),
+    )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
-        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "num_repeated": num_repeated,
+        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], **dataclasses.asdict(kept),
     }
     _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
     for i, picture in enumerate(pictures):
         _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
-    return num_repeated
+    return kept
+
+
+def kept_of(about: Mapping[str, Any]) -> Kept:
+    """What the .json of a clip says.
+
+    Raises:
+        KeyError: it lacks something.
+    """
+    return Kept(about["num_repeated"], about["decoder"], tuple(about["marks"]))
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:

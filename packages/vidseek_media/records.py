@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.ids import clip_id_of, shard_key_of
+
+Span: TypeAlias = tuple[int, int]
+"""(start_ms, end_ms)"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Video:
     published_at: str = ""
     """RFC 3339, or empty."""
     thumbnail: str = ""
+    clip_of: str = ""
+    """The longer video that this file is one clip of by its name (`harbour` for `harbour_3.mp4`), or empty."""
 
     def __post_init__(self) -> None:
         if len(self.video_id) != 32 or not self.uris:

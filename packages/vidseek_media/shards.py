@@ -25,13 +25,23 @@ from tqdm import tqdm
 
 from vidseek_media.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.frames import DECODERS
 from vidseek_media.ingest import SOURCE_REMEDY, read_videos
-from vidseek_media.members import FrameSettings, Verdict, VideoJob, decode_jpeg, disk_error, read_members, write_part
+from vidseek_media.members import (
+    FrameSettings,
+    Verdict,
+    VideoJob,
+    decode_jpeg,
+    disk_error,
+    kept_of,
+    read_members,
+    write_part,
+)
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
-from vidseek_media.workers import Outcome, WorkerLost, run_each
+from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, WorkerLost, run_each
 
-SHARD_FORMAT = 1
+SHARD_FORMAT = 2
 """Part of every plan's hash: raise it when the same plan gives other bytes."""
 
 MAX_FRAMES = 100
@@ -76,8 +86,12 @@ def write_frames(
     shard_digits: int,
     workers: int,
     timeout_seconds: float,
+    per_bin: int = 1,
+    decoder: str = "auto",
+    worker_memory_mib: int = WORKER_MEMORY_MIB,
+    recycle_after: int = RECYCLE_AFTER,
 ) -> FramesReport:
-    """Write `num_frames` JPEG frames of each clip, at the centres of equal bins, into shards under `out`.
+    """Write `per_bin` JPEG frames of each of `num_frames` equal bins of each clip into shards under `out`.
 
     `out` gets `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members are, clip by clip in
     order of key, `<key>.json` and `<key>.<i:02d>.jpg`. Run again, it keeps the shards whose plan is unchanged and the
@@ -88,14 +102,15 @@ def write_frames(
         ArtifactError: a table is missing or broken, or the disk takes no more.
         InputRejected: no clip has frames; `rejected.parquet` says why.
     """
-    settings = FrameSettings(num_frames, side_px, quality)
+    settings = FrameSettings(num_frames, per_bin, side_px, quality, decoder)
     _check_settings(settings, shard_digits)
     if not source.is_dir():
         raise ConfigError(f"{source} does not exist", remedy=SOURCE_REMEDY)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
     shards = _plan_shards(videos, clips, source.resolve(), out, settings, shard_digits)
     try:
-        rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, timeout_seconds)
+        limits = Limits(timeout_seconds, memory_mib=worker_memory_mib, recycle_after=recycle_after)
+        rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, limits)
     except OSError as error:
         raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
@@ -139,9 +154,21 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
 
 
 def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
+    if settings.decoder not in DECODERS:
+        raise ConfigError(
+            f"frames.decoder is {settings.decoder!r}, wanted one of {', '.join(DECODERS)}",
+            remedy="Set frames.decoder in params.yaml",
+        )
+    if settings.per_bin % 2 == 0:
+        raise ConfigError(
+            f"frames.per_bin is {settings.per_bin}, wanted an odd number: then the centre of each bin is kept too",
+            remedy="Set frames.per_bin in params.yaml",
+        )
     for name, value, low, high in (
-        ("num_frames", settings.num_frames, 1, MAX_FRAMES), ("side_px", settings.side_px, 8, 8192),
-        ("quality", settings.quality, 1, 100), ("shard_digits", shard_digits, 0, 4),
+        ("num_frames", settings.num_frames, 1, MAX_FRAMES),
+        ("per_bin", settings.per_bin, 1, MAX_FRAMES // settings.num_frames if settings.num_frames > 0 else 1),
+        ("side_px", settings.side_px, 8, 8192), ("quality", settings.quality, 1, 100),
+        ("shard_digits", shard_digits, 0, 4),
     ):
         if not low <= value <= high:
             raise ConfigError(
@@ -178,7 +205,7 @@ def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str
 
 
 def _fill_shards(
-    shards: Sequence[_Shard], out: Path, settings: FrameSettings, workers: int, timeout_seconds: float
+    shards: Sequence[_Shard], out: Path, settings: FrameSettings, workers: int, limits: Limits
 ) -> tuple[list[dict[str, object]], list[Rejection], int]:
     """Make the shards that are not there; the rows of all clips, the rejections, and how many shards were there."""
     (out / "shards").mkdir(parents=True, exist_ok=True)
@@ -188,18 +215,18 @@ def _fill_shards(
     missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
         stale.unlink()
-    _decode_shards(missing, verdict, settings, workers, timeout_seconds)
+    _decode_shards(missing, verdict, settings, workers, limits)
     shutil.rmtree(out / ".parts")
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for shard in shards:
         for clip in shard.clips:
             clip_id = str(clip.clip_id)
-            if clip_id in verdict.num_repeated:
+            if kept := verdict.kept.get(clip_id):
                 rows.append({
                     "clip_id": clip_id, "video_id": clip.video_id, "key": clip.key,
-                    "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_frames,
-                    "num_repeated": verdict.num_repeated[clip_id], "decoder": "pyav",
+                    "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_kept,
+                    "num_repeated": kept.num_repeated, "decoder": kept.decoder, "marks": list(kept.marks),
                 })
             else:
                 rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id]))
@@ -207,7 +234,7 @@ def _fill_shards(
 
 
 def _decode_shards(
-    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings, workers: int, timeout_seconds: float
+    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings, workers: int, limits: Limits
 ) -> None:
     """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
     todo: list[VideoJob] = []
@@ -228,7 +255,7 @@ def _decode_shards(
     with closing(
         run_each(
             partial(write_part, settings=settings), todo, workers=min(workers, len(todo)),
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=limits.timeout_seconds, memory_mib=limits.memory_mib, recycle_after=limits.recycle_after,
         )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
@@ -246,7 +273,7 @@ def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None
         verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
     elif outcome.value is not None:
         verdict.refused.update(outcome.value.refused)
-        verdict.num_repeated.update(outcome.value.num_repeated)
+        verdict.kept.update(outcome.value.kept)
 
 
 def _join_parts(shard: _Shard) -> None:
@@ -285,12 +312,12 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
     if not path.exists():
         return False
     try:
-        found = {about["clip_id"]: about["num_repeated"] for about, _ in read_members(path, with_jpegs=False)}
-    except ArtifactError:
+        found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
+    except (ArtifactError, KeyError):
         return False
     lacking = {str(clip.clip_id) for clip in clips} - set(found)
     if not lacking <= set(earlier):
         return False
-    verdict.num_repeated.update(found)
+    verdict.kept.update(found)
     verdict.refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
     return True

@@ -1,15 +1,22 @@
-"""Captions that lie beside the videos in `captions.csv`: read, checked, and matched to the videos that they name."""
+"""Captions that lie beside the videos (CSV, Parquet, JSON lines): read, checked, and matched to the videos they name."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 import math
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.ids import to_ms
@@ -17,6 +24,10 @@ from vidseek_media.records import Rejection
 
 SIDECAR_NAME = "captions.csv"
 REQUIRED = ("file", "caption")
+FILE_ALIASES = ("image", "video", "uri", "path", "filename")
+"""Columns that are taken for `file` where there is none."""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""A picture is a video of one frame. It counts where a row names it: archives are full of thumbnails."""
 TIMES = ("start", "end")
 WISHES = ("split", "gallery", "contrast", "axis")
 ABOUT_VIDEO = ("title", "channel", "category", "published_at")
@@ -24,29 +35,79 @@ SPLITS = ("train", "validation", "test")
 
 csv.field_size_limit(2**24)
 
+_Row: TypeAlias = "tuple[int, dict[str, str] | InputRejected]"
+"""Line from 1, and its cells by column, or why it has none."""
+
 
 @dataclass(frozen=True)
 class SidecarCaption:
-    """One row of `captions.csv`, checked but not yet matched to a video."""
+    """One row of a file of captions, checked but not yet matched to a video."""
 
     line: int
-    """Of the file, from 1; names the row in rejections."""
+    """Of the file, from 1."""
     file: str
     text: str
+    """Empty where the row only says something about the video."""
     start_ms: int | None = None
     """Null with `end_ms` where the row has no times: the caption is of the whole video."""
     end_ms: int | None = None
+    clip_index: int | None = None
+    """Where `file` names a clip of the video by its number."""
     split: str = ""
     gallery: str = ""
     contrast: str = ""
     axis: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     """Title, channel, category and published_at of the video, where given."""
+    origin: str = SIDECAR_NAME
+    """The name of the file of captions."""
+
+    @property
+    def place(self) -> str:
+        """File and line: names the row in rejections."""
+        return f"{self.origin}:{self.line}"
+
+
+@dataclass(frozen=True)
+class ClipNaming:
+    """How names say that a file is a clip of a video; without a pattern none does."""
+
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, pattern: str | None) -> ClipNaming:
+        """As the params say it.
+
+        Raises:
+            ConfigError: it is no regular expression with the groups `stem` and `index`.
+        """
+        if pattern is None:
+            return cls()
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"ingest.clip_pattern is no regular expression: {error}", remedy="Mend it in params.yaml"
+            ) from error
+        if not {"stem", "index"} <= set(compiled.groupindex):
+            raise ConfigError(
+                f"ingest.clip_pattern {pattern!r} lacks one of the groups stem and index",
+                remedy=r"Write one like (?P<stem>.+)_(?P<index>\d+)",
+            )
+        return cls(compiled)
+
+    def clip_of(self, uri: str) -> tuple[str, int] | None:
+        """The video that `uri` is a clip of, as a uri without suffix, and the clip's number; None where it is none."""
+        path = PurePosixPath(uri)
+        match = self.pattern.fullmatch(path.stem) if self.pattern else None
+        if match is None or not match["index"].isdecimal():
+            return None
+        return (path.parent / match["stem"]).as_posix(), int(match["index"])
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """All of a source's `captions.csv`."""
+    """All rows of a source's files of captions."""
 
     captions: tuple[SidecarCaption, ...] = ()
     rejections: tuple[Rejection, ...] = ()
@@ -58,47 +119,43 @@ class Sidecar:
 
 
 def read_sidecar(source: Path) -> Sidecar:
-    """The rows of `<source>/captions.csv`, in order of the file; none where there is no such file.
+    """The rows of the files of captions in the folder `source` (`READERS`), in order; none where there is no such file.
 
-    A row that says nothing usable (no caption, an end before its start) is a rejection. Further columns are ignored.
+    A row that says nothing usable (no caption and no title, an end before its start) is a rejection. Further columns
+    are ignored.
 
     Raises:
-        ConfigError: the file is no UTF-8 CSV with the columns `file` and `caption`.
+        ConfigError: a file is not of its kind, or lacks a column that is required.
     """
-    path = source / SIDECAR_NAME
-    if not path.exists():
-        return Sidecar()
-    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
-    try:
-        columns = _columns_of(next(reader, []), path)
-        captions, rejections = [], []
-        seen: dict[tuple[object, ...], int] = {}
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
+    captions: list[SidecarCaption] = []
+    rejections: list[Rejection] = []
+    seen: dict[tuple[object, ...], str] = {}
+    for name, read in READERS.items():
+        if not (source / name).exists():
+            continue
+        for line, row in read(source / name):
             try:
-                caption = _caption_of(cells, columns, reader.line_num)
-                same = seen.setdefault((caption.file, caption.start_ms, caption.end_ms, caption.text), caption.line)
-                if same != caption.line:
-                    raise InputRejected(f"says the same as line {same}")
+                caption = _caption_of(row, name, line)
+                said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
+                same = seen.setdefault(said, caption.place)
+                if same != caption.place:
+                    raise InputRejected(f"says the same as {same}")
                 captions.append(caption)
             except InputRejected as error:
-                rejections.append(reject_line(reader.line_num, error.message))
-    except csv.Error as error:
-        raise ConfigError(
-            f"{path}, line {reader.line_num}: not readable as CSV: {error}",
-            remedy="Write it with commas, and texts that hold a comma or a quote in double quotes",
-        ) from error
+                rejections.append(reject_row(f"{name}:{line}", error.message))
     return Sidecar(tuple(captions), tuple(rejections))
 
 
-def reject_line(line: int, reason: str) -> Rejection:
-    """The row at `line` of the sidecar, refused."""
-    return Rejection(f"{SIDECAR_NAME}:{line}", "ingest", reason)
+def reject_row(place: str, reason: str) -> Rejection:
+    """The row at `place` (file and line), refused."""
+    return Rejection(place, "ingest", reason)
 
 
 def match_captions(
-    captions: Iterable[SidecarCaption], videos: Mapping[str, str], rejected: Mapping[str, str]
+    captions: Iterable[SidecarCaption],
+    videos: Mapping[str, str],
+    rejected: Mapping[str, str],
+    naming: ClipNaming | None = None,
 ) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
     """Each caption with the id of the video that its `file` names, in order; and the captions that name none.
 
@@ -106,23 +163,39 @@ def match_captions(
         captions: What `read_sidecar` gave.
         videos: video_id by uri.
         rejected: Reason by uri, of the files that are no video.
+        naming: How a caption may name a clip of a video; a file of that very name comes first.
     """
-    ids = {_same(uri): video_id for uri, video_id in videos.items()}
-    reasons = {_same(uri): reason for uri, reason in rejected.items()}
+    ids = {same_name(uri): video_id for uri, video_id in videos.items()}
+    reasons = {same_name(uri): reason for uri, reason in rejected.items()}
+    stems = {PurePosixPath(uri).with_suffix("").as_posix(): video_id for uri, video_id in ids.items()}
     matched, refused = [], []
     for caption in captions:
-        uri = _same(caption.file)
-        if uri in ids:
-            matched.append((ids[uri], caption))
-        elif uri in reasons:
-            refused.append(reject_line(caption.line, f"names {caption.file}, which was rejected: {reasons[uri]}"))
+        clip = (naming or ClipNaming()).clip_of(same_name(caption.file))
+        there = [uri for uri in names_of(caption.file) if uri in ids]
+        bad = [uri for uri in names_of(caption.file) if uri in reasons]
+        if there:
+            matched.append((ids[there[0]], caption))
+        elif bad:
+            reason = f"names {caption.file}, which was rejected: {reasons[bad[0]]}"
+            refused.append(reject_row(caption.place, reason))
+        elif clip is not None and clip[0] in stems and caption.start_ms is None:
+            matched.append((stems[clip[0]], dataclasses.replace(caption, clip_index=clip[1])))
         else:
             reason = f"names {caption.file}, which is no video of this source (names are relative to it)"
-            refused.append(reject_line(caption.line, reason))
+            refused.append(reject_row(caption.place, reason))
     return matched, refused
 
 
-def _same(uri: str) -> str:
+def names_of(file: str) -> list[str]:
+    """What a row that says `file` may mean, the likeliest first: as it stands, under `images/`, a picture by its stem."""
+    uri = same_name(file)
+    names = [uri, f"images/{uri}"]
+    if PurePosixPath(uri).suffix.lower() not in PICTURE_SUFFIXES:
+        names += [f"{uri}{suffix}" for suffix in PICTURE_SUFFIXES]
+    return names
+
+
+def same_name(uri: str) -> str:
     """One spelling of a path: macOS stores accents decomposed, Windows writes backslashes."""
     return PurePosixPath(unicodedata.normalize("NFC", uri.replace("\\", "/"))).as_posix()
 
@@ -149,9 +222,95 @@ def _text_of(path: Path) -> str:
     return text
 
 
-def _columns_of(header: list[str], path: Path) -> dict[str, int]:
-    names = [name.strip().lower() for name in header]
-    missing = [name for name in REQUIRED if name not in names]
+def _rows_of_csv(path: Path) -> Iterator[_Row]:
+    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
+    try:
+        names = _columns_of(next(reader, []), path)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(names):
+                yield reader.line_num, InputRejected(f"has {len(cells)} cells, the header has {len(names)}")
+            else:
+                yield reader.line_num, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise ConfigError(
+            f"{path}, line {reader.line_num}: not readable as CSV: {error}",
+            remedy="Write it with commas, and texts that hold a comma or a quote in double quotes",
+        ) from error
+
+
+def _rows_of_parquet(path: Path) -> Iterator[_Row]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as Parquet: {error}", remedy="Write it again, or remove it") from error
+    names = _columns_of(table.column_names, path)
+    number = 0
+    for batch in table.rename_columns(names).to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, {name: _cell(value) for name, value in row.items()}
+
+
+def _rows_of_jsonl(path: Path) -> Iterator[_Row]:
+    for number, line in enumerate(_text_of(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            yield number, InputRejected(f"is no JSON: {error}")
+            continue
+        if not isinstance(row, dict):
+            yield number, InputRejected("is no JSON object with the columns as keys")
+            continue
+        names = _with_alias([str(name).strip().lower() for name in row])
+        yield number, {name: _cell(value) for name, value in zip(names, row.values(), strict=True)}
+
+
+def _rows_of_metadata(path: Path) -> Iterator[_Row]:
+    """Of a folder of thumbnails: `Id, Title, Category, Channel`, the pictures in `images/<channel>/<Id>.jpg`."""
+    rows = csv.reader(io.StringIO(_text_of(path), newline=""))
+    names = [name.strip().lower() for name in next(rows, [])]
+    if not {"id", "title"} <= set(names):
+        return  # Metadata of another kind.
+    for cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = dict(zip(names, cells, strict=False))
+        if not row.get("id", "").strip():
+            yield rows.line_num, InputRejected("has no Id")
+            continue
+        folder = row.get("channel", "").strip()
+        file = f"images/{folder}/{row['id'].strip()}" if folder else f"images/{row['id'].strip()}"
+        yield rows.line_num, {**{name: row.get(name, "") for name in ABOUT_VIDEO}, "file": file}
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[_Row]]] = {
+    SIDECAR_NAME: _rows_of_csv, "captions.parquet": _rows_of_parquet, "captions.jsonl": _rows_of_jsonl,
+    "metadata.csv": _rows_of_metadata,
+}
+"""The files of captions that a source may hold, each with its reader; a row's columns are named in lower case."""
+
+
+def _cell(value: object) -> str:
+    """A value of a typed table as the text that a CSV would hold."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value.isoformat() if isinstance(value, datetime | date) else str(value)
+
+
+def _with_alias(names: list[str]) -> list[str]:
+    """`names` with the first name that means a file called `file`, if there is none of that name."""
+    alias = next((name for name in FILE_ALIASES if name in names), None)
+    return names if "file" in names else ["file" if name == alias else name for name in names]
+
+
+def _columns_of(header: list[str], path: Path) -> list[str]:
+    names = _with_alias([name.strip().lower() for name in header])
+    missing = [] if "file" in names else ["file"]
+    missing += [] if "caption" in names or "title" in names else ["caption"]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     halves = [a for a, b in (TIMES, TIMES[::-1]) if b in names and a not in names]
     if missing or twice or halves:
@@ -165,16 +324,16 @@ def _columns_of(header: list[str], path: Path) -> dict[str, int]:
             remedy=f"Wanted, separated by commas: {', '.join(REQUIRED)}; optional: "
             f"{', '.join(TIMES + WISHES + ABOUT_VIDEO)}",
         )
-    return {name: place for place, name in enumerate(names)}
+    return names
 
 
-def _caption_of(cells: list[str], columns: dict[str, int], line: int) -> SidecarCaption:
-    if len(cells) != len(columns):
-        raise InputRejected(f"has {len(cells)} cells, the header has {len(columns)}")
-    row = {name: " ".join(cells[place].split()) for name, place in columns.items()}
-    if not row["file"]:
+def _caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
+    if isinstance(cells, InputRejected):
+        raise cells
+    row = {name: " ".join(cell.split()) for name, cell in cells.items()}
+    if not row.get("file"):
         raise InputRejected("names no file")
-    if not row["caption"]:
+    if not row.get("caption") and not row.get("title"):
         raise InputRejected(f"has no caption for {row['file']}")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
     split = row.get("split", "").lower()
@@ -185,9 +344,10 @@ def _caption_of(cells: list[str], columns: dict[str, int], line: int) -> Sidecar
     about = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
     if "published_at" in about:
         about["published_at"] = _moment_of(about["published_at"])
-    file = cells[columns["file"]].strip()
-    wishes = {name: row.get(name, "") for name in ("gallery", "contrast", "axis")}
-    return SidecarCaption(line, file, row["caption"], start_ms, end_ms, split=split, about=about, **wishes)
+    return SidecarCaption(
+        line, cells["file"].strip(), row.get("caption", ""), start_ms, end_ms, split=split, about=about, origin=origin,
+        gallery=row.get("gallery", ""), contrast=row.get("contrast", ""), axis=row.get("axis", ""),
+    )
 
 
 def _span_of(start: str, end: str) -> tuple[int | None, int | None]:

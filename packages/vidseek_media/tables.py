@@ -17,9 +17,9 @@ _texts = pa.list_(pa.string())
 VIDEOS = pa.schema([
     ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
     ("width", pa.int32()), ("height", pa.int32()), ("codec", _text), ("title", _text), ("channel", _text),
-    ("category", _text), ("published_at", _text), ("thumbnail", _text),
+    ("category", _text), ("published_at", _text), ("thumbnail", _text), ("clip_of", _text),
 ])
-"""Key: video_id."""
+"""Key: video_id. `clip_of`: the longer video that this file is a clip of by its name, or empty."""
 
 SIDECAR = pa.schema([
     ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
@@ -29,6 +29,9 @@ SIDECAR = pa.schema([
 video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span
 and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
 
+TRANSCRIPTS = pa.schema([("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("lines", _texts)])
+"""What is said in videos that have a transcript, cue by cue in order of time."""
+
 CLIPS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
     ("cut", _texts),
@@ -37,9 +40,10 @@ CLIPS = pa.schema([
 
 FRAMES = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
-    ("num_repeated", pa.int32()), ("decoder", _text),
+    ("num_repeated", pa.int32()), ("decoder", _text), ("marks", _texts),
 ])
-"""Key: clip_id. `shard` is the tar's file name inside the frames folder."""
+"""Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
+damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen."""
 
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import resource
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError
@@ -21,6 +23,18 @@ START_SECONDS = 120.0
 
 RECYCLE_AFTER = 200
 """Decoders leak: a worker is replaced after this many inputs."""
+
+WORKER_MEMORY_MIB = 4096
+"""Enough for 8K video with 16 reference frames."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one input may cost, and how long a worker lives."""
+
+    timeout_seconds: float
+    memory_mib: int = WORKER_MEMORY_MIB
+    recycle_after: int = RECYCLE_AFTER
 
 
 class WorkerLost(InputRejected):
@@ -39,7 +53,13 @@ class Outcome(Generic[Input, Output]):
 
 
 def run_each(
-    function: Callable[[Input], Output], items: Iterable[Input], *, workers: int, timeout_seconds: float
+    function: Callable[[Input], Output],
+    items: Iterable[Input],
+    *,
+    workers: int,
+    timeout_seconds: float,
+    memory_mib: int = WORKER_MEMORY_MIB,
+    recycle_after: int = RECYCLE_AFTER,
 ) -> Generator[Outcome[Input, Output], None, None]:
     """Apply `function` to each item in `workers` spawned processes, outcomes in the order in which they are done.
 
@@ -47,18 +67,21 @@ def run_each(
 
     `function`, items and values travel by pickle; a script that calls this needs the `if __name__ == "__main__"` guard.
     An error of ours is the item's outcome, as is any other exception (as InputRejected), the death of the worker, and
-    more than `timeout_seconds` (both as WorkerLost).
+    more than `timeout_seconds` (both as WorkerLost). More than `memory_mib` of a worker's own memory
+    fails inside it and costs that input. A worker that still holds half of that, or has had `recycle_after` inputs, is
+    replaced.
 
     Raises:
         ConfigError: worker processes cannot be started.
     """
     todo = iter(items)
+    limits = Limits(timeout_seconds, memory_mib, recycle_after)
     pool: list[_Worker[Input, Output]] = []
     try:
         item = next(todo, _END)
         while item is not _END or any(w.is_busy for w in pool):
-            while item is not _END and (idle := _idle_worker(pool, function, workers)):
-                idle.give(item, timeout_seconds)  # type: ignore[arg-type]
+            while item is not _END and (idle := _idle_worker(pool, function, workers, limits)):
+                idle.give(item)  # type: ignore[arg-type]
                 item = next(todo, _END)
             yield from _collect(pool)
     finally:
@@ -70,13 +93,13 @@ _END = object()
 
 
 def _idle_worker(
-    pool: list[_Worker[Input, Output]], function: Callable[[Input], Output], limit: int
+    pool: list[_Worker[Input, Output]], function: Callable[[Input], Output], most: int, limits: Limits
 ) -> _Worker[Input, Output] | None:
     for worker in pool:
         if not worker.is_busy:
             return worker
-    if len(pool) < max(limit, 1):
-        pool.append(_Worker(function))
+    if len(pool) < max(most, 1):
+        pool.append(_Worker(function, limits))
         return pool[-1]
     return None
 
@@ -100,44 +123,44 @@ def _collect(pool: list[_Worker[Input, Output]]) -> Iterator[Outcome[Input, Outp
 
 
 class _Worker(Generic[Input, Output]):
-    def __init__(self, function: Callable[[Input], Output]) -> None:
+    def __init__(self, function: Callable[[Input], Output], limits: Limits) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, function, limits.memory_mib), daemon=True)
         self._process.start()
         theirs.close()
         self._has_started = False
         self._num_taken = 0
         self._item: Input | None = None
-        self._timeout_seconds = 0.0
+        self._limits = limits
         self.is_busy = self.is_spent = False
         self.deadline = 0.0
 
-    def give(self, item: Input, timeout_seconds: float) -> None:
-        self._item, self.is_busy, self._timeout_seconds = item, True, timeout_seconds
-        self.deadline = time.monotonic() + (timeout_seconds if self._has_started else START_SECONDS)
+    def give(self, item: Input) -> None:
+        self._item, self.is_busy = item, True
+        self.deadline = time.monotonic() + (self._limits.timeout_seconds if self._has_started else START_SECONDS)
         with contextlib.suppress(OSError):  # It died while idle; `take` finds the end of its pipe and says so.
             self.connection.send(item)
 
     def take(self) -> Outcome[Input, Output] | None:
         """The outcome, or None where the worker has only said that it is up."""
         try:
-            kind, content = self.connection.recv()
+            kind, content, has_grown = self.connection.recv()
         except (EOFError, OSError):
             return self._lost()
         if kind == "up":
             self._has_started = True
-            self.deadline = time.monotonic() + self._timeout_seconds
+            self.deadline = time.monotonic() + self._limits.timeout_seconds
             return None
         self._num_taken += 1
-        self.is_spent = self._num_taken >= RECYCLE_AFTER
+        self.is_spent = has_grown or self._num_taken >= self._limits.recycle_after
         return self._outcome(content if kind == "value" else None, content if kind == "error" else None)
 
     def give_up(self) -> Outcome[Input, Output]:
         self.is_spent = True
         if not self._has_started:
             raise _cannot_start(f"nothing heard for {START_SECONDS:g} s")
-        return self._outcome(None, WorkerLost(f"took longer than {self._timeout_seconds:g} s"))
+        return self._outcome(None, WorkerLost(f"took longer than {self._limits.timeout_seconds:g} s"))
 
     def stop(self) -> None:
         self._process.kill()
@@ -165,9 +188,10 @@ def _cannot_start(how: str) -> ConfigError:
     )
 
 
-def _serve(connection: Connection, function: Callable[[Input], Output]) -> None:
+def _serve(connection: Connection, function: Callable[[Input], Output], memory_mib: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it stops its workers.
-    connection.send(("up", None))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * 2**20,) * 2)
+    connection.send(("up", None, False))
     while True:
         try:
             item = connection.recv()
@@ -177,9 +201,20 @@ def _serve(connection: Connection, function: Callable[[Input], Output]) -> None:
             answer: tuple[str, object] = ("value", function(item))
         except VidseekError as error:
             answer = ("error", error)
+        except MemoryError:
+            answer = ("error", InputRejected(f"takes more than {memory_mib} MiB of memory"))
         except Exception as error:  # noqa: BLE001 - whatever one input provokes is that input's outcome
             answer = ("error", InputRejected(f"unexpected {type(error).__name__}: {error}"))
         try:
-            connection.send(answer)
+            connection.send((*answer, _resident_mib() > memory_mib / 2))
         except OSError:
             return
+
+
+def _resident_mib() -> float:
+    """What this process holds now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0.0
+    return pages * resource.getpagesize() / 2**20

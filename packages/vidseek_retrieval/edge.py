@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import random
@@ -28,13 +29,20 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
+from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
+    CAPTION_VECTOR,
     COLLECTION_NAME,
     PAYLOAD_INDEXES,
     VIDEO_VECTOR,
+    WORDS_VECTOR,
     Alias,
     CollectionFacts,
+    Dense,
     Point,
+    Vector,
+    Words,
+    canonical_json,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
 
@@ -71,25 +79,32 @@ class EdgeCollection:
         """What collection.json says."""
         return self._facts
 
-    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[RankedClip]:
-        """The nearest clips by the vector `video`, best first; approximate unless `exact`."""
-        request = qdrant.QueryRequest(
-            query=qdrant.Query.Nearest(vector.tolist(), using=VIDEO_VECTOR),
-            limit=limit,
-            with_payload=False,
-            params=qdrant.SearchParams(hnsw_ef=self._facts.settings.hnsw_ef, exact=exact),
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        settings = self._facts.settings
+        if not self._facts.has(using):
+            return []
+        params = qdrant.SearchParams(
+            hnsw_ef=settings.hnsw_ef, exact=exact,
+            quantization=qdrant.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
+            if settings.quantization != "none" else None,
         )
-        with self._broken_is_ours():
-            found = self._shard.query(request)
-        spans = self._spans_of([point.id.int for point in found])
-        columns = [
-            spans["clip_id"].astype("U36").tolist(),
-            spans["video_id"].astype("U32").tolist(),
-            spans["start_ms"].tolist(),
-            spans["end_ms"].tolist(),
-            [round(point.score, SCORE_DIGITS) for point in found],
-        ]
-        return [RankedClip(*row) for row in zip(*columns, strict=True)]
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params)
+
+    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
+        """The clips in whose text some of `words` stand, best first, by BM25."""
+        if not self._facts.has(WORDS_VECTOR) or not words.indices:
+            return []
+        query = qdrant.Query.Nearest(_sparse(words), using=WORDS_VECTOR)
+        return self._query(query, limit, conditions, None)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """The payloads of these points, by id; those that are not there are left out."""
@@ -97,10 +112,13 @@ class EdgeCollection:
             records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=False)
         return {str(record.id): record.payload or {} for record in records}
 
-    def count(self) -> int:
-        """How many points there are, counted."""
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
+        if vector is not None and not self._facts.has(vector):
+            return 0
+        having = qdrant.Filter(must=[qdrant.HasVectorCondition(vector)]) if vector else None
         with self._broken_is_ours():
-            return int(self._shard.count(qdrant.CountRequest(exact=True)))
+            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=having)))
 
     def sample(self, num: int, *, seed: int) -> list[str]:
         """The clip ids of up to `num` points, the same ones for the same seed."""
@@ -121,18 +139,40 @@ class EdgeCollection:
         """The points with these ids, in this order; those that are not there are left out."""
         with self._broken_is_ours():
             records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=True)
-        by_id = {
-            str(record.id): Point(
-                str(record.id), np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32), record.payload or {}
-            )
-            for record in records
-        }
+        by_id = {str(record.id): _point_of(record) for record in records}
         return [by_id[clip_id] for clip_id in clip_ids if clip_id in by_id]
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
+        offset = None
+        while True:
+            request = qdrant.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
+            with self._broken_is_ours():
+                records, offset = self._shard.scroll(request)
+            yield from map(_point_of, records)
+            if offset is None:
+                return
 
     def close(self) -> None:
         """Give back memory and files."""
         with self._broken_is_ours():
             self._shard.close()
+
+    def _query(self, query: Any, limit: int, conditions: Sequence[Condition], params: Any) -> list[RankedClip]:
+        request = qdrant.QueryRequest(
+            query=query, limit=limit, with_payload=False, filter=_filter(conditions), params=params
+        )
+        with self._broken_is_ours():
+            found = self._shard.query(request)
+        spans = self._spans_of([point.id.int for point in found])
+        columns = [
+            spans["clip_id"].astype("U36").tolist(),
+            spans["video_id"].astype("U32").tolist(),
+            spans["start_ms"].tolist(),
+            spans["end_ms"].tolist(),
+            [round(point.score, SCORE_DIGITS) for point in found],
+        ]
+        return [RankedClip(*row) for row in zip(*columns, strict=True)]
 
     def _spans_of(self, ids: Sequence[int]) -> NDArray[np.void]:
         """The rows of the spans table for these ids."""
@@ -248,7 +288,7 @@ class EdgeHome:
         wrong = []
         for file, digest in recorded.items():
             try:
-                if file_sha256(self.root / name / file) != digest:
+                if _digest(self.root / name / file) != digest:
                     wrong.append(f"{file} was changed")
             except OSError as error:
                 wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
@@ -336,7 +376,8 @@ _SPACE_REMEDY = "See that the disk has room and can be written, then publish aga
 def _require_space(root: Path, facts: CollectionFacts) -> None:
     """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
     # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part.
-    wanted = facts.num_points * (3 * 4 * facts.dimension + 1024) + 8 * 2**20
+    num_vectors = facts.num_points + facts.num_captions
+    wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 8 * 2**20
     free = shutil.disk_usage(root).free
     if free < wanted:
         raise ServiceError(
@@ -350,10 +391,15 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
     spans = np.zeros(facts.num_points, dtype=SPANS)
     settings = facts.settings
     config = qdrant.EdgeConfig(
-        vectors={VIDEO_VECTOR: qdrant.EdgeVectorParams(facts.dimension, qdrant.Distance.Cosine)},
+        vectors={name: _vector_params(facts) for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
+        sparse_vectors={WORDS_VECTOR: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)}
+        if facts.has(WORDS_VECTOR) else None,
         hnsw_config=qdrant.HnswIndexConfig(settings.m, settings.ef_construct, FULL_SCAN_KB),
+        quantization_config=qdrant.ScalarQuantizationConfig(
+            qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
+        ) if settings.quantization == "int8" else None,
         # One segment is one graph: the fewest steps a search can take.
-        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1),
+        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=FULL_SCAN_KB),
         # A shard that is written once needs no log, and without one any number of processes can open it.
         wal_enabled=False,
     )
@@ -388,14 +434,62 @@ def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int]:
     )
 
 
+def _vector_params(facts: CollectionFacts) -> Any:
+    memory = qdrant.Memory.Cold if facts.settings.on_disk else qdrant.Memory.Cached
+    return qdrant.EdgeVectorParams(facts.dimension, qdrant.Distance.Cosine, memory=memory)
+
+
 def _edge_point(point: Point) -> Any:
-    return qdrant.Point(point.clip_id, {VIDEO_VECTOR: point.vector.tolist()}, dict(point.payload))
+    vectors: dict[str, Any] = {VIDEO_VECTOR: point.vector.tolist()}
+    if point.caption is not None:
+        vectors[CAPTION_VECTOR] = point.caption.tolist()
+    if point.words is not None:
+        vectors[WORDS_VECTOR] = _sparse(point.words)
+    return qdrant.Point(point.clip_id, vectors, dict(point.payload))
+
+
+def _point_of(record: Any) -> Point:
+    caption, words = record.vector.get(CAPTION_VECTOR), record.vector.get(WORDS_VECTOR)
+    return Point(
+        str(record.id),
+        np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32),
+        record.payload or {},
+        caption=None if caption is None else np.asarray(caption, dtype=np.float32),
+        words=None if words is None else Words(tuple(words.indices), tuple(words.values)),
+    )
+
+
+def _sparse(words: Words) -> Any:
+    return qdrant.SparseVector(list(words.indices), list(words.values))
+
+
+def _filter(conditions: Sequence[Condition]) -> Any:
+    return qdrant.Filter(must=[_edge_condition(condition) for condition in conditions]) if conditions else None
+
+
+def _edge_condition(condition: Condition) -> Any:
+    if condition.any_of:
+        return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(condition.any_of)))  # type: ignore[arg-type]
+    if PAYLOAD_INDEXES[condition.field] == "integer":
+        bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
+        return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))
+    times = {name: value.isoformat() for name, value in condition.bounds}  # type: ignore[union-attr]
+    return qdrant.FieldCondition(condition.field, range=qdrant.RangeDateTime(**times))
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file; of what it says, where it is JSON: Edge writes its keys anew, in any order, as it opens."""
+    if path.suffix != ".json":
+        return file_sha256(path)
+    try:
+        content = canonical_json(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return ""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -1,18 +1,26 @@
-"""The frame shards of an archive to embeddings, a part at a time: killed and started again, it goes on where it was."""
+"""The frame shards of an archive to embeddings, a part at a time: killed and started again, it goes on where it was.
+
+    reader (a thread) → queue → encoder (the caller) → queue → writer (a thread)
+
+Both queues are bounded, so that memory stays flat however large the archive is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_encoder.bundle import file_sha256
@@ -20,7 +28,15 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import ClipFrames
 from vidseek_media.shards import list_shards, read_shard
-from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, write_part
+from vidseek_media.tables import FRAMES, read_table
+from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, is_whole, remove_stale, write_part
+
+READ_AHEAD = 2
+"""Batches of decoded frames that may wait for the encoder."""
+WRITE_BEHIND = 2
+"""Finished parts that may wait for the disk."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -62,12 +78,10 @@ def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32)
     if not shards:
         raise ArtifactError(f"no frame shards in {frames}", remedy="Run `dvc repro frames` to make them")
     wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
-    num_removed = _remove_stale(out / PARTS_FOLDER, keep=set(wanted))
-    missing = {part: shard for part, shard in wanted.items() if not _is_whole(part)}
-    with tqdm(total=len(missing), desc="embed", unit="shard", disable=None) as progress:
-        for part, shard in missing.items():
-            _embed_shard(shard, encoder, part=part, batch=batch, progress=progress)
-            progress.update()
+    num_removed = remove_stale(out / PARTS_FOLDER, keep=set(wanted))
+    missing = {part: shard for part, shard in wanted.items() if not is_whole(part)}
+    with tqdm(total=_num_clips(frames, missing.values()), desc="embed", unit="clip", disable=None) as progress:
+        _embed_shards(missing, encoder, batch=batch, progress=progress.update)
     num_clips = _write_summary(out, encoder, sorted(wanted))
     return EmbedReport(
         encoder_version=encoder.spec.encoder_version,
@@ -90,29 +104,122 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
     return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
 
 
-def _is_whole(part: Path) -> bool:
-    """Whether a part is there and has its end: a disk may lose what a process has written."""
-    try:
-        pq.read_metadata(part)
-    except (pa.ArrowException, OSError):
-        return False
-    return True
+@dataclass(frozen=True)
+class _Batch:
+    part: Path
+    clips: list[ClipFrames]
+    is_last: bool
+    """Of its part."""
 
 
-def _embed_shard(shard: Path, encoder: Encoder, *, part: Path, batch: int, progress: Any) -> None:
-    clip_ids: list[str] = []
-    vectors = [np.empty((0, encoder.spec.dimension), dtype=np.float32)]
-    for clips in _batches(read_shard(shard), batch):
-        clip_ids += [str(clip.clip_id) for clip in clips]
-        vectors.append(encoder.embed_frames([clip.frames for clip in clips]))
-        progress.set_postfix(shard=shard.stem, clips=len(clip_ids))
-    write_part(
-        part,
-        clip_ids=clip_ids,
-        vectors=np.concatenate(vectors),
-        encoder_version=encoder.spec.encoder_version,
-        variant=encoder.variant,
-    )
+@dataclass(frozen=True)
+class _Part:
+    path: Path
+    clip_ids: list[str]
+    vectors: NDArray[np.float32]
+
+
+def _embed_shards(
+    shard_of: Mapping[Path, Path], encoder: Encoder, *, batch: int, progress: Callable[[int], object]
+) -> None:
+    def write(part: _Part) -> None:
+        write_part(
+            part.path, clip_ids=part.clip_ids, vectors=part.vectors,
+            encoder_version=encoder.spec.encoder_version, variant=encoder.variant,
+        )
+
+    with closing(_Reader(_read_batches(shard_of, batch), ahead=READ_AHEAD)) as batches, _Writer(
+        write, behind=WRITE_BEHIND
+    ) as writer:
+        clip_ids: list[str] = []
+        vectors = [np.empty((0, encoder.spec.dimension), dtype=np.float32)]
+        for read in batches:
+            clip_ids += [str(clip.clip_id) for clip in read.clips]
+            vectors.append(encoder.embed_frames([clip.frames for clip in read.clips]))
+            progress(len(read.clips))
+            if read.is_last:
+                writer.put(_Part(read.part, clip_ids, np.concatenate(vectors)))
+                clip_ids, vectors = [], vectors[:1]
+
+
+def _read_batches(shard_of: Mapping[Path, Path], size: int) -> Iterator[_Batch]:
+    """Batches of whole parts, one part after the other: a batch never spans two, whoever was killed before."""
+    for part, shard in shard_of.items():
+        ahead: list[ClipFrames] = []
+        for clips in _batches(read_shard(shard), size):
+            if ahead:
+                yield _Batch(part, ahead, is_last=False)
+            ahead = clips
+        yield _Batch(part, ahead, is_last=True)
+
+
+class _Reader(Generic[Item]):
+    """Takes items from an iterator in a thread of its own, at most `ahead` of who iterates over them."""
+
+    def __init__(self, items: Iterator[Item], *, ahead: int) -> None:
+        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(items,), name="embed reader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            item, error = self._queue.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():  # it may wait for room
+            with suppress(queue.Empty):
+                self._queue.get(timeout=0.05)
+        self._thread.join()
+
+    def _fill(self, items: Iterator[Item]) -> None:
+        try:
+            for item in items:
+                self._queue.put((item, None))
+                if self._stopped.is_set():
+                    return
+            self._queue.put((None, None))
+        except BaseException as error:  # noqa: BLE001 - whoever iterates raises it
+            self._queue.put((None, error))
+
+
+class _Writer(Generic[Item]):
+    """Hands items to `write` in a thread of its own, at most `behind` of who puts them; leaving waits for all."""
+
+    def __init__(self, write: Callable[[Item], None], *, behind: int) -> None:
+        self._write = write
+        self._queue: queue.Queue[Item | None] = queue.Queue(behind)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._drain, name="embed writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def put(self, item: Item) -> None:
+        if self._error is not None:
+            raise self._error
+        self._queue.put(item)
+
+    def _drain(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self._write(item)
+                except BaseException as error:  # noqa: BLE001 - whoever puts raises it
+                    self._error = error
 
 
 def _batches(clips: Iterator[ClipFrames], size: int) -> Iterator[list[ClipFrames]]:
@@ -126,14 +233,13 @@ def _batches(clips: Iterator[ClipFrames], size: int) -> Iterator[list[ClipFrames
         yield batch
 
 
-def _remove_stale(folder: Path, *, keep: set[Path]) -> int:
-    if not folder.is_dir():
-        return 0
-    # What a killed run left beside begins with a dot.
-    stale = [path for path in folder.iterdir() if path not in keep]
-    for path in stale:
-        path.unlink()
-    return sum(path.suffix == ".parquet" for path in stale)
+def _num_clips(frames: Path, shards: Iterable[Path]) -> int | None:
+    """How many clips these shards hold, so that the bar can say the time left; None where no table says it."""
+    table = frames / "frames.parquet"
+    if not table.exists():
+        return None
+    wanted = {shard.relative_to(frames).as_posix() for shard in shards}
+    return sum(shard in wanted for shard in read_table(table, FRAMES)["shard"])
 
 
 def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:

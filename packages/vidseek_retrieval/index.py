@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_media.errors import ConfigError
 from vidseek_retrieval.moments import RankedClip
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.filters import Condition
 
 COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
 """`clips-<encoder_version>-<build>`"""
 
-VIDEO_VECTOR = "video"
-"""The named vector of a clip's frames. `caption` (dense) and `words` (sparse) come beside it."""
+VIDEO_VECTOR: Final = "video"
+"""The named vector of a clip's frames: every clip has it."""
+CAPTION_VECTOR: Final = "caption"
+"""The named vector of what was written about a clip, by the text tower; clips without a text have none."""
+WORDS_VECTOR: Final = "words"
+"""The named sparse vector of the words of that text, for BM25."""
+Vector = Literal["video", "caption", "words"]
+Dense = Literal["video", "caption"]
 
 PAYLOAD_INDEXES: Mapping[str, Literal["keyword", "integer", "datetime"]] = {
     "video_id": "keyword",
@@ -38,6 +48,13 @@ PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --fo
 """For an index that is not there: DVC sees its receipt alone, and does not miss the folder."""
 
 
+class Words(NamedTuple):
+    """A sparse vector over words; equal lengths."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class IndexSettings:
     """How a collection is built and searched."""
@@ -48,6 +65,34 @@ class IndexSettings:
     """Candidates while the graph is built."""
     hnsw_ef: int = 128
     """Candidates while it is searched; never fewer than the clips asked for."""
+    vectors: tuple[Vector, ...] = ("video", "caption", "words")
+    """Which named vectors the points have; `video` always."""
+    language: str = "multilingual"
+    """Of the words, as `WordEncoder` takes it."""
+    quantization: Literal["none", "int8"] = "none"
+    """int8: a graph over bytes, and the best candidates scored again by their float32 vectors."""
+    oversampling: float = 2.0
+    """Candidates that are scored again, for each that is wanted."""
+    on_disk: bool = False
+    """Whether float32 vectors are left to the page cache."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", tuple(self.vectors))  # a list, where JSON gave them
+        if VIDEO_VECTOR not in self.vectors or len(set(self.vectors)) != len(self.vectors):
+            raise ConfigError(
+                f"the vectors of the index are {list(self.vectors)}, wanted video, and each once",
+                remedy="Set publish.index.vectors in params.yaml",
+            )
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a collection lies on a cluster."""
+
+    shards: int = 1
+    replicas: int = 1
+    write_consistency: int = 1
+    """Replicas that must have taken a write before it counts."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +109,17 @@ class CollectionFacts:
     settings: IndexSettings
     created_at: str
     """RFC 3339."""
+    num_captions: int = 0
+    """Points that have the vector `caption`."""
+    num_words: int = 0
+    """Points that have the vector `words`."""
+    calibration: Mapping[str, Any] | None = None
+    """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
+
+    def has(self, vector: Vector) -> bool:
+        """Whether some point has such a vector."""
+        num = {"video": self.num_points, "caption": self.num_captions, "words": self.num_words}[vector]
+        return vector == VIDEO_VECTOR or (vector in self.settings.vectors and num > 0)
 
     def to_json(self) -> dict[str, Any]:
         """As collection.json has it."""
@@ -76,7 +132,8 @@ class CollectionFacts:
         Raises:
             KeyError, TypeError: it is not that.
         """
-        known = {name: content[name] for name in cls.__dataclass_fields__ if name != "settings"}
+        names = [name for name in cls.__dataclass_fields__ if name != "settings" and name in content]
+        known = {name: content[name] for name in names}
         return cls(**known, settings=IndexSettings(**content["settings"]))
 
 
@@ -97,6 +154,9 @@ class Point:
     vector: NDArray[np.float32]
     """The vector `video`: shape (dimension,), unit."""
     payload: Mapping[str, Any]
+    caption: NDArray[np.float32] | None = None
+    """The vector `caption`: shape (dimension,), unit."""
+    words: Words | None = None
 
 
 class Collection(Protocol):
@@ -106,20 +166,39 @@ class Collection(Protocol):
     def facts(self) -> CollectionFacts:
         """What collection.json says."""
 
-    def search(self, vector: NDArray[np.float32], *, limit: int, exact: bool = False) -> list[RankedClip]:
-        """The nearest clips by the vector `video`, best first; approximate unless `exact`."""
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`.
+
+        Only clips that have such a vector and fit all `conditions`.
+        """
+
+    def search_words(
+        self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """The clips in whose text some of `words` stand, best first, by BM25; fitting all `conditions`."""
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """The payloads of these points, by id; those that are not there are left out."""
 
-    def count(self) -> int:
-        """How many points there are, counted."""
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
 
     def sample(self, num: int, *, seed: int) -> list[str]:
         """The clip ids of up to `num` points, the same ones for the same seed."""
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
         """The points with these ids, in this order; those that are not there are left out."""
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
 
     def close(self) -> None:
         """Give back memory and files."""

@@ -48,6 +48,8 @@ def write_part(
 ) -> None:
     """Write one part: to a file beside, then renamed. Equal rows give equal bytes.
 
+    The key is a clip's id, or a text's (`texts.py`).
+
     Raises:
         OSError: the disk does not take it.
     """
@@ -71,6 +73,26 @@ def write_part(
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_whole(part: Path) -> bool:
+    """Whether a part is there and has its end: a disk may lose what a process has written."""
+    try:
+        pq.read_metadata(part)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def remove_stale(folder: Path, *, keep: set[Path]) -> int:
+    """Remove all but the parts to keep, and say how many parts went. What a killed run left beside goes too."""
+    if not folder.is_dir():
+        return 0
+    stale = [path for path in folder.iterdir() if path not in keep]
+    for path in stale:
+        path.unlink()
+    # What is left beside begins with a dot, and ends in the number of a process.
+    return sum(path.suffix == ".parquet" for path in stale)
 
 
 def read_parts(folder: Path) -> Embeddings:

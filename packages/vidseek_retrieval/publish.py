@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -13,25 +13,34 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
+from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
+    CAPTION_VECTOR,
     PUBLISH_REMEDY,
+    WORDS_VECTOR,
     Alias,
     Collection,
     CollectionFacts,
     IndexHome,
     IndexSettings,
     Point,
+    Vector,
+    Words,
     canonical_json,
     collection_name,
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, Embeddings, read_parts
+from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
+from vidseek_retrieval.words import WordEncoder
 
-BUILD_FORMAT = 2
+BUILD_FORMAT = 3
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
@@ -49,6 +58,8 @@ class Verification:
     """Points looked at, each one's vector a query too."""
     recall_at_10: float
     """Of the approximate search against the exact one, over the sample; equal scores are ties."""
+    text_recall_at_10: float | None
+    """The same where the queries are the sample's captions: words lie elsewhere than clips. None where there are none."""
     problems: tuple[str, ...]
     """What is wrong; empty where it may go live."""
 
@@ -59,12 +70,28 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class Published:
+    """How a collection went live."""
+
+    collection: str
+    verification: Verification
+    built: bool
+    moved: bool
+    previous: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PublishReport:
     """What a publish did."""
 
     alias: str
     collection: str
     num_points: int
+    num_captions: int
+    """Points with the vector `caption`."""
+    num_words: int
+    """Points with the vector `words`."""
     num_without_vector: int
     """Clips of the wanted cut that have no embedding, since their frames were rejected."""
     verification: Verification
@@ -97,13 +124,15 @@ def publish(
     embed_dir: Path,
     cut_dir: Path,
     ingest_dir: Path,
+    caption_dir: Path | None = None,
     *,
-    index: Path,
+    index: Index,
     alias: str = "clips",
     cut: str = "windows",
     keep_previous: int = 1,
     min_recall: float = 0.99,
     settings: IndexSettings | None = None,
+    calibration: Calibration | None = None,
     receipt: Path | None = None,
 ) -> PublishReport:
     """Build, verify, move the alias, in this order; whatever fails leaves the live collection as it was.
@@ -114,12 +143,14 @@ def publish(
         embed_dir: `parts/` and embeddings.json, as `embed_archive` wrote them.
         cut_dir: With clips.parquet.
         ingest_dir: With videos.parquet.
-        index: The folder of the index.
+        caption_dir: With captions.parquet; without it points have neither `caption` nor `words`.
+        index: The folder of the index, or another home.
         alias: The name that searches ask for; an experiment has its own.
         cut: Clips of this cut mode are published.
         keep_previous: Collections kept for a rollback of this alias.
         min_recall: The least recall at 10 of approximate against exact searches.
         settings: Of the engine.
+        calibration: Kept with the collection, for the confidence of its hits.
         receipt: Where to write the report as JSON.
 
     Raises:
@@ -135,44 +166,76 @@ def publish(
         )
     settings = settings or IndexSettings()
     embeddings = _read_embeddings(embed_dir)
+    if calibration is not None and calibration.encoder_version != embeddings.encoder_version:
+        raise ArtifactError(
+            f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
+            f"{embeddings.encoder_version}", remedy="Run `dvc repro calibrate`",
+        )
     rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut)
-    facts = _facts_of(rows, embeddings, settings)
-    home = EdgeHome(index)
-    with home.building():
-        removed = home.remove_unfinished()
-        found = facts.name in {each.name for each in home.collections()}
-        if found and home.check(facts.name):  # its files are not what they were: no reader can be worse off
-            home.drop(facts.name)
-        built = not found or facts.name not in {each.name for each in home.collections()}
-        if built:
-            home.build(facts, tqdm(_points(rows, embeddings), total=len(rows.payloads), desc="publish", disable=None))
-        verification = _verify(home, facts.name, min_recall=min_recall, num_points=facts.num_points)
-        if not verification.passed:
-            if built:
-                home.drop(facts.name)
-            raise _not_verified(verification, facts.name, live=home.aliases().get(alias))
-        moved = _move(home, alias, facts.name, keep_previous=keep_previous)
-        removed += _prune(home)
-        previous = home.aliases()[alias].previous
+    texts = {}
+    if caption_dir is not None and {CAPTION_VECTOR, WORDS_VECTOR} & set(settings.vectors):
+        texts = clip_texts(ingest_dir, cut_dir, caption_dir, cut=cut)
+    points = _Points(rows, embeddings, _TextVectors.load(texts, embed_dir, embeddings.encoder_version, settings))
+    facts = _facts_of(points, settings, calibration)
+    live = go_live(
+        home_of(index), facts, tqdm(points, total=facts.num_points, desc="publish", unit="point", disable=None),
+        alias=alias, keep_previous=keep_previous, min_recall=min_recall,
+    )
     report = PublishReport(
         alias=alias,
         collection=facts.name,
         num_points=facts.num_points,
+        num_captions=facts.num_captions,
+        num_words=facts.num_words,
         num_without_vector=rows.num_without_vector,
-        verification=verification,
-        built=built,
-        moved=moved,
-        previous=previous,
-        removed=tuple(removed),
+        verification=live.verification,
+        built=live.built,
+        moved=live.moved,
+        previous=live.previous,
+        removed=live.removed,
     )
     if receipt is not None:
         _write_receipt(receipt, report)
     return report
 
 
-def list_collections(index: Path) -> list[CollectionStatus]:
+def go_live(
+    home: IndexHome,
+    facts: CollectionFacts,
+    points: Iterable[Point],
+    *,
+    alias: str,
+    keep_previous: int,
+    min_recall: float,
+) -> Published:
+    """Build the collection of `facts` where it is not there yet, verify it, and only then move `alias` to it.
+
+    Raises:
+        GateFailed: it does not verify; what was live stays.
+        ServiceError: another publish runs, or the home does not take it.
+    """
+    with home.building():
+        removed = home.remove_unfinished()
+        found = facts.name in {each.name for each in home.collections()}
+        if found and home.check(facts.name):  # its files are not what they were: no reader can be worse off
+            home.drop(facts.name)
+            found = False
+        if not found:
+            home.build(facts, points)
+        verification = _verify(home, facts.name, min_recall=min_recall, expected=facts)
+        if not verification.passed:
+            if not found:
+                home.drop(facts.name)
+            raise _not_verified(verification, facts.name, live=home.aliases().get(alias))
+        moved = _move(home, alias, facts.name, keep_previous=keep_previous)
+        removed += _prune(home)
+        previous = home.aliases()[alias].previous
+    return Published(facts.name, verification, not found, moved, previous, tuple(removed))
+
+
+def list_collections(index: Index) -> list[CollectionStatus]:
     """The finished collections in the folder `index`, oldest first."""
-    home = EdgeHome(index)
+    home = home_of(index)
     aliases = home.aliases()
     return [
         CollectionStatus(
@@ -184,7 +247,7 @@ def list_collections(index: Path) -> list[CollectionStatus]:
     ]
 
 
-def rollback(index: Path, *, alias: str = "clips") -> str:
+def rollback(index: Index, *, alias: str = "clips") -> str:
     """Point `alias` to the collection it pointed to before, and give its name.
 
     What was live becomes the last of the previous ones: where there was one, a second rollback goes forward again.
@@ -193,38 +256,38 @@ def rollback(index: Path, *, alias: str = "clips") -> str:
         ArtifactError: nothing was published, there is no earlier one, or it does not open.
         ServiceError: a publish runs.
     """
-    home = EdgeHome(index)
-    _require_published(home, alias)
+    home = home_of(index)
+    require_published(home, alias)
     with home.building():
-        current = _require_published(home, alias)
+        current = require_published(home, alias)
         if not current.previous:
-            raise ArtifactError(f"{alias!r} has no earlier collection in {index}", remedy="Publish what you want live")
+            raise ArtifactError(f"{alias!r} has no earlier collection", remedy="Publish what you want live")
         back, *earlier = current.previous
         home.open(back).close()
         home.move_alias(alias, Alias(back, (*earlier, current.collection)))
         return back
 
 
-def prune(index: Path) -> list[str]:
+def prune(index: Index) -> list[str]:
     """Remove the collections that no alias points to or keeps for a rollback, and what killed builds left.
 
     Raises:
         ServiceError: a publish runs, or the disk does not let go.
     """
-    home = EdgeHome(index)
-    if not index.is_dir():
-        return []
+    home = home_of(index)
+    if isinstance(home, EdgeHome) and not home.root.is_dir():
+        return []  # taking the lock would make the folder
     with home.building():
         return home.remove_unfinished() + _prune(home)
 
 
 def verify(
-    index: Path, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
+    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
 ) -> Verification:
     """Look at every file of a collection, count it, and compare approximate with exact searches.
 
     Args:
-        index: The folder of the index.
+        index: The folder of the index, or another home.
         alias: Whose live collection to look at.
         collection: Another one, by its name.
         min_recall: The least recall at 10 that is no problem.
@@ -232,9 +295,9 @@ def verify(
     Raises:
         ArtifactError: it is not there, or does not open.
     """
-    home = EdgeHome(index)
-    name = collection or _require_published(home, alias).collection
-    return _verify(home, name, min_recall=min_recall, num_points=None)
+    home = home_of(index)
+    name = collection or require_published(home, alias).collection
+    return _verify(home, name, min_recall=min_recall, expected=None)
 
 
 @dataclass(frozen=True)
@@ -311,46 +374,114 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
 
 
-def _facts_of(rows: _Rows, embeddings: Embeddings, settings: IndexSettings) -> CollectionFacts:
-    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, embeddings.encoder_version, asdict(settings)]).encode())
-    for place, payload in zip(rows.places, rows.payloads, strict=True):
-        digest.update(canonical_json([embeddings.clip_ids[place], payload]).encode())
-        digest.update(embeddings.vectors[place].astype("<f4").tobytes())
+@dataclass(frozen=True)
+class _TextVectors:
+    """The vectors of what was written about clips."""
+
+    texts: Mapping[str, ClipText]
+    """By clip_id."""
+    captions: Mapping[str, NDArray[np.float32]]
+    """By text_id."""
+    encoder: WordEncoder | None
+
+    @staticmethod
+    def load(
+        texts: Mapping[str, ClipText], embed_dir: Path, encoder_version: str, settings: IndexSettings
+    ) -> _TextVectors:
+        has_captions = bool(texts) and CAPTION_VECTOR in settings.vectors
+        captions = read_texts(embed_dir, encoder_version=encoder_version) if has_captions else {}
+        lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(captions)
+        if has_captions and lacking:
+            raise ArtifactError(
+                f"{len(lacking)} texts of the clips have no vector in {embed_dir}", remedy="Run `dvc repro embed`"
+            )
+        has_words = WORDS_VECTOR in settings.vectors
+        return _TextVectors(texts, captions, WordEncoder(settings.language) if has_words else None)
+
+    def caption(self, clip_id: str) -> NDArray[np.float32] | None:
+        text = self.texts.get(clip_id)
+        return self.captions.get(text_id_of(text.spoken)) if text else None
+
+    def words(self, clip_id: str) -> Words | None:
+        text = self.texts.get(clip_id)
+        words = self.encoder.document(text.words) if self.encoder and text else None
+        return words if words and words.indices else None
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The points of a collection, made anew each time they are asked for: an archive's words need not fit in memory."""
+
+    rows: _Rows
+    embeddings: Embeddings
+    texts: _TextVectors
+
+    def __iter__(self) -> Iterator[Point]:
+        for place, payload in zip(self.rows.places, self.rows.payloads, strict=True):
+            clip_id = self.embeddings.clip_ids[place]
+            yield Point(
+                clip_id, self.embeddings.vectors[place], payload,
+                caption=self.texts.caption(clip_id), words=self.texts.words(clip_id),
+            )
+
+
+def _facts_of(points: _Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionFacts:
+    encoder_version, dimension = points.embeddings.encoder_version, points.embeddings.vectors.shape[1]
+    kept = calibration.to_json() if calibration else None
+    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
+    num_captions = num_words = 0
+    for point in points:
+        digest.update(canonical_json([point.clip_id, point.payload, point.words]).encode())
+        digest.update(point.vector.astype("<f4").tobytes())
+        if point.caption is not None:
+            digest.update(point.caption.astype("<f4").tobytes())
+        num_captions += point.caption is not None
+        num_words += point.words is not None
     build = digest.hexdigest()[:12]
     return CollectionFacts(
-        name=collection_name(embeddings.encoder_version, build),
-        encoder_version=embeddings.encoder_version,
+        name=collection_name(encoder_version, build),
+        encoder_version=encoder_version,
         build=build,
-        dimension=embeddings.vectors.shape[1],
-        num_points=len(rows.places),
+        dimension=dimension,
+        num_points=len(points.rows.places),
         settings=settings,
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        num_captions=num_captions,
+        num_words=num_words,
+        calibration=kept,
     )
 
 
-def _points(rows: _Rows, embeddings: Embeddings) -> Iterator[Point]:
-    for place, payload in zip(rows.places, rows.payloads, strict=True):
-        yield Point(embeddings.clip_ids[place], embeddings.vectors[place], payload)
-
-
-def _verify(home: IndexHome, name: str, *, min_recall: float, num_points: int | None) -> Verification:
+def _verify(home: IndexHome, name: str, *, min_recall: float, expected: CollectionFacts | None) -> Verification:
     problems = list(home.check(name))[:5]
     if problems:
-        return Verification(name, 0, 0, 0.0, tuple(problems))
+        return Verification(name, 0, 0, 0.0, None, tuple(problems))
     collection = home.open(name)
     try:
-        facts = collection.facts
+        facts = expected or collection.facts
         count = collection.count()
-        if count != (facts.num_points if num_points is None else num_points):
-            problems.append(f"{count} points, wanted {facts.num_points}")
+        problems += list(_count_problems(collection, facts))
         sample = collection.points(collection.sample(min(SAMPLE, count), seed=0))
         problems += [problem for point in sample for problem in _point_problems(point, facts)][:5]
-        recall = _recall(collection, sample)
-        if recall < min_recall:
-            problems.append(f"recall@10 is {recall:.4f}, wanted at least {min_recall}")
+        recall = _recall(collection, [(point.clip_id, point.vector) for point in sample])
+        captions = [("", point.caption) for point in sample if point.caption is not None]
+        text_recall = _recall(collection, captions) if captions else None
+        for what, value in (("", recall), (" of captions", text_recall)):
+            if value is not None and value < min_recall:
+                problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
     finally:
         collection.close()
-    return Verification(name, count, len(sample), recall, tuple(problems))
+    return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
+
+
+def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[str]:
+    wanted: dict[Vector | None, int] = {
+        None: facts.num_points, "caption": facts.num_captions, "words": facts.num_words,
+    }
+    for vector, num in wanted.items():
+        count = collection.count(vector)
+        if count != num:
+            yield f"{count} points{f' with the vector {vector}' if vector else ''}, wanted {num}"
 
 
 def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
@@ -360,16 +491,20 @@ def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
         yield f"the vector of {point.clip_id} is not of length 1"
 
 
-def _recall(collection: Collection, queries: Sequence[Point]) -> float:
-    """Mean share of the exact top 10 that the approximate search found as well."""
+def _recall(collection: Collection, queries: Sequence[tuple[str, NDArray[np.float32]]]) -> float:
+    """Mean share of the exact top 10 that the approximate search found as well.
+
+    Args:
+        collection: The one that is searched.
+        queries: Vectors, each with the clip whose own it is, or "": that a clip finds itself proves little.
+    """
     shares = []
-    for query in queries:
-        # One more than counted: the query is in the collection, and finding itself proves little.
+    for own, vector in queries:
         exact, found = (
             [
                 clip
-                for clip in collection.search(query.vector, limit=NEIGHBOURS + 1, exact=exactly)
-                if clip.clip_id != query.clip_id
+                for clip in collection.search(vector, limit=NEIGHBOURS + 1, exact=exactly)
+                if clip.clip_id != own
             ][:NEIGHBOURS]
             for exactly in (True, False)
         )
@@ -404,7 +539,12 @@ def _prune(home: IndexHome) -> list[str]:
     return unneeded
 
 
-def _require_published(home: IndexHome, alias: str) -> Alias:
+def require_published(home: IndexHome, alias: str) -> Alias:
+    """Where `alias` points.
+
+    Raises:
+        ArtifactError: nowhere.
+    """
     current = home.aliases().get(alias)
     if current is None:
         raise ArtifactError(f"nothing was published as {alias!r}", remedy=PUBLISH_REMEDY)

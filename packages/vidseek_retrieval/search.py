@@ -3,23 +3,111 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import PUBLISH_REMEDY, Collection, IndexHome
-from vidseek_retrieval.moments import NUM_CLIPS, Moment, merge_moments
+from vidseek_retrieval.calibration import Calibration, Context
+from vidseek_retrieval.filters import Condition, parse_filters
+from vidseek_retrieval.homes import Index, home_of
+from vidseek_retrieval.index import (
+    PUBLISH_REMEDY,
+    WORDS_VECTOR,
+    Collection,
+    CollectionFacts,
+    Dense,
+    IndexHome,
+    Point,
+    Vector,
+)
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, merge_moments
+from vidseek_retrieval.ranking import diversify, fuse
+from vidseek_retrieval.words import WordEncoder
 
 MERGE_MARGIN = 0.02
 """How far below the best a neighbour may score and still widen a moment, where params do not say."""
+FUSED_MARGIN = 0.05
+"""The same for fused scores, which fall by a sixtieth from one rank to the next."""
+NEGATIVE_WEIGHT = 0.5
+"""How much of "less of that" is taken from a query, where params do not say."""
 MAX_LIMIT = 1000
+MAX_DIVERSIFIED = 100
+"""Moments that are reordered for diversity; those after them keep their order."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each vector of a clip counts: one alone ranks by its own score, several are fused by rank."""
+
+    video: float = 1.0
+    caption: float = 0.0
+    words: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = (self.video, self.caption, self.words)
+        if not all(value >= 0 for value in values) or not any(values):
+            raise ConfigError(f"the weights are {values}, wanted numbers of at least 0, one above it")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for, encoded. Several things at once are one direction: the sum of what is wanted, less a share of
+    what is not."""
+
+    encoder_version: str
+    """Of the vectors."""
+    more: NDArray[np.float32]
+    """Shape (n, dimension), unit rows: what the moments shall look like."""
+    less: NDArray[np.float32]
+    """The same: what they shall not look like."""
+    like: tuple[str, ...] = ()
+    """Clips of the archive that they shall look like; neither these nor what overlaps them is an answer."""
+    unlike: tuple[str, ...] = ()
+    words: str = ""
+    """What was asked in words, for the vector `words`."""
+
+    @staticmethod
+    def of_vector(vector: NDArray[np.float32], encoder_version: str, *, words: str = "") -> Query:
+        """A query of one vector."""
+        return Query(encoder_version, vector[np.newaxis], np.empty((0, *vector.shape), np.float32), words=words)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Things in their own form: texts, pictures (uint8 RGB (height, width, 3)), clips (T, height, width, 3), clip ids."""
+
+    texts: tuple[str, ...] = ()
+    images: tuple[NDArray[np.uint8], ...] = ()
+    clips: tuple[NDArray[np.uint8], ...] = ()
+    like: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.images or self.clips or self.like)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which moments of a query's ranking are the answer."""
+
+    limit: int = 10
+    offset: int = 0
+    collection: str | None = None
+    """The one to search, as the page before names it; by default the live one."""
+    filters: Mapping[str, object] = field(default_factory=dict)
+    """As `parse_filters` takes them."""
+    weights: Weights | None = None
+    """By default those of the searcher."""
+    diversity: float = 0.0
+    """0 to 1: how much an answer loses by being like one before it."""
+    min_confidence: float = 0.0
+    """0 to 1: hits that are less likely right are left out. Above 0 it is for queries of one text that are ranked by the
+    vector `video`: others have no confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +118,7 @@ class Hit:
     start_ms: int
     end_ms: int
     score: float
-    """Cosine of the best clip."""
+    """Of the best clip: its cosine, or 0 to 1 where several vectors were fused."""
     confidence: float | None
     """0 to 1, where it was calibrated."""
     best_clip_id: str
@@ -73,71 +161,83 @@ class Searcher:
         *,
         alias: str = "clips",
         merge_margin: float = MERGE_MARGIN,
+        negative_weight: float = NEGATIVE_WEIGHT,
+        weights: Weights | None = None,
     ) -> None:
-        if not merge_margin >= 0:
-            raise ConfigError(f"merge_margin is {merge_margin}, wanted a number of at least 0")
+        if not merge_margin >= 0 or not negative_weight >= 0:
+            raise ConfigError(
+                f"merge_margin is {merge_margin} and negative_weight {negative_weight}, wanted numbers of at least 0"
+            )
         self._home = home
         self._encoder = encoder
         self._alias = alias
         self._merge_margin = merge_margin
+        self._negative_weight = negative_weight
+        self._weights = weights or Weights()
         self._open: dict[str, Collection] = {}
         self._lock = threading.Lock()
 
     @classmethod
     def open(
-        cls, index: Path, encoder: Encoder | None, *, alias: str = "clips", merge_margin: float = MERGE_MARGIN
+        cls,
+        index: Index,
+        encoder: Encoder | None,
+        *,
+        alias: str = "clips",
+        merge_margin: float = MERGE_MARGIN,
+        negative_weight: float = NEGATIVE_WEIGHT,
+        weights: Weights | None = None,
     ) -> Searcher:
-        """Open what `alias` points to in the folder `index`, and see that `encoder` speaks its language.
+        """Open what `alias` points to in `index` (a folder, or another home), and see that `encoder` speaks its language.
 
         Raises:
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
-        searcher = cls(EdgeHome(index), encoder, alias=alias, merge_margin=merge_margin)
+        searcher = cls(
+            home_of(index), encoder, alias=alias, merge_margin=merge_margin, negative_weight=negative_weight,
+            weights=weights,
+        )
         collection = searcher._collection(None)
         if encoder is not None:
             _require_same_space(encoder.spec.encoder_version, collection)
         return searcher
 
-    def search_text(self, text: str, *, limit: int = 10, offset: int = 0, collection: str | None = None) -> Answer:
-        """Moments that look like what `text` says.
+    def encode(self, more: Asked, less: Asked | None = None) -> Query:
+        """What is wanted, and what is not, as a query.
 
-        Args:
-            text: In words.
-            limit: Hits of this page, at most.
-            offset: Hits to skip, as `next_offset` of the page before says.
-            collection: The one to search, as the page before names it; by default the live one.
+        Raises:
+            InputRejected: nothing is wanted; a text is blank or not valid Unicode.
+        """
+        less = less or Asked()
+        if not more:
+            raise InputRejected("the query wants nothing", remedy="Say what to look for, not only what not")
+        if not all(text.strip() for text in (*more.texts, *less.texts)):
+            raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+        return Query(
+            self._require_encoder().spec.encoder_version, self._vectors_of(more), self._vectors_of(less), like=more.like,
+            unlike=less.like, words=" ".join(more.texts),
+        )
+
+    def search_text(self, text: str, *, limit: int = 10, offset: int = 0, collection: str | None = None) -> Answer:
+        """Moments that look like what `text` says. The arguments are those of `SearchOptions`.
 
         Raises:
             InputRejected: the text is blank or not valid Unicode; limit or offset is out of range.
             ArtifactError: nothing was published, or by another encoder_version.
         """
-        if not text.strip():
-            raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
-        encoder = self._require_encoder()
-        vector = encoder.embed_texts([text])[0]
-        return self.search_vector(
-            vector, encoder.spec.encoder_version, limit=limit, offset=offset, collection=collection
-        )
+        return self.search(self.encode(Asked(texts=(text,))), SearchOptions(limit, offset, collection))
 
     def search_image(
         self, image: NDArray[np.uint8], *, limit: int = 10, offset: int = 0, collection: str | None = None
     ) -> Answer:
         """Moments that look like a picture: uint8 RGB of shape (height, width, 3). Else as `search_text`."""
-        encoder = self._require_encoder()
-        vector = encoder.embed_images([image])[0]
-        return self.search_vector(
-            vector, encoder.spec.encoder_version, limit=limit, offset=offset, collection=collection
-        )
+        return self.search(self.encode(Asked(images=(image,))), SearchOptions(limit, offset, collection))
 
     def search_frames(
         self, frames: NDArray[np.uint8], *, limit: int = 10, offset: int = 0, collection: str | None = None
     ) -> Answer:
         """Moments that look like a clip: uint8 RGB of shape (T, height, width, 3). Else as `search_text`."""
-        encoder = self._require_encoder()
-        vector = encoder.embed_frames([frames])[0]
-        return self.search_vector(
-            vector, encoder.spec.encoder_version, limit=limit, offset=offset, collection=collection
-        )
+        return self.search(self.encode(Asked(clips=(frames,))), SearchOptions(limit, offset, collection))
 
     def search_vector(
         self,
@@ -147,26 +247,121 @@ class Searcher:
         limit: int = 10,
         offset: int = 0,
         collection: str | None = None,
+        words: str = "",
     ) -> Answer:
-        """Moments near a vector of the space `encoder_version`. Else as `search_text`."""
-        if not 1 <= limit <= MAX_LIMIT or offset < 0:
-            raise InputRejected(f"limit is {limit} and offset {offset}, wanted 1 to {MAX_LIMIT} and at least 0")
-        opened = self._collection(collection)
-        _require_same_space(encoder_version, opened)
-        if vector.shape != (opened.facts.dimension,) or not np.isfinite(vector).all():
-            raise InputRejected(
-                f"a query vector of shape {vector.shape}, wanted ({opened.facts.dimension},) and every value finite"
-            )
-        found = opened.search(vector, limit=NUM_CLIPS)
-        moments = merge_moments(found, margin=self._merge_margin)
-        page = moments[offset : offset + limit]
-        payloads = opened.payloads([moment.best_clip_id for moment in page]) if page else {}
+        """Moments near a vector of the space `encoder_version`. Else as `search_text`.
+
+        Args:
+            vector: Shape (dimension,), unit.
+            encoder_version: Of the vector.
+            limit: As `SearchOptions` has it; so the next two.
+            offset: See there.
+            collection: See there.
+            words: The text that it is of, or "": only for a text there is a confidence, and a ranking by words.
+        """
+        query = Query.of_vector(vector, encoder_version, words=words)
+        return self.search(query, SearchOptions(limit, offset, collection))
+
+    def search(self, query: Query, options: SearchOptions | None = None) -> Answer:
+        """One page of the moments that answer `query`. The same query gives the same moments on every page.
+
+        Raises:
+            InputRejected: the query or an option cannot be used; a filter names no field; a clip is not in the archive.
+            ArtifactError: nothing was published, or by another encoder_version.
+        """
+        options = options or SearchOptions()
+        _check_options(options)
+        conditions = parse_filters(options.filters)
+        opened = self._collection(options.collection)
+        _require_same_space(query.encoder_version, opened)
+        moments = self._moments(opened, query, options, conditions)
+        page = moments[options.offset : options.offset + options.limit]
+        payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
+        end = options.offset + options.limit
         return Answer(
-            encoder_version=encoder_version,
+            encoder_version=query.encoder_version,
             collection=opened.facts.name,
-            hits=tuple(_hit(moment, payloads[moment.best_clip_id]) for moment in page),
-            next_offset=offset + limit if offset + limit < len(moments) else None,
+            hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
+            next_offset=end if end < len(moments) else None,
         )
+
+    def _moments(
+        self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
+    ) -> list[_Rated]:
+        examples = _examples(opened, (*query.like, *query.unlike))
+        vector = self._direction(query, examples, opened.facts)
+        weights = options.weights or self._weights
+        rankings = _rank(opened, vector, query.words, weights, conditions)
+        is_fused = len(rankings) > 1 or WORDS_VECTOR in rankings
+        ranked = fuse(list(rankings.values())) if is_fused else next(iter(rankings.values()))[1]
+        ranked = _without(ranked, [examples[clip_id] for clip_id in query.like])
+        moments = merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin)
+        rated = self._rate(opened, moments, query, weights, vector if conditions else None)
+        if options.min_confidence:
+            rated = _sure(rated, options.min_confidence, opened.facts)
+        return _diversified(rated, opened, options.diversity) if options.diversity else rated
+
+    def _rate(
+        self,
+        opened: Collection,
+        moments: Sequence[Moment],
+        query: Query,
+        weights: Weights,
+        filtered: NDArray[np.float32] | None,
+    ) -> list[_Rated]:
+        """The moments with their confidence, where there is a calibration for such a query.
+
+        What a score is worth depends on the query's ranking over the whole archive: where it was filtered, that is
+        searched for once more, by the vector `filtered`.
+        """
+        if opened.facts.calibration is None or not moments or not _is_one_text(query, weights):
+            return [_Rated(moment, None) for moment in moments]
+        whole = moments
+        if filtered is not None:
+            whole = merge_moments(opened.search(filtered, limit=NUM_CLIPS), margin=self._merge_margin)
+        calibration = Calibration.from_json(opened.facts.calibration)
+        return [
+            _Rated(moment, confidence)
+            for moment, confidence in zip(moments, calibration.confidences(moments, Context.of(whole)), strict=True)
+        ]
+
+    def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
+        """The unit vector that is searched for, of shape (dimension,)."""
+        for vectors in (query.more, query.less):
+            if vectors.shape[1:] != (facts.dimension,) or not np.isfinite(vectors).all():
+                raise InputRejected(
+                    f"a query vector of shape {vectors.shape[1:]}, wanted ({facts.dimension},) and every value finite"
+                )
+        more = np.concatenate([query.more, *[examples[each].vector[np.newaxis] for each in query.like]])
+        less = np.concatenate([query.less, *[examples[each].vector[np.newaxis] for each in query.unlike]])
+        if not len(more):
+            raise InputRejected("the query wants nothing", remedy="Say what to look for, not only what not")
+        if len(more) == 1 and not len(less):
+            return more[0]
+        direction = _unit(more.mean(axis=0))
+        if len(less):
+            direction = _unit(direction - self._negative_weight * _unit(less.mean(axis=0)))
+        return direction
+
+    def _vectors_of(self, asked: Asked) -> NDArray[np.float32]:
+        encoder = self._require_encoder()
+        vectors = [np.empty((0, encoder.spec.dimension), np.float32)]
+        if asked.texts:
+            vectors.append(encoder.embed_texts(asked.texts))
+        if asked.images:
+            vectors.append(encoder.embed_images(asked.images))
+        if asked.clips:
+            vectors.append(encoder.embed_frames(asked.clips))
+        return np.concatenate(vectors)
+
+    def points(self, clip_ids: Sequence[str], *, collection: str | None = None) -> list[Point]:
+        """The clips with these ids as they are in the index, in this order; those that are not there are left out.
+
+        Raises:
+            InputRejected: the collection that was named is not there any more.
+            ArtifactError: nothing was published.
+        """
+        return self._collection(collection).points(clip_ids)
 
     @property
     def live(self) -> str:
@@ -207,6 +402,101 @@ class Searcher:
         return self._encoder
 
 
+class _Rated(NamedTuple):
+    moment: Moment
+    confidence: float | None
+
+
+def _check_options(options: SearchOptions) -> None:
+    if not 1 <= options.limit <= MAX_LIMIT or options.offset < 0:
+        raise InputRejected(
+            f"limit is {options.limit} and offset {options.offset}, wanted 1 to {MAX_LIMIT} and at least 0"
+        )
+    if not 0 <= options.diversity <= 1:
+        raise InputRejected(f"diversity is {options.diversity}, wanted 0 to 1")
+    if not 0 <= options.min_confidence <= 1:
+        raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1")
+
+
+def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
+    """The clips of the archive that a query names."""
+    if not clip_ids:
+        return {}
+    try:
+        wanted = [str(uuid.UUID(clip_id)) for clip_id in clip_ids]
+    except ValueError as error:
+        raise InputRejected(f"no clip id is {clip_ids}", remedy="Take best_clip_id of a hit") from error
+    found = {point.clip_id: point for point in opened.points(wanted)}
+    lacking = [clip_id for clip_id in wanted if clip_id not in found]
+    if lacking:
+        raise InputRejected(f"{opened.facts.name} has no clip {lacking[0]}", remedy="Take best_clip_id of a hit")
+    return dict(zip(clip_ids, (found[clip_id] for clip_id in wanted), strict=True))
+
+
+def _rank(
+    opened: Collection, vector: NDArray[np.float32], words: str, weights: Weights, conditions: Sequence[Condition]
+) -> dict[Vector, tuple[float, list[RankedClip]]]:
+    """The ranking by each vector that has a weight, that the collection has, and that the query can be compared with."""
+    rankings: dict[Vector, tuple[float, list[RankedClip]]] = {}
+    dense: tuple[tuple[Dense, float], ...] = (("video", weights.video), ("caption", weights.caption))
+    for name, weight in dense:
+        if weight and opened.facts.has(name):
+            rankings[name] = weight, opened.search(vector, limit=NUM_CLIPS, using=name, conditions=conditions)
+    if weights.words and words and opened.facts.has(WORDS_VECTOR):
+        query = WordEncoder(opened.facts.settings.language).query(words)
+        rankings[WORDS_VECTOR] = weights.words, opened.search_words(query, limit=NUM_CLIPS, conditions=conditions)
+    if not rankings:
+        raise InputRejected(
+            f"{weights} leave nothing to rank by: {opened.facts.name} has not these vectors, or the query no words",
+            remedy="Give video a weight",
+        )
+    return rankings
+
+
+def _without(ranked: Sequence[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:
+    """The ranking without these clips, and without what overlaps them: nobody asks for what he has."""
+    spans = [(each.payload["video_id"], each.payload["start_ms"], each.payload["end_ms"]) for each in examples]
+    return [
+        clip for clip in ranked
+        if not any(
+            clip.video_id == video_id and clip.start_ms < end_ms and start_ms < clip.end_ms
+            for video_id, start_ms, end_ms in spans
+        )
+    ]
+
+
+def _is_one_text(query: Query, weights: Weights) -> bool:
+    """Whether it is what calibrations are fitted on."""
+    is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
+    return bool(query.words) and is_alone and weights == Weights(video=weights.video)
+
+
+def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:
+    if any(each.confidence is None for each in rated):
+        why = "such a query" if facts.calibration else f"the collection {facts.name}, which was not calibrated"
+        raise InputRejected(
+            f"min_confidence is {min_confidence}, and there is no confidence for {why}",
+            remedy="Ask in one text, ranked by video alone, or leave min_confidence out",
+        )
+    return [each for each in rated if each.confidence is not None and each.confidence >= min_confidence]
+
+
+def _diversified(rated: list[_Rated], opened: Collection, diversity: float) -> list[_Rated]:
+    head, tail = rated[:MAX_DIVERSIFIED], rated[MAX_DIVERSIFIED:]
+    if not head:
+        return rated
+    vectors = np.stack([point.vector for point in opened.points([each.moment.best_clip_id for each in head])])
+    order = diversify([each.moment.score for each in head], vectors, diversity=diversity)
+    return [head[place] for place in order] + tail
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = float(np.linalg.norm(vector))
+    if length < 1e-6:
+        raise InputRejected("what is wanted and what is not cancel each other", remedy="Leave one of them out")
+    return (vector / length).astype(np.float32)
+
+
 def _require_same_space(encoder_version: str, collection: Collection) -> None:
     facts = collection.facts
     if encoder_version != facts.encoder_version:
@@ -218,13 +508,14 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
         )
 
 
-def _hit(moment: Moment, payload: Mapping[str, Any]) -> Hit:
+def _hit(rated: _Rated, payload: Mapping[str, Any]) -> Hit:
+    moment = rated.moment
     return Hit(
         video_id=moment.video_id,
         start_ms=moment.start_ms,
         end_ms=moment.end_ms,
         score=moment.score,
-        confidence=None,
+        confidence=rated.confidence,
         best_clip_id=moment.best_clip_id,
         best_ms=moment.best_ms,
         clip_ids=moment.clip_ids,

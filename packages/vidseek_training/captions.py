@@ -1,4 +1,4 @@
-"""Captions for clips: what came with the source, given to the clip that each belongs to."""
+"""Captions for clips: from files, transcripts and titles, given to the clip that each belongs to."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
-from vidseek_media.cut import Span, caption_span, read_clips
-from vidseek_media.errors import ArtifactError
+from vidseek_media.cut import caption_span, read_clips
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ingest import read_videos
-from vidseek_media.records import Clip, Rejection, Video
-from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, read_table, write_table
+from vidseek_media.records import Clip, Rejection, Span, Video
+from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_table, write_table
+from vidseek_media.transcripts import Cue, said_in
+
+SOURCES = ("file", "transcript", "title")
 
 
 @dataclass(frozen=True)
@@ -28,42 +32,125 @@ class CaptionReport:
     num_rejected: int
 
 
-def write_captions(ingest_dir: Path, cut_dir: Path, *, out: Path) -> CaptionReport:
+def write_captions(
+    ingest_dir: Path,
+    cut_dir: Path,
+    *,
+    out: Path,
+    sources: Sequence[str] = SOURCES,
+    max_transcript_characters: int = 300,
+) -> CaptionReport:
     """Write `captions.parquet` and `rejected.parquet` into `out`.
 
-    A timed caption belongs to the clip of its span. One without times belongs to the clip that is the whole video, else
-    to the video's only clip, else to the video alone (clip_id null). A timed caption whose span is no clip is rejected.
+    Args:
+        sources: Who writes, the first before the next; a clip takes what the first source has to say of it.
+            `file`: the captions that lie beside the videos. A timed one belongs to the clip of its span, one that names
+            a clip by its index to that clip of the video. One without either belongs to the clip that is the whole
+            video, else to the video's only clip, else to the video alone (clip_id null). A caption whose span or index
+            is no clip is rejected.
+            `transcript`: what is said in the clip.
+            `title`: category and title of the video, which belong where a caption without times does.
+        max_transcript_characters: Longer talk is cut off after a whole word.
 
     Raises:
+        ConfigError: a source is unknown.
         ArtifactError: a table is missing or broken.
     """
-    videos = {video.video_id: video for video in read_videos(ingest_dir)}
-    sidecar = read_table(ingest_dir / "sidecar.parquet", SIDECAR)
-    clips: dict[str, list[Clip]] = defaultdict(list)
-    for cut in read_clips(cut_dir):
-        clips[cut.video_id].append(cut)
-    rows: list[dict[str, object]] = []
+    if unknown := [source for source in sources if source not in SOURCES]:
+        raise ConfigError(
+            f"caption.sources lists {unknown[0]!r}, there are {', '.join(SOURCES)}", remedy="Mend it in params.yaml"
+        )
+    archive = _Archive.load(ingest_dir, cut_dir)
+    rows: list[_Row] = []
     rejections: list[Rejection] = []
-    for row in sidecar.itertuples(index=False):
-        video = videos.get(row.video_id)
-        if video is None:
-            raise ArtifactError(f"a caption is of {row.video_id}, which is no ingested video", remedy="Run `dvc repro`")
-        wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
-        clip = _clip_of(wanted, video, clips[video.video_id])
-        if wanted is not None and clip is None:
-            rejections.append(_no_clip(video, wanted, row.text))
-            continue
-        rows.append({
-            "video_id": video.video_id, "clip_id": None if clip is None else str(clip.clip_id), "text": row.text,
-            "writer": "file", "cost_usd": 0.0, "split": row.split, "gallery": row.gallery, "contrast": row.contrast,
-            "axis": row.axis,
-        })
+    for source in sources:
+        told = {row["clip_id"] or row["video_id"] for row in rows}
+        if source == "file":
+            found, rejections = _from_files(archive)
+        elif source == "transcript":
+            found = _from_transcripts(archive, max_transcript_characters)
+        else:
+            found = _from_titles(archive)
+        rows += [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
+    rows.sort(key=lambda row: str(row["video_id"]))
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "captions.parquet", rows, CAPTIONS)
     return CaptionReport(
-        num_in=len(sidecar), num_out=len(rows), num_whole_video=sum(row["clip_id"] is None for row in rows),
-        num_rejected=len(rejections),
+        num_in=len(rows) + len(rejections), num_out=len(rows),
+        num_whole_video=sum(row["clip_id"] is None for row in rows), num_rejected=len(rejections),
     )
+
+
+_Row: TypeAlias = dict[str, object]
+"""Of the schema CAPTIONS."""
+
+
+@dataclass(frozen=True)
+class _Archive:
+    videos: dict[str, Video]
+    clips: dict[str, list[Clip]]
+    """By video_id."""
+    sidecar: pd.DataFrame
+    transcripts: dict[str, list[Cue]]
+
+    @classmethod
+    def load(cls, ingest_dir: Path, cut_dir: Path) -> _Archive:
+        clips: dict[str, list[Clip]] = defaultdict(list)
+        for cut in read_clips(cut_dir):
+            clips[cut.video_id].append(cut)
+        cues: dict[str, list[Cue]] = defaultdict(list)
+        for row in read_table(ingest_dir / "transcripts.parquet", TRANSCRIPTS).itertuples(index=False):
+            cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
+        videos = {video.video_id: video for video in read_videos(ingest_dir)}
+        return cls(videos, clips, read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+
+
+def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
+    rows: list[_Row] = []
+    rejections: list[Rejection] = []
+    for row in archive.sidecar.itertuples(index=False):
+        video = archive.videos.get(row.video_id)
+        if video is None:
+            raise ArtifactError(f"a caption is of {row.video_id}, which is no ingested video", remedy="Run `dvc repro`")
+        own = archive.clips[video.video_id]
+        wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
+        if pd.notna(row.clip_index):
+            clip = next((c for c in own if c.index == int(row.clip_index)), None)
+            if clip is None:
+                rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))
+                continue
+        else:
+            clip = _clip_of(wanted, video, own)
+        if wanted is not None and clip is None:
+            rejections.append(_no_clip(video, wanted, row.text))
+            continue
+        wishes = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
+        rows.append(_caption(video, clip, row.text, "file", **wishes))
+    return rows, rejections
+
+
+def _from_transcripts(archive: _Archive, max_characters: int) -> list[_Row]:
+    return [
+        _caption(archive.videos[video_id], clip, text, "transcript")
+        for video_id, cues in archive.transcripts.items() if video_id in archive.videos
+        for clip in archive.clips[video_id]
+        if (text := said_in(cues, clip.start_ms, clip.end_ms, max_characters=max_characters))
+    ]
+
+
+def _from_titles(archive: _Archive) -> list[_Row]:
+    return [
+        _caption(video, _clip_of(None, video, archive.clips[video.video_id]),
+                 f"{video.category}, {video.title}" if video.category else video.title, "title")
+        for video in archive.videos.values() if video.title
+    ]
+
+
+def _caption(video: Video, clip: Clip | None, text: str, writer: str, **wishes: str) -> _Row:
+    return {
+        "video_id": video.video_id, "clip_id": None if clip is None else str(clip.clip_id), "text": text,
+        "writer": writer, "cost_usd": 0.0, "split": "", "gallery": "", "contrast": "", "axis": "", **wishes,
+    }
 
 
 def _clip_of(wanted: Span | None, video: Video, clips: Sequence[Clip]) -> Clip | None:
@@ -79,4 +166,11 @@ def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "caption",
         f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or "
         "cut.modes does not list captions",
+    )
+
+
+def _no_index(video: Video, index: int, num_clips: int, text: str) -> Rejection:
+    return Rejection(
+        f"{video.video_id}:{index}", "caption",
+        f"{video.uris[0]} has {num_clips} clips, counted from 0, none of them number {index}: {text[:60]!r}",
     )

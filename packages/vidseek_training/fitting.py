@@ -25,11 +25,11 @@ from vidseek_training.checkpoints import Checkpoint
 from vidseek_training.data import choose_frames, to_pixels
 from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.losses import info_nce
+from vidseek_training.losses import drift, info_nce
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.negatives import hardest
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
-from vidseek_training.sampling import Batch, Data, Sampler
+from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
 from vidseek_training.settings import TrainSettings
 
 Log = Callable[[dict[str, float], int], None]
@@ -80,13 +80,14 @@ class Fitting:
             ArtifactError: the disk does not take a checkpoint.
         """
         settings = self.settings
+        base = self._base_vectors() if settings.warmup_text_steps or settings.replay_anchor else None
         if saved is None and settings.warmup_text_steps:
-            known = self._base_vectors()
             sampler = Sampler(
-                self.data, settings, self.model, self._rng, size=settings.warmup_text_batch, known=known
+                self.data, settings, self.model, self._rng, size=settings.warmup_text_batch, base=base,
+                clips_are_known=True,
             )
             self._phase(sampler, settings.warmup_text_steps, "text tower", looks=False)
-        sampler = Sampler(self.data, settings, self.model, self._rng, size=settings.batch)
+        sampler = Sampler(self.data, settings, self.model, self._rng, size=settings.batch, base=base)
         self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
@@ -95,12 +96,17 @@ class Fitting:
         self.adapted_vectors = embed_pairs(self.model, self.data.validation)
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
 
-    def _base_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Of the training and of the general clips, before the adapter has learned anything."""
+    def _base_vectors(self) -> BaseVectors:
+        """Before the adapter has learned anything, or with it put aside."""
         train, general = self.data.train, self.data.general
+        nothing = np.empty((0, self.model.spec.dimension), np.float32)
         with self.handle.disable_adapter():
             self.model.eval()
-            return self._embed_clips(train.frames), None if general is None else self._embed_clips(general.frames)
+            return BaseVectors(
+                self._embed_clips(train.frames),
+                nothing if general is None else self._embed_clips(general.frames),
+                nothing if general is None else embed_ids(self.model, general.ids),
+            )
 
     def _embed_clips(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         return embed_frames(self.model, choose_frames(frames, self.model.spec.frames, None))
@@ -183,12 +189,14 @@ class Fitting:
             return self.model.embed_texts(torch.from_numpy(values).to(self._device)).float()
 
     def _loss(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """The weighted sum of the batch's terms."""
+        """The weighted sum of the batch's terms and anchors."""
         total = torch.zeros((), device=self._device)
         for term in batch.terms:
             same = torch.from_numpy(term.same).to(self._device)
             loss = info_nce(vectors[term.left], vectors[term.right], self.model.logit_scale, same=same)
             total = total + term.weight * loss
+        for anchor in batch.anchors:
+            total = total + anchor.weight * drift(vectors[anchor.rows], torch.from_numpy(anchor.held).to(self._device))
         return total
 
     def _random_state(self) -> Tensor:

@@ -28,3 +28,13 @@ def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor
     to_text = F.cross_entropy(logits, target)
     to_video = F.cross_entropy(logits[:, :count].T, target)
     return (to_text + to_video) / 2
+
+
+def drift(vectors: Tensor, held: Tensor) -> Tensor:
+    """How far unit rows have moved from where they are to be held: the mean of 1 - cosine, a scalar in [0, 2].
+
+    Args:
+        vectors: Unit rows (n, dimension).
+        held: Unit rows (n, dimension).
+    """
+    return (1 - (vectors * held).sum(1)).mean()

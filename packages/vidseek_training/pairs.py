@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.marks import MARKS
 from vidseek_media.records import Rejection
 from vidseek_media.tables import CAPTIONS, FRAMES, PAIRS, REJECTED, read_table, write_table
 
@@ -31,9 +32,18 @@ class PairsReport:
 
 
 def make_pairs(
-    caption_dir: Path, frames_dir: Path, *, out: Path, validation_share: float, test_share: float, seed: int
+    caption_dir: Path,
+    frames_dir: Path,
+    *,
+    out: Path,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+    skip_marks: Sequence[str] = MARKS,
 ) -> PairsReport:
     """Write `pairs.parquet` and `rejected.parquet` into `out`: each caption that has a clip whose frames are there.
+
+    Clips with one of `skip_marks` (black, flat, frozen) make no pairs.
 
     A video's split is the one that the source wishes, else that of `split_videos`. Where the source contradicts itself
     about a video, all captions of that video are rejected. Without captions both tables are empty.
@@ -45,14 +55,15 @@ def make_pairs(
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     frames = read_table(frames_dir / "frames.parquet", FRAMES)
     has_frames = set(frames["clip_id"])
+    skipped = _skipped(frames, skip_marks)
     wishes = _wishes(captions)
-    usable = captions[captions["clip_id"].isin(has_frames)]
+    usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
     free = {video_id for video_id in usable["video_id"] if not wishes[video_id]}
     splits = split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for row in captions.itertuples(index=False):
-        reason = _why_not(row.clip_id, wishes[row.video_id], has_frames)
+        reason = _why_not(row.clip_id, wishes[row.video_id], has_frames) or skipped.get(row.clip_id, "")
         if reason:
             id = row.video_id if pd.isna(row.clip_id) else row.clip_id
             rejections.append(Rejection(id, "pairs", f"{reason}: {row.text[:60]!r}"))
@@ -109,6 +120,24 @@ def _move_one(splits: dict[str, str], places: Mapping[str, float], name: str) ->
 def _place_of(video_id: str, seed: int) -> float:
     """Where in [0, 1) the video stands."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
+
+
+def _skipped(frames: pd.DataFrame, skip_marks: Sequence[str]) -> dict[str, str]:
+    """The reason by clip_id of the clips that say nothing.
+
+    Raises:
+        ConfigError: a mark is unknown.
+    """
+    if unknown := [mark for mark in skip_marks if mark not in MARKS]:
+        raise ConfigError(
+            f"pairs.skip_marks lists {unknown[0]!r}, there are {', '.join(MARKS)}", remedy="Mend it in params.yaml"
+        )
+    found = {}
+    for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True):
+        own = [mark for mark in skip_marks if marks is not None and mark in marks]
+        if own:
+            found[clip_id] = f"its clip is {' and '.join(own)} (pairs.skip_marks)"
+    return found
 
 
 def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:

@@ -37,6 +37,25 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """Rows of a step's vectors that are to stay where they are."""
+
+    rows: slice
+    held: NDArray[np.float32]
+    """Unit rows, as many as `rows`; see `losses.drift`."""
+    weight: float
+
+
+@dataclass(frozen=True)
+class BaseVectors:
+    """What the base says of the training clips, and of the general clips and captions; unit rows of each PairSet."""
+
+    clips: NDArray[np.float32]
+    general_clips: NDArray[np.float32]
+    general_texts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step sees."""
 
@@ -45,6 +64,7 @@ class Batch:
     ids: NDArray[np.int64]
     """Shape (k, length)."""
     terms: tuple[Term, ...]
+    anchors: tuple[Anchor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,7 @@ class _Side:
     rows: NDArray[np.int64]
     weight: float
     known: NDArray[np.float32] | None
+    word_dropout: float
 
 
 class Sampler:
@@ -66,10 +87,11 @@ class Sampler:
 
     def __init__(
         self, data: Data, settings: TrainSettings, model: Backbone, rng: np.random.Generator, *, size: int,
-        known: tuple[NDArray[np.float32], NDArray[np.float32] | None] | None = None,
+        base: BaseVectors | None = None, clips_are_known: bool = False,
     ) -> None:
-        """Of batches of `size` pairs; `known` are the vectors of all training and all general clips."""
-        self._data, self._settings, self._rng, self._known = data, settings, rng, known
+        """Of batches of `size` pairs. `base` holds the general world; it gives the clips too where `clips_are_known`."""
+        self._data, self._settings, self._rng, self._base = data, settings, rng, base
+        self._known = base if clips_are_known else None
         self._spec, self._reads_padding = model.spec, model.reads_padding
         self.rows = Batches(len(data.train), size, rng)
         self.general_rows = Batches(len(data.general), settings.replay, rng) if data.general is not None else None
@@ -78,13 +100,13 @@ class Sampler:
     def draw(self) -> Batch:
         """The next batch."""
         settings = self._settings
-        known, general_known = self._known or (None, None)
+        known = None if self._known is None else self._known.clips
         rows = self.rows.draw()
         if self.neighbours is not None:
             rows = with_hard(rows, self.neighbours, settings.hard_share, self._rng)
-        sides = [_Side(self._data.train, rows, 1.0, known)]
+        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout)]
         if self._data.general is not None and self.general_rows is not None:
-            sides.append(_Side(self._data.general, self.general_rows.draw(), settings.replay_weight, general_known))
+            sides.append(self._general_side(self._data.general, self.general_rows.draw()))
         clips: list[NDArray[Any]] = [
             self._views(side) if side.known is None else side.known[side.rows] for side in sides
         ]
@@ -102,7 +124,25 @@ class Sampler:
         ids = np.concatenate(texts)
         if not self._reads_padding:
             ids = cut_padding(ids, pad_id=self._spec.pad_id)
-        return Batch(np.concatenate(clips), ids, terms)
+        anchors = self._anchors(sides[1], terms[1]) if len(sides) > 1 else ()
+        return Batch(np.concatenate(clips), ids, terms, anchors)
+
+    def _general_side(self, pairs: PairSet, rows: NDArray[np.int64]) -> _Side:
+        # A caption that lost words is not the one that the base's vector is of.
+        dropout = 0.0 if self._settings.replay_anchor else self._settings.word_dropout
+        known = None if self._known is None else self._known.general_clips
+        return _Side(pairs, rows, self._settings.replay_weight, known, dropout)
+
+    def _anchors(self, side: _Side, term: Term) -> tuple[Anchor, ...]:
+        """Clips and captions of the general `side`, whose contrastive loss is `term`, held where the base has them."""
+        if not self._settings.replay_anchor or self._base is None:
+            return ()
+        captions = slice(term.right.start, term.right.start + len(side.rows))
+        weight = self._settings.replay_anchor
+        texts = Anchor(captions, self._base.general_texts[side.rows], weight)
+        if side.known is not None:
+            return (texts,)
+        return texts, Anchor(term.left, self._base.general_clips[side.rows], weight)
 
     def _views(self, side: _Side) -> NDArray[np.uint8]:
         settings = self._settings
@@ -112,9 +152,7 @@ class Sampler:
         return augment(frames, self._rng, shift_share=settings.shift_share, brightness=settings.brightness)
 
     def _texts(self, side: _Side) -> NDArray[np.int64]:
-        return drop_words(
-            side.pairs.ids[side.rows], self._rng, share=self._settings.word_dropout, pad_id=self._spec.pad_id
-        )
+        return drop_words(side.pairs.ids[side.rows], self._rng, share=side.word_dropout, pad_id=self._spec.pad_id)
 
     def _terms(
         self, sides: list[_Side], contrasts: list[NDArray[np.int64]], clips: list[NDArray[Any]],

@@ -40,6 +40,8 @@ class TrainSettings(BaseModel):
     replay: int = Field(0, ge=0)
     """General pairs added to each step, so that the general world is not forgotten."""
     replay_weight: float = Field(0.5, ge=0)
+    replay_anchor: float = Field(0.0, ge=0)
+    """Weight of keeping clips and captions of the general world where the base had them (Li and Hoiem 2016, LwF)."""
     shift_share: float = Field(0.06, ge=0, lt=0.5)
     """Largest shift of a view, in shares of the side; one for all frames of a clip."""
     brightness: float = Field(0.15, ge=0, lt=1)

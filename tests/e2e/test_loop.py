@@ -32,6 +32,10 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     receipt = _read(root / "receipts/publish.json")
     assert receipt["collection"].startswith(f"clips-{version}-")
     assert receipt["num_points"] == sum("windows" in cut for cut in clips.cut)
+    assert receipt["num_captions"] == receipt["num_words"] == receipt["num_points"]
+    assert receipt["verification"]["recall_at_10"] >= 0.99
+    assert (root / "data/calibrate/calibration.json").is_file()
+    assert "calibration" in (root / "reports/calibrate/metrics.json").read_text()
     assert _read(root / "models/encoder/parity.json")["min_cosine_video"] >= 0.9999
 
 

@@ -6,14 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import vidseek.archive
 import vidseek.cli
-from vidseek_media.errors import ArtifactError, GateFailed, VidseekError
+from tests.media.conftest import write_video
+from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
+from vidseek_retrieval.search import Asked, SearchOptions, Weights
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ANSWER = {
@@ -29,8 +36,16 @@ ANSWER = {
 
 
 class FakeSearcher:
-    def search_text(self, text: str, **asked: Any) -> FakeSearcher:
-        self.asked = (text, asked)
+    """Notes what it is asked, and gives ANSWER."""
+
+    spec = SimpleNamespace(frames=2, side=8)
+
+    def encode(self, more: Asked, less: Asked) -> tuple[Asked, Asked]:
+        return more, less
+
+    def search(self, query: tuple[Asked, Asked], options: SearchOptions) -> FakeSearcher:
+        self.more, self.less = query
+        self.options = options
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -39,7 +54,7 @@ class FakeSearcher:
 
 def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, in `folder`."""
-    ours = ("VIDSEEK_HOME", "MLFLOW_TRACKING_URI")
+    ours = ("VIDSEEK_HOME", "VIDSEEK_URL", "MLFLOW_TRACKING_URI")
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         [sys.executable, "-m", "vidseek.cli", *args], cwd=folder, capture_output=True, text=True, check=False,
@@ -60,7 +75,7 @@ def searcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSearcher:
     fake = FakeSearcher()
     (tmp_path / "index").mkdir()
     monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
-    monkeypatch.setattr(vidseek.archive, "load_encoder", lambda *args, **kwargs: None)
+    monkeypatch.setattr(vidseek.archive, "load_encoder", lambda *args, **kwargs: fake)
     monkeypatch.setattr(vidseek.archive, "open_searcher", lambda *args: fake)
     return fake
 
@@ -91,7 +106,95 @@ def test_search__json_is_the_answer(
 ) -> None:
     assert call(monkeypatch, "search", "a red ball", "--limit", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
-    assert searcher.asked == ("a red ball", {"limit": 3})
+    assert (searcher.more, searcher.less) == (Asked(texts=("a red ball",)), Asked())
+    assert searcher.options == SearchOptions(limit=3)
+
+
+def test_search__every_option_reaches_the_searcher(
+    searcher: FakeSearcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Image.new("RGB", (6, 4), (255, 0, 0)).save(tmp_path / "red.png")
+    write_video(tmp_path / "clip.mp4", num_frames=20)
+    assert call(
+        monkeypatch, "search", "a crane", "at night", "--image", str(tmp_path / "red.png"), "--clip",
+        str(tmp_path / "clip.mp4"), "--like", "one", "--not", "a van", "--not-like", "two", "--channel", "news",
+        "--channel", "sport", "--after", "2024-05-01", "--before", "2024-06-01", "--filter", "duration_ms>=5000",
+        "--filter", "duration_ms<9000", "--weights", "video=1,words=0.5", "--diversity", "0.25", "--limit", "2",
+        "--offset", "4", "--collection", "clips-0-1",
+    ) == 0
+    assert searcher.more.texts == ("a crane", "at night") and searcher.more.like == ("one",)
+    assert searcher.more.images[0].shape == (4, 6, 3) and tuple(searcher.more.images[0][0, 0]) == (255, 0, 0)
+    assert searcher.more.clips[0].shape[0] == 2
+    assert (searcher.less.texts, searcher.less.like, searcher.less.images) == (("a van",), ("two",), ())
+    assert searcher.options == SearchOptions(
+        limit=2, offset=4, collection="clips-0-1", weights=Weights(1.0, 0.0, 0.5), diversity=0.25,
+        filters={
+            "channel": ["news", "sport"], "published_at": {"gte": "2024-05-01", "lt": "2024-06-01"},
+            "duration_ms": {"gte": 5000, "lt": 9000},
+        },
+    )
+
+
+def test_search__open_plays_the_first_at_its_second(
+    searcher: FakeSearcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text("ingest: {source: videos}")
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    (tmp_path / "videos" / "a" / "ö.mp4").touch()
+    player = tmp_path / "bin" / "mpv"
+    player.parent.mkdir()
+    player.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/.played && mv {tmp_path}/.played {tmp_path}/played\n")
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
+    assert call(monkeypatch, "search", "a crane", "--open") == 0
+    for _ in range(100):
+        if (tmp_path / "played").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "played").read_text() == f"--start=62.300 -- {tmp_path}/videos/a/ö.mp4\n"
+    player.unlink()
+    monkeypatch.setenv("PATH", str(player.parent))
+    assert call(monkeypatch, "search", "a crane", "--open") == ConfigError.exit_code
+
+
+class Api(BaseHTTPRequestHandler):
+    """Notes the body, and answers with what it was told to."""
+
+    status, content, bodies = 200, ANSWER, []
+
+    def do_POST(self) -> None:
+        self.bodies.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.content).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_search__url_asks_a_running_api(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "red.jpg").write_bytes(b"picture")
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert call(monkeypatch, "search", "a crane", "--url", url, "--json", "--offset", "3") == 0
+        assert json.loads(capsys.readouterr().out) == ANSWER
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        assert call(monkeypatch, "search", "--image", str(tmp_path / "red.jpg"), "--channel", "news") == 0
+        assert Api.bodies == [
+            ("/v1/search", {"limit": 10, "text": "a crane", "offset": 3}),
+            ("/v1/search", {"limit": 10, "image": "cGljdHVyZQ==", "filters": {"channel": ["news"]}}),
+        ]
+        Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}
+        for status, code in ((422, InputRejected.exit_code), (503, ServiceError.exit_code)):
+            Api.status = status
+            assert call(monkeypatch, "search", "a crane") == code
+            assert "no such thing\n  → Leave it" in capsys.readouterr().err
+        server.shutdown()
+    assert call(monkeypatch, "search", "a crane") == ServiceError.exit_code
+    assert call(monkeypatch, "search", "a crane", "--url", "ftp://x") == ConfigError.exit_code
 
 
 def test_search__table_shows_times_and_titles_as_text(

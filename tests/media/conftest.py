@@ -46,16 +46,22 @@ def write_video(
     rotation: int = 0,
     times_ms: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
+    pixel_format: str = "",
 ) -> Path:
-    """A lossless video of up to 60 frames; `times_ms` overrides the even spacing of `fps`."""
+    """A nearly lossless video of up to 60 frames (lossless x264 has no B-frames); `times_ms` overrides `fps`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p" if codec == "libx264" else "yuv420p"
+        stream.width, stream.height = width, height
+        stream.pix_fmt = pixel_format or ("yuv444p" if codec == "libx264" else "yuv420p")
         stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS_PER_SECOND)
-        if codec == "libx264":
+        if codec == "libx265":
+            stream.options = {"preset": "ultrafast", "x265-params": f"keyint={gop}:bframes={b_frames}:log-level=none"}
+        elif codec == "mpeg2video":
+            stream.options = {"g": str(gop), "bf": str(b_frames)}
+        elif codec == "libx264":
             stream.options = {
-                "qp": "0", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "sc_threshold": "0",
+                "qp": "1", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "sc_threshold": "0",
                 "b-adapt": "0",
             }
         if rotation:

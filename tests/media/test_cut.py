@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from vidseek_media.cut import CutReport, caption_span, cut_archive, cut_videos, read_clips, window_spans
+from bench.films import make_film, rendered_scene
+from vidseek_media.cut import CutReport, ShotSearch, caption_span, cut_archive, cut_videos, read_clips, window_spans
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import Clip, Rejection, Video
+from vidseek_media.shots import ShotSettings
 from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
 
 A, B = "a" * 32, "b" * 32
@@ -93,6 +96,53 @@ def test_cut_videos__a_caption_outside_its_video_is_rejected() -> None:
     assert "ends at 3000 ms" in rejection.reason
 
 
+SHOTS = ShotSettings(threshold=3.0, min_content=15.0, min_seconds=2.0, max_seconds=6.0)
+
+
+def test_cut_videos__shots_are_spans_between_cuts() -> None:
+    clips, rejections = cut_videos(
+        [video(A), video(B)], captions(), modes=("shots", "windows"), window_length_seconds=4.0,
+        window_stride_seconds=4.0, cuts_ms={A: [4000]}, shots=SHOTS,
+    )
+    assert [(c.start_ms, c.end_ms, c.cut) for c in clips if c.video_id == A] == [
+        (0, 4000, ("shots", "windows")), (4000, 8000, ("windows",)), (4000, 10_000, ("shots",)),
+        (8000, 10_000, ("windows",)),
+    ]
+    assert all(c.cut == ("windows",) for c in clips if c.video_id == B)  # its shots are not known
+    assert rejections == []
+
+
+def test_cut_videos__a_file_that_is_one_clip_by_its_name_is_not_cut() -> None:
+    whole = dataclasses.replace(video(A, 60_000), clip_of="harbour")
+    clips, _ = cut_videos(
+        [whole], captions((A, 1000, 2000)), modes=("captions", "shots", "windows"), window_length_seconds=3.0,
+        window_stride_seconds=3.0, cuts_ms={A: []}, shots=SHOTS,
+    )
+    assert [(c.start_ms, c.end_ms, c.cut) for c in clips] == [
+        (0, 60_000, ("shots", "windows")), (1000, 2000, ("captions",)),
+    ]
+
+
+def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    source = tmp_path / "source"
+    [boundary] = make_film(source / "a.mp4", [rendered_scene(1), rendered_scene(2)], ["cut"], seed=0)
+    (source / "b.mp4").write_bytes(b"no video")
+    rows = [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in (video(A, 6000), video(B, 4000))]
+    write_table(tmp_path / "videos.parquet", rows, VIDEOS)
+    write_table(tmp_path / "sidecar.parquet", captions(), SIDECAR)
+    report = cut_archive(
+        tmp_path, out=tmp_path / "cut", modes=["shots"], window_length_seconds=3.0, window_stride_seconds=1.0,
+        shots=ShotSearch(source, SHOTS, tmp_path / "memory", workers=1, timeout_seconds=60),
+    )
+    cut_ms = boundary.first * 40
+    assert [(c.start_ms, c.end_ms) for c in read_clips(tmp_path / "cut")] == [(0, cut_ms), (cut_ms, 6000)]
+    reasons = read_table(tmp_path / "cut" / "rejected.parquet", REJECTED)
+    assert set(reasons["id"]) == {B}
+    assert reasons["reason"].str.contains("its shots were not found").any()
+    assert (report.num_in, report.num_out) == (2, 2)
+
+
 def test_cut_videos__a_video_that_gives_no_clip_is_rejected() -> None:
     clips, [rejection] = cut([video(A), video(B)], captions((A, 0, 1000)), modes=("captions",))
     assert [c.video_id for c in clips] == [A]
@@ -102,7 +152,8 @@ def test_cut_videos__a_video_that_gives_no_clip_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"modes": ("shots",)}, "cut.modes is"), ({"modes": ()}, "cut.modes is"), ({"length": 0.0}, "at least 1 ms"),
+        ({"modes": ("scenes",)}, "cut.modes is"), ({"modes": ("shots",)}, "cut.shots is missing"),
+        ({"modes": ()}, "cut.modes is"), ({"length": 0.0}, "at least 1 ms"),
         ({"stride": -1.0}, "at least 1 ms"),
     ],
 )
@@ -114,7 +165,7 @@ def test_cut_videos__refuses_settings_that_mean_nothing(changed: dict[str, objec
 def test_cut_archive__writes_clips_that_read_clips_gives_back(tmp_path: Path) -> None:
     rows = [{"video_id": v.video_id, "uris": list(v.uris), "duration_ms": v.duration_ms, "fps": v.fps, "width": v.width,
              "height": v.height, "codec": v.codec, "source_id": "", "title": "", "channel": "", "category": "",
-             "published_at": "", "thumbnail": ""} for v in (video(A), video(B, 4000))]
+             "published_at": "", "thumbnail": "", "clip_of": ""} for v in (video(A), video(B, 4000))]
     write_table(tmp_path / "videos.parquet", rows, VIDEOS)
     write_table(tmp_path / "sidecar.parquet", captions((A, 0, 1000), (B, 9000, 9500)), SIDECAR)
     report = cut_archive(

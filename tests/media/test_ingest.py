@@ -5,12 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.ingest import IngestReport, ingest, read_videos
-from vidseek_media.tables import REJECTED, SIDECAR, read_table
+from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, read_table
 
 MakeVideo = Callable[..., Path]
 
@@ -162,3 +165,71 @@ def test_ingest__a_wrong_sidecar_writes_nothing(source: Path, tmp_path: Path) ->
 def test_read_videos__of_a_missing_table_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is missing"):
         read_videos(tmp_path)
+
+
+def test_ingest__names_that_say_so_make_files_clips_of_one_video(tmp_path: Path, make_video: MakeVideo) -> None:
+    source = tmp_path / "source"
+    for number in range(3):
+        make_video(source / "day" / f"gate_{number}.mp4", num_frames=10 + number)
+    make_video(source / "gate_9.mp4", num_frames=20)
+    make_video(source / "yard.mp4", num_frames=30)
+    (source / "captions.csv").write_text(
+        "file,caption\nday/gate_1.mp4,a van\nyard_2.mp4,a dog\nday/yard_1.mp4,nothing\nyard.mp4,all\n"
+    )
+    report = ingest(
+        source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1,
+        clip_pattern=r"(?P<stem>.+)_(?P<index>\d+)",
+    )
+    videos = {v.uris[0]: v for v in read_videos(tmp_path / "ingest")}
+    assert {uri: v.clip_of for uri, v in videos.items()} == {
+        "day/gate_0.mp4": "day/gate", "day/gate_1.mp4": "day/gate", "day/gate_2.mp4": "day/gate", "gate_9.mp4": "gate",
+        "yard.mp4": "",
+    }
+    rows = {r.text: r for r in read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR).itertuples()}
+    assert rows["a van"].video_id == videos["day/gate_1.mp4"].video_id
+    assert pd.isna(rows["a van"].clip_index)
+    assert (rows["a dog"].video_id, rows["a dog"].clip_index) == (videos["yard.mp4"].video_id, 2)
+    assert report.num_captions_rejected == 1
+    assert "names day/yard_1.mp4" in reasons(tmp_path)["captions.csv:4"]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("(", "no regular expression"), (r"(?P<stem>.+)_\d", "lacks one of")])
+def test_ingest__a_clip_pattern_that_names_no_clip_is_a_config_error(
+    source: Path, tmp_path: Path, pattern: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ingest(
+            source, out=tmp_path / "ingest", ledger=tmp_path / "l", timeout_seconds=60, workers=1, clip_pattern=pattern
+        )
+
+
+def test_ingest__a_picture_counts_where_a_caption_names_it(tmp_path: Path, make_video: MakeVideo) -> None:
+    source = tmp_path / "source"
+    make_video(source / "a.mp4", num_frames=10)
+    for number, name in enumerate(["cat.jpg", "dog.png", "thumb.jpg", "images/North/x1.webp", "images/bad.jpg"]):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((30, 40, 3), 40 * number, np.uint8)).save(path)
+    (source / "images" / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    (source / "captions.csv").write_text("image,caption\ncat.jpg,a cat\ndog.png,a dog\nbad.jpg,nothing\n")
+    (source / "metadata.csv").write_text("Id,Title,Category,Channel\nx1,Boats,Harbour,North\n")
+    report = run(source, tmp_path)
+    videos = {v.uris[0]: v for v in read_videos(tmp_path / "ingest")}
+    assert set(videos) == {"a.mp4", "cat.jpg", "dog.png", "images/North/x1.webp"}
+    picture = videos["images/North/x1.webp"]
+    assert (picture.width, picture.height, picture.duration_ms) == (40, 30, 40)
+    assert (picture.title, picture.category, picture.channel) == ("Boats", "Harbour", "North")
+    assert set(reasons(tmp_path)) == {"images/bad.jpg", "captions.csv:4"}
+    assert (report.num_captions_in, report.num_captions_out, report.num_captions_rejected) == (4, 3, 1)
+
+
+def test_ingest__reads_the_transcripts_beside_the_videos(source: Path, tmp_path: Path) -> None:
+    (source / "a.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\nhello\n")
+    (source / "deep" / "er" / "B.vtt").write_text("nothing")
+    report = run(source, tmp_path)
+    [row] = read_table(tmp_path / "ingest" / "transcripts.parquet", TRANSCRIPTS).itertuples()
+    assert (row.video_id, row.start_ms, row.end_ms, list(row.lines)) == (
+        video_id_of(source / "a.mp4"), 500, 1500, ["hello"],
+    )
+    assert report.num_transcripts == 1
+    assert "holds no cue" in reasons(tmp_path)["deep/er/B.vtt"]

@@ -106,6 +106,44 @@ def test_write_frames__the_table_says_where_each_clip_is(archive: Archive) -> No
         assert (row.num_frames, row.num_repeated, row.decoder) == (4, 0, "pyav")
 
 
+def test_write_frames__keeps_more_frames_of_each_bin_with_its_centre_among_them(archive: Archive) -> None:
+    before = archive.clips()
+    archive.write(per_bin=3)
+    after = archive.clips()
+    for clip_id, clip in after.items():
+        assert len(clip.times_ms) == 12
+        assert clip.times_ms[1::3] == before[clip_id].times_ms
+        np.testing.assert_array_equal(clip.frames[1::3], before[clip_id].frames)
+    assert set(read_table(archive.out / "frames.parquet", FRAMES)["num_frames"]) == {12}
+
+
+def test_write_frames__by_decord_says_so_for_each_clip_and_refuses_the_rest(
+    archive: Archive, make_video: MakeVideo
+) -> None:
+    pytest.importorskip("decord")
+    make_video(archive.source / "plain.mp4", num_frames=15, pixel_format="yuv420p")
+    archive.take_in()
+    report = archive.write(decoder="decord")
+    table = read_table(archive.out / "frames.parquet", FRAMES)
+    assert set(table["video_id"]) == {archive.video_id("plain.mp4")}
+    assert set(table["decoder"]) == {"decord"}
+    assert report.num_in == report.num_out + report.num_rejected
+    assert all("its pixels are yuv444p" in r for r in read_table(archive.out / "rejected.parquet", REJECTED)["reason"])
+
+
+def test_write_frames__marks_clips_that_stand_still_and_remembers_it(archive: Archive) -> None:
+    still = archive.source / "still.mp4"
+    _still_video(still)
+    archive.take_in()
+    for is_again in (False, True):  # The second run reads the marks back from the shards.
+        report = archive.write()
+        assert (report.num_shards_kept == report.num_shards) is is_again
+        table = read_table(archive.out / "frames.parquet", FRAMES)
+        marks = {video_id: {tuple(m) for m in rows["marks"]} for video_id, rows in table.groupby("video_id")}
+        assert marks.pop(archive.video_id("still.mp4")) == {("frozen",)}
+        assert all(found == {()} for found in marks.values())
+
+
 def test_write_frames__members_are_sorted_and_carry_no_times_or_owners(archive: Archive) -> None:
     for path in list_shards(archive.out):
         with tarfile.open(path) as tar:
@@ -227,9 +265,13 @@ def test_write_frames__of_videos_that_are_all_gone_is_an_error_that_names_the_ta
 
 
 @pytest.mark.parametrize(
-    "changed", [{"num_frames": 0}, {"num_frames": 101}, {"side_px": 0}, {"quality": 101}, {"shard_digits": 9}]
+    "changed",
+    [
+        {"num_frames": 0}, {"num_frames": 101}, {"per_bin": 2}, {"per_bin": 51}, {"decoder": "opencv"}, {"side_px": 0},
+        {"quality": 101}, {"shard_digits": 9},
+    ],
 )
-def test_write_frames__refuses_settings_out_of_range(archive: Archive, changed: dict[str, int]) -> None:
+def test_write_frames__refuses_settings_out_of_range(archive: Archive, changed: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"frames.{next(iter(changed))} is"):
         archive.write(**changed)
 
@@ -305,6 +347,18 @@ def test_encode_jpeg__keeps_the_colour_of_single_pixels() -> None:
     pixels[:, ::2] = (255, 0, 0)
     decoded = decode_jpeg(encode_jpeg(pixels, quality=95)).astype(int)
     assert np.abs(decoded - pixels).max() < 40
+
+
+def _still_video(path: Path) -> None:
+    import av
+
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def damage(path: Path, *, first: int, last: int) -> None:

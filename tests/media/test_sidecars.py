@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vidseek_media.errors import ConfigError
@@ -101,7 +103,7 @@ def test_read_sidecar__a_row_that_says_nothing_is_rejected_alone(tmp_path: Path,
 def test_read_sidecar__the_same_row_again_is_rejected(tmp_path: Path) -> None:
     sidecar = read(tmp_path, "file,caption\na.mp4,A dog\na.mp4,A cat\na.mp4,A dog\n")
     assert [caption.text for caption in sidecar.captions] == ["A dog", "A cat"]
-    assert reasons(sidecar) == {"captions.csv:4": "says the same as line 2"}
+    assert reasons(sidecar) == {"captions.csv:4": "says the same as captions.csv:2"}
 
 
 def test_match_captions__finds_a_file_however_its_name_is_spelled() -> None:
@@ -121,3 +123,84 @@ def test_match_captions__of_no_video_or_a_rejected_one_are_rejected() -> None:
     assert [rejection.id for rejection in refused] == ["captions.csv:2", "captions.csv:3"]
     assert "no video of this source" in refused[0].reason
     assert refused[1].reason == "names bad.mp4, which was rejected: is empty"
+
+
+ROWS = [
+    {"file": "a.mp4", "caption": "a dog", "start": 1.5, "end": 2.0, "published_at": None},
+    {"file": "b.mp4", "caption": "a cat", "start": None, "end": None, "published_at": "2026-03-01T12:00:00Z"},
+    {"file": "c.mp4", "caption": None, "start": None, "end": None, "published_at": None},
+]
+WANTED = [("a.mp4", "a dog", 1500, 2000), ("b.mp4", "a cat", None, None)]
+
+
+def test_read_sidecar__parquet_and_json_lines_say_the_same_as_a_csv(tmp_path: Path) -> None:
+    kinds = {}
+    for kind in ("csv", "parquet", "jsonl"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        table = pd.DataFrame(ROWS)
+        if kind == "csv":
+            table.to_csv(folder / "captions.csv", index=False)
+        elif kind == "parquet":
+            table.to_parquet(folder / "captions.parquet")
+        else:
+            (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+        kinds[kind] = read_sidecar(folder)
+    for kind, sidecar in kinds.items():
+        assert [(c.file, c.text, c.start_ms, c.end_ms) for c in sidecar.captions] == WANTED
+        assert sidecar.captions[1].about == {"published_at": "2026-03-01T12:00:00Z"}
+        assert list(reasons(sidecar).values()) == ["has no caption for c.mp4"]
+        assert sidecar.captions[0].origin == f"captions.{kind}"
+
+
+def test_read_sidecar__takes_all_files_and_names_the_row_of_each(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("video,caption\na.mp4,one\n")
+    (tmp_path / "captions.jsonl").write_text(
+        '{"uri": "a.mp4", "caption": "two"}\n{"uri": "a.mp4", "caption": "one"}\nnot json\n[1]\n{"caption": "x"}\n'
+    )
+    sidecar = read_sidecar(tmp_path)
+    assert [(c.place, c.text) for c in sidecar.captions] == [("captions.csv:2", "one"), ("captions.jsonl:1", "two")]
+    found = reasons(sidecar)
+    assert found["captions.jsonl:2"] == "says the same as captions.csv:2"
+    assert "is no JSON" in found["captions.jsonl:3"]
+    assert "no JSON object" in found["captions.jsonl:4"]
+    assert found["captions.jsonl:5"] == "names no file"
+
+
+@pytest.mark.parametrize(("name", "content"), [("captions.parquet", b"no parquet"), ("captions.jsonl", b"\xff\xfe{}")])
+def test_read_sidecar__of_another_kind_than_its_name_is_a_config_error(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=name):
+        read_sidecar(tmp_path)
+
+
+def test_read_sidecar__a_parquet_without_its_columns_is_a_config_error(tmp_path: Path) -> None:
+    pd.DataFrame([{"name": "a"}]).to_parquet(tmp_path / "captions.parquet")
+    with pytest.raises(ConfigError, match=r"has the columns name \(missing: file, caption\)"):
+        read_sidecar(tmp_path)
+
+
+def test_read_sidecar__metadata_of_thumbnails_is_about_pictures(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("Id,Title,Category,Channel\nx1,Boats,Harbour,North\nx2,Cranes,Harbour,\n,a,b,c\n")
+    sidecar = read_sidecar(tmp_path)
+    assert [(c.file, c.text, dict(c.about)) for c in sidecar.captions] == [
+        ("images/North/x1", "", {"title": "Boats", "category": "Harbour", "channel": "North"}),
+        ("images/x2", "", {"title": "Cranes", "category": "Harbour"}),
+    ]
+    assert reasons(sidecar) == {"metadata.csv:4": "has no Id"}
+
+
+def test_read_sidecar__metadata_of_another_kind_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("key,value\na,b\n")
+    assert read_sidecar(tmp_path) == Sidecar()
+
+
+@pytest.mark.parametrize(
+    ("file", "uri"),
+    [("images/North/x1", "images/North/x1.jpg"), ("images/x1", "images/x1.webp"), ("x1.jpg", "images/x1.jpg")],
+)
+def test_match_captions__finds_a_picture_by_its_stem_and_under_images(file: str, uri: str) -> None:
+    caption = SidecarCaption(2, file, "", about={"title": "Boats"})
+    assert match_captions([caption], {uri: "id"}, {}) == ([("id", caption)], [])

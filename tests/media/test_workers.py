@@ -43,3 +43,25 @@ def test_run_each__an_error_of_ours_arrives_whole() -> None:
     [outcome] = run_each(eval, [raise_ours], workers=1, timeout_seconds=60)
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.message, outcome.error.remedy) == ("config_error", "what", "how")
+
+
+def test_run_each__more_memory_than_allowed_costs_its_item_alone() -> None:
+    greedy = "len(bytearray(2**30))"
+    outcomes = {o.item: o for o in run_each(eval, ["1", greedy, "2"], workers=1, timeout_seconds=60, memory_mib=600)}
+    assert "more than 600 MiB" in str(outcomes[greedy].error)
+    assert [outcomes[item].value for item in ("1", "2")] == [1, 2]
+
+
+def test_run_each__replaces_a_worker_after_so_many_items() -> None:
+    ask = "__import__('os').getpid()"
+    pids = [o.value for o in run_each(eval, [ask] * 5, workers=1, timeout_seconds=60, recycle_after=2)]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+
+
+def test_run_each__replaces_a_worker_that_leaks() -> None:
+    """It keeps 400 of 600 MiB after its first item; the others must not find it so."""
+    leak = "__import__('sys').__dict__.setdefault('kept', bytearray(400 * 2**20)) and __import__('os').getpid()"
+    ask = "__import__('os').getpid()"
+    first, second = run_each(eval, [leak, ask], workers=1, timeout_seconds=60, memory_mib=600)
+    assert first.error is None and second.error is None
+    assert first.value != second.value

@@ -293,7 +293,11 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
     ("train.settings.lora.targets", ["heads"]), ("train.settings.lora.learning_rate", 0),
     ("train.settings.lora.steps", 0), ("train.settings.lora.batch", 1), ("select.resamples", 0),
     ("export.min_cosine", 2), ("export.max_clips", 5), ("embed.variant", "fp64"), ("embed.batch", 0),
-    ("evaluate.resamples", -1), ("publish.cut", "shots"), ("publish.keep_previous", -1), ("publish.min_recall", 1.01),
+    ("evaluate.resamples", -1), ("publish.cut", "scenes"), ("publish.keep_previous", -1), ("publish.min_recall", 1.01),
+    ("publish.index.vectors", ["sound"]), ("publish.index.m", 1), ("publish.index.hnsw_ef", 0),
+    ("publish.index.quantization", "int4"), ("publish.index.oversampling", 0.5), ("publish.server.shards", 0),
+    ("publish.server.write_consistency", 0), ("calibrate.max_queries", 0),
+    ("search.weights.words", -1), ("search.negative_weight", -1),
     ("search.merge_margin", -0.1), ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
     ("general.source", 5), ("cut", None), ("pairs.seed", 1.5),
 ])

@@ -10,18 +10,24 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
+from tests.tiny_bundle import write_tiny_bundle
+from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
-from vidseek_media.tables import CLIPS, write_table
+from vidseek_media.tables import CAPTIONS, CLIPS, write_table
+from vidseek_retrieval import edge
 from vidseek_retrieval import publish as publishing
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
 from vidseek_retrieval.moments import RankedClip
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.texts import embed_texts
+from vidseek_retrieval.words import WordEncoder
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
@@ -56,6 +62,79 @@ def test_publish__payload_has_the_fields_of_the_hit(tmp_path: Path) -> None:
         "duration_ms": 60_000,
         "encoder_version": VERSION,
     }
+
+
+def test_publish__captions_and_words_of_the_clips(tmp_path: Path) -> None:
+    video = video_row("a" * 32, "my_tape 7.mp4")
+    clips = [clip_row("a" * 32, 0, 0, 3000), clip_row("a" * 32, 1, 3000, 6000)]
+    tables = write_archive(tmp_path, [video], clips, unit_rows(2, 4))
+    caption = {**dict.fromkeys(CAPTIONS.names, ""), "video_id": "a" * 32, "clip_id": clips[0]["clip_id"], "text": "red",
+               "cost_usd": 0.0}
+    write_table(tmp_path / "caption" / "captions.parquet", [caption], CAPTIONS)
+    with pytest.raises(ArtifactError, match="1 texts of the clips have no vector"):
+        publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index")
+    write_tiny_bundle(tmp_path / "bundle", encoder_version=VERSION)
+    encoder = Encoder.load(tmp_path / "bundle", threads=1, towers=["text"])
+    embed_texts(["red"], encoder, out=tmp_path / "embed")
+    report = publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index")
+    assert (report.num_points, report.num_captions, report.num_words) == (2, 1, 2)
+    collection = EdgeHome(tmp_path / "index").open(report.collection)
+    captioned = collection.search(encoder.embed_texts(["red"])[0], limit=5, using="caption")
+    assert [(clip.clip_id, round(clip.score, 4)) for clip in captioned] == [(clips[0]["clip_id"], 1.0)]
+    words = WordEncoder()
+    assert [clip.start_ms for clip in collection.search_words(words.query("RED"), limit=5)] == [0]
+    assert len(collection.search_words(words.query("tape 7"), limit=5)) == 2  # the file's name, of both
+    assert publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index").built is False
+    bare = IndexSettings(vectors=("video",))
+    report = publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index", settings=bare)
+    assert (report.num_captions, report.num_words, report.built) == (0, 0, True)
+
+
+def test_publish__every_setting_is_another_collection_that_answers_alike(tmp_path: Path) -> None:
+    tables, names, answers = random_archive(tmp_path, num_videos=1), set(), []
+    for settings in (IndexSettings(), IndexSettings(quantization="int8"), IndexSettings(on_disk=True), IndexSettings(m=8)):
+        report = publish(**tables, index=tmp_path / "index", settings=settings)
+        names.add(report.collection)
+        collection = EdgeHome(tmp_path / "index").open(report.collection)
+        assert collection.facts.settings == settings and report.verification.recall_at_10 >= 0.99
+        answers.append([clip.clip_id for clip in collection.search(unit_rows(1, 16, seed=8)[0], limit=10)])
+    assert len(names) == 4 and all(answer == answers[0] for answer in answers)
+
+
+def test_build__defers_the_graph_and_makes_payload_indexes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from within Edge: the order of what it is asked to do, and graphs only after the last point."""
+    steps: list[str] = []
+
+    class Spy:
+        def __init__(self, shard: Any) -> None:
+            self.shard = shard
+
+        def update(self, operation: Any) -> None:
+            self.shard.update(operation)
+            info = self.shard.info()
+            steps.append(f"{len(info.payload_schema)} indexes, {info.points_count > 0}, {info.indexed_vectors_count}")
+
+        def optimize(self) -> None:
+            self.shard.optimize()
+            steps.append(f"optimised, {self.shard.info().indexed_vectors_count}")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.shard, name)
+
+    class SpyShards:
+        load = edge.qdrant.EdgeShard.load
+
+        @staticmethod
+        def create(path: str, config: Any) -> Spy:
+            return Spy(create(path, config))
+
+    create = edge.qdrant.EdgeShard.create
+    monkeypatch.setattr(edge.qdrant, "EdgeShard", SpyShards)
+    monkeypatch.setattr(edge, "FULL_SCAN_KB", 1)
+    publish(**random_archive(tmp_path, num_videos=8), index=tmp_path / "index")
+    num = len(edge.PAYLOAD_INDEXES)
+    assert steps[:num] == [f"{made + 1} indexes, False, 0" for made in range(num)]
+    assert steps[num:] == [f"{num} indexes, True, 0", "optimised, 464"]
 
 
 def test_publish__twice_changes_nothing(tmp_path: Path) -> None:

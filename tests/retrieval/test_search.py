@@ -13,10 +13,12 @@ from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows
 from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.tables import CAPTIONS, write_table
 from vidseek_retrieval.moments import RankedClip, merge_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
 from vidseek_retrieval.publish import publish
-from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.search import Answer, Asked, Searcher, SearchOptions, Weights
+from vidseek_retrieval.texts import clip_texts, embed_texts
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +245,123 @@ def test_search__across_publishes_is_never_empty_mixed_or_failed(tmp_path: Path)
     assert {answer.collection for answer in answers} <= set(owners) and answers[-1].collection != answers[0].collection
     for answer in answers:
         assert answer.hits and answer == expected.get(answer.collection, answer)
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
+    """The colours again, one clip each; the captions say other colours than the clips show."""
+    root = tmp_path_factory.mktemp("captioned")
+    says = {"red": "green crane", "green": "blue crane", "blue": "white van", "white": "van camera 7"}
+    videos, clips, captions = [], [], []
+    for number, name in enumerate(COLOURS):
+        video_id = f"{number:032x}"
+        videos.append(video_row(video_id, f"{name}.mp4", title="tape", channel=f"channel {number % 2}"))
+        clips.append(clip_row(video_id, 0, 0, 3000))
+        captions.append({**dict.fromkeys(CAPTIONS.names, ""), "video_id": video_id, "clip_id": clips[-1]["clip_id"],
+                         "text": says[name], "cost_usd": 0.0})
+    tables = write_archive(root, videos, clips, np.stack([colour_vector(colour) for colour in COLOURS.values()]))
+    write_table(root / "caption" / "captions.parquet", captions, CAPTIONS)
+    texts = clip_texts(tables["ingest_dir"], tables["cut_dir"], root / "caption", cut="windows")
+    embed_texts([each.spoken for each in texts.values()], encoder, out=root / "embed")
+    publish(**tables, caption_dir=root / "caption", index=root / "index")
+    return root / "index"
+
+
+def found(answer: Answer) -> list[str]:
+    return [hit.uri.removesuffix(".mp4") for hit in answer.hits]
+
+
+def test_search__several_things_at_once_are_their_sum(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+    both = searcher.search(searcher.encode(Asked(texts=("red",), images=(clip_of(COLOURS["blue"])[0],))))
+    vectors = encoder.embed_texts(["red", "blue"])
+    direction = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
+    scores = {name: float(colour_vector(colour) @ direction) for name, colour in COLOURS.items()}
+    assert [hit.score for hit in both.hits] == pytest.approx(sorted(scores.values(), reverse=True), abs=1e-4)
+    assert set(found(both)[:2]) == {"red", "blue"}
+
+
+def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+    white = searcher.encode(Asked(texts=("white",)))
+    without = searcher.search(searcher.encode(Asked(texts=("white",)), Asked(texts=("red",))))
+    before, after = found(searcher.search(white)), found(without)
+    assert before[0] == after[0] == "white"
+    assert {hit.uri: hit.score for hit in without.hits}["red.mp4"] < {
+        hit.uri: hit.score for hit in searcher.search(white).hits
+    }["red.mp4"]
+    assert after[-1] == "red"
+    with pytest.raises(InputRejected, match="cancel each other"):
+        same = Searcher.open(captioned, encoder, negative_weight=1.0)
+        same.search(same.encode(Asked(texts=("red",)), Asked(texts=("red",))))
+    with pytest.raises(InputRejected, match="wants nothing"):
+        searcher.encode(Asked(), Asked(texts=("red",)))
+
+
+def test_search__like_a_clip_of_the_archive_leaves_it_out(colours: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(colours, encoder)
+    (hit,) = searcher.search_text("blue", limit=1).hits
+    answer = searcher.search(searcher.encode(Asked(like=(hit.best_clip_id,))))
+    best = next(each for each in answer.hits if each.video_id == hit.video_id)
+    assert best.score == pytest.approx(1.0, abs=1e-5) and answer.hits[0] == best  # the rest of the blue video
+    (own,) = searcher.points([hit.best_clip_id])
+    for each in answer.hits:
+        if each.video_id == hit.video_id:
+            assert each.end_ms <= own.payload["start_ms"] or each.start_ms >= own.payload["end_ms"]
+    for wrong in ("nonsense", "00000000-0000-5000-8000-000000000000"):
+        with pytest.raises(InputRejected, match="clip"):
+            searcher.search(searcher.encode(Asked(like=(wrong,))))
+
+
+def test_search__filters_and_an_unknown_one(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+    query = searcher.encode(Asked(texts=("red",)))
+    assert set(found(searcher.search(query, SearchOptions(filters={"channel": "channel 1"})))) == {"green", "white"}
+    assert found(searcher.search(query, SearchOptions(filters={"channel": "none"}))) == []
+    with pytest.raises(InputRejected, match="no field 'colour'"):
+        searcher.search(query, SearchOptions(filters={"colour": "red"}))
+
+
+def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+    query = searcher.encode(Asked(texts=("green",)))
+    assert found(searcher.search(query))[0] == "green"
+    by_caption = searcher.search(query, SearchOptions(weights=Weights(video=0, caption=1)))
+    assert found(by_caption)[0] == "red" and len(by_caption.hits) == 4
+    by_words = searcher.search(query, SearchOptions(weights=Weights(video=0, words=1)))
+    assert [(hit.uri, hit.score) for hit in by_words.hits] == [("red.mp4", 1.0)]
+    both = searcher.search(query, SearchOptions(weights=Weights(video=1, words=1)))
+    # Red is first by words; by video green is first and red third or fourth.
+    assert found(both)[:2] == ["red", "green"] and both.hits[0].score < 1
+    camera = searcher.encode(Asked(texts=("camera 7",)))
+    assert found(searcher.search(camera, SearchOptions(weights=Weights(video=0, words=1)))) == ["white"]
+    default = Searcher.open(captioned, encoder, weights=Weights(video=0, words=1))
+    assert found(default.search(query)) == ["red"]
+
+
+def test_search__weights_that_leave_nothing(colours: Path, captioned: Path, encoder: Encoder) -> None:
+    words = SearchOptions(weights=Weights(video=0, words=1))
+    without = Searcher.open(colours, encoder)
+    with pytest.raises(InputRejected, match="has not these vectors"):
+        without.search(without.encode(Asked(texts=("red",))), words)
+    searcher = Searcher.open(captioned, encoder)
+    with pytest.raises(InputRejected, match="the query no words"):
+        searcher.search(searcher.encode(Asked(images=(clip_of(COLOURS["red"])[0],))), words)
+    with pytest.raises(ConfigError, match="the weights are"):
+        Weights(video=0)
+
+
+def test_search__diversity_brings_what_differs(colours: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(colours, encoder, merge_margin=0.0)
+    query = searcher.encode(Asked(texts=("red",)))
+    plain = searcher.search(query, SearchOptions(limit=1000))
+    spread = searcher.search(query, SearchOptions(limit=1000, diversity=0.7))
+    assert spread.hits[0] == plain.hits[0]
+    assert sorted(hit.best_clip_id for hit in spread.hits) == sorted(hit.best_clip_id for hit in plain.hits)
+    assert len({hit.video_id for hit in spread.hits[:3]}) >= len({hit.video_id for hit in plain.hits[:3]})
+    assert spread.hits != plain.hits
+    pages = [searcher.search(query, SearchOptions(limit=2, offset=at, diversity=0.7)).hits for at in (0, 2)]
+    assert pages[0] + pages[1] == spread.hits[:4]
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputRejected, match="diversity"):
+            searcher.search(query, SearchOptions(diversity=wrong))

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from vidseek_media.cut import cut_archive
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, VIDEOS, read_table, write_table
+from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
 from vidseek_training.captions import CaptionReport, write_captions
 
 A, B = "a" * 32, "b" * 32
@@ -19,6 +19,9 @@ def write(
     videos: dict[str, int],
     captions: list[tuple[str, int | None, int | None, str]],
     *,
+    titles: dict[str, tuple[str, str]] | None = None,
+    cues: list[tuple[str, int, int, str]] | None = None,
+    sources: tuple[str, ...] = ("file", "transcript", "title"),
     modes: tuple[str, ...] = ("captions", "windows"),
     window_seconds: float = 3.0,
 ) -> CaptionReport:
@@ -26,8 +29,9 @@ def write(
     ingest, cut = folder / "ingest", folder / "cut"
     write_table(ingest / "videos.parquet", [
         {"video_id": video_id, "uris": [f"{video_id[0]}.mp4"], "duration_ms": duration_ms, "fps": 10.0, "width": 64,
-         "height": 48, "codec": "h264", "source_id": "", "title": "", "channel": "", "category": "",
-         "published_at": "", "thumbnail": ""}
+         "height": 48, "codec": "h264", "source_id": "", "title": (titles or {}).get(video_id, ("", ""))[1], "channel": "",
+         "category": (titles or {}).get(video_id, ("", ""))[0],
+         "published_at": "", "thumbnail": "", "clip_of": ""}
         for video_id, duration_ms in videos.items()
     ], VIDEOS)
     write_table(ingest / "sidecar.parquet", [
@@ -35,10 +39,25 @@ def write(
          "split": "test", "gallery": "easy", "contrast": f"not {text}", "axis": "truth"}
         for video_id, start_ms, end_ms, text in captions
     ], SIDECAR)
+    write_table(ingest / "transcripts.parquet", [
+        {"video_id": video_id, "start_ms": start_ms, "end_ms": end_ms, "lines": [line]}
+        for video_id, start_ms, end_ms, line in cues or []
+    ], TRANSCRIPTS)
     cut_archive(
         ingest, out=cut, modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds
     )
-    return write_captions(ingest, cut, out=folder / "caption")
+    return write_captions(ingest, cut, out=folder / "caption", sources=sources)
+
+
+def test_write_captions__an_index_names_a_clip_of_the_video(tmp_path: Path) -> None:
+    write(tmp_path, {A: 9000}, [(A, None, None, "second"), (A, None, None, "none")], modes=("windows",))
+    sidecar = read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)
+    write_table(tmp_path / "ingest" / "sidecar.parquet", sidecar.assign(clip_index=[1, 3]), SIDECAR)
+    report = write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
+    assert clip_ids(tmp_path) == {"second": str(clip_id_of(A, 3000, 6000))}
+    assert report == CaptionReport(num_in=2, num_out=1, num_whole_video=0, num_rejected=1)
+    [reason] = read_table(tmp_path / "caption" / "rejected.parquet", REJECTED)["reason"]
+    assert "has 3 clips, counted from 0, none of them number 3" in reason
 
 
 def clip_ids(folder: Path) -> dict[str, str | None]:
@@ -99,3 +118,36 @@ def test_write_captions__of_none_is_an_empty_table(tmp_path: Path) -> None:
 def test_write_captions__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is missing"):
         write_captions(tmp_path, tmp_path, out=tmp_path)
+
+
+def test_write_captions__a_clip_takes_what_the_first_source_says_of_it(tmp_path: Path) -> None:
+    write(
+        tmp_path, {A: 6000, B: 2000}, [(A, 0, 3000, "written")], titles={A: ("Harbour", "Day 1"), B: ("", "Day 2")},
+        cues=[(A, 500, 1500, "said first"), (A, 4000, 5000, "said second"), (A, 5000, 7500, "said at the end")],
+    )
+    table = read_table(tmp_path / "caption" / "captions.parquet", CAPTIONS)
+    found = {(row.clip_id if pd.notna(row.clip_id) else row.video_id): (row.writer, row.text) for row in table.itertuples()}
+    assert found == {
+        str(clip_id_of(A, 0, 3000)): ("file", "written"),
+        str(clip_id_of(A, 3000, 6000)): ("transcript", "said second"),  # the middle of the last cue is after the clip
+        A: ("title", "Harbour, Day 1"),
+        str(clip_id_of(B, 0, 2000)): ("title", "Day 2"),
+    }
+
+
+def test_write_captions__the_order_of_the_sources_decides(tmp_path: Path) -> None:
+    report = write(
+        tmp_path, {B: 2000}, [(B, None, None, "written")], titles={B: ("", "titled")}, sources=("title", "file")
+    )
+    assert clip_ids(tmp_path) == {"titled": str(clip_id_of(B, 0, 2000))}
+    assert report.num_out == 1
+
+
+def test_write_captions__a_source_that_is_not_listed_writes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {B: 2000}, [], titles={B: ("", "titled")}, cues=[(B, 0, 900, "said")], sources=("file",))
+    assert clip_ids(tmp_path) == {}
+
+
+def test_write_captions__refuses_a_source_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"caption\.sources lists 'llm'"):
+        write(tmp_path, {B: 2000}, [], sources=("file", "llm"))

@@ -15,8 +15,9 @@ from vidseek_media.errors import GateFailed
 from vidseek_training import backbones, fitting
 from vidseek_training.checkpoints import Checkpoint
 from vidseek_training.data import load_pairs
+from vidseek_training.embedding import embed_pairs
 from vidseek_training.fitting import Fitting
-from vidseek_training.sampling import Data, Sampler
+from vidseek_training.sampling import BaseVectors, Data, Sampler
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
@@ -196,3 +197,39 @@ def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
         training.run()
     saved = kept.load()
     assert saved is not None and saved["step"] == 4
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_run__an_anchor_keeps_the_general_world_where_the_base_had_it(
+    fit: Callable[..., Fitting], data: Data, chunk: int | None
+) -> None:
+    assert data.general is not None
+    kept = {}
+    for weight in (0.0, 20.0):
+        training = fit(replay_anchor=weight, chunk=chunk)
+        base = embed_pairs(training.model, data.general)
+        training.run()
+        after = embed_pairs(training.model, data.general)
+        kept[weight] = min((base.videos * after.videos).sum(1).mean(), (base.texts * after.texts).sum(1).mean())
+    assert kept[20.0] > kept[0.0] + 0.02
+
+
+def test_draw__anchors_are_the_rows_of_the_general_world(backbone: Path, data: Data) -> None:
+    assert data.general is not None
+    count = len(data.general)
+    base = BaseVectors(
+        np.zeros((len(data.train), 4), np.float32), np.tile(np.arange(count, dtype=np.float32)[:, None], 4),
+        np.tile(100 + np.arange(count, dtype=np.float32)[:, None], 4),
+    )
+    settings = SETTINGS.model_copy(update={"replay_anchor": 2.0, "word_dropout": 0.5})
+    model = backbones.load(backbone)
+    batch = Sampler(data, settings, model, np.random.default_rng(0), size=8, base=base).draw()
+    texts, clips = batch.anchors
+    rows = clips.held[:, 0].astype(int)
+    assert (texts.held[:, 0] == 100 + rows).all() and texts.weight == clips.weight == 2.0
+    assert clips.rows == slice(8, 12) == batch.terms[1].left
+    said = batch.ids[texts.rows.start - len(batch.clips) : texts.rows.stop - len(batch.clips)]
+    wanted = data.general.ids[rows]
+    assert (said == wanted[:, : said.shape[1]]).all() and not wanted[:, said.shape[1] :].any()
+    warm = Sampler(data, settings, model, np.random.default_rng(0), size=8, base=base, clips_are_known=True).draw()
+    assert len(warm.anchors) == 1 and warm.clips.shape == (12, 4)

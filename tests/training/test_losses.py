@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vidseek_training.losses import info_nce
+from vidseek_training.losses import drift, info_nce
 
 SCALE = torch.tensor(math.log(7.0))
 
@@ -68,3 +68,10 @@ def test_info_nce__the_diagonal_is_never_masked() -> None:
 def test_info_nce__right_pairs_score_lower_than_wrong_ones() -> None:
     videos = unit(5, 4)
     assert loss_of(videos, videos) < loss_of(videos, videos[::-1].copy())
+
+
+def test_drift__is_one_minus_the_mean_cosine() -> None:
+    held = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert float(drift(held, held)) == 0
+    turned = torch.tensor([[0.6, 0.8], [0.0, -1.0]])
+    assert float(drift(turned, held)) == pytest.approx((1 - 0.6 + 1 + 1) / 2)

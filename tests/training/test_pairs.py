@@ -55,6 +55,29 @@ def test_make_pairs__a_video_is_on_one_side(tmp_path: Path) -> None:
     assert min(report.num_validation, report.num_test) > 0
 
 
+def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
+    rows = [{"video": IDS[v], "text": str(v)} for v in range(10)]
+    write(tmp_path, rows)
+    frames = read_table(tmp_path / "frames" / "frames.parquet", FRAMES)
+    marks = [["frozen"], ["black", "flat"], *([] for _ in range(8))]
+    write_table(tmp_path / "frames" / "frames.parquet", frames.assign(marks=marks), FRAMES)
+
+    def again(**changed: object) -> PairsReport:
+        return make_pairs(
+            tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.2, test_share=0.2,
+            seed=0, **changed,  # type: ignore[arg-type]
+        )
+
+    assert again().num_out == 8
+    reasons = list(read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)["reason"])
+    assert any("its clip is black and flat" in reason for reason in reasons)
+    assert any("its clip is frozen" in reason for reason in reasons)
+    assert again(skip_marks=("black",)).num_out == 9
+    assert again(skip_marks=()).num_out == 10
+    with pytest.raises(ConfigError, match="skip_marks lists 'dull'"):
+        again(skip_marks=("dull",))
+
+
 def test_make_pairs__the_wish_of_the_source_holds_for_the_whole_video(tmp_path: Path) -> None:
     write(tmp_path, [
         {"video": IDS[0], "text": "wished", "span": (0, 1000), "split": "validation", "gallery": "hard"},

@@ -1,0 +1,171 @@
+"""What the options of `vidseek search` mean: files to pixels, filters, weights; a running API; a player."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ConfigError, InputRejected, ServiceError
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.search import Weights
+
+URL_VARIABLE = "VIDSEEK_URL"
+API_TIMEOUT_SECONDS = 60.0
+_FILTER = re.compile(r"(?P<field>\w+)\s*(?P<sign>>=|<=|=|>|<)\s*(?P<value>.+)", re.DOTALL)
+_BOUNDS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
+_PLAYERS: Mapping[str, Sequence[str]] = {
+    "mpv": ("--start={seconds}", "--", "{file}"),
+    "vlc": ("--start-time={seconds}", "--", "{file}"),
+    "ffplay": ("-ss", "{seconds}", "-i", "{file}"),
+}
+"""What is looked for, in this order, and how each begins at a second."""
+
+
+def read_image(file: Path) -> NDArray[np.uint8]:
+    """The picture upright: uint8 RGB of shape (height, width, 3).
+
+    Raises:
+        InputRejected: it is missing, or no picture.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        raise InputRejected(f"{file} cannot be read as a picture: {error}", remedy="Name a JPEG or PNG file") from error
+
+
+def read_clip(file: Path, *, num_frames: int, side_px: int) -> NDArray[np.uint8]:
+    """Frames of a video file at bin centres: uint8 RGB of shape (num_frames, height, width, 3), upright.
+
+    Raises:
+        InputRejected: it is missing, or no video.
+    """
+    from vidseek_media.frames import decode_uniform
+
+    return decode_uniform(file, num_frames=num_frames, side_px=side_px)
+
+
+def filters_of(
+    conditions: Sequence[str], *, channels: Sequence[str], categories: Sequence[str], after: str | None, before: str | None
+) -> dict[str, Any]:
+    """The filters that `parse_filters` takes.
+
+    Args:
+        conditions: `field=value` (several values with commas between), `field>=value`, and so with `<=`, `<`, `>`.
+        channels: One of these.
+        categories: One of these.
+        after: Published then or later.
+        before: Published before then.
+
+    Raises:
+        InputRejected: a condition is no such thing, or a field is named in two ways.
+    """
+    filters: dict[str, Any] = {}
+    named = [("channel", list(channels)), ("category", list(categories))]
+    filters.update({name: values for name, values in named if values})
+    times = {name: value for name, value in (("gte", after), ("lt", before)) if value}
+    if times:
+        filters["published_at"] = times
+    for condition in conditions:
+        match = _FILTER.fullmatch(condition.strip())
+        if match is None:
+            raise InputRejected(
+                f"the filter is {condition!r}", remedy="Write field=value, field>=value or field<value"
+            )
+        field, sign, value = match["field"], match["sign"], match["value"]
+        new: Any = [_number(each) for each in value.split(",")] if sign == "=" else {_BOUNDS[sign]: _number(value)}
+        old = filters.get(field)
+        if old is not None and not (isinstance(old, dict) and isinstance(new, dict)):
+            raise InputRejected(f"the field {field} is filtered twice", remedy="Put its values behind one =, with commas")
+        filters[field] = {**old, **new} if isinstance(old, dict) else new
+    return filters
+
+
+def weights_of(text: str) -> Weights:
+    """`video=1,words=0.5` as weights; what is not named counts nothing.
+
+    Raises:
+        InputRejected: it is no such thing.
+    """
+    from vidseek_retrieval.search import Weights
+
+    try:
+        given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
+        return Weights(**{"video": 0.0, **given})
+    except (ValueError, TypeError, ConfigError) as error:
+        raise InputRejected(f"the weights are {text!r}", remedy="Write them as video=1,caption=0.5,words=0.5") from error
+
+
+def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a running API to POST /v1/search. Files go in as base64.
+
+    Raises:
+        InputRejected: it refuses the query.
+        ServiceError: it does not answer, or cannot.
+    """
+    encoded = {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value for name, value in body.items()
+    }
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/v1/search", data=json.dumps(encoded).encode(), headers={"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=API_TIMEOUT_SECONDS) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        said, remedy = _problem(error)
+        if error.code < 500:
+            raise InputRejected(f"{url} refuses the query ({error.code}): {said}", remedy=remedy) from error
+        raise ServiceError(f"{url} cannot answer ({error.code}): {said}", remedy=remedy) from error
+    except (OSError, ValueError) as error:
+        raise ServiceError(f"{url} does not answer: {error}", remedy="See that `vidseek serve` runs there") from error
+
+
+def play(file: Path, *, start_ms: int) -> None:
+    """Open a player on `file` at `start_ms`, and leave it open.
+
+    Raises:
+        ConfigError: the file or a player is missing.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file} is not there", remedy="See that ingest.source in params.yaml is reachable")
+    for name, arguments in _PLAYERS.items():
+        player = shutil.which(name)
+        if player:
+            filled = [each.format(seconds=f"{start_ms / 1000:.3f}", file=file) for each in arguments]
+            subprocess.Popen(
+                [player, *filled], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            return
+    raise ConfigError(f"no player is installed, looked for {', '.join(_PLAYERS)}", remedy="Install one of them")
+
+
+def _number(value: str) -> str | int:
+    text = value.strip()
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _problem(error: urllib.error.HTTPError) -> tuple[str, str]:
+    try:
+        problem = json.load(error)["error"]
+        return str(problem["message"]), str(problem["remedy"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason), ""

@@ -1,0 +1,53 @@
+"""Clips that say nothing: black, flat or frozen. They make duplicates and searches answer nonsense, so they are marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARKS = ("black", "flat", "frozen")
+
+THUMB_PX = 32
+"""Side of the small grey picture that is looked at: larger details do not make a black clip bright."""
+
+BLACK_LEVEL = 24.0
+"""A frame no pixel in a hundred of which is brighter than this is black; video black is 16, with noise of a few levels."""
+
+FLAT_DEVIATION = 2.0
+"""A frame whose levels deviate less than this is one plain colour; coding noise deviates by about 1."""
+
+FROZEN_CHANGE = 0.5
+"""A clip none of whose frames differs from the first by more than this, in levels on average, stands still."""
+
+
+def thumb_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`pixels` (height, width, 3) as a grey picture of at most 32 x 32, levels 0 to 255, by means over blocks."""
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    rows = _block_means(np.asarray(grey, np.float32))
+    return np.ascontiguousarray(_block_means(rows.T).T)
+
+
+def _block_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of up to `THUMB_PX` blocks of rows."""
+    size = len(values)
+    edges = np.arange(min(size, THUMB_PX)) * size // min(size, THUMB_PX)
+    widths = np.diff(np.append(edges, size))
+    return np.asarray(np.add.reduceat(values, edges, axis=0) / widths[:, None], np.float32)
+
+
+def marks_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
+    """Those of `MARKS` that hold of a clip whose different frames have these `thumbs` (`thumb_of`), in their order.
+
+    `black`: all frames are. `flat`: all frames are one plain colour each (a black one too). `frozen`: two frames or
+    more, and nothing changes from the first to any other.
+    """
+    marks = []
+    if all(np.quantile(thumb, 0.99) <= BLACK_LEVEL for thumb in thumbs):
+        marks.append("black")
+    if all(float(thumb.std()) <= FLAT_DEVIATION for thumb in thumbs):
+        marks.append("flat")
+    if len(thumbs) > 1 and all(float(np.abs(thumb - thumbs[0]).mean()) <= FROZEN_CHANGE for thumb in thumbs[1:]):
+        marks.append("frozen")
+    return tuple(marks)

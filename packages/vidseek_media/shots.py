@@ -1,0 +1,157 @@
+"""Shots of a video: found where its picture changes at once, by PySceneDetect, and brought to wanted lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.frames import frames_at, read_plan
+from vidseek_media.records import Span
+from vidseek_media.workers import WorkerLost, run_each
+
+LOOKED_AT_PX = 144
+"""Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
+
+FORMAT = 1
+"""Of what is remembered of a video: raise it when the same settings find other cuts."""
+
+
+@dataclass(frozen=True)
+class ShotSettings:
+    """How cuts are found, and what lengths their shots are brought to."""
+
+    threshold: float
+    """How many times more than its neighbours a frame must differ from the one before it."""
+    min_content: float
+    """How much it must differ at least, in levels of hue, saturation and value on average (0 to 255)."""
+    min_seconds: float
+    """A shorter shot is joined to the next one."""
+    max_seconds: float
+    """A longer shot is split into equal parts."""
+
+    def __post_init__(self) -> None:
+        if not (self.threshold > 0 and self.min_content >= 0 and 0 <= self.min_seconds < self.max_seconds):
+            raise ConfigError(
+                f"cut.shots is {self}, wanted a threshold above 0, and min_seconds below max_seconds",
+                remedy="Set cut.shots in params.yaml",
+            )
+
+
+def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms: int) -> Iterator[Span]:
+    """`[0, duration_ms)` divided at `cuts_ms`, in order and without gaps.
+
+    A shot under `min_ms` is joined to those that follow until they have that length, the last one to the one before; a
+    shot over `max_ms` is split into equal parts, no more of them than needed.
+    """
+    bounds = [0, *sorted({cut for cut in cuts_ms if 0 < cut < duration_ms}), duration_ms]
+    kept = [0]
+    for bound in bounds[1:]:
+        if bound - kept[-1] >= min_ms:
+            kept.append(bound)
+    kept = [*(kept[:-1] if len(kept) > 1 else kept), duration_ms]
+    for start, end in itertools.pairwise(kept):
+        parts = -(-(end - start) // max_ms)
+        edges = [start + (2 * i * (end - start) + parts) // (2 * parts) for i in range(parts + 1)]
+        yield from itertools.pairwise(edges)
+
+
+def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
+    """The times at which a new shot begins, in ms from the first frame, ascending; the first shot's 0 is not among them.
+
+    Raises:
+        InputRejected: the file cannot be decoded.
+    """
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    plan = read_plan(path)
+    detector = AdaptiveDetector(
+        adaptive_threshold=settings.threshold, min_content_val=settings.min_content, min_scene_len=1
+    )
+    starts_ms: list[int] = []
+    cuts: list[int] = []
+    # A time is asked for 1 ms after the frame begins: rounded down it would lie before it.
+    times_ms = [plan.ms_of(pts) + 1 for pts in plan.pts]
+    for number, frame in enumerate(frames_at(path, times_ms, side_px=LOOKED_AT_PX, plan=plan)):
+        starts_ms.append(frame.time_ms)
+        # The detector counts frames; their rate is of no consequence to it.
+        found = detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame.pixels[:, :, ::-1]))
+        cuts += [cut.frame_num for cut in found]
+    return [starts_ms[number] for number in cuts]
+
+
+def find_all_cuts(
+    paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path, workers: int, timeout_seconds: float
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """The cuts of each video by video_id, and the reasons of those that have none because they cannot be decoded.
+
+    What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
+    it changes no result.
+
+    Raises:
+        ConfigError: PySceneDetect is not installed.
+    """
+    if find_spec("scenedetect") is None:
+        raise ConfigError(
+            "cut.modes lists shots, and scenedetect is not installed",
+            remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
+        )
+    cuts: dict[str, list[int]] = {}
+    lost: dict[str, str] = {}
+    for video_id in paths:
+        if (known := _recall(_file_of(memory, video_id, settings))) is not None:
+            cuts[video_id] = known
+    id_of = {path: video_id for video_id, path in paths.items() if video_id not in cuts}
+    with closing(
+        run_each(
+            partial(find_cuts, settings=settings), list(id_of), workers=min(workers, len(id_of)),
+            timeout_seconds=timeout_seconds,
+        )
+    ) as outcomes:
+        for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(id_of), disable=None):
+            video_id = id_of[outcome.item]
+            if outcome.error is not None:
+                again = " (another run tries it again)" if isinstance(outcome.error, WorkerLost) else ""
+                lost[video_id] = f"{outcome.item.name}: its shots were not found: {outcome.error.message}{again}"
+            else:
+                cuts[video_id] = outcome.value or []
+                _remember(_file_of(memory, video_id, settings), cuts[video_id])
+    return cuts, lost
+
+
+def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:
+    asked = {"format": FORMAT, **dataclasses.asdict(settings)}
+    for of_spans in ("min_seconds", "max_seconds"):  # They move no cut.
+        del asked[of_spans]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    return memory / f"{video_id}-{digest}.json"
+
+
+def _recall(path: Path) -> list[int] | None:
+    try:
+        return [int(cut) for cut in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(path: Path, cuts: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(cuts), encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

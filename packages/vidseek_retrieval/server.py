@@ -1,0 +1,452 @@
+"""The server home: a Qdrant server or cluster over qdrant-client, with the history of aliases and the lock that it lacks.
+
+A collection of ours carries its facts as metadata, written last: one without them is what a killed build left. What has
+no other place lies in the collection `vidseek-state`: a point for each alias (where it pointed before), and one that is
+the builder's lock. Aliases are Qdrant's own, so that any other client of the server finds the live collection too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from vidseek_media.errors import ArtifactError, ServiceError
+from vidseek_retrieval.filters import Condition
+from vidseek_retrieval.index import (
+    CAPTION_VECTOR,
+    COLLECTION_NAME,
+    PAYLOAD_INDEXES,
+    VIDEO_VECTOR,
+    WORDS_VECTOR,
+    Alias,
+    CollectionFacts,
+    Dense,
+    Point,
+    ServerSettings,
+    Vector,
+    Words,
+)
+from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
+
+STATE = "vidseek-state"
+LOAD_BATCH = 256
+LEASE_SECONDS = 600.0
+"""A builder that was killed holds the lock no longer than this; one that lives renews it with each batch."""
+TRIES = 4
+FIRST_WAIT_SECONDS = 0.25
+"""After the first try; doubled after each other."""
+OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
+POLL_SECONDS = 0.1
+SETTLED_POLLS = 3
+INDEXING_THRESHOLD_KB = 10_000
+"""Segments above it get a graph: Qdrant's own default."""
+
+_SCHEMAS = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "datetime": models.PayloadSchemaType.DATETIME,
+}
+_SPAN_FIELDS = ["video_id", "start_ms", "end_ms"]
+_REMEDY = "See that the server of QDRANT_URL is up and has room, then try again"
+_NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
+_LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
+
+Result = TypeVar("Result")
+
+
+class QdrantCollection:
+    """A finished collection on a server, for reading."""
+
+    def __init__(self, client: QdrantClient, facts: CollectionFacts) -> None:
+        self._client = client
+        self._facts = facts
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What its metadata says."""
+        return self._facts
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        settings = self._facts.settings
+        if not self._facts.has(using):
+            return []
+        params = models.SearchParams(
+            hnsw_ef=settings.hnsw_ef, exact=exact,
+            quantization=models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
+            if settings.quantization != "none" else None,
+        )
+        return self._query(vector.tolist(), using, limit, conditions, params)
+
+    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
+        """The clips in whose text some of `words` stand, best first, by BM25."""
+        if not self._facts.has(WORDS_VECTOR) or not words.indices:
+            return []
+        found = self._query(_sparse(words), WORDS_VECTOR, limit, conditions, None)
+        # The in-memory mode gives clips that share no word as well, with a score of 0.
+        return [clip for clip in found if clip.score > 0]
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
+        records = _call(self._client.retrieve, self._facts.name, list(clip_ids), with_payload=True)
+        return {str(record.id): record.payload or {} for record in records}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
+        if vector is not None and not self._facts.has(vector):
+            return 0
+        having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)]) if vector else None
+        return _call(self._client.count, self._facts.name, count_filter=having, exact=True).count
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """The clip ids of up to `num` points, the same ones for the same seed."""
+        draws = random.Random(seed)
+        found: set[str] = set()
+        for _ in range(num):
+            start: str | None = str(uuid.UUID(int=draws.getrandbits(128), version=5))
+            for offset in (start, None):
+                records, _ = _call(
+                    self._client.scroll, self._facts.name, limit=1, offset=offset, with_payload=False
+                )
+                if records:
+                    found.add(str(records[0].id))
+                    break
+        return sorted(found)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """The points with these ids, in this order; those that are not there are left out."""
+        records = _call(
+            self._client.retrieve, self._facts.name, list(clip_ids), with_payload=True, with_vectors=True
+        )
+        by_id = {str(record.id): _point_of(record) for record in records}
+        return [by_id[clip_id] for clip_id in clip_ids if clip_id in by_id]
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
+        offset: Any = None
+        while True:
+            records, offset = _call(
+                self._client.scroll, self._facts.name, limit=batch, offset=offset, with_payload=True, with_vectors=True
+            )
+            yield from map(_point_of, records)
+            if offset is None:
+                return
+
+    def close(self) -> None:
+        """Nothing is held: the client is the home's."""
+
+    def _query(
+        self, query: Any, using: str, limit: int, conditions: Sequence[Condition], params: models.SearchParams | None
+    ) -> list[RankedClip]:
+        found = _call(
+            self._client.query_points, self._facts.name, query=query, using=using, limit=limit,
+            query_filter=_filter(conditions), search_params=params, with_payload=_SPAN_FIELDS,
+        ).points
+        return [_ranked(point) for point in found]
+
+
+class QdrantHome:
+    """The collections of a Qdrant server."""
+
+    def __init__(self, client: QdrantClient, settings: ServerSettings | None = None) -> None:
+        self._client = client
+        self._settings = settings or ServerSettings()
+        self._token = ""
+
+    @classmethod
+    def connect(cls, url: str, *, api_key: str | None = None, settings: ServerSettings | None = None) -> QdrantHome:
+        """The server at `url`. Nothing is asked of it yet."""
+        return cls(QdrantClient(url=url, api_key=api_key, timeout=60, check_compatibility=False), settings)
+
+    def aliases(self) -> dict[str, Alias]:
+        """All aliases of collections of ours; empty where nothing was published."""
+        found = _call(self._client.get_aliases).aliases
+        ours = {each.alias_name: each.collection_name for each in found if COLLECTION_NAME.fullmatch(each.collection_name)}
+        history = self._history(list(ours))
+        return {name: Alias(collection, history.get(name, ())) for name, collection in ours.items()}
+
+    def collections(self) -> list[CollectionFacts]:
+        """The finished collections, oldest first."""
+        facts = [found for name in self._names() if (found := self._facts(name)) is not None]
+        return sorted(facts, key=lambda each: (each.created_at, each.name))
+
+    def open(self, name: str) -> QdrantCollection:
+        """Open a finished collection.
+
+        Raises:
+            ArtifactError: it is not there, or not finished.
+            ServiceError: the server does not answer.
+        """
+        facts = self._facts(name) if COLLECTION_NAME.fullmatch(name) else None
+        if facts is None:
+            raise ArtifactError(f"there is no collection {name} on the server", remedy="Publish, or import it")
+        return QdrantCollection(self._client, facts)
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Hold the builder's lock, a point that only one can insert, with an end that is put off while we live.
+
+        Raises:
+            ServiceError: another one holds it.
+        """
+        if not self._exists(STATE):
+            _call(self._client.create_collection, STATE, vectors_config={})
+        token = uuid.uuid4().hex
+        self._take_lock(token)
+        self._token = token
+        try:
+            yield
+        finally:
+            self._token = ""
+            self._drop_lock(token)
+
+    def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
+        """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
+
+        Raises:
+            ServiceError: the server does not take it. Nothing is left.
+        """
+        try:
+            self._create(facts)
+            remaining = iter(points)
+            while batch := list(islice(remaining, LOAD_BATCH)):
+                structs = [_struct(point) for point in batch]
+                # The same ids again are the same points: a batch that was cut off is sent once more.
+                _call(self._client.upsert, facts.name, structs, wait=True)
+                self._renew_lock()
+            self._optimise(facts)
+            _call(self._client.update_collection, facts.name, metadata={"vidseek": facts.to_json()})
+        except BaseException:
+            self._try_to_delete(facts.name)
+            raise
+
+    def check(self, name: str) -> list[str]:
+        """What the server says is wrong with a collection; empty if nothing is."""
+        status = _call(self._client.get_collection, name).status
+        return [] if status == models.CollectionStatus.GREEN else [f"the server says that {name} is {status.value}"]
+
+    def move_alias(self, alias: str, to: Alias) -> None:
+        """Point `alias` elsewhere, in one step; what it pointed to before is noted first."""
+        payload = {"kind": "alias", "alias": alias, "of": to.collection, "previous": list(to.previous)}
+        self._put_state(str(uuid.uuid5(_NAMESPACE, f"alias:{alias}")), payload)
+        operations: list[Any] = []
+        if alias in self.aliases():
+            operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+        operations.append(models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=to.collection, alias_name=alias)
+        ))
+        _call(self._client.update_collection_aliases, operations)
+
+    def drop(self, name: str) -> None:
+        """Remove a collection."""
+        _call(self._client.delete_collection, name)
+
+    def remove_unfinished(self) -> list[str]:
+        """Remove what a killed build left, and say what it was."""
+        unfinished = [name for name in self._names() if self._facts(name) is None]
+        for name in unfinished:
+            self.drop(name)
+        return unfinished
+
+    def _names(self) -> list[str]:
+        found = _call(self._client.get_collections).collections
+        return sorted(each.name for each in found if COLLECTION_NAME.fullmatch(each.name))
+
+    def _exists(self, name: str) -> bool:
+        return _call(self._client.collection_exists, name)
+
+    def _facts(self, name: str) -> CollectionFacts | None:
+        """The facts of a finished collection; None for one that is not there or not finished."""
+        if not self._exists(name):
+            return None
+        metadata = _call(self._client.get_collection, name).config.metadata or {}
+        try:
+            return CollectionFacts.from_json(metadata["vidseek"])
+        except (KeyError, TypeError):
+            return None
+
+    def _create(self, facts: CollectionFacts) -> None:
+        settings, cluster = facts.settings, self._settings
+        self._try_to_delete(facts.name)
+        vector = models.VectorParams(
+            size=facts.dimension, distance=models.Distance.COSINE, on_disk=settings.on_disk
+        )
+        _call(
+            self._client.create_collection, facts.name,
+            vectors_config={name: vector for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
+            sparse_vectors_config={WORDS_VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+            if facts.has(WORDS_VECTOR) else None,
+            shard_number=cluster.shards, replication_factor=cluster.replicas,
+            write_consistency_factor=cluster.write_consistency,
+            hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
+            quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
+                type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+            )) if settings.quantization == "int8" else None,
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # 0: no graph while it is loaded
+        )
+        for field, kind in PAYLOAD_INDEXES.items():
+            _call(
+                self._client.create_payload_index, facts.name, field, field_schema=_SCHEMAS[kind], wait=True
+            )
+
+    def _optimise(self, facts: CollectionFacts) -> None:
+        _call(
+            self._client.update_collection, facts.name,
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
+        )
+        deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
+        num_settled = 0
+        while num_settled < SETTLED_POLLS:  # green once may mean that the optimizer has not begun
+            problems = self.check(facts.name)
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{problems[0]} after {OPTIMISE_TIMEOUT_SECONDS / 3600:.0f} h", remedy=_REMEDY)
+            num_settled = 0 if problems else num_settled + 1
+            self._renew_lock()
+            time.sleep(POLL_SECONDS)
+
+    def _try_to_delete(self, name: str) -> None:
+        try:
+            if self._exists(name):
+                self.drop(name)
+        except ServiceError:
+            pass  # the next publish removes it: it has no facts
+
+    def _take_lock(self, token: str) -> None:
+        for _ in range(2):
+            self._insert_lock(token)
+            held = self._state(_LOCK_ID)
+            if held.get("token") == token:
+                return
+            if held.get("until", 0.0) > time.time():
+                break
+            self._drop_lock(str(held.get("token", "")))  # its holder was killed
+        raise ServiceError(
+            f"another publish (process {held.get('process', 'unknown')}) is writing to the server",
+            remedy="Wait for it to end, then publish again",
+        )
+
+    def _insert_lock(self, token: str) -> None:
+        payload = {"kind": "lock", "token": token, "until": time.time() + LEASE_SECONDS,
+                   "process": f"{os.getpid()} on {socket.gethostname()}"}
+        point = models.PointStruct(id=_LOCK_ID, vector={}, payload=payload)
+        _call(self._client.upsert, STATE, [point], wait=True, update_mode=models.UpdateMode.INSERT_ONLY)
+
+    def _renew_lock(self) -> None:
+        """Put off the lock's end, where we hold one.
+
+        Raises:
+            ServiceError: it is not ours any more.
+        """
+        if not self._token:
+            return
+        mine = _with_token(self._token)
+        _call(self._client.set_payload, STATE, {"until": time.time() + LEASE_SECONDS}, points=mine, wait=True)
+        if self._state(_LOCK_ID).get("token") != self._token:
+            raise ServiceError("the lock was taken by another publish", remedy="Wait for it to end, then publish again")
+
+    def _drop_lock(self, token: str) -> None:
+        _call(self._client.delete, STATE, models.FilterSelector(filter=_with_token(token)), wait=True)
+
+    def _state(self, point_id: str) -> dict[str, Any]:
+        records = _call(self._client.retrieve, STATE, [point_id], with_payload=True)
+        return dict(records[0].payload or {}) if records else {}
+
+    def _put_state(self, point_id: str, payload: dict[str, Any]) -> None:
+        point = models.PointStruct(id=point_id, vector={}, payload=payload)
+        _call(self._client.upsert, STATE, [point], wait=True)
+
+    def _history(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        if not names or not self._exists(STATE):
+            return {}
+        ids = [str(uuid.uuid5(_NAMESPACE, f"alias:{name}")) for name in names]
+        records = _call(self._client.retrieve, STATE, ids, with_payload=True)
+        payloads = [dict(record.payload or {}) for record in records]
+        return {str(each["alias"]): tuple(each["previous"]) for each in payloads}
+
+
+def _call(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
+    """Ask the server, and again where it did not answer: everything that is asked may be asked twice."""
+    for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
+        try:
+            return ask(*args, **named)
+        except UnexpectedResponse as error:
+            if wait is None or (error.status_code or 0) < 500:
+                raise ServiceError(f"the Qdrant server says {error.status_code}: {_said(error)}", remedy=_REMEDY) from error
+        except (ResponseHandlingException, OSError) as error:
+            if wait is None:
+                raise ServiceError(f"the Qdrant server does not answer: {error}", remedy=_REMEDY) from error
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _said(error: UnexpectedResponse) -> str:
+    return error.content.decode(errors="replace")[:300] if error.content else str(error.reason_phrase)
+
+
+def _with_token(token: str) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key="token", match=models.MatchValue(value=token))])
+
+
+def _struct(point: Point) -> models.PointStruct:
+    vectors: dict[str, Any] = {VIDEO_VECTOR: point.vector.tolist()}
+    if point.caption is not None:
+        vectors[CAPTION_VECTOR] = point.caption.tolist()
+    if point.words is not None:
+        vectors[WORDS_VECTOR] = _sparse(point.words)
+    return models.PointStruct(id=point.clip_id, vector=vectors, payload=dict(point.payload))
+
+
+def _point_of(record: Any) -> Point:
+    caption, words = record.vector.get(CAPTION_VECTOR), record.vector.get(WORDS_VECTOR)
+    return Point(
+        str(record.id),
+        np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32),
+        record.payload or {},
+        caption=None if caption is None else np.asarray(caption, dtype=np.float32),
+        words=None if words is None else Words(tuple(words.indices), tuple(words.values)),
+    )
+
+
+def _ranked(point: models.ScoredPoint) -> RankedClip:
+    payload = point.payload or {}
+    return RankedClip(
+        str(point.id), str(payload["video_id"]), int(payload["start_ms"]), int(payload["end_ms"]),
+        round(point.score, SCORE_DIGITS),
+    )
+
+
+def _sparse(words: Words) -> models.SparseVector:
+    return models.SparseVector(indices=list(words.indices), values=list(words.values))
+
+
+def _filter(conditions: Sequence[Condition]) -> models.Filter | None:
+    return models.Filter(must=[_field_condition(condition) for condition in conditions]) if conditions else None
+
+
+def _field_condition(condition: Condition) -> models.FieldCondition:
+    if condition.any_of:
+        return models.FieldCondition(key=condition.field, match=models.MatchAny(any=list(condition.any_of)))  # type: ignore[arg-type]
+    bounds: dict[str, Any] = dict(condition.bounds)
+    if PAYLOAD_INDEXES[condition.field] == "integer":
+        return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
+    return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))

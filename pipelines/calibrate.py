@@ -1,0 +1,22 @@
+"""Fit what a score says of how likely a hit is right, and measure it."""
+
+from pipelines.params import load_params
+from pipelines.stage import CALIBRATE, CUT, EMBED, ENCODER, GENERAL, PAIRS, REPORTS, run_stage
+from vidseek_encoder.encoder import Encoder
+from vidseek_retrieval.calibrate import calibrate, write_report
+
+
+def main() -> str:
+    """The calibrate stage."""
+    params = load_params()
+    report = calibrate(
+        EMBED, CUT, PAIRS / "pairs.parquet", Encoder.load(ENCODER, variant=params.embed.variant, towers=["text"]),
+        cut=params.publish.cut, margin=params.search.merge_margin, max_queries=params.calibrate.max_queries,
+        general_pairs=GENERAL / "pairs" / "pairs.parquet" if params.general.source else None,
+    )
+    write_report(report, out=CALIBRATE, reports=REPORTS / "calibrate")
+    return ", ".join(f"{name} {value}" for name, value in report.figures.items())
+
+
+if __name__ == "__main__":
+    run_stage(main)

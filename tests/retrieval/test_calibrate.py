@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.retrieval.archive import VERSION, clip_row, video_row, write_archive
+from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.tables import PAIRS, write_table
+from vidseek_retrieval.calibrate import CalibrateReport, calibrate, read_calibration, write_report
+from vidseek_retrieval.publish import publish
+from vidseek_retrieval.search import Asked, Searcher, SearchOptions, Weights
+
+
+def pair_row(clip: dict[str, object], caption: str, split: str) -> dict[str, object]:
+    return {**dict.fromkeys(PAIRS.names, ""), "clip_id": clip["clip_id"], "video_id": clip["video_id"],
+            "caption": caption, "split": split, "gallery": "default"}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder, encoder_version=VERSION)
+    return Encoder.load(folder, threads=1, towers=["text"])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve videos of one noisy colour each, whose captions name it, ten times; in the other world all is white."""
+    root, draws = tmp_path_factory.mktemp("calibrate"), np.random.default_rng(0)
+    names = [name for name in COLOURS if name != "white"]
+    videos, clips, vectors, pairs = [], [], [], []
+    for number in range(12):
+        video_id, name = f"{number:032x}", names[number % 3]
+        videos.append(video_row(video_id, f"{number}.mp4", channel=name))
+        clips.append(clip_row(video_id, 0, 0, 3000))
+        noisy = colour_vector(COLOURS[name]) + draws.normal(scale=0.2, size=4)
+        vectors.append((noisy / np.linalg.norm(noisy)).astype(np.float32))
+        pairs += [pair_row(clips[-1], name, split) for split in ["validation", "test"] * 5]
+    write_archive(root, videos, clips, np.stack(vectors))
+    write_table(root / "pairs.parquet", pairs, PAIRS)
+    write_table(root / "general.parquet", [pair_row(clips[0], "white", split) for split in ("train", "test")] * 60, PAIRS)
+    return root
+
+
+def run(root: Path, encoder: Encoder, *, pairs: str = "pairs", general: bool = True) -> CalibrateReport:
+    return calibrate(
+        root / "embed", root / "cut", root / f"{pairs}.parquet", encoder, cut="windows", margin=0.02,
+        general_pairs=root / "general.parquet" if general else None, max_queries=500,
+    )
+
+
+def test_calibrate__fits_on_validation_and_measures_on_test(root: Path, encoder: Encoder) -> None:
+    report = run(root, encoder)
+    assert report.calibration is not None and report.calibration.encoder_version == VERSION
+    assert report.calibration.num_queries == 180 and report.figures["num_queries"] == 180  # present, left out, unlike
+    assert 0 <= report.figures["calibration_error"] < 0.1 and report.figures["kept"] > 0.5
+    assert report.figures["turned_away_unlike"] == 1.0  # no clip is white
+    assert sum(each["num"] for each in report.bins) == 180 * 5
+    assert "turned_away_unlike" not in run(root, encoder, general=False).figures
+
+
+def test_calibrate__max_queries(root: Path, encoder: Encoder) -> None:
+    report = calibrate(
+        root / "embed", root / "cut", root / "pairs.parquet", encoder, cut="windows", margin=0.02, general_pairs=None,
+        max_queries=20,
+    )
+    assert report.figures["num_queries"] == 40
+
+
+def test_calibrate__without_pairs_says_so(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    write_table(root / "none.parquet", [], PAIRS)
+    report = run(root, encoder, pairs="none")
+    assert report.calibration is None and report.figures == {"calibration": "not measured"}
+    write_report(report, out=tmp_path / "out", reports=tmp_path / "reports")
+    assert read_calibration(tmp_path / "out") is None
+    assert (tmp_path / "reports" / "reliability.csv").read_text().splitlines()[0] == "confidence,right,num"
+
+
+def test_write_report__is_read_back(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    report = run(root, encoder)
+    for _ in range(2):
+        write_report(report, out=tmp_path / "out", reports=tmp_path / "reports")
+    assert read_calibration(tmp_path / "out") == report.calibration
+    assert json.loads((tmp_path / "reports" / "metrics.json").read_text()) == report.figures
+    assert len((tmp_path / "reports" / "reliability.csv").read_text().splitlines()) == len(report.bins) + 1
+    (tmp_path / "out" / "calibration.json").write_text("{")
+    for folder in (tmp_path / "out", tmp_path / "none"):
+        with pytest.raises(ArtifactError, match="dvc repro calibrate"):
+            read_calibration(folder)
+
+
+def test_search__confidence_and_what_it_cuts(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    calibration = run(root, encoder).calibration
+    assert calibration is not None
+    tables = {"embed_dir": root / "embed", "cut_dir": root / "cut", "ingest_dir": root / "ingest"}
+    plain = publish(**tables, index=tmp_path / "index").collection
+    assert publish(**tables, index=tmp_path / "index", calibration=calibration).collection != plain
+    searcher = Searcher.open(tmp_path / "index", encoder)
+    hits = searcher.search_text("red", limit=1000).hits
+    confidences = [hit.confidence for hit in hits if hit.confidence is not None]
+    assert len(confidences) == len(hits) and confidences == sorted(confidences, reverse=True)
+    red = searcher.encode(Asked(texts=("red",)))
+    sure = searcher.search(red, SearchOptions(limit=1000, min_confidence=confidences[3])).hits
+    assert sure == tuple(hit for hit in hits if (hit.confidence or 0) >= confidences[3])
+    white = searcher.encode(Asked(texts=("white",)))
+    nothing = searcher.search(white, SearchOptions(min_confidence=calibration.min_confidence))
+    assert nothing.hits == () and nothing.next_offset is None
+    # A filter takes clips away and leaves what each of the others is worth.
+    green = searcher.search(red, SearchOptions(filters={"channel": "green"}, limit=1000)).hits
+    assert green and {hit.best_clip_id: hit.confidence for hit in green}.items() <= {
+        hit.best_clip_id: hit.confidence for hit in hits}.items()
+    vector = encoder.embed_texts(["red"])[0]
+    assert searcher.search_vector(vector, VERSION, words="red", limit=1000).hits == hits
+    assert searcher.search_vector(vector, VERSION).hits[0].confidence is None
+
+
+def test_search__min_confidence_for_what_has_none_is_refused(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    tables = {"embed_dir": root / "embed", "cut_dir": root / "cut", "ingest_dir": root / "ingest"}
+    publish(**tables, index=tmp_path / "index")
+    options = SearchOptions(min_confidence=0.5)
+    searcher = Searcher.open(tmp_path / "index", encoder)
+    with pytest.raises(InputRejected, match="was not calibrated"):
+        searcher.search(searcher.encode(Asked(texts=("red",))), options)
+    publish(**tables, index=tmp_path / "index", calibration=run(root, encoder).calibration)
+    two = searcher.encode(Asked(texts=("red", "blue")))
+    assert all(hit.confidence is None for hit in searcher.search(two).hits)
+    for query, wanted in ((two, options), (searcher.encode(Asked(texts=("red",)), Asked(texts=("blue",))), options)):
+        with pytest.raises(InputRejected, match="no confidence for such a query"):
+            searcher.search(query, wanted)
+    with pytest.raises(InputRejected, match="min_confidence is 2"):
+        searcher.search(two, SearchOptions(min_confidence=2, weights=Weights()))
+
+
+def test_publish__a_calibration_of_another_encoder_is_refused(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    calibration = run(root, encoder).calibration
+    assert calibration is not None
+    other = type(calibration)("f" * 16, *[getattr(calibration, name) for name in
+                                          ("weights", "bias", "min_confidence", "num_queries")])
+    with pytest.raises(ArtifactError, match="dvc repro calibrate"):
+        publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=other)

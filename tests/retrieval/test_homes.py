@@ -1,0 +1,341 @@
+"""One contract, two homes: the folder, and a Qdrant server (in memory, or the one that QDRANT_URL names)."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from tests.retrieval.archive import VERSION, random_archive, unit_rows
+from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
+from vidseek_media.ids import clip_id_of
+from vidseek_retrieval import publish as publishing
+from vidseek_retrieval import server
+from vidseek_retrieval.edge import EdgeHome
+from vidseek_retrieval.filters import parse_filters
+from vidseek_retrieval.homes import open_home
+from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, IndexSettings, Point, collection_name
+from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.words import WordEncoder
+
+NUM = 40
+DIMENSION = 16
+WORDS = WordEncoder()
+
+
+@pytest.fixture(params=["embedded", "server"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexHome]:
+    if request.param == "embedded":
+        yield EdgeHome(tmp_path / "index")
+        return
+    url = os.environ.get("QDRANT_URL")
+    client = QdrantClient(url=url) if url else QdrantClient(":memory:")
+    yield server.QdrantHome(client)
+    for collection in client.get_collections().collections:
+        if collection.name.startswith((f"clips-{VERSION}-", server.STATE)):
+            client.delete_collection(collection.name)
+
+
+def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
+    """Every second point has a caption and words; months and channels go round."""
+    made = []
+    for place, (vector, caption) in enumerate(
+        zip(unit_rows(num, DIMENSION, seed=seed), unit_rows(num, DIMENSION, seed=seed + 100), strict=True)
+    ):
+        payload = {
+            "video_id": f"{place % 4:032x}", "start_ms": 1000 * place, "end_ms": 1000 * place + 3000,
+            "channel": f"channel {place % 3}", "duration_ms": 10_000 * (place % 5),
+            "published_at": f"2024-{place % 12 + 1:02d}-01T00:00:00Z", "encoder_version": VERSION,
+        }
+        has_text = place % 2 == 0
+        made.append(Point(
+            str(clip_id_of(payload["video_id"], payload["start_ms"], payload["end_ms"])), vector, payload,
+            caption=caption if has_text else None,
+            words=WORDS.document(f"a {'red' if place % 4 else 'blue'} crane {place}") if has_text else None,
+        ))
+    return made
+
+
+def facts_of(content: list[Point], *, build: str = "0" * 12, **settings: object) -> CollectionFacts:
+    return CollectionFacts(
+        name=collection_name(VERSION, build), encoder_version=VERSION, build=build, dimension=DIMENSION,
+        num_points=len(content), settings=IndexSettings(**settings), created_at=f"2024-01-01T00:00:0{build[0]}",  # type: ignore[arg-type]
+        num_captions=sum(point.caption is not None for point in content),
+        num_words=sum(point.words is not None for point in content),
+    )
+
+
+def expected(content: list[Point], query: np.ndarray, *, using: str = "vector") -> list[str]:
+    """Clip ids by cosine, best first, by numpy."""
+    having = [point for point in content if getattr(point, using) is not None]
+    scores = [round(float(getattr(point, using) @ query), 6) for point in having]
+    return [having[place].clip_id for place in np.argsort([-score for score in scores], kind="stable")]
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexHome, quantization: str) -> None:
+    content = points()
+    facts = facts_of(content, quantization=quantization)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    for using, field in (("video", "vector"), ("caption", "caption")):
+        found = collection.search(query, limit=NUM, using=using, exact=True)  # type: ignore[arg-type]
+        assert [clip.clip_id for clip in found] == expected(content, query, using=field)
+        near = collection.search(query, limit=5, using=using)  # type: ignore[arg-type]
+        assert [clip.clip_id for clip in near] == expected(content, query, using=field)[:5]
+    by_id = {point.clip_id: point for point in content}
+    best = collection.search(query, limit=1)[0]
+    payload = by_id[best.clip_id].payload
+    assert (best.video_id, best.start_ms, best.end_ms) == (payload["video_id"], payload["start_ms"], payload["end_ms"])
+    assert best.score == pytest.approx(float(by_id[best.clip_id].vector @ query), abs=1e-5)
+
+
+def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexHome) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    by_id = {point.clip_id: place for place, point in enumerate(content)}
+    found = [by_id[clip.clip_id] for clip in collection.search_words(WORDS.query("blue crane 8"), limit=NUM)]
+    assert found[0] == 8 and set(found) == set(range(0, NUM, 2))
+    assert set(found[:10]) == set(range(0, NUM, 4))  # blue is rarer than crane, which all have
+    assert collection.search_words(WORDS.query("nowhere"), limit=NUM) == []
+    assert collection.search_words(WORDS.query("!"), limit=NUM) == []
+
+
+def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
+    content = points()
+    facts, scores = facts_of(content), []
+    for each in (EdgeHome(tmp_path), server.QdrantHome(QdrantClient(":memory:"))):
+        each.build(facts, content)
+        found = each.open(facts.name).search_words(WORDS.query("red crane 2"), limit=NUM)
+        scores.append({clip.clip_id: clip.score for clip in found})
+    assert scores[0].keys() == scores[1].keys()
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("filters", "fits"), [
+    ({"channel": "channel 1"}, lambda place: place % 3 == 1),
+    ({"channel": ["channel 0", "channel 2"]}, lambda place: place % 3 != 1),
+    ({"duration_ms": {"gte": 20_000, "lt": 40_000}}, lambda place: place % 5 in (2, 3)),
+    ({"duration_ms": 30_000}, lambda place: place % 5 == 3),
+    ({"published_at": {"gte": "2024-03-01", "lte": "2024-05-01T00:00:00Z"}}, lambda place: place % 12 in (2, 3, 4)),
+    ({"video_id": f"{2:032x}", "channel": "channel 1"}, lambda place: place % 4 == 2 and place % 3 == 1),
+    ({"category": "none has it"}, lambda place: False),
+])
+def test_search__filters_hold_for_every_vector(
+    home: IndexHome, filters: dict[str, object], fits: Callable[[int], bool]
+) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection, conditions = home.open(facts.name), parse_filters(filters)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    wanted = {point.clip_id for place, point in enumerate(content) if fits(place)}
+    captioned = {point.clip_id for place, point in enumerate(content) if fits(place) and place % 2 == 0}
+    found = collection.search(query, limit=NUM, conditions=conditions)
+    assert {clip.clip_id for clip in found} == wanted
+    found = collection.search(query, limit=NUM, using="caption", conditions=conditions)
+    assert {clip.clip_id for clip in found} == captioned
+    found = collection.search_words(WORDS.query("crane"), limit=NUM, conditions=conditions)
+    assert {clip.clip_id for clip in found} == captioned
+
+
+def test_collection__gives_back_what_was_put_in(home: IndexHome) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    assert collection.facts == facts
+    assert [collection.count(name) for name in (None, "video", "caption", "words")] == [NUM, NUM, NUM // 2, NUM // 2]
+    back = list(collection.scroll(batch=7))
+    assert [point.clip_id for point in back] == sorted(point.clip_id for point in content)
+    of = {point.clip_id: point for point in content}
+    for point in back:
+        was = of[point.clip_id]
+        assert dict(point.payload) == was.payload
+        np.testing.assert_allclose(point.vector, was.vector, atol=1e-6)
+        assert (point.caption is None) == (was.caption is None)
+        if was.caption is not None and was.words is not None:
+            assert point.caption is not None and point.words is not None
+            np.testing.assert_allclose(point.caption, was.caption, atol=1e-6)
+            assert dict(zip(*point.words, strict=True)) == pytest.approx(dict(zip(*was.words, strict=True)), abs=1e-6)
+    ids = [content[3].clip_id, str(uuid.uuid4()), content[1].clip_id]
+    assert [point.clip_id for point in collection.points(ids)] == [ids[0], ids[2]]
+    assert set(collection.payloads(ids)) == {ids[0], ids[2]}
+    assert collection.sample(5, seed=1) == collection.sample(5, seed=1) and len(collection.sample(500, seed=0)) > 30
+
+
+def test_collection__without_captions_and_words(home: IndexHome) -> None:
+    content = [replace(point, caption=None, words=None) for point in points(4)]
+    facts = facts_of(content, vectors=("video",))
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION)
+    assert collection.search(query, limit=4, using="caption") == []
+    assert collection.search_words(WORDS.query("crane"), limit=4) == []
+    assert collection.count("caption") == 0 and len(collection.search(query, limit=9)) == 4
+
+
+def test_home__aliases_move_and_remember(home: IndexHome) -> None:
+    assert home.aliases() == {} and home.collections() == []
+    names = []
+    with home.building():
+        for build in ("1" * 12, "2" * 12):
+            content = points(4)
+            facts = facts_of(content, build=build)
+            home.build(facts, content)
+            names.append(facts.name)
+        home.move_alias("clips", Alias(names[0]))
+        home.move_alias("clips", Alias(names[1], (names[0],)))
+    assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
+    assert [facts.name for facts in home.collections()] == names
+    home.drop(names[0])
+    assert [facts.name for facts in home.collections()] == names[1:]
+    with pytest.raises(ArtifactError, match=names[0]):
+        home.open(names[0])
+    for wrong in ("../x", "clips"):
+        with pytest.raises(ArtifactError, match="no"):
+            home.open(wrong)
+
+
+def test_home__one_builder_at_a_time(home: IndexHome) -> None:
+    with home.building(), pytest.raises(ServiceError, match=f"another publish .process {os.getpid()}"), home.building():
+        pass
+    with home.building():
+        pass
+
+
+def test_home__a_failed_build_leaves_nothing(home: IndexHome) -> None:
+    def broken() -> Iterator[Point]:
+        yield from points(4)
+        raise ValueError("the disk is on fire")
+
+    facts = facts_of(points(5))
+    with home.building(), pytest.raises((ValueError, ServiceError), match="on fire"):
+        home.build(facts, broken())
+    assert home.collections() == []
+    with home.building():
+        assert home.remove_unfinished() == []
+
+
+def test_publish__the_whole_life_of_a_collection(home: IndexHome, tmp_path: Path) -> None:
+    first = publish(**random_archive(tmp_path, seed=0), index=home)
+    assert first.built and first.moved and first.verification.passed and first.num_points == 232
+    again = publish(**random_archive(tmp_path, seed=0), index=home)
+    assert not again.built and not again.moved
+    second = publish(**random_archive(tmp_path, seed=1), index=home)
+    assert home.aliases()["clips"] == Alias(second.collection, (first.collection,))
+    assert [each.live_as for each in list_collections(home)] == [(), ("clips",)]
+    (query,) = unit_rows(1, 16, seed=3)
+    searcher = Searcher(home, None)
+    assert searcher.search_vector(query, VERSION).collection == second.collection
+    assert rollback(home) == first.collection
+    assert searcher.search_vector(query, VERSION).collection == first.collection
+    assert verify(home).passed and prune(home) == []
+
+
+def test_publish__failed_verification_leaves_the_live_one(
+    home: IndexHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = publish(**random_archive(tmp_path, seed=0), index=home).collection
+    monkeypatch.setattr(publishing, "_recall", lambda *_, **__: 0.5)
+    with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
+        publish(**random_archive(tmp_path, seed=1), index=home)
+    assert home.aliases()["clips"].collection == live
+    assert [each.facts.name for each in list_collections(home)] == [live]
+
+
+class Failing:
+    """A client whose calls of one method fail some times before they come through."""
+
+    def __init__(self, client: QdrantClient, method: str, error: Exception, times: int) -> None:
+        self.client, self.method, self.error, self.left = client, method, error, times
+
+    def __getattr__(self, name: str) -> object:
+        call = getattr(self.client, name)
+        if name != self.method:
+            return call
+
+        def fail(*args: object, **named: object) -> object:
+            if self.left:
+                self.left -= 1
+                raise self.error
+            return call(*args, **named)
+
+        return fail
+
+
+CUT_OFF = ResponseHandlingException(ConnectionResetError("reset by peer"))
+TOO_BUSY = UnexpectedResponse(503, "busy", b"later", {})  # type: ignore[arg-type]
+REFUSED = UnexpectedResponse(400, "bad", b"no room", {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [CUT_OFF, TOO_BUSY])
+@pytest.mark.parametrize("method", ["upsert", "create_payload_index", "update_collection", "query_points"])
+def test_server__comes_back_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
+) -> None:
+    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    home = server.QdrantHome(Failing(QdrantClient(":memory:"), method, error, server.TRIES - 1))  # type: ignore[arg-type]
+    report = publish(**random_archive(tmp_path), index=home)
+    assert report.moved and report.verification.num_points == report.num_points == 232
+
+
+@pytest.mark.parametrize(("error", "times"), [(CUT_OFF, 99), (TOO_BUSY, 99), (REFUSED, 1)])
+def test_server__gone_for_good_leaves_the_live_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int
+) -> None:
+    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    client = QdrantClient(":memory:")
+    live = publish(**random_archive(tmp_path, seed=0), index=server.QdrantHome(client)).collection
+    failing = server.QdrantHome(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
+    with pytest.raises(ServiceError, match="the Qdrant server"):
+        publish(**random_archive(tmp_path, seed=1), index=failing)
+    home = server.QdrantHome(client)
+    assert home.aliases()["clips"].collection == live
+    assert [facts.name for facts in home.collections()] == [live]
+    assert publish(**random_archive(tmp_path, seed=1), index=home).moved  # the lock was let go
+
+
+def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    home, other = (server.QdrantHome(client) for client in [QdrantClient(":memory:")] * 2)
+    dead = home.building()
+    dead.__enter__()
+    with pytest.raises(ServiceError, match="another publish"), other.building():
+        pass
+    now = server.time.time
+    monkeypatch.setattr(server.time, "time", lambda: now() + server.LEASE_SECONDS + 1)
+    with other.building(), pytest.raises(ServiceError, match="was taken by another"):
+        home._renew_lock()
+    dead.__exit__(None, None, None)
+
+
+def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    home = server.QdrantHome(client)
+    left = facts_of(points(4), build="a" * 12)
+    home._create(left)
+    assert home.collections() == []
+    report = publish(**random_archive(tmp_path), index=home)
+    assert report.removed == (left.name,)
+
+
+def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    assert isinstance(open_home(tmp_path), EdgeHome)
+    monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    home = open_home(tmp_path)
+    assert isinstance(home, server.QdrantHome)
+    with pytest.raises(ServiceError, match="does not answer"):
+        home.aliases()
