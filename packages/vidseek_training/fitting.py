@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -13,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from torch import Tensor
 from tqdm import tqdm
 
 from vidseek_media.errors import GateFailed
-from vidseek_training import lora
+from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import Checkpoint
@@ -30,6 +29,7 @@ from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.negatives import hardest
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
 from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
+from vidseek_training.scales import Scaled
 from vidseek_training.settings import TrainSettings
 
 Log = Callable[[dict[str, float], int], None]
@@ -41,6 +41,7 @@ class Fitting:
     Attributes:
         curves: The figures of each look, oldest first.
         best: Score, adapter and logit scale of the best look; None where there is no validation.
+        sweep: Of the adapter's scale; empty where there was none.
         steps_done: Over both phases.
         seconds: That the steps took, a stopped run's included.
     """
@@ -63,6 +64,7 @@ class Fitting:
         self.curves: list[dict[str, float]] = []
         self.best: tuple[float, dict[str, Tensor], float] | None = None
         self.adapted_vectors, self.adapted = self.base_validation, self.base
+        self.sweep: list[Scaled] = []
         self.steps_done = 0
         self.seconds = 0.0
         self._looks_without_gain = 0
@@ -91,10 +93,21 @@ class Fitting:
         self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
-            set_peft_model_state_dict(self.handle, state)
+            lora.set_scaled(self.handle, state, 1.0)
             self.model.logit_scale.data.fill_(scale)
+        self._choose_scale()
         self.adapted_vectors = embed_pairs(self.model, self.data.validation)
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
+
+    def _choose_scale(self) -> None:
+        """Apply the adapter as strongly as the rule of `scales` says."""
+        if self.settings.scales == (1.0,) or not len(self.data.validation):
+            return
+        self.sweep = scales.sweep(
+            self.model, self.handle, self.settings.scales, validation=self.data.validation,
+            general=self.data.general_validation,
+        )
+        lora.set_scaled(self.handle, lora.state_of(self.handle), scales.choose(self.sweep).scale)
 
     def _base_vectors(self) -> BaseVectors:
         """Before the adapter has learned anything, or with it put aside."""
@@ -236,8 +249,7 @@ class Fitting:
             self._looks_without_gain += 1
             return
         self._looks_without_gain, self._best_step = 0, self.steps_done
-        state = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(self.handle).items()}
-        self.best = (score, copy.deepcopy(state), float(self.model.logit_scale.detach()))
+        self.best = (score, lora.state_of(self.handle), float(self.model.logit_scale.detach()))
 
     def _has_stalled(self) -> bool:
         if self.best is None:

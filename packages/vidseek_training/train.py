@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from vidseek_training.checkpoints import Checkpoint, fingerprint
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.fitting import Fitting
 from vidseek_training.sampling import Data
+from vidseek_training.scales import choose
 from vidseek_training.settings import TrainSettings
 
 
@@ -120,13 +122,15 @@ def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> 
 
 def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, general: Path | None) -> Data:
     spec = model.spec
-    replayed = None
+    replayed = kept = None
+    if general is not None and settings.scales != (1.0,):
+        kept = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="validation")
     if general is not None and settings.replay:
         replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train")
     return Data(
         load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames),
         load_pairs(pairs, frames, spec, split="validation"),
-        replayed if replayed is not None and len(replayed) >= settings.replay else None,
+        replayed if replayed is not None and len(replayed) >= settings.replay else None, kept,
     )
 
 
@@ -153,11 +157,14 @@ def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path)
         lora.save(training.handle, training.model, folder / "adapter")
         (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
         (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
-    figures = {
+    figures: dict[str, Any] = {
         "trained": True, "validation": {
             "base": training.base.figures(pairs.table), "adapted": training.adapted.figures(pairs.table),
         },
     }
+    if training.sweep:
+        figures["scale"] = choose(training.sweep).scale
+        figures["sweep"] = [each.to_json() for each in training.sweep]
     (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     with (report / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(training.curves[0]))
