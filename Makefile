@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bench-shots kills backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-encode bench-serve kills faults backbones clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,18 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 
 kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
+
+bento: setup ## Pack the service with models/encoder into a bento (after make demo)
+	$(BIN)/bentoml build -f serving/bentofile.yaml
+
+bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (about five minutes)
+	$(BIN)/python -m bench.encode
+
+bench-serve: setup ## Requests a second of the service, against plain ways of serving (about five minutes)
+	$(BIN)/python -m bench.serve
+
+faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
 
 backbones: setup ## Train the shipped backbones from scratch (about an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

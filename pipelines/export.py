@@ -8,15 +8,18 @@ from vidseek_training.export import ParityLimits, export_champion
 def main() -> str:
     """The export stage."""
     params = load_params()
-    limits = ParityLimits(params.export.min_cosine, params.export.min_overlap, params.export.min_r1_difference)
-    spec, parity = export_champion(
+    limits = params.export.parity.model_dump(include={"fp32", *params.export.variants})
+    spec, parities = export_champion(
         CHAMPION, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES, out=ENCODER,
-        limits=limits, max_clips=params.export.max_clips,
+        limits={name: ParityLimits(**each) for name, each in limits.items()},
+        max_clips=params.export.max_clips,
     )
-    return (
-        f"encoder {spec.encoder_version}; least cosine to torch {parity.min_cosine_video} (clips), "
-        f"{parity.min_cosine_text} (texts), top 10 agree to {parity.top_10_overlap:.2%}"
+    least = ", ".join(
+        f"{name} {min(parity.min_cosine_video, parity.min_cosine_text)}"
+        + (f" (left out: {'; '.join(parity.failed)})" if parity.failed else "")
+        for name, parity in parities.items()
     )
+    return f"encoder {spec.encoder_version}; least cosine to torch: {least}"
 
 
 if __name__ == "__main__":

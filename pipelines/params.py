@@ -129,19 +129,34 @@ class Select(_Section):
     seed: int
 
 
-class Export(_Section):
-    """The parity gate."""
+class Parity(_Section):
+    """See `vidseek_training.export.ParityLimits`."""
 
     min_cosine: float = Field(ge=-1, le=1)
     min_overlap: Share
     min_r1_difference: float = Field(ge=-1, le=1)
+
+
+class Parities(_Section):
+    """What each variant must reach."""
+
+    fp32: Parity
+    fp16: Parity
+    int8: Parity
+
+
+class Export(_Section):
+    """The variants of the bundle, and the parity gate."""
+
+    variants: tuple[Literal["fp16", "int8"], ...]
     max_clips: int = Field(ge=10)
+    parity: Parities
 
 
 class Embed(_Section):
     """How the archive is embedded."""
 
-    variant: Literal["fp32"]
+    variant: Literal["fp32", "fp16", "int8"]
     batch: Positive
 
 

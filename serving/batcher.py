@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +31,17 @@ class Batcher(Generic[Item, Result]):
         run: Gives one result for each item, in order.
         max_batch: The most items of one run.
         max_queue: The most items that may wait.
+        observe: Told the size and the seconds of every run that went well.
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], Sequence[Result]], *, name: str, max_batch: int, max_queue: int
+        self,
+        run: Callable[[list[Item]], Sequence[Result]],
+        *,
+        name: str,
+        max_batch: int,
+        max_queue: int,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self.num_batches: Counter[int] = Counter()
         """How many batches there were of each size."""
@@ -41,9 +49,15 @@ class Batcher(Generic[Item, Result]):
         self._name = name
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._observe = observe
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many items wait for a run."""
+        return len(self._waiting)
 
     async def submit(self, item: Item) -> Result:
         """The result for `item`. Cancelling it takes it out of the queue.
@@ -51,17 +65,26 @@ class Batcher(Generic[Item, Result]):
         Raises:
             QueueFull: too many are waiting.
         """
-        if len(self._waiting) >= self._max_queue:
-            raise QueueFull(f"{self._max_queue} queries wait for {self._name} already", remedy="Try again in a second")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        return (await self.submit_all([item]))[0]
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Result]:
+        """The results for `items`, in order: all of them are taken, or none.
+
+        Raises:
+            QueueFull: too many are waiting for all of these to wait too.
+        """
+        if items and len(self._waiting) + len(items) > max(self._max_queue, len(items)):
+            raise QueueFull(f"{len(self._waiting)} items wait for {self._name} already", remedy="Try again in a second")
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
         try:
-            return await future
-        except asyncio.CancelledError:
-            future.cancel()
-            raise
+            return list(await asyncio.gather(*futures))
+        finally:
+            for future in futures:
+                future.cancel()  # what nobody waits for any more is left out of the next batch
 
     def close(self) -> None:
         """Let the thread go, after the batch that runs."""
@@ -81,6 +104,7 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        begin = time.perf_counter()
         try:
             results = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._run, [item for item, _ in batch]
@@ -92,6 +116,7 @@ class Batcher(Generic[Item, Result]):
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return
+        self._observe(len(batch), time.perf_counter() - begin)
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from serving.batcher import Batcher
+from serving.media import ClipGone, Media, find_media
+from serving.metrics import Metrics
 from serving.schemas import SearchRequest
-from serving.uploads import decode_clip, decode_image
+from serving.uploads import decode_clip, decode_image, decode_still
+from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ArtifactError, DeviceError, InputRejected, ServiceError, VidseekError
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.index import Point
+    from vidseek_retrieval.search import Answer, Searcher
 
 RETRY_SECONDS = 1.0
 """Opening is not tried more often than this: each try reads the bundle."""
 MAX_DECODING = 16
 """Uploads that may wait for a decoder."""
 SEARCH_THREADS = 4
+THUMBNAIL_PX = 256
+"""Of the shorter side."""
 
 Result = TypeVar("Result")
+Frames = NDArray[np.uint8]
+"""A clip (T, height, width, 3); a picture is a clip of one frame."""
 
 
 class NotReady(ServiceError):
@@ -54,10 +66,26 @@ class Opened:
 
 @dataclass(frozen=True)
 class QueryVector:
-    """A query, encoded."""
+    """What was asked for, encoded."""
 
     values: NDArray[np.float32]
     encoder_version: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the engine finds and leaves things that are neither bundle nor index."""
+
+    source: Path | None
+    """The folder of the videos."""
+    feedback: Path
+    thumbnails: Path
+
+    @classmethod
+    def of(cls, archive: Archive) -> Places:
+        """Those of `archive`."""
+        return cls(archive.source, archive.feedback, archive.state / "thumbnails")
 
 
 def open_archive(archive: Archive, settings: Settings) -> Opened:
@@ -73,26 +101,35 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
 class Engine:
     """What the routes ask. It opens what it needs by itself, and again when that has changed or come back."""
 
-    def __init__(self, opener: Callable[[], Opened], settings: ServeSettings) -> None:
+    def __init__(self, opener: Callable[[], Opened], settings: ServeSettings, places: Places) -> None:
         self.settings = settings
+        self.metrics = Metrics()
         self._opener = opener
+        self._places = places
         self._opened: Opened | None = None
         self._is_stale = False
         self._reason: VidseekError | None = None
         self._tried_at = float("-inf")
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
-        queue, batch = settings.max_queue, settings.max_batch
-        self.texts: Batcher[str, QueryVector] = Batcher(
-            self._embed_texts, name="the text encoder", max_batch=batch, max_queue=queue
+        self.texts: Batcher[str, QueryVector] = self._batcher(self._embed_texts, "text")
+        self.clips: Batcher[Frames, QueryVector] = self._batcher(self._embed_clips, "video")
+        # A clip may take its decoder as long as it is let; pictures do not wait behind it.
+        self._pictures: Batcher[Callable[[], Frames], Frames] = self._batcher(_call_each, "picture", lone=True)
+        self._films: Batcher[Callable[[], Frames], Frames] = self._batcher(_call_each, "film", lone=True)
+
+    def _batcher(self, run: Callable[[list[Any]], Sequence[Any]], work: str, *, lone: bool = False) -> Batcher[Any, Any]:
+        queue = min(self.settings.max_queue, MAX_DECODING) if lone else self.settings.max_queue
+
+        def observe(size: int, seconds: float) -> None:
+            self.metrics.batch_size.labels(work).observe(size)
+            self.metrics.work_seconds.labels(work).observe(seconds)
+
+        batcher: Batcher[Any, Any] = Batcher(
+            run, name=work, max_batch=1 if lone else self.settings.max_batch, max_queue=queue, observe=observe
         )
-        self.clips: Batcher[NDArray[np.uint8], QueryVector] = Batcher(
-            self._embed_clips, name="the video encoder", max_batch=batch, max_queue=queue
-        )
-        self._decoding: Batcher[SearchRequest, NDArray[np.uint8]] = Batcher(
-            lambda items: [self._decode(item) for item in items], name="the decoder", max_batch=1,
-            max_queue=min(queue, MAX_DECODING),
-        )
+        self.metrics.watch_queue(work, lambda: batcher.num_waiting)
+        return batcher
 
     async def open(self) -> None:
         """Open what there is; where that fails, `ready` says why, and the next request tries again."""
@@ -129,29 +166,118 @@ class Engine:
             QueueFull: too many are waiting.
             TimeoutError: it took longer than the settings allow.
         """
+        self._check(request)
+        answer = await self._answer(lambda opened: self._search(request, opened))
+        if answer.hits and request.offset == 0:
+            self.metrics.best_score.observe(answer.hits[0].score)
+        return answer.to_json()
+
+    async def embed_texts(self, texts: Sequence[str]) -> list[QueryVector]:
+        """A vector for each text. Raises as `search`."""
+        self._check_number(texts)
+        for text in texts:
+            self._check_text(text)
+        return await self._answer(lambda opened: self.texts.submit_all(texts))
+
+    async def embed_images(self, images: Sequence[bytes]) -> list[QueryVector]:
+        """A vector for each picture. Raises as `search`."""
+        self._check_number(images)
+
+        async def work(opened: Opened) -> list[QueryVector]:
+            frames = await self._pictures.submit_all([partial(self._decode_image, image) for image in images])
+            return await self.clips.submit_all(frames)
+
+        return await self._answer(work)
+
+    async def embed_clips(self, clips: Sequence[bytes]) -> list[QueryVector]:
+        """A vector for each video file. Raises as `search`."""
+        self._check_number(clips)
+
+        async def work(opened: Opened) -> list[QueryVector]:
+            frames = await self._films.submit_all([partial(self._decode_clip, clip) for clip in clips])
+            return await self.clips.submit_all(frames)
+
+        return await self._answer(work)
+
+    async def clip(self, clip_id: str) -> Point:
+        """The clip as it is in the live index.
+
+        Raises:
+            ClipGone: it has none.
+            NotReady: nothing can be searched.
+        """
+        return await self._answer(lambda opened: self._point(clip_id, opened))
+
+    async def media(self, clip_id: str) -> Media:
+        """The file of the clip's video.
+
+        Raises:
+            ClipGone, MediaGone: it is not there.
+            NotReady: nothing can be searched.
+        """
+        uri = str((await self.clip(clip_id)).payload.get("uri", ""))
+        return await self._in_thread(lambda: find_media(self._places.source, uri))
+
+    async def thumbnail(self, clip_id: str) -> bytes:
+        """A JPEG of the frame in the middle of the clip, made once and kept.
+
+        Raises:
+            ClipGone, MediaGone: it is not there.
+            InputRejected: the video cannot be decoded.
+            NotReady: nothing can be searched.
+        """
+        point = await self.clip(clip_id)
+        kept = self._places.thumbnails / f"{point.clip_id}.jpg"  # of the index, not of the request
+        if await self._in_thread(kept.is_file):
+            return await self._in_thread(kept.read_bytes)
+        media = await self.media(clip_id)
+        middle_ms = (int(point.payload["start_ms"]) + int(point.payload["end_ms"])) // 2
+        decode = partial(
+            decode_still, media.path, time_ms=middle_ms, side_px=THUMBNAIL_PX,
+            timeout_seconds=self.settings.decode_timeout_seconds,
+        )
         async with asyncio.timeout(self.settings.timeout_seconds):
-            self._check(request)
-            try:
-                return await self._search(request)
-            except ArtifactError:
-                self._is_stale = True  # published anew by another encoder, say: look at what is there now
-            try:
-                return await self._search(request)
-            except ArtifactError as error:
-                raise NotReady(error.message, remedy=error.remedy) from error
+            pixels = await self._films.submit(decode)
+        return await self._in_thread(lambda: _keep_jpeg(pixels, kept))
+
+    async def say(self, *, query: str, clip_id: str, relevant: bool) -> str:
+        """Write down whether a clip is what a query looked for, and give the time of it.
+
+        Raises:
+            InputRejected: the query is blank or too long, or the clip is not in the index.
+            NotReady: nothing can be searched, or nothing can be written.
+        """
+        self._check_text(query)
+        point = await self.clip(clip_id)
+        version = str(point.payload.get("encoder_version", ""))
+        said = feedback.Feedback(query, point.clip_id, relevant, version, feedback.now())
+        try:
+            await self._in_thread(lambda: feedback.append(self._places.feedback, said))
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+        return said.said_at
 
     def close(self) -> None:
         """Let the threads go."""
-        for batcher in (self.texts, self.clips, self._decoding):
+        for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _search(self, request: SearchRequest) -> dict[str, Any]:
-        opened = await self._require_opened()
-        if request.text is not None:
-            query = await self.texts.submit(request.text)
-        else:
-            query = await self.clips.submit(await self._decoding.submit(request))
+    async def _answer(self, work: Callable[[Opened], Any]) -> Any:
+        """What `work` makes of what is open; where that proves to be old, of what is there now."""
+        async with asyncio.timeout(self.settings.timeout_seconds):
+            try:
+                return await work(await self._require_opened())
+            except ArtifactError:
+                self._is_stale = True  # published anew by another encoder, say: look at what is there now
+            try:
+                return await work(await self._require_opened())
+            except ArtifactError as error:
+                raise NotReady(error.message, remedy=error.remedy) from error
+
+    async def _search(self, request: SearchRequest, opened: Opened) -> Answer:
+        query = await self._encode(request, opened)
+        begin = time.perf_counter()
         try:
             answer = await self._in_thread(lambda: opened.searcher.search_vector(
                 query.values, query.encoder_version, limit=request.limit, offset=request.offset,
@@ -162,21 +288,51 @@ class Engine:
                 raise
             # It was pruned, or is of another encoder_version than the one that serves now.
             raise CollectionGone(error.message, remedy="Search again without `collection`") from error
-        return answer.to_json()
+        self.metrics.search_seconds.observe(time.perf_counter() - begin)
+        return answer
+
+    async def _encode(self, request: SearchRequest, opened: Opened) -> QueryVector:
+        if request.text is not None:
+            return await self.texts.submit(request.text)
+        if request.clip_id is not None:
+            point = await self._point(request.clip_id, opened)
+            return QueryVector(point.vector, str(point.payload.get("encoder_version", "")), "")
+        if request.image is not None:
+            frames = await self._pictures.submit(partial(self._decode_image, request.image))
+        else:
+            frames = await self._films.submit(partial(self._decode_clip, request.clip or b""))
+        return await self.clips.submit(frames)
+
+    async def _point(self, clip_id: str, opened: Opened) -> Point:
+        points = await self._in_thread(lambda: opened.searcher.points([clip_id]))
+        if not points:
+            raise ClipGone(f"the live index has no clip {clip_id}", remedy="Take a clip_id of a hit")
+        return points[0]
 
     def _check(self, request: SearchRequest) -> None:
-        given = [name for name in ("text", "image", "clip") if getattr(request, name) is not None]
+        kinds = ("text", "image", "clip", "clip_id")
+        given = [name for name in kinds if getattr(request, name) is not None]
         if len(given) != 1:
             raise InputRejected(
-                f"the query has {' and '.join(given) or 'neither text, image nor clip'}",
-                remedy="Give exactly one of text, image and clip",
+                f"the query has {' and '.join(given) or 'neither text, image, clip nor clip_id'}",
+                remedy=f"Give exactly one of {', '.join(kinds)}",
             )
         if request.text is not None:
-            if not request.text.strip():
-                raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
-            longest = self.settings.max_text_length
-            if len(request.text) > longest:
-                raise InputRejected(f"the text has {len(request.text)} characters, at most {longest} are taken")
+            self._check_text(request.text)
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip():
+            raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+        longest = self.settings.max_text_length
+        if len(text) > longest:
+            raise InputRejected(f"the text has {len(text)} characters, at most {longest} are taken")
+
+    def _check_number(self, items: Sequence[object]) -> None:
+        if len(items) > self.settings.max_embed:
+            raise InputRejected(
+                f"{len(items)} items in one request, at most {self.settings.max_embed} are taken",
+                remedy="Send them in several requests",
+            )
 
     async def _require_opened(self) -> Opened:
         await self.open()
@@ -195,18 +351,40 @@ class Engine:
 
     def _embed_texts(self, texts: list[str]) -> list[QueryVector]:
         encoder = self._current()
-        return [QueryVector(row, encoder.spec.encoder_version) for row in encoder.embed_texts(texts)]
+        return _vectors(encoder, encoder.embed_texts(texts))
 
-    def _embed_clips(self, clips: list[NDArray[np.uint8]]) -> list[QueryVector]:
+    def _embed_clips(self, clips: list[Frames]) -> list[QueryVector]:
         encoder = self._current()
-        return [QueryVector(row, encoder.spec.encoder_version) for row in encoder.embed_frames(clips)]
+        return _vectors(encoder, encoder.embed_frames(clips))
 
-    def _decode(self, request: SearchRequest) -> NDArray[np.uint8]:
-        """Frames (T, height, width, 3); a picture is a clip of one frame."""
-        if request.image is not None:
-            return decode_image(request.image, max_megapixels=self.settings.max_image_megapixels)[np.newaxis]
+    def _decode_image(self, content: bytes) -> Frames:
+        return decode_image(content, max_megapixels=self.settings.max_image_megapixels)[np.newaxis]
+
+    def _decode_clip(self, content: bytes) -> Frames:
         spec = self._current().spec
         return decode_clip(
-            request.clip or b"", num_frames=spec.frames, side_px=spec.side,
+            content, num_frames=spec.frames, side_px=spec.side, max_seconds=self.settings.max_clip_seconds,
             timeout_seconds=self.settings.decode_timeout_seconds,
         )
+
+
+def _call_each(works: list[Callable[[], Frames]]) -> list[Frames]:
+    return [work() for work in works]
+
+
+def _vectors(encoder: Encoder, rows: NDArray[np.float32]) -> list[QueryVector]:
+    return [QueryVector(row, encoder.spec.encoder_version, encoder.variant) for row in rows]
+
+
+def _keep_jpeg(pixels: NDArray[np.uint8], path: Path) -> bytes:
+    """The picture as JPEG, kept at `path` where the disk takes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    beside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(buffer.getvalue())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # it is made again the next time
+    return buffer.getvalue()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
 """A name from a request is looked up on the disk, so it may be nothing else than a name that publish gives."""
+CLIP_ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+_CLIP_ID = "1157d38b-4691-5e61-ba0c-ad2b11241343"
+_PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mP8z4AdMDEMKQkAzUEBD7t4NqoAAAAASUVORK5CYII="
+"""Eight red pixels squared, as PNG."""
 
 
 def _decoded(value: object) -> object:
@@ -23,23 +28,69 @@ def _decoded(value: object) -> object:
 
 
 File = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+ClipId = Annotated[str, Field(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
+Encoding = Annotated[Literal["float", "base64"], Field(
+    description="How a vector is written: a list of numbers, or the base64 of its float32 values, lowest byte first."
+)]
+
+
+def _taking(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
 
 
 class SearchRequest(BaseModel):
-    """Exactly one of text, image and clip."""
+    """Exactly one of text, image, clip and clip_id."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [{"text": "a dog runs to the left", "limit": 5}]}
+    model_config = _taking(
+        {"text": "a dog runs to the left", "limit": 5}, {"image": _PICTURE}, {"clip_id": _CLIP_ID, "limit": 20}
     )
 
     text: str | None = Field(None, description="What to look for, in words.")
     image: File | None = Field(None, description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
     clip: File | None = Field(None, description="A short video file, base64.")
+    clip_id: ClipId | None = Field(None, description="A clip of the archive: find moments that look like it.")
     limit: Annotated[int, Field(ge=1, le=1000, description="Moments on this page, at most.")] = 10
     offset: Annotated[int, Field(ge=0, description="Moments to skip: `next_offset` of the page before.")] = 0
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(
         None, description="Stay on the index of the page before, as it names it; by default the live one."
     )
+
+
+class EmbedTexts(BaseModel):
+    """Texts to vectors."""
+
+    model_config = _taking({"texts": ["a dog runs to the left"]}, {"texts": ["red", "blue"], "encoding": "base64"})
+
+    texts: Annotated[list[str], Field(min_length=1)]
+    encoding: Encoding = "float"
+
+
+class EmbedImages(BaseModel):
+    """Pictures to vectors."""
+
+    model_config = _taking({"images": [_PICTURE], "encoding": "base64"})
+
+    images: Annotated[list[File], Field(min_length=1, description="JPEG, PNG, WebP, GIF or BMP files, base64.")]
+    encoding: Encoding = "float"
+
+
+class EmbedClips(BaseModel):
+    """Short video files to vectors."""
+
+    model_config = _taking({"clips": ["AAAAIGZ0eXA="]})
+
+    clips: Annotated[list[File], Field(min_length=1, description="Video files, base64.")]
+    encoding: Encoding = "float"
+
+
+class FeedbackRequest(BaseModel):
+    """Whether a clip is what a query was looking for."""
+
+    model_config = _taking({"query": "a dog runs to the left", "clip_id": _CLIP_ID, "relevant": True})
+
+    query: Annotated[str, Field(min_length=1, description="The words that were searched for.")]
+    clip_id: ClipId
+    relevant: bool
 
 
 class Hit(BaseModel):
@@ -69,6 +120,44 @@ class SearchAnswer(BaseModel):
     collection: str
     hits: list[Hit]
     next_offset: int | None = Field(description="None on the last page.")
+
+
+class EmbedAnswer(BaseModel):
+    """One unit vector for each item, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoder_version: str = Field(description="Vectors of another one cannot be compared with these.")
+    variant: str = Field(description="The precision in which they were made.")
+    dimension: int
+    embeddings: list[list[float]] | list[str]
+
+
+class ClipAnswer(BaseModel):
+    """A clip of the live index."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip_id: str
+    video_id: str
+    start_ms: int
+    end_ms: int
+    title: str
+    uri: str = Field(description="Relative to the source root.")
+    channel: str | None
+    category: str | None
+    published_at: str | None
+    duration_ms: int | None
+    thumbnail_url: str = Field(description="A frame of the clip, made by this service.")
+    media_url: str = Field(description="The clip's whole video, in byte ranges.")
+
+
+class FeedbackAnswer(BaseModel):
+    """It was written down."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    said_at: str
 
 
 class Health(BaseModel):

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+HERE = Path(__file__).resolve().parents[1]
+"""The repository's root, or `src` of a built bento."""
+
+if find_spec("vidseek") is None:  # in a bento the rooms lie beside, and are not installed
+    sys.path.insert(0, str(HERE / "packages"))
 
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone home; read once, so before the import
 
 import bentoml
 from bentoml._internal.utils.analytics import usage_stats
 
-from serving.app import create_app
-from serving.engine import Engine, open_archive
+from serving.app import create_app, key_from_environment
+from serving.engine import Engine, Places, open_archive
+from serving.logs import write_json_lines
 from serving.middleware import First
 from vidseek.archive import Archive
 
@@ -19,9 +30,12 @@ from vidseek.archive import Archive
 usage_stats.do_not_track.cache_clear()
 
 archive = Archive.here()
+if (HERE.parent / "bento.yaml").is_file():
+    archive = replace(archive, packed_bundle=HERE / "models" / "encoder")
 settings = archive.settings()
-engine = Engine(lambda: open_archive(archive, settings), settings.serve)
-app = create_app(engine)
+write_json_lines()
+engine = Engine(lambda: open_archive(archive, settings), settings.serve, Places.of(archive))
+app = create_app(engine, key=key_from_environment())
 
 
 class Holder:
@@ -41,9 +55,10 @@ class Holder:
 Vidseek: Any = bentoml.service(
     name="vidseek",
     workers=1,
+    logging={"access": {"enabled": False}},  # ours has the same in one line, with the route in the place of the path
     traffic={"timeout": settings.serve.timeout_seconds + 30},  # ours ends first, with a message that says so
 )(Holder)
 Vidseek.mount_asgi_app(app, name="vidseek")
-# BentoML's own routes come before mounted ones: its /healthz and /readyz know of neither bundle nor index, and its 404
-# is not of our shape.
-Vidseek.add_asgi_middleware(First, first=app, left=frozenset({"/livez", "/metrics", "/schema.json"}))
+# BentoML's own routes come before mounted ones: its /healthz and /readyz know of neither bundle nor index, its /metrics
+# not of our batches, and its 404 is not of our shape.
+Vidseek.add_asgi_middleware(First, first=app, left=frozenset({"/livez"}))

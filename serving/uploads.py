@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.frames import decode_uniform
+from vidseek_media.frames import decode_at, decode_uniform, read_plan
 from vidseek_media.workers import run_each
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -45,18 +46,47 @@ def decode_image(content: bytes, *, max_megapixels: int) -> NDArray[np.uint8]:
         ) from error
 
 
-def decode_clip(content: bytes, *, num_frames: int, side_px: int, timeout_seconds: float) -> NDArray[np.uint8]:
+def decode_clip(
+    content: bytes, *, num_frames: int, side_px: int, max_seconds: float, timeout_seconds: float
+) -> NDArray[np.uint8]:
     """`num_frames` frames at bin centres: uint8 RGB (num_frames, height, width, 3), upright.
+
+    Raises:
+        InputRejected: it cannot be decoded, or not in time, or is longer than `max_seconds`.
+    """
+    decode = partial(_decode_whole, num_frames=num_frames, side_px=side_px, max_seconds=max_seconds)
+    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
+        path = Path(folder) / "clip"
+        path.write_bytes(content)
+        return _in_worker(decode, path, "the clip cannot be used", "Send a whole video file", timeout_seconds)
+
+
+def decode_still(path: Path, *, time_ms: int, side_px: int, timeout_seconds: float) -> NDArray[np.uint8]:
+    """The frame of a video at `time_ms`: uint8 RGB (height, width, 3), its shorter side at most `side_px`.
 
     Raises:
         InputRejected: it cannot be decoded, or not in time.
     """
-    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        path = Path(folder) / "clip"
-        path.write_bytes(content)
-        decode = partial(decode_uniform, num_frames=num_frames, side_px=side_px)
-        (outcome,) = run_each(decode, [path], workers=1, timeout_seconds=timeout_seconds)
+    decode = partial(_decode_one, time_ms=time_ms, side_px=side_px)
+    return _in_worker(decode, path, "the video cannot be shown", "Run `vidseek probe` on it", timeout_seconds)
+
+
+def _in_worker(
+    decode: Callable[[Path], NDArray[np.uint8]], path: Path, what: str, remedy: str, timeout_seconds: float
+) -> NDArray[np.uint8]:
+    (outcome,) = run_each(decode, [path], workers=1, timeout_seconds=timeout_seconds)
     if outcome.value is None:
         reason = outcome.error.message if outcome.error else "nothing was decoded"
-        raise InputRejected(f"the clip cannot be used: {reason}", remedy="Send a whole video file") from outcome.error
+        raise InputRejected(f"{what}: {reason}", remedy=remedy) from outcome.error
     return outcome.value
+
+
+def _decode_whole(path: Path, *, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:
+    length_ms = read_plan(path).duration_ms
+    if length_ms > max_seconds * 1000:
+        raise InputRejected(f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken")
+    return decode_uniform(path, num_frames=num_frames, side_px=side_px)
+
+
+def _decode_one(path: Path, *, time_ms: int, side_px: int) -> NDArray[np.uint8]:
+    return decode_at(path, [time_ms], side_px=side_px)[0][1]

@@ -17,10 +17,13 @@ VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "red": 4, "green": 5,
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
 
-def write_tiny_bundle(folder: Path, *, encoder_version: str = "0123456789abcdef", **changes: object) -> EncoderSpec:
-    """Write a bundle into `folder`; `changes` go into its spec."""
+def write_tiny_bundle(
+    folder: Path, *, encoder_version: str = "0123456789abcdef", frame: bool = False, **changes: object
+) -> EncoderSpec:
+    """Write a bundle into `folder`, which sees frames one by one if `frame`; `changes` go into its spec."""
     (folder / "fp32").mkdir(parents=True)
-    onnx.save(_video_model(), folder / "fp32" / "video.onnx")
+    vision = "frame" if frame else "video"
+    onnx.save(_vision_model(vision), folder / "fp32" / f"{vision}.onnx")
     onnx.save(_text_model(), folder / "fp32" / "text.onnx")
     _tokenizer().save(str(folder / "tokenizer.json"))
     arguments: dict[str, object] = {
@@ -36,6 +39,7 @@ def write_tiny_bundle(folder: Path, *, encoder_version: str = "0123456789abcdef"
         "pad_id": 0,
         "backbone": "tiny",
         "variants": ("fp32",),
+        "vision": vision,
     }
     return EncoderSpec(**{**arguments, **changes}).save(folder)  # type: ignore[arg-type]
 
@@ -53,20 +57,22 @@ def colour_vector(colour: tuple[int, int, int]) -> NDArray[np.float32]:
     return (values / np.linalg.norm(values)).astype(np.float32)
 
 
-def _video_model() -> onnx.ModelProto:
+def _vision_model(vision: str) -> onnx.ModelProto:
     # The mean over frames and pixels, and a small constant that keeps grey from having no length.
+    output = f"{vision}_embeds"
     nodes = [
         helper.make_node("ReduceMean", ["pixel_values", "axes"], ["colour"], keepdims=0),
         helper.make_node("MatMul", ["colour", "widen"], ["wide"]),
         helper.make_node("Add", ["wide", "constant"], ["shifted"]),
-        helper.make_node("LpNormalization", ["shifted"], ["video_embeds"], axis=1, p=2),
+        helper.make_node("LpNormalization", ["shifted"], [output], axis=1, p=2),
     ]
     constants = {
-        "axes": np.array([1, 3, 4], dtype=np.int64),
+        "axes": np.array([1, 3, 4] if vision == "video" else [2, 3], dtype=np.int64),
         "widen": np.eye(3, DIMENSION, dtype=np.float32),
         "constant": np.array([0, 0, 0, 0.1], dtype=np.float32),
     }
-    return _model(nodes, constants, "pixel_values", TensorProto.FLOAT, [FRAMES, 3, SIDE, SIDE], "video_embeds")
+    shape = [FRAMES, 3, SIDE, SIDE] if vision == "video" else [3, SIDE, SIDE]
+    return _model(nodes, constants, "pixel_values", TensorProto.FLOAT, shape, output)
 
 
 def _text_model() -> onnx.ModelProto:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings, read_params
-from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
@@ -24,6 +23,8 @@ class Archive:
     """A folder in which `dvc repro` runs."""
 
     root: Path
+    packed_bundle: Path | None = None
+    """The encoder bundle that came with a built service, for archives that have none of their own."""
 
     @classmethod
     def here(cls) -> Archive:
@@ -38,30 +39,39 @@ class Archive:
     @property
     def bundle(self) -> Path:
         """The encoder bundle that `export` writes."""
-        return self.root / "models" / "encoder"
+        own = self.root / "models" / "encoder"
+        return self.packed_bundle if self.packed_bundle is not None and not own.exists() else own
 
     @property
     def index(self) -> Path:
         """The embedded index that `publish` writes."""
         return self.root / "index"
 
-    @property
-    def source(self) -> Path:
-        """The folder of the videos, which the uris of hits are relative to.
-
-        Raises:
-            ConfigError: params.yaml does not say.
-        """
-        source = (read_params(self.params).get("ingest") or {}).get("source")
-        if not source:
-            raise ConfigError(f"{self.params} has no ingest.source", remedy="Set it to the folder of the videos")
-        return self.root / str(source)
-
     def home(self) -> IndexHome:
         """Where collections are: the server that QDRANT_URL names, or else `index`."""
         from vidseek_retrieval.homes import open_home
 
         return open_home(self.index)
+
+    @property
+    def feedback(self) -> Path:
+        """What people said of hits, as it came in; outside DVC."""
+        return self.root / "feedback"
+
+    @property
+    def decisions(self) -> Path:
+        """What people decided, frozen into tables."""
+        return self.root / "data" / "decisions"
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the videos, as params.yaml names it; None where it names none.
+
+        Raises:
+            ConfigError: params.yaml cannot be read.
+        """
+        source = (read_params(self.params).get("ingest") or {}).get("source")
+        return self.root / str(source) if source else None
 
     @property
     def state(self) -> Path:

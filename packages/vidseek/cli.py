@@ -30,6 +30,10 @@ index_app = typer.Typer(no_args_is_help=True, help="The published index: its col
 demo_app = typer.Typer(no_args_is_help=True, help="The demo world.")
 app.add_typer(index_app, name="index")
 app.add_typer(demo_app, name="demo")
+feedback_app = typer.Typer(no_args_is_help=True, help="What people said of hits.")
+app.add_typer(feedback_app, name="feedback")
+encoder_app = typer.Typer(no_args_is_help=True, help="The encoder bundle.")
+app.add_typer(encoder_app, name="encoder")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 
@@ -112,8 +116,10 @@ def search(
     if open_best and answer["hits"]:
         from vidseek.archive import Archive
 
-        best = answer["hits"][0]
-        queries.play(Archive.here().source / best["uri"], start_ms=best["start_ms"])
+        best, archive = answer["hits"][0], Archive.here()
+        if archive.source is None:
+            raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to the folder of the videos")
+        queries.play(archive.source / best["uri"], start_ms=best["start_ms"])
 
 
 def _search_here(
@@ -162,18 +168,19 @@ def _bytes_of(file: Path | None) -> bytes | None:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="IP address to listen at, by default serve.host of params.yaml; any "
-                                                  "but this machine's own lets everybody in, without a key.")] = None,
+                                                  "but this machine's own needs a key in VIDSEEK_API_KEY.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default serve.port of params.yaml.")] = None,
 ) -> None:
     """Answer searches over HTTP: POST /v1/search, /healthz, /readyz, /openapi.json."""
     from vidseek.archive import HOME_VARIABLE, Archive
-    from vidseek.service import require_free, require_ready, serve_command
+    from vidseek.service import require_free, require_key, require_ready, serve_command
 
     archive = Archive.here()
     require_ready(archive)
     settings = archive.settings().serve
     host, port = host or settings.host, port or settings.port
     require_free(host, port)
+    require_key(host)
     command = serve_command(host=host, port=port)
     quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
     sys.stdout.flush()
@@ -403,6 +410,28 @@ def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> No
     from vidseek_demo.picture import draw_searches
 
     draw_searches(out)
+
+
+@feedback_app.command("freeze")
+def feedback_freeze(as_json: AsJson = False) -> None:
+    """Write what was said so far to data/decisions/feedback.parquet: what was said last of a query and a clip."""
+    from vidseek.archive import Archive
+    from vidseek.feedback import TABLE, freeze
+
+    archive = Archive.here()
+    _report(freeze(archive.feedback, archive.decisions / TABLE), as_json=as_json)
+
+
+@encoder_app.command("build-engines")
+def encoder_build_engines(
+    variant: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16", as_json: AsJson = False
+) -> None:
+    """Build TensorRT's engines of the bundle ahead of the first query (minutes; needs a GPU and vidseek[gpu])."""
+    from vidseek.archive import Archive
+    from vidseek_encoder.encoder import Encoder
+
+    encoder = Encoder.load(Archive.here().bundle, provider="tensorrt", variant=variant)
+    _report({"num_engines": len(encoder.spec.towers), "seconds": encoder.warm_up()}, as_json=as_json)
 
 
 def _report(report: Any, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import sys
 from importlib.util import find_spec
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ConfigError
+
+KEY_VARIABLE = "VIDSEEK_API_KEY"
+"""What callers of the service must show."""
 
 
 def require_ready(archive: Archive) -> None:
@@ -42,6 +46,19 @@ def require_free(host: str, port: int) -> None:
             raise ConfigError(
                 f"{host} port {port} cannot be listened at: {error.strerror}", remedy="Choose another with --port"
             ) from error
+
+
+def require_key(host: str) -> None:
+    """See to it that a service that others can reach has a key to know them by.
+
+    Raises:
+        ConfigError: `host` is not this machine alone, and VIDSEEK_API_KEY is not set.
+    """
+    if not ipaddress.ip_address(host).is_loopback and not os.environ.get(KEY_VARIABLE):
+        raise ConfigError(
+            f"{host} can be reached from elsewhere, and {KEY_VARIABLE} is not set",
+            remedy=f"Set it (`export {KEY_VARIABLE}=$(openssl rand -hex 32)`), or listen at 127.0.0.1",
+        )
 
 
 def serve_command(*, host: str, port: int) -> list[str]:

@@ -54,6 +54,10 @@ class ServeSettings(_Section):
     max_text_length: Annotated[int, Field(ge=1)] = 2000
     """In characters."""
     max_image_megapixels: Annotated[int, Field(ge=1)] = 50
+    max_clip_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Of an uploaded clip."""
+    max_embed: Annotated[int, Field(ge=1)] = 64
+    """Texts, pictures or clips of one request for vectors."""
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
     """For an uploaded clip."""
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError
 
 Resize = Literal["squash", "crop"]
+Vision = Literal["video", "frame"]
 
-FORMAT = 1
+FORMAT = 2
 SPEC_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
-TOWERS = ("text", "video")
 _REMEDY = "Run `dvc repro export` to write the bundle again"
 
 
@@ -51,6 +51,11 @@ class EncoderSpec:
     """Where the weights began: a hub id, `vidseek/...`, or a folder's name."""
     variants: tuple[str, ...]
     """The precisions in the bundle, each a folder: fp32, fp16, int8."""
+    vision: Vision = "video"
+    """The tower beside `text`: `video` takes whole clips; `frame` takes frames one by one, and a clip's vector is the
+    mean of its frames' vectors, made unit, so that a still picture costs one frame."""
+    trims_texts: bool = False
+    """Whether the text tower takes texts of any length up to `context`, so that padding need not go through it."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file that makes vectors, by its path in the bundle. Written by `save`."""
     format: int = FORMAT
@@ -58,11 +63,15 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.resize not in ("squash", "crop"):
             raise ValueError(f"resize is {self.resize!r}, wanted squash or crop")
+        if self.vision not in ("video", "frame"):
+            raise ValueError(f"vision is {self.vision!r}, wanted video or frame")
         for name in ("context", "frames", "side", "dimension"):
             if not _is_whole(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, wanted a whole number above 0")
         if not _is_whole(self.pad_id) or self.pad_id < 0:
             raise ValueError(f"pad_id is {self.pad_id!r}, wanted a token's number")
+        if not isinstance(self.trims_texts, bool):
+            raise ValueError(f"trims_texts is {self.trims_texts!r}, wanted true or false")
         for name in ("mean", "deviation"):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
@@ -73,6 +82,11 @@ class EncoderSpec:
             raise ValueError(f"encoder_version is {self.encoder_version!r}, wanted 16 hex digits")
         if not self.variants or not all(re.fullmatch(r"[a-z0-9]+", variant) for variant in self.variants):
             raise ValueError(f"variants are {self.variants!r}, wanted at least one name such as fp32")
+
+    @property
+    def towers(self) -> tuple[str, str]:
+        """The models of each variant, by the names of their files."""
+        return ("text", self.vision)
 
     def save(self, folder: Path) -> EncoderSpec:
         """Write encoder.json into `folder` with the sha256 of the tokenizer and of every file of every variant.
@@ -87,7 +101,7 @@ class EncoderSpec:
         """
         paths = [folder / TOKENIZER_FILE]
         for variant in self.variants:
-            for tower in TOWERS:
+            for tower in self.towers:
                 if not (folder / variant / f"{tower}.onnx").is_file():
                     raise ArtifactError(f"{folder / variant / f'{tower}.onnx'} is missing", remedy=_REMEDY)
             paths += sorted(path for path in (folder / variant).rglob("*") if path.is_file())
@@ -138,7 +152,7 @@ class EncoderSpec:
                 remedy="Ask for one that it has, or export this one",
             )
         recorded = {name: digest for name, digest in self.files.items() if name.startswith(f"{variant}/")}
-        needed = {TOKENIZER_FILE, *(f"{variant}/{tower}.onnx" for tower in TOWERS)}
+        needed = {TOKENIZER_FILE, *(f"{variant}/{tower}.onnx" for tower in self.towers)}
         for name in sorted(needed - set(self.files)):
             raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", remedy=_REMEDY)
         for name in sorted({TOKENIZER_FILE, *recorded}):
@@ -222,7 +236,7 @@ def _tensor_digest(tensor: NDArray[np.generic]) -> str:
 
 
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:
-    for name in ("family", "encoder_version", "backbone", "resize"):
+    for name in ("family", "encoder_version", "backbone", "resize", "vision"):
         if not isinstance(content[name], str):
             raise TypeError(f"{name} is {content[name]!r}, wanted a text")
     for name in ("mean", "deviation", "variants"):

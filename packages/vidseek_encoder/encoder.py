@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from vidseek_encoder.bundle import TOKENIZER_FILE, TOWERS, EncoderSpec
+from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
 from vidseek_encoder.preprocess import preprocess_frames
-from vidseek_encoder.tokenize import Tokenizer
-from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected
+from vidseek_encoder.providers import BUCKETS, Provider, bucket_of, open_session, require_provider, run_error
+from vidseek_encoder.tokenize import Tokenizer, require_texts
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
 Tower = Literal["text", "video"]
+"""What reads, and what sees: the second is the model that the spec's `vision` names."""
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-_INPUTS = {"text": "input_ids", "video": "pixel_values"}
-_OUTPUTS = {"text": "text_embeds", "video": "video_embeds"}
+TOWERS: tuple[Tower, ...] = ("text", "video")
+INPUTS: Mapping[str, str] = {"text": "input_ids", "video": "pixel_values", "frame": "pixel_values"}
+OUTPUTS: Mapping[str, str] = {"text": "text_embeds", "video": "video_embeds", "frame": "frame_embeds"}
+"""The names in each model, by the model's."""
+
 _REMEDY = "Run `dvc repro export` to write the bundle again"
 _UNIT_TOLERANCE = 1e-2
-"""How far from 1 the length of a vector may be: fp16 and int8 stay far inside it, a graph without L2 does not."""
+"""How far from 1 a model's vector may be before it is made unit: fp16 stays far inside it, a graph without L2 does not."""
 
 
 class Encoder:
@@ -35,7 +37,7 @@ class Encoder:
         spec: EncoderSpec,
         *,
         tokenizer: Tokenizer,
-        sessions: Mapping[Tower, Any],
+        sessions: Mapping[str, Any],
         provider: str,
         variant: str,
         batch: int,
@@ -69,33 +71,45 @@ class Encoder:
             towers: Which towers to open: a search by words needs no video tower.
 
         Raises:
-            ArtifactError: the bundle is missing, broken or changed.
-            ConfigError: an argument is out of range.
+            ArtifactError: the bundle is missing, broken or changed, or lacks the variant.
+            ConfigError: an argument is out of range, or the provider does not run the variant.
             DeviceError: the provider is not there.
         """
         if batch < 1 or (threads is not None and threads < 1):
             raise ConfigError(f"batch is {batch} and threads is {threads}, wanted whole numbers above 0")
         if not set(towers) <= set(TOWERS):
             raise ConfigError(f"towers are {list(towers)}, wanted some of {list(TOWERS)}")
-        _require_provider(provider)
+        require_provider(provider, variant=variant)
         spec = EncoderSpec.load(path)
         spec.check_files(path, variant)
         tokenizer = Tokenizer.load(path / TOKENIZER_FILE, context=spec.context, pad_id=spec.pad_id)
-        sessions: dict[Tower, Any] = {}
-        for tower in towers:
-            file = path / variant / f"{tower}.onnx"
-            sessions[tower] = _open_session(file, provider=provider, threads=threads)
-            _check_signature(sessions[tower], tower=tower, spec=spec, file=file)
+        sessions = {}
+        for model in ("text" if tower == "text" else spec.vision for tower in towers):
+            file = path / variant / f"{model}.onnx"
+            sessions[model] = open_session(
+                file, provider=provider, variant=variant, threads=threads, input_name=INPUTS[model],
+                row_shape=_row_shape(model, spec),
+            )
+            _check_signature(sessions[model], model=model, spec=spec, file=file)
         return cls(spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch)
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each text.
 
         Raises:
-            InputRejected: a text is not valid Unicode.
+            InputRejected: a text is none, or not valid Unicode.
             ArtifactError: the model gives something else than unit vectors.
         """
-        return self._run("text", self._tokenizer.encode(texts))
+        require_texts(texts)
+        # TensorRT is tuned for one length; and texts of other batches need not be as long as the longest of all.
+        trim = self.spec.trims_texts and self.provider != "tensorrt"
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
+        starts = range(0, len(texts), self.batch)
+        batches = [[texts[place] for place in order[start : start + self.batch]] for start in starts]
+        rows = self._join([self._run("text", self._tokenizer.encode(batch, trim=trim)) for batch in batches])
+        embeddings = np.empty_like(rows)
+        embeddings[list(order)] = rows
+        return embeddings
 
     def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each clip.
@@ -108,14 +122,11 @@ class Encoder:
             InputRejected: the shape or type is another, or there are no frames or pixels.
             ArtifactError: the model gives something else than unit vectors.
         """
-        embeddings = [
-            self._run("video", self._pixels_of(clips[start : start + self.batch]))
-            for start in range(0, len(clips), self.batch)
-        ]
-        return np.concatenate(embeddings) if embeddings else self._no_rows()
+        starts = range(0, len(clips), self.batch)
+        return self._join([self._see(clips[start : start + self.batch]) for start in starts])
 
     def embed_images(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Unit vectors, float32 of shape (n, dimension): a still image is a clip whose frames are all alike.
+        """Unit vectors, float32 of shape (n, dimension): of a clip of one frame, or of as many as the spec's, all alike.
 
         Args:
             images: uint8 RGB of shape (n, height, width, 3), or a list of (height, width, 3) of any sizes.
@@ -129,52 +140,73 @@ class Encoder:
                 raise InputRejected(f"an image has the shape {image.shape}, wanted (height, width, 3)")
         return self.embed_frames([image[np.newaxis] for image in images])
 
-    def _pixels_of(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def warm_up(self) -> float:
+        """Run each open tower once for every bucket of batches, and give the seconds that it took.
+
+        TensorRT builds its engines at a first run, and CUDA picks its kernels.
+        """
+        begin = time.perf_counter()
+        for model in self._sessions:
+            row = np.zeros((1, *_row_shape(model, self.spec)), dtype=np.int64 if model == "text" else np.float32)
+            for bucket in BUCKETS:
+                self._run_batch(model, np.repeat(row, bucket, axis=0))
+        return round(time.perf_counter() - begin, 3)
+
+    def _see(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The vectors of as many clips as go through preprocessing together."""
         spec = self.spec
-        pixels = np.empty((len(clips), spec.frames, 3, spec.side, spec.side), dtype=np.float32)
-        for row, clip in enumerate(clips):
-            if clip.ndim != 4 or len(clip) == 0:
-                raise InputRejected(f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0")
-            # A still is resized once, not once for each of its equal frames.
-            picked = clip if len(clip) in (1, spec.frames) else clip[_bin_centres(len(clip), spec.frames)]
-            pixels[row] = preprocess_frames(
-                picked[np.newaxis], side=spec.side, resize=spec.resize, mean=spec.mean, deviation=spec.deviation
-            )[0]
-        return pixels
+        if spec.vision == "video":
+            pixels = np.empty((len(clips), spec.frames, 3, spec.side, spec.side), dtype=np.float32)
+            for row, clip in enumerate(clips):
+                pixels[row] = self._pixels_of(clip)
+            return self._run("video", pixels)
+        parts = [self._pixels_of(clip) for clip in clips]  # a still is one frame among those of the clips
+        lengths = np.array([len(part) for part in parts])
+        frames = self._run("frame", np.concatenate(parts))
+        sums = np.add.reduceat(frames, np.cumsum(lengths) - lengths, axis=0)
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
-    def _run(self, tower: Tower, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        if tower not in self._sessions:
+    def _pixels_of(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Shape (T, 3, side, side), where T is the spec's `frames`, or 1 for a still."""
+        spec = self.spec
+        if clip.ndim != 4 or len(clip) == 0:
+            raise InputRejected(f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0")
+        picked = clip if len(clip) in (1, spec.frames) else clip[_bin_centres(len(clip), spec.frames)]
+        return preprocess_frames(
+            picked[np.newaxis], side=spec.side, resize=spec.resize, mean=spec.mean, deviation=spec.deviation
+        )[0]
+
+    def _run(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        if model not in self._sessions:
+            tower = "text" if model == "text" else "video"
             raise ConfigError(f"the {tower} tower was not opened", remedy="Name it in `towers` of Encoder.load")
-        session = self._sessions[tower]
-        outputs = []
-        for start in range(0, len(inputs), self.batch):
-            try:
-                (values,) = session.run([_OUTPUTS[tower]], {_INPUTS[tower]: inputs[start : start + self.batch]})
-            except Exception as error:  # onnxruntime's errors have no common base
-                raise _run_error(self.provider, tower, error) from error
-            outputs.append(np.asarray(values, dtype=np.float32))
-        embeddings = np.concatenate(outputs) if outputs else self._no_rows()
-        self._check_unit(embeddings, tower)
-        return embeddings
+        starts = range(0, len(inputs), self.batch)
+        return self._join([self._run_batch(model, inputs[start : start + self.batch]) for start in starts])
 
-    def _check_unit(self, embeddings: NDArray[np.float32], tower: str) -> None:
-        lengths = np.linalg.norm(embeddings, axis=1)
+    def _run_batch(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        num_rows = len(inputs)
+        if self.provider == "tensorrt":
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], bucket_of(num_rows) - num_rows, axis=0)])
+        try:
+            (values,) = self._sessions[model].run([OUTPUTS[model]], {INPUTS[model]: inputs})
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise run_error(self.provider, model, error) from error
+        embeddings = np.asarray(values[:num_rows], dtype=np.float32)
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        self._check_lengths(lengths[:, 0], model)
+        return embeddings / lengths
+
+    def _check_lengths(self, lengths: NDArray[np.float32], model: str) -> None:
         wrong = ~(np.abs(lengths - 1) <= _UNIT_TOLERANCE)  # NaN is wrong too
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise ArtifactError(
-                f"the {tower} tower ({self.variant}) gave a vector of length {lengths[row]} for row {row}, wanted 1",
+                f"the {model} tower ({self.variant}) gave a vector of length {lengths[row]} for row {row}, wanted 1",
                 remedy="The weights or the export are broken: train and export again",
             )
 
-    def _no_rows(self) -> NDArray[np.float32]:
-        return np.empty((0, self.spec.dimension), dtype=np.float32)
-
-
-def available_providers() -> list[str]:
-    """The providers that the installed onnxruntime was built with, by our names."""
-    built = set(ort.get_available_providers())
-    return [name for name, theirs in _PROVIDERS.items() if theirs in built]
+    def _join(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
 
 
 def _bin_centres(length: int, num_frames: int) -> list[int]:
@@ -182,48 +214,18 @@ def _bin_centres(length: int, num_frames: int) -> list[int]:
     return [int((place + 0.5) * length / num_frames) for place in range(num_frames)]
 
 
-def _require_provider(provider: str) -> None:
-    if provider not in _PROVIDERS:
-        raise ConfigError(f"provider is {provider!r}, wanted one of {', '.join(_PROVIDERS)}")
-    if provider not in available_providers():
-        raise DeviceError(
-            f"the provider {provider} was asked for, the installed onnxruntime has {', '.join(available_providers())}",
-            remedy="Install vidseek[gpu] in the place of vidseek[cpu], or ask for the provider cpu",
-        )
+def _row_shape(model: str, spec: EncoderSpec) -> list[int]:
+    """Of one row of a model's input."""
+    frame = [3, spec.side, spec.side]
+    return {"text": [spec.context], "frame": frame, "video": [spec.frames, *frame]}[model]
 
 
-def _open_session(file: Path, *, provider: str, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    ort.disable_telemetry_events()
-    wanted = _PROVIDERS[provider]
-    try:
-        session = ort.InferenceSession(str(file), sess_options=options, providers=[wanted])
-    except Exception as error:  # onnxruntime's errors have no common base
-        if provider == "cpu":
-            raise ArtifactError(f"{file} cannot be opened: {error}", remedy=_REMEDY) from error
-        raise DeviceError(f"{file} cannot be opened on {provider}: {error}", remedy=_device_remedy(provider)) from error
-    # Without this a provider that fails to start is replaced by the CPU, with a line on stderr.
-    session.disable_fallback()
-    used = session.get_providers()
-    if used[0] != wanted:
-        raise DeviceError(f"{provider} was asked for, {file.name} runs on {used[0]}", remedy=_device_remedy(provider))
-    return session
-
-
-def _device_remedy(provider: str) -> str:
-    return f"See that the driver and libraries of {provider} are there (`vidseek doctor`), or ask for the provider cpu"
-
-
-def _check_signature(session: Any, *, tower: str, spec: EncoderSpec, file: Path) -> None:
+def _check_signature(session: Any, *, model: str, spec: EncoderSpec, file: Path) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    wanted_shape = [spec.context] if tower == "text" else [spec.frames, 3, spec.side, spec.side]
     found: dict[str, tuple[list[Any], list[Any]]] = {
-        "inputs": ([each.name for each in inputs], [_INPUTS[tower]]),
-        "outputs": ([each.name for each in outputs], [_OUTPUTS[tower]]),
-        "input shape": (inputs[0].shape[1:] if inputs else [], wanted_shape),
+        "inputs": ([each.name for each in inputs], [INPUTS[model]]),
+        "outputs": ([each.name for each in outputs], [OUTPUTS[model]]),
+        "input shape": (inputs[0].shape[1:] if inputs else [], _row_shape(model, spec)),
         "output shape": (outputs[0].shape[1:] if outputs else [], [spec.dimension]),
     }
     for what, (came, wanted) in found.items():
@@ -234,10 +236,3 @@ def _check_signature(session: Any, *, tower: str, spec: EncoderSpec, file: Path)
         )
         if not fits:
             raise ArtifactError(f"{file}: {what} {came}, encoder.json says {wanted}", remedy=_REMEDY)
-
-
-def _run_error(provider: str, tower: str, error: Exception) -> ArtifactError | DeviceError:
-    message = f"the {tower} tower failed on {provider}: {error}"
-    if provider == "cpu":
-        return ArtifactError(message, remedy=_REMEDY)
-    return DeviceError(message, remedy=_device_remedy(provider))

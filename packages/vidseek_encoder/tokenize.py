@@ -1,4 +1,4 @@
-"""Texts to token numbers of one fixed length, by the tokenizer.json of the bundle."""
+"""Texts to token numbers of one length, by the tokenizer.json of the bundle."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from vidseek_media.errors import ArtifactError, InputRejected
 
+_LEAST = 2
+"""Tokens that a text tower takes at least: one would be taken for a constant at the export."""
+
 
 class Tokenizer:
-    """A tokenizer whose texts all come out `context` tokens long."""
+    """A tokenizer whose texts come out at most `context` tokens long."""
 
     def __init__(self, tokenizer: _Tokenizer, *, context: int, pad_id: int) -> None:
         # The limit counts the tokens that the template adds, so that a long text keeps its end token.
@@ -38,19 +41,31 @@ class Tokenizer:
             ) from error
         return cls(tokenizer, context=context, pad_id=pad_id)
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+    def encode(self, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
         """Token numbers, shape (n, context): cut to `context` with the end token kept, filled up with `pad_id`.
+
+        With `trim` they are filled up only to the longest of these texts.
 
         Raises:
             InputRejected: a text is not one, or not valid Unicode.
         """
-        ids = np.full((len(texts), self.context), self.pad_id, dtype=np.int64)
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else")
+        require_texts(texts)
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         except Exception as error:  # UnicodeEncodeError or TypeError for a lone surrogate, else bare Exception
             raise InputRejected(f"a text cannot be tokenized: {error}", remedy="Send valid Unicode") from error
+        width = max((len(encoding.ids) for encoding in encodings), default=0) if trim else self.context
+        ids = np.full((len(texts), max(width, _LEAST)), self.pad_id, dtype=np.int64)
         for row, encoding in zip(ids, encodings, strict=True):
             row[: len(encoding.ids)] = encoding.ids
         return ids
+
+
+def require_texts(texts: Sequence[str]) -> None:
+    """See to it that `texts` is a list of texts.
+
+    Raises:
+        InputRejected: it is one text, or holds something else.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else")

@@ -1,4 +1,4 @@
-"""Merge the champion, export both towers to ONNX, and admit the bundle only if its vectors are torch's."""
+"""Merge the champion, export both towers to ONNX in several precisions, and keep those whose vectors are torch's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
-from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.encoder import INPUTS, OUTPUTS, Encoder
 from vidseek_encoder.tokenize import Tokenizer
+from vidseek_encoder.variants import convert
 from vidseek_media.errors import GateFailed
 from vidseek_media.folders import whole_folder
 from vidseek_media.tables import PAIRS, read_table
@@ -31,6 +33,8 @@ from vidseek_training.select import adapter_of, read_selected
 _OPSET = 18
 _LARGEST_BATCH = 1024
 _TIE = 1e-6
+_NUM_ALONE = 32
+"""Clips and texts that also go through one by one."""
 _PROBES = (
     "a person talks to the camera", "a red car on a street at night", "two dogs play on the grass", "a bird in a tree",
     "hands cut vegetables in a kitchen", "waves at the beach", "a football match", "snow on a mountain",
@@ -40,27 +44,44 @@ _PROBES = (
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How near the exported towers are to torch in fp32; parity.json."""
+class ParityLimits:
+    """What a variant must reach to be kept."""
 
-    variant: str
+    min_cosine: float
+    min_overlap: float
+    min_r1_difference: float
+
+
+FP32_LIMITS = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near a variant's vectors are to those of torch in fp32; parity.json has one for each variant."""
+
     num_clips: int
     num_texts: int
     min_cosine_video: float
+    """Over clips that went through in batches and clips that went alone: int8 is not quite the same in both."""
     min_cosine_text: float
     top_10_overlap: float
     """Mean share of a text's ten best clips that both agree on; scores within 1e-6 are ties."""
     r1_difference_low: float | None
     """Lower end of the paired interval of exported minus torch; None without held-out pairs."""
+    size_mb: float
+    failed: tuple[str, ...]
+    """What it did not reach; such a variant is not in the bundle."""
 
 
 @dataclass(frozen=True)
-class ParityLimits:
-    """What a variant must reach to be kept."""
+class _Reference:
+    """What torch says of clips and captions."""
 
-    min_cosine: float = 0.9999
-    min_overlap: float = 0.999
-    min_r1_difference: float = -0.02
+    clips: NDArray[np.uint8]
+    captions: list[str]
+    videos: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    are_pairs: bool
 
 
 class _VideoTower(nn.Module):
@@ -70,6 +91,11 @@ class _VideoTower(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.model.embed_videos(pixel_values)
+
+
+class _FrameTower(_VideoTower):
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model.embed_videos(pixel_values.unsqueeze(1))
 
 
 class _TextTower(nn.Module):
@@ -82,33 +108,58 @@ class _TextTower(nn.Module):
 
 
 def export_champion(
-    champion: Path, *, backbone: str, pairs: Path, frames: Path, out: Path, limits: ParityLimits, max_clips: int
-) -> tuple[EncoderSpec, Parity]:
+    champion: Path,
+    *,
+    backbone: str,
+    pairs: Path,
+    frames: Path,
+    out: Path,
+    limits: Mapping[str, ParityLimits],
+    max_clips: int,
+) -> tuple[EncoderSpec, dict[str, Parity]]:
     """Write the encoder bundle of the champion to `out`, whole or absent.
+
+    A variant that does not reach its limits is left out, and its report says why; without fp32 there is no bundle.
 
     Args:
         champion: The select stage's folder.
         backbone: The base.
         pairs: The pairs table: captions for the gate.
         frames: The frames stage's folder: clips for the gate.
-        out: Gets encoder.json, fp32/, tokenizer.json, parity.json and the model card.
-        limits: What the bundle must reach.
+        out: Gets encoder.json, a folder for each variant, tokenizer.json, parity.json and the model card.
+        limits: What each variant must reach; the variants to make, fp32 among them.
         max_clips: Most clips and captions for the gate.
+
+    Returns:
+        The bundle's spec, and the report of every variant that was made, by its name.
 
     Raises:
         ArtifactError: the adapter does not fit the base, or a table is missing.
-        GateFailed: the exported vectors are not torch's; nothing is written.
+        GateFailed: the vectors in fp32 are not torch's; nothing is written.
     """
     model = lora.merged(backbones.load(backbone), adapter_of(champion))
     with whole_folder(out) as folder:
         shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
         _export_towers(model, folder / "fp32")
         spec = _spec_of(model, folder / "tokenizer.json").save(folder)
-        parity = measure_parity(model, Encoder.load(folder), pairs=pairs, frames=frames, max_clips=max_clips)
-        _require_parity(parity, limits)
-        (folder / "parity.json").write_text(json.dumps(asdict(parity), indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(_card(spec, parity, champion), encoding="utf-8")
-    return spec, parity
+        reference = _reference_of(model, pairs=pairs, frames=frames, max_clips=max_clips)
+        parities = {"fp32": _measure(folder, "fp32", reference, limits["fp32"])}
+        if failed := parities["fp32"].failed:
+            raise GateFailed(
+                f"the fp32 export is not the model that was trained: {'; '.join(failed)}",
+                remedy="No bundle was written; check torch, onnxscript and onnxruntime with `vidseek doctor`",
+            )
+        for variant in sorted(limits.keys() - {"fp32"}):
+            _convert_towers(folder, spec, variant)
+            replace(spec, variants=(*spec.variants, variant)).save(folder)
+            parities[variant] = _measure(folder, variant, reference, limits[variant])
+            if parities[variant].failed:
+                shutil.rmtree(folder / variant)
+            else:
+                spec = replace(spec, variants=(*spec.variants, variant))
+        spec = spec.save(folder)
+        _write_reports(folder, spec, parities, champion)
+    return spec, parities
 
 
 def _export_towers(model: Backbone, folder: Path) -> None:
@@ -119,18 +170,29 @@ def _export_towers(model: Backbone, folder: Path) -> None:
     ids = torch.ones(2, spec.context, dtype=torch.int64)
     batch = Dim("batch", min=1, max=_LARGEST_BATCH)
     # Names of outputs must not be names of operators: ONNX Runtime then finds a value defined twice (trials.md, D1).
-    towers = (
-        ("video", _VideoTower(model), pixels, "pixel_values", "video_embeds"),
-        ("text", _TextTower(model), ids, "input_ids", "text_embeds"),
-    )
-    for name, tower, example, input_name, output_name in towers:
+    towers: dict[str, tuple[nn.Module, Tensor]] = {"text": (_TextTower(model), ids)}
+    if model.averages_frames:
+        towers["frame"] = (_FrameTower(model), pixels[:, 0])
+    else:
+        towers["video"] = (_VideoTower(model), pixels)
+    shapes: dict[str, dict[int, Dim]] = {name: {0: batch} for name in towers}
+    if not model.reads_padding:
+        shapes["text"] = {0: batch, 1: Dim("tokens", min=2, max=spec.context)}
+    for name, (tower, example) in towers.items():
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                tower.eval(), (example,), str(folder / f"{name}.onnx"), input_names=[input_name],
-                output_names=[output_name], dynamic_shapes=({0: batch},), opset_version=_OPSET, dynamo=True,
+                tower.eval(), (example,), str(folder / f"{name}.onnx"), input_names=[INPUTS[name]],
+                output_names=[OUTPUTS[name]], dynamic_shapes=(shapes[name],), opset_version=_OPSET, dynamo=True,
                 optimize=True, external_data=False, verbose=False,
             )
+
+
+def _convert_towers(folder: Path, spec: EncoderSpec, variant: str) -> None:
+    (folder / variant).mkdir()
+    with _quiet("root"):  # the quantizer recommends a step that fails on these graphs (trials.md, D2)
+        for tower in spec.towers:
+            convert(folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant)
 
 
 class _quiet:  # noqa: N801 - reads as a word in `with`
@@ -161,12 +223,13 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
     }
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
     return EncoderSpec(
-        encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",), **space,  # type: ignore[arg-type]
+        encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",),
+        vision="frame" if model.averages_frames else "video", trims_texts=not model.reads_padding, **space,  # type: ignore[arg-type]
     )
 
 
-def measure_parity(model: Backbone, encoder: Encoder, *, pairs: Path, frames: Path, max_clips: int) -> Parity:
-    """Compare `encoder` with `model` on held-out captions and their clips, or on any clips where there are no captions."""
+def _reference_of(model: Backbone, *, pairs: Path, frames: Path, max_clips: int) -> _Reference:
+    """Held-out captions and their clips, or any clips and the probes where there are too few captions."""
     table = read_table(pairs, PAIRS)
     splits = ("test", "validation", "train")
     split = next((each for each in splits if (table.split == each).sum() >= 10), None)
@@ -175,22 +238,40 @@ def measure_parity(model: Backbone, encoder: Encoder, *, pairs: Path, frames: Pa
     else:
         held_out = load_pairs(pairs, frames, model.spec, split=split)
         clips, captions = held_out.frames[:max_clips], held_out.captions[:max_clips]
-    videos, texts = encoder.embed_frames(np.asarray(clips)), encoder.embed_texts(captions)
-    own_videos = embed_frames(model, clips)
     tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
-    own_texts = embed_ids(model, tokenizer.encode(captions))
-    difference = None
-    if split is not None:
-        ranks, own_ranks = ranks_of(texts @ videos.T), ranks_of(own_texts @ own_videos.T)
-        difference = bootstrap((ranks <= 1).astype(float) - (own_ranks <= 1), resamples=1000, seed=0).low
-    return Parity(
-        encoder.variant, len(videos), len(texts), _least(videos, own_videos), _least(texts, own_texts),
-        round(_overlap(texts @ videos.T, own_texts @ own_videos.T), 5), difference,
+    return _Reference(
+        np.asarray(clips), captions, embed_frames(model, clips), embed_ids(model, tokenizer.encode(captions)),
+        are_pairs=split is not None,
     )
 
 
+def _measure(folder: Path, variant: str, reference: _Reference, limits: ParityLimits) -> Parity:
+    """Compare a variant of the bundle in `folder` with the reference, in batches and alone."""
+    encoder, alone = Encoder.load(folder, variant=variant), Encoder.load(folder, variant=variant, batch=1)
+    videos, texts = encoder.embed_frames(reference.clips), encoder.embed_texts(reference.captions)
+    lone_videos = alone.embed_frames(reference.clips[:_NUM_ALONE])
+    lone_texts = alone.embed_texts(reference.captions[:_NUM_ALONE])
+    scores, wanted = texts @ videos.T, reference.texts @ reference.videos.T
+    difference = None
+    if reference.are_pairs:
+        gain = (ranks_of(scores) <= 1).astype(float) - (ranks_of(wanted) <= 1)
+        difference = bootstrap(gain, resamples=1000, seed=0).low
+    parity = Parity(
+        num_clips=len(videos),
+        num_texts=len(texts),
+        min_cosine_video=min(_least(videos, reference.videos), _least(lone_videos, reference.videos)),
+        min_cosine_text=min(_least(texts, reference.texts), _least(lone_texts, reference.texts)),
+        top_10_overlap=round(_overlap(scores, wanted), 5),
+        r1_difference_low=difference,
+        size_mb=round(sum(path.stat().st_size for path in (folder / variant).iterdir()) / 2**20, 2),
+        failed=(),
+    )
+    return replace(parity, failed=_failures(parity, limits))
+
+
 def _least(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    return round(float((ours * theirs).sum(1).min()), 7) if len(ours) else 1.0
+    """The least cosine of rows that belong together, as many as there are of `ours`."""
+    return round(float((ours * theirs[: len(ours)]).sum(1).min()), 7) if len(ours) else 1.0
 
 
 def _overlap(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, top: int = 10) -> float:
@@ -201,7 +282,7 @@ def _overlap(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, top: i
     return float((np.take_along_axis(wanted, best, 1) >= least[:, None]).mean())
 
 
-def _require_parity(parity: Parity, limits: ParityLimits) -> None:
+def _failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     failed = []
     for name in ("min_cosine_video", "min_cosine_text"):
         if getattr(parity, name) < limits.min_cosine:
@@ -210,24 +291,37 @@ def _require_parity(parity: Parity, limits: ParityLimits) -> None:
         failed.append(f"top_10_overlap {parity.top_10_overlap}, wanted {limits.min_overlap}")
     if parity.r1_difference_low is not None and parity.r1_difference_low <= limits.min_r1_difference:
         failed.append(f"r1_difference_low {parity.r1_difference_low}, wanted above {limits.min_r1_difference}")
-    if failed:
-        raise GateFailed(
-            f"the {parity.variant} export is not the model that was trained: {'; '.join(failed)}",
-            remedy="No bundle was written; check the versions of torch, onnxscript and onnxruntime with `vidseek doctor`",
-        )
+    return tuple(failed)
 
 
-def _card(spec: EncoderSpec, parity: Parity, champion: Path) -> str:
+def _write_reports(folder: Path, spec: EncoderSpec, parities: Mapping[str, Parity], champion: Path) -> None:
+    content = {variant: asdict(parity) for variant, parity in sorted(parities.items())}
+    (folder / "parity.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(spec, parities, champion), encoding="utf-8")
+
+
+def _card(spec: EncoderSpec, parities: Mapping[str, Parity], champion: Path) -> str:
     selected = read_selected(champion)
+    rows = "\n".join(
+        f"| {variant} | {'yes' if not parity.failed else 'no: ' + '; '.join(parity.failed)} | {parity.size_mb} | "
+        f"{parity.min_cosine_video} | {parity.min_cosine_text} | {parity.top_10_overlap} | {parity.r1_difference_low} |"
+        for variant, parity in sorted(parities.items())
+    )
+    fp32 = parities["fp32"]
+    seen = "frames, one by one; a clip is the mean of its frames" if spec.vision == "frame" else "clips as a whole"
     return f"""# Encoder {spec.encoder_version}
 
 Made by vidseek from `{spec.backbone}` ({spec.family}) with the adapter setting `{selected.setting}`.
 
 - Vectors: {spec.dimension} numbers, unit length; clips of {spec.frames} frames of {spec.side} pixels;
-  texts of {spec.context} tokens.
+  texts of {spec.context} tokens. It sees {seen}.
 - Chosen on {selected.num_queries} validation captions with a mean reciprocal rank of {selected.mrr}.
-- Variants: {", ".join(spec.variants)}. Parity with torch in fp32 on {parity.num_clips} clips and {parity.num_texts} texts:
-  least cosine {parity.min_cosine_video} (clips) and {parity.min_cosine_text} (texts);
-  top 10 agree to {parity.top_10_overlap:.2%}.
 - Vectors of another `encoder_version` cannot be compared with these.
+
+Each variant against torch in fp32, on {fp32.num_clips} clips and {fp32.num_texts} texts of this archive, run by
+ONNX Runtime on a CPU: least cosine, agreement of the top 10, lower end of the interval of the difference in R@1.
+
+| variant | in the bundle | MB | clips | texts | top 10 | R@1 |
+|---|---|---|---|---|---|---|
+{rows}
 """

@@ -36,7 +36,7 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     assert receipt["verification"]["recall_at_10"] >= 0.99
     assert (root / "data/calibrate/calibration.json").is_file()
     assert "calibration" in (root / "reports/calibrate/metrics.json").read_text()
-    assert _read(root / "models/encoder/parity.json")["min_cosine_video"] >= 0.9999
+    assert _read(root / "models/encoder/parity.json")["fp32"]["min_cosine_video"] >= 0.9999
 
 
 def test_repro__lora_learns_the_domain_even_from_24_pairs(looped: Checkout) -> None:

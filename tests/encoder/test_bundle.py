@@ -16,7 +16,7 @@ def test_spec__save_then_load_is_equal(tmp_path: Path) -> None:
     assert EncoderSpec.load(tmp_path) == written
     assert set(written.files) == {"tokenizer.json", "fp32/text.onnx", "fp32/video.onnx"}
     content = json.loads((tmp_path / "encoder.json").read_text())
-    assert content["variants"] == ["fp32"] and content["format"] == 1
+    assert content["variants"] == ["fp32"] and content["format"] == 2
 
 
 def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_load__no_bundle(tmp_path: Path) -> None:
     [
         (lambda content: content.pop("side"), "has the keys"),
         (lambda content: content.update(more=1), "has the keys"),
-        (lambda content: content.update(format=2), "of format 2, wanted 1"),
+        (lambda content: content.update(format=1), "of format 1, wanted 2"),
         (lambda content: content.update(side="big"), "side is 'big'"),
         (lambda content: content.update(mean=0.5), "mean is 0.5"),
         (lambda content: content.update(mean=["a", "b", "c"]), "wanted three numbers"),

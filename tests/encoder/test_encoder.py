@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from tests.tiny_bundle import COLOURS, DIMENSION, clip_of, colour_vector, write_tiny_bundle
-from vidseek_encoder import encoder as encoding
 from vidseek_encoder.bundle import EncoderSpec
-from vidseek_encoder.encoder import Encoder, available_providers
-from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected
+from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.providers import BUCKETS
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +66,32 @@ def test_embed_images__is_a_clip_of_equal_frames(encoder: Encoder) -> None:
     np.testing.assert_allclose(encoder.embed_images(images), encoder.embed_frames(clips), atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def by_frame(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("by-frame")
+    write_tiny_bundle(folder, frame=True)
+    return Encoder.load(folder, threads=1, batch=3)
+
+
+def test_embed_frames__frame_tower_gives_the_mean_of_unit_vectors(by_frame: Encoder) -> None:
+    red, blue = COLOURS["red"], COLOURS["blue"]
+    clips = [clip_of(red), np.concatenate([clip_of(red, frames=1), clip_of(blue, frames=1)]), clip_of(blue, frames=1)]
+    middle = colour_vector(red) + colour_vector(blue)
+    expected = [colour_vector(red), middle / np.linalg.norm(middle), colour_vector(blue)]
+    np.testing.assert_allclose(by_frame.embed_frames(clips), expected, atol=1e-6)
+
+
+def test_embed_images__frame_tower_looks_at_each_once(by_frame: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    run = Encoder._run_batch
+    monkeypatch.setattr(Encoder, "_run_batch", lambda self, model, rows: seen.append(len(rows)) or run(self, model, rows))
+    images = np.stack([clip_of(colour)[0] for colour in COLOURS.values()])
+    expected = [colour_vector(colour) for colour in COLOURS.values()]
+    np.testing.assert_allclose(by_frame.embed_images(images), expected, atol=1e-6)
+    assert sum(seen) == len(images)
+    assert by_frame.embed_images([]).shape == (0, DIMENSION)
+
+
 def test_embed_frames__other_lengths_are_picked_at_bin_centres(encoder: Encoder) -> None:
     # Six frames for two bins: the centres are frames 1 and 4.
     clip = np.concatenate([clip_of((0, 0, 0), frames=6)])
@@ -96,6 +121,13 @@ def test_load__one_tower(bundle: Path) -> None:
     assert encoder.embed_texts(["red"]).shape == (1, DIMENSION)
     with pytest.raises(ConfigError, match="video tower was not opened"):
         encoder.embed_images(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+
+
+def test_warm_up__runs_every_open_tower_in_every_bucket(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    monkeypatch.setattr(Encoder, "_run_batch", lambda self, model, rows: seen.append((model, len(rows))))
+    assert Encoder.load(bundle, threads=1).warm_up() >= 0
+    assert seen == [(model, bucket) for model in ("text", "video") for bucket in BUCKETS]
 
 
 @pytest.mark.parametrize("wrong", [{"provider": "tpu"}, {"threads": 0}, {"batch": 0}, {"towers": ["sound"]}])
@@ -147,39 +179,13 @@ def test_embed__model_without_unit_length_is_refused(tmp_path: Path) -> None:
         Encoder.load(tmp_path).embed_texts(["red white"])
 
 
-def test_available_providers__has_the_cpu() -> None:
-    assert "cpu" in available_providers()
-
-
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_load__provider_not_built_in(bundle: Path, provider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=f"{provider} was asked for, the installed onnxruntime has cpu"):
-        Encoder.load(bundle, provider=provider)
-
-
-def test_load__provider_that_steps_down_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # onnxruntime-gpu without a driver: CUDA is built in, asked for, and silently replaced by the CPU.
-    open_session = ort.InferenceSession
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(
-        ort, "InferenceSession", lambda path, **kw: open_session(path, **{**kw, "providers": ["CPUExecutionProvider"]})
-    )
-    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider"):
-        Encoder.load(bundle, provider="cuda")
-
-
-def test_run__failure_on_a_device_is_a_device_error() -> None:
-    assert isinstance(encoding._run_error("cuda", "text", RuntimeError("out of memory")), DeviceError)
-    assert isinstance(encoding._run_error("cpu", "text", RuntimeError("bad node")), ArtifactError)
-
-
 def test_room__imports_without_torch(tmp_path: Path) -> None:
     script = """
 import sys
-for name in ("torch", "transformers", "peft", "mlflow", "qdrant_edge", "pandas", "pyarrow", "av", "decord"):
+for name in ("onnx", "torch", "transformers", "peft", "mlflow", "qdrant_edge", "pandas", "pyarrow", "av", "decord"):
     sys.modules[name] = None
-import vidseek_encoder.bundle, vidseek_encoder.encoder, vidseek_encoder.preprocess, vidseek_encoder.tokenize
+import vidseek_encoder.bundle, vidseek_encoder.encoder, vidseek_encoder.preprocess, vidseek_encoder.providers
+import vidseek_encoder.tokenize, vidseek_encoder.variants
 """
     done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -25,6 +25,12 @@ def test_encode__long_text_keeps_its_end_token(tokenizer: Tokenizer) -> None:
     assert ids.tolist() == [[1, 4, 4, 4, 4, 2]] and ids.dtype == np.int64
 
 
+def test_encode__trimmed_is_as_wide_as_the_longest(tokenizer: Tokenizer) -> None:
+    np.testing.assert_array_equal(tokenizer.encode(["red blue", ""], trim=True), [[1, 4, 6, 2], [1, 2, 0, 0]])
+    assert tokenizer.encode(["red " * 2500], trim=True).shape == (1, CONTEXT)
+    assert tokenizer.encode([], trim=True).shape == (0, 2)
+
+
 def test_encode__nothing(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode([]).shape == (0, CONTEXT)
 

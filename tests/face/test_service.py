@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from vidseek.service import require_free, serve_command
+from vidseek.service import KEY_VARIABLE, require_free, require_key, serve_command
 from vidseek_media.errors import ConfigError
 
 
@@ -20,6 +20,18 @@ def test_require_free__taken_port_and_a_name_are_config_errors() -> None:
         require_free("localhost", port)
     with pytest.raises(ConfigError):
         require_free("192.0.2.1", port)  # not ours (RFC 5737)
+
+
+def test_require_key__where_others_can_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    for own in ("127.0.0.1", "127.1.2.3", "::1"):
+        require_key(own)
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        with pytest.raises(ConfigError, match=KEY_VARIABLE):
+            require_key(host)
+        monkeypatch.setenv(KEY_VARIABLE, "0123456789abcdef")
+        require_key(host)
+        monkeypatch.delenv(KEY_VARIABLE)
 
 
 def test_serve_command__is_bentoml_on_the_service() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -36,3 +37,16 @@ def test_dockerignore__lets_through_all_that_is_copied() -> None:
         for source in line.split()[:-1]
     }
     assert copied == kept
+
+
+def test_bento__needs_what_the_extras_say_at_the_pinned_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cpu"], *extras["index"], *extras["serve"]]
+    names = {re.split(r"[>=<]", each)[0].lower().replace("_", "-") for each in wanted}
+    pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines_of("constraints.txt")}
+    assert sorted(lines_of("serving/requirements.txt")) == sorted(pins[name] for name in names)
+
+
+def lines_of(name: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from serving import engine as engine_module
-from serving.app import create_app
-from serving.engine import Engine, Opened, open_archive
-from serving.schemas import SearchAnswer
-from tests.serving.colours import film, picture, publish_colours, video_id_of_colour, write_colour_archive
-from tests.tiny_bundle import write_tiny_bundle
+from serving.app import create_app, key_from_environment
+from serving.engine import Engine, Opened, Places, open_archive
+from serving.logs import JsonLines
+from serving.schemas import ClipAnswer, SearchAnswer
+from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
+from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
+from vidseek_media.errors import ConfigError
+from vidseek_media.folders import whole_folder
 
-LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1)
+LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +40,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return write_colour_archive(tmp_path_factory.mktemp("colours"))
 
 
+def asking(app: FastAPI, *, host: str = "127.0.0.1") -> TestClient:
+    """A client that asks this machine by this name."""
+    return TestClient(app, base_url=f"http://{host}", raise_server_exceptions=False)
+
+
 @contextmanager
 def serving(archive: Archive, settings: ServeSettings = LIMITS) -> Iterator[TestClient]:
-    engine = Engine(lambda: open_archive(archive, Settings()), settings)
-    with TestClient(create_app(engine), raise_server_exceptions=False) as client:
+    engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive))
+    with asking(create_app(engine)) as client:
         yield client
     engine.close()
 
@@ -113,6 +126,7 @@ def test_search__pages_follow_one_another(client: TestClient) -> None:
     ({"text": "  "}, "input_rejected"),
     ({"text": "x" * 41}, "input_rejected"),
     ({"text": "red", "image": ""}, "input_rejected"),
+    ({"clip_id": "../../etc/passwd"}, "invalid_request"),
     ({"image": "AAAA"}, "input_rejected"),
     ({"clip": "AAAA"}, "input_rejected"),
     ({"image": "***"}, "invalid_request"),
@@ -218,7 +232,7 @@ class StuckEncoder:
     """Answers when it is let."""
 
     def __init__(self, real: Opened) -> None:
-        self.spec = real.encoder.spec
+        self.spec, self.variant = real.encoder.spec, real.encoder.variant
         self.gate = threading.Event()
         self._real = real.encoder
 
@@ -231,14 +245,14 @@ def test_search__full_queue_is_503_and_slow_answer_504(archive: Archive) -> None
     real = open_archive(archive, Settings())
     stuck = StuckEncoder(real)
     settings = ServeSettings(max_queue=1, timeout_seconds=0.3)
-    engine = Engine(lambda: Opened(stuck, real.searcher), settings)  # type: ignore[arg-type]
-    with TestClient(create_app(engine)) as client:
+    engine = Engine(lambda: Opened(stuck, real.searcher), settings, Places.of(archive))  # type: ignore[arg-type]
+    with asking(create_app(engine)) as client:
         answers: list[Any] = []
-        asking = [threading.Thread(target=lambda: answers.append(client.post("/v1/search", json={"text": "red"})))
+        threads = [threading.Thread(target=lambda: answers.append(client.post("/v1/search", json={"text": "red"})))
                   for _ in range(4)]
-        for thread in asking:
+        for thread in threads:
             thread.start()
-        for thread in asking:
+        for thread in threads:
             thread.join()
         statuses = sorted(answer.status_code for answer in answers)
         assert statuses == [503, 503, 504, 504]  # one ran, one waited, two were sent away
@@ -255,18 +269,295 @@ def test_search__fault_of_ours_is_500_without_its_insides(archive: Archive) -> N
         def embed_texts(self, texts: list[str]) -> np.ndarray:
             raise RuntimeError("secret path")
 
-    engine = Engine(lambda: Opened(Broken(), None), LIMITS)  # type: ignore[arg-type]
-    with TestClient(create_app(engine), raise_server_exceptions=False) as client:
+    engine = Engine(lambda: Opened(Broken(), None), LIMITS, Places.of(archive))  # type: ignore[arg-type]
+    with asking(create_app(engine)) as client:
         answer = client.post("/v1/search", json={"text": "red"})
     assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal_error"
     assert "secret" not in answer.text
     engine.close()
 
 
-def test_openapi__shows_both_bodies_and_the_errors(client: TestClient) -> None:
+def test_openapi__shows_bodies_errors_and_examples_that_are_taken(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     search = document["paths"]["/v1/search"]["post"]
     assert set(search["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
-    assert {"200", "404", "413", "415", "422", "503", "504"} <= set(search["responses"])
+    assert {"200", "401", "403", "404", "413", "415", "422", "503", "504"} <= set(search["responses"])
     schema = search["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/SearchAnswer"}
+    examples = search["requestBody"]["content"]["application/json"]["schema"]["examples"]
+    assert [client.post("/v1/search", json=each).status_code for each in examples] == [200, 200, 200]
+
+
+def test_search__clip_of_the_archive_finds_itself_first(client: TestClient) -> None:
+    clip_id = clip_of_colour(client, "green")
+    hit = client.post("/v1/search", json={"clip_id": clip_id}).json()["hits"][0]
+    assert hit["video_id"] == video_id_of_colour("green") and hit["score"] == pytest.approx(1, abs=1e-5)
+    unknown = {"clip_id": "00000000-0000-0000-0000-000000000000"}
+    assert is_error(client.post("/v1/search", json=unknown), 404, "clip_not_found")
+
+
+def clip_of_colour(client: TestClient, colour: str) -> str:
+    return str(client.post("/v1/search", json={"text": colour}).json()["hits"][0]["best_clip_id"])
+
+
+def vectors_of(answer: Any) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    return np.array(answer.json()["embeddings"], dtype=np.float32)
+
+
+def test_embed__text_image_and_video_are_one_space(client: TestClient, tmp_path: Path) -> None:
+    names = list(COLOURS)
+    texts = vectors_of(client.post("/v1/embed/text", json={"texts": names}))
+    files = [("images", picture(name)) for name in names]
+    images = vectors_of(client.post("/v1/embed/image", files=files))
+    clips = vectors_of(client.post("/v1/embed/video", files=[("clips", film("red", tmp_path / "a.mp4"))]))
+    expected = np.stack([colour_vector(colour) for colour in COLOURS.values()])
+    np.testing.assert_allclose(texts, expected, atol=1e-5)
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    np.testing.assert_allclose(clips, expected[:1], atol=0.03)  # H.264 is not exact
+
+
+def test_embed__base64_is_the_same_numbers(client: TestClient, archive: Archive) -> None:
+    plain = client.post("/v1/embed/text", json={"texts": ["red", "blue white"]}).json()
+    packed = client.post("/v1/embed/text", json={"texts": ["red", "blue white"], "encoding": "base64"}).json()
+    rows = [np.frombuffer(base64.b64decode(each), dtype="<f4") for each in packed["embeddings"]]
+    np.testing.assert_array_equal(rows, np.array(plain["embeddings"], dtype=np.float32))
+    assert packed["dimension"] == len(rows[0]) and packed["variant"] == "fp32"
+    assert packed["encoder_version"] == load_encoder(archive, Settings().search).spec.encoder_version
+
+
+@pytest.mark.parametrize(("route", "body", "status", "code"), [
+    ("text", {"texts": []}, 422, "invalid_request"),
+    ("text", {"texts": ["red", " "]}, 422, "input_rejected"),
+    ("text", {"texts": ["x" * 41]}, 422, "input_rejected"),
+    ("text", {"texts": ["red"] * 5}, 422, "input_rejected"),
+    ("text", {"texts": ["red"], "encoding": "int8"}, 422, "invalid_request"),
+    ("image", {}, 422, "invalid_request"),
+    ("image", {"images": ["AAAA"]}, 422, "input_rejected"),
+    ("video", {"clips": ["AAAA"]}, 422, "input_rejected"),
+    ("sound", {"sounds": ["AAAA"]}, 404, "not_found"),
+])
+def test_embed__what_cannot_be_used(client: TestClient, route: str, body: object, status: int, code: str) -> None:
+    assert is_error(client.post(f"/v1/embed/{route}", json=body), status, code)
+
+
+def test_embed__text_takes_no_form(client: TestClient) -> None:
+    assert is_error(client.post("/v1/embed/text", files={"texts": b"red"}), 415, "unsupported_media_type")
+
+
+def test_search__clip_longer_than_is_taken(archive: Archive, tmp_path: Path) -> None:
+    with serving(archive, ServeSettings(max_clip_seconds=0.5)) as client:
+        answer = client.post("/v1/search", files={"clip": film("red", tmp_path / "a.mp4")})
+        assert is_error(answer, 422, "input_rejected") and "at most 0.5 s" in answer.text
+
+
+def test_routes__without_a_key_only_this_machine_is_answered(archive: Archive) -> None:
+    engine = Engine(lambda: open_archive(archive, Settings()), LIMITS, Places.of(archive))
+    app = create_app(engine)
+    for own in ("127.0.0.1:3000", "localhost", "[::1]:3000"):
+        with asking(app) as client:
+            assert client.post("/v1/search", json={"text": "red"}, headers={"host": own}).status_code == 200
+    with asking(app, host="192.0.2.7") as client:
+        for name in ("192.0.2.7", "localhost"):
+            answer = client.post("/v1/search", json={"text": "red"}, headers={"host": name})
+            assert is_error(answer, 403, "key_needed")
+        assert client.get("/readyz").status_code == 200
+    with asking(app) as client:  # a page whose name was made to point here
+        answer = client.post("/v1/search", json={"text": "red"}, headers={"host": "evil.example"})
+        assert is_error(answer, 403, "key_needed")
+    engine.close()
+
+
+def test_routes__with_a_key_it_is_asked_of_everybody(archive: Archive) -> None:
+    key = "0123456789abcdef-secret"
+    engine = Engine(lambda: open_archive(archive, Settings()), LIMITS, Places.of(archive))
+    with asking(create_app(engine, key=key), host="192.0.2.7") as client:
+        for wrong in ({}, {"authorization": "Bearer 0123456789abcdef"}, {"authorization": f"Basic {key}"},
+                      {"authorization": key}, {"authorization": b"Bearer \xff"}):
+            for route in ("/v1/search", "/openapi.json", "/metrics", "/nowhere"):
+                answer = client.get(route, headers=wrong)
+                assert is_error(answer, 401, "key_wrong") and answer.headers["www-authenticate"] == "Bearer"
+        right = {"authorization": f"Bearer {key}"}
+        assert client.post("/v1/search", json={"text": "red"}, headers=right).status_code == 200
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    engine.close()
+
+
+@pytest.mark.parametrize("key", ["", "short", "sixteen letters ", "sixteen\nletters!!", "schlüssel-schlüssel"])
+def test_key_from_environment__refuses_what_protects_nothing(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_API_KEY", key)
+    with pytest.raises(ConfigError, match="VIDSEEK_API_KEY has"):
+        key_from_environment()
+
+
+def test_clip__is_what_the_index_says(client: TestClient) -> None:
+    clip_id = clip_of_colour(client, "blue")
+    clip = ClipAnswer.model_validate(client.get(f"/v1/clips/{clip_id}").json())
+    assert (clip.clip_id, clip.video_id, clip.uri) == (clip_id, video_id_of_colour("blue"), "tapes/blue.mp4")
+    assert clip.end_ms - clip.start_ms == 1000 and clip.channel is None
+    assert is_error(client.get("/v1/clips/00000000-0000-0000-0000-000000000000"), 404, "clip_not_found")
+    assert is_error(client.get("/v1/clips/..%2f..%2fetc"), 404, "not_found")
+    assert is_error(client.get("/v1/clips/nonsense"), 422, "invalid_request")
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An archive whose red and blue videos are there."""
+    root = tmp_path_factory.mktemp("filmed")
+    archive = write_colour_archive(root)
+    (root / "params.yaml").write_text("ingest: {source: films}\n")
+    (root / "films" / "tapes").mkdir(parents=True)
+    film("red", root / "films" / "tapes" / "red.mp4")
+    outside = root / "secret.mp4"
+    outside.write_bytes(b"secret")
+    (root / "films" / "tapes" / "white.mp4").symlink_to(outside)
+    return archive
+
+
+def test_media__whole_file_and_ranges(filmed: Archive) -> None:
+    content = (filmed.root / "films" / "tapes" / "red.mp4").read_bytes()
+    with serving(filmed) as client:
+        route = f"/v1/clips/{clip_of_colour(client, 'red')}/media"
+        whole = client.get(route)
+        assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, content, "video/mp4")
+        assert whole.headers["x-content-type-options"] == "nosniff"
+        for asked, part in (("bytes=0-9", content[:10]), ("bytes=10-", content[10:]), ("bytes=-7", content[-7:])):
+            answer = client.get(route, headers={"range": asked})
+            assert (answer.status_code, answer.content) == (206, part)
+            assert answer.headers["content-range"].endswith(f"/{len(content)}")
+        for nonsense in ("bytes=9-2", "bytes=a-b", "lines=1-2", "bytes=1-2,4-5", ""):
+            assert client.get(route, headers={"range": nonsense}).status_code == 200
+        beyond = client.get(route, headers={"range": f"bytes={len(content)}-"})
+        assert is_error(beyond, 416, "range_not_satisfiable")
+        head = client.head(route)
+        assert head.content == b"" and head.headers["content-length"] == str(len(content))
+
+
+def test_media__nothing_outside_the_source_folder(filmed: Archive, client: TestClient) -> None:
+    with serving(filmed) as at_home:
+        for colour in ("white", "green"):  # a link that leads out, and a file that is not there
+            clip_id = clip_of_colour(at_home, colour)
+            for what in ("media", "thumbnail"):
+                assert is_error(at_home.get(f"/v1/clips/{clip_id}/{what}"), 404, "media_not_found")
+    # No source is named at all.
+    assert is_error(client.get(f"/v1/clips/{clip_of_colour(client, 'red')}/media"), 404, "media_not_found")
+
+
+def test_thumbnail__is_a_frame_of_the_clip_and_is_kept(filmed: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(filmed) as client:
+        route = f"/v1/clips/{clip_of_colour(client, 'red')}/thumbnail"
+        first = client.get(route)
+        assert first.headers["content-type"] == "image/jpeg"
+        pixels = np.asarray(Image.open(io.BytesIO(first.content)).convert("RGB")).reshape(-1, 3)
+        np.testing.assert_allclose(pixels.mean(axis=0), COLOURS["red"], atol=12)
+        monkeypatch.setattr(engine_module, "decode_still", None)
+        assert client.get(route).content == first.content
+
+
+def test_feedback__is_appended_and_frozen(filmed: Archive) -> None:
+    with serving(filmed) as client:
+        clip_id = clip_of_colour(client, "red")
+        for relevant in (True, False):
+            said = client.post("/v1/feedback", json={"query": "a red ü", "clip_id": clip_id, "relevant": relevant})
+            assert said.status_code == 201, said.text
+        unknown = {"query": "red", "clip_id": "00000000-0000-0000-0000-000000000000", "relevant": True}
+        assert is_error(client.post("/v1/feedback", json=unknown), 404, "clip_not_found")
+        assert is_error(client.post("/v1/feedback", json={**unknown, "relevant": "maybe"}), 422, "invalid_request")
+        assert is_error(client.post("/v1/feedback", json={**unknown, "query": "  "}), 422, "input_rejected")
+    (path,) = filmed.feedback.glob("*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["query"], line["clip_id"], line["relevant"]) for line in lines] == [
+        ("a red ü", clip_id, True), ("a red ü", clip_id, False)
+    ]
+    assert {line["encoder_version"] for line in lines} == {VERSION}
+
+
+def test_metrics__count_by_route_and_never_by_what_was_asked(archive: Archive) -> None:
+    with serving(archive) as client:
+        client.post("/v1/search", json={"text": "red"})
+        client.post("/v1/search", json={"text": ""})
+        client.get("/somewhere/secret")
+        page = client.get("/metrics").text
+    assert 'vidseek_requests_total{route="/v1/search",status="200"} 1.0' in page
+    assert 'vidseek_requests_total{route="/v1/search",status="422"} 1.0' in page
+    assert 'vidseek_requests_total{route="none",status="404"} 1.0' in page and "secret" not in page
+    assert 'vidseek_batch_size_count{work="text"} 1.0' in page
+    assert "vidseek_search_seconds_count 1.0" in page and "vidseek_best_score_count 1.0" in page
+    assert 'vidseek_waiting{work="text"} 0.0' in page
+
+
+def test_log__has_a_line_for_each_request_without_the_query(
+    archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vidseek.serving")
+    with serving(archive) as client:
+        client.post("/v1/search", json={"text": "red green"}, headers={"x-request-id": "abc-1"})
+    (record,) = (each for each in caplog.records if each.name == "vidseek.serving")
+    line = json.loads(JsonLines().format(record))
+    assert (line["request_id"], line["route"], line["status"]) == ("abc-1", "/v1/search", 200)
+    assert line["milliseconds"] > 0 and "green" not in json.dumps(line)
+
+
+def test_search__under_load_batches_grow_and_a_lone_client_goes_alone(archive: Archive) -> None:
+    with serving(archive) as client:
+        engine = client.app.state.engine  # type: ignore[attr-defined]
+        run = engine.texts._run
+
+        def slower(texts: list[str]) -> Any:
+            time.sleep(0.01)  # as long as an encoder of a usual size
+            return run(texts)
+
+        engine.texts._run = slower
+        with ThreadPoolExecutor(16) as clients:
+            answers = list(clients.map(lambda _: client.post("/v1/search", json={"text": "red"}), range(160)))
+        assert {answer.status_code for answer in answers} == {200}
+        sizes = engine.texts.num_batches
+        mean = sum(size * count for size, count in sizes.items()) / sum(sizes.values())
+        assert mean > 4, sizes
+        alone = sizes[1]
+        begin = time.perf_counter()
+        assert client.post("/v1/search", json={"text": "red"}).status_code == 200  # right after the burst
+        assert time.perf_counter() - begin < 0.1 and engine.texts.num_batches[1] == alone + 1
+
+
+def test_search__index_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    archive = write_colour_archive(tmp_path)
+    with serving(archive) as client:
+        assert client.post("/v1/search", json={"text": "red"}).status_code == 200
+        archive.index.rename(tmp_path / "away")
+        for _ in range(2):
+            assert is_error(client.post("/v1/search", json={"text": "red"}), 503, "not_ready")
+        assert is_error(client.get("/readyz"), 503, "not_ready")
+        assert client.get("/healthz").status_code == 200
+        (tmp_path / "away").rename(archive.index)
+        assert first_video(client.post("/v1/search", json={"text": "red"})) == video_id_of_colour("red")
+        assert client.get("/readyz").status_code == 200
+
+
+def test_search__new_bundle_and_new_index_under_load_fail_no_request(tmp_path: Path) -> None:
+    archive = write_colour_archive(tmp_path)
+    other = "fedcba9876543210"
+    answers: list[tuple[int, str]] = []
+    is_over = threading.Event()
+    with serving(archive) as client:
+
+        def ask() -> None:
+            while not is_over.is_set():
+                answer = client.post("/v1/search", json={"text": "red"})
+                answers.append((answer.status_code, answer.json().get("encoder_version", answer.text)))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        # As `dvc repro` does: the bundle first, which nobody reads yet, then the collection, whose alias moves last.
+        with whole_folder(archive.bundle) as folder:
+            write_tiny_bundle(folder, encoder_version=other)
+        publish_colours(tmp_path, encoder_version=other)
+        until = time.monotonic() + 20
+        while answers[-1][1] != other and time.monotonic() < until:
+            time.sleep(0.01)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {VERSION, other}

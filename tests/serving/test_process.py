@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
+from tests.tiny_bundle import write_tiny_bundle
+from vidseek.archive import Archive
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 pytestmark = pytest.mark.slow
@@ -28,17 +31,17 @@ def command(*args: str, folder: Path) -> tuple[list[str], dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_archive(tmp_path_factory.mktemp("served")).root
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return write_colour_archive(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
-def address(archive: Path) -> Iterator[str]:
+def address(archive: Archive) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments, options = command("serve", "--port", str(port), folder=archive)
-    log = (archive / "serve.log").open("w")
+    arguments, options = command("serve", "--port", str(port), folder=archive.root)
+    log = (archive.root / "serve.log").open("w")
     process = subprocess.Popen(  # type: ignore[call-overload]
         arguments, **options, stdout=log, stderr=log, start_new_session=True
     )
@@ -65,9 +68,20 @@ def wait_until_ready(address: str, log: Path) -> None:
     pytest.fail(log.read_text())
 
 
-def test_serve__answers_as_the_command_does(archive: Path, address: str) -> None:
-    wait_until_ready(address, archive / "serve.log")
-    arguments, options = command("search", "blue", "--limit", "2", "--json", folder=archive)
+def wait_for_line(log: Path, request_id: str) -> None:
+    """The line is written after the answer has gone."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"time"')]
+        if any(line.get("request_id") == request_id and line["route"] == "/v1/search" for line in lines):
+            return
+        time.sleep(0.05)
+    pytest.fail(log.read_text())
+
+
+def test_serve__answers_as_the_command_does(archive: Archive, address: str) -> None:
+    wait_until_ready(address, archive.root / "serve.log")
+    arguments, options = command("search", "blue", "--limit", "2", "--json", folder=archive.root)
     said = subprocess.run(arguments, **options, check=True, capture_output=True, text=True)  # type: ignore[call-overload]
     answered = httpx.post(f"{address}/v1/search", json={"text": "blue", "limit": 2})
     assert answered.json() == json.loads(said.stdout)
@@ -77,9 +91,27 @@ def test_serve__answers_as_the_command_does(archive: Path, address: str) -> None
     assert shown.json()["hits"][0]["video_id"] == video_id_of_colour("green")
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{address}/nowhere").json()["error"]["code"] == "not_found"
-    assert httpx.get(f"{address}/metrics").status_code == 200
+    assert 'route="/v1/search",status="200"' in httpx.get(f"{address}/metrics").text
     blank = httpx.post(f"{address}/v1/search", json={"text": " "})
     assert (blank.status_code, blank.json()["error"]["code"]) == (422, "input_rejected")
+    wait_for_line(archive.root / "serve.log", blank.json()["request_id"])
+
+
+@pytest.mark.parametrize(("fault", "reason"), [
+    (lambda bundle: (bundle / "fp32" / "text.onnx").write_bytes(b"other"), "has the sha256"),
+    (lambda bundle: (bundle / "tokenizer.json").unlink(), "is missing"),
+    (lambda bundle: write_tiny_bundle(bundle, encoder_version="fedcba9876543210"), "cannot be compared"),
+])
+def test_serve__bundle_that_is_not_what_was_published_is_refused_at_start(
+    archive: Archive, tmp_path: Path, fault: Callable[[Path], object], reason: str
+) -> None:
+    shutil.copytree(archive.root / "index", tmp_path / "index")
+    if "compared" not in reason:
+        shutil.copytree(archive.bundle, tmp_path / "models" / "encoder")
+    fault(tmp_path / "models" / "encoder")
+    arguments, options = command("serve", folder=tmp_path)
+    done = subprocess.run(arguments, **options, capture_output=True, text=True, timeout=60)  # type: ignore[call-overload]
+    assert done.returncode == 12 and reason in done.stderr and "→" in done.stderr
 
 
 def test_service__sends_no_usage_data() -> None:

@@ -47,10 +47,13 @@ class Backbone(nn.Module, abc.ABC):
     Attributes:
         spec: What preprocessing and export must know.
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
-        reads_padding: Whether a text's vector depends on how far it is padded; if not, training cuts what no text needs.
+        reads_padding: Whether a text's vector depends on how far it is padded; if not, neither training nor the exported
+            tower computes what no text needs.
+        averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
     """
 
     reads_padding: ClassVar[bool] = False
+    averages_frames: ClassVar[bool] = False
 
     spec: BackboneSpec
     logit_scale: nn.Parameter

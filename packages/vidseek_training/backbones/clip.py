@@ -16,6 +16,8 @@ from vidseek_training.backbones.stem import ConvStem
 class FrameAveragedCLIP(Backbone):
     """Any CLIPModel, a still image being a clip of one frame."""
 
+    averages_frames = True
+
     def __init__(self, spec: BackboneSpec, clip: CLIPModel) -> None:
         super().__init__()
         self.spec = spec

@@ -1,0 +1,181 @@
+"""Where a tower runs: the execution providers, asked for, checked, opened, and checked again that they are in use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+from vidseek_encoder.bundle import file_sha256
+from vidseek_media.errors import ArtifactError, ConfigError, DeviceError
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+PROVIDERS: Mapping[str, str] = {
+    "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
+}
+BUCKETS = (1, 8, 32, 64)
+"""Batches on TensorRT are filled up to one of these, so that it tunes itself for few shapes."""
+ENGINES_VARIABLE = "VIDSEEK_ENGINES"
+"""Names the folder of TensorRT's engines; by default `.vidseek/engines` in the working directory."""
+
+_REMEDY = "Run `dvc repro export` to write the bundle again"
+
+
+def available_providers() -> list[str]:
+    """The providers that the installed onnxruntime was built with, by our names."""
+    built = set(ort.get_available_providers())
+    return [name for name, theirs in PROVIDERS.items() if theirs in built]
+
+
+def require_provider(provider: str, *, variant: str) -> None:
+    """See to it that `provider` is there and runs `variant`.
+
+    Raises:
+        ConfigError: it is no provider, or does not run the variant.
+        DeviceError: the installed onnxruntime does not have it.
+    """
+    if provider not in PROVIDERS:
+        raise ConfigError(f"provider is {provider!r}, wanted one of {', '.join(PROVIDERS)}")
+    if provider != "cpu" and variant == "int8":
+        raise ConfigError(f"int8 was asked for on {provider}; it is made for CPUs", remedy="Ask for the variant fp16")
+    if provider not in available_providers():
+        raise DeviceError(
+            f"the provider {provider} was asked for, the installed onnxruntime has {', '.join(available_providers())}",
+            remedy="Install vidseek[gpu] in the place of vidseek[cpu], or ask for the provider cpu",
+        )
+
+
+def open_session(
+    file: Path, *, provider: str, variant: str, threads: int | None, input_name: str, row_shape: Sequence[int]
+) -> Any:
+    """Open the model in `file` on `provider`, or not at all.
+
+    Args:
+        file: An ONNX model.
+        provider: One that `require_provider` let through.
+        variant: fp32, fp16 or int8.
+        threads: Of one run on a CPU; by default as many as `usable_cores`.
+        input_name: Of the model.
+        row_shape: Of one row of that input.
+
+    Raises:
+        ArtifactError: the file is no model.
+        DeviceError: the provider does not start, or another one took its place.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    ort.disable_telemetry_events()
+    wanted = provider_list(provider, file, variant=variant, input_name=input_name, row_shape=row_shape)
+    try:
+        session = ort.InferenceSession(str(file), sess_options=options, providers=wanted)
+    except Exception as error:  # onnxruntime's errors have no common base
+        if provider == "cpu":
+            raise ArtifactError(f"{file} cannot be opened: {error}", remedy=_REMEDY) from error
+        raise DeviceError(f"{file} cannot be opened on {provider}: {error}", remedy=_device_remedy(provider)) from error
+    # Without this a provider that fails to start is replaced by the CPU, with a line on stderr.
+    session.disable_fallback()
+    used = session.get_providers()
+    if used[0] != PROVIDERS[provider]:
+        raise DeviceError(f"{provider} was asked for, {file.name} runs on {used[0]}", remedy=_device_remedy(provider))
+    return session
+
+
+def provider_list(
+    provider: str, file: Path, *, variant: str, input_name: str, row_shape: Sequence[int]
+) -> list[tuple[str, dict[str, str]]]:
+    """What onnxruntime is asked for: `provider` with its options, and for TensorRT CUDA behind it, for what it lacks."""
+    if provider == "cpu":
+        return [(PROVIDERS["cpu"], {})]
+    # TF32 has ten bits of mantissa: fp32 on it would not be what the parity gate admitted.
+    cuda = (PROVIDERS["cuda"], {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
+    if provider == "cuda":
+        return [cuda]
+    folder = engine_folder(file, variant=variant)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def shape(batch: int) -> str:
+        return f"{input_name}:{'x'.join(str(size) for size in (batch, *row_shape))}"
+
+    engine = {
+        "trt_fp16_enable": "1" if variant == "fp16" else "0",
+        "trt_profile_min_shapes": shape(BUCKETS[0]),
+        "trt_profile_opt_shapes": shape(BUCKETS[-2]),
+        "trt_profile_max_shapes": shape(BUCKETS[-1]),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }
+    return [(PROVIDERS["tensorrt"], engine), cuda]
+
+
+def engine_folder(file: Path, *, variant: str) -> Path:
+    """Where the engine of this model is kept: another model, onnxruntime, driver or GPU has another folder.
+
+    Raises:
+        DeviceError: no GPU answers.
+    """
+    content = [file_sha256(file), list(BUCKETS), variant, ort.__version__, _gpu()]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return Path(os.environ.get(ENGINES_VARIABLE) or Path(".vidseek") / "engines") / digest
+
+
+def bucket_of(num_rows: int) -> int:
+    """The least bucket that holds `num_rows`."""
+    return next((bucket for bucket in BUCKETS if bucket >= num_rows), num_rows)
+
+
+def run_error(provider: str, tower: str, error: Exception) -> ArtifactError | DeviceError:
+    """What to raise when a run of a tower failed with a foreign `error`."""
+    message = f"the {tower} tower failed on {provider}: {error}"
+    if provider == "cpu":
+        return ArtifactError(message, remedy=_REMEDY)
+    return DeviceError(message, remedy=_device_remedy(provider))
+
+
+def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may use: those it is bound to, or the container's share where that is less."""
+    bound = len(os.sched_getaffinity(0))
+    return max(1, min(bound, math.ceil(_container_cores(cgroups) or bound)))
+
+
+def _container_cores(cgroups: Path) -> float | None:
+    """What a container's limit comes to, in cores; None without one. Both versions of control groups."""
+    try:
+        if (cgroups / "cpu.max").is_file():
+            quota, period = (cgroups / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cores = float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+    return cores if cores > 0 else None
+
+
+def _gpu() -> str:
+    """Name and driver of the first GPU."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    if shutil.which(command[0]) is None:
+        raise DeviceError("tensorrt was asked for, there is no nvidia-smi", remedy=_device_remedy("tensorrt"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode != 0:
+        raise DeviceError(
+            f"tensorrt was asked for, nvidia-smi says: {done.stdout.strip() or done.stderr.strip()}",
+            remedy=_device_remedy("tensorrt"),
+        )
+    return done.stdout.strip()
+
+
+def _device_remedy(provider: str) -> str:
+    return f"See that the driver and libraries of {provider} are there (`vidseek doctor`), or ask for the provider cpu"

@@ -1,0 +1,100 @@
+"""The one shape of every answer that is no success, from an error of ours or of the framework."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from serving.batcher import QueueFull
+from serving.bodies import NotUnderstood, WrongType
+from serving.engine import CollectionGone
+from serving.media import ClipGone, MediaGone, RangeNotThere
+from serving.middleware import BodyTooLarge, KeyNeeded, KeyWrong
+from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
+
+STATUS: Mapping[type[VidseekError], int] = {
+    KeyWrong: 401,
+    KeyNeeded: 403,
+    CollectionGone: 404,
+    ClipGone: 404,
+    MediaGone: 404,
+    BodyTooLarge: 413,
+    WrongType: 415,
+    RangeNotThere: 416,
+    InputRejected: 422,
+    ConfigError: 500,
+    GateFailed: 500,
+    VidseekError: 503,
+}
+"""The first kind that fits; ArtifactError, DeviceError and ServiceError are a service that is not ready, or busy."""
+
+RETRY_AFTER_SECONDS = 1
+
+log = logging.getLogger("vidseek.serving")
+
+
+def answer_error(error: VidseekError, request_id: str) -> Response:
+    """An error of ours as an answer; what is our fault also goes to the log."""
+    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    if status >= 500 and not isinstance(error, QueueFull):
+        log.error("%s: %s", error.code, error, extra={"request_id": request_id})
+    answer = _answer(request_id, status, error.code, error.message, error.remedy)
+    if status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+async def ours(request: Request, error: Exception) -> Response:
+    """What vidseek raises on purpose."""
+    assert isinstance(error, VidseekError)
+    return answer_error(error, _id_of(request))
+
+
+async def invalid(request: Request, error: Exception) -> Response:
+    """What the framework's reading of a path refuses."""
+    assert isinstance(error, RequestValidationError | ValidationError)
+    return answer_error(NotUnderstood.of(error), _id_of(request))
+
+
+async def timeout(request: Request, error: Exception) -> Response:
+    """It took longer than the settings allow."""
+    return _answer(_id_of(request), 504, "timeout", "it took too long", "Try again, or with less at once")
+
+
+async def http(request: Request, error: Exception) -> Response:
+    """What the framework raises: no such route, a method that is not taken, a multipart body that is broken."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    message = str(error.detail).lower()
+    answer = _answer(_id_of(request), error.status_code, code, message, "/openapi.json lists the routes")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def gone(request: Request, error: Exception) -> Response:
+    """The client went away while it sent its body."""
+    return Response(status_code=499)  # nobody reads it
+
+
+async def unexpected(request: Request, error: Exception) -> Response:
+    """A fault of ours: what it was is in the log (the framework raises it again after this), not in the answer."""
+    message = "something went wrong on our side"
+    return _answer(_id_of(request), 500, "internal_error", message, "The log has the request id")
+
+
+def _id_of(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))
+
+
+def _answer(request_id: str, status: int, code: str, message: str, remedy: str) -> Response:
+    return JSONResponse(
+        {"error": {"code": code, "message": message, "remedy": remedy}, "request_id": request_id},
+        status_code=status,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
+    )

@@ -1,0 +1,50 @@
+"""What Prometheus can ask: requests, queues, batches, encoding, searching, and how well the best hits score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+SCORES = tuple(round(0.05 * step, 2) for step in range(-4, 21))
+
+
+class Metrics:
+    """The figures of one engine, in a registry of their own: BentoML's is shared by whatever runs in the process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "vidseek_requests", "Answers by route and status.", ["route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "vidseek_request_seconds", "From the first byte of a request to the last of its answer.", ["route"],
+            buckets=SECONDS, registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "vidseek_batch_size", "Items of one run.", ["work"], buckets=BATCH_SIZES, registry=self.registry
+        )
+        self.work_seconds = Histogram(
+            "vidseek_work_seconds", "One run of an encoder or a decoder.", ["work"], buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.search_seconds = Histogram(
+            "vidseek_search_seconds", "Looking a vector up and forming moments.", buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.best_score = Histogram(
+            "vidseek_best_score", "Cosine of the best hit of first pages.", buckets=SCORES, registry=self.registry
+        )
+        self.waiting = Gauge(
+            "vidseek_waiting", "Items that wait for a run.", ["work"], registry=self.registry
+        )
+
+    def watch_queue(self, work: str, length: Callable[[], int]) -> None:
+        """Ask `length` how many items wait, whenever somebody looks."""
+        self.waiting.labels(work).set_function(length)
+
+    def page(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return generate_latest(self.registry)
