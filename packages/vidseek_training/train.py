@@ -19,6 +19,7 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.checkpoints import Checkpoint, fingerprint
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.fitting import Fitting
+from vidseek_training.processes import Processes
 from vidseek_training.sampling import Data
 from vidseek_training.scales import choose
 from vidseek_training.settings import TrainSettings
@@ -67,26 +68,33 @@ def train_adapter(
         ServiceError: the tracking store does not answer.
     """
     torch.manual_seed(settings.seed)
-    model = backbones.load(backbone).to(_device_of(settings))
+    cuda = _wants_cuda(settings)
+    processes = Processes.here(cuda=cuda)
+    model = backbones.load(backbone).to(processes.device(cuda=cuda))
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
     if len(data.train) < settings.min_pairs:
         reason = f"{len(data.train)} training pairs; the setting wants at least {settings.min_pairs}"
         outcome = Outcome(name, False, reason, backbone, len(data.train), 0, 0.0, "")
-        _write_untrained(outcome, out, report)
+        if processes.is_first:
+            _write_untrained(outcome, out, report)
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
     checkpoint = saved = None
     if state is not None:
-        mark = fingerprint(settings=settings.model_dump(mode="json"), **lineage)
+        mark = fingerprint(settings=settings.model_dump(mode="json"), processes=processes.count, **lineage)
         checkpoint = Checkpoint(state / "checkpoints", name, mark)
         saved = checkpoint.load()
+    if not processes.is_first:
+        Fitting(model, settings, data, processes=processes).run(saved)
+        processes.wait()
+        return Outcome(name, True, "", backbone, len(data.train), 0, 0.0, "")
     params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
-    tags = {"setting": name, **lineage, "git_commit": tracking.git_commit()}
+    tags = {"setting": name, **lineage, "git_commit": tracking.git_commit(), "processes": str(processes.count)}
     board = None if state is None else state / "tensorboard"
     with tracking.run(f"train-{name}", params, tags, board=board, again=saved["run_id"] if saved else "") as run:
         fitting = Fitting(
-            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}
+            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes
         )
         run.tag({"precision": "bf16" if fitting.in_bf16 else "fp32"})
         fitting.run(saved)
@@ -99,13 +107,14 @@ def train_adapter(
         run.log_folder(report, under="report")
     if checkpoint is not None:
         checkpoint.remove()
+    processes.wait()
     return outcome
 
 
-def _device_of(settings: TrainSettings) -> torch.device:
+def _wants_cuda(settings: TrainSettings) -> bool:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda, and torch finds none", remedy="Set train.settings.<name>.device to cpu")
-    return torch.device(settings.device)
+    return settings.device == "cuda"
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
