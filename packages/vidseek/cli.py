@@ -187,6 +187,19 @@ def serve(
     os.execve(command[0], command, {**os.environ, **quiet})
 
 
+@app.command("push-adapter")
+def push_adapter(
+    destination: Annotated[str, typer.Argument(help="A folder, or hub:NAME/ADAPTER for the model hub.")],
+) -> None:
+    """Hand the champion's adapter on: PEFT's format, with a model card."""
+    from vidseek.archive import Archive
+    from vidseek_training.push import push_adapter as push
+
+    root = Archive.here().root
+    where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
+    typer.echo(f"The adapter is at {where}.")
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, which versions agree, what is missing and how to mend it."""
@@ -274,6 +287,46 @@ def probe(
     except InputRejected as error:
         raise InputRejected(f"{file}: {error.message}", remedy=error.remedy) from error
     _report(report, as_json=as_json)
+
+
+@app.command()
+def dedup(
+    precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of what is called a duplicate, the share that "
+                                             "shall be one, on copies made of the archive.")] = 0.95,
+    report: Annotated[Path | None, typer.Option(help="Write a page with both sides of each.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Decide so: write data/decisions/duplicates.parquet.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for near-duplicate videos of the published archive. No file is ever deleted."""
+    from vidseek.archive import ALIAS, Archive
+    from vidseek_retrieval.dedup import find_duplicates, write_page
+    from vidseek_retrieval.duplicates import write_duplicates
+    from vidseek_retrieval.publish import require_published
+
+    archive = Archive.here()
+    home, data = archive.home(), archive.root / "data"
+    collection = home.open(require_published(home, ALIAS).collection)
+    found = find_duplicates(collection, data / "frames", data / "ingest", precision=precision)
+    if report:
+        write_page(report, found, data / "frames")
+    if apply:
+        write_duplicates(data / "decisions" / "duplicates.parquet", found.duplicates)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    _show(_table(
+        ["duplicate", "of", "", "likeness"],
+        [(f"{_escape(found.uris[row.video_id])}\n{clock(row.start_ms)} – {clock(row.end_ms)}",
+          f"{_escape(found.uris[row.duplicate_of])}\n{clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
+          f"{row.score:.3f}") for row in found.duplicates],
+    ), nothing="No near-duplicates.")
+    chosen = found.threshold
+    typer.echo(
+        f"Likeness from {chosen.value:.3f}: precision {chosen.precision:.3f}, recall {chosen.recall:.3f} on "
+        f"{chosen.num_copies} made copies and {chosen.num_different} pairs of different videos."
+    )
+    typer.echo("Decided. Run `dvc repro --force --single-item publish`, and searches fold them." if apply
+               else "Nothing was decided: look at --report, then --apply.")
 
 
 AliasName = Annotated[str, typer.Option("--alias", help="The name that searches ask for.")]
