@@ -22,6 +22,8 @@ INDEX, STATE = Path("index"), Path(".vidseek")
 INGEST, CUT, FRAMES = DATA / "ingest", DATA / "cut", DATA / "frames"
 CAPTION, PAIRS, EMBED, GENERAL = DATA / "caption", DATA / "pairs", DATA / "embed", DATA / "general"
 CALIBRATE = DATA / "calibrate"
+DECISIONS = DATA / "decisions"
+"""What people decide; no stage writes it."""
 ADAPTERS, CHAMPION, ENCODER = MODELS / "adapters", MODELS / "champion", MODELS / "encoder"
 
 

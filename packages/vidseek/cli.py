@@ -288,6 +288,46 @@ def probe(
     _report(report, as_json=as_json)
 
 
+@app.command()
+def dedup(
+    precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of what is called a duplicate, the share that "
+                                             "shall be one, on copies made of the archive.")] = 0.95,
+    report: Annotated[Path | None, typer.Option(help="Write a page with both sides of each.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Decide so: write data/decisions/duplicates.parquet.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for near-duplicate videos of the published archive. No file is ever deleted."""
+    from vidseek.archive import ALIAS, Archive
+    from vidseek_retrieval.dedup import find_duplicates, write_page
+    from vidseek_retrieval.duplicates import write_duplicates
+    from vidseek_retrieval.publish import require_published
+
+    archive = Archive.here()
+    home, data = archive.home(), archive.root / "data"
+    collection = home.open(require_published(home, ALIAS).collection)
+    found = find_duplicates(collection, data / "frames", data / "ingest", precision=precision)
+    if report:
+        write_page(report, found, data / "frames")
+    if apply:
+        write_duplicates(data / "decisions" / "duplicates.parquet", found.duplicates)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    _show(_table(
+        ["duplicate", "of", "", "likeness"],
+        [(f"{_escape(found.uris[row.video_id])}\n{clock(row.start_ms)} – {clock(row.end_ms)}",
+          f"{_escape(found.uris[row.duplicate_of])}\n{clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
+          f"{row.score:.3f}") for row in found.duplicates],
+    ), nothing="No near-duplicates.")
+    chosen = found.threshold
+    typer.echo(
+        f"Likeness from {chosen.value:.3f}: precision {chosen.precision:.3f}, recall {chosen.recall:.3f} on "
+        f"{chosen.num_copies} made copies and {chosen.num_different} pairs of different videos."
+    )
+    typer.echo("Decided. Run `dvc repro --force --single-item publish`, and searches fold them." if apply
+               else "Nothing was decided: look at --report, then --apply.")
+
+
 AliasName = Annotated[str, typer.Option("--alias", help="The name that searches ask for.")]
 
 

@@ -52,7 +52,8 @@ LOCK_FILE = ".lock"
 SHARD_FOLDER = "shard"
 SPANS_FILE = "spans.npy"
 SPANS = np.dtype(
-    [("high", "<u8"), ("low", "<u8"), ("clip_id", "S36"), ("video_id", "S32"), ("start_ms", "<i8"), ("end_ms", "<i8")]
+    [("high", "<u8"), ("low", "<u8"), ("clip_id", "S36"), ("video_id", "S32"), ("start_ms", "<i8"), ("end_ms", "<i8"),
+     ("duplicate_of", "S32")]
 )
 """A row for each point, sorted by its id's upper and lower half."""
 LOAD_BATCH = 1000
@@ -171,6 +172,7 @@ class EdgeCollection:
             spans["start_ms"].tolist(),
             spans["end_ms"].tolist(),
             [round(point.score, SCORE_DIGITS) for point in found],
+            spans["duplicate_of"].astype("U32").tolist(),
         ]
         return [RankedClip(*row) for row in zip(*columns, strict=True)]
 
@@ -328,7 +330,10 @@ class EdgeHome:
         except (OSError, ValueError, EOFError) as error:
             raise ArtifactError(f"{path} is missing or broken: {error}", remedy=_REMEDY) from error
         if spans.dtype != SPANS or spans.shape != (facts.num_points,):
-            raise ArtifactError(f"{path} has {spans.shape} rows, wanted {facts.num_points}", remedy=_REMEDY)
+            raise ArtifactError(
+                f"{path} has {spans.shape} rows of {spans.dtype}, wanted {facts.num_points} of {SPANS}: "
+                "it is broken, or of another version of vidseek", remedy=_REMEDY,
+            )
         return spans
 
     def _is_finished(self, name: str) -> bool:
@@ -422,7 +427,7 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
     return np.sort(spans, order=["high", "low"])
 
 
-def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int]:
+def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes]:
     number, payload = uuid.UUID(point.clip_id).int, point.payload
     return (
         number >> 64,
@@ -431,6 +436,7 @@ def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int]:
         payload["video_id"].encode(),
         payload["start_ms"],
         payload["end_ms"],
+        payload.get("duplicate_of", "").encode(),
     )
 
 

@@ -37,6 +37,7 @@ PAYLOAD_INDEXES: Mapping[str, Literal["keyword", "integer", "datetime"]] = {
     "published_at": "datetime",
     "duration_ms": "integer",
     "start_ms": "integer",
+    "duplicate_of": "keyword",
 }
 """The payload fields that have an index, so that a filter on them is fast."""
 

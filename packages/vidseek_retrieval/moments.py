@@ -24,6 +24,8 @@ class RankedClip(NamedTuple):
     end_ms: int
     score: float
     """Cosine, rounded to `SCORE_DIGITS`."""
+    duplicate_of: str = ""
+    """The video that shows the same, where it was decided that this one is a duplicate of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Moment:
     """The middle of the best clip."""
     clip_ids: tuple[str, ...]
     """The clips that the span is made of, best first."""
+    duplicate_of: str = ""
+    """Of the best clip."""
 
 
 def rank_order(clip: RankedClip) -> tuple[float, str]:
@@ -72,6 +76,12 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
             neighbours.append(moment)
             moments.append(moment)
     return [moment.finished() for moment in moments if not moment.swallowed]
+
+
+def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
+    """The moments without those of duplicates whose original is among them as well: one of a group is answer enough."""
+    videos = {moment.video_id for moment in moments}
+    return [moment for moment in moments if moment.duplicate_of not in videos]
 
 
 def rank_exact(
@@ -128,12 +138,13 @@ class _Growing:
             best_clip_id=best.clip_id,
             best_ms=(best.start_ms + best.end_ms) // 2,
             clip_ids=tuple(clip.clip_id for clip in sorted(self.clips, key=rank_order)),
+            duplicate_of=best.duplicate_of,
         )
 
 
 def _around(clip: RankedClip, neighbours: list[_Growing]) -> tuple[list[_Growing], bool]:
     """The moments that `clip` may join, the best first; and whether more than half of it lies in one of the others."""
-    _, _, start_ms, end_ms, score = clip
+    _, _, start_ms, end_ms, score, _ = clip
     takers, is_inside = [], False
     for moment in neighbours:  # in the order they began: the best first
         if start_ms <= moment.end_ms and moment.start_ms <= end_ms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
 from vidseek_retrieval.calibration import Calibration
+from vidseek_retrieval.duplicates import Duplicate, duplicate_of
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
@@ -40,7 +42,7 @@ from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, 
 from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
 from vidseek_retrieval.words import WordEncoder
 
-BUILD_FORMAT = 3
+BUILD_FORMAT = 4
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
@@ -133,6 +135,7 @@ def publish(
     min_recall: float = 0.99,
     settings: IndexSettings | None = None,
     calibration: Calibration | None = None,
+    duplicates: Sequence[Duplicate] = (),
     receipt: Path | None = None,
 ) -> PublishReport:
     """Build, verify, move the alias, in this order; whatever fails leaves the live collection as it was.
@@ -151,6 +154,7 @@ def publish(
         min_recall: The least recall at 10 of approximate against exact searches.
         settings: Of the engine.
         calibration: Kept with the collection, for the confidence of its hits.
+        duplicates: What was decided: searches fold these into their originals. Those of unknown videos count nothing.
         receipt: Where to write the report as JSON.
 
     Raises:
@@ -171,7 +175,7 @@ def publish(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
             f"{embeddings.encoder_version}", remedy="Run `dvc repro calibrate`",
         )
-    rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut)
+    rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut, duplicates=duplicates)
     texts = {}
     if caption_dir is not None and {CAPTION_VECTOR, WORDS_VECTOR} & set(settings.vectors):
         texts = clip_texts(ingest_dir, cut_dir, caption_dir, cut=cut)
@@ -326,7 +330,9 @@ def _read_embeddings(embed_dir: Path) -> Embeddings:
     return embeddings
 
 
-def _published_rows(embeddings: Embeddings, *, cut_dir: Path, ingest_dir: Path, cut: str) -> _Rows:
+def _published_rows(
+    embeddings: Embeddings, *, cut_dir: Path, ingest_dir: Path, cut: str, duplicates: Sequence[Duplicate]
+) -> _Rows:
     clips = read_table(cut_dir / "clips.parquet", CLIPS)
     videos = read_table(ingest_dir / "videos.parquet", VIDEOS).set_index("video_id", drop=False)
     place_of = {clip_id: place for place, clip_id in enumerate(embeddings.clip_ids)}
@@ -344,12 +350,19 @@ def _published_rows(embeddings: Embeddings, *, cut_dir: Path, ingest_dir: Path, 
             remedy="Run `dvc repro`, so that videos and clips are of one run",
         )
     of_video = {str(video["video_id"]): _video_payload(video) for video in videos.to_dict("records")}
+    decided: dict[str, list[Duplicate]] = defaultdict(list)
+    for row in duplicates:
+        decided[row.video_id].append(row)
     places, payloads = [], []
     for clip in wanted.itertuples():
         if clip.clip_id in place_of:
             places.append(place_of[clip.clip_id])
             span = {"start_ms": int(clip.start_ms), "end_ms": int(clip.end_ms), "index": int(clip.index)}
-            payloads.append({**of_video[clip.video_id], **span, "encoder_version": embeddings.encoder_version})
+            same = {"duplicate_of": duplicate_of(decided[clip.video_id], span["start_ms"], span["end_ms"])}
+            payloads.append({
+                **of_video[clip.video_id], **span, "encoder_version": embeddings.encoder_version,
+                **(same if same["duplicate_of"] in of_video else {}),
+            })
     if not places:
         raise GateFailed(
             f"there is nothing to publish: {len(wanted)} of {len(clips)} clips are of the cut {cut!r}, "

@@ -26,7 +26,7 @@ from vidseek_retrieval.index import (
     Point,
     Vector,
 )
-from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, merge_moments
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.ranking import diversify, fuse
 from vidseek_retrieval.words import WordEncoder
 
@@ -295,7 +295,7 @@ class Searcher:
         is_fused = len(rankings) > 1 or WORDS_VECTOR in rankings
         ranked = fuse(list(rankings.values())) if is_fused else next(iter(rankings.values()))[1]
         ranked = _without(ranked, [examples[clip_id] for clip_id in query.like])
-        moments = merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin)
+        moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin))
         rated = self._rate(opened, moments, query, weights, vector if conditions else None)
         if options.min_confidence:
             rated = _sure(rated, options.min_confidence, opened.facts)
@@ -318,7 +318,8 @@ class Searcher:
             return [_Rated(moment, None) for moment in moments]
         whole = moments
         if filtered is not None:
-            whole = merge_moments(opened.search(filtered, limit=NUM_CLIPS), margin=self._merge_margin)
+            found = opened.search(filtered, limit=NUM_CLIPS)
+            whole = fold_duplicates(merge_moments(found, margin=self._merge_margin))
         calibration = Calibration.from_json(opened.facts.calibration)
         return [
             _Rated(moment, confidence)

@@ -58,7 +58,7 @@ _SCHEMAS = {
     "integer": models.PayloadSchemaType.INTEGER,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
-_SPAN_FIELDS = ["video_id", "start_ms", "end_ms"]
+_SPAN_FIELDS = ["video_id", "start_ms", "end_ms", "duplicate_of"]
 _REMEDY = "See that the server of QDRANT_URL is up and has room, then try again"
 _NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
 _LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
@@ -431,7 +431,7 @@ def _ranked(point: models.ScoredPoint) -> RankedClip:
     payload = point.payload or {}
     return RankedClip(
         str(point.id), str(payload["video_id"]), int(payload["start_ms"]), int(payload["end_ms"]),
-        round(point.score, SCORE_DIGITS),
+        round(point.score, SCORE_DIGITS), str(payload.get("duplicate_of", "")),
     )
 
 

@@ -216,7 +216,7 @@ def test_search__blank_query_is_rejected(tmp_path: Path) -> None:
     assert ended.returncode == 10 and "blank" in ended.stderr
 
 
-@pytest.mark.parametrize("command", [["search", "a red ball"], ["serve"], ["mlflow"]])
+@pytest.mark.parametrize("command", [["search", "a red ball"], ["serve"], ["mlflow"], ["dedup"]])
 def test_commands__before_anything_is_published_name_the_remedy(tmp_path: Path, command: list[str]) -> None:
     ended = run(*command, folder=tmp_path)
     assert ended.returncode == ArtifactError.exit_code

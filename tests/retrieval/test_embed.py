@@ -34,21 +34,26 @@ from vidseek_retrieval.embed import EmbedReport, embed_archive
 from vidseek_retrieval.parts import read_parts
 
 
-def write_shard(path: Path, clips: dict[str, list[np.ndarray]]) -> list[str]:
-    """One shard as the design has it: for each video its clips' frames. Gives the clip ids in order."""
+def write_shard(
+    path: Path, clips: dict[str, list[np.ndarray]], *, clip_ms: int = 1000, frame_ms: int = 1
+) -> list[str]:
+    """One shard as the design has it: for each video its clips' frames. Gives the clip ids in order.
+
+    A clip begins each `clip_ms` and lasts 3 s, its frames are `frame_ms` apart.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     clip_ids = []
     with tarfile.open(path, "w") as tar:
         for video_id, all_frames in clips.items():
             for index, frames in enumerate(all_frames):
-                clip_ids.append(str(clip_id_of(video_id, 1000 * index, 1000 * index + 3000)))
+                clip_ids.append(str(clip_id_of(video_id, clip_ms * index, clip_ms * index + 3000)))
                 about = {
                     "clip_id": clip_ids[-1],
                     "key": shard_key_of(video_id, index),
                     "video_id": video_id,
-                    "start_ms": 1000 * index,
-                    "end_ms": 1000 * index + 3000,
-                    "times_ms": [1000 * index + place for place in range(len(frames))],
+                    "start_ms": clip_ms * index,
+                    "end_ms": clip_ms * index + 3000,
+                    "times_ms": [clip_ms * index + frame_ms * place for place in range(len(frames))],
                     "num_repeated": 0,
                 }
                 members = {".json": json.dumps(about).encode()}
