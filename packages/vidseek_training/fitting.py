@@ -21,7 +21,7 @@ from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import Checkpoint
-from vidseek_training.data import choose_frames, to_pixels
+from vidseek_training.data import to_pixels
 from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
 from vidseek_training.losses import drift, info_nce
@@ -120,13 +120,10 @@ class Fitting:
         with self.handle.disable_adapter():
             self.model.eval()
             return BaseVectors(
-                self._embed_clips(train.frames),
-                nothing if general is None else self._embed_clips(general.frames),
+                embed_frames(self.model, train.frames),
+                nothing if general is None else embed_frames(self.model, general.frames),
                 nothing if general is None else embed_ids(self.model, general.ids),
             )
-
-    def _embed_clips(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return embed_frames(self.model, choose_frames(frames, self.model.spec.frames, None))
 
     def _phase(
         self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
@@ -291,7 +288,7 @@ class Fitting:
             return
         self.model.eval()
         found = hardest(
-            embed_ids(self.model, train.ids), self._embed_clips(train.frames), train, depth=settings.hard_depth,
+            embed_ids(self.model, train.ids), embed_frames(self.model, train.frames), train, depth=settings.hard_depth,
             same_video=settings.mask_same_video, overlap=settings.mask_overlap,
         )
         sampler.neighbours = self._processes.agree(torch.from_numpy(found).to(self._device)).cpu().numpy()
