@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-encode bench-serve kills faults backbones clean
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve kills faults backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ e2e: setup ## The whole loop on a world of a few scenes
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
 
+bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
+	$(BIN)/python -m bench.media
+
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
 	$(BIN)/python -m bench.shots
 
@@ -62,11 +65,19 @@ kills: setup ## Kill the embedding of an archive fifty times at random points (t
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
+bento-check: setup ## Start a built bento in a fresh environment without torch, and ask it
+	rm -rf .vidseek/bento-env && $(PYTHON) -m venv .vidseek/bento-env
+	.vidseek/bento-env/bin/pip install --disable-pip-version-check --quiet -c constraints.txt -r serving/requirements.txt
+	VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(BIN)/pytest -q tests/serving/test_bento.py
+
 bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (about five minutes)
 	$(BIN)/python -m bench.encode
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about five minutes)
 	$(BIN)/python -m bench.serve
+
+soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
+	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
 faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py

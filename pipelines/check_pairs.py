@@ -1,7 +1,7 @@
 """The gate before training."""
 
 from pipelines.params import load_params
-from pipelines.stage import CAPTION, CUT, PAIRS, REPORTS, run_stage
+from pipelines.stage import CAPTION, CUT, INGEST, PAIRS, REPORTS, run_stage
 from vidseek_quality.gates import check_pairs
 from vidseek_quality.thresholds import PairThresholds
 
@@ -10,6 +10,7 @@ def main() -> str:
     """The check_pairs stage."""
     result = check_pairs(
         PAIRS / "pairs.parquet", CUT / "clips.parquet", captions=CAPTION / "captions.parquet",
+        groups=PAIRS / "groups.parquet", videos=INGEST / "videos.parquet",
         rejected=[CAPTION / "rejected.parquet", PAIRS / "rejected.parquet"], out=REPORTS / "gates" / "pairs",
         thresholds=PairThresholds(**load_params().gates.pairs.model_dump()),
     )

@@ -34,7 +34,8 @@ def main() -> str:
     )
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
-        GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs", **{**params.pairs.model_dump(), "skip_marks": ()}
+        GENERAL / "ingest", GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs",
+        **{**params.pairs.model_dump(), "skip_marks": ()}
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

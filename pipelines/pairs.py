@@ -1,16 +1,17 @@
 """Make pairs of clips and captions, and split them by video."""
 
 from pipelines.params import load_params
-from pipelines.stage import CAPTION, FRAMES, PAIRS, run_stage
+from pipelines.stage import CAPTION, FRAMES, INGEST, PAIRS, run_stage
 from vidseek_training.pairs import make_pairs
 
 
 def main() -> str:
     """The pairs stage."""
-    report = make_pairs(CAPTION, FRAMES, out=PAIRS, **load_params().pairs.model_dump())
+    report = make_pairs(INGEST, CAPTION, FRAMES, out=PAIRS, **load_params().pairs.model_dump())
     return (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
-        f"{report.num_test} test; {report.num_rejected} rejected"
+        f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "
+        f"{report.num_in_largest_group}"
     )
 
 

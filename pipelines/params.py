@@ -85,6 +85,8 @@ class Pairs(_Section):
     test_share: Share
     seed: int
     skip_marks: tuple[Literal["black", "flat", "frozen"], ...]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=7)] | None
+    near_duplicate_share: float = Field(gt=0, le=1)
 
 
 class PairGate(_Section):

@@ -73,7 +73,10 @@ class Batcher(Generic[Item, Result]):
         Raises:
             QueueFull: too many are waiting for all of these to wait too.
         """
-        if items and len(self._waiting) + len(items) > max(self._max_queue, len(items)):
+        most = max(self._max_queue, len(items))
+        if len(self._waiting) + len(items) > most:  # some may be of clients that have gone
+            self._waiting = deque(each for each in self._waiting if not each[1].done())
+        if len(self._waiting) + len(items) > most:
             raise QueueFull(f"{len(self._waiting)} items wait for {self._name} already", remedy="Try again in a second")
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]

@@ -24,7 +24,8 @@ from serving.uploads import decode_clip, decode_image, decode_still
 from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
-from vidseek_media.errors import ArtifactError, DeviceError, InputRejected, ServiceError, VidseekError
+from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected, ServiceError, VidseekError
+from vidseek_retrieval.search import Query, SearchOptions, Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
@@ -150,12 +151,8 @@ class Engine:
         Raises:
             NotReady: nothing can be searched; the message says why.
         """
-        opened = await self._require_opened()
-        try:
-            collection = await self._in_thread(lambda: opened.searcher.live)
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
-        return {"encoder_version": opened.encoder.spec.encoder_version, "collection": collection}
+        live: tuple[str, str] = await self._answer(lambda opened: self._live(opened))
+        return {"encoder_version": live[0], "collection": live[1]}
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The answer's JSON.
@@ -168,7 +165,7 @@ class Engine:
         """
         self._check(request)
         answer = await self._answer(lambda opened: self._search(request, opened))
-        if answer.hits and request.offset == 0:
+        if answer.hits and request.offset == 0 and request.weights is None:
             self.metrics.best_score.observe(answer.hits[0].score)
         return answer.to_json()
 
@@ -275,33 +272,58 @@ class Engine:
             except ArtifactError as error:
                 raise NotReady(error.message, remedy=error.remedy) from error
 
+    async def _live(self, opened: Opened) -> tuple[str, str]:
+        """The encoder_version of the bundle, and the live collection, which must be of the same."""
+        version = opened.encoder.spec.encoder_version
+        collection = await self._in_thread(lambda: opened.searcher.live)
+        if not collection.startswith(f"clips-{version}-"):
+            raise ArtifactError(f"the bundle is of encoder_version {version}, live is {collection}")
+        return version, collection
+
     async def _search(self, request: SearchRequest, opened: Opened) -> Answer:
+        if request.collection is not None:
+            await self._require_collection(request.collection, opened)
         query = await self._encode(request, opened)
+        options = SearchOptions(
+            request.limit, request.offset, request.collection, request.filters, _weights_of(request),
+            request.diversity, request.min_confidence,
+        )
         begin = time.perf_counter()
         try:
-            answer = await self._in_thread(lambda: opened.searcher.search_vector(
-                query.values, query.encoder_version, limit=request.limit, offset=request.offset,
-                collection=request.collection, words=request.text or "",
-            ))
-        except (InputRejected, ArtifactError) as error:
+            answer = await self._in_thread(lambda: opened.searcher.search(query, options))
+        except ArtifactError as error:
             if request.collection is None:
                 raise
-            # It was pruned, or is of another encoder_version than the one that serves now.
+            # It is of another encoder_version than the one that serves now.
             raise CollectionGone(error.message, remedy="Search again without `collection`") from error
         self.metrics.search_seconds.observe(time.perf_counter() - begin)
         return answer
 
-    async def _encode(self, request: SearchRequest, opened: Opened) -> QueryVector:
-        if request.text is not None:
-            return await self.texts.submit(request.text)
-        if request.clip_id is not None:
-            point = await self._point(request.clip_id, opened)
-            return QueryVector(point.vector, str(point.payload.get("encoder_version", "")), "")
-        if request.image is not None:
-            frames = await self._pictures.submit(partial(self._decode_image, request.image))
-        else:
-            frames = await self._films.submit(partial(self._decode_clip, request.clip or b""))
-        return await self.clips.submit(frames)
+    async def _require_collection(self, name: str, opened: Opened) -> None:
+        try:
+            await self._in_thread(lambda: opened.searcher.points([], collection=name))
+        except InputRejected as error:  # it was pruned
+            raise CollectionGone(error.message, remedy="Search again without `collection`") from error
+
+    async def _encode(self, request: SearchRequest, opened: Opened) -> Query:
+        more = await self._vectors_of(request.text, request.image, request.clip)
+        less = await self._vectors_of(request.not_text, request.not_image)
+        spec = opened.encoder.spec
+        versions = {each.encoder_version for each in (*more, *less)} or {spec.encoder_version}
+        if len(versions) > 1:
+            raise ArtifactError("the bundle changed while the query was encoded")  # it is encoded again
+        return Query(
+            versions.pop(), _rows(more, spec.dimension), _rows(less, spec.dimension), like=request.clip_id,
+            unlike=request.not_clip_id, words=" ".join(request.text),
+        )
+
+    async def _vectors_of(
+        self, texts: Sequence[str], images: Sequence[bytes], clips: Sequence[bytes] = ()
+    ) -> list[QueryVector]:
+        vectors: list[QueryVector] = await self.texts.submit_all(texts)
+        frames = await self._pictures.submit_all([partial(self._decode_image, image) for image in images])
+        frames += await self._films.submit_all([partial(self._decode_clip, clip) for clip in clips])
+        return vectors + await self.clips.submit_all(frames)
 
     async def _point(self, clip_id: str, opened: Opened) -> Point:
         points = await self._in_thread(lambda: opened.searcher.points([clip_id]))
@@ -310,15 +332,12 @@ class Engine:
         return points[0]
 
     def _check(self, request: SearchRequest) -> None:
-        kinds = ("text", "image", "clip", "clip_id")
-        given = [name for name in kinds if getattr(request, name) is not None]
-        if len(given) != 1:
+        if not (request.text or request.image or request.clip or request.clip_id):
             raise InputRejected(
-                f"the query has {' and '.join(given) or 'neither text, image, clip nor clip_id'}",
-                remedy=f"Give exactly one of {', '.join(kinds)}",
+                "the query wants nothing", remedy="Give text, image, clip or clip_id; not only what you do not want"
             )
-        if request.text is not None:
-            self._check_text(request.text)
+        for text in (*request.text, *request.not_text):
+            self._check_text(text)
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
@@ -336,7 +355,7 @@ class Engine:
 
     async def _require_opened(self) -> Opened:
         await self.open()
-        if self._opened is None or self._is_stale:
+        if self._opened is None:  # what is open and old is asked again: if it cannot answer, it says why
             reason = self._reason or NotReady("the archive is being opened", remedy="Try again in a second")
             raise NotReady(reason.message, remedy=reason.remedy)
         return self._opened
@@ -366,6 +385,20 @@ class Engine:
             content, num_frames=spec.frames, side_px=spec.side, max_seconds=self.settings.max_clip_seconds,
             timeout_seconds=self.settings.decode_timeout_seconds,
         )
+
+
+def _weights_of(request: SearchRequest) -> Weights | None:
+    if request.weights is None:
+        return None
+    try:
+        return Weights(**request.weights.model_dump())
+    except ConfigError as error:
+        raise InputRejected(error.message, remedy="Give one of video, caption and words a weight") from error
+
+
+def _rows(vectors: Sequence[QueryVector], dimension: int) -> NDArray[np.float32]:
+    """Shape (n, dimension)."""
+    return np.array([each.values for each in vectors], dtype=np.float32).reshape(len(vectors), dimension)
 
 
 def _call_each(works: list[Callable[[], Frames]]) -> list[Frames]:

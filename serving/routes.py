@@ -32,7 +32,7 @@ from serving.schemas import (
 Asked = TypeVar("Asked", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
 
-SEARCH_FILES = {"image": False, "clip": False}
+SEARCH_FILES = {"image": True, "clip": True, "not_image": True}
 
 
 def add_routes(app: FastAPI, engine: Engine) -> None:

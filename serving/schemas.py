@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -28,6 +28,19 @@ def _decoded(value: object) -> object:
 
 
 File = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+Item = TypeVar("Item")
+
+
+def _listed(value: object) -> object:
+    """One thing as a list of it, nothing as an empty one."""
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+OneOrMore = Annotated[
+    tuple[Item, ...], BeforeValidator(_listed, json_schema_input_type=Item | list[Item] | None), Field(max_length=16)
+]
 ClipId = Annotated[str, Field(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
 Encoding = Annotated[Literal["float", "base64"], Field(
     description="How a vector is written: a list of numbers, or the base64 of its float32 values, lowest byte first."
@@ -38,17 +51,56 @@ def _taking(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
 
 
-class SearchRequest(BaseModel):
-    """Exactly one of text, image, clip and clip_id."""
+class VectorWeights(BaseModel):
+    """How much each vector of a clip counts: one alone ranks by its cosine, several are fused by rank."""
 
-    model_config = _taking(
-        {"text": "a dog runs to the left", "limit": 5}, {"image": _PICTURE}, {"clip_id": _CLIP_ID, "limit": 20}
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    video: Annotated[float, Field(ge=0)] = 0.0
+    caption: Annotated[float, Field(ge=0)] = 0.0
+    words: Annotated[float, Field(ge=0)] = 0.0
+
+
+def _weights(value: object) -> object:
+    """`video=1,words=0.5`, as the command has it, to the same as an object."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return dict(part.split("=") for part in value.replace(" ", "").split(","))
+    except ValueError as error:
+        raise ValueError("is not of the form video=1,caption=0.5,words=0.5") from error
+
+
+class SearchRequest(BaseModel):
+    """What to look for: text, image, clip or clip_id; several of them, and lists of them, are looked for together."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
+            {"text": "a dog runs to the left", "limit": 5},
+            {"image": _PICTURE},
+            {"clip_id": _CLIP_ID, "limit": 20},
+            {"text": ["a dog", "snow"], "not": "night", "filters": {"duration_ms": {"lt": 600000}}, "diversity": 0.3},
+        ]},
     )
 
-    text: str | None = Field(None, description="What to look for, in words.")
-    image: File | None = Field(None, description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
-    clip: File | None = Field(None, description="A short video file, base64.")
-    clip_id: ClipId | None = Field(None, description="A clip of the archive: find moments that look like it.")
+    text: OneOrMore[str] = Field((), description="What to look for, in words.")
+    image: OneOrMore[File] = Field((), description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
+    clip: OneOrMore[File] = Field((), description="A short video file, base64.")
+    clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: more of this.")
+    not_text: OneOrMore[str] = Field((), alias="not", description="What moments shall not show, in words.")
+    not_image: OneOrMore[File] = Field((), description="A picture of that.")
+    not_clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: less of this.")
+    filters: dict[str, Any] = Field(default_factory=dict, description=(
+        "For each field (channel, category, published_at, duration_ms, video_id, start_ms) a value, a list of values, "
+        "or bounds: gt, gte, lt, lte."
+    ))
+    weights: Annotated[VectorWeights, BeforeValidator(_weights)] | None = Field(
+        None, description="By default those of the archive."
+    )
+    diversity: Annotated[float, Field(ge=0, le=1, description="How different the moments shall be.")] = 0.0
+    min_confidence: Annotated[float, Field(
+        ge=0, le=1, description="Leave out what is less likely right; for one text, where the archive was calibrated."
+    )] = 0.0
     limit: Annotated[int, Field(ge=1, le=1000, description="Moments on this page, at most.")] = 10
     offset: Annotated[int, Field(ge=0, description="Moments to skip: `next_offset` of the page before.")] = 0
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(
@@ -101,7 +153,7 @@ class Hit(BaseModel):
     video_id: str
     start_ms: int
     end_ms: int
-    score: float = Field(description="Cosine of the best clip.")
+    score: float = Field(description="Of the best clip: its cosine, or 0 to 1 where several vectors were fused.")
     confidence: Annotated[float, Field(ge=0, le=1)] | None
     best_clip_id: str
     best_ms: int

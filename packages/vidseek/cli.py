@@ -187,6 +187,19 @@ def serve(
     os.execve(command[0], command, {**os.environ, **quiet})
 
 
+@app.command("push-adapter")
+def push_adapter(
+    destination: Annotated[str, typer.Argument(help="A folder, or hub:NAME/ADAPTER for the model hub.")],
+) -> None:
+    """Hand the champion's adapter on: PEFT's format, with a model card."""
+    from vidseek.archive import Archive
+    from vidseek_training.push import push_adapter as push
+
+    root = Archive.here().root
+    where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
+    typer.echo(f"The adapter is at {where}.")
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, which versions agree, what is missing and how to mend it."""

@@ -24,17 +24,17 @@ FROZEN_CHANGE = 0.5
 
 def thumb_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """`pixels` (height, width, 3) as a grey picture of at most 32 x 32, levels 0 to 255, by means over blocks."""
-    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    rows = _block_means(np.asarray(grey, np.float32))
-    return np.ascontiguousarray(_block_means(rows.T).T)
+    # Whole numbers, so that equal pixels give equal thumbs on every machine.
+    grey = pixels.astype(np.int64) @ np.array([299, 587, 114])
+    sums = _block_sums(_block_sums(grey).T).T
+    sizes = _block_sums(np.ones(grey.shape[:1], np.int64))[:, None] * _block_sums(np.ones(grey.shape[1:], np.int64))
+    return np.asarray(sums / (1000 * sizes), np.float32)
 
 
-def _block_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means of up to `THUMB_PX` blocks of rows."""
+def _block_sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums over up to `THUMB_PX` blocks of rows."""
     size = len(values)
-    edges = np.arange(min(size, THUMB_PX)) * size // min(size, THUMB_PX)
-    widths = np.diff(np.append(edges, size))
-    return np.asarray(np.add.reduceat(values, edges, axis=0) / widths[:, None], np.float32)
+    return np.add.reduceat(values, np.arange(min(size, THUMB_PX)) * size // min(size, THUMB_PX), axis=0)
 
 
 def marks_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:

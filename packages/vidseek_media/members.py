@@ -17,6 +17,7 @@ from PIL import Image
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.frames import bin_centres, frames_at
+from vidseek_media.hashes import hash_of
 from vidseek_media.marks import marks_of, thumb_of
 from vidseek_media.records import Clip
 
@@ -63,6 +64,8 @@ class Kept:
     """pyav or decord."""
     marks: tuple[str, ...]
     """Why it is no clip to learn from or to find: see `vidseek_media.marks`."""
+    hashes: tuple[int, ...]
+    """Of its different frames, less plain ones: see `vidseek_media.hashes`."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,10 @@ def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
 
 def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kept:
     """Write the members of `clip`."""
+    thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
     kept = Kept(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
-        marks=marks_of([picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]),
+        marks=marks_of(thumbs), hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
     )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
@@ -153,7 +157,7 @@ def kept_of(about: Mapping[str, Any]) -> Kept:
     Raises:
         KeyError: it lacks something.
     """
-    return Kept(about["num_repeated"], about["decoder"], tuple(about["marks"]))
+    return Kept(about["num_repeated"], about["decoder"], tuple(about["marks"]), tuple(about["hashes"]))
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:

@@ -227,6 +227,7 @@ def _fill_shards(
                     "clip_id": clip_id, "video_id": clip.video_id, "key": clip.key,
                     "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_kept,
                     "num_repeated": kept.num_repeated, "decoder": kept.decoder, "marks": list(kept.marks),
+                    "hashes": list(kept.hashes),
                 })
             else:
                 rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id]))

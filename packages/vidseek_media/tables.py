@@ -41,9 +41,11 @@ CLIPS = pa.schema([
 FRAMES = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
     ("num_repeated", pa.int32()), ("decoder", _text), ("marks", _texts),
+    ("hashes", pa.list_(pa.uint64())),
 ])
 """Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
-damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen."""
+damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen. `hashes`:
+perceptual ones of the frames."""
 
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
@@ -56,6 +58,9 @@ PAIRS = pa.schema([
     ("contrast", _text), ("axis", _text),
 ])
 """`split`: train, validation or test; `gallery`: what is ranked together, `default` where the source named none."""
+
+GROUPS = pa.schema([("video_id", _text), ("group", _text)])
+"""The videos of pairs; those of one group (near-duplicates, clips of one longer video) are on one side of the split."""
 
 REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, read_table
+from vidseek_media.ids import clip_id_of
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.report import Failure, GateResult, Number, write_page, write_result
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
 
@@ -30,6 +31,8 @@ def check_pairs(
     clips: Path,
     *,
     captions: Path | None = None,
+    groups: Path | None = None,
+    videos: Path | None = None,
     rejected: Sequence[Path] = (),
     out: Path,
     thresholds: PairThresholds | None = None,
@@ -41,6 +44,8 @@ def check_pairs(
         clips: clips.parquet, to which every pair must join.
         captions: captions.parquet, where known: captions of a whole video of several clips make no pair by design, and
             are not counted as rejected.
+        groups: groups.parquet, where known: videos of one group (near-duplicates) must be in one split.
+        videos: videos.parquet, where known: then it, the clips and the captions are checked as well.
         rejected: the rejected.parquet of the stages whose refusals count (caption, pairs).
         out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
 
@@ -51,7 +56,10 @@ def check_pairs(
         ArtifactError: a table is missing, broken, or has other columns.
     """
     wanted = thresholds or PairThresholds()
-    rows = pair_rows(read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats)
+    group_of = None if groups is None else read_table(groups, GROUPS).set_index("video_id")["group"]
+    rows = pair_rows(
+        read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats, group_of=group_of
+    )
     num_whole_video = 0 if captions is None else int(read_table(captions, CAPTIONS)["clip_id"].isna().sum())
     num_rejected = max(sum(len(read_table(path, REJECTED)) for path in rejected) - num_whole_video, 0)
     num_in = len(rows) + num_rejected
@@ -70,7 +78,8 @@ def check_pairs(
         from vidseek_quality.suites import Table, pair_expectations, pair_measures
 
         return [
-            Table("pairs", rows, "clip_id", pair_expectations(wanted)),
+            *([] if videos is None else _source_tables(videos, clips, captions, wanted)),
+            Table("pairs", rows, "clip_id", pair_expectations(wanted, judge_groups=groups is not None)),
             Table("pairs-as-a-whole", pd.DataFrame([statistics]), None, pair_measures(wanted)),
         ]
 
@@ -130,8 +139,60 @@ def check_embeddings(
     return _judge("embeddings", tables, statistics=statistics, notes=notes, out=out)
 
 
-def pair_rows(pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int) -> pd.DataFrame:
-    """The pairs with what their suite asks of them: the clip's own video_id, num_splits_of_video and caption_share.
+def _source_tables(videos: Path, clips: Path, captions: Path | None, wanted: PairThresholds) -> list[Table]:
+    """The tables that the pairs rest on, with what is expected of them."""
+    from vidseek_quality.suites import Table, caption_expectations, clip_expectations, video_expectations
+
+    of_videos, of_clips = read_table(videos, VIDEOS), read_table(clips, CLIPS)
+    tables = [
+        Table("videos", video_rows(of_videos), "video_id", video_expectations()),
+        Table("clips", clip_rows(of_clips, of_videos), "clip_id", clip_expectations()),
+    ]
+    if captions is not None:
+        rows = caption_rows(read_table(captions, CAPTIONS), of_clips, of_videos)
+        tables.append(Table("captions", rows, "about", caption_expectations(wanted)))
+    return tables
+
+
+def video_rows(videos: pd.DataFrame) -> pd.DataFrame:
+    """The videos with num_uris, and num_shared_uris: how many of them another row lists too."""
+    uris = videos["uris"].map(list)
+    count = uris.explode().value_counts()
+    return videos[["video_id", "duration_ms"]].assign(
+        num_uris=uris.map(len), num_shared_uris=[sum(int(count[uri]) > 1 for uri in own) for own in uris]
+    )
+
+
+def clip_rows(clips: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
+    """The clips with what their suite asks of them: duration_ms of the video, is_span, is_inside, has_own_id."""
+    duration_ms = clips["video_id"].map(videos.drop_duplicates("video_id").set_index("video_id")["duration_ms"])
+    own = [
+        str(clip_id_of(video_id, int(start), int(end)))
+        for video_id, start, end in zip(clips["video_id"], clips["start_ms"], clips["end_ms"], strict=True)
+    ]
+    return clips[["clip_id", "video_id", "start_ms", "end_ms"]].assign(
+        duration_ms=duration_ms, is_span=clips["start_ms"] < clips["end_ms"],
+        is_inside=(clips["end_ms"] <= duration_ms) | duration_ms.isna(), has_own_id=clips["clip_id"] == own,
+    )
+
+
+def caption_rows(captions: pd.DataFrame, clips: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
+    """The captions with what they are about (clip_id, else video_id), has_video and has_clip."""
+    video_of = clips.drop_duplicates("clip_id").set_index("clip_id")["video_id"]
+    is_of_clip = captions["clip_id"].notna()
+    return captions[["text", "cost_usd"]].assign(
+        about=captions["clip_id"].fillna(captions["video_id"]), has_video=captions["video_id"].isin(videos["video_id"]),
+        has_clip=~is_of_clip | (captions["clip_id"].map(video_of) == captions["video_id"]),
+    )
+
+
+def pair_rows(
+    pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int, group_of: pd.Series | None = None
+) -> pd.DataFrame:
+    """The pairs with what their suite asks of them: the clip's own video_id, num_splits_of_video, num_splits_of_group
+    and caption_share.
+
+    A video that `group_of` does not name is a group of its own.
 
     `caption_share` is 0 where the same text (case and outer blanks aside) occurs at most `min_repeats` times, and where
     there is none (another rule names those).
@@ -140,7 +201,9 @@ def pair_rows(pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int) -> 
     rows = pairs.assign(clip_video_id=pairs["clip_id"].map(video_of))
     text = rows["caption"].fillna("").str.strip().str.casefold()
     repeats = text.map(text.value_counts()).astype(float)
+    group = rows["video_id"] if group_of is None else rows["video_id"].map(group_of).fillna(rows["video_id"])
     return rows.assign(
+        num_splits_of_group=rows.groupby(group, dropna=False)["split"].transform("nunique"),
         same_video=(rows["video_id"] == rows["clip_video_id"]) | rows["clip_video_id"].isna(),
         num_splits_of_video=rows.groupby("video_id", dropna=False)["split"].transform("nunique"),
         caption_share=(repeats / max(len(rows), 1)).where((repeats > min_repeats) & (text != ""), 0.0),

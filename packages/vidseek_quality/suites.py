@@ -30,7 +30,48 @@ class Table:
     expectations: list[Expectation]
 
 
-def pair_expectations(wanted: PairThresholds) -> list[Expectation]:
+def video_expectations() -> list[Expectation]:
+    """What each row of the videos table (`gates.video_rows`) must be."""
+    return [
+        gxe.ExpectColumnValuesToBeUnique(column="video_id", notes="a video is listed once"),
+        gxe.ExpectColumnValuesToMatchRegex(
+            column="video_id", regex=r"^[0-9a-f]{32}$", notes="a video_id is 32 hex digits"
+        ),
+        gxe.ExpectColumnValuesToBeBetween(column="duration_ms", min_value=1, notes="a video has a duration"),
+        gxe.ExpectColumnValuesToBeBetween(column="num_uris", min_value=1, notes="a video has a file"),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="num_shared_uris", value_set=[0], notes="a file is of one video"
+        ),
+    ]
+
+
+def clip_expectations() -> list[Expectation]:
+    """What each row of the clips table, joined to its video (`gates.clip_rows`), must be."""
+    return [
+        gxe.ExpectColumnValuesToBeUnique(column="clip_id", notes="a clip is listed once"),
+        gxe.ExpectColumnValuesToNotBeNull(column="duration_ms", notes="every clip's video is in the videos table"),
+        gxe.ExpectColumnValuesToBeBetween(column="start_ms", min_value=0, notes="a clip begins at 0 ms or later"),
+        _all_true("is_span", "a clip ends after it begins"),
+        _all_true("is_inside", "a clip ends with its video or before"),
+        _all_true("has_own_id", "a clip_id is that of the clip's video and span"),
+    ]
+
+
+def caption_expectations(wanted: PairThresholds) -> list[Expectation]:
+    """What each row of the captions table, joined to its clip (`gates.caption_rows`), must be."""
+    return [
+        _all_true("has_video", "every caption's video is in the videos table"),
+        _all_true("has_clip", "every caption's clip is in the clips table, and of its video"),
+        gxe.ExpectColumnValuesToMatchRegex(column="text", regex=r"\S", notes="no caption of any clip is blank"),
+        gxe.ExpectColumnValueLengthsToBeBetween(
+            column="text", max_value=wanted.max_caption_length,
+            notes=f"captions of any clip have at most {wanted.max_caption_length} characters",
+        ),
+        gxe.ExpectColumnValuesToBeBetween(column="cost_usd", min_value=0, notes="a caption costs nothing or more"),
+    ]
+
+
+def pair_expectations(wanted: PairThresholds, *, judge_groups: bool) -> list[Expectation]:
     """What each row of the pairs table, joined to its clip (`gates.pair_rows`), must be."""
     shortest, longest = wanted.min_caption_length, wanted.max_caption_length
     expectations = [
@@ -56,6 +97,11 @@ def pair_expectations(wanted: PairThresholds) -> list[Expectation]:
             column="num_splits_of_video", value_set=[1], notes="no leak: all pairs of a video are in one split"
         ),
     ]
+    if judge_groups:
+        expectations.append(gxe.ExpectColumnValuesToBeInSet(
+            column="num_splits_of_group", value_set=[1],
+            notes="no leak: near-duplicates, and clips of one longer video, are in one split",
+        ))
     if wanted.one_caption_per_clip:
         expectations.append(gxe.ExpectColumnValuesToBeUnique(column="clip_id", notes="a clip has one caption"))
     return expectations

@@ -52,7 +52,7 @@ def evaluate(
     Raises:
         ArtifactError: something that an earlier stage wrote is missing or broken.
     """
-    base = backbones.load(backbone)
+    selected, base = read_selected(champion), backbones.load(backbone)
     adapted = lora.merged(base, adapter_of(champion))
     encoder = Encoder.load(bundle)
     if encoder.spec.backbone != backbone:
@@ -67,7 +67,8 @@ def evaluate(
         "adapted": judge(embed_pairs(adapted, test), test.table), "exported": judge(exported, test.table),
     }
     figures: dict[str, Any] = {
-        "setting": read_selected(champion).setting, "encoder_version": encoder.spec.encoder_version,
+        "setting": selected.setting, "adapter_sha256": selected.adapter_sha256,
+        "encoder_version": encoder.spec.encoder_version,
         "num_test_pairs": len(test),
         "galleries": _galleries(judged, test, resamples=resamples, seed=seed),
         "two_way": {name: judgement.choice_shares(test.table) for name, judgement in judged.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -13,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from torch import Tensor
 from tqdm import tqdm
 
 from vidseek_media.errors import GateFailed
-from vidseek_training import lora
+from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import Checkpoint
@@ -29,7 +28,9 @@ from vidseek_training.losses import drift, info_nce
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.negatives import hardest
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
+from vidseek_training.processes import Processes
 from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
+from vidseek_training.scales import Scaled
 from vidseek_training.settings import TrainSettings
 
 Log = Callable[[dict[str, float], int], None]
@@ -41,6 +42,7 @@ class Fitting:
     Attributes:
         curves: The figures of each look, oldest first.
         best: Score, adapter and logit scale of the best look; None where there is no validation.
+        sweep: Of the adapter's scale; empty where there was none.
         steps_done: Over both phases.
         seconds: That the steps took, a stopped run's included.
     """
@@ -48,11 +50,12 @@ class Fitting:
     def __init__(
         self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
         checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint."""
         self.model, self.settings, self.data = model, settings, data
         self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
-        self._about = about or {}
+        self._about, self._processes = about or {}, processes or Processes()
         self._rng = np.random.default_rng(settings.seed)
         self._device = model.logit_scale.device
         self.in_bf16 = multiplies_in_bf16(settings.precision, self._device)
@@ -60,9 +63,12 @@ class Fitting:
         self.base_validation = embed_pairs(self.model, self.data.validation)
         self.base = judge(self.base_validation, data.validation.table)
         self.handle: PeftModel = lora.attach(model, settings)
+        if self._processes.rank:
+            torch.manual_seed(settings.seed + 1_000_003 * self._processes.rank)  # its dropout is its own
         self.curves: list[dict[str, float]] = []
         self.best: tuple[float, dict[str, Tensor], float] | None = None
         self.adapted_vectors, self.adapted = self.base_validation, self.base
+        self.sweep: list[Scaled] = []
         self.steps_done = 0
         self.seconds = 0.0
         self._looks_without_gain = 0
@@ -91,10 +97,21 @@ class Fitting:
         self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
-            set_peft_model_state_dict(self.handle, state)
+            lora.set_scaled(self.handle, state, 1.0)
             self.model.logit_scale.data.fill_(scale)
+        self._choose_scale()
         self.adapted_vectors = embed_pairs(self.model, self.data.validation)
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
+
+    def _choose_scale(self) -> None:
+        """Apply the adapter as strongly as the rule of `scales` says."""
+        if self.settings.scales == (1.0,) or not len(self.data.validation):
+            return
+        self.sweep = scales.sweep(
+            self.model, self.handle, self.settings.scales, validation=self.data.validation,
+            general=self.data.general_validation,
+        )
+        lora.set_scaled(self.handle, lora.state_of(self.handle), scales.choose(self.sweep).scale)
 
     def _base_vectors(self) -> BaseVectors:
         """Before the adapter has learned anything, or with it put aside."""
@@ -122,7 +139,8 @@ class Fitting:
         rate = _cosine(num_steps, self.settings.warmup_share)
         self.model.train()
         timer = _Timer(self.seconds)
-        with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step", disable=None) as bar:
+        with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
+                  disable=None if self._processes.is_first else True) as bar:
             for step in bar:
                 for group in optimiser.param_groups:
                     group["lr"] = self.settings.learning_rate * rate(step)
@@ -143,8 +161,9 @@ class Fitting:
                     if last or self._has_stalled():
                         return
                     self._mine(sampler)
-                    if self._checkpoint is not None:
-                        self._checkpoint.save(self._state(step + 1, sampler, optimiser))
+                    state = self._state(step + 1, sampler, optimiser)
+                    if self._checkpoint is not None and self._processes.is_first:
+                        self._checkpoint.save(state)
                     self.model.train()
 
     def _descend(self, batch: Batch) -> float:
@@ -153,30 +172,45 @@ class Fitting:
         Raises:
             GateFailed: it is not a number.
         """
-        if self.settings.chunk is None:
-            loss = self._loss(torch.cat([self._embed(piece) for piece in _pieces(batch, None)]), batch)
-            self._refuse_nan(loss)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss.detach())
-        # GradCache (Gao et al. 2021): all vectors without a graph, the gradient of the loss by them, then each piece again
-        # with a graph, under the random state that it had, so that its dropout is the same.
-        states, parts = [], []
-        for piece in _pieces(batch, self.settings.chunk):
-            states.append(self._random_state())
-            with torch.no_grad():
-                parts.append(self._embed(piece))
-        vectors = torch.cat(parts).requires_grad_()
+        # GradCache (Gao et al. 2021), over processes too: each embeds its share, all have all vectors and the loss of the
+        # whole batch, and each sends the loss's gradients by its own vectors back through what made them. In chunks that
+        # is made again, under the random state that it had, so that its dropout is the same.
+        pieces = list(_pieces(batch, self.settings.chunk, self._processes.count))
+        ends = np.cumsum([len(rows) for _, rows in pieces])
+        own = range(self._processes.rank, len(pieces), self._processes.count)
+        again = self.settings.chunk is not None
+        states, made = {}, {}
+        for number in own:
+            states[number] = self._random_state()
+            with torch.set_grad_enabled(not again):
+                made[number] = self._embed(pieces[number])
+        vectors = torch.zeros(int(ends[-1]), self.model.spec.dimension, device=self._device)
+        for number, part in made.items():
+            vectors[ends[number] - len(part) : ends[number]] = part.detach()
+        self._processes.add(vectors).requires_grad_()
         loss = self._loss(vectors, batch)
         self._refuse_nan(loss)
         loss.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
-        gradients = vectors.grad.split([len(part) for part in parts])
-        for piece, state, gradient in zip(_pieces(batch, self.settings.chunk), states, gradients, strict=True):
-            self._set_random_state(state)
-            again = self._embed(piece)
-            if again.requires_grad:
-                again.backward(gradient)  # type: ignore[no-untyped-call]
+        for number in own:
+            part = made.pop(number)
+            if again:
+                self._set_random_state(states[number])
+                part = self._embed(pieces[number])
+            if part.requires_grad:
+                part.backward(vectors.grad[ends[number] - len(part) : ends[number]])  # type: ignore[no-untyped-call]
+        self._add_gradients()
         return float(loss.detach())
+
+    def _add_gradients(self) -> None:
+        """Over all processes; that of the logit scale is the same in each."""
+        if self._processes.count == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter is not self.model.logit_scale:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self._processes.add(parameter.grad)
 
     def _embed(self, piece: tuple[str, NDArray[Any]]) -> Tensor:
         """Unit rows of one piece of a batch, in fp32."""
@@ -236,15 +270,16 @@ class Fitting:
             self._looks_without_gain += 1
             return
         self._looks_without_gain, self._best_step = 0, self.steps_done
-        state = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(self.handle).items()}
-        self.best = (score, copy.deepcopy(state), float(self.model.logit_scale.detach()))
+        self.best = (score, lora.state_of(self.handle), float(self.model.logit_scale.detach()))
 
     def _has_stalled(self) -> bool:
         if self.best is None:
             return False
+        waited: float = self._looks_without_gain
         if self.settings.patience_unit == "epochs":
-            return self._epochs(self.steps_done - self._best_step) >= self.settings.patience
-        return self._looks_without_gain >= self.settings.patience
+            waited = self._epochs(self.steps_done - self._best_step)
+        # The first one's word counts: two GPUs may differ in a last bit, and one that stops leaves the others waiting.
+        return bool(self._processes.agree(torch.tensor(float(waited >= self.settings.patience), device=self._device)))
 
     def _epochs(self, steps: int) -> float:
         return steps * min(self.settings.batch, len(self.data.train)) / len(self.data.train)
@@ -255,10 +290,11 @@ class Fitting:
         if not settings.hard_share:
             return
         self.model.eval()
-        sampler.neighbours = hardest(
+        found = hardest(
             embed_ids(self.model, train.ids), self._embed_clips(train.frames), train, depth=settings.hard_depth,
             same_video=settings.mask_same_video, overlap=settings.mask_overlap,
         )
+        sampler.neighbours = self._processes.agree(torch.from_numpy(found).to(self._device)).cpu().numpy()
 
     def _state(self, step: int, sampler: Sampler, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """All that the steps from `step` on depend on."""
@@ -266,7 +302,8 @@ class Fitting:
             **self._about, "step": step, "steps_done": self.steps_done, "seconds": self.seconds, "curves": self.curves,
             "best": self.best, "looks_without_gain": self._looks_without_gain, "best_step": self._best_step,
             "trained": {name: each.detach() for name, each in self.model.named_parameters() if each.requires_grad},
-            "optimiser": optimiser.state_dict(), "torch": self._random_state(),
+            "optimiser": optimiser.state_dict(),
+            "torch": self._processes.gather(self._random_state().to(self._device)).cpu(),
             # A text: the generator's numbers are of 128 bits.
             "numpy": json.dumps(self._rng.bit_generator.state),
             "rows": torch.from_numpy(sampler.rows.left.copy()),
@@ -281,7 +318,7 @@ class Fitting:
             for name, value in saved["trained"].items():
                 parameters[name].copy_(value)
         optimiser.load_state_dict(saved["optimiser"])
-        self._set_random_state(saved["torch"])
+        self._set_random_state(saved["torch"][self._processes.rank])
         self._rng.bit_generator.state = json.loads(saved["numpy"])
         sampler.rows.left = saved["rows"].numpy()
         if sampler.general_rows is not None and saved["general_rows"] is not None:
@@ -340,12 +377,16 @@ class _Timer:
         return self._before + time.monotonic() - self._began - self._paused
 
 
-def _pieces(batch: Batch, chunk: int | None) -> Iterator[tuple[str, NDArray[Any]]]:
-    """What is embedded in one go, in the order of the batch's vectors: clips, then texts, each of at most `chunk` rows."""
+def _pieces(batch: Batch, chunk: int | None, count: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What is embedded in one go, in the order of the batch's vectors: clips, then texts, each of at most `chunk` rows.
+
+    Of each kind there are as many pieces for each of `count` processes.
+    """
     kind = "views" if batch.clips.ndim == 5 else "known"
     for name, rows in ((kind, batch.clips), ("ids", batch.ids)):
-        for start in range(0, len(rows), chunk or len(rows)):
-            yield name, rows[start : start + (chunk or len(rows))]
+        rounds = math.ceil(len(rows) / (count * chunk)) if chunk else 1
+        for part in np.array_split(rows, min(rounds * count, len(rows))):
+            yield name, part
 
 
 def _cosine(num_steps: int, warmup_share: float) -> Callable[[int], float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones import Backbone
@@ -43,6 +44,18 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
     return handle
 
 
+def state_of(handle: PeftModel) -> dict[str, Tensor]:
+    """A copy of the adapter's tensors."""
+    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(handle).items()}
+
+
+def set_scaled(handle: PeftModel, state: dict[str, Tensor], scale: float) -> None:
+    """Give `handle` the adapter `state`, its updates `scale` times as strong: 0 is the base, 1 the adapter itself."""
+    ups = ("lora_B", "lora_embedding_B")
+    scaled = {name: tensor * scale if any(up in name for up in ups) else tensor for name, tensor in state.items()}
+    set_peft_model_state_dict(handle, scaled)
+
+
 def save(handle: PeftModel, model: Backbone, folder: Path) -> None:
     """Write the adapter in PEFT's format with our notes beside it."""
     # Asking the hub whether the vocabulary grew is pointless here, and would need a network.
@@ -64,6 +77,7 @@ def load_into(model: Backbone, folder: Path) -> PeftModel:
         config = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"adapter {folder} cannot be read: {error}", remedy="Run `dvc repro train` again") from error
+    config.base_model_name_or_path = None  # a pushed adapter names its base, which `model` is already
     try:
         handle = get_peft_model(model, config)
     except ValueError as error:

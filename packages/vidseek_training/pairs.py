@@ -1,20 +1,22 @@
-"""Clip-caption pairs, split so that one source video is on one side only."""
+"""Clip-caption pairs, split so that a source video and its near-duplicates are on one side only."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.hashes import groups_of, near_duplicates
+from vidseek_media.ingest import read_videos
 from vidseek_media.marks import MARKS
-from vidseek_media.records import Rejection
-from vidseek_media.tables import CAPTIONS, FRAMES, PAIRS, REJECTED, read_table, write_table
+from vidseek_media.records import Rejection, Video
+from vidseek_media.tables import CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
 
 DEFAULT_GALLERY = "default"
 
@@ -29,9 +31,14 @@ class PairsReport:
     num_validation: int
     num_test: int
     num_rejected: int
+    num_groups: int
+    """Of videos that are on one side."""
+    num_in_largest_group: int
+    """Videos; where that is most of them, the archive cannot be split by what it shows (a camera that never moves)."""
 
 
 def make_pairs(
+    ingest_dir: Path,
     caption_dir: Path,
     frames_dir: Path,
     *,
@@ -40,16 +47,25 @@ def make_pairs(
     test_share: float,
     seed: int,
     skip_marks: Sequence[str] = MARKS,
+    near_duplicate_bits: int | None = None,
+    near_duplicate_share: float = 0.5,
 ) -> PairsReport:
-    """Write `pairs.parquet` and `rejected.parquet` into `out`: each caption that has a clip whose frames are there.
+    """Write `pairs.parquet`, `groups.parquet` and `rejected.parquet` into `out`.
 
-    Clips with one of `skip_marks` (black, flat, frozen) make no pairs.
+    A pair is a caption that has a clip whose frames are there; clips with one of `skip_marks` (black, flat, frozen)
+    make none. Videos of one group are on one side: clips of one longer video, what the source says is one, and
+    near-duplicates. A group's split is the one that the source wishes, else that of `split_videos`. Where the source
+    contradicts itself about a video, all captions of that video are rejected; where it wishes videos of a group on
+    several sides, those of the test come before those of the validation, and these before those of the training, and
+    the others are rejected. Without captions all tables are empty.
 
-    A video's split is the one that the source wishes, else that of `split_videos`. Where the source contradicts itself
-    about a video, all captions of that video are rejected. Without captions both tables are empty.
+    Args:
+        near_duplicate_bits: Frames whose hashes differ in no more bits show the same; None: near-duplicates are not
+            looked for.
+        near_duplicate_share: Videos are near-duplicates if so much of one of them shows what the other shows.
 
     Raises:
-        ConfigError: the shares are not shares.
+        ConfigError: the shares are not shares, or a mark is unknown.
         ArtifactError: a table is missing or broken.
     """
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
@@ -58,28 +74,89 @@ def make_pairs(
     skipped = _skipped(frames, skip_marks)
     wishes = _wishes(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
-    free = {video_id for video_id in usable["video_id"] if not wishes[video_id]}
-    splits = split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
+    usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
+    groups = _groups(
+        sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
+        max_bits=near_duplicate_bits, min_share=near_duplicate_share,
+    )
+    splits = split_groups(
+        groups, wishes, validation_share=validation_share, test_share=test_share, seed=seed
+    )
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for row in captions.itertuples(index=False):
-        reason = _why_not(row.clip_id, wishes[row.video_id], has_frames) or skipped.get(row.clip_id, "")
+        reason = (
+            _why_not(row.clip_id, wishes[row.video_id], has_frames) or skipped.get(row.clip_id, "")
+            or _on_another_side(wishes[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
+        )
         if reason:
             id = row.video_id if pd.isna(row.clip_id) else row.clip_id
             rejections.append(Rejection(id, "pairs", f"{reason}: {row.text[:60]!r}"))
             continue
-        split = next(iter(wishes[row.video_id]), None) or splits[row.video_id]
         rows.append({
-            "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": split,
+            "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
             "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
         })
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
+    write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
     write_table(out / "pairs.parquet", rows, PAIRS)
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
+    sizes = Counter(groups.values())
     return PairsReport(
         num_in=len(captions), num_out=len(rows), num_train=counts["train"], num_validation=counts["validation"],
-        num_test=counts["test"], num_rejected=len(rejections),
+        num_test=counts["test"], num_rejected=len(rejections), num_groups=len(sizes),
+        num_in_largest_group=max(sizes.values(), default=0),
     )
+
+
+def split_groups(
+    groups: Mapping[str, str],
+    wishes: Mapping[str, Set[str]],
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> dict[str, str]:
+    """train, validation or test by video_id, the same for all videos of a group.
+
+    Args:
+        groups: The group of each video, which is the id of one of its videos.
+        wishes: What the source wishes, by video_id: nothing, or one split.
+    """
+    wished: dict[str, str] = {}
+    for video_id, group in groups.items():
+        for wish in wishes.get(video_id, ()):
+            wished[group] = min(wish, wished.get(group, wish), key=_STRONGEST.index)
+    free = {group for group in groups.values() if group not in wished}
+    splits = wished | split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
+    return {video_id: splits[group] for video_id, group in groups.items()}
+
+
+_STRONGEST = ("test", "validation", "train")
+
+
+def _groups(
+    video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float
+) -> dict[str, str]:
+    """The group of each of `video_ids`, named by the first of its videos."""
+    together: list[tuple[str, str]] = []
+    first: dict[str, str] = {}
+    wanted = set(video_ids)
+    for video in videos:
+        if (name := video.clip_of or video.source_id) and video.video_id in wanted:
+            together.append((first.setdefault(name, video.video_id), video.video_id))
+    if max_bits is not None:
+        hashes: dict[str, set[int]] = defaultdict(set)
+        for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
+            hashes[video_id].update(int(value) for value in (own if own is not None else ()))
+        together += near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
+    return groups_of(video_ids, together)
+
+
+def _on_another_side(wishes: Set[str], split: str, group: str) -> str:
+    if wishes and split not in wishes:
+        return f"it is wished into {next(iter(wishes))}, and shows the same as {group} and others, which are in {split}"
+    return ""
 
 
 def split_videos(

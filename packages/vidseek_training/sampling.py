@@ -23,6 +23,8 @@ class Data:
     validation: PairSet
     general: PairSet | None
     """Training pairs of the general world, for replay."""
+    general_validation: PairSet | None = None
+    """Of the general world, for the choice of the adapter's scale."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,5 +67,7 @@ class TrainSettings(BaseModel):
     patience: int = Field(10, ge=1)
     """How long without a better mean reciprocal rank until training stops; the best adapter is kept."""
     patience_unit: Literal["evaluations", "epochs"] = "evaluations"
+    scales: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((1.0,), min_length=1)
+    """Strengths of the adapter among which `scales.choose` chooses on validation; (0, 0.25, 0.5, 0.75, 1) is a sweep."""
     min_pairs: int = Field(16, ge=2)
     """With fewer training pairs nothing is trained and the base stays."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,9 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.checkpoints import Checkpoint, fingerprint
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.fitting import Fitting
+from vidseek_training.processes import Processes
 from vidseek_training.sampling import Data
+from vidseek_training.scales import choose
 from vidseek_training.settings import TrainSettings
 
 
@@ -65,26 +68,33 @@ def train_adapter(
         ServiceError: the tracking store does not answer.
     """
     torch.manual_seed(settings.seed)
-    model = backbones.load(backbone).to(_device_of(settings))
+    cuda = _wants_cuda(settings)
+    processes = Processes.here(cuda=cuda)
+    model = backbones.load(backbone).to(processes.device(cuda=cuda))
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
     if len(data.train) < settings.min_pairs:
         reason = f"{len(data.train)} training pairs; the setting wants at least {settings.min_pairs}"
         outcome = Outcome(name, False, reason, backbone, len(data.train), 0, 0.0, "")
-        _write_untrained(outcome, out, report)
+        if processes.is_first:
+            _write_untrained(outcome, out, report)
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
     checkpoint = saved = None
     if state is not None:
-        mark = fingerprint(settings=settings.model_dump(mode="json"), **lineage)
+        mark = fingerprint(settings=settings.model_dump(mode="json"), processes=processes.count, **lineage)
         checkpoint = Checkpoint(state / "checkpoints", name, mark)
         saved = checkpoint.load()
+    if not processes.is_first:
+        Fitting(model, settings, data, processes=processes).run(saved)
+        processes.wait()
+        return Outcome(name, True, "", backbone, len(data.train), 0, 0.0, "")
     params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
-    tags = {"setting": name, **lineage, "git_commit": tracking.git_commit()}
+    tags = {"setting": name, **lineage, "git_commit": tracking.git_commit(), "processes": str(processes.count)}
     board = None if state is None else state / "tensorboard"
     with tracking.run(f"train-{name}", params, tags, board=board, again=saved["run_id"] if saved else "") as run:
         fitting = Fitting(
-            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}
+            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes
         )
         run.tag({"precision": "bf16" if fitting.in_bf16 else "fp32"})
         fitting.run(saved)
@@ -97,13 +107,14 @@ def train_adapter(
         run.log_folder(report, under="report")
     if checkpoint is not None:
         checkpoint.remove()
+    processes.wait()
     return outcome
 
 
-def _device_of(settings: TrainSettings) -> torch.device:
+def _wants_cuda(settings: TrainSettings) -> bool:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda, and torch finds none", remedy="Set train.settings.<name>.device to cpu")
-    return torch.device(settings.device)
+    return settings.device == "cuda"
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
@@ -120,13 +131,15 @@ def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> 
 
 def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, general: Path | None) -> Data:
     spec = model.spec
-    replayed = None
+    replayed = kept = None
+    if general is not None and settings.scales != (1.0,):
+        kept = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="validation")
     if general is not None and settings.replay:
         replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train")
     return Data(
         load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames),
         load_pairs(pairs, frames, spec, split="validation"),
-        replayed if replayed is not None and len(replayed) >= settings.replay else None,
+        replayed if replayed is not None and len(replayed) >= settings.replay else None, kept,
     )
 
 
@@ -153,11 +166,14 @@ def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path)
         lora.save(training.handle, training.model, folder / "adapter")
         (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
         (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
-    figures = {
+    figures: dict[str, Any] = {
         "trained": True, "validation": {
             "base": training.base.figures(pairs.table), "adapted": training.adapted.figures(pairs.table),
         },
     }
+    if training.sweep:
+        figures["scale"] = choose(training.sweep).scale
+        figures["sweep"] = [each.to_json() for each in training.sweep]
     (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     with (report / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(training.curves[0]))

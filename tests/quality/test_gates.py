@@ -14,7 +14,7 @@ import pytest
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS, REJECTED, write_table
+from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, write_table
 from vidseek_quality import validation
 from vidseek_quality.gates import check_embeddings, check_pairs, effective_rank, mean_cosine
 from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
@@ -66,19 +66,19 @@ class Archive:
         self.rejected: list[dict[str, object]] = []
         self.out = folder / "reports" / "pairs"
 
-    def check(self, captions: Path | None = None, **thresholds: object) -> object:
+    def check(self, captions: Path | None = None, groups: Path | None = None, **thresholds: object) -> object:
         for name, rows, schema in (("pairs", self.pairs, PAIRS), ("clips", self.clips, CLIPS),
                                    ("rejected", self.rejected, REJECTED)):
             write_table(self.folder / f"{name}.parquet", rows, schema)
         return check_pairs(
             self.folder / "pairs.parquet", self.folder / "clips.parquet", rejected=[self.folder / "rejected.parquet"],
-            captions=captions, out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
+            captions=captions, groups=groups, out=self.out, thresholds=PairThresholds(**thresholds),  # type: ignore[arg-type]
         )
 
-    def fails(self, **thresholds: object) -> dict[str, dict[str, object]]:
+    def fails(self, groups: Path | None = None, **thresholds: object) -> dict[str, dict[str, object]]:
         """The failures of result.json by rule, after the gate has failed."""
         with pytest.raises(GateFailed) as caught:
-            self.check(**thresholds)
+            self.check(groups=groups, **thresholds)
         record = json.loads((self.out / "result.json").read_text())
         assert record["passed"] is False
         for failure in record["failures"]:
@@ -101,6 +101,81 @@ def test_check_pairs__sound_table_passes_and_writes_the_same_result_twice(archiv
     assert list((archive.out / "docs" / "validations").rglob("*.html"))
     assert "pairs: passed" in (archive.out / "report.html").read_text()
     assert [path.name for path in archive.out.parent.iterdir()] == ["pairs"]
+
+
+def test_check_pairs__near_duplicates_in_two_splits_fail(archive: Archive) -> None:
+    by_video = {str(pair["video_id"]): str(pair["split"]) for pair in archive.pairs}
+    learned = next(video for video, split in by_video.items() if split == "train")
+    asked = next(video for video, split in by_video.items() if split == "test")
+    path = archive.folder / "groups.parquet"
+    write_table(path, [{"video_id": video, "group": video} for video in by_video], GROUPS)
+    archive.check(groups=path)
+    write_table(path, [{"video_id": learned, "group": learned}, {"video_id": asked, "group": learned}], GROUPS)
+    failures = archive.fails(groups=path)
+    assert set(failures) == {"no leak: near-duplicates, and clips of one longer video, are in one split"}
+    [failure] = failures.values()
+    assert set(failure["ids"]) <= {p["clip_id"] for p in archive.pairs if p["video_id"] in (learned, asked)}  # type: ignore[call-overload]
+
+
+def source_tables(archive: Archive) -> dict[str, list[dict[str, object]]]:
+    """Videos, clips and captions that belong together: three videos of 9 s, three clips each."""
+    videos = [
+        {"video_id": f"{n:032x}", "uris": [f"{n}.mp4"], "source_id": "", "duration_ms": 9000, "fps": 10.0, "width": 64,
+         "height": 48, "codec": "h264", "title": "", "channel": "", "category": "", "published_at": "", "thumbnail": "",
+         "clip_of": ""}
+        for n in range(3)
+    ]
+    clips = [
+        {"clip_id": str(clip_id_of(str(v["video_id"]), 3000 * i, 3000 * i + 3000)), "video_id": v["video_id"], "index": i,
+         "start_ms": 3000 * i, "end_ms": 3000 * i + 3000, "cut": ["windows"]}
+        for v in videos for i in range(3)
+    ]
+    captions = [
+        {"video_id": c["video_id"], "clip_id": c["clip_id"], "text": f"clip {i}", "writer": "file", "cost_usd": 0.0,
+         "split": "", "gallery": "", "contrast": "", "axis": ""}
+        for i, c in enumerate(clips)
+    ]
+    captions.append({**captions[0], "clip_id": None, "text": "of the whole video"})
+    return {"videos": videos, "clips": clips, "captions": captions}
+
+
+def check_sources(archive: Archive, tables: dict[str, list[dict[str, object]]]) -> dict[str, list[str]]:
+    """The ids by rule that the gate names; nothing where it passes."""
+    for name, schema in (("videos", VIDEOS), ("clips", CLIPS), ("captions", CAPTIONS), ("pairs", PAIRS)):
+        write_table(archive.folder / f"{name}.parquet", tables.get(name, []), schema)
+    try:
+        check_pairs(
+            archive.folder / "pairs.parquet", archive.folder / "clips.parquet", videos=archive.folder / "videos.parquet",
+            captions=archive.folder / "captions.parquet", out=archive.out, thresholds=PairThresholds(),
+        )
+    except GateFailed:
+        record = json.loads((archive.out / "result.json").read_text())
+        return {failure["rule"]: failure["ids"] for failure in record["failures"]}
+    return {}
+
+
+def test_check_pairs__sound_videos_clips_and_captions_pass(archive: Archive) -> None:
+    assert check_sources(archive, source_tables(archive)) == {}
+
+
+def test_check_pairs__broken_videos_clips_and_captions_are_named(archive: Archive) -> None:
+    tables = source_tables(archive)
+    videos, clips, captions = tables["videos"], tables["clips"], tables["captions"]
+    videos[1]["uris"] = ["1.mp4", "2.mp4"]  # 2.mp4 is of video 2
+    clips[2].update(end_ms=9001, clip_id=str(clip_id_of(str(clips[2]["video_id"]), 6000, 9001)))
+    clips[4]["clip_id"] = "00000000-0000-0000-0000-000000000000"
+    clips[8].update(video_id="f" * 32, clip_id=str(clip_id_of("f" * 32, 6000, 9000)))
+    captions[6]["text"] = " "
+    failures = check_sources(archive, tables)
+    assert failures.pop("a file is of one video") == [videos[1]["video_id"], videos[2]["video_id"]]
+    assert failures.pop("a clip ends with its video or before") == [clips[2]["clip_id"]]
+    assert failures.pop("a clip_id is that of the clip's video and span") == [clips[4]["clip_id"]]
+    assert failures.pop("every clip's video is in the videos table") == [clips[8]["clip_id"]]
+    assert failures.pop("every caption's clip is in the clips table, and of its video") == [
+        captions[n]["clip_id"] for n in (2, 4, 8)
+    ]
+    assert failures.pop("no caption of any clip is blank") == [captions[6]["clip_id"]]
+    assert not failures
 
 
 def test_check_pairs__archive_without_captions_passes_with_a_note(archive: Archive) -> None:

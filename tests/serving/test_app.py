@@ -31,6 +31,7 @@ from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_folder
+from vidseek_retrieval.search import Asked, SearchOptions
 
 LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
 
@@ -285,15 +286,70 @@ def test_openapi__shows_bodies_errors_and_examples_that_are_taken(client: TestCl
     schema = search["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/SearchAnswer"}
     examples = search["requestBody"]["content"]["application/json"]["schema"]["examples"]
-    assert [client.post("/v1/search", json=each).status_code for each in examples] == [200, 200, 200]
+    assert [client.post("/v1/search", json=each).status_code for each in examples] == [200] * 4
 
 
-def test_search__clip_of_the_archive_finds_itself_first(client: TestClient) -> None:
+def test_search__clip_of_the_archive_finds_its_like_but_not_itself(client: TestClient) -> None:
     clip_id = clip_of_colour(client, "green")
     hit = client.post("/v1/search", json={"clip_id": clip_id}).json()["hits"][0]
     assert hit["video_id"] == video_id_of_colour("green") and hit["score"] == pytest.approx(1, abs=1e-5)
+    assert clip_id not in hit["clip_ids"]
     unknown = {"clip_id": "00000000-0000-0000-0000-000000000000"}
-    assert is_error(client.post("/v1/search", json=unknown), 404, "clip_not_found")
+    assert is_error(client.post("/v1/search", json=unknown), 422, "input_rejected")
+
+
+def test_search__several_examples_are_what_the_command_makes_of_them(client: TestClient, archive: Archive) -> None:
+    settings = Settings().search
+    encoder = load_encoder(archive, settings)
+    searcher = open_searcher(archive, settings, encoder)
+    red = np.asarray(Image.open(io.BytesIO(picture("red"))))
+    wanted = Asked(texts=("white", "green"), images=(red,), like=(clip_of_colour(client, "green"),))
+    unwanted = Asked(texts=("blue",), like=(clip_of_colour(client, "blue"),))
+    options = SearchOptions(limit=3, offset=1, filters={"start_ms": {"lt": 2000}}, diversity=0.5)
+    image = base64.b64encode(picture("red")).decode()
+    answer = client.post("/v1/search", json={
+        "text": list(wanted.texts), "image": image, "clip_id": wanted.like[0], "not": "blue",
+        "not_clip_id": list(unwanted.like), "filters": dict(options.filters), "diversity": 0.5, "limit": 3, "offset": 1,
+    })
+    assert answer.json() == searcher.search(searcher.encode(wanted, unwanted), options).to_json()
+    assert answer.json()["hits"]
+
+
+def test_search__negative_turns_the_answer(client: TestClient) -> None:
+    plain = client.post("/v1/search", json={"text": "red blue"}).json()["hits"]
+    away = client.post("/v1/search", json={"text": "red blue", "not": ["blue"]}).json()["hits"]
+    assert {hit["video_id"] for hit in plain[:2]} == {video_id_of_colour("red"), video_id_of_colour("blue")}
+    assert away[0]["video_id"] == video_id_of_colour("red") != away[1]["video_id"]
+
+
+def test_search__pictures_as_parts_are_looked_for_together(client: TestClient) -> None:
+    files = [("image", picture("red")), ("image", picture("white")), ("not_image", picture("blue"))]
+    found = client.post("/v1/search", files=files).json()["hits"]
+    assert found[0]["video_id"] in {video_id_of_colour("red"), video_id_of_colour("white")}
+
+
+@pytest.mark.parametrize(("body", "code"), [
+    ({"text": "red", "filters": {"colour": "red"}}, "input_rejected"),
+    ({"text": "red", "filters": {"start_ms": "early"}}, "input_rejected"),
+    ({"text": "red", "filters": [1]}, "invalid_request"),
+    ({"text": "red", "weights": {"video": -1}}, "invalid_request"),
+    ({"text": "red", "weights": "video"}, "invalid_request"),
+    ({"text": "red", "weights": {}}, "input_rejected"),
+    ({"text": "red", "weights": "words=1"}, "input_rejected"),
+    ({"text": "red", "diversity": 2}, "invalid_request"),
+    ({"text": "red", "min_confidence": 0.5}, "input_rejected"),
+    ({"not": "red"}, "input_rejected"),
+    ({"text": "red", "not": " "}, "input_rejected"),
+    ({"text": ["red"] * 17}, "invalid_request"),
+])
+def test_search__options_that_cannot_be(client: TestClient, body: object, code: str) -> None:
+    assert is_error(client.post("/v1/search", json=body), 422, code)
+
+
+def test_search__weights_in_both_forms(client: TestClient) -> None:
+    forms = ["video=1, caption=0", {"video": 1}]
+    answers = [client.post("/v1/search", json={"text": "red", "weights": form}) for form in forms]
+    assert first_video(answers[0]) == first_video(answers[1]) == video_id_of_colour("red")
 
 
 def clip_of_colour(client: TestClient, colour: str) -> str:
@@ -546,6 +602,7 @@ def test_search__new_bundle_and_new_index_under_load_fail_no_request(tmp_path: P
                 answer = client.post("/v1/search", json={"text": "red"})
                 answers.append((answer.status_code, answer.json().get("encoder_version", answer.text)))
 
+        assert client.get("/readyz").status_code == 200
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -87,6 +87,47 @@ def test_submit__one_more_than_the_queue_holds_is_told_so(doubling: Doubling) ->
     run(work())
 
 
+def test_submit__who_has_gone_takes_no_place_in_the_queue(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling, max_queue=1)
+        doubling.gate.clear()
+        first = asyncio.create_task(batcher.submit(0))
+        while not doubling.batches:
+            await asyncio.sleep(0.001)
+        leaving = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        staying = asyncio.create_task(batcher.submit(2))
+        await asyncio.sleep(0)
+        doubling.gate.set()
+        assert await asyncio.gather(first, staying) == [0, 4]
+        batcher.close()
+
+    run(work())
+
+
+def test_submit_all__is_all_or_nothing_and_in_order(doubling: Doubling) -> None:
+    async def work() -> None:
+        batcher = batcher_of(doubling, max_batch=2, max_queue=3)
+        assert await batcher.submit_all([5, 6, 7, 8]) == [10, 12, 14, 16]  # alone, more than may wait is taken
+        assert await batcher.submit_all([]) == []
+        doubling.gate.clear()
+        first = asyncio.create_task(batcher.submit_all([1, 2, 3]))
+        while len(doubling.batches) < 3:
+            await asyncio.sleep(0.001)
+        with pytest.raises(QueueFull):
+            await batcher.submit_all([4, 5, 6])  # one waits already
+        assert batcher.num_waiting == 1
+        doubling.gate.set()
+        assert await first == [2, 4, 6]
+        with pytest.raises(InputRejected):
+            await batcher.submit_all([1, 13])
+        batcher.close()
+
+    run(work())
+
+
 def test_submit__one_bad_item_spoils_no_other(doubling: Doubling) -> None:
     async def work() -> None:
         batcher = batcher_of(doubling)

@@ -11,16 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
+from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
 
 PACKAGES = Path(__file__).parents[2] / "packages"
+SOAK_SECONDS = float(os.environ.get("VIDSEEK_SOAK_SECONDS", "4"))
+"""Long with `make soak`."""
 pytestmark = pytest.mark.slow
 
 
@@ -35,8 +39,26 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return write_colour_archive(tmp_path_factory.mktemp("served"))
 
 
+@dataclass(frozen=True)
+class Service:
+    """One that runs."""
+
+    address: str
+    pid: int
+
+    def worker(self) -> psutil.Process:
+        """The process that answers: BentoML's own only watches it."""
+        children = psutil.Process(self.pid).children(recursive=True)
+        return max(children, key=lambda each: each.memory_info().rss)
+
+
 @pytest.fixture(scope="module")
-def address(archive: Archive) -> Iterator[str]:
+def address(service: Service) -> str:
+    return service.address
+
+
+@pytest.fixture(scope="module")
+def service(archive: Archive) -> Iterator[Service]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,7 +68,7 @@ def address(archive: Archive) -> Iterator[str]:
         arguments, **options, stdout=log, stderr=log, start_new_session=True
     )
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield Service(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -95,6 +117,44 @@ def test_serve__answers_as_the_command_does(archive: Archive, address: str) -> N
     blank = httpx.post(f"{address}/v1/search", json={"text": " "})
     assert (blank.status_code, blank.json()["error"]["code"]) == (422, "input_rejected")
     wait_for_line(archive.root / "serve.log", blank.json()["request_id"])
+
+
+def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: Service, tmp_path: Path) -> None:
+    wait_until_ready(service.address, archive.root / "serve.log")
+    clip = film("red", tmp_path / "a.mp4")
+    with httpx.Client(base_url=service.address, timeout=30) as client:
+
+        def ask(number: int) -> None:
+            answers = [
+                client.post("/v1/search", json={"text": f"red {number}"}),
+                client.post("/v1/embed/text", json={"texts": ["red", "blue"], "encoding": "base64"}),
+                client.post("/v1/search", files={"image": picture("red")}),
+                client.post("/v1/search", json={"image": "AAAA"}),
+            ]
+            assert [answer.status_code for answer in answers] == [200, 200, 200, 422]
+            if number % 50 == 0:
+                assert client.post("/v1/search", files={"clip": clip}).status_code == 200
+
+        for number in range(100):
+            ask(number)
+        worker = service.worker()
+        files, memory = worker.num_fds(), worker.memory_info().rss
+        until, number = time.monotonic() + SOAK_SECONDS, 0
+        while time.monotonic() < until:
+            number += 1
+            ask(number)
+        assert worker.num_fds() <= files + 3
+        assert worker.memory_info().rss < memory + 25 * 2**20, number
+
+
+def test_serve__killed_worker_comes_back_and_nobody_waits_in_vain(archive: Archive, service: Service) -> None:
+    wait_until_ready(service.address, archive.root / "serve.log")
+    killed = service.worker()
+    killed.kill()
+    # The socket is the parent's: who connects now waits for the next worker.
+    answer = httpx.post(f"{service.address}/v1/search", json={"text": "blue"}, timeout=60)
+    assert answer.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
+    assert service.worker().pid != killed.pid
 
 
 @pytest.mark.parametrize(("fault", "reason"), [

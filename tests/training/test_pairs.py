@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,14 +13,21 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.ids import clip_id_of
 from vidseek_media.ingest import ingest
 from vidseek_media.shards import write_frames
-from vidseek_media.tables import CAPTIONS, FRAMES, PAIRS, REJECTED, read_table, write_table
+from vidseek_media.tables import CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import PairsReport, make_pairs, split_videos
 
 IDS = [f"{number:032x}" for number in range(4000)]
 
 
-def write(folder: Path, rows: list[dict[str, object]], *, without_frames: set[str] = frozenset()) -> PairsReport:  # type: ignore[assignment]
+def write(
+    folder: Path,
+    rows: list[dict[str, object]],
+    *,
+    without_frames: Set[str] = frozenset(),
+    hashes: dict[object, list[int]] | None = None,
+    clip_of: dict[str, str] | None = None,
+) -> PairsReport:
     """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video."""
     captions, clips = [], {}
     for row in rows:
@@ -33,11 +42,18 @@ def write(folder: Path, rows: list[dict[str, object]], *, without_frames: set[st
     write_table(folder / "caption" / "captions.parquet", captions, CAPTIONS)
     write_table(folder / "frames" / "frames.parquet", [
         {"clip_id": clip_id, "video_id": video, "key": "", "shard": "", "num_frames": 8, "num_repeated": 0,
-         "decoder": "pyav"}
+         "decoder": "pyav", "marks": [], "hashes": (hashes or {}).get(video, [])}
         for clip_id, video in clips.items()
     ], FRAMES)
+    write_table(folder / "ingest" / "videos.parquet", [
+        {"video_id": video_id, "uris": [f"{video_id}.mp4"], "source_id": "", "duration_ms": 9000, "fps": 10.0, "width": 64,
+         "height": 48, "codec": "h264", "title": "", "channel": "", "category": "", "published_at": "", "thumbnail": "",
+         "clip_of": (clip_of or {}).get(video_id, "")}
+        for video_id in sorted({str(row["video"]) for row in rows})
+    ], VIDEOS)
     return make_pairs(
-        folder / "caption", folder / "frames", out=folder / "pairs", validation_share=0.2, test_share=0.2, seed=0
+        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", validation_share=0.2,
+        test_share=0.2, seed=0, near_duplicate_bits=6,
     )
 
 
@@ -55,6 +71,43 @@ def test_make_pairs__a_video_is_on_one_side(tmp_path: Path) -> None:
     assert min(report.num_validation, report.num_test) > 0
 
 
+def test_make_pairs__near_duplicates_are_on_one_side(tmp_path: Path) -> None:
+    """Forty videos of eight frames; each odd one shows what the even one before it shows, a few bits away."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 2**63, (20, 8), dtype=np.uint64)
+    hashes: dict[object, list[int]] = {}
+    for number in range(20):
+        hashes[IDS[2 * number]] = [int(h) for h in frames[number]]
+        hashes[IDS[2 * number + 1]] = [int(h) ^ 0b10101 << 8 for h in frames[number, :5]]
+    report = write(tmp_path, [{"video": IDS[v], "text": str(v)} for v in range(40)], hashes=hashes)
+    split = pairs_of(tmp_path).set_index("video_id")["split"]
+    assert all(split[IDS[2 * n]] == split[IDS[2 * n + 1]] for n in range(20))
+    assert set(split) == {"train", "validation", "test"}
+    assert (report.num_groups, report.num_in_largest_group) == (20, 2)
+    groups = read_table(tmp_path / "pairs" / "groups.parquet", GROUPS)
+    assert list(groups["group"]) == [IDS[v - v % 2] for v in range(40)]
+
+
+def test_make_pairs__clips_of_one_longer_video_are_on_one_side(tmp_path: Path) -> None:
+    clip_of = {IDS[v]: f"film{v // 4}" for v in range(40)}
+    report = write(tmp_path, [{"video": IDS[v], "text": str(v)} for v in range(40)], clip_of=clip_of)
+    split = pairs_of(tmp_path).set_index("video_id")["split"]
+    assert all(len({split[IDS[4 * n + i]] for i in range(4)}) == 1 for n in range(10))
+    assert report.num_groups == 10
+
+
+def test_make_pairs__of_near_duplicates_wished_on_two_sides_the_tested_one_stays(tmp_path: Path) -> None:
+    hashes: dict[object, list[int]] = {IDS[v]: [2**40 + 7, 2**50 + 1] for v in range(3)}
+    report = write(tmp_path, [
+        {"video": IDS[0], "text": "learned", "split": "train"}, {"video": IDS[1], "text": "asked", "split": "test"},
+        {"video": IDS[2], "text": "free"},
+    ], hashes=hashes)
+    assert dict(pairs_of(tmp_path)[["caption", "split"]].to_numpy().tolist()) == {"asked": "test", "free": "test"}
+    [reason] = read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)["reason"]
+    assert "wished into train, and shows the same as" in reason
+    assert (report.num_in, report.num_out, report.num_rejected) == (3, 2, 1)
+
+
 def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     rows = [{"video": IDS[v], "text": str(v)} for v in range(10)]
     write(tmp_path, rows)
@@ -64,8 +117,8 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
 
     def again(**changed: object) -> PairsReport:
         return make_pairs(
-            tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.2, test_share=0.2,
-            seed=0, **changed,  # type: ignore[arg-type]
+            tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
+            validation_share=0.2, test_share=0.2, seed=0, **changed,  # type: ignore[arg-type]
         )
 
     assert again().num_out == 8
@@ -112,7 +165,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(0, 0, 0, 0, 0, 0)
+    assert write(tmp_path, []) == PairsReport(0, 0, 0, 0, 0, 0, 0, 0)
     assert len(pairs_of(tmp_path)) == 0
 
 
@@ -163,7 +216,8 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(tmp_path: 
     )
     write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
     report = make_pairs(
-        tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.1, test_share=0.1, seed=0
+        tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.1,
+        test_share=0.1, seed=0,
     )
     # The sidecar names 41 files of this folder, and 15 of a folder beside it.
     assert (taken.num_in, taken.num_out, taken.num_captions_out, taken.num_captions_rejected) == (41, 41, 41, 15)

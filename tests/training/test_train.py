@@ -9,6 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.training.tiny import Archive, all_colours, write_archive
 from vidseek_encoder.bundle import file_sha256
@@ -271,3 +272,21 @@ def test_train_adapter__a_device_that_is_not_there_stops_it(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="cuda"):
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"device": "cuda"}))
+
+
+def test_train_adapter__the_scale_that_the_rule_chose_is_in_the_saved_adapter(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    general = write_archive(tmp_path / "general", [*all_colours(9, "train"), *all_colours(8, "validation")])
+    swept = SETTINGS.model_copy(update={"scales": (0.0, 0.5, 1.0), "steps": 20})
+    result = trained(archive, backbone, tmp_path / "swept", swept, general=general.root)
+    figures = json.loads((result.report / "metrics.json").read_text())
+    assert [each["scale"] for each in figures["sweep"]] == [0.0, 0.5, 1.0]
+    chosen = next(each for each in figures["sweep"] if each["scale"] == figures["scale"])
+    assert chosen["difference_to_best"]["high"] >= 0
+    assert figures["validation"]["adapted"]["default"]["mrr"] == pytest.approx(chosen["mrr"], abs=1e-4)
+    plain = trained(archive, backbone, tmp_path / "plain", swept.model_copy(update={"scales": (1.0,)}), general=general.root)
+    whole, saved = (load_file(each.out / "adapter" / "adapter_model.safetensors") for each in (plain, result))
+    for name, tensor in whole.items():
+        is_up = "lora_B" in name or "lora_embedding_B" in name
+        assert torch.equal(saved[name], tensor * figures["scale"] if is_up else tensor), name

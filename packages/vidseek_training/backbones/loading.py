@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_HUB_FILES = ["*.json", "merges.txt", "bpe_simple_vocab_16e6.txt.gz", *_WEIGHTS]
+_HUB_FILES = ["*.json", "README.md", "merges.txt", "bpe_simple_vocab_16e6.txt.gz", *_WEIGHTS]
 
 _PUBLISHED_VICLIP: dict[str, dict[str, Any]] = {
     size: {

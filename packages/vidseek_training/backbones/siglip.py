@@ -20,6 +20,7 @@ class FrameAveragedSigLIP(Backbone):
     """Any SiglipModel, a still image being a clip of one frame."""
 
     reads_padding: ClassVar[bool] = True
+    averages_frames: ClassVar[bool] = True
 
     def __init__(self, spec: BackboneSpec, siglip: SiglipModel) -> None:
         super().__init__()

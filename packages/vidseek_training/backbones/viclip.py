@@ -169,7 +169,6 @@ class TextEncoder(nn.Module):
 class ViCLIP(Backbone):
     """ViCLIP at any size."""
 
-
     def __init__(self, spec: BackboneSpec, vision: VisionShape, text: TextShape) -> None:
         super().__init__()
         self.spec = spec
