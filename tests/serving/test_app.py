@@ -560,8 +560,11 @@ def test_search__under_load_batches_grow_and_a_lone_client_goes_alone(archive: A
         run, gate = engine.texts._run, threading.Event()
         engine.texts._run = lambda texts: gate.wait(60) and run(texts)
         with ThreadPoolExecutor(16) as clients:
-            asked = [clients.submit(client.post, "/v1/search", json={"text": "red"}) for _ in range(16)]
             until = time.monotonic() + 25
+            asked = [clients.submit(client.post, "/v1/search", json={"text": "red"})]
+            while not engine.texts.num_batches and time.monotonic() < until:
+                time.sleep(0.01)
+            asked += [clients.submit(client.post, "/v1/search", json={"text": "red"}) for _ in range(15)]
             while engine.texts.num_waiting < 15 and time.monotonic() < until:
                 time.sleep(0.01)
             gate.set()
