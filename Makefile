@@ -45,7 +45,7 @@ types: setup ## mypy, strict
 	$(BIN)/mypy
 
 unit: setup ## All tests but the whole loop
-	$(BIN)/pytest -q tests --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope tests --ignore tests/e2e
 
 e2e: setup ## The whole loop on a world of a few scenes
 	PATH="$(BIN):$$PATH" $(BIN)/pytest -q tests/e2e

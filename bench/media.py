@@ -28,7 +28,7 @@ from vidseek_media.records import Clip
 FPS, SECONDS, WIDTH, HEIGHT = 25, 30, 640, 360
 NUM_FRAMES, SIDE_PX, QUALITY = 8, 224, 95
 GOPS = (12, 250)
-NUM_FILES, TURNS = 2, 3
+NUM_FILES, TURNS = 1, 3
 LONG_HOURS = 3
 
 Frame = NDArray[np.uint8]

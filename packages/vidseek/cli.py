@@ -269,6 +269,7 @@ def ingest(
         ledger=archive.state / "ledger",
         timeout_seconds=float(section.get("timeout_seconds", 60)),
         workers=int(section.get("workers", len(os.sched_getaffinity(0)))),
+        clip_pattern=section.get("clip_pattern"),
     )
     _report(report, as_json=as_json)
 

@@ -167,8 +167,6 @@ def _false_colours(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     coloured = torch.empty_like(pictures)
     for number, clip in enumerate(grey):
         level = (1 - clip if rng.uniform() < 0.5 else clip) ** float(rng.uniform(0.6, 1.6))
-        # Another camera may show faintly what this world shows plainly.
-        level = level.mean() + (level - level.mean()) * float(rng.uniform(0.3, 1.0))
         stops = np.sort(rng.uniform(0, 255, 5))[:, None] + rng.normal(0, 60, (5, 3))
         stops = np.clip(stops + np.array([-30, 0, 0, 0, 30])[:, None], 0, 255)
         at = np.linspace(0, 1, 256)

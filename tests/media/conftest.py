@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,16 +13,6 @@ from numpy.typing import NDArray
 
 LEVELS_PER_FRAME = 4
 TICKS_PER_SECOND = 1000
-
-
-@pytest.fixture(scope="session")
-def realdata() -> Path:
-    """The folder of real files, where it is there."""
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "realdata"
-    folder = Path(os.environ.get("VIDSEEK_REALDATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no real files at {folder}; set VIDSEEK_REALDATA")
-    return folder
 
 
 def picture_of(number: int, width: int, height: int) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +12,6 @@ import pytest
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_training.benchmarks import Query, read_benchmark, write_captions
 from vidseek_training.judging import Vectors, judge
-
-REALDATA = Path(os.environ.get("VIDSEEK_REALDATA", Path(__file__).parents[3].parent / "shared" / "realdata"))
-PUBLISHED = REALDATA / "D_benchmarks"
-real = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"no benchmarks at {PUBLISHED}; set VIDSEEK_REALDATA")
 
 
 def write(folder: Path, name: str, content: str) -> Path:
@@ -84,23 +79,22 @@ def test_write_captions__is_what_ingest_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-@real
-def test_read_benchmark__published_files_have_their_published_sizes() -> None:
-    msrvtt = read_benchmark(PUBLISHED / "MSRVTT_JSFUSION_test.csv")
+def test_read_benchmark__published_files_have_their_published_sizes(realdata: Path) -> None:
+    published = realdata / "D_benchmarks"
+    msrvtt = read_benchmark(published / "MSRVTT_JSFUSION_test.csv")
     assert len(msrvtt) == len({query.video for query in msrvtt}) == 1000
     repeated = [count for count in Counter(query.caption for query in msrvtt).values() if count > 1]
     assert sorted(repeated) == [2, 2, 2, 3]
-    msvd = read_benchmark(PUBLISHED / "msvd_caption_test.json")
-    content = json.loads((PUBLISHED / "msvd_caption_test.json").read_text())
+    msvd = read_benchmark(published / "msvd_caption_test.json")
+    content = json.loads((published / "msvd_caption_test.json").read_text())
     assert len({query.video for query in msvd}) == 670
     assert len(msvd) == sum(len(row["caption"]) for row in content) == 27763
 
 
 @pytest.mark.realdata
-@real
-def test_judge__equal_sentences_of_msr_vtt_are_no_free_hits() -> None:
+def test_judge__equal_sentences_of_msr_vtt_are_no_free_hits(realdata: Path) -> None:
     """A model that knows each sentence perfectly cannot tell two equal ones apart: neither is a hit."""
-    queries = read_benchmark(PUBLISHED / "MSRVTT_JSFUSION_test.csv")
+    queries = read_benchmark(realdata / "D_benchmarks" / "MSRVTT_JSFUSION_test.csv")
     numbers = {caption: number for number, caption in enumerate(sorted({query.caption for query in queries}))}
     vectors = np.eye(len(numbers), dtype=np.float32)[[numbers[query.caption] for query in queries]]
     table = pd.DataFrame({"clip_id": [query.video for query in queries], "gallery": "1k-A", "contrast": "", "axis": ""})

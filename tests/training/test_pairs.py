@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Set
 from pathlib import Path
 
@@ -200,11 +199,8 @@ def test_split_videos__refuses_shares_that_leave_nothing(validation_share: float
 
 
 @pytest.mark.realdata
-def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(tmp_path: Path) -> None:
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "realdata"
-    source = Path(os.environ.get("VIDSEEK_REALDATA", default)) / "A_video_captioned"
-    if not source.is_dir():
-        pytest.skip(f"no real files at {source}; set VIDSEEK_REALDATA")
+def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: Path, tmp_path: Path) -> None:
+    source = realdata / "A_video_captioned"
     taken = ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger.json", timeout_seconds=60, workers=2)
     cut_archive(
         tmp_path / "ingest", out=tmp_path / "cut", modes=["captions", "windows"], window_length_seconds=30,

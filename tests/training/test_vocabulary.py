@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from tests.training.tiny import write_tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones.vocabulary import _letters, _merges_of, clip_tokenizer, find_tokenizer
 
-REALDATA = Path(os.environ.get("VIDSEEK_REALDATA", Path(__file__).parents[3].parent / "shared" / "realdata"))
-BPE = REALDATA / "C_models_tokenizers" / "bpe_simple_vocab_16e6.txt.gz"
 TEXTS = [
     "Hello World!", "A red  car\tat NIGHT, 2 dogs; it's the driver's.", "naïve café — 東京タワー 🚗", "",
     "don't we'll I'm 1234", "x" * 200, "<|endoftext|> inside",
@@ -44,16 +41,16 @@ def test_clip_tokenizer__is_that_of_transformers_on_the_same_vocabulary() -> Non
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not BPE.is_file(), reason=f"{BPE} is not here")
-def test_find_tokenizer__clip_s_published_vocabulary_gives_its_published_numbers(tmp_path: Path) -> None:
-    (tmp_path / BPE.name).write_bytes(BPE.read_bytes())
+def test_find_tokenizer__clip_s_published_vocabulary_gives_its_published_numbers(realdata: Path, tmp_path: Path) -> None:
+    published = realdata / "C_models_tokenizers" / "bpe_simple_vocab_16e6.txt.gz"
+    (tmp_path / published.name).write_bytes(published.read_bytes())
     tokenizer = Tokenizer.from_file(str(find_tokenizer(tmp_path)))
-    known = json.loads((REALDATA / "C_models_tokenizers/known_answers/known_answers.json").read_text())
+    known = json.loads((realdata / "C_models_tokenizers/known_answers/known_answers.json").read_text())
     known = known["openai/CLIP notebook (ViT-B/32)"]
     assert tokenizer.get_vocab_size() == known["vocab_size"]
     for text, numbers in known["tokenize"].items():
         assert tokenizer.encode(text).ids == numbers
-    merges = _merges_of(gzip.decompress(BPE.read_bytes()).decode())[: known["vocab_size"] - 514]
+    merges = _merges_of(gzip.decompress(published.read_bytes()).decode())[: known["vocab_size"] - 514]
     theirs = CLIPTokenizer(vocab=tokenizer.get_vocab(), merges=merges)
     for text in TEXTS:
         assert tokenizer.encode(text).ids == theirs(text)["input_ids"], text
