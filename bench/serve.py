@@ -69,6 +69,7 @@ def main() -> None:
                     for clients in asked.clients:
                         row = ask(port, route, bodies, clients=clients, seconds=asked.seconds)
                         rows.append({"service": label, "route": route, **row})
+                        Console(stderr=True).print(rows[-1])
                 starts[label] = {**start, "peak_mb": peak_mb(port)}
         command = [sys.executable, "-m", "uvicorn", "bench.plain_service:app", "--log-level", "error"]
         extra = {"BENCH_MODEL": str(folder / "plain"), "BENCH_THREADS": str(asked.threads)}
@@ -76,6 +77,7 @@ def main() -> None:
             for clients in asked.clients:
                 row = ask(port, "/v1/embed/text", PLAIN, clients=clients, seconds=asked.seconds)
                 rows.append({"service": "FastAPI + transformers", "route": "/v1/embed/text", **row})
+                Console(stderr=True).print(rows[-1])
     report = {"machine": machine(asked.threads), "clips": asked.clips, "starts": starts, "rows": rows}
     OUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     show(report)
