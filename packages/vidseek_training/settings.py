@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Group = Literal["attention", "mlp", "projections", "token_embedding"]
+Group = Literal["attention", "mlp", "projections", "token_embedding", "stem"]
 
 
 class TrainSettings(BaseModel):

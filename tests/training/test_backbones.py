@@ -178,6 +178,15 @@ def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
     assert len(counts["attention"]) == {"viclip": 4, "clip": 8, "xclip": 24, "siglip": 8}[model.spec.family]
 
 
+def test_lora_targets__the_stem_is_what_sees_the_pixels_first(model: Backbone, tmp_path: Path) -> None:
+    (only,) = model.lora_targets(("stem",))
+    assert only.endswith({"viclip": "vision_encoder.conv1"}.get(model.spec.family, ".patch_embedding"))
+    motion = backbones.load(write_viclip(tmp_path, vision=dataclasses.replace(VISION, stem="motion")))
+    # Four convolutions, one to the width, and two that compare neighbours.
+    assert len(motion.lora_targets(("stem",))) == 7
+    assert all(name.startswith("vision_encoder.conv1.") for name in motion.lora_targets(("stem",)))
+
+
 def test_lora_targets__what_they_name_moves_the_vectors(model: Backbone) -> None:
     """A module that runs past its own `forward` would take an adapter and never use it."""
     pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])

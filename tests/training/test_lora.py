@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.tiny import ids_of, random_pixels, write_clip, write_viclip
+from tests.training.tiny import VISION, ids_of, random_pixels, write_clip, write_viclip
 from vidseek_media.errors import ArtifactError
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
-    rank=4, alpha=8, dropout=0.1, targets=("attention", "mlp", "projections", "token_embedding")
+    rank=4, alpha=8, dropout=0.1, targets=("attention", "mlp", "projections", "token_embedding", "stem")
 )
-WRITERS = {"viclip": write_viclip, "clip": write_clip}
+WRITERS = {
+    "viclip": write_viclip, "clip": write_clip,
+    "motion": partial(write_viclip, vision=replace(VISION, stem="motion")),
+}
 TEXTS = ["a dark red film", "a bright film", "purple"]
 
 
@@ -55,7 +60,8 @@ def test_attach__changes_nothing_and_leaves_the_adapter_and_the_scale_to_learn(f
     assert "logit_scale" in " ".join(learns)
     assert all("lora_" in name or name.endswith("logit_scale") for name in learns)
     # Both towers have it, and every group that was asked for.
-    for part in ("vis", "text", "proj", "token_embedding", "out_proj"):
+    stem = "conv1" if model.spec.family == "viclip" else "patch_embedding"
+    for part in ("vis", "text", "proj", "token_embedding", "out_proj", stem):
         assert any(part in name for name in learns), part
 
 

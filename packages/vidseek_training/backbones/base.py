@@ -49,11 +49,13 @@ class Backbone(nn.Module, abc.ABC):
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
         reads_padding: Whether a text's vector depends on how far it is padded; if not, neither training nor the exported
             tower computes what no text needs.
+        lora_ends: For each group of `lora_targets` but the stem, how the names of its modules end.
         averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
     """
 
     reads_padding: ClassVar[bool] = False
     averages_frames: ClassVar[bool] = False
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]]
 
     spec: BackboneSpec
     logit_scale: nn.Parameter
@@ -66,9 +68,19 @@ class Backbone(nn.Module, abc.ABC):
     def text_features(self, input_ids: Tensor) -> Tensor:
         """Token ids as int64 (n, context) to features (n, dimension), not yet unit length."""
 
-    @abc.abstractmethod
     def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """Full names of the modules of both towers in `groups`: attention, mlp, projections, token_embedding."""
+        """Full names of the modules of both towers in `groups`: attention, mlp, projections, token_embedding, stem.
+
+        The stem is the patch embedding or what stands in its place: in all families the only convolutions.
+        """
+        found = []
+        for name, module in self.named_modules():
+            # What projects to the common space may have a name that elsewhere is of an MLP.
+            of = (group for group in ("projections", *self.lora_ends) if name.endswith(self.lora_ends[group]))
+            group = "stem" if isinstance(module, nn.Conv2d | nn.Conv3d) else next(of, None)
+            if group in groups:
+                found.append(name)
+        return found
 
     def embed_videos(self, pixel_values: Tensor) -> Tensor:
         """As `video_features`, rows of unit length."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
@@ -17,6 +17,12 @@ class FrameAveragedCLIP(Backbone):
     """Any CLIPModel, a still image being a clip of one frame."""
 
     averages_frames = True
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
+        "mlp": (".fc1", ".fc2"),
+        "projections": (".visual_projection", ".text_projection"),
+        "token_embedding": (".token_embedding",),
+    }
 
     def __init__(self, spec: BackboneSpec, clip: CLIPModel) -> None:
         super().__init__()
@@ -34,17 +40,6 @@ class FrameAveragedCLIP(Backbone):
         """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
         result: Tensor = self.clip.get_text_features(input_ids=input_ids).pooler_output
         return result
-
-    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """See `Backbone.lora_targets`."""
-        ends = {
-            "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
-            "mlp": (".fc1", ".fc2"),
-            "projections": (".visual_projection", ".text_projection"),
-            "token_embedding": (".token_embedding",),
-        }
-        wanted = tuple(end for group in groups for end in ends[group])
-        return [name for name, _ in self.named_modules() if name.endswith(wanted)]
 
 
 def config_of_clip(config: dict[str, Any]) -> CLIPConfig:

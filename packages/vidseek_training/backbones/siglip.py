@@ -21,6 +21,13 @@ class FrameAveragedSigLIP(Backbone):
 
     reads_padding: ClassVar[bool] = True
     averages_frames: ClassVar[bool] = True
+    # The pooling head's attention holds its weights as bare tensors: LoRA does not reach it.
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "attention": (".q_proj", ".k_proj", ".v_proj", ".self_attn.out_proj"),
+        "mlp": (".fc1", ".fc2"),
+        "projections": ("text_model.head", "vision_model.head.mlp.fc2"),
+        "token_embedding": (".token_embedding",),
+    }
 
     def __init__(self, spec: BackboneSpec, siglip: SiglipModel) -> None:
         super().__init__()
@@ -38,21 +45,6 @@ class FrameAveragedSigLIP(Backbone):
         """See `Backbone.text_features`: the vector at the last place, padding or not, which sees the whole text."""
         result: Tensor = self.siglip.get_text_features(input_ids=input_ids).pooler_output
         return result
-
-    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """See `Backbone.lora_targets`. The pooling head's attention holds its weights as bare tensors: not reached."""
-        ends = {
-            "attention": (".q_proj", ".k_proj", ".v_proj", ".self_attn.out_proj"),
-            "mlp": (".fc1", ".fc2"),
-            "projections": ("text_model.head", "vision_model.head.mlp.fc2"),
-            "token_embedding": (".token_embedding",),
-        }
-        found = []
-        for name, _ in self.named_modules():
-            group = next((each for each in ("projections", *ends) if name.endswith(ends[each])), None)
-            if group in groups:
-                found.append(name)
-        return found
 
 
 def config_of_siglip(config: dict[str, Any]) -> SiglipConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +169,13 @@ class TextEncoder(nn.Module):
 class ViCLIP(Backbone):
     """ViCLIP at any size."""
 
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "attention": (".in_proj", ".out_proj"),
+        "mlp": (".c_fc", ".c_proj"),
+        "projections": ("vision_encoder.proj", ".text_projection"),
+        "token_embedding": (".token_embedding",),
+    }
+
     def __init__(self, spec: BackboneSpec, vision: VisionShape, text: TextShape) -> None:
         super().__init__()
         self.spec = spec
@@ -186,17 +193,6 @@ class ViCLIP(Backbone):
         """See `Backbone.text_features`."""
         result: Tensor = self.text_encoder(input_ids)
         return result
-
-    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """See `Backbone.lora_targets`."""
-        ends = {
-            "attention": (".in_proj", ".out_proj"),
-            "mlp": (".c_fc", ".c_proj"),
-            "projections": ("vision_encoder.proj", ".text_projection"),
-            "token_embedding": (".token_embedding",),
-        }
-        wanted = tuple(end for group in groups for end in ends[group])
-        return [name for name, _ in self.named_modules() if name.endswith(wanted)]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,7 +6,7 @@ texts never see clips, in training as in serving, and the generator's weights ar
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
@@ -19,6 +19,14 @@ _PROMPTS = ("prompts_visual_layernorm", "prompts_visual_projection", "prompts_ge
 
 class XCLIP(Backbone):
     """Any XCLIPModel, for clips of just as many frames as it was built for."""
+
+    # The attention and the MLPs of messages and of the joining transformer are among them.
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
+        "mlp": (".fc1", ".fc2"),
+        "projections": (".visual_projection", ".text_projection"),
+        "token_embedding": (".token_embedding",),
+    }
 
     def __init__(self, spec: BackboneSpec, xclip: XCLIPModel) -> None:
         super().__init__()
@@ -37,17 +45,6 @@ class XCLIP(Backbone):
         """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
         result: Tensor = self.xclip.get_text_features(input_ids=input_ids).pooler_output
         return result
-
-    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """See `Backbone.lora_targets`; the attention and MLP of messages and of the joining transformer among them."""
-        ends = {
-            "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
-            "mlp": (".fc1", ".fc2"),
-            "projections": (".visual_projection", ".text_projection"),
-            "token_embedding": (".token_embedding",),
-        }
-        wanted = tuple(end for group in groups for end in ends[group])
-        return [name for name, _ in self.named_modules() if name.endswith(wanted)]
 
 
 def config_of_xclip(config: dict[str, Any]) -> XCLIPConfig:
