@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import _ConvNd as ConvAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones import Backbone
@@ -32,6 +33,8 @@ class AdapterNotes:
 def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
     """Put an untrained adapter into `model`, in place; everything else is frozen but the logit scale.
 
+    `settings.dropout` is for all but convolutions.
+
     Returns:
         peft's handle on it; `model` itself now runs with the adapter.
     """
@@ -40,6 +43,10 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
         target_modules=model.lora_targets(settings.targets),
     )
     handle = get_peft_model(model, config)
+    for module in handle.modules():
+        if isinstance(module, ConvAdapter):
+            # Dropping single pixels and levels is no dropout of features, and drawing them took a fifth of a step.
+            module.lora_dropout["default"] = nn.Identity()
     model.logit_scale.requires_grad_(True)
     return handle
 

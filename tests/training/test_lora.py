@@ -65,6 +65,17 @@ def test_attach__changes_nothing_and_leaves_the_adapter_and_the_scale_to_learn(f
         assert any(part in name for name in learns), part
 
 
+def test_attach__convolutions_drop_nothing_and_all_else_does(folder: Path) -> None:
+    model = backbones.load(folder)
+    lora.attach(model, SETTINGS)
+    stem = set(model.lora_targets(("stem",)))
+    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "lora_dropout")}
+    for name, module in adapted.items():
+        of_stem = any(each.removesuffix(".base_layer") == name for each in stem)
+        assert isinstance(module.lora_dropout["default"], torch.nn.Identity) == of_stem, name
+    assert stem
+
+
 def test_load_into__gives_the_vectors_that_were_saved(folder: Path, tmp_path: Path) -> None:
     wanted = trained(folder, tmp_path / "adapter")
     model = backbones.load(folder)
