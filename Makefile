@@ -82,7 +82,7 @@ soak: setup ## Ten minutes of mixed requests to the service: no memory or file i
 faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
 
-backbones: setup ## Train the shipped backbones from scratch (about an hour)
+backbones: setup ## Train the shipped backbones from scratch (about half an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights
 
 clean: ## Remove what the pipeline made; .venv, the index and what people decided stay

@@ -1,12 +1,12 @@
-"""Train the two small backbones that vidseek ships, from scratch, on the general world. About an hour of two cores.
+"""Train the two small backbones that vidseek ships, from scratch, on the general world. About half an hour.
 
     python -m vidseek_demo.train_backbones --work /tmp/backbones --out packages/vidseek_training/weights
 
-Steps, as in the literature (pictures first, then films): (1) single pictures and captions without motion; then also where
-the object is. (2) Clips, where the reversed film and the
-reversed caption are negatives. (3) Clips, half of them in random false colours, so that motion survives another
-rendering: domain randomisation towards the kind of shift that the demo's domain has (the thermal palette itself, its
-noise, marks and grounds are never drawn here). The CLIP-like control is step 1 and false-colour pictures.
+Steps, as in the literature (pictures first, then films): (1) single pictures and captions without motion, with a helper
+that reads the place off the vector. (2) Clips, where the reversed film and the reversed caption are negatives. (3) Clips,
+half of them in random false colours, so that motion survives another rendering: domain randomisation towards the kind of
+shift that the demo's domain has (the thermal palette itself, its noise, marks and grounds are never drawn here). The
+CLIP-like control is step 1 and false-colour pictures. docs/backbones.md has what was measured and tried.
 
 Only scenes on the training side of the hold-out are drawn; progress is judged on the validation side. Nothing of this is
 part of `dvc repro`. Each step ends in a checkpoint in `--work`; a second call goes on from there.
