@@ -15,7 +15,6 @@ part of `dvc repro`. Each step ends in a checkpoint in `--work`; a second call g
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import time
@@ -52,6 +51,7 @@ from vidseek_demo.scenes import (
 from vidseek_demo.words import caption_of
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, config_of
+from vidseek_training.precision import bf16_products, multiplies_in_bf16
 
 SIDE, FRAMES, DIMENSION, CONTEXT, VOCABULARY = 64, 8, 128, 48, 1000
 VISION = VisionShape(side=SIDE, patch=16, width=128, layers=4, heads=4, frames=FRAMES, stem="motion")
@@ -349,20 +349,6 @@ def _tell_places_and_times_apart(model: ViCLIP) -> None:
     model.vision_encoder.temporal_positional_embedding.copy_(0.3 * (waves - waves.mean(0)))
 
 
-def _multiply_in_bf16(model: ViCLIP) -> None:
-    """Let the towers' linear layers multiply in bf16 where the processor can: twice as fast a step, fp32 weights."""
-    if not torch.cpu._is_avx512_bf16_supported():
-        return
-    for tower in (model.vision_encoder.transformer, model.text_encoder.transformer):
-        for module in tower.modules():
-            if isinstance(module, nn.Linear):
-                module.forward = functools.partial(_linear_in_bf16, module)  # type: ignore[method-assign]
-
-
-def _linear_in_bf16(layer: nn.Linear, values: Tensor) -> Tensor:
-    return F.linear(values.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16()).float()
-
-
 class Judge:
     """Recall on unseen scenes and two-way choices of direction, both on the validation side."""
 
@@ -491,11 +477,12 @@ def main() -> None:
     )
     model = ViCLIP(spec, VISION, TEXT)
     _tell_places_and_times_apart(model)
-    _multiply_in_bf16(model)
+    in_bf16 = multiplies_in_bf16("auto", torch.device("cpu"))
     pictures, clips, palettes, stills = options.steps
 
     def run(*step: Any) -> None:
-        train_step(Step(*step), model, tokenizer, films, judge, work=work)
+        with bf16_products(model, wanted=in_bf16):
+            train_step(Step(*step), model, tokenizer, films, judge, work=work)
 
     run("pictures", picture_batch, 192, pictures, 1.5e-3, True, 0.0, 2.0, 1)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -86,8 +86,10 @@ class Fitting:
             ArtifactError: the disk does not take a checkpoint.
         """
         settings = self.settings
-        base = self._base_vectors() if settings.warmup_text_steps or settings.replay_anchor else None
-        if saved is None and settings.warmup_text_steps:
+        warms = saved is None and settings.warmup_text_steps > 0
+        holds = self.data.general is not None and settings.replay_anchor > 0
+        base = self._base_vectors(of_training=warms) if warms or holds else None
+        if warms:
             sampler = Sampler(
                 self.data, settings, self.model, self._rng, size=settings.warmup_text_batch, base=base,
                 clips_are_known=True,
@@ -113,14 +115,14 @@ class Fitting:
         )
         lora.set_scaled(self.handle, lora.state_of(self.handle), scales.choose(self.sweep).scale)
 
-    def _base_vectors(self) -> BaseVectors:
-        """Before the adapter has learned anything, or with it put aside."""
+    def _base_vectors(self, *, of_training: bool) -> BaseVectors:
+        """With the adapter put aside; those of the training clips, which the warm-up alone wants, if `of_training`."""
         train, general = self.data.train, self.data.general
         nothing = np.empty((0, self.model.spec.dimension), np.float32)
         with self.handle.disable_adapter():
             self.model.eval()
             return BaseVectors(
-                embed_frames(self.model, train.frames),
+                embed_frames(self.model, train.frames) if of_training else nothing,
                 nothing if general is None else embed_frames(self.model, general.frames),
                 nothing if general is None else embed_ids(self.model, general.ids),
             )
