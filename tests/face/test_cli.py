@@ -18,6 +18,7 @@ from PIL import Image
 
 import vidseek.archive
 import vidseek.cli
+import vidseek.printing
 from tests.media.conftest import write_video
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
 from vidseek_retrieval.search import Asked, SearchOptions, Weights
@@ -274,4 +275,4 @@ def test_help__lists_the_commands(tmp_path: Path) -> None:
     (0, "0:00.0"), (999, "0:00.9"), (62_349, "1:02.3"), (3_600_000, "1:00:00.0"), (3_723_050, "1:02:03.0"),
 ])
 def test_clock__minutes_seconds_tenths(time_ms: int, text: str) -> None:
-    assert vidseek.cli.clock(time_ms) == text
+    assert vidseek.printing.clock(time_ms) == text

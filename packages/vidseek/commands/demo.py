@@ -1,0 +1,36 @@
+"""`vidseek demo`: the rendered world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo_render(
+    out: Annotated[Path | None, typer.Option(help="Where; by default .vidseek/demo of the archive.")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A few scenes, for tests.")] = False,
+    seed: int = 0,
+) -> None:
+    """Render the demo world: real video files with their captions."""
+    from vidseek.archive import Archive
+    from vidseek_demo.world import WorldSize, render_world
+
+    folder = out or Archive.here().state / "demo"
+    render_world(folder, size=WorldSize.tiny() if tiny else WorldSize.demo(), seed=seed)
+    typer.echo(f"The demo world is in {folder}")
+
+
+def demo_show() -> None:
+    """Show what the demo came to: base against adapted, and four searches."""
+    from vidseek_demo.show import show
+
+    show()
+
+
+def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> None:
+    """Draw some searches of the demo archive with the frames of what they found."""
+    from vidseek_demo.picture import draw_searches
+
+    draw_searches(out)

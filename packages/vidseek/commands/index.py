@@ -1,0 +1,97 @@
+"""`vidseek index`: the collections, and which is live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidseek import printing
+from vidseek_media.errors import ArtifactError
+
+AliasName = Annotated[str, typer.Option("--alias", help="The name that searches ask for.")]
+
+
+def index_list(as_json: printing.AsJson = False) -> None:
+    """List the collections: which is live, and which are kept for a rollback."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import list_collections
+
+    collections = list_collections(Archive.here().home())
+    if as_json:
+        printing.print_json([
+            {**one.facts.to_json(), "live_as": list(one.live_as), "kept_for": list(one.kept_for)} for one in collections
+        ])
+        return
+    printing.show(printing.table(
+        ["collection", "clips", "made", "live as", "kept for"],
+        [(one.facts.name, str(one.facts.num_points), one.facts.created_at[:19].replace("T", " "),
+          ", ".join(one.live_as), ", ".join(one.kept_for)) for one in collections],
+    ), nothing="Nothing is published yet: run `dvc repro`.")
+
+
+def index_verify(
+    collection: Annotated[str | None, typer.Argument(help="By default the live one.")] = None,
+    alias: AliasName = "clips",
+    as_json: printing.AsJson = False,
+) -> None:
+    """Check every file of a collection, count it, and compare approximate with exact searches."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import verify
+
+    verification = verify(Archive.here().home(), alias=alias, collection=collection)
+    printing.report(verification, as_json=as_json)
+    if not verification.passed:
+        raise ArtifactError(
+            f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
+            remedy="`vidseek index rollback`, or remove its folder and `dvc repro --force --single-item publish`",
+        )
+
+
+def index_rollback(alias: AliasName = "clips", as_json: printing.AsJson = False) -> None:
+    """Make the collection live that was live before."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import rollback
+
+    printing.report({"alias": alias, "collection": rollback(Archive.here().home(), alias=alias)}, as_json=as_json)
+
+
+def index_prune(as_json: printing.AsJson = False) -> None:
+    """Remove what no alias points to or keeps for a rollback."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import prune
+
+    removed = prune(Archive.here().home())
+    if as_json:
+        printing.print_json({"removed": removed})
+    else:
+        typer.echo("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+
+
+def index_export(
+    file: Annotated[Path, typer.Argument(help="A Parquet file to write.")],
+    collection: Annotated[str | None, typer.Option(help="By default the live one.")] = None,
+    alias: AliasName = "clips",
+    as_json: printing.AsJson = False,
+) -> None:
+    """Write a collection to one file. The home is the server that QDRANT_URL names, or else the folder `index`."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.transfer import export_collection
+
+    done = export_collection(Archive.here().home(), file, alias=alias, collection=collection)
+    printing.report({"collection": done.collection, "num_points": done.num_points, "file": str(done.path)}, as_json=as_json)
+
+
+def index_import(
+    file: Annotated[Path, typer.Argument(help="A file that `vidseek index export` wrote.")],
+    alias: AliasName = "clips",
+    as_json: printing.AsJson = False,
+) -> None:
+    """Build the collection of FILE beside the live one, verify it, and make it live."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.transfer import import_collection
+
+    done = import_collection(Archive.here().home(), file, alias=alias)
+    printing.report({"collection": done.collection, "num_points": done.verification.num_points, "built": done.built,
+             "moved": done.moved, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)

@@ -1,0 +1,100 @@
+"""What runs beside the archive: the service, MLflow; what is installed; what is handed on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vidseek import printing
+from vidseek_media.errors import ArtifactError, ConfigError
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="IP address to listen at, by default serve.host of params.yaml; any "
+                                                  "but this machine's own needs a key in VIDSEEK_API_KEY.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default serve.port of params.yaml.")] = None,
+) -> None:
+    """Answer searches over HTTP: POST /v1/search, /healthz, /readyz, /openapi.json."""
+    from vidseek.archive import HOME_VARIABLE, Archive
+    from vidseek.service import require_free, require_key, require_ready, serve_command
+
+    archive = Archive.here()
+    require_ready(archive)
+    settings = archive.settings().serve
+    host, port = host or settings.host, port or settings.port
+    require_free(host, port)
+    require_key(host)
+    command = serve_command(host=host, port=port)
+    quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
+    sys.stdout.flush()
+    os.execve(command[0], command, {**os.environ, **quiet})
+
+
+def mlflow(
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the archive's runs (or on MLFLOW_TRACKING_URI)."""
+    from vidseek.archive import Archive
+
+    archive = Archive.here()
+    uri = archive.tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"The runs are kept by a server: open {uri}")
+        return
+    database = archive.state / "mlflow.db"
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
+        raise ArtifactError(f"{database} is missing: no run was tracked yet", remedy="Run `dvc repro`")
+    printing.require_module("mlflow", "train")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port),
+               "--workers", "1"]
+    typer.echo(f"MLflow on http://{host}:{port}  (stop with Ctrl-C)", err=True)
+    os.execve(command[0], command, {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+
+
+def doctor(as_json: printing.AsJson = False) -> None:
+    """Say what is installed, which versions agree, what is missing and how to mend it."""
+    from vidseek.archive import Archive
+    from vidseek.doctor import examine
+
+    diagnosis = examine(Archive.here())
+    if as_json:
+        printing.print_json(diagnosis.to_json())
+    else:
+        marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[yellow]missing[/]",
+                 "error": "[red]error[/]"}
+        printing.show(printing.table(
+            ["", "what", "", "found", "how to mend it"],
+            [(one.group, one.name, marks[one.state], printing.escape(one.found), printing.escape(one.remedy))
+             for one in diagnosis.summary()],
+        ))
+        typer.echo("All that a search needs is there." if diagnosis.is_well
+                   else "Something that is needed is missing: see the lines marked error.")
+    if not diagnosis.is_well:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+def push_adapter(
+    destination: Annotated[str, typer.Argument(help="A folder, or hub:NAME/ADAPTER for the model hub.")],
+) -> None:
+    """Hand the champion's adapter on: PEFT's format, with a model card."""
+    from vidseek.archive import Archive
+    from vidseek_training.push import push_adapter as push
+
+    root = Archive.here().root
+    where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
+    typer.echo(f"The adapter is at {where}.")
+
+
+def encoder_build_engines(
+    variant: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16", as_json: printing.AsJson = False
+) -> None:
+    """Build TensorRT's engines of the bundle ahead of the first query (minutes; needs a GPU and vidseek[gpu])."""
+    from vidseek.archive import Archive
+    from vidseek_encoder.encoder import Encoder
+
+    encoder = Encoder.load(Archive.here().bundle, provider="tensorrt", variant=variant)
+    printing.report({"num_engines": len(encoder.spec.towers), "seconds": encoder.warm_up()}, as_json=as_json)

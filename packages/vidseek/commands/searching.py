@@ -1,0 +1,126 @@
+"""`vidseek search`: here or by the API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidseek import printing
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.search import SearchOptions
+
+
+def search(
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to look for, in words; several "
+                                                                              "are looked for together.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture that moments shall look like.")] = None,
+    clip: Annotated[list[Path] | None, typer.Option(help="A short video file that they shall look like.")] = None,
+    like: Annotated[list[str] | None, typer.Option(help="The best_clip_id of a hit: more of this.")] = None,
+    less_texts: Annotated[list[str] | None, typer.Option("--not", help="What they shall not show, in words.")] = None,
+    less_images: Annotated[list[Path] | None, typer.Option("--not-image", help="A picture of that.")] = None,
+    unlike: Annotated[list[str] | None, typer.Option("--not-like", help="A best_clip_id: less of this.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Only of this channel; again for one of several.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only of this category.")] = None,
+    after: Annotated[str | None, typer.Option(help="Published then or later: 2024-05-01.")] = None,
+    before: Annotated[str | None, typer.Option(help="Published before then.")] = None,
+    condition: Annotated[list[str] | None, typer.Option("--filter", help="field=value, field>=value, field<value.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Which vectors count: video=1,caption=0.5,words=0.5.")] = None,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="0 to 1: how different the moments shall be.")] = 0.0,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely right: "
+                                                  "reports/calibrate/metrics.json says what keeps 95 %.")] = 0.0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many moments, at most.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="Moments to skip: next_offset of the page before.")] = 0,
+    collection: Annotated[str | None, typer.Option(help="Stay on the index of the page before.")] = None,
+    open_best: Annotated[bool, typer.Option("--open", help="Play the first one, at its second.")] = False,
+    url: Annotated[str | None, typer.Option(envvar="VIDSEEK_URL", help="Ask the API that runs there.")] = None,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Find moments of the archive: by words, pictures, clips, or several of them at once."""
+    from vidseek import queries
+
+    if not any((texts, image, clip, like)):
+        raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --like")
+    if any(not text.strip() for text in (*(texts or []), *(less_texts or []))):
+        raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+    filters = queries.filters_of(
+        condition or [], channels=channel or [], categories=category or [], after=after, before=before
+    )
+    if url:
+        wanted: dict[str, Any] = {
+            "text": _only("TEXT", texts), "image": _bytes_of(_only("--image", image)),
+            "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--like", like), "not": less_texts,
+            "not_clip_id": unlike, "filters": filters, "weights": weights, "diversity": diversity,
+            "min_confidence": min_confidence, "offset": offset,
+            "collection": collection,
+        }
+        answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
+    else:
+        from vidseek_retrieval.search import SearchOptions
+
+        options = SearchOptions(
+            limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity,
+            min_confidence,
+        )
+        answer = _search_here(
+            options, texts=texts, images=image, clips=clip, like=like, less_texts=less_texts, less_images=less_images,
+            unlike=unlike,
+        )
+    if as_json:
+        printing.print_json(answer)
+    else:
+        printing.show(printing.hits_table(answer["hits"]), nothing="Nothing fits.")
+    if open_best and answer["hits"]:
+        from vidseek.archive import Archive
+
+        best, archive = answer["hits"][0], Archive.here()
+        if archive.source is None:
+            raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to the folder of the videos")
+        queries.play(archive.source / best["uri"], start_ms=best["start_ms"])
+
+
+def _search_here(
+    options: SearchOptions, *, texts: list[str] | None, images: list[Path] | None, clips: list[Path] | None,
+    like: list[str] | None, less_texts: list[str] | None, less_images: list[Path] | None, unlike: list[str] | None,
+) -> dict[str, Any]:
+    from vidseek.archive import Archive, load_encoder, open_searcher
+    from vidseek.queries import read_clip, read_image
+    from vidseek_retrieval.search import Asked
+
+    archive = Archive.here()
+    settings = archive.settings().search
+    if not archive.bundle.exists() and not archive.index.exists() and not os.environ.get("QDRANT_URL"):
+        raise ArtifactError(
+            f"nothing is published in {archive.root}: it has neither models/encoder nor index",
+            remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",
+        )
+    encoder = load_encoder(archive, settings, text_only=not (images or clips or less_images))
+    searcher = open_searcher(archive, settings, encoder)
+    spec = encoder.spec
+    more = Asked(
+        tuple(texts or ()), tuple(read_image(file) for file in images or ()),
+        tuple(read_clip(file, num_frames=spec.frames, side_px=spec.side) for file in clips or ()), tuple(like or ()),
+    )
+    less = Asked(
+        texts=tuple(less_texts or ()), images=tuple(read_image(file) for file in less_images or ()),
+        like=tuple(unlike or ()),
+    )
+    return searcher.search(searcher.encode(more, less), options).to_json()
+
+
+def _only(name: str, given: list[Any] | None) -> Any:
+    """What the API takes one of."""
+    if given and len(given) > 1:
+        raise InputRejected(f"{name} is given {len(given)} times", remedy="With --url, give one")
+    return given[0] if given else None
+
+
+def _bytes_of(file: Path | None) -> bytes | None:
+    try:
+        return file.read_bytes() if file else None
+    except OSError as error:
+        raise InputRejected(f"{file} cannot be read: {error.strerror}") from error

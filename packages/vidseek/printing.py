@@ -1,0 +1,94 @@
+"""What the commands print: tables for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidseek_media.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
+
+
+def report(report: Any, *, as_json: bool) -> None:
+    """Print a record of numbers and words."""
+    content = asdict(report) if is_dataclass(report) and not isinstance(report, type) else dict(report)
+    if as_json:
+        print_json(content)
+    else:
+        show(table(["", ""], [(name.removeprefix("num_"), escape(str(value))) for name, value in content.items()]))
+
+
+def hits_table(hits: list[dict[str, Any]]) -> Table:
+    """Columns of which no hit has a value are left out."""
+    columns = {
+        "": [str(rank) for rank in range(1, len(hits) + 1)],
+        "score": [f"{hit['score']:.3f}" for hit in hits],
+        "confidence": ["" if hit["confidence"] is None else f"{hit['confidence']:.2f}" for hit in hits],
+        "from – to": [f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}" for hit in hits],
+        "video": [escape(hit["uri"]) for hit in hits],
+        "title": [escape(hit["title"]) for hit in hits],
+        "thumbnail": [escape(hit["thumbnail_url"] or "") for hit in hits],
+    }
+    kept = {name: values for name, values in columns.items() if any(values)}
+    return table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+def clock(time_ms: int) -> str:
+    """Minutes, seconds and tenths (rounded down), with hours where there are some: `1:02.3`, `1:00:00.0`."""
+    tenths = time_ms // 100
+    minutes, seconds = divmod(tenths // 10, 60)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{seconds:02d}.{tenths % 10}"
+
+
+def table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    """A table of texts; columns without names have no head."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show(table: Table, *, nothing: str = "Nothing was found.") -> None:
+    """Print a table, or say in words that it is empty."""
+    from rich.console import Console
+
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(nothing)
+
+
+def escape(text: str) -> str:
+    """Names from the archive are text, never rich markup or terminal commands."""
+    from rich.markup import escape
+
+    return escape("".join(char if char.isprintable() else "�" for char in text))
+
+
+def print_json(content: object) -> None:
+    """Print one JSON document, indented."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def require_module(name: str, extra: str) -> None:
+    """Raise ConfigError that names the extra, where a library of it is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(name) is None:
+        raise ConfigError(f"{name} is not installed", remedy=f"Run `pip install -c constraints.txt -e '.[{extra}]'`")
