@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve kills faults backbones clean bento-check soak
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-gates bench-media bench-encode bench-serve kills faults backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ bench-media: setup ## From file to JPEG shard, against other ways, into bench/me
 
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
 	$(BIN)/python -m bench.shots
+
+bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
+	$(BIN)/python -m bench.gates
 
 kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points

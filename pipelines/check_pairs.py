@@ -1,18 +1,18 @@
-"""The gate before training."""
+"""The gate before training: the pairs, and the tables that they come from."""
 
 from pipelines.params import load_params
-from pipelines.stage import CAPTION, CUT, INGEST, PAIRS, REPORTS, run_stage
+from pipelines.stage import CAPTION, CUT, FRAMES, INGEST, PAIRS, REPORTS, run_stage
 from vidseek_quality.gates import check_pairs
-from vidseek_quality.thresholds import PairThresholds
+from vidseek_quality.thresholds import ArchiveThresholds, PairThresholds
 
 
 def main() -> str:
     """The check_pairs stage."""
+    params = load_params()
     result = check_pairs(
-        PAIRS / "pairs.parquet", CUT / "clips.parquet", captions=CAPTION / "captions.parquet",
-        groups=PAIRS / "groups.parquet", videos=INGEST / "videos.parquet",
-        rejected=[CAPTION / "rejected.parquet", PAIRS / "rejected.parquet"], out=REPORTS / "gates" / "pairs",
-        thresholds=PairThresholds(**load_params().gates.pairs.model_dump()),
+        INGEST, CUT, FRAMES, CAPTION, PAIRS, out=REPORTS / "gates" / "pairs",
+        archive=ArchiveThresholds(**params.gates.archive.model_dump()),
+        thresholds=PairThresholds(**params.gates.pairs.model_dump()),
     )
     return f"passed; {' '.join(result.notes)}" if result.notes else "passed"
 

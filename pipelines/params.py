@@ -89,6 +89,15 @@ class Pairs(_Section):
     near_duplicate_share: float = Field(gt=0, le=1)
 
 
+class ArchiveGate(_Section):
+    """See `vidseek_quality.thresholds.ArchiveThresholds`."""
+
+    max_rejected_share: Share
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] | None
+    max_other_language_share: Share
+    max_one_length_share: Share
+
+
 class PairGate(_Section):
     """See `vidseek_quality.thresholds.PairThresholds`."""
 
@@ -103,11 +112,14 @@ class EmbeddingGate(_Section):
 
     max_mean_cosine: float = Field(ge=-1, le=1)
     min_effective_rank: float = Field(ge=1)
+    max_drift: Share
+    on_drift: Literal["warn", "fail"]
 
 
 class Gates(_Section):
     """What the gates let through."""
 
+    archive: ArchiveGate
     pairs: PairGate
     embeddings: EmbeddingGate
 

@@ -35,6 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "qdrant_edge": ("packages/vidseek_retrieval/*",),
     "qdrant_client": ("packages/vidseek_retrieval/*",),
     "great_expectations": ("packages/vidseek_quality/*",),
+    "py3langid": ("packages/vidseek_quality/languages.py",),
     # The demo encodes with av; nothing but frames.py decodes.
     "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),

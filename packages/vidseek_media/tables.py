@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -88,22 +89,24 @@ def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema
         beside.unlink(missing_ok=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """The table at `path`, its columns exactly those of `schema`.
+def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table at `path`, its columns exactly those of `schema`; of them only `columns` are read, where given.
 
     Raises:
         ArtifactError: the file is missing, broken, or has other columns.
     """
     remedy = "Run `dvc repro` to make it again"
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if names != schema.names:
+                raise ArtifactError(f"{path} has columns {names}, wanted {schema.names}", remedy=remedy)
+            table = file.read(columns=None if columns is None else list(columns))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", remedy=remedy) from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=remedy) from error
-    if table.schema.names != schema.names:
-        raise ArtifactError(f"{path} has columns {table.schema.names}, wanted {schema.names}", remedy=remedy)
     try:
-        return table.cast(schema).to_pandas()
+        return table.cast(pa.schema([schema.field(name) for name in table.schema.names])).to_pandas()
     except pa.ArrowException as error:
         raise ArtifactError(f"{path} has other column types: {error}", remedy=remedy) from error

@@ -3,87 +3,95 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.ids import clip_id_of
+from vidseek_media.errors import ConfigError, GateFailed
+from vidseek_media.folders import whole_folder
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
-from vidseek_quality.report import Failure, GateResult, Number, write_page, write_result
-from vidseek_quality.thresholds import EmbeddingThresholds, PairThresholds
+from vidseek_quality.embedded import read_embedded
+from vidseek_quality.languages import UNSURE, known_languages, languages_of
+from vidseek_quality.report import GateResult, table_of, write_page, write_result
+from vidseek_quality.suites import (
+    SPLITS,
+    Measure,
+    Table,
+    Whole,
+    caption_rules,
+    clip_rules,
+    frame_rules,
+    pair_rules,
+    shares_of,
+    video_rules,
+)
+from vidseek_quality.thresholds import ArchiveThresholds, EmbeddingThresholds, PairThresholds
+from vidseek_quality.vectors import Sample, drift, effective_rank, mean_cosine
 
-if TYPE_CHECKING:
-    from vidseek_quality.suites import Table
+Statistics: TypeAlias = dict[str, int | float | None]
 
-EMBEDDING_COLUMNS = ["clip_id", "values", "encoder_version", "variant"]
+NUM_LANGUAGES_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """Some of the embeddings that are live."""
+
+    collection: str
+    encoder_version: str
+    sample: Sample
 
 
 def check_pairs(
-    pairs: Path,
-    clips: Path,
+    ingest_dir: Path,
+    cut_dir: Path,
+    frames_dir: Path,
+    caption_dir: Path,
+    pairs_dir: Path,
     *,
-    captions: Path | None = None,
-    groups: Path | None = None,
-    videos: Path | None = None,
-    rejected: Sequence[Path] = (),
     out: Path,
+    archive: ArchiveThresholds | None = None,
     thresholds: PairThresholds | None = None,
 ) -> GateResult:
-    """Check the pairs table before anything learns from it, and write the report under `out`.
-
-    Args:
-        pairs: pairs.parquet.
-        clips: clips.parquet, to which every pair must join.
-        captions: captions.parquet, where known: captions of a whole video of several clips make no pair by design, and
-            are not counted as rejected.
-        groups: groups.parquet, where known: videos of one group (near-duplicates) must be in one split.
-        videos: videos.parquet, where known: then it, the clips and the captions are checked as well.
-        rejected: the rejected.parquet of the stages whose refusals count (caption, pairs).
-        out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
+    """Check the pairs, and the tables that they come from, before anything learns from them; write the report to `out`.
 
     An archive without captions has no pairs; it passes with a note, since the base model can still publish it.
+
+    Args:
+        ingest_dir: As the stages wrote them, each with its rejected.parquet; so the other folders.
+        out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
 
     Raises:
         GateFailed: an expectation was not met; the report is written first.
         ArtifactError: a table is missing, broken, or has other columns.
+        ConfigError: a language is not known.
     """
-    wanted = thresholds or PairThresholds()
-    group_of = None if groups is None else read_table(groups, GROUPS).set_index("video_id")["group"]
-    rows = pair_rows(
-        read_table(pairs, PAIRS), read_table(clips, CLIPS), min_repeats=wanted.min_caption_repeats, group_of=group_of
+    tables = _Tables.read(ingest_dir, cut_dir, frames_dir, caption_dir, pairs_dir)
+    limits, wanted = archive or ArchiveThresholds(), thresholds or PairThresholds()
+    rejected = _rejected_shares(tables)
+    texts, languages = _languages(tables.captions, limits)
+    statistics = {**_pair_statistics(tables, wanted), **rejected, **texts}
+    notes = () if len(tables.pairs) or statistics["num_rejected_pairs"] or statistics["num_rejected_captions"] else (
+        "No pairs: nothing to learn from, so the archive is published with the base model.",
     )
-    num_whole_video = 0 if captions is None else int(read_table(captions, CAPTIONS)["clip_id"].isna().sum())
-    num_rejected = max(sum(len(read_table(path, REJECTED)) for path in rejected) - num_whole_video, 0)
-    num_in = len(rows) + num_rejected
-    statistics: dict[str, Number | None] = {
-        "num_pairs": len(rows),
-        "num_videos": int(rows["video_id"].nunique()),
-        "num_whole_video_captions": num_whole_video,
-        "num_rejected": num_rejected,
-        "rejected_share": round(num_rejected / num_in, 6) if num_in else 0.0,
-        "max_caption_share": round(float(rows["caption_share"].max()), 6) if len(rows) else 0.0,
-        **{f"num_{split}": int((rows["split"] == split).sum()) for split in ("train", "validation", "test")},
-    }
-    notes = () if num_in else ("No pairs: nothing to learn from, so the archive is published with the base model.",)
-
-    def tables() -> list[Table]:
-        from vidseek_quality.suites import Table, pair_expectations, pair_measures
-
-        return [
-            *([] if videos is None else _source_tables(videos, clips, captions, wanted)),
-            Table("pairs", rows, "clip_id", pair_expectations(wanted, judge_groups=groups is not None)),
-            Table("pairs-as-a-whole", pd.DataFrame([statistics]), None, pair_measures(wanted)),
-        ]
-
-    return _judge("pairs", tables, statistics=statistics, notes=notes, out=out)
+    measures = [
+        Measure(f"rejected_share_{what}", f"rejected {what}: at most {most} of all", at_most=most)
+        for what, most in (
+            *((what, limits.max_rejected_share) for what in ("files", "clips", "frames", "captions")),
+            ("pairs", wanted.max_rejected_share),
+        )
+    ]
+    if texts["one_length_share"] is not None:
+        most = limits.max_one_length_share
+        measures.append(Measure("one_length_share", f"captions of one and the same length: at most {most}", at_most=most))
+    return _judge(
+        "pairs", [*_archive_tables(tables, wanted), *languages, Whole("as a whole", statistics, tuple(measures))],
+        statistics=statistics, notes=notes, out=out,
+    )
 
 
 def check_embeddings(
@@ -95,6 +103,7 @@ def check_embeddings(
     encoder_version: str,
     variant: str = "fp32",
     thresholds: EmbeddingThresholds | None = None,
+    published: Published | None = None,
 ) -> GateResult:
     """Check the embeddings before anything is published, and write the report under `out`.
 
@@ -105,213 +114,191 @@ def check_embeddings(
         out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
         dimension: the encoder's, as in encoder.json.
         encoder_version: the encoder's, as in encoder.json.
+        published: what is live, to measure drift from; None where nothing is, or it cannot be read.
 
     Raises:
         GateFailed: an expectation was not met; the report is written first.
         ArtifactError: a table is missing, broken, or has other columns.
     """
     wanted = thresholds or EmbeddingThresholds()
-    rows, vectors = embedding_rows(_read_parts(parts), read_table(frames, FRAMES), dimension=dimension)
-    judge_collapse = len(vectors) >= wanted.min_sampled
-    sample = _sample(vectors, wanted.num_sampled)
-    statistics: dict[str, Number | None] = {
-        "num_embeddings": int(rows["has_embedding"].sum()),
+    frame_ids = read_table(frames, FRAMES, columns=["clip_id"])["clip_id"]
+    found = read_embedded(
+        parts, frame_ids, dimension=dimension, encoder_version=encoder_version, variant=variant,
+        num_sampled=wanted.num_sampled,
+    )
+    vectors = found.sample.vectors
+    judges_collapse = found.num_whole >= wanted.min_sampled
+    far, notes = _drift(found.sample, published, encoder_version, wanted)
+    statistics: Statistics = {
+        "num_embeddings": found.num_embeddings,
         "dimension": dimension,
-        "num_sampled": len(sample) if judge_collapse else 0,
-        "mean_cosine": round(mean_cosine(sample), 6) if judge_collapse else None,
-        "effective_rank": round(effective_rank(sample), 4) if judge_collapse else None,
+        "num_sampled": len(vectors) if judges_collapse else 0,
+        "mean_cosine": round(mean_cosine(vectors), 6) if judges_collapse else None,
+        "effective_rank": round(effective_rank(vectors), 4) if judges_collapse else None,
+        "drift": far,
     }
-    notes = () if judge_collapse else (
-        f"{len(vectors)} whole embeddings are too few to tell collapse from a small archive "
-        f"(min_sampled {wanted.min_sampled}): it was not judged.",
+    if not judges_collapse:
+        notes.insert(0, f"{found.num_whole} whole embeddings are too few to tell collapse from a small archive "
+                        f"(min_sampled {wanted.min_sampled}): it was not judged.")
+    measures = tuple(_embedding_measures(statistics, wanted))
+    return _judge(
+        "embeddings", [Table("embeddings", found.ids, found.rules), Whole("as a whole", statistics, measures)],
+        statistics=statistics, notes=tuple(notes), out=out,
     )
 
-    def tables() -> list[Table]:
-        from vidseek_quality.suites import Table, embedding_expectations, embedding_measures
 
-        each = embedding_expectations(encoder_version=encoder_version, dimension=dimension, variant=variant)
-        return [
-            Table("embeddings", rows, "clip_id", each),
-            Table("embeddings-as-a-whole", pd.DataFrame([statistics]), None,
-                  embedding_measures(wanted, judge_collapse=judge_collapse)),
+@dataclass(frozen=True)
+class _Tables:
+    """What the pairs come from; of clips and frames only what a rule asks for."""
+
+    videos: pd.DataFrame
+    clips: pd.DataFrame
+    frames: pd.DataFrame
+    captions: pd.DataFrame
+    pairs: pd.DataFrame
+    groups: pd.DataFrame
+    rejected: dict[str, pd.Series]
+    """The ids that each stage rejected."""
+
+    @classmethod
+    def read(cls, ingest: Path, cut: Path, frames: Path, caption: Path, pairs: Path) -> _Tables:
+        folders = {"ingest": ingest, "cut": cut, "frames": frames, "caption": caption, "pairs": pairs}
+        return cls(
+            read_table(ingest / "videos.parquet", VIDEOS, columns=["video_id", "uris", "duration_ms", "width", "height"]),
+            read_table(cut / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "index", "start_ms", "end_ms"]),
+            read_table(frames / "frames.parquet", FRAMES, columns=["clip_id", "num_frames", "num_repeated"]),
+            read_table(caption / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text", "cost_usd"]),
+            read_table(pairs / "pairs.parquet", PAIRS, columns=["clip_id", "video_id", "caption", "split"]),
+            read_table(pairs / "groups.parquet", GROUPS),
+            {
+                stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id"])["id"]
+                for stage, folder in folders.items()
+            },
+        )
+
+
+def _archive_tables(of: _Tables, wanted: PairThresholds) -> list[Table]:
+    of_frames, of_their_clips = frame_rules(of.frames, of.clips, of.rejected["frames"])
+    return [
+        Table("videos", of.videos["video_id"], video_rules(of.videos)),
+        Table("clips", of.clips["clip_id"], clip_rules(of.clips, of.videos) | of_their_clips),
+        Table("frames", of.frames["clip_id"], of_frames),
+        Table("captions", _about(of.captions), caption_rules(of.captions, of.clips, of.videos, wanted)),
+        Table("pairs", of.pairs["clip_id"], pair_rules(of.pairs, of.clips, wanted, of.groups)),
+    ]
+
+
+def _about(captions: pd.DataFrame) -> pd.Series:
+    """What each caption is called: its clip, else its video."""
+    return captions["clip_id"].fillna(captions["video_id"])
+
+
+def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
+    shares = shares_of(of.pairs["caption"], min_repeats=wanted.min_caption_repeats)
+    return {
+        "num_videos": len(of.videos), "num_clips": len(of.clips), "num_captions": len(of.captions),
+        "num_pairs": len(of.pairs), "num_videos_of_pairs": int(of.pairs["video_id"].nunique()),
+        "num_whole_video_captions": int(of.captions["clip_id"].isna().sum()),
+        "max_caption_share": round(float(shares.max(initial=0.0)), 6),
+        **{f"num_{split}": int((of.pairs["split"] == split).sum()) for split in SPLITS},
+    }
+
+
+def _rejected_shares(of: _Tables) -> Statistics:
+    """How many, and which share of what came in, was rejected of files, clips, frames, captions and pairs."""
+    ingest = of.rejected["ingest"]
+    # Rows of the files of captions are named by file and line (`sidecars.read_sidecar`); transcripts by their file.
+    is_caption = ingest.str.contains(r":\d+$", regex=True)
+    is_file = ~is_caption & ~ingest.str.lower().str.endswith((".srt", ".vtt"))
+    num_whole_video = int(of.captions["clip_id"].isna().sum())
+    counts = {
+        "files": (int(of.videos["uris"].map(len).sum()), int(is_file.sum())),
+        "clips": (len(of.clips), len(of.rejected["cut"])),
+        "frames": (len(of.frames), len(of.rejected["frames"])),
+        "captions": (len(of.captions), int(is_caption.sum()) + len(of.rejected["caption"])),
+        "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_whole_video, 0)),
+    }
+    return {
+        **{f"num_rejected_{what}": rejected for what, (_, rejected) in counts.items()},
+        **{
+            f"rejected_share_{what}": round(rejected / (kept + rejected), 6) if rejected else 0.0
+            for what, (kept, rejected) in counts.items()
+        },
+    }
+
+
+def _languages(captions: pd.DataFrame, limits: ArchiveThresholds) -> tuple[Statistics, list[Table]]:
+    """What the captions' texts are like, and the table that languages are judged by, where they are."""
+    if limits.languages is not None and (unknown := set(limits.languages) - known_languages()):
+        raise ConfigError(
+            f"gates.archive.languages lists {sorted(unknown)[0]!r}, which is not known",
+            remedy=f"Known are {', '.join(sorted(known_languages()))}",
+        )
+    texts = captions["text"].dropna()
+    if len(texts) < limits.min_sampled:
+        return {"one_length_share": None}, []
+    lengths = texts.str.len().to_numpy()
+    chosen = np.random.default_rng(0).permutation(len(texts))[: limits.num_sampled]
+    sampled = texts.iloc[np.sort(chosen)]
+    languages = pd.Series(languages_of(sampled.tolist()), dtype=object)
+    shares = languages.value_counts(normalize=True).sort_index().sort_values(ascending=False, kind="stable")
+    statistics: Statistics = {
+        **{f"caption_length_p{p}": int(np.percentile(lengths, p, method="nearest")) for p in (5, 50, 95)},
+        "one_length_share": round(float(np.bincount(lengths).max()) / len(lengths), 6),
+        **{f"language_{name}": round(float(share), 4) for name, share in shares.head(NUM_LANGUAGES_TOLD).items()},
+    }
+    if limits.languages is None:
+        return statistics, []
+    rule = f"captions are in {', '.join(limits.languages)}: at most {limits.max_other_language_share} of them in another"
+    kept = languages.isin([*limits.languages, UNSURE]).to_numpy()
+    ids = _about(captions).loc[sampled.index]
+    return statistics, [Table("languages", ids, {rule: kept}, mostly=1 - limits.max_other_language_share)]
+
+
+def _embedding_measures(statistics: Statistics, wanted: EmbeddingThresholds) -> Iterator[Measure]:
+    """Of what was measured."""
+    most, least, far = wanted.max_mean_cosine, wanted.min_effective_rank, wanted.max_drift
+    yield Measure("num_embeddings", "there is at least one embedding", at_least=1)
+    if statistics["mean_cosine"] is not None:
+        yield Measure("mean_cosine", f"no collapse: mean cosine between clips: at most {most}", at_most=most)
+        yield Measure("effective_rank", f"no collapse: effective rank is at least {least}", at_least=least)
+    if statistics["drift"] is not None and wanted.on_drift == "fail":
+        yield Measure("drift", f"no drift from what is live: at most {far}", at_most=far)
+
+
+def _drift(
+    present: Sample, published: Published | None, encoder_version: str, wanted: EmbeddingThresholds
+) -> tuple[float | None, list[str]]:
+    """The drift, None where it was not measured, and what is to be said of it."""
+    if published is None:
+        return None, ["drift: not measured, nothing is live that could be read."]
+    if published.encoder_version != encoder_version:
+        return None, [f"drift: not measured, {published.collection} is live and of another encoder_version."]
+    far = drift(published.sample, present, min_sampled=wanted.min_sampled // 2)
+    if far is None:
+        return None, [f"drift: not measured, too few clips here or in {published.collection}."]
+    if far > wanted.max_drift and wanted.on_drift == "warn":
+        return round(far, 4), [
+            f"drift: {far:.2f} from {published.collection} (max_drift {wanted.max_drift}): the archive, or how it is "
+            "embedded, has changed much; gates.embeddings.on_drift: fail stops here."
         ]
-
-    return _judge("embeddings", tables, statistics=statistics, notes=notes, out=out)
-
-
-def _source_tables(videos: Path, clips: Path, captions: Path | None, wanted: PairThresholds) -> list[Table]:
-    """The tables that the pairs rest on, with what is expected of them."""
-    from vidseek_quality.suites import Table, caption_expectations, clip_expectations, video_expectations
-
-    of_videos, of_clips = read_table(videos, VIDEOS), read_table(clips, CLIPS)
-    tables = [
-        Table("videos", video_rows(of_videos), "video_id", video_expectations()),
-        Table("clips", clip_rows(of_clips, of_videos), "clip_id", clip_expectations()),
-    ]
-    if captions is not None:
-        rows = caption_rows(read_table(captions, CAPTIONS), of_clips, of_videos)
-        tables.append(Table("captions", rows, "about", caption_expectations(wanted)))
-    return tables
-
-
-def video_rows(videos: pd.DataFrame) -> pd.DataFrame:
-    """The videos with num_uris, and num_shared_uris: how many of them another row lists too."""
-    uris = videos["uris"].map(list)
-    count = uris.explode().value_counts()
-    return videos[["video_id", "duration_ms"]].assign(
-        num_uris=uris.map(len), num_shared_uris=[sum(int(count[uri]) > 1 for uri in own) for own in uris]
-    )
-
-
-def clip_rows(clips: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
-    """The clips with what their suite asks of them: duration_ms of the video, is_span, is_inside, has_own_id."""
-    duration_ms = clips["video_id"].map(videos.drop_duplicates("video_id").set_index("video_id")["duration_ms"])
-    own = [
-        str(clip_id_of(video_id, int(start), int(end)))
-        for video_id, start, end in zip(clips["video_id"], clips["start_ms"], clips["end_ms"], strict=True)
-    ]
-    return clips[["clip_id", "video_id", "start_ms", "end_ms"]].assign(
-        duration_ms=duration_ms, is_span=clips["start_ms"] < clips["end_ms"],
-        is_inside=(clips["end_ms"] <= duration_ms) | duration_ms.isna(), has_own_id=clips["clip_id"] == own,
-    )
-
-
-def caption_rows(captions: pd.DataFrame, clips: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
-    """The captions with what they are about (clip_id, else video_id), has_video and has_clip."""
-    video_of = clips.drop_duplicates("clip_id").set_index("clip_id")["video_id"]
-    is_of_clip = captions["clip_id"].notna()
-    return captions[["text", "cost_usd"]].assign(
-        about=captions["clip_id"].fillna(captions["video_id"]), has_video=captions["video_id"].isin(videos["video_id"]),
-        has_clip=~is_of_clip | (captions["clip_id"].map(video_of) == captions["video_id"]),
-    )
-
-
-def pair_rows(
-    pairs: pd.DataFrame, clips: pd.DataFrame, *, min_repeats: int, group_of: pd.Series | None = None
-) -> pd.DataFrame:
-    """The pairs with what their suite asks of them: the clip's own video_id, num_splits_of_video, num_splits_of_group
-    and caption_share.
-
-    A video that `group_of` does not name is a group of its own.
-
-    `caption_share` is 0 where the same text (case and outer blanks aside) occurs at most `min_repeats` times, and where
-    there is none (another rule names those).
-    """
-    video_of = clips.drop_duplicates("clip_id").set_index("clip_id")["video_id"]
-    rows = pairs.assign(clip_video_id=pairs["clip_id"].map(video_of))
-    text = rows["caption"].fillna("").str.strip().str.casefold()
-    repeats = text.map(text.value_counts()).astype(float)
-    group = rows["video_id"] if group_of is None else rows["video_id"].map(group_of).fillna(rows["video_id"])
-    return rows.assign(
-        num_splits_of_group=rows.groupby(group, dropna=False)["split"].transform("nunique"),
-        same_video=(rows["video_id"] == rows["clip_video_id"]) | rows["clip_video_id"].isna(),
-        num_splits_of_video=rows.groupby("video_id", dropna=False)["split"].transform("nunique"),
-        caption_share=(repeats / max(len(rows), 1)).where((repeats > min_repeats) & (text != ""), 0.0),
-    )
-
-
-def embedding_rows(
-    parts: pa.Table, frames: pd.DataFrame, *, dimension: int
-) -> tuple[pd.DataFrame, NDArray[np.float32]]:
-    """One row for each clip of either table with what the suite asks of it, and the whole vectors.
-
-    A vector is whole, and in the array of shape (n, dimension), if it has `dimension` values, all finite.
-    """
-    lists = parts["values"].combine_chunks()
-    num_values = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    full = num_values == dimension
-    vectors = lists.filter(pa.array(full)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
-    finite = np.isfinite(vectors)
-    length = np.full(len(full), np.nan)
-    length[full] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    num_not_finite = np.zeros(len(full), dtype=np.int64)
-    num_not_finite[full] = dimension - finite.sum(axis=1)
-    clip_ids = parts["clip_id"].to_pandas()
-    rows = pd.DataFrame({
-        "clip_id": clip_ids,
-        "num_values": num_values,
-        "num_not_finite": num_not_finite,
-        "length": length,
-        "encoder_version": parts["encoder_version"].to_pandas(),
-        "variant": parts["variant"].to_pandas(),
-        "has_embedding": True,
-        "has_frames": clip_ids.isin(frames["clip_id"]),
-    })
-    missing = frames.loc[~frames["clip_id"].isin(clip_ids), ["clip_id"]]
-    rows = pd.concat([rows, missing.assign(has_embedding=False, has_frames=True)], ignore_index=True)
-    return rows, vectors[finite.all(axis=1)]
-
-
-def mean_cosine(vectors: NDArray[np.float32]) -> float:
-    """The mean cosine over all pairs of different rows of unit `vectors`, shape (n, d), n at least 2."""
-    n = len(vectors)
-    whole = vectors.astype(np.float64)
-    return float((np.square(whole.sum(axis=0)).sum() - np.square(whole).sum()) / (n * (n - 1)))
-
-
-def effective_rank(vectors: NDArray[np.float32]) -> float:
-    """How many directions the centred `vectors` use: 1 to d (Roy and Vetterli, The effective rank, EUSIPCO 2007)."""
-    singular = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
-    total = float(singular.sum())
-    if total <= 1e-6:
-        return 1.0
-    share = singular[singular > 0] / total
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def _sample(vectors: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    if len(vectors) <= most:
-        return vectors
-    return vectors[np.sort(np.random.default_rng(0).choice(len(vectors), size=most, replace=False))]
-
-
-def _read_parts(parts: Path) -> pa.Table:
-    """The embeddings of all parts, in order of clip_id, so that the result does not depend on how they were sharded."""
-    remedy = "Run `dvc repro embed` to make it again"
-    files = sorted(parts.glob("*.parquet")) if parts.is_dir() else [parts]
-    if not files:
-        raise ArtifactError(f"{parts} holds no .parquet file", remedy=remedy)
-    try:
-        table = pa.concat_tables([pq.read_table(file, columns=EMBEDDING_COLUMNS) for file in files],
-                                 promote_options="permissive")
-        lists = table["values"].cast(pa.list_(pa.float32()))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{parts} is missing", remedy=remedy) from error
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{parts} does not hold {EMBEDDING_COLUMNS}: {error}", remedy=remedy) from error
-    return table.set_column(table.schema.get_field_index("values"), "values", lists).sort_by("clip_id")
+    return round(far, 4), []
 
 
 def _judge(
-    gate: str,
-    tables: Callable[[], list[Table]],
-    *,
-    statistics: dict[str, Number | None],
-    notes: tuple[str, ...],
-    out: Path,
+    gate: str, tables: Sequence[Table | Whole], *, statistics: Statistics, notes: tuple[str, ...], out: Path
 ) -> GateResult:
     """Validate, write the report beside `out`, put it in its place, and raise if it failed."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # an archive tool does not phone home; read at import
     from vidseek_quality.validation import validate
 
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        made = tables()
-        failures = validate(made, docs=beside / "docs")
-        num_expectations = sum(len(table.expectations) for table in made)
+    with whole_folder(out) as beside:
+        failures = validate(tables, docs=beside / "docs")
+        num_expectations = sum(len(each.rules if isinstance(each, Table) else each.measures) for each in tables)
         result = GateResult(gate, tuple(failures), num_expectations, statistics, notes)
         write_result(result, beside / "result.json")
         write_page(result, beside / "report.html")
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     if not result.passed:
-        raise GateFailed(_message(gate, result.failures), remedy=f"See {out / 'report.html'}; mend the rows or `gates`")
+        failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}\n"
+        raise GateFailed(failed, remedy=f"See {out / 'report.html'}; mend the rows or `gates`")
     return result
-
-
-def _message(gate: str, failures: tuple[Failure, ...]) -> str:
-    return "\n".join([f"gate {gate}: {len(failures)} expectations failed", *(f"  - {one}" for one in failures)])

@@ -17,6 +17,7 @@ Number = int | float
 class Failure:
     """One expectation that the data did not meet."""
 
+    table: str
     rule: str
     """What was wanted, in words and with its threshold."""
     num_offending: int
@@ -26,11 +27,15 @@ class Failure:
     ids: tuple[str, ...]
     """The first offending ids, in the table's order; empty for a rule about the table as a whole."""
 
-    def __str__(self) -> str:
+    @property
+    def found(self) -> str:
+        """What was found, in words: how many rows and which, or the number."""
         if self.observed is not None:
-            return f"{self.rule}: found {self.observed}"
+            return str(self.observed)
+        if not self.ids:
+            return "nothing to judge by"
         more = ", …" if self.num_offending > len(self.ids) else ""
-        return f"{self.rule}: {self.num_offending} rows do not ({', '.join(self.ids)}{more})"
+        return f"{self.num_offending} rows do not: {', '.join(self.ids)}{more}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class GateResult:
         return not self.failures
 
 
+def table_of(failures: tuple[Failure, ...]) -> str:
+    """`failures` as a table of three columns, to be read in a terminal."""
+    rows = [("table", "wanted", "found"), *((one.table, one.rule, one.found) for one in failures)]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"  {a:<{first}}  {b:<{second}}  {c}" for a, b, c in rows)
+
+
 def write_result(result: GateResult, path: Path) -> None:
     """Write `result` as JSON, keys sorted."""
     record = {"passed": result.passed, **asdict(result)}
@@ -59,12 +71,12 @@ def write_page(result: GateResult, path: Path) -> None:
     """Write one HTML page that loads nothing, with a link to the Data Docs (whose looks come from public servers)."""
     verdict = "passed" if result.passed else f"failed: {len(result.failures)} of {result.num_expectations} expectations"
     rows = "".join(
-        f"<tr><td>{html.escape(failure.rule)}<td>{failure.num_offending}"
+        f"<tr><td>{html.escape(failure.table)}<td>{html.escape(failure.rule)}<td>{failure.num_offending}"
         f"<td>{html.escape(str(failure.observed if failure.observed is not None else ''))}"
         f"<td><code>{'<br>'.join(html.escape(one) for one in failure.ids)}</code>"
         for failure in result.failures
     )
-    found = f"<table><tr><th>wanted<th>offending<th>found<th>first ids{rows}</table>" if rows else ""
+    found = f"<table><tr><th>table<th>wanted<th>offending<th>found<th>first ids{rows}</table>" if rows else ""
     facts = "".join(f"<tr><td>{html.escape(name)}<td>{value}" for name, value in sorted(result.statistics.items()))
     notes = "".join(f"<p>{html.escape(note)}" for note in result.notes)
     path.write_text(

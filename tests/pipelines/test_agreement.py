@@ -250,7 +250,7 @@ def keys_of(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 SECTIONS = [place for place in keys_of(CONTENT) if isinstance(CONTENT.get(place[0]), dict) and len(place) == 1]
 
 
-@pytest.mark.parametrize("section", [*[place[0] for place in SECTIONS], "gates.pairs", "gates.embeddings"])
+@pytest.mark.parametrize("section", [*[place[0] for place in SECTIONS], "gates.archive", "gates.pairs", "gates.embeddings"])
 def test_load_params__an_unknown_key_is_named(tmp_path: Path, section: str) -> None:
     content = copy.deepcopy(CONTENT)
     place = content
@@ -288,7 +288,9 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
     ("cut.window_length_seconds", -1), ("cut.window_stride_seconds", 0), ("frames.num_frames", 0),
     ("frames.num_frames", 101), ("frames.side_px", 8), ("frames.quality", 101), ("frames.shard_digits", 5),
     ("pairs.validation_share", 1.5), ("pairs.test_share", -0.1), ("gates.pairs.min_caption_length", 0),
-    ("gates.pairs.max_rejected_share", 2), ("gates.embeddings.max_mean_cosine", 1.5), ("backbone.name", ""),
+    ("gates.pairs.max_rejected_share", 2), ("gates.embeddings.max_mean_cosine", 1.5),
+    ("gates.archive.max_rejected_share", -1), ("gates.archive.languages", []), ("gates.archive.max_one_length_share", 2),
+    ("gates.embeddings.max_drift", 2), ("gates.embeddings.on_drift", "shout"), ("backbone.name", ""),
     ("train.settings", {}), ("train.settings.lora.rank", 0), ("train.settings.lora.dropout", 1.0),
     ("train.settings.lora.targets", ["heads"]), ("train.settings.lora.learning_rate", 0),
     ("train.settings.lora.steps", 0), ("train.settings.lora.batch", 1), ("select.resamples", 0),
