@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-gates bench-media bench-encode bench-serve kills faults backbones clean bento-check soak
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-gates bench-media bench-encode bench-serve kills faults mutations backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ bench-gates: setup ## All gates over a million rows a table, into bench/gates.js
 
 kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
+
+mutations: setup ## Five hundred damaged files, made and real, through ingest, cut and frames (a minute)
+	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py
 
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
