@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_file
 
 Resize = Literal["squash", "crop"]
 Vision = Literal["video", "frame"]
@@ -107,12 +107,8 @@ class EncoderSpec:
             paths += sorted(path for path in (folder / variant).rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
         spec = replace(self, files=files)
-        beside = folder / f".{SPEC_FILE}.{os.getpid()}"
-        try:
+        with whole_file(folder / SPEC_FILE) as beside:
             beside.write_text(json.dumps(spec._to_json(), indent=2) + "\n", encoding="utf-8")
-            beside.replace(folder / SPEC_FILE)
-        finally:
-            beside.unlink(missing_ok=True)
         return spec
 
     @classmethod

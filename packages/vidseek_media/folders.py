@@ -1,12 +1,15 @@
-"""Folders that a stage writes: whole or absent."""
+"""Files and folders that a stage writes: whole or absent."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -26,3 +29,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a file beside `path`, which takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OSError: the disk does not take it; a full one is told with `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:  # a write does not know its file's name
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    finally:
+        beside.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 import uuid
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from vidseek_media.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.folders import whole_file
 from vidseek_media.frames import DECODERS
 from vidseek_media.ingest import SOURCE_REMEDY, read_videos
 from vidseek_media.members import (
@@ -280,17 +280,12 @@ def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None
 def _join_parts(shard: _Shard) -> None:
     if not any(job.part.exists() for job in shard.jobs):
         return  # Every video of it was refused.
-    beside = shard.path.with_name(f".{shard.path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as tar:
-            for job in shard.jobs:
-                if job.part.exists():
-                    with job.part.open("rb") as part:
-                        shutil.copyfileobj(part, tar, 2**20)
-            tar.write(_END_OF_TAR)
-        beside.replace(shard.path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(shard.path) as beside, beside.open("wb") as tar:
+        for job in shard.jobs:
+            if job.part.exists():
+                with job.part.open("rb") as part:
+                    shutil.copyfileobj(part, tar, 2**20)
+        tar.write(_END_OF_TAR)
     for job in shard.jobs:
         job.part.unlink(missing_ok=True)
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.folders import whole_file
 from vidseek_media.frames import frames_at, read_plan
 from vidseek_media.records import Span
 from vidseek_media.workers import WorkerLost, run_each
@@ -148,10 +148,5 @@ def _recall(path: Path) -> list[int] | None:
 
 
 def _remember(path: Path, cuts: list[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as beside:
         beside.write_text(json.dumps(cuts), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

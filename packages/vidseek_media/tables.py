@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_file
 
 _text = pa.string()
 _texts = pa.list_(pa.string())
@@ -80,13 +80,8 @@ def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"rows for {path} do not fit its schema: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as beside:
         pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:

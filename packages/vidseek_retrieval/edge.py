@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
+from vidseek_media.folders import whole_file
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
     CAPTION_VECTOR,
@@ -499,15 +500,10 @@ def _digest(path: Path) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from vidseek_encoder.bundle import file_sha256
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.folders import whole_file
 from vidseek_media.records import ClipFrames
 from vidseek_media.shards import list_shards, read_shard
 from vidseek_media.tables import FRAMES, read_table
@@ -251,7 +251,6 @@ def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:
         "num_clips": sum(num_clips.values()),
         "parts": num_clips,
     }
-    beside = out / f".{SUMMARY_FILE}.{os.getpid()}"
-    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    beside.replace(out / SUMMARY_FILE)
+    with whole_file(out / SUMMARY_FILE) as beside:
+        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return sum(num_clips.values())

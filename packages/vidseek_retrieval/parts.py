@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.folders import whole_file
 
 PARTS_FOLDER = "parts"
 SUMMARY_FILE = "embeddings.json"
@@ -66,13 +66,8 @@ def write_part(
         ],
         schema=embeddings_schema(dimension),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as beside:
         pq.write_table(table, beside, compression="zstd")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def is_whole(part: Path) -> bool:

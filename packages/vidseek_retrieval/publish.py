@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
+from vidseek_media.folders import whole_file
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
 from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
@@ -565,7 +565,5 @@ def require_published(home: IndexHome, alias: str) -> Alias:
 
 
 def _write_receipt(path: Path, report: PublishReport) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")

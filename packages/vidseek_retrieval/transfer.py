@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_file
 from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, Words, canonical_json
 from vidseek_retrieval.publish import Published, go_live, require_published
 
@@ -46,10 +47,9 @@ def export_collection(
         OSError: the disk does not take it.
     """
     opened = home.open(collection or require_published(home, alias).collection)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     num = 0
-    try:
-        schema = _schema(opened.facts)
+    schema = _schema(opened.facts)
+    with closing(opened), whole_file(path) as beside:
         with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
             remaining = opened.scroll()
             while points := list(islice(remaining, ROWS)):
@@ -60,10 +60,6 @@ def export_collection(
                 f"{opened.facts.name} gave {num} points, wanted {opened.facts.num_points}",
                 remedy="Run `vidseek index verify`",
             )
-        beside.replace(path)
-    finally:
-        opened.close()
-        beside.unlink(missing_ok=True)
     return Export(opened.facts.name, num, path)
 
 

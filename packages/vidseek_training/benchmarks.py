@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.folders import whole_file
 
 _VIDEO_KEYS = ("video_id", "video", "file", "vid")
 _CAPTION_KEYS = ("sentence", "caption", "description", "query", "text")
@@ -76,8 +77,7 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path) -> int:
             f"{len(missing)} of {len(films)} films of the benchmark are not in {videos}: {', '.join(missing[:5])}",
             remedy="Fetch them, or leave their rows out of the benchmark's file",
         )
-    beside = out.with_name(f".{out.name}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "caption", "start", "end", "split"])
         for query in queries:
@@ -85,7 +85,6 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path) -> int:
             assert film is not None
             times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
             writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, "test"])
-    beside.replace(out)
     return len(queries)
 
 
