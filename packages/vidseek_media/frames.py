@@ -312,7 +312,7 @@ def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.I
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
             kinds = sorted({s.type for s in container.streams})
-            raise InputRejected(f"has no video stream, only {', '.join(kinds) or 'nothing'}")
+            raise InputRejected(f"has no video stream, only {', '.join(kinds)}" if kinds else "is a container of nothing")
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
@@ -329,7 +329,7 @@ def read_plan(path: Path) -> PacketPlan:
     """The plan of `path`, from its packets, with nothing decoded.
 
     Raises:
-        InputRejected: the file cannot be opened, or holds no packet of video.
+        InputRejected: the file cannot be opened, holds no packet of video, or is encrypted.
     """
     ticks, places = array("q"), array("q")
     is_key, is_shown = bytearray(), bytearray()
@@ -341,6 +341,8 @@ def read_plan(path: Path) -> PacketPlan:
         codec = str(stream.codec_context.codec.canonical_name)
         pixel_format = stream.codec_context.pix_fmt or ""
         for packet in _demux(container, stream):
+            if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
+                raise InputRejected("is encrypted: nobody can see it without its key")
             place, num_packets = num_packets, num_packets + 1
             num_without_pts += packet.pts is None
             pts = packet.pts if packet.pts is not None else packet.dts
