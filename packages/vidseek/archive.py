@@ -11,6 +11,7 @@ from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_setting
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_media.listing import Source
     from vidseek_retrieval.index import IndexHome
     from vidseek_retrieval.search import Searcher
 
@@ -64,14 +65,21 @@ class Archive:
         return self.root / "data" / "decisions"
 
     @property
-    def source(self) -> Path | None:
-        """The folder of the videos, as params.yaml names it; None where it names none.
+    def source(self) -> Source | None:
+        """Where the videos are, as params.yaml names it; None where it names nothing.
 
         Raises:
             ConfigError: params.yaml cannot be read.
         """
+        from vidseek_media.sources import open_source
+
         source = (read_params(self.params).get("ingest") or {}).get("source")
-        return self.root / str(source) if source else None
+        return open_source(str(source), base=self.root, downloads=self.downloads) if source else None
+
+    @property
+    def downloads(self) -> Path:
+        """Videos that were downloaded; outside DVC."""
+        return self.state / "downloads"
 
     @property
     def state(self) -> Path:

@@ -126,7 +126,7 @@ class Hit:
     clip_ids: tuple[str, ...]
     title: str
     uri: str
-    """Relative to the source root."""
+    """As the source names the file: relative to its root, or what a manifest says."""
     thumbnail_url: str | None
 
 
