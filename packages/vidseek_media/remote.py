@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -181,8 +182,9 @@ class Downloads:
 
     def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, str]:
         refused: dict[Path, str] = {}
+        stop = threading.Event()
         with ThreadPoolExecutor(THREADS) as pool:
-            futures = [(target, pool.submit(job.run)) for target, job in jobs]
+            futures = [(target, pool.submit(job.run, stop)) for target, job in jobs]
             try:
                 for target, future in tqdm(futures, desc="download", unit="file", disable=None):
                     try:
@@ -190,6 +192,7 @@ class Downloads:
                     except InputRejected as error:
                         refused[target] = error.message
             except BaseException:
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return refused
@@ -200,7 +203,7 @@ class _Job:
     fs: Any
     file: _File
 
-    def run(self) -> None:
+    def run(self, stop: threading.Event) -> None:
         file = self.file
         if not file.state:
             file = _File(file.path, file.target, _state_of(_try(lambda: self.fs.info(file.path), file.path)) or "{}")
@@ -209,7 +212,9 @@ class _Job:
         beside = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")
         try:
             file.target.parent.mkdir(parents=True, exist_ok=True)
-            _try(lambda: _load(self.fs, file.path, beside), file.path)
+            _try(lambda: _load(self.fs, file.path, beside, stop), file.path)
+            if stop.is_set():
+                return
             size = json.loads(file.state).get("size")
             if size is not None and beside.stat().st_size != size:
                 raise InputRejected(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
@@ -229,14 +234,14 @@ class _DiskFull(Exception):
     """This machine's disk does not take it: not the other side's fault."""
 
 
-def _load(fs: Any, path: str, beside: Path) -> None:
+def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
     with fs.open(path, "rb") as source:
         try:
             target = beside.open("wb")
         except OSError as error:
             raise _DiskFull(error.strerror) from error
         with target:
-            while block := source.read(2**20):
+            while not stop.is_set() and (block := source.read(2**20)):
                 try:
                     target.write(block)
                 except OSError as error:
@@ -277,10 +282,8 @@ def _try(ask: Any, path: str) -> Any:
             return ask()
         except (_DiskFull, VidseekError):
             raise
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise InputRejected(f"cannot be downloaded: {_say(error)}") from error
         except Exception as error:  # each file system raises what its library does
-            if (status := getattr(error, "status", None)) and 400 <= status < 500 and status not in (408, 429):
+            if _is_final(error):
                 raise InputRejected(f"cannot be downloaded: {_say(error)}") from error
             if wait is None:
                 raise _no_answer(path, error) from error
@@ -295,10 +298,23 @@ def _answers(url: str) -> Any:
         yield
     except VidseekError:
         raise
-    except FileNotFoundError as error:
-        raise ConfigError(f"{url} does not exist", remedy="Set ingest.source to a URL that is there") from error
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and _is_final(error):
+            raise ConfigError(f"{url} does not exist", remedy="Set ingest.source to a URL that is there") from error
         raise _no_answer(url, error) from error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether asking again would bring the same: the file is not there, or not for us.
+
+    fsspec's HTTP says FileNotFoundError of everything, also of a server that is down: what it came from tells.
+    """
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 429)
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _is_final(error.__cause__)
+    return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
 
 
 def _no_answer(url: str, error: Exception) -> ServiceError:

@@ -36,6 +36,11 @@ _SILENT = re.compile(
     re.IGNORECASE,
 )
 """Said where the site does not answer, or not now."""
+_DISK = re.compile(
+    r"No space left|Errno (?:13|17|20|27|28|30|122)\b|unable to (?:create directory|open for writing|write data)",
+    re.IGNORECASE,
+)
+"""Said where this machine's disk takes nothing."""
 _NOT_YET = {"is_live": "is a live stream that still runs", "is_upcoming": "is not shown yet",
             "post_live": "is a live stream that is still being processed"}
 
@@ -221,6 +226,7 @@ def _ask(ask: Callable[[], Any], page: str) -> Any:
     Raises:
         InputRejected: this video or page cannot be had.
         ServiceError: the site gives nothing now, or takes us for a machine.
+        ArtifactError: the disk takes nothing.
     """
     from yt_dlp.utils import YoutubeDLError
 
@@ -228,6 +234,8 @@ def _ask(ask: Callable[[], Any], page: str) -> Any:
         return ask()
     except YoutubeDLError as error:
         said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR:").split())
+        if _DISK.search(said):
+            raise _not_written(said[:200]) from error
         if _BLOCKED.search(said):
             raise ServiceError(
                 f"the site takes us for a machine and gives nothing more of {page}: {said[:200]}",
@@ -241,7 +249,11 @@ def _ask(ask: Callable[[], Any], page: str) -> Any:
             ) from error
         raise InputRejected(said.split(". See ")[0][:300]) from error
     except OSError as error:
-        raise ArtifactError(f"a download cannot be written: {error}", remedy="Make room, then run it again") from error
+        raise _not_written(str(error)) from error
+
+
+def _not_written(why: str) -> ArtifactError:
+    return ArtifactError(f"a download cannot be written: {why}", remedy="Make room, then run it again")
 
 
 def _downloader(settings: DownloadSettings, folder: Path) -> Any:

@@ -91,7 +91,7 @@ def test_manifest__that_is_wrong_as_a_whole_is_one_error_that_names_it(
 
 
 def test_manifest__that_is_missing_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no.csv does not exist"):
+    with pytest.raises(ConfigError, match=r"no\.csv does not exist"):
         open_source(str(tmp_path / "no.csv"), downloads=tmp_path).list_videos()
 
 
