@@ -118,14 +118,16 @@ def load_encoder(archive: Archive, settings: SearchSettings, *, text_only: bool 
 
 
 def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) -> Searcher:
-    """A searcher over the archive's live collection.
+    """A searcher over the archive's live collection, without what was forgotten since that was built.
 
     Raises:
         ArtifactError: nothing was published, or by another encoder_version.
     """
+    from vidseek_media.forgotten import ForgottenIds
     from vidseek_retrieval.search import Searcher, Weights
 
     return Searcher.open(
         archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,
         negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
+        hidden=ForgottenIds(archive.decisions),
     )

@@ -44,6 +44,29 @@ class Forgotten:
         return frozenset(address for video in self.videos for address in video.addresses)
 
 
+class ForgottenIds:
+    """Gives the video_ids that are forgotten now: the table is looked at each time, and read when it has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: tuple[tuple[int, int, int] | None, frozenset[str]] = (None, frozenset())
+
+    def __call__(self) -> frozenset[str]:
+        """See above.
+
+        Raises:
+            ArtifactError: the table is broken.
+        """
+        try:
+            stat = (self._folder / TABLE).stat()
+            state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        except OSError:
+            return frozenset()
+        if self._read[0] != state:
+            self._read = (state, read_forgotten(self._folder).video_ids)
+        return self._read[1]
+
+
 def read_forgotten(folder: Path) -> Forgotten:
     """What the table in the folder of decisions says; nothing where there is none.
 
