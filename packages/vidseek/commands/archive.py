@@ -48,16 +48,22 @@ def ingest(
 
 def probe(
     file: Annotated[Path, typer.Argument(help="A video file.")],
+    decoder: Annotated[str, typer.Option(help="As frames.decoder of params.yaml: auto, pyav or decord.")] = "auto",
     as_json: printing.AsJson = False,
 ) -> None:
-    """Measure one video file, and decode a frame of it: what `ingest` would say of it."""
-    from vidseek_media.probe import probe as probe_file
+    """Measure one video file, and decode a frame of it: what `ingest` would say of it, and who would decode it."""
+    from dataclasses import asdict
 
+    from vidseek_media.frames import DECODERS
+    from vidseek_media.probe import examine
+
+    if decoder not in DECODERS:
+        raise typer.BadParameter(f"--decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}")
     try:
-        report = probe_file(file)
+        found = asdict(examine(file, decoder=decoder))
     except InputRejected as error:
         raise InputRejected(f"{file}: {error.message}", remedy=error.remedy) from error
-    printing.report(report, as_json=as_json)
+    printing.report({**found.pop("probe"), **found}, as_json=as_json)
 
 
 def dedup(
