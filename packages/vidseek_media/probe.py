@@ -84,10 +84,11 @@ def _is_variable(steps_ms: NDArray[np.float64], plan: PacketPlan) -> bool:
 def _header_of(path: Path) -> tuple[int | None, float | None]:
     """Length in ms and rate in frames a second, as the header has them."""
     with open_video(path) as (container, stream):
+        seconds: Fraction | None = None
         if stream.duration is not None and stream.time_base is not None:
             seconds = stream.duration * stream.time_base
-        else:
-            seconds = Fraction(container.duration, 1_000_000) if container.duration is not None else None
+        elif container.duration is not None:
+            seconds = Fraction(container.duration, 1_000_000)
         rate = stream.average_rate
         return None if seconds is None else int(seconds * 1000), None if not rate else round(float(rate), 3)
 
