@@ -93,7 +93,7 @@ def write_archive(root: Path, *, num_clips: int) -> None:
     version = EncoderSpec.load(bundle).encoder_version
     video = f"{1:032x}"
     row: dict[str, object] = {**dict.fromkeys(VIDEOS.names, ""), "video_id": video, "uris": ["a.mp4"]}
-    numbers = {"duration_ms": 1000 * num_clips, "fps": 25.0, "width": 64, "height": 48}
+    numbers = {"duration_ms": 1000 * num_clips, "fps": 25.0, "width": 64, "height": 48, "views": None}
     write_table(root / "ingest" / "videos.parquet", [row | numbers], VIDEOS)
     ids = [str(clip_id_of(video, 1000 * index, 1000 * index + 1000)) for index in range(num_clips)]
     write_table(root / "cut" / "clips.parquet", [

@@ -3,10 +3,13 @@
 import shutil
 
 from pipelines.params import load_params
-from pipelines.stage import GENERAL, STATE, run_stage
+from pipelines.stage import DECISIONS, DOWNLOADS, GENERAL, STATE, run_stage
 from vidseek_media.cut import cut_archive
+from vidseek_media.forgotten import read_forgotten
 from vidseek_media.ingest import ingest
 from vidseek_media.shards import write_frames
+from vidseek_media.sources import open_source
+from vidseek_media.youtube import DownloadSettings
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import make_pairs
 
@@ -14,14 +17,15 @@ from vidseek_training.pairs import make_pairs
 def main() -> str:
     """The general stage."""
     params = load_params()
-    source = params.general.source
-    if source is None:
+    if params.general.source is None:
         shutil.rmtree(GENERAL, ignore_errors=True)
         GENERAL.mkdir(parents=True)
         return "no general.source: no replay, and retention is not measured"
+    settings = DownloadSettings(**params.ingest.youtube.model_dump())
+    source = open_source(params.general.source, downloads=DOWNLOADS, settings=settings)
     ingest(
         source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,
-        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern,
+        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=read_forgotten(DECISIONS),
     )
     cut_archive(
         GENERAL / "ingest", out=GENERAL / "cut", modes=("captions",),

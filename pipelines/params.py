@@ -24,16 +24,30 @@ class _Section(BaseModel):
 class General(_Section):
     """The general world, for replay and retention."""
 
-    source: Path | None
+    source: Annotated[str, Field(min_length=1)] | None
+    """As `ingest.source`."""
+
+
+class Youtube(_Section):
+    """See `vidseek_media.youtube.DownloadSettings`."""
+
+    cookies: Path | None
+    max_videos: Positive | None
+    max_height: Positive
+    rate_limit_kib: Positive | None
+    sleep_seconds: float = Field(ge=0)
+    retries: int = Field(ge=0)
 
 
 class Ingest(_Section):
     """Where the videos are."""
 
-    source: Path
+    source: str = Field(min_length=1)
+    """See `vidseek_media.sources.open_source`."""
     clip_pattern: str | None
     timeout_seconds: float = Field(gt=0)
     workers: Positive
+    youtube: Youtube
 
 
 class Shots(_Section):

@@ -18,6 +18,8 @@ from vidseek_media.errors import ArtifactError, VidseekError
 
 DATA, MODELS, REPORTS, RECEIPTS = Path("data"), Path("models"), Path("reports"), Path("receipts")
 INDEX, STATE = Path("index"), Path(".vidseek")
+DOWNLOADS = STATE / "downloads"
+"""Videos from elsewhere: outside DVC, and never in its cache."""
 
 INGEST, CUT, FRAMES = DATA / "ingest", DATA / "cut", DATA / "frames"
 CAPTION, PAIRS, EMBED, GENERAL = DATA / "caption", DATA / "pairs", DATA / "embed", DATA / "general"

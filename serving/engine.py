@@ -29,6 +29,7 @@ from vidseek_retrieval.search import Query, SearchOptions, Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_media.listing import Source
     from vidseek_retrieval.index import Point
     from vidseek_retrieval.search import Answer, Searcher
 
@@ -78,8 +79,8 @@ class QueryVector:
 class Places:
     """Where the engine finds and leaves things that are neither bundle nor index."""
 
-    source: Path | None
-    """The folder of the videos."""
+    source: Source | Path | None
+    """Where the videos are, or their folder."""
     feedback: Path
     thumbnails: Path
 

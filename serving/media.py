@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidseek_media.errors import InputRejected
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.listing import Source
+from vidseek_media.sources import source_of
 
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 _TYPES = {
@@ -22,7 +24,7 @@ class ClipGone(InputRejected):
 
 
 class MediaGone(InputRejected):
-    """The video of a clip does not lie in the archive's source folder."""
+    """The video of a clip does not lie where the archive's source may have it."""
 
     code = "media_not_found"
 
@@ -35,22 +37,25 @@ class RangeNotThere(InputRejected):
 
 @dataclass(frozen=True)
 class Media:
-    """A video file inside the source folder."""
+    """A video file of the archive's source."""
 
     path: Path
     content_type: str
 
 
-def find_media(source: Path | None, uri: str) -> Media:
-    """The file that `uri` of the index names in the folder `source`.
+def find_media(source: Source | Path | None, uri: str) -> Media:
+    """The file that `uri` of the index names in `source` (a folder, or another source).
 
     Raises:
-        MediaGone: it is not there, or a link leads out of the folder.
+        MediaGone: it is not there, or lies where the source may not lead: see `Source.path_of`.
     """
-    path = (source / uri).resolve() if source is not None else None
-    if path is None or source is None or not path.is_relative_to(source.resolve()) or not path.is_file():
+    try:
+        path = source_of(source).path_of(uri).resolve() if source is not None else None
+    except (InputRejected, ConfigError):
+        path = None
+    if path is None or not path.is_file():
         raise MediaGone(
-            f"{uri} is not in the archive's source folder", remedy="See that ingest.source is where this service runs"
+            f"{uri} is not in the archive's source", remedy="See that ingest.source is where this service runs"
         )
     return Media(path, _TYPES.get(path.suffix.lower(), "application/octet-stream"))
 

@@ -159,7 +159,7 @@ class Hit(BaseModel):
     best_ms: int
     clip_ids: list[str]
     title: str
-    uri: str = Field(description="Relative to the source root.")
+    uri: str = Field(description="Relative to the source root, or as a manifest says.")
     thumbnail_url: str | None
 
 
@@ -195,7 +195,7 @@ class ClipAnswer(BaseModel):
     start_ms: int
     end_ms: int
     title: str
-    uri: str = Field(description="Relative to the source root.")
+    uri: str = Field(description="Relative to the source root, or as a manifest says.")
     channel: str | None
     category: str | None
     published_at: str | None

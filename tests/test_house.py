@@ -40,6 +40,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),
     "scenedetect": ("packages/vidseek_media/shots.py",),
+    "fsspec": ("packages/vidseek_media/remote.py",),
+    "yt_dlp": ("packages/vidseek_media/youtube.py",),
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
 }
@@ -113,6 +115,8 @@ def test_rooms__all_are_in_the_table() -> None:
     ("packages/vidseek/cli.py", "import importlib\nimportlib.import_module('mlflow')"),
     ("packages/vidseek_demo/scenes.py", "import torch"),
     ("packages/vidseek_media/probe.py", "import av"),
+    ("packages/vidseek_media/ingest.py", "import fsspec"),
+    ("packages/vidseek/commands/archive.py", "import yt_dlp"),
     ("pipelines/check_pairs.py", "import great_expectations as gx"),
     ("serving/app.py", "from qdrant_client import QdrantClient"),
     ("packages/vidseek_media/cut.py", "from . import frames"),

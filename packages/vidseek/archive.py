@@ -11,6 +11,7 @@ from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_setting
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
+    from vidseek_media.listing import Source
     from vidseek_retrieval.index import IndexHome
     from vidseek_retrieval.search import Searcher
 
@@ -64,14 +65,21 @@ class Archive:
         return self.root / "data" / "decisions"
 
     @property
-    def source(self) -> Path | None:
-        """The folder of the videos, as params.yaml names it; None where it names none.
+    def source(self) -> Source | None:
+        """Where the videos are, as params.yaml names it; None where it names nothing.
 
         Raises:
             ConfigError: params.yaml cannot be read.
         """
+        from vidseek_media.sources import open_source
+
         source = (read_params(self.params).get("ingest") or {}).get("source")
-        return self.root / str(source) if source else None
+        return open_source(str(source), base=self.root, downloads=self.downloads) if source else None
+
+    @property
+    def downloads(self) -> Path:
+        """Videos that were downloaded; outside DVC."""
+        return self.state / "downloads"
 
     @property
     def state(self) -> Path:
@@ -110,14 +118,16 @@ def load_encoder(archive: Archive, settings: SearchSettings, *, text_only: bool 
 
 
 def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) -> Searcher:
-    """A searcher over the archive's live collection.
+    """A searcher over the archive's live collection, without what was forgotten since that was built.
 
     Raises:
         ArtifactError: nothing was published, or by another encoder_version.
     """
+    from vidseek_media.forgotten import ForgottenIds
     from vidseek_retrieval.search import Searcher, Weights
 
     return Searcher.open(
         archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,
         negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
+        hidden=ForgottenIds(archive.decisions),
     )

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidseek.archive import Archive, load_encoder, open_searcher
-from vidseek.settings import read_params
 from vidseek_demo.show import is_right, test_queries
+from vidseek_media.errors import ConfigError
 from vidseek_media.frames import bin_centres, decode_at
 
 matplotlib.use("Agg")
@@ -21,7 +21,9 @@ _NUM_FRAMES = 4
 def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
     """Draw `queries` test captions of the demo archive with their first `hits` moments, right ones framed in green."""
     archive = Archive.here()
-    settings, source = archive.settings().search, read_params(archive.params)["ingest"]["source"]
+    settings, source = archive.settings().search, archive.source
+    if source is None:
+        raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to where the videos are")
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
     grid = figure.subplots(queries, hits, squeeze=False)
@@ -29,7 +31,7 @@ def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
         answer = searcher.search_text(query["caption"], limit=hits)
         for axes, hit in zip(grid[row], answer.hits, strict=True):
             times = bin_centres(hit.start_ms, hit.end_ms, _NUM_FRAMES)
-            frames = [frame for _, frame in decode_at(archive.root / source / hit.uri, times)]
+            frames = [frame for _, frame in decode_at(source.path_of(hit.uri), times)]
             axes.imshow(np.concatenate(frames, axis=1))
             axes.set(xticks=[], yticks=[])
             axes.set_xlabel(

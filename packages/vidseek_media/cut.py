@@ -13,8 +13,10 @@ import pandas as pd
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import to_ms
 from vidseek_media.ingest import read_videos
+from vidseek_media.listing import Source
 from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.shots import ShotSettings, find_all_cuts, shot_spans
+from vidseek_media.sources import source_of
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
 
 MODES = ("captions", "windows", "shots")
@@ -23,7 +25,7 @@ MODES = ("captions", "windows", "shots")
 class ShotSearch:
     """What the mode `shots` needs, for it looks into the videos."""
 
-    source: Path
+    source: Path | Source
     settings: ShotSettings
     memory: Path
     """A folder that remembers the cuts of each video."""
@@ -147,7 +149,8 @@ def cut_videos(
 
 def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Cuts by video_id, and reasons; a file that is one clip already is not looked into."""
-    paths = {v.video_id: shots.source / v.uris[0] for v in videos if not v.clip_of}
+    source = source_of(shots.source)
+    paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
     cuts, lost = find_all_cuts(
         paths, settings=shots.settings, memory=shots.memory, workers=shots.workers,
         timeout_seconds=shots.timeout_seconds,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidseek_media.errors import InputRejected
-from vidseek_media.frames import decode_at, open_video, read_plan
+from vidseek_media.frames import PacketPlan, decode_at, decoder_of, open_video, read_plan
 
 MAX_FRAME_MS = 600_000
 """Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""
@@ -25,6 +29,68 @@ class Probe:
     height: int
     codec: str
     num_frames: int
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `vidseek probe` says of a file: the measures, beside what its header says, and who would decode it."""
+
+    probe: Probe
+    header_duration_ms: int | None
+    """What the header says, which nothing here relies on; None where it says nothing."""
+    header_fps: float | None
+    shortest_frame_ms: float
+    """From one frame to the next."""
+    longest_frame_ms: float
+    is_variable_rate: bool
+    """Whether frames are shown for different times, by more than the rounding of their times."""
+    num_keyframes: int
+    pixel_format: str
+    times: str
+    """Where its times come from: `packets`, or `decoder` where packets lack times of their own."""
+    decoder: str
+    """pyav or decord."""
+    why: str
+    """Why this decoder."""
+
+
+def examine(path: Path, *, decoder: str = "auto") -> Examination:
+    """Look at `path` as `probe` does, and further. `decoder` as `frames.decoder` has it.
+
+    Raises:
+        InputRejected: as `probe`; or the decoder that is asked for cannot take the file.
+    """
+    found = probe(path)
+    plan = read_plan(path)
+    chosen, why = decoder_of(path, plan, decoder=decoder)
+    steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
+    shortest, longest = (float(steps_ms.min()), float(steps_ms.max())) if len(steps_ms) else (0.0, 0.0)
+    header_duration_ms, header_fps = _header_of(path)
+    return Examination(
+        found, header_duration_ms, header_fps, round(shortest, 3), round(longest, 3), _is_variable(steps_ms, plan),
+        num_keyframes=len(plan.key_pts), pixel_format=plan.pixel_format,
+        times="packets" if plan.is_trusted else "decoder", decoder=chosen, why=why,
+    )
+
+
+def _is_variable(steps_ms: NDArray[np.float64], plan: PacketPlan) -> bool:
+    """Times are rounded to ticks, and in some containers to milliseconds; a tenth of a frame is no other rate."""
+    if not len(steps_ms):
+        return False
+    least_ms = max(1.5 * float(plan.time_base * 1000), 0.1 * float(np.median(steps_ms)), 1.0)
+    return float(steps_ms.max() - steps_ms.min()) > least_ms
+
+
+def _header_of(path: Path) -> tuple[int | None, float | None]:
+    """Length in ms and rate in frames a second, as the header has them."""
+    with open_video(path) as (container, stream):
+        seconds: Fraction | None = None
+        if stream.duration is not None and stream.time_base is not None:
+            seconds = stream.duration * stream.time_base
+        elif container.duration is not None:
+            seconds = Fraction(container.duration, 1_000_000)
+        rate = stream.average_rate
+        return None if seconds is None else int(seconds * 1000), None if not rate else round(float(rate), 3)
 
 
 def probe(path: Path) -> Probe:

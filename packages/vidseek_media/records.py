@@ -21,7 +21,8 @@ class Video:
 
     video_id: str
     uris: tuple[str, ...]
-    """Paths relative to the source root, sorted; the first is the one that is read."""
+    """As the source names its files, sorted: paths relative to its root, or what a manifest says (`sources.py`). The
+    first is the one that is read."""
     duration_ms: int
     fps: float
     width: int
@@ -36,8 +37,11 @@ class Video:
     published_at: str = ""
     """RFC 3339, or empty."""
     thumbnail: str = ""
+    """A picture of it, as a path relative to the source root, or empty."""
     clip_of: str = ""
     """The longer video that this file is one clip of by its name (`harbour` for `harbour_3.mp4`), or empty."""
+    views: int | None = None
+    """How often it was seen where it comes from, when it was downloaded; None where nobody says."""
 
     def __post_init__(self) -> None:
         if len(self.video_id) != 32 or not self.uris:

@@ -26,7 +26,9 @@ from vidseek_media.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.folders import whole_file
 from vidseek_media.frames import DECODERS
-from vidseek_media.ingest import SOURCE_REMEDY, read_videos
+from vidseek_media.ingest import read_videos
+from vidseek_media.listing import Source
+from vidseek_media.local import Folder, require_folder
 from vidseek_media.members import (
     FrameSettings,
     Verdict,
@@ -38,6 +40,7 @@ from vidseek_media.members import (
     write_part,
 )
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
+from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
 from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, WorkerLost, run_each
 
@@ -75,7 +78,7 @@ class _Shard:
 
 
 def write_frames(
-    source: Path,
+    source: Path | Source,
     ingest_dir: Path,
     cut_dir: Path,
     *,
@@ -104,10 +107,11 @@ def write_frames(
     """
     settings = FrameSettings(num_frames, per_bin, side_px, quality, decoder)
     _check_settings(settings, shard_digits)
-    if not source.is_dir():
-        raise ConfigError(f"{source} does not exist", remedy=SOURCE_REMEDY)
+    source = source_of(source)
+    if isinstance(source, Folder):
+        require_folder(source.root)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
-    shards = _plan_shards(videos, clips, source.resolve(), out, settings, shard_digits)
+    shards = _plan_shards(videos, clips, source, out, settings, shard_digits)
     try:
         limits = Limits(timeout_seconds, memory_mib=worker_memory_mib, recycle_after=recycle_after)
         rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, limits)
@@ -177,7 +181,7 @@ def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
 
 
 def _plan_shards(
-    videos: Mapping[str, Video], clips: Iterable[Clip], root: Path, out: Path, settings: FrameSettings, digits: int
+    videos: Mapping[str, Video], clips: Iterable[Clip], source: Source, out: Path, settings: FrameSettings, digits: int
 ) -> list[_Shard]:
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -188,7 +192,7 @@ def _plan_shards(
     for video_id in sorted(by_video):
         own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
         part = out / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
-        by_prefix[video_id[:digits]].append(VideoJob(video_id, root / videos[video_id].uris[0], own, part))
+        by_prefix[video_id[:digits]].append(VideoJob(video_id, source.path_of(videos[video_id].uris[0]), own, part))
     return [
         _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))
         for prefix, jobs in sorted(by_prefix.items())

@@ -5,25 +5,20 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.ids import to_ms
 from vidseek_media.records import Rejection
+from vidseek_media.rows import READERS, Row, text_of
 
 SIDECAR_NAME = "captions.csv"
-REQUIRED = ("file", "caption")
 FILE_ALIASES = ("image", "video", "uri", "path", "filename")
 """Columns that are taken for `file` where there is none."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -32,11 +27,7 @@ TIMES = ("start", "end")
 WISHES = ("split", "gallery", "contrast", "axis")
 ABOUT_VIDEO = ("title", "channel", "category", "published_at")
 SPLITS = ("train", "validation", "test")
-
-csv.field_size_limit(2**24)
-
-_Row: TypeAlias = "tuple[int, dict[str, str] | InputRejected]"
-"""Line from 1, and its cells by column, or why it has none."""
+COLUMNS = ("file", "caption", *TIMES, *WISHES, *ABOUT_VIDEO)
 
 
 @dataclass(frozen=True)
@@ -118,11 +109,15 @@ class Sidecar:
         return len(self.captions) + len(self.rejections)
 
 
-def read_sidecar(source: Path) -> Sidecar:
-    """The rows of the files of captions in the folder `source` (`READERS`), in order; none where there is no such file.
+def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
+    """The rows of the files of captions in the folder `source` (`FILES`), in order; none where there is no such file.
 
     A row that says nothing usable (no caption and no title, an end before its start) is a rejection. Further columns
     are ignored.
+
+    Args:
+        source: The folder.
+        but: The name of a file that is no sidecar here.
 
     Raises:
         ConfigError: a file is not of its kind, or lacks a column that is required.
@@ -130,20 +125,31 @@ def read_sidecar(source: Path) -> Sidecar:
     captions: list[SidecarCaption] = []
     rejections: list[Rejection] = []
     seen: dict[tuple[object, ...], str] = {}
-    for name, read in READERS.items():
-        if not (source / name).exists():
+    for name, read in FILES.items():
+        if name == but or not (source / name).exists():
             continue
         for line, row in read(source / name):
             try:
-                caption = _caption_of(row, name, line)
-                said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
-                same = seen.setdefault(said, caption.place)
-                if same != caption.place:
-                    raise InputRejected(f"says the same as {same}")
+                caption = caption_of(row, name, line)
+                if not caption.text and not caption.about.get("title"):
+                    raise InputRejected(f"has no caption for {caption.file}")
+                refuse_repeated(caption, seen)
                 captions.append(caption)
             except InputRejected as error:
                 rejections.append(reject_row(f"{name}:{line}", error.message))
     return Sidecar(tuple(captions), tuple(rejections))
+
+
+def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]) -> None:
+    """Note in `seen` what `caption` says.
+
+    Raises:
+        InputRejected: an earlier row says the same.
+    """
+    said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
+    same = seen.setdefault(said, caption.place)
+    if same != caption.place:
+        raise InputRejected(f"says the same as {same}")
 
 
 def reject_row(place: str, reason: str) -> Rejection:
@@ -200,78 +206,9 @@ def same_name(uri: str) -> str:
     return PurePosixPath(unicodedata.normalize("NFC", uri.replace("\\", "/"))).as_posix()
 
 
-def _text_of(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="Check the file and its rights") from error
-    if not content.strip():
-        raise ConfigError(
-            f"{path} is empty, wanted a line with the columns {', '.join(REQUIRED)}",
-            remedy="Write the captions into it, or remove the file",
-        )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}",
-            remedy="Save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
-        ) from error
-    if "\0" in text:
-        raise ConfigError(f"{path} is no text: it holds null bytes", remedy="Save it as UTF-8 CSV")
-    return text
-
-
-def _rows_of_csv(path: Path) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
-    try:
-        names = _columns_of(next(reader, []), path)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(names):
-                yield reader.line_num, InputRejected(f"has {len(cells)} cells, the header has {len(names)}")
-            else:
-                yield reader.line_num, dict(zip(names, cells, strict=True))
-    except csv.Error as error:
-        raise ConfigError(
-            f"{path}, line {reader.line_num}: not readable as CSV: {error}",
-            remedy="Write it with commas, and texts that hold a comma or a quote in double quotes",
-        ) from error
-
-
-def _rows_of_parquet(path: Path) -> Iterator[_Row]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as Parquet: {error}", remedy="Write it again, or remove it") from error
-    names = _columns_of(table.column_names, path)
-    number = 0
-    for batch in table.rename_columns(names).to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, {name: _cell(value) for name, value in row.items()}
-
-
-def _rows_of_jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            yield number, InputRejected(f"is no JSON: {error}")
-            continue
-        if not isinstance(row, dict):
-            yield number, InputRejected("is no JSON object with the columns as keys")
-            continue
-        names = _with_alias([str(name).strip().lower() for name in row])
-        yield number, {name: _cell(value) for name, value in zip(names, row.values(), strict=True)}
-
-
-def _rows_of_metadata(path: Path) -> Iterator[_Row]:
+def _rows_of_metadata(path: Path) -> Iterator[Row]:
     """Of a folder of thumbnails: `Id, Title, Category, Channel`, the pictures in `images/<channel>/<Id>.jpg`."""
-    rows = csv.reader(io.StringIO(_text_of(path), newline=""))
+    rows = csv.reader(io.StringIO(text_of(path), newline=""))
     names = [name.strip().lower() for name in next(rows, [])]
     if not {"id", "title"} <= set(names):
         return  # Metadata of another kind.
@@ -287,18 +224,15 @@ def _rows_of_metadata(path: Path) -> Iterator[_Row]:
         yield rows.line_num, {**{name: row.get(name, "") for name in ABOUT_VIDEO}, "file": file}
 
 
-READERS: Mapping[str, Callable[[Path], Iterator[_Row]]] = {
-    SIDECAR_NAME: _rows_of_csv, "captions.parquet": _rows_of_parquet, "captions.jsonl": _rows_of_jsonl,
+def _rows_of_captions(path: Path) -> Iterator[Row]:
+    return READERS[path.suffix](path, _columns_of, COLUMNS)
+
+
+FILES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    SIDECAR_NAME: _rows_of_captions, "captions.parquet": _rows_of_captions, "captions.jsonl": _rows_of_captions,
     "metadata.csv": _rows_of_metadata,
 }
 """The files of captions that a source may hold, each with its reader; a row's columns are named in lower case."""
-
-
-def _cell(value: object) -> str:
-    """A value of a typed table as the text that a CSV would hold."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return value.isoformat() if isinstance(value, datetime | date) else str(value)
 
 
 def _with_alias(names: list[str]) -> list[str]:
@@ -308,9 +242,29 @@ def _with_alias(names: list[str]) -> list[str]:
 
 
 def _columns_of(header: list[str], path: Path) -> list[str]:
-    names = _with_alias([name.strip().lower() for name in header])
-    missing = [] if "file" in names else ["file"]
-    missing += [] if "caption" in names or "title" in names else ["caption"]
+    if path.suffix == ".jsonl":  # each object has its own
+        return names_of_columns(header)
+    return require_columns(names_of_columns(header), header, path, required=("file", "caption|title"))
+
+
+def names_of_columns(header: Iterable[str]) -> list[str]:
+    """The columns in lower case, the first that means a file called `file`."""
+    return _with_alias([name.strip().lower() for name in header])
+
+
+def require_columns(names: list[str], header: Sequence[str], path: Path, *, required: Sequence[str]) -> list[str]:
+    """`names`, where they are enough.
+
+    Args:
+        names: As `names_of_columns` gives them.
+        header: As the file has them.
+        path: Of the file.
+        required: Names that must be there; `a|b` is one of two.
+
+    Raises:
+        ConfigError: one is missing, or a column is there twice.
+    """
+    missing = [each.split("|")[0] for each in required if not set(each.split("|")) & set(names)]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     halves = [a for a, b in (TIMES, TIMES[::-1]) if b in names and a not in names]
     if missing or twice or halves:
@@ -319,22 +273,26 @@ def _columns_of(header: list[str], path: Path) -> list[str]:
             for what, which in (("missing", missing), ("twice", twice), ("missing beside the other", halves))
             if which
         )
+        wanted = [each.split("|")[0] for each in required]
         raise ConfigError(
             f"{path} has the columns {', '.join(header) or '(none)'} ({wrong})",
-            remedy=f"Wanted, separated by commas: {', '.join(REQUIRED)}; optional: "
-            f"{', '.join(TIMES + WISHES + ABOUT_VIDEO)}",
+            remedy=f"Wanted, separated by commas: {', '.join(wanted)}; optional: "
+            f"{', '.join(name for name in COLUMNS if name not in wanted)}",
         )
     return names
 
 
-def _caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
+def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
+    """The row of the file `origin` at `line`, checked; caption and title may both be empty.
+
+    Raises:
+        InputRejected: it names no file, or what it says cannot be.
+    """
     if isinstance(cells, InputRejected):
         raise cells
     row = {name: " ".join(cell.split()) for name, cell in cells.items()}
     if not row.get("file"):
         raise InputRejected("names no file")
-    if not row.get("caption") and not row.get("title"):
-        raise InputRejected(f"has no caption for {row['file']}")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
     split = row.get("split", "").lower()
     if split and split not in SPLITS:

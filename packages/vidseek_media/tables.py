@@ -19,8 +19,10 @@ VIDEOS = pa.schema([
     ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
     ("width", pa.int32()), ("height", pa.int32()), ("codec", _text), ("title", _text), ("channel", _text),
     ("category", _text), ("published_at", _text), ("thumbnail", _text), ("clip_of", _text),
+    ("views", pa.int64()),
 ])
-"""Key: video_id. `clip_of`: the longer video that this file is a clip of by its name, or empty."""
+"""Key: video_id. `clip_of`: the longer video that this file is a clip of by its name, or empty. `views`: null where the
+source does not say."""
 
 SIDECAR = pa.schema([
     ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
@@ -62,6 +64,11 @@ PAIRS = pa.schema([
 
 GROUPS = pa.schema([("video_id", _text), ("group", _text)])
 """The videos of pairs; those of one group (near-duplicates, clips of one longer video) are on one side of the split."""
+
+FORGOTTEN = pa.schema([
+    ("video_id", _text), ("uris", _texts), ("addresses", _texts), ("title", _text), ("forgotten_at", _text),
+])
+"""What is kept out of the archive. Key: video_id. `addresses`: where downloaded files came from."""
 
 REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import InputRejected
 from vidseek_media.records import Rejection
@@ -29,25 +29,25 @@ class Cue:
     """Plain text, none of them blank."""
 
 
-def read_transcripts(root: Path, videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
+def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
     """Cues by video_id of the videos that have a transcript, and the transcript files that cannot be read.
 
     Of `harbour.mp4` that is `harbour.srt` or `harbour.vtt`, else the first by name of `harbour.<language>.srt` and so on.
 
     Args:
-        root: Of the source.
+        paths: Of the files, by uri.
         videos: video_id by uri.
     """
     found: dict[str, list[Cue]] = {}
     refused: list[Rejection] = []
     for uri, video_id in videos.items():
-        path = _beside(root / uri)
+        path = _beside(paths[uri])
         if path is None or video_id in found:
             continue
         try:
             found[video_id] = read_cues(path)
         except InputRejected as error:
-            refused.append(Rejection(path.relative_to(root).as_posix(), "ingest", error.message))
+            refused.append(Rejection(PurePosixPath(uri).with_name(path.name).as_posix(), "ingest", error.message))
     return found, refused
 
 

@@ -471,12 +471,17 @@ def _sparse(words: Words) -> Any:
 
 
 def _filter(conditions: Sequence[Condition]) -> Any:
-    return qdrant.Filter(must=[_edge_condition(condition) for condition in conditions]) if conditions else None
+    if not conditions:
+        return None
+    return qdrant.Filter(
+        must=[_edge_condition(each) for each in conditions if not each.none_of],
+        must_not=[_edge_condition(each) for each in conditions if each.none_of],
+    )
 
 
 def _edge_condition(condition: Condition) -> Any:
-    if condition.any_of:
-        return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(condition.any_of)))  # type: ignore[arg-type]
+    if values := condition.any_of or condition.none_of:
+        return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(values)))  # type: ignore[arg-type]
     if PAYLOAD_INDEXES[condition.field] == "integer":
         bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
         return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))

@@ -15,16 +15,15 @@ from vidseek_retrieval.index import PAYLOAD_INDEXES
 BOUNDS = ("gt", "gte", "lt", "lte")
 
 
-
-
 @dataclass(frozen=True)
 class Condition:
-    """One field of a clip must be one of some values, or lie within bounds."""
+    """One field of a clip must be one of some values, or none of some, or lie within bounds."""
 
     field: str
     any_of: tuple[str | int, ...] = ()
     bounds: tuple[tuple[str, int | datetime], ...] = ()
     """Of `gt`, `gte`, `lt`, `lte`, each with its value."""
+    none_of: tuple[str | int, ...] = ()
 
 
 def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:

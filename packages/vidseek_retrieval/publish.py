@@ -382,7 +382,8 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
         "category": video["category"],
         "published_at": video["published_at"],
         "duration_ms": int(video["duration_ms"]),
-        "thumbnail_url": video["thumbnail"],
+        # A picture beside the video has no address; the service makes its own.
+        "thumbnail_url": video["thumbnail"] if "://" in str(video["thumbnail"]) else "",
     }
     return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
 

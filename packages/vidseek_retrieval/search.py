@@ -15,6 +15,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_retrieval.calibration import Calibration, Context
 from vidseek_retrieval.filters import Condition, parse_filters
+from vidseek_retrieval.hiding import Hidden, Shown
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
     PUBLISH_REMEDY,
@@ -126,7 +127,7 @@ class Hit:
     clip_ids: tuple[str, ...]
     title: str
     uri: str
-    """Relative to the source root."""
+    """As the source names the file: relative to its root, or what a manifest says."""
     thumbnail_url: str | None
 
 
@@ -163,6 +164,7 @@ class Searcher:
         merge_margin: float = MERGE_MARGIN,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
+        hidden: Hidden = frozenset,
     ) -> None:
         if not merge_margin >= 0 or not negative_weight >= 0:
             raise ConfigError(
@@ -174,6 +176,7 @@ class Searcher:
         self._merge_margin = merge_margin
         self._negative_weight = negative_weight
         self._weights = weights or Weights()
+        self._hidden = hidden
         self._open: dict[str, Collection] = {}
         self._lock = threading.Lock()
 
@@ -187,15 +190,18 @@ class Searcher:
         merge_margin: float = MERGE_MARGIN,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
+        hidden: Hidden = frozenset,
     ) -> Searcher:
         """Open what `alias` points to in `index` (a folder, or another home), and see that `encoder` speaks its language.
+
+        What `hidden` gives is in no answer.
 
         Raises:
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
         searcher = cls(
             home_of(index), encoder, alias=alias, merge_margin=merge_margin, negative_weight=negative_weight,
-            weights=weights,
+            weights=weights, hidden=hidden,
         )
         collection = searcher._collection(None)
         if encoder is not None:
@@ -383,7 +389,7 @@ class Searcher:
             if wanted in self._open:
                 return self._open[wanted]
         try:
-            opened = self._home.open(wanted)
+            opened: Collection = Shown(self._home.open(wanted), self._hidden)
         except ArtifactError as error:
             if wanted != live:
                 raise InputRejected(

@@ -440,12 +440,17 @@ def _sparse(words: Words) -> models.SparseVector:
 
 
 def _filter(conditions: Sequence[Condition]) -> models.Filter | None:
-    return models.Filter(must=[_field_condition(condition) for condition in conditions]) if conditions else None
+    if not conditions:
+        return None
+    return models.Filter(
+        must=[_field_condition(each) for each in conditions if not each.none_of],
+        must_not=[_field_condition(each) for each in conditions if each.none_of],
+    )
 
 
 def _field_condition(condition: Condition) -> models.FieldCondition:
-    if condition.any_of:
-        return models.FieldCondition(key=condition.field, match=models.MatchAny(any=list(condition.any_of)))  # type: ignore[arg-type]
+    if values := condition.any_of or condition.none_of:
+        return models.FieldCondition(key=condition.field, match=models.MatchAny(any=list(values)))  # type: ignore[arg-type]
     bounds: dict[str, Any] = dict(condition.bounds)
     if PAYLOAD_INDEXES[condition.field] == "integer":
         return models.FieldCondition(key=condition.field, range=models.Range(**bounds))

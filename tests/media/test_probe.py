@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.probe import probe
+from vidseek_media.probe import examine, probe
 
 MakeVideo = Callable[..., Path]
 
@@ -88,3 +89,52 @@ def test_probe__refuses_times_that_cannot_be(tmp_path: Path, make_video: MakeVid
     path = make_video(tmp_path / "a.mkv", num_frames=3, times_ms=[0, 100, 2_000_000_000])
     with pytest.raises(InputRejected, match="3 frames over"):
         probe(path)
+
+
+def test_examine__says_the_rates_the_keyframes_and_the_decoder(tmp_path: Path, make_video: MakeVideo) -> None:
+    found = examine(make_video(tmp_path / "a.mp4", num_frames=30, fps=10, gop=10, pixel_format="yuv420p"))
+    assert (found.probe.num_frames, found.num_keyframes, found.pixel_format) == (30, 3, "yuv420p")
+    assert (found.shortest_frame_ms, found.longest_frame_ms, found.is_variable_rate) == (100.0, 100.0, False)
+    assert (found.header_duration_ms, found.header_fps, found.times) == (3000, 10.0, "packets")
+    assert found.decoder == "pyav" and "decord would show the same frames" in found.why
+
+
+def test_examine__of_a_variable_rate_gives_both_ends_of_it(tmp_path: Path, make_video: MakeVideo) -> None:
+    found = examine(make_video(tmp_path / "a.mkv", num_frames=4, times_ms=[0, 500, 1000, 3000]))
+    assert (found.shortest_frame_ms, found.longest_frame_ms, found.is_variable_rate) == (500.0, 2000.0, True)
+
+
+@pytest.mark.parametrize(("fps", "is_variable"), [(30, False), (7, False)])
+def test_examine__rounding_to_milliseconds_is_no_variable_rate(
+    tmp_path: Path, make_video: MakeVideo, fps: int, is_variable: bool
+) -> None:
+    times_ms = [round(1000 * number / fps) for number in range(20)]
+    assert examine(make_video(tmp_path / "a.mkv", num_frames=20, times_ms=times_ms)).is_variable_rate is is_variable
+
+
+def test_examine__length_is_of_the_packets_where_the_header_lies(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mkv", num_frames=20, fps=10)
+    content = path.read_bytes()
+    place = content.index(b"\x44\x89\x88") + 3  # Matroska's Duration: a float of 8 bytes, in ms (RFC 9559)
+    path.write_bytes(content[:place] + struct.pack(">d", 700_000.0) + content[place + 8 :])
+    found = examine(path)
+    assert found.header_duration_ms == 700_000
+    assert found.probe.duration_ms == pytest.approx(2000, abs=100)  # Matroska does not say how long the last frame is
+
+
+def test_examine__the_decoder_that_is_asked_for_or_why_not(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=12, pixel_format="yuv420p")
+    assert examine(path, decoder="decord").decoder == "decord"
+    assert (examine(path, decoder="pyav").decoder, examine(path, decoder="pyav").why) == ("pyav", "it is asked for")
+    other = make_video(tmp_path / "b.mp4", num_frames=12, codec="libx265")
+    assert "its hevc does not decode exactly as elsewhere" in examine(other).why
+    with pytest.raises(InputRejected, match="decord is not sure"):
+        examine(other, decoder="decord")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "is_variable"), [
+    ("var_fps_video.mp4", True), ("sample.avi", True), ("bikes.mp4", False), ("sample.flv", False), ("video_1.mp4", False),
+])
+def test_examine__of_real_files_tells_variable_rates(realdata: Path, name: str, is_variable: bool) -> None:
+    assert examine(realdata / "A_video_formats" / name).is_variable_rate is is_variable

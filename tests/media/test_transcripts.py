@@ -61,7 +61,8 @@ def test_read_transcripts__finds_the_file_beside_the_video(tmp_path: Path) -> No
     (tmp_path / "deep" / "b.en.vtt").write_text("\ufeff" + VTT, encoding="utf-8")
     (tmp_path / "deep" / "b.de.vtt").write_bytes(b"\xff\xfe not UTF-8")
     (tmp_path / "c.vtt").write_text("WEBVTT\n")
-    found, refused = read_transcripts(tmp_path, {"a.mp4": "A", "deep/b.mkv": "B", "c.mp4": "C", "d.mp4": "D"})
+    videos = {"a.mp4": "A", "deep/b.mkv": "B", "c.mp4": "C", "d.mp4": "D"}
+    found, refused = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
     assert found == {"A": parse_cues(SRT)}
     assert {r.id: r.reason[:11] for r in refused} == {"deep/b.de.vtt": "is not UTF-", "c.vtt": "holds no cu"}
 

@@ -18,7 +18,7 @@ VERSION = "0123456789abcdef"
 def video_row(video_id: str, uri: str, **changes: object) -> dict[str, object]:
     """A row of the videos table."""
     row: dict[str, object] = dict.fromkeys(VIDEOS.names, "")
-    numbers = {"duration_ms": 60_000, "fps": 25.0, "width": 64, "height": 48}
+    numbers = {"duration_ms": 60_000, "fps": 25.0, "width": 64, "height": 48, "views": None}
     return {**row, **numbers, "video_id": video_id, "uris": [uri], "codec": "h264", **changes}
 
 

@@ -20,6 +20,7 @@ from vidseek_retrieval import publish as publishing
 from vidseek_retrieval import server
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
+from vidseek_retrieval.hiding import Shown
 from vidseek_retrieval.homes import open_home
 from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, IndexSettings, Point, collection_name
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
@@ -148,6 +149,28 @@ def test_search__filters_hold_for_every_vector(
     assert {clip.clip_id for clip in found} == captioned
     found = collection.search_words(WORDS.query("crane"), limit=NUM, conditions=conditions)
     assert {clip.clip_id for clip in found} == captioned
+
+def test_search__what_is_hidden_is_in_no_ranking(home: IndexHome) -> None:
+    content = points()
+    home.build(facts_of(content), content)
+    hidden = {f"{0:032x}", f"{3:032x}"}
+    shown = Shown(home.open(facts_of(content).name), lambda: frozenset(hidden))
+    wanted = {point.clip_id for point in content if point.payload["video_id"] not in hidden}
+    query = content[0].vector
+    assert {clip.clip_id for clip in shown.search(query, limit=NUM)} == wanted
+    assert {clip.clip_id for clip in shown.search(query, limit=NUM, exact=True)} == wanted
+    assert {clip.video_id for clip in shown.search(query, limit=NUM, using="caption")} == {f"{2:032x}"}
+    assert {clip.video_id for clip in shown.search_words(WORDS.query("crane"), limit=NUM)} == {f"{2:032x}"}
+    both = shown.search(query, limit=NUM, conditions=parse_filters({"channel": "channel 1"}))
+    assert {clip.clip_id for clip in both} == {
+        point.clip_id for point in content if point.clip_id in wanted and point.payload["channel"] == "channel 1"
+    }
+    every = [point.clip_id for point in content]
+    assert set(shown.payloads(every)) == {point.clip_id for point in shown.points(every)} == wanted
+    assert {point.clip_id for point in shown.scroll()} == wanted
+    hidden.clear()
+    assert len(shown.search(query, limit=NUM)) == NUM
+
 
 
 def test_collection__gives_back_what_was_put_in(home: IndexHome) -> None:

@@ -13,44 +13,57 @@ from vidseek_media.errors import ConfigError, InputRejected
 
 
 def ingest(
-    source: Annotated[Path | None, typer.Argument(help="A folder of videos; by default ingest.source of "
-                                                       "params.yaml.")] = None,
+    source: Annotated[str | None, typer.Argument(help="A folder, a pattern, a manifest, a URL or a page of YouTube; by "
+                                                      "default ingest.source of params.yaml.")] = None,
     as_json: printing.AsJson = False,
 ) -> None:
-    """List the videos of a folder, and read what is new: as the stage `ingest` does."""
+    """List the videos of a source, download what lies elsewhere, and read what is new: as the stage `ingest` does."""
     from vidseek.archive import Archive
     from vidseek.settings import read_params
-    from vidseek_media.ingest import ingest as ingest_folder
+    from vidseek_media.forgotten import read_forgotten
+    from vidseek_media.ingest import ingest as ingest_source
+    from vidseek_media.sources import open_source
+    from vidseek_media.youtube import DownloadSettings
 
     archive = Archive.here()
     section = dict(read_params(archive.params).get("ingest") or {})
-    if source is None and section.get("source"):
-        source = archive.root / str(section["source"])
-    if source is None:
+    wanted = source or section.get("source")
+    if not wanted:
         raise ConfigError("no source was named", remedy="Name a folder, or set ingest.source in params.yaml")
-    report = ingest_folder(
-        source,
+    opened = open_source(
+        str(wanted), base=Path() if source else archive.root, downloads=archive.downloads,
+        settings=DownloadSettings.of(section.get("youtube") or {}),
+    )
+    report = ingest_source(
+        opened,
         out=archive.root / "data" / "ingest",
         ledger=archive.state / "ledger",
         timeout_seconds=float(section.get("timeout_seconds", 60)),
         workers=int(section.get("workers", len(os.sched_getaffinity(0)))),
         clip_pattern=section.get("clip_pattern"),
+        forgotten=read_forgotten(archive.decisions),
     )
     printing.report(report, as_json=as_json)
 
 
 def probe(
     file: Annotated[Path, typer.Argument(help="A video file.")],
+    decoder: Annotated[str, typer.Option(help="As frames.decoder of params.yaml: auto, pyav or decord.")] = "auto",
     as_json: printing.AsJson = False,
 ) -> None:
-    """Measure one video file, and decode a frame of it: what `ingest` would say of it."""
-    from vidseek_media.probe import probe as probe_file
+    """Measure one video file, and decode a frame of it: what `ingest` would say of it, and who would decode it."""
+    from dataclasses import asdict
 
+    from vidseek_media.frames import DECODERS
+    from vidseek_media.probe import examine
+
+    if decoder not in DECODERS:
+        raise typer.BadParameter(f"--decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}")
     try:
-        report = probe_file(file)
+        found = asdict(examine(file, decoder=decoder))
     except InputRejected as error:
         raise InputRejected(f"{file}: {error.message}", remedy=error.remedy) from error
-    printing.report(report, as_json=as_json)
+    printing.report({**found.pop("probe"), **found}, as_json=as_json)
 
 
 def dedup(

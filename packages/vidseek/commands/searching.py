@@ -79,8 +79,8 @@ def search(
 
         best, archive = answer["hits"][0], Archive.here()
         if archive.source is None:
-            raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to the folder of the videos")
-        queries.play(archive.source / best["uri"], start_ms=best["start_ms"])
+            raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to where the videos are")
+        queries.play(archive.source.path_of(best["uri"]), start_ms=best["start_ms"])
 
 
 def _search_here(

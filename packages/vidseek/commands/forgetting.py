@@ -1,0 +1,89 @@
+"""`vidseek forget`: a video is kept out of the archive, or taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidseek import printing
+
+if TYPE_CHECKING:
+    from vidseek.forget import Plan
+
+AFTERWARDS = ("dvc repro", "dvc gc --workspace")
+
+
+def forget(
+    video: Annotated[str | None, typer.Argument(help="Its video_id, the first digits of it, or its uri.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Say what is forgotten.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Take a video out of the archive and keep it out. Files that are your own are never deleted."""
+    from vidseek import forget as forgetting
+    from vidseek.archive import Archive
+
+    archive = Archive.here()
+    if list_all:
+        _list(archive.decisions, as_json=as_json)
+        return
+    if video is None:
+        raise typer.BadParameter("say which video")
+    if undo:
+        taken = forgetting.take_back(archive, video)
+        _say({"video_id": taken.video_id, "uris": list(taken.uris), "forgotten": False, "next": ["dvc repro"]},
+             f"{taken.video_id} ({taken.uris[0]}) is taken back. `dvc repro` ingests it, where its file is still there.",
+             as_json=as_json)
+        return
+    plan = forgetting.plan_forget(archive, video)
+    if not as_json:
+        _show(plan)
+    if not yes and not as_json and sys.stdin.isatty():
+        yes = typer.confirm("Forget it?")
+    if yes:
+        forgetting.forget(archive, plan)
+    _say(
+        {**dataclasses.asdict(plan.video), "num_clips": plan.num_clips, "num_frames": plan.num_frames,
+         "num_captions": plan.num_captions, "num_pairs": plan.num_pairs, "removed": [str(each) for each in plan.removed],
+         "kept": [str(each) for each in plan.kept], "forgotten": yes, "next": list(AFTERWARDS) if yes else []},
+        "Forgotten: no search shows it any more. `dvc repro` takes it out of tables, frames, vectors and the index; then "
+        "`dvc gc --workspace` takes the old versions out of DVC's cache, and `vidseek index list` says which collections "
+        "still hold it for a rollback." if yes else "Nothing was done: add --yes.",
+        as_json=as_json,
+    )
+
+
+def _show(plan: Plan) -> None:
+    escape = printing.escape
+    printing.show(printing.table(["", ""], [
+        ("video", plan.video.video_id), ("title", escape(plan.video.title)),
+        ("uris", escape("\n".join(plan.video.uris))),
+        ("by `dvc repro`", f"{plan.num_clips} clips, {plan.num_frames} with frames, {plan.num_captions} captions, "
+                           f"{plan.num_pairs} pairs"),
+        ("removed at once", escape("\n".join(str(each) for each in plan.removed)) or "nothing"),
+        ("yours, stays", escape("\n".join(str(each) for each in plan.kept)) or "nothing"),
+    ]))
+
+
+def _list(decisions: Any, *, as_json: bool) -> None:
+    from vidseek_media.forgotten import read_forgotten
+
+    videos = read_forgotten(decisions).videos
+    if as_json:
+        printing.print_json([dataclasses.asdict(video) for video in videos])
+        return
+    printing.show(printing.table(
+        ["video", "title", "uri", "since"],
+        [(v.video_id, printing.escape(v.title), printing.escape(v.uris[0]), v.forgotten_at) for v in videos],
+    ), nothing="Nothing is forgotten.")
+
+
+def _say(content: dict[str, Any], words: str, *, as_json: bool) -> None:
+    if as_json:
+        printing.print_json(content)
+    else:
+        typer.echo(words)

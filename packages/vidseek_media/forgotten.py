@@ -1,0 +1,93 @@
+"""What is kept out of the archive, because somebody said so: a table of decisions that ingest and searches read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vidseek_media.tables import FORGOTTEN, read_table, write_table
+
+TABLE = "forgotten.parquet"
+
+
+@dataclass(frozen=True)
+class ForgottenVideo:
+    """A row of the table."""
+
+    video_id: str
+    uris: tuple[str, ...]
+    """As its source named it, so that it can be found again."""
+    addresses: tuple[str, ...]
+    """Where it was downloaded from; nothing is downloaded from there any more."""
+    title: str
+    forgotten_at: str
+    """RFC 3339."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """All that was forgotten."""
+
+    videos: tuple[ForgottenVideo, ...] = ()
+
+    @cached_property
+    def video_ids(self) -> frozenset[str]:
+        """Of the bytes that are kept out, wherever they lie."""
+        return frozenset(video.video_id for video in self.videos)
+
+    @cached_property
+    def addresses(self) -> frozenset[str]:
+        """From where nothing is downloaded."""
+        return frozenset(address for video in self.videos for address in video.addresses)
+
+
+class ForgottenIds:
+    """Gives the video_ids that are forgotten now: the table is looked at each time, and read when it has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: tuple[tuple[int, int, int] | None, frozenset[str]] = (None, frozenset())
+
+    def __call__(self) -> frozenset[str]:
+        """See above.
+
+        Raises:
+            ArtifactError: the table is broken.
+        """
+        try:
+            stat = (self._folder / TABLE).stat()
+            state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        except OSError:
+            return frozenset()
+        if self._read[0] != state:
+            self._read = (state, read_forgotten(self._folder).video_ids)
+        return self._read[1]
+
+
+def read_forgotten(folder: Path) -> Forgotten:
+    """What the table in the folder of decisions says; nothing where there is none.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
+    path = folder / TABLE
+    if not path.exists():
+        return Forgotten()
+    rows = read_table(path, FORGOTTEN).to_dict("records")
+    return Forgotten(tuple(
+        ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
+    ))
+
+
+def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:
+    """Write the table: whole or not at all, one row for each video, the last that names it.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    last = {video.video_id: video for video in videos}
+    rows = [dataclasses.asdict(last[video_id]) for video_id in sorted(last)]
+    write_table(folder / TABLE, [{**r, "uris": list(r["uris"]), "addresses": list(r["addresses"])} for r in rows], FORGOTTEN)

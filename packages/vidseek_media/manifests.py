@@ -1,0 +1,163 @@
+"""A manifest: a table that names the videos of an archive, wherever they lie, and says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.listing import FORGOTTEN, Listing
+from vidseek_media.local import SOURCE_REMEDY, path_inside
+from vidseek_media.records import Rejection
+from vidseek_media.remote import Downloads, is_url
+from vidseek_media.rows import READERS
+from vidseek_media.sidecars import (
+    COLUMNS,
+    Sidecar,
+    SidecarCaption,
+    caption_of,
+    names_of_columns,
+    read_sidecar,
+    refuse_repeated,
+    reject_row,
+    require_columns,
+    same_name,
+)
+
+
+class Manifest:
+    """The videos that a CSV, Parquet or JSON lines file names in its column `uri`.
+
+    A uri is a path relative to the manifest's folder, which may not lead out of it; an absolute path, which is the
+    user's own word and may lie anywhere; or a URL, whose file is downloaded. Files of captions beside the manifest
+    count as well.
+    """
+
+    def __init__(self, path: Path, *, downloads: Path) -> None:
+        self._path = path
+        self._downloads = Downloads(downloads / "files")
+        self._named: tuple[tuple[int, int], frozenset[str]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The manifest."""
+        return str(self._path)
+
+    def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
+        """See `Source`."""
+        rows, rejections = read_manifest(self._path)
+        root = self._path.parent.resolve()
+        paths: dict[str, Path] = {}
+        rejected: dict[str, str] = {}
+        urls: list[str] = []
+        for uri in dict.fromkeys(row.file for row in rows):
+            try:
+                if uri in forgotten:
+                    raise InputRejected(FORGOTTEN)
+                if is_url(uri):
+                    urls.append(uri)
+                else:
+                    paths[uri] = _local_path(root, uri)
+            except InputRejected as error:
+                rejected[uri] = error.message
+        loaded, refused = self._downloads.fetch_urls(urls)
+        beside = read_sidecar(root, but=self._path.name)
+        said = tuple(row for row in rows if row.text or row.about)
+        return Listing(
+            dict(sorted((paths | loaded).items())), rejected | refused,
+            Sidecar((*said, *beside.captions), (*rejections, *beside.rejections)),
+        )
+
+    def path_of(self, uri: str) -> Path:
+        """See `Source`: what lies in the manifest's folder, was downloaded, or is named by the manifest as it is now."""
+        if is_url(uri):
+            return self._downloads.path_of_url(uri)
+        if Path(uri).is_absolute():
+            if uri not in self._absolute_paths():
+                raise InputRejected(f"{uri} is not named by {self._path}")
+            return Path(uri)
+        return path_inside(self._path.parent, uri)
+
+    def address_of(self, uri: str) -> str:
+        """The URL; empty for a path."""
+        return uri if is_url(uri) else ""
+
+    def downloads_of(self, uri: str) -> list[Path]:
+        """See `Source`."""
+        return self._downloads.files_of_url(uri) if is_url(uri) else []
+
+    def _absolute_paths(self) -> frozenset[str]:
+        """Those that the manifest names, read again when it has changed."""
+        try:
+            stat = self._path.stat()
+        except OSError as error:
+            raise InputRejected(f"{self._path} cannot be read: {error.strerror}") from error
+        state = (stat.st_mtime_ns, stat.st_size)
+        if self._named is None or self._named[0] != state:
+            rows, _ = read_manifest(self._path)
+            self._named = state, frozenset(row.file for row in rows if Path(row.file).is_absolute())
+        return self._named[1]
+
+
+def read_manifest(path: Path) -> tuple[list[SidecarCaption], list[Rejection]]:
+    """The rows of a manifest, their `file` being the uri, and those that cannot be used.
+
+    A video may have several rows, if each brings a caption or a span of its own.
+
+    Raises:
+        ConfigError: the file is missing, is not of its kind, or lacks the column `uri`.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"{path} {what}, wanted a manifest", remedy=SOURCE_REMEDY)
+    rows: list[SidecarCaption] = []
+    rejections: list[Rejection] = []
+    seen: dict[tuple[object, ...], str] = {}
+    first: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for line, cells in READERS[path.suffix.lower()](path, _columns_of, COLUMNS):
+        try:
+            row = caption_of(_with_uri(cells), path.name, line)
+            refuse_repeated(row, seen)
+            same = first.setdefault(same_name(row.file), row.place)
+            if same != row.place and (not row.text or spelled[same_name(row.file)] != row.file):
+                raise InputRejected(f"names {row.file} again, as {same} does, and brings no caption of its own")
+            spelled.setdefault(same_name(row.file), row.file)
+            rows.append(row)
+        except InputRejected as error:
+            rejections.append(reject_row(f"{path.name}:{line}", error.message))
+    if not rows and not rejections:
+        raise ConfigError(f"{path} has no rows", remedy="Name a video in each, in the column uri")
+    return rows, rejections
+
+
+def _columns_of(header: list[str], path: Path) -> list[str]:
+    names = names_of_columns(header)
+    if path.suffix.lower() == ".jsonl":  # each object has its own
+        return names
+    plain = [name.strip().lower() for name in header]
+    if "file" not in names:  # say it by the name that a manifest's column has
+        require_columns(plain, header, path, required=("uri",))
+    return require_columns(names, header, path, required=("file",))
+
+
+def _with_uri(cells: Mapping[str, str] | InputRejected) -> Mapping[str, str] | InputRejected:
+    return InputRejected("names no uri") if isinstance(cells, Mapping) and not cells.get("file", "").strip() else cells
+
+
+def _local_path(root: Path, uri: str) -> Path:
+    """Where the file is.
+
+    Raises:
+        InputRejected: it is not there, or a relative path leads out of the manifest's folder.
+    """
+    path = Path(uri)
+    if not path.is_absolute():
+        if not (root / path).resolve().is_relative_to(root):
+            raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
+        path = root / path
+    if not path.exists():
+        raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
+    if not path.is_file():
+        raise InputRejected("is no regular file")
+    return path

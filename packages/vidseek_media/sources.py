@@ -1,0 +1,52 @@
+"""What `ingest.source` may be: a folder, a pattern, a manifest, a URL that fsspec reads, or videos of YouTube."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from vidseek_media.listing import VIDEO_SUFFIXES, Source
+from vidseek_media.local import Folder, Pattern, is_pattern
+from vidseek_media.manifests import Manifest
+from vidseek_media.remote import Remote, is_url
+from vidseek_media.rows import READERS
+from vidseek_media.youtube import DownloadSettings, Youtube
+
+SITE_PREFIX = "yt-dlp:"
+"""Before the URL of another site that yt-dlp knows."""
+
+_YOUTUBE = re.compile(r"https?://(?:[\w-]+\.)*(?:youtube\.com|youtu\.be|youtube-nocookie\.com)(?:[/?:].*)?", re.IGNORECASE)
+
+
+def open_source(
+    text: str, *, base: Path = Path(), downloads: Path, settings: DownloadSettings | None = None
+) -> Source:
+    """The source that `text` names. Neither disk (but to tell a folder from a pattern) nor network is touched.
+
+    Args:
+        text: A folder; a pattern (`/archive/**/*.mp4`) or one video file; a manifest (.csv, .parquet, .jsonl); a URL
+            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows.
+        base: What relative paths are relative to.
+        downloads: Where files from elsewhere are kept.
+        settings: Of downloads by yt-dlp.
+    """
+    if text.startswith(SITE_PREFIX) or _YOUTUBE.fullmatch(text):
+        return Youtube(text.removeprefix(SITE_PREFIX), downloads=downloads, settings=settings or DownloadSettings())
+    if text.lower().startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    elif is_url(text):
+        return Remote(text, downloads=downloads)
+    path = base / Path(text).expanduser()
+    if path.is_dir():
+        return Folder(path)
+    if path.suffix.lower() in READERS and not is_pattern(text):
+        return Manifest(path, downloads=downloads)
+    if path.suffix.lower() in VIDEO_SUFFIXES or is_pattern(text):
+        return Pattern(path)
+    return Folder(path)
+
+
+def source_of(source: Path | Source) -> Source:
+    """The source itself, or that of a folder."""
+    return Folder(source) if isinstance(source, Path) else source

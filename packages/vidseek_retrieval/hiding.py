@@ -1,0 +1,83 @@
+"""A collection without the videos that were forgotten since it was built.
+
+A finished collection is never written again, and an alias may be rolled back to an older one: so what was forgotten is
+left out by whoever reads, in both homes alike, from the moment of the decision on. The next publish builds without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.filters import Condition
+from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Vector, Words
+from vidseek_retrieval.moments import RankedClip
+
+Hidden = Callable[[], frozenset[str]]
+"""Gives the video_ids that are not to be shown, as they are now. Must be cheap: every search asks."""
+
+
+class Shown:
+    """`collection`, as if the clips of hidden videos were not in it; but `count`, `sample` and `facts` are of all."""
+
+    def __init__(self, collection: Collection, hidden: Hidden) -> None:
+        self._collection = collection
+        self._hidden = hidden
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What collection.json says."""
+        return self._collection.facts
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
+        """See `Collection`."""
+        return self._collection.search(
+            vector, limit=limit, exact=exact, using=using, conditions=(*conditions, *self._conditions())
+        )
+
+    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
+        """See `Collection`."""
+        return self._collection.search_words(words, limit=limit, conditions=(*conditions, *self._conditions()))
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        found = self._collection.payloads(clip_ids)
+        return {clip_id: payload for clip_id, payload in found.items() if payload.get("video_id") not in hidden}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """See `Collection`."""
+        return self._collection.count(vector)
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """See `Collection`."""
+        return self._collection.sample(num, seed=seed)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        return [p for p in self._collection.points(clip_ids) if p.payload.get("video_id") not in hidden]
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        return (p for p in self._collection.scroll(batch=batch) if p.payload.get("video_id") not in hidden)
+
+    def close(self) -> None:
+        """Give back memory and files."""
+        self._collection.close()
+
+    def _conditions(self) -> tuple[Condition, ...]:
+        hidden = self._hidden()
+        return (Condition("video_id", none_of=tuple(sorted(hidden))),) if hidden else ()
