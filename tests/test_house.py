@@ -35,10 +35,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "qdrant_edge": ("packages/vidseek_retrieval/*",),
     "qdrant_client": ("packages/vidseek_retrieval/*",),
     "great_expectations": ("packages/vidseek_quality/*",),
-    # The demo encodes with av; nothing but frames.py decodes.
-    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
+    # The demo and excerpts encode with av; nothing but frames.py decodes.
+    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_media/excerpt.py", "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),
     "scenedetect": ("packages/vidseek_media/shots.py",),
+    "google": ("packages/vidseek_training/llm/gemini.py",),
+    "openai": ("packages/vidseek_training/llm/openai_endpoint.py",),
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
 }
