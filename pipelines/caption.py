@@ -29,7 +29,7 @@ def _captioner(params: Params) -> Captioner | None:
     if "llm" not in params.caption.sources:
         return None
     return Captioner(
-        params.caption.llm, frames_dir=FRAMES, journal_dir=STATE / "captions", source=params.ingest.source
+        params.caption.llm, frames_dir=FRAMES, journal_dir=STATE / "captions", path_of=params.ingest.source.joinpath
     )
 
 

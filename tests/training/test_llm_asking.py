@@ -16,7 +16,7 @@ import pytest
 from tests.training.llm_servers import KEY, MODEL, Asked, Reply, Script, Server, openai_fault, openai_reply, serve, wait_for
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_training.llm import asking
-from vidseek_training.llm.asking import Unanswered, ask_all
+from vidseek_training.llm.asking import Outcome, ask_all
 from vidseek_training.llm.journal import open_journal, read_journal
 from vidseek_training.llm.provider import Request, open_provider
 from vidseek_training.llm.purse import Subject
@@ -38,7 +38,7 @@ def good(**more: Any) -> Reply:
     return openai_reply(**{"tokens_in": 200, "tokens_out": 32, **more})
 
 
-def ask(folder: Path, num_jobs: int, settings: LlmSettings) -> list[Unanswered]:
+def ask(folder: Path, num_jobs: int, settings: LlmSettings) -> list[Outcome]:
     jobs = ((Subject(f"key{i}", "v", 200), Request(f"clip {i}")) for i in range(num_jobs))
     with open_journal(folder) as journal, closing(open_provider(settings)) as provider:
         return ask_all(jobs, num_jobs=num_jobs, provider=provider, settings=settings, journal=journal)
@@ -139,6 +139,21 @@ def test_ask_all__two_bad_answers_are_a_verdict_that_is_kept(tmp_path: Path, mon
     entry = read_journal(tmp_path).entries["key0"]
     assert entry.captions is None and "is no JSON" in entry.reason and entry.cost_usd == pytest.approx(0.012)
     assert len(server.asked) == 2
+
+
+def test_ask_all__an_answer_that_is_cut_off_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with following(lambda *_: good(text='{"short": "a re', finish="length"), monkeypatch):
+        ask(tmp_path, 1, settings_of())
+    assert read_journal(tmp_path).entries["key0"].reason == "the answer was cut off at 64 tokens"
+
+
+def test_ask_all__a_model_that_never_answers_well_is_stopped_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = good(text="here you are:")
+    with following(lambda *_: bad, monkeypatch) as server, pytest.raises(ServiceError, match=r"first 5 clips.*no JSON"):
+        ask(tmp_path, 40, settings_of(concurrency=8))
+    assert len(server.asked) == 10 and len(read_journal(tmp_path).entries) == 5
 
 
 def test_ask_all__what_is_blocked_is_skipped_and_the_others_go_on(

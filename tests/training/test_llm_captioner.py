@@ -64,7 +64,7 @@ def caption(
 def captioner_of(folder: Path, settings: LlmSettings, *, limit: int | None = None) -> Captioner:
     return Captioner(
         settings, frames_dir=folder / "data" / "frames", journal_dir=folder / ".vidseek" / "captions",
-        source=folder / "videos", limit=limit,
+        path_of=(folder / "videos").joinpath, limit=limit,
     )
 
 
@@ -189,8 +189,11 @@ def test_caption__max_clips_is_of_the_archive_and_limit_of_the_run(server: Serve
     assert report.llm is not None and (report.llm.num_captioned, report.llm.num_waiting) == (2, 3)
     assert len(server.asked) == 2
     caption(tmp_path, settings_of(max_clips=5))
+    captioned = {row.clip_id for row in rows_of(tmp_path) if row.writer != "title"}
+    write_archive(tmp_path, 30)  # more videos push none out of the five
     caption(tmp_path, settings_of(max_clips=5))
-    assert len(server.asked) == 5
+    assert {row.clip_id for row in rows_of(tmp_path) if row.writer != "title"} == captioned
+    assert len(server.asked) == len(captioned) == 5
 
 
 def test_caption__a_verdict_is_a_rejected_row_and_is_not_paid_for_twice(

@@ -122,6 +122,11 @@ EACH_RETRY = pytest.mark.parametrize(("provider", "reply"), [
 ])
 
 
+def test_ask__an_answer_that_was_cut_off_says_so(server: Server, replies: list[Reply]) -> None:
+    replies += [openai_reply("{", finish="length"), gemini_reply(finish="MAX_TOKENS")]
+    assert ask(settings_of("openai")).is_cut and ask(settings_of("gemini")).is_cut
+
+
 @EACH_RETRY
 def test_ask__another_try_may_be_answered(server: Server, replies: list[Reply], provider: str, reply: Reply) -> None:
     replies.append(reply)

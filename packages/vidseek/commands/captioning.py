@@ -31,7 +31,7 @@ def caption(
     longest = int(section.get("max_transcript_characters", 300))
     captioner = Captioner(
         LlmSettings.of(section.get("llm") or {}), frames_dir=archive.root / "data" / "frames",
-        journal_dir=archive.state / "captions", source=archive.source, limit=limit,
+        journal_dir=archive.state / "captions", path_of=archive.source.joinpath if archive.source else None, limit=limit,
     )
     ingest_dir, cut_dir = archive.root / "data" / "ingest", archive.root / "data" / "cut"
     if dry_run:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,8 @@ class Captioner:
     """What the stage `frames` wrote."""
     journal_dir: Path
     """Where the journal of all requests lies, outside the pipeline."""
-    source: Path | None = None
-    """The folder of the videos; only `send: video` reads it."""
+    path_of: Callable[[str], Path] | None = None
+    """Where the file of a uri lies; only `send: video` asks."""
     limit: int | None = None
     """At most so many clips are asked about in this run; None: all."""
 
@@ -151,9 +151,11 @@ class Captioner:
         of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in frames.index]
         marks = {clip_id: set(own) if own is not None else set() for clip_id, own in frames["marks"].items()}
         seen = [clip for clip in of_cuts if not marks[str(clip.clip_id)] & set(self.settings.skip_marks)]
-        chosen = sorted(seen, key=_spread)[: self.settings.max_clips]
-        shards = {str(clip.clip_id): str(frames.at[str(clip.clip_id), "shard"]) for clip in chosen}
-        wanted = self._with_keys(chosen, shards, videos)
+        shards = {str(clip.clip_id): str(frames.at[str(clip.clip_id), "shard"]) for clip in seen}
+        every = self._with_keys(seen, shards, videos)
+        # What is paid for comes first: new videos must not push out captions that are there.
+        every.sort(key=lambda each: (self._known(journal, each.subject.key) is None, _spread(each.clip)))
+        wanted = sorted(every[: self.settings.max_clips], key=lambda each: (each.clip.video_id, each.clip.index))
         first = {each.subject.key: each for each in reversed(wanted)}
         unknown = [each for key, each in first.items() if self._known(journal, key) is None]
         to_ask = sorted(unknown, key=lambda each: _spread(each.clip))[: self.limit]
@@ -181,7 +183,7 @@ class Captioner:
             key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
             subject = Subject(key, clip.video_id, self._guess_in(prompt, clip))
             wanted.append(_Wanted(clip, subject, prompt, shards[str(clip.clip_id)]))
-        return sorted(wanted, key=lambda each: (each.clip.video_id, each.clip.index))
+        return wanted
 
     def _guess_in(self, prompt: str, clip: Clip) -> int:
         tokens = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN)
@@ -199,13 +201,13 @@ class Captioner:
             for clip_id, pictures in self._pictures([each.clip for each in plan.to_ask], shards):
                 yield by_clip[clip_id].subject, Request(by_clip[clip_id].prompt, pictures=pictures)
             return
-        if self.source is None or not self.source.is_dir():
-            raise ConfigError(f"send: video reads the videos, and {self.source} is no folder", remedy="Set ingest.source")
+        if self.path_of is None:
+            raise ConfigError("send: video reads the videos, and no source is named", remedy="Set ingest.source")
         for each in plan.to_ask:
             try:
                 video = cut_excerpt(
-                    self.source / videos[each.clip.video_id].uris[0], start_ms=each.clip.start_ms, end_ms=each.clip.end_ms,
-                    side_px=self.settings.video_side_px, fps=self.settings.video_fps,
+                    self.path_of(videos[each.clip.video_id].uris[0]), start_ms=each.clip.start_ms,
+                    end_ms=each.clip.end_ms, side_px=self.settings.video_side_px, fps=self.settings.video_fps,
                 )
             except InputRejected as error:
                 reasons[each.subject.key] = error.message

@@ -138,7 +138,8 @@ def _answer_of(response: types.GenerateContentResponse) -> Answer:
     if reason in _BLOCKED:
         raise Skip(f"blocked by the provider's filter: {reason}", usage=usage)
     parts = (candidate.content.parts or []) if candidate is not None and candidate.content is not None else []
-    return Answer("".join(part.text or "" for part in parts if not part.thought), usage)
+    text = "".join(part.text or "" for part in parts if not part.thought)
+    return Answer(text, usage, is_cut=reason == "MAX_TOKENS")
 
 
 def _name_of(reason: Any) -> str:

@@ -94,7 +94,7 @@ def _answer_of(response: Any) -> Answer:
         raise Skip("blocked by the provider's filter", usage=usage)
     if refusal := getattr(choice.message, "refusal", None):
         raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
-    return Answer(str(choice.message.content or ""), usage)
+    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason == "length")
 
 
 def _message_of(error: openai.APIStatusError) -> str:

@@ -47,6 +47,8 @@ class Answer:
     text: str
     usage: Usage | None
     """None where the provider did not say."""
+    is_cut: bool = False
+    """It ended at the longest that was allowed."""
 
 
 class Provider(Protocol):
