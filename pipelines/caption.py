@@ -1,16 +1,37 @@
 """Give clips their captions."""
 
-from pipelines.params import load_params
-from pipelines.stage import CAPTION, CUT, INGEST, run_stage
+from pipelines.params import Params, load_params
+from pipelines.stage import CAPTION, CUT, DOWNLOADS, FRAMES, INGEST, STATE, run_stage
+from vidseek_media.sources import open_source
 from vidseek_training.captions import write_captions
+from vidseek_training.llm.captioner import Captioner
 
 
 def main() -> str:
     """The caption stage."""
-    report = write_captions(INGEST, CUT, out=CAPTION, **load_params().caption.model_dump())
-    return (
+    params = load_params()
+    report = write_captions(
+        INGEST, CUT, out=CAPTION, sources=params.caption.sources,
+        max_transcript_characters=params.caption.max_transcript_characters, llm=_captioner(params),
+    )
+    said = (
         f"{report.num_in} captions, {report.num_out} kept, {report.num_whole_video} of whole videos, "
         f"{report.num_rejected} rejected"
+    )
+    if report.llm is not None:
+        said += (
+            f"; the model captioned {report.llm.num_captioned} of {report.llm.num_clips} clips, {report.llm.num_cached} of "
+            f"them paid for before, for {report.llm.cost_usd:.4f} USD"
+        )
+    return said
+
+
+def _captioner(params: Params) -> Captioner | None:
+    if "llm" not in params.caption.sources:
+        return None
+    source = open_source(params.ingest.source, downloads=DOWNLOADS)
+    return Captioner(
+        params.caption.llm, frames_dir=FRAMES, journal_dir=STATE / "captions", path_of=source.path_of
     )
 
 

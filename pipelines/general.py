@@ -33,8 +33,10 @@ def main() -> str:
         window_stride_seconds=params.cut.window_stride_seconds,
     )
     write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
-    write_captions(
-        GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption", **params.caption.model_dump()
+    write_captions(  # Nobody pays a model to describe the world that is only held on to.
+        GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption",
+        sources=[source for source in params.caption.sources if source != "llm"],
+        max_transcript_characters=params.caption.max_transcript_characters,
     )
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(

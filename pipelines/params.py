@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidseek.settings import SearchSettings, ServeSettings, read_params
 from vidseek_media.errors import ConfigError
+from vidseek_training.llm.settings import LlmSettings
 from vidseek_training.settings import TrainSettings
 
 PARAMS_FILE = Path("params.yaml")
@@ -88,8 +89,9 @@ class Frames(_Section):
 class Caption(_Section):
     """Who writes captions."""
 
-    sources: tuple[Literal["file", "transcript", "title"], ...]
+    sources: tuple[Literal["file", "transcript", "title", "llm"], ...]
     max_transcript_characters: Positive
+    llm: LlmSettings = LlmSettings()
 
 
 class Pairs(_Section):

@@ -36,12 +36,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "qdrant_client": ("packages/vidseek_retrieval/*",),
     "great_expectations": ("packages/vidseek_quality/*",),
     "py3langid": ("packages/vidseek_quality/languages.py",),
-    # The demo encodes with av; nothing but frames.py decodes.
-    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_demo/world.py"),
+    # The demo and excerpts encode with av; nothing but frames.py decodes.
+    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_media/excerpt.py", "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),
     "scenedetect": ("packages/vidseek_media/shots.py",),
     "fsspec": ("packages/vidseek_media/remote.py",),
     "yt_dlp": ("packages/vidseek_media/youtube.py",),
+    "google": ("packages/vidseek_training/llm/gemini.py",),
+    "openai": ("packages/vidseek_training/llm/openai_endpoint.py",),
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
 }

@@ -88,6 +88,7 @@ def forget(archive: Archive, plan: Plan) -> None:
         ArtifactError: the table of decisions is broken, or something cannot be removed or written.
     """
     from vidseek_media.ledger import Ledger
+    from vidseek_training.llm.journal import forget_captions
 
     earlier = read_forgotten(archive.decisions)
     known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
@@ -101,6 +102,7 @@ def forget(archive: Archive, plan: Plan) -> None:
             book.save()
         for path in plan.removed:
             path.unlink(missing_ok=True)
+        forget_captions(archive.state / "captions", [plan.video.video_id])
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or archive.decisions}: {error.strerror}", remedy="Mend the rights, then forget it again"

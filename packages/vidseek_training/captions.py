@@ -1,13 +1,13 @@
-"""Captions for clips: from files, transcripts and titles, given to the clip that each belongs to."""
+"""Captions for clips: from files, transcripts, titles and a language model, given to the clip that each belongs to."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 
@@ -18,7 +18,11 @@ from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_table, write_table
 from vidseek_media.transcripts import Cue, said_in
 
+if TYPE_CHECKING:
+    from vidseek_training.llm.captioner import Captioner, LlmReport, Written
+
 SOURCES = ("file", "transcript", "title")
+"""Those that cost nothing; `llm` is the fourth."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class CaptionReport:
     num_whole_video: int
     """Of num_out, those that belong to no one clip: they make no pair."""
     num_rejected: int
+    llm: LlmReport | None = None
+    """What the language model did, where one was asked."""
 
 
 def write_captions(
@@ -39,6 +45,7 @@ def write_captions(
     out: Path,
     sources: Sequence[str] = SOURCES,
     max_transcript_characters: int = 300,
+    llm: Captioner | None = None,
 ) -> CaptionReport:
     """Write `captions.parquet` and `rejected.parquet` into `out`.
 
@@ -50,35 +57,57 @@ def write_captions(
             is no clip is rejected.
             `transcript`: what is said in the clip.
             `title`: category and title of the video, which belong where a caption without times does.
+            `llm`: what a language model says of the clip's frames, in captions of several grains.
         max_transcript_characters: Longer talk is cut off after a whole word.
+        llm: The model that `llm` asks.
 
     Raises:
-        ConfigError: a source is unknown.
+        ConfigError: a source is unknown, or there is no `llm` where the sources list it.
         ArtifactError: a table is missing or broken.
+        VidseekError: what `Captioner.caption` raises; nothing is written then, and what was paid for is kept.
     """
-    if unknown := [source for source in sources if source not in SOURCES]:
-        raise ConfigError(
-            f"caption.sources lists {unknown[0]!r}, there are {', '.join(SOURCES)}", remedy="Mend it in params.yaml"
-        )
+    _check_sources(sources, has_llm=llm is not None)
     archive = _Archive.load(ingest_dir, cut_dir)
     rows: list[_Row] = []
     rejections: list[Rejection] = []
+    llm_report = None
     for source in sources:
-        told = {row["clip_id"] or row["video_id"] for row in rows}
-        if source == "file":
-            found, rejections = _from_files(archive)
-        elif source == "transcript":
-            found = _from_transcripts(archive, max_transcript_characters)
+        if source == "llm" and llm is not None:
+            written, declined, llm_report = llm.caption(_untold(archive, rows), archive.videos)
+            found, refused = _from_llm(archive, written), declined
         else:
-            found = _from_titles(archive)
-        rows += [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
+            found, refused = _from_source(source, archive, max_transcript_characters)
+        rows += _news(found, rows)
+        rejections += refused
     rows.sort(key=lambda row: str(row["video_id"]))
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "captions.parquet", rows, CAPTIONS)
     return CaptionReport(
         num_in=len(rows) + len(rejections), num_out=len(rows),
-        num_whole_video=sum(row["clip_id"] is None for row in rows), num_rejected=len(rejections),
+        num_whole_video=sum(row["clip_id"] is None for row in rows), num_rejected=len(rejections), llm=llm_report,
     )
+
+
+def clips_for_llm(
+    ingest_dir: Path, cut_dir: Path, *, sources: Sequence[str], max_transcript_characters: int = 300
+) -> tuple[list[Clip], dict[str, Video]]:
+    """The clips that no source before `llm` captions, and all videos by id: what the model would be asked about.
+
+    Raises:
+        ConfigError: a source is unknown, or `llm` is not among them.
+        ArtifactError: a table is missing or broken.
+    """
+    _check_sources(sources, has_llm=True)
+    if "llm" not in sources:
+        raise ConfigError(
+            f"caption.sources lists {', '.join(sources) or 'nothing'}, so no model is asked",
+            remedy="Add llm to caption.sources in params.yaml",
+        )
+    archive = _Archive.load(ingest_dir, cut_dir)
+    rows: list[_Row] = []
+    for source in sources[: sources.index("llm")]:
+        rows += _news(_from_source(source, archive, max_transcript_characters)[0], rows)
+    return _untold(archive, rows), archive.videos
 
 
 _Row: TypeAlias = dict[str, object]
@@ -103,6 +132,41 @@ class _Archive:
             cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
         videos = {video.video_id: video for video in read_videos(ingest_dir)}
         return cls(videos, clips, read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+
+
+def _check_sources(sources: Sequence[str], *, has_llm: bool) -> None:
+    known = (*SOURCES, "llm")
+    if unknown := [source for source in sources if source not in known]:
+        raise ConfigError(
+            f"caption.sources lists {unknown[0]!r}, there are {', '.join(known)}", remedy="Mend it in params.yaml"
+        )
+    if "llm" in sources and not has_llm:
+        raise ConfigError("caption.sources lists llm, and no model was named", remedy="Hand over the model to ask")
+
+
+def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[list[_Row], list[Rejection]]:
+    if source == "file":
+        return _from_files(archive)
+    return (_from_transcripts(archive, max_characters) if source == "transcript" else _from_titles(archive)), []
+
+
+def _news(found: Iterable[_Row], rows: Iterable[_Row]) -> list[_Row]:
+    """Of `found`, what is about clips (or whole videos) that `rows` say nothing of."""
+    told = {row["clip_id"] or row["video_id"] for row in rows}
+    return [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
+
+
+def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:
+    told = {row["clip_id"] for row in rows}
+    return [clip for own in archive.clips.values() for clip in own if str(clip.clip_id) not in told]
+
+
+def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
+    return [
+        {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[grain]),
+         "cost_usd": each.cost_usd / len(each.texts)}
+        for each in written for grain, text in each.texts.items()
+    ]
 
 
 def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:

@@ -30,6 +30,7 @@ from vidseek_retrieval.index import IndexSettings
 from vidseek_retrieval.parts import read_parts
 from vidseek_retrieval.publish import publish, rollback
 from vidseek_training.captions import write_captions
+from vidseek_training.llm.journal import open_journal, read_journal
 from vidseek_training.pairs import make_pairs
 
 TABLES = ("ingest/videos", "cut/clips", "frames/frames", "caption/captions", "pairs/pairs")
@@ -163,6 +164,20 @@ def test_forget__twice_finishes_and_undone_it_is_as_before(archive: Archive) -> 
     assert take_back(archive, "again.mp4").video_id == plan.video.video_id
     repro(archive)
     assert rows(archive) == before
+
+
+def test_forget__takes_out_what_a_language_model_wrote_of_it(archive: Archive) -> None:
+    gone, stays = (plan_forget(archive, name).video.video_id for name in ("red.mp4", "blue.mp4"))
+    with open_journal(archive.state / "captions") as journal:
+        for video_id in (gone, stays):
+            number = journal.ask(key=video_id, basis="b", video_id=video_id, reserved_usd=0.5)
+            journal.answer(
+                number, key=video_id, basis="b", video_id=video_id, captions={"short": "a"}, reason="", tokens=(3, 2),
+                guessed_in=3, cost_usd=0.25, max_output_tokens=64,
+            )
+    forget(archive, plan_forget(archive, gone))
+    left = read_journal(archive.state / "captions")
+    assert set(left.entries) == {stays} and left.settled_usd == 0.5  # what was paid stays counted
 
 
 def test_forget__a_moved_file_stays_out(archive: Archive) -> None:

@@ -250,7 +250,9 @@ def keys_of(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 SECTIONS = [place for place in keys_of(CONTENT) if isinstance(CONTENT.get(place[0]), dict) and len(place) == 1]
 
 
-@pytest.mark.parametrize("section", [*[place[0] for place in SECTIONS], "gates.archive", "gates.pairs", "gates.embeddings"])
+@pytest.mark.parametrize("section", [
+    *[place[0] for place in SECTIONS], "gates.archive", "gates.pairs", "gates.embeddings", "caption.llm",
+])
 def test_load_params__an_unknown_key_is_named(tmp_path: Path, section: str) -> None:
     content = copy.deepcopy(CONTENT)
     place = content
@@ -267,8 +269,10 @@ def test_load_params__an_unknown_section_is_named(tmp_path: Path) -> None:
 
 
 REQUIRED = [
-    place for place in keys_of(CONTENT) if place[0] not in FACE and place[:3] != ("train", "settings", "lora")
+    place for place in keys_of(CONTENT)
+    if place[0] not in FACE and place[:3] != ("train", "settings", "lora") and place[:2] != ("caption", "llm")
 ]
+"""Adapters and the language model have defaults in their rooms."""
 
 
 @pytest.mark.parametrize("place", REQUIRED, ids=".".join)
@@ -299,7 +303,8 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
     ("evaluate.resamples", -1), ("publish.cut", "scenes"), ("publish.keep_previous", -1), ("publish.min_recall", 1.01),
     ("publish.index.vectors", ["sound"]), ("publish.index.m", 1), ("publish.index.hnsw_ef", 0),
     ("publish.index.quantization", "int4"), ("publish.index.oversampling", 0.5), ("publish.server.shards", 0),
-    ("publish.server.write_consistency", 0), ("calibrate.max_queries", 0),
+    ("caption.sources", ["sound"]), ("caption.llm.budget_usd", -1), ("caption.llm.keep", ["long"]),
+    ("caption.llm.provider", "oracle"), ("publish.server.write_consistency", 0), ("calibrate.max_queries", 0),
     ("search.weights.words", -1), ("search.negative_weight", -1),
     ("search.merge_margin", -0.1), ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
     ("general.source", 5), ("cut", None), ("pairs.seed", 1.5),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -149,5 +151,25 @@ def test_write_captions__a_source_that_is_not_listed_writes_nothing(tmp_path: Pa
 
 
 def test_write_captions__refuses_a_source_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"caption\.sources lists 'llm'"):
+    with pytest.raises(ConfigError, match=r"caption\.sources lists 'sound'"):
+        write(tmp_path, {B: 2000}, [], sources=("file", "sound"))
+
+
+def test_write_captions__llm_needs_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no model was named"):
         write(tmp_path, {B: 2000}, [], sources=("file", "llm"))
+
+
+def test_captions__import_neither_torch_nor_a_models_library() -> None:
+    """The stage and the command pay for nothing that they do not use."""
+    code = (
+        "import sys, pipelines.caption, pipelines.general\n"
+        "heavy = {'torch', 'transformers', 'peft', 'mlflow', 'openai', 'google.genai', 'httpx2', 'great_expectations'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env={"PYTHONPATH": f"{root / 'packages'}:{root}"}, capture_output=True,
+        text=True, check=False,
+    )
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,101 @@
+"""Any endpoint of OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx2
+import openai
+
+from vidseek_training.llm.prompt import SCHEMA
+from vidseek_training.llm.provider import (
+    Answer,
+    Request,
+    Retry,
+    Skip,
+    Stop,
+    Usage,
+    failure_of,
+    seconds_of,
+    without_key,
+)
+from vidseek_training.llm.settings import LlmSettings
+
+PUBLIC_URL = "https://api.openai.com/v1"
+
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+class OpenAIEndpoint:
+    """Chat completions with pictures as data URIs and an answer bound to the schema."""
+
+    def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
+        self._settings = settings
+        self._key = key
+        # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
+        self._client = openai.OpenAI(
+            api_key=key or "none", base_url=url or PUBLIC_URL, max_retries=0, timeout=settings.timeout_seconds,
+            http_client=httpx2.Client(timeout=settings.timeout_seconds, follow_redirects=False),
+        )
+
+    def ask(self, request: Request) -> Answer:
+        """As `Provider.ask`."""
+        try:
+            response = self._client.chat.completions.create(**self._body(request))
+            return _answer_of(response)
+        except openai.APITimeoutError as error:
+            raise Retry(
+                f"no answer in {self._settings.timeout_seconds:g} s", may_be_paid=not isinstance(error.__cause__, _UNSENT)
+            ) from error
+        except openai.APIConnectionError as error:
+            said = without_key(str(error.__cause__ or error), self._key)
+            raise Retry(f"no connection: {said}", may_be_paid=not isinstance(error.__cause__, _UNSENT)) from error
+        except openai.APIStatusError as error:
+            raise self._failure(error) from error
+        except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
+            raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
+
+    def close(self) -> None:
+        """As `Provider.close`."""
+        self._client.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
+        for picture in request.pictures:
+            uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+            content.append({"type": "image_url", "image_url": {"url": uri}})
+        schema = {"name": "captions", "strict": True, "schema": SCHEMA}
+        return {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+            # Newer models refuse max_tokens, older servers do not know max_completion_tokens: options can say the other.
+            **({} if "max_tokens" in self._settings.options
+               else {"max_completion_tokens": self._settings.max_output_tokens}),
+            "extra_body": self._settings.options,
+        }
+
+    def _failure(self, error: openai.APIStatusError) -> Retry | Skip | Stop:
+        codes = {error.code, error.type}
+        message = without_key(_message_of(error), self._key)
+        if codes & {"content_policy_violation", "content_filter"}:
+            return Skip(f"blocked by the provider's filter: {message[:200]}")
+        return failure_of(
+            error.status_code, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
+            quota_is_gone=bool(codes & {"insufficient_quota", "billing_hard_limit_reached"}),
+        )
+
+
+def _answer_of(response: Any) -> Answer:
+    choice, counted = response.choices[0], response.usage
+    usage = None if counted is None else Usage(int(counted.prompt_tokens), int(counted.completion_tokens))
+    if choice.finish_reason == "content_filter":
+        raise Skip("blocked by the provider's filter", usage=usage)
+    if refusal := getattr(choice.message, "refusal", None):
+        raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
+    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason == "length")
+
+
+def _message_of(error: openai.APIStatusError) -> str:
+    return str(error.body.get("message") or error.message) if isinstance(error.body, dict) else error.message

@@ -1,0 +1,265 @@
+"""Both protocols against servers that speak them: what is sent, and what each failure means."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.training.llm_servers import (
+    CAPTIONS,
+    KEY,
+    MODEL,
+    Reply,
+    Server,
+    gemini_fault,
+    gemini_reply,
+    openai_fault,
+    openai_reply,
+    serve,
+)
+from vidseek_media.errors import ConfigError, ServiceError
+from vidseek_media.members import encode_jpeg
+from vidseek_training.llm.prompt import SCHEMA, read_answer
+from vidseek_training.llm.provider import Provider, Request, Retry, Skip, Stop, Usage, open_provider
+from vidseek_training.llm.settings import LlmSettings
+
+PICTURE = encode_jpeg(np.full((24, 32, 3), 90, np.uint8), quality=80)
+REQUEST = Request("What is there?", pictures=(PICTURE, PICTURE))
+
+
+def settings_of(provider: str, **more: Any) -> LlmSettings:
+    return LlmSettings.of({
+        "provider": provider, "model": MODEL, "usd_per_million_tokens_in": 1.0, "usd_per_million_tokens_out": 10.0,
+        "timeout_seconds": 5.0, **more,
+    })
+
+
+@pytest.fixture
+def replies() -> list[Reply]:
+    return []
+
+
+@pytest.fixture
+def server(replies: list[Reply], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(lambda _, number: replies[number]) as server:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        monkeypatch.setenv("VIDSEEK_LLM_KEY", KEY)
+        yield server
+
+
+def ask(settings: LlmSettings, request: Request = REQUEST) -> Any:
+    """The answer, or the failure."""
+    provider: Provider = open_provider(settings)
+    try:
+        return provider.ask(request)
+    except (Retry, Skip, Stop) as failure:
+        return failure
+    finally:
+        provider.close()
+
+
+def test_openai__sends_pictures_schema_and_key(server: Server, replies: list[Reply]) -> None:
+    replies.append(openai_reply())
+    answer = ask(settings_of("openai", max_output_tokens=321, options={"temperature": 0.2}))
+    assert read_answer(answer.text) == CAPTIONS and answer.usage == Usage(1000, 100)
+    [asked] = server.asked
+    assert asked.path == "/chat/completions" and asked.headers["authorization"] == f"Bearer {KEY}"
+    assert asked.pictures == (PICTURE, PICTURE) and asked.prompt == "What is there?"
+    assert asked.body["model"] == MODEL and asked.body["max_completion_tokens"] == 321
+    assert asked.body["temperature"] == 0.2
+    assert asked.body["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+def test_gemini__sends_pictures_schema_and_key(server: Server, replies: list[Reply]) -> None:
+    replies.append(gemini_reply())
+    options = {"temperature": 0.2, "thinking_config": {"thinking_budget": 0}}
+    answer = ask(settings_of("gemini", max_output_tokens=321, options=options))
+    assert read_answer(answer.text) == CAPTIONS and answer.usage == Usage(1000, 100)  # 80 and 20 of thoughts
+    [asked] = server.asked
+    assert asked.path.endswith(f"/models/{MODEL}:generateContent") and asked.headers["x-goog-api-key"] == KEY
+    assert KEY not in asked.path
+    assert asked.pictures == (PICTURE, PICTURE) and asked.prompt == "What is there?"
+    config = asked.body["generationConfig"]
+    assert config["responseMimeType"] == "application/json" and config["maxOutputTokens"] == 321
+    assert config["responseJsonSchema"] == SCHEMA
+    assert config["temperature"] == 0.2 and config["thinkingConfig"] == {"thinking_budget": 0}
+
+
+def test_gemini__sends_a_video(server: Server, replies: list[Reply]) -> None:
+    replies.append(gemini_reply())
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=4)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    ask(settings_of("gemini", send="video", video_fps=4.0), Request("Well?", video=buffer.getvalue()))
+    [asked] = server.asked
+    assert asked.video == buffer.getvalue()
+    assert asked.body["contents"][0]["parts"][0]["videoMetadata"] == {"fps": 4.0}
+
+
+OPENAI_RETRIES = [
+    openai_fault(429, "slow down", headers={"Retry-After": "7"}), openai_fault(500, "oh"), openai_fault(503, "busy"),
+    openai_fault(408, "late"), openai_fault(409, "again"), Reply(drops=True), Reply(b"<html>", status=502),
+]
+GEMINI_RETRIES = [
+    gemini_fault(429, "RESOURCE_EXHAUSTED", "slow down", {
+        "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}),
+    gemini_fault(500, "INTERNAL", "oh"), gemini_fault(503, "UNAVAILABLE", "busy"),
+    gemini_fault(504, "DEADLINE_EXCEEDED", "late"), Reply(drops=True), Reply(b"<html>", status=502),
+]
+EACH_RETRY = pytest.mark.parametrize(("provider", "reply"), [
+    *(("openai", reply) for reply in OPENAI_RETRIES), *(("gemini", reply) for reply in GEMINI_RETRIES),
+])
+
+
+def test_ask__an_answer_that_was_cut_off_says_so(server: Server, replies: list[Reply]) -> None:
+    replies += [openai_reply("{", finish="length"), gemini_reply(finish="MAX_TOKENS")]
+    assert ask(settings_of("openai")).is_cut and ask(settings_of("gemini")).is_cut
+
+
+@EACH_RETRY
+def test_ask__another_try_may_be_answered(server: Server, replies: list[Reply], provider: str, reply: Reply) -> None:
+    replies.append(reply)
+    failure = ask(settings_of(provider))
+    assert isinstance(failure, Retry)
+    assert failure.after_seconds == (7.0 if reply.status == 429 else None)
+    assert failure.may_be_paid == reply.drops
+    assert len(server.asked) == 1  # the library does not try by itself
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_ask__no_answer_in_time_is_another_try_and_may_be_paid(
+    server: Server, replies: list[Reply], provider: str
+) -> None:
+    replies.append(Reply({}, seconds=30))
+    failure = ask(settings_of(provider, timeout_seconds=0.3))
+    assert isinstance(failure, Retry) and failure.may_be_paid and "0.3 s" in str(failure)
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_ask__nobody_there_is_another_try_and_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_LLM_URL", "http://127.0.0.1:9")
+    failure = ask(settings_of(provider))
+    assert isinstance(failure, Retry) and not failure.may_be_paid
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b"{}"])
+def test_ask__a_body_of_no_protocol_is_no_answer(
+    server: Server, replies: list[Reply], provider: str, body: bytes
+) -> None:
+    replies.append(Reply(body))
+    found = ask(settings_of(provider))
+    assert isinstance(found, Retry) or found.text == ""
+
+
+@pytest.mark.parametrize(("reply", "usage"), [
+    (openai_reply("", finish="content_filter"), Usage(1000, 100)),
+    (openai_reply("", refusal="I will not"), Usage(1000, 100)),
+    (openai_fault(400, "not allowed", code="content_policy_violation"), None),
+])
+def test_openai__what_is_blocked_is_skipped_for_good(
+    server: Server, replies: list[Reply], reply: Reply, usage: Usage | None
+) -> None:
+    replies.append(reply)
+    failure = ask(settings_of("openai"))
+    assert isinstance(failure, Skip) and failure.is_judged and failure.usage == usage
+
+
+@pytest.mark.parametrize(("reply", "usage"), [
+    (gemini_reply(finish="SAFETY"), Usage(1000, 100)), (gemini_reply(finish="PROHIBITED_CONTENT"), Usage(1000, 100)),
+    (Reply({"promptFeedback": {"blockReason": "SAFETY"}}), None),
+])
+def test_gemini__what_is_blocked_is_skipped_for_good(
+    server: Server, replies: list[Reply], reply: Reply, usage: Usage | None
+) -> None:
+    replies.append(reply)
+    failure = ask(settings_of("gemini"))
+    assert isinstance(failure, Skip) and failure.is_judged and failure.usage == usage
+    assert "SAFETY" in str(failure) or "PROHIBITED" in str(failure)
+
+
+@pytest.mark.parametrize(("provider", "reply"), [
+    ("openai", openai_fault(400, "invalid image")), ("openai", openai_fault(422, "no such field")),
+    ("gemini", gemini_fault(400, "INVALID_ARGUMENT", "Unable to process input image")),
+])
+def test_ask__a_request_that_is_not_taken_is_skipped_for_now(
+    server: Server, replies: list[Reply], provider: str, reply: Reply
+) -> None:
+    replies.append(reply)
+    failure = ask(settings_of(provider))
+    assert isinstance(failure, Skip) and not failure.is_judged
+
+
+@pytest.mark.parametrize(("provider", "reply", "kind"), [
+    ("openai", openai_fault(401, f"Incorrect API key provided: {KEY}"), ConfigError),
+    ("openai", openai_fault(403, "not yours"), ConfigError),
+    ("openai", openai_fault(404, "no such model"), ConfigError),
+    ("openai", openai_fault(402, "no credits"), ServiceError),
+    ("openai", openai_fault(429, "You exceeded your current quota", code="insufficient_quota"), ServiceError),
+    ("gemini", gemini_fault(400, "INVALID_ARGUMENT", f"API key {KEY} not valid", {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}), ConfigError),
+    ("gemini", gemini_fault(403, "PERMISSION_DENIED", "not yours"), ConfigError),
+    ("gemini", gemini_fault(404, "NOT_FOUND", "no such model"), ConfigError),
+    ("gemini", gemini_fault(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}), ServiceError),
+])
+def test_ask__what_no_clip_can_pass_stops_and_never_shows_the_key(
+    server: Server, replies: list[Reply], provider: str, reply: Reply, kind: type[Exception]
+) -> None:
+    replies.append(reply)
+    failure = ask(settings_of(provider))
+    assert isinstance(failure, Stop) and isinstance(failure.error, kind) and failure.error.remedy
+    assert KEY not in str(failure) and MODEL in str(failure)
+
+
+def test_ask__a_redirect_is_not_followed(server: Server, replies: list[Reply]) -> None:
+    """Frames and key go to the address that was named."""
+    with serve(lambda *_: openai_reply()) as elsewhere:
+        replies += [Reply({}, status=307, headers={"Location": f"{elsewhere.url}/chat/completions"})] * 2
+        assert not hasattr(ask(settings_of("openai")), "text")
+        assert not hasattr(ask(settings_of("gemini")), "text")
+    assert elsewhere.asked == []
+
+
+def test_retry_after__may_be_a_date(server: Server, replies: list[Reply]) -> None:
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=40))
+    replies.append(openai_fault(429, "slow down", headers={"Retry-After": moment}))
+    failure = ask(settings_of("openai"))
+    assert isinstance(failure, Retry) and failure.after_seconds is not None and 30 < failure.after_seconds <= 40
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_open_provider__a_providers_own_key_goes_nowhere_else(
+    server: Server, replies: list[Reply], provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies.append(openai_reply() if provider == "openai" else gemini_reply())
+    monkeypatch.delenv("VIDSEEK_LLM_KEY")
+    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.setenv(name, "sk-of-the-provider")
+    ask(settings_of(provider))
+    assert "sk-of-the-provider" not in str(server.asked[0].headers)
+
+
+@pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")])
+def test_open_provider__without_a_key_says_which(provider: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("VIDSEEK_LLM_URL", name):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match=name):
+        open_provider(settings_of(provider))
+
+
+def test_open_provider__gemini_refuses_options_that_it_does_not_know(server: Server) -> None:
+    with pytest.raises(ConfigError, match=r"caption\.llm\.options: warmth"):
+        open_provider(settings_of("gemini", options={"warmth": 1}))
