@@ -206,6 +206,19 @@ def read_duplicates(path: Path) -> list[Duplicate]:
     return [Duplicate(**row) for row in read_table(path, DUPLICATES).to_dict("records")]
 
 
+def same_videos(rows: Iterable[Duplicate], videos: Iterable[Video], *, min_share: float) -> list[Pair]:
+    """The pairs of videos that were decided to show the same: as a whole, or to `min_share` of one of the two."""
+    duration_ms = {video.video_id: video.duration_ms for video in videos}
+    return [
+        (row.video_id, row.duplicate_of) for row in rows
+        if row.video_id in duration_ms and row.duplicate_of in duration_ms and (
+            row.kind == "whole"
+            or row.end_ms - row.start_ms >= min_share * duration_ms[row.video_id]
+            or row.of_end_ms - row.of_start_ms >= min_share * duration_ms[row.duplicate_of]
+        )
+    ]
+
+
 def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
     """The video that a clip is a duplicate of, by the rows of its own video: at least half of it must be; or "" ."""
     for row in rows:

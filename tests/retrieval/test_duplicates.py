@@ -19,6 +19,7 @@ from vidseek_retrieval.duplicates import (
     find_matches,
     likeness_of,
     read_duplicates,
+    same_videos,
     strength,
     write_duplicates,
 )
@@ -136,6 +137,16 @@ def test_duplicate_of__half_of_a_clip() -> None:
     spans = [(0, 3000), (500, 3500), (2000, 5000), (4500, 7500), (5000, 8000)]
     assert [duplicate_of(rows, *span)[:1] for span in spans] == ["", "b", "b", "b", ""]
     assert duplicate_of([], 0, 1) == ""
+
+
+def test_same_videos__whole_or_most_of_one_of_them() -> None:
+    videos = [video("a", seconds=10), video("b", seconds=100), video("c", seconds=100)]
+    ids = [each.video_id for each in videos]
+    whole = Duplicate(ids[0], 0, 10_000, ids[1], 0, 100_000, "whole", 0.9)
+    trailer = Duplicate(ids[0], 2000, 8000, ids[2], 40_000, 46_000, "part", 0.9)
+    intro = Duplicate(ids[1], 0, 6000, ids[2], 0, 6000, "part", 0.9)
+    gone = Duplicate(ids[0], 0, 10_000, "d" * 32, 0, 10_000, "whole", 0.9)
+    assert same_videos([whole, trailer, intro, gone], videos, min_share=0.5) == [(ids[0], ids[1]), (ids[0], ids[2])]
 
 
 def test_decisions__are_read_back(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def dedup(
         f"Likeness from {chosen.value:.3f}: precision {chosen.precision:.3f}, recall {chosen.recall:.3f} on "
         f"{chosen.num_copies} made copies and {chosen.num_different} pairs of different videos."
     )
-    typer.echo("Decided. Run `dvc repro --force --single-item publish`, and searches fold them." if apply
+    typer.echo("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
                else "Nothing was decided: look at --report, then --apply.")
 
 
