@@ -1,9 +1,10 @@
 """Fit what a score says of how likely a hit is right, and measure it."""
 
 from pipelines.params import load_params
-from pipelines.stage import CALIBRATE, CUT, EMBED, ENCODER, GENERAL, PAIRS, REPORTS, run_stage
+from pipelines.stage import CALIBRATE, CUT, DECISIONS, EMBED, ENCODER, GENERAL, PAIRS, REPORTS, run_stage
+from vidseek.feedback import TABLE, read_frozen
 from vidseek_encoder.encoder import Encoder
-from vidseek_retrieval.calibrate import calibrate, write_report
+from vidseek_retrieval.calibrate import Said, calibrate, write_report
 
 
 def main() -> str:
@@ -13,6 +14,7 @@ def main() -> str:
         EMBED, CUT, PAIRS / "pairs.parquet", Encoder.load(ENCODER, variant=params.embed.variant, towers=["text"]),
         cut=params.publish.cut, margin=params.search.merge_margin, max_queries=params.calibrate.max_queries,
         general_pairs=GENERAL / "pairs" / "pairs.parquet" if params.general.source else None,
+        feedback=[Said(each.query, each.clip_id, each.relevant) for each in read_frozen(DECISIONS / TABLE)],
     )
     write_report(report, out=CALIBRATE, reports=REPORTS / "calibrate")
     return ", ".join(f"{name} {value}" for name, value in report.figures.items())

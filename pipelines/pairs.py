@@ -1,13 +1,19 @@
 """Make pairs of clips and captions, and split them by video."""
 
 from pipelines.params import load_params
-from pipelines.stage import CAPTION, FRAMES, INGEST, PAIRS, run_stage
+from pipelines.stage import CAPTION, DECISIONS, FRAMES, INGEST, PAIRS, run_stage
+from vidseek_media.ingest import read_videos
+from vidseek_retrieval.duplicates import read_duplicates, same_videos
 from vidseek_training.pairs import make_pairs
 
 
 def main() -> str:
     """The pairs stage."""
-    report = make_pairs(INGEST, CAPTION, FRAMES, out=PAIRS, **load_params().pairs.model_dump())
+    params = load_params().pairs
+    decided = same_videos(
+        read_duplicates(DECISIONS / "duplicates.parquet"), read_videos(INGEST), min_share=params.near_duplicate_share
+    )
+    report = make_pairs(INGEST, CAPTION, FRAMES, out=PAIRS, decided=decided, **params.model_dump())
     return (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
         f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import write_table
+from vidseek_media.tables import read_table, write_table
 
 TABLE = "feedback.parquet"
 FEEDBACK = pa.schema([
@@ -82,6 +82,15 @@ def freeze(folder: Path, out: Path) -> FreezeReport:
     last = {(each.query, each.clip_id): each for each in sorted(said, key=lambda each: each.said_at)}
     write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK)
     return FreezeReport(num_said=len(said), num_rows=len(last), num_broken=num_broken)
+
+
+def read_frozen(table: Path) -> list[Feedback]:
+    """What `freeze` wrote; nothing where there is no such table.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
+    return [Feedback(**row) for row in read_table(table, FEEDBACK).to_dict("records")] if table.exists() else []
 
 
 def _read(folder: Path) -> tuple[list[Feedback], int]:

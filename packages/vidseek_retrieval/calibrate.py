@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.calibration import (
+    FEEDBACK,
     Calibration,
     Context,
     Judged,
@@ -26,13 +28,27 @@ from vidseek_retrieval.calibration import (
     kept_and_turned_away,
     reliability,
 )
+from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moment_recall import MIN_IOU, PublishedWindows, Truth, iou
-from vidseek_retrieval.moments import NUM_CLIPS, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, merge_moments, rank_exact
 
 CALIBRATION_FILE = "calibration.json"
 NUM_HITS = 5
 """First hits of each query that are judged."""
 NOT_MEASURED = "not measured"
+
+
+MAX_LEARNED = 2000
+"""Captions of the training split that say what is familiar."""
+_NONE = np.empty((0, 1), np.float32)
+
+
+class Said(NamedTuple):
+    """What a person said of one clip as an answer to a query in words."""
+
+    query: str
+    clip_id: str
+    relevant: bool
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,9 @@ def calibrate(
     margin: float,
     general_pairs: Path | None,
     max_queries: int,
+    feedback: Sequence[Said] = (),
 ) -> CalibrateReport:
-    """Fit on the captions of the validation split, measure on those of the test split.
+    """Fit on the captions of the validation split and on feedback, measure on the captions of the test split.
 
     Each caption is asked three times over: as it is (`present`); with its video taken out of the archive (`left_out`:
     what is asked for is not there, its like may be); and, as often, a caption of another world is asked (`unlike`), where
@@ -70,6 +87,7 @@ def calibrate(
         margin: `search.merge_margin`.
         general_pairs: pairs.parquet of another world.
         max_queries: Captions of each split, at most.
+        feedback: What people said of hits; what is not in the ranking of its query, or no clip any more, counts nothing.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -78,18 +96,26 @@ def calibrate(
     table = read_table(pairs, PAIRS)
     spans = read_table(cut_dir / "clips.parquet", CLIPS).set_index("clip_id")
     other = read_table(general_pairs, PAIRS) if general_pairs is not None else None
+    learned = table[table["split"] == "train"].sort_values("clip_id").head(MAX_LEARNED)
+    asker = _Asker(windows, encoder, Familiarity.of(
+        list(learned["caption"]), encoder.embed_texts(list(learned["caption"])) if len(learned) else _NONE
+    ), margin)
     judged = {}
     for split in ("validation", "test"):
         rows = table[table["split"] == split].sort_values("clip_id").head(max_queries)
         unlike = [] if other is None else _unlike(other, is_test=split == "test", num=len(rows))
-        judged[split] = _judge(rows, unlike, spans, windows, encoder, margin=margin)
-    calibration = fit(judged["validation"], encoder_version=encoder.spec.encoder_version)
+        judged[split] = _judge(rows, unlike, spans, asker)
+    said = list(_judge_said(feedback, asker))
+    calibration = fit(
+        judged["validation"] + said, encoder_version=encoder.spec.encoder_version, familiarity=asker.familiarity
+    )
     if calibration is None or not judged["test"]:
         return CalibrateReport(calibration, {"calibration": NOT_MEASURED}, [])
     bins = reliability(calibration, judged["test"])
     firsts = [Judged(each.moments[:1], each.context, each.right[:1], each.kind) for each in judged["test"]]
     figures = {
         "num_queries": len(judged["test"]),
+        "num_feedback": len(said),
         "min_confidence": calibration.min_confidence,
         "calibration_error": round(calibration_error(bins), 4),
         "calibration_error_of_first": round(calibration_error(reliability(calibration, firsts)), 4),
@@ -132,36 +158,67 @@ def _unlike(pairs: pd.DataFrame, *, is_test: bool, num: int) -> list[str]:
     return [str(caption) for caption in captions.head(num)]
 
 
-def _judge(
-    rows: pd.DataFrame, unlike: Sequence[str], spans: pd.DataFrame, windows: PublishedWindows, encoder: Encoder, *,
-    margin: float,
-) -> list[Judged]:
-    if not len(rows) or not windows.clips:
-        return []
+@dataclass(frozen=True)
+class _Asker:
+    windows: PublishedWindows
+    encoder: Encoder
+    familiarity: Familiarity | None
+    margin: float
+
+    def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_Asked, list[RankedClip]]]:
+        """Each text with its ranking."""
+        if not texts or not self.windows.clips:
+            return
+        vectors = self.encoder.embed_texts(list(texts))
+        rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit)
+        yield from zip(map(_Asked, texts, vectors), rankings, strict=True)
+
+    def judge(self, asked: _Asked, ranking: Sequence[RankedClip], truth: Truth, kind: str) -> list[Judged]:
+        """The first hits of one query; nothing where there is none."""
+        moments = merge_moments(ranking[:NUM_CLIPS], margin=self.margin)
+        if not moments:
+            return []
+        firsts = tuple(moments[:NUM_HITS])
+        right = tuple(iou(moment, truth) >= MIN_IOU for moment in firsts)
+        return [Judged(firsts, self.context(asked, moments), right, kind)]
+
+    def context(self, asked: _Asked, moments: Sequence[Moment]) -> Context:
+        return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector)
+
+
+class _Asked(NamedTuple):
+    text: str
+    vector: NDArray[np.float32]
+
+
+def _judge(rows: pd.DataFrame, unlike: Sequence[str], spans: pd.DataFrame, asker: _Asker) -> list[Judged]:
     # So many more that a ranking without the clips of one video is as long as one with them.
-    most = int(pd.Series([clip.video_id for clip in windows.clips]).value_counts().max())
+    most = max(Counter(clip.video_id for clip in asker.windows.clips).values(), default=0)
     judged = []
-    for row, ranking in zip(
-        rows.itertuples(), _rank(encoder.embed_texts(list(rows["caption"])), windows, NUM_CLIPS + most), strict=True
-    ):
+    asked = asker.ask(list(rows["caption"]), limit=NUM_CLIPS + most)
+    for row, (query, ranking) in zip(rows.itertuples(), asked, strict=False):
         span = spans.loc[row.clip_id]
         truth = Truth(str(row.video_id), int(span["start_ms"]), int(span["end_ms"]))
         others = [clip for clip in ranking if clip.video_id != truth.video_id]
         for clips, kind in ((ranking, "present"), (others, "left_out")):
-            judged += _judged(clips, truth, kind, margin=margin)
-    if unlike:
-        for ranking in _rank(encoder.embed_texts(unlike), windows, NUM_CLIPS):
-            judged += _judged(ranking, Truth("", 0, 1), "unlike", margin=margin)
+            judged += asker.judge(query, clips, truth, kind)
+    for query, ranking in asker.ask(unlike):
+        judged += asker.judge(query, ranking, Truth("", 0, 1), "unlike")
     return judged
 
 
-def _rank(queries: NDArray[np.float32], windows: PublishedWindows, limit: int) -> list[list[RankedClip]]:
-    return rank_exact(queries, windows.vectors, windows.clips, limit=limit)
-
-
-def _judged(ranking: Sequence[RankedClip], truth: Truth, kind: str, *, margin: float) -> list[Judged]:
-    moments = merge_moments(ranking[:NUM_CLIPS], margin=margin)
-    if not moments:
-        return []
-    firsts = tuple(moments[:NUM_HITS])
-    return [Judged(firsts, Context.of(moments), tuple(iou(moment, truth) >= MIN_IOU for moment in firsts), kind)]
+def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
+    """For each query the moments of its ranking of which something was said."""
+    said: dict[str, dict[str, bool]] = {}
+    for each in feedback:
+        if each.query.strip():
+            said.setdefault(each.query, {})[each.clip_id] = each.relevant
+    for query, ranking in asker.ask(list(said)):
+        moments = merge_moments(ranking, margin=asker.margin)
+        flags = {
+            place: said[query.text][clip_id] for place, moment in enumerate(moments)
+            for clip_id in moment.clip_ids if clip_id in said[query.text]
+        }
+        if flags:
+            of_those = tuple(moments[place] for place in flags)
+            yield Judged(of_those, asker.context(query, moments), tuple(flags.values()), FEEDBACK)

@@ -1,26 +1,33 @@
 """How likely a hit is right: fitted on held-out captions, for one encoder and one archive.
 
 A cosine means nothing by itself: it differs from model to model. A logistic regression over four numbers that every
-ranking has turns it into a probability (Platt, 1999, "Probabilistic Outputs for Support Vector Machines").
+ranking has, and two of how familiar its query is, turns it into a probability (Platt, 1999, "Probabilistic Outputs for
+Support Vector Machines").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moments import Moment
 
-FEATURES = ("score", "below_first", "over_level", "lead")
+FEATURES = ("score", "below_first", "over_level", "lead", "strange", "novel")
 LEVEL = 30
 """Moments whose mean score is the level of a ranking."""
 MIN_RIGHT = 10
 """Right hits that a fit needs, at least: fewer say nothing."""
+KEEP = 0.97
+"""Of right hits, the share that `min_confidence` keeps on the queries of the fit: so that 0.95 are kept of others, which are
+as few."""
+FEEDBACK = "feedback"
+"""The kind of what people said of hits: fitted on, and not what is measured."""
 _RIDGE = 1e-3
 _STEPS = 50
 
@@ -35,12 +42,23 @@ class Context:
     """The mean of the first `LEVEL`."""
     lead: float
     """By how much the first is ahead of the second."""
+    strange: float = 0.0
+    """As `Familiarity.strange` has it; 0 where nothing is known of that."""
+    novel: float = 0.0
+    """As `Familiarity.novel` has it."""
 
     @staticmethod
-    def of(moments: Sequence[Moment]) -> Context:
-        """Of a ranking that is not empty, best first."""
+    def of(
+        moments: Sequence[Moment], *, familiarity: Familiarity | None = None, text: str = "",
+        vector: NDArray[np.float32] | None = None,
+    ) -> Context:
+        """Of a ranking that is not empty, best first, and of the query that it answers."""
         scores = [moment.score for moment in moments[:LEVEL]]
-        return Context(scores[0], float(np.mean(scores)), scores[0] - scores[1] if len(scores) > 1 else 0.0)
+        strange = novel = 0.0
+        if familiarity is not None and vector is not None:
+            strange, novel = familiarity.strange(vector), familiarity.novel(text)
+        lead = scores[0] - scores[1] if len(scores) > 1 else 0.0
+        return Context(scores[0], float(np.mean(scores)), lead, strange, novel)
 
 
 @dataclass(frozen=True)
@@ -52,9 +70,11 @@ class Calibration:
     """Of `FEATURES`."""
     bias: float
     min_confidence: float
-    """Hits of at least this confidence keep 95 % of the right ones, on the queries that it was fitted on."""
+    """Hits of at least this confidence keep nearly all right ones (`KEEP`), on the queries that it was fitted on."""
     num_queries: int
     """That it was fitted on."""
+    familiarity: Familiarity | None = None
+    """What the last two features are measured by; None where there were too few captions to learn from."""
 
     def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
         """How likely each moment is right, 0 to 1."""
@@ -65,7 +85,9 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json and collection.json have it."""
-        return {**asdict(self), "weights": dict(zip(FEATURES, self.weights, strict=True))}
+        known = self.familiarity.to_json() if self.familiarity else None
+        plain = {name: getattr(self, name) for name in ("encoder_version", "bias", "min_confidence", "num_queries")}
+        return {**plain, "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
@@ -75,13 +97,20 @@ class Calibration:
             ArtifactError: it is not that.
         """
         try:
-            weights = tuple(float(content["weights"][name]) for name in FEATURES)
+            named = content["weights"]
+            # Those that an older one has not weigh nothing.
+            weights = tuple(float(named[name]) for name in FEATURES[:4]) + tuple(
+                float(named.get(name, 0.0)) for name in FEATURES[4:]
+            )
+            known = content.get("familiarity")
             return Calibration(
                 str(content["encoder_version"]), weights, float(content["bias"]), float(content["min_confidence"]),
-                int(content["num_queries"]),
+                int(content["num_queries"]), Familiarity.from_json(known) if known else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"no calibration is {content!r}: {error!r}", remedy="Run `dvc repro calibrate`") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"no calibration is {str(content)[:300]}: {error!r}", remedy="Run `dvc repro calibrate`"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -96,31 +125,39 @@ class Judged:
 
 
 def features_of(moments: Sequence[Moment], context: Context) -> NDArray[np.float64]:
-    """Shape (n, 4), in the order of `FEATURES`."""
+    """Shape (n, 6), in the order of `FEATURES`."""
     scores = np.array([moment.score for moment in moments])
-    lead = np.full(len(scores), context.lead)
-    return np.stack([scores, scores - context.first, scores - context.level, lead], axis=1)
+    same = [np.full(len(scores), value) for value in (context.lead, context.strange, context.novel)]
+    return np.stack([scores, scores - context.first, scores - context.level, *same], axis=1)
 
 
-def fit(judged: Sequence[Judged], *, encoder_version: str, keep: float = 0.95) -> Calibration | None:
+def fit(
+    judged: Sequence[Judged], *, encoder_version: str, familiarity: Familiarity | None = None, keep: float = KEEP
+) -> Calibration | None:
     """The calibration that these hits support; None where too few of them are right, or none is wrong.
 
     Args:
         judged: The first hits of held-out queries; those that the archive has no answer to belong to them.
         encoder_version: Of the vectors.
+        familiarity: By which the contexts of `judged` were made.
         keep: The share of right hits that `min_confidence` keeps.
     """
-    features = np.concatenate([features_of(each.moments, each.context) for each in judged] or [np.empty((0, 4))])
+    features = np.concatenate([features_of(each.moments, each.context) for each in judged] or [np.empty((0, len(FEATURES)))])
     right = np.array([flag for each in judged for flag in each.right], dtype=np.float64)
     if right.sum() < MIN_RIGHT or right.all():
         return None
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
     scaled = _solve((features - mean) / deviation, right)
     weights = scaled[1:] / deviation
-    found = Calibration(encoder_version, tuple(weights.tolist()), float(scaled[0] - weights @ mean), 0.0, len(judged))
-    confidences = np.array([value for each in judged for value in found.confidences(each.moments, each.context)])
-    least = float(np.quantile(confidences[right == 1], 1 - keep, method="lower"))
-    return Calibration(found.encoder_version, found.weights, found.bias, least, found.num_queries)
+    found = Calibration(
+        encoder_version, tuple(weights.tolist()), float(scaled[0] - weights @ mean), 0.0, len(judged), familiarity
+    )
+    asked = [each for each in judged if each.kind != FEEDBACK and any(each.right)] or judged
+    of_right = [
+        value for each in asked
+        for value, flag in zip(found.confidences(each.moments, each.context), each.right, strict=True) if flag
+    ]
+    return replace(found, min_confidence=float(np.quantile(of_right, 1 - keep, method="lower")))
 
 
 def reliability(calibration: Calibration, judged: Sequence[Judged], *, num_bins: int = 10) -> list[dict[str, float]]:

@@ -11,37 +11,49 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vidseek_media.errors import ConfigError, GateFailed
-from vidseek_retrieval.duplicates import aligned, likeness_of, strength
+from vidseek_retrieval.alignment import Alignment, Limits, likeness_of, weigh
 from vidseek_retrieval.likeness import VideoLooks, look_of
 
 Frames = NDArray[np.uint8]
 """Shape (T, height, width, 3), RGB."""
 NUM_CURVE = 50
+MIN_CHOSEN_ON = 5
+"""Copies, and pairs of different videos, that a limit is chosen on, at least."""
+STILL_RECALL = 0.9
+"""Of made copies, those whose pictures are as alike as is asked where nothing moves."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Two videos, how alike they are, and what the second is of the first."""
+    """Two videos as they fit best, and what the second is of the first."""
 
-    score: float
-    """The strength of their best alignment."""
-    change: str
-    """How the copy was made; empty where the two are different."""
+    found: Alignment
+    kind: str
+    """How the copy was made; `chance` for two different videos, `moments` for two times of one video."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Copies and pairs that are none, all of the same videos: one to choose on, one of other videos to measure on."""
+
+    copies: Sequence[Scored]
+    different: Sequence[Scored]
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The likeness from which two spans are called one, and what that is worth on clips that it was not chosen on."""
+    """From where on two spans are called one, and what that is worth on videos that it was not chosen on."""
 
-    value: float
+    limits: Limits
     target: float
     precision: float
-    """Of pairs called equal, those that are: as many copies as different clips."""
+    """Of pairs called equal, those that are: where copies are as many as pairs that are none, half of each kind."""
     recall: float
     recall_by_change: Mapping[str, float]
     curve: tuple[tuple[float, float, float], ...]
-    """Threshold, precision, recall."""
+    """Score of spans in which something moves, precision, recall."""
     num_copies: int
+    """Of both samples; so the next."""
     num_different: int
 
 
@@ -85,7 +97,10 @@ CHANGES: Mapping[str, Callable[[Frames], Frames]] = {
     "re-encoded": _each(_jpeg), "scaled": _each(_scaled), "cropped": _cropped, "letterboxed": _letterboxed,
     "logo": _logo, "brightness": _darker, "mirrored": lambda frames: frames[:, :, ::-1],
     "trimmed": lambda frames: frames[1:], "sped up": lambda frames: frames[::2],
+    "other frames": lambda frames: frames[1::2],  # against those between them: a copy is sampled at other times
 }
+CHANCE, MOMENTS = "chance", "moments"
+DIFFERENT = (CHANCE, MOMENTS)
 
 
 def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
@@ -93,17 +108,17 @@ def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
     original = looks_of(frames, times_ms)
     scored = []
     for name, change in CHANGES.items():
-        copied, times, speed, offset = change(frames), times_ms, 1.0, 0.0
+        copied, times, speed, offset_ms, of = change(frames), times_ms, 1.0, 0.0, original
         if name == "trimmed":
-            times, offset = times_ms[1:] - times_ms[1], -float(times_ms[1])
+            times, offset_ms = times_ms[1:] - times_ms[1], -float(times_ms[1])
         elif name == "sped up":
             times, speed = times_ms[::2] // 2, 0.5
+        elif name == "other frames":
+            times, of = times_ms[1::2], VideoLooks(original.times_ms[::2], original.looks[::2])
         copy = looks_of(copied, times)
-        alike = likeness_of(original, copy)
-        values = aligned(alike, original.times_ms, copy.times_ms, speed=speed, offset_ms=offset)
-        value = strength(values, original.times_ms)
-        if value > 0:
-            scored.append(Scored(value, name))
+        found = weigh(of, copy, likeness_of(of, copy), speed=speed, offset_ms=offset_ms)
+        if found.strength > 0:
+            scored.append(Scored(found, name))
     return scored
 
 
@@ -112,69 +127,112 @@ def looks_of(frames: Frames, times_ms: NDArray[np.int64]) -> VideoLooks:
     return VideoLooks(times_ms, np.stack([look_of(frame) for frame in frames]))
 
 
-def choose_threshold(
-    copies: Sequence[Scored], different: Sequence[float], called: Sequence[float], *, target: float, seed: int = 0
-) -> Threshold:
-    """The least threshold that reaches the precision `target` on one half; figures are of the other half.
+def choose_threshold(chosen_on: Sample, measured_on: Sample, called: Sequence[Alignment], *, target: float) -> Threshold:
+    """The least limits that reach the precision `target` on one sample; figures are of the other.
 
-    It must reach it twice over: where copies and different videos are equally frequent, and among the pairs of this
-    archive that it calls equal, by as many mistakes as the different ones let expect.
+    The limit of spans in which something moves must reach the precision twice over: where copies are as frequent as pairs
+    that are none, half of each kind, and among the pairs of this archive that it calls equal, by as many mistakes as
+    different videos let expect. Of spans in which nothing moves only the picture speaks: how alike pictures of different
+    videos are is seen from the pairs of this archive that their motion tells apart, and they must be as alike as nearly all
+    copies are. A limit that nothing supports is 1: that calls one only what is equal to the last digit.
 
     Args:
-        copies: Copies made of clips of the archive.
-        different: The strengths of pairs of videos that were put together by chance.
-        called: The strengths of the pairs of videos that are judged by it.
+        chosen_on: Made of videos of the archive.
+        measured_on: Made of others.
+        called: The pairs of videos that are judged by it.
         target: Of the precision.
-        seed: Of the halves.
 
     Raises:
         ConfigError: `target` is not between 0 and 1.
-        GateFailed: there is too little to choose on, or no threshold is so precise.
+        GateFailed: there is too little to choose on, or no limit is so precise.
     """
     if not 0 < target < 1:
         raise ConfigError(f"the precision is {target}, wanted a number between 0 and 1")
-    others = [Scored(score, "") for score in different]
-    draws = np.random.default_rng(seed)
-    (fit_copies, test_copies), (fit_others, test_others) = (_halves(each, draws) for each in (list(copies), others))
-    if min(map(len, (fit_copies, test_copies, fit_others, test_others))) < 5:
+    sizes = [len(each) for sample in (chosen_on, measured_on) for each in (sample.copies, sample.different)]
+    if min(sizes) < MIN_CHOSEN_ON:
         raise GateFailed(
-            f"{len(copies)} copies and {len(others)} pairs of different videos are too few to choose a threshold on",
-            remedy="Deduplicate an archive of more videos",
+            f"{sizes[0] + sizes[2]} copies and {sizes[1] + sizes[3]} pairs of different videos are too few to choose a "
+            "threshold on", remedy="Deduplicate an archive of more videos",
         )
-    steps = np.unique([each.score for each in (*fit_copies, *others)])
-    precise = [
-        step for step in steps
-        if _precision(fit_copies, fit_others, step) >= target
-        and _share(others, step) * len(called) <= (1 - target) * sum(score >= step for score in called)
-    ]
-    if not precise:
+    moving = _scores(chosen_on)
+    least = _least_moving(moving, [each.score for each in called if each.motion is not None], target)
+    apart = [each.strength for each in called if each.motion is not None and each.score < least]
+    still = _least_still(apart, [each.strength for each in called if each.motion is None], target)
+    usual = float(np.quantile([each.found.strength for each in chosen_on.copies], 1 - STILL_RECALL))
+    limits = Limits(least, max(still, usual))
+    if min(limits.moving, limits.still) >= 1:
         raise GateFailed(f"no threshold has a precision of {target} on made copies", remedy="Ask for less precision")
-    value = float(precise[0])
-    curve = tuple(
-        (round(float(step), 4), round(_precision(test_copies, test_others, step), 4), round(_share(test_copies, step), 4))
-        for step in np.quantile(steps, np.linspace(0, 1, NUM_CURVE))
-    )
-    by_change = {
-        name: round(_share([each for each in test_copies if each.change == name], value), 4)
-        for name in CHANGES if any(each.change == name for each in test_copies)
+    tested = _scores(measured_on)
+    steps = [score for scores in (*tested.values(), *moving.values()) for score in scores]
+    shares = {
+        kind: float(np.mean([limits.call(each.found) for each in pairs]))
+        for kind, pairs in _by_kind(measured_on).items()
     }
+    recall = float(np.mean([limits.call(each.found) for each in measured_on.copies]))
+    wrong = float(np.mean([shares[kind] for kind in DIFFERENT if kind in shares]))
     return Threshold(
-        value=round(value, 4), target=target, precision=round(_precision(test_copies, test_others, value), 4),
-        recall=round(_share(test_copies, value), 4), recall_by_change=by_change, curve=curve, num_copies=len(copies),
-        num_different=len(others),
+        limits=limits, target=target, precision=round(recall / (recall + wrong), 4) if recall + wrong else 1.0,
+        recall=round(recall, 4),
+        recall_by_change={name: round(shares[name], 4) for name in CHANGES if name in shares},
+        curve=tuple(
+            (round(float(step), 4), round(_precision(tested, step), 4), round(_share(_copies(tested), step), 4))
+            for step in (np.quantile(steps, np.linspace(0, 1, NUM_CURVE)) if steps else ())
+        ),
+        num_copies=sizes[0] + sizes[2], num_different=sizes[1] + sizes[3],
     )
 
 
-def _halves(items: list[Scored], draws: np.random.Generator) -> tuple[list[Scored], list[Scored]]:
-    order = draws.permutation(len(items))
-    return [items[place] for place in order[::2]], [items[place] for place in order[1::2]]
+Scores = Mapping[str, Sequence[float]]
+"""By kind."""
 
 
-def _share(scored: Sequence[Scored], threshold: float) -> float:
-    return float(np.mean([each.score >= threshold for each in scored])) if scored else 0.0
+def _by_kind(sample: Sample) -> dict[str, list[Scored]]:
+    found: dict[str, list[Scored]] = {}
+    for each in (*sample.copies, *sample.different):
+        found.setdefault(each.kind, []).append(each)
+    return found
 
 
-def _precision(copies: Sequence[Scored], different: Sequence[Scored], threshold: float) -> float:
-    """Where copies and different clips are equally frequent."""
-    right, wrong = _share(copies, threshold), _share(different, threshold)
+def _scores(sample: Sample) -> Scores:
+    """Of the pairs in which something moves."""
+    return {
+        kind: [each.found.score for each in pairs if each.found.motion is not None]
+        for kind, pairs in _by_kind(sample).items()
+    }
+
+
+def _least_moving(sample: Scores, called: Sequence[float], target: float) -> float:
+    chance = sample.get(CHANCE, [])
+    if min(len(_copies(sample)), len(chance)) >= MIN_CHOSEN_ON:
+        for step in np.unique(np.concatenate([np.asarray(scores) for scores in sample.values()])):
+            if _precision(sample, step) >= target and _are_few(_share(chance, step), called, step, target):
+                return float(step)
+    return 1.0
+
+
+def _least_still(apart: Sequence[float], called: Sequence[float], target: float) -> float:
+    if len(apart) >= MIN_CHOSEN_ON:
+        for step in np.unique([*apart, *called]):
+            if _are_few(_share(apart, step), called, step, target):
+                return float(step)
+    return 1.0
+
+
+def _are_few(share: float, called: Sequence[float], threshold: float, target: float) -> bool:
+    """Whether so many mistakes are few among what is called one."""
+    return share * len(called) <= (1 - target) * sum(score >= threshold for score in called)
+
+
+def _copies(sample: Scores) -> list[float]:
+    return [score for kind, scores in sample.items() if kind not in DIFFERENT for score in scores]
+
+
+def _share(scores: Sequence[float], threshold: float) -> float:
+    return float(np.mean(np.asarray(scores) >= threshold)) if len(scores) else 0.0
+
+
+def _precision(sample: Scores, threshold: float) -> float:
+    """Where copies are as frequent as pairs that are none, half of each kind that there is."""
+    right = _share(_copies(sample), threshold)
+    wrong = float(np.mean([_share(sample[kind], threshold) for kind in DIFFERENT if sample.get(kind)] or [0.0]))
     return right / (right + wrong) if right + wrong else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,9 @@ from PIL import Image
 from vidseek_media.errors import GateFailed
 from vidseek_media.ingest import read_videos
 from vidseek_media.shards import list_shards, read_shard
-from vidseek_retrieval.copies import Scored, Threshold, choose_threshold, score_copies
-from vidseek_retrieval.duplicates import (
-    MAX_CANDIDATES,
-    MIN_LENGTH_MS,
-    TOLERANCE_MS,
-    Alignment,
-    Duplicate,
-    Pair,
-    align,
-    candidates,
-    decide,
-    find_matches,
-)
+from vidseek_retrieval.alignment import MIN_FRAMES, MIN_LENGTH_MS, TOLERANCE_MS, Alignment, Pair, align
+from vidseek_retrieval.copies import CHANCE, MOMENTS, Sample, Scored, Threshold, choose_threshold, score_copies
+from vidseek_retrieval.duplicates import MAX_CANDIDATES, Duplicate, candidates, decide, find_matches
 from vidseek_retrieval.index import Collection
 from vidseek_retrieval.likeness import VideoLooks, read_looks
 
@@ -36,6 +26,8 @@ NUM_SAMPLES = 200
 """Clips that copies are made of."""
 NUM_DIFFERENT = 2000
 """Pairs of videos that are put together by chance, at most."""
+NOWHERE = Alignment(1.0, 0.0, 0.0, 0.0)
+"""How two videos fit that fit nowhere."""
 _PICTURE_PX = 240
 
 
@@ -79,13 +71,10 @@ def find_duplicates(
     videos = {video_id: video for video_id, video in videos.items() if video_id in looks}
     if len(videos) < 2:
         raise GateFailed(f"{len(videos)} videos have frames: there is nothing to compare", remedy="Run `dvc repro`")
-    draws = np.random.default_rng(seed)
     alignments = align(near, looks)
-    threshold = choose_threshold(
-        _copies(frames, draws), _different(looks, alignments, draws), [each.strength for each in alignments.values()],
-        target=precision, seed=seed,
-    )
-    found = decide(find_matches(alignments, looks, videos, threshold=threshold.value), videos)
+    chosen_on, measured_on = _samples(frames, looks, alignments, np.random.default_rng(seed))
+    threshold = choose_threshold(chosen_on, measured_on, list(alignments.values()), target=precision)
+    found = decide(find_matches(alignments, looks, videos, limits=threshold.limits), videos)
     named = {video_id for row in found for video_id in (row.video_id, row.duplicate_of)}
     return DedupReport(
         collection.facts.name, len(videos), len(near), threshold, tuple(found),
@@ -107,34 +96,58 @@ def write_page(path: Path, report: DedupReport, frames: Path) -> None:
         f"""<!doctype html><meta charset="utf-8"><title>Near-duplicates</title>
 <style>body{{font:15px sans-serif;margin:2em}}td{{padding:.4em .8em;vertical-align:top}}img{{width:{_PICTURE_PX}px}}</style>
 <h1>{len(report.duplicates)} near-duplicates in {report.num_videos} videos</h1>
-<p>Likeness of at least {found.value:.3f}: precision {found.precision:.3f}, recall {found.recall:.3f} on {found.num_copies}
-copies made of this archive and {found.num_different} pairs of different videos. Recall: {html.escape(by_change)}.</p>
+<p>Likeness of at least {found.limits.moving:.3f} ({found.limits.still:.3f} where nothing moves): precision
+{found.precision:.3f}, recall {found.recall:.3f} on copies made of this archive ({found.num_copies}) and pairs that are none
+({found.num_different}). Recall: {html.escape(by_change)}.</p>
 <table>{rows}</table>
 """,
         encoding="utf-8",
     )
 
 
-def _copies(frames: Path, draws: np.random.Generator) -> list[Scored]:
-    """Copies of clips drawn from all shards, in one pass."""
-    kept: list[Any] = []
-    for number, clip in enumerate(clip for shard in list_shards(frames) for clip in read_shard(shard)):
-        if len(kept) < NUM_SAMPLES:
-            kept.append(clip)
-        elif (place := int(draws.integers(number + 1))) < NUM_SAMPLES:
-            kept[place] = clip
-    scored = []
-    for clip in kept:
-        times = np.array(clip.times_ms, dtype=np.int64)
-        scored += score_copies(clip.frames, times - times[0])
-    return scored
+def _samples(
+    frames: Path, looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], draws: np.random.Generator
+) -> tuple[Sample, Sample]:
+    """Two halves of the videos: one to choose a threshold on, one to measure it on."""
+    ids = [sorted(looks)[place] for place in draws.permutation(len(looks))]
+    halves = set(ids[::2]), set(ids[1::2])
+    copies = _copies(frames, halves, draws)
+    chosen_on, measured_on = (
+        Sample(made, _chance(looks, alignments, of=of, wanted=half, draws=draws)
+               + _moments({each: looks[each] for each in half}, draws))
+        # A pair of both halves is one to choose on: few videos make few pairs.
+        for half, made, of in zip(halves, copies, (any, all), strict=True)
+    )
+    return chosen_on, measured_on
 
 
-def _different(
-    looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], draws: np.random.Generator
-) -> list[float]:
-    """The strengths of pairs of videos that are put together by chance, in time too, and never where they fit best: so
-    that duplicates among them do not fit. As many ways are tried as with pairs that are judged."""
+def _copies(frames: Path, halves: Sequence[Set[str]], draws: np.random.Generator) -> list[list[Scored]]:
+    """For each half copies of clips drawn from all shards, in one pass."""
+    kept: list[list[Any]] = [[] for _ in halves]
+    seen = [0 for _ in halves]
+    for clip in (clip for shard in list_shards(frames) for clip in read_shard(shard)):
+        for number, half in enumerate(halves):
+            if clip.key.rsplit("_", 1)[0] in half:
+                seen[number] += 1
+                if len(kept[number]) < NUM_SAMPLES // 2:
+                    kept[number].append(clip)
+                elif (place := int(draws.integers(seen[number]))) < NUM_SAMPLES // 2:
+                    kept[number][place] = clip
+    return [
+        [
+            scored for clip in clips
+            for scored in score_copies(clip.frames, np.array(clip.times_ms, dtype=np.int64) - clip.times_ms[0])
+        ]
+        for clips in kept
+    ]
+
+
+def _chance(
+    looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], *, of: Callable[[Iterable[bool]], bool],
+    wanted: Set[str], draws: np.random.Generator,
+) -> list[Scored]:
+    """Pairs of which any or all are wanted, put together by chance, in time too, and never where they fit best: so that
+    duplicates among them do not fit. As many ways are tried as with pairs that are judged."""
     # In a shorter one every time is near every other.
     ids = sorted(each for each, those in looks.items() if np.ptp(those.times_ms) >= 2 * TOLERANCE_MS + MIN_LENGTH_MS)
     if len(ids) < 2:
@@ -142,6 +155,8 @@ def _different(
     near = {}
     for _ in range(NUM_DIFFERENT):
         one, other = sorted(ids[place] for place in draws.choice(len(ids), size=2, replace=False))
+        if not of(each in wanted for each in (one, other)):
+            continue
         times = draws.choice(looks[one].times_ms, MAX_CANDIDATES), draws.choice(looks[other].times_ms, MAX_CANDIDATES)
         fits = alignments.get((one, other))
         near[one, other] = [
@@ -149,7 +164,22 @@ def _different(
             if fits is None or abs(theirs - mine * fits.speed - fits.offset_ms) > 2 * TOLERANCE_MS
         ]
     found = align(near, looks)
-    return [found[pair].strength if pair in found else 0.0 for pair in near]
+    return [Scored(found.get(pair, NOWHERE), CHANCE) for pair in near]
+
+
+def _moments(looks: Mapping[str, VideoLooks], draws: np.random.Generator) -> list[Scored]:
+    """The first half of a video against its second: what a still camera makes of two recordings."""
+    halves: dict[str, VideoLooks] = {}
+    near: dict[Pair, list[tuple[int, int]]] = {}
+    for video_id, those in sorted(looks.items())[: NUM_DIFFERENT // 4]:
+        middle = len(those.times_ms) // 2
+        parts = [VideoLooks(those.times_ms[rows], those.looks[rows]) for rows in (slice(middle), slice(middle, None))]
+        if middle >= MIN_FRAMES and min(np.ptp(part.times_ms) for part in parts) >= MIN_LENGTH_MS:
+            one, other = f"{video_id}/0", f"{video_id}/1"
+            halves |= {one: parts[0], other: parts[1]}
+            times = (draws.choice(part.times_ms, MAX_CANDIDATES) for part in parts)
+            near[one, other] = [(int(mine), int(theirs)) for mine, theirs in zip(*times, strict=True)]
+    return [Scored(found, MOMENTS) for found in align(near, halves).values()]
 
 
 def _pictures(frames: Path, rows: Iterable[Duplicate]) -> dict[tuple[str, int], str]:

@@ -6,7 +6,7 @@ that a crop finds its like. Flat frames (black, a fade) are like nothing: they p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +72,24 @@ def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
 
 def likeness(one: NDArray[np.float16], other: NDArray[np.float16]) -> NDArray[np.float32]:
     """How alike frames are, -1 to 1, as they are or mirrored: shape (n, m) of looks (n, 2, 256) and (m, 2, 256)."""
+    best = np.full((len(one), len(other)), -1.0, dtype=np.float32)
+    for mine, theirs in views(one, other):
+        np.maximum(best, mine @ theirs.T, out=best)
+    return best
+
+
+def views(
+    one: NDArray[np.float16], other: NDArray[np.float16]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The ways in which frames may be alike: as they are or mirrored, one of the two cropped or neither.
+
+    Shapes (n, 256) and (m, 256), of looks (n, 2, 256) and (m, 2, 256).
+    """
     left, right = one.astype(np.float32), other.astype(np.float32)
     mirrored = right.reshape(-1, 2, SIDE, SIDE)[..., ::-1].reshape(right.shape)
-    best = np.full((len(left), len(right)), -1.0, dtype=np.float32)
     for looks in (right, mirrored):
         for mine, theirs in ((0, 0), (0, 1), (1, 0)):
-            np.maximum(best, left[:, mine] @ looks[:, theirs].T, out=best)
-    return best
+            yield left[:, mine], looks[:, theirs]
 
 
 def is_flat(looks: NDArray[np.float16]) -> NDArray[np.bool_]:

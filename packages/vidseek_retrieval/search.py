@@ -178,6 +178,7 @@ class Searcher:
         self._weights = weights or Weights()
         self._hidden = hidden
         self._open: dict[str, Collection] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -326,11 +327,16 @@ class Searcher:
         if filtered is not None:
             found = opened.search(filtered, limit=NUM_CLIPS)
             whole = fold_duplicates(merge_moments(found, margin=self._merge_margin))
-        calibration = Calibration.from_json(opened.facts.calibration)
-        return [
-            _Rated(moment, confidence)
-            for moment, confidence in zip(moments, calibration.confidences(moments, Context.of(whole)), strict=True)
-        ]
+        calibration = self._calibration(opened.facts)
+        context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
+        return list(map(_Rated, moments, calibration.confidences(moments, context)))
+
+    def _calibration(self, facts: CollectionFacts) -> Calibration:
+        """Of a collection that has one; read once."""
+        with self._lock:
+            if facts.name not in self._calibrations:
+                self._calibrations = {facts.name: Calibration.from_json(facts.calibration or {})}
+            return self._calibrations[facts.name]
 
     def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
         """The unit vector that is searched for, of shape (dimension,)."""

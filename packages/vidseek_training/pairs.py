@@ -49,20 +49,22 @@ def make_pairs(
     skip_marks: Sequence[str] = MARKS,
     near_duplicate_bits: int | None = None,
     near_duplicate_share: float = 0.5,
+    decided: Iterable[tuple[str, str]] = (),
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet` and `rejected.parquet` into `out`.
 
     A pair is a caption that has a clip whose frames are there; clips with one of `skip_marks` (black, flat, frozen)
-    make none. Videos of one group are on one side: clips of one longer video, what the source says is one, and
-    near-duplicates. A group's split is the one that the source wishes, else that of `split_videos`. Where the source
-    contradicts itself about a video, all captions of that video are rejected; where it wishes videos of a group on
-    several sides, those of the test come before those of the validation, and these before those of the training, and
-    the others are rejected. Without captions all tables are empty.
+    make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
+    near-duplicates, and what people decided. A group's split is the one that the source wishes, else that of
+    `split_videos`. Where the source contradicts itself about a video, all captions of that video are rejected; where it
+    wishes videos of a group on several sides, those of the test come before those of the validation, and these before
+    those of the training, and the others are rejected. Without captions all tables are empty.
 
     Args:
         near_duplicate_bits: Frames whose hashes differ in no more bits show the same; None: near-duplicates are not
             looked for.
         near_duplicate_share: Videos are near-duplicates if so much of one of them shows what the other shows.
+        decided: Pairs of video ids that people say show the same.
 
     Raises:
         ConfigError: the shares are not shares, or a mark is unknown.
@@ -77,7 +79,7 @@ def make_pairs(
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
     groups = _groups(
         sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
-        max_bits=near_duplicate_bits, min_share=near_duplicate_share,
+        max_bits=near_duplicate_bits, min_share=near_duplicate_share, decided=decided,
     )
     splits = split_groups(
         groups, wishes, validation_share=validation_share, test_share=test_share, seed=seed
@@ -136,10 +138,11 @@ _STRONGEST = ("test", "validation", "train")
 
 
 def _groups(
-    video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float
+    video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
+    decided: Iterable[tuple[str, str]],
 ) -> dict[str, str]:
     """The group of each of `video_ids`, named by the first of its videos."""
-    together: list[tuple[str, str]] = []
+    together = list(decided)
     first: dict[str, str] = {}
     wanted = set(video_ids)
     for video in videos:
@@ -150,7 +153,11 @@ def _groups(
         for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
             hashes[video_id].update(int(value) for value in (own if own is not None else ()))
         together += near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
-    return groups_of(video_ids, together)
+    # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
+    others = sorted({video_id for pair in together for video_id in pair} - wanted)
+    groups = groups_of([*video_ids, *others], together)
+    names: dict[str, str] = {}
+    return {video_id: names.setdefault(groups[video_id], video_id) for video_id in video_ids}
 
 
 def _on_another_side(wishes: Set[str], split: str, group: str) -> str:

@@ -102,7 +102,7 @@ def test_deps__data_that_a_stage_reads_is_what_another_writes() -> None:
     }
     for name, stage in STAGES.items():
         for path in names_of(stage.get("deps", [])):
-            if not path.startswith(("packages/", "pipelines/")):
+            if not path.startswith(("packages/", "pipelines/", "data/decisions")):  # people write that
                 assert any(path == out or path.startswith(f"{out}/") for out in written), f"{name} reads {path}"
 
 

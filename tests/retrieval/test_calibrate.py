@@ -10,8 +10,9 @@ from tests.retrieval.archive import VERSION, clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.tables import PAIRS, write_table
-from vidseek_retrieval.calibrate import CalibrateReport, calibrate, read_calibration, write_report
+from vidseek_media.tables import PAIRS, read_table, write_table
+from vidseek_retrieval.calibrate import CalibrateReport, Said, calibrate, read_calibration, write_report
+from vidseek_retrieval.calibration import FEATURES
 from vidseek_retrieval.publish import publish
 from vidseek_retrieval.search import Asked, Searcher, SearchOptions, Weights
 
@@ -140,6 +141,40 @@ def test_publish__a_calibration_of_another_encoder_is_refused(root: Path, encode
     calibration = run(root, encoder).calibration
     assert calibration is not None
     other = type(calibration)("f" * 16, *[getattr(calibration, name) for name in
-                                          ("weights", "bias", "min_confidence", "num_queries")])
+                                          ("weights", "bias", "min_confidence", "num_queries", "familiarity")])
     with pytest.raises(ArtifactError, match="dvc repro calibrate"):
         publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=other)
+
+
+def test_calibrate__feedback_joins_the_fit(root: Path, encoder: Encoder) -> None:
+    """Who says that every red hit is wrong takes confidence from red, and from nothing that is measured."""
+    clip_ids = [str(clip_row(f"{number:032x}", 0, 0, 3000)["clip_id"]) for number in range(0, 12, 3)]
+    said = [Said("red", clip_id, False) for clip_id in clip_ids] + [Said(" ", "x", True), Said("red", "unknown", True)]
+    plain = run(root, encoder)
+    told = calibrate(
+        root / "embed", root / "cut", root / "pairs.parquet", encoder, cut="windows", margin=0.02,
+        general_pairs=root / "general.parquet", max_queries=500, feedback=said * 3,
+    )
+    assert plain.calibration is not None and told.calibration is not None
+    assert (told.figures["num_feedback"], plain.figures["num_feedback"]) == (1, 0)
+    assert told.calibration.num_queries == plain.calibration.num_queries + 1
+    assert told.figures["num_queries"] == plain.figures["num_queries"]
+    assert told.calibration.weights != plain.calibration.weights
+
+
+def test_search__a_query_of_words_that_nobody_learned_is_less_sure(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    pairs = read_table(root / "pairs.parquet", PAIRS)
+    learned = pairs.assign(split="train").to_dict("records")
+    write_table(root / "learned.parquet", [*pairs.to_dict("records"), *learned], PAIRS)
+    calibration = run(root, encoder, pairs="learned").calibration
+    assert calibration is not None and calibration.familiarity is not None
+    assert calibration.familiarity.words == {"red", "green", "blue"}
+    named = dict(zip(FEATURES, calibration.weights, strict=True))
+    assert named["novel"] < 0  # white was asked, and nothing is
+    publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=calibration)
+    searcher = Searcher.open(tmp_path / "index", encoder)
+    vector = encoder.embed_texts(["red"])[0]
+    known, unknown = (
+        searcher.search_vector(vector, VERSION, words=words).hits[0].confidence for words in ("red", "scarlet")
+    )
+    assert known is not None and unknown is not None and known > 2 * unknown

@@ -5,6 +5,7 @@ import pytest
 
 from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.calibration import (
+    FEATURES,
     Calibration,
     Context,
     Judged,
@@ -42,7 +43,7 @@ def test_features__by_hand() -> None:
     context = Context.of(moments)
     assert (context.first, context.level, context.lead) == (0.9, pytest.approx(0.6), pytest.approx(0.2))
     np.testing.assert_allclose(features_of(moments, context), [
-        [0.9, 0.0, 0.3, 0.2], [0.7, -0.2, 0.1, 0.2], [0.2, -0.7, -0.4, 0.2],
+        [0.9, 0.0, 0.3, 0.2, 0, 0], [0.7, -0.2, 0.1, 0.2, 0, 0], [0.2, -0.7, -0.4, 0.2, 0, 0],
     ], atol=1e-9)
     assert Context.of(moments[:1]).lead == 0.0
     assert Context.of(ranking(*[0.5] * 30, *[0.0] * 500)).level == 0.5  # the tail counts nothing
@@ -71,7 +72,7 @@ def test_fit__min_confidence_keeps_what_it_says() -> None:
 
 
 def test_kept_and_turned_away__by_hand() -> None:
-    calibration = Calibration(VERSION, (1.0, 0.0, 0.0, 0.0), 0.0, 0.6, 3)  # sigmoid(score): 0.6 is 0.405 and up
+    calibration = Calibration(VERSION, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0.6, 3)  # sigmoid(score): 0.6 is 0.405 and up
     high, low = ranking(0.9, 0.1), ranking(0.2, 0.1)
     judged = [
         Judged(high, Context.of(high), (True, False), "present"), Judged(low, Context.of(low), (True, False), "present"),
@@ -96,9 +97,12 @@ def test_fit__too_little_says_nothing() -> None:
 
 
 def test_calibration__json_and_back() -> None:
-    calibration = Calibration(VERSION, (1.0, 2.0, 3.0, 4.0), -1.0, 0.25, 100)
+    calibration = Calibration(VERSION, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), -1.0, 0.25, 100)
     assert Calibration.from_json(calibration.to_json()) == calibration
     assert calibration.confidences([], Context(0, 0, 0)) == []
+    older = {**calibration.to_json(), "weights": dict(zip(FEATURES[:4], (1.0, 2.0, 3.0, 4.0), strict=True))}
+    del older["familiarity"]
+    assert Calibration.from_json(older).weights == (1.0, 2.0, 3.0, 4.0, 0.0, 0.0)  # of a collection that is live
     for wrong in ({}, {"weights": 3}, {**calibration.to_json(), "bias": "high"}):
         with pytest.raises(ArtifactError, match="no calibration"):
             Calibration.from_json(wrong)

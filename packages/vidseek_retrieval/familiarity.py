@@ -1,0 +1,91 @@
+"""How far a query is from what a model was taught to look for: words that no caption had, and vectors unlike any caption's.
+
+A ranking cannot say that its query means nothing here: the nearest clip of a strange query is often as near as that of a
+good one. The captions that were learned from can.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_CAPTIONS = 50
+"""That say what is familiar, at least: of fewer most words are new."""
+MAX_AXES = 32
+MAX_WORDS = 20_000
+_CAPTIONS_PER_AXIS = 4
+_FLAT = 1e-3
+"""Of the widest axis: what is narrower is none."""
+_WORD = re.compile(r"\w+")
+_LEAST = 1e-4
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """What is kept of the captions that were learned from."""
+
+    words: frozenset[str]
+    """In lower case; the `MAX_WORDS` most frequent."""
+    mean: NDArray[np.float32]
+    """Shape (dimension,): of the captions' vectors."""
+    axes: NDArray[np.float32]
+    """Shape (k, dimension), orthonormal rows: along which they differ most."""
+
+    @staticmethod
+    def of(captions: Sequence[str], vectors: NDArray[np.float32]) -> Familiarity | None:
+        """What these captions make familiar; None where they are fewer than `MIN_CAPTIONS`.
+
+        Args:
+            captions: Those that were learned from.
+            vectors: Shape (n, dimension): of the same.
+        """
+        if len(captions) < MIN_CAPTIONS:
+            return None
+        counts = Counter(word for caption in captions for word in _words(caption))
+        mean = vectors.mean(axis=0)
+        _, spread, axes = np.linalg.svd(vectors - mean, full_matrices=False)
+        seen = int((spread > _FLAT * spread[0]).sum())
+        num = min(MAX_AXES, len(captions) // _CAPTIONS_PER_AXIS, vectors.shape[1] // 2, seen)
+        # Rounded as they are kept: what was fitted is what is served.
+        kept = [each.astype(np.float16).astype(np.float32) for each in (mean, axes[:num])]
+        return Familiarity(frozenset(word for word, _ in counts.most_common(MAX_WORDS)), *kept)
+
+    def strange(self, vector: NDArray[np.float32]) -> float:
+        """The logarithm of the distance of a query from the plane in which the captions' vectors lie."""
+        centred = vector - self.mean
+        return float(np.log(np.linalg.norm(centred - (centred @ self.axes.T) @ self.axes) + _LEAST))
+
+    def novel(self, text: str) -> float:
+        """The share of the words of a query that no caption had, 0 to 1."""
+        words = _words(text)
+        return sum(word not in self.words for word in words) / len(words) if words else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As calibration.json has it."""
+        return {
+            "words": sorted(self.words), "dimension": len(self.mean), "vectors": base64.b64encode(
+                np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()
+            ).decode(),
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Familiarity:
+        """The reverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not that.
+        """
+        values = np.frombuffer(base64.b64decode(content["vectors"]), dtype="<f2").astype(np.float32)
+        vectors = values.reshape(-1, int(content["dimension"]))
+        return Familiarity(frozenset(content["words"]), vectors[0], vectors[1:])
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
