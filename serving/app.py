@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving import answers, routes
+from serving import answers, browsing, routes
 from serving.engine import Engine
 from serving.middleware import BodyLimit, Guard, Record, RequestId
 from serving.schemas import ErrorAnswer
@@ -50,6 +50,7 @@ def create_app(engine: Engine, *, key: str | None = None) -> FastAPI:
     app.add_exception_handler(Exception, answers.unexpected)
     app.state.engine = engine
     routes.add_routes(app, engine)
+    browsing.add_browsing(app, engine)
     return app
 
 

@@ -20,7 +20,7 @@ from serving.batcher import Batcher
 from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.schemas import SearchRequest
-from serving.uploads import decode_clip, decode_image, decode_still
+from serving.uploads import decode_clip, decode_image, decode_strip
 from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
@@ -29,7 +29,7 @@ from vidseek_retrieval.search import Query, SearchOptions, Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
-    from vidseek_retrieval.index import Point
+    from vidseek_retrieval.index import Collection, Point
     from vidseek_retrieval.search import Answer, Searcher
 
 RETRY_SECONDS = 1.0
@@ -215,8 +215,8 @@ class Engine:
         uri = str((await self.clip(clip_id)).payload.get("uri", ""))
         return await self._in_thread(lambda: find_media(self._places.source, uri))
 
-    async def thumbnail(self, clip_id: str) -> bytes:
-        """A JPEG of the frame in the middle of the clip, made once and kept.
+    async def strip(self, clip_id: str, *, frames: int = 1) -> bytes:
+        """A JPEG of frames of the clip side by side, at the centres of equal parts; made once and kept.
 
         Raises:
             ClipGone, MediaGone: it is not there.
@@ -224,18 +224,33 @@ class Engine:
             NotReady: nothing can be searched.
         """
         point = await self.clip(clip_id)
-        kept = self._places.thumbnails / f"{point.clip_id}.jpg"  # of the index, not of the request
+        name = point.clip_id if frames == 1 else f"{point.clip_id}-{frames}"  # of the index, not of the request
+        kept = self._places.thumbnails / f"{name}.jpg"
         if await self._in_thread(kept.is_file):
             return await self._in_thread(kept.read_bytes)
         media = await self.media(clip_id)
-        middle_ms = (int(point.payload["start_ms"]) + int(point.payload["end_ms"])) // 2
+        start_ms, end_ms = int(point.payload["start_ms"]), int(point.payload["end_ms"])
         decode = partial(
-            decode_still, media.path, time_ms=middle_ms, side_px=THUMBNAIL_PX,
-            timeout_seconds=self.settings.decode_timeout_seconds,
+            decode_strip, media.path,
+            times_ms=[start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)],
+            side_px=THUMBNAIL_PX, timeout_seconds=self.settings.decode_timeout_seconds,
         )
         async with asyncio.timeout(self.settings.timeout_seconds):
             pixels = await self._films.submit(decode)
         return await self._in_thread(lambda: _keep_jpeg(pixels, kept))
+
+    async def browse(self, look: Callable[[Collection], Result]) -> Result:
+        """What `look` sees in the live collection, from a thread.
+
+        Raises:
+            NotReady: nothing can be searched.
+        """
+        found: Result = await self._answer(lambda opened: self._in_thread(lambda: look(opened.searcher.opened())))
+        return found
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What `function` gives, called where it may wait for a disk."""
+        return await self._in_thread(function)
 
     async def say(self, *, query: str, clip_id: str, relevant: bool) -> str:
         """Write down whether a clip is what a query looked for, and give the time of it.
