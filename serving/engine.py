@@ -228,16 +228,17 @@ class Engine:
         kept = self._places.thumbnails / f"{name}.jpg"
         if await self._in_thread(kept.is_file):
             return await self._in_thread(kept.read_bytes)
-        media = await self.media(clip_id)
         start_ms, end_ms = int(point.payload["start_ms"]), int(point.payload["end_ms"])
-        decode = partial(
-            decode_strip, media.path,
-            times_ms=[start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)],
-            side_px=THUMBNAIL_PX, timeout_seconds=self.settings.decode_timeout_seconds,
-        )
-        async with asyncio.timeout(self.settings.timeout_seconds):
-            pixels = await self._films.submit(decode)
-        return await self._in_thread(lambda: _keep_jpeg(pixels, kept))
+        times_ms = [start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)]
+        return await self._decode_jpeg(await self.media(clip_id), times_ms, kept)
+
+    async def still(self, media: Media, at_ms: int) -> bytes:
+        """A JPEG of the frame of a video file at a time.
+
+        Raises:
+            InputRejected: the video cannot be decoded.
+        """
+        return await self._decode_jpeg(media, [at_ms], None)
 
     async def browse(self, look: Callable[[Collection], Result]) -> Result:
         """What `look` sees in the live collection, from a thread.
@@ -274,6 +275,15 @@ class Engine:
         for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _decode_jpeg(self, media: Media, times_ms: Sequence[int], kept: Path | None) -> bytes:
+        decode = partial(
+            decode_strip, media.path, times_ms=times_ms, side_px=THUMBNAIL_PX,
+            timeout_seconds=self.settings.decode_timeout_seconds,
+        )
+        async with asyncio.timeout(self.settings.timeout_seconds):
+            pixels = await self._films.submit(decode)
+        return await self._in_thread(lambda: _jpeg(pixels, kept))
 
     async def _answer(self, work: Callable[[Opened], Any]) -> Any:
         """What `work` makes of what is open; where that proves to be old, of what is there now."""
@@ -424,15 +434,17 @@ def _vectors(encoder: Encoder, rows: NDArray[np.float32]) -> list[QueryVector]:
     return [QueryVector(row, encoder.spec.encoder_version, encoder.variant) for row in rows]
 
 
-def _keep_jpeg(pixels: NDArray[np.uint8], path: Path) -> bytes:
-    """The picture as JPEG, kept at `path` where the disk takes it."""
+def _jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
+    """The picture as JPEG, kept at `kept` where the disk takes it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-    beside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    if kept is None:
+        return buffer.getvalue()
+    beside = kept.with_name(f".{kept.name}.{time.monotonic_ns()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(buffer.getvalue())
-        beside.replace(path)
+        beside.replace(kept)
     except OSError:
         beside.unlink(missing_ok=True)  # it is made again the next time
     return buffer.getvalue()

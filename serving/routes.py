@@ -161,6 +161,7 @@ def _vectors(vectors: Sequence[QueryVector], encoding: str) -> Response:
 _REFUSALS = {
     400: "The form's body is broken",
     404: "There is no such clip, file or collection (any more)",
+    409: "It is not as it was seen: look again",
     413: "The body is too large",
     415: "The body is of a type that is not taken",
     416: "The file has no such bytes",
