@@ -32,7 +32,8 @@ _LOOKS = """<style>
 [class*="st-key-card-"] button {padding: .1rem .5rem; min-height: 2rem;}
 @media (max-width: 640px) {
   .block-container {padding-left: 1rem; padding-right: 1rem;}
-  [class*="st-key-card-"], [class*="st-key-near-"] {width: 100% !important; flex-basis: 100% !important;}
+  [class*="st-key-card-"], :has(> [class*="st-key-card-"]) {width: 100% !important; max-width: 100% !important;}
+  :has(> [class*="st-key-card-"]) {flex: 1 1 100% !important;}
 }
 </style>"""
 
@@ -48,13 +49,25 @@ def t(name: str, **values: object) -> str:
 
 
 def language() -> str:
-    """en or ko: what the address or the visitor says, or else the browser."""
-    chosen = st.session_state.get("lang")
-    return str(chosen) if chosen in LANGUAGES else browser_language()
+    """en or ko: what the visitor chose, or the address says, or else the browser."""
+    chosen = st.session_state.get("lang") or st.query_params.get("lang")
+    return str(chosen) if chosen in LANGUAGES else _browser_language()
 
 
-def browser_language() -> str:
-    """ko for a Korean browser, else en."""
+def choose_language() -> None:
+    """Let the visitor choose; the address has it, on every page."""
+    with st.sidebar:
+        names = list(LANGUAGES)
+        st.session_state["lang"] = st.selectbox(
+            t("language"), names, index=names.index(language()), format_func=lambda name: LANGUAGES[name]
+        )
+    if st.session_state["lang"] != _browser_language():
+        st.query_params["lang"] = st.session_state["lang"]
+    else:
+        st.query_params.pop("lang", None)
+
+
+def _browser_language() -> str:
     return "ko" if (st.context.locale or "").lower().startswith("ko") else "en"
 
 
@@ -119,6 +132,13 @@ def show_problem(problem: Problem) -> None:
     """The API's words and remedy, as text."""
     remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(problem.remedy)}</p>" if problem.remedy else ""
     st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
+
+
+def show_notice() -> None:
+    """What went wrong when a button was pressed, once."""
+    problem = st.session_state.pop("notice", None)
+    if problem is not None:
+        show_problem(problem)
 
 
 def _ask_for_admin_key() -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from serving.page import query
 from serving.page.api import Problem
-from serving.page.frame import api, ask, clock, show_problem, t
+from serving.page.frame import api, ask, clock, t
 from serving.page.shown import address
 
 CARD_PX = 264
@@ -63,10 +63,10 @@ def _show_player(clip_id: str) -> None:
         for place, near in enumerate(ask(lambda: api().neighbours(playing))):
             with st.container(key=f"near-{place}", width=132, gap="small"):
                 st.html(_picture(str(near["clip_id"]), clip["title"], ""))
-                is_it = near["clip_id"] == playing
+                # Never disabled: the one that was pressed would lose the focus, and Escape would reach no dialog.
                 st.button(
-                    f"▶ {clock(near['start_ms'])}", key=f"play-near-{place}", width="stretch", disabled=is_it,
-                    on_click=query.play, args=(near["clip_id"],),
+                    f"▶ {clock(near['start_ms'])}", key=f"play-near-{place}", width="stretch", on_click=query.play,
+                    args=(near["clip_id"],), type="primary" if near["clip_id"] == playing else "secondary",
                 )
     st.caption(t("link"))
 
@@ -86,13 +86,6 @@ def _say(asked: str, clip_id: str, relevant: bool) -> None:
         return
     st.session_state["said"][asked, clip_id] = relevant
     st.toast(t("said", what=t("right" if relevant else "wrong")))
-
-
-def show_notice() -> None:
-    """What went wrong when a button was pressed, once."""
-    problem = st.session_state.pop("notice", None)
-    if problem is not None:
-        show_problem(problem)
 
 
 def _picture(clip_id: str, title: str, corner: str) -> str:

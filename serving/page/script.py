@@ -5,18 +5,22 @@ from __future__ import annotations
 import streamlit as st
 
 from serving.page import frame
+from serving.page.archive_page import archive_page
+from serving.page.duplicates_page import duplicates_page
+from serving.page.feedback_page import feedback_page
 from serving.page.searching import search_page
-from serving.page.texts import LANGUAGES
 
 st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
 frame.show_looks()
-page = st.navigation([
-    st.Page(search_page, title=frame.t("search"), url_path="", default=True),
-], position="top")
-with st.sidebar:
-    st.selectbox(
-        frame.t("language"), list(LANGUAGES), index=list(LANGUAGES).index(frame.browser_language()), key="lang",
-        bind="query-params", format_func=lambda name: LANGUAGES[name],
-    )
+frame.choose_language()
+page = st.navigation(
+    [
+        st.Page(search_page, title=frame.t("search"), icon=":material/search:", default=True),
+        st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
+        st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
+        st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),
+    ],
+    position="top",
+)
 frame.require_access()
 page.run()

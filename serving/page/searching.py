@@ -11,8 +11,8 @@ import streamlit as st
 
 from serving.page import query
 from serving.page.api import Problem
-from serving.page.frame import api, ask, show_problem, t
-from serving.page.moments import show_card, show_example, show_notice, show_player
+from serving.page.frame import api, ask, show_notice, show_problem, t
+from serving.page.moments import show_card, show_example, show_player
 from serving.page.settings import MAX_UPLOAD_MB
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
