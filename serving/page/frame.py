@@ -82,6 +82,12 @@ def api() -> Api:
     return _api(chosen.url, chosen.key)
 
 
+def other_api() -> Api | None:
+    """The API to compare with, where the page has one."""
+    chosen = settings()
+    return _api(chosen.other_url, chosen.key) if chosen.other_url else None
+
+
 def admin_api() -> Api:
     """The API, asked with the admin key of the page or of the visitor, where there is one."""
     chosen = settings()

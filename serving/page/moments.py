@@ -16,7 +16,9 @@ from serving.page.shown import address
 CARD_PX = 264
 
 
-def show_card(hit: Mapping[str, Any], *, place: str, asked: str, facts: Mapping[str, Any] | None) -> None:
+def show_card(
+    hit: Mapping[str, Any], *, place: str, asked: str, facts: Mapping[str, Any] | None, goes_on: bool = True
+) -> None:
     """One moment of an answer, with what can be done about it.
 
     Args:
@@ -24,16 +26,19 @@ def show_card(hit: Mapping[str, Any], *, place: str, asked: str, facts: Mapping[
         place: Where it stands, for the keys of its buttons: `0-3` is the fourth of the first query.
         asked: The words that were searched for, or "": then nothing can be said of it.
         facts: What the index knows of its best clip, where that was looked up.
+        goes_on: Whether one can search on from it.
     """
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
         st.html(_picture(clip_id, title, f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}") + _facts(hit, title, facts))
         with st.container(horizontal=True, gap="xxsmall"):
             st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
-            st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
+            if goes_on:
+                st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
         with st.container(horizontal=True, gap="xxsmall"):
             for sign, name, action in (("＋", "like", query.add_like), ("－", "unlike", query.add_unlike)):
-                st.button(sign, key=f"{name}-{place}", on_click=action, args=(clip_id,), help=t(f"{name}_help"))
+                if goes_on:
+                    st.button(sign, key=f"{name}-{place}", on_click=action, args=(clip_id,), help=t(f"{name}_help"))
             if asked:
                 said = st.session_state.setdefault("said", {}).get((asked, clip_id))
                 for relevant, name, sign in ((True, "right", "✓"), (False, "wrong", "✗")):

@@ -12,6 +12,7 @@ from vidseek_media.errors import ConfigError
 
 HOST_VARIABLE = "VIDSEEK_PAGE_HOST"
 PORT_VARIABLE = "VIDSEEK_PAGE_PORT"
+OTHER_VARIABLE = "VIDSEEK_OTHER_URL"
 DEFAULT_URL = "http://127.0.0.1:3000"
 DEFAULT_PORT = 8501
 MAX_UPLOAD_MB = 64
@@ -29,10 +30,13 @@ class PageSettings:
     """Of its admin routes, or None: then the pages that need it ask for it."""
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    other_url: str | None = None
+    """A second API over the same videos, to compare with: the base's, say. It is asked with the same key."""
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"{URL_VARIABLE} is {self.url!r}", remedy="It begins with http:// or https://")
+        for name, url in ((URL_VARIABLE, self.url), (OTHER_VARIABLE, self.other_url)):
+            if url is not None and not url.startswith(("http://", "https://")):
+                raise ConfigError(f"{name} is {url!r}", remedy="It begins with http:// or https://")
         if self.is_open and not self.key:
             raise ConfigError(
                 f"the page would listen at {self.host}, and {KEY_VARIABLE} is not set: anybody could search",
@@ -58,6 +62,7 @@ class PageSettings:
                 admin_key=os.environ.get(ADMIN_KEY_VARIABLE) or None,
                 host=os.environ.get(HOST_VARIABLE) or "127.0.0.1",
                 port=int(os.environ.get(PORT_VARIABLE) or DEFAULT_PORT),
+                other_url=(os.environ.get(OTHER_VARIABLE) or "").rstrip("/") or None,
             )
         except ValueError as error:
             raise ConfigError(f"{HOST_VARIABLE} or {PORT_VARIABLE} cannot be used: {error}") from error

@@ -131,7 +131,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Compare
     "other_search": ("Base", "기본 모델"),
     "this_search": ("Adapted", "학습한 모델"),
-    "no_other": ("This API holds no second model to compare with.", "이 API에는 비교할 두 번째 모델이 없습니다."),
+    "compare_what": (
+        "The same query to two models over the same videos. Left without the teaching, right with it.",
+        "같은 검색어를 같은 영상에서 두 모델로 찾습니다. 왼쪽은 기본 모델, 오른쪽은 학습한 모델입니다.",
+    ),
 }
 
 

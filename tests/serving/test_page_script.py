@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.colours import publish_colours, video_id_of_colour
+from tests.serving.colours import publish_colours, video_id_of_colour, write_colour_archive
 from tests.serving.live_api import live_api, write_film_archive
 from vidseek.archive import Archive
 from vidseek_media.ids import clip_id_of
@@ -56,8 +56,9 @@ def page_of(name: str) -> Any:
 
 def said(app: Any) -> str:
     """Everything that the page shows, without its style sheet."""
-    assert not app.exception
-    parts = [each.proto.body for each in app.get("html")] + [each.value for each in (*app.info, *app.caption, *app.success)]
+    assert not getattr(app, "exception", None)
+    shown = [each.value for kind in ("info", "caption", "success") for each in app.get(kind)]
+    parts = [each.proto.body for each in app.get("html")] + shown
     return "\n".join(part for part in parts if "<style>" not in part)
 
 
@@ -150,6 +151,18 @@ def test_page__without_an_api_says_so_and_waits(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("VIDSEEK_URL", "http://127.0.0.1:9")
     shown = said(opened(q="red"))
     assert "does not answer" in shown and "vidseek serve" in shown and "goes on by itself" in shown
+
+
+def test_compare_page__asks_both_apis(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write_colour_archive(tmp_path, titles={video_id_of_colour("blue"): "blue as the base has it"})
+    with live_api(other) as url:
+        monkeypatch.setenv("VIDSEEK_OTHER_URL", url)
+        code = "from serving.page.compare_page import compare_page\ncompare_page()"
+        app = testing.AppTest.from_string(code, default_timeout=TIMEOUT_SECONDS)
+        app.query_params["compare-q"] = "blue"
+        app.run()
+        left, right = app.columns
+        assert titles(left)[0] == "blue as the base has it" and titles(right)[0] == "blue"
 
 
 def test_page__that_others_reach_asks_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ def ui(
     host: Annotated[str, typer.Option(help="IP address to listen at; any but this machine's own needs VIDSEEK_API_KEY, "
                                            "which visitors then type in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    against: Annotated[str | None, typer.Option(envvar="VIDSEEK_OTHER_URL", help="A second API over the same videos, to "
+                                                "compare with: one of the base, say.")] = None,
 ) -> None:
     """Open the page to search with, in a browser."""
     from contextlib import ExitStack
@@ -64,7 +66,8 @@ def ui(
                 processes.append(stack.enter_context(page.running(command, environment=quiet)))
                 page.wait_until_answered(f"{url}/readyz", processes[0], what="the API")
         command, folder = page.page_command()
-        told = {"VIDSEEK_URL": url, "VIDSEEK_PAGE_HOST": host, "VIDSEEK_PAGE_PORT": str(port)}
+        told = {"VIDSEEK_URL": url, "VIDSEEK_PAGE_HOST": host, "VIDSEEK_PAGE_PORT": str(port),
+                "VIDSEEK_OTHER_URL": against or ""}
         processes.append(stack.enter_context(page.running(command, folder=folder, environment=told)))
         here = page.address_of(host, port)
         page.wait_until_answered(f"{here}/_stcore/health", processes[-1], what="the page")
