@@ -72,7 +72,7 @@ def _rejected(data: Path) -> Iterator[dict[str, Any]]:
 
 def _gates(reports: Path) -> Iterator[dict[str, Any]]:
     for name in GATES:
-        result = _read_json(reports / "gates" / name / "result.json")
+        result = read_json(reports / "gates" / name / "result.json")
         if result is not None:
             wanted = [f"{each['rule']}: {each['num_offending']}" for each in result["failures"]]
             yield {"name": name, "passed": bool(result["passed"]), "failures": wanted}
@@ -80,7 +80,7 @@ def _gates(reports: Path) -> Iterator[dict[str, Any]]:
 
 def _figures(reports: Path) -> list[dict[str, Any]]:
     """R@1 of base and adapted on each gallery, with their 95 % intervals."""
-    metrics = _read_json(reports / "evaluate" / "metrics.json") or {}
+    metrics = read_json(reports / "evaluate" / "metrics.json") or {}
     return [
         {"gallery": name, "num_queries": entry["num_queries"], "base": entry["base"]["r1_interval"],
          "adapted": entry["adapted"]["r1_interval"]}
@@ -89,10 +89,10 @@ def _figures(reports: Path) -> list[dict[str, Any]]:
 
 
 def _model(archive: Archive) -> dict[str, Any] | None:
-    spec = _read_json(archive.bundle / "encoder.json")
+    spec = read_json(archive.bundle / "encoder.json")
     if spec is None:
         return None
-    selected = _read_json(archive.root / "models" / "selected.json") or {}
+    selected = read_json(archive.root / "models" / "selected.json") or {}
     return {
         "encoder_version": spec["encoder_version"], "backbone": spec["backbone"], "variants": spec["variants"],
         "setting": selected.get("setting"),
@@ -116,7 +116,12 @@ def _collections(archive: Archive) -> dict[str, Any]:
     }
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds; None where there is none.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
