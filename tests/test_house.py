@@ -42,6 +42,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
     "streamlit": ("serving/page/*",),
+    "mcp": ("packages/vidseek/agents.py",),
 }
 
 

@@ -28,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    searching.search, archive.ingest, archive.probe, archive.dedup, running.serve, running.ui, running.mlflow,
-    running.doctor, running.push_adapter,
+    searching.search, archive.ingest, archive.probe, archive.dedup, running.serve, running.ui, running.mcp,
+    running.mlflow, running.doctor, running.push_adapter,
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {

@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.api import Problem
 from serving.page.frame import admin_api, ask, show_notice, t
+from vidseek.client import Problem
 
 REPORT_PX = 700
 

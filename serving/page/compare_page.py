@@ -6,10 +6,10 @@ import html
 
 import streamlit as st
 
-from serving.page.api import Api, Problem
 from serving.page.frame import api, other_api, show_notice, show_problem, t
 from serving.page.moments import show_card, show_player
 from serving.page.query import playing
+from vidseek.client import Api, Problem
 
 NUM_SHOWN = 6
 """Moments of each model."""

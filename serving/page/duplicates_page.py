@@ -10,8 +10,8 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.api import Api, Problem
 from serving.page.frame import RETRY_SECONDS, admin_api, ask, clock, show_problem, t
+from vidseek.client import Api, Problem
 
 MAX_ROWS = 30
 """On the page at once; what is decided makes room for the next."""

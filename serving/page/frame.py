@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import streamlit as st
 
-from serving.page.api import Api, Problem
 from serving.page.settings import PageSettings
 from serving.page.texts import LANGUAGES, text
+from vidseek.client import Api, Problem
 
 Result = TypeVar("Result")
 RETRY_SECONDS = 2

@@ -9,9 +9,9 @@ from typing import Any
 import streamlit as st
 
 from serving.page import query
-from serving.page.api import Problem
 from serving.page.frame import api, ask, clock, t
 from serving.page.shown import address
+from vidseek.client import Problem
 
 CARD_PX = 264
 

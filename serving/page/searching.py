@@ -10,10 +10,10 @@ from typing import Any
 import streamlit as st
 
 from serving.page import query
-from serving.page.api import Problem
 from serving.page.frame import api, ask, show_notice, show_problem, t
 from serving.page.moments import show_card, show_example, show_player
 from serving.page.settings import MAX_UPLOAD_MB
+from vidseek.client import Problem
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 CLIPS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "ts")

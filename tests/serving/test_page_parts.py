@@ -16,11 +16,11 @@ from starlette.testclient import TestClient
 
 from serving.page import shown
 from serving.page.__main__ import config_of
-from serving.page.api import Api, Problem
 from serving.page.query import Asked, filters_of, split_queries
 from serving.page.settings import PageSettings
 from serving.page.shown import Shown, address
 from serving.page.texts import TEXTS, text
+from vidseek.client import Api, Problem
 from vidseek_media.errors import ConfigError
 
 CLIP = "1157d38b-4691-5e61-ba0c-ad2b11241343"

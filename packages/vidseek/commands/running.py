@@ -76,6 +76,22 @@ def ui(
     raise typer.Exit(ended)
 
 
+def mcp(
+    url: Annotated[str, typer.Option(envvar="VIDSEEK_URL", help="The API that it asks, with VIDSEEK_API_KEY where it wants "
+                                     "one.")] = "http://127.0.0.1:3000",
+) -> None:
+    """Let agents look things up: the Model Context Protocol over stdin and stdout."""
+    from vidseek.service import KEY_VARIABLE
+
+    printing.require_module("mcp", "mcp")
+    from vidseek.agents import create_server
+    from vidseek.client import Api
+
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
+    create_server(Api(url.rstrip("/"), key=os.environ.get(KEY_VARIABLE) or None)).run("stdio")
+
+
 def mlflow(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,

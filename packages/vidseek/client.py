@@ -1,4 +1,4 @@
-"""The page's way to the API: one function for each route that it asks, and one error for all that goes wrong."""
+"""The way of the page and of agents to a running API: a function for each route, and one error for all that goes wrong."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ class Api:
         """The clips around a clip in its video, with it, in order of time. Raises Problem."""
         clips: list[dict[str, Any]] = self._asked("GET", f"/v1/clips/{clip_id}/neighbours")["clips"]
         return clips
+
+    def strip(self, clip_id: str, *, frames: int) -> bytes:
+        """A JPEG of frames of a clip side by side, equally wide. Raises Problem."""
+        return self.content(f"/v1/clips/{clip_id}/strip?frames={frames}")
 
     def say(self, *, query: str, clip_id: str, relevant: bool) -> None:
         """Write feedback down. Raises Problem."""
