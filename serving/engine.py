@@ -165,8 +165,7 @@ class Engine:
         """
         self._check(request)
         answer = await self._answer(lambda opened: self._search(request, opened))
-        if answer.hits and request.offset == 0 and request.weights is None:
-            self.metrics.best_score.observe(answer.hits[0].score)
+        self._note(request, answer)
         return answer.to_json()
 
     async def embed_texts(self, texts: Sequence[str]) -> list[QueryVector]:
@@ -268,13 +267,34 @@ class Engine:
             await self._in_thread(lambda: feedback.append(self._places.feedback, said))
         except ArtifactError as error:
             raise NotReady(error.message, remedy=error.remedy) from error
+        self.metrics.feedback.labels("right" if relevant else "wrong").inc()
         return said.said_at
+
+    async def metrics_page(self) -> bytes:
+        """The figures for Prometheus, with what can be searched at this moment."""
+        try:
+            facts = await self.browse(lambda live: live.facts)
+            self.metrics.note_index(facts.name, facts.num_points)
+        except (VidseekError, TimeoutError):
+            self.metrics.note_index(None)
+        return self.metrics.page()
 
     def close(self) -> None:
         """Let the threads go."""
         for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _note(self, request: SearchRequest, answer: Answer) -> None:
+        if request.offset:
+            return
+        if not answer.hits:
+            self.metrics.empty_answers.inc()
+        elif request.weights is None:
+            best = answer.hits[0]
+            self.metrics.best_score.observe(best.score)
+            if best.confidence is not None:
+                self.metrics.best_confidence.observe(best.confidence)
 
     async def _decode_jpeg(self, media: Media, times_ms: Sequence[int], kept: Path | None) -> bytes:
         decode = partial(

@@ -58,7 +58,7 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(engine.metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(await engine.metrics_page(), media_type="text/plain; version=0.0.4")
 
 
 def _add_search(app: FastAPI, engine: Engine) -> None:
