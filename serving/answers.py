@@ -11,19 +11,29 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from serving.admin import LiveChanged, NothingBefore, ReportGone, VideoGone
 from serving.batcher import QueueFull
 from serving.bodies import NotUnderstood, WrongType
 from serving.engine import CollectionGone
+from serving.finding import AlreadyRunning
 from serving.media import ClipGone, MediaGone, RangeNotThere
-from serving.middleware import BodyTooLarge, KeyNeeded, KeyWrong
+from serving.middleware import AdminOff, BodyTooLarge, KeyNeeded, KeyWrong
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
+from vidseek_retrieval.decisions import DecisionsChanged
 
 STATUS: Mapping[type[VidseekError], int] = {
     KeyWrong: 401,
     KeyNeeded: 403,
+    AdminOff: 403,
     CollectionGone: 404,
     ClipGone: 404,
     MediaGone: 404,
+    ReportGone: 404,
+    VideoGone: 404,
+    LiveChanged: 409,
+    NothingBefore: 409,
+    AlreadyRunning: 409,
+    DecisionsChanged: 409,
     BodyTooLarge: 413,
     WrongType: 415,
     RangeNotThere: 416,

@@ -9,7 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving import answers, routes
+from serving import answers, browsing, routes
+from serving.admin import Admin, add_admin
 from serving.engine import Engine
 from serving.middleware import BodyLimit, Guard, Record, RequestId
 from serving.schemas import ErrorAnswer
@@ -19,12 +20,16 @@ from vidseek_media.errors import ConfigError, VidseekError
 SHORTEST_KEY = 16
 
 
-def create_app(engine: Engine, *, key: str | None = None) -> FastAPI:
+def create_app(
+    engine: Engine, *, key: str | None = None, admin: Admin | None = None, admin_key: str | None = None
+) -> FastAPI:
     """The application over `engine`, which whoever calls this opens and closes.
 
     Args:
         engine: Answers.
         key: What callers must show; without one only this machine itself is answered.
+        admin: Answers the admin routes; without it there are none.
+        admin_key: What callers of those must show; without one they are off where there is a `key`.
     """
     app = FastAPI(
         title="vidseek",
@@ -33,13 +38,13 @@ def create_app(engine: Engine, *, key: str | None = None) -> FastAPI:
         redoc_url=None,
         responses={status: {"model": ErrorAnswer, "description": text} for status, text in (
             (401, "The key is missing or wrong"),
-            (403, "The service has no key, and was asked from elsewhere"),
+            (403, "The service has no key for it, or was asked from elsewhere without one"),
             (500, "A fault of ours"),
             (503, "Busy or not ready; Retry-After says when to come again"),
         )},
     )
     app.add_middleware(BodyLimit, max_bytes=engine.settings.max_body_mb * 2**20)
-    app.add_middleware(Guard, key=key, refuse=answers.answer_error)
+    app.add_middleware(Guard, key=key, admin_key=admin_key, refuse=answers.answer_error)
     app.add_middleware(Record, metrics=engine.metrics)
     app.add_middleware(RequestId)
     app.add_exception_handler(VidseekError, answers.ours)
@@ -50,21 +55,24 @@ def create_app(engine: Engine, *, key: str | None = None) -> FastAPI:
     app.add_exception_handler(Exception, answers.unexpected)
     app.state.engine = engine
     routes.add_routes(app, engine)
+    browsing.add_browsing(app, engine)
+    if admin is not None:
+        add_admin(app, admin)
     return app
 
 
-def key_from_environment() -> str | None:
-    """What VIDSEEK_API_KEY holds; None where it is not set.
+def key_from_environment(variable: str = KEY_VARIABLE) -> str | None:
+    """What VIDSEEK_API_KEY (or another variable) holds; None where it is not set.
 
     Raises:
         ConfigError: it is too short to be secret, or no header could carry it.
     """
-    key = os.environ.get(KEY_VARIABLE)
+    key = os.environ.get(variable)
     if key is None:
         return None
     if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(
-            f"{KEY_VARIABLE} has {len(key)} characters, wanted at least {SHORTEST_KEY} plain ones",
+            f"{variable} has {len(key)} characters, wanted at least {SHORTEST_KEY} plain ones",
             remedy="Make one with `openssl rand -hex 32`",
         )
     return key

@@ -20,7 +20,7 @@ from serving.batcher import Batcher
 from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.schemas import SearchRequest
-from serving.uploads import decode_clip, decode_image, decode_still
+from serving.uploads import decode_clip, decode_image, decode_strip
 from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
@@ -30,7 +30,7 @@ from vidseek_retrieval.search import Query, SearchOptions, Weights
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
     from vidseek_media.listing import Source
-    from vidseek_retrieval.index import Point
+    from vidseek_retrieval.index import Collection, Point
     from vidseek_retrieval.search import Answer, Searcher
 
 RETRY_SECONDS = 1.0
@@ -166,8 +166,7 @@ class Engine:
         """
         self._check(request)
         answer = await self._answer(lambda opened: self._search(request, opened))
-        if answer.hits and request.offset == 0 and request.weights is None:
-            self.metrics.best_score.observe(answer.hits[0].score)
+        self._note(request, answer)
         return answer.to_json()
 
     async def embed_texts(self, texts: Sequence[str]) -> list[QueryVector]:
@@ -216,8 +215,8 @@ class Engine:
         uri = str((await self.clip(clip_id)).payload.get("uri", ""))
         return await self._in_thread(lambda: find_media(self._places.source, uri))
 
-    async def thumbnail(self, clip_id: str) -> bytes:
-        """A JPEG of the frame in the middle of the clip, made once and kept.
+    async def strip(self, clip_id: str, *, frames: int = 1) -> bytes:
+        """A JPEG of frames of the clip side by side, at the centres of equal parts; made once and kept.
 
         Raises:
             ClipGone, MediaGone: it is not there.
@@ -225,18 +224,34 @@ class Engine:
             NotReady: nothing can be searched.
         """
         point = await self.clip(clip_id)
-        kept = self._places.thumbnails / f"{point.clip_id}.jpg"  # of the index, not of the request
+        name = point.clip_id if frames == 1 else f"{point.clip_id}-{frames}"  # of the index, not of the request
+        kept = self._places.thumbnails / f"{name}.jpg"
         if await self._in_thread(kept.is_file):
             return await self._in_thread(kept.read_bytes)
-        media = await self.media(clip_id)
-        middle_ms = (int(point.payload["start_ms"]) + int(point.payload["end_ms"])) // 2
-        decode = partial(
-            decode_still, media.path, time_ms=middle_ms, side_px=THUMBNAIL_PX,
-            timeout_seconds=self.settings.decode_timeout_seconds,
-        )
-        async with asyncio.timeout(self.settings.timeout_seconds):
-            pixels = await self._films.submit(decode)
-        return await self._in_thread(lambda: _keep_jpeg(pixels, kept))
+        start_ms, end_ms = int(point.payload["start_ms"]), int(point.payload["end_ms"])
+        times_ms = [start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)]
+        return await self._decode_jpeg(await self.media(clip_id), times_ms, kept)
+
+    async def still(self, media: Media, at_ms: int) -> bytes:
+        """A JPEG of the frame of a video file at a time.
+
+        Raises:
+            InputRejected: the video cannot be decoded.
+        """
+        return await self._decode_jpeg(media, [at_ms], None)
+
+    async def browse(self, look: Callable[[Collection], Result]) -> Result:
+        """What `look` sees in the live collection, from a thread.
+
+        Raises:
+            NotReady: nothing can be searched.
+        """
+        found: Result = await self._answer(lambda opened: self._in_thread(lambda: look(opened.searcher.opened())))
+        return found
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What `function` gives, called where it may wait for a disk."""
+        return await self._in_thread(function)
 
     async def say(self, *, query: str, clip_id: str, relevant: bool) -> str:
         """Write down whether a clip is what a query looked for, and give the time of it.
@@ -253,13 +268,43 @@ class Engine:
             await self._in_thread(lambda: feedback.append(self._places.feedback, said))
         except ArtifactError as error:
             raise NotReady(error.message, remedy=error.remedy) from error
+        self.metrics.feedback.labels("right" if relevant else "wrong").inc()
         return said.said_at
+
+    async def metrics_page(self) -> bytes:
+        """The figures for Prometheus, with what can be searched at this moment."""
+        try:
+            facts = await self.browse(lambda live: live.facts)
+            self.metrics.note_index(facts.name, facts.num_points)
+        except (VidseekError, TimeoutError):
+            self.metrics.note_index(None)
+        return self.metrics.page()
 
     def close(self) -> None:
         """Let the threads go."""
         for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _note(self, request: SearchRequest, answer: Answer) -> None:
+        if request.offset:
+            return
+        if not answer.hits:
+            self.metrics.empty_answers.inc()
+        elif request.weights is None:
+            best = answer.hits[0]
+            self.metrics.best_score.observe(best.score)
+            if best.confidence is not None:
+                self.metrics.best_confidence.observe(best.confidence)
+
+    async def _decode_jpeg(self, media: Media, times_ms: Sequence[int], kept: Path | None) -> bytes:
+        decode = partial(
+            decode_strip, media.path, times_ms=times_ms, side_px=THUMBNAIL_PX,
+            timeout_seconds=self.settings.decode_timeout_seconds,
+        )
+        async with asyncio.timeout(self.settings.timeout_seconds):
+            pixels = await self._films.submit(decode)
+        return await self._in_thread(lambda: _jpeg(pixels, kept))
 
     async def _answer(self, work: Callable[[Opened], Any]) -> Any:
         """What `work` makes of what is open; where that proves to be old, of what is there now."""
@@ -410,15 +455,17 @@ def _vectors(encoder: Encoder, rows: NDArray[np.float32]) -> list[QueryVector]:
     return [QueryVector(row, encoder.spec.encoder_version, encoder.variant) for row in rows]
 
 
-def _keep_jpeg(pixels: NDArray[np.uint8], path: Path) -> bytes:
-    """The picture as JPEG, kept at `path` where the disk takes it."""
+def _jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
+    """The picture as JPEG, kept at `kept` where the disk takes it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-    beside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    if kept is None:
+        return buffer.getvalue()
+    beside = kept.with_name(f".{kept.name}.{time.monotonic_ns()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(buffer.getvalue())
-        beside.replace(path)
+        beside.replace(kept)
     except OSError:
         beside.unlink(missing_ok=True)  # it is made again the next time
     return buffer.getvalue()

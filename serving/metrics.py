@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+CONFIDENCES = tuple(round(0.1 * step, 1) for step in range(11))
 SCORES = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
 
@@ -37,9 +38,31 @@ class Metrics:
         self.best_score = Histogram(
             "vidseek_best_score", "Cosine of the best hit of first pages.", buckets=SCORES, registry=self.registry
         )
+        self.best_confidence = Histogram(
+            "vidseek_best_confidence", "Confidence of the best hit of first pages, where there is one.",
+            buckets=CONFIDENCES, registry=self.registry,
+        )
+        self.empty_answers = Counter(
+            "vidseek_empty_answers", "First pages on which nothing fits.", registry=self.registry
+        )
+        self.feedback = Counter(
+            "vidseek_feedback", "What people said of hits: right or wrong.", ["said"], registry=self.registry
+        )
+        self.ready = Gauge("vidseek_ready", "1 where a search would be answered now, else 0.", registry=self.registry)
+        self.index_points = Gauge(
+            "vidseek_index_points", "Clips of the live collection; not there while nothing can be searched.",
+            ["collection"], registry=self.registry,
+        )
         self.waiting = Gauge(
             "vidseek_waiting", "Items that wait for a run.", ["work"], registry=self.registry
         )
+
+    def note_index(self, collection: str | None, num_points: int = 0) -> None:
+        """Say what can be searched now; None where nothing can."""
+        self.index_points.clear()
+        self.ready.set(0 if collection is None else 1)
+        if collection is not None:
+            self.index_points.labels(collection).set(num_points)
 
     def watch_queue(self, work: str, length: Callable[[], int]) -> None:
         """Ask `length` how many items wait, whenever somebody looks."""

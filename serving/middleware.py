@@ -18,6 +18,7 @@ from vidseek_media.errors import InputRejected, VidseekError
 REQUEST_ID_HEADER = b"x-request-id"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Whoever watches the process may ask these without a key."""
+ADMIN_PREFIX = "/v1/admin/"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("vidseek.serving")
@@ -39,6 +40,12 @@ class KeyNeeded(InputRejected):
     """The request came from elsewhere, and the service has no key to tell who may ask."""
 
     code = "key_needed"
+
+
+class AdminOff(InputRejected):
+    """The service has a key, but none for its admin routes."""
+
+    code = "admin_off"
 
 
 class RequestId:
@@ -102,17 +109,22 @@ class Record:
 class Guard:
     """Lets in who has the key; without a key in the service, only who asks this machine itself, by its own name.
 
-    The name counts because a page in a browser can make its own name point at this machine.
+    The name counts because a page in a browser can make its own name point at this machine. The admin routes have a key of
+    their own, which opens all others too; without it they are off wherever others may have the first key.
 
     Args:
         app: What is guarded.
         key: Compared in constant time with `Authorization: Bearer <key>`; None for a service without one.
+        admin_key: The same for what lies under `ADMIN_PREFIX`.
         refuse: Makes the answer of an error.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str | None, refuse: Callable[[VidseekError, str], ASGIApp]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, key: str | None, refuse: Callable[[VidseekError, str], ASGIApp], admin_key: str | None = None
+    ) -> None:
         self.app = app
         self.key = key.encode() if key else None
+        self.admin_key = admin_key.encode() if admin_key else None
         self.refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,12 +136,14 @@ class Guard:
             await self.refuse(error, scope["state"]["request_id"])(scope, receive, send)
 
     def _fault(self, scope: Scope) -> VidseekError | None:
+        is_admin = scope["path"].startswith(ADMIN_PREFIX)
+        if is_admin and self.admin_key is None and self.key is not None:
+            return AdminOff("this service has no admin key", remedy="Set VIDSEEK_ADMIN_KEY where the service runs")
+        if is_admin and self.admin_key is not None:
+            return self._fault_of_key(scope, (self.admin_key,), "the admin key")
         if self.key is not None:
-            scheme, _, given = _header(scope, b"authorization").partition(b" ")
-            is_right = hmac.compare_digest(given.strip(), self.key)
-            if scheme.lower() == b"bearer" and is_right:
-                return None
-            return KeyWrong("the request has no key, or a wrong one", remedy="Send `Authorization: Bearer <key>`")
+            keys = (self.key,) if self.admin_key is None else (self.key, self.admin_key)
+            return self._fault_of_key(scope, keys, "the key")
         address = (scope.get("server") or ("", None))[0]
         if is_loopback(address) and is_loopback(host_of(_header(scope, b"host").decode("latin-1"))):
             return None
@@ -137,6 +151,13 @@ class Guard:
             "this service has no key, and answers only who asks 127.0.0.1 or localhost",
             remedy="Set VIDSEEK_API_KEY where the service runs, and send it as `Authorization: Bearer <key>`",
         )
+
+    def _fault_of_key(self, scope: Scope, keys: tuple[bytes, ...], what: str) -> VidseekError | None:
+        scheme, _, given = _header(scope, b"authorization").partition(b" ")
+        is_right = [hmac.compare_digest(given.strip(), key) for key in keys]  # all of them, whichever fits
+        if scheme.lower() == b"bearer" and any(is_right):
+            return None
+        return KeyWrong(f"the request does not have {what}", remedy=f"Send `Authorization: Bearer <{what[4:]}>`")
 
 
 class BodyLimit:

@@ -31,6 +31,7 @@ from serving.schemas import (
 
 Asked = TypeVar("Asked", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
+THUMBNAIL_HEADERS = {"Cache-Control": "private, max-age=86400"}
 
 SEARCH_FILES = {"image": True, "clip": True, "not_image": True}
 
@@ -57,21 +58,21 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(engine.metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(await engine.metrics_page(), media_type="text/plain; version=0.0.4")
 
 
 def _add_search(app: FastAPI, engine: Engine) -> None:
     @app.post(
-        "/v1/search", response_model=SearchAnswer, openapi_extra=_body(SearchRequest, SEARCH_FILES),
-        responses=_refusals(400, 404, 413, 415, 422, 504),
+        "/v1/search", response_model=SearchAnswer, openapi_extra=body_of(SearchRequest, SEARCH_FILES),
+        responses=refusals(400, 404, 413, 415, 422, 504),
     )
     async def search(request: Request) -> dict[str, Any]:
         """Find moments by words, by a picture, by a clip, or by a clip of the archive."""
         return await engine.search(await read_body(request, SearchRequest, files=SEARCH_FILES))
 
     @app.post(
-        "/v1/feedback", response_model=FeedbackAnswer, status_code=201, openapi_extra=_body(FeedbackRequest),
-        responses=_refusals(404, 413, 415, 422, 504),
+        "/v1/feedback", response_model=FeedbackAnswer, status_code=201, openapi_extra=body_of(FeedbackRequest),
+        responses=refusals(404, 413, 415, 422, 504),
     )
     async def feedback(request: Request) -> dict[str, str]:
         """Say whether a clip is what a query was looking for."""
@@ -80,11 +81,11 @@ def _add_search(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_embed(app: FastAPI, engine: Engine) -> None:
-    refusals = _refusals(400, 413, 415, 422, 504)
+    common = refusals(400, 413, 415, 422, 504)
 
     @app.post(
-        "/v1/embed/text", response_model=EmbedAnswer, openapi_extra=_body(EmbedTexts),
-        responses=_refusals(413, 415, 422, 504),
+        "/v1/embed/text", response_model=EmbedAnswer, openapi_extra=body_of(EmbedTexts),
+        responses=refusals(413, 415, 422, 504),
     )
     async def embed_text(request: Request) -> Response:
         """A unit vector for each text."""
@@ -93,7 +94,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
 
     images = {"images": True}
 
-    @app.post("/v1/embed/image", response_model=EmbedAnswer, openapi_extra=_body(EmbedImages, images), responses=refusals)
+    @app.post("/v1/embed/image", response_model=EmbedAnswer, openapi_extra=body_of(EmbedImages, images), responses=common)
     async def embed_image(request: Request) -> Response:
         """A unit vector for each picture."""
         asked = await read_body(request, EmbedImages, files=images)
@@ -101,7 +102,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
 
     clips = {"clips": True}
 
-    @app.post("/v1/embed/video", response_model=EmbedAnswer, openapi_extra=_body(EmbedClips, clips), responses=refusals)
+    @app.post("/v1/embed/video", response_model=EmbedAnswer, openapi_extra=body_of(EmbedClips, clips), responses=common)
     async def embed_video(request: Request) -> Response:
         """A unit vector for each video file, taken as one clip."""
         asked = await read_body(request, EmbedClips, files=clips)
@@ -109,7 +110,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_clips(app: FastAPI, engine: Engine) -> None:
-    @app.get("/v1/clips/{clip_id}", response_model=ClipAnswer, responses=_refusals(404, 422, 504))
+    @app.get("/v1/clips/{clip_id}", response_model=ClipAnswer, responses=refusals(404, 422, 504))
     async def clip(clip_id: ClipInPath) -> dict[str, Any]:
         """What the live index knows of a clip."""
         point = await engine.clip(clip_id)
@@ -119,12 +120,12 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
 
     @app.get(
         "/v1/clips/{clip_id}/thumbnail", response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, **_refusals(404, 422, 504)},
+        responses={200: {"content": {"image/jpeg": {}}}, **refusals(404, 422, 504)},
     )
     async def thumbnail(clip_id: ClipInPath) -> Response:
         """The frame in the middle of a clip."""
-        content = await engine.thumbnail(clip_id)
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+        content = await engine.strip(clip_id)
+        return Response(content, media_type="image/jpeg", headers=THUMBNAIL_HEADERS)
 
     async def media(request: Request, clip_id: ClipInPath) -> Response:
         """The video of a clip as it lies in the archive, or one range of its bytes."""
@@ -138,7 +139,7 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {"content": {"video/*": {}}}, 206: {"description": "The range", "content": {"video/*": {}}},
-        **_refusals(404, 416, 422, 504),
+        **refusals(404, 416, 422, 504),
     }
     app.get("/v1/clips/{clip_id}/media", response_class=Response, responses=answers)(media)
     app.head("/v1/clips/{clip_id}/media", response_class=Response, responses=answers, include_in_schema=False)(media)
@@ -160,6 +161,7 @@ def _vectors(vectors: Sequence[QueryVector], encoding: str) -> Response:
 _REFUSALS = {
     400: "The form's body is broken",
     404: "There is no such clip, file or collection (any more)",
+    409: "It is not as it was seen: look again",
     413: "The body is too large",
     415: "The body is of a type that is not taken",
     416: "The file has no such bytes",
@@ -168,11 +170,12 @@ _REFUSALS = {
 }
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the document says of these statuses."""
     return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in statuses}
 
 
-def _body(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> dict[str, Any]:
+def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> dict[str, Any]:
     """What the document says of a body: JSON, or a form where there are files."""
     content: dict[str, Any] = {"application/json": {"schema": kind.model_json_schema()}}
     if files:

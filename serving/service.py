@@ -20,11 +20,13 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone ho
 import bentoml
 from bentoml._internal.utils.analytics import usage_stats
 
+from serving.admin import Admin
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Places, open_archive
 from serving.logs import write_json_lines
 from serving.middleware import First
 from vidseek.archive import Archive
+from vidseek.service import ADMIN_KEY_VARIABLE
 
 # `bentoml serve` has asked the switch, and remembered the answer, before it imported this.
 usage_stats.do_not_track.cache_clear()
@@ -35,7 +37,10 @@ if (HERE.parent / "bento.yaml").is_file():
 settings = archive.settings()
 write_json_lines()
 engine = Engine(lambda: open_archive(archive, settings), settings.serve, Places.of(archive))
-app = create_app(engine, key=key_from_environment())
+admin = Admin(archive, engine)
+app = create_app(
+    engine, key=key_from_environment(), admin=admin, admin_key=key_from_environment(ADMIN_KEY_VARIABLE)
+)
 
 
 class Holder:
@@ -49,6 +54,7 @@ class Holder:
     @bentoml.on_shutdown
     def close(self) -> None:
         """Let the threads go."""
+        admin.close()
         engine.close()
 
 

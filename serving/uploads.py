@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -61,13 +61,15 @@ def decode_clip(
         return _in_worker(decode, path, "the clip cannot be used", "Send a whole video file", timeout_seconds)
 
 
-def decode_still(path: Path, *, time_ms: int, side_px: int, timeout_seconds: float) -> NDArray[np.uint8]:
-    """The frame of a video at `time_ms`: uint8 RGB (height, width, 3), its shorter side at most `side_px`.
+def decode_strip(path: Path, *, times_ms: Sequence[int], side_px: int, timeout_seconds: float) -> NDArray[np.uint8]:
+    """The frames of a video at `times_ms`, side by side: uint8 RGB (height, n * width, 3).
+
+    The shorter side of a frame has at most `side_px`.
 
     Raises:
         InputRejected: it cannot be decoded, or not in time.
     """
-    decode = partial(_decode_one, time_ms=time_ms, side_px=side_px)
+    decode = partial(_decode_strip, times_ms=tuple(times_ms), side_px=side_px)
     return _in_worker(decode, path, "the video cannot be shown", "Run `vidseek probe` on it", timeout_seconds)
 
 
@@ -88,5 +90,5 @@ def _decode_whole(path: Path, *, num_frames: int, side_px: int, max_seconds: flo
     return decode_uniform(path, num_frames=num_frames, side_px=side_px)
 
 
-def _decode_one(path: Path, *, time_ms: int, side_px: int) -> NDArray[np.uint8]:
-    return decode_at(path, [time_ms], side_px=side_px)[0][1]
+def _decode_strip(path: Path, *, times_ms: tuple[int, ...], side_px: int) -> NDArray[np.uint8]:
+    return np.concatenate([frame for _, frame in decode_at(path, list(times_ms), side_px=side_px)], axis=1)

@@ -46,6 +46,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openai": ("packages/vidseek_training/llm/openai_endpoint.py",),
     "bentoml": ("serving/*",),
     "fastapi": ("serving/*",),
+    "streamlit": ("serving/page/*",),
+    "mcp": ("packages/vidseek/agents.py",),
 }
 
 
@@ -122,6 +124,7 @@ def test_rooms__all_are_in_the_table() -> None:
     ("pipelines/check_pairs.py", "import great_expectations as gx"),
     ("serving/app.py", "from qdrant_client import QdrantClient"),
     ("packages/vidseek_media/cut.py", "from . import frames"),
+    ("serving/app.py", "import streamlit as st"),
 ])
 def test_breaches__names_what_breaks_a_wall(path: str, source: str) -> None:
     assert len(breaches(path, source)) == 1

@@ -78,7 +78,7 @@ def freeze(folder: Path, out: Path) -> FreezeReport:
     Raises:
         ArtifactError: the files cannot be read.
     """
-    said, num_broken = _read(folder)
+    said, num_broken = read(folder)
     last = {(each.query, each.clip_id): each for each in sorted(said, key=lambda each: each.said_at)}
     write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK)
     return FreezeReport(num_said=len(said), num_rows=len(last), num_broken=num_broken)
@@ -93,7 +93,12 @@ def read_frozen(table: Path) -> list[Feedback]:
     return [Feedback(**row) for row in read_table(table, FEEDBACK).to_dict("records")] if table.exists() else []
 
 
-def _read(folder: Path) -> tuple[list[Feedback], int]:
+def read(folder: Path) -> tuple[list[Feedback], int]:
+    """What was said, in the order of days and lines; and how many lines are broken.
+
+    Raises:
+        ArtifactError: the files cannot be read.
+    """
     said, num_broken = [], 0
     try:
         for path in sorted(folder.glob("*.jsonl")):

@@ -14,6 +14,8 @@ from vidseek_media.errors import ConfigError
 
 KEY_VARIABLE = "VIDSEEK_API_KEY"
 """What callers of the service must show."""
+ADMIN_KEY_VARIABLE = "VIDSEEK_ADMIN_KEY"
+"""What callers of its admin routes must show in its place; it opens the other routes too."""
 
 
 def require_ready(archive: Archive) -> None:
@@ -67,12 +69,19 @@ def serve_command(*, host: str, port: int) -> list[str]:
     Raises:
         ConfigError: serving/ is nowhere to be found.
     """
-    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
-        if (root / "serving" / "service.py").is_file():
-            break
-    else:
-        raise ConfigError("serving/service.py was not found", remedy="Run in the repository's root")
     return [
         sys.executable, "-m", "bentoml", "serve", "serving.service:Vidseek",
-        "--working-dir", str(root), "--host", host, "--port", str(port),
+        "--working-dir", str(serving_root()), "--host", host, "--port", str(port),
     ]
+
+
+def serving_root() -> Path:
+    """The folder in which serving/ lies: beside the packages, or the working directory.
+
+    Raises:
+        ConfigError: it is nowhere to be found.
+    """
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (root / "serving" / "service.py").is_file():
+            return root
+    raise ConfigError("serving/service.py was not found", remedy="Run in the repository's root")

@@ -155,6 +155,23 @@ class EdgeCollection:
             if offset is None:
                 return
 
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        with self._broken_is_ours():
+            request = qdrant.FacetRequest(field, limit=limit, exact=True, filter=_filter(conditions))
+            hits = self._shard.facet(request).hits
+        return {str(hit.value): hit.count for hit in hits}
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        ends = []
+        for direction in (qdrant.Direction.Asc, qdrant.Direction.Desc):
+            request = qdrant.ScrollRequest(limit=1, with_payload=True, order_by=qdrant.OrderBy(field, direction=direction))
+            with self._broken_is_ours():
+                records, _ = self._shard.scroll(request)
+            ends += [record.payload[field] for record in records]
+        return (ends[0], ends[1]) if ends else None
+
     def close(self) -> None:
         """Give back memory and files."""
         with self._broken_is_ours():

@@ -21,7 +21,7 @@ Hidden = Callable[[], frozenset[str]]
 
 
 class Shown:
-    """`collection`, as if the clips of hidden videos were not in it; but `count`, `sample` and `facts` are of all."""
+    """`collection`, as if the clips of hidden videos were not in it; `count`, `sample`, `bounds`, `facts` are of all."""
 
     def __init__(self, collection: Collection, hidden: Hidden) -> None:
         self._collection = collection
@@ -73,6 +73,14 @@ class Shown:
         """See `Collection`."""
         hidden = self._hidden()
         return (p for p in self._collection.scroll(batch=batch) if p.payload.get("video_id") not in hidden)
+
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """See `Collection`."""
+        return self._collection.facet(field, limit=limit, conditions=(*conditions, *self._conditions()))
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """See `Collection`."""
+        return self._collection.bounds(field)
 
     def close(self) -> None:
         """Give back memory and files."""

@@ -201,6 +201,15 @@ class Collection(Protocol):
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
         """All points, in order of clip id, `batch` in memory at once."""
 
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first.
+
+        Only of points that fit all `conditions`.
+        """
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+
     def close(self) -> None:
         """Give back memory and files."""
 

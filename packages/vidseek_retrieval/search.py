@@ -376,6 +376,14 @@ class Searcher:
         """
         return self._collection(collection).points(clip_ids)
 
+    def opened(self) -> Collection:
+        """The collection that a search would look at now, open.
+
+        Raises:
+            ArtifactError: nothing was published, or it is broken.
+        """
+        return self._collection(None)
+
     @property
     def live(self) -> str:
         """The name of the collection that a search would look at now.

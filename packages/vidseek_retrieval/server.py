@@ -152,6 +152,22 @@ class QdrantCollection:
             if offset is None:
                 return
 
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        hits = _call(
+            self._client.facet, self._facts.name, field, facet_filter=_filter(conditions), limit=limit, exact=True
+        ).hits
+        return {str(hit.value): hit.count for hit in hits}
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        ends = []
+        for direction in (models.Direction.ASC, models.Direction.DESC):
+            order = models.OrderBy(key=field, direction=direction)
+            records, _ = _call(self._client.scroll, self._facts.name, limit=1, order_by=order, with_payload=True)
+            ends += [(record.payload or {})[field] for record in records]
+        return (ends[0], ends[1]) if ends else None
+
     def close(self) -> None:
         """Nothing is held: the client is the home's."""
 

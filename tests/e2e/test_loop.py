@@ -28,6 +28,7 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     assert (root / "models/adapters/lora/adapter/adapter_config.json").is_file()
     assert (root / "reports/gates/pairs/report.html").is_file()
     assert (root / "reports/gates/embeddings/report.html").is_file()
+    assert "Base against adapted" in (root / "reports/report.html").read_text()
     version = _read(root / "models/encoder/encoder.json")["encoder_version"]
     receipt = _read(root / "receipts/publish.json")
     assert receipt["collection"].startswith(f"clips-{version}-")

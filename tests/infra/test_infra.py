@@ -14,10 +14,10 @@ INFRA = ROOT / "infra"
 
 def test_compose__publishes_on_loopback_alone_and_pins_every_image() -> None:
     services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
-    assert {"api", "mlflow", "qdrant"} <= set(services)
+    assert {"api", "page", "mlflow", "qdrant", "prometheus", "grafana"} <= set(services)
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
-        assert "build" in service or re.search(r":v\d+\.\d+\.\d+$", service["image"]), name
+        assert "build" in service or service["image"] == "vidseek" or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
 
 
 def test_dockerfile__runs_as_nobody_special_on_a_pinned_base_with_the_extras_we_have() -> None:

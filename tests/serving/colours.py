@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -21,16 +22,25 @@ def video_id_of_colour(name: str) -> str:
     return f"{list(COLOURS).index(name):032x}"
 
 
-def write_colour_archive(root: Path, *, encoder_version: str = VERSION) -> Archive:
-    """Write bundle and index into `root`; each colour's video has three touching windows."""
+def write_colour_archive(
+    root: Path, *, encoder_version: str = VERSION, titles: Mapping[str, str] | None = None
+) -> Archive:
+    """Write bundle and index into `root`; each colour's video has three touching windows. `titles` are by video_id."""
     write_tiny_bundle(root / "models" / "encoder", encoder_version=encoder_version)
-    publish_colours(root, encoder_version=encoder_version)
+    publish_colours(root, encoder_version=encoder_version, titles=titles)
     return Archive(root)
 
 
-def publish_colours(root: Path, *, encoder_version: str = VERSION, folder: str = "tapes") -> str:
+def publish_colours(
+    root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None
+) -> str:
     """Publish (again); gives the collection's name."""
-    videos = [video_row(video_id_of_colour(name), f"{folder}/{name}.mp4") for name in COLOURS]
+    videos = [
+        video_row(
+            video_id_of_colour(name), f"{folder}/{name}.mp4", title=(titles or {}).get(video_id_of_colour(name), ""),
+        )
+        for name in COLOURS
+    ]
     clips = [
         clip_row(video_id_of_colour(name), index, 1000 * index, 1000 * index + 1000)
         for name in COLOURS for index in range(3)
@@ -46,13 +56,13 @@ def picture(colour: str, *, width: int = 20, height: int = 10, kind: str = "PNG"
     return buffer.getvalue()
 
 
-def film(colour: str, path: Path) -> bytes:
-    """A second of one colour in H.264."""
+def film(colour: str, path: Path, *, seconds: int = 1) -> bytes:
+    """Seconds of one colour in H.264."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         pixels = np.full((48, 64, 3), COLOURS[colour], dtype=np.uint8)
-        for _ in range(10):
+        for _ in range(10 * seconds):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path.read_bytes()

@@ -506,7 +506,7 @@ def test_thumbnail__is_a_frame_of_the_clip_and_is_kept(filmed: Archive, monkeypa
         assert first.headers["content-type"] == "image/jpeg"
         pixels = np.asarray(Image.open(io.BytesIO(first.content)).convert("RGB")).reshape(-1, 3)
         np.testing.assert_allclose(pixels.mean(axis=0), COLOURS["red"], atol=12)
-        monkeypatch.setattr(engine_module, "decode_still", None)
+        monkeypatch.setattr(engine_module, "decode_strip", None)
         assert client.get(route).content == first.content
 
 

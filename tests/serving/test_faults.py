@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from serving.admin import Admin
 from serving.app import create_app
 from serving.engine import Engine, Places, open_archive
 from tests.serving.colours import film, picture, write_colour_archive
@@ -44,7 +45,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def app(archive: Archive) -> Iterator[Any]:
     settings = ServeSettings(max_embed=4, max_body_mb=1)
     engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive))
-    yield create_app(engine, key=KEY)
+    admin = Admin(archive, engine)
+    yield create_app(engine, key=KEY, admin=admin, admin_key=KEY)
+    admin.close()
     engine.close()
 
 
@@ -56,7 +59,10 @@ def document(app: Any) -> Any:
 ROUTES = [
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/search", "POST /v1/feedback", "POST /v1/embed/text",
     "POST /v1/embed/image", "POST /v1/embed/video", "GET /v1/clips/{clip_id}", "GET /v1/clips/{clip_id}/thumbnail",
-    "GET /v1/clips/{clip_id}/media",
+    "GET /v1/clips/{clip_id}/media", "GET /v1/clips/{clip_id}/neighbours", "GET /v1/clips/{clip_id}/strip",
+    "GET /v1/facets", "GET /v1/admin/archive", "GET /v1/admin/reports/{name}", "POST /v1/admin/rollback",
+    "GET /v1/admin/videos/{video_id}/still", "GET /v1/admin/feedback", "POST /v1/admin/feedback/freeze",
+    "GET /v1/admin/duplicates", "POST /v1/admin/duplicates/find", "POST /v1/admin/duplicates/decide",
 ]
 
 

@@ -75,6 +75,7 @@ def dedup(
 ) -> None:
     """Look for near-duplicate videos of the published archive. No file is ever deleted."""
     from vidseek.archive import ALIAS, Archive
+    from vidseek_retrieval.decisions import ACCEPTED_TABLE, read_decisions, without_refused
     from vidseek_retrieval.dedup import find_duplicates, write_page
     from vidseek_retrieval.duplicates import write_duplicates
     from vidseek_retrieval.publish import require_published
@@ -86,7 +87,8 @@ def dedup(
     if report:
         write_page(report, found, data / "frames")
     if apply:
-        write_duplicates(data / "decisions" / "duplicates.parquet", found.duplicates)
+        decided = data / "decisions"
+        write_duplicates(decided / ACCEPTED_TABLE, without_refused(found.duplicates, read_decisions(decided)))
     if as_json:
         printing.print_json(found.to_json())
         return

@@ -33,6 +33,65 @@ def serve(
     os.execve(command[0], command, {**os.environ, **quiet})
 
 
+def ui(
+    url: Annotated[str | None, typer.Option(envvar="VIDSEEK_URL", help="The API that it asks; by default that of this "
+                                            "archive, which is started beside it where none runs.")] = None,
+    host: Annotated[str, typer.Option(help="IP address to listen at; any but this machine's own needs VIDSEEK_API_KEY, "
+                                           "which visitors then type in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    against: Annotated[str | None, typer.Option(envvar="VIDSEEK_OTHER_URL", help="A second API over the same videos, to "
+                                                "compare with: one of the base, say.")] = None,
+) -> None:
+    """Open the page to search with, in a browser."""
+    from contextlib import ExitStack
+
+    from vidseek import page
+    from vidseek.archive import HOME_VARIABLE, Archive
+    from vidseek.service import require_free, require_key, require_ready, serve_command
+
+    printing.require_module("streamlit", "ui")
+    require_free(host, port)
+    require_key(host)
+    with ExitStack() as stack:
+        processes = []
+        if url is None:
+            archive = Archive.here()
+            settings = archive.settings().serve
+            url = page.address_of(settings.host, settings.port)
+            if not page.answers(f"{url}/readyz"):
+                require_ready(archive)
+                require_free(settings.host, settings.port)
+                quiet = {"BENTOML_DO_NOT_TRACK": "true", HOME_VARIABLE: str(archive.root.resolve())}
+                command = serve_command(host=settings.host, port=settings.port)
+                processes.append(stack.enter_context(page.running(command, environment=quiet)))
+                page.wait_until_answered(f"{url}/readyz", processes[0], what="the API")
+        command, folder = page.page_command()
+        told = {"VIDSEEK_URL": url, "VIDSEEK_PAGE_HOST": host, "VIDSEEK_PAGE_PORT": str(port),
+                "VIDSEEK_OTHER_URL": against or ""}
+        processes.append(stack.enter_context(page.running(command, folder=folder, environment=told)))
+        here = page.address_of(host, port)
+        page.wait_until_answered(f"{here}/_stcore/health", processes[-1], what="the page")
+        typer.echo(f"The page is on {here}  (stop with Ctrl-C)", err=True)
+        ended = page.wait_for_any(processes)
+    raise typer.Exit(ended)
+
+
+def mcp(
+    url: Annotated[str, typer.Option(envvar="VIDSEEK_URL", help="The API that it asks, with VIDSEEK_API_KEY where it wants "
+                                     "one.")] = "http://127.0.0.1:3000",
+) -> None:
+    """Let agents look things up: the Model Context Protocol over stdin and stdout."""
+    from vidseek.service import KEY_VARIABLE
+
+    printing.require_module("mcp", "mcp")
+    from vidseek.agents import create_server
+    from vidseek.client import Api
+
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
+    create_server(Api(url.rstrip("/"), key=os.environ.get(KEY_VARIABLE) or None)).run("stdio")
+
+
 def mlflow(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,

@@ -1,0 +1,134 @@
+"""The way of the page and of agents to a running API: a function for each route, and one error for all that goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from vidseek_media.errors import VidseekError
+
+TIMEOUT_SECONDS = 60.0
+READY_TIMEOUT_SECONDS = 2.0
+
+
+class Problem(VidseekError):
+    """What the API answered in the place of an answer, in its own words; or that it did not answer."""
+
+    def __init__(self, code: str, message: str, *, remedy: str, status: int | None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.name = code
+        """`key_wrong`, `not_ready`, ...; `no_answer` where there is none."""
+        self.status = status
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether waiting may help: the API is away, or not ready yet."""
+        return self.status in (None, 502, 503)
+
+
+class Api:
+    """Asks a running API. Safe to share between threads.
+
+    Args:
+        url: Where it is, without a slash at the end.
+        key: Sent with every request, where there is one.
+        client: For tests; by default one of its own.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, client: httpx.Client | None = None) -> None:
+        self.url = url
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = client or httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._client.headers.update(headers)
+
+    def is_ready(self) -> bool:
+        """Whether a search would be answered now."""
+        try:
+            return self._client.get(f"{self.url}/readyz", timeout=READY_TIMEOUT_SECONDS).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def search(self, body: Mapping[str, Any], *, files: Sequence[tuple[str, bytes]] = ()) -> dict[str, Any]:
+        """The answer of POST /v1/search.
+
+        Args:
+            body: The request's JSON.
+            files: Parts `image` or `clip`, with their bytes.
+
+        Raises:
+            Problem: it was refused, or not answered.
+        """
+        if not files:
+            return self._asked("POST", "/v1/search", json=dict(body))
+        parts = [(name, ("upload", content, "application/octet-stream")) for name, content in files]
+        return self._asked("POST", "/v1/search", data={"query": json.dumps(dict(body))}, files=parts)
+
+    def facets(self) -> dict[str, Any]:
+        """What filters may be set to. Raises Problem."""
+        return self._asked("GET", "/v1/facets")
+
+    def clip(self, clip_id: str) -> dict[str, Any]:
+        """What the index knows of a clip. Raises Problem."""
+        return self._asked("GET", f"/v1/clips/{clip_id}")
+
+    def neighbours(self, clip_id: str) -> list[dict[str, Any]]:
+        """The clips around a clip in its video, with it, in order of time. Raises Problem."""
+        clips: list[dict[str, Any]] = self._asked("GET", f"/v1/clips/{clip_id}/neighbours")["clips"]
+        return clips
+
+    def strip(self, clip_id: str, *, frames: int) -> bytes:
+        """A JPEG of frames of a clip side by side, equally wide. Raises Problem."""
+        return self.content(f"/v1/clips/{clip_id}/strip?frames={frames}")
+
+    def say(self, *, query: str, clip_id: str, relevant: bool) -> None:
+        """Write feedback down. Raises Problem."""
+        self._asked("POST", "/v1/feedback", json={"query": query, "clip_id": clip_id, "relevant": relevant})
+
+    def admin(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer of an admin route: of GET without a body, else of POST. Raises Problem."""
+        if body is None:
+            return self._asked("GET", f"/v1/admin/{path}")
+        return self._asked("POST", f"/v1/admin/{path}", json=dict(body))
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a GET. Raises Problem."""
+        return self._answer("GET", path).content
+
+    def _asked(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._answer(method, path, **options)
+        try:
+            content: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise Problem(
+                "no_answer", f"{self.url} answers with something else than JSON",
+                remedy="See that VIDSEEK_URL is the address of a vidseek API", status=answer.status_code,
+            ) from error
+        return content
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._client.request(method, f"{self.url}{path}", **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Problem(
+                "no_answer", f"the API at {self.url} does not answer", remedy="See that `vidseek serve` runs there",
+                status=None,
+            ) from error
+        if answer.is_success:
+            return answer
+        raise _problem(answer, self.url)
+
+
+def _problem(answer: httpx.Response, url: str) -> Problem:
+    try:
+        said = answer.json()["error"]
+        return Problem(
+            str(said["code"]), str(said["message"]), remedy=str(said["remedy"]), status=answer.status_code
+        )
+    except (ValueError, KeyError, TypeError):
+        return Problem(
+            "no_answer", f"{url} answers {answer.status_code}", remedy="See that VIDSEEK_URL is a vidseek API",
+            status=answer.status_code,
+        )

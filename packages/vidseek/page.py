@@ -1,0 +1,102 @@
+"""How the page is started: its own process, and beside it the API where no other was named; both end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from vidseek.service import serving_root
+from vidseek_media.errors import ServiceError
+
+READY_SECONDS = 60.0
+"""How long an API or a page that was started may take to answer."""
+STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.2
+
+
+def page_command() -> tuple[list[str], Path]:
+    """The command that runs the page, and the folder to run it in.
+
+    Raises:
+        ConfigError: serving/ is nowhere to be found.
+    """
+    return [sys.executable, "-m", "serving.page"], serving_root()
+
+
+def address_of(host: str, port: int) -> str:
+    """The URL of an IP address and a port."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str, seconds: float = READY_SECONDS) -> None:
+    """Wait until `url` gives 200.
+
+    Raises:
+        ServiceError: `process` ended, or it took too long.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServiceError(f"{what} ended at once (exit code {process.returncode})", remedy="What it said is above")
+        if answers(url):
+            return
+        time.sleep(_POLL_SECONDS)
+    raise ServiceError(f"{what} did not answer at {url} within {seconds:.0f} s", remedy="What it said is above")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` gives 200 now."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a group of its own, which is stopped with all that it started when the block is left."""
+    process = subprocess.Popen(
+        list(command), cwd=folder, env={**os.environ, **(environment or {})}, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def wait_for_any(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait until one of them has ended, or until we are told to stop; gives an exit code."""
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return next(process.returncode for process in processes if process.returncode is not None)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(STOP_SECONDS)
+    except ProcessLookupError:
+        pass
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

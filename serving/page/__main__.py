@@ -1,0 +1,49 @@
+"""`python -m serving.page`: the page's server, which `vidseek ui` starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from streamlit.starlette import App
+
+from serving.page.settings import MAX_UPLOAD_MB, PageSettings
+from serving.page.shown import Shown
+from vidseek_media.errors import ConfigError
+
+SCRIPT = Path(__file__).with_name("script.py")
+
+
+def main() -> int:
+    """Run the page until it is stopped; gives the exit code."""
+    try:
+        settings = PageSettings.of_environment()
+    except ConfigError as error:
+        print(f"vidseek: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    shown = Shown(settings)
+    app = App(SCRIPT, routes=shown.routes, lifespan=shown.open)
+    sys.argv = ["-"]  # else it takes this file for a launcher, and looks beside it
+    app.run(config=config_of(settings))
+    return 0
+
+
+def config_of(settings: PageSettings) -> dict[str, object]:
+    """Streamlit's settings: nothing is sent anywhere, nothing is watched, no traceback is shown."""
+    return {
+        "server.address": settings.host,
+        "server.port": settings.port,
+        "server.headless": True,
+        "server.fileWatcherType": "none",
+        "server.maxUploadSize": MAX_UPLOAD_MB,
+        # Whoever makes a name of theirs point at this machine is not let in by it.
+        "server.allowedHosts": [] if settings.is_open else ["localhost", "127.0.0.1", "::1"],
+        "browser.gatherUsageStats": False,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "theme.primaryColor": "#1f5fbf",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What all pages share: language, access, the API, looks, and how a problem is shown."""
+
+from __future__ import annotations
+
+import hmac
+import html
+from collections.abc import Callable
+from typing import TypeVar
+
+import streamlit as st
+
+from serving.page.settings import PageSettings
+from serving.page.texts import LANGUAGES, text
+from vidseek.client import Api, Problem
+
+Result = TypeVar("Result")
+RETRY_SECONDS = 2
+
+_LOOKS = """<style>
+.block-container {padding-top: 4.2rem; max-width: 84rem;}
+.vs-shot {position: relative; aspect-ratio: 16/9; background: #14171c; border-radius: .4rem; overflow: hidden;}
+.vs-shot img {width: 100%; height: 100%; object-fit: contain; display: block;}
+.vs-time {position: absolute; right: .4rem; bottom: .4rem; background: rgba(0,0,0,.75); color: #fff;
+  font-size: .8rem; padding: .05rem .4rem; border-radius: .25rem; font-variant-numeric: tabular-nums;}
+.vs-title {font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; margin-top: .4rem;}
+.vs-facts {font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
+.vs-video {width: 100%; max-height: 52vh; background: #000; border-radius: .4rem; display: block;}
+.vs-problem {border-left: .3rem solid #c62828; background: rgba(198,40,40,.1); padding: .7rem 1rem; border-radius: .3rem;
+  overflow-wrap: anywhere;}
+.vs-problem p {margin: .3rem 0 0 0;}
+[class*="st-key-card-"] {min-width: 0;}
+[class*="st-key-card-"] button {padding: .1rem .5rem; min-height: 2rem;}
+@media (max-width: 640px) {
+  .block-container {padding-left: 1rem; padding-right: 1rem;}
+  [class*="st-key-card-"], :has(> [class*="st-key-card-"]) {width: 100% !important; max-width: 100% !important;}
+  :has(> [class*="st-key-card-"]) {flex: 1 1 100% !important;}
+}
+</style>"""
+
+
+def show_looks() -> None:
+    """The page's own style sheet."""
+    st.html(_LOOKS)
+
+
+def t(name: str, **values: object) -> str:
+    """The text of that name in the visitor's language."""
+    return text(language(), name, **values)
+
+
+def language() -> str:
+    """en or ko: what the visitor chose, or the address says, or else the browser."""
+    chosen = st.session_state.get("lang") or st.query_params.get("lang")
+    return str(chosen) if chosen in LANGUAGES else _browser_language()
+
+
+def choose_language() -> None:
+    """Let the visitor choose; the address has it, on every page."""
+    with st.sidebar:
+        names = list(LANGUAGES)
+        st.session_state["lang"] = st.selectbox(
+            t("language"), names, index=names.index(language()), format_func=lambda name: LANGUAGES[name]
+        )
+    if st.session_state["lang"] != _browser_language():
+        st.query_params["lang"] = st.session_state["lang"]
+    else:
+        st.query_params.pop("lang", None)
+
+
+def _browser_language() -> str:
+    return "ko" if (st.context.locale or "").lower().startswith("ko") else "en"
+
+
+def settings() -> PageSettings:
+    """As the environment says."""
+    return PageSettings.of_environment()
+
+
+def api() -> Api:
+    """The API, asked with the page's key."""
+    chosen = settings()
+    return _api(chosen.url, chosen.key)
+
+
+def other_api() -> Api | None:
+    """The API to compare with, where the page has one."""
+    chosen = settings()
+    return _api(chosen.other_url, chosen.key) if chosen.other_url else None
+
+
+def admin_api() -> Api:
+    """The API, asked with the admin key of the page or of the visitor, where there is one."""
+    chosen = settings()
+    of_page = None if chosen.is_open else chosen.admin_key
+    return _api(chosen.url, st.session_state.get("admin_key_given") or of_page or chosen.key)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _api(url: str, key: str | None) -> Api:
+    return Api(url, key=key)
+
+
+def require_access() -> None:
+    """On a page that others can reach: let in who knows the API's key, and stop for all others."""
+    chosen = settings()
+    if not chosen.is_open or st.session_state.get("is_let_in"):
+        return
+    st.write(t("key_asked"))
+    with st.form("access"):
+        given = st.text_input(t("key"), type="password")
+        if st.form_submit_button(t("enter"), type="primary"):
+            if hmac.compare_digest(given.encode(), (chosen.key or "").encode()):
+                st.session_state["is_let_in"] = True
+                st.rerun()
+            show_problem(Problem("key_wrong", t("key_wrong"), remedy="", status=401))
+    st.stop()
+
+
+def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
+    """What `work` gives; where the API has a problem, it is shown and the page stops there.
+
+    A problem that may pass is looked at again until it has. With `admin`, a visitor whom the API does not let in is asked
+    for the admin key.
+    """
+    try:
+        return work()
+    except Problem as problem:
+        show_problem(problem)
+        if problem.is_passing:
+            _wait_for_api()
+        elif admin and problem.status in (401, 403):
+            _ask_for_admin_key()
+        st.stop()
+    raise AssertionError("st.stop leaves the page")
+
+
+def show_problem(problem: Problem) -> None:
+    """The API's words and remedy, as text."""
+    remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(problem.remedy)}</p>" if problem.remedy else ""
+    st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
+
+
+def show_notice() -> None:
+    """What went wrong when a button was pressed, once."""
+    problem = st.session_state.pop("notice", None)
+    if problem is not None:
+        show_problem(problem)
+
+
+def _ask_for_admin_key() -> None:
+    with st.form("admin-access"):
+        given = st.text_input(t("admin_key"), type="password")
+        if st.form_submit_button(t("enter"), type="primary") and given:
+            st.session_state["admin_key_given"] = given
+            st.rerun()
+
+
+@st.fragment(run_every=RETRY_SECONDS)
+def _wait_for_api() -> None:
+    st.caption(t("waiting"))
+    if api().is_ready():
+        st.rerun()
+
+
+def clock(time_ms: int) -> str:
+    """Minutes and seconds, rounded down, with hours where there are some: `1:02`, `1:00:00`."""
+    minutes, seconds = divmod(time_ms // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,116 @@
+"""A moment as people see it: a card in the grid, and the player with what lies around it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from serving.page import query
+from serving.page.frame import api, ask, clock, t
+from serving.page.shown import address
+from vidseek.client import Problem
+
+CARD_PX = 264
+
+
+def show_card(
+    hit: Mapping[str, Any], *, place: str, asked: str, facts: Mapping[str, Any] | None, goes_on: bool = True
+) -> None:
+    """One moment of an answer, with what can be done about it.
+
+    Args:
+        hit: As the API gives it.
+        place: Where it stands, for the keys of its buttons: `0-3` is the fourth of the first query.
+        asked: The words that were searched for, or "": then nothing can be said of it.
+        facts: What the index knows of its best clip, where that was looked up.
+        goes_on: Whether one can search on from it.
+    """
+    clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
+    with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
+        st.html(_picture(clip_id, title, f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}") + _facts(hit, title, facts))
+        with st.container(horizontal=True, gap="xxsmall"):
+            st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
+            if goes_on:
+                st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
+        with st.container(horizontal=True, gap="xxsmall"):
+            for sign, name, action in (("＋", "like", query.add_like), ("－", "unlike", query.add_unlike)):
+                if goes_on:
+                    st.button(sign, key=f"{name}-{place}", on_click=action, args=(clip_id,), help=t(f"{name}_help"))
+            if asked:
+                said = st.session_state.setdefault("said", {}).get((asked, clip_id))
+                for relevant, name, sign in ((True, "right", "✓"), (False, "wrong", "✗")):
+                    st.button(
+                        f"{sign} {t(name)}", key=f"{name}-{place}", on_click=_say, args=(asked, clip_id, relevant),
+                        type="primary" if said is relevant else "secondary",
+                    )
+
+
+def show_player(clip_id: str) -> None:
+    """The video of a clip from the second at which it begins, and the clips around it in the same video."""
+    st.dialog(t("play"), width="large", on_dismiss=query.close)(_show_player)(clip_id)
+
+
+def _show_player(clip_id: str) -> None:
+    playing = query.playing() or clip_id
+    clip = ask(lambda: api().clip(playing))
+    begin = clip["start_ms"] / 1000
+    st.html(
+        f'<div class="vs-title">{html.escape(clip["title"])}</div>'
+        f'<div class="vs-facts">{html.escape(_line(clip))}</div>'
+        f'<video class="vs-video" controls autoplay preload="metadata" src="{address(playing, "media")}#t={begin:.3f}" '
+        f'poster="{address(playing, "thumbnail")}"></video>'
+    )
+    st.write(t("around"))
+    with st.container(horizontal=True, gap="small"):
+        for place, near in enumerate(ask(lambda: api().neighbours(playing))):
+            with st.container(key=f"near-{place}", width=132, gap="small"):
+                st.html(_picture(str(near["clip_id"]), clip["title"], ""))
+                # Never disabled: the one that was pressed would lose the focus, and Escape would reach no dialog.
+                st.button(
+                    f"▶ {clock(near['start_ms'])}", key=f"play-near-{place}", width="stretch", on_click=query.play,
+                    args=(near["clip_id"],), type="primary" if near["clip_id"] == playing else "secondary",
+                )
+    st.caption(t("link"))
+
+
+def show_example(clip_id: str, *, place: str, sign: str) -> None:
+    """A clip that moments shall look like, or not, with a button that takes it away."""
+    with st.container(key=f"near-{place}", width=132, gap="small"):
+        st.html(_picture(clip_id, "", sign))
+        st.button(t("remove"), key=f"remove-{place}", width="stretch", on_click=query.forget_example, args=(clip_id,))
+
+
+def _say(asked: str, clip_id: str, relevant: bool) -> None:
+    try:
+        api().say(query=asked, clip_id=clip_id, relevant=relevant)
+    except Problem as problem:
+        st.session_state["notice"] = problem
+        return
+    st.session_state["said"][asked, clip_id] = relevant
+    st.toast(t("said", what=t("right" if relevant else "wrong")))
+
+
+def _picture(clip_id: str, title: str, corner: str) -> str:
+    alt = html.escape(t("picture_of", title=title) if title else corner, quote=True)
+    label = f'<span class="vs-time">{html.escape(corner)}</span>' if corner else ""
+    return f'<div class="vs-shot"><img loading="lazy" src="{address(clip_id, "thumbnail")}" alt="{alt}">{label}</div>'
+
+
+def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) -> str:
+    worth = [t("score", value=f"{hit['score']:.3f}")]
+    if hit["confidence"] is not None:
+        worth.insert(0, t("confidence", value=round(100 * hit["confidence"])))
+    whence = _line(facts) if facts else str(hit["uri"])
+    return (
+        f'<div class="vs-title" title="{html.escape(title, quote=True)}">{html.escape(title)}</div>'
+        f'<div class="vs-facts" title="{html.escape(whence, quote=True)}">{html.escape(whence)}</div>'
+        f'<div class="vs-facts">{html.escape(" · ".join(worth))}</div>'
+    )
+
+
+def _line(clip: Mapping[str, Any]) -> str:
+    day = str(clip.get("published_at") or "")[:10]
+    return " · ".join(str(each) for each in (clip.get("channel"), clip.get("category"), day, clip["uri"]) if each)

@@ -1,0 +1,119 @@
+"""What is looked for, as the address has it: so that every state of the search page is a link.
+
+The widgets bind themselves to the address. What buttons change is here: examples, what plays, how many are shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import streamlit as st
+
+PAGE = 12
+MAX_SHOWN = 96
+MAX_QUERIES = 4
+MAX_EXAMPLES = 8
+_CLIP_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything but the files."""
+
+    texts: tuple[str, ...]
+    """Each is a query of its own."""
+    less: str
+    like: tuple[str, ...]
+    unlike: tuple[str, ...]
+    filters: Mapping[str, Any]
+    sure: float
+    num: int
+
+    def body(self, words: str) -> dict[str, Any]:
+        """The JSON of POST /v1/search for one of the queries, or for "" where there are only examples or files."""
+        wanted = {
+            "text": words, "not": self.less, "clip_id": list(self.like), "not_clip_id": list(self.unlike),
+            "filters": dict(self.filters), "min_confidence": self.sure,
+        }
+        return {"limit": self.num, **{name: value for name, value in wanted.items() if value}}
+
+
+def split_queries(written: str) -> tuple[str, ...]:
+    """The queries in a line, by commas or line breaks; each once, blank ones left out."""
+    parts = (part.strip() for part in re.split(r"[,，、\n]", written))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def filters_of(
+    *, channels: list[str], categories: list[str], after: date | None, before: date | None, shortest: int | None,
+    longest: int | None,
+) -> dict[str, Any]:
+    """The filters of a search, as the API takes them; those that are not set are left out."""
+    filters: dict[str, Any] = {name: values for name, values in (("channel", channels), ("category", categories)) if values}
+    times = {name: day.isoformat() for name, day in (("gte", after), ("lt", before)) if day}
+    lengths = {name: seconds * 1000 for name, seconds in (("gte", shortest), ("lte", longest)) if seconds is not None}
+    return {**filters, **({"published_at": times} if times else {}), **({"duration_ms": lengths} if lengths else {})}
+
+
+def examples(name: str) -> tuple[str, ...]:
+    """The clip ids in the address under `like` or `unlike`; what is no id is passed over."""
+    given = st.query_params.get_all(name)
+    return tuple(dict.fromkeys(each for each in given if _CLIP_ID.fullmatch(each)))[:MAX_EXAMPLES]
+
+
+def num_shown() -> int:
+    """How many moments of each query are asked for."""
+    given = st.query_params.get("n", "")
+    return min(MAX_SHOWN, max(PAGE, int(given))) if given.isdecimal() and len(given) < 5 else PAGE
+
+
+def show_more() -> None:
+    """A page more."""
+    st.query_params["n"] = str(min(MAX_SHOWN, num_shown() + PAGE))
+
+
+def playing() -> str | None:
+    """The clip that the address plays."""
+    given = st.query_params.get("play", "")
+    return given if _CLIP_ID.fullmatch(given) else None
+
+
+def play(clip_id: str) -> None:
+    """Play a clip."""
+    st.query_params["play"] = clip_id
+
+
+def close() -> None:
+    """Play nothing."""
+    st.query_params.pop("play", None)
+
+
+def only_like(clip_id: str) -> None:
+    """Look for moments like this clip, and for nothing else."""
+    st.session_state["q"] = ""
+    st.session_state["files"] = st.session_state.get("files", 0) + 1  # a new, empty uploader
+    st.query_params["like"] = [clip_id]
+    st.query_params.pop("unlike", None)
+    st.query_params.pop("n", None)
+
+
+def add_like(clip_id: str) -> None:
+    """Moments shall look like this clip too."""
+    st.query_params["like"] = [*(each for each in examples("like") if each != clip_id), clip_id]
+    st.query_params["unlike"] = [each for each in examples("unlike") if each != clip_id]
+
+
+def add_unlike(clip_id: str) -> None:
+    """Moments shall not look like this clip."""
+    st.query_params["unlike"] = [*(each for each in examples("unlike") if each != clip_id), clip_id]
+    st.query_params["like"] = [each for each in examples("like") if each != clip_id]
+
+
+def forget_example(clip_id: str) -> None:
+    """The clip is no example any more."""
+    for name in ("like", "unlike"):
+        st.query_params[name] = [each for each in examples(name) if each != clip_id]

@@ -1,0 +1,29 @@
+"""What Streamlit runs for each visitor, from the top, at each change."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from serving.page import frame
+from serving.page.archive_page import archive_page
+from serving.page.compare_page import compare_page
+from serving.page.duplicates_page import duplicates_page
+from serving.page.feedback_page import feedback_page
+from serving.page.searching import search_page
+
+st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
+frame.show_looks()
+frame.choose_language()
+compares = [st.Page(compare_page, title=frame.t("compare"), icon=":material/compare:", url_path="compare")]
+page = st.navigation(
+    [
+        st.Page(search_page, title=frame.t("search"), icon=":material/search:", default=True),
+        *(compares if frame.other_api() else []),
+        st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
+        st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
+        st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),
+    ],
+    position="top",
+)
+frame.require_access()
+page.run()

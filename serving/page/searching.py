@@ -1,0 +1,153 @@
+"""The page that searches."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import streamlit as st
+
+from serving.page import query
+from serving.page.frame import api, ask, show_notice, show_problem, t
+from serving.page.moments import show_card, show_example, show_player
+from serving.page.settings import MAX_UPLOAD_MB
+from vidseek.client import Problem
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
+CLIPS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "ts")
+MAX_FILES = 8
+LOOKUPS = 8
+"""Clips that are looked up at once for their channel and date."""
+
+Files = Sequence[tuple[str, bytes]]
+
+
+def search_page() -> None:
+    """Ask, filter, look, play."""
+    show_notice()
+    written = st.text_input(
+        t("look_for"), key="q", bind="query-params", type="search", placeholder=t("look_for_example"),
+        help=t("look_for_help"),
+    ) or ""
+    facets = ask(lambda: api().facets())
+    files, asked = _options(written, facets)
+    _show_examples(asked)
+    if playing := query.playing():
+        show_player(playing)
+    if not (asked.texts or asked.like or files):
+        st.html(f"<p>{html.escape(t('begin', num=facets['num_clips']) if facets['num_clips'] else t('empty_archive'))}</p>")
+        return
+    queries = asked.texts or ("",)
+    if len(queries) > query.MAX_QUERIES:
+        st.info(t("too_many", num=query.MAX_QUERIES))
+        queries = queries[: query.MAX_QUERIES]
+    for column, (place, words) in zip(st.columns(len(queries)), enumerate(queries), strict=True):
+        with column:
+            _show_answer(words, place, asked, files, looks_up=_has_facts(facets))
+
+
+def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Asked]:
+    with st.expander(t("more_options")):
+        given = st.file_uploader(
+            t("files"), type=[*PICTURES, *CLIPS], accept_multiple_files=True, max_upload_size=MAX_UPLOAD_MB,
+            key=f"files-{st.session_state.get('files', 0)}",
+        )
+        less = st.text_input(t("not"), key="not", bind="query-params") or ""
+        filters = _filters(facets)
+        sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, key="sure", bind="query-params")
+    files = [
+        ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
+    ]
+    return files, query.Asked(
+        query.split_queries(written), less.strip(), query.examples("like"), query.examples("unlike"), filters,
+        float(sure), query.num_shown(),
+    )
+
+
+def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, list[str]] = {}
+    with st.container(horizontal=True):
+        for field in ("channel", "category"):
+            values = [each["value"] for each in facets[field]]
+            chosen[field] = (
+                st.multiselect(t(field), values, key=field, bind="query-params", width=280) if values else []
+            )
+        has_times = facets["published_at"] is not None
+        after = st.date_input(t("after"), None, key="after", bind="query-params", width=180) if has_times else None
+        before = st.date_input(t("before"), None, key="before", bind="query-params", width=180) if has_times else None
+        shortest, longest = (
+            st.number_input(t(name), min_value=0, value=None, step=1, key=name, bind="query-params", width=200)
+            for name in ("shortest", "longest")
+        )
+    return query.filters_of(
+        channels=chosen["channel"], categories=chosen["category"], after=after, before=before, shortest=shortest,
+        longest=longest,
+    )
+
+
+def _show_examples(asked: query.Asked) -> None:
+    if not (asked.like or asked.unlike):
+        return
+    st.write(t("examples"))
+    with st.container(horizontal=True, gap="small"):
+        for name, sign, clip_ids in (("like", "＋", asked.like), ("unlike", "－", asked.unlike)):
+            for place, clip_id in enumerate(clip_ids):
+                show_example(clip_id, place=f"{name}-{place}", sign=sign)
+
+
+def _show_answer(words: str, place: int, asked: query.Asked, files: Files, *, looks_up: bool) -> None:
+    with st.spinner(t("searching"), show_time=False):
+        try:
+            answer = _search(asked.body(words), files)
+        except Problem as problem:
+            if problem.is_passing:
+                ask(lambda: _search(asked.body(words), files))  # shows it, and waits
+            show_problem(problem)
+            return
+        facts = _facts_of(answer) if looks_up else {}
+    hits = answer["hits"]
+    if words and len(asked.texts) > 1:
+        st.html(f'<div class="vs-title">{html.escape(words)}</div>')
+    if not hits:
+        st.info(t("nothing"))
+        return
+    st.caption(t("moments", num=len(hits)))
+    with st.container(horizontal=True, gap="small"):
+        for number, hit in enumerate(hits):
+            show_card(hit, place=f"{place}-{number}", asked=words, facts=facts.get(hit["best_clip_id"]))
+    if answer["next_offset"] is not None and asked.num < query.MAX_SHOWN:
+        st.button(t("more"), key=f"more-{place}", on_click=query.show_more)
+
+
+def _search(body: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    """The API's answer; with files, kept for this visitor, so that a click does not send them again."""
+    if not files:
+        return api().search(body)
+    kept: dict[Any, dict[str, Any]] = st.session_state.setdefault("kept", {})
+    key = (repr(sorted(body.items())), tuple((name, hash(content)) for name, content in files))
+    if key not in kept:
+        kept.clear()
+        kept[key] = api().search(body, files=files)
+    return kept[key]
+
+
+def _has_facts(facets: Mapping[str, Any]) -> bool:
+    return bool(facets["channel"] or facets["category"] or facets["published_at"])
+
+
+def _facts_of(answer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Channel, category and date of each best clip; one that went away meanwhile is left out."""
+    clip_ids = [hit["best_clip_id"] for hit in answer["hits"]]
+    with ThreadPoolExecutor(LOOKUPS) as threads:
+        found = threads.map(_fact_of, [api()] * len(clip_ids), clip_ids)
+        return {clip_id: fact for clip_id, fact in zip(clip_ids, found, strict=True) if fact is not None}
+
+
+def _fact_of(asked: Any, clip_id: str) -> dict[str, Any] | None:
+    try:
+        fact: dict[str, Any] = asked.clip(clip_id)
+    except Problem:
+        return None
+    return fact

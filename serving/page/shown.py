@@ -1,0 +1,118 @@
+"""Pictures and videos for the browser: taken from the API with its key, which so never leaves the page's server.
+
+An address here is signed, so that who has not seen the page cannot ask for what it shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from serving.page.settings import PageSettings
+
+PREFIX = "/shown"
+KINDS = ("thumbnail", "strip", "media")
+BUSY_TRIES = 20
+"""A grid asks for more pictures at once than may wait for a decoder: those that the API sends away come again."""
+BUSY_WAIT_SECONDS = 0.7
+_CLIP_ID = re.compile(r"[0-9a-f-]{36}")
+_PASSED_ON = ("content-type", "content-length", "content-range", "accept-ranges", "cache-control")
+_SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_SECRET = secrets.token_bytes(32)
+_NO_PICTURE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 90"><rect width="160" height="90" fill="#d8dbe0"/>'
+    b'<path d="M70 33v24l22-12z" fill="#9aa0a8"/><path d="M58 69 102 21" stroke="#9aa0a8" stroke-width="4"/></svg>'
+)
+
+
+def address(clip_id: str, kind: str) -> str:
+    """Where the browser finds the thumbnail, the strip or the video of a clip."""
+    path = f"{PREFIX}/{quote(clip_id, safe='')}/{kind}"
+    return f"{path}?{urlencode({'s': _signature(path)})}"
+
+
+def _signature(path: str) -> str:
+    return hmac.digest(_SECRET, path.encode(), "sha256").hex()[:32]
+
+
+class Shown:
+    """The routes, and the client that they share.
+
+    Args:
+        settings: Which API, and with which key.
+    """
+
+    def __init__(self, settings: PageSettings) -> None:
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def routes(self) -> list[Route]:
+        """For the page's server."""
+        return [Route(f"{PREFIX}/{{clip_id}}/{{kind}}", self.of_clip)]
+
+    @asynccontextmanager
+    async def open(self, _app: Any) -> AsyncIterator[dict[str, Any]]:
+        """Hold a client while the page runs."""
+        async with httpx.AsyncClient(timeout=60.0, trust_env=False) as client:
+            self._client = client
+            yield {}
+
+    async def of_clip(self, request: Request) -> Response:
+        """A thumbnail, a strip, or a range of a video."""
+        clip_id, kind = request.path_params["clip_id"], request.path_params["kind"]
+        if kind not in KINDS or not _CLIP_ID.fullmatch(clip_id) or not _is_signed(request):
+            return Response(status_code=404)
+        key = self._settings.key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers |= {"Range": request.headers["range"]} if "range" in request.headers else {}
+        headers["Accept-Encoding"] = "identity"
+        assert self._client is not None
+        url = f"{self._settings.url}/v1/clips/{clip_id}/{kind}"
+        try:
+            answer = await self._ask(httpx.Request("GET", url, headers=headers))
+        except httpx.HTTPError:
+            return _no_picture(502)
+        if not answer.is_success and answer.status_code != 416:
+            await answer.aclose()
+            return _no_picture(answer.status_code)
+        passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+        return StreamingResponse(_through(answer), status_code=answer.status_code, headers={**passed, **_SAFE})
+
+    async def _ask(self, asked: httpx.Request) -> httpx.Response:
+        assert self._client is not None
+        for _ in range(BUSY_TRIES):
+            answer = await self._client.send(asked, stream=True)
+            if answer.status_code != 503:
+                return answer
+            await answer.aclose()
+            await asyncio.sleep(BUSY_WAIT_SECONDS)
+        return answer
+
+
+async def _through(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+def _is_signed(request: Request) -> bool:
+    return hmac.compare_digest(request.query_params.get("s", "").encode(), _signature(request.url.path).encode())
+
+
+def _no_picture(status: int) -> Response:
+    headers = {**_SAFE, "Cache-Control": "no-store"}
+    return Response(_NO_PICTURE, status_code=status, media_type="image/svg+xml", headers=headers)

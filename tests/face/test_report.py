@@ -1,0 +1,89 @@
+"""The report over a small archive: what it says, what it leaves out, and that it loads nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.colours import write_colour_archive
+from vidseek.archive import Archive
+from vidseek.report import script_of, write_report
+from vidseek_media.errors import ArtifactError
+from vidseek_media.tables import CAPTIONS, PAIRS, REJECTED, write_table
+
+INTERVAL = {"value": 0.8, "low": 0.7, "high": 0.9}
+
+
+def caption(text: str) -> dict[str, object]:
+    return {**dict.fromkeys(CAPTIONS.names), "video_id": "0" * 32, "text": text, "writer": "file"}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = write_colour_archive(tmp_path)
+    data = tmp_path / "data"
+    write_table(data / "caption" / "captions.parquet", [caption("a red <b>crane</b>"), caption("빨간 크레인")], CAPTIONS)
+    write_table(data / "pairs" / "pairs.parquet", [], PAIRS)
+    return archive
+
+
+def written(archive: Archive) -> str:
+    path = archive.root / "reports" / "report.html"
+    write_report(archive, path)
+    return path.read_text(encoding="utf-8")
+
+
+def evaluated(archive: Archive, **gain: Any) -> None:
+    path = archive.root / "reports" / "evaluate" / "metrics.json"
+    path.parent.mkdir(parents=True)
+    model = {f"r{k}_interval": INTERVAL for k in (1, 5, 10)}
+    entry = {"num_queries": 40, "base": model, "adapted": model, "gain": {"r1": gain}}
+    path.write_text(json.dumps({"galleries": {"default": entry}, "retention": "not measured", "moments": {}}))
+
+
+def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> None:
+    page = written(archive)
+    for said in ("<b>4</b>videos", "<b>12</b>clips", "Nothing was rejected", "nothing was measured", "have no confidence",
+                 "Nobody has decided", "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
+        assert said in page
+
+
+def test_report__loads_nothing_and_equal_data_give_an_equal_page(archive: Archive) -> None:
+    page = written(archive)
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page and "@import" not in page
+    assert written(archive) == page
+
+
+@pytest.mark.parametrize(("low", "high", "says"), [
+    (0.1, 0.3, "adapted is better"), (-0.3, -0.1, "adapted is worse"), (-0.1, 0.3, "no difference is proven"),
+])
+def test_report__says_what_the_interval_proves(archive: Archive, low: float, high: float, says: str) -> None:
+    evaluated(archive, value=(low + high) / 2, low=low, high=high)
+    page = written(archive)
+    assert says in page and "0.800 (0.700 to 0.900)" in page and "not measured" in page
+
+
+def test_report__names_of_files_and_reasons_are_text(archive: Archive) -> None:
+    rows: list[dict[str, object]] = [{"id": "x", "stage": "ingest", "reason": "<script>alert(1)</script>"}]
+    write_table(archive.root / "data" / "ingest" / "rejected.parquet", rows, REJECTED)
+    page = written(archive)
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_report__broken_figures_stop_it_and_leave_the_page_before(archive: Archive) -> None:
+    before = written(archive)
+    (archive.root / "models" / "selected.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"selected\.json is broken"):
+        written(archive)
+    assert (archive.root / "reports" / "report.html").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(("text", "script"), [
+    ("Ein Kran", "Latin"), ("컨테이너 크레인 3", "Hangul"), ("42", "none"), ("кран", "Cyrillic"),
+])
+def test_script_of__is_that_of_most_letters(text: str, script: str) -> None:
+    assert script_of(text) == script

@@ -1,0 +1,59 @@
+"""A real API on a free port of loopback, in a thread of the test: for pages and agents, which ask over HTTP."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from serving.admin import Admin
+from serving.app import create_app
+from serving.engine import Engine, Places, open_archive
+from tests.serving.colours import film, video_id_of_colour, write_colour_archive
+from tests.tiny_bundle import COLOURS
+from vidseek.archive import Archive
+from vidseek.settings import ServeSettings, Settings
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_film_archive(root: Path) -> Archive:
+    """The colours, published, with a film of three seconds for each but white, whose file was moved away."""
+    (root / "params.yaml").write_text("ingest: {source: films}\n")
+    (root / "films" / "tapes").mkdir(parents=True)
+    for colour in COLOURS:
+        if colour != "white":
+            film(colour, root / "films" / "tapes" / f"{colour}.mp4", seconds=3)
+    return write_colour_archive(root, titles={video_id_of_colour("red"): "<img src=x onerror=alert(1)> **red**"})
+
+
+@contextmanager
+def live_api(archive: Archive, *, port: int | None = None, **keys: Any) -> Iterator[str]:
+    """The API over `archive`; gives its URL, and stops it at the end."""
+    chosen = port or free_port()
+    engine = Engine(lambda: open_archive(archive, Settings()), ServeSettings(), Places.of(archive))
+    admin = Admin(archive, engine)
+    app = create_app(engine, admin=admin, **keys)
+    server = uvicorn.Server(uvicorn.Config(app, port=chosen, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{chosen}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        engine.close()

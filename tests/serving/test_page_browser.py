@@ -1,0 +1,212 @@
+"""The page in headless Chromium: what only a browser can prove. Needs Debian's `chromium`, or CHROMIUM names one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.colours import picture
+from tests.serving.live_api import free_port, live_api, write_film_archive
+from tests.serving.test_admin import ROW, write_found
+from vidseek.archive import Archive
+from vidseek.page import answers, page_command, running, wait_until_answered
+from vidseek_retrieval.decisions import read_decisions
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("streamlit")
+pytestmark = [
+    pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
+WAIT_MS = 60_000
+sync_api.expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return write_film_archive(tmp_path)
+
+
+@pytest.fixture
+def api_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def api(archive: Archive, api_port: int) -> Iterator[str]:
+    with live_api(archive, port=api_port) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page_url(api_port: int) -> Iterator[str]:
+    """The page's server, which need not have its API yet."""
+    command, folder = page_command()
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    told = {
+        "VIDSEEK_URL": f"http://127.0.0.1:{api_port}", "VIDSEEK_PAGE_PORT": str(port), "VIDSEEK_PAGE_HOST": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join(sys.path), "VIDSEEK_API_KEY": "", "VIDSEEK_ADMIN_KEY": "",
+    }
+    with running(command, folder=folder, environment=told) as process:
+        wait_until_answered(f"{url}/_stcore/health", process, what="the page")
+        yield url
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab in which nothing is asked for that is not on this machine, and no script dies."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US")
+    context.set_default_timeout(WAIT_MS)
+    tab = context.new_page()
+    elsewhere: list[str] = []
+    tab.on("request", lambda request: elsewhere.append(request.url)
+           if not re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:|about:", request.url) else None)
+    tab.on("dialog", lambda dialog: pytest.fail(f"the page was made to say {dialog.message!r}"))
+    yield tab
+    assert not elsewhere
+    context.close()
+
+
+def cards(tab: Any) -> Any:
+    return tab.locator("[class*='st-key-card-']")
+
+
+def test_search__by_typing_shows_moments_with_their_pictures_and_html_as_text(tab: Any, page_url: str, api: str) -> None:
+    tab.goto(page_url)
+    tab.get_by_role("searchbox", name="What are you looking for?").fill("red")
+    tab.keyboard.press("Enter")
+    sync_api.expect(cards(tab).first).to_contain_text("<img src=x onerror=alert(1)> **red**")
+    assert "q=red" in tab.url
+    tab.wait_for_function("document.querySelector(\"[class*='st-key-card-'] img\")?.naturalWidth > 0")
+    # White's film was moved away: a drawing stands in its place.
+    white = tab.locator("[class*='st-key-card-']", has_text="white").locator("img")
+    white.scroll_into_view_if_needed()
+    tab.wait_for_function("image => image.naturalWidth > 0", arg=white.element_handle())
+
+
+def test_play__begins_at_the_second_and_shows_what_lies_around(tab: Any, page_url: str, api: str) -> None:
+    tab.goto(f"{page_url}/?q=blue")
+    cards(tab).first.get_by_role("button", name="Play").click()
+    clip_id = re.search(r"play=([0-9a-f-]{36})", wait_for_address(tab, "play="))
+    tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    video = tab.locator("video.vs-video")
+    begin = float(re.search(r"#t=([\d.]+)", video.get_attribute("src"))[1])  # type: ignore[index]
+    assert video.evaluate("video => video.currentTime") >= begin
+    others = tab.get_by_role("dialog").locator("[class*='st-key-near-']")
+    assert others.count() == 3
+    others.get_by_role("button").nth(0 if begin else -1).click()  # one that does not play
+    tab.wait_for_function(f"!location.search.includes('{clip_id[1]}')")  # type: ignore[index]
+    tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    tab.keyboard.press("Escape")
+    sync_api.expect(tab.get_by_role("dialog")).to_have_count(0)
+    tab.wait_for_function("!location.search.includes('play=')")
+
+
+def test_play__second_is_where_a_link_says(tab: Any, page_url: str, api: str) -> None:
+    tab.goto(f"{page_url}/?q=blue")
+    cards(tab).first.get_by_role("button", name="Play").click()
+    address = wait_for_address(tab, "play=")
+    tab.goto("about:blank")
+    tab.goto(address)
+    tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+
+
+def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:
+    tab.goto(page_url)
+    tab.get_by_text("Picture, clip, filters").click()
+    tab.locator("input[type=file]").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": picture("green")})
+    sync_api.expect(cards(tab).first).to_contain_text("green")
+    assert cards(tab).first.get_by_role("button", name="Right").count() == 0  # there are no words to say it of
+    cards(tab).first.get_by_role("button", name="More like this").click()
+    wait_for_address(tab, "like=")
+    sync_api.expect(tab.get_by_text("By example")).to_be_visible()
+
+
+def test_feedback__one_click_is_written_down(tab: Any, page_url: str, api: str, archive: Archive) -> None:
+    tab.goto(f"{page_url}/?q=blue")
+    cards(tab).first.get_by_role("button", name="Right").click()
+    sync_api.expect(tab.get_by_text("Noted: Right.")).to_be_visible()
+    (file,) = archive.feedback.glob("*.jsonl")
+    assert '"query": "blue"' in file.read_text() and '"relevant": true' in file.read_text()
+
+
+def test_duplicates__accept_and_apply(tab: Any, page_url: str, api: str, archive: Archive) -> None:
+    write_found(archive, ROW)
+    tab.goto(f"{page_url}/duplicates")
+    pair = tab.locator(".st-key-duplicate-0")
+    sync_api.expect(pair).to_contain_text("tapes/red.mp4")
+    assert pair.locator("img").count() == 2
+    pair.get_by_text("Accept", exact=True).click()
+    tab.get_by_role("button", name="Apply the decisions").click()
+    sync_api.expect(tab.get_by_text("Applied: 1 accepted, 0 refused.")).to_be_visible()
+    assert read_decisions(archive.decisions).accepted == (ROW,)
+
+
+def test_api__goes_away_and_comes_back(tab: Any, page_url: str, archive: Archive, api_port: int) -> None:
+    tab.goto(f"{page_url}/?q=blue")
+    sync_api.expect(tab.get_by_role("alert")).to_contain_text("does not answer")
+    with live_api(archive, port=api_port):
+        sync_api.expect(cards(tab).first).to_contain_text("blue")
+    cards(tab).first.get_by_role("button", name="More like this").click()
+    sync_api.expect(tab.get_by_role("alert").first).to_contain_text("does not answer")
+    with live_api(archive, port=api_port):
+        sync_api.expect(cards(tab).first).to_be_visible()
+
+
+def test_search__works_by_keyboard_alone(tab: Any, page_url: str, api: str) -> None:
+    tab.goto(f"{page_url}/?q=blue")
+    sync_api.expect(cards(tab).first).to_be_visible()
+    cards(tab).first.get_by_role("button", name="Play").focus()
+    tab.keyboard.press("Tab")
+    assert "More like this" in tab.evaluate("document.activeElement.textContent")
+    tab.keyboard.press("Shift+Tab")
+    tab.keyboard.press("Enter")
+    sync_api.expect(tab.get_by_role("dialog")).to_be_visible()
+
+
+def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    tab = context.new_page()
+    tab.goto(f"{page_url}/?q=blue")
+    sync_api.expect(cards(tab).first).to_be_visible(timeout=WAIT_MS)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert cards(tab).first.bounding_box()["width"] > 300
+    context.close()
+
+
+def test_ui__brings_up_both_and_stops_both(archive: Archive, tmp_path: Path) -> None:
+    api_port, port = free_port(), free_port()
+    (archive.root / "params.yaml").write_text(f"ingest: {{source: films}}\nserve: {{port: {api_port}}}\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VIDSEEK")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-m", "vidseek.cli", "ui", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=archive.root, env=environment)
+    try:
+        wait_until_answered(f"http://127.0.0.1:{port}/_stcore/health", process, what="vidseek ui", seconds=90)
+        assert answers(f"http://127.0.0.1:{api_port}/readyz")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not answers(f"http://127.0.0.1:{api_port}/healthz")
+
+
+def wait_for_address(tab: Any, part: str) -> str:
+    tab.wait_for_function(f"location.search.includes('{part}')")
+    address: str = tab.url
+    return address

@@ -1,0 +1,204 @@
+"""The page's script, run by Streamlit's own test harness over a real API."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.colours import publish_colours, video_id_of_colour, write_colour_archive
+from tests.serving.live_api import live_api, write_film_archive
+from vidseek.archive import Archive
+from vidseek_media.ids import clip_id_of
+
+testing = pytest.importorskip("streamlit.testing.v1")
+SCRIPT = Path(__file__).parents[2] / "serving" / "page" / "script.py"
+RED = str(clip_id_of(video_id_of_colour("red"), 0, 1000))
+TIMEOUT_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return write_film_archive(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def url(archive: Archive) -> Iterator[str]:
+    with live_api(archive) as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def asks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VIDSEEK_API_KEY", "VIDSEEK_ADMIN_KEY", "VIDSEEK_PAGE_HOST", "VIDSEEK_PAGE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VIDSEEK_URL", url)
+
+
+def opened(**address: Any) -> Any:
+    """The page at an address."""
+    app = testing.AppTest.from_file(str(SCRIPT), default_timeout=TIMEOUT_SECONDS)
+    for name, value in address.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def page_of(name: str) -> Any:
+    """Another page."""
+    code = f"from serving.page import {name}\n{name}.{name}()"
+    return testing.AppTest.from_string(code, default_timeout=TIMEOUT_SECONDS).run()
+
+
+def said(app: Any) -> str:
+    """Everything that the page shows, without its style sheet."""
+    assert not getattr(app, "exception", None)
+    shown = [each.value for kind in ("info", "caption", "success") for each in app.get(kind)]
+    parts = [each.proto.body for each in app.get("html")] + shown
+    return "\n".join(part for part in parts if "<style>" not in part)
+
+
+def titles(app: Any) -> list[str]:
+    """The titles of the moments, in order."""
+    return [html.unescape(each) for each in re.findall(r'<div class="vs-title" title="[^"]*">(.*?)</div>', said(app))]
+
+
+def test_search__words_in_the_address_are_searched_for() -> None:
+    assert titles(opened(q="blue"))[0] == "blue"
+    assert "12 clips" in said(opened())
+
+
+def test_search__typing_changes_the_answer() -> None:
+    app = opened(q="blue")
+    app.text_input(key="q").set_value("green").run()
+    assert titles(app)[0] == "green"
+
+
+def test_search__several_queries_stand_side_by_side() -> None:
+    app = opened(q="blue, green")
+    assert len(app.columns) == 2
+    for column, colour in zip(app.columns, ("blue", "green"), strict=True):
+        heading, best = [each.proto.body for each in column.get("html")][:2]
+        assert colour in heading and f'title="{colour}"' in best
+
+
+def test_search__title_full_of_html_is_text() -> None:
+    shown = said(opened(q="red"))
+    assert "&lt;img src=x onerror=alert(1)&gt; **red**" in shown and "<img src=x" not in shown
+
+
+def test_more_like_this__forgets_the_words_and_finds_others_than_the_clip() -> None:
+    app = opened(q="red")
+    app.button(key="alike-0-0").click().run()
+    assert app.text_input(key="q").value == ""
+    (like,) = [app.query_params["like"]] if isinstance(app.query_params["like"], str) else app.query_params["like"]
+    assert len(titles(app)) == 4
+    assert said(app).count(f"/shown/{like}/thumbnail") == 1  # as the example; it is no answer
+
+
+def test_likes_and_dislikes__turn_the_answer_and_can_be_taken_away() -> None:
+    app = opened(q="red", unlike=RED)
+    before = titles(opened(q="red"))[0]
+    assert "**red**" in before
+    app.button(key="remove-unlike-0").click().run()
+    assert titles(app)[0] == before and not app.query_params.get("unlike")
+
+
+def test_search__nothing_fits_is_said() -> None:
+    assert "Nothing fits." in said(opened(q="red", longest=1))
+
+
+def test_search__in_korean() -> None:
+    assert "맞는 장면이 없습니다." in said(opened(q="red", longest=1, lang="ko"))
+
+
+def test_feedback__one_click_is_written_down(archive: Archive) -> None:
+    app = opened(q="green")
+    app.button(key="wrong-0-0").click().run()
+    lines = [json.loads(line) for file in archive.feedback.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert (lines[-1]["query"], lines[-1]["relevant"]) == ("green", False)
+    assert "green" in str(page_of("feedback_page").dataframe[0].value)
+
+
+def test_feedback__of_no_words_cannot_be_given() -> None:
+    app = opened(like=RED)
+    assert not [button for button in app.button if button.key.startswith("right-")]
+
+
+@pytest.mark.parametrize("address", [
+    {"q": "red", "like": "../../etc/passwd"}, {"q": "red", "n": "-1"}, {"q": "red", "n": "9" * 30},
+    {"q": "red", "play": "<script>"}, {"q": "red", "after": "yesterday"}, {"q": "red", "sure": "nan"},
+    {"q": "red", "lang": "xx"}, {"q": "red", "channel": "no such"}, {"q": "red", "longest": "-5"},
+])
+def test_search__hostile_address_is_passed_over(address: dict[str, str]) -> None:
+    assert "**red**" in titles(opened(**address))[0]
+
+
+def test_search__what_the_api_refuses_is_said_in_its_words() -> None:
+    shown = said(opened(q="x" * 3000))
+    assert "the text has 3000 characters" in shown and "What to do" in said(opened(q="red", sure=0.5))
+
+
+def test_search__example_that_is_gone_is_said() -> None:
+    assert "has no clip" in said(opened(like=str(clip_id_of("f" * 32, 0, 1000))))
+
+
+def test_page__without_an_api_says_so_and_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_URL", "http://127.0.0.1:9")
+    shown = said(opened(q="red"))
+    assert "does not answer" in shown and "vidseek serve" in shown and "goes on by itself" in shown
+
+
+def test_compare_page__asks_both_apis(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write_colour_archive(tmp_path, titles={video_id_of_colour("blue"): "blue as the base has it"})
+    with live_api(other) as url:
+        monkeypatch.setenv("VIDSEEK_OTHER_URL", url)
+        code = "from serving.page.compare_page import compare_page\ncompare_page()"
+        app = testing.AppTest.from_string(code, default_timeout=TIMEOUT_SECONDS)
+        app.query_params["compare-q"] = "blue"
+        app.run()
+        left, right = app.columns
+        assert titles(left)[0] == "blue as the base has it" and titles(right)[0] == "blue"
+
+
+def test_page__that_others_reach_asks_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_PAGE_HOST", "0.0.0.0")
+    monkeypatch.setenv("VIDSEEK_API_KEY", "a key for everybody")
+    app = opened(q="red")
+    assert not titles(app)
+    app.text_input[0].set_value("another key")
+    app.button[0].click().run()
+    assert "not the key" in said(app) and not titles(app)
+    app.text_input[0].set_value("a key for everybody")
+    app.button[0].click().run()
+    assert titles(app)
+
+
+def test_archive_page__shows_and_rolls_back_after_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = write_film_archive(tmp_path)
+    with live_api(own) as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        first = own.home().aliases()["clips"].collection
+        assert "no earlier collection" in said(page_of("archive_page"))
+        second = publish_colours(own.root, folder="elsewhere")
+        app = page_of("archive_page")
+        assert [metric.value for metric in app.metric] == ["4", "0.1 h", "12", "0"]
+        app.button(key="rollback").click().run()
+        assert own.home().aliases()["clips"].collection == second  # asked, not done
+        app.button(key="rollback-yes").click().run()
+        assert own.home().aliases()["clips"].collection == first
+
+
+def test_admin_pages__ask_for_the_admin_key(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    with live_api(archive, key="a key for everybody", admin_key="a key for those who run it") as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        monkeypatch.setenv("VIDSEEK_API_KEY", "a key for everybody")
+        app = page_of("archive_page")
+        assert "does not have the admin key" in said(app) and not app.metric
+        app.text_input[0].set_value("a key for those who run it")
+        app.button[0].click().run()
+        assert app.metric
