@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ from vidseek_training.data import to_pixels
 from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
 from vidseek_training.losses import drift, info_nce
+from vidseek_training.lower import depth_of, lower_tokens
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.negatives import hardest
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
 from vidseek_training.processes import Processes
-from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
+from vidseek_training.sampling import BaseVectors, Batch, Data, Lower, Sampler
 from vidseek_training.scales import Scaled
 from vidseek_training.settings import TrainSettings
 
@@ -50,12 +52,15 @@ class Fitting:
     def __init__(
         self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
         checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
-        processes: Processes | None = None,
+        processes: Processes | None = None, lower: Path | None = None,
     ) -> None:
-        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint."""
+        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint.
+
+        `lower` is the folder where `settings.cached_views` are kept; None for a file that vanishes.
+        """
         self.model, self.settings, self.data = model, settings, data
         self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
-        self._about, self._processes = about or {}, processes or Processes()
+        self._about, self._processes, self._lower_folder = about or {}, processes or Processes(), lower
         self._rng = np.random.default_rng(settings.seed)
         self._device = model.logit_scale.device
         self.in_bf16 = multiplies_in_bf16(settings.precision, self._device)
@@ -95,7 +100,9 @@ class Fitting:
                 clips_are_known=True,
             )
             self._phase(sampler, settings.warmup_text_steps, "text tower", looks=False)
-        sampler = Sampler(self.data, settings, self.model, self._rng, size=settings.batch, base=base)
+        sampler = Sampler(
+            self.data, settings, self.model, self._rng, size=settings.batch, base=base, lower=self._lower_tokens()
+        )
         self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
@@ -126,6 +133,23 @@ class Fitting:
                 nothing if general is None else embed_frames(self.model, general.frames),
                 nothing if general is None else embed_ids(self.model, general.ids),
             )
+
+    def _lower_tokens(self) -> Lower:
+        """Those that the settings want kept. The first process computes them where all see its folder."""
+        if not self.settings.cached_views:
+            return None, None
+        shared = self._lower_folder is not None
+        if shared and not self._processes.is_first:
+            self._processes.wait()
+        domain, general = (
+            None if pairs is None else lower_tokens(
+                self.model, pairs, self.settings, in_bf16=self.in_bf16, folder=self._lower_folder, side=side
+            )
+            for side, pairs in (("domain", self.data.train), ("general", self.data.general))
+        )
+        if shared and self._processes.is_first:
+            self._processes.wait()
+        return domain, general
 
     def _phase(
         self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
@@ -217,6 +241,9 @@ class Fitting:
         if kind == "known":
             return torch.from_numpy(values).to(self._device)
         with bf16_products(self.model, wanted=self.in_bf16):
+            if kind == "tokens":
+                tokens = torch.from_numpy(values).to(self._device).float()
+                return self.model.embed_tokens(tokens, depth_of(self.model, self.settings)).float()
             if kind == "views":
                 return self.model.embed_videos(to_pixels(values, self.model.spec).to(self._device)).float()
             return self.model.embed_texts(torch.from_numpy(values).to(self._device)).float()
@@ -381,7 +408,7 @@ def _pieces(batch: Batch, chunk: int | None, count: int) -> Iterator[tuple[str, 
 
     Of each kind there are as many pieces for each of `count` processes.
     """
-    kind = "views" if batch.clips.ndim == 5 else "known"
+    kind = {np.dtype(np.uint8): "views", np.dtype(np.float16): "tokens"}.get(batch.clips.dtype, "known")
     for name, rows in ((kind, batch.clips), ("ids", batch.ids)):
         rounds = math.ceil(len(rows) / (count * chunk)) if chunk else 1
         for part in np.array_split(rows, min(rounds * count, len(rows))):

@@ -37,7 +37,8 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
-from vidseek_training.backbones.stem import ConvStem, MotionStem
+from vidseek_training.backbones.clip import build_clip
+from vidseek_training.backbones.stem import ConvStem, MotionStem, ResidualStem, _Residual
 from vidseek_training.backbones.viclip import from_checkpoint
 
 WRITERS = {"viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip}
@@ -320,6 +321,29 @@ def test_stem__gives_a_grid_of_patches(width: int, patch: int) -> None:
 def test_stem__a_patch_that_is_no_power_of_two_is_an_error(patch: int) -> None:
     with pytest.raises(ConfigError, match=str(patch)):
         ConvStem(32, patch=patch)
+
+
+def test_residual_stem__begins_as_the_plain_one_and_a_clip_with_it_loads(tmp_path: Path) -> None:
+    stem, plain = ResidualStem(32, patch=8), ConvStem(32, patch=8)
+    pairs = zip([m for m in stem.layers if not isinstance(m, _Residual)], plain.layers, strict=True)
+    for ours, other in pairs:
+        other.load_state_dict(ours.state_dict())
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(stem(pictures), plain(pictures), atol=1e-6)
+        assert sum(isinstance(m, _Residual) for m in stem.layers) == 2
+        for module in stem.layers:
+            if isinstance(module, _Residual):
+                module.layers[-1].weight.fill_(1.0)
+        assert not torch.allclose(stem(pictures), plain(pictures), atol=1e-2)
+    config = clip_config() | {"stem": "residual"}
+    spec = backbones.load(write_clip(tmp_path)).spec
+    built = build_clip(config, spec)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_tensors(tmp_path, built.clip.state_dict())
+    pixels = random_pixels(2)
+    with torch.no_grad():
+        assert torch.allclose(backbones.load(tmp_path).embed_videos(pixels), built.eval().embed_videos(pixels), atol=1e-6)
 
 
 def test_motion_stem__begins_as_the_stem_of_pictures_and_then_tells_directions_apart() -> None:
