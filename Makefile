@@ -59,8 +59,9 @@ bench-media: setup ## From file to JPEG shard, against other ways, into bench/me
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
 	$(BIN)/python -m bench.shots
 
-kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
+kills: setup ## Kill the embedding of an archive fifty times and trainings twenty times at random points (ten minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
+	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_kills.py -k kill
 
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml

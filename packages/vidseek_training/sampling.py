@@ -37,6 +37,8 @@ class Term:
     same: NDArray[np.bool_]
     """See `losses.info_nce`."""
     weight: float
+    of_views: bool = False
+    """Whether both sides are of one kind, and not clips with their captions."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,8 @@ class Sampler:
             terms.append(Term(of_clips[number], of_texts[number], same, side.weight))
         among, count = terms[0].same[:, : len(sides[0].rows)], len(sides[0].rows)
         if second_clips:
-            terms.append(Term(of_clips[0], of_clips[-1], among, settings.clip_view_weight))
+            terms.append(Term(of_clips[0], of_clips[-1], among, settings.clip_view_weight, of_views=True))
         if settings.text_view_weight:
             captions = slice(of_texts[0].start, of_texts[0].start + count)
-            terms.append(Term(captions, of_texts[-1], among, settings.text_view_weight))
+            terms.append(Term(captions, of_texts[-1], among, settings.text_view_weight, of_views=True))
         return tuple(terms)

@@ -22,6 +22,8 @@ class TrainSettings(BaseModel):
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: tuple[Group, ...] = ("attention",)
     """The groups of modules, in both towers, that get an adapter."""
+    towers: tuple[Literal["video", "text"], ...] = Field(("video", "text"), min_length=1)
+    """The towers that get one; the other stays the base's."""
     last_layers: int | None = Field(None, ge=1)
     """Of the transformer layers of each tower only so many, the upper ones, get one; None: all."""
     cached_views: int = Field(0, ge=0)
@@ -42,6 +44,11 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps with a linearly rising learning rate; a cosine follows."""
+    cycles: int = Field(1, ge=1)
+    """So many cosines one after the other, each from the full rate again (Loshchilov and Hutter 2017, SGDR)."""
+    loss: Literal["infonce", "sigmoid"] = "infonce"
+    """Of clips and captions: which of the batch belongs to each (Radford et al. 2021), or of each two whether they belong
+    together (Zhai et al. 2023, SigLIP)."""
     replay: int = Field(0, ge=0)
     """General pairs added to each step, so that the general world is not forgotten."""
     replay_weight: float = Field(0.5, ge=0)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import DeviceError
+from vidseek_media.errors import ArtifactError, DeviceError
 from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, pictures, tracking
 from vidseek_training.backbones import Backbone
@@ -62,7 +63,7 @@ def train_adapter(
         state: Gets checkpoints/, tensorboard/, and lower/ where `settings.cached_views` are kept; None for none of them.
 
     Raises:
-        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken.
+        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken; or the disk is full.
         GateFailed: the loss is no longer a number.
         DeviceError: the precision or the device asked for is not there.
         ServiceError: the tracking store does not answer.
@@ -104,7 +105,13 @@ def train_adapter(
         outcome = Outcome(
             name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id
         )
-        _write_trained(outcome, fitting, out, report)
+        try:
+            _write_trained(outcome, fitting, out, report)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(
+                f"the adapter cannot be written to {out}, or its curves to {report}: {error}",
+                remedy="Make room or mend the rights, then run it again: it goes on from the last look",
+            ) from error
         run.log_folder(out / "adapter", under="adapter")
         run.log_folder(report, under="report")
     if checkpoint is not None:

@@ -179,6 +179,20 @@ def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
     assert len(counts["attention"]) == {"viclip": 4, "clip": 8, "xclip": 24, "siglip": 8}[model.spec.family]
 
 
+def test_lora_targets__of_one_tower_move_its_vectors_alone(model: Backbone) -> None:
+    pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])
+    everything = model.lora_targets((*GROUPS, "stem"))
+    parts = [model.lora_targets((*GROUPS, "stem"), towers=(tower,)) for tower in ("video", "text")]
+    assert sorted(parts[0] + parts[1]) == sorted(everything) and all(parts)
+    with torch.no_grad():
+        for mine, (moves, stays) in zip(parts, ((0, 1), (1, 0)), strict=True):
+            before = (model.embed_videos(pixels), model.embed_texts(ids))
+            for name in mine:
+                model.get_submodule(name).weight.add_(0.05)
+            after = (model.embed_videos(pixels), model.embed_texts(ids))
+            assert torch.equal(before[stays], after[stays]) and not torch.equal(before[moves], after[moves])
+
+
 def test_lora_targets__the_stem_is_what_sees_the_pixels_first(model: Backbone, tmp_path: Path) -> None:
     (only,) = model.lora_targets(("stem",))
     assert only.endswith({"viclip": "vision_encoder.conv1"}.get(model.spec.family, ".patch_embedding"))

@@ -95,21 +95,25 @@ class Backbone(nn.Module, abc.ABC):
         """What `video_features` makes of the clips whose `video_tokens` these are."""
         raise NotImplementedError
 
-    def lora_targets(self, groups: tuple[str, ...], *, last_layers: int | None = None) -> list[str]:
-        """Full names of the modules of both towers in `groups`: attention, mlp, projections, token_embedding, stem.
+    def lora_targets(
+        self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = ("video", "text")
+    ) -> list[str]:
+        """Full names of the modules of `towers` in `groups`: attention, mlp, projections, token_embedding, stem.
 
         The stem is the patch embedding or what stands in its place: in all families the only convolutions.
 
         Args:
             groups: Which kinds of modules.
             last_layers: Of the modules in transformer layers only those in the last so many of each stack of layers.
+            towers: video, text, or both.
         """
         found = []
         for name, module in self.named_modules():
             # What projects to the common space may have a name that elsewhere is of an MLP.
             of = (group for group in ("projections", *self.lora_ends) if name.endswith(self.lora_ends[group]))
             group = "stem" if isinstance(module, nn.Conv2d | nn.Conv3d) else next(of, None)
-            if group in groups:
+            # In all families what is of the text tower, and nothing else, has `text` in its name.
+            if group in groups and ("text" if "text" in name else "video") in towers:
                 found.append(name)
         return found if last_layers is None else _in_last_layers(found, last_layers, (n for n, _ in self.named_modules()))
 

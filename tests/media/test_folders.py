@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidseek_media.folders import whole_folder
+
+
+def test_whole_folder__takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / text).write_text(text)
+            assert folder.parent == tmp_path
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_whole_folder__that_failed_leaves_the_one_before(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "good").touch()
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "good"]
+
+
+def test_whole_folder__sweeps_what_a_killed_process_left_and_nothing_of_one_that_lives(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = (f".out.{dead.pid}", f".out.{os.getppid()}", ".out.notes", f".other.{dead.pid}")
+    for name in names:
+        (tmp_path / name).mkdir()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "out"])
