@@ -62,8 +62,9 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
 	$(BIN)/python -m bench.gates
 
-kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
+kills: setup ## Kill the embedding of an archive fifty times and trainings twenty times at random points (ten minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
+	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_kills.py -k kill
 
 mutations: setup ## Five hundred damaged files, made and real, through ingest, cut and frames (a minute)
 	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py

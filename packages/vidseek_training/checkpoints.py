@@ -25,7 +25,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, setting: str, mark: str) -> None:
         self.path = folder / f"{setting}-{mark}.pt"
-        self._others = f"{setting}-" + "[0-9a-f]" * 16 + ".pt"
+        self._others = f"{setting}-" + "[0-9a-f]" * 16
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, tensors and plain values, in the place of the one before; whole, or the one before stays.
@@ -63,6 +63,7 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Delete it, and those that earlier trainings of the setting left."""
-        for path in self.path.parent.glob(self._others):
-            path.unlink(missing_ok=True)
+        """Delete it, and those that earlier trainings of the setting left, half-written ones too."""
+        for pattern in (f"{self._others}.pt", f"{self._others}.*.part"):
+            for path in self.path.parent.glob(pattern):
+                path.unlink(missing_ok=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vidseek_media.errors import GateFailed
@@ -24,14 +23,16 @@ from vidseek_training.checkpoints import Checkpoint
 from vidseek_training.data import to_pixels
 from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.losses import drift, info_nce
+from vidseek_training.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
+from vidseek_training.lower import depth_of, lower_tokens
 from vidseek_training.metrics import alignment, summarise, uniformity
 from vidseek_training.negatives import hardest
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
 from vidseek_training.processes import Processes
-from vidseek_training.sampling import BaseVectors, Batch, Data, Sampler
+from vidseek_training.sampling import BaseVectors, Batch, Data, Lower, Sampler
 from vidseek_training.scales import Scaled
 from vidseek_training.settings import TrainSettings
+from vidseek_training.timing import StepTimer
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -50,12 +51,15 @@ class Fitting:
     def __init__(
         self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
         checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
-        processes: Processes | None = None,
+        processes: Processes | None = None, lower: Path | None = None,
     ) -> None:
-        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint."""
+        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint.
+
+        `lower` is the folder where `settings.cached_views` are kept; None for a file that vanishes.
+        """
         self.model, self.settings, self.data = model, settings, data
         self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
-        self._about, self._processes = about or {}, processes or Processes()
+        self._about, self._processes, self._lower_folder = about or {}, processes or Processes(), lower
         self._rng = np.random.default_rng(settings.seed)
         self._device = model.logit_scale.device
         self.in_bf16 = multiplies_in_bf16(settings.precision, self._device)
@@ -63,6 +67,8 @@ class Fitting:
         self.base_validation = embed_pairs(self.model, self.data.validation)
         self.base = judge(self.base_validation, data.validation.table)
         self.handle: PeftModel = lora.attach(model, settings)
+        # Of the sigmoid loss; it moves no vector, and no adapter keeps it.
+        self.bias: nn.Parameter | None = None
         if self._processes.rank:
             torch.manual_seed(settings.seed + 1_000_003 * self._processes.rank)  # its dropout is its own
         self.curves: list[dict[str, float]] = []
@@ -95,7 +101,9 @@ class Fitting:
                 clips_are_known=True,
             )
             self._phase(sampler, settings.warmup_text_steps, "text tower", looks=False)
-        sampler = Sampler(self.data, settings, self.model, self._rng, size=settings.batch, base=base)
+        sampler = Sampler(
+            self.data, settings, self.model, self._rng, size=settings.batch, base=base, lower=self._lower_tokens()
+        )
         self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
@@ -127,17 +135,38 @@ class Fitting:
                 nothing if general is None else embed_ids(self.model, general.ids),
             )
 
+    def _lower_tokens(self) -> Lower:
+        """Those that the settings want kept. The first process computes them where all see its folder."""
+        if not self.settings.cached_views:
+            return None, None
+        shared = self._lower_folder is not None
+        if shared and not self._processes.is_first:
+            self._processes.wait()
+        domain, general = (
+            None if pairs is None else lower_tokens(
+                self.model, pairs, self.settings, in_bf16=self.in_bf16, folder=self._lower_folder, side=side
+            )
+            for side, pairs in (("domain", self.data.train), ("general", self.data.general))
+        )
+        if shared and self._processes.is_first:
+            self._processes.wait()
+        return domain, general
+
     def _phase(
         self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
     ) -> None:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.settings.loss == "sigmoid":
+            if self.bias is None:
+                self.bias = self._first_bias()
+            parameters.append(self.bias)
         optimiser = torch.optim.AdamW(
             parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, betas=(0.9, 0.98)
         )
         first = 0 if saved is None else self._restore(saved, sampler, optimiser)
-        rate = _cosine(num_steps, self.settings.warmup_share)
+        rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
         self.model.train()
-        timer = _Timer(self.seconds)
+        timer = StepTimer(self.seconds)
         with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
                   disable=None if self._processes.is_first else True) as bar:
             for step in bar:
@@ -217,6 +246,9 @@ class Fitting:
         if kind == "known":
             return torch.from_numpy(values).to(self._device)
         with bf16_products(self.model, wanted=self.in_bf16):
+            if kind == "tokens":
+                tokens = torch.from_numpy(values).to(self._device).float()
+                return self.model.embed_tokens(tokens, depth_of(self.model, self.settings)).float()
             if kind == "views":
                 return self.model.embed_videos(to_pixels(values, self.model.spec).to(self._device)).float()
             return self.model.embed_texts(torch.from_numpy(values).to(self._device)).float()
@@ -226,7 +258,11 @@ class Fitting:
         total = torch.zeros((), device=self._device)
         for term in batch.terms:
             same = torch.from_numpy(term.same).to(self._device)
-            loss = info_nce(vectors[term.left], vectors[term.right], self.model.logit_scale, same=same)
+            left, right, scale = vectors[term.left], vectors[term.right], self.model.logit_scale
+            if self.bias is None or term.of_views:
+                loss = info_nce(left, right, scale, same=same)
+            else:
+                loss = sigmoid_loss(left, right, scale, self.bias, same=same)
             total = total + term.weight * loss
         for anchor in batch.anchors:
             total = total + anchor.weight * drift(vectors[anchor.rows], torch.from_numpy(anchor.held).to(self._device))
@@ -241,7 +277,7 @@ class Fitting:
         else:
             torch.set_rng_state(state)
 
-    def _look(self, rate: float, timer: _Timer) -> None:
+    def _look(self, rate: float, timer: StepTimer) -> None:
         """Judge on validation, log, and remember the adapter if it is the best so far."""
         figures = {
             "loss": float(np.mean(self._losses)), "learning_rate": rate,
@@ -301,7 +337,7 @@ class Fitting:
             **self._about, "step": step, "steps_done": self.steps_done, "seconds": self.seconds, "curves": self.curves,
             "best": self.best, "looks_without_gain": self._looks_without_gain, "best_step": self._best_step,
             "trained": {name: each.detach() for name, each in self.model.named_parameters() if each.requires_grad},
-            "optimiser": optimiser.state_dict(),
+            "bias": None if self.bias is None else self.bias.detach(), "optimiser": optimiser.state_dict(),
             "torch": self._processes.gather(self._random_state().to(self._device)).cpu(),
             # A text: the generator's numbers are of 128 bits.
             "numpy": json.dumps(self._rng.bit_generator.state),
@@ -310,12 +346,24 @@ class Fitting:
             "neighbours": None if sampler.neighbours is None else torch.from_numpy(sampler.neighbours),
         }
 
+    def _first_bias(self) -> nn.Parameter:
+        """By the base's vectors of the first training pairs, as many as a batch has."""
+        with self.handle.disable_adapter():
+            self.model.eval()
+            rows = slice(0, self.settings.batch)
+            clips = embed_frames(self.model, self.data.train.frames[rows])
+            texts = embed_ids(self.model, self.data.train.ids[rows])
+        videos, captions = (torch.from_numpy(each).to(self._device) for each in (clips, texts))
+        return nn.Parameter(torch.tensor(sigmoid_bias(videos, captions, self.model.logit_scale), device=self._device))
+
     def _restore(self, saved: dict[str, Any], sampler: Sampler, optimiser: torch.optim.Optimizer) -> int:
         """Take up the state of `_state`; gives the step to go on with."""
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in saved["trained"].items():
                 parameters[name].copy_(value)
+            if self.bias is not None:
+                self.bias.copy_(saved["bias"])
         optimiser.load_state_dict(saved["optimiser"])
         self._set_random_state(saved["torch"][self._processes.rank])
         self._rng.bit_generator.state = json.loads(saved["numpy"])
@@ -339,62 +387,25 @@ class Fitting:
         )
 
 
-class _Timer:
-    """How long steps take, looks left out, and how much of it is waiting for data."""
-
-    def __init__(self, before: float) -> None:
-        self._before, self._began = before, time.monotonic()
-        self._paused = self._waited = 0.0
-        self._clips, self._since = 0, self._began
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The block waits for data."""
-        began = time.monotonic()
-        yield
-        self._waited += time.monotonic() - began
-
-    @contextmanager
-    def pausing(self) -> Iterator[None]:
-        """The block is no training."""
-        began = time.monotonic()
-        yield
-        self._paused += time.monotonic() - began
-        self._since, self._clips, self._waited = time.monotonic(), 0, 0.0
-
-    def count(self, clips: int) -> None:
-        """So many clips more were learned from."""
-        self._clips += clips
-
-    def figures(self) -> dict[str, float]:
-        """Of the steps since the last pause."""
-        passed = max(1e-9, time.monotonic() - self._since)
-        return {"clips_per_second": round(self._clips / passed, 2), "data_share": round(self._waited / passed, 4)}
-
-    def seconds(self) -> float:
-        """Of all steps."""
-        return self._before + time.monotonic() - self._began - self._paused
-
-
 def _pieces(batch: Batch, chunk: int | None, count: int) -> Iterator[tuple[str, NDArray[Any]]]:
     """What is embedded in one go, in the order of the batch's vectors: clips, then texts, each of at most `chunk` rows.
 
     Of each kind there are as many pieces for each of `count` processes.
     """
-    kind = "views" if batch.clips.ndim == 5 else "known"
+    kind = {np.dtype(np.uint8): "views", np.dtype(np.float16): "tokens"}.get(batch.clips.dtype, "known")
     for name, rows in ((kind, batch.clips), ("ids", batch.ids)):
         rounds = math.ceil(len(rows) / (count * chunk)) if chunk else 1
         for part in np.array_split(rows, min(rounds * count, len(rows))):
             yield name, part
 
 
-def _cosine(num_steps: int, warmup_share: float) -> Callable[[int], float]:
-    """Linear to 1 over the warm-up, then half a cosine to 0."""
+def _cosine(num_steps: int, warmup_share: float, cycles: int) -> Callable[[int], float]:
+    """Linear to 1 over the warm-up, then half a cosine to 0, `cycles` times."""
     warm = max(1, round(num_steps * warmup_share))
 
     def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, num_steps - warm)))
+        return 0.5 * (1 + math.cos(math.pi * ((step - warm) * cycles / max(1, num_steps - warm) % 1)))
 
     return factor

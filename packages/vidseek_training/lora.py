@@ -40,7 +40,7 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
     """
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
-        target_modules=model.lora_targets(settings.targets),
+        target_modules=model.lora_targets(settings.targets, last_layers=settings.last_layers, towers=settings.towers),
     )
     handle = get_peft_model(model, config)
     for module in handle.modules():

@@ -30,6 +30,39 @@ def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor
     return (to_text + to_video) / 2
 
 
+def sigmoid_loss(
+    videos: Tensor, texts: Tensor, logit_scale: Tensor, bias: Tensor, *, same: Tensor | None = None
+) -> Tensor:
+    """Sigmoid loss of all pairs (Zhai et al. 2023, SigLIP), with extra texts as negatives.
+
+    Args:
+        videos: See `info_nce`.
+        texts: See `info_nce`.
+        logit_scale: See `info_nce`.
+        bias: Added to the logits, a scalar: most pairs are wrong.
+        same: See `info_nce`.
+
+    Returns:
+        The sum over all texts of the negative log-likelihood, as a mean over the clips; a scalar.
+    """
+    count = len(videos)
+    right = torch.eye(count, texts.shape[0], dtype=torch.bool, device=videos.device)
+    logits = logit_scale.exp() * videos @ texts.T + bias
+    terms = F.softplus(torch.where(right, -logits, logits))
+    if same is not None:
+        terms = terms.masked_fill(same & ~right, 0.0)
+    return terms.sum() / count
+
+
+def sigmoid_bias(videos: Tensor, texts: Tensor, logit_scale: Tensor) -> float:
+    """The bias with which a model that was trained by a softmax begins: minus the mean logarithm of its denominators.
+
+    A pair is then as likely as the softmax says it is of its clip; from SigLIP's own -10 such a model first forgets.
+    """
+    with torch.no_grad():
+        return -float((logit_scale.exp() * videos @ texts.T).logsumexp(1).mean())
+
+
 def drift(vectors: Tensor, held: Tensor) -> Tensor:
     """How far unit rows have moved from where they are to be held: the mean of 1 - cosine, a scalar in [0, 2].
 

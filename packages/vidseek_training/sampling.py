@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
-from vidseek_training.data import Batches, PairSet, augment, choose_frames, cut_padding, drop_words
+from vidseek_training.data import Batches, PairSet, cut_padding, drop_words
+from vidseek_training.lower import LowerTokens, make_views
 from vidseek_training.negatives import right_ones, with_hard
 from vidseek_training.settings import TrainSettings
 
@@ -36,6 +37,8 @@ class Term:
     same: NDArray[np.bool_]
     """See `losses.info_nce`."""
     weight: float
+    of_views: bool = False
+    """Whether both sides are of one kind, and not clips with their captions."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,17 @@ class BaseVectors:
     general_texts: NDArray[np.float32]
 
 
+Lower = tuple[LowerTokens | None, LowerTokens | None]
+"""Of the domain's clips, and of the general world's."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step sees."""
 
     clips: NDArray[Any]
-    """Views, uint8 (m, T, side, side, 3); or the clips' vectors, float32 (m, dimension), where they do not change."""
+    """Views, uint8 (m, T, side, side, 3); or views' `LowerTokens`, float16 (m, ..., tokens, width); or the clips' vectors,
+    float32 (m, dimension), where they do not change."""
     ids: NDArray[np.int64]
     """Shape (k, length)."""
     terms: tuple[Term, ...]
@@ -78,6 +86,7 @@ class _Side:
     weight: float
     known: NDArray[np.float32] | None
     word_dropout: float
+    lower: LowerTokens | None
 
 
 class Sampler:
@@ -89,9 +98,13 @@ class Sampler:
 
     def __init__(
         self, data: Data, settings: TrainSettings, model: Backbone, rng: np.random.Generator, *, size: int,
-        base: BaseVectors | None = None, clips_are_known: bool = False,
+        base: BaseVectors | None = None, clips_are_known: bool = False, lower: Lower = (None, None),
     ) -> None:
-        """Of batches of `size` pairs. `base` holds the general world; it gives the clips too where `clips_are_known`."""
+        """Of batches of `size` pairs. `base` holds the general world; it gives the clips too where `clips_are_known`.
+
+        `lower` stands for the frames of the domain's and of the general clips, where they are computed no further down.
+        """
+        self._lower = lower
         self._data, self._settings, self._rng, self._base = data, settings, rng, base
         self._known = base if clips_are_known else None
         self._spec, self._reads_padding = model.spec, model.reads_padding
@@ -106,7 +119,7 @@ class Sampler:
         rows = self.rows.draw()
         if self.neighbours is not None:
             rows = with_hard(rows, self.neighbours, settings.hard_share, self._rng)
-        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout)]
+        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout, self._lower[0])]
         if self._data.general is not None and self.general_rows is not None:
             sides.append(self._general_side(self._data.general, self.general_rows.draw()))
         clips: list[NDArray[Any]] = [
@@ -133,7 +146,7 @@ class Sampler:
         # A caption that lost words is not the one that the base's vector is of.
         dropout = 0.0 if self._settings.replay_anchor else self._settings.word_dropout
         known = None if self._known is None else self._known.general_clips
-        return _Side(pairs, rows, self._settings.replay_weight, known, dropout)
+        return _Side(pairs, rows, self._settings.replay_weight, known, dropout, self._lower[1])
 
     def _anchors(self, side: _Side, term: Term) -> tuple[Anchor, ...]:
         """Clips and captions of the general `side`, whose contrastive loss is `term`, held where the base has them."""
@@ -146,12 +159,10 @@ class Sampler:
             return (texts,)
         return texts, Anchor(term.left, self._base.general_clips[side.rows], weight)
 
-    def _views(self, side: _Side) -> NDArray[np.uint8]:
-        settings = self._settings
-        frames = choose_frames(
-            side.pairs.frames[side.rows], self._spec.frames, self._rng if settings.random_frames else None
-        )
-        return augment(frames, self._rng, shift_share=settings.shift_share, brightness=settings.brightness)
+    def _views(self, side: _Side) -> NDArray[Any]:
+        if side.lower is not None:
+            return side.lower.draw(side.rows, self._rng)
+        return make_views(side.pairs.frames[side.rows], self._spec.frames, self._settings, self._rng)
 
     def _texts(self, side: _Side) -> NDArray[np.int64]:
         return drop_words(side.pairs.ids[side.rows], self._rng, share=side.word_dropout, pad_id=self._spec.pad_id)
@@ -173,8 +184,8 @@ class Sampler:
             terms.append(Term(of_clips[number], of_texts[number], same, side.weight))
         among, count = terms[0].same[:, : len(sides[0].rows)], len(sides[0].rows)
         if second_clips:
-            terms.append(Term(of_clips[0], of_clips[-1], among, settings.clip_view_weight))
+            terms.append(Term(of_clips[0], of_clips[-1], among, settings.clip_view_weight, of_views=True))
         if settings.text_view_weight:
             captions = slice(of_texts[0].start, of_texts[0].start + count)
-            terms.append(Term(captions, of_texts[-1], among, settings.text_view_weight))
+            terms.append(Term(captions, of_texts[-1], among, settings.text_view_weight, of_views=True))
         return tuple(terms)

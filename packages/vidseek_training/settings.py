@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Group = Literal["attention", "mlp", "projections", "token_embedding", "stem"]
 
@@ -22,6 +22,13 @@ class TrainSettings(BaseModel):
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: tuple[Group, ...] = ("attention",)
     """The groups of modules, in both towers, that get an adapter."""
+    towers: tuple[Literal["video", "text"], ...] = Field(("video", "text"), min_length=1)
+    """The towers that get one; the other stays the base's."""
+    last_layers: int | None = Field(None, ge=1)
+    """Of the transformer layers of each tower only so many, the upper ones, get one; None: all."""
+    cached_views: int = Field(0, ge=0)
+    """Views of each clip whose features below `last_layers` are computed once and kept on disk, to be learned from instead
+    of the frames: the first is the clip as it is served, the others are drawn at random. 0: nothing is kept."""
     warmup_text_steps: int = Field(0, ge=0)
     """Steps on the text tower alone, against cached video vectors of the base, before both towers are trained."""
     warmup_text_batch: int = Field(128, ge=2)
@@ -37,6 +44,11 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps with a linearly rising learning rate; a cosine follows."""
+    cycles: int = Field(1, ge=1)
+    """So many cosines one after the other, each from the full rate again (Loshchilov and Hutter 2017, SGDR)."""
+    loss: Literal["infonce", "sigmoid"] = "infonce"
+    """Of clips and captions: which of the batch belongs to each (Radford et al. 2021), or of each two whether they belong
+    together (Zhai et al. 2023, SigLIP)."""
     replay: int = Field(0, ge=0)
     """General pairs added to each step, so that the general world is not forgotten."""
     replay_weight: float = Field(0.5, ge=0)
@@ -71,3 +83,11 @@ class TrainSettings(BaseModel):
     """Strengths of the adapter among which `scales.choose` chooses on validation; (0, 0.25, 0.5, 0.75, 1) is a sweep."""
     min_pairs: int = Field(16, ge=2)
     """With fewer training pairs nothing is trained and the base stays."""
+
+    @model_validator(mode="after")
+    def _lower_layers_stay(self) -> TrainSettings:
+        if self.last_layers is not None and {"stem", "token_embedding"} & set(self.targets):
+            raise ValueError("last_layers is set: stem and token_embedding lie below, and cannot be among targets")
+        if self.cached_views and self.last_layers is None:
+            raise ValueError("cached_views wants last_layers: where all layers are trained there is nothing to keep")
+        return self

@@ -50,6 +50,18 @@ def connect() -> None:
         ) from error
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What the store refuses in this block is our error."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise ServiceError(
+            f"MLflow at {tracking_uri()} does not take what is logged: {error}",
+            remedy="Make room where it keeps runs, or start it, then run it again: a training goes on from its last look",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Run:
     """The active run."""
@@ -60,18 +72,21 @@ class Run:
 
     def log(self, figures: dict[str, float], step: int) -> None:
         """Log `figures` of `step`, to TensorBoard too."""
-        mlflow.log_metrics(figures, step=step)
-        if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(name, value, step)
+        with _answering():
+            mlflow.log_metrics(figures, step=step)
+            if self.board is not None:
+                for name, value in figures.items():
+                    self.board.add_scalar(name, value, step)
 
     def tag(self, tags: dict[str, str]) -> None:
         """Say more of the run."""
-        mlflow.set_tags(tags)
+        with _answering():
+            mlflow.set_tags(tags)
 
     def log_folder(self, folder: Path, *, under: str) -> None:
         """Keep the files of `folder` with the run, under the path `under`."""
-        mlflow.log_artifacts(str(folder), under)
+        with _answering():
+            mlflow.log_artifacts(str(folder), under)
 
 
 @contextmanager

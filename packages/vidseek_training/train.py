@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import DeviceError
+from vidseek_media.errors import ArtifactError, DeviceError
 from vidseek_media.folders import whole_folder
 from vidseek_training import backbones, lora, pictures, tracking
 from vidseek_training.backbones import Backbone
@@ -59,10 +60,10 @@ def train_adapter(
         general: The general world's folder (pairs/ and frames/), or None: nothing to replay.
         out: Gets adapter/, outcome.json and validation.json; whole or absent.
         report: Gets metrics.json, curves.csv and pictures/.
-        state: Gets checkpoints/ and tensorboard/; None for neither.
+        state: Gets checkpoints/, tensorboard/, and lower/ where `settings.cached_views` are kept; None for none of them.
 
     Raises:
-        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken.
+        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken; or the disk is full.
         GateFailed: the loss is no longer a number.
         DeviceError: the precision or the device asked for is not there.
         ServiceError: the tracking store does not answer.
@@ -81,12 +82,13 @@ def train_adapter(
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
     checkpoint = saved = None
+    lower = None if state is None else state / "lower"
     if state is not None:
         mark = fingerprint(settings=settings.model_dump(mode="json"), processes=processes.count, **lineage)
         checkpoint = Checkpoint(state / "checkpoints", name, mark)
         saved = checkpoint.load()
     if not processes.is_first:
-        Fitting(model, settings, data, processes=processes).run(saved)
+        Fitting(model, settings, data, processes=processes, lower=lower).run(saved)
         processes.wait()
         return Outcome(name, True, "", backbone, len(data.train), 0, 0.0, "")
     params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
@@ -94,7 +96,8 @@ def train_adapter(
     board = None if state is None else state / "tensorboard"
     with tracking.run(f"train-{name}", params, tags, board=board, again=saved["run_id"] if saved else "") as run:
         fitting = Fitting(
-            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes
+            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes,
+            lower=lower,
         )
         run.tag({"precision": "bf16" if fitting.in_bf16 else "fp32"})
         fitting.run(saved)
@@ -102,7 +105,13 @@ def train_adapter(
         outcome = Outcome(
             name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id
         )
-        _write_trained(outcome, fitting, out, report)
+        try:
+            _write_trained(outcome, fitting, out, report)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(
+                f"the adapter cannot be written to {out}, or its curves to {report}: {error}",
+                remedy="Make room or mend the rights, then run it again: it goes on from the last look",
+            ) from error
         run.log_folder(out / "adapter", under="adapter")
         run.log_folder(report, under="report")
     if checkpoint is not None:

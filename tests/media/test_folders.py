@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,15 +30,30 @@ def test_whole_file__leaves_what_was_there_when_it_did_not(tmp_path: Path) -> No
     assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_whole_folder__takes_its_place_or_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    with whole_folder(path) as beside:
-        (beside / "one").touch()
-    with pytest.raises(OSError, match="full"), whole_folder(path) as beside:
-        (beside / "two").touch()
-        raise OSError("full")
-    assert [each.name for each in path.iterdir()] == ["one"]
-    with whole_folder(path) as beside:
-        (beside / "three").touch()
-    assert [each.name for each in path.iterdir()] == ["three"]
-    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+def test_whole_folder__takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / text).write_text(text)
+            assert folder.parent == tmp_path
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_whole_folder__that_failed_leaves_the_one_before(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "good").touch()
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "good"]
+
+
+def test_whole_folder__sweeps_what_a_killed_process_left_and_nothing_of_one_that_lives(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = (f".out.{dead.pid}", f".out.{os.getppid()}", ".out.notes", f".other.{dead.pid}")
+    for name in names:
+        (tmp_path / name).mkdir()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "out"])

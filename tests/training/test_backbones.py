@@ -37,7 +37,8 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
-from vidseek_training.backbones.stem import ConvStem, MotionStem
+from vidseek_training.backbones.clip import build_clip
+from vidseek_training.backbones.stem import ConvStem, MotionStem, ResidualStem, _Residual
 from vidseek_training.backbones.viclip import from_checkpoint
 
 WRITERS = {"viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip}
@@ -176,6 +177,20 @@ def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
     # X-CLIP's joining transformer and its messages, SigLIP's pooling head, and two layers of each tower's one block.
     assert len(counts["mlp"]) == {"viclip": 4, "clip": 4, "xclip": 8, "siglip": 5}[model.spec.family]
     assert len(counts["attention"]) == {"viclip": 4, "clip": 8, "xclip": 24, "siglip": 8}[model.spec.family]
+
+
+def test_lora_targets__of_one_tower_move_its_vectors_alone(model: Backbone) -> None:
+    pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])
+    everything = model.lora_targets((*GROUPS, "stem"))
+    parts = [model.lora_targets((*GROUPS, "stem"), towers=(tower,)) for tower in ("video", "text")]
+    assert sorted(parts[0] + parts[1]) == sorted(everything) and all(parts)
+    with torch.no_grad():
+        for mine, (moves, stays) in zip(parts, ((0, 1), (1, 0)), strict=True):
+            before = (model.embed_videos(pixels), model.embed_texts(ids))
+            for name in mine:
+                model.get_submodule(name).weight.add_(0.05)
+            after = (model.embed_videos(pixels), model.embed_texts(ids))
+            assert torch.equal(before[stays], after[stays]) and not torch.equal(before[moves], after[moves])
 
 
 def test_lora_targets__the_stem_is_what_sees_the_pixels_first(model: Backbone, tmp_path: Path) -> None:
@@ -320,6 +335,29 @@ def test_stem__gives_a_grid_of_patches(width: int, patch: int) -> None:
 def test_stem__a_patch_that_is_no_power_of_two_is_an_error(patch: int) -> None:
     with pytest.raises(ConfigError, match=str(patch)):
         ConvStem(32, patch=patch)
+
+
+def test_residual_stem__begins_as_the_plain_one_and_a_clip_with_it_loads(tmp_path: Path) -> None:
+    stem, plain = ResidualStem(32, patch=8), ConvStem(32, patch=8)
+    pairs = zip([m for m in stem.layers if not isinstance(m, _Residual)], plain.layers, strict=True)
+    for ours, other in pairs:
+        other.load_state_dict(ours.state_dict())
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(stem(pictures), plain(pictures), atol=1e-6)
+        assert sum(isinstance(m, _Residual) for m in stem.layers) == 2
+        for module in stem.layers:
+            if isinstance(module, _Residual):
+                module.layers[-1].weight.fill_(1.0)
+        assert not torch.allclose(stem(pictures), plain(pictures), atol=1e-2)
+    config = clip_config() | {"stem": "residual"}
+    spec = backbones.load(write_clip(tmp_path)).spec
+    built = build_clip(config, spec)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_tensors(tmp_path, built.clip.state_dict())
+    pixels = random_pixels(2)
+    with torch.no_grad():
+        assert torch.allclose(backbones.load(tmp_path).embed_videos(pixels), built.eval().embed_videos(pixels), atol=1e-6)
 
 
 def test_motion_stem__begins_as_the_stem_of_pictures_and_then_tells_directions_apart() -> None:

@@ -58,14 +58,17 @@ class Killed(Exception):
     """The process was stopped."""
 
 
-@pytest.mark.parametrize("stopped_at", [4, 8])
+@pytest.mark.parametrize(("stopped_at", "others"), [
+    (4, {}), (8, {}), (8, {"loss": "sigmoid", "cycles": 3}),
+    (4, {"last_layers": 1, "cached_views": 2, "targets": ("attention",)}),
+])
 def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped(
-    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
+    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, others: dict[str, Any]
 ) -> None:
-    undisturbed = fit(checkpoint=Checkpoint(tmp_path, "whole", "0" * 16))
+    undisturbed = fit(checkpoint=Checkpoint(tmp_path, "whole", "0" * 16), **others)
     undisturbed.run()
     kept = Checkpoint(tmp_path, "stopped", "0" * 16)
-    first = fit(checkpoint=kept)
+    first = fit(checkpoint=kept, **others)
     usual = Fitting._descend
 
     def descend(self: Fitting, batch: Any) -> float:
@@ -80,7 +83,7 @@ def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped
     saved = kept.load()
     assert saved is not None and saved["step"] == stopped_at
     torch.manual_seed(12345)  # a new process knows nothing of the old one's generators
-    second = fit(checkpoint=kept)
+    second = fit(checkpoint=kept, **others)
     second.run(saved)
     wanted, found = adapter_of(undisturbed), adapter_of(second)
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
@@ -233,3 +236,33 @@ def test_draw__anchors_are_the_rows_of_the_general_world(backbone: Path, data: D
     assert (said == wanted[:, : said.shape[1]]).all() and not wanted[:, said.shape[1] :].any()
     warm = Sampler(data, settings, model, np.random.default_rng(0), size=8, base=base, clips_are_known=True).draw()
     assert len(warm.anchors) == 1 and warm.clips.shape == (12, 4)
+
+
+def test_run__by_the_sigmoid_loss_learns_and_begins_where_the_softmax_stands(fit: Callable[..., Fitting]) -> None:
+    training = fit(loss="sigmoid", steps=30, evaluate_every=10, dropout=0.0, hard_share=0.0, text_view_weight=0.0,
+                   clip_view_weight=0.0, warmup_text_steps=0, learning_rate=2e-2)
+    training.run()
+    assert training.bias is not None and training.bias.grad is not None
+    assert training.curves[-1]["loss"] < 0.7 * training.curves[0]["loss"]
+    assert training.curves[-1]["validation_mrr"] > (1 / training.base.text_ranks).mean() + 0.1
+
+
+def test_descend__the_sigmoid_loss_in_chunks_has_the_gradients_of_the_whole_batch(fit: Callable[..., Fitting]) -> None:
+    found = []
+    for chunk in (None, 3):
+        training = shaken(fit(dropout=0.0, loss="sigmoid", chunk=chunk))
+        training.bias = training._first_bias()
+        batch = Sampler(training.data, training.settings, training.model, np.random.default_rng(1), size=8).draw()
+        found.append(step_gradients(training, batch) | {"bias": training.bias.grad})
+    for name, gradient in found[0].items():
+        assert torch.allclose(found[1][name], gradient, atol=1e-6, rtol=1e-4), name
+    assert float(found[0]["bias"]) != 0
+
+
+def test_cosine__warms_up_once_and_falls_as_often_as_it_is_told() -> None:
+    rate = fitting._cosine(44, 0.1, 4)
+    rates = [rate(step) for step in range(44)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    tops = [step for step in range(4, 44) if rates[step] == pytest.approx(1.0)]
+    assert tops == [4, 14, 24, 34] and all(rates[top + 9] < 0.03 for top in tops)
+    assert [fitting._cosine(44, 0.1, 1)(step) for step in (4, 24)] == [pytest.approx(1.0), pytest.approx(0.5)]

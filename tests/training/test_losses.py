@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vidseek_training.losses import drift, info_nce
+from vidseek_training.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
 
 SCALE = torch.tensor(math.log(7.0))
 
@@ -75,3 +75,31 @@ def test_drift__is_one_minus_the_mean_cosine() -> None:
     assert float(drift(held, held)) == 0
     turned = torch.tensor([[0.6, 0.8], [0.0, -1.0]])
     assert float(drift(turned, held)) == pytest.approx((1 - 0.6 + 1 + 1) / 2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_sigmoid_loss__is_the_likelihood_of_each_pair_written_out(masked: bool) -> None:
+    videos, texts = unit(4, 0), unit(6, 1)  # the last two are negatives for all
+    same = np.zeros((4, 6), bool)
+    same[0, 2] = same[1, 1] = masked  # the diagonal always counts
+    total = 0.0
+    for i in range(4):
+        for j in range(6):
+            logit = 7.0 * videos[i] @ texts[j] - 3.0
+            if i == j:
+                total += math.log(1 + math.exp(-logit))
+            elif not same[i, j]:
+                total += math.log(1 + math.exp(logit))
+    found = sigmoid_loss(
+        torch.from_numpy(videos), torch.from_numpy(texts), SCALE, torch.tensor(-3.0),
+        same=torch.from_numpy(same) if masked else None,
+    )
+    assert float(found) == pytest.approx(total / 4)
+
+
+def test_sigmoid_bias__of_texts_that_are_all_alike_makes_each_one_of_n() -> None:
+    videos = torch.from_numpy(unit(5, 0))
+    texts = videos[:1].repeat(8, 1)
+    scores = 7.0 * videos @ texts[:1].T
+    bias = sigmoid_bias(videos, texts, SCALE)
+    assert bias == pytest.approx(-float(scores.mean()) - math.log(8))

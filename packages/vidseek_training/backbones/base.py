@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseek_encoder.bundle import Resize
+from vidseek_media.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -68,23 +71,59 @@ class Backbone(nn.Module, abc.ABC):
     def text_features(self, input_ids: Tensor) -> Tensor:
         """Token ids as int64 (n, context) to features (n, dimension), not yet unit length."""
 
-    def lora_targets(self, groups: tuple[str, ...]) -> list[str]:
-        """Full names of the modules of both towers in `groups`: attention, mlp, projections, token_embedding, stem.
+    @property
+    def video_layers(self) -> nn.ModuleList:
+        """The transformer layers of the vision tower, where `video_tokens` can stop and `features_of_tokens` begin.
+
+        Raises:
+            ConfigError: the family's tower cannot be split.
+        """
+        raise ConfigError(
+            f"{self.spec.name}: the layers of a {self.spec.family} tower cannot be computed apart",
+            remedy="Set train.settings.<name>.cached_views to 0",
+        )
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """Clips, as for `video_features`, to what the layers below number `depth` make of them: (n, ..., tokens, width).
+
+        Raises:
+            ConfigError: see `video_layers`.
+        """
+        raise NotImplementedError
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """What `video_features` makes of the clips whose `video_tokens` these are."""
+        raise NotImplementedError
+
+    def lora_targets(
+        self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = ("video", "text")
+    ) -> list[str]:
+        """Full names of the modules of `towers` in `groups`: attention, mlp, projections, token_embedding, stem.
 
         The stem is the patch embedding or what stands in its place: in all families the only convolutions.
+
+        Args:
+            groups: Which kinds of modules.
+            last_layers: Of the modules in transformer layers only those in the last so many of each stack of layers.
+            towers: video, text, or both.
         """
         found = []
         for name, module in self.named_modules():
             # What projects to the common space may have a name that elsewhere is of an MLP.
             of = (group for group in ("projections", *self.lora_ends) if name.endswith(self.lora_ends[group]))
             group = "stem" if isinstance(module, nn.Conv2d | nn.Conv3d) else next(of, None)
-            if group in groups:
+            # In all families what is of the text tower, and nothing else, has `text` in its name.
+            if group in groups and ("text" if "text" in name else "video") in towers:
                 found.append(name)
-        return found
+        return found if last_layers is None else _in_last_layers(found, last_layers, (n for n, _ in self.named_modules()))
 
     def embed_videos(self, pixel_values: Tensor) -> Tensor:
         """As `video_features`, rows of unit length."""
         return F.normalize(self.video_features(pixel_values), dim=-1)
+
+    def embed_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """As `features_of_tokens`, rows of unit length."""
+        return F.normalize(self.features_of_tokens(tokens, depth), dim=-1)
 
     def embed_texts(self, input_ids: Tensor) -> Tensor:
         """As `text_features`, rows of unit length."""
@@ -99,3 +138,21 @@ def clamp_logit_scale(model: Backbone, highest: float = 100.0) -> None:
     """Keep the factor on cosines between 1 and `highest`, as CLIP does (Radford et al. 2021)."""
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, float(torch.log(torch.tensor(highest))))
+
+
+_LAYER = re.compile(r"(.*\.(?:layers|resblocks))\.(\d+)\b")
+"""What a stack of transformer layers is called, and the number of one."""
+
+
+def _in_last_layers(targets: list[str], count: int, modules: Iterable[str]) -> list[str]:
+    """Those of `targets` that are in no layer, or in one of the last `count` of its stack."""
+    sizes: dict[str, int] = {}
+    for name in modules:
+        if found := _LAYER.match(name):
+            sizes[found[1]] = max(sizes.get(found[1], 0), int(found[2]) + 1)
+    kept = []
+    for name in targets:
+        found = _LAYER.match(name)
+        if found is None or int(found[2]) >= sizes[found[1]] - count:
+            kept.append(name)
+    return kept

@@ -6,11 +6,13 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from vidseek_training.backbones.base import Backbone, BackboneSpec
-from vidseek_training.backbones.stem import ConvStem
+from vidseek_training.backbones.stem import ConvStem, ResidualStem
+
+_STEMS = {"conv": ConvStem, "residual": ResidualStem}
 
 
 class FrameAveragedCLIP(Backbone):
@@ -36,6 +38,29 @@ class FrameAveragedCLIP(Backbone):
         features = self.clip.get_image_features(pixel_values=pixel_values.flatten(0, 1)).pooler_output
         return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
 
+    @property
+    def video_layers(self) -> nn.ModuleList:
+        """See `Backbone.video_layers`."""
+        layers: nn.ModuleList = self.clip.vision_model.encoder.layers
+        return layers
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        vision = self.clip.vision_model
+        tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pixel_values.flatten(0, 1)))
+        for layer in self.video_layers[:depth]:
+            tokens = layer(tokens, None)
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """See `Backbone.features_of_tokens`."""
+        batch, frames = tokens.shape[:2]
+        tokens = tokens.flatten(0, 1)
+        for layer in self.video_layers[depth:]:
+            tokens = layer(tokens, None)
+        features = self.clip.visual_projection(self.clip.vision_model.post_layernorm(tokens[:, 0]))
+        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+
     def text_features(self, input_ids: Tensor) -> Tensor:
         """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
         result: Tensor = self.clip.get_text_features(input_ids=input_ids).pooler_output
@@ -55,11 +80,14 @@ def config_of_clip(config: dict[str, Any]) -> CLIPConfig:
 
 
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:
-    """A CLIP of the sizes in transformers' `config`, weights random; `"stem": "conv"` replaces its patch embedding."""
+    """A CLIP of the sizes in transformers' `config`, weights random.
+
+    `"stem"` is `patch` (as published) or one of ours in the place of the patch embedding: `conv`, `residual`.
+    """
     clip_config = config_of_clip(config)
     clip_config._attn_implementation = "sdpa"
     clip = CLIPModel(clip_config)
-    if config.get("stem") == "conv":
+    if (stem := config.get("stem", "patch")) != "patch":
         vision = clip_config.vision_config
-        clip.vision_model.embeddings.patch_embedding = ConvStem(vision.hidden_size, patch=vision.patch_size)
+        clip.vision_model.embeddings.patch_embedding = _STEMS[stem](vision.hidden_size, patch=vision.patch_size)
     return FrameAveragedCLIP(spec, clip)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
 from vidseek_training.backbones.base import Backbone, BackboneSpec
@@ -39,6 +39,29 @@ class FrameAveragedSigLIP(Backbone):
         """See `Backbone.video_features`; the mean of unit frame vectors."""
         batch, frames = pixel_values.shape[:2]
         features = self.siglip.get_image_features(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+
+    @property
+    def video_layers(self) -> nn.ModuleList:
+        """See `Backbone.video_layers`."""
+        layers: nn.ModuleList = self.siglip.vision_model.encoder.layers
+        return layers
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        tokens: Tensor = self.siglip.vision_model.embeddings(pixel_values.flatten(0, 1))
+        for layer in self.video_layers[:depth]:
+            tokens = layer(tokens, None)
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """See `Backbone.features_of_tokens`."""
+        batch, frames = tokens.shape[:2]
+        tokens = tokens.flatten(0, 1)
+        for layer in self.video_layers[depth:]:
+            tokens = layer(tokens, None)
+        vision = self.siglip.vision_model
+        features = vision.head(vision.post_layernorm(tokens))
         return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
 
     def text_features(self, input_ids: Tensor) -> Tensor:

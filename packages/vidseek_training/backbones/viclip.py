@@ -114,6 +114,15 @@ class VisionEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """The class token after all layers, projected."""
+        return self.features_of(self.transformer(self.tokens_of(pixel_values)))
+
+    def features_of(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, tokens, width) after all layers to features."""
+        result: Tensor = self.proj(self.ln_post(tokens[:, 0]))
+        return result
+
+    def tokens_of(self, pixel_values: Tensor) -> Tensor:
+        """Clips to the tokens that the first layer sees: the class token, then patches."""
         patches = self._patches(pixel_values)
         batch, frames = patches.shape[:2]
         patches = patches + self.positional_embedding[1:]
@@ -124,8 +133,7 @@ class VisionEncoder(nn.Module):
         # The published order of tokens: all times of a place, then the next place.
         patches = patches.transpose(1, 2).reshape(batch, -1, patches.shape[-1])
         first = (self.class_embedding + self.positional_embedding[0]).expand(batch, 1, -1)
-        tokens = self.transformer(self.ln_pre(torch.cat([first, patches], 1)))
-        result: Tensor = self.proj(self.ln_post(tokens[:, 0]))
+        result: Tensor = self.ln_pre(torch.cat([first, patches], 1))
         return result
 
     def _patches(self, pixel_values: Tensor) -> Tensor:
@@ -188,6 +196,24 @@ class ViCLIP(Backbone):
         """See `Backbone.video_features`."""
         result: Tensor = self.vision_encoder(pixel_values)
         return result
+
+    @property
+    def video_layers(self) -> nn.ModuleList:
+        """See `Backbone.video_layers`."""
+        return self.vision_encoder.transformer.resblocks
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """See `Backbone.video_tokens`: (n, tokens, width)."""
+        tokens = self.vision_encoder.tokens_of(pixel_values)
+        for block in self.video_layers[:depth]:
+            tokens = block(tokens)
+        return tokens
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """See `Backbone.features_of_tokens`."""
+        for block in self.video_layers[depth:]:
+            tokens = block(tokens)
+        return self.vision_encoder.features_of(tokens)
 
     def text_features(self, input_ids: Tensor) -> Tensor:
         """See `Backbone.text_features`."""
