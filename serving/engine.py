@@ -95,7 +95,8 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
     Raises:
         VidseekError: one of them is missing or broken, or they do not belong together.
     """
-    encoder = load_encoder(archive, settings.search)
+    # Its threads share the cores with requests, searches and decoders.
+    encoder = load_encoder(archive, settings.search, spin=False)
     return Opened(encoder, open_searcher(archive, settings.search, encoder))
 
 
