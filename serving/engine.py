@@ -21,7 +21,6 @@ from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.schemas import SearchRequest
 from serving.uploads import decode_clip, decode_image, decode_still
-from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected, ServiceError, VidseekError
@@ -245,6 +244,8 @@ class Engine:
             InputRejected: the query is blank or too long, or the clip is not in the index.
             NotReady: nothing can be searched, or nothing can be written.
         """
+        from vidseek import feedback  # its tables bring pandas, which takes longer to import than all else here
+
         self._check_text(query)
         point = await self.clip(clip_id)
         version = str(point.payload.get("encoder_version", ""))

@@ -18,7 +18,6 @@ if find_spec("vidseek") is None:  # in a bento the rooms lie beside, and are not
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone home; read once, so before the import
 
 import bentoml
-from bentoml._internal.utils.analytics import usage_stats
 
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Places, open_archive
@@ -26,8 +25,10 @@ from serving.logs import write_json_lines
 from serving.middleware import First
 from vidseek.archive import Archive
 
-# `bentoml serve` has asked the switch, and remembered the answer, before it imported this.
-usage_stats.do_not_track.cache_clear()
+# `bentoml serve` has asked the switch, and remembered the answer, before it imported this. The process that answers has
+# not, and need not import what asks.
+if analytics := sys.modules.get("bentoml._internal.utils.analytics.usage_stats"):
+    analytics.do_not_track.cache_clear()
 
 archive = Archive.here()
 if (HERE.parent / "bento.yaml").is_file():
