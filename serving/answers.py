@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from serving.batcher import QueueFull
 from serving.bodies import NotUnderstood, WrongType
-from serving.engine import CollectionGone
+from serving.engine import CollectionGone, ModelGone
 from serving.media import ClipGone, MediaGone, RangeNotThere
 from serving.middleware import BodyTooLarge, KeyNeeded, KeyWrong
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
@@ -23,6 +23,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     KeyNeeded: 403,
     CollectionGone: 404,
     ClipGone: 404,
+    ModelGone: 404,
     MediaGone: 404,
     BodyTooLarge: 413,
     WrongType: 415,

@@ -36,6 +36,8 @@ RETRY_SECONDS = 1.0
 MAX_DECODING = 16
 """Uploads that may wait for a decoder."""
 SEARCH_THREADS = 4
+ANY_MODEL = "vidseek"
+"""The model's name for callers to whom any encoder_version is right."""
 THUMBNAIL_PX = 256
 """Of the shorter side."""
 
@@ -54,6 +56,12 @@ class CollectionGone(InputRejected):
     """The collection that a request names is not there any more."""
 
     code = "collection_gone"
+
+
+class ModelGone(InputRejected):
+    """The model that a request names is not the one that serves."""
+
+    code = "model_not_found"
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,20 @@ class Engine:
         for text in texts:
             self._check_text(text)
         return await self._answer(lambda opened: self.texts.submit_all(texts))
+
+    async def embed_for(self, model: str, texts: Sequence[str]) -> tuple[list[QueryVector], int]:
+        """A vector for each text and how many tokens were read, for a caller who names the model.
+
+        Raises:
+            ModelGone: `model` is neither `vidseek` nor the encoder_version that serves now.
+            InputRejected, NotReady, QueueFull, TimeoutError: as `search`.
+        """
+        vectors = await self.embed_texts(texts)
+        if model not in (ANY_MODEL, vectors[0].encoder_version):
+            raise ModelGone(
+                f"there is no model {model!r}", remedy=f"Name {ANY_MODEL}, or {vectors[0].encoder_version}, which serves now"
+            )
+        return vectors, sum(self._current().count_tokens(texts))
 
     async def embed_images(self, images: Sequence[bytes]) -> list[QueryVector]:
         """A vector for each picture. Raises as `search`."""

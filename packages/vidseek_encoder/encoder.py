@@ -114,6 +114,10 @@ class Encoder:
         embeddings[list(order)] = rows
         return embeddings
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text are read: what is beyond the spec's `context` is cut off. Raises as `embed_texts`."""
+        return self._tokenizer.count(texts)
+
     def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each clip.
 

@@ -401,6 +401,34 @@ def test_embed__text_takes_no_form(client: TestClient) -> None:
     assert is_error(client.post("/v1/embed/text", files={"texts": b"red"}), 415, "unsupported_media_type")
 
 
+def test_embeddings__have_the_shape_that_clients_of_openai_know(client: TestClient) -> None:
+    texts = ["red", "blue white"]
+    answer = client.post("/v1/embeddings", json={"model": "vidseek", "input": texts}).json()
+    same = client.post("/v1/embed/text", json={"texts": texts}).json()
+    assert answer == {
+        "object": "list", "model": same["encoder_version"], "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(same["embeddings"])
+        ],
+    }
+    one = {"model": VERSION, "input": "red", "encoding_format": "base64", "dimensions": 4, "user": "me"}
+    packed = client.post("/v1/embeddings", json=one).json()["data"][0]["embedding"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(packed), "<f4"), same["embeddings"][0], atol=1e-7)
+
+
+@pytest.mark.parametrize(("body", "status", "code"), [
+    ({"input": "red"}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": []}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": [[1, 2]]}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": " "}, 422, "input_rejected"),
+    ({"model": "vidseek", "input": ["red"] * 5}, 422, "input_rejected"),
+    ({"model": "vidseek", "input": "red", "dimensions": 3}, 422, "input_rejected"),
+    ({"model": "f" * 16, "input": "red"}, 404, "model_not_found"),
+])
+def test_embeddings__what_cannot_be_used(client: TestClient, body: object, status: int, code: str) -> None:
+    assert is_error(client.post("/v1/embeddings", json=body), status, code)
+
+
 def test_search__clip_longer_than_is_taken(archive: Archive, tmp_path: Path) -> None:
     with serving(archive, ServeSettings(max_clip_seconds=0.5)) as client:
         answer = client.post("/v1/search", files={"clip": film("red", tmp_path / "a.mp4")})

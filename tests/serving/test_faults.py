@@ -56,7 +56,7 @@ def document(app: Any) -> Any:
 ROUTES = [
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/search", "POST /v1/feedback", "POST /v1/embed/text",
     "POST /v1/embed/image", "POST /v1/embed/video", "GET /v1/clips/{clip_id}", "GET /v1/clips/{clip_id}/thumbnail",
-    "GET /v1/clips/{clip_id}/media",
+    "GET /v1/clips/{clip_id}/media", "POST /v1/embeddings",
 ]
 
 
