@@ -85,6 +85,7 @@ class SearchRequest(BaseModel):
 
     text: OneOrMore[str] = Field((), description="What to look for, in words.")
     image: OneOrMore[File] = Field((), description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
+    url: OneOrMore[str] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
     clip: OneOrMore[File] = Field((), description="A short video file, base64.")
     clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: more of this.")
     not_text: OneOrMore[str] = Field((), alias="not", description="What moments shall not show, in words.")

@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 from serving import engine as engine_module
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Opened, Places, open_archive
+from serving.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.schemas import ClipAnswer, SearchAnswer
 from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
@@ -102,6 +103,29 @@ def test_search__picture_as_a_part(client: TestClient, kind: str) -> None:
 def test_search__picture_in_json(client: TestClient) -> None:
     image = base64.b64encode(picture("white")).decode()
     assert first_video(client.post("/v1/search", json={"image": image})) == video_id_of_colour("white")
+
+
+def test_search__url_is_fetched_only_from_hosts_that_are_named(
+    archive: Archive, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_error(client.post("/v1/search", json={"url": "http://pictures.test/a.png"}), 422, "url_refused")
+    monkeypatch.setattr(Fetcher, "_read", lambda self, connection, parts, until: picture(parts.path.strip("/")))
+    named = ServeSettings(url_hosts=("pictures.test",))
+    with serving(archive, named) as other:
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: [(0, 0, 0, "", ("10.0.0.1", 80))])
+        answer = other.post("/v1/search", json={"url": "http://pictures.test/green"})
+        assert is_error(answer, 422, "url_refused") and "open internet" in answer.text
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: [(0, 0, 0, "", ("8.8.8.8", 80))])
+        answer = other.post("/v1/search", json={"url": ["http://pictures.test/green"]})
+        assert first_video(answer) == video_id_of_colour("green")
+
+
+def test_search__no_more_urls_at_once_than_may_wait(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MAX_FETCHING", 1)
+    with serving(archive) as client:
+        urls = ["http://pictures.test/green"] * 2
+        assert is_error(client.post("/v1/search", json={"url": urls}), 503, "busy")
+        assert is_error(client.post("/v1/search", json={"url": urls[:1]}), 422, "url_refused")
 
 
 def test_search__clip_and_query_as_parts(client: TestClient, tmp_path: Path) -> None:
