@@ -13,7 +13,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 from vidseek_training.backbones.base import BackboneSpec
 from vidseek_training.backbones.clip import FrameAveragedCLIP
-from vidseek_training.export import _convert_towers, _export_towers, _spec_of
+from vidseek_training.export import write_unproven
 
 OUT = Path(__file__).with_name("encode.json")
 WORDS = 14
@@ -70,7 +69,8 @@ def main() -> None:
 def build_clip(folder: Path) -> tuple[CLIPModel, Tokenizer]:
     """A CLIP of the sizes of ViT-B/32, and a bundle of it in `folder`, with fp32 and int8."""
     tokenizer = whole_words()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    words = folder.parent / "words.json"
+    tokenizer.save(str(words))
     torch.manual_seed(0)
     config = CLIPConfig()
     config.text_config.bos_token_id, config.text_config.eos_token_id = 1, 3
@@ -78,13 +78,9 @@ def build_clip(folder: Path) -> tuple[CLIPModel, Tokenizer]:
     clip = CLIPModel(config).eval()
     spec = BackboneSpec(
         family="clip", name="random", dimension=512, context=77, frames=8, side=224, resize="crop", mean=_CLIP_MEAN,
-        deviation=_CLIP_DEVIATION, pad_id=0, tokenizer=folder / "tokenizer.json",
+        deviation=_CLIP_DEVIATION, pad_id=0, tokenizer=words,
     )
-    model = FrameAveragedCLIP(spec, clip)
-    _export_towers(model, folder / "fp32")
-    bundle = _spec_of(model, folder / "tokenizer.json")
-    _convert_towers(folder, bundle, "int8")
-    replace(bundle, variants=("fp32", "int8")).save(folder)
+    write_unproven(FrameAveragedCLIP(spec, clip), folder, variants=("int8",))
     return clip, tokenizer
 
 

@@ -17,6 +17,7 @@ def main() -> str:
     least = ", ".join(
         f"{name} {min(parity.min_cosine_video, parity.min_cosine_text)}"
         + (f" (left out: {'; '.join(parity.failed)})" if parity.failed else "")
+        + (f" ({parity.recipe}, after {'; '.join(parity.tried)})" if parity.tried and not parity.failed else "")
         for name, parity in parities.items()
     )
     return f"encoder {spec.encoder_version}; least cosine to torch: {least}"

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from serving.admin import LiveChanged, NothingBefore, ReportGone, VideoGone
 from serving.batcher import QueueFull
 from serving.bodies import NotUnderstood, WrongType
-from serving.engine import CollectionGone
+from serving.engine import CollectionGone, ModelGone
 from serving.finding import AlreadyRunning
 from serving.media import ClipGone, MediaGone, RangeNotThere
 from serving.middleware import AdminOff, BodyTooLarge, KeyNeeded, KeyWrong
@@ -27,6 +27,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     AdminOff: 403,
     CollectionGone: 404,
     ClipGone: 404,
+    ModelGone: 404,
     MediaGone: 404,
     ReportGone: 404,
     VideoGone: 404,

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.batcher import Batcher
+from serving.batcher import Batcher, QueueFull
+from serving.fetching import Fetcher
 from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.schemas import SearchRequest
@@ -38,6 +39,11 @@ RETRY_SECONDS = 1.0
 MAX_DECODING = 16
 """Uploads that may wait for a decoder."""
 SEARCH_THREADS = 4
+FETCH_THREADS = 4
+MAX_FETCHING = 32
+"""Pictures of URLs that are being fetched or wait for it."""
+ANY_MODEL = "vidseek"
+"""The model's name for callers to whom any encoder_version is right."""
 THUMBNAIL_PX = 256
 """Of the shorter side."""
 
@@ -56,6 +62,12 @@ class CollectionGone(InputRejected):
     """The collection that a request names is not there any more."""
 
     code = "collection_gone"
+
+
+class ModelGone(InputRejected):
+    """The model that a request names is not the one that serves."""
+
+    code = "model_not_found"
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,8 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
     Raises:
         VidseekError: one of them is missing or broken, or they do not belong together.
     """
-    encoder = load_encoder(archive, settings.search)
+    # Its threads share the cores with requests, searches and decoders.
+    encoder = load_encoder(archive, settings.search, spin=False)
     return Opened(encoder, open_searcher(archive, settings.search, encoder))
 
 
@@ -119,6 +132,11 @@ class Engine:
         # A clip may take its decoder as long as it is let; pictures do not wait behind it.
         self._pictures: Batcher[Callable[[], Frames], Frames] = self._batcher(_call_each, "picture", lone=True)
         self._films: Batcher[Callable[[], Frames], Frames] = self._batcher(_call_each, "film", lone=True)
+        self._fetcher = Fetcher(
+            settings.url_hosts, max_bytes=settings.max_body_mb * 2**20, timeout_seconds=settings.url_timeout_seconds
+        )
+        self._fetching = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        self._num_fetching = 0
 
     def _batcher(self, run: Callable[[list[Any]], Sequence[Any]], work: str, *, lone: bool = False) -> Batcher[Any, Any]:
         queue = min(self.settings.max_queue, MAX_DECODING) if lone else self.settings.max_queue
@@ -175,6 +193,20 @@ class Engine:
         for text in texts:
             self._check_text(text)
         return await self._answer(lambda opened: self.texts.submit_all(texts))
+
+    async def embed_for(self, model: str, texts: Sequence[str]) -> tuple[list[QueryVector], int]:
+        """A vector for each text and how many tokens were read, for a caller who names the model.
+
+        Raises:
+            ModelGone: `model` is neither `vidseek` nor the encoder_version that serves now.
+            InputRejected, NotReady, QueueFull, TimeoutError: as `search`.
+        """
+        vectors = await self.embed_texts(texts)
+        if model not in (ANY_MODEL, vectors[0].encoder_version):
+            raise ModelGone(
+                f"there is no model {model!r}", remedy=f"Name {ANY_MODEL}, or {vectors[0].encoder_version}, which serves now"
+            )
+        return vectors, sum(self._current().count_tokens(texts))
 
     async def embed_images(self, images: Sequence[bytes]) -> list[QueryVector]:
         """A vector for each picture. Raises as `search`."""
@@ -260,6 +292,7 @@ class Engine:
             InputRejected: the query is blank or too long, or the clip is not in the index.
             NotReady: nothing can be searched, or nothing can be written.
         """
+
         self._check_text(query)
         point = await self.clip(clip_id)
         version = str(point.payload.get("encoder_version", ""))
@@ -284,7 +317,8 @@ class Engine:
         """Let the threads go."""
         for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._fetching):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _note(self, request: SearchRequest, answer: Answer) -> None:
         if request.offset:
@@ -352,7 +386,8 @@ class Engine:
             raise CollectionGone(error.message, remedy="Search again without `collection`") from error
 
     async def _encode(self, request: SearchRequest, opened: Opened) -> Query:
-        more = await self._vectors_of(request.text, request.image, request.clip)
+        pictures = [*request.image, *await self._fetch(request.url)]
+        more = await self._vectors_of(request.text, pictures, request.clip)
         less = await self._vectors_of(request.not_text, request.not_image)
         spec = opened.encoder.spec
         versions = {each.encoder_version for each in (*more, *less)} or {spec.encoder_version}
@@ -371,6 +406,18 @@ class Engine:
         frames += await self._films.submit_all([partial(self._decode_clip, clip) for clip in clips])
         return vectors + await self.clips.submit_all(frames)
 
+    async def _fetch(self, urls: Sequence[str]) -> list[bytes]:
+        if self._num_fetching + len(urls) > MAX_FETCHING:
+            raise QueueFull(f"{self._num_fetching} pictures are being fetched already", remedy="Try again in a second")
+        self._num_fetching += len(urls)
+        try:
+            loop = asyncio.get_running_loop()
+            return list(await asyncio.gather(
+                *(loop.run_in_executor(self._fetching, self._fetcher.fetch, url) for url in urls)
+            ))
+        finally:
+            self._num_fetching -= len(urls)
+
     async def _point(self, clip_id: str, opened: Opened) -> Point:
         points = await self._in_thread(lambda: opened.searcher.points([clip_id]))
         if not points:
@@ -378,9 +425,9 @@ class Engine:
         return points[0]
 
     def _check(self, request: SearchRequest) -> None:
-        if not (request.text or request.image or request.clip or request.clip_id):
+        if not (request.text or request.image or request.url or request.clip or request.clip_id):
             raise InputRejected(
-                "the query wants nothing", remedy="Give text, image, clip or clip_id; not only what you do not want"
+                "the query wants nothing", remedy="Give text, image, url, clip or clip_id; not only what you do not want"
             )
         for text in (*request.text, *request.not_text):
             self._check_text(text)

@@ -18,16 +18,21 @@ from serving.schemas import (
     ClipAnswer,
     EmbedAnswer,
     EmbedClips,
+    EmbeddingsAnswer,
+    EmbeddingsRequest,
     EmbedImages,
     EmbedTexts,
     ErrorAnswer,
     FeedbackAnswer,
     FeedbackRequest,
     Health,
+    OneEmbedding,
     Readiness,
     SearchAnswer,
     SearchRequest,
+    Usage,
 )
+from vidseek_media.errors import InputRejected
 
 Asked = TypeVar("Asked", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
@@ -41,6 +46,7 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
     _add_health(app, engine)
     _add_search(app, engine)
     _add_embed(app, engine)
+    _add_embeddings(app, engine)
     _add_clips(app, engine)
 
 
@@ -109,6 +115,28 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
         return _vectors(await engine.embed_clips(asked.clips), asked.encoding)
 
 
+def _add_embeddings(app: FastAPI, engine: Engine) -> None:
+    @app.post(
+        "/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=body_of(EmbeddingsRequest),
+        responses=refusals(404, 413, 415, 422, 504),
+    )
+    async def embeddings(request: Request) -> Response:
+        """A unit vector for each text, as clients of OpenAI's API ask for it."""
+        asked = await read_body(request, EmbeddingsRequest)
+        vectors, num_tokens = await engine.embed_for(asked.model, asked.input)
+        dimension = len(vectors[0].values)
+        if asked.dimensions not in (None, dimension):
+            raise InputRejected(f"{asked.dimensions} dimensions were asked for", remedy=f"The model has {dimension}")
+        answer = EmbeddingsAnswer.model_construct(
+            data=[
+                OneEmbedding.model_construct(index=index, embedding=_written(each, asked.encoding_format))
+                for index, each in enumerate(vectors)
+            ],
+            model=vectors[0].encoder_version, usage=Usage(prompt_tokens=num_tokens, total_tokens=num_tokens),
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+
 def _add_clips(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/clips/{clip_id}", response_model=ClipAnswer, responses=refusals(404, 422, 504))
     async def clip(clip_id: ClipInPath) -> dict[str, Any]:
@@ -148,14 +176,18 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
 def _vectors(vectors: Sequence[QueryVector], encoding: str) -> Response:
     """As EmbedAnswer; written by hand, since checking thousands of numbers again takes longer than encoding a text."""
     first = vectors[0]
-    rows: list[Any] = [
-        base64.b64encode(each.values.astype("<f4").tobytes()).decode() if encoding == "base64" else each.values.tolist()
-        for each in vectors
-    ]
+    rows: list[Any] = [_written(each, encoding) for each in vectors]
     answer = EmbedAnswer.model_construct(
         encoder_version=first.encoder_version, variant=first.variant, dimension=len(first.values), embeddings=rows
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _written(vector: QueryVector, encoding: str) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(vector.values.astype("<f4").tobytes()).decode()
+    numbers: list[float] = vector.values.tolist()
+    return numbers
 
 
 _REFUSALS = {

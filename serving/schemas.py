@@ -85,6 +85,7 @@ class SearchRequest(BaseModel):
 
     text: OneOrMore[str] = Field((), description="What to look for, in words.")
     image: OneOrMore[File] = Field((), description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
+    url: OneOrMore[str] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
     clip: OneOrMore[File] = Field((), description="A short video file, base64.")
     clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: more of this.")
     not_text: OneOrMore[str] = Field((), alias="not", description="What moments shall not show, in words.")
@@ -115,6 +116,20 @@ class EmbedTexts(BaseModel):
 
     texts: Annotated[list[str], Field(min_length=1)]
     encoding: Encoding = "float"
+
+
+class EmbeddingsRequest(BaseModel):
+    """What clients of OpenAI's API send for embeddings, in words only."""
+
+    model_config = _taking({"model": "vidseek", "input": ["a dog runs to the left"]})
+
+    input: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(
+        min_length=1, description="One text or several."
+    )]
+    model: Annotated[str, Field(max_length=64, description="`vidseek`, or the encoder_version that is wanted.")]
+    encoding_format: Encoding = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="As the model has it, or left out.")
+    user: str | None = Field(None, description="Not looked at.")
 
 
 class EmbedImages(BaseModel):
@@ -183,6 +198,36 @@ class EmbedAnswer(BaseModel):
     variant: str = Field(description="The precision in which they were made.")
     dimension: int
     embeddings: list[list[float]] | list[str]
+
+
+class OneEmbedding(BaseModel):
+    """The unit vector of one text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens that were read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """What clients of OpenAI's API expect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["list"] = "list"
+    data: list[OneEmbedding]
+    model: str = Field(description="The encoder_version: vectors of another one cannot be compared with these.")
+    usage: Usage
 
 
 class ClipAnswer(BaseModel):

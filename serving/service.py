@@ -18,7 +18,6 @@ if find_spec("vidseek") is None:  # in a bento the rooms lie beside, and are not
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone home; read once, so before the import
 
 import bentoml
-from bentoml._internal.utils.analytics import usage_stats
 
 from serving.admin import Admin
 from serving.app import create_app, key_from_environment
@@ -28,8 +27,10 @@ from serving.middleware import First
 from vidseek.archive import Archive
 from vidseek.service import ADMIN_KEY_VARIABLE
 
-# `bentoml serve` has asked the switch, and remembered the answer, before it imported this.
-usage_stats.do_not_track.cache_clear()
+# `bentoml serve` has asked the switch, and remembered the answer, before it imported this. The process that answers has
+# not, and need not import what asks.
+if analytics := sys.modules.get("bentoml._internal.utils.analytics.usage_stats"):
+    analytics.do_not_track.cache_clear()
 
 archive = Archive.here()
 if (HERE.parent / "bento.yaml").is_file():
@@ -62,6 +63,10 @@ Vidseek: Any = bentoml.service(
     name="vidseek",
     workers=1,
     logging={"access": {"enabled": False}},  # ours has the same in one line, with the route in the place of the path
+    # What BentoML puts around every request took longer than our routes: spans that nobody reads, figures that our own
+    # /metrics has.
+    metrics={"enabled": False},
+    tracing={"excluded_urls": ".*"},
     traffic={"timeout": settings.serve.timeout_seconds + 30},  # ours ends first, with a message that says so
 )(Holder)
 Vidseek.mount_asgi_app(app, name="vidseek")

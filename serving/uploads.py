@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.frames import decode_at, decode_uniform, read_plan
 from vidseek_media.workers import run_each
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -84,6 +83,8 @@ def _in_worker(
 
 
 def _decode_whole(path: Path, *, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:
+    from vidseek_media.frames import decode_uniform, read_plan  # decoders live in the worker, not in the service
+
     length_ms = read_plan(path).duration_ms
     if length_ms > max_seconds * 1000:
         raise InputRejected(f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken")
@@ -91,4 +92,6 @@ def _decode_whole(path: Path, *, num_frames: int, side_px: int, max_seconds: flo
 
 
 def _decode_strip(path: Path, *, times_ms: tuple[int, ...], side_px: int) -> NDArray[np.uint8]:
+    from vidseek_media.frames import decode_at
+
     return np.concatenate([frame for _, frame in decode_at(path, list(times_ms), side_px=side_px)], axis=1)

@@ -99,8 +99,10 @@ class Archive:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.state / 'mlflow.db').resolve()}"
 
 
-def load_encoder(archive: Archive, settings: SearchSettings, *, text_only: bool = False) -> Encoder:
-    """The archive's encoder bundle, opened as `settings` say.
+def load_encoder(
+    archive: Archive, settings: SearchSettings, *, text_only: bool = False, spin: bool = True
+) -> Encoder:
+    """The archive's encoder bundle, opened as `settings` say; `text_only` and `spin` as `Encoder.load` has them.
 
     Raises:
         ArtifactError: the bundle is missing or broken.
@@ -114,6 +116,7 @@ def load_encoder(archive: Archive, settings: SearchSettings, *, text_only: bool 
         variant=settings.variant,
         threads=settings.threads,
         towers=("text",) if text_only else ("text", "video"),
+        spin=spin,
     )
 
 

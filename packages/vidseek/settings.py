@@ -60,6 +60,12 @@ class ServeSettings(_Section):
     """Texts, pictures or clips of one request for vectors."""
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
     """For an uploaded clip."""
+    url_hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
+    ] = ()
+    """Hosts that pictures of a query may be fetched from, with `:port` where that is not the usual one. None by default."""
+    url_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """For fetching one of them."""
 
 
 class Settings(BaseModel):

@@ -59,6 +59,7 @@ class Encoder:
         threads: int | None = None,
         batch: int = 32,
         towers: Sequence[Tower] = ("text", "video"),
+        spin: bool = True,
     ) -> Encoder:
         """Check the bundle in the folder `path`, and open it.
 
@@ -69,6 +70,8 @@ class Encoder:
             threads: Of one run; by default as many as this process may use.
             batch: The most texts or clips in one run.
             towers: Which towers to open: a search by words needs no video tower.
+            spin: Whether idle threads burn their core for a while before they sleep: faster where nothing else runs
+                beside the encoder, and much slower where something does.
 
         Raises:
             ArtifactError: the bundle is missing, broken or changed, or lacks the variant.
@@ -88,7 +91,7 @@ class Encoder:
             file = path / variant / f"{model}.onnx"
             sessions[model] = open_session(
                 file, provider=provider, variant=variant, threads=threads, input_name=INPUTS[model],
-                row_shape=_row_shape(model, spec),
+                row_shape=_row_shape(model, spec), spin=spin,
             )
             _check_signature(sessions[model], model=model, spec=spec, file=file)
         return cls(spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch)
@@ -110,6 +113,10 @@ class Encoder:
         embeddings = np.empty_like(rows)
         embeddings[list(order)] = rows
         return embeddings
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text are read: what is beyond the spec's `context` is cut off. Raises as `embed_texts`."""
+        return self._tokenizer.count(texts)
 
     def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each clip.

@@ -55,7 +55,14 @@ def require_provider(provider: str, *, variant: str) -> None:
 
 
 def open_session(
-    file: Path, *, provider: str, variant: str, threads: int | None, input_name: str, row_shape: Sequence[int]
+    file: Path,
+    *,
+    provider: str,
+    variant: str,
+    threads: int | None,
+    input_name: str,
+    row_shape: Sequence[int],
+    spin: bool = True,
 ) -> Any:
     """Open the model in `file` on `provider`, or not at all.
 
@@ -66,6 +73,7 @@ def open_session(
         threads: Of one run on a CPU; by default as many as `usable_cores`.
         input_name: Of the model.
         row_shape: Of one row of that input.
+        spin: Whether idle threads burn their core for a while before they sleep.
 
     Raises:
         ArtifactError: the file is no model.
@@ -75,6 +83,7 @@ def open_session(
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     ort.disable_telemetry_events()
     wanted = provider_list(provider, file, variant=variant, input_name=input_name, row_shape=row_shape)
     try:

@@ -49,16 +49,28 @@ class Tokenizer:
         Raises:
             InputRejected: a text is not one, or not valid Unicode.
         """
+        found = self._encode(texts)
+        width = max(map(len, found), default=0) if trim else self.context
+        ids = np.full((len(texts), max(width, _LEAST)), self.pad_id, dtype=np.int64)
+        for row, numbers in zip(ids, found, strict=True):
+            row[: len(numbers)] = numbers
+        return ids
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text the model reads: at most `context`, start and end included, without padding.
+
+        Raises:
+            InputRejected: a text is not one, or not valid Unicode.
+        """
+        return [len(numbers) for numbers in self._encode(texts)]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         require_texts(texts)
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         except Exception as error:  # UnicodeEncodeError or TypeError for a lone surrogate, else bare Exception
             raise InputRejected(f"a text cannot be tokenized: {error}", remedy="Send valid Unicode") from error
-        width = max((len(encoding.ids) for encoding in encodings), default=0) if trim else self.context
-        ids = np.full((len(texts), max(width, _LEAST)), self.pad_id, dtype=np.int64)
-        for row, encoding in zip(ids, encodings, strict=True):
-            row[: len(encoding.ids)] = encoding.ids
-        return ids
+        return [encoding.ids for encoding in encodings]
 
 
 def require_texts(texts: Sequence[str]) -> None:

@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidseek_media.errors import ArtifactError
 
+RECIPES: Mapping[str, tuple[str, ...]] = {"fp16": ("all",), "int8": ("all", "sparing", "static")}
+"""The ways to make a variant, the fastest to run first. int8: all products that can be; all but the most harmful
+(`quantize.most_harmful`); all, on scales that are fixed. Those behind the first need examples of inputs."""
 
-def convert(source: Path, out: Path, *, variant: str) -> None:
+
+def convert(
+    source: Path, out: Path, *, variant: str, recipe: str = "all", examples: NDArray[Any] | None = None
+) -> None:
     """Write the model at `source` (fp32) as `variant` (fp16 or int8) to `out`. Inputs and outputs keep their types.
+
+    Args:
+        source: An ONNX model.
+        out: Where to.
+        variant: fp16 or int8.
+        recipe: One of its `RECIPES`.
+        examples: Of the model's input, a row each; the recipe `all` needs none.
 
     Raises:
         ArtifactError: the model cannot be converted.
-        KeyError: there is no such variant.
+        KeyError: there is no such variant or recipe.
     """
-    converter = _CONVERTERS[variant]
+    converter = _CONVERTERS[variant, recipe]
     import onnx
 
     try:
         model = onnx.load(source)
         # Shapes that the exporter wrote down contradict those that the converters infer (trials.md, D2).
         del model.graph.value_info[:]
-        onnx.save(converter(model), out)
+        for place, node in enumerate(model.graph.node):
+            node.name = node.name or f"node_{place}"  # products are told apart by it
+        onnx.save(converter(model, np.empty(0) if examples is None else examples), out)
     except Exception as error:  # onnx and onnxruntime raise whatever a graph leads them to
         raise ArtifactError(
-            f"{source} cannot be made {variant}: {error}", remedy="Leave it out of export.variants"
+            f"{source} cannot be made {variant} ({recipe}): {error}", remedy="Leave it out of export.variants"
         ) from error
 
 
-def _to_fp16(model: Any) -> Any:
+def _to_fp16(model: Any, _: NDArray[Any]) -> Any:
     """Every number in 16 bits, for GPUs: a CPU turns them back and is slower than with fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _to_int8(model: Any) -> Any:
-    """Matrix products in 8 bits, weights by channel, inputs measured at each run; for CPUs.
+def _to_int8(model: Any, _: NDArray[Any]) -> Any:
+    from vidseek_encoder.quantize import to_int8
 
-    Weights get 7 of the 8 bits: two full products overflow the 16 bits in which a CPU without VNNI adds them up, and
-    the bundle would then give other vectors there than where it was proven.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        out = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            model, str(out), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, reduce_range=True,
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(out)
+    return to_int8(model)
 
 
-_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {"fp16": _to_fp16, "int8": _to_int8}
+def _to_sparing_int8(model: Any, examples: NDArray[Any]) -> Any:
+    from vidseek_encoder.quantize import most_harmful, to_int8
+
+    return to_int8(model, leave=most_harmful(model, examples))
+
+
+def _to_static_int8(model: Any, examples: NDArray[Any]) -> Any:
+    from vidseek_encoder.quantize import to_static_int8
+
+    return to_static_int8(model, examples)
+
+
+_CONVERTERS: Mapping[tuple[str, str], Callable[[Any, NDArray[Any]], Any]] = {
+    ("fp16", "all"): _to_fp16, ("int8", "all"): _to_int8, ("int8", "sparing"): _to_sparing_int8,
+    ("int8", "static"): _to_static_int8,
+}

@@ -50,7 +50,7 @@ class PairSet:
 
 
 def load_pairs(
-    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False
+    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None
 ) -> PairSet:
     """The pairs of `split` with their frames.
 
@@ -60,12 +60,13 @@ def load_pairs(
         spec: Of the backbone that they are for.
         split: train, validation or test.
         all_frames: Keep all frames of the shards, to choose from (`choose_frames`), where all clips have as many.
+        most: Only the first so many pairs.
 
     Raises:
         ArtifactError: a pair's clip is in no shard.
     """
     table = read_table(pairs, PAIRS)
-    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
+    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)[:most]
     table = table.fillna({"contrast": "", "axis": "", "gallery": "default"})
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))

@@ -6,9 +6,11 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from torch.export import Dim
 
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
 from vidseek_encoder.encoder import INPUTS, OUTPUTS, Encoder
+from vidseek_encoder.preprocess import normalise
 from vidseek_encoder.tokenize import Tokenizer
-from vidseek_encoder.variants import convert
+from vidseek_encoder.variants import RECIPES, convert
 from vidseek_media.errors import GateFailed
 from vidseek_media.folders import whole_folder
 from vidseek_media.tables import PAIRS, read_table
@@ -35,6 +38,9 @@ _LARGEST_BATCH = 1024
 _TIE = 1e-6
 _NUM_ALONE = 32
 """Clips and texts that also go through one by one."""
+_NUM_EXAMPLES = 32
+"""Training clips and captions by which int8 is made where its plainest form is not good enough."""
+_Examples = dict[str, NDArray[Any]]
 _PROBES = (
     "a person talks to the camera", "a red car on a street at night", "two dogs play on the grass", "a bird in a tree",
     "hands cut vegetables in a kitchen", "waves at the beach", "a football match", "snow on a mountain",
@@ -71,6 +77,10 @@ class Parity:
     size_mb: float
     failed: tuple[str, ...]
     """What it did not reach; such a variant is not in the bundle."""
+    recipe: str = "all"
+    """How it was made: see `vidseek_encoder.variants.RECIPES`."""
+    tried: tuple[str, ...] = ()
+    """The recipes before that one, and what each did not reach."""
 
 
 @dataclass(frozen=True)
@@ -149,17 +159,47 @@ def export_champion(
                 f"the fp32 export is not the model that was trained: {'; '.join(failed)}",
                 remedy="No bundle was written; check torch, onnxscript and onnxruntime with `vidseek doctor`",
             )
+        examples = lru_cache(1)(lambda: _examples_of(model, spec, pairs=pairs, frames=frames))
         for variant in sorted(limits.keys() - {"fp32"}):
-            _convert_towers(folder, spec, variant)
-            replace(spec, variants=(*spec.variants, variant)).save(folder)
-            parities[variant] = _measure(folder, variant, reference, limits[variant])
-            if parities[variant].failed:
-                shutil.rmtree(folder / variant)
-            else:
+            parities[variant] = _make(folder, spec, variant, reference, limits[variant], examples)
+            if not parities[variant].failed:
                 spec = replace(spec, variants=(*spec.variants, variant))
         spec = spec.save(folder)
         _write_reports(folder, spec, parities, champion)
     return spec, parities
+
+
+def _make(
+    folder: Path, spec: EncoderSpec, variant: str, reference: _Reference, limits: ParityLimits,
+    examples: Callable[[], _Examples],
+) -> Parity:
+    """Make `variant` in `folder` by the first of its recipes that reaches its limits; by none, and it is not there."""
+    tried: list[str] = []
+    for recipe in RECIPES[variant]:
+        _convert_towers(folder, spec, variant, recipe, examples() if recipe != RECIPES[variant][0] else None)
+        replace(spec, variants=(*spec.variants, variant)).save(folder)
+        parity = replace(_measure(folder, variant, reference, limits), recipe=recipe, tried=tuple(tried))
+        if not parity.failed:
+            return parity
+        tried.append(f"{recipe}: {'; '.join(parity.failed)}")
+        shutil.rmtree(folder / variant)
+    return parity
+
+
+def write_unproven(model: Backbone, folder: Path, *, variants: Sequence[str] = ()) -> EncoderSpec:
+    """A bundle of `model` in fp32 and `variants` without a proof of any, to measure how fast it is.
+
+    Args:
+        model: The backbone.
+        folder: Gets encoder.json, the variants and tokenizer.json; it is there and empty.
+        variants: What to make beside fp32.
+    """
+    shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
+    _export_towers(model, folder / "fp32")
+    spec = _spec_of(model, folder / "tokenizer.json")
+    for variant in variants:
+        _convert_towers(folder, spec, variant)
+    return replace(spec, variants=("fp32", *variants)).save(folder)
 
 
 def _export_towers(model: Backbone, folder: Path) -> None:
@@ -188,11 +228,32 @@ def _export_towers(model: Backbone, folder: Path) -> None:
             )
 
 
-def _convert_towers(folder: Path, spec: EncoderSpec, variant: str) -> None:
+def _convert_towers(
+    folder: Path, spec: EncoderSpec, variant: str, recipe: str = "all", examples: _Examples | None = None
+) -> None:
     (folder / variant).mkdir()
     with _quiet("root"):  # the quantizer recommends a step that fails on these graphs (trials.md, D2)
         for tower in spec.towers:
-            convert(folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant)
+            convert(
+                folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant, recipe=recipe,
+                examples=examples[tower] if examples else None,
+            )
+
+
+def _examples_of(model: Backbone, spec: EncoderSpec, *, pairs: Path, frames: Path) -> _Examples:
+    """Inputs of each tower to judge and calibrate by: of training pairs, so that the gate sees others."""
+    table = read_table(pairs, PAIRS)
+    if (table.split == "train").any():
+        learned = load_pairs(pairs, frames, model.spec, split="train", most=_NUM_EXAMPLES)
+        clips, captions = np.asarray(learned.frames), learned.captions
+    else:
+        clips, captions = sample_clips(frames, model.spec, count=_NUM_EXAMPLES), list(_PROBES)
+    pixels = normalise(clips, mean=spec.mean, deviation=spec.deviation)
+    tokenizer = Tokenizer.load(model.spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    return {
+        "text": tokenizer.encode(captions, trim=spec.trims_texts),
+        spec.vision: pixels if spec.vision == "video" else pixels.reshape(-1, *pixels.shape[2:]),
+    }
 
 
 class _quiet:  # noqa: N801 - reads as a word in `with`
@@ -303,7 +364,8 @@ def _write_reports(folder: Path, spec: EncoderSpec, parities: Mapping[str, Parit
 def _card(spec: EncoderSpec, parities: Mapping[str, Parity], champion: Path) -> str:
     selected = read_selected(champion)
     rows = "\n".join(
-        f"| {variant} | {'yes' if not parity.failed else 'no: ' + '; '.join(parity.failed)} | {parity.size_mb} | "
+        f"| {variant} | {'yes' if not parity.failed else 'no: ' + '; '.join(parity.failed)} | {parity.recipe} | "
+        f"{parity.size_mb} | "
         f"{parity.min_cosine_video} | {parity.min_cosine_text} | {parity.top_10_overlap} | {parity.r1_difference_low} |"
         for variant, parity in sorted(parities.items())
     )
@@ -321,7 +383,10 @@ Made by vidseek from `{spec.backbone}` ({spec.family}) with the adapter setting 
 Each variant against torch in fp32, on {fp32.num_clips} clips and {fp32.num_texts} texts of this archive, run by
 ONNX Runtime on a CPU: least cosine, agreement of the top 10, lower end of the interval of the difference in R@1.
 
-| variant | in the bundle | MB | clips | texts | top 10 | R@1 |
-|---|---|---|---|---|---|---|
+int8 is made by the first of these recipes that is near enough: all products that can be in 8 bits; sparing, all but
+those that do most harm; static, all on scales that were fixed beforehand.
+
+| variant | in the bundle | recipe | MB | clips | texts | top 10 | R@1 |
+|---|---|---|---|---|---|---|---|
 {rows}
 """

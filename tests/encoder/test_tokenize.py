@@ -31,6 +31,10 @@ def test_encode__trimmed_is_as_wide_as_the_longest(tokenizer: Tokenizer) -> None
     assert tokenizer.encode([], trim=True).shape == (0, 2)
 
 
+def test_count__what_is_read_without_padding(tokenizer: Tokenizer) -> None:
+    assert tokenizer.count(["red blue", "", "red " * 2500]) == [4, 2, CONTEXT]
+
+
 def test_encode__nothing(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode([]).shape == (0, CONTEXT)
 

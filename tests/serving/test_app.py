@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 from serving import engine as engine_module
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Opened, Places, open_archive
+from serving.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.schemas import ClipAnswer, SearchAnswer
 from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
@@ -102,6 +103,29 @@ def test_search__picture_as_a_part(client: TestClient, kind: str) -> None:
 def test_search__picture_in_json(client: TestClient) -> None:
     image = base64.b64encode(picture("white")).decode()
     assert first_video(client.post("/v1/search", json={"image": image})) == video_id_of_colour("white")
+
+
+def test_search__url_is_fetched_only_from_hosts_that_are_named(
+    archive: Archive, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_error(client.post("/v1/search", json={"url": "http://pictures.test/a.png"}), 422, "url_refused")
+    monkeypatch.setattr(Fetcher, "_read", lambda self, connection, parts, until: picture(parts.path.strip("/")))
+    named = ServeSettings(url_hosts=("pictures.test",))
+    with serving(archive, named) as other:
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: [(0, 0, 0, "", ("10.0.0.1", 80))])
+        answer = other.post("/v1/search", json={"url": "http://pictures.test/green"})
+        assert is_error(answer, 422, "url_refused") and "open internet" in answer.text
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: [(0, 0, 0, "", ("8.8.8.8", 80))])
+        answer = other.post("/v1/search", json={"url": ["http://pictures.test/green"]})
+        assert first_video(answer) == video_id_of_colour("green")
+
+
+def test_search__no_more_urls_at_once_than_may_wait(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MAX_FETCHING", 1)
+    with serving(archive) as client:
+        urls = ["http://pictures.test/green"] * 2
+        assert is_error(client.post("/v1/search", json={"url": urls}), 503, "busy")
+        assert is_error(client.post("/v1/search", json={"url": urls[:1]}), 422, "url_refused")
 
 
 def test_search__clip_and_query_as_parts(client: TestClient, tmp_path: Path) -> None:
@@ -399,6 +423,34 @@ def test_embed__what_cannot_be_used(client: TestClient, route: str, body: object
 
 def test_embed__text_takes_no_form(client: TestClient) -> None:
     assert is_error(client.post("/v1/embed/text", files={"texts": b"red"}), 415, "unsupported_media_type")
+
+
+def test_embeddings__have_the_shape_that_clients_of_openai_know(client: TestClient) -> None:
+    texts = ["red", "blue white"]
+    answer = client.post("/v1/embeddings", json={"model": "vidseek", "input": texts}).json()
+    same = client.post("/v1/embed/text", json={"texts": texts}).json()
+    assert answer == {
+        "object": "list", "model": same["encoder_version"], "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(same["embeddings"])
+        ],
+    }
+    one = {"model": VERSION, "input": "red", "encoding_format": "base64", "dimensions": 4, "user": "me"}
+    packed = client.post("/v1/embeddings", json=one).json()["data"][0]["embedding"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(packed), "<f4"), same["embeddings"][0], atol=1e-7)
+
+
+@pytest.mark.parametrize(("body", "status", "code"), [
+    ({"input": "red"}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": []}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": [[1, 2]]}, 422, "invalid_request"),
+    ({"model": "vidseek", "input": " "}, 422, "input_rejected"),
+    ({"model": "vidseek", "input": ["red"] * 5}, 422, "input_rejected"),
+    ({"model": "vidseek", "input": "red", "dimensions": 3}, 422, "input_rejected"),
+    ({"model": "f" * 16, "input": "red"}, 404, "model_not_found"),
+])
+def test_embeddings__what_cannot_be_used(client: TestClient, body: object, status: int, code: str) -> None:
+    assert is_error(client.post("/v1/embeddings", json=body), status, code)
 
 
 def test_search__clip_longer_than_is_taken(archive: Archive, tmp_path: Path) -> None:

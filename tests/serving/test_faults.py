@@ -63,6 +63,7 @@ ROUTES = [
     "GET /v1/facets", "GET /v1/admin/archive", "GET /v1/admin/reports/{name}", "POST /v1/admin/rollback",
     "GET /v1/admin/videos/{video_id}/still", "GET /v1/admin/feedback", "POST /v1/admin/feedback/freeze",
     "GET /v1/admin/duplicates", "POST /v1/admin/duplicates/find", "POST /v1/admin/duplicates/decide",
+    "POST /v1/embeddings",
 ]
 
 

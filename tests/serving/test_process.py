@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
 from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
 
 PACKAGES = Path(__file__).parents[2] / "packages"
@@ -119,6 +120,20 @@ def test_serve__answers_as_the_command_does(archive: Archive, address: str) -> N
     wait_for_line(archive.root / "serve.log", blank.json()["request_id"])
 
 
+def test_serve__answers_clients_of_openai(archive: Archive, address: str) -> None:
+    openai = pytest.importorskip("openai")
+    wait_until_ready(address, archive.root / "serve.log")
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+    answer = client.embeddings.create(model="vidseek", input=["blue", "red"])  # base64, unless told otherwise
+    np.testing.assert_allclose(
+        [each.embedding for each in answer.data], [colour_vector(COLOURS[name]) for name in ("blue", "red")], atol=1e-6
+    )
+    numbers = client.embeddings.create(model=answer.model, input="blue", encoding_format="float").data[0].embedding
+    assert numbers == pytest.approx(answer.data[0].embedding, abs=1e-7)
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
+        client.embeddings.create(model="gpt", input="blue")
+
+
 def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: Service, tmp_path: Path) -> None:
     wait_until_ready(service.address, archive.root / "serve.log")
     clip = film("red", tmp_path / "a.mp4")
@@ -182,6 +197,17 @@ def test_service__sends_no_usage_data() -> None:
         "assert not usage_stats.do_not_track()\n"
         "import serving.service\n"
         "assert usage_stats.do_not_track()\n"
+    )
+    folder = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env={"PYTHONPATH": f"{PACKAGES}:{folder}"})
+
+
+def test_service__starts_without_what_no_answer_needs() -> None:
+    """The service is imported twice before it is ready, so each of these would delay it twice."""
+    code = (
+        "import sys, serving.service\n"
+        "late = {'pandas', 'pyarrow', 'av', 'decord', 'qdrant_client', 'torch', 'bentoml._internal.utils.analytics'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )
     folder = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env={"PYTHONPATH": f"{PACKAGES}:{folder}"})

@@ -194,6 +194,28 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
         Encoder.load(out, variant="int8")
 
 
+@pytest.mark.usefixtures("towers_of")
+def test_export_champion__int8_is_made_by_the_first_recipe_that_passes(
+    exported: Path, backbone: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, measure = [], export._measure
+
+    def strict(folder: Path, variant: str, *rest: object) -> Parity:
+        measured.append((folder / variant / "text.onnx").read_bytes())
+        parity: Parity = measure(folder, variant, *rest)  # type: ignore[arg-type]
+        return replace(parity, failed=("too far",)) if variant == "int8" and len(measured) < 4 else parity
+
+    monkeypatch.setattr(export, "_measure", strict)
+    out = tmp_path / "encoder"
+    spec, parities = exporting(exported / "champion", backbone, archive, out, int8=NO_LIMITS)
+    assert spec.variants == ("fp32", "int8")
+    assert (parities["int8"].recipe, parities["int8"].tried) == ("static", ("all: too far", "sparing: too far"))
+    assert len(set(measured)) == 4 and (out / "int8" / "text.onnx").read_bytes() == measured[-1]
+    assert json.loads((out / "parity.json").read_text())["int8"]["recipe"] == "static"
+    Encoder.load(out, variant="int8").embed_texts(["red"])
+
+
+
 def test_measure__looks_at_batches_and_at_lone_rows(
     exported: Path, archive: Archive, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,167 @@
+"""Pictures at the addresses of allowed hosts: nothing else is fetched, and no name leads into the own network."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import SplitResult, urlsplit
+
+from vidseek_media.errors import InputRejected
+
+PORTS = {"http": 80, "https": 443}
+LONGEST = 2000
+"""Characters of a URL."""
+_CHUNK = 64 * 1024
+_AGENT = {"User-Agent": "vidseek", "Accept": "image/*", "Accept-Encoding": "identity"}
+
+Resolve = Callable[[str, int], Sequence[str]]
+
+
+class UrlRefused(InputRejected):
+    """The URL is none that this service fetches, or what it names cannot be had."""
+
+    code = "url_refused"
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a name, as the system knows them.
+
+    Raises:
+        OSError: it knows none.
+    """
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet: not this machine's, not of a private or special network."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        # What only wraps an IPv4 address leads to that one; tunnels lead anywhere.
+        if ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"):
+            return False
+        ip = ip.ipv4_mapped or ip
+    return ip.is_global and not ip.is_multicast
+
+
+class Fetcher:
+    """Fetches from `hosts` alone. Safe to share between threads.
+
+    The name is looked up once, every address that it has must be public, and the connection goes to an address that was
+    looked at: a name that changes its answer meanwhile (DNS rebinding) changes nothing. Redirects are not followed.
+
+    Args:
+        hosts: Names, with `:port` where that is not the usual one.
+        max_bytes: The most that is read of one answer.
+        timeout_seconds: For all of one fetch.
+        resolve: Looks names up.
+        may_reach: Whether an address may be connected to.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        resolve: Resolve = resolve,
+        may_reach: Callable[[str], bool] = is_public,
+    ) -> None:
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._resolve = resolve
+        self._may_reach = may_reach
+
+    def fetch(self, url: str) -> bytes:
+        """What lies at `url`.
+
+        Raises:
+            UrlRefused: its host is not allowed or not public, or it does not answer with 200, whole, in size and in time.
+        """
+        until = time.monotonic() + self._timeout_seconds
+        parts, host, port = self._checked(url)
+        try:
+            addresses = self._resolve(host, port)
+        except OSError as error:
+            raise UrlRefused(f"the host {host} is not known", remedy="Look at the URL") from error
+        if not addresses or not all(self._may_reach(address) for address in addresses):
+            raise UrlRefused(f"the host {host} is not one of the open internet", remedy="Send the picture itself")
+        connection = _Connection(host, port, address=addresses[0], is_secure=parts.scheme == "https", until=until)
+        # A host that drips byte after byte never runs into the time-out of a socket.
+        end = threading.Timer(max(until - time.monotonic(), 0), connection.cut)
+        end.start()
+        try:
+            return self._read(connection, parts, until)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UrlRefused(f"{host} does not answer: {type(error).__name__}", remedy="Send the picture itself") from error
+        finally:
+            end.cancel()
+            connection.close()
+
+    def _checked(self, url: str) -> tuple[SplitResult, str, int]:
+        if not self._hosts:
+            raise UrlRefused("this service fetches no URL", remedy="Send the picture itself, or set serve.url_hosts")
+        try:
+            if len(url) > LONGEST or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
+                raise ValueError(f"it has more than {LONGEST} characters, or others than a URL has")
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme, 0)
+            if parts.scheme not in PORTS or not host or "@" in parts.netloc:
+                raise ValueError("wanted http:// or https:// and a host, without a name or password")
+        except ValueError as error:
+            raise UrlRefused(f"the URL cannot be used: {error}", remedy="Look at it") from error
+        wanted = host if port == PORTS[parts.scheme] else f"{host}:{port}"
+        if wanted not in self._hosts:
+            raise UrlRefused(f"{wanted} is not among the hosts that are fetched from", remedy="Send the picture itself")
+        return parts, host, port
+
+    def _read(self, connection: _Connection, parts: SplitResult, until: float) -> bytes:
+        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        connection.request("GET", path, headers=_AGENT)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise UrlRefused(
+                f"{connection.host} answers {answer.status}, wanted 200; redirects are not followed",
+                remedy="Give the URL at which the picture lies",
+            )
+        content = bytearray()
+        while chunk := answer.read1(_CHUNK):
+            content += chunk
+            if len(content) > self._max_bytes:
+                raise UrlRefused(f"more than {self._max_bytes} bytes", remedy="Give a smaller picture")
+        if time.monotonic() >= until:
+            raise TimeoutError("it took too long")
+        if answer.length:
+            raise UrlRefused(f"{connection.host} broke off {answer.length} bytes before the end", remedy="Try again")
+        return bytes(content)
+
+
+class _Connection(http.client.HTTPConnection):
+    """To `address` and no other, under the name `host`."""
+
+    def __init__(self, host: str, port: int, *, address: str, is_secure: bool, until: float) -> None:
+        super().__init__(host, port)
+        self.default_port = PORTS["https" if is_secure else "http"]  # type: ignore[misc]  # left out of the Host header
+        self._address = address
+        self._is_secure = is_secure
+        self._until = until
+        self._wire: socket.socket | None = None
+        """The socket, also when the answer has taken it over."""
+
+    def connect(self) -> None:
+        left = max(self._until - time.monotonic(), 0.001)
+        self.sock = self._wire = socket.create_connection((self._address, self.port), timeout=left)
+        if self._is_secure:
+            self.sock = self._wire = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+    def cut(self) -> None:
+        """End whatever is under way, from another thread."""
+        if self._wire is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                self._wire.shutdown(socket.SHUT_RDWR)

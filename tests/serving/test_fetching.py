@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from serving.fetching import Fetcher, UrlRefused, is_public
+
+
+class Site(BaseHTTPRequestHandler):
+    """Pages by path, on loopback."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers["Host"]))
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "http://169.254.169.254/latest")
+            self.end_headers()
+            return
+        if self.path == "/slow-head":
+            for letter in b"HTTP/1.1 200 OK":
+                self.wfile.write(bytes([letter]))
+                time.sleep(0.2)
+            return
+        self.send_response(404 if self.path == "/gone" else 200)
+        size = {"/large": 5000, "/cut": 20}.get(self.path, 7)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        if self.path == "/slow":
+            for letter in b"picture":
+                self.wfile.write(bytes([letter]))
+                time.sleep(0.2)
+        else:
+            self.wfile.write(b"x" * 5000 if self.path == "/large" else b"picture")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+class Names:
+    """A resolver that says one thing after another, and remembers how often it was asked."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.num_asked = 0
+
+    def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.num_asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def fetcher(port: int, names: Names | None = None, *, anywhere: bool = True, seconds: float = 5.0) -> Fetcher:
+    """One that may ask `pictures.test` at `port`, and reach loopback if `anywhere`."""
+    reach = {"may_reach": lambda address: True} if anywhere else {}
+    return Fetcher(
+        [f"Pictures.test:{port}"], max_bytes=1000, timeout_seconds=seconds,
+        resolve=names or Names(["127.0.0.1"]), **reach,  # type: ignore[arg-type]
+    )
+
+
+def test_fetch__gives_what_an_allowed_host_has(port: int) -> None:
+    assert fetcher(port).fetch(f"http://pictures.test:{port}/a.png?size=1#top") == b"picture"
+    assert Site.asked[-1] == ("/a.png?size=1", f"pictures.test:{port}")
+
+
+def test_fetch__by_default_nothing_is_fetched(port: int) -> None:
+    names = Names(["127.0.0.1"])
+    with pytest.raises(UrlRefused, match="fetches no URL"):
+        Fetcher([], max_bytes=9, timeout_seconds=1, resolve=names).fetch(f"http://pictures.test:{port}/")
+    assert names.num_asked == 0
+
+
+@pytest.mark.parametrize("url", [
+    "http://other.test:{port}/", "http://pictures.test/", "http://pictures.test.other.test:{port}/",
+    "https://127.0.0.1:{port}/", "http://pictures.test:{port}@other.test/", "http://me:secret@pictures.test:{port}/",
+    "file:///etc/passwd", "ftp://pictures.test:{port}/", "//pictures.test:{port}/", "http://pictures.test:{port}\\@x/",
+    "http://pictures.test:{port}/ x", "http://pictures.test:{port}/\r\nX: 1", "http://pictures.test:99999999/",
+    "http://[::1/", "http://pictures.tést:{port}/", "", "http://pictures.test:{port}/" + "a" * 2000,
+])
+def test_fetch__other_hosts_and_odd_urls_are_refused_unasked(port: int, url: str) -> None:
+    names = Names(["127.0.0.1"])
+    with pytest.raises(UrlRefused):
+        fetcher(port, names).fetch(url.format(port=port))
+    assert names.num_asked == 0
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:127.0.0.1"], []])
+def test_fetch__name_that_leads_inside_is_refused(port: int, addresses: list[str]) -> None:
+    num_asked = len(Site.asked)
+    with pytest.raises(UrlRefused, match="open internet"):
+        fetcher(port, Names(addresses), anywhere=False).fetch(f"http://pictures.test:{port}/a.png")
+    assert len(Site.asked) == num_asked
+
+
+def test_fetch__connects_to_the_address_that_was_checked(port: int) -> None:
+    names = Names(["127.0.0.1"], ["192.0.2.1"])  # a second look would lead nowhere
+    checked: list[str] = []
+    one = Fetcher(
+        [f"pictures.test:{port}"], max_bytes=1000, timeout_seconds=5, resolve=names,
+        may_reach=lambda address: checked.append(address) or True,  # type: ignore[func-returns-value]
+    )
+    assert one.fetch(f"http://pictures.test:{port}/") == b"picture"
+    assert names.num_asked == 1 and checked == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(("path", "message"), [
+    ("moved", "answers 302"), ("gone", "answers 404"), ("large", "more than 1000 bytes"), ("cut", "broke off 13 bytes"),
+])
+def test_fetch__what_is_no_whole_small_answer_is_refused(port: int, path: str, message: str) -> None:
+    with pytest.raises(UrlRefused, match=message):
+        fetcher(port).fetch(f"http://pictures.test:{port}/{path}")
+
+
+@pytest.mark.parametrize("path", ["slow", "slow-head"])
+def test_fetch__host_that_drips_is_given_up(port: int, path: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(UrlRefused, match="does not answer"):
+        fetcher(port, seconds=0.3).fetch(f"http://pictures.test:{port}/{path}")
+    assert time.monotonic() - begin < 1.2  # all of it would take 1.4 or 3 s
+
+
+def test_fetch__nobody_there() -> None:
+    with pytest.raises(UrlRefused, match="does not answer"):
+        fetcher(9).fetch("http://pictures.test:9/")
+
+
+@pytest.mark.parametrize(("address", "expected"), [
+    ("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("10.1.2.3", False), ("169.254.169.254", False),
+    ("192.168.0.1", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False),
+    ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:10.0.0.1", False), ("::ffff:8.8.8.8", True),
+    ("2002:7f00:1::", False), ("64:ff9b::7f00:1", False),
+])
+def test_is_public__knows_own_and_private_networks(address: str, expected: bool) -> None:
+    assert is_public(address) == expected
