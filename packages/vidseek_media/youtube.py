@@ -250,6 +250,8 @@ def _ask(ask: Callable[[], Any], page: str) -> Any:
         raise InputRejected(said.split(". See ")[0][:300]) from error
     except OSError as error:
         raise _not_written(str(error)) from error
+    except Exception as error:  # an extractor that does not understand its site raises anything
+        raise InputRejected(f"yt-dlp fails on it: {type(error).__name__}: {error}") from error
 
 
 def _not_written(why: str) -> ArtifactError:
@@ -280,8 +282,8 @@ def options_of(settings: DownloadSettings, folder: Path) -> dict[str, Any]:
     """
     height = f"[height<=?{settings.max_height}]"
 
-    def wait(attempt: int) -> float:
-        return float(min(2.0**attempt, MAX_BACK_OFF_SECONDS))
+    def wait(n: int) -> float:  # yt-dlp names the argument
+        return float(min(2.0**n, MAX_BACK_OFF_SECONDS))
 
     return {
         "format": f"b{height}/bv*{height}/b/bv*",

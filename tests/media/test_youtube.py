@@ -256,6 +256,46 @@ def test_youtube__a_rate_limit_is_kept(site: Site, tmp_path: Path) -> None:
     assert took[48] > took[None] + 1  # 96 KiB at 48 KiB a second
 
 
+def test_youtube__a_request_that_fails_is_tried_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through yt-dlp's own RetryManager, as its extractor of YouTube does it."""
+    slept: list[float] = []
+    monkeypatch.setattr("yt_dlp.utils._utils.time.sleep", slept.append)
+    answer, failures = site.answer, iter([ExtractorError("no JSON"), ExtractorError("no JSON")])
+
+    class Shaky:
+        def __call__(self, url: str) -> Any:
+            extractor = self.extractor
+            for retry in extractor.RetryManager():
+                try:
+                    if error := next(failures, None):
+                        raise error
+                    return answer(url)
+                except ExtractorError as error:
+                    retry.error = error
+            raise AssertionError("the manager raises")
+
+    shaky = Shaky()
+    monkeypatch.setattr(site, "answer", shaky)
+    make = yt_dlp.YoutubeDL
+
+    def make_and_tell(options: dict[str, Any]) -> Any:
+        ydl = make(options)
+        shaky.extractor = ydl.get_info_extractor("Youtube")
+        return ydl
+
+    monkeypatch.setattr(yt_dlp, "YoutubeDL", make_and_tell)
+    settings = DownloadSettings(sleep_seconds=0, retries=3)
+    listing = Youtube("https://www.youtube.com/watch?v=one", downloads=tmp_path, settings=settings).list_videos()
+    assert list(listing.paths) == ["Youtube-one.mp4"]
+    assert slept[:2] == [1, 2]
+
+
+def test_youtube__an_extractor_that_breaks_costs_its_video(site: Site, tmp_path: Path) -> None:
+    site.pages["https://www.youtube.com/watch?v=two"] = TypeError("odd page")
+    listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
+    assert "TypeError: odd page" in listing.rejected["Youtube-two"] and len(listing.paths) == 2
+
+
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n")
@@ -266,7 +306,7 @@ def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
     assert (options["retries"], options["extractor_retries"], options["sleep_interval"]) == (7, 7, 3)
     assert "[height<=?480]" in options["format"]
     wait = options["retry_sleep_functions"]["http"]
-    assert [wait(n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [wait(n=n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert options["cookiefile"].read().startswith("# Netscape")
 
 
