@@ -16,7 +16,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.ledger import Ledger
-from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, About, Source
+from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, About, Source
 from vidseek_media.probe import Probe, probe
 from vidseek_media.records import Rejection, Video
 from vidseek_media.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
@@ -89,7 +89,7 @@ def ingest(
         )
     book = Ledger.load(ledger)
     ids = _identify(listing.paths, book, rejected)
-    rejected |= {uri: FORGOTTEN for uri, video_id in ids.items() if video_id in forgotten.video_ids}
+    rejected |= {uri: FORGOTTEN_REASON for uri, video_id in ids.items() if video_id in forgotten.video_ids}
     num_probed = _probe_new(listing.paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
     book.forget_missing(listing.paths.values())
     book.save()

@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = frozenset([
 ])
 """What counts as a video by its name, where nobody names it. Files of other kinds are not listed."""
 
-FORGOTTEN = "forgotten: `vidseek forget --undo` takes it back"
+FORGOTTEN_REASON = "forgotten: `vidseek forget --undo` takes it back"
 """The reason of what was forgotten."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.listing import FORGOTTEN, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, Listing
 from vidseek_media.local import SOURCE_REMEDY, path_inside
 from vidseek_media.records import Rejection
 from vidseek_media.remote import Downloads, is_url
@@ -53,7 +53,7 @@ class Manifest:
         for uri in dict.fromkeys(row.file for row in rows):
             try:
                 if uri in forgotten:
-                    raise InputRejected(FORGOTTEN)
+                    raise InputRejected(FORGOTTEN_REASON)
                 if is_url(uri):
                     urls.append(uri)
                 else:

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
-from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 from vidseek_media.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
@@ -80,7 +80,7 @@ class Remote:
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         videos = [name for name in names if _is_video(name, pictures)]
         rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
-        rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
+        rejected |= {name: FORGOTTEN_REASON for name in videos if self.address_of(name) in forgotten}
         stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
         wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
         todo = [self._file(names[name], name) for name in wanted if name not in rejected]

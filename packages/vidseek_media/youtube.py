@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
-from vidseek_media.listing import FORGOTTEN, About, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
 
 MAX_BACK_OFF_SECONDS = 60.0
@@ -109,7 +109,7 @@ class Youtube:
             for entry in tqdm(entries, desc="download", unit="video", disable=None):
                 known = self._record(entry.address)
                 if entry.address in forgotten:
-                    rejected[_stem_of(entry.address)] = FORGOTTEN
+                    rejected[_stem_of(entry.address)] = FORGOTTEN_REASON
                     continue
                 try:
                     uri, said = known or self._download(ydl, entry)
