@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.ingest import IngestReport, ingest, read_videos
-from vidseek_media.manifests import Manifest
+from vidseek_media.manifests import Manifest, read_manifest
 from vidseek_media.sources import open_source
 from vidseek_media.tables import REJECTED, SIDECAR, read_table
 
@@ -174,3 +177,24 @@ def test_ingest__of_a_manifest_twice_reads_nothing_again(folder: Path, tmp_path:
     before = {path.name: path.read_bytes() for path in (tmp_path / "ingest").iterdir()}
     assert run(source, tmp_path).num_probed == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "ingest").iterdir()} == before
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.one_of(cells, st.sampled_from(["a.mp4", "../a.mp4", "/"])), cells, cells), min_size=1))
+def test_read_manifest__no_row_is_lost_whatever_it_holds(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    path = tmp_path / "any.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("uri", "caption", "published_at"), *rows])
+    num_blank = sum(not any(cell.strip() for cell in row) for row in rows)
+    try:
+        kept, refused = read_manifest(path)
+    except ConfigError as error:
+        assert num_blank == len(rows) and "has no rows" in error.message
+        return
+    assert len(kept) + len(refused) == len(rows) - num_blank
+    listing = Manifest(path, downloads=tmp_path / "downloads").list_videos()
+    assert set(listing.paths) | set(listing.rejected) == {row.file for row in kept}
