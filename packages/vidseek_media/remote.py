@@ -59,8 +59,9 @@ class Remote:
     def __init__(self, url: str, *, downloads: Path) -> None:
         self._url = url
         where = urlsplit(url)
-        self._root = downloads / f"{_safe((where.hostname or '') + where.path)}-{_digest(url)}"  # no password in a name
-        self._is_file = PurePosixPath(urlsplit(url).path).suffix.lower() in VIDEO_SUFFIXES
+        shown = _safe((where.hostname or "") + where.path)  # no password in a name
+        self._root = downloads.absolute() / f"{shown}-{_digest(url)}"
+        self._is_file = PurePosixPath(where.path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def name(self) -> str:
@@ -145,7 +146,7 @@ class Downloads:
     """A folder of downloaded files."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.absolute()
 
     def fetch(self, fs: Any, files: Iterable[_File]) -> dict[Path, str]:
         """Load the files that are not here in their present state; the reason by target of those that cannot be had.

@@ -91,7 +91,7 @@ class Youtube:
 
     def __init__(self, url: str, *, downloads: Path, settings: DownloadSettings) -> None:
         self._url = url
-        self._folder = downloads / "youtube"
+        self._folder = downloads.absolute() / "youtube"
         self._settings = settings
 
     @property
