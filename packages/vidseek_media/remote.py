@@ -110,6 +110,7 @@ class Remote:
             raise ConfigError(
                 f"{self._url} is one file of {kind}, and its name says no kind of video", remedy="Name it in a manifest"
             )
+        fs.invalidate_cache()  # of listings: a process may live longer than they hold
         found = fs.find(root, detail=True)
         if not found:
             raise ConfigError(f"{self._url} holds no file", remedy="Name a folder or prefix with videos, or one video")

@@ -32,7 +32,8 @@ _BLOCKED = re.compile(r"not a bot|HTTP Error 429|Too Many Requests|rate.?limited
 """What a site says to a caller whom it takes for a machine: every further video would be refused too."""
 _SILENT = re.compile(
     r"urlopen error|timed? ?out|Connection (?:refused|reset|aborted)|Failed to resolve|Name or service not known|"
-    r"Temporary failure in name resolution|Network is unreachable|HTTP Error 5\d\d|Unable to connect",
+    r"Temporary failure in name resolution|Network is unreachable|No route to host|HTTP Error 5\d\d|Unable to connect|"
+    r"TransportError|NewConnectionError",
     re.IGNORECASE,
 )
 """Said where the site does not answer, or not now."""

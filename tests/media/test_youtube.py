@@ -52,8 +52,8 @@ def listed(id: str) -> dict[str, Any]:
 class Site:
     """What the site answers, by URL, and what it was asked."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, server: Server) -> None:
+        self.server, self.url = server, server.url
         self.pages: dict[str, Any] = {}
         self.asked: list[str] = []
 
@@ -83,7 +83,7 @@ def site(tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch)
     for id in ("one", "two", "three", "live"):
         (root / f"{id}.jpg").write_bytes(b"\xff\xd8 picture of " + id.encode())
     server = Server(root)
-    site = Site(server.url)
+    site = Site(server)
 
     class YoutubeIE(InfoExtractor):  # type: ignore[misc]
         _VALID_URL = r"https?://www\.youtube\.com/watch\?v=(?P<id>\w+)"
@@ -242,6 +242,20 @@ def test_youtube__a_direct_link_goes_through_the_generic_extractor(site: Site, t
     assert path.read_bytes() == (tmp_path / "served" / "large.mp4").read_bytes()
     record = json.loads((tmp_path / "youtube" / "Generic-large.about.json").read_text())
     assert (record["address"], record["file"]) == ("Generic:large", uri)
+
+
+def test_youtube__a_link_to_a_server_that_is_down_or_busy_is_a_service_error(site: Site, tmp_path: Path) -> None:
+    """What yt-dlp's own extractor says of it, not what a test makes up."""
+    with pytest.raises(ServiceError, match="does not answer"):
+        Youtube("http://127.0.0.1:9/a.mp4", downloads=tmp_path, settings=QUICK).list_videos()
+    site.server.status["/busy.mp4"] = 429
+    with pytest.raises(ServiceError, match="takes us for a machine"):
+        Youtube(f"{site.url}/busy.mp4", downloads=tmp_path, settings=QUICK).list_videos()
+
+
+def test_youtube__a_link_to_nothing_is_one_error(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="404"):
+        Youtube(f"{site.url}/lost.mp4", downloads=tmp_path, settings=QUICK).list_videos()
 
 
 def test_youtube__a_rate_limit_is_kept(site: Site, tmp_path: Path) -> None:
