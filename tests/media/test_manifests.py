@@ -158,6 +158,18 @@ def test_manifest__pictures_with_captions_are_videos_of_one_frame(folder: Path, 
     assert len(read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)) == 2
 
 
+def test_manifest__a_file_url_is_the_path_and_is_not_copied(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "c.mp4").rename(tmp_path / "elsewhere" / "c d.mp4")
+    uri = f"file://{tmp_path}/elsewhere/c%20d.mp4"
+    source = manifest(folder, f"uri\n{uri}\n")
+    assert source.list_videos().paths == {uri: tmp_path / "elsewhere" / "c d.mp4"}
+    assert source.path_of(uri) == tmp_path / "elsewhere" / "c d.mp4"
+    assert (source.address_of(uri), source.downloads_of(uri)) == ("", [])
+    assert not (folder / ".downloads").exists()
+    with pytest.raises(InputRejected, match="is not named by"):
+        source.path_of("file:///etc/passwd")
+
+
 def test_path_of__an_absolute_path_counts_only_while_the_manifest_names_it(folder: Path, tmp_path: Path) -> None:
     elsewhere = str(tmp_path / "elsewhere" / "c.mp4")
     source = manifest(folder, f"uri\n{elsewhere}\n")
