@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.listing import FORGOTTEN_REASON, Listing
 from vidseek_media.local import SOURCE_REMEDY, path_inside
 from vidseek_media.records import Rejection
-from vidseek_media.remote import Downloads, is_url
+from vidseek_media.remote import Downloads, is_url, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.sidecars import (
     COLUMNS,
@@ -153,7 +153,7 @@ def _is_elsewhere(uri: str) -> bool:
 
 def _path_in(uri: str) -> Path:
     """The path that a uri of this machine is, or that its `file://` URL means."""
-    return Path(unquote(urlsplit(uri).path)) if is_url(uri) else Path(uri)
+    return Path(unquote(split_url(uri).path)) if is_url(uri) else Path(uri)
 
 
 def _local_path(root: Path, uri: str) -> Path:

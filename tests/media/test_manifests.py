@@ -105,6 +105,7 @@ def test_manifest__that_is_missing_is_a_config_error(tmp_path: Path) -> None:
     ("/no/such/file.mp4,,,", "/no/such/file.mp4", "is not there"),
     ("deep,,,", "deep", "is no regular file"),
     ("nope://host/a.mp4,,,", "nope://host/a.mp4", "cannot be read: Protocol not known"),
+    ("http://[host/a.mp4,,,", "http://[host/a.mp4", "is no URL"),
     (",Day 2,,", "list.csv:3", "names no uri"),
     ("a.mp4,Day 2,,", "list.csv:3", "names a.mp4 again, as list.csv:2 does"),
     ("a.mp4,Day 1,,", "list.csv:3", "names a.mp4 again"),

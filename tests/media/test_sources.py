@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vidseek_media.errors import InputRejected
 from vidseek_media.local import Folder, Pattern
 from vidseek_media.manifests import Manifest
 from vidseek_media.remote import Remote
@@ -43,3 +44,9 @@ def test_source_of__a_folder_is_its_source(tmp_path: Path) -> None:
 def test_sources__import_neither_fsspec_nor_yt_dlp() -> None:
     code = "import sys, vidseek_media.ingest\nassert not {'fsspec', 'yt_dlp', 'aiohttp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("text", ["https://[host/a.mp4", "file://[x"])
+def test_open_source__of_no_url_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputRejected, match="is no URL"):
+        open_source(text, downloads=tmp_path)
