@@ -163,12 +163,15 @@ def _local_path(root: Path, uri: str) -> Path:
         InputRejected: it is not there, or a relative path leads out of the manifest's folder.
     """
     path = _path_in(uri)
-    if not path.is_absolute():
-        if not (root / path).resolve().is_relative_to(root):
-            raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
-        path = root / path
-    if not path.exists():
-        raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
-    if not path.is_file():
-        raise InputRejected("is no regular file")
+    try:
+        if not path.is_absolute():
+            if not (root / path).resolve().is_relative_to(root):
+                raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
+            path = root / path
+        if not path.exists():
+            raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
+        if not path.is_file():
+            raise InputRejected("is no regular file")
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise InputRejected(f"cannot be looked at: {getattr(error, 'strerror', None) or error}") from error
     return path

@@ -143,6 +143,20 @@ def test_manifest__parquet_with_wrong_types_refuses_the_rows(folder: Path) -> No
     assert (rejection.id, rejection.reason) == ("list.parquet:1", "has a list in the column title, wanted text")
 
 
+def test_manifest__json_lines_with_odd_texts_and_names_refuse_their_rows(folder: Path, tmp_path: Path) -> None:
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    lines = ['{"uri": "a.mp4", "title": "Day 1", "tags": ["x"]}', '{"uri": "b\\u0000.mp4"}', '{"uri": 5}',
+             '{"uri": "deep/b.mp4", "caption": "\\ud800"}', '{"title": "x"}', '[]', '{', '{"uri": "loop.mp4"}',
+             f'{{"uri": "{"x" * 5000}.mp4"}}']
+    (folder / "list.jsonl").write_text("\n".join(lines))
+    listing = open_source(str(folder / "list.jsonl"), downloads=tmp_path).list_videos()
+    assert set(listing.paths) == {"a.mp4"}
+    assert [r.id for r in listing.sidecar.rejections] == [f"list.jsonl:{n}" for n in (2, 4, 5, 6, 7)]
+    assert {uri[:8]: reason for uri, reason in listing.rejected.items()} == {
+        "5": "is not there", "loop.mp4": listing.rejected["loop.mp4"], "xxxxxxxx": "cannot be looked at: File name too long",
+    }
+
+
 def test_manifest__captions_beside_it_count_and_it_is_no_sidecar_itself(folder: Path) -> None:
     (folder / "captions.jsonl").write_text('{"file": "a.mp4", "caption": "a dog", "start": 0, "end": 1}\n')
     listing = manifest(folder, "uri,caption\na.mp4,a cat\n", name="captions.csv").list_videos()
