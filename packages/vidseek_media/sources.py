@@ -43,8 +43,11 @@ def open_source(
     path = base / Path(text).expanduser()
     if path.is_dir():
         return Folder(path)
-    if path.suffix.lower() in READERS and not is_pattern(text):
+    is_file = path.is_file()  # then brackets in its name are no wildcards
+    if path.suffix.lower() in READERS and (is_file or not is_pattern(text)):
         return Manifest(path, downloads=downloads)
+    if path.suffix.lower() in VIDEO_SUFFIXES and is_file:
+        return Pattern(path, is_literal=True)
     if path.suffix.lower() in VIDEO_SUFFIXES or is_pattern(text):
         return Pattern(path)
     return Folder(path)
