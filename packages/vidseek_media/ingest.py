@@ -16,7 +16,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.ledger import Ledger
-from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, About, Source
+from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, About, Source
 from vidseek_media.probe import Probe, probe
 from vidseek_media.records import Rejection, Video
 from vidseek_media.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
@@ -89,32 +89,25 @@ def ingest(
         )
     book = Ledger.load(ledger)
     ids = _identify(listing.paths, book, rejected)
-    rejected |= {uri: FORGOTTEN for uri, video_id in ids.items() if video_id in forgotten.video_ids}
+    rejected |= {uri: FORGOTTEN_REASON for uri, video_id in ids.items() if video_id in forgotten.video_ids}
     num_probed = _probe_new(listing.paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
     book.forget_missing(listing.paths.values())
     book.save()
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
-    videos = _merge(kept, book.probes, matched, listing.about, naming)
-    rows = [*(Rejection(uri, "ingest", reason) for uri, reason in sorted(rejected.items()))]
     transcripts, unreadable = read_transcripts(listing.paths, kept)
+    videos = _merge(kept, book.probes, matched, listing.about, naming)
+    files = [Rejection(uri, "ingest", reason) for uri, reason in sorted(rejected.items())]
     lines = [*sidecar.rejections, *refused, *unreadable]
-    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*rows, *lines]], REJECTED)
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
     if not videos:
-        for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
-            (out / stale).unlink(missing_ok=True)
-        first = next(iter([*rows, *lines]))
-        raise InputRejected(
-            f"{source.name}: not one of {len(rows) or len(lines)} video files can be used; the first, {first.id}: "
-            f"{first.reason}",
-            remedy=f"{out / 'rejected.parquet'} has the reason for each",
-        )
+        raise _nothing_left(source.name, files or lines, out)
     write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
     write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
     write_table(out / "videos.parquet", [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in videos], VIDEOS)
     return IngestReport(
-        num_in=len(kept) + len(rows), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(rows),
+        num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
         num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),
         num_captions_rejected=len(sidecar.rejections) + len(refused), num_transcripts=len(transcripts),
     )
@@ -135,6 +128,17 @@ def read_videos(folder: Path) -> list[Video]:
         ]
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{path} holds a row that is no video: {error}", remedy="Run `dvc repro`") from error
+
+
+def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> InputRejected:
+    """What to raise where no video is left; the tables of an earlier run go."""
+    for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
+        (out / stale).unlink(missing_ok=True)
+    return InputRejected(
+        f"{name}: not one of {len(rejections)} video files can be used; the first, {rejections[0].id}: "
+        f"{rejections[0].reason}",
+        remedy=f"{out / 'rejected.parquet'} has the reason for each",
+    )
 
 
 def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = frozenset([
 ])
 """What counts as a video by its name, where nobody names it. Files of other kinds are not listed."""
 
-FORGOTTEN = "forgotten: `vidseek forget --undo` takes it back"
+FORGOTTEN_REASON = "forgotten: `vidseek forget --undo` takes it back"
 """The reason of what was forgotten."""
 
 
@@ -41,7 +41,7 @@ class Listing:
     """The videos of a source, each on this machine. No uri is in both `paths` and `rejected`."""
 
     paths: Mapping[str, Path]
-    """Where each file lies, by uri, in order of uri."""
+    """Where each file lies, by uri, in order of uri; absolute, so that it is the same file wherever one works."""
     rejected: Mapping[str, str] = field(default_factory=dict)
     """Reasons by uri, of files that are not to be looked at."""
     sidecar: Sidecar = field(default_factory=Sidecar)

@@ -91,13 +91,16 @@ class Pattern(Folder):
     Uris are relative to the part before the first wildcard, and files of captions are looked for there.
     """
 
-    def __init__(self, pattern: Path) -> None:
+    def __init__(self, pattern: Path, *, is_literal: bool = False) -> None:
+        """`is_literal`: its signs stand for themselves, since it is the name of one file."""
         parts = pattern.parts
-        num_fixed = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
+        is_wild = [not is_literal and is_pattern(part) for part in parts]
+        num_fixed = is_wild.index(True) if True in is_wild else len(parts) - 1
         super().__init__(Path(*parts[:num_fixed]))
         self._pattern = pattern
         wild = (*parts[num_fixed:], "*") if parts[-1] == "**" else parts[num_fixed:]
-        self._wanted = re.compile("/".join(map(_regex_of, wild)).replace(f"{_ANY_FOLDERS}/", _ANY_FOLDERS))
+        regex = "/".join(map(re.escape if is_literal else _regex_of, wild))
+        self._wanted = re.compile(regex.replace(f"{_ANY_FOLDERS}/", _ANY_FOLDERS))
         self._depth = None if "**" in parts else len(parts) - num_fixed
 
     @property
@@ -153,7 +156,7 @@ def _regex_of(part: str) -> str:
         elif piece == "?":
             text += "[^/]"
         elif piece.startswith("[") and piece.endswith("]"):
-            inner = piece[1:-1].replace("\\", r"\\")
+            inner = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
             text += f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
         else:
             text += re.escape(piece)

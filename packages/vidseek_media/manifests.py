@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.listing import FORGOTTEN, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, Listing
 from vidseek_media.local import SOURCE_REMEDY, path_inside
 from vidseek_media.records import Rejection
-from vidseek_media.remote import Downloads, is_url
+from vidseek_media.remote import Downloads, is_url, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.sidecars import (
     COLUMNS,
@@ -53,8 +54,8 @@ class Manifest:
         for uri in dict.fromkeys(row.file for row in rows):
             try:
                 if uri in forgotten:
-                    raise InputRejected(FORGOTTEN)
-                if is_url(uri):
+                    raise InputRejected(FORGOTTEN_REASON)
+                if _is_elsewhere(uri):
                     urls.append(uri)
                 else:
                     paths[uri] = _local_path(root, uri)
@@ -70,21 +71,22 @@ class Manifest:
 
     def path_of(self, uri: str) -> Path:
         """See `Source`: what lies in the manifest's folder, was downloaded, or is named by the manifest as it is now."""
-        if is_url(uri):
+        if _is_elsewhere(uri):
             return self._downloads.path_of_url(uri)
-        if Path(uri).is_absolute():
+        path = _path_in(uri)
+        if path.is_absolute():
             if uri not in self._absolute_paths():
                 raise InputRejected(f"{uri} is not named by {self._path}")
-            return Path(uri)
+            return path
         return path_inside(self._path.parent, uri)
 
     def address_of(self, uri: str) -> str:
         """The URL; empty for a path."""
-        return uri if is_url(uri) else ""
+        return uri if _is_elsewhere(uri) else ""
 
     def downloads_of(self, uri: str) -> list[Path]:
         """See `Source`."""
-        return self._downloads.files_of_url(uri) if is_url(uri) else []
+        return self._downloads.files_of_url(uri) if _is_elsewhere(uri) else []
 
     def _absolute_paths(self) -> frozenset[str]:
         """Those that the manifest names, read again when it has changed."""
@@ -95,7 +97,7 @@ class Manifest:
         state = (stat.st_mtime_ns, stat.st_size)
         if self._named is None or self._named[0] != state:
             rows, _ = read_manifest(self._path)
-            self._named = state, frozenset(row.file for row in rows if Path(row.file).is_absolute())
+            self._named = state, frozenset(row.file for row in rows if _path_in(row.file).is_absolute())
         return self._named[1]
 
 
@@ -145,19 +147,31 @@ def _with_uri(cells: Mapping[str, str] | InputRejected) -> Mapping[str, str] | I
     return InputRejected("names no uri") if isinstance(cells, Mapping) and not cells.get("file", "").strip() else cells
 
 
+def _is_elsewhere(uri: str) -> bool:
+    return is_url(uri) and not uri.lower().startswith("file://")
+
+
+def _path_in(uri: str) -> Path:
+    """The path that a uri of this machine is, or that its `file://` URL means."""
+    return Path(unquote(split_url(uri).path)) if is_url(uri) else Path(uri)
+
+
 def _local_path(root: Path, uri: str) -> Path:
     """Where the file is.
 
     Raises:
         InputRejected: it is not there, or a relative path leads out of the manifest's folder.
     """
-    path = Path(uri)
-    if not path.is_absolute():
-        if not (root / path).resolve().is_relative_to(root):
-            raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
-        path = root / path
-    if not path.exists():
-        raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
-    if not path.is_file():
-        raise InputRejected("is no regular file")
+    path = _path_in(uri)
+    try:
+        if not path.is_absolute():
+            if not (root / path).resolve().is_relative_to(root):
+                raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
+            path = root / path
+        if not path.exists():
+            raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
+        if not path.is_file():
+            raise InputRejected("is no regular file")
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise InputRejected(f"cannot be looked at: {getattr(error, 'strerror', None) or error}") from error
     return path

@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
-from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 from vidseek_media.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
@@ -58,9 +58,10 @@ class Remote:
 
     def __init__(self, url: str, *, downloads: Path) -> None:
         self._url = url
-        where = urlsplit(url)
-        self._root = downloads / f"{_safe((where.hostname or '') + where.path)}-{_digest(url)}"  # no password in a name
-        self._is_file = PurePosixPath(urlsplit(url).path).suffix.lower() in VIDEO_SUFFIXES
+        where = split_url(url)
+        shown = _safe((where.hostname or "") + where.path)  # no password in a name
+        self._root = downloads.absolute() / f"{shown}-{_digest(url)}"
+        self._is_file = PurePosixPath(where.path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ class Remote:
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         videos = [name for name in names if _is_video(name, pictures)]
         rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
-        rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
+        rejected |= {name: FORGOTTEN_REASON for name in videos if self.address_of(name) in forgotten}
         stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
         wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
         todo = [self._file(names[name], name) for name in wanted if name not in rejected]
@@ -104,11 +105,12 @@ class Remote:
     def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         """What fsspec says of each file, by name relative to the URL; and names that are refused."""
         if self._is_file and fs.isfile(root):
-            return {PurePosixPath(unquote(urlsplit(root).path)).name: fs.info(root)}, {}
+            return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
         if _is_web(fs) and (kind := fs.info(root).get("mimetype") or "text/html") != "text/html":
             raise ConfigError(
                 f"{self._url} is one file of {kind}, and its name says no kind of video", remedy="Name it in a manifest"
             )
+        fs.invalidate_cache()  # of listings: a process may live longer than they hold
         found = fs.find(root, detail=True)
         if not found:
             raise ConfigError(f"{self._url} holds no file", remedy="Name a folder or prefix with videos, or one video")
@@ -145,7 +147,7 @@ class Downloads:
     """A folder of downloaded files."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.absolute()
 
     def fetch(self, fs: Any, files: Iterable[_File]) -> dict[Path, str]:
         """Load the files that are not here in their present state; the reason by target of those that cannot be had.
@@ -158,22 +160,28 @@ class Downloads:
 
     def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, str]]:
         """Path by URL of the files that are here now, and the reason of the others. Raises as `fetch`."""
-        targets = {url: self.path_of_url(url) for url in urls}
+        targets: dict[str, Path] = {}
         jobs: list[tuple[Path, _Job]] = []
         refused: dict[str, str] = {}
-        for url, target in targets.items():
+        for url in urls:
             try:
-                fs, path = open_fs(url)
-                jobs.append((target, _Job(fs, _File(path, target, ""))))
+                target, (fs, path) = self.path_of_url(url), open_fs(url)
             except InputRejected as error:
                 refused[url] = error.message
+            else:
+                targets[url] = target
+                jobs.append((target, _Job(fs, _File(path, target, ""))))
         reasons = self._run(jobs)
         refused |= {url: reasons[target] for url, target in targets.items() if target in reasons}
-        return {url: target for url, target in targets.items() if url not in refused}, refused
+        return {url: target for url, target in targets.items() if target not in reasons}, refused
 
     def path_of_url(self, url: str) -> Path:
-        """Where the file of a URL lies: the same for every manifest that names it."""
-        name = PurePosixPath(unquote(urlsplit(url).path)).name
+        """Where the file of a URL lies: the same for every manifest that names it.
+
+        Raises:
+            InputRejected: it is no URL.
+        """
+        name = PurePosixPath(unquote(split_url(url).path)).name
         return self._root / _digest(url) / (_safe(name) or "video")
 
     def files_of_url(self, url: str) -> list[Path]:
@@ -251,6 +259,18 @@ def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
 def is_url(uri: str) -> bool:
     """Whether it names a protocol."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", uri) is not None
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of it.
+
+    Raises:
+        InputRejected: it is no URL.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise InputRejected(f"{url} is no URL: {error}") from error
 
 
 def open_fs(url: str) -> tuple[Any, str]:

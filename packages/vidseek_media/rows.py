@@ -123,9 +123,16 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
             row[name] = value.isoformat()
         elif name in texts and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text")
+        elif name in texts and isinstance(value, str) and not _is_unicode(value):
+            return InputRejected(f"has something in the column {name} that is no text")
         else:
             row[name] = str(value)
     return row
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell null bytes and halves of characters, which neither a path nor a table takes."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 READERS: Mapping[str, Callable[[Path, Columns, Collection[str]], Iterator[Row]]] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from vidseek_media.listing import VIDEO_SUFFIXES, Source
 from vidseek_media.local import Folder, Pattern, is_pattern
 from vidseek_media.manifests import Manifest
-from vidseek_media.remote import Remote, is_url
+from vidseek_media.remote import Remote, is_url, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.youtube import DownloadSettings, Youtube
 
@@ -30,18 +30,24 @@ def open_source(
         base: What relative paths are relative to.
         downloads: Where files from elsewhere are kept.
         settings: Of downloads by yt-dlp.
+
+    Raises:
+        InputRejected: it looks like a URL, and is none.
     """
     if text.startswith(SITE_PREFIX) or _YOUTUBE.fullmatch(text):
         return Youtube(text.removeprefix(SITE_PREFIX), downloads=downloads, settings=settings or DownloadSettings())
     if text.lower().startswith("file://"):
-        text = unquote(urlsplit(text).path)
+        text = unquote(split_url(text).path)
     elif is_url(text):
         return Remote(text, downloads=downloads)
     path = base / Path(text).expanduser()
     if path.is_dir():
         return Folder(path)
-    if path.suffix.lower() in READERS and not is_pattern(text):
+    is_file = path.is_file()  # then brackets in its name are no wildcards
+    if path.suffix.lower() in READERS and (is_file or not is_pattern(text)):
         return Manifest(path, downloads=downloads)
+    if path.suffix.lower() in VIDEO_SUFFIXES and is_file:
+        return Pattern(path, is_literal=True)
     if path.suffix.lower() in VIDEO_SUFFIXES or is_pattern(text):
         return Pattern(path)
     return Folder(path)

@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
-from vidseek_media.listing import FORGOTTEN, About, Listing
+from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
 
 MAX_BACK_OFF_SECONDS = 60.0
@@ -32,7 +32,8 @@ _BLOCKED = re.compile(r"not a bot|HTTP Error 429|Too Many Requests|rate.?limited
 """What a site says to a caller whom it takes for a machine: every further video would be refused too."""
 _SILENT = re.compile(
     r"urlopen error|timed? ?out|Connection (?:refused|reset|aborted)|Failed to resolve|Name or service not known|"
-    r"Temporary failure in name resolution|Network is unreachable|HTTP Error 5\d\d|Unable to connect",
+    r"Temporary failure in name resolution|Network is unreachable|No route to host|HTTP Error 5\d\d|Unable to connect|"
+    r"TransportError|NewConnectionError",
     re.IGNORECASE,
 )
 """Said where the site does not answer, or not now."""
@@ -91,7 +92,7 @@ class Youtube:
 
     def __init__(self, url: str, *, downloads: Path, settings: DownloadSettings) -> None:
         self._url = url
-        self._folder = downloads / "youtube"
+        self._folder = downloads.absolute() / "youtube"
         self._settings = settings
 
     @property
@@ -109,7 +110,7 @@ class Youtube:
             for entry in tqdm(entries, desc="download", unit="video", disable=None):
                 known = self._record(entry.address)
                 if entry.address in forgotten:
-                    rejected[_stem_of(entry.address)] = FORGOTTEN
+                    rejected[_stem_of(entry.address)] = FORGOTTEN_REASON
                     continue
                 try:
                     uri, said = known or self._download(ydl, entry)
@@ -250,6 +251,8 @@ def _ask(ask: Callable[[], Any], page: str) -> Any:
         raise InputRejected(said.split(". See ")[0][:300]) from error
     except OSError as error:
         raise _not_written(str(error)) from error
+    except Exception as error:  # an extractor that does not understand its site raises anything
+        raise InputRejected(f"yt-dlp fails on it: {type(error).__name__}: {error}") from error
 
 
 def _not_written(why: str) -> ArtifactError:
@@ -280,8 +283,8 @@ def options_of(settings: DownloadSettings, folder: Path) -> dict[str, Any]:
     """
     height = f"[height<=?{settings.max_height}]"
 
-    def wait(attempt: int) -> float:
-        return float(min(2.0**attempt, MAX_BACK_OFF_SECONDS))
+    def wait(n: int) -> float:  # yt-dlp names the argument
+        return float(min(2.0**n, MAX_BACK_OFF_SECONDS))
 
     return {
         "format": f"b{height}/bv*{height}/b/bv*",

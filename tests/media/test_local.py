@@ -29,6 +29,7 @@ def root(tmp_path: Path) -> Path:
     ("**/[!a].mp4", {"2024/may/c.mp4"}),
     ("202?/*.mp4", {"2024/a.mp4"}),
     ("a.mp4", {"a.mp4"}),
+    ("**/[[]x].mp4", {"2024/may/[x].mp4"}),
 ])
 def test_pattern__names_files_relative_to_what_is_fixed_of_it(root: Path, pattern: str, uris: set[str]) -> None:
     source = Pattern(root / pattern)

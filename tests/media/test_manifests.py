@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.ingest import IngestReport, ingest, read_videos
-from vidseek_media.manifests import Manifest
+from vidseek_media.manifests import Manifest, read_manifest
 from vidseek_media.sources import open_source
 from vidseek_media.tables import REJECTED, SIDECAR, read_table
 
@@ -102,6 +105,7 @@ def test_manifest__that_is_missing_is_a_config_error(tmp_path: Path) -> None:
     ("/no/such/file.mp4,,,", "/no/such/file.mp4", "is not there"),
     ("deep,,,", "deep", "is no regular file"),
     ("nope://host/a.mp4,,,", "nope://host/a.mp4", "cannot be read: Protocol not known"),
+    ("http://[host/a.mp4,,,", "http://[host/a.mp4", "is no URL"),
     (",Day 2,,", "list.csv:3", "names no uri"),
     ("a.mp4,Day 2,,", "list.csv:3", "names a.mp4 again, as list.csv:2 does"),
     ("a.mp4,Day 1,,", "list.csv:3", "names a.mp4 again"),
@@ -139,6 +143,20 @@ def test_manifest__parquet_with_wrong_types_refuses_the_rows(folder: Path) -> No
     assert (rejection.id, rejection.reason) == ("list.parquet:1", "has a list in the column title, wanted text")
 
 
+def test_manifest__json_lines_with_odd_texts_and_names_refuse_their_rows(folder: Path, tmp_path: Path) -> None:
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    lines = ['{"uri": "a.mp4", "title": "Day 1", "tags": ["x"]}', '{"uri": "b\\u0000.mp4"}', '{"uri": 5}',
+             '{"uri": "deep/b.mp4", "caption": "\\ud800"}', '{"title": "x"}', '[]', '{', '{"uri": "loop.mp4"}',
+             f'{{"uri": "{"x" * 5000}.mp4"}}']
+    (folder / "list.jsonl").write_text("\n".join(lines))
+    listing = open_source(str(folder / "list.jsonl"), downloads=tmp_path).list_videos()
+    assert set(listing.paths) == {"a.mp4"}
+    assert [r.id for r in listing.sidecar.rejections] == [f"list.jsonl:{n}" for n in (2, 4, 5, 6, 7)]
+    assert {uri[:8]: reason for uri, reason in listing.rejected.items()} == {
+        "5": "is not there", "loop.mp4": listing.rejected["loop.mp4"], "xxxxxxxx": "cannot be looked at: File name too long",
+    }
+
+
 def test_manifest__captions_beside_it_count_and_it_is_no_sidecar_itself(folder: Path) -> None:
     (folder / "captions.jsonl").write_text('{"file": "a.mp4", "caption": "a dog", "start": 0, "end": 1}\n')
     listing = manifest(folder, "uri,caption\na.mp4,a cat\n", name="captions.csv").list_videos()
@@ -153,6 +171,18 @@ def test_manifest__pictures_with_captions_are_videos_of_one_frame(folder: Path, 
     [video] = read_videos(tmp_path / "ingest")
     assert video.uris == ("p.jpg",)
     assert len(read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)) == 2
+
+
+def test_manifest__a_file_url_is_the_path_and_is_not_copied(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "c.mp4").rename(tmp_path / "elsewhere" / "c d.mp4")
+    uri = f"file://{tmp_path}/elsewhere/c%20d.mp4"
+    source = manifest(folder, f"uri\n{uri}\n")
+    assert source.list_videos().paths == {uri: tmp_path / "elsewhere" / "c d.mp4"}
+    assert source.path_of(uri) == tmp_path / "elsewhere" / "c d.mp4"
+    assert (source.address_of(uri), source.downloads_of(uri)) == ("", [])
+    assert not (folder / ".downloads").exists()
+    with pytest.raises(InputRejected, match="is not named by"):
+        source.path_of("file:///etc/passwd")
 
 
 def test_path_of__an_absolute_path_counts_only_while_the_manifest_names_it(folder: Path, tmp_path: Path) -> None:
@@ -174,3 +204,24 @@ def test_ingest__of_a_manifest_twice_reads_nothing_again(folder: Path, tmp_path:
     before = {path.name: path.read_bytes() for path in (tmp_path / "ingest").iterdir()}
     assert run(source, tmp_path).num_probed == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "ingest").iterdir()} == before
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.one_of(cells, st.sampled_from(["a.mp4", "../a.mp4", "/"])), cells, cells), min_size=1))
+def test_read_manifest__no_row_is_lost_whatever_it_holds(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    path = tmp_path / "any.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("uri", "caption", "published_at"), *rows])
+    num_blank = sum(not any(cell.strip() for cell in row) for row in rows)
+    try:
+        kept, refused = read_manifest(path)
+    except ConfigError as error:
+        assert num_blank == len(rows) and "has no rows" in error.message
+        return
+    assert len(kept) + len(refused) == len(rows) - num_blank
+    listing = Manifest(path, downloads=tmp_path / "downloads").list_videos()
+    assert set(listing.paths) | set(listing.rejected) == {row.file for row in kept}

@@ -102,6 +102,18 @@ def test_remote__downloads_of_are_the_file_and_its_stamp(bucket: str, tmp_path: 
         source.path_of("../../x.mp4")
 
 
+def test_sources__give_the_same_absolute_paths_wherever_one_works(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = Remote(bucket, downloads=Path("downloads")).list_videos().paths
+    assert paths == Remote(bucket, downloads=tmp_path / "downloads").list_videos().paths
+    assert all(path.is_absolute() for path in paths.values())
+    url = "https://host.example/a.mp4"
+    manifest = Manifest(Path("list.csv"), downloads=Path("downloads"))
+    assert manifest.path_of(url).is_relative_to(tmp_path / "downloads")
+
+
 def test_remote__names_that_lead_out_are_rejected(tmp_path: Path) -> None:
     class Sly(fsspec.AbstractFileSystem):  # type: ignore[misc]
         protocol = "sly"

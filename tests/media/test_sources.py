@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vidseek_media.errors import InputRejected
 from vidseek_media.local import Folder, Pattern
 from vidseek_media.manifests import Manifest
 from vidseek_media.remote import Remote
@@ -43,3 +44,20 @@ def test_source_of__a_folder_is_its_source(tmp_path: Path) -> None:
 def test_sources__import_neither_fsspec_nor_yt_dlp() -> None:
     code = "import sys, vidseek_media.ingest\nassert not {'fsspec', 'yt_dlp', 'aiohttp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("text", ["https://[host/a.mp4", "file://[x"])
+def test_open_source__of_no_url_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputRejected, match="is no URL"):
+        open_source(text, downloads=tmp_path)
+
+
+def test_open_source__brackets_in_the_name_of_what_is_there_are_no_wildcards(tmp_path: Path) -> None:
+    folder = tmp_path / "day [1]"
+    folder.mkdir()
+    for name in ("a [x].mp4", "a x.mp4", "list [2].csv"):
+        (folder / name).write_text("uri\n")
+    [uri] = open_source(str(folder / "a [x].mp4"), downloads=tmp_path).list_videos().paths
+    assert uri == "a [x].mp4"
+    assert isinstance(open_source(str(folder / "list [2].csv"), downloads=tmp_path), Manifest)
+    assert isinstance(open_source(str(folder), downloads=tmp_path), Folder)

@@ -52,8 +52,8 @@ def listed(id: str) -> dict[str, Any]:
 class Site:
     """What the site answers, by URL, and what it was asked."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, server: Server) -> None:
+        self.server, self.url = server, server.url
         self.pages: dict[str, Any] = {}
         self.asked: list[str] = []
 
@@ -83,7 +83,7 @@ def site(tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch)
     for id in ("one", "two", "three", "live"):
         (root / f"{id}.jpg").write_bytes(b"\xff\xd8 picture of " + id.encode())
     server = Server(root)
-    site = Site(server.url)
+    site = Site(server)
 
     class YoutubeIE(InfoExtractor):  # type: ignore[misc]
         _VALID_URL = r"https?://www\.youtube\.com/watch\?v=(?P<id>\w+)"
@@ -244,6 +244,20 @@ def test_youtube__a_direct_link_goes_through_the_generic_extractor(site: Site, t
     assert (record["address"], record["file"]) == ("Generic:large", uri)
 
 
+def test_youtube__a_link_to_a_server_that_is_down_or_busy_is_a_service_error(site: Site, tmp_path: Path) -> None:
+    """What yt-dlp's own extractor says of it, not what a test makes up."""
+    with pytest.raises(ServiceError, match="does not answer"):
+        Youtube("http://127.0.0.1:9/a.mp4", downloads=tmp_path, settings=QUICK).list_videos()
+    site.server.status["/busy.mp4"] = 429
+    with pytest.raises(ServiceError, match="takes us for a machine"):
+        Youtube(f"{site.url}/busy.mp4", downloads=tmp_path, settings=QUICK).list_videos()
+
+
+def test_youtube__a_link_to_nothing_is_one_error(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="404"):
+        Youtube(f"{site.url}/lost.mp4", downloads=tmp_path, settings=QUICK).list_videos()
+
+
 def test_youtube__a_rate_limit_is_kept(site: Site, tmp_path: Path) -> None:
     (tmp_path / "served" / "large.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(96 * 1024))
     took = {}
@@ -256,6 +270,46 @@ def test_youtube__a_rate_limit_is_kept(site: Site, tmp_path: Path) -> None:
     assert took[48] > took[None] + 1  # 96 KiB at 48 KiB a second
 
 
+def test_youtube__a_request_that_fails_is_tried_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through yt-dlp's own RetryManager, as its extractor of YouTube does it."""
+    slept: list[float] = []
+    monkeypatch.setattr("yt_dlp.utils._utils.time.sleep", slept.append)
+    answer, failures = site.answer, iter([ExtractorError("no JSON"), ExtractorError("no JSON")])
+
+    class Shaky:
+        def __call__(self, url: str) -> Any:
+            extractor = self.extractor
+            for retry in extractor.RetryManager():
+                try:
+                    if error := next(failures, None):
+                        raise error
+                    return answer(url)
+                except ExtractorError as error:
+                    retry.error = error
+            raise AssertionError("the manager raises")
+
+    shaky = Shaky()
+    monkeypatch.setattr(site, "answer", shaky)
+    make = yt_dlp.YoutubeDL
+
+    def make_and_tell(options: dict[str, Any]) -> Any:
+        ydl = make(options)
+        shaky.extractor = ydl.get_info_extractor("Youtube")
+        return ydl
+
+    monkeypatch.setattr(yt_dlp, "YoutubeDL", make_and_tell)
+    settings = DownloadSettings(sleep_seconds=0, retries=3)
+    listing = Youtube("https://www.youtube.com/watch?v=one", downloads=tmp_path, settings=settings).list_videos()
+    assert list(listing.paths) == ["Youtube-one.mp4"]
+    assert slept[:2] == [1, 2]
+
+
+def test_youtube__an_extractor_that_breaks_costs_its_video(site: Site, tmp_path: Path) -> None:
+    site.pages["https://www.youtube.com/watch?v=two"] = TypeError("odd page")
+    listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
+    assert "TypeError: odd page" in listing.rejected["Youtube-two"] and len(listing.paths) == 2
+
+
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n")
@@ -266,7 +320,7 @@ def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
     assert (options["retries"], options["extractor_retries"], options["sleep_interval"]) == (7, 7, 3)
     assert "[height<=?480]" in options["format"]
     wait = options["retry_sleep_functions"]["http"]
-    assert [wait(n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [wait(n=n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert options["cookiefile"].read().startswith("# Netscape")
 
 

@@ -32,6 +32,7 @@ from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_folder
+from vidseek_media.forgotten import ForgottenVideo, write_forgotten
 from vidseek_retrieval.search import Asked, SearchOptions
 
 LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
@@ -539,6 +540,26 @@ def test_media__whole_file_and_ranges(filmed: Archive) -> None:
         assert is_error(beyond, 416, "range_not_satisfiable")
         head = client.head(route)
         assert head.content == b"" and head.headers["content-length"] == str(len(content))
+
+
+def test_forget__a_running_service_shows_the_video_no_more(filmed: Archive) -> None:
+    red = ForgottenVideo(video_id_of_colour("red"), ("tapes/red.mp4",), (), "", "")
+    with serving(filmed) as client:
+        clip_id = clip_of_colour(client, "red")
+        routes = [f"/v1/clips/{clip_id}{what}" for what in ("", "/media", "/thumbnail")]
+        assert [client.get(route).status_code for route in routes] == [200, 200, 200]
+        write_forgotten(filmed.decisions, [red])
+        try:
+            hits = client.post("/v1/search", json={"text": "red"}).json()["hits"]
+            assert hits and red.video_id not in {hit["video_id"] for hit in hits}
+            for route in routes:
+                assert is_error(client.get(route), 404, "clip_not_found")
+            assert is_error(
+                client.post("/v1/search", json={"clip_id": clip_id}), 422, "input_rejected"
+            )
+        finally:
+            write_forgotten(filmed.decisions, [])
+        assert clip_of_colour(client, "red") == clip_id
 
 
 def test_media__nothing_outside_the_source_folder(filmed: Archive, client: TestClient) -> None:

@@ -51,22 +51,21 @@ def forget(
          "num_captions": plan.num_captions, "num_pairs": plan.num_pairs, "removed": [str(each) for each in plan.removed],
          "kept": [str(each) for each in plan.kept], "forgotten": yes, "next": list(AFTERWARDS) if yes else []},
         "Forgotten: no search shows it any more. `dvc repro` takes it out of tables, frames, vectors and the index; then "
-        "`dvc gc --workspace` takes the old versions out of DVC's cache, and `vidseek index list` says which collections "
-        "still hold it for a rollback." if yes else "Nothing was done: add --yes.",
+        "`dvc gc --workspace` takes older versions out of DVC's cache." if yes else "Nothing was done: add --yes.",
         as_json=as_json,
     )
 
 
 def _show(plan: Plan) -> None:
-    escape = printing.escape
-    printing.show(printing.table(["", ""], [
-        ("video", plan.video.video_id), ("title", escape(plan.video.title)),
-        ("uris", escape("\n".join(plan.video.uris))),
-        ("by `dvc repro`", f"{plan.num_clips} clips, {plan.num_frames} with frames, {plan.num_captions} captions, "
-                           f"{plan.num_pairs} pairs"),
-        ("removed at once", escape("\n".join(str(each) for each in plan.removed)) or "nothing"),
-        ("yours, stays", escape("\n".join(str(each) for each in plan.kept)) or "nothing"),
-    ]))
+    rows = [
+        ("video", [plan.video.video_id]), ("title", [plan.video.title]), ("uris", plan.video.uris),
+        ("by `dvc repro`", [f"{plan.num_clips} clips, {plan.num_frames} with frames, {plan.num_captions} captions, "
+                            f"{plan.num_pairs} pairs"]),
+        ("removed at once", [str(each) for each in plan.removed]), ("yours, stays", [str(each) for each in plan.kept]),
+    ]
+    printing.show(printing.table(
+        ["", ""], [(name, "\n".join(map(printing.escape, lines))) for name, lines in rows if any(lines)]
+    ))
 
 
 def _list(decisions: Any, *, as_json: bool) -> None:
