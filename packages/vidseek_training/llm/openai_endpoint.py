@@ -53,7 +53,7 @@ class OpenAIEndpoint:
             raise Retry(f"no connection: {said}", may_be_paid=not isinstance(error.__cause__, _UNSENT)) from error
         except openai.APIStatusError as error:
             raise self._failure(error) from error
-        except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
+        except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError) as error:
             raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
 
     def close(self) -> None:
@@ -70,9 +70,7 @@ class OpenAIEndpoint:
             "model": self._settings.model,
             "messages": [{"role": "user", "content": content}],
             "response_format": {"type": "json_schema", "json_schema": schema},
-            # Newer models refuse max_tokens, older servers do not know max_completion_tokens: options can say the other.
-            **({} if "max_tokens" in self._settings.options
-               else {"max_completion_tokens": self._settings.max_output_tokens}),
+            self._settings.max_tokens_field: self._settings.max_output_tokens,
             "extra_body": self._settings.options,
         }
 
