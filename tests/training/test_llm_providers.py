@@ -250,10 +250,15 @@ def test_open_provider__a_providers_own_key_goes_nowhere_else(
 ) -> None:
     replies.append(openai_reply() if provider == "openai" else gemini_reply())
     monkeypatch.delenv("VIDSEEK_LLM_KEY")
-    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "sk-of-the-provider")
-    ask(settings_of(provider))
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.setenv(name, "sk-of-the-provider")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-gateway: sk-of-the-provider")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    assert ask(settings_of(provider)).text
     assert "sk-of-the-provider" not in str(server.asked[0].headers)
+    assert not [name for name in server.asked[0].headers if name.startswith("x-stainless")]
 
 
 @pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")])
