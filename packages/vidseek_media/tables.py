@@ -54,7 +54,8 @@ CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
     ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
 ])
-"""A null clip_id is a caption of the whole video, which makes no pair."""
+"""A clip may have several. A null clip_id is a caption of the whole video, which makes no pair. `writer`: file, transcript,
+title, or of a language model `<provider>/<model> <hash of the prompt> <grain>`."""
 
 PAIRS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),

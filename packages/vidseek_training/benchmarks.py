@@ -1,4 +1,4 @@
-"""Published retrieval benchmarks as they were published: which captions belong to which video."""
+"""Published retrieval benchmarks as they were published: which captions belong to which video or picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.folders import whole_file
 
-_VIDEO_KEYS = ("video_id", "video", "file", "vid")
+_VIDEO_KEYS = ("video_id", "video", "file", "vid", "image")
 _CAPTION_KEYS = ("sentence", "caption", "description", "query", "text")
 _START_KEYS, _END_KEYS = ("start", "start_seconds"), ("end", "end_seconds")
 
@@ -23,19 +23,24 @@ class Query:
     """One caption of one video, or of a span of it."""
 
     video: str
-    """As the benchmark names it, with or without a suffix."""
+    """Or picture, as the benchmark names it, with or without a folder and a suffix."""
     caption: str
     start_seconds: float | None = None
     end_seconds: float | None = None
 
 
-def read_benchmark(path: Path) -> list[Query]:
+def read_benchmark(path: Path, *, video: str | None = None, caption: str | None = None) -> list[Query]:
     """All captions of a benchmark's file, in its order.
 
     Known are: MSR-VTT's 1k-A (a CSV with video_id and sentence); MSVD and others (JSON, a list of a video with a caption
     or a list of them); DiDeMo (JSON with video, description and times in pieces of 5 s); JSON lines; and any CSV with a
     column for videos and one for captions, separated by a comma, a semicolon or a tab. DiDeMo's descriptions of one video
     are one paragraph, as in CLIP4Clip.
+
+    Args:
+        path: The file.
+        video: The column that names the video or picture, where it is none of those known.
+        caption: The column with the caption, where it is none of those known.
 
     Raises:
         ArtifactError: the file is missing or of none of these forms.
@@ -50,17 +55,22 @@ def read_benchmark(path: Path) -> list[Query]:
         raise InputRejected(f"benchmark {path} has no row")
     if "description" in rows[0] and "times" in rows[0]:
         rows = _paragraphs(rows)
-    queries = [query for number, row in enumerate(rows, 1) for query in _queries_of(row, f"{path}, row {number}")]
-    return queries
+    video_keys, caption_keys = (video,) if video else _VIDEO_KEYS, (caption,) if caption else _CAPTION_KEYS
+    return [
+        query for number, row in enumerate(rows, 1)
+        for query in _queries_of(row, f"{path}, row {number}", video_keys, caption_keys)
+    ]
 
 
-def write_captions(queries: Iterable[Query], videos: Path, out: Path) -> int:
-    """Write captions.csv of `queries` for the films in `videos`, all of them for testing: what `ingest` reads.
+def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: str = "test") -> int:
+    """Write captions.csv of `queries` for the films or pictures in `videos`: what `ingest` reads.
 
     Args:
         queries: Of a benchmark.
-        videos: The folder of its films; one is found by the benchmark's name, with or without a suffix.
+        videos: The folder of its films or pictures; one is found by its path in the folder, else by the benchmark's name
+            without folder, with or without a suffix.
         out: The file to write; it belongs into `videos`.
+        split: test, validation or train, for all of them; empty: by a hash of each video.
 
     Returns:
         How many captions were written.
@@ -69,7 +79,8 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path) -> int:
         InputRejected: films are missing; some are named.
     """
     queries = list(queries)
-    found = {path.stem: path for path in sorted(videos.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(videos.rglob("*")) if path.is_file()]
+    found = {path.stem: path for path in files} | {path.relative_to(videos).as_posix(): path for path in files}
     films = {query.video: found.get(query.video) or found.get(Path(query.video).stem) for query in queries}
     missing = sorted(video for video, path in films.items() if path is None)
     if missing:
@@ -84,7 +95,7 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path) -> int:
             film = films[query.video]
             assert film is not None
             times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
-            writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, "test"])
+            writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, split])
     return len(queries)
 
 
@@ -103,14 +114,16 @@ def _rows_of(text: str, suffix: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(text), delimiter=separator))
 
 
-def _queries_of(row: Mapping[str, Any], where: str) -> list[Query]:
-    video, captions = _first(row, _VIDEO_KEYS), _first(row, _CAPTION_KEYS)
+def _queries_of(
+    row: Mapping[str, Any], where: str, video_keys: Sequence[str], caption_keys: Sequence[str]
+) -> list[Query]:
+    video, captions = _first(row, video_keys), _first(row, caption_keys)
     if isinstance(captions, str):
         captions = [captions]
     if not isinstance(video, str) or not isinstance(captions, Sequence) or not captions:
         raise InputRejected(
             f"{where} has the columns {', '.join(map(str, row))}",
-            remedy=f"Name the video one of {', '.join(_VIDEO_KEYS)}, the caption one of {', '.join(_CAPTION_KEYS)}",
+            remedy=f"Name the video one of {', '.join(video_keys)}, the caption one of {', '.join(caption_keys)}",
         )
     if not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise InputRejected(f"{where}: a caption of {video} is empty")

@@ -192,9 +192,11 @@ def gemini_fault(status: int, name: str, message: str, *details: dict[str, Any])
 
 
 def write_archive(
-    folder: Path, num_videos: int, *, marks: dict[int, list[str]] | None = None, num_frames: int = 4, same: bool = False
+    folder: Path, num_videos: int, *, marks: dict[int, list[str]] | None = None, num_frames: int = 4, same: bool = False,
+    still: bool = False,
 ) -> list[str]:
-    """Tables and shards in `folder/data` of videos of one clip of 2 s, each unlike the others (`same`: all alike).
+    """Tables and shards in `folder/data` of videos of one clip of 2 s, each unlike the others (`same`: all alike), its
+    frames too (`still`: all alike).
 
     Gives the clip ids, in order of video.
     """
@@ -219,11 +221,11 @@ def write_archive(
         own = range(shard, num_videos, 2)
         _write_shard(data / "frames" / "shards" / f"{shard}.tar", {
             number: (clip_ids[number], videos[number]) for number in own
-        }, num_frames, same=same)
+        }, num_frames, same=same, still=still)
     return clip_ids
 
 
-def _write_shard(path: Path, clips: dict[int, tuple[str, str]], num_frames: int, *, same: bool) -> None:
+def _write_shard(path: Path, clips: dict[int, tuple[str, str]], num_frames: int, *, same: bool, still: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for number, (clip_id, video_id) in clips.items():
@@ -231,7 +233,8 @@ def _write_shard(path: Path, clips: dict[int, tuple[str, str]], num_frames: int,
             about = {"key": key, "clip_id": clip_id, "video_id": video_id, "times_ms": list(range(num_frames))}
             members = {f"{key}.json": json.dumps(about).encode()}
             for i in range(num_frames):
-                noise = np.random.default_rng([0 if same else number, i]).integers(0, 255, (24, 32, 3), np.uint8)
+                seed = [0 if same else number, 0 if still else i]
+                noise = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
                 members[f"{key}.{i:02d}.jpg"] = encode_jpeg(noise, quality=80)
             for name, content in members.items():
                 info = tarfile.TarInfo(name)

@@ -33,6 +33,23 @@ def test_read_benchmark__each_form_gives_its_captions(tmp_path: Path, name: str,
     assert read_benchmark(write(tmp_path, name, content)) == [Query("video1", "a dog"), Query("video2", "a cat")]
 
 
+def test_read_benchmark__columns_of_other_names_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "photo,caption,label\nhat/1.jpg,ignored,a hat\n")
+    assert read_benchmark(path, video="photo", caption="label") == [Query("hat/1.jpg", "a hat")]
+    with pytest.raises(InputRejected, match="photo, caption, label"):
+        read_benchmark(path, video="picture")
+
+
+def test_write_captions__pictures_are_found_by_their_path_and_split_as_is_said(tmp_path: Path) -> None:
+    for name in ("hat/1.jpg", "shoe/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    queries = [Query("hat/1.jpg", "a hat"), Query("shoe/1.jpg", "a shoe")]
+    assert write_captions(queries, tmp_path, tmp_path / "captions.csv", split="") == 2
+    table = pd.read_csv(tmp_path / "captions.csv", keep_default_na=False)
+    assert list(table["file"]) == ["hat/1.jpg", "shoe/1.jpg"] and set(table["split"]) == {""}
+
+
 def test_read_benchmark__several_captions_times_and_paragraphs(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'video,caption,start,end\nv,"one, two",1.5,3\nv,three,,\n')
     assert read_benchmark(path) == [Query("v", "one, two", 1.5, 3.0), Query("v", "three")]

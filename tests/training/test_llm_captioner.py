@@ -120,6 +120,13 @@ def test_caption__shows_the_frames_of_the_shard_at_the_centres_of_equal_parts(se
     assert decode_jpeg(asked.pictures[0]).shape == (24, 32, 3)
 
 
+def test_caption__a_still_picture_is_shown_once(server: Server, tmp_path: Path) -> None:
+    write_archive(tmp_path, 1, num_frames=8, still=True)
+    one = estimate(tmp_path, settings_of(num_frames=4, tokens_per_picture=1000))
+    caption(tmp_path, settings_of(num_frames=4))
+    assert len(server.asked[0].pictures) == 1 and 1000 < one.tokens_in < 2000
+
+
 def test_caption__twice_asks_nothing_and_changes_nothing(server: Server, tmp_path: Path) -> None:
     write_archive(tmp_path, 4)
     caption(tmp_path, settings_of())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import av
@@ -30,6 +33,7 @@ from vidseek_training.llm.prompt import SCHEMA, read_answer
 from vidseek_training.llm.provider import Provider, Request, Retry, Skip, Stop, Usage, open_provider
 from vidseek_training.llm.settings import LlmSettings
 
+ROOT = Path(__file__).parents[2]
 PICTURE = encode_jpeg(np.full((24, 32, 3), 90, np.uint8), quality=80)
 REQUEST = Request("What is there?", pictures=(PICTURE, PICTURE))
 
@@ -246,10 +250,15 @@ def test_open_provider__a_providers_own_key_goes_nowhere_else(
 ) -> None:
     replies.append(openai_reply() if provider == "openai" else gemini_reply())
     monkeypatch.delenv("VIDSEEK_LLM_KEY")
-    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "sk-of-the-provider")
-    ask(settings_of(provider))
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.setenv(name, "sk-of-the-provider")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-gateway: sk-of-the-provider")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    assert ask(settings_of(provider)).text
     assert "sk-of-the-provider" not in str(server.asked[0].headers)
+    assert not [name for name in server.asked[0].headers if name.startswith("x-stainless")]
 
 
 @pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")])
@@ -258,6 +267,31 @@ def test_open_provider__without_a_key_says_which(provider: str, name: str, monke
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match=name):
         open_provider(settings_of(provider))
+
+
+def test_openai__older_servers_know_max_tokens(server: Server, replies: list[Reply]) -> None:
+    replies.append(openai_reply())
+    ask(settings_of("openai", max_output_tokens=99, max_tokens_field="max_tokens"))
+    assert server.asked[0].body["max_tokens"] == 99 and "max_completion_tokens" not in server.asked[0].body
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+@pytest.mark.parametrize("blocked", ["openai", "google"])
+def test_open_provider__without_its_library_says_what_to_install(provider: str, blocked: str) -> None:
+    """In a process where nothing of the library is there."""
+    code = (
+        f"import sys; sys.modules[{blocked!r}] = None\n"
+        "from vidseek_training.llm.provider import open_provider\nfrom vidseek_training.llm.settings import LlmSettings\n"
+        f"open_provider(LlmSettings(provider={provider!r}, model='m', usd_per_million_tokens_in=0,\n"
+        "              usd_per_million_tokens_out=0)).close()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(ROOT / "packages"), "VIDSEEK_LLM_URL": "http://127.0.0.1:9"},
+    )
+    is_blocked = (provider, blocked) in {("openai", "openai"), ("gemini", "google")}
+    assert ("pip install -c constraints.txt -e '.[llm]'" in run.stderr) == is_blocked
+    assert (run.returncode == 0) != is_blocked
 
 
 def test_open_provider__gemini_refuses_options_that_it_does_not_know(server: Server) -> None:

@@ -73,6 +73,7 @@ def ask_all(
                 while pending:
                     pending = run.collect(pending, bar)
             except BaseException:
+                bar.set_description("waiting for those under way")
                 run.stop()  # The pool is then left when those under way are answered.
                 raise
     except Stop as stop:
@@ -181,6 +182,7 @@ class _Run:
             ))
         else:
             self._not_before = max(self._not_before, time.monotonic() + failure.after_seconds)
+            self._wait_until(self._not_before + random.uniform(0.0, BACKOFF_SECONDS))  # not all at once
 
     def _wait_until(self, moment: float) -> None:
         if self._stopped.wait(max(0.0, moment - time.monotonic())):

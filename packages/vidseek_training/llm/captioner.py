@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError, InputRejected
@@ -147,11 +148,14 @@ class Captioner:
         )
 
     def _plan(self, clips: Sequence[Clip], videos: Mapping[str, Video], journal: Journal) -> _Plan:
-        frames = read_table(self.frames_dir / "frames.parquet", FRAMES).set_index("clip_id")
-        of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in frames.index]
-        marks = {clip_id: set(own) if own is not None else set() for clip_id, own in frames["marks"].items()}
-        seen = [clip for clip in of_cuts if not marks[str(clip.clip_id)] & set(self.settings.skip_marks)]
-        shards = {str(clip.clip_id): str(frames.at[str(clip.clip_id), "shard"]) for clip in seen}
+        frames = read_table(self.frames_dir / "frames.parquet", FRAMES)
+        shards = dict(zip(frames["clip_id"], frames["shard"], strict=True))
+        skipped = {
+            clip_id for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True)
+            if marks is not None and set(marks) & set(self.settings.skip_marks)
+        }
+        of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in shards]
+        seen = [clip for clip in of_cuts if str(clip.clip_id) not in skipped]
         every = self._with_keys(seen, shards, videos)
         # What is paid for comes first: new videos must not push out captions that are there.
         every.sort(key=lambda each: (self._known(journal, each.subject.key) is None, _spread(each.clip)))
@@ -172,24 +176,30 @@ class Captioner:
     def _with_keys(
         self, clips: Sequence[Clip], shards: Mapping[str, str], videos: Mapping[str, Video]
     ) -> list[_Wanted]:
-        digests = {} if self.settings.send == "video" else {
-            clip_id: _digest(pictures) for clip_id, pictures in self._pictures(clips, shards)
-        }
+        contents = dict(self._contents(clips, shards))
+        asked, prompts = prompt_hash(self.settings), dict[str, str]()
         wanted = []
         for clip in clips:
+            content = contents.get(str(clip.clip_id))
+            if content is None:
+                continue  # The shard lacks what its table promises: nothing can be shown.
             prompt = prompt_of(self.settings, videos[clip.video_id])
-            content = digests.get(str(clip.clip_id)) or f"{clip.video_id}:{clip.start_ms}:{clip.end_ms}"
-            named = [self.settings.name, prompt_hash(self.settings), prompt, content]
-            key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
-            subject = Subject(key, clip.video_id, self._guess_in(prompt, clip))
-            wanted.append(_Wanted(clip, subject, prompt, shards[str(clip.clip_id)]))
+            prompt = prompts.setdefault(prompt, prompt)  # one text for all clips that share it
+            key = hashlib.sha256(json.dumps([self.settings.name, asked, prompt, content.name]).encode()).hexdigest()[:32]
+            guessed = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN) + content.tokens
+            wanted.append(_Wanted(clip, Subject(key, clip.video_id, guessed), prompt, shards[str(clip.clip_id)]))
         return wanted
 
-    def _guess_in(self, prompt: str, clip: Clip) -> int:
-        tokens = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN)
+    def _contents(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, _Content]]:
+        """What would be shown of each of `clips`, by clip_id."""
         if self.settings.send == "frames":
-            return tokens + self.settings.num_frames * self.settings.tokens_per_picture
-        return tokens + math.ceil((clip.end_ms - clip.start_ms) / 1000 * self.settings.tokens_per_second)
+            for clip_id, pictures in self._pictures(clips, shards):
+                yield clip_id, _Content(_digest(pictures), len(pictures) * self.settings.tokens_per_picture)
+            return
+        for clip in clips:
+            seconds = (clip.end_ms - clip.start_ms) / 1000
+            name = f"{clip.video_id}:{clip.start_ms}:{clip.end_ms}"
+            yield str(clip.clip_id), _Content(name, math.ceil(seconds * self.settings.tokens_per_second))
 
     def _jobs(
         self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, str]
@@ -262,6 +272,14 @@ class _Wanted:
 
 
 @dataclass(frozen=True)
+class _Content:
+    name: str
+    """The same for the same content."""
+    tokens: int
+    """A guess."""
+
+
+@dataclass(frozen=True)
 class _Plan:
     wanted: list[_Wanted]
     """By video and index."""
@@ -281,9 +299,13 @@ def _digest(pictures: Sequence[bytes]) -> str:
 
 
 def _choose(jpegs: Sequence[bytes], num_frames: int) -> tuple[bytes, ...]:
-    """`num_frames` of them (all, where there are fewer), at the centres of equal parts."""
+    """`num_frames` of them (all, where there are fewer), at the centres of equal parts; equal neighbours once.
+
+    So a still picture, which fills all frames of its clip, is shown and paid for once.
+    """
     num = min(num_frames, len(jpegs))
-    return tuple(jpegs[(2 * i + 1) * len(jpegs) // (2 * num)] for i in range(num))
+    chosen = [jpegs[(2 * i + 1) * len(jpegs) // (2 * num)] for i in range(num)]
+    return tuple(each for each, _ in groupby(chosen))
 
 
 def _expected(tally: Tally, guesses: Sequence[int]) -> tuple[int, int, str]:

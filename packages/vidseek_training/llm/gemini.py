@@ -71,7 +71,7 @@ class Gemini:
             raise Retry(
                 f"no connection: {without_key(str(error), self._key)}", may_be_paid=not isinstance(error, _UNSENT)
             ) from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
         return _answer_of(response)
 

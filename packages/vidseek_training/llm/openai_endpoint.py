@@ -24,6 +24,9 @@ from vidseek_training.llm.settings import LlmSettings
 
 PUBLIC_URL = "https://api.openai.com/v1"
 
+_HEADERS = {
+    "host", "accept", "accept-encoding", "connection", "authorization", "content-type", "content-length", "user-agent",
+}
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
@@ -36,7 +39,10 @@ class OpenAIEndpoint:
         # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
         self._client = openai.OpenAI(
             api_key=key or "none", base_url=url or PUBLIC_URL, max_retries=0, timeout=settings.timeout_seconds,
-            http_client=httpx2.Client(timeout=settings.timeout_seconds, follow_redirects=False),
+            http_client=httpx2.Client(
+                timeout=settings.timeout_seconds, follow_redirects=False,
+                event_hooks={"request": [_leave_off_machine if url is None else _leave_off_all]},
+            ),
         )
 
     def ask(self, request: Request) -> Answer:
@@ -53,7 +59,7 @@ class OpenAIEndpoint:
             raise Retry(f"no connection: {said}", may_be_paid=not isinstance(error.__cause__, _UNSENT)) from error
         except openai.APIStatusError as error:
             raise self._failure(error) from error
-        except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
+        except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError) as error:
             raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
 
     def close(self) -> None:
@@ -70,9 +76,7 @@ class OpenAIEndpoint:
             "model": self._settings.model,
             "messages": [{"role": "user", "content": content}],
             "response_format": {"type": "json_schema", "json_schema": schema},
-            # Newer models refuse max_tokens, older servers do not know max_completion_tokens: options can say the other.
-            **({} if "max_tokens" in self._settings.options
-               else {"max_completion_tokens": self._settings.max_output_tokens}),
+            self._settings.max_tokens_field: self._settings.max_output_tokens,
             "extra_body": self._settings.options,
         }
 
@@ -85,6 +89,18 @@ class OpenAIEndpoint:
             error.status_code, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
             quota_is_gone=bool(codes & {"insufficient_quota", "billing_hard_limit_reached"}),
         )
+
+
+def _leave_off_machine(request: httpx2.Request) -> None:
+    """Which machine and Python this is, the library tells with every request: nobody needs it."""
+    for name in [name for name in request.headers if name.lower().startswith("x-stainless")]:
+        del request.headers[name]
+
+
+def _leave_off_all(request: httpx2.Request) -> None:
+    """What the environment says for OpenAI (organization, project, headers of one's own) is for OpenAI alone."""
+    for name in [name for name in request.headers if name.lower() not in _HEADERS]:
+        del request.headers[name]
 
 
 def _answer_of(response: Any) -> Answer:

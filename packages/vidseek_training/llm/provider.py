@@ -103,7 +103,7 @@ def open_provider(settings: LlmSettings) -> Provider:
         ConfigError: the model is not said, its library is not installed, or the key is missing.
     """
     settings.require_complete()
-    if find_spec("openai" if settings.provider == "openai" else "google.genai") is None:
+    if not _is_installed("openai" if settings.provider == "openai" else "google.genai"):
         raise ConfigError(
             f"the library for caption.llm.provider {settings.provider} is not installed",
             remedy="Run `pip install -c constraints.txt -e '.[llm]'`",
@@ -151,6 +151,13 @@ def seconds_of(headers: Mapping[str, str]) -> float | None:
 def without_key(text: str, key: str) -> str:
     """`text` with the key blacked out: servers repeat what they were sent."""
     return text.replace(key, "[key]") if key else text
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it lies in
+        return False
 
 
 def _key(own_variable: str, url: str | None) -> str:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
 
 Grain = Literal["short", "sentence", "detail"]
 GRAINS: tuple[Grain, ...] = get_args(Grain)
 """What is asked for of every clip, the coarsest first."""
+
+_OURS = frozenset([
+    "model", "messages", "contents", "responseformat", "responsemimetype", "responseschema", "responsejsonschema", "n",
+    "bestof", "candidatecount", "maxtokens", "maxcompletiontokens", "maxoutputtokens", "stream", "tools", "functions",
+    "automaticcontinuation", "automaticfunctioncalling", "httpoptions", "shouldreturnhttpresponse",
+])
+"""Fields that no option may set, in small letters without underscores: they would make the key or the budget wrong."""
 
 _Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -48,18 +55,27 @@ class LlmSettings(BaseModel):
     """Of one request, where it is worth another: too many requests, a fault of the server, no answer in time."""
     max_output_tokens: int = Field(1024, ge=64)
     """Of one answer, thoughts included."""
+    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """What OpenAI's protocol calls it: newer models refuse max_tokens, older servers know nothing else."""
     tokens_per_picture: int = Field(258, ge=0)
     """A guess for the estimate; what the model's answers say corrects it."""
     tokens_per_second: int = Field(300, ge=0)
     """The same for `send: video`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of each request, as the provider names them."""
+    """Further fields of each request, as the provider names them, but for those that decide what is asked and paid."""
 
     @model_validator(mode="after")
     def _video_is_geminis(self) -> LlmSettings:
         if self.send == "video" and self.provider != "gemini":
             raise ValueError("send: video is for provider: gemini; others take send: frames")
         return self
+
+    @field_validator("options")
+    @classmethod
+    def _leave_ours_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if ours := [name for name in options if name.replace("_", "").lower() in _OURS]:
+            raise ValueError(f"{', '.join(ours)} is decided by the other keys of caption.llm")
+        return options
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> LlmSettings:
