@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve kills faults backbones clean bento-check soak
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve bench-search kills faults backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (ab
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about five minutes)
 	$(BIN)/python -m bench.serve
+
+bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
+	$(BIN)/python -m bench.search
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
