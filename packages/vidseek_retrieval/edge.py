@@ -165,21 +165,20 @@ class EdgeCollection:
         )
         with self._broken_is_ours():
             found = self._shard.query(request)
-        spans = self._spans_of([point.id.int for point in found])
+        spans = self._spans_of(b"".join([point.id.bytes for point in found]))
         columns = [
-            spans["clip_id"].astype("U36").tolist(),
-            spans["video_id"].astype("U32").tolist(),
+            [name.decode() for name in spans["clip_id"].tolist()],
+            [name.decode() for name in spans["video_id"].tolist()],
             spans["start_ms"].tolist(),
             spans["end_ms"].tolist(),
             [round(point.score, SCORE_DIGITS) for point in found],
-            spans["duplicate_of"].astype("U32").tolist(),
+            [name.decode() for name in spans["duplicate_of"].tolist()],
         ]
-        return [RankedClip(*row) for row in zip(*columns, strict=True)]
+        return list(map(RankedClip._make, zip(*columns, strict=True)))
 
-    def _spans_of(self, ids: Sequence[int]) -> NDArray[np.void]:
-        """The rows of the spans table for these ids."""
-        highs = np.array([number >> 64 for number in ids], dtype=np.uint64)
-        lows = np.array([number & _LOW for number in ids], dtype=np.uint64)
+    def _spans_of(self, ids: bytes) -> NDArray[np.void]:
+        """The rows of the spans table for these ids, 16 bytes each."""
+        highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
         rows = np.searchsorted(self._spans["high"], highs)
         # Two ids may share their upper half.
         while True:
