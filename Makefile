@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve bench-search kills faults backbones clean bento-check soak
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve bench-search kills faults-index faults backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 
 kills: setup ## Kill the embedding of an archive fifty times at random points (two minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
+
+faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
 
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
