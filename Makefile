@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-gates bench-media bench-encode bench-serve kills faults mutations backbones clean bento-check soak
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ kills: setup ## Kill the embedding of an archive fifty times and trainings twent
 mutations: setup ## Five hundred damaged files, made and real, through ingest, cut and frames (a minute)
 	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py
 
+faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
+
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
@@ -82,6 +85,9 @@ bench-encode: setup ## Encoding speed against transformers, ViT-B/32's shape (ab
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about five minutes)
 	$(BIN)/python -m bench.serve
+
+bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
+	$(BIN)/python -m bench.search
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak

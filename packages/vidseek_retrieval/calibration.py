@@ -81,7 +81,8 @@ class Calibration:
         if not moments:
             return []
         values = features_of(moments, context) @ np.asarray(self.weights) + self.bias
-        return [round(float(value), 4) for value in _sigmoid(values)]
+        rounded: list[float] = np.round(_sigmoid(values), 4).tolist()
+        return rounded
 
     def to_json(self) -> dict[str, Any]:
         """As calibration.json and collection.json have it."""

@@ -14,11 +14,15 @@ import fcntl
 import hashlib
 import json
 import os
+import pickle
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,6 +62,8 @@ SPANS = np.dtype(
 )
 """A row for each point, sorted by its id's upper and lower half."""
 LOAD_BATCH = 1000
+CHILD_FROM_POINTS = 5000
+"""Below this a shard is of a few MB, and is built in the process that asks for it."""
 FULL_SCAN_KB = 10_000
 """Below this Qdrant compares with every vector: exact, and as fast."""
 
@@ -183,21 +189,20 @@ class EdgeCollection:
         )
         with self._broken_is_ours():
             found = self._shard.query(request)
-        spans = self._spans_of([point.id.int for point in found])
+        spans = self._spans_of(b"".join([point.id.bytes for point in found]))
         columns = [
-            spans["clip_id"].astype("U36").tolist(),
-            spans["video_id"].astype("U32").tolist(),
+            [name.decode() for name in spans["clip_id"].tolist()],
+            [name.decode() for name in spans["video_id"].tolist()],
             spans["start_ms"].tolist(),
             spans["end_ms"].tolist(),
             [round(point.score, SCORE_DIGITS) for point in found],
-            spans["duplicate_of"].astype("U32").tolist(),
+            [name.decode() for name in spans["duplicate_of"].tolist()],
         ]
-        return [RankedClip(*row) for row in zip(*columns, strict=True)]
+        return list(map(RankedClip._make, zip(*columns, strict=True)))
 
-    def _spans_of(self, ids: Sequence[int]) -> NDArray[np.void]:
-        """The rows of the spans table for these ids."""
-        highs = np.array([number >> 64 for number in ids], dtype=np.uint64)
-        lows = np.array([number & _LOW for number in ids], dtype=np.uint64)
+    def _spans_of(self, ids: bytes) -> NDArray[np.void]:
+        """The rows of the spans table for these ids, 16 bytes each."""
+        highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
         rows = np.searchsorted(self._spans["high"], highs)
         # Two ids may share their upper half.
         while True:
@@ -294,9 +299,8 @@ class EdgeHome:
                 (folder / SHARD_FOLDER).mkdir(parents=True)
                 _require_space(self.root, facts)
             with _edge_errors(ServiceError, f"the collection {facts.name} cannot be built", _SPACE_REMEDY):
-                spans = _build_shard(folder / SHARD_FOLDER, facts, points)
+                build_shard(folder, facts, points)
             with _write_errors(self.root):
-                np.save(folder / SPANS_FILE, spans)
                 _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder)})
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -398,9 +402,10 @@ _SPACE_REMEDY = "See that the disk has room and can be written, then publish aga
 
 def _require_space(root: Path, facts: CollectionFacts) -> None:
     """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
-    # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part.
+    # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part: pages
+    # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).
     num_vectors = facts.num_points + facts.num_captions
-    wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 8 * 2**20
+    wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 128 * 2**20
     free = shutil.disk_usage(root).free
     if free < wanted:
         raise ServiceError(
@@ -409,8 +414,50 @@ def _require_space(root: Path, facts: CollectionFacts) -> None:
         )
 
 
-def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> NDArray[np.void]:
-    """Build the shard, and give the spans of its points, by id."""
+def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    """Write `shard/` and spans.npy into `folder`: in a process of its own where there are many points.
+
+    Edge writes through mapped files, and where the disk fills up the kernel ends its process by a signal: the child's
+    end is told as an error, and the collection that is live stays.
+
+    Raises:
+        ServiceError: the process was ended by a signal.
+        Exception: whatever Edge raises.
+    """
+    if facts.num_points < CHILD_FROM_POINTS:
+        load_shard(folder, facts, points)
+        return
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vidseek_retrieval.edge_builder", str(folder)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as pipe:  # a child that died is told of below
+            pickle.dump(facts, pipe)
+            remaining = iter(points)
+            while batch := list(islice(remaining, LOAD_BATCH)):
+                pickle.dump(batch, pipe)
+            pickle.dump([], pipe)  # nothing more: a pipe that breaks off ends without it
+        child.stdin = None
+        _, said = child.communicate()
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise ServiceError(
+            f"building {facts.name} was ended by {name}: the disk or the memory is full", remedy=_SPACE_REMEDY
+        )
+    if child.returncode:
+        raise RuntimeError(said.decode(errors="replace").strip().rsplit("\n", 1)[-1])
+
+
+def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    """Write `shard/` and spans.npy into `folder`, in this process."""
+    path = str(folder / SHARD_FOLDER)
     spans = np.zeros(facts.num_points, dtype=SPANS)
     settings = facts.settings
     config = qdrant.EdgeConfig(
@@ -426,7 +473,7 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
         # A shard that is written once needs no log, and without one any number of processes can open it.
         wal_enabled=False,
     )
-    shard = qdrant.EdgeShard.create(str(folder), config)
+    shard = qdrant.EdgeShard.create(path, config)
     try:
         for field, kind in PAYLOAD_INDEXES.items():
             shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
@@ -441,8 +488,8 @@ def _build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) 
     finally:
         shard.close()
     # The first opening tidies journals away: done here, so that readers find files that never change.
-    qdrant.EdgeShard.load(str(folder)).close()
-    return np.sort(spans, order=["high", "low"])
+    qdrant.EdgeShard.load(path).close()
+    np.save(folder / SPANS_FILE, np.sort(spans, order=["high", "low"]))
 
 
 def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes]:

@@ -28,8 +28,7 @@ class RankedClip(NamedTuple):
     """The video that shows the same, where it was decided that this one is a duplicate of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):  # of a thousand clips up to a thousand are made: a dataclass takes five times as long
     """A span of one video that answers a query."""
 
     video_id: str
@@ -66,7 +65,7 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
     by_video: dict[str, list[_Growing]] = {}
     for clip in sorted(ranked, key=rank_order):
         neighbours = by_video.setdefault(clip.video_id, [])
-        takers, is_inside = _around(clip, neighbours)
+        takers, is_inside = _around(clip, neighbours) if neighbours else (_NONE, False)
         if takers:
             _join(clip, takers, neighbours)
         elif not is_inside:
@@ -80,6 +79,8 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
     """The moments without those of duplicates whose original is among them as well: one of a group is answer enough."""
+    if not any(moment.duplicate_of for moment in moments):
+        return list(moments)
     videos = {moment.video_id for moment in moments}
     return [moment for moment in moments if moment.duplicate_of not in videos]
 
@@ -129,17 +130,15 @@ class _Growing:
         self.clips += clips
 
     def finished(self) -> Moment:
-        best = self.best
-        return Moment(
-            video_id=best.video_id,
-            start_ms=self.start_ms,
-            end_ms=self.end_ms,
-            score=best.score,
-            best_clip_id=best.clip_id,
-            best_ms=(best.start_ms + best.end_ms) // 2,
-            clip_ids=tuple(clip.clip_id for clip in sorted(self.clips, key=rank_order)),
-            duplicate_of=best.duplicate_of,
+        clip_id, video_id, start_ms, end_ms, score, duplicate_of = self.best
+        clip_ids = (clip_id,) if len(self.clips) == 1 else tuple(
+            clip.clip_id for clip in sorted(self.clips, key=rank_order)
         )
+        middle_ms = (start_ms + end_ms) // 2
+        return Moment(video_id, self.start_ms, self.end_ms, score, clip_id, middle_ms, clip_ids, duplicate_of)
+
+
+_NONE: list[_Growing] = []
 
 
 def _around(clip: RankedClip, neighbours: list[_Growing]) -> tuple[list[_Growing], bool]:

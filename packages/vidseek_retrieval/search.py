@@ -476,6 +476,8 @@ def _rank(
 
 def _without(ranked: Sequence[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:
     """The ranking without these clips, and without what overlaps them: nobody asks for what he has."""
+    if not examples:
+        return list(ranked)
     spans = [(each.payload["video_id"], each.payload["start_ms"], each.payload["end_ms"]) for each in examples]
     return [
         clip for clip in ranked

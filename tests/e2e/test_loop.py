@@ -164,3 +164,28 @@ def test_search__before_anything_is_published_says_what_to_do(tmp_path: Path) ->
     done = checkout.run("vidseek", "search", "a dog")
     assert done.returncode == 12
     assert "dvc repro" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:
+    """One film is said to be a copy of another: the published clips say so, and without the table nothing does."""
+    from vidseek_retrieval.duplicates import Duplicate, write_duplicates
+    from vidseek_retrieval.edge import EdgeHome
+
+    def marked() -> set[str]:
+        home = EdgeHome(looped.path / "index")
+        points = home.open(home.aliases()["clips"].collection).scroll()
+        return {str(point.payload.get("duplicate_of", "")) for point in points}
+
+    videos = pd.read_parquet(looped.path / "data/ingest/videos.parquet").sort_values("video_id")
+    one, other = list(videos.itertuples())[:2]
+    table = looped.path / "data/decisions/duplicates.parquet"
+    assert marked() == {""}
+    write_duplicates(table, [
+        Duplicate(one.video_id, 0, one.duration_ms, other.video_id, 0, other.duration_ms, "whole", 0.95)
+    ])
+    assert "publish" in looped.succeed("dvc", "status", "publish", "pairs")
+    assert "Running stage 'publish'" in looped.succeed("dvc", "repro", "--single-item", "publish")
+    assert marked() == {"", other.video_id}
+    table.unlink()
+    looped.succeed("dvc", "repro", "--single-item", "publish")
+    assert marked() == {""}

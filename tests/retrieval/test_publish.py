@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -350,9 +351,67 @@ def test_publish__a_broken_collection_file_is_mended(tmp_path: Path) -> None:
 def test_publish__disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ServiceError, match="has 1 MiB free, 232 points want about 8"):
+    with pytest.raises(ServiceError, match="has 1 MiB free, 232 points want about 128"):
         publish(**random_archive(tmp_path), index=tmp_path / "index")
     assert list_collections(tmp_path / "index") == []
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 224 MiB: the smallest shard takes 86 there."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=224m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_publish__the_disk_fills_up_while_it_builds(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edge is killed by a signal there. We are not, say so, leave nothing, and what is live answers."""
+    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    monkeypatch.setattr(edge, "_require_space", lambda *_: None)
+    index = small_disk / "index"
+    live = publish(**random_archive(tmp_path / "small"), index=index)
+    num = 24_000
+    videos = [video_row(f"{1:032x}", "long.mp4", duration_ms=num * 1000)]
+    clips = [clip_row(f"{1:032x}", place, 1000 * place, 1000 * place + 3000) for place in range(num)]
+    large = write_archive(tmp_path / "large", videos, clips, unit_rows(num, 512))
+    with pytest.raises(ServiceError, match=r"cannot be built|was ended by SIG|cannot be written"):
+        publish(**large, index=index)
+    assert [each.facts.name for each in list_collections(index)] == [live.collection]
+    assert sorted(path.name for path in index.iterdir()) == sorted([".lock", "aliases.json", live.collection])
+    assert verify(index).passed
+
+
+def test_publish__a_child_builds_what_we_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = random_archive(tmp_path)
+    own = publish(**tables, index=tmp_path / "own")
+    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    child = publish(**tables, index=tmp_path / "child")
+    assert child.collection == own.collection and child.verification == own.verification
+    query = unit_rows(1, 16, seed=8)[0]
+    answers = [edge.EdgeHome(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGBUS, signal.SIGKILL])
+def test_build__a_child_that_is_ended_by_a_signal_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_by: signal.Signals
+) -> None:
+    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+
+    def ended(command: list[str], **named: Any) -> subprocess.Popen[bytes]:
+        return popen([*command[:1], "-c", f"import os; os.kill(os.getpid(), {int(ended_by)})"], **named)
+
+    monkeypatch.setattr(edge.subprocess, "Popen", ended)
+    with pytest.raises(ServiceError, match=f"was ended by {ended_by.name}"):
+        publish(**random_archive(tmp_path), index=tmp_path / "index")
     assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
 
 

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.face.test_cli import call
+from vidseek.plan import Rates, num_clips_of, plan
+from vidseek_media.errors import ArtifactError, ConfigError
+
+RATES = Rates(
+    machine="here", cores=2, measured_at="2026-11-24T10:00:00+00:00", provider="cpu", variant="fp32", dimension=250,
+    clip_stride_seconds=18.0, decode_clips_per_core_second=10.0, encode_clips_per_core_second=5.0,
+    encode_clips_per_gpu_second=None, publish_clips_per_core_second=1000.0, shard_bytes_per_clip=30_000.0,
+    part_bytes_per_clip=1100.0, index_bytes_per_clip=2000.0,
+)
+
+
+def test_plan__by_hand() -> None:
+    found = plan(RATES, num_clips=3_600_000, cores=10, gpus=0)
+    assert found.hours_of_video == 18_000
+    assert (found.decode_core_hours, found.encode_core_hours, found.publish_core_hours) == (100, 200, 1)
+    assert found.wall_hours == pytest.approx(10 + 20 + 0.5)  # one machine of two cores publishes
+    assert (found.shards_gb, found.parts_gb, found.index_gb, found.memory_gb) == (108, 3.96, 7.2, 3.6)
+    assert num_clips_of(18_000, RATES) == 3_600_000 and num_clips_of(1e-9, RATES) == 1
+
+
+def test_plan__what_was_not_measured_is_not_made_up() -> None:
+    assert plan(RATES, num_clips=100, cores=2, gpus=0).encode_gpu_hours is None
+    assert plan(RATES, num_clips=100, cores=2, gpus=4).wall_hours is None
+    on_gpu = dataclasses.replace(RATES, encode_clips_per_core_second=None, encode_clips_per_gpu_second=100.0)
+    assert plan(on_gpu, num_clips=360_000, cores=10, gpus=2).wall_hours == pytest.approx(1 + 0.5 + 0.05)
+    assert plan(on_gpu, num_clips=360_000, cores=10, gpus=0).wall_hours is None
+
+
+@pytest.mark.parametrize("wrong", [{"num_clips": 0}, {"cores": 0}, {"gpus": -1}])
+def test_plan__out_of_range(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="wanted at least"):
+        plan(RATES, **{"num_clips": 1, "cores": 1, "gpus": 0, **wrong})
+
+
+def test_rates__are_read_back_or_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rates.json"
+    with pytest.raises(ConfigError, match="no rate was measured"):
+        Rates.read(path)
+    RATES.write(path)
+    assert Rates.read(path) == RATES and [each.name for each in path.parent.iterdir()] == ["rates.json"]
+    path.write_text(json.dumps({"machine": "here"}))
+    with pytest.raises(ArtifactError, match="is broken"):
+        Rates.read(path)
+
+
+def test_command__from_the_rates_of_the_archive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
+    assert call(monkeypatch, "plan") == ConfigError.exit_code
+    assert "plan --measure" in capsys.readouterr().err
+    RATES.write(tmp_path / ".vidseek" / "rates.json")
+    assert call(monkeypatch, "plan", "--hours-of-video", "5000", "--json", "--cores", "8") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [each["num_clips"] for each in said["plans"]] == [10_000, 1_000_000, 100_000_000, 1_000_000]
+    assert said["rates"]["provider"] == "cpu" and said["plans"][1]["encode_gpu_hours"] is None
+    assert call(monkeypatch, "plan") == 0
+    assert "not measured here" in " ".join(capsys.readouterr().out.split())
