@@ -365,7 +365,8 @@ class Fitting:
             if self.bias is not None:
                 self.bias.copy_(saved["bias"])
         optimiser.load_state_dict(saved["optimiser"])
-        self._set_random_state(saved["torch"][self._processes.rank])
+        # A copy: from a row that does not begin its memory torch's generator reads with a fault.
+        self._set_random_state(saved["torch"][self._processes.rank].clone())
         self._rng.bit_generator.state = json.loads(saved["numpy"])
         sampler.rows.left = saved["rows"].numpy()
         if sampler.general_rows is not None and saved["general_rows"] is not None:
