@@ -53,6 +53,16 @@ e2e: setup ## The whole loop on a world of a few scenes
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
 
+controls: setup ## What each part of the demo's recipe is worth, one row each, into bench/controls.json (after make demo)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.controls
+
+bench-train: setup ## Speed of training against plain loops, ViT-B/32's shape (half an hour on a quiet machine)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
+	$(BIN)/python -m bench.train
+
+bench-flickr: setup ## A small CLIP from scratch on Flickr8k in ../shared/realdata, then LoRA (an hour of CPU time)
+	$(BIN)/python -m bench.flickr
+
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
 	$(BIN)/python -m bench.media
 

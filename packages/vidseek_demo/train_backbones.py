@@ -464,6 +464,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=16000)
     parser.add_argument("--steps", type=int, nargs=4, default=(1500, 1200, 1500, 600), metavar="N")
+    parser.add_argument("--palettes", type=float, default=0.5, help="share in false colours; 0 for a control without")
     options = parser.parse_args()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -487,10 +488,10 @@ def main() -> None:
     run("pictures", picture_batch, 192, pictures, 1.5e-3, True, 0.0, 2.0, 1)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run("clips", clip_batch, 48, clips, 1e-3, False, 0.0, 1.0, 2)
-    run("palettes", clip_batch, 48, palettes, 1e-3, True, 0.5, 0.3, 3)
+    run("palettes", clip_batch, 48, palettes, 1e-3, True, options.palettes, 0.3, 3)
     _save(options.out / "viclip-tiny", dict(model.state_dict()), config_of(VISION, TEXT, DIMENSION), tokenizer)
     model.load_state_dict(after_pictures)
-    run("stills", picture_batch, 192, stills, 6e-4, True, 0.5, 0.3, 4)
+    run("stills", picture_batch, 192, stills, 6e-4, True, options.palettes, 0.3, 4)
     _save(options.out / "clip-tiny", to_clip(dict(model.state_dict())), clip_config(), tokenizer)
 
 

@@ -21,7 +21,7 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import Checkpoint
 from vidseek_training.data import to_pixels
-from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
+from vidseek_training.embedding import embed_clips, embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
 from vidseek_training.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
 from vidseek_training.lower import depth_of, lower_tokens
@@ -130,8 +130,8 @@ class Fitting:
         with self.handle.disable_adapter():
             self.model.eval()
             return BaseVectors(
-                embed_frames(self.model, train.frames) if of_training else nothing,
-                nothing if general is None else embed_frames(self.model, general.frames),
+                embed_clips(self.model, train) if of_training else nothing,
+                nothing if general is None else embed_clips(self.model, general),
                 nothing if general is None else embed_ids(self.model, general.ids),
             )
 
@@ -326,7 +326,7 @@ class Fitting:
             return
         self.model.eval()
         found = hardest(
-            embed_ids(self.model, train.ids), embed_frames(self.model, train.frames), train, depth=settings.hard_depth,
+            embed_ids(self.model, train.ids), embed_clips(self.model, train), train, depth=settings.hard_depth,
             same_video=settings.mask_same_video, overlap=settings.mask_overlap,
         )
         sampler.neighbours = self._processes.agree(torch.from_numpy(found).to(self._device)).cpu().numpy()
@@ -365,7 +365,8 @@ class Fitting:
             if self.bias is not None:
                 self.bias.copy_(saved["bias"])
         optimiser.load_state_dict(saved["optimiser"])
-        self._set_random_state(saved["torch"][self._processes.rank])
+        # A copy: from a row that does not begin its memory torch's generator reads with a fault.
+        self._set_random_state(saved["torch"][self._processes.rank].clone())
         self._rng.bit_generator.state = json.loads(saved["numpy"])
         sampler.rows.left = saved["rows"].numpy()
         if sampler.general_rows is not None and saved["general_rows"] is not None:

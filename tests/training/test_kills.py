@@ -147,7 +147,6 @@ def test_train_adapter__two_processes_leave_the_adapter_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("VIDSEEK_TRAINING_KILLS" not in os.environ, reason="make kills")
 def test_train_adapter__two_processes_that_were_killed_go_on(start: Start, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(start(whole, launcher=TORCHRUN), whole)
