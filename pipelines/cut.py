@@ -10,7 +10,9 @@ def main() -> str:
     """The cut stage."""
     params = load_params()
     cut, found = params.cut, params.cut.shots
-    settings = ShotSettings(found.threshold, found.min_content, found.min_seconds, found.max_seconds)
+    settings = ShotSettings(
+        found.threshold, found.min_content, found.min_seconds, found.max_seconds, found.gradual
+    )
     report = cut_archive(
         INGEST, out=CUT, modes=cut.modes, window_length_seconds=cut.window_length_seconds,
         window_stride_seconds=cut.window_stride_seconds,
