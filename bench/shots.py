@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/shots.json"))
     args = parser.parse_args()
     found = load_params().cut.shots
-    settings = ShotSettings(found.threshold, found.min_content, found.min_seconds, found.max_seconds)
+    settings = ShotSettings(
+        found.threshold, found.min_content, found.min_seconds, found.max_seconds, found.gradual
+    )
     default = Path(__file__).resolve().parents[1].parent / "shared" / "realdata"
     real = Path(os.environ.get("VIDSEEK_REALDATA", default)) / "A_video_captioned"
     sources = {"rendered": [rendered_scene(1000 * args.seed + i) for i in range(40)]}

@@ -11,7 +11,7 @@ def main() -> str:
     """The cut stage."""
     params = load_params()
     cut, found = params.cut, params.cut.shots
-    settings = ShotSettings(found.threshold, found.min_content, found.min_seconds, found.max_seconds)
+    settings = ShotSettings(found.threshold, found.min_content, found.min_seconds, found.max_seconds, found.gradual)
     source = open_source(params.ingest.source, downloads=DOWNLOADS)
     report = cut_archive(
         INGEST, out=CUT, modes=cut.modes, window_length_seconds=cut.window_length_seconds,

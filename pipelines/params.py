@@ -58,6 +58,7 @@ class Shots(_Section):
     min_content: float = Field(ge=0, le=255)
     min_seconds: float = Field(ge=0)
     max_seconds: float = Field(gt=0)
+    gradual: bool
     timeout_seconds: float = Field(gt=0)
     workers: Positive
 

@@ -1,4 +1,4 @@
-"""Shots of a video: found where its picture changes at once, by PySceneDetect, and brought to wanted lengths."""
+"""Shots of a video: found where its picture changes, at once (PySceneDetect) or by and by, and brought to wanted lengths."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
 from vidseek_media.frames import frames_at, read_plan
 from vidseek_media.records import Span
+from vidseek_media.transitions import Pace, add_gradual, cells_of
 from vidseek_media.workers import WorkerLost, run_each
 
 LOOKED_AT_PX = 144
 """Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
 
-FORMAT = 1
+FORMAT = 2
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
 
 
@@ -41,6 +43,8 @@ class ShotSettings:
     """A shorter shot is joined to the next one."""
     max_seconds: float
     """A longer shot is split into equal parts."""
+    gradual: bool = True
+    """Whether dissolves and fades are looked for too (`transitions.py`)."""
 
     def __post_init__(self) -> None:
         if not (self.threshold > 0 and self.min_content >= 0 and 0 <= self.min_seconds < self.max_seconds):
@@ -71,6 +75,8 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
 def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
     """The times at which a new shot begins, in ms from the first frame, ascending; the first shot's 0 is not among them.
 
+    Of a dissolve that is its middle, of a fade its darkest frame.
+
     Raises:
         InputRejected: the file cannot be decoded.
     """
@@ -83,6 +89,7 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
     )
     starts_ms: list[int] = []
     cuts: list[int] = []
+    cells: list[NDArray[np.uint8]] = []
     # A time is asked for 1 ms after the frame begins: rounded down it would lie before it.
     times_ms = [plan.ms_of(pts) + 1 for pts in plan.pts]
     for number, frame in enumerate(frames_at(path, times_ms, side_px=LOOKED_AT_PX, plan=plan)):
@@ -90,6 +97,10 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
         # The detector counts frames; their rate is of no consequence to it.
         found = detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame.pixels[:, :, ::-1]))
         cuts += [cut.frame_num for cut in found]
+        if settings.gradual:
+            cells.append(cells_of(frame.pixels))
+    if settings.gradual:
+        cuts = add_gradual(cuts, np.stack(cells), Pace.of(plan.step * float(plan.time_base)))
     return [starts_ms[number] for number in cuts]
 
 

@@ -1,0 +1,153 @@
+"""Shots that change over a second, not at once: dissolves and fades, found in a film's frames made very small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL_PX = 24
+"""Of a frame whose shorter side is 144: 6 by 10 cells at 16 to 9. What moves inside a cell does not change it."""
+
+HALF_SECONDS = 0.48
+"""Of the stretch that a dissolve is looked for in."""
+
+MIN_CHANGE = 32.0
+"""From one end of the stretch to the other, in levels (root of the mean square over cells and colours)."""
+
+MAX_OFF_LINE = 0.28
+"""How far the frames between may lie from the line between both ends, as a share of its length: in a dissolve every frame
+is a mix of two, and lies on it; a picture that moves goes another way."""
+
+MIN_CONTRAST = 1.6
+"""How much more changes than in the stretches before and after, on average: a steady drift is no dissolve."""
+
+MAX_LIKENESS = 0.8
+"""Correlation of both ends, over cells and colours: light that comes or goes leaves the same picture, only brighter."""
+
+_MIXED = (0.15, 0.85)
+"""Shares of the new shot in frames that count as mixed."""
+
+DARK_SHARE, DARK_LEVEL, BRIGHT_LEVEL = 0.3, 30.0, 30.0
+"""A fade's darkest frame: at most this share of the brighter frames on both sides, at most that level; and how bright
+these must be."""
+
+MIN_JUMP = 20.0
+"""From one frame to the next, in levels: more than the dark frames of a fade change by."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many frames the seconds of a film are."""
+
+    half: int
+    """Of the stretch that a dissolve is looked for in."""
+    second: int
+
+    @classmethod
+    def of(cls, frame_seconds: float) -> Pace:
+        """At so many seconds a frame."""
+        return cls(max(round(HALF_SECONDS / frame_seconds), 5), max(round(1 / frame_seconds), 6))
+
+
+def cells_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean colours of the cells of a frame (height, width, 3): shape (cells, 3). A frame smaller than a cell is one."""
+    height, width = (max(size // CELL_PX, 1) for size in frame.shape[:2])
+    tall, wide = frame.shape[0] // height, frame.shape[1] // width
+    cells = frame[: height * tall, : width * wide].reshape(height, tall, width, wide, 3)
+    return cells.mean(axis=(1, 3)).astype(np.uint8).reshape(-1, 3)
+
+
+def add_gradual(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
+    """`cuts` with the middles of dissolves and the darkest frames of fades, ascending, frame numbers all.
+
+    A cut that is seen in the dark of a fade is the fade, but a jump to black or from it is a cut and no fade; and a fade
+    is two dissolves, with black, that are none.
+
+    Args:
+        cuts: Where the picture changes at once.
+        cells: `cells_of` every frame, shape (frames, cells, 3).
+        pace: Of the film.
+    """
+    jumps = [cut for cut in cuts if _jump(cells, cut) >= MIN_JUMP]
+    fades = [at for at in find_fades(cells, pace) if _is_away(at, jumps, pace.second)]
+    dissolves = find_dissolves(cells, pace)
+    hard = [cut for cut in cuts if _is_away(cut, fades, pace.half)]
+    soft = [at for at in dissolves if _is_away(at, hard, pace.half) and _is_away(at, fades, pace.second + 2)]
+    return sorted([*hard, *fades, *soft])
+
+
+def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
+    """The middles of the stretches over which one picture turns into another by mixing, ascending.
+
+    Every frame of a dissolve is `(1 - a) x + a y` with a growing from 0 to 1: so what is asked is how far the frames
+    between lie from the line through the first and the last one of a stretch, as in the models of Hampapur, Jain and
+    Weymouth (1995).
+    """
+    flat = cells.reshape(len(cells), -1).astype(np.float32)
+    half, light = pace.half, _brightness(cells)
+    change = np.zeros(len(flat))
+    if len(flat) > 2 * half:
+        change[half:-half] = np.sqrt(np.square(flat[2 * half :] - flat[: -2 * half]).mean(axis=1))
+    middles: list[tuple[float, int]] = []
+    for at in np.flatnonzero(change >= MIN_CHANGE).tolist():
+        if min(light[at - half], light[at + half]) > BRIGHT_LEVEL - 5 and _stands_out(change, at, half):
+            share = _share_of_middle(flat[at - half : at + half + 1])
+            if share is not None:
+                middles.append((abs(share - 0.5), at))
+    found: list[int] = []
+    for _, at in sorted(middles):
+        if _is_away(at, found, 2 * half):
+            found.append(at)
+    return sorted(found)
+
+
+def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
+    """The darkest frames, the first of each, between brighter ones within a second on both sides; ascending."""
+    light = _brightness(cells)
+    found: list[int] = []
+    for at in np.flatnonzero(light <= DARK_LEVEL).tolist():
+        bright = min(light[max(at - pace.second, 0) : at + 1].max(), light[at : at + pace.second + 1].max())
+        is_darkest = light[at] == light[max(at - pace.half // 2, 0) : at + pace.half // 2 + 1].min()
+        if bright >= BRIGHT_LEVEL and light[at] <= DARK_SHARE * bright and is_darkest and _is_away(at, found, pace.half):
+            found.append(at)
+    return found
+
+
+def _jump(cells: NDArray[np.uint8], at: int) -> float:
+    """How much changes from the frame before `at` to it, in levels."""
+    return float(np.abs(cells[at].astype(np.float32) - cells[max(at - 1, 0)]).mean())
+
+
+def _brightness(cells: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Of each frame, in levels (luma of ITU-R BT.601)."""
+    return cells.mean(axis=1) @ np.array([0.299, 0.587, 0.114])
+
+
+def _stands_out(change: NDArray[np.float64], at: int, half: int) -> bool:
+    """Against both sides: within a second and a half of the film's ends nothing does."""
+    sides = [change[side] for side in (at - 2 * half, at + 2 * half) if half <= side < len(change) - half]
+    return len(sides) == 2 and bool(change[at] >= MIN_CONTRAST * np.mean(sides))
+
+
+def _share_of_middle(stretch: NDArray[np.float32]) -> float | None:
+    """How much of the last frame is in the middle one, if the frames between are mixes of the first and the last.
+
+    None if they are not, or the middle is not about half of each.
+    """
+    line = stretch[-1] - stretch[0]
+    ends = stretch[[0, -1]] - stretch[[0, -1]].mean(axis=1, keepdims=True)
+    if ends[0] @ ends[1] > MAX_LIKENESS * np.linalg.norm(ends[0]) * np.linalg.norm(ends[1]):
+        return None
+    length = float(line @ line)
+    shares = (stretch - stretch[0]) @ line / length
+    off = np.linalg.norm(stretch - stretch[0] - shares[:, None] * line, axis=1) / np.sqrt(length)
+    mixed = (shares > _MIXED[0]) & (shares < _MIXED[1])
+    share = float(shares[len(shares) // 2])
+    is_gradual = mixed.sum() >= 0.2 * len(stretch) and abs(share - 0.5) <= 0.25
+    return share if is_gradual and off[mixed].mean() <= MAX_OFF_LINE else None
+
+
+def _is_away(at: int, others: list[int], frames: int) -> bool:
+    return all(abs(at - other) > frames for other in others)
