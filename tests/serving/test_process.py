@@ -74,12 +74,17 @@ def service(archive: Archive) -> Iterator[Service]:
     try:
         yield Service(f"http://127.0.0.1:{port}", process.pid)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        stop(process)
         log.close()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a service that leads a session of its own to end, and end all of it where it does not."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_ready(address: str, log: Path) -> None:
