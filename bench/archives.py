@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.encode import build_clip
+from bench.shapes import build_clip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CLIPS, VIDEOS, write_table

@@ -1,4 +1,4 @@
-"""How fast bundles of CLIP ViT-B/32's shape encode, against transformers in eager mode on the same cores.
+"""How fast bundles of ViT-B/32's and X-CLIP B/32's shapes encode, against transformers in eager mode and open_clip.
 
     make bench-encode        (writes bench/encode.json; weights are random, so nothing is said of what vectors mean)
 
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,131 +28,186 @@ from onnx import TensorProto, helper
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from tokenizers import Tokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, XCLIPModel
 
+from bench.machine import machine
+from bench.shapes import FRAMES, build_clip, build_xclip
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
-from vidseek_training.backbones.base import BackboneSpec
-from vidseek_training.backbones.clip import FrameAveragedCLIP
-from vidseek_training.export import write_unproven
 
 OUT = Path(__file__).with_name("encode.json")
+OTHERS = Path(__file__).parents[1] / ".vidseek" / "bench-others"
+"""What `make bench-encode` installs for open_clip."""
 WORDS = 14
 """Of a query: with start and end 16 tokens, as in the trial."""
-FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-_CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PICTURES = "640 x 360 pictures, end to end"
 
 Run = Callable[[], object]
+Timed = Callable[[], float]
+"""A run that gives its seconds."""
 
 
 def main() -> None:
-    """Build the bundle, measure, print, write."""
+    """Build the bundles, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        clip, tokenizer = build_clip(Path(folder))
-        encoders = {
-            name: Encoder.load(Path(folder), variant=name, threads=asked.threads, batch=64) for name in ("fp32", "int8")
-        }
-        rows = measure(clip, tokenizer, encoders, batches=asked.batches, rounds=asked.rounds)
-    rate = matrix_rate(encoders["fp32"], threads=asked.threads, rounds=asked.rounds)
+    with tempfile.TemporaryDirectory(prefix="vidseek-") as name, open_clip(asked.threads) as peer:
+        folder = Path(name)
+        clip, encoders, tokenizer = opened(folder / "clip", threads=asked.threads)
+        rows = []
+        for batch in asked.batches:
+            rows += measure(clip_works(clip, tokenizer, encoders, batch), peer, batch=batch, rounds=asked.rounds)
+        rate = matrix_rate(encoders["fp32"], threads=asked.threads, rounds=asked.rounds)
+        del clip, encoders
+        xclip, encoders, _ = opened(folder / "xclip", threads=asked.threads)
+        for batch in asked.batches[:2]:  # 32 clips of 8 frames take transformers a quarter of a minute
+            rows += measure(xclip_works(xclip, encoders, batch), None, batch=batch, rounds=min(3, asked.rounds))
     report = {
-        "machine": machine(asked.threads), "shape": "CLIP ViT-B/32, random weights", "rows": rows,
-        "share_of_matrix_rate": rate,
+        "machine": machine(asked.threads, ("torch", "transformers", "onnxruntime", "numpy")),
+        "shapes": "CLIP ViT-B/32 and X-CLIP B/32 with 8 frames, random weights",
+        "open_clip": peer.version if peer else f"not there: {OTHERS} is missing, `make bench-encode` installs it",
+        "rows": rows, "share_of_matrix_rate": rate,
     }
-    OUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     show(report)
 
 
-def build_clip(folder: Path) -> tuple[CLIPModel, Tokenizer]:
-    """A CLIP of the sizes of ViT-B/32, and a bundle of it in `folder`, with fp32 and int8."""
-    tokenizer = whole_words()
-    words = folder.parent / "words.json"
-    tokenizer.save(str(words))
-    torch.manual_seed(0)
-    config = CLIPConfig()
-    config.text_config.bos_token_id, config.text_config.eos_token_id = 1, 3
-    config._attn_implementation = "sdpa"
-    clip = CLIPModel(config).eval()
-    spec = BackboneSpec(
-        family="clip", name="random", dimension=512, context=77, frames=8, side=224, resize="crop", mean=_CLIP_MEAN,
-        deviation=_CLIP_DEVIATION, pad_id=0, tokenizer=words,
-    )
-    write_unproven(FrameAveragedCLIP(spec, clip), folder, variants=("int8",))
-    return clip, tokenizer
+def opened(folder: Path, *, threads: int) -> tuple[Any, dict[str, Encoder], Tokenizer | None]:
+    """The model of the shape that `folder` is named after, its bundle's variants, and its tokenizer."""
+    folder.mkdir()
+    model, tokenizer = build_clip(folder) if folder.name == "clip" else (build_xclip(folder), None)
+    return model, {
+        name: Encoder.load(folder, variant=name, threads=threads, batch=64) for name in ("fp32", "int8")
+    }, tokenizer
 
 
-def whole_words() -> Tokenizer:
-    """A tokenizer of one token a word."""
-    vocabulary = {"<pad>": 0, "<start>": 1, "<unk>": 2, "<end>": 3} | {f"word{number}": number + 4 for number in range(1000)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 3)]
-    )
-    return tokenizer
+def clip_works(
+    clip: CLIPModel, tokenizer: Tokenizer | None, encoders: Mapping[str, Encoder], batch: int
+) -> dict[str, dict[str, Run]]:
+    """For each kind of work what each contestant runs."""
+    assert tokenizer is not None
+    rng = np.random.default_rng(0)
+    processor = CLIPImageProcessorPil()
+    texts = [" ".join(f"word{number}" for number in rng.integers(0, 1000, WORDS)) for _ in range(batch)]
+    ids = encoders["fp32"]._tokenizer.encode(texts, trim=True)
+    pixels = rng.normal(size=(batch, 3, 224, 224)).astype(np.float32)
+    pictures = rng.integers(0, 256, (batch, 360, 640, 3), dtype=np.uint8)
+
+    def eager_text(ids: NDArray[np.int64] = ids) -> object:
+        with torch.inference_mode():
+            return clip.get_text_features(input_ids=torch.from_numpy(ids)).pooler_output
+
+    def eager_frames(pixels: NDArray[np.float32] = pixels) -> object:
+        with torch.inference_mode():
+            return clip.get_image_features(pixel_values=torch.from_numpy(pixels)).pooler_output
+
+    def eager_text_whole() -> object:
+        return eager_text(np.array([each.ids for each in tokenizer.encode_batch_fast(texts)], dtype=np.int64))
+
+    def eager_pictures() -> object:
+        images = [Image.fromarray(picture) for picture in pictures]
+        return eager_frames(processor(images=images, return_tensors="np")["pixel_values"])
+
+    def of_all(eager: Run, ours: Callable[[Encoder], object]) -> dict[str, Run]:
+        return {"transformers": eager} | {
+            name: (lambda encoder=encoder: ours(encoder)) for name, encoder in encoders.items()  # type: ignore[misc]
+        }
+
+    return {
+        "text": of_all(eager_text, lambda encoder: encoder._run("text", ids)),
+        "frames": of_all(eager_frames, lambda encoder: encoder._run("frame", pixels)),
+        "text, end to end": of_all(eager_text_whole, lambda encoder: encoder.embed_texts(texts)),
+        PICTURES: of_all(eager_pictures, lambda encoder: encoder.embed_images(pictures)),
+    }
+
+
+def xclip_works(xclip: XCLIPModel, encoders: Mapping[str, Encoder], batch: int) -> dict[str, dict[str, Run]]:
+    """The same for clips of X-CLIP."""
+    pixels = np.random.default_rng(0).normal(size=(batch, FRAMES, 3, 224, 224)).astype(np.float32)
+
+    def eager() -> object:
+        with torch.inference_mode():
+            return xclip.get_video_features(pixel_values=torch.from_numpy(pixels)).pooler_output
+
+    ours = {name: (lambda encoder=encoder: encoder._run("video", pixels)) for name, encoder in encoders.items()}  # type: ignore[misc]
+    return {"X-CLIP, clips of 8 frames": {"transformers": eager, **ours}}
 
 
 def measure(
-    clip: CLIPModel, tokenizer: Tokenizer, encoders: dict[str, Encoder], *, batches: list[int], rounds: int
+    works: Mapping[str, Mapping[str, Run]], peer: OpenClip | None, *, batch: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each kind of work and batch: milliseconds of each contestant, and how many times faster we are."""
-    rng = np.random.default_rng(0)
-    processor = CLIPImageProcessorPil()
+    """A row for each kind of work: milliseconds of each contestant, and how many times faster than transformers we are."""
     rows = []
-    for batch in batches:
-        texts = [" ".join(f"word{number}" for number in rng.integers(0, 1000, WORDS)) for _ in range(batch)]
-        ids = encoders["fp32"]._tokenizer.encode(texts, trim=True)
-        pixels = rng.normal(size=(batch, 3, 224, 224)).astype(np.float32)
-        pictures = rng.integers(0, 256, (batch, 360, 640, 3), dtype=np.uint8)
-
-        def eager_text(ids: NDArray[np.int64] = ids) -> object:
-            with torch.inference_mode():
-                return clip.get_text_features(input_ids=torch.from_numpy(ids)).pooler_output
-
-        def eager_frames(pixels: NDArray[np.float32] = pixels) -> object:
-            with torch.inference_mode():
-                return clip.get_image_features(pixel_values=torch.from_numpy(pixels)).pooler_output
-
-        def eager_text_whole(texts: list[str] = texts) -> object:
-            encodings = tokenizer.encode_batch_fast(texts)
-            return eager_text(np.array([encoding.ids for encoding in encodings], dtype=np.int64))
-
-        def eager_pictures(pictures: NDArray[np.uint8] = pictures) -> object:
-            images = [Image.fromarray(picture) for picture in pictures]
-            return eager_frames(processor(images=images, return_tensors="np")["pixel_values"])
-
-        works: dict[str, tuple[Run, Callable[[Encoder], Run]]] = {
-            "text": (eager_text, lambda encoder, ids=ids: lambda: encoder._run("text", ids)),
-            "frames": (eager_frames, lambda encoder, pixels=pixels: lambda: encoder._run("frame", pixels)),
-            "text, end to end": (eager_text_whole, lambda encoder, texts=texts: lambda: encoder.embed_texts(texts)),
-            "640 x 360 pictures, end to end": (
-                eager_pictures, lambda encoder, pictures=pictures: lambda: encoder.embed_images(pictures)
-            ),
-        }
-        for name, (eager, ours) in works.items():
-            runs = {"transformers": eager, **{variant: ours(encoder) for variant, encoder in encoders.items()}}
-            best = fastest(runs, rounds=rounds)
-            row = {"work": name, "batch": batch, **{f"{each}_ms": round(best[each] * 1e3, 2) for each in best}}
-            rows.append(row | {f"{each}_times": round(best["transformers"] / best[each], 2) for each in encoders})
+    for work, runs in works.items():
+        timed: dict[str, Timed] = {name: timed_run(run) for name, run in runs.items()}
+        if peer is not None:
+            timed["open_clip"] = lambda work=work: peer.run(work, batch)  # type: ignore[misc]
+        best = fastest(timed, rounds=rounds)
+        row = {"work": work, "batch": batch, **{f"{name}_ms": round(best[name] * 1e3, 2) for name in best}}
+        ours = {f"{name}_times": round(best["transformers"] / best[name], 2) for name in ("fp32", "int8")}
+        rows.append(row | ours)
+        Console(stderr=True, width=200).print(rows[-1])
     return rows
 
 
-def fastest(runs: dict[str, Run], *, rounds: int) -> dict[str, float]:
-    """Seconds of the fastest of `rounds` turns of each."""
-    best = dict.fromkeys(runs, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn:  # the first one warms up
-                best[name] = min(best[name], time.perf_counter() - begin)
-    return best
+def timed_run(run: Run) -> Timed:
+    """`run`, giving its seconds."""
+    def timed() -> float:
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin
+
+    return timed
+
+
+def fastest(runs: Mapping[str, Timed], *, rounds: int) -> dict[str, float]:
+    """Seconds of the fastest of `rounds` turns of each; one turn before them warms up."""
+    turns = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)][1:]
+    return {name: min(turn[name] for turn in turns) for name in runs}
+
+
+class OpenClip:
+    """open_clip in a process of its own: see `bench.open_clip_peer`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.version = str(self._answer()["version"])
+
+    def run(self, work: str, batch: int) -> float:
+        """Seconds of one run there."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"work": work, "batch": batch}) + "\n")
+        self._process.stdin.flush()
+        return float(self._answer()["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("open_clip's process ended; what it said is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def open_clip(threads: int) -> Iterator[OpenClip | None]:
+    """The contestant, or None where it was not installed."""
+    if not (OTHERS / "open_clip").is_dir():
+        yield None
+        return
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OTHERS), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(Path(__file__).with_name("open_clip_peer.py")), str(threads)]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield OpenClip(process)
+        process.kill()
 
 
 def matrix_rate(encoder: Encoder, *, threads: int, rounds: int) -> dict[str, float]:
@@ -163,7 +221,8 @@ def matrix_rate(encoder: Encoder, *, threads: int, rounds: int) -> dict[str, flo
     def alone() -> object:
         return [session.run(None, {"x": rows}) for session, rows in sessions for _ in range(12)]
 
-    best = fastest({"products": alone, "frames": lambda: encoder._run("frame", pixels)}, rounds=max(2, rounds // 2))
+    runs = {"products": timed_run(alone), "frames": timed_run(lambda: encoder._run("frame", pixels))}
+    best = fastest(runs, rounds=max(2, rounds // 2))
     flops = 12 * sum(2 * batch * tokens * k * n for k, n in products)
     return {
         "products_gflops": round(flops / best["products"] / 1e9, 1), "share": round(best["products"] / best["frames"], 3)
@@ -183,27 +242,16 @@ def _product(k: int, n: int, *, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = set(facts.get("flags", "").split())
-    return {
-        "cpu": facts.get("model name", ""), "flags": [flag for flag in FLAGS if flag in flags], "threads": threads,
-        "load_1min": round(float(Path("/proc/loadavg").read_text().split()[0]), 2),
-        "versions": {name: version(name) for name in ("torch", "transformers", "onnxruntime", "numpy")},
-    }
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print the table."""
-    table = Table("work", "batch", "transformers ms", "fp32 ms", "int8 ms", "fp32 times", "int8 times")
+def show(report: Mapping[str, Any]) -> None:
+    """Print the table, as docs/encoder.md has it."""
+    names: Sequence[str] = (
+        "work", "batch", "transformers_ms", "open_clip_ms", "fp32_ms", "int8_ms", "fp32_times", "int8_times"
+    )
+    table = Table(*names)
     for row in report["rows"]:
-        table.add_row(*(str(row[name]) for name in (
-            "work", "batch", "transformers_ms", "fp32_ms", "int8_ms", "fp32_times", "int8_times"
-        )))
-    console = Console()
-    console.print(report["machine"])
+        table.add_row(*(str(row.get(name, "")) for name in names))
+    console = Console(width=160)
+    console.print(report["machine"], report["open_clip"])
     console.print(table)
     console.print("of the matrix products alone:", report["share_of_matrix_rate"])
 

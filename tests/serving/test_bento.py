@@ -7,7 +7,6 @@ one of a fresh environment that holds what the bento asks for and nothing else (
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 
 from tests.e2e.conftest import make_checkout
 from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
-from tests.serving.test_process import wait_until_ready
+from tests.serving.test_process import stop, wait_until_ready
 from vidseek.archive import Archive
 
 PYTHON = os.environ.get("VIDSEEK_BENTO_PYTHON", sys.executable)
@@ -65,11 +64,7 @@ def address(bento: Path, archive: Archive, tmp_path_factory: pytest.TempPathFact
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            stop(process)
 
 
 def test_bento__holds_the_bundle_and_the_rooms_and_no_more(bento: Path) -> None:
