@@ -112,7 +112,7 @@ def require_access() -> None:
             if hmac.compare_digest(given.encode(), (chosen.key or "").encode()):
                 st.session_state["is_let_in"] = True
                 st.rerun()
-            show_problem(Problem("key_wrong", t("key_wrong"), remedy="", status=401))
+            show_problem(Problem(t("key_wrong")))
     st.stop()
 
 
