@@ -176,11 +176,10 @@ class FindRequest(BaseModel):
 
 
 class ThresholdInfo(BaseModel):
-    """From which likeness on videos are called equal, and what that is worth on made copies."""
+    """What it is worth that these are called equal, on copies made of the archive."""
 
     model_config = _ANSWER
 
-    value: float
     precision: float
     recall: float
 

@@ -99,6 +99,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
         num: Annotated[int, Query(ge=1, le=MAX_NEIGHBOURS, description="To either side, at most.")] = 3,
     ) -> dict[str, Any]:
         """The clips before and after a clip in its video."""
+        await engine.clip(clip_id)  # what searches do not show has no neighbours either
         try:
             found = await engine.browse(partial(neighbours, clip_id=clip_id, num=num))
         except ClipUnknown as error:

@@ -79,7 +79,7 @@ class Finding:
             report, threshold = content["report"], content["report"]["threshold"]
             return Found(
                 str(content["found_at"]), str(report["collection"]),
-                {name: float(threshold[name]) for name in ("value", "precision", "recall")},
+                {name: float(threshold[name]) for name in ("precision", "recall")},
                 tuple(Duplicate(**row) for row in report["duplicates"]), dict(report["uris"]),
             )
         except FileNotFoundError:

@@ -8,19 +8,27 @@ from typing import Any
 
 import httpx
 
-from vidseek_media.errors import VidseekError
+from vidseek_media.errors import ServiceError
 
 TIMEOUT_SECONDS = 60.0
 READY_TIMEOUT_SECONDS = 2.0
 
 
-class Problem(VidseekError):
-    """What the API answered in the place of an answer, in its own words; or that it did not answer."""
+class Problem(ServiceError):
+    """What the API answered in the place of an answer, in its own words; or that it did not answer.
 
-    def __init__(self, code: str, message: str, *, remedy: str, status: int | None) -> None:
+    Args:
+        message: What came, and what was wanted.
+        remedy: What to do about it.
+        name: The API's code, as `key_wrong` or `not_ready`; `no_answer` where there is none.
+        status: Of the answer; None where there is none.
+    """
+
+    def __init__(
+        self, message: str, *, remedy: str = "", name: str = "no_answer", status: int | None = None
+    ) -> None:
         super().__init__(message, remedy=remedy)
-        self.name = code
-        """`key_wrong`, `not_ready`, ...; `no_answer` where there is none."""
+        self.name = name
         self.status = status
 
     @property
@@ -103,7 +111,7 @@ class Api:
             content: dict[str, Any] = answer.json()
         except ValueError as error:
             raise Problem(
-                "no_answer", f"{self.url} answers with something else than JSON",
+                f"{self.url} answers with something else than JSON",
                 remedy="See that VIDSEEK_URL is the address of a vidseek API", status=answer.status_code,
             ) from error
         return content
@@ -113,8 +121,7 @@ class Api:
             answer = self._client.request(method, f"{self.url}{path}", **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Problem(
-                "no_answer", f"the API at {self.url} does not answer", remedy="See that `vidseek serve` runs there",
-                status=None,
+                f"the API at {self.url} does not answer", remedy="See that `vidseek serve` runs there",
             ) from error
         if answer.is_success:
             return answer
@@ -125,10 +132,10 @@ def _problem(answer: httpx.Response, url: str) -> Problem:
     try:
         said = answer.json()["error"]
         return Problem(
-            str(said["code"]), str(said["message"]), remedy=str(said["remedy"]), status=answer.status_code
+            str(said["message"]), remedy=str(said["remedy"]), name=str(said["code"]), status=answer.status_code
         )
     except (ValueError, KeyError, TypeError):
         return Problem(
-            "no_answer", f"{url} answers {answer.status_code}", remedy="See that VIDSEEK_URL is a vidseek API",
+            f"{url} answers {answer.status_code}", remedy="See that VIDSEEK_URL is a vidseek API",
             status=answer.status_code,
         )

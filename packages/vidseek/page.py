@@ -75,20 +75,28 @@ def running(
         _stop(process)
 
 
-def wait_for_any(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait until one of them has ended, or until we are told to stop; gives an exit code."""
+@contextmanager
+def until_told_to_stop() -> Iterator[None]:
+    """Leave the block when we are told to stop (Ctrl-C, SIGTERM): what `running` has started is stopped on the way."""
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        while all(process.poll() is None for process in processes):
-            time.sleep(_POLL_SECONDS)
+        yield
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
         signal.signal(signal.SIGTERM, before)
-    return next(process.returncode for process in processes if process.returncode is not None)
+
+
+def wait_for_any(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait until one of them has ended; gives its exit code."""
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                return int(process.returncode)
+        time.sleep(_POLL_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

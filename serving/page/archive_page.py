@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import admin_api, ask, show_notice, t
+from serving.page.frame import admin_api, ask, show_notice, show_table, t
 from vidseek.client import Problem
 
 REPORT_PX = 700
@@ -41,16 +41,16 @@ def _show_rejected(said: Mapping[str, Any]) -> None:
         st.caption(t("nothing_rejected"))
     for each in said["rejected"]:
         with st.expander(f"{each['stage']}: {each['num']}"):
-            st.dataframe(each["first"], hide_index=True)
+            show_table([t("input"), t("reason")], [(row["id"], row["reason"]) for row in each["first"]])
 
 
 def _show_gates(said: Mapping[str, Any]) -> None:
     st.subheader(t("gates"))
     if not said["gates"]:
         st.caption(t("not_run"))
-    st.table([
-        {t("gate"): each["name"], t("result"): f"✓ {t('passed')}" if each["passed"] else f"✗ {t('failed')}",
-         t("not_met"): "; ".join(each["failures"])}
+        return
+    show_table([t("gate"), t("result"), t("not_met")], [
+        (each["name"], f"✓ {t('passed')}" if each["passed"] else f"✗ {t('failed')}", "; ".join(each["failures"]))
         for each in said["gates"]
     ])
 
@@ -59,9 +59,8 @@ def _show_figures(said: Mapping[str, Any]) -> None:
     if not said["figures"]:
         return
     st.subheader(t("figures"))
-    st.table([
-        {"": f"{each['gallery']} ({each['num_queries']})", t("other_search"): _interval(each["base"]),
-         t("this_search"): _interval(each["adapted"])}
+    show_table([t("gallery"), t("other_search"), t("this_search")], [
+        (f"{each['gallery']} ({each['num_queries']})", _interval(each["base"]), _interval(each["adapted"]))
         for each in said["figures"]
     ])
 
@@ -84,10 +83,9 @@ def _show_collections(said: Mapping[str, Any]) -> None:
     model = said["model"]
     if model:
         st.text(f"{t('model')}: {model['backbone']} · {model['setting'] or ''} · {model['encoder_version']}")
-    st.table([
-        {t("collections"): each["name"], t("clips"): str(each["num_clips"]),
-         t("when"): each["made_at"][:16].replace("T", " "),
-         "": t("live") if each["is_live"] else t("kept_back") if each["is_kept"] else ""}
+    show_table([t("collections"), t("clips"), t("when"), t("state")], [
+        (each["name"], each["num_clips"], each["made_at"][:16].replace("T", " "),
+         t("live") if each["is_live"] else t("kept_back") if each["is_kept"] else "")
         for each in said["collections"]
     ])
     if done := st.session_state.pop("rolled_back", None):

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import streamlit as st
@@ -18,6 +19,8 @@ MAX_ROWS = 30
 PUBLISH_COMMAND = "dvc repro --force --single-item publish"
 _STILLS = 8
 """Frames that are asked for at once."""
+_STILLS_KEPT = 512
+"""Of all visitors who have the admin key: each costs the API a decoder, and some ten kilobytes here."""
 
 
 def duplicates_page() -> None:
@@ -28,7 +31,7 @@ def duplicates_page() -> None:
         _wait_for_search()
         return
     if said["state"] == "failed":
-        show_problem(Problem("failed", said["problem"], remedy="", status=None))
+        show_problem(Problem(said["problem"]))
     if said["threshold"] is None:
         st.info(t("never_looked"))
         return
@@ -96,17 +99,24 @@ def _apply(revision: str, rows: list[dict[str, Any]], chosen: Mapping[str, str |
 
 def _pictures(asked: Api, row: Mapping[str, Any]) -> tuple[str, str]:
     """The middle frames of both spans, as data addresses; empty where there is none to be had."""
-    def still(video_id: str, start_ms: int, end_ms: int) -> str:
-        path = f"/v1/admin/videos/{video_id}/still?at_ms={(start_ms + end_ms) // 2}"
-        try:
-            return f"data:image/jpeg;base64,{base64.b64encode(asked.content(path)).decode()}"
-        except Problem:
-            return ""
-
-    return (
-        still(row["duplicate_of"], row["of_start_ms"], row["of_end_ms"]),
-        still(row["video_id"], row["start_ms"], row["end_ms"]),
+    ends = (
+        (row["duplicate_of"], row["of_start_ms"], row["of_end_ms"]), (row["video_id"], row["start_ms"], row["end_ms"])
     )
+    kept, folded = (_still(asked, video_id, (start_ms + end_ms) // 2) for video_id, start_ms, end_ms in ends)
+    return kept, folded
+
+
+def _still(asked: Api, video_id: str, at_ms: int) -> str:
+    try:
+        return _decoded(asked, video_id, at_ms)
+    except Problem:
+        return ""
+
+
+@lru_cache(maxsize=_STILLS_KEPT)
+def _decoded(asked: Api, video_id: str, at_ms: int) -> str:
+    content = asked.content(f"/v1/admin/videos/{video_id}/still?at_ms={at_ms}")
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def _side(role: str, uri: str, start_ms: int, end_ms: int, picture: str) -> str:

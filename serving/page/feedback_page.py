@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from serving.page.frame import admin_api, ask, t
+from serving.page.frame import admin_api, ask, show_table, t
 
 
 def feedback_page() -> None:
@@ -18,9 +18,7 @@ def feedback_page() -> None:
         with st.spinner(t("freeze")):
             done = ask(lambda: admin_api().admin("feedback/freeze", {}), admin=True)
         st.success(t("frozen", num=done["num_rows"]))
-    rows = [
-        {t("when"): each["said_at"][:19].replace("T", " "), t("query"): each["query"], t("clip"): each["clip_id"],
-         t("verdict"): t("right" if each["relevant"] else "wrong")}
+    show_table([t("when"), t("query"), t("verdict"), t("clip")], [
+        (each["said_at"][:19].replace("T", " "), each["query"], t("right" if each["relevant"] else "wrong"), each["clip_id"])
         for each in said["said"]
-    ]
-    st.dataframe(rows, hide_index=True)
+    ])

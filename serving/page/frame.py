@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import streamlit as st
@@ -25,6 +25,10 @@ _LOOKS = """<style>
 .vs-title {font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; margin-top: .4rem;}
 .vs-facts {font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
 .vs-video {width: 100%; max-height: 52vh; background: #000; border-radius: .4rem; display: block;}
+.vs-table {overflow-x: auto;}
+.vs-table table {border-collapse: collapse; min-width: 50%;}
+.vs-table th, .vs-table td {text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; overflow-wrap: anywhere;
+  border-bottom: 1px solid rgba(128,128,128,.3);}
 .vs-problem {border-left: .3rem solid #c62828; background: rgba(198,40,40,.1); padding: .7rem 1rem; border-radius: .3rem;
   overflow-wrap: anywhere;}
 .vs-problem p {margin: .3rem 0 0 0;}
@@ -112,7 +116,7 @@ def require_access() -> None:
             if hmac.compare_digest(given.encode(), (chosen.key or "").encode()):
                 st.session_state["is_let_in"] = True
                 st.rerun()
-            show_problem(Problem("key_wrong", t("key_wrong"), remedy="", status=401))
+            show_problem(Problem(t("key_wrong")))
     st.stop()
 
 
@@ -123,7 +127,8 @@ def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
     for the admin key.
     """
     try:
-        return work()
+        with st.spinner(t("working")):  # shows itself after half a second
+            return work()
     except Problem as problem:
         show_problem(problem)
         if problem.is_passing:
@@ -138,6 +143,13 @@ def show_problem(problem: Problem) -> None:
     """The API's words and remedy, as text."""
     remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(problem.remedy)}</p>" if problem.remedy else ""
     st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table of texts. Streamlit's own reads Markdown in its cells: a name from the archive could load a picture by it."""
+    head = "".join(f"<th scope='col'>{html.escape(each)}</th>" for each in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(each))}</td>' for each in row)}</tr>" for row in rows)
+    st.html(f'<div class="vs-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
 def show_notice() -> None:

@@ -42,7 +42,8 @@ def write_film_archive(root: Path) -> Archive:
 def live_api(archive: Archive, *, port: int | None = None, **keys: Any) -> Iterator[str]:
     """The API over `archive`; gives its URL, and stops it at the end."""
     chosen = port or free_port()
-    engine = Engine(lambda: open_archive(archive, Settings()), ServeSettings(), Places.of(archive))
+    patient = ServeSettings(timeout_seconds=90, decode_timeout_seconds=80)  # other work may run on the machine of a test
+    engine = Engine(lambda: open_archive(archive, Settings()), patient, Places.of(archive))
     admin = Admin(archive, engine)
     app = create_app(engine, admin=admin, **keys)
     server = uvicorn.Server(uvicorn.Config(app, port=chosen, log_level="error", timeout_graceful_shutdown=1))

@@ -69,7 +69,7 @@ def problem(answer: Any) -> tuple[int, str]:
 def write_found(archive: Archive, *rows: Duplicate) -> None:
     """As a search for near-duplicates leaves it."""
     report = {
-        "collection": "clips-0123456789abcdef-000000000000", "threshold": {"value": 0.9, "precision": 0.95, "recall": 0.7},
+        "collection": "clips-0123456789abcdef-000000000000", "threshold": {"precision": 0.95, "recall": 0.7, "target": 0.95},
         "duplicates": [vars(row) for row in rows], "uris": {RED: "tapes/red.mp4", BLUE: "tapes/blue.mp4"},
     }
     archive.state.mkdir(exist_ok=True)

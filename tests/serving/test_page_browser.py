@@ -138,6 +138,18 @@ def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: st
     sync_api.expect(tab.get_by_text("By example")).to_be_visible()
 
 
+def test_search__file_that_is_too_large_is_refused_before_it_is_sent(
+    tab: Any, page_url: str, api: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "long.mp4").open("wb") as file:
+        file.truncate(65 * 2**20)
+    tab.goto(page_url)
+    tab.get_by_text("Picture, clip, filters").click()
+    tab.locator("input[type=file]").set_input_files(tmp_path / "long.mp4")
+    sync_api.expect(tab.get_by_text(re.compile("64.?MB or smaller"))).to_be_visible()
+    assert cards(tab).count() == 0
+
+
 def test_feedback__one_click_is_written_down(tab: Any, page_url: str, api: str, archive: Archive) -> None:
     tab.goto(f"{page_url}/?q=blue")
     cards(tab).first.get_by_role("button", name="Right").click()

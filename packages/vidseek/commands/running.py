@@ -52,7 +52,8 @@ def ui(
     printing.require_module("streamlit", "ui")
     require_free(host, port)
     require_key(host)
-    with ExitStack() as stack:
+    ended = 0
+    with page.until_told_to_stop(), ExitStack() as stack:
         processes = []
         if url is None:
             archive = Archive.here()
