@@ -72,18 +72,16 @@ def check_pairs(
     """
     tables = _Tables.read(ingest_dir, cut_dir, frames_dir, caption_dir, pairs_dir)
     limits, wanted = archive or ArchiveThresholds(), thresholds or PairThresholds()
-    rejected = _rejected_shares(tables)
     texts, languages = _languages(tables.captions, limits)
-    statistics = {**_pair_statistics(tables, wanted), **rejected, **texts}
+    statistics = {**_pair_statistics(tables, wanted), **_rejected_shares(tables), **texts}
     notes = () if len(tables.pairs) or statistics["num_rejected_pairs"] or statistics["num_rejected_captions"] else (
         "No pairs: nothing to learn from, so the archive is published with the base model.",
     )
     measures = [
         Measure(f"rejected_share_{what}", f"rejected {what}: at most {most} of all", at_most=most)
-        for what, most in (
-            *((what, limits.max_rejected_share) for what in ("files", "clips", "frames", "captions")),
-            ("pairs", wanted.max_rejected_share),
-        )
+        for what, (kept, refused) in _counts(tables).items()
+        for most in [wanted.max_rejected_share if what == "pairs" else limits.max_rejected_share]
+        if what == "pairs" or not kept or kept + refused >= limits.min_sampled
     ]
     if texts["one_length_share"] is not None:
         most = limits.max_one_length_share
@@ -204,20 +202,24 @@ def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
     }
 
 
-def _rejected_shares(of: _Tables) -> Statistics:
-    """How many, and which share of what came in, was rejected of files, clips, frames, captions and pairs."""
+def _counts(of: _Tables) -> dict[str, tuple[int, int]]:
+    """How many files, clips, clips with frames, captions and pairs were kept, and how many rejected."""
     ingest = of.rejected["ingest"]
     # Rows of the files of captions are named by file and line (`sidecars.read_sidecar`); transcripts by their file.
     is_caption = ingest.str.contains(r":\d+$", regex=True)
     is_file = ~is_caption & ~ingest.str.lower().str.endswith((".srt", ".vtt"))
     num_whole_video = int(of.captions["clip_id"].isna().sum())
-    counts = {
+    return {
         "files": (int(of.videos["uris"].map(len).sum()), int(is_file.sum())),
         "clips": (len(of.clips), len(of.rejected["cut"])),
         "frames": (len(of.frames), len(of.rejected["frames"])),
         "captions": (len(of.captions), int(is_caption.sum()) + len(of.rejected["caption"])),
         "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_whole_video, 0)),
     }
+
+
+def _rejected_shares(of: _Tables) -> Statistics:
+    counts = _counts(of)
     return {
         **{f"num_rejected_{what}": rejected for what, (_, rejected) in counts.items()},
         **{
@@ -299,6 +301,6 @@ def _judge(
         write_result(result, beside / "result.json")
         write_page(result, beside / "report.html")
     if not result.passed:
-        failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}\n"
-        raise GateFailed(failed, remedy=f"See {out / 'report.html'}; mend the rows or `gates`")
+        failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
+        raise GateFailed(f"{failed}\nNothing below has run", remedy=f"See {out / 'report.html'}; mend the rows or `gates`")
     return result

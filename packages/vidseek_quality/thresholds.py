@@ -13,7 +13,8 @@ class ArchiveThresholds:
     """What the pairs gate lets through of the tables that pairs are made from."""
 
     max_rejected_share: float = 0.2
-    """Of files, of clips, of clips with frames, and of captions: each by itself."""
+    """Of files, of clips, of clips with frames, and of captions: each by itself, where `min_sampled` or more came in, or
+    none was kept."""
     languages: tuple[str, ...] | None = None
     """ISO 639 codes that captions may be in; None: any, they are only counted."""
     max_other_language_share: float = 0.1
@@ -23,7 +24,7 @@ class ArchiveThresholds:
     num_sampled: int = 10_000
     """Languages are told of so many captions, drawn with a fixed seed."""
     min_sampled: int = 32
-    """With fewer captions than this, languages and lengths say nothing of the archive, and are not judged."""
+    """With fewer rows than this, shares, languages and lengths say nothing of the archive, and are not judged."""
 
     def __post_init__(self) -> None:
         _check_shares(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_check_pairs__sound_table_passes_and_writes_the_same_result_twice(archiv
     assert (archive.out / "result.json").read_bytes() == first
     record = json.loads(first)
     assert record["statistics"]["num_pairs"] == 24
-    assert record["num_expectations"] == 39
+    assert record["num_expectations"] == 35
     page = (archive.out / "docs" / "index.html").read_text()
     assert "great-expectations-web-assets" not in page
     assert list((archive.out / "docs" / "validations").rglob("*.html"))
@@ -192,13 +193,21 @@ def test_check_pairs__every_broken_row_of_every_table_is_named(archive: Archive)
     ("frames", "0" * 36, "frames"), ("caption", "0:1:2", "captions"), ("pairs", "0" * 36, "pairs"),
 ])
 def test_check_pairs__too_many_rejected_of_any_kind_fail(archive: Archive, stage: str, id: str, what: str) -> None:
-    num_in = {"files": 6}.get(what, 24)
-    archive.rejected = {stage: [id] * num_in}  # as many as were kept
-    archive.check(ArchiveThresholds(max_rejected_share=0.5), max_rejected_share=0.5)
-    limit = "0.49"
-    [(rule, failure)] = archive.fails(ArchiveThresholds(max_rejected_share=0.49), max_rejected_share=0.49).items()
-    assert rule == f"rejected {what}: at most {limit} of all"
+    num_kept = {"files": 6}.get(what, 24)
+    archive.rejected = {stage: [id] * num_kept}
+    judges_small = ArchiveThresholds(max_rejected_share=0.5, min_sampled=12, max_one_length_share=1.0)
+    archive.check(judges_small, max_rejected_share=0.5)
+    below = replace(judges_small, max_rejected_share=0.49)
+    [(rule, failure)] = archive.fails(below, max_rejected_share=0.49).items()
+    assert rule == f"rejected {what}: at most 0.49 of all"
     assert failure["observed"] == 0.5
+
+
+def test_check_pairs__one_broken_file_of_a_few_is_no_reason_to_stop(archive: Archive) -> None:
+    archive.rejected = {"ingest": ["a.mp4", "b.mp4", "c.mp4"]}  # of nine
+    assert archive.check().statistics["rejected_share_files"] == pytest.approx(1 / 3, abs=1e-6)
+    archive.tables |= {name: [] for name in archive.tables}
+    assert archive.fails()["rejected files: at most 0.2 of all"]["observed"] == 1.0
 
 
 def test_check_pairs__transcripts_that_cannot_be_read_are_no_rejected_files(archive: Archive) -> None:
