@@ -17,7 +17,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve bench-search kills faults-index faults backbones clean bento-check soak
+.PHONY: help setup demo test lint types unit e2e seeds bento bench-shots bench-media bench-encode bench-serve bench-search bench-dedup kills faults-index faults backbones clean bento-check soak
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-serve: setup ## Requests a second of the service, against plain ways of se
 
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.search
+
+bench-dedup: setup ## How long the search for near-duplicates takes, 10^4 to 10^5 clips
+	$(BIN)/python -m bench.dedup
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
