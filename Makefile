@@ -104,6 +104,9 @@ bench-serve: setup ## Requests a second of the service, against plain ways of se
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.search
 
+bench-dedup: setup ## How long the search for near-duplicates takes, 10^4 to 10^5 clips
+	$(BIN)/python -m bench.dedup
+
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
