@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import RETRY_SECONDS, admin_api, ask, clock, show_problem, t
+from serving.page.frame import RETRY_SECONDS, admin_api, ask, show_problem, span, t
 from vidseek.client import Api, Problem
 
 MAX_ROWS = 30
@@ -122,6 +122,6 @@ def _decoded(asked: Api, video_id: str, at_ms: int) -> str:
 def _side(role: str, uri: str, start_ms: int, end_ms: int, picture: str) -> str:
     shown = f'<img src="{picture}" alt="{html.escape(t("picture_of", title=uri), quote=True)}">' if picture else ""
     return (
-        f'<div class="vs-shot">{shown}<span class="vs-time">{clock(start_ms)} – {clock(end_ms)}</span></div>'
+        f'<div class="vs-shot">{shown}<span class="vs-time">{span(start_ms, end_ms)}</span></div>'
         f'<div class="vs-title">{html.escape(uri)}</div><div class="vs-facts">{html.escape(role)}</div>'
     )

@@ -174,6 +174,11 @@ def _wait_for_api() -> None:
         st.rerun()
 
 
+def span(start_ms: int, end_ms: int) -> str:
+    """From and to, in whole seconds that hold all of it: `0:00 – 0:01`."""
+    return f"{clock(start_ms)} – {clock(end_ms + 999)}"
+
+
 def clock(time_ms: int) -> str:
     """Minutes and seconds, rounded down, with hours where there are some: `1:02`, `1:00:00`."""
     minutes, seconds = divmod(time_ms // 1000, 60)

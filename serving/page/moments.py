@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from serving.page import query
-from serving.page.frame import api, ask, clock, t
+from serving.page.frame import api, ask, clock, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
 
@@ -30,7 +30,7 @@ def show_card(
     """
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
-        st.html(_picture(clip_id, title, f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}") + _facts(hit, title, facts))
+        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts))
         with st.container(horizontal=True, gap="xxsmall"):
             st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
             if goes_on:

@@ -118,7 +118,7 @@ def value_of(asked: str, query: str) -> float:
     for _ in range(200):
         try:
             result = httpx.get(asked, params={"query": query}).json()["data"]["result"]
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):  # it says in words that it is not ready yet
             result = []
         if result:
             return float(result[0]["value"][1])

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from serving.page import shown
 from serving.page.__main__ import config_of
+from serving.page.frame import span
 from serving.page.query import Asked, filters_of, split_queries
 from serving.page.settings import PageSettings
 from serving.page.shown import Shown, address
@@ -57,6 +58,13 @@ def test_body__leaves_out_what_is_not_asked() -> None:
         "limit": 24, "not": "blue", "clip_id": [CLIP], "min_confidence": 0.2,
         "filters": {"channel": ["news"], "published_at": {"gte": "2024-05-01"}, "duration_ms": {"gte": 0, "lte": 60_000}},
     }
+
+
+@pytest.mark.parametrize(("start_ms", "end_ms", "shown"), [
+    (0, 400, "0:00 – 0:01"), (1000, 3000, "0:01 – 0:03"), (59_900, 3_600_000, "0:59 – 1:00:00"),
+])
+def test_span__whole_seconds_hold_all_of_it(start_ms: int, end_ms: int, shown: str) -> None:
+    assert span(start_ms, end_ms) == shown
 
 
 def test_settings__an_open_page_wants_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
