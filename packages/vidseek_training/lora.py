@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones import Backbone
 from vidseek_training.settings import TrainSettings
 
@@ -37,10 +37,18 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
 
     Returns:
         peft's handle on it; `model` itself now runs with the adapter.
+
+    Raises:
+        ConfigError: the settings reach no module of it.
     """
+    targets = model.lora_targets(settings.targets, last_layers=settings.last_layers, towers=settings.towers)
+    if not targets:
+        raise ConfigError(
+            f"{model.spec.name}: no module of {', '.join(settings.targets)} in the towers {', '.join(settings.towers)}",
+            remedy="Name others in train.settings.<name>.targets, or both towers",
+        )
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
-        target_modules=model.lora_targets(settings.targets, last_layers=settings.last_layers, towers=settings.towers),
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none", target_modules=targets
     )
     handle = get_peft_model(model, config)
     for module in handle.modules():

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.tiny import VISION, ids_of, random_pixels, write_clip, write_viclip
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.settings import TrainSettings
@@ -151,3 +151,9 @@ def test_merged__weights_that_are_not_finite_are_an_error(folder: Path, tmp_path
     save_file(tensors | {name: torch.full_like(tensors[name], float("inf"))}, file)
     with pytest.raises(ArtifactError, match="cannot be merged"):
         lora.merged(backbones.load(folder), tmp_path)
+
+
+def test_attach__settings_that_reach_nothing_say_what_to_name(folder: Path) -> None:
+    nothing = SETTINGS.model_copy(update={"targets": ("stem",), "towers": ("text",)})
+    with pytest.raises(ConfigError, match="stem in the towers text"):
+        lora.attach(backbones.load(folder), nothing)

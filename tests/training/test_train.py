@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.training.tiny import Archive, all_colours, write_archive
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import DeviceError, GateFailed, ServiceError
+from vidseek_media.errors import ArtifactError, DeviceError, GateFailed, ServiceError
 from vidseek_training import backbones, fitting, lora, train
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
@@ -235,7 +235,7 @@ def test_train_adapter__other_settings_do_not_go_on_from_a_checkpoint(
     short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 0, "evaluate_every": 2})
     with monkeypatch.context() as patch:
         patch.setattr(lora, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ArtifactError, match="No space"):
             trained(archive, backbone, tmp_path, short, state=tmp_path)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # nothing lost: the same settings would go on from it
     begun: list[object] = []
