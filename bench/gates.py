@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def make_archive(folder: Path, *, num_rows: int, dimension: int) -> None:
     split = np.array(["train", "validation", "test"], dtype=object)[rng.choice(3, size=num_videos, p=[0.7, 0.15, 0.15])][of]
     nothing = dict.fromkeys(("split", "gallery", "contrast", "axis"), "")
     duration_ms = CLIPS_PER_VIDEO * CLIP_MS
-    about = dict.fromkeys(VIDEOS.names, "")
+    about: dict[str, Any] = {**dict.fromkeys(VIDEOS.names, ""), "views": None}
     write_table(folder / "ingest" / "videos.parquet", pd.DataFrame({
         **{name: [value] * num_videos for name, value in about.items()}, "video_id": ids,
         "uris": [[f"{number}.mp4"] for number in range(num_videos)], "duration_ms": duration_ms, "fps": 25.0,

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from vidseek_media.tables import FORGOTTEN, read_table, write_table
-
 TABLE = "forgotten.parquet"
 
 
@@ -76,6 +74,8 @@ def read_forgotten(folder: Path) -> Forgotten:
     path = folder / TABLE
     if not path.exists():
         return Forgotten()
+    from vidseek_media.tables import FORGOTTEN, read_table  # pandas: the service starts without it
+
     rows = read_table(path, FORGOTTEN).to_dict("records")
     return Forgotten(tuple(
         ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
@@ -88,6 +88,8 @@ def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:
     Raises:
         OSError: the disk does not take it.
     """
+    from vidseek_media.tables import FORGOTTEN, write_table
+
     last = {video.video_id: video for video in videos}
     rows = [dataclasses.asdict(last[video_id]) for video_id in sorted(last)]
     write_table(folder / TABLE, [{**r, "uris": list(r["uris"]), "addresses": list(r["addresses"])} for r in rows], FORGOTTEN)

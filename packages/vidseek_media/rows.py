@@ -11,9 +11,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vidseek_media.errors import ConfigError, InputRejected
 
 csv.field_size_limit(2**24)
@@ -54,6 +51,9 @@ def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -
     Raises:
         ConfigError: it is no Parquet, or `columns` refuses its columns.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # the service opens sources too, and need not wait for it
+
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:

@@ -38,7 +38,8 @@ TABLES = {
 def sound_tables(num_videos: int = 6, per_video: int = 4) -> dict[str, list[dict[str, Any]]]:
     """Of an archive with a caption for each clip of a second; every third video is in the same split."""
     videos = [
-        {**dict.fromkeys(VIDEOS.names, ""), "video_id": f"{n:032x}", "uris": [f"{n}.mp4"], "duration_ms": 1000 * per_video,
+        {**dict.fromkeys(VIDEOS.names, ""), "views": None, "video_id": f"{n:032x}", "uris": [f"{n}.mp4"],
+         "duration_ms": 1000 * per_video,
          "fps": 10.0, "width": 64, "height": 48}
         for n in range(num_videos)
     ]

@@ -74,7 +74,9 @@ def test_export_champion__any_batch_gives_the_vectors_of_torch(
 ) -> None:
     model = lora.merged(backbones.load(backbone), adapter_of(exported / "champion"))
     pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="train")
-    wanted = embed_pairs(model, replace(pairs, frames=pairs.frames[:count], ids=pairs.ids[:count]))
+    wanted = embed_pairs(model, replace(
+        pairs, table=pairs.table[:count], frames=pairs.frames[:count], ids=pairs.ids[:count]
+    ))
     encoder = Encoder.load(exported / "encoder", threads=1, batch=32)
     videos, texts = encoder.embed_frames(np.asarray(pairs.frames[:count])), encoder.embed_texts(pairs.captions[:count])
     assert videos.shape == texts.shape == (count, DIMENSION)
