@@ -136,7 +136,7 @@ def cpu_seconds(name: str, paths: Sequence[Path], out: Path) -> float:
 
 
 def _work(name: str, path: Path) -> None:
-    METHODS[name](path, path.with_suffix(f".{multiprocessing.current_process().pid}"))
+    METHODS[name](path, path.with_name(f"{path.stem}-{multiprocessing.current_process().pid}.part"))
 
 
 def wall_seconds(name: str, paths: Sequence[Path], workers: int) -> float:
