@@ -78,10 +78,7 @@ class Backbone(nn.Module, abc.ABC):
         Raises:
             ConfigError: the family's tower cannot be split.
         """
-        raise ConfigError(
-            f"{self.spec.name}: the layers of a {self.spec.family} tower cannot be computed apart",
-            remedy="Set train.settings.<name>.cached_views to 0",
-        )
+        raise self._not_apart()
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
         """Clips, as for `video_features`, to what the layers below number `depth` make of them: (n, ..., tokens, width).
@@ -89,11 +86,15 @@ class Backbone(nn.Module, abc.ABC):
         Raises:
             ConfigError: see `video_layers`.
         """
-        raise NotImplementedError
+        raise self._not_apart()
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """What `video_features` makes of the clips whose `video_tokens` these are."""
-        raise NotImplementedError
+        """What `video_features` makes of the clips whose `video_tokens` these are.
+
+        Raises:
+            ConfigError: see `video_layers`.
+        """
+        raise self._not_apart()
 
     def lora_targets(
         self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = ("video", "text")
@@ -132,6 +133,12 @@ class Backbone(nn.Module, abc.ABC):
     def num_parameters(self) -> int:
         """How many numbers the model has."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def _not_apart(self) -> ConfigError:
+        return ConfigError(
+            f"{self.spec.name}: the layers of a {self.spec.family} tower cannot be computed apart",
+            remedy="Set train.settings.<name>.cached_views to 0",
+        )
 
 
 def clamp_logit_scale(model: Backbone, highest: float = 100.0) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.averaging import FrameAveraging
+from vidseek_training.backbones.base import BackboneSpec
 from vidseek_training.backbones.stem import ConvStem, ResidualStem
 
 _STEMS = {"conv": ConvStem, "residual": ResidualStem}
 
 
-class FrameAveragedCLIP(Backbone):
-    """Any CLIPModel, a still image being a clip of one frame."""
+class FrameAveragedCLIP(FrameAveraging):
+    """Any CLIPModel."""
 
-    averages_frames = True
     lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
         "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
         "mlp": (".fc1", ".fc2"),
@@ -32,11 +31,10 @@ class FrameAveragedCLIP(Backbone):
         self.clip = clip
         self.logit_scale = clip.logit_scale
 
-    def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`; the mean of unit frame vectors."""
-        batch, frames = pixel_values.shape[:2]
-        features = self.clip.get_image_features(pixel_values=pixel_values.flatten(0, 1)).pooler_output
-        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+    def picture_features(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        features: Tensor = self.clip.get_image_features(pixel_values=pictures).pooler_output
+        return features
 
     @property
     def video_layers(self) -> nn.ModuleList:
@@ -44,22 +42,16 @@ class FrameAveragedCLIP(Backbone):
         layers: nn.ModuleList = self.clip.vision_model.encoder.layers
         return layers
 
-    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+    def picture_tokens(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
         vision = self.clip.vision_model
-        tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pixel_values.flatten(0, 1)))
-        for layer in self.video_layers[:depth]:
-            tokens = layer(tokens, None)
-        return tokens.unflatten(0, pixel_values.shape[:2])
+        tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pictures))
+        return tokens
 
-    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
-        batch, frames = tokens.shape[:2]
-        tokens = tokens.flatten(0, 1)
-        for layer in self.video_layers[depth:]:
-            tokens = layer(tokens, None)
-        features = self.clip.visual_projection(self.clip.vision_model.post_layernorm(tokens[:, 0]))
-        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+    def features_of_last(self, tokens: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        features: Tensor = self.clip.visual_projection(self.clip.vision_model.post_layernorm(tokens[:, 0]))
+        return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
         """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
-from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.averaging import FrameAveraging
+from vidseek_training.backbones.base import BackboneSpec
 
 
-class FrameAveragedSigLIP(Backbone):
-    """Any SiglipModel, a still image being a clip of one frame."""
+class FrameAveragedSigLIP(FrameAveraging):
+    """Any SiglipModel."""
 
     reads_padding: ClassVar[bool] = True
-    averages_frames: ClassVar[bool] = True
     # The pooling head's attention holds its weights as bare tensors: LoRA does not reach it.
     lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
         "attention": (".q_proj", ".k_proj", ".v_proj", ".self_attn.out_proj"),
@@ -35,11 +34,10 @@ class FrameAveragedSigLIP(Backbone):
         self.siglip = siglip
         self.logit_scale = siglip.logit_scale
 
-    def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`; the mean of unit frame vectors."""
-        batch, frames = pixel_values.shape[:2]
-        features = self.siglip.get_image_features(pixel_values=pixel_values.flatten(0, 1)).pooler_output
-        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+    def picture_features(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        features: Tensor = self.siglip.get_image_features(pixel_values=pictures).pooler_output
+        return features
 
     @property
     def video_layers(self) -> nn.ModuleList:
@@ -47,22 +45,16 @@ class FrameAveragedSigLIP(Backbone):
         layers: nn.ModuleList = self.siglip.vision_model.encoder.layers
         return layers
 
-    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
-        tokens: Tensor = self.siglip.vision_model.embeddings(pixel_values.flatten(0, 1))
-        for layer in self.video_layers[:depth]:
-            tokens = layer(tokens, None)
-        return tokens.unflatten(0, pixel_values.shape[:2])
+    def picture_tokens(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        tokens: Tensor = self.siglip.vision_model.embeddings(pictures)
+        return tokens
 
-    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
-        batch, frames = tokens.shape[:2]
-        tokens = tokens.flatten(0, 1)
-        for layer in self.video_layers[depth:]:
-            tokens = layer(tokens, None)
+    def features_of_last(self, tokens: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
         vision = self.siglip.vision_model
-        features = vision.head(vision.post_layernorm(tokens))
-        return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
+        features: Tensor = vision.head(vision.post_layernorm(tokens))
+        return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
         """See `Backbone.text_features`: the vector at the last place, padding or not, which sees the whole text."""

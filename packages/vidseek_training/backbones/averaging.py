@@ -1,0 +1,52 @@
+"""Backbones whose vision tower sees one picture: a clip's vector is the mean of its frames' unit vectors."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidseek_training.backbones.base import Backbone
+
+
+class FrameAveraging(Backbone):
+    """A still image is a clip of one frame. A family says what its tower makes of pictures (n, 3, side, side)."""
+
+    averages_frames: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def picture_features(self, pictures: Tensor) -> Tensor:
+        """Pictures to features (n, dimension), of any length."""
+
+    @abc.abstractmethod
+    def picture_tokens(self, pictures: Tensor) -> Tensor:
+        """Pictures to the tokens (n, tokens, width) that the first of `video_layers` sees."""
+
+    @abc.abstractmethod
+    def features_of_last(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, tokens, width) behind the last of `video_layers` to features (n, dimension), of any length."""
+
+    def video_features(self, pixel_values: Tensor) -> Tensor:
+        """See `Backbone.video_features`; the mean of unit frame vectors."""
+        return _mean(self.picture_features(pixel_values.flatten(0, 1)), *pixel_values.shape[:2])
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        tokens = self.picture_tokens(pixel_values.flatten(0, 1))
+        for layer in self.video_layers[:depth]:
+            tokens = layer(tokens, None)
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """See `Backbone.features_of_tokens`."""
+        batch, frames = tokens.shape[:2]
+        tokens = tokens.flatten(0, 1)
+        for layer in self.video_layers[depth:]:
+            tokens = layer(tokens, None)
+        return _mean(self.features_of_last(tokens), batch, frames)
+
+
+def _mean(features: Tensor, batch: int, frames: int) -> Tensor:
+    return F.normalize(features, dim=-1).view(batch, frames, -1).mean(1)
