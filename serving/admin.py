@@ -33,7 +33,6 @@ from vidseek.archive import ALIAS, Archive
 from vidseek.overview import overview, report_file
 from vidseek_media.errors import ArtifactError, InputRejected, ServiceError
 from vidseek_retrieval.decisions import Decisions, decide_rows, key_of, pair_of, read_decisions
-from vidseek_retrieval.publish import require_published, rollback
 
 MAX_SAID = 1000
 REPORT_HEADERS = {
@@ -147,6 +146,8 @@ class Admin:
         self.finding.close()
 
     def _roll_back(self, live: str) -> str:
+        from vidseek_retrieval.publish import require_published, rollback  # pandas: the service starts without it
+
         home = self._archive.home()
         alias = require_published(home, ALIAS)
         if alias.collection != live:

@@ -157,7 +157,7 @@ class Engine:
             is_needed = self._opened is None or self._is_stale
             if is_needed and time.monotonic() - self._tried_at >= RETRY_SECONDS:
                 try:
-                    self._opened = await self._in_thread(self._opener)
+                    self._opened = await self.in_thread(self._opener)
                     self._is_stale, self._reason = False, None
                 except (ArtifactError, DeviceError, ServiceError) as error:
                     self._reason = error
@@ -245,7 +245,7 @@ class Engine:
             NotReady: nothing can be searched.
         """
         uri = str((await self.clip(clip_id)).payload.get("uri", ""))
-        return await self._in_thread(lambda: find_media(self._places.source, uri))
+        return await self.in_thread(lambda: find_media(self._places.source, uri))
 
     async def strip(self, clip_id: str, *, frames: int = 1) -> bytes:
         """A JPEG of frames of the clip side by side, at the centres of equal parts; made once and kept.
@@ -258,8 +258,8 @@ class Engine:
         point = await self.clip(clip_id)
         name = point.clip_id if frames == 1 else f"{point.clip_id}-{frames}"  # of the index, not of the request
         kept = self._places.thumbnails / f"{name}.jpg"
-        if await self._in_thread(kept.is_file):
-            return await self._in_thread(kept.read_bytes)
+        if await self.in_thread(kept.is_file):
+            return await self.in_thread(kept.read_bytes)
         start_ms, end_ms = int(point.payload["start_ms"]), int(point.payload["end_ms"])
         times_ms = [start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)]
         return await self._decode_jpeg(await self.media(clip_id), times_ms, kept)
@@ -278,12 +278,12 @@ class Engine:
         Raises:
             NotReady: nothing can be searched.
         """
-        found: Result = await self._answer(lambda opened: self._in_thread(lambda: look(opened.searcher.opened())))
+        found: Result = await self._answer(lambda opened: self.in_thread(lambda: look(opened.searcher.opened())))
         return found
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
         """What `function` gives, called where it may wait for a disk."""
-        return await self._in_thread(function)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def say(self, *, query: str, clip_id: str, relevant: bool) -> str:
         """Write down whether a clip is what a query looked for, and give the time of it.
@@ -298,7 +298,7 @@ class Engine:
         version = str(point.payload.get("encoder_version", ""))
         said = feedback.Feedback(query, point.clip_id, relevant, version, feedback.now())
         try:
-            await self._in_thread(lambda: feedback.append(self._places.feedback, said))
+            await self.in_thread(lambda: feedback.append(self._places.feedback, said))
         except ArtifactError as error:
             raise NotReady(error.message, remedy=error.remedy) from error
         self.metrics.feedback.labels("right" if relevant else "wrong").inc()
@@ -338,7 +338,7 @@ class Engine:
         )
         async with asyncio.timeout(self.settings.timeout_seconds):
             pixels = await self._films.submit(decode)
-        return await self._in_thread(lambda: _jpeg(pixels, kept))
+        return await self.in_thread(lambda: _jpeg(pixels, kept))
 
     async def _answer(self, work: Callable[[Opened], Any]) -> Any:
         """What `work` makes of what is open; where that proves to be old, of what is there now."""
@@ -355,7 +355,7 @@ class Engine:
     async def _live(self, opened: Opened) -> tuple[str, str]:
         """The encoder_version of the bundle, and the live collection, which must be of the same."""
         version = opened.encoder.spec.encoder_version
-        collection = await self._in_thread(lambda: opened.searcher.live)
+        collection = await self.in_thread(lambda: opened.searcher.live)
         if not collection.startswith(f"clips-{version}-"):
             raise ArtifactError(f"the bundle is of encoder_version {version}, live is {collection}")
         return version, collection
@@ -370,7 +370,7 @@ class Engine:
         )
         begin = time.perf_counter()
         try:
-            answer = await self._in_thread(lambda: opened.searcher.search(query, options))
+            answer = await self.in_thread(lambda: opened.searcher.search(query, options))
         except ArtifactError as error:
             if request.collection is None:
                 raise
@@ -381,7 +381,7 @@ class Engine:
 
     async def _require_collection(self, name: str, opened: Opened) -> None:
         try:
-            await self._in_thread(lambda: opened.searcher.points([], collection=name))
+            await self.in_thread(lambda: opened.searcher.points([], collection=name))
         except InputRejected as error:  # it was pruned
             raise CollectionGone(error.message, remedy="Search again without `collection`") from error
 
@@ -419,7 +419,7 @@ class Engine:
             self._num_fetching -= len(urls)
 
     async def _point(self, clip_id: str, opened: Opened) -> Point:
-        points = await self._in_thread(lambda: opened.searcher.points([clip_id]))
+        points = await self.in_thread(lambda: opened.searcher.points([clip_id]))
         if not points:
             raise ClipGone(f"the live index has no clip {clip_id}", remedy="Take a clip_id of a hit")
         return points[0]
@@ -452,9 +452,6 @@ class Engine:
             reason = self._reason or NotReady("the archive is being opened", remedy="Try again in a second")
             raise NotReady(reason.message, remedy=reason.remedy)
         return self._opened
-
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def _current(self) -> Encoder:
         if self._opened is None:

@@ -8,12 +8,15 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import HOME_VARIABLE, Archive
 from vidseek.feedback import now
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
-from vidseek_retrieval.duplicates import Duplicate
+from vidseek_media.folders import whole_file
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.duplicates import Duplicate
 
 
 class AlreadyRunning(InputRejected):
@@ -74,6 +77,8 @@ class Finding:
         Raises:
             ArtifactError: its file is broken.
         """
+        from vidseek_retrieval.duplicates import Duplicate  # pandas and a decoder: the service starts without them
+
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             report, threshold = content["report"], content["report"]["threshold"]
@@ -107,10 +112,8 @@ class Finding:
                     process.kill()
 
     def _keep(self, report: dict[str, Any]) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        beside.write_text(json.dumps({"found_at": now(), "report": report}), encoding="utf-8")
-        beside.replace(self._file)
+        with whole_file(self._file) as beside:
+            beside.write_text(json.dumps({"found_at": now(), "report": report}), encoding="utf-8")
 
 
 def _said(errors: str) -> str:

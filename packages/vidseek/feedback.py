@@ -8,17 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import read_table, write_table
 
 TABLE = "feedback.parquet"
-FEEDBACK = pa.schema([
-    ("query", pa.string()), ("clip_id", pa.string()), ("relevant", pa.bool_()), ("encoder_version", pa.string()),
-    ("said_at", pa.string()),
-])
-"""Key: query and clip_id. What was said last counts."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,8 @@ def freeze(folder: Path, out: Path) -> FreezeReport:
     Raises:
         ArtifactError: the files cannot be read.
     """
+    from vidseek_media.tables import FEEDBACK, write_table  # pandas: the service appends without it
+
     said, num_broken = read(folder)
     last = {(each.query, each.clip_id): each for each in sorted(said, key=lambda each: each.said_at)}
     write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK)
@@ -90,6 +84,8 @@ def read_frozen(table: Path) -> list[Feedback]:
     Raises:
         ArtifactError: it is broken.
     """
+    from vidseek_media.tables import FEEDBACK, read_table
+
     return [Feedback(**row) for row in read_table(table, FEEDBACK).to_dict("records")] if table.exists() else []
 
 

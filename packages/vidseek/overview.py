@@ -9,7 +9,6 @@ from typing import Any
 
 from vidseek.archive import ALIAS, Archive
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import CLIPS, REJECTED, VIDEOS, read_table
 
 STAGES = ("ingest", "cut", "frames", "caption", "pairs")
 """Those that refuse rows, in their order."""
@@ -49,16 +48,22 @@ def report_file(archive: Archive, name: str) -> Path | None:
 def _videos(folder: Path) -> dict[str, int] | None:
     if not (folder / "videos.parquet").exists():
         return None
+    from vidseek_media.tables import VIDEOS, read_table  # pandas: the service starts without it
+
     lengths = read_table(folder / "videos.parquet", VIDEOS)["duration_ms"]
     return {"num": len(lengths), "total_ms": int(lengths.sum())}
 
 
 def _num_clips(folder: Path) -> int | None:
+    from vidseek_media.tables import CLIPS, read_table
+
     path = folder / "clips.parquet"
     return len(read_table(path, CLIPS)) if path.exists() else None
 
 
 def _rejected(data: Path) -> Iterator[dict[str, Any]]:
+    from vidseek_media.tables import REJECTED, read_table
+
     for stage in STAGES:
         path = data / stage / "rejected.parquet"
         rows = read_table(path, REJECTED) if path.exists() else None

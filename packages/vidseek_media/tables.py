@@ -71,6 +71,14 @@ FORGOTTEN = pa.schema([
 ])
 """What is kept out of the archive. Key: video_id. `addresses`: where downloaded files came from."""
 
+FEEDBACK = pa.schema([
+    ("query", _text), ("clip_id", _text), ("relevant", pa.bool_()), ("encoder_version", _text), ("said_at", _text),
+])
+"""What people said of hits. Key: query and clip_id. What was said last counts."""
+
+NOT_DUPLICATES = pa.schema([("video_id", _text), ("other_id", _text)])
+"""Key: both, the lesser id first. Two videos that somebody has looked at, and found to show different things."""
+
 REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 
 

@@ -12,17 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.tables import read_table, write_table
-from vidseek_retrieval.duplicates import Duplicate, read_duplicates, write_duplicates
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.duplicates import Duplicate
 
 ACCEPTED_TABLE = "duplicates.parquet"
 REFUSED_TABLE = "not_duplicates.parquet"
-NOT_DUPLICATES = pa.schema([("video_id", pa.string()), ("other_id", pa.string())])
-"""Key: both, the lesser id first. Two videos that somebody has looked at, and found to show different things."""
 
 Pair = tuple[str, str]
 
@@ -60,6 +58,9 @@ def read_decisions(folder: Path) -> Decisions:
     Raises:
         ArtifactError: a table is broken.
     """
+    from vidseek_media.tables import NOT_DUPLICATES, read_table  # pandas and a decoder: the service starts without them
+    from vidseek_retrieval.duplicates import read_duplicates
+
     accepted, refused = folder / ACCEPTED_TABLE, folder / REFUSED_TABLE
     pairs = read_table(refused, NOT_DUPLICATES).itertuples(index=False) if refused.exists() else ()
     return Decisions(
@@ -93,6 +94,9 @@ def decide_rows(
         ArtifactError: a table is broken.
         OSError: the disk does not take it.
     """
+    from vidseek_media.tables import NOT_DUPLICATES, write_table
+    from vidseek_retrieval.duplicates import write_duplicates
+
     by_key = {key_of(row): row for row in found}
     unknown = sorted({*accept, *refuse} - by_key.keys())
     if unknown or set(accept) & set(refuse):

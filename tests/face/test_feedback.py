@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vidseek.feedback import FEEDBACK, Feedback, append, freeze
+from vidseek.feedback import Feedback, append, freeze
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import read_table
+from vidseek_media.tables import FEEDBACK, read_table
 
 CLIP = "1157d38b-4691-5e61-ba0c-ad2b11241343"
 

@@ -233,7 +233,7 @@ def test_service__starts_without_what_no_answer_needs() -> None:
     """The service is imported twice before it is ready, so each of these would delay it twice."""
     code = (
         "import sys, serving.service\n"
-        "late = {'decord', 'qdrant_client', 'torch', 'great_expectations', 'bentoml._internal.utils.analytics'}\n"
+        "late = {'pandas', 'pyarrow', 'av', 'decord', 'qdrant_client', 'torch', 'bentoml._internal.utils.analytics'}\n"
         "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )
     folder = Path(__file__).parents[2]
