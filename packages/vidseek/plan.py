@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vidseek.archive import Archive, load_encoder
 from vidseek.settings import read_params
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.folders import whole_file
 
 if TYPE_CHECKING:
     from vidseek_media.records import ClipFrames
@@ -80,10 +81,8 @@ class Rates:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from vidseek.archive import Archive
-from vidseek.overview import STAGES, read_json
+from vidseek.overview import GATES, STAGES, read_json
+from vidseek_media.folders import whole_file
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, VIDEOS, read_table
 
 NUM_BARS = 12
@@ -47,10 +48,8 @@ def write_report(archive: Archive, path: Path) -> None:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>vidseek: the archive</title><style>{_STYLE}</style><h1>The archive</h1>{''.join(sections)}</html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(path)
+    with whole_file(path) as beside:
+        beside.write_text(page, encoding="utf-8")
 
 
 def _data(data: Path) -> str:
@@ -92,7 +91,7 @@ def _rejected(data: Path) -> str:
 
 
 def _gates(reports: Path) -> str:
-    found = [(name, read_json(reports / "gates" / name / "result.json")) for name in ("pairs", "embeddings")]
+    found = [(name, read_json(reports / "gates" / name / "result.json")) for name in GATES]
     rows = [
         (name, _mark(bool(result["passed"])), "; ".join(each["rule"] for each in result["failures"]))
         for name, result in found if result is not None

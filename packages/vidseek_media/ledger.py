@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.folders import whole_file
 from vidseek_media.probe import Probe
 
 LEDGER_VERSION = f"1 av{version('av')}"
@@ -95,16 +96,12 @@ class Ledger:
             "probes": {key: dataclasses.asdict(value) for key, value in self.probes.items()},
             "rejections": self.rejections,
         }
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
-            beside.replace(self.path)
+            with whole_file(self.path) as beside:
+                beside.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"the ledger {self.path} cannot be written: {error.strerror}",
                 remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)
         self.saved_at = time.monotonic()

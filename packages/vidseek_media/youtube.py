@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
+from vidseek_media.folders import whole_file
 from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
 
@@ -189,10 +189,9 @@ class Youtube:
         record = {"address": entry.address, "file": loaded[0].name, "page": info.get("webpage_url") or "",
                   "about": dataclasses.asdict(about)}
         target = self._file_of(entry.address)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            beside.replace(target)
+            with whole_file(target) as beside:
+                beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise ArtifactError(f"{target} cannot be written: {error.strerror}", remedy="Make room") from error
         return loaded[0].name, about

@@ -48,6 +48,12 @@ class PairSet:
         flags: NDArray[np.bool_] = (self.table.contrast != "").to_numpy(bool)
         return flags
 
+    def clips(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A row of each clip, shape (clips,), and the clip of each pair, shape (n,): one may have several captions."""
+        owner, _ = pd.factorize(self.table.clip_id)
+        first = np.flatnonzero(~self.table.clip_id.duplicated().to_numpy(bool))
+        return first, owner
+
 
 def load_pairs(
     pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None

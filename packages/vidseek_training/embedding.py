@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -16,8 +15,7 @@ _BATCH = 32
 
 def embed_clips(model: Backbone, pairs: PairSet) -> NDArray[np.float32]:
     """The clip of each of `pairs` to unit rows (pairs, dimension); a clip of several captions is computed once."""
-    owner, _ = pd.factorize(pairs.table.clip_id)
-    first = np.flatnonzero(~pairs.table.clip_id.duplicated().to_numpy(bool))
+    first, owner = pairs.clips()
     vectors: NDArray[np.float32] = embed_frames(model, pairs.frames, rows=first)[owner]
     return vectors
 

@@ -79,8 +79,9 @@ def evaluate(
 
 def _exported_vectors(encoder: Encoder, pairs: PairSet) -> Vectors:
     contrasts = [row.contrast or row.caption for row in pairs.table.itertuples()]
+    first, owner = pairs.clips()
     return Vectors(
-        encoder.embed_frames(np.asarray(pairs.frames)), encoder.embed_texts(pairs.captions),
+        encoder.embed_frames(np.asarray(pairs.frames[first]))[owner], encoder.embed_texts(pairs.captions),
         encoder.embed_texts(contrasts),
     )
 

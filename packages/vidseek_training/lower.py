@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_file
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, augment, choose_frames, to_pixels
 from vidseek_training.precision import bf16_products
@@ -76,8 +77,7 @@ def lower_tokens(
         ArtifactError: the disk does not take them, or a token is too large for half precision.
     """
     depth = depth_of(model, settings)
-    clip_ids = pairs.table.clip_id.to_numpy()
-    _, first, owner = np.unique(clip_ids.astype(str), return_index=True, return_inverse=True)
+    first, owner = pairs.clips()
     mark = _mark(model, pairs, first, settings, depth, in_bf16=in_bf16)
 
     def fill(path: Path) -> None:
@@ -88,10 +88,10 @@ def lower_tokens(
             return LowerTokens(_vanishing(fill), owner)
         path = folder / f"{side}-{mark}.npy"
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(f"{side}-*.npy"):
                 old.unlink(missing_ok=True)
-            _whole(path, fill)
+            with whole_file(path) as beside:
+                fill(beside)
         return LowerTokens(np.load(path, mmap_mode="r"), owner)
     except (OSError, ValueError) as error:
         where = folder or tempfile.gettempdir()
@@ -163,16 +163,6 @@ def _mark(
     for row in first:
         digest.update(pairs.frames[row].tobytes())
     return digest.hexdigest()[:16]
-
-
-def _whole(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write beside `path`, then rename."""
-    beside = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        fill(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _vanishing(fill: Callable[[Path], None]) -> NDArray[np.float16]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.folders import whole_file
 
 JOURNAL_NAME = "journal.jsonl"
 
@@ -230,15 +231,12 @@ def forget_captions(folder: Path, video_ids: Collection[str]) -> int:
 
 
 def _replace(path: Path, events: Iterable[Mapping[str, Any]]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events), encoding="utf-8")
-        beside.chmod(0o600)
-        beside.replace(path)
+        with whole_file(path) as beside:
+            beside.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events), encoding="utf-8")
+            beside.chmod(0o600)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error.strerror}", remedy="Make room") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _lock_alone(descriptor: int, path: Path) -> None:
