@@ -76,6 +76,11 @@ class Calibration:
     familiarity: Familiarity | None = None
     """What the last two features are measured by; None where there were too few captions to learn from."""
 
+    @property
+    def falls(self) -> bool:
+        """Whether no hit of a ranking is likelier right than one before it."""
+        return sum(self.weights[:3]) >= 0  # of the features that move with a hit's score; the others are the query's
+
     def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
         """How likely each moment is right, 0 to 1."""
         if not moments:

@@ -69,12 +69,15 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
         if takers:
             _join(clip, takers, neighbours)
         elif not is_inside:
-            # Rounded, or a margin of 0.1 would not reach from 0.9 to 0.8.
-            floor = round(clip.score - margin, SCORE_DIGITS)
-            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor)
+            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], _floor(clip.score, margin))
             neighbours.append(moment)
             moments.append(moment)
     return [moment.finished() for moment in moments if not moment.swallowed]
+
+
+def settled(moments: Sequence[Moment], below: float, *, margin: float) -> list[Moment]:
+    """The first of `moments`, those that no clip with a score of at most `below` could widen or join to another."""
+    return [moment for moment in moments if _floor(moment.score, margin) > below]
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
@@ -114,6 +117,11 @@ def rank_exact(
     return rankings
 
 
+def _floor(best: float, margin: float) -> float:
+    """The least score of a clip that widens a moment."""
+    return round(best - margin, SCORE_DIGITS)  # or a margin of 0.1 would not reach from 0.9 to 0.8
+
+
 @dataclass(slots=True, eq=False)
 class _Growing:
     best: RankedClip
@@ -121,7 +129,6 @@ class _Growing:
     end_ms: int
     clips: list[RankedClip]
     floor: float
-    """The least score of a clip that widens it."""
     swallowed: bool = field(default=False)
 
     def grow(self, start_ms: int, end_ms: int, clips: Iterable[RankedClip]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_retrieval.calibration import Calibration, Context
+from vidseek_retrieval.calibration import LEVEL, Calibration, Context
 from vidseek_retrieval.filters import Condition, parse_filters
 from vidseek_retrieval.hiding import Hidden, Shown
 from vidseek_retrieval.homes import Index, home_of
@@ -25,9 +25,9 @@ from vidseek_retrieval.index import (
     Dense,
     IndexHome,
     Point,
-    Vector,
 )
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
+from vidseek_retrieval.nearest import Nearest, without
 from vidseek_retrieval.ranking import diversify, fuse
 from vidseek_retrieval.words import WordEncoder
 
@@ -295,47 +295,34 @@ class Searcher:
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
     ) -> list[_Rated]:
+        """Moments, best first: all of them, or as many as the page needs and one more, which says that a page follows."""
         examples = _examples(opened, (*query.like, *query.unlike))
         vector = self._direction(query, examples, opened.facts)
+        like = [examples[clip_id] for clip_id in query.like]
         weights = options.weights or self._weights
-        rankings = _rank(opened, vector, query.words, weights, conditions)
-        is_fused = len(rankings) > 1 or WORDS_VECTOR in rankings
-        ranked = fuse(list(rankings.values())) if is_fused else next(iter(rankings.values()))[1]
-        ranked = _without(ranked, [examples[clip_id] for clip_id in query.like])
-        moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin))
-        rated = self._rate(opened, moments, query, weights, vector if conditions else None)
-        if options.min_confidence:
-            rated = _sure(rated, options.min_confidence, opened.facts)
-        return _diversified(rated, opened, options.diversity) if options.diversity else rated
+        using = _alone(opened, query, weights)
+        if using is None:
+            ranked = without(fuse(_rank(opened, vector, query.words, weights, conditions)), like)
+            moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
+            return _chosen([_Rated(moment, None) for moment in moments], opened, options)
+        nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like)
+        calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
+        least = options.offset + options.limit + 1
+        for num in (NUM_CLIPS,) if options.diversity else (least if calibration is None else max(least, LEVEL), NUM_CLIPS):
+            moments = nearest.moments(num)
+            rated = _chosen(_rate(moments, calibration, query, nearest), opened, options)
+            is_cut = calibration is not None and calibration.falls and len(rated) < len(moments)
+            if len(rated) >= least or len(moments) < num or is_cut:
+                break
+        return rated
 
-    def _rate(
-        self,
-        opened: Collection,
-        moments: Sequence[Moment],
-        query: Query,
-        weights: Weights,
-        filtered: NDArray[np.float32] | None,
-    ) -> list[_Rated]:
-        """The moments with their confidence, where there is a calibration for such a query.
-
-        What a score is worth depends on the query's ranking over the whole archive: where it was filtered, that is
-        searched for once more, by the vector `filtered`.
-        """
-        if opened.facts.calibration is None or not moments or not _is_one_text(query, weights):
-            return [_Rated(moment, None) for moment in moments]
-        whole = moments
-        if filtered is not None:
-            found = opened.search(filtered, limit=NUM_CLIPS)
-            whole = fold_duplicates(merge_moments(found, margin=self._merge_margin))
-        calibration = self._calibration(opened.facts)
-        context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
-        return list(map(_Rated, moments, calibration.confidences(moments, context)))
-
-    def _calibration(self, facts: CollectionFacts) -> Calibration:
+    def _calibration(self, facts: CollectionFacts) -> Calibration | None:
         """Of a collection that has one; read once."""
+        if facts.calibration is None:
+            return None
         with self._lock:
             if facts.name not in self._calibrations:
-                self._calibrations = {facts.name: Calibration.from_json(facts.calibration or {})}
+                self._calibrations = {facts.name: Calibration.from_json(facts.calibration)}
             return self._calibrations[facts.name]
 
     def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
@@ -454,18 +441,31 @@ def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
     return dict(zip(clip_ids, (found[clip_id] for clip_id in wanted), strict=True))
 
 
+def _alone(opened: Collection, query: Query, weights: Weights) -> Dense | None:
+    """The one vector that ranks, where none of the others has a weight or is there to be compared with."""
+    dense = [name for name, weight in _dense(weights) if weight and opened.facts.has(name)]
+    return dense[0] if len(dense) == 1 and not _ranks_words(opened, query.words, weights) else None
+
+
+def _dense(weights: Weights) -> tuple[tuple[Dense, float], ...]:
+    return ("video", weights.video), ("caption", weights.caption)
+
+
+def _ranks_words(opened: Collection, words: str, weights: Weights) -> bool:
+    return bool(weights.words and words and opened.facts.has(WORDS_VECTOR))
+
+
 def _rank(
     opened: Collection, vector: NDArray[np.float32], words: str, weights: Weights, conditions: Sequence[Condition]
-) -> dict[Vector, tuple[float, list[RankedClip]]]:
+) -> list[tuple[float, list[RankedClip]]]:
     """The ranking by each vector that has a weight, that the collection has, and that the query can be compared with."""
-    rankings: dict[Vector, tuple[float, list[RankedClip]]] = {}
-    dense: tuple[tuple[Dense, float], ...] = (("video", weights.video), ("caption", weights.caption))
-    for name, weight in dense:
-        if weight and opened.facts.has(name):
-            rankings[name] = weight, opened.search(vector, limit=NUM_CLIPS, using=name, conditions=conditions)
-    if weights.words and words and opened.facts.has(WORDS_VECTOR):
+    rankings = [
+        (weight, opened.search(vector, limit=NUM_CLIPS, using=name, conditions=conditions))
+        for name, weight in _dense(weights) if weight and opened.facts.has(name)
+    ]
+    if _ranks_words(opened, words, weights):
         query = WordEncoder(opened.facts.settings.language).query(words)
-        rankings[WORDS_VECTOR] = weights.words, opened.search_words(query, limit=NUM_CLIPS, conditions=conditions)
+        rankings.append((weights.words, opened.search_words(query, limit=NUM_CLIPS, conditions=conditions)))
     if not rankings:
         raise InputRejected(
             f"{weights} leave nothing to rank by: {opened.facts.name} has not these vectors, or the query no words",
@@ -474,24 +474,32 @@ def _rank(
     return rankings
 
 
-def _without(ranked: Sequence[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:
-    """The ranking without these clips, and without what overlaps them: nobody asks for what he has."""
-    if not examples:
-        return list(ranked)
-    spans = [(each.payload["video_id"], each.payload["start_ms"], each.payload["end_ms"]) for each in examples]
-    return [
-        clip for clip in ranked
-        if not any(
-            clip.video_id == video_id and clip.start_ms < end_ms and start_ms < clip.end_ms
-            for video_id, start_ms, end_ms in spans
-        )
-    ]
+def _rate(
+    moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
+) -> list[_Rated]:
+    """The moments with their confidence, where there is a calibration for such a query.
+
+    What a score is worth depends on the query's ranking over the whole archive: where that of `nearest` was filtered, it
+    is searched for once more.
+    """
+    if calibration is None or not moments:
+        return [_Rated(moment, None) for moment in moments]
+    whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
+    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
+    return list(map(_Rated, moments, calibration.confidences(moments, context)))
+
+
+def _chosen(rated: list[_Rated], opened: Collection, options: SearchOptions) -> list[_Rated]:
+    """Those that are sure enough, in the order that was asked for."""
+    if options.min_confidence:
+        rated = _sure(rated, options.min_confidence, opened.facts)
+    return _diversified(rated, opened, options.diversity) if options.diversity else rated
 
 
 def _is_one_text(query: Query, weights: Weights) -> bool:
     """Whether it is what calibrations are fitted on."""
     is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
-    return bool(query.words) and is_alone and weights == Weights(video=weights.video)
+    return bool(query.words) and is_alone and not (weights.caption or weights.words)
 
 
 def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:
