@@ -88,7 +88,7 @@ def _write_backbone(folder: Path) -> None:
     """A CLIP of ViT-B/32's sizes with random weights, as both transformers and we read one."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
-    from bench.encode import whole_words
+    from bench.shapes import whole_words
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -124,7 +124,8 @@ def ours(work: Path, gop: int, *, last_layers: int | None = None, **others: Any)
     root = work / f"archive_{gop}"
     model = backbones.load(work / "backbone")
     pairs = root / "pairs" / "pairs.parquet"
-    data = Data(*(load_pairs(pairs, root / "frames", model.spec, split=split) for split in ("train", "validation")), None)
+    train, validation = (load_pairs(pairs, root / "frames", model.spec, split=split) for split in ("train", "validation"))
+    data = Data(train, validation, None)
     assert len(data.train) == NUM_CLIPS, len(data.train)
     settings = settings_of(last_layers=last_layers, **others)
     torch.manual_seed(0)
