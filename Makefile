@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXTRAS := cpu,train,index,quality,shots,llm,serve,ui,mcp,youtube,http,dev
+EXTRAS := cpu,train,index,quality,shots,llm,serve,ui,mcp,youtube,http,mteb,dev
 
 # No library of ours phones home, and no model hub is asked.
 export HF_HUB_OFFLINE ?= 1

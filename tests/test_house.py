@@ -30,6 +30,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "transformers": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "peft": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
+    "mteb": ("packages/vidseek_training/mteb_model.py",), "datasets": ("packages/vidseek_training/mteb_model.py",),
     "mlflow": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "onnxruntime": ("packages/vidseek_encoder/*",),
     "qdrant_edge": ("packages/vidseek_retrieval/*",),

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 for command in (
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, planning.plan,
-    running.serve, running.ui, running.mcp, running.mlflow, running.doctor, running.push_adapter,
+    running.serve, running.ui, running.mcp, running.mlflow, running.doctor, running.push_adapter, running.mteb,
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {

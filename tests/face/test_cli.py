@@ -20,6 +20,8 @@ import vidseek.archive
 import vidseek.cli
 import vidseek.printing
 from tests.media.conftest import write_video
+from tests.tiny_bundle import write_tiny_bundle
+from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
 from vidseek_retrieval.search import Asked, SearchOptions, Weights
 
@@ -276,3 +278,22 @@ def test_help__lists_the_commands(tmp_path: Path) -> None:
 ])
 def test_clock__minutes_seconds_tenths(time_ms: int, text: str) -> None:
     assert vidseek.printing.clock(time_ms) == text
+
+
+@pytest.mark.parametrize("option", [(), ("--base",)])
+def test_mteb__judges_the_bundle_or_its_base(
+    option: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_bundle(tmp_path / "models" / "encoder", backbone="vidseek/clip-tiny")
+    asked: list[tuple[str, str, list[str], Path]] = []
+
+    def run_tasks(encoder: Encoder, name: str, tasks: list[str], out: Path) -> dict[str, float]:
+        asked.append((encoder.spec.family, name, tasks, out))
+        return {"MSVDT2VRetrieval": 0.5}
+
+    monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
+    monkeypatch.setattr("vidseek_training.mteb_model.run_tasks", run_tasks)
+    assert call(monkeypatch, "mteb", "MSVDT2VRetrieval", "--json", *option) == 0
+    assert json.loads(capsys.readouterr().out) == {"MSVDT2VRetrieval": 0.5}
+    wanted = ("clip", "base") if option else ("tiny", "taught")
+    assert asked == [(*wanted, ["MSVDT2VRetrieval"], tmp_path / "reports" / "mteb")]

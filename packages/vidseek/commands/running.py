@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -147,6 +149,28 @@ def push_adapter(
     root = Archive.here().root
     where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
     typer.echo(f"The adapter is at {where}.")
+
+
+def mteb(
+    tasks: Annotated[list[str], typer.Argument(help="As MTEB names them: MSRVTTT2V, MSVDT2VRetrieval.")],
+    base: Annotated[bool, typer.Option("--base", help="Judge the champion's base instead of what was taught.")] = False,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Judge the bundle on MTEB's video and picture tasks (their data come from the model hub; needs vidseek[mteb])."""
+    from vidseek.archive import Archive
+    from vidseek_encoder.bundle import EncoderSpec
+    from vidseek_encoder.encoder import Encoder
+    from vidseek_training import backbones
+    from vidseek_training.export import write_unproven
+    from vidseek_training.mteb_model import run_tasks
+
+    archive = Archive.here()
+    with tempfile.TemporaryDirectory(prefix="vidseek-") as scratch:
+        if base:
+            write_unproven(backbones.load(EncoderSpec.load(archive.bundle).backbone), Path(scratch))
+        encoder = Encoder.load(Path(scratch) if base else archive.bundle)
+        scores = run_tasks(encoder, "base" if base else "taught", tasks, archive.root / "reports" / "mteb")
+    printing.report(scores, as_json=as_json)
 
 
 def encoder_build_engines(
