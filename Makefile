@@ -95,7 +95,8 @@ bento-check: setup ## Start a built bento in a fresh environment without torch, 
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --target .vidseek/bench-others \
 	    open_clip_torch==3.3.0 torchvision==0.28.0 timm==1.0.31 ftfy==6.3.1 wcwidth==0.9.4
 
-bench-encode: setup .vidseek/bench-others/open_clip ## Encoding speed against transformers and open_clip (about five minutes)
+bench-encode: setup .vidseek/bench-others/open_clip ## Encoding speed against transformers, sentence-transformers and open_clip (about five minutes)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
 	$(BIN)/python -m bench.encode
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about seven minutes)

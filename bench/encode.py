@@ -1,4 +1,5 @@
-"""How fast bundles of ViT-B/32's and X-CLIP B/32's shapes encode, against transformers in eager mode and open_clip.
+"""How fast bundles of ViT-B/32's and X-CLIP B/32's shapes encode: against transformers in eager mode, sentence-transformers
+and open_clip.
 
     make bench-encode        (writes bench/encode.json; weights are random, so nothing is said of what vectors mean)
 
@@ -28,11 +29,13 @@ from onnx import TensorProto, helper
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from tokenizers import Tokenizer
 from transformers import CLIPImageProcessorPil, CLIPModel, XCLIPModel
 
 from bench.machine import machine
-from bench.shapes import FRAMES, build_clip, build_xclip
+from bench.shapes import FRAMES, build_clip, build_xclip, save_for_transformers
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 
@@ -60,16 +63,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vidseek-") as name, open_clip(asked.threads) as peer:
         folder = Path(name)
         clip, encoders, tokenizer = opened(folder / "clip", threads=asked.threads)
+        save_for_transformers(clip, folder / "transformers")
+        sentences = SentenceTransformer(modules=[Transformer(str(folder / "transformers"))], device="cpu")
         rows = []
         for batch in asked.batches:
-            rows += measure(clip_works(clip, tokenizer, encoders, batch), peer, batch=batch, rounds=asked.rounds)
+            works = clip_works(clip, tokenizer, encoders, sentences, batch)
+            rows += measure(works, peer, batch=batch, rounds=asked.rounds)
         rate = matrix_rate(encoders["fp32"], threads=asked.threads, rounds=asked.rounds)
-        del clip, encoders
+        del clip, encoders, sentences
         xclip, encoders, _ = opened(folder / "xclip", threads=asked.threads)
         for batch in asked.batches[:2]:  # 32 clips of 8 frames take transformers a quarter of a minute
             rows += measure(xclip_works(xclip, encoders, batch), None, batch=batch, rounds=min(3, asked.rounds))
     report = {
-        "machine": machine(asked.threads, ("torch", "transformers", "onnxruntime", "numpy")),
+        "machine": machine(asked.threads, ("torch", "transformers", "sentence-transformers", "onnxruntime", "numpy")),
         "shapes": "CLIP ViT-B/32 and X-CLIP B/32 with 8 frames, random weights",
         "open_clip": peer.version if peer else f"not there: {OTHERS} is missing, `make bench-encode` installs it",
         "rows": rows, "share_of_matrix_rate": rate,
@@ -88,7 +94,7 @@ def opened(folder: Path, *, threads: int) -> tuple[Any, dict[str, Encoder], Toke
 
 
 def clip_works(
-    clip: CLIPModel, tokenizer: Tokenizer | None, encoders: Mapping[str, Encoder], batch: int
+    clip: CLIPModel, tokenizer: Tokenizer | None, encoders: Mapping[str, Encoder], sentences: SentenceTransformer, batch: int
 ) -> dict[str, dict[str, Run]]:
     """For each kind of work what each contestant runs."""
     assert tokenizer is not None
@@ -119,12 +125,17 @@ def clip_works(
             name: (lambda encoder=encoder: ours(encoder)) for name, encoder in encoders.items()  # type: ignore[misc]
         }
 
-    return {
+    images = [Image.fromarray(picture) for picture in pictures]
+    works = {
         "text": of_all(eager_text, lambda encoder: encoder._run("text", ids)),
         "frames": of_all(eager_frames, lambda encoder: encoder._run("frame", pixels)),
         "text, end to end": of_all(eager_text_whole, lambda encoder: encoder.embed_texts(texts)),
         PICTURES: of_all(eager_pictures, lambda encoder: encoder.embed_images(pictures)),
     }
+    told = {"batch_size": batch, "normalize_embeddings": True, "show_progress_bar": False}
+    works["text, end to end"]["sentence-transformers"] = lambda: sentences.encode(texts, **told)
+    works[PICTURES]["sentence-transformers"] = lambda: sentences.encode(images, **told)
+    return works
 
 
 def xclip_works(xclip: XCLIPModel, encoders: Mapping[str, Encoder], batch: int) -> dict[str, dict[str, Run]]:
@@ -245,7 +256,8 @@ def _product(k: int, n: int, *, threads: int) -> ort.InferenceSession:
 def show(report: Mapping[str, Any]) -> None:
     """Print the table, as docs/encoder.md has it."""
     names: Sequence[str] = (
-        "work", "batch", "transformers_ms", "open_clip_ms", "fp32_ms", "int8_ms", "fp32_times", "int8_times"
+        "work", "batch", "transformers_ms", "sentence-transformers_ms", "open_clip_ms", "fp32_ms", "int8_ms",
+        "fp32_times", "int8_times",
     )
     table = Table(*names)
     for row in report["rows"]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, XCLIPConfig, XCLIPModel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast, XCLIPConfig, XCLIPModel
 
 from vidseek_training.backbones.base import BackboneSpec
 from vidseek_training.backbones.clip import FrameAveragedCLIP
@@ -27,6 +27,16 @@ def build_clip(folder: Path) -> tuple[CLIPModel, Tokenizer]:
     spec, tokenizer = _spec("clip", folder)
     write_unproven(FrameAveragedCLIP(spec, clip), folder, variants=("int8",))
     return clip, tokenizer
+
+
+def save_for_transformers(clip: CLIPModel, folder: Path) -> None:
+    """Write `clip` with its tokenizer and its processor, as transformers and sentence-transformers read one."""
+    clip.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=whole_words(), pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>",
+        model_max_length=77,
+    ).save_pretrained(folder)
+    CLIPImageProcessorPil().save_pretrained(folder)
 
 
 def build_xclip(folder: Path) -> XCLIPModel:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import os
 import re
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ConfigError, InputRejected, ServiceError
+from vidseek_media.errors import ConfigError, InputRejected
 
 if TYPE_CHECKING:
     from vidseek_retrieval.search import Weights
 
 URL_VARIABLE = "VIDSEEK_URL"
-API_TIMEOUT_SECONDS = 60.0
 _FILTER = re.compile(r"(?P<field>\w+)\s*(?P<sign>>=|<=|=|>|<)\s*(?P<value>.+)", re.DOTALL)
 _BOUNDS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
 _PLAYERS: Mapping[str, Sequence[str]] = {
@@ -111,31 +107,30 @@ def weights_of(text: str) -> Weights:
 
 
 def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a running API to POST /v1/search. Files go in as base64.
+    """The answer of a running API to POST /v1/search, asked with the key in VIDSEEK_API_KEY where one is there.
+
+    Args:
+        url: Where it runs.
+        body: The request's JSON; bytes go in as files of their own.
 
     Raises:
+        ConfigError: that is no URL.
         InputRejected: it refuses the query.
         ServiceError: it does not answer, or cannot.
     """
-    encoded = {
-        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value for name, value in body.items()
-    }
+    from vidseek.client import Api, Problem
+    from vidseek.service import KEY_VARIABLE
+
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/v1/search", data=json.dumps(encoded).encode(), headers={"content-type": "application/json"}
-    )
+    files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
+    asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
     try:
-        with urllib.request.urlopen(request, timeout=API_TIMEOUT_SECONDS) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        said, remedy = _problem(error)
-        if error.code < 500:
-            raise InputRejected(f"{url} refuses the query ({error.code}): {said}", remedy=remedy) from error
-        raise ServiceError(f"{url} cannot answer ({error.code}): {said}", remedy=remedy) from error
-    except (OSError, ValueError) as error:
-        raise ServiceError(f"{url} does not answer: {error}", remedy="See that `vidseek serve` runs there") from error
+        return Api(url.rstrip("/"), key=os.environ.get(KEY_VARIABLE)).search(asked, files=files)
+    except Problem as error:
+        if error.status is not None and error.status < 500:
+            raise InputRejected(f"{url} refuses the query ({error.status}): {error.message}", remedy=error.remedy) from error
+        raise
 
 
 def play(file: Path, *, start_ms: int) -> None:
@@ -161,11 +156,3 @@ def play(file: Path, *, start_ms: int) -> None:
 def _number(value: str) -> str | int:
     text = value.strip()
     return int(text) if re.fullmatch(r"-?\d+", text) else text
-
-
-def _problem(error: urllib.error.HTTPError) -> tuple[str, str]:
-    try:
-        problem = json.load(error)["error"]
-        return str(problem["message"]), str(problem["remedy"])
-    except (ValueError, KeyError, TypeError):
-        return str(error.reason), ""

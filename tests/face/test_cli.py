@@ -161,12 +161,13 @@ def test_search__open_plays_the_first_at_its_second(
 
 
 class Api(BaseHTTPRequestHandler):
-    """Notes the body, and answers with what it was told to."""
+    """Notes key and body, and answers with what it was told to."""
 
     status, content, bodies = 200, ANSWER, []
 
     def do_POST(self) -> None:
-        self.bodies.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.bodies.append((self.path, self.headers["authorization"], body))
         self.send_response(self.status)
         self.end_headers()
         self.wfile.write(json.dumps(self.content).encode())
@@ -185,11 +186,13 @@ def test_search__url_asks_a_running_api(
         assert call(monkeypatch, "search", "a crane", "--url", url, "--json", "--offset", "3") == 0
         assert json.loads(capsys.readouterr().out) == ANSWER
         monkeypatch.setenv("VIDSEEK_URL", url)
+        monkeypatch.setenv("VIDSEEK_API_KEY", "secret")
         assert call(monkeypatch, "search", "--image", str(tmp_path / "red.jpg"), "--channel", "news") == 0
-        assert Api.bodies == [
-            ("/v1/search", {"limit": 10, "text": "a crane", "offset": 3}),
-            ("/v1/search", {"limit": 10, "image": "cGljdHVyZQ==", "filters": {"channel": ["news"]}}),
-        ]
+        paths, keys, bodies = zip(*Api.bodies, strict=True)
+        assert (paths, keys) == (("/v1/search",) * 2, (None, "Bearer secret"))
+        assert json.loads(bodies[0]) == {"limit": 10, "text": "a crane", "offset": 3}
+        assert b'name="image"' in bodies[1] and b"picture" in bodies[1]
+        assert b'{"limit": 10, "filters": {"channel": ["news"]}}' in bodies[1]
         Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}
         for status, code in ((422, InputRejected.exit_code), (503, ServiceError.exit_code)):
             Api.status = status
