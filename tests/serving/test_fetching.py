@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import datetime
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from serving.fetching import Fetcher, UrlRefused, is_public
 
@@ -147,3 +155,51 @@ def test_fetch__nobody_there() -> None:
 ])
 def test_is_public__knows_own_and_private_networks(address: str, expected: bool) -> None:
     assert is_public(address) == expected
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A key with a certificate for `name` that it signed itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    signed = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / f"{name}.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
+    )
+    return file
+
+
+@pytest.mark.parametrize(("name", "is_trusted", "is_fetched"), [
+    ("pictures.test", True, True), ("pictures.test", False, False), ("other.test", True, False),
+])
+def test_fetch__over_tls_the_host_must_prove_its_name(
+    name: str, is_trusted: bool, is_fetched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = certificate(tmp_path, name)
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        Site.asked.clear()
+        url = f"https://pictures.test:{server.server_port}/a"
+        if is_fetched:
+            assert fetcher(server.server_port).fetch(url) == b"picture"
+            assert Site.asked == [("/a", f"pictures.test:{server.server_port}")]
+        else:
+            with pytest.raises(UrlRefused, match=r"pictures\.test does not answer: SSLCertVerificationError"):
+                fetcher(server.server_port).fetch(url)
+            assert not Site.asked
+    finally:
+        server.shutdown()
+        server.server_close()
