@@ -7,6 +7,7 @@ Support Vector Machines").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +24,10 @@ LEVEL = 30
 """Moments whose mean score is the level of a ranking."""
 MIN_RIGHT = 10
 """Right hits that a fit needs, at least: fewer say nothing."""
-KEEP = 0.97
-"""Of right hits, the share that `min_confidence` keeps on the queries of the fit: so that 0.95 are kept of others, which are
-as few."""
+KEEP = 0.95
+"""Of right hits, the share that `min_confidence` keeps, of those that will be asked for as of those that it was fitted on."""
+ASSURANCE = 0.95
+"""How surely: few right hits in the fit say little of others, and then less is cut."""
 FEEDBACK = "feedback"
 """The kind of what people said of hits: fitted on, and not what is measured."""
 _RIDGE = 1e-3
@@ -163,7 +165,22 @@ def fit(
         value for each in asked
         for value, flag in zip(found.confidences(each.moments, each.context), each.right, strict=True) if flag
     ]
-    return replace(found, min_confidence=float(np.quantile(of_right, 1 - keep, method="lower")))
+    return replace(found, min_confidence=sorted(of_right)[num_spared(len(of_right), 1 - keep)])
+
+
+def num_spared(num: int, share: float, assurance: float = ASSURANCE) -> int:
+    """How many of `num` draws may lie below a limit that at most `share` of all draws lie below, with that assurance.
+
+    It needs no distribution (Wilks, 1941, "Determination of sample sizes for setting tolerance limits"): with the limit at
+    the draw after the `k` least, more than `share` lie below only if no more than `k` of `num` draws fell into the lowest
+    `share`, which is binomial. 0 where `num` is too small for any assurance.
+    """
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])  # logarithms: else they overflow
+    k = np.arange(num)
+    chances = np.exp(
+        factorials[num] - factorials[k] - factorials[num - k] + k * math.log(share) + (num - k) * math.log1p(-share)
+    )
+    return max(0, int(np.searchsorted(np.cumsum(chances), 1 - assurance, side="right")) - 1)
 
 
 def reliability(calibration: Calibration, judged: Sequence[Judged], *, num_bins: int = 10) -> list[dict[str, float]]:
