@@ -25,7 +25,7 @@ LEVEL = 30
 MIN_RIGHT = 10
 """Right hits that a fit needs, at least: fewer say nothing."""
 KEEP = 0.95
-"""Of right hits, the share that `min_confidence` keeps, of those that will be asked for as of those that it was fitted on."""
+"""Of right hits, the share that `min_confidence` keeps, elsewhere as on the queries of the fit."""
 ASSURANCE = 0.95
 """How surely: few right hits in the fit say little of others, and then less is cut."""
 FEEDBACK = "feedback"
