@@ -121,15 +121,14 @@ def _ours(
     conditions = parse_filters(FILTER)
     plain = _times(lambda query: [row_of[clip.clip_id] for clip in collection.search(query, limit=10)], queries, nearest)
     filtered = _milliseconds(lambda query: collection.search(query, limit=10, conditions=conditions), queries)
-    ranking = _milliseconds(lambda query: collection.search(query, limit=1000), queries)
     searcher = Searcher.open(home, None, alias=ALIAS)
     whole = _milliseconds(
         lambda query: searcher.search(Query.of_vector(query, VERSION, words="a crane"), SearchOptions()), queries
     )
     return {
         "build_seconds": round(built, 2), "open_seconds": round(opened, 3), **plain,
-        "filtered_p50_ms": filtered[0], "filtered_p99_ms": filtered[1], "first_1000_p50_ms": ranking[0],
-        "search_call_p50_ms": whole[0], "search_call_p99_ms": whole[1], "added_ms": round(whole[0] - ranking[0], 3),
+        "filtered_p50_ms": filtered[0], "filtered_p99_ms": filtered[1],
+        "search_call_p50_ms": whole[0], "search_call_p99_ms": whole[1], "added_ms": round(whole[0] - plain["p50_ms"], 3),
         "memory_mb": round(_resident_mb() - before),
         "disk_mb": round(sum(file.stat().st_size for file in (home.root / name).rglob("*") if file.is_file()) / 1e6),
     }
