@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -56,7 +56,7 @@ def rendered_scene(seed: int) -> Scene:
     return frames
 
 
-def _bounce(place: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.float64]:
+def _bounce(place: NDArray[np.float64], size: NDArray[Any]) -> NDArray[Any]:
     """`place` thrown back at 0 and at `size`: a jump would be a cut that nobody knows of."""
     return size - np.abs(place % (2 * size) - size)
 
@@ -117,7 +117,7 @@ def _mix(a: Frame, b: Frame, share: float) -> Frame:
 
 def _squeeze(pixels: Frame) -> Frame:
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(WIDTH, HEIGHT, "rgb24")
-    return frame.to_ndarray()
+    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def _encode(path: Path, film: Sequence[Frame]) -> None:

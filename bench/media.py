@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -67,7 +68,8 @@ def every_frame(path: Path, out: Path) -> None:
     wanted = _wanted_numbers()
     with av.open(str(path)) as container:
         container.streams.video[0].thread_count = 1
-        frames = [f.to_ndarray(format="rgb24") for n, f in enumerate(container.decode(video=0)) if n in wanted]
+        frames = [np.asarray(f.to_ndarray(format="rgb24"), np.uint8)
+                  for n, f in enumerate(container.decode(video=0)) if n in wanted]
     _write(frames, out)
 
 
@@ -83,7 +85,7 @@ def opencv_seek(path: Path, out: Path) -> None:
     frames = []
     for number in sorted(_wanted_numbers()):
         capture.set(cv2.CAP_PROP_POS_FRAMES, number)
-        frames.append(np.ascontiguousarray(capture.read()[1][:, :, ::-1]))
+        frames.append(np.ascontiguousarray(capture.read()[1][:, :, ::-1], np.uint8))
     capture.release()
     _write(frames, out)
 
@@ -102,7 +104,8 @@ def _write(frames: Sequence[Frame], out: Path) -> None:
     buffer = io.BytesIO()
     for frame in frames:
         size = (round(frame.shape[1] * SIDE_PX / frame.shape[0]), SIDE_PX)
-        buffer.write(encode_jpeg(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), quality=QUALITY))
+        small = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+        buffer.write(encode_jpeg(small, quality=QUALITY))
     out.write_bytes(buffer.getvalue())
 
 
@@ -161,8 +164,12 @@ def repeat_packets(source: Path, path: Path, times: int) -> Path:
     """The packets of `source` over and over, with times that go on: hours of video in seconds."""
     with av.open(str(source)) as before, av.open(str(path), "w") as after:
         stream = after.add_stream_from_template(before.streams.video[0])
-        packets = [(bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in before.demux(video=0) if p.size]
-        time_base, length = before.streams.video[0].time_base, sum(p[3] for p in packets)
+        # Each of a film that was encoded here has its times.
+        packets: list[Any] = [
+            (bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in before.demux(video=0) if p.size
+        ]
+        time_base: Any = before.streams.video[0].time_base
+        length = sum(p[3] for p in packets)
         for turn in range(times):
             for content, pts, dts, duration, is_keyframe in packets:
                 packet = av.Packet(content)

@@ -25,7 +25,7 @@ def main(threads: int) -> None:
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     logging.disable(logging.WARNING)
-    import open_clip
+    import open_clip  # type: ignore[import-not-found]
 
     model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
     runs = runs_of(model.eval(), preprocess, open_clip.get_tokenizer("ViT-B-32"))

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,14 @@ def caption_of(number: int) -> str:
 
 def _write_backbone(folder: Path) -> None:
     """A CLIP of ViT-B/32's sizes with random weights, as both transformers and we read one."""
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+    from transformers import CLIPConfig, CLIPModel
 
-    from bench.shapes import whole_words
+    from bench.shapes import save_for_transformers
 
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     config = CLIPConfig()
     config.text_config.bos_token_id, config.text_config.eos_token_id, config.text_config.pad_token_id = 1, 3, 0
-    CLIPModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=whole_words(), pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>",
-        model_max_length=77,
-    ).save_pretrained(folder)
-    CLIPImageProcessorPil().save_pretrained(folder)
+    save_for_transformers(CLIPModel(config), folder)
 
 
 def settings_of(*, last_layers: int | None, **others: Any) -> Any:
@@ -273,7 +268,7 @@ def pictures_sentence_transformers(work: Path) -> dict[str, Any]:
     module = Transformer(str(work / "backbone"))
     model = SentenceTransformer(modules=[module])
     model.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]))
-    both = ("query_to_doc", "doc_to_query")
+    both: Any = ("query_to_doc", "doc_to_query")
     loss = CachedMultipleNegativesRankingLoss(
         model, scale=14.3, mini_batch_size=PICTURES_CHUNK, directions=both, partition_mode="per_direction"
     )
@@ -326,16 +321,21 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def plain(work: Path, gop: int, *, last_layers: int | None) -> dict[str, Any]:
+    """See `Plain`."""
+    return Plain(work, gop, last_layers=last_layers).run()
+
+
 def contestants(work: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """Each by name; one name, one process."""
     runs: dict[str, Callable[[], dict[str, Any]]] = {"same gradients": lambda: same_gradients(work)}
     for gop in media.GOPS:
         for what, upper in (("all layers", None), (f"upper {UPPER}", UPPER)):
             kept = {} if upper is None else {"cached_views": 1}
-            runs[f"{what}, GOP {gop}: plain"] = lambda g=gop, u=upper: Plain(work, g, last_layers=u).run()
-            runs[f"{what}, GOP {gop}: ours"] = lambda g=gop, u=upper, k=kept: ours(work, g, last_layers=u, **k)
-            runs[f"{what}, GOP {gop}: ours in bf16"] = lambda g=gop, u=upper, k=kept: ours(
-                work, g, last_layers=u, precision="auto", **k)
+            runs[f"{what}, GOP {gop}: plain"] = partial(plain, work, gop, last_layers=upper)
+            mine = partial(ours, work, gop, last_layers=upper, **kept)
+            runs[f"{what}, GOP {gop}: ours"] = mine
+            runs[f"{what}, GOP {gop}: ours in bf16"] = partial(mine, precision="auto")
     runs["64 x 8 frames"] = lambda: large_batch(work)
     runs["pictures: sentence-transformers"] = lambda: pictures_sentence_transformers(work)
     runs["pictures: ours"] = lambda: pictures_ours(work, "fp32")
