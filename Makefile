@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 EXTRAS := cpu,train,index,quality,shots,llm,serve,ui,mcp,youtube,http,mteb,dev
+ROOMS := $(notdir $(patsubst %/__init__.py,%,$(wildcard packages/*/__init__.py)))
 
 # No library of ours phones home, and no model hub is asked.
 export HF_HUB_OFFLINE ?= 1
@@ -29,6 +30,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+# What only these tests need: Helm's engine and Kubernetes' schemas (100 MB), and what builds the API reference.
+$(VENV)/.checks: $(VENV)/.installed
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),chart,docs]'
+	@touch $@
+
 setup: $(VENV)/.installed ## Make .venv with the pinned versions
 
 demo: setup ## Render the demo world, run the pipeline, show what came of it
@@ -44,7 +50,7 @@ lint: setup ## ruff
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-unit: setup ## All tests but the whole loop
+unit: setup $(VENV)/.checks ## All tests but the whole loop
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope tests --ignore tests/e2e
 
 e2e: setup ## The whole loop on a world of a few scenes
@@ -81,6 +87,10 @@ mutations: setup ## Five hundred damaged files, made and real, through ingest, c
 
 faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
+
+docs: setup $(VENV)/.checks ## The reference of the rooms, from their docstrings, into .vidseek/docs (half a minute)
+	$(BIN)/python -m pdoc -o .vidseek/docs -d google --no-show-source $(ROOMS)
+	@echo "Open .vidseek/docs/index.html"
 
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml

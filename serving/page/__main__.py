@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from streamlit import net_util
 from streamlit.starlette import App
 
 from serving.page.settings import MAX_UPLOAD_MB, PageSettings
@@ -21,11 +22,20 @@ def main() -> int:
     except ConfigError as error:
         print(f"vidseek: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    stay_silent()
     shown = Shown(settings)
     app = App(SCRIPT, routes=shown.routes, lifespan=shown.open)
     sys.argv = ["-"]  # else it takes this file for a launcher, and looks beside it
     app.run(config=config_of(settings))
     return 0
+
+
+def stay_silent() -> None:
+    """Keep Streamlit from asking a public server for this machine's address, which no setting of its own turns off.
+
+    It would where it listens at 0.0.0.0, to print it, and where another site opens the page's socket, to compare it.
+    """
+    net_util.get_external_ip = lambda: None
 
 
 def config_of(settings: PageSettings) -> dict[str, object]:

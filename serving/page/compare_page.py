@@ -25,7 +25,8 @@ def compare_page() -> None:
     other = other_api()
     if not words or other is None:
         return
-    left, right = st.columns(2)
+    with st.container(key="compared"):  # on a phone too they stand beside each other
+        left, right = st.columns(2)
     for column, name, asked in ((left, "other_search", other), (right, "this_search", api())):
         with column:
             st.html(f'<div class="vs-title">{html.escape(t(name))}</div>')

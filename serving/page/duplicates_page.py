@@ -48,7 +48,8 @@ def duplicates_page() -> None:
 
 def _show_search(said: Mapping[str, Any]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        precision = st.number_input(t("precision"), 0.5, 0.999, 0.95, 0.01, format="%.3f", key="precision", width=220)
+        precision = st.number_input(t("precision"), 0.5, 0.999, 0.95, 0.01, format="%.3f", key="precision", width=220,
+                                    help=t("precision_help"))
         if st.button(t("find"), key="find", disabled=said["state"] == "running"):
             ask(lambda: admin_api().admin("duplicates/find", {"precision": precision}), admin=True)
             st.rerun()
@@ -56,15 +57,15 @@ def _show_search(said: Mapping[str, Any]) -> None:
 
 @st.fragment(run_every=RETRY_SECONDS)
 def _wait_for_search() -> None:
-    with st.spinner(t("finding")):
-        if ask(lambda: admin_api().admin("duplicates"))["state"] != "running":
-            st.rerun()
+    st.info(t("finding"), icon="spinner")  # stays, while a spinner of its own is there only as long as the API is asked
+    if ask(lambda: admin_api().admin("duplicates"))["state"] != "running":
+        st.rerun()
 
 
 def _show_rows(said: Mapping[str, Any]) -> None:
     # Undecided ones first; those of one group (the video that is kept) beside each other.
     rows = sorted(said["rows"], key=lambda row: (row["decision"] != "open", row["duplicate_of"], row["video_id"]))[:MAX_ROWS]
-    with st.spinner(t("searching")), ThreadPoolExecutor(_STILLS) as threads:
+    with st.spinner(t("working")), ThreadPoolExecutor(_STILLS) as threads:
         pictures = list(threads.map(_pictures, [admin_api()] * len(rows), rows))
     choices = {"open": t("open"), "accepted": t("accept"), "refused": t("refuse")}
     with st.form("decide", border=False):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import streamlit as st
 
-from serving.page.frame import admin_api, ask, show_table, t
+from serving.page.frame import Link, admin_api, ask, language, show_table, t
 
 
 def feedback_page() -> None:
@@ -19,6 +21,12 @@ def feedback_page() -> None:
             done = ask(lambda: admin_api().admin("feedback/freeze", {}), admin=True)
         st.success(t("frozen", num=done["num_rows"]))
     show_table([t("when"), t("query"), t("verdict"), t("clip")], [
-        (each["said_at"][:19].replace("T", " "), each["query"], t("right" if each["relevant"] else "wrong"), each["clip_id"])
+        (each["said_at"][:19].replace("T", " "), each["query"], t("right" if each["relevant"] else "wrong"),
+         Link(_moment(each["query"], each["clip_id"]), f"▶ {t('play')}"))
         for each in said["said"]
     ])
+
+
+def _moment(query: str, clip_id: str) -> str:
+    """The address at which the query is asked again and the clip plays."""
+    return f"./?{urlencode({'q': query, 'play': clip_id, 'lang': language()})}"

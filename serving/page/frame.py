@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import html
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import streamlit as st
@@ -28,16 +29,22 @@ _LOOKS = """<style>
 .vs-table {overflow-x: auto;}
 .vs-table table {border-collapse: collapse; min-width: 50%;}
 .vs-table th, .vs-table td {text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; overflow-wrap: anywhere;
-  border-bottom: 1px solid rgba(128,128,128,.3);}
+  min-width: 4.2rem; border-bottom: 1px solid rgba(128,128,128,.3);}
+.vs-table a {color: inherit;}
+[class*="st-key-duplicate-"] .vs-shot {max-width: 22rem;}
 .vs-problem {border-left: .3rem solid #c62828; background: rgba(198,40,40,.1); padding: .7rem 1rem; border-radius: .3rem;
   overflow-wrap: anywhere;}
 .vs-problem p {margin: .3rem 0 0 0;}
 [class*="st-key-card-"] {min-width: 0;}
 [class*="st-key-card-"] button {padding: .1rem .5rem; min-height: 2rem;}
 @media (max-width: 640px) {
+  .vs-table th, .vs-table td {padding-right: .6rem;}
   .block-container {padding-left: 1rem; padding-right: 1rem;}
   [class*="st-key-card-"], :has(> [class*="st-key-card-"]) {width: 100% !important; max-width: 100% !important;}
   :has(> [class*="st-key-card-"]) {flex: 1 1 100% !important;}
+  :is(.st-key-compared, [class*="st-key-duplicate-"]) [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"])
+    {flex-wrap: nowrap; gap: .5rem;}
+  :is(.st-key-compared, [class*="st-key-duplicate-"]) [data-testid="stColumn"] {min-width: 0; flex: 1 1 0;}
 }
 </style>"""
 
@@ -145,11 +152,26 @@ def show_problem(problem: Problem) -> None:
     st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
 
 
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to another of our pages."""
+
+    address: str
+    """As from the page that shows it: `./?q=red`."""
+    text: str
+
+
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table of texts. Streamlit's own reads Markdown in its cells: a name from the archive could load a picture by it."""
     head = "".join(f"<th scope='col'>{html.escape(each)}</th>" for each in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(each))}</td>' for each in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(each)}</td>' for each in row)}</tr>" for row in rows)
     st.html(f'<div class="vs-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def _cell(content: object) -> str:
+    if isinstance(content, Link):
+        return f'<a href="{html.escape(content.address, quote=True)}" target="_self">{html.escape(content.text)}</a>'
+    return html.escape(str(content))
 
 
 def show_notice() -> None:

@@ -31,11 +31,12 @@ def show_card(
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
         st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts))
-        with st.container(horizontal=True, gap="xxsmall"):
+        first = st.container(horizontal=True, gap="xxsmall")
+        with first:
             st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
             if goes_on:
                 st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
-        with st.container(horizontal=True, gap="xxsmall"):
+        with st.container(horizontal=True, gap="xxsmall") if goes_on else first:
             for sign, name, action in (("＋", "like", query.add_like), ("－", "unlike", query.add_unlike)):
                 if goes_on:
                     st.button(sign, key=f"{name}-{place}", on_click=action, args=(clip_id,), help=t(f"{name}_help"))

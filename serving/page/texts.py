@@ -82,8 +82,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Duplicates
     "find": ("Look for near-duplicates", "중복 영상 찾기"),
     "finding": ("Looking for near-duplicates. This may take minutes; the page goes on by itself.",
-                "중복 영상을 찾는 중입니다. 몇 분 걸릴 수 있습니다."),
+                "중복 영상을 찾는 중입니다. 몇 분 걸릴 수 있으며, 끝나면 자동으로 표시됩니다."),
     "precision": ("Precision on made copies", "정밀도 (만든 사본 기준)"),
+    "precision_help": (
+        "The share of what is found that shall be right, as proven on copies made of this archive. Higher finds fewer.",
+        "찾은 것 중 맞아야 하는 비율로, 이 아카이브에서 만든 사본으로 확인합니다. 높을수록 적게 찾습니다.",
+    ),
     "never_looked": ("Nobody has looked for near-duplicates yet.", "아직 중복 영상을 찾지 않았습니다."),
     "found_none": ("No near-duplicates were found.", "중복 영상이 없습니다."),
     "threshold": (
@@ -97,7 +101,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "part": ("a part", "일부"),
     "likeness": ("likeness {value}", "유사도 {value}"),
     "kept": ("kept", "남길 영상"),
-    "folded": ("folded into it", "접힐 영상"),
+    "folded": ("folded into it", "합쳐질 영상"),
     "apply": ("Apply the decisions", "결정 적용"),
     "applied": (
         "Applied: {accepted} accepted, {refused} refused. Searches fold them after the next publish:",

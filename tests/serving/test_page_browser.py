@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,18 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page_url(api_port: int) -> Iterator[str]:
     """The page's server, which need not have its API yet."""
+    with served_page(api_port) as url:
+        yield url
+
+
+@contextmanager
+def served_page(api_port: int, **told_too: str) -> Iterator[str]:
+    """A page over the API at that port."""
     command, folder = page_command()
     url = f"http://127.0.0.1:{(port := free_port())}"
     told = {
         "VIDSEEK_URL": f"http://127.0.0.1:{api_port}", "VIDSEEK_PAGE_PORT": str(port), "VIDSEEK_PAGE_HOST": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join(sys.path), "VIDSEEK_API_KEY": "", "VIDSEEK_ADMIN_KEY": "",
+        "PYTHONPATH": os.pathsep.join(sys.path), "VIDSEEK_API_KEY": "", "VIDSEEK_ADMIN_KEY": "", **told_too,
     }
     with running(command, folder=folder, environment=told) as process:
         wait_until_answered(f"{url}/_stcore/health", process, what="the page")
@@ -203,6 +211,25 @@ def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> 
         tab.wait_for_timeout(100)
     assert cards(tab).first.bounding_box()["width"] > 300
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int, api: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    tab = context.new_page()
+    with served_page(api_port, VIDSEEK_OTHER_URL=api) as url:
+        tab.goto(f"{url}/compare?compare-q=blue")
+        firsts = [tab.locator(f".st-key-card-{name}-0") for name in ("other_search", "this_search")]
+        for card in firsts:
+            sync_api.expect(card).to_be_visible(timeout=WAIT_MS)
+        until = time.monotonic() + WAIT_MS / 1000  # columns find their places after their cards are there
+        while True:
+            left, right = (card.bounding_box() for card in firsts)
+            if left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]:
+                break
+            assert time.monotonic() < until, (left, right)
+            tab.wait_for_timeout(100)
+        assert right["x"] + right["width"] <= 390 and tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
 
 

@@ -13,9 +13,11 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from streamlit import net_util
+from streamlit.web.server import server_util
 
 from serving.page import shown
-from serving.page.__main__ import config_of
+from serving.page.__main__ import config_of, stay_silent
 from serving.page.frame import span
 from serving.page.query import Asked, filters_of, split_queries
 from serving.page.settings import PageSettings
@@ -89,6 +91,18 @@ def test_config__sends_nothing_shows_no_traceback_and_knows_its_names() -> None:
     config = config_of(PageSettings())
     assert config["browser.gatherUsageStats"] is False and config["client.showErrorDetails"] == "none"
     assert config["server.address"] == "127.0.0.1" and "localhost" in config["server.allowedHosts"]  # type: ignore[operator]
+
+
+def test_streamlit__asks_nobody_for_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)  # put back afterwards
+    monkeypatch.setattr(net_util, "_make_blocking_http_get", lambda url, **how: asked.append(url))
+    assert not server_util.is_url_from_allowed_origins("https://elsewhere.example")
+    assert asked  # so that this test fails where Streamlit stops asking, and stay_silent can go
+    asked.clear()
+    stay_silent()
+    assert not server_util.is_url_from_allowed_origins("https://elsewhere.example")
+    assert not asked
 
 
 def answering(answer: httpx.Response | Exception) -> Api:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
+from serving.page.texts import text
 from tests.serving.colours import publish_colours, video_id_of_colour, write_colour_archive
 from tests.serving.live_api import live_api, write_film_archive
 from vidseek.archive import Archive
+from vidseek.client import Api
 from vidseek_media.ids import clip_id_of
 
 testing = pytest.importorskip("streamlit.testing.v1")
@@ -125,6 +129,24 @@ def test_feedback__one_click_is_written_down(archive: Archive) -> None:
     lines = [json.loads(line) for file in archive.feedback.glob("*.jsonl") for line in file.read_text().splitlines()]
     assert (lines[-1]["query"], lines[-1]["relevant"]) == ("green", False)
     assert "<td>green</td><td>Wrong</td>" in said(page_of("feedback_page"))
+
+
+def test_feedback_page__leads_to_the_moment_that_was_meant(archive: Archive) -> None:
+    query = "red, & <blue>"
+    Api(os.environ["VIDSEEK_URL"]).say(query=query, clip_id=RED, relevant=False)
+    shown = said(page_of("feedback_page"))
+    assert "<td>red, &amp; &lt;blue&gt;</td><td>Wrong</td>" in shown
+    (address,) = (html.unescape(each) for each in re.findall(r'<a href="([^"]*)"', shown) if "blue" in each)
+    given = dict(parse_qsl(address.removeprefix("./?")))
+    assert given == {"q": query, "play": RED, "lang": "en"}
+
+
+def test_duplicates_page__says_that_it_looks_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = {"state": "running", "threshold": None, "rows": []}
+    monkeypatch.setattr(Api, "admin", lambda self, name, body=None: running)
+    app = page_of("duplicates_page")
+    assert [each.value for each in app.info] == [text("en", "finding")]
+    assert app.button(key="find").disabled
 
 
 def test_feedback__of_no_words_cannot_be_given() -> None:
