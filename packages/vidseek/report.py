@@ -41,8 +41,8 @@ def write_report(archive: Archive, path: Path) -> None:
     root = archive.root
     sections = [
         _data(root / "data"), _rejected(root / "data"), _gates(root / "reports"), _proof(root / "reports"),
-        _moments(root / "reports"), _calibration(root / "reports"), _duplicates(root / "data"),
-        _pictures(root), _lineage(archive),
+        _moments(root / "reports"), _calibration(root / "reports"), _drift(root / "reports"),
+        _duplicates(root / "data"), _pictures(root), _lineage(archive),
     ]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -148,6 +148,23 @@ def _calibration(reports: Path) -> str:
     return (
         f"<h2>Confidence</h2><p>A hit of confidence 0.7 should be right in 7 of 10 cases. On {figures['num_queries']} test "
         f"queries the two differ by {figures['calibration_error']:.3f} on average.</p>{_reliability(rows)}"
+    )
+
+
+def _drift(reports: Path) -> str:
+    found = read_json(reports / "drift.json")
+    if found is None:
+        return "<h2>Drift</h2><p>Nobody has looked: <code>vidseek drift</code>, once people search.</p>"
+    queries, clips = found["queries"], found["clips"]
+    rows = [(name, f"{value:.3f}", queries["levels"][name]) for name, value in (queries.get("psi") or {}).items()]
+    if clips["psi"] is not None:
+        rows.append(("clips", f"{clips['psi']:.3f}", clips["level"]))
+    notes = [text for text in (queries["too_few"], clips["reason"]) if text]
+    against = f"{queries.get('num_observed', 0)} queries and {clips['num_observed']} clips of now"
+    return (
+        f"<h2>Drift</h2><p>How far {against} are from those at publish of {_text(found['collection'])}, as "
+        "<code>vidseek drift</code> found it: under 0.1 steady, from 0.25 of another kind.</p>"
+        + (_table(["", "PSI", ""], rows) if rows else "") + "".join(f"<p>{_text(note)}.</p>" for note in notes)
     )
 
 

@@ -29,6 +29,7 @@ from vidseek_retrieval.index import (
 )
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.ranking import diversify, fuse
+from vidseek_retrieval.seen import Seen
 from vidseek_retrieval.words import WordEncoder
 
 MERGE_MARGIN = 0.02
@@ -141,6 +142,8 @@ class Answer:
     hits: tuple[Hit, ...]
     next_offset: int | None
     """None on the last page."""
+    seen: Seen | None = None
+    """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """The answer's JSON."""
@@ -281,7 +284,7 @@ class Searcher:
         conditions = parse_filters(options.filters)
         opened = self._collection(options.collection)
         _require_same_space(query.encoder_version, opened)
-        moments = self._moments(opened, query, options, conditions)
+        moments, seen = self._moments(opened, query, options, conditions)
         page = moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
@@ -290,11 +293,12 @@ class Searcher:
             collection=opened.facts.name,
             hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
+            seen=seen,
         )
 
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> list[_Rated]:
+    ) -> tuple[list[_Rated], Seen | None]:
         examples = _examples(opened, (*query.like, *query.unlike))
         vector = self._direction(query, examples, opened.facts)
         weights = options.weights or self._weights
@@ -303,10 +307,10 @@ class Searcher:
         ranked = fuse(list(rankings.values())) if is_fused else next(iter(rankings.values()))[1]
         ranked = _without(ranked, [examples[clip_id] for clip_id in query.like])
         moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN if is_fused else self._merge_margin))
-        rated = self._rate(opened, moments, query, weights, vector if conditions else None)
+        rated, seen = self._rate(opened, moments, query, weights, vector if conditions else None)
         if options.min_confidence:
             rated = _sure(rated, options.min_confidence, opened.facts)
-        return _diversified(rated, opened, options.diversity) if options.diversity else rated
+        return (_diversified(rated, opened, options.diversity) if options.diversity else rated), seen
 
     def _rate(
         self,
@@ -315,21 +319,21 @@ class Searcher:
         query: Query,
         weights: Weights,
         filtered: NDArray[np.float32] | None,
-    ) -> list[_Rated]:
-        """The moments with their confidence, where there is a calibration for such a query.
+    ) -> tuple[list[_Rated], Seen | None]:
+        """The moments with their confidence, and how the query was seen, where there is a calibration for such a query.
 
         What a score is worth depends on the query's ranking over the whole archive: where it was filtered, that is
         searched for once more, by the vector `filtered`.
         """
         if opened.facts.calibration is None or not moments or not _is_one_text(query, weights):
-            return [_Rated(moment, None) for moment in moments]
+            return [_Rated(moment, None) for moment in moments], None
         whole = moments
         if filtered is not None:
             found = opened.search(filtered, limit=NUM_CLIPS)
             whole = fold_duplicates(merge_moments(found, margin=self._merge_margin))
         calibration = self._calibration(opened.facts)
         context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
-        return list(map(_Rated, moments, calibration.confidences(moments, context)))
+        return list(map(_Rated, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
 
     def _calibration(self, facts: CollectionFacts) -> Calibration:
         """Of a collection that has one; read once."""
@@ -383,6 +387,15 @@ class Searcher:
             ArtifactError: nothing was published, or it is broken.
         """
         return self._collection(None)
+
+    def calibration(self) -> Calibration | None:
+        """Of the collection that a search would look at now; None where nothing was fitted.
+
+        Raises:
+            ArtifactError: nothing was published, or it is broken.
+        """
+        facts = self._collection(None).facts
+        return None if facts.calibration is None else self._calibration(facts)
 
     @property
     def live(self) -> str:
