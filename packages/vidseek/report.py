@@ -181,7 +181,8 @@ def _duplicates(data: Path) -> str:
     )
 
 
-def _pictures(root: Path) -> str:
+def pictures_of(root: Path) -> list[tuple[Path, str]]:
+    """The pictures that the page shows, each with what is on it."""
     setting = (read_json(root / "models" / "selected.json") or {}).get("setting", "")
     train = root / "reports" / "train" / str(setting) / "pictures"
     wanted = [
@@ -191,10 +192,14 @@ def _pictures(root: Path) -> str:
         (train / "map.png", "Texts and clips on a plane, before and after the training"),
         (train / "curves.png", "The training"),
     ]
+    return [(path, caption) for path, caption in wanted if path.is_file()]
+
+
+def _pictures(root: Path) -> str:
     shown = [
         f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
-        for path, caption in wanted if path.is_file()
+        for path, caption in pictures_of(root)
     ]
     return f"<h2>Pictures</h2>{''.join(shown)}" if shown else ""
 
