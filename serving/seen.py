@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +36,7 @@ class Window:
         self._path = folder / SEEN_FILES.replace("*", f"{socket.gethostname()}-{os.getpid()}")
         self._seen: deque[Seen] = deque(maxlen=MAX_QUERIES)
         self._num_unwritten = 0
+        self._writing = threading.Lock()
 
     def note(self, seen: Seen) -> Callable[[], None] | None:
         """Keep one more; gives what is to be called from a thread that may wait for a disk, where it is time for that."""
@@ -72,7 +74,7 @@ class Window:
 
         def write() -> None:
             # The disk may be full or read-only: then the figures are all there is.
-            with suppress(OSError):
+            with self._writing, suppress(OSError):
                 if sample is not None:
                     write_sample(self._path, sample)
                 old = sorted(self._folder.glob(SEEN_FILES), key=lambda path: path.stat().st_mtime_ns)[:-MAX_FILES]
