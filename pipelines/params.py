@@ -133,12 +133,19 @@ class EmbeddingGate(_Section):
     on_drift: Literal["warn", "fail"]
 
 
+class DriftGate(_Section):
+    """See `vidseek.settings.DriftGate`."""
+
+    max_psi: float = Field(gt=0)
+
+
 class Gates(_Section):
     """What the gates let through."""
 
     archive: ArchiveGate
     pairs: PairGate
     embeddings: EmbeddingGate
+    drift: DriftGate
 
 
 class Backbone(_Section):

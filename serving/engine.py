@@ -21,6 +21,7 @@ from serving.fetching import Fetcher
 from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.schemas import SearchRequest
+from serving.seen import Window
 from serving.uploads import decode_clip, decode_image, decode_strip
 from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
@@ -95,11 +96,13 @@ class Places:
     """Where the videos are, or their folder."""
     feedback: Path
     thumbnails: Path
+    queries: Path
+    """The last queries, as numbers."""
 
     @classmethod
     def of(cls, archive: Archive) -> Places:
         """Those of `archive`."""
-        return cls(archive.source, archive.feedback, archive.state / "thumbnails")
+        return cls(archive.source, archive.feedback, archive.state / "thumbnails", archive.queries)
 
 
 def open_archive(archive: Archive, settings: Settings) -> Opened:
@@ -121,6 +124,7 @@ class Engine:
         self.metrics = Metrics()
         self._opener = opener
         self._places = places
+        self._window = Window(places.queries)
         self._opened: Opened | None = None
         self._is_stale = False
         self._reason: VidseekError | None = None
@@ -309,20 +313,26 @@ class Engine:
         try:
             facts = await self.browse(lambda live: live.facts)
             self.metrics.note_index(facts.name, facts.num_points)
+            calibration = await self._answer(lambda opened: self.in_thread(opened.searcher.calibration))
+            self.metrics.note_drift(await self.in_thread(self._window.drift(calibration)))
         except (VidseekError, TimeoutError):
             self.metrics.note_index(None)
+            self.metrics.note_drift(None)
         return self.metrics.page()
 
     def close(self) -> None:
         """Let the threads go."""
         for batcher in (self.texts, self.clips, self._pictures, self._films):
             batcher.close()
+        self._window.close()
         for threads in (self._threads, self._fetching):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _note(self, request: SearchRequest, answer: Answer) -> None:
         if request.offset:
             return
+        if answer.seen is not None and request.collection is None and (write := self._window.note(answer.seen)):
+            self._threads.submit(write)
         if not answer.hits:
             self.metrics.empty_answers.inc()
         elif request.weights is None:

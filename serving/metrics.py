@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.seen import QueryDrift
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -53,6 +57,13 @@ class Metrics:
             "vidseek_index_points", "Clips of the live collection; not there while nothing can be searched.",
             ["collection"], registry=self.registry,
         )
+        self.drift_psi = Gauge(
+            "vidseek_drift_psi", "How far the last queries are from those at publish: 0.1 watch, 0.25 act; not there for "
+            "too few.", ["of"], registry=self.registry,
+        )
+        self.drift_queries = Gauge(
+            "vidseek_drift_queries", "The last queries by one text, of which drift is told.", registry=self.registry
+        )
         self.waiting = Gauge(
             "vidseek_waiting", "Items that wait for a run.", ["work"], registry=self.registry
         )
@@ -63,6 +74,13 @@ class Metrics:
         self.ready.set(0 if collection is None else 1)
         if collection is not None:
             self.index_points.labels(collection).set(num_points)
+
+    def note_drift(self, drift: QueryDrift | None) -> None:
+        """Say how far queries have gone; None where there is nothing to compare them with."""
+        self.drift_psi.clear()
+        self.drift_queries.set(drift.num_observed if drift else 0)
+        for name, value in (drift.psi if drift else {}).items():
+            self.drift_psi.labels(name).set(value)
 
     def watch_queue(self, work: str, length: Callable[[], int]) -> None:
         """Ask `length` how many items wait, whenever somebody looks."""

@@ -86,6 +86,11 @@ class Archive:
         """What is kept outside DVC: caches, the ledger, the MLflow database."""
         return self.root / ".vidseek"
 
+    @property
+    def queries(self) -> Path:
+        """What services saw of queries, as numbers: `vidseek_retrieval.seen`."""
+        return self.state / "queries"
+
     def settings(self) -> Settings:
         """What params.yaml says of searching and serving.
 

@@ -41,8 +41,8 @@ def write_report(archive: Archive, path: Path) -> None:
     root = archive.root
     sections = [
         _data(root / "data"), _rejected(root / "data"), _gates(root / "reports"), _proof(root / "reports"),
-        _moments(root / "reports"), _calibration(root / "reports"), _duplicates(root / "data"),
-        _pictures(root), _lineage(archive),
+        _moments(root / "reports"), _calibration(root / "reports"), _drift(root / "reports"),
+        _duplicates(root / "data"), _pictures(root), _lineage(archive),
     ]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -151,6 +151,23 @@ def _calibration(reports: Path) -> str:
     )
 
 
+def _drift(reports: Path) -> str:
+    found = read_json(reports / "drift.json")
+    if found is None:
+        return "<h2>Drift</h2><p>Nobody has looked: <code>vidseek drift</code>, once people search.</p>"
+    queries, clips = found["queries"], found["clips"]
+    rows = [(name, f"{value:.3f}", queries["levels"][name]) for name, value in (queries.get("psi") or {}).items()]
+    if clips["psi"] is not None:
+        rows.append(("clips", f"{clips['psi']:.3f}", clips["level"]))
+    notes = [text for text in (queries["too_few"], clips["reason"]) if text]
+    against = f"{queries.get('num_observed', 0)} queries and {clips['num_observed']} clips of now"
+    return (
+        f"<h2>Drift</h2><p>How far {against} are from those at publish of {_text(found['collection'])}, as "
+        "<code>vidseek drift</code> found it: under 0.1 steady, from 0.25 of another kind.</p>"
+        + (_table(["", "PSI", ""], rows) if rows else "") + "".join(f"<p>{_text(note)}.</p>" for note in notes)
+    )
+
+
 def _duplicates(data: Path) -> str:
     from vidseek_retrieval.decisions import read_decisions
 
@@ -164,7 +181,8 @@ def _duplicates(data: Path) -> str:
     )
 
 
-def _pictures(root: Path) -> str:
+def pictures_of(root: Path) -> list[tuple[Path, str]]:
+    """The pictures that the page shows, each with what is on it."""
     setting = (read_json(root / "models" / "selected.json") or {}).get("setting", "")
     train = root / "reports" / "train" / str(setting) / "pictures"
     wanted = [
@@ -174,10 +192,14 @@ def _pictures(root: Path) -> str:
         (train / "map.png", "Texts and clips on a plane, before and after the training"),
         (train / "curves.png", "The training"),
     ]
+    return [(path, caption) for path, caption in wanted if path.is_file()]
+
+
+def _pictures(root: Path) -> str:
     shown = [
         f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
-        for path, caption in wanted if path.is_file()
+        for path, caption in pictures_of(root)
     ]
     return f"<h2>Pictures</h2>{''.join(shown)}" if shown else ""
 

@@ -68,6 +68,13 @@ class ServeSettings(_Section):
     """For fetching one of them."""
 
 
+class DriftGate(_Section):
+    """What `vidseek drift` lets through."""
+
+    max_psi: Annotated[float, Field(gt=0)] = 0.25
+    """Of scores, confidences, queries and clips against those at publish; by the field's convention 0.25 is another kind."""
+
+
 class Settings(BaseModel):
     """Both sections; what is not in the file has the default here."""
 
@@ -92,6 +99,22 @@ def load_settings(params: Path) -> Settings:
         place = ".".join(str(part) for part in first["loc"])
         message = f"{params}: {place}: {first['msg']}, got {first['input']!r}"
         raise ConfigError(message, remedy="Mend the file") from error
+
+
+def load_drift_gate(params: Path) -> DriftGate:
+    """`gates.drift` in `params`, or the defaults.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    gates = read_params(params).get("gates")
+    section = gates.get("drift") if isinstance(gates, dict) else None
+    try:
+        return DriftGate.model_validate(section or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["gates", "drift", *map(str, first["loc"])])
+        raise ConfigError(f"{params}: {place}: {first['msg']}, got {first['input']!r}", remedy="Mend the file") from error
 
 
 def read_params(params: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from vidseek_media.folders import whole_folder
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.calibration import (
     FEEDBACK,
+    PRESENT,
     Calibration,
     Context,
     Judged,
@@ -31,6 +32,7 @@ from vidseek_retrieval.calibration import (
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moment_recall import MIN_IOU, PublishedWindows, Truth, iou
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.seen import MAX_QUERIES, QuerySample
 
 CALIBRATION_FILE = "calibration.json"
 NUM_HITS = 5
@@ -109,6 +111,8 @@ def calibrate(
     calibration = fit(
         judged["validation"] + said, encoder_version=encoder.spec.encoder_version, familiarity=asker.familiarity
     )
+    if calibration is not None:
+        calibration = replace(calibration, reference=_reference(calibration, [*judged["test"], *judged["validation"]]))
     if calibration is None or not judged["test"]:
         return CalibrateReport(calibration, {"calibration": NOT_MEASURED}, [])
     bins = reliability(calibration, judged["test"])
@@ -150,6 +154,12 @@ def read_calibration(folder: Path) -> Calibration | None:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is missing or broken: {error}", remedy="Run `dvc repro calibrate`") from error
     return None if content is None else Calibration.from_json(content)
+
+
+def _reference(calibration: Calibration, judged: Sequence[Judged]) -> QuerySample | None:
+    """The captions as they were asked of the whole archive."""
+    asked = [each for each in judged if each.kind == PRESENT][:MAX_QUERIES]
+    return QuerySample.of([calibration.seen(each.moments, each.context) for each in asked])
 
 
 def _unlike(pairs: pd.DataFrame, *, is_test: bool, num: int) -> list[str]:
@@ -200,7 +210,7 @@ def _judge(rows: pd.DataFrame, unlike: Sequence[str], spans: pd.DataFrame, asker
         span = spans.loc[row.clip_id]
         truth = Truth(str(row.video_id), int(span["start_ms"]), int(span["end_ms"]))
         others = [clip for clip in ranking if clip.video_id != truth.video_id]
-        for clips, kind in ((ranking, "present"), (others, "left_out")):
+        for clips, kind in ((ranking, PRESENT), (others, "left_out")):
             judged += asker.judge(query, clips, truth, kind)
     for query, ranking in asker.ask(unlike):
         judged += asker.judge(query, ranking, Truth("", 0, 1), "unlike")

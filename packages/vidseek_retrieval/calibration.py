@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moments import Moment
+from vidseek_retrieval.seen import QuerySample, Seen
 
 FEATURES = ("score", "below_first", "over_level", "lead", "strange", "novel")
 LEVEL = 30
@@ -28,6 +29,8 @@ KEEP = 0.95
 """Of right hits, the share that `min_confidence` keeps, elsewhere as on the queries of the fit."""
 ASSURANCE = 0.95
 """How surely: few right hits in the fit say little of others, and then less is cut."""
+PRESENT = "present"
+"""The kind of queries that the archive has an answer to."""
 FEEDBACK = "feedback"
 """The kind of what people said of hits: fitted on, and not what is measured."""
 _RIDGE = 1e-3
@@ -48,6 +51,8 @@ class Context:
     """As `Familiarity.strange` has it; 0 where nothing is known of that."""
     novel: float = 0.0
     """As `Familiarity.novel` has it."""
+    place: tuple[float, ...] = ()
+    """As `Familiarity.place` has it."""
 
     @staticmethod
     def of(
@@ -56,11 +61,12 @@ class Context:
     ) -> Context:
         """Of a ranking that is not empty, best first, and of the query that it answers."""
         scores = [moment.score for moment in moments[:LEVEL]]
-        strange = novel = 0.0
-        if familiarity is not None and vector is not None:
-            strange, novel = familiarity.strange(vector), familiarity.novel(text)
-        lead = scores[0] - scores[1] if len(scores) > 1 else 0.0
-        return Context(scores[0], float(np.mean(scores)), lead, strange, novel)
+        context = Context(scores[0], float(np.mean(scores)), scores[0] - scores[1] if len(scores) > 1 else 0.0)
+        if familiarity is None or vector is None:
+            return context
+        return replace(
+            context, strange=familiarity.strange(vector), novel=familiarity.novel(text), place=familiarity.place(vector)
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Calibration:
     """That it was fitted on."""
     familiarity: Familiarity | None = None
     """What the last two features are measured by; None where there were too few captions to learn from."""
+    reference: QuerySample | None = field(default=None, compare=False)
+    """The held-out queries as they were seen, which drift is measured against."""
 
     @property
     def falls(self) -> bool:
@@ -91,11 +99,20 @@ class Calibration:
         rounded: list[float] = np.round(_sigmoid(values), 4).tolist()
         return rounded
 
+    def seen(self, moments: Sequence[Moment], context: Context) -> Seen:
+        """What is kept of a query whose whole ranking this is; it is not empty."""
+        (confidence,) = self.confidences(moments[:1], context)
+        axes = self.familiarity.key if self.familiarity else ""
+        place = (context.strange, *context.place) if axes else ()
+        return Seen(self.encoder_version, axes, (context.first, confidence, *place))
+
     def to_json(self) -> dict[str, Any]:
         """As calibration.json and collection.json have it."""
         known = self.familiarity.to_json() if self.familiarity else None
+        reference = self.reference.to_json() if self.reference else None
         plain = {name: getattr(self, name) for name in ("encoder_version", "bias", "min_confidence", "num_queries")}
-        return {**plain, "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known}
+        return {**plain, "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known,
+                "reference": reference}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
@@ -110,12 +127,13 @@ class Calibration:
             weights = tuple(float(named[name]) for name in FEATURES[:4]) + tuple(
                 float(named.get(name, 0.0)) for name in FEATURES[4:]
             )
-            known = content.get("familiarity")
+            known, reference = content.get("familiarity"), content.get("reference")
             return Calibration(
                 str(content["encoder_version"]), weights, float(content["bias"]), float(content["min_confidence"]),
                 int(content["num_queries"]), Familiarity.from_json(known) if known else None,
+                QuerySample.from_json(reference) if reference else None,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArtifactError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"no calibration is {str(content)[:300]}: {error!r}", remedy="Run `dvc repro calibrate`"
             ) from error
@@ -129,7 +147,7 @@ class Judged:
     context: Context
     right: tuple[bool, ...]
     kind: str
-    """`present`: the archive has what was asked for; else why it has not."""
+    """`PRESENT`, or why the archive has not what was asked for."""
 
 
 def features_of(moments: Sequence[Moment], context: Context) -> NDArray[np.float64]:

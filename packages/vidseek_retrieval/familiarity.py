@@ -7,10 +7,12 @@ good one. The captions that were learned from can.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ MIN_CAPTIONS = 50
 """That say what is familiar, at least: of fewer most words are new."""
 MAX_AXES = 32
 MAX_WORDS = 20_000
+NUM_PLACES = 8
+"""Axes along which the place of a query is told."""
 _CAPTIONS_PER_AXIS = 4
 _FLAT = 1e-3
 """Of the widest axis: what is narrower is none."""
@@ -67,12 +71,20 @@ class Familiarity:
         words = _words(text)
         return sum(word not in self.words for word in words) / len(words) if words else 1.0
 
+    def place(self, vector: NDArray[np.float32]) -> tuple[float, ...]:
+        """Where a query lies along the first `NUM_PLACES` axes."""
+        return tuple(((vector - self.mean) @ self.axes[:NUM_PLACES].T).tolist())
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits that name mean and axes: places of two keys cannot be compared."""
+        return hashlib.sha256(self._vectors()).hexdigest()[:16]
+
     def to_json(self) -> dict[str, Any]:
         """As calibration.json has it."""
         return {
-            "words": sorted(self.words), "dimension": len(self.mean), "vectors": base64.b64encode(
-                np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()
-            ).decode(),
+            "words": sorted(self.words), "dimension": len(self.mean),
+            "vectors": base64.b64encode(self._vectors()).decode(),
         }
 
     @staticmethod
@@ -85,6 +97,9 @@ class Familiarity:
         values = np.frombuffer(base64.b64decode(content["vectors"]), dtype="<f2").astype(np.float32)
         vectors = values.reshape(-1, int(content["dimension"]))
         return Familiarity(frozenset(content["words"]), vectors[0], vectors[1:])
+
+    def _vectors(self) -> bytes:
+        return np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()
 
 
 def _words(text: str) -> list[str]:

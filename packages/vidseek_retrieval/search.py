@@ -29,6 +29,7 @@ from vidseek_retrieval.index import (
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.nearest import Nearest, without
 from vidseek_retrieval.ranking import diversify, fuse
+from vidseek_retrieval.seen import Seen
 from vidseek_retrieval.words import WordEncoder
 
 MERGE_MARGIN = 0.02
@@ -141,6 +142,8 @@ class Answer:
     hits: tuple[Hit, ...]
     next_offset: int | None
     """None on the last page."""
+    seen: Seen | None = None
+    """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """The answer's JSON."""
@@ -281,7 +284,7 @@ class Searcher:
         conditions = parse_filters(options.filters)
         opened = self._collection(options.collection)
         _require_same_space(query.encoder_version, opened)
-        moments = self._moments(opened, query, options, conditions)
+        moments, seen = self._moments(opened, query, options, conditions)
         page = moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
@@ -290,12 +293,14 @@ class Searcher:
             collection=opened.facts.name,
             hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
+            seen=seen,
         )
 
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> list[_Rated]:
-        """Moments, best first: all of them, or as many as the page needs and one more, which says that a page follows."""
+    ) -> tuple[list[_Rated], Seen | None]:
+        """Moments, best first: all of them, or as many as the page needs and one more, which says that a page follows; and
+        how the query was seen."""
         examples = _examples(opened, (*query.like, *query.unlike))
         vector = self._direction(query, examples, opened.facts)
         like = [examples[clip_id] for clip_id in query.like]
@@ -304,17 +309,18 @@ class Searcher:
         if using is None:
             ranked = without(fuse(_rank(opened, vector, query.words, weights, conditions)), like)
             moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
-            return _chosen([_Rated(moment, None) for moment in moments], opened, options)
+            return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
         nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like)
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
         least = options.offset + options.limit + 1
         for num in (NUM_CLIPS,) if options.diversity else (least if calibration is None else max(least, LEVEL), NUM_CLIPS):
             moments = nearest.moments(num)
-            rated = _chosen(_rate(moments, calibration, query, nearest), opened, options)
+            rated, seen = _rate(moments, calibration, query, nearest)
+            rated = _chosen(rated, opened, options)
             is_cut = calibration is not None and calibration.falls and len(rated) < len(moments)
             if len(rated) >= least or len(moments) < num or is_cut:
                 break
-        return rated
+        return rated, seen
 
     def _calibration(self, facts: CollectionFacts) -> Calibration | None:
         """Of a collection that has one; read once."""
@@ -370,6 +376,15 @@ class Searcher:
             ArtifactError: nothing was published, or it is broken.
         """
         return self._collection(None)
+
+    def calibration(self) -> Calibration | None:
+        """Of the collection that a search would look at now; None where nothing was fitted.
+
+        Raises:
+            ArtifactError: nothing was published, or it is broken.
+        """
+        facts = self._collection(None).facts
+        return None if facts.calibration is None else self._calibration(facts)
 
     @property
     def live(self) -> str:
@@ -476,17 +491,17 @@ def _rank(
 
 def _rate(
     moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
-) -> list[_Rated]:
-    """The moments with their confidence, where there is a calibration for such a query.
+) -> tuple[list[_Rated], Seen | None]:
+    """The moments with their confidence, and how the query was seen, where there is a calibration for such a query.
 
     What a score is worth depends on the query's ranking over the whole archive: where that of `nearest` was filtered, it
     is searched for once more.
     """
     if calibration is None or not moments:
-        return [_Rated(moment, None) for moment in moments]
+        return [_Rated(moment, None) for moment in moments], None
     whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
     context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
-    return list(map(_Rated, moments, calibration.confidences(moments, context)))
+    return list(map(_Rated, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
 
 
 def _chosen(rated: list[_Rated], opened: Collection, options: SearchOptions) -> list[_Rated]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,25 @@ def run(
         finally:
             if writer is not None:
                 writer.close()
+
+
+def attach(run_id: str, files: Sequence[tuple[Path, str]]) -> bool:
+    """Keep files with a run that has ended, each under the path beside it; what lies there is replaced.
+
+    Returns:
+        Whether the store knows the run: one that was trained elsewhere may be in another store.
+
+    Raises:
+        ServiceError: the store does not answer, or does not take them.
+    """
+    connect()
+    if not _is_known(run_id):
+        return False
+    client = mlflow.MlflowClient()
+    with _answering():
+        for path, under in files:
+            client.log_artifact(run_id, str(path), under)
+    return True
 
 
 def _is_known(run_id: str) -> bool:

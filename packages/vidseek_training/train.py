@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,7 @@ def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
         (folder / "outcome.json").write_text(json.dumps(outcome.__dict__, indent=2) + "\n", encoding="utf-8")
     (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
     (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
+    (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
 
 
 def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path) -> None:
@@ -184,13 +186,27 @@ def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path)
         figures["scale"] = choose(training.sweep).scale
         figures["sweep"] = [each.to_json() for each in training.sweep]
     (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    with (report / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(training.curves[0]))
-        writer.writeheader()
-        writer.writerows(training.curves)
+    _write_rows(report / "curves.csv", training.curves)
+    _write_rows(report / "scales.csv", _scales(training))
     pictures.draw_curves(training.curves, report / "pictures" / "curves.png")
     if len(pairs):
         vectors = training.adapted_vectors
         pictures.draw_similarity(vectors.texts, vectors.videos, report / "pictures" / "similarity.png")
         pictures.draw_retrieval(pairs, vectors.texts, vectors.videos, report / "pictures" / "retrieval.png")
         pictures.draw_map({"before": training.base_validation, "after": vectors}, report / "pictures" / "map.png")
+
+
+def _scales(training: Fitting) -> list[dict[str, float | None]]:
+    """Mean reciprocal ranks on validation by the adapter's scale: of a sweep, or of the one scale that was judged."""
+    if training.sweep:
+        return [{"scale": each.scale, "mrr": each.mrr, "general_mrr": each.general_mrr} for each in training.sweep]
+    ranks = training.adapted.text_ranks
+    return [{"scale": 1.0, "mrr": float((1 / ranks).mean()) if len(ranks) else None, "general_mrr": None}]
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a CSV of at least one row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -29,6 +29,12 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     assert (root / "reports/gates/pairs/report.html").is_file()
     assert (root / "reports/gates/embeddings/report.html").is_file()
     assert "Base against adapted" in (root / "reports/report.html").read_text()
+    shown = _read(root / "receipts/report.json")
+    assert shown["attached"] == bool(shown["run_id"])  # the base has no run
+    if shown["attached"]:
+        kept = root / ".vidseek/mlartifacts" / shown["run_id"] / "artifacts" / "archive"
+        assert (kept / "report.html").read_bytes() == (root / "reports/report.html").read_bytes()
+        assert (kept / "evaluate" / "retrieval.png").is_file()
     version = _read(root / "models/encoder/encoder.json")["encoder_version"]
     receipt = _read(root / "receipts/publish.json")
     assert receipt["collection"].startswith(f"clips-{version}-")

@@ -48,7 +48,7 @@ def evaluated(archive: Archive, **gain: Any) -> None:
 def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> None:
     page = written(archive)
     for said in ("<b>4</b>videos", "<b>12</b>clips", "Nothing was rejected", "nothing was measured", "have no confidence",
-                 "Nobody has decided", "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
+                 "Nobody has decided", "Nobody has looked", "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
         assert said in page
 
 
@@ -87,3 +87,16 @@ def test_report__broken_figures_stop_it_and_leave_the_page_before(archive: Archi
 ])
 def test_script_of__is_that_of_most_letters(text: str, script: str) -> None:
     assert script_of(text) == script
+
+
+def test_report__shows_what_drift_found(archive: Archive) -> None:
+    found = {
+        "collection": "clips-0-0", "clips": {"psi": None, "num_observed": 3, "reason": "too few clips: 3", "level": None},
+        "queries": {"too_few": "", "psi": {"score": 0.3124}, "levels": {"score": "act"}, "num_observed": 700},
+    }
+    path = archive.root / "reports" / "drift.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+    page = written(archive)
+    for said in ("700 queries and 3 clips of now", "<td>score<td>0.312<td>act", "<p>too few clips: 3.</p>"):
+        assert said in page

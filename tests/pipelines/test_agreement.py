@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import types
 import typing
@@ -92,6 +93,17 @@ def test_deps__what_lies_in_the_repository_exists(name: str) -> None:
     for path in names_of([*stage.get("deps", []), *stage.get("outs", [])]):
         if path.startswith(("packages/", "pipelines/", "serving/")):
             assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_plots__templates_are_there_and_ask_for_what_dvc_fills_in() -> None:
+    plots = [
+        settings for stage in STAGES.values() for each in stage.get("plots", []) for settings in each.values()
+    ]
+    assert {"training", "scales", "recalls", "reliability"} == {settings["template"] for settings in plots}
+    for settings in plots:
+        text = (ROOT / ".dvc" / "plots" / f"{settings['template']}.json").read_text(encoding="utf-8")
+        json.loads(text)
+        assert all(f"<DVC_METRIC_{anchor}>" in text for anchor in ("DATA", "TITLE", "X", "Y"))
 
 
 def test_deps__data_that_a_stage_reads_is_what_another_writes() -> None:

@@ -65,6 +65,15 @@ def test_calibrate__fits_on_validation_and_measures_on_test(root: Path, encoder:
     assert "turned_away_unlike" not in run(root, encoder, general=False).figures
 
 
+def test_calibrate__keeps_the_captions_as_they_were_asked(root: Path, encoder: Encoder) -> None:
+    calibration = run(root, encoder).calibration
+    assert calibration is not None and calibration.reference is not None
+    reference = calibration.reference
+    # 60 of each split, once as it is: not those whose video was left out, nor those of the other world.
+    assert reference.encoder_version == VERSION and reference.rows.shape == (120, 2) and reference.axes == ""
+    assert (reference.rows[:, 0] > 0.8).all() and len(np.unique(reference.rows[:, 0].round(4))) == 3
+
+
 def test_calibrate__max_queries(root: Path, encoder: Encoder) -> None:
     report = calibrate(
         root / "embed", root / "cut", root / "pairs.parquet", encoder, cut="windows", margin=0.02, general_pairs=None,

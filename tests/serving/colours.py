@@ -13,6 +13,7 @@ from PIL import Image
 from tests.retrieval.archive import clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
+from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.publish import publish
 
 VERSION = "0123456789abcdef"
@@ -32,7 +33,8 @@ def write_colour_archive(
 
 
 def publish_colours(
-    root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None
+    root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None,
+    calibration: Calibration | None = None,
 ) -> str:
     """Publish (again); gives the collection's name."""
     videos = [
@@ -47,7 +49,7 @@ def publish_colours(
     ]
     vectors = np.stack([colour_vector(colour) for colour in COLOURS.values() for _ in range(3)])
     tables = write_archive(root / "data", videos, clips, vectors, encoder_version=encoder_version)
-    return publish(**tables, index=root / "index").collection
+    return publish(**tables, index=root / "index", calibration=calibration).collection
 
 
 def picture(colour: str, *, width: int = 20, height: int = 10, kind: str = "PNG") -> bytes:

@@ -62,6 +62,11 @@ def curves_of(report: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+def scales_of(report: Path) -> list[dict[str, float | None]]:
+    with (report / "scales.csv").open() as file:
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def test_train_adapter__learns(result: Trained) -> None:
     curves = curves_of(result.report)
     assert curves[-1]["loss"] < curves[0]["loss"]
@@ -77,7 +82,10 @@ def test_train_adapter__says_what_became_of_it(result: Trained, backbone: Path) 
     assert result.outcome.backbone == str(backbone)
     assert (result.outcome.num_pairs, result.outcome.num_steps) == (32, 50)
     assert [row["step"] for row in curves_of(result.report)] == [20, 30, 40, 50]
-    assert {path.name for path in result.report.iterdir()} == {"metrics.json", "curves.csv", "pictures"}
+    assert {path.name for path in result.report.iterdir()} == {"metrics.json", "curves.csv", "scales.csv", "pictures"}
+    (scale,) = scales_of(result.report)
+    ranks = np.array(json.loads((result.out / "validation.json").read_text())["adapted"])
+    assert scale["scale"] == 1.0 and scale["mrr"] == pytest.approx((1 / ranks).mean()) and scale["general_mrr"] is None
     pictures = {path.name for path in (result.report / "pictures").iterdir()}
     assert pictures == {"curves.png", "similarity.png", "retrieval.png", "map.png"}
     assert {path.name for path in result.out.iterdir()} == {"adapter", "outcome.json", "validation.json"}
@@ -282,6 +290,8 @@ def test_train_adapter__the_scale_that_the_rule_chose_is_in_the_saved_adapter(
     result = trained(archive, backbone, tmp_path / "swept", swept, general=general.root)
     figures = json.loads((result.report / "metrics.json").read_text())
     assert [each["scale"] for each in figures["sweep"]] == [0.0, 0.5, 1.0]
+    for row, each in zip(scales_of(result.report), figures["sweep"], strict=True):
+        assert row == {name: pytest.approx(each[name], abs=1e-4) for name in row}
     chosen = next(each for each in figures["sweep"] if each["scale"] == figures["scale"])
     assert chosen["difference_to_best"]["high"] >= 0
     assert figures["validation"]["adapted"]["default"]["mrr"] == pytest.approx(chosen["mrr"], abs=1e-4)
