@@ -101,6 +101,9 @@ bench-encode: setup .vidseek/bench-others/open_clip ## Encoding speed against tr
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about seven minutes)
 	$(BIN)/python -m bench.serve
 
+bench-embed: setup ## From video file to published point, against a plain loop (ten minutes on a quiet machine)
+	$(BIN)/python -m bench.embed
+
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.search
 
