@@ -13,6 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export BENTOML_DO_NOT_TRACK := true
 export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
 # Where it is set every stage compiles its libraries anew: 8 seconds for one that imports torch.
 unexport PYTHONDONTWRITEBYTECODE
 
