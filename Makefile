@@ -14,6 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export BENTOML_DO_NOT_TRACK := true
 export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
 # Where it is set every stage compiles its libraries anew: 8 seconds for one that imports torch.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -111,6 +112,9 @@ bench-encode: setup .vidseek/bench-others/open_clip ## Encoding speed against tr
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about seven minutes)
 	$(BIN)/python -m bench.serve
+
+bench-embed: setup ## From video file to published point, against a plain loop (ten minutes on a quiet machine)
+	$(BIN)/python -m bench.embed
 
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.search

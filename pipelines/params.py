@@ -191,11 +191,21 @@ class Export(_Section):
     parity: Parities
 
 
+class Ray(_Section):
+    """See `vidseek_retrieval.on_ray.RaySettings`."""
+
+    actors: Positive
+    cpus_per_actor: Positive
+    gpus_per_actor: Literal[0, 1]
+
+
 class Embed(_Section):
-    """How the archive is embedded."""
+    """How the archive is embedded, and where."""
 
     variant: Literal["fp32", "fp16", "int8"]
     batch: Positive
+    executor: Literal["local", "ray"] = "local"
+    ray: Ray = Ray(actors=1, cpus_per_actor=1, gpus_per_actor=0)
 
 
 class Evaluate(_Section):

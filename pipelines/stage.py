@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ.update(
     {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"), "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
      "MLFLOW_DISABLE_TELEMETRY": "true", "BENTOML_DO_NOT_TRACK": "true", "GX_ANALYTICS_ENABLED": "false",
-     "TOKENIZERS_PARALLELISM": "false"}
+     "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
 )
 
 from vidseek_media.errors import ArtifactError, VidseekError

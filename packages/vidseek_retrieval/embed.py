@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -56,7 +57,16 @@ class EmbedReport:
     """Stale parts, of shards or encoders that are no more."""
 
 
-def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32) -> EmbedReport:
+class Executor(Protocol):
+    """Where parts are made: `embed_shards` in this process, or `on_ray.executor_on_ray`."""
+
+    def __call__(self, shard_of: Mapping[Path, Path], *, batch: int, progress: Callable[[int], object]) -> None:
+        """Write the part of each shard, whole or absent; `progress` is told of clips as they are done."""
+
+
+def embed_archive(
+    frames: Path, encoder: Encoder, *, out: Path, batch: int = 32, executor: Executor | None = None
+) -> EmbedReport:
     """Write `out/parts/*.parquet`, one part for each frame shard, and `out/embeddings.json`.
 
     A part is named by its shard and a hash of shard content, encoder_version and variant. It is whole or absent, and
@@ -64,13 +74,16 @@ def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32)
 
     Args:
         frames: The folder that holds the shards, as `list_shards` wants it.
-        encoder: Its video tower is used.
+        encoder: Its video tower is used; where there is an `executor`, its names alone.
         out: The folder for parts and summary.
         batch: Clips in one run of the encoder, at most.
+        executor: Who makes the parts, if not this process.
 
     Raises:
         ArtifactError: there is no shard, or one cannot be read.
         ConfigError: `batch` is not positive.
+
+    What an `executor` raises comes through.
     """
     if batch < 1:
         raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0")
@@ -80,8 +93,10 @@ def embed_archive(frames: Path, encoder: Encoder, *, out: Path, batch: int = 32)
     wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
     num_removed = remove_stale(out / PARTS_FOLDER, keep=set(wanted))
     missing = {part: shard for part, shard in wanted.items() if not is_whole(part)}
-    with tqdm(total=_num_clips(frames, missing.values()), desc="embed", unit="clip", disable=None) as progress:
-        _embed_shards(missing, encoder, batch=batch, progress=progress.update)
+    execute = executor or partial(embed_shards, encoder=encoder)
+    if missing:
+        with tqdm(total=_num_clips(frames, missing.values()), desc="embed", unit="clip", disable=None) as progress:
+            execute(missing, batch=batch, progress=progress.update)
     num_clips = _write_summary(out, encoder, sorted(wanted))
     return EmbedReport(
         encoder_version=encoder.spec.encoder_version,
@@ -104,24 +119,11 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
     return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
 
 
-@dataclass(frozen=True)
-class _Batch:
-    part: Path
-    clips: list[ClipFrames]
-    is_last: bool
-    """Of its part."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    path: Path
-    clip_ids: list[str]
-    vectors: NDArray[np.float32]
-
-
-def _embed_shards(
-    shard_of: Mapping[Path, Path], encoder: Encoder, *, batch: int, progress: Callable[[int], object]
+def embed_shards(
+    shard_of: Mapping[Path, Path], encoder: Encoder, *, batch: int, progress: Callable[[int], object] = lambda _: None
 ) -> None:
+    """Write the part of each shard, in this process. Raises ArtifactError where a shard cannot be read."""
+
     def write(part: _Part) -> None:
         write_part(
             part.path, clip_ids=part.clip_ids, vectors=part.vectors,
@@ -140,6 +142,21 @@ def _embed_shards(
             if read.is_last:
                 writer.put(_Part(read.part, clip_ids, np.concatenate(vectors)))
                 clip_ids, vectors = [], vectors[:1]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    part: Path
+    clips: list[ClipFrames]
+    is_last: bool
+    """Of its part."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: Path
+    clip_ids: list[str]
+    vectors: NDArray[np.float32]
 
 
 def _read_batches(shard_of: Mapping[Path, Path], size: int) -> Iterator[_Batch]:

@@ -85,7 +85,7 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
         return 0
     stale = [path for path in folder.iterdir() if path not in keep]
     for path in stale:
-        path.unlink()
+        path.unlink(missing_ok=True)  # an actor that outlived its killed run may have just renamed what it wrote
     # What is left beside begins with a dot, and ends in the number of a process.
     return sum(path.suffix == ".parquet" for path in stale)
 
