@@ -93,6 +93,8 @@ def controls() -> list[Control]:
 def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, Any]:
     """Train one row, judge it."""
     name = control.backbone or demo_backbone
+    settings = TrainSettings(**{**demo.model_dump(), **control.settings})
+    torch.manual_seed(settings.seed)  # before loading, as the stage does: loading draws numbers too
     model = backbones.load(name)
     general = load_pairs(GENERAL / "pairs" / "pairs.parquet", GENERAL / "frames", model.spec, split="test")
     test = load_pairs(PAIRS / "pairs.parquet", FRAMES, model.spec, split="test")
@@ -100,8 +102,6 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
     base = judge(embed_pairs(model, test), test.table)
     row: dict[str, Any] = {"name": control.name, "backbone": name}
     if control.trained:
-        settings = TrainSettings(**{**demo.model_dump(), **control.settings})
-        torch.manual_seed(settings.seed)
         data = _data(model, settings, control.num_pairs)
         with _whole_model() if control.whole_model else contextlib.nullcontext():
             training = Fitting(model, settings, data)
