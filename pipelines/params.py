@@ -204,8 +204,8 @@ class Embed(_Section):
 
     variant: Literal["fp32", "fp16", "int8"]
     batch: Positive
-    executor: Literal["local", "ray"] = "local"
-    ray: Ray = Ray(actors=1, cpus_per_actor=1, gpus_per_actor=0)
+    executor: Literal["local", "ray"]
+    ray: Ray
 
 
 class Evaluate(_Section):
