@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,9 @@ PARAMS_FILE = "params.yaml"
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class VectorWeights(_Section):
@@ -92,13 +95,7 @@ def load_settings(params: Path) -> Settings:
     """
     content = read_params(params)
     sections = {name: content[name] for name in ("search", "serve") if content.get(name) is not None}
-    try:
-        return Settings.model_validate(sections)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = f"{params}: {place}: {first['msg']}, got {first['input']!r}"
-        raise ConfigError(message, remedy="Mend the file") from error
+    return _checked(Settings, sections, params)
 
 
 def load_drift_gate(params: Path) -> DriftGate:
@@ -109,12 +106,7 @@ def load_drift_gate(params: Path) -> DriftGate:
     """
     gates = read_params(params).get("gates")
     section = gates.get("drift") if isinstance(gates, dict) else None
-    try:
-        return DriftGate.model_validate(section or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["gates", "drift", *map(str, first["loc"])])
-        raise ConfigError(f"{params}: {place}: {first['msg']}, got {first['input']!r}", remedy="Mend the file") from error
+    return _checked(DriftGate, section or {}, params, "gates", "drift")
 
 
 def read_params(params: Path) -> dict[str, Any]:
@@ -132,3 +124,13 @@ def read_params(params: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{params} holds {type(content).__name__}, wanted a mapping", remedy="Mend the file")
     return content
+
+
+def _checked(kind: type[Model], content: Any, params: Path, *place: str) -> Model:
+    """What lies at `place` in the file, as a model."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (*place, *first["loc"])))
+        raise ConfigError(f"{params}: {where}: {first['msg']}, got {first['input']!r}", remedy="Mend the file") from error

@@ -312,15 +312,13 @@ class Searcher:
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
         nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like)
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
-        least = options.offset + options.limit + 1
-        for num in (NUM_CLIPS,) if options.diversity else (least if calibration is None else max(least, LEVEL), NUM_CLIPS):
-            moments = nearest.moments(num)
-            rated, seen = _rate(moments, calibration, query, nearest)
-            rated = _chosen(rated, opened, options)
-            is_cut = calibration is not None and calibration.falls and len(rated) < len(moments)
-            if len(rated) >= least or len(moments) < num or is_cut:
-                break
-        return rated, seen
+        num = max(options.offset + options.limit + 1, LEVEL if calibration else 0)
+        # Where no hit is likelier than one before it, what follows the first that is cut would be cut as well.
+        is_sorted = calibration is None or calibration.falls
+        wants_all = options.diversity or (options.min_confidence and not is_sorted)
+        moments = nearest.moments(NUM_CLIPS if wants_all else num)
+        rated, seen = _rate(moments, calibration, query, nearest)
+        return _chosen(rated, opened, options), seen
 
     def _calibration(self, facts: CollectionFacts) -> Calibration | None:
         """Of a collection that has one; read once."""
@@ -384,7 +382,7 @@ class Searcher:
             ArtifactError: nothing was published, or it is broken.
         """
         facts = self._collection(None).facts
-        return None if facts.calibration is None else self._calibration(facts)
+        return self._calibration(facts)
 
     @property
     def live(self) -> str:
@@ -458,12 +456,14 @@ def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
 
 def _alone(opened: Collection, query: Query, weights: Weights) -> Dense | None:
     """The one vector that ranks, where none of the others has a weight or is there to be compared with."""
-    dense = [name for name, weight in _dense(weights) if weight and opened.facts.has(name)]
+    dense = [name for name, _ in _dense(opened, weights)]
     return dense[0] if len(dense) == 1 and not _ranks_words(opened, query.words, weights) else None
 
 
-def _dense(weights: Weights) -> tuple[tuple[Dense, float], ...]:
-    return ("video", weights.video), ("caption", weights.caption)
+def _dense(opened: Collection, weights: Weights) -> list[tuple[Dense, float]]:
+    """The dense vectors that the collection has and that have a weight, with it."""
+    dense: tuple[tuple[Dense, float], ...] = (("video", weights.video), ("caption", weights.caption))
+    return [(name, weight) for name, weight in dense if weight and opened.facts.has(name)]
 
 
 def _ranks_words(opened: Collection, words: str, weights: Weights) -> bool:
@@ -476,7 +476,7 @@ def _rank(
     """The ranking by each vector that has a weight, that the collection has, and that the query can be compared with."""
     rankings = [
         (weight, opened.search(vector, limit=NUM_CLIPS, using=name, conditions=conditions))
-        for name, weight in _dense(weights) if weight and opened.facts.has(name)
+        for name, weight in _dense(opened, weights)
     ]
     if _ranks_words(opened, words, weights):
         query = WordEncoder(opened.facts.settings.language).query(words)

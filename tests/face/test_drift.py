@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,24 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.serving.asked_colours import OTHER, queries, write_calibrated_archive
+from tests.serving.asked_colours import OTHER, queries
 from tests.serving.colours import write_colour_archive
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.drift import accept, measure_drift, write_drift
 from vidseek.settings import DriftGate, SearchSettings, load_drift_gate
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_retrieval.seen import QuerySample, write_sample
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return write_calibrated_archive(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def archive(published: Archive, tmp_path: Path) -> Archive:
-    shutil.copytree(published.root, tmp_path / "archive")
-    return Archive(tmp_path / "archive")
 
 
 def see(archive: Archive, texts: list[str]) -> None:
@@ -44,42 +32,42 @@ def run(archive: Archive, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=archive.root, capture_output=True, text=True, check=False)
 
 
-def test_drift__no_query_yet_says_so_and_gives_no_number(archive: Archive) -> None:
-    found = measure_drift(archive)
+def test_drift__no_query_yet_says_so_and_gives_no_number(asked_archive: Archive) -> None:
+    found = measure_drift(asked_archive)
     assert found.queries is not None and found.queries.too_few.startswith("too few queries: 0 seen")
     assert found.clips.reason.startswith("too few clips") and found.over(0.0) == []
-    content = json.loads(write_drift(found, archive.root).read_text())
+    content = json.loads(write_drift(found, asked_archive.root).read_text())
     assert content["queries"]["psi"] == {} and content["queries"]["reference"] == "held-out captions"
 
 
-def test_drift__own_queries_pass_others_do_not_until_accepted(archive: Archive) -> None:
-    see(archive, queries(300, seed=5))
-    own = measure_drift(archive)
+def test_drift__own_queries_pass_others_do_not_until_accepted(asked_archive: Archive) -> None:
+    see(asked_archive, queries(300, seed=5))
+    own = measure_drift(asked_archive)
     assert own.queries is not None and own.over(0.25) == [] and set(own.queries.psi) == {"score", "confidence", "query"}
-    see(archive, queries(300, seed=6, words=OTHER))
-    done = run(archive)
+    see(asked_archive, queries(300, seed=6, words=OTHER))
+    done = run(asked_archive)
     assert done.returncode == 14 and "further than gates.drift.max_psi, 0.25" in done.stderr
     assert "As a whole they differ" in done.stdout
-    assert json.loads((archive.root / "reports" / "drift.json").read_text())["queries"]["levels"]["query"] == "act"
-    assert accept(archive) == 300
-    now = measure_drift(archive)
+    assert json.loads((asked_archive.root / "reports" / "drift.json").read_text())["queries"]["levels"]["query"] == "act"
+    assert accept(asked_archive) == 300
+    now = measure_drift(asked_archive)
     assert now.is_accepted and now.over(0.25) == [] and now.to_json()["queries"]["reference"] == "accepted queries"
 
 
-def test_drift__the_gate_is_as_wide_as_params_say(archive: Archive) -> None:
-    see(archive, queries(300, seed=6, words=OTHER))
-    archive.params.write_text("gates: {drift: {max_psi: 100}}\n")
-    assert run(archive, "--json").returncode == 0
-    archive.params.write_text("gates: {drift: {max_psi: 0}}\n")
-    done = run(archive)
+def test_drift__the_gate_is_as_wide_as_params_say(asked_archive: Archive) -> None:
+    see(asked_archive, queries(300, seed=6, words=OTHER))
+    asked_archive.params.write_text("gates: {drift: {max_psi: 100}}\n")
+    assert run(asked_archive, "--json").returncode == 0
+    asked_archive.params.write_text("gates: {drift: {max_psi: 0}}\n")
+    done = run(asked_archive)
     assert done.returncode == 11 and "gates.drift.max_psi" in done.stderr
 
 
-def test_accept__of_too_few_changes_nothing(archive: Archive) -> None:
-    see(archive, queries(20, seed=5))
+def test_accept__of_too_few_changes_nothing(asked_archive: Archive) -> None:
+    see(asked_archive, queries(20, seed=5))
     with pytest.raises(ArtifactError, match="too few queries: 20 seen"):
-        accept(archive)
-    assert not (archive.queries / "accepted.json").exists()
+        accept(asked_archive)
+    assert not (asked_archive.queries / "accepted.json").exists()
 
 
 def test_drift__of_an_archive_that_was_not_calibrated(tmp_path: Path) -> None:
@@ -90,11 +78,11 @@ def test_drift__of_an_archive_that_was_not_calibrated(tmp_path: Path) -> None:
         accept(archive)
 
 
-def test_drift__broken_files_and_nothing_published(archive: Archive, tmp_path: Path) -> None:
+def test_drift__broken_files_and_nothing_published(asked_archive: Archive, tmp_path: Path) -> None:
     bad = {"encoder_version": "0123456789abcdef", "axes": "", "width": 2, "rows": "AADAfwAAgD8="}  # NaN and 1
-    archive.queries.mkdir(parents=True)
-    (archive.queries / "seen-here-1.json").write_text(json.dumps(bad))
-    done = run(archive)
+    asked_archive.queries.mkdir(parents=True)
+    (asked_archive.queries / "seen-here-1.json").write_text(json.dumps(bad))
+    done = run(asked_archive)
     assert done.returncode == 12 and "seen-here-1.json holds no queries" in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ArtifactError, match="nothing was published"):
         measure_drift(Archive(tmp_path / "nowhere"))

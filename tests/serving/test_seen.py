@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from starlette.testclient import TestClient
 from serving.app import create_app
 from serving.engine import Engine, Places, open_archive
 from serving.seen import MAX_FILES, WRITE_EVERY, Window
-from tests.serving.asked_colours import OTHER, queries, write_calibrated_archive
+from tests.serving.asked_colours import OTHER, queries
 from tests.serving.test_metrics import figure
 from vidseek.archive import Archive
 from vidseek.settings import ServeSettings, Settings
@@ -32,20 +31,9 @@ from vidseek_retrieval.seen import (
 SERIES = tuple(f'vidseek_drift_psi{{of="{name}"}}' for name in ("score", "confidence", "query"))
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return write_calibrated_archive(tmp_path_factory.mktemp("published"))
-
-
 @pytest.fixture
-def archive(published: Archive, tmp_path: Path) -> Archive:
-    shutil.copytree(published.root, tmp_path / "archive")
-    return Archive(tmp_path / "archive")
-
-
-@pytest.fixture
-def engine(archive: Archive) -> Iterator[Engine]:
-    engine = Engine(lambda: open_archive(archive, Settings()), ServeSettings(), Places.of(archive))
+def engine(asked_archive: Archive) -> Iterator[Engine]:
+    engine = Engine(lambda: open_archive(asked_archive, Settings()), ServeSettings(), Places.of(asked_archive))
     yield engine
     engine.close()
 
@@ -70,7 +58,7 @@ def ask(client: TestClient, texts: list[str], **options: object) -> None:
         assert client.post("/v1/search", json={"text": text, "limit": 1, **options}).status_code == 200
 
 
-def test_metrics__move_under_another_worlds_queries(client: TestClient, engine: Engine, archive: Archive) -> None:
+def test_metrics__move_under_another_worlds_queries(client: TestClient, engine: Engine, asked_archive: Archive) -> None:
     ask(client, queries(100, seed=2))
     assert figure(client, "vidseek_drift_queries") == 100
     assert all(figure(client, series) is None for series in SERIES)  # too few say nothing
@@ -80,11 +68,11 @@ def test_metrics__move_under_another_worlds_queries(client: TestClient, engine: 
     ask(client, queries(400, seed=4, words=OTHER), min_confidence=0.9)  # also where nobody is shown anything
     assert all((figure(client, series) or 0) > ACT for series in SERIES)
     engine.close()  # what was not written yet is left behind
-    calibration = open_archive(archive, Settings()).searcher.calibration()
+    calibration = open_archive(asked_archive, Settings()).searcher.calibration()
     assert calibration is not None and calibration.reference is not None
-    left = read_seen(archive.queries, encoder_version=calibration.encoder_version, axes=calibration.reference.axes)
+    left = read_seen(asked_archive.queries, encoder_version=calibration.encoder_version, axes=calibration.reference.axes)
     assert left is not None and len(left.rows) == 700
-    (file,) = archive.queries.iterdir()
+    (file,) = asked_archive.queries.iterdir()
     assert "white" not in file.read_text()
 
 
@@ -99,13 +87,13 @@ def test_metrics__only_first_pages_of_one_text_by_video_count(client: TestClient
     assert figure(client, "vidseek_drift_queries") == 3
 
 
-def test_metrics__compare_with_what_was_accepted(client: TestClient, archive: Archive) -> None:
+def test_metrics__compare_with_what_was_accepted(client: TestClient, asked_archive: Archive) -> None:
     ask(client, queries(300, seed=4, words=OTHER))
     assert (figure(client, SERIES[2]) or 0) > ACT
-    seen = left_in(archive.queries, 300)
-    write_sample(archive.queries / ACCEPTED_FILE, seen)
+    seen = left_in(asked_archive.queries, 300)
+    write_sample(asked_archive.queries / ACCEPTED_FILE, seen)
     assert figure(client, SERIES[2]) == pytest.approx(0.0, abs=1e-9)
-    (archive.queries / ACCEPTED_FILE).write_text("{")
+    (asked_archive.queries / ACCEPTED_FILE).write_text("{")
     assert (figure(client, SERIES[2]) or 0) > ACT  # a broken one is none, and no reason to be silent
 
 
