@@ -3,8 +3,8 @@ and open_clip.
 
     make bench-encode        (writes bench/encode.json; weights are random, so nothing is said of what vectors mean)
 
-Each figure is the fastest of several rounds, and in each round every contestant has its turn: what else runs on the
-machine slows all alike, and the ratios are those of one run. Forward only, but for the rows that say `end to end`.
+Each figure is the fastest of several rounds, and in each round every contestant has its turn (see bench.turns): what else
+runs on the machine slows all alike, and the ratios are those of one run. Forward only, but where a row says `end to end`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, XCLIPModel
 
 from bench.machine import machine
 from bench.shapes import FRAMES, build_clip, build_xclip, save_for_transformers
+from bench.turns import turn
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 
@@ -48,7 +49,7 @@ PICTURES = "640 x 360 pictures, end to end"
 
 Run = Callable[[], object]
 Timed = Callable[[], float]
-"""A run that gives its seconds."""
+"""A turn that gives the seconds of a run."""
 
 
 def main() -> None:
@@ -156,7 +157,7 @@ def measure(
     """A row for each kind of work: milliseconds of each contestant, and how many times faster than transformers we are."""
     rows = []
     for work, runs in works.items():
-        timed: dict[str, Timed] = {name: timed_run(run) for name, run in runs.items()}
+        timed: dict[str, Timed] = {name: partial(turn, run) for name, run in runs.items()}
         if peer is not None:
             timed["open_clip"] = lambda work=work: peer.run(work, batch)  # type: ignore[misc]
         best = fastest(timed, rounds=rounds)
@@ -165,16 +166,6 @@ def measure(
         rows.append(row | ours)
         Console(stderr=True, width=200).print(rows[-1])
     return rows
-
-
-def timed_run(run: Run) -> Timed:
-    """`run`, giving its seconds."""
-    def timed() -> float:
-        begin = time.perf_counter()
-        run()
-        return time.perf_counter() - begin
-
-    return timed
 
 
 def fastest(runs: Mapping[str, Timed], *, rounds: int) -> dict[str, float]:
@@ -191,7 +182,7 @@ class OpenClip:
         self.version = str(self._answer()["version"])
 
     def run(self, work: str, batch: int) -> float:
-        """Seconds of one run there."""
+        """Seconds of a run there, of a turn like the others'."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"work": work, "batch": batch}) + "\n")
         self._process.stdin.flush()
@@ -213,9 +204,9 @@ def open_clip(threads: int) -> Iterator[OpenClip | None]:
         yield None
         return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OTHERS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(Path(__file__).with_name("open_clip_peer.py")), str(threads)]
+    command = [sys.executable, "-m", "bench.open_clip_peer", str(threads)]
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=Path(__file__).parents[1], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield OpenClip(process)
         process.kill()
@@ -232,7 +223,7 @@ def matrix_rate(encoder: Encoder, *, threads: int, rounds: int) -> dict[str, flo
     def alone() -> object:
         return [session.run(None, {"x": rows}) for session, rows in sessions for _ in range(12)]
 
-    runs = {"products": timed_run(alone), "frames": timed_run(lambda: encoder._run("frame", pixels))}
+    runs = {"products": partial(turn, alone), "frames": partial(turn, lambda: encoder._run("frame", pixels))}
     best = fastest(runs, rounds=max(2, rounds // 2))
     flops = 12 * sum(2 * batch * tokens * k * n for k, n in products)
     return {
