@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,7 +17,7 @@ import pytest
 import yaml
 
 from serving.metrics import Metrics
-from tests.serving.colours import write_colour_archive
+from tests.serving.asked_colours import queries, write_calibrated_archive
 from tests.serving.live_api import free_port, live_api
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +25,7 @@ RULES = ROOT / "infra" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "infra" / "grafana" / "vidseek.json"
 DOCUMENT = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 KEY = "a key for everybody"
+NUM_QUERIES = 200
 needs_prometheus = pytest.mark.skipif(
     not shutil.which("promtool"), reason="no promtool: apt-get install prometheus"
 )
@@ -83,44 +87,64 @@ def test_rules__each_is_made_to_fire() -> None:
 
 @needs_prometheus
 @pytest.mark.slow
-def test_prometheus__scrapes_the_real_api_with_its_key(tmp_path: Path) -> None:
-    archive = write_colour_archive(tmp_path / "archive")
-    (tmp_path / "key").write_text(KEY)
-    with live_api(archive, key=KEY) as url:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        assert httpx.post(f"{url}/v1/search", json={"text": "red"}, headers=headers).status_code == 200
-        config = yaml.safe_load((RULES.parent / "prometheus.yml").read_text())
-        (scrape,) = config["scrape_configs"]
-        scrape["authorization"]["credentials_file"] = str(tmp_path / "key")
-        scrape["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(RULES)]
-        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-        port = free_port()
-        process = subprocess.Popen([
-            "prometheus", f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            asked = f"http://127.0.0.1:{port}/api/v1/query"
-            assert value_of(asked, 'vidseek_requests_total{route="/v1/search",status="200"}') == 1
-            assert value_of(asked, "vidseek_ready") == 1
-            assert value_of(asked, "vidseek_index_points") == 12
-            groups = httpx.get(f"http://127.0.0.1:{port}/api/v1/rules").json()["data"]["groups"]
-            assert len(groups[0]["rules"]) == len(rules())
-        finally:
-            process.terminate()
-            process.wait(30)
+def test_prometheus__scrapes_the_real_api_with_its_key_and_each_panel_shows_something(tmp_path: Path) -> None:
+    archive = write_calibrated_archive(tmp_path / "archive")
+    with live_api(archive, key=KEY) as url, prometheus_of(url, tmp_path) as asked:
+        load(url)
+        assert value_of(asked, 'vidseek_requests_total{route="/v1/search",status="200"}') == NUM_QUERIES
+        assert value_of(asked, "vidseek_ready") == 1
+        assert value_of(asked, "vidseek_index_points") == 12
+        groups = httpx.get(asked.replace("query", "rules")).json()["data"]["groups"]
+        assert len(groups[0]["rules"]) == len(rules())
+        load(url)  # a rate takes two values that differ
+        for panel in json.loads(DASHBOARD.read_text())["panels"]:
+            for target in panel["targets"]:
+                assert math.isfinite(value_of(asked, target["expr"])), panel["title"]
+
+
+def load(url: str) -> None:
+    """What people do: search, look around a hit, say what it is, and make mistakes."""
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        for text in queries(NUM_QUERIES, seed=2):
+            (hit,) = client.post("/v1/search", json={"text": text, "limit": 1}).json()["hits"]
+        clip = hit["best_clip_id"]
+        assert client.get(f"/v1/clips/{clip}/neighbours").status_code == 200
+        assert client.post("/v1/feedback", json={"query": text, "clip_id": clip, "relevant": True}).status_code == 201
+        assert client.post("/v1/search", json={"text": ""}).status_code == 422
+
+
+@contextmanager
+def prometheus_of(url: str, folder: Path) -> Iterator[str]:
+    """Prometheus with our configuration, which scrapes the API at `url` every second; gives where it is asked."""
+    (folder / "key").write_text(KEY)
+    config = yaml.safe_load((RULES.parent / "prometheus.yml").read_text())
+    (scrape,) = config["scrape_configs"]
+    scrape["authorization"]["credentials_file"] = str(folder / "key")
+    scrape["static_configs"] = [{"targets": [url.removeprefix("http://")]}]
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(RULES)]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    process = subprocess.Popen([
+        "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}/api/v1/query"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def value_of(asked: str, query: str) -> float:
-    """What Prometheus has of a series, as soon as it has it."""
-    for _ in range(200):
+    """What Prometheus has of a series, as soon as it has a number."""
+    for _ in range(100):
         try:
             result = httpx.get(asked, params={"query": query}).json()["data"]["result"]
         except (httpx.HTTPError, ValueError):  # it says in words that it is not ready yet
             result = []
-        if result:
-            return float(result[0]["value"][1])
+        for each in result:
+            if math.isfinite(value := float(each["value"][1])):
+                return value
         time.sleep(0.2)
-    raise AssertionError(f"Prometheus has no {query}")
+    raise AssertionError(f"Prometheus has no number for {query}")
