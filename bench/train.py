@@ -348,7 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".vidseek/bench-train-quick" if QUICK else ".vidseek/bench-train"))
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", default="", help="only contestants whose name has this in it")
+    parser.add_argument("--only", default="", help="only contestants whose name has this in it; the others' figures stay")
     parser.add_argument("--run", help="one contestant, in this process")
     options = parser.parse_args()
     if options.run:
@@ -362,6 +362,8 @@ def main() -> None:
             print(name, json.dumps(results[-1]), flush=True)  # noqa: T201 - progress of half an hour
     report = summarise(found, options.work)
     if not QUICK:
+        if options.only:
+            report = beside(json.loads(OUT.read_text(encoding="utf-8")), report)
         OUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report["ratios"], indent=2))  # noqa: T201 - this is the command's answer
 
@@ -396,6 +398,14 @@ def summarise(found: dict[str, list[dict[str, float]]], work: Path) -> dict[str,
         "shards_made_once_seconds": {f"GOP {gop}": seconds["shards"] for gop, seconds in once.items()},
         "best": best, "ratios": ratios,
     }
+
+
+def beside(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new`, and what `old` says of other contestants: each ratio is of one run all the same."""
+    same = "machine", "clips", "batch", "frames", "film_seconds", "epochs"
+    if [old[name] for name in same] != [new[name] for name in same]:
+        raise SystemExit(f"{OUT} is of another machine, version or setting: run without --only")
+    return {**new, **{name: {**old[name], **new[name]} for name in ("best", "ratios")}}
 
 
 if __name__ == "__main__":
