@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,6 +14,7 @@ from serving.middleware import BodyLimit, Guard, Record, RequestId
 from serving.schemas import ErrorAnswer
 from vidseek.service import KEY_VARIABLE
 from vidseek_media.errors import ConfigError, VidseekError
+from vidseek_media.secret import secret
 
 SHORTEST_KEY = 16
 
@@ -62,12 +61,12 @@ def create_app(
 
 
 def key_from_environment(variable: str = KEY_VARIABLE) -> str | None:
-    """What VIDSEEK_API_KEY (or another variable) holds; None where it is not set.
+    """What VIDSEEK_API_KEY (or another variable, or the file that it names with `_FILE`) holds; None where it is not set.
 
     Raises:
         ConfigError: it is too short to be secret, or no header could carry it.
     """
-    key = os.environ.get(variable)
+    key = secret(variable)
     if key is None:
         return None
     if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or key != key.strip():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.secret import secret
 
 if TYPE_CHECKING:
     from vidseek_retrieval.search import Weights
@@ -126,7 +126,7 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
     asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
     try:
-        return Api(url.rstrip("/"), key=os.environ.get(KEY_VARIABLE)).search(asked, files=files)
+        return Api(url.rstrip("/"), key=secret(KEY_VARIABLE)).search(asked, files=files)
     except Problem as error:
         if error.status is not None and error.status < 500:
             raise InputRejected(f"{url} refuses the query ({error.status}): {error.message}", remedy=error.remedy) from error

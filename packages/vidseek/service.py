@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import sys
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ConfigError
+from vidseek_media.secret import secret
 
 KEY_VARIABLE = "VIDSEEK_API_KEY"
 """What callers of the service must show."""
@@ -56,7 +56,7 @@ def require_key(host: str) -> None:
     Raises:
         ConfigError: `host` is not this machine alone, and VIDSEEK_API_KEY is not set.
     """
-    if not ipaddress.ip_address(host).is_loopback and not os.environ.get(KEY_VARIABLE):
+    if not ipaddress.ip_address(host).is_loopback and not secret(KEY_VARIABLE):
         raise ConfigError(
             f"{host} can be reached from elsewhere, and {KEY_VARIABLE} is not set",
             remedy=f"Set it (`export {KEY_VARIABLE}=$(openssl rand -hex 32)`), or listen at 127.0.0.1",

@@ -8,7 +8,9 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +87,8 @@ def open_session(
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     ort.disable_telemetry_events()
+    if provider != "cpu":
+        _load_libraries()
     wanted = provider_list(provider, file, variant=variant, input_name=input_name, row_shape=row_shape)
     try:
         session = ort.InferenceSession(str(file), sess_options=options, providers=wanted)
@@ -170,6 +174,12 @@ def _container_cores(cgroups: Path) -> float | None:
     except (OSError, ValueError, ZeroDivisionError):
         return None
     return cores if cores > 0 else None
+
+
+def _load_libraries() -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, which the extra `gpu` installs: no search path of the system has them."""
+    with redirect_stdout(sys.stderr):  # it prints what it does not find; what opens the session says so again
+        ort.preload_dlls(directory="")
 
 
 def _gpu() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vidseek_media.secret import secret
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import IndexHome, ServerSettings
 
@@ -27,7 +28,7 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
         return EdgeHome(index)
     from vidseek_retrieval.server import QdrantHome
 
-    return QdrantHome.connect(url, api_key=os.environ.get(KEY_VARIABLE), settings=settings)
+    return QdrantHome.connect(url, api_key=secret(KEY_VARIABLE), settings=settings)
 
 
 def home_of(index: Index) -> IndexHome:

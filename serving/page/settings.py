@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vidseek.queries import URL_VARIABLE
 from vidseek.service import ADMIN_KEY_VARIABLE, KEY_VARIABLE
 from vidseek_media.errors import ConfigError
+from vidseek_media.secret import secret
 
 HOST_VARIABLE = "VIDSEEK_PAGE_HOST"
 PORT_VARIABLE = "VIDSEEK_PAGE_PORT"
@@ -58,8 +59,8 @@ class PageSettings:
         try:
             return cls(
                 url=(os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/"),
-                key=os.environ.get(KEY_VARIABLE) or None,
-                admin_key=os.environ.get(ADMIN_KEY_VARIABLE) or None,
+                key=secret(KEY_VARIABLE) or None,
+                admin_key=secret(ADMIN_KEY_VARIABLE) or None,
                 host=os.environ.get(HOST_VARIABLE) or "127.0.0.1",
                 port=int(os.environ.get(PORT_VARIABLE) or DEFAULT_PORT),
                 other_url=(os.environ.get(OTHER_VARIABLE) or "").rstrip("/") or None,

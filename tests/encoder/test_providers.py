@@ -42,12 +42,17 @@ def test_load__provider_not_built_in(bundle: Path, provider: Any, monkeypatch: p
 def test_load__provider_that_steps_down_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # onnxruntime-gpu without a driver: CUDA is built in, asked for, and silently replaced by the CPU.
     open_session = ort.InferenceSession
+    loaded: list[str] = []
+    monkeypatch.setattr(ort, "preload_dlls", lambda directory: loaded.append(directory))
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(
         ort, "InferenceSession", lambda path, **kw: open_session(path, **{**kw, "providers": ["CPUExecutionProvider"]})
     )
     with pytest.raises(DeviceError, match="runs on CPUExecutionProvider"):
         Encoder.load(bundle, provider="cuda")
+    assert loaded == [""]  # NVIDIA's wheels, before the session looks for them
+    Encoder.load(bundle)
+    assert loaded == [""]
 
 
 def test_run__failure_on_a_device_is_a_device_error() -> None:

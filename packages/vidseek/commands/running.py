@@ -12,6 +12,7 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.secret import secret
 
 
 def serve(
@@ -92,7 +93,7 @@ def mcp(
 
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
-    create_server(Api(url.rstrip("/"), key=os.environ.get(KEY_VARIABLE) or None)).run("stdio")
+    create_server(Api(url.rstrip("/"), key=secret(KEY_VARIABLE))).run("stdio")
 
 
 def mlflow(

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
+from vidseek_media.secret import secret
 from vidseek_training.llm.settings import LlmSettings
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def _is_installed(module: str) -> bool:
 
 def _key(own_variable: str, url: str | None) -> str:
     if url is not None:
-        return os.environ.get(KEY_VARIABLE, "")
-    if key := os.environ.get(own_variable, ""):
+        return secret(KEY_VARIABLE) or ""
+    if key := secret(own_variable):
         return key
     raise ConfigError(
         f"{own_variable} is not set in the environment",

@@ -1,0 +1,29 @@
+"""Keys and passwords, from the environment or from a file that it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vidseek_media.errors import ConfigError
+
+
+def secret(variable: str) -> str | None:
+    """What the environment's `variable` holds, or the file that `<variable>_FILE` names; None where neither is set.
+
+    Containers get their secrets as files: a variable can be read by whoever may inspect the container.
+
+    Raises:
+        ConfigError: both are set, or the file cannot be read as text.
+    """
+    value, file = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
+    if not file:
+        return value
+    if value is not None:
+        raise ConfigError(f"{variable} and {variable}_FILE are both set", remedy="Set one of them")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"{variable}_FILE names {file}, which cannot be read: {error}", remedy="Name a text file that holds it alone"
+        ) from error
