@@ -2,31 +2,99 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 
 
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
+    return content
+
+
 def test_compose__publishes_on_loopback_alone_and_pins_every_image() -> None:
-    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
-    assert {"api", "page", "mlflow", "qdrant", "prometheus", "grafana"} <= set(services)
+    services = compose()["services"]
+    assert {"api", "page", "mlflow", "postgres", "objects", "qdrant", "prometheus", "grafana"} <= set(services)
     for name, service in services.items():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
-        assert "build" in service or service["image"] == "vidseek" or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        own = "build" in service or service["image"] == "vidseek"
+        assert own or re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", service["image"]), name
+
+
+def test_compose__every_service_has_limits_and_is_watched_and_none_is_told_a_secret() -> None:
+    content = compose()
+    for name, service in content["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        if name != "bucket":  # ends by itself
+            assert service["deploy"]["resources"]["limits"]["memory"], name
+            assert "healthcheck" in service or name == "api", name  # the API's is the image's
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"KEY|PASSWORD|SECRET|CREDENTIALS", variable):
+                assert value.startswith("/run/secrets/"), (name, variable)
+                assert value.removeprefix("/run/secrets/") in service["secrets"], (name, variable)
+    assert "HEALTHCHECK" in (INFRA / "Dockerfile").read_text()
+
+
+def test_prepare__makes_the_secrets_that_compose_reads_and_leaves_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "infra").mkdir()
+    shutil.copy(INFRA / "prepare.sh", tmp_path / "infra")
+    command = [tmp_path / "infra" / "prepare.sh"]
+    subprocess.run(command, check=True)
+    folder = tmp_path / "infra" / "secrets"
+    made = {file.name: file.read_text() for file in folder.iterdir()}
+    assert {Path(each["file"]).name for each in compose()["secrets"].values()} <= set(made)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    subprocess.run(command, check=True)
+    assert {file.name: file.read_text() for file in folder.iterdir()} == made
+    key = made["objects_key"].strip()
+    (identity,) = json.loads(made["objects.json"])["identities"]
+    assert identity["credentials"] == [{"accessKey": "mlflow", "secretKey": key}] and key in made["objects.ini"]
+    assert yaml.safe_load(made["qdrant.yaml"]) == {"service": {"api_key": made["qdrant_api_key"].strip()}}
+    folders = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()}
+    mounted = {volume.split(":")[0].removeprefix("../") for volume in compose()["services"]["api"]["volumes"]}
+    assert mounted - {".."} <= folders
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: apt-get install docker-compose")
+def test_compose__is_what_compose_takes(tmp_path: Path) -> None:
+    folder = tmp_path / "infra"
+    folder.mkdir()
+    for name in ("compose.yaml", "compose.gpu.yaml"):
+        # Debian's version is of before the specification had names of projects.
+        (folder / name).write_text(re.sub(r"^name: .*$", "", (INFRA / name).read_text(), flags=re.M))
+    shutil.copy(INFRA / "prepare.sh", folder)
+    subprocess.run([folder / "prepare.sh"], check=True)
+    for files in (["compose.yaml"], ["compose.yaml", "compose.gpu.yaml"]):
+        command = ["docker-compose", *(part for name in files for part in ("-f", name)), "config", "--quiet"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_compose_gpu__changes_the_api_alone() -> None:
+    services = yaml.safe_load((INFRA / "compose.gpu.yaml").read_text())["services"]
+    assert set(services) == {"api"} and set(services["api"]) <= {*compose()["services"]["api"]}
+    (name,) = services["api"]["build"]["args"]
+    assert f"ARG {name}=cpu" in (INFRA / "Dockerfile").read_text()
 
 
 def test_dockerfile__runs_as_nobody_special_on_a_pinned_base_with_the_extras_we_have() -> None:
     text = (INFRA / "Dockerfile").read_text()
     assert all(re.match(r"FROM python:3\.11\.\d+-", line) for line in re.findall(r"^FROM .*$", text, re.M))
     assert re.findall(r"^USER (\w+)$", text, re.M) == ["vidseek"]
-    (extras,) = re.findall(r"'\.\[([a-z,]+)\]'", text)
+    (extras,) = re.findall(r'"\.\[(\$\{ENCODER\},[a-z,]+)\]"', text)
     declared = (ROOT / "pyproject.toml").read_text()
-    assert all(f"\n{extra} = [" in declared for extra in extras.split(","))
+    for encoder in ("cpu", "gpu"):
+        assert all(f"\n{extra} = [" in declared for extra in extras.replace("${ENCODER}", encoder).split(","))
     assert "train" not in extras
 
 
