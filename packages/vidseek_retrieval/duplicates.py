@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidseek_media.records import Video
 from vidseek_media.tables import read_table, write_table
 from vidseek_retrieval.alignment import EXTEND, Alignment, Limits, Pair, likeness_of, longest_run, matched
-from vidseek_retrieval.index import Collection
+from vidseek_retrieval.index import Collection, Point
 from vidseek_retrieval.likeness import VideoLooks
 from vidseek_retrieval.moments import RankedClip
 
@@ -23,6 +25,8 @@ NUM_NEIGHBOURS = 30
 """Clips that are looked at around each clip; those of other videos are candidates."""
 MORE_NEIGHBOURS = 300
 """Where all of them are of its own video: one by a still camera has many clips that are alike."""
+BATCH = 1000
+"""Clips in memory at once while their neighbours are looked up."""
 MAX_CANDIDATES = 60
 """Of a pair of videos, the nearest."""
 WHOLE = 0.8
@@ -65,11 +69,10 @@ class Duplicate:
 def candidates(collection: Collection) -> dict[Pair, list[tuple[int, int]]]:
     """For each pair of videos (the lesser id first) the middles of clips of the two that are near in the index, in ms."""
     found: dict[Pair, list[tuple[float, int, int]]] = defaultdict(list)
-    points = tqdm(collection.scroll(), total=collection.facts.num_points, desc="near", unit="clip", disable=None)
-    for point in points:
+    for point, near in _with_neighbours(collection):
         video_id = str(point.payload["video_id"])
         middle = (point.payload["start_ms"] + point.payload["end_ms"]) // 2
-        for clip in _neighbours(collection, point.vector, video_id):
+        for clip in near:
             other = (clip.start_ms + clip.end_ms) // 2
             pair, middles = ((video_id, clip.video_id), (middle, other))
             if clip.video_id < video_id:
@@ -164,12 +167,19 @@ def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
     return ""
 
 
-def _neighbours(collection: Collection, vector: NDArray[np.float32], video_id: str) -> list[RankedClip]:
-    """The nearest clips of other videos."""
+def _with_neighbours(collection: Collection) -> Iterator[tuple[Point, list[RankedClip]]]:
+    """Each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
+    points = iter(tqdm(collection.scroll(), total=collection.facts.num_points, desc="near", unit="clip", disable=None))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while batch := list(islice(points, BATCH)):
+            yield from zip(batch, pool.map(lambda point: _neighbours(collection, point), batch), strict=True)
+
+
+def _neighbours(collection: Collection, point: Point) -> list[RankedClip]:
     others: list[RankedClip] = []
     for limit in (NUM_NEIGHBOURS, MORE_NEIGHBOURS):
-        found = collection.search(vector, limit=limit)
-        others = [clip for clip in found if clip.video_id != video_id]
+        found = collection.search(point.vector, limit=limit)
+        others = [clip for clip in found if clip.video_id != point.payload["video_id"]]
         if others or len(found) < limit:
             break
     return others[:NUM_NEIGHBOURS]
