@@ -12,11 +12,13 @@ import json
 import os
 import platform
 import resource
+import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ WINDOWS = 60
 """Clips of each video."""
 VERSION, ALIAS = "0" * 16, "bench"
 FILTER = {"channel": ["channel 3"]}
+EFS = (32, 64, 128, 256)
+"""What `publish.index.hnsw_ef` might be beside its default; it takes no new graph."""
 """That a tenth of the clips fit."""
 FAISS = {"m": 16, "ef_construct": 200, "ef": 128}
 
@@ -51,26 +55,31 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--local", type=int, default=100_000, help="most clips for qdrant-client's local mode")
     parser.add_argument("--gaussian", type=int, default=100_000, help="most clips for vectors in random directions")
+    parser.add_argument("--large", nargs="+", default=[], metavar="NAME", help="who is built above 10^5; by default all")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     base, source = base_vectors()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="vidseek-") as name:
-        folder = Path(name)
         for num in asked.sizes:
             for kind in ("real", "gaussian"):
                 if kind == "gaussian" and num > asked.gaussian:
                     continue
                 vectors = draw(base, num, seed=1) if kind == "real" else gaussian(num, seed=1)
                 queries = draw(base, NUM_QUERIES, seed=2) if kind == "real" else gaussian(NUM_QUERIES, seed=2)
+                folder = Path(name) / f"{kind}-{num}"
+                folder.mkdir()
                 np.save(folder / "vectors.npy", vectors)
                 np.save(folder / "queries.npy", queries)
                 np.save(folder / "nearest.npy", _exact(vectors, queries))
                 del vectors
                 for contestant in contestants(num, kind=kind, most_local=asked.local):
+                    if num > 100_000 and asked.large and contestant["name"] not in asked.large:
+                        continue
                     row = {"vectors": kind, "num": num, **_alone(contestant, folder)}
                     rows.append(row)
                     print(json.dumps(row), flush=True)  # noqa: T201 - what a benchmark is for
+                shutil.rmtree(folder)
     report = {"machine": _machine(), "drawn_around": source, "num_queries": NUM_QUERIES, "filter": "a tenth of the clips",
               "rows": rows}
     asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -78,7 +87,7 @@ def main() -> None:
 
 def contestants(num: int, *, kind: str, most_local: int) -> list[dict[str, Any]]:
     """Who is measured on so many vectors; ours with its defaults, and what params.yaml offers for large archives."""
-    ours = [{"name": "vidseek"}, {"name": "vidseek", "quantization": "int8"}] if kind == "real" else [{"name": "vidseek"}]
+    ours = [{"name": "vidseek"}, *([{"name": "vidseek, int8", "quantization": "int8"}] if kind == "real" else [])]
     return [
         *ours, {"name": "faiss HNSW"}, {"name": "numpy, exact"},
         *([{"name": "qdrant-client, local"}] if kind == "real" and num <= most_local else []),
@@ -90,7 +99,7 @@ def measure(contestant: dict[str, Any], folder: Path) -> dict[str, Any]:
     vectors, queries = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "queries.npy")
     nearest = np.load(folder / "nearest.npy")
     name = contestant["name"]
-    if name == "vidseek":
+    if name.startswith("vidseek"):
         return {**contestant, **_ours(vectors, queries, nearest, folder, contestant.get("quantization", "none"))}
     build = {"faiss HNSW": _faiss, "numpy, exact": _numpy, "qdrant-client, local": _local}[name]
     before, start = _resident_mb(), time.perf_counter()
@@ -103,15 +112,14 @@ def _ours(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], nearest: NDArray[np.int64], folder: Path, quantization: Any
 ) -> dict[str, Any]:
     num, dimension = vectors.shape
-    home = EdgeHome(folder / f"index-{num}-{quantization}")
+    home = EdgeHome(folder / f"index-{quantization}")
     name = collection_name(VERSION, "0" * 12)
+    facts = CollectionFacts(name, VERSION, "0" * 12, dimension, num,
+                            IndexSettings(vectors=("video",), quantization=quantization), "2026-01-01T00:00:00")
     start = time.perf_counter()
-    if name not in {each.name for each in home.collections()}:
-        with home.building():
-            home.build(CollectionFacts(name, VERSION, "0" * 12, dimension, num,
-                                       IndexSettings(vectors=("video",), quantization=quantization), "2026-01-01T00:00:00"),
-                       _points(vectors))
-            home.move_alias(ALIAS, Alias(name))
+    with home.building():
+        home.build(facts, _points(vectors))
+        home.move_alias(ALIAS, Alias(name))
     built = time.perf_counter() - start
     before = _resident_mb()
     start = time.perf_counter()
@@ -119,14 +127,24 @@ def _ours(
     opened = time.perf_counter() - start
     row_of = {_clip(row)[0]: row for row in range(num)}
     conditions = parse_filters(FILTER)
-    plain = _times(lambda query: [row_of[clip.clip_id] for clip in collection.search(query, limit=10)], queries, nearest)
+
+    def search(query: NDArray[np.float32]) -> list[int]:
+        return [row_of[clip.clip_id] for clip in collection.search(query, limit=10)]
+
+    plain = _times(search, queries, nearest)
+    by_ef = {}
+    for ef in EFS:
+        collection._facts = replace(facts, settings=replace(facts.settings, hnsw_ef=ef))
+        by_ef[ef] = _times(search, queries, nearest)
+    collection._facts = facts
     filtered = _milliseconds(lambda query: collection.search(query, limit=10, conditions=conditions), queries)
     searcher = Searcher.open(home, None, alias=ALIAS)
     whole = _milliseconds(
         lambda query: searcher.search(Query.of_vector(query, VERSION, words="a crane"), SearchOptions()), queries
     )
     return {
-        "build_seconds": round(built, 2), "open_seconds": round(opened, 3), **plain,
+        "build_seconds": round(built, 2), "open_seconds": round(opened, 3), "hnsw_ef": facts.settings.hnsw_ef, **plain,
+        "by_hnsw_ef": by_ef,
         "filtered_p50_ms": filtered[0], "filtered_p99_ms": filtered[1],
         "search_call_p50_ms": whole[0], "search_call_p99_ms": whole[1], "added_ms": round(whole[0] - plain["p50_ms"], 3),
         "memory_mb": round(_resident_mb() - before),

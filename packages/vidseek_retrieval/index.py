@@ -64,7 +64,7 @@ class IndexSettings:
     """Edges of a node in the HNSW graph."""
     ef_construct: int = 200
     """Candidates while the graph is built."""
-    hnsw_ef: int = 128
+    hnsw_ef: int = 64
     """Candidates while it is searched; never fewer than the clips asked for."""
     vectors: tuple[Vector, ...] = ("video", "caption", "words")
     """Which named vectors the points have; `video` always."""
