@@ -20,7 +20,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -64,6 +66,8 @@ SPANS = np.dtype(
 LOAD_BATCH = 1000
 CHILD_FROM_POINTS = 5000
 """Below this a shard is of a few MB, and is built in the process that asks for it."""
+LAST_LINES = 20
+"""Of what a child says, to tell why it failed."""
 FULL_SCAN_KB = 10_000
 """Below this Qdrant compares with every vector: exact, and as fast."""
 
@@ -432,27 +436,32 @@ def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -
         [sys.executable, "-m", "vidseek_retrieval.edge_builder", str(folder)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment,
     )
+    assert child.stdin is not None and child.stderr is not None
+    said: deque[bytes] = deque(maxlen=LAST_LINES)
+    # Read while we write: a child that says more than its pipe holds would wait for us, and we for it.
+    listener = threading.Thread(target=said.extend, args=(child.stderr,), daemon=True)
+    listener.start()
     try:
-        assert child.stdin is not None
         with suppress(BrokenPipeError), child.stdin as pipe:  # a child that died is told of below
             pickle.dump(facts, pipe)
             remaining = iter(points)
             while batch := list(islice(remaining, LOAD_BATCH)):
                 pickle.dump(batch, pipe)
             pickle.dump([], pipe)  # nothing more: a pipe that breaks off ends without it
-        child.stdin = None
-        _, said = child.communicate()
+        child.wait()
     finally:
         if child.poll() is None:
             child.kill()
             child.wait()
+        listener.join()
+        child.stderr.close()
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise ServiceError(
             f"building {facts.name} was ended by {name}: the disk or the memory is full", remedy=_SPACE_REMEDY
         )
     if child.returncode:
-        raise RuntimeError(said.decode(errors="replace").strip().rsplit("\n", 1)[-1])
+        raise RuntimeError(b"".join(said).decode(errors="replace").strip().rsplit("\n", 1)[-1])
 
 
 def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:

@@ -415,6 +415,36 @@ def test_build__a_child_that_is_ended_by_a_signal_is_an_error(
     assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
 
 
+TALKS = (
+    "import os, sys, threading; end = threading.Timer(120, os._exit, [3]); end.daemon = True; end.start(); "
+    "sys.stderr.write('careful\\n' * 2**17);"
+)
+"""Says a megabyte; one that hangs ends after two minutes, so that the test fails."""
+
+
+def test_build__a_child_that_says_more_than_its_pipe_holds_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe holds 64 KiB, and what we have to write is more as well."""
+    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+    talks = f"{TALKS} from vidseek_retrieval.edge_builder import main; main()"
+    monkeypatch.setattr(edge.subprocess, "Popen", lambda command, **named: popen(
+        [command[0], "-c", talks, command[-1]], **named))
+    report = publish(**random_archive(tmp_path, num_videos=20), index=tmp_path / "index")
+    assert report.num_points == 1160 and report.verification.passed
+
+
+def test_build__a_child_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+    fails = f"{TALKS} sys.exit('the shard is too round')"
+    monkeypatch.setattr(edge.subprocess, "Popen", lambda command, **named: popen([command[0], "-c", fails], **named))
+    with pytest.raises(ServiceError, match=r"cannot be built: the shard is too round\. See"):
+        publish(**random_archive(tmp_path, num_videos=20), index=tmp_path / "index")
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
+
+
 def test_index__nothing_published(tmp_path: Path) -> None:
     assert list_collections(tmp_path / "none") == []
     assert prune(tmp_path / "none") == []
