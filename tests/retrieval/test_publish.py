@@ -21,8 +21,7 @@ from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
 from vidseek_media.tables import CAPTIONS, CLIPS, write_table
-from vidseek_retrieval import edge, edge_shard
-from vidseek_retrieval import publish as publishing
+from vidseek_retrieval import edge, edge_shard, verification
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
 from vidseek_retrieval.moments import RankedClip
@@ -199,7 +198,7 @@ def test_publish__experiment_leaves_the_live_alias(tmp_path: Path) -> None:
 def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tmp_path / "index"
     live = publish(**random_archive(tmp_path, seed=0), index=index).collection
-    monkeypatch.setattr(publishing, "_recall", lambda *_: 0.5)
+    monkeypatch.setattr(verification, "_recall", lambda *_: 0.5)
     with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
         publish(**random_archive(tmp_path, seed=1), index=index)
     assert EdgeHome(index).aliases()["clips"].collection == live
