@@ -17,7 +17,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -99,7 +99,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     report = {}
-    measures = (measure_demo, partial(measure_demo, length_ms=SHORT_MS), measure_real)
+    short = partial(measure_demo, length_ms=SHORT_MS)
+    measures: tuple[Callable[[int | None], dict[str, Any]], ...] = (measure_demo, short, measure_real)
     for name, measure in zip(WORLDS, measures, strict=True):
         if name in asked.world:
             report[name] = measure(asked.num_videos)
