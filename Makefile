@@ -119,8 +119,9 @@ bench-embed: setup ## From video file to published point, against a plain loop (
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.search
 
-bench-dedup: setup ## How long the search for near-duplicates takes, 10^4 to 10^5 clips
+bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to 10^5 clips; how well it tells, against plain ways
 	$(BIN)/python -m bench.dedup
+	$(BIN)/python -m bench.near
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak

@@ -4,7 +4,7 @@
 
 Vectors are drawn as bench.vectors does, one for each video and a little off it for each of its clips; looks are smooth
 random pictures that move. One video of twenty is a copy. That says how long it takes, and that the copies are found; what
-real pictures make of precision and recall is in docs/dedup.md.
+real pictures make of precision and recall is bench.near's to say.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.frames import frames_at, read_plan
+from vidseek_media.frames import frames_at
+from vidseek_media.packets import read_plan
 
 FPS = 25
 WIDTH, HEIGHT = 320, 180

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidseek_media.frames import bin_centres, read_plan
+from vidseek_media.frames import bin_centres
 from vidseek_media.members import FrameSettings, VideoJob, encode_jpeg, write_part
+from vidseek_media.packets import read_plan
 from vidseek_media.records import Clip
 
 FPS, SECONDS, WIDTH, HEIGHT = 25, 30, 640, 360

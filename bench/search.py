@@ -31,7 +31,8 @@ from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
 from vidseek_retrieval.index import Alias, CollectionFacts, IndexSettings, Point, collection_name
-from vidseek_retrieval.search import Query, Searcher, SearchOptions
+from vidseek_retrieval.query import Query, SearchOptions
+from vidseek_retrieval.search import Searcher
 
 OUT = Path(__file__).with_name("search.json")
 NUM_QUERIES = 500

@@ -27,13 +27,14 @@ from vidseek import feedback
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError, InputRejected, ServiceError, VidseekError
-from vidseek_retrieval.search import Query, SearchOptions, Weights
+from vidseek_retrieval.query import Query, SearchOptions, Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
     from vidseek_media.listing import Source
     from vidseek_retrieval.index import Collection, Point
-    from vidseek_retrieval.search import Answer, Searcher
+    from vidseek_retrieval.query import Answer
+    from vidseek_retrieval.search import Searcher
 
 RETRY_SECONDS = 1.0
 """Opening is not tried more often than this: each try reads the bundle."""

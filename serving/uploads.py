@@ -83,7 +83,8 @@ def _in_worker(
 
 
 def _decode_whole(path: Path, *, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:
-    from vidseek_media.frames import decode_uniform, read_plan  # decoders live in the worker, not in the service
+    from vidseek_media.frames import decode_uniform  # decoders live in the worker, not in the service
+    from vidseek_media.packets import read_plan
 
     length_ms = read_plan(path).duration_ms
     if length_ms > max_seconds * 1000:

@@ -38,8 +38,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "qdrant_client": ("packages/vidseek_retrieval/*",),
     "great_expectations": ("packages/vidseek_quality/*",),
     "py3langid": ("packages/vidseek_quality/languages.py",),
-    # The demo and excerpts encode with av; nothing but frames.py decodes.
-    "av": ("packages/vidseek_media/frames.py", "packages/vidseek_media/excerpt.py", "packages/vidseek_demo/world.py"),
+    # The demo and excerpts encode with av; nothing but packets.py opens a video, and nothing but frames.py decodes.
+    "av": ("packages/vidseek_media/packets.py", "packages/vidseek_media/frames.py", "packages/vidseek_media/excerpt.py",
+           "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/frames.py",),
     "scenedetect": ("packages/vidseek_media/shots.py",),
     "fsspec": ("packages/vidseek_media/remote.py",),
@@ -136,7 +137,7 @@ def test_breaches__names_what_breaks_a_wall(path: str, source: str) -> None:
 @pytest.mark.parametrize(("path", "source"), [
     ("packages/vidseek_encoder/encoder.py", "from vidseek_media.errors import DeviceError\nimport onnxruntime"),
     ("packages/vidseek_encoder/bundle.py", "from vidseek_media import errors, ids"),
-    ("packages/vidseek_media/probe.py", "from vidseek_media.frames import open_video"),
+    ("packages/vidseek_media/probe.py", "from vidseek_media.packets import open_video"),
     ("packages/vidseek_retrieval/embed.py", "from vidseek_encoder.encoder import Encoder"),
     ("packages/vidseek/cli.py", "from vidseek_demo.world import render_world"),
     ("packages/vidseek_demo/train_backbones.py", "import torch\nfrom vidseek_training.losses import clip_loss"),

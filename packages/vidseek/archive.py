@@ -132,7 +132,8 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
         ArtifactError: nothing was published, or by another encoder_version.
     """
     from vidseek_media.forgotten import ForgottenIds
-    from vidseek_retrieval.search import Searcher, Weights
+    from vidseek_retrieval.query import Weights
+    from vidseek_retrieval.search import Searcher
 
     return Searcher.open(
         archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,

@@ -16,7 +16,7 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.secret import secret
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.search import Weights
+    from vidseek_retrieval.query import Weights
 
 URL_VARIABLE = "VIDSEEK_URL"
 _FILTER = re.compile(r"(?P<field>\w+)\s*(?P<sign>>=|<=|=|>|<)\s*(?P<value>.+)", re.DOTALL)
@@ -97,7 +97,7 @@ def weights_of(text: str) -> Weights:
     Raises:
         InputRejected: it is no such thing.
     """
-    from vidseek_retrieval.search import Weights
+    from vidseek_retrieval.query import Weights
 
     try:
         given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}

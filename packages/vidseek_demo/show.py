@@ -13,7 +13,7 @@ from rich.table import Table
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CLIPS, PAIRS, read_table
-from vidseek_retrieval.search import Hit
+from vidseek_retrieval.query import Hit
 
 _NUM_QUERIES = 4
 

@@ -1,4 +1,4 @@
-"""Frames of a video at wanted times, upright: the only module that opens and decodes video.
+"""Frames of a video at wanted times, upright: the only module that decodes video.
 
 The packets are read once without decoding. They say when each frame is shown, so that going through the wanted times in
 order needs a seek only where a keyframe lies well ahead of the decoder, and only the wanted frames are converted.
@@ -6,35 +6,19 @@ order needs a seek only where a keyframe lies well ahead of the decoder, and onl
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import av
-import av.error
 import numpy as np
-from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError, InputRejected
-
-DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,h264,hevc,m4v,mjpeg,mxf,nut,ivf,"
-    "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
-)
-"""Containers that are opened. Playlists (hls, concat, dash) are not among them: they would read other files."""
-
-_PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
-"""Pictures are told by their first bytes: by their names FFmpeg would take them for a numbered series of files."""
-
-MAX_PIXELS = 2**27
-"""A frame larger than this (8K is a quarter of it) is refused by the decoder before memory is taken."""
+from vidseek_media.packets import FOREIGN, Packet, PacketPlan, demux, open_video, read_plan, say
 
 SEEK_GAIN_PACKETS = 16
 """A keyframe this many packets ahead is worth a seek; nearer ones are reached by going on."""
@@ -54,75 +38,6 @@ DECORD_TOLERANCE_MS = 0.5
 """decord keeps times as float32 seconds, and this far from the packets' times over hours of video."""
 
 _DECORD_REMEDY = "Set frames.decoder to auto in params.yaml"
-
-_FOREIGN = (av.error.FFmpegError, ValueError, OSError)
-
-
-@dataclass(frozen=True, eq=False)
-class PacketPlan:
-    """When each frame is shown, read from the packets alone; times are in ticks of `time_base`.
-
-    Arrays of int64 (16 bytes a packet in all for a film without B-frames), so that hours of video take a few MB.
-    """
-
-    codec: str
-    pixel_format: str
-    """FFmpeg's name of it, empty where the header does not say."""
-    time_base: Fraction
-    pts: NDArray[np.int64]
-    """Of every frame that is shown, ascending. Frames that an edit list hides are not among them."""
-    key_pts: NDArray[np.int64]
-    """Of the keyframes, ascending."""
-    key_places: NDArray[np.int64]
-    """The place of each keyframe among the packets in file order."""
-    packet_pts: NDArray[np.int64]
-    """Of every packet, ascending."""
-    packet_places: NDArray[np.int64]
-    """The place of each of `packet_pts` among the packets in file order."""
-    end_pts: int
-    """When the last frame ends."""
-    step: int
-    """From one frame to the next, usually."""
-    is_trusted: bool
-    """Every packet had a pts of its own. If not, the file is decoded from its beginning."""
-
-    @property
-    def first_pts(self) -> int:
-        """Time 0 of the video."""
-        return int(self.pts[0])
-
-    def ticks_at(self, time_ms: int) -> int:
-        """The last tick that is not after `time_ms`."""
-        return self.first_pts + time_ms * self.time_base.denominator // (1000 * self.time_base.numerator)
-
-    def ms_of(self, pts: int) -> int:
-        """The time of `pts` in whole milliseconds, half up, from the first frame."""
-        return int((int(pts) - self.first_pts) * self.time_base * 1000 + Fraction(1, 2))
-
-    def index_at(self, time_ms: int) -> int:
-        """The number, from 0, of the frame shown at `time_ms`: the last that does not begin after it."""
-        return max(int(np.searchsorted(self.pts, self.ticks_at(time_ms), "right")) - 1, 0)
-
-    def shown_at(self, time_ms: int) -> int:
-        """The pts of the frame shown at `time_ms`."""
-        return int(self.pts[self.index_at(time_ms)])
-
-    def key_before(self, pts: int) -> tuple[int, int] | None:
-        """The pts and the place of the last keyframe that is not shown after `pts`."""
-        at = int(np.searchsorted(self.key_pts, pts, "right")) - 1
-        return None if at < 0 else (int(self.key_pts[at]), int(self.key_places[at]))
-
-    def place_of(self, pts: int) -> int | None:
-        """The place of the packet with `pts`, None where there is none."""
-        at = int(np.searchsorted(self.packet_pts, pts))
-        if at == len(self.packet_pts) or self.packet_pts[at] != pts:
-            return None
-        return int(self.packet_places[at])
-
-    @property
-    def duration_ms(self) -> int:
-        """From the first frame to the end of the last."""
-        return max(self.ms_of(self.end_pts), 1)
 
 
 @dataclass(frozen=True)
@@ -279,7 +194,7 @@ def _frames_by_decord(
             try:
                 rgb = reader[index].asnumpy()
             except Exception as error:  # decord raises bare classes of its own
-                raise InputRejected(f"decord cannot decode frame {index}: {_say(error)}") from error
+                raise InputRejected(f"decord cannot decode frame {index}: {say(error)}") from error
             last = (index, convert.picture(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
 
@@ -299,7 +214,7 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
             reader = decord.VideoReader(str(path), num_threads=threads)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
-            raise InputRejected(f"decord cannot open it: {_say(error)}", remedy=_DECORD_REMEDY) from error
+            raise InputRejected(f"decord cannot open it: {say(error)}", remedy=_DECORD_REMEDY) from error
         times_ms = (plan.pts - plan.first_pts) * float(plan.time_base * 1000)
         if len(starts) != len(times_ms):
             why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"
@@ -319,115 +234,12 @@ def _walks(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPl
     yield _walk_all
 
 
-@contextmanager
-def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its best video stream as FFmpeg chooses: the default one, then the richer; no cover picture.
-
-    Raises:
-        InputRejected: the file is no video that can be opened.
-    """
-    try:
-        container = av.open(
-            f"file:{path.absolute()}",
-            format=_picture_format(path),
-            metadata_errors="ignore",
-            options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
-        )
-    except _FOREIGN as error:
-        raise InputRejected(f"cannot be opened as video: {_say(error)}") from error
-    with container:
-        stream = container.streams.best("video")
-        if stream is None or stream.disposition & Disposition.attached_pic:
-            kinds = sorted({s.type for s in container.streams})
-            raise InputRejected(f"has no video stream, only {', '.join(kinds)}" if kinds else "is a container of nothing")
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = Discard.all
-        if stream.codec_context is None:
-            raise InputRejected("its video codec is unknown: no decoder for it")
-        # Frame threads hang for ever when a damaged file is closed (tried with PyAV 18); slice threads do not.
-        stream.codec_context.thread_type = "SLICE"
-        stream.codec_context.thread_count = threads
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        yield container, cast(av.VideoStream, stream)
-
-
-def read_plan(path: Path) -> PacketPlan:
-    """The plan of `path`, from its packets, with nothing decoded.
-
-    Raises:
-        InputRejected: the file cannot be opened, holds no packet of video, or is encrypted.
-    """
-    ticks, places = array("q"), array("q")
-    is_key, is_shown = bytearray(), bytearray()
-    last_pts, last_duration, num_packets, num_without_pts = -(2**62), 0, 0, 0
-    with open_video(path) as (container, stream):
-        if not stream.time_base:
-            raise InputRejected("its video stream has no time base")
-        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        codec = str(stream.codec_context.codec.canonical_name)
-        pixel_format = stream.codec_context.pix_fmt or ""
-        for packet in _demux(container, stream):
-            if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
-                raise InputRejected("is encrypted: nobody can see it without its key")
-            place, num_packets = num_packets, num_packets + 1
-            num_without_pts += packet.pts is None
-            pts = packet.pts if packet.pts is not None else packet.dts
-            if pts is None:
-                continue
-            ticks.append(pts)
-            places.append(place)
-            is_key.append(packet.is_keyframe)
-            is_shown.append(not packet.is_discard)
-            if pts > last_pts and not packet.is_discard:
-                last_pts, last_duration = pts, packet.duration or 0
-    if not num_packets:
-        raise InputRejected("holds no frames: its video stream is empty")
-    order = np.argsort(np.frombuffer(ticks, np.int64), kind="stable")
-    packet_pts, packet_places = np.frombuffer(ticks, np.int64)[order], np.frombuffer(places, np.int64)[order]
-    keys, visible = np.frombuffer(is_key, bool)[order], np.frombuffer(is_shown, bool)[order]
-    shown = np.unique(packet_pts[visible])
-    step = _usual_step(shown, time_base, rate)
-    is_trusted = not num_without_pts and len(np.unique(packet_pts)) == num_packets and bool(keys.any())
-    if not len(shown):  # A bare stream (.h264, say) has no times: its frames follow each other at the nominal rate.
-        shown, is_trusted = np.arange(num_packets) * step, False
-    return PacketPlan(
-        codec=codec,
-        pixel_format=pixel_format,
-        time_base=time_base,
-        pts=shown,
-        key_pts=packet_pts[keys],
-        key_places=packet_places[keys],
-        packet_pts=packet_pts,
-        packet_places=packet_places,
-        # Some writers say one tick for every frame (flv, some mkv): then the usual step is nearer the truth.
-        end_pts=int(shown[-1]) + (last_duration if 2 * last_duration >= step else step),
-        step=step,
-        is_trusted=is_trusted,
-    )
-
-
-def _picture_format(path: Path) -> str | None:
-    """The demuxer of a picture, None for anything else (an AVI begins as a WebP does)."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    return None if head[:2] == b"RI" and head[8:] != b"WEBP" else _PICTURES.get(head[:2])
-
-
-def _usual_step(pts: NDArray[np.int64], time_base: Fraction, rate: Fraction | None) -> int:
-    if len(pts) > 1:
-        return int(np.median(np.diff(pts)))
-    return max(int(1 / (rate or 25) / time_base), 1)
-
-
 class _PlanBroken(Exception):
     """The decoder gave other frames than the packets promised."""
 
 
 _Decoded = tuple[int, av.VideoFrame]
 """(pts, frame)"""
-
-_Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 @dataclass(frozen=True)
@@ -485,7 +297,7 @@ class _Decoding:
         """Stand at the keyframe shown at `pts`, or one before it."""
         try:
             self._container.seek(pts, stream=self._stream, backward=True)
-        except _FOREIGN as error:
+        except FOREIGN as error:
             raise _PlanBroken from error
         self._frames, self._last_pts = self._decode(limit_pts=pts), -(2**62)
 
@@ -501,7 +313,7 @@ class _Decoding:
 
     def _decode(self, limit_pts: int | None = None) -> Iterator[av.VideoFrame]:
         context = self._stream.codec_context
-        for packet in _demux(self._container, self._stream):
+        for packet in demux(self._container, self._stream):
             if limit_pts is not None:
                 if packet.pts is None or packet.pts > limit_pts or not packet.is_keyframe:
                     raise _PlanBroken  # The container's seek landed elsewhere than the packets say.
@@ -545,7 +357,7 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
 def _decode_all(
     container: av.container.InputContainer, stream: av.VideoStream, failures: list[str]
 ) -> Iterator[av.VideoFrame]:
-    for packet in _demux(container, stream):
+    for packet in demux(container, stream):
         yield from _decode_packet(stream, packet, failures)
     yield from _decode_packet(stream, None, failures)
 
@@ -563,25 +375,15 @@ def _in_order(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_De
         yield last, frame
 
 
-def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[_Packet]:
-    """Packets in file order; a file that breaks off ends where it breaks."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except _FOREIGN:
-        return
-
-
 def _decode_packet(
-    stream: av.VideoStream, packet: _Packet | None, failures: list[str] | None = None
+    stream: av.VideoStream, packet: Packet | None, failures: list[str] | None = None
 ) -> list[av.VideoFrame]:
     """The frames that `packet` (None: the end) brings out; a damaged packet brings none."""
     try:
         return list(stream.codec_context.decode(packet))
-    except _FOREIGN as error:
+    except FOREIGN as error:
         if failures is not None:
-            failures.append(_say(error))
+            failures.append(say(error))
         return []
 
 
@@ -611,8 +413,8 @@ class _Converter:
                 frame, width, height, "rgb24",
                 interpolation=Interpolation.AREA if is_smaller else Interpolation.BILINEAR, threads=1,
             ).to_ndarray()
-        except _FOREIGN as error:
-            raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {_say(error)}") from error
+        except FOREIGN as error:
+            raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}") from error
         turned = np.rot90(rgb, round(frame.rotation / 90) % 4)
         return np.ascontiguousarray(turned, dtype=np.uint8)
 
@@ -623,9 +425,3 @@ def _fit(width: int, height: int, side_px: int | None) -> tuple[int, int]:
     if side_px is None or shorter <= side_px:
         return width, height
     return max(round(width * side_px / shorter), 1), max(round(height * side_px / shorter), 1)
-
-
-def _say(error: BaseException) -> str:
-    """A library's error in one short line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200]

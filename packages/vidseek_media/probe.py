@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.frames import PacketPlan, decode_at, decoder_of, open_video, read_plan
+from vidseek_media.frames import decode_at, decoder_of
+from vidseek_media.packets import PacketPlan, open_video, read_plan
 
 MAX_FRAME_MS = 600_000
 """Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""

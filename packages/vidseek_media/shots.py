@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
-from vidseek_media.frames import frames_at, read_plan
+from vidseek_media.frames import frames_at
+from vidseek_media.packets import read_plan
 from vidseek_media.records import Span
 from vidseek_media.transitions import Pace, add_gradual, cells_of
 from vidseek_media.workers import WorkerLost, run_each

@@ -1,4 +1,4 @@
-"""The process in which a shard is built: `edge.build_shard` starts it, and gives it facts and points by its stdin."""
+"""The process in which a shard is built: `edge_shard.build_shard` starts it, and gives it facts and points by its stdin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vidseek_retrieval.edge import load_shard
+from vidseek_retrieval.edge_shard import load_shard
 from vidseek_retrieval.index import Point
 
 

@@ -8,7 +8,6 @@ the builder's lock. Aliases are Qdrant's own, so that any other client of the se
 from __future__ import annotations
 
 import os
-import random
 import socket
 import time
 import uuid
@@ -25,10 +24,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
-    CAPTION_VECTOR,
     COLLECTION_NAME,
     PAYLOAD_INDEXES,
-    VIDEO_VECTOR,
     WORDS_VECTOR,
     Alias,
     CollectionFacts,
@@ -39,6 +36,7 @@ from vidseek_retrieval.index import (
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, vectors_of
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256
@@ -120,26 +118,18 @@ class QdrantCollection:
 
     def sample(self, num: int, *, seed: int) -> list[str]:
         """The clip ids of up to `num` points, the same ones for the same seed."""
-        draws = random.Random(seed)
-        found: set[str] = set()
-        for _ in range(num):
-            start: str | None = str(uuid.UUID(int=draws.getrandbits(128), version=5))
-            for offset in (start, None):
-                records, _ = _call(
-                    self._client.scroll, self._facts.name, limit=1, offset=offset, with_payload=False
-                )
-                if records:
-                    found.add(str(records[0].id))
-                    break
-        return sorted(found)
+        def first_from(offset: str | None) -> str | None:
+            records, _ = _call(self._client.scroll, self._facts.name, limit=1, offset=offset, with_payload=False)
+            return str(records[0].id) if records else None
+
+        return draw_ids(num, seed=seed, first_from=first_from)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
         """The points with these ids, in this order; those that are not there are left out."""
         records = _call(
             self._client.retrieve, self._facts.name, list(clip_ids), with_payload=True, with_vectors=True
         )
-        by_id = {str(record.id): _point_of(record) for record in records}
-        return [by_id[clip_id] for clip_id in clip_ids if clip_id in by_id]
+        return points_in_order(records, clip_ids)
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
         """All points, in order of clip id, `batch` in memory at once."""
@@ -148,7 +138,7 @@ class QdrantCollection:
             records, offset = _call(
                 self._client.scroll, self._facts.name, limit=batch, offset=offset, with_payload=True, with_vectors=True
             )
-            yield from map(_point_of, records)
+            yield from map(point_of, records)
             if offset is None:
                 return
 
@@ -424,23 +414,7 @@ def _with_token(token: str) -> models.Filter:
 
 
 def _struct(point: Point) -> models.PointStruct:
-    vectors: dict[str, Any] = {VIDEO_VECTOR: point.vector.tolist()}
-    if point.caption is not None:
-        vectors[CAPTION_VECTOR] = point.caption.tolist()
-    if point.words is not None:
-        vectors[WORDS_VECTOR] = _sparse(point.words)
-    return models.PointStruct(id=point.clip_id, vector=vectors, payload=dict(point.payload))
-
-
-def _point_of(record: Any) -> Point:
-    caption, words = record.vector.get(CAPTION_VECTOR), record.vector.get(WORDS_VECTOR)
-    return Point(
-        str(record.id),
-        np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32),
-        record.payload or {},
-        caption=None if caption is None else np.asarray(caption, dtype=np.float32),
-        words=None if words is None else Words(tuple(words.indices), tuple(words.values)),
-    )
+    return models.PointStruct(id=point.clip_id, vector=vectors_of(point, _sparse), payload=dict(point.payload))
 
 
 def _ranked(point: models.ScoredPoint) -> RankedClip:

@@ -23,7 +23,7 @@ from tests.media.conftest import write_video
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
-from vidseek_retrieval.search import Asked, SearchOptions, Weights
+from vidseek_retrieval.query import Asked, SearchOptions, Weights
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ANSWER = {

@@ -6,7 +6,7 @@ import pytest
 
 from vidseek.queries import filters_of, read_clip, read_image, weights_of
 from vidseek_media.errors import InputRejected
-from vidseek_retrieval.search import Weights
+from vidseek_retrieval.query import Weights
 
 
 def filters(*conditions: str, channels: tuple[str, ...] = ()) -> dict[str, object]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.excerpt import cut_excerpt
-from vidseek_media.frames import decode_uniform, read_plan
+from vidseek_media.frames import decode_uniform
+from vidseek_media.packets import read_plan
 
 
 def test_cut_excerpt__holds_the_frames_of_the_span(

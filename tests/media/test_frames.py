@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,16 +12,8 @@ from av.stream import Disposition
 
 from vidseek_media import frames
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.frames import (
-    SKIPPABLE,
-    FrameAt,
-    PacketPlan,
-    bin_centres,
-    decode_at,
-    decode_uniform,
-    frames_at,
-    read_plan,
-)
+from vidseek_media.frames import SKIPPABLE, FrameAt, bin_centres, decode_at, decode_uniform, frames_at
+from vidseek_media.packets import PacketPlan, read_plan
 
 MakeVideo = Callable[..., Path]
 NumberOf = Callable[[np.ndarray], int]
@@ -179,14 +170,6 @@ def test_decode_uniform__of_one_frame_repeats_it(tmp_path: Path, make_video: Mak
     assert [number_of(pixels) for pixels in frames] == [0] * 8
 
 
-def test_read_plan__of_a_playlist_opens_no_other_file(tmp_path: Path, make_video: MakeVideo) -> None:
-    other = make_video(tmp_path / "a.ts", num_frames=5)
-    path = tmp_path / "playlist.mp4"
-    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.5,\nfile://{other}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(InputRejected, match="cannot be opened as video"):
-        read_plan(path)
-
-
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"not a video at all\n" * 99])
 def test_decode_at__refuses_what_is_no_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mp4"
@@ -230,19 +213,6 @@ def test_frames_at__sends_the_decoder_fewer_frames_where_it_may_skip(
         list(frames_at(path, [3800]))
         counts.append(len(decoded))
     assert counts[0] < 0.6 * counts[1]
-
-
-def test_read_plan__of_hours_of_video_is_small(tmp_path: Path, make_video: MakeVideo) -> None:
-    """The packets of a short film over and over: three hours at 25 frames a second, which is 270,000 packets."""
-    path = _repeat_packets(make_video(tmp_path / "a.mp4", num_frames=50, fps=25, b_frames=0), tmp_path / "long.mkv", 5400)
-    tracemalloc.start()
-    plan = read_plan(path)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(plan.pts) == 270_000
-    assert plan.duration_ms == pytest.approx(3 * 3600 * 1000, abs=100)
-    assert peak < 40 * 2**20
-    assert sum(a.nbytes for a in (plan.pts, plan.packet_pts, plan.packet_places)) < 8 * 2**20
 
 
 def test_frames_at__refuses_a_decoder_that_is_none(tmp_path: Path, make_video: MakeVideo) -> None:
@@ -370,22 +340,6 @@ _decode = frames._decode_packet
 def _untrusted(plan: PacketPlan) -> PacketPlan:
     """`plan` so that every frame is decoded from the beginning."""
     return dataclasses.replace(plan, is_trusted=False)
-
-
-def _repeat_packets(source: Path, path: Path, times: int) -> Path:
-    """The packets of `source` over and over, with times that go on."""
-    with av.open(str(source)) as before, av.open(str(path), "w") as after:
-        stream = after.add_stream_from_template(before.streams.video[0])
-        packets = [(bytes(p), p.pts, p.duration, p.is_keyframe, p.time_base) for p in before.demux(video=0) if p.size]
-        length = packets[-1][1] + packets[-1][2]
-        for turn in range(times):
-            for content, pts, duration, is_keyframe, time_base in packets:
-                packet = av.Packet(content)
-                packet.pts = packet.dts = pts + turn * length
-                packet.duration, packet.time_base, packet.stream = duration, time_base, stream
-                packet.is_keyframe = is_keyframe
-                after.mux(packet)
-    return path
 
 
 def _stream_alone(source: Path, path: Path, *, index: int) -> Path:

@@ -14,7 +14,8 @@ from vidseek_media.tables import PAIRS, read_table, write_table
 from vidseek_retrieval.calibrate import CalibrateReport, Said, calibrate, read_calibration, write_report
 from vidseek_retrieval.calibration import FEATURES
 from vidseek_retrieval.publish import publish
-from vidseek_retrieval.search import Asked, Searcher, SearchOptions, Weights
+from vidseek_retrieval.query import Asked, SearchOptions, Weights
+from vidseek_retrieval.search import Searcher
 
 
 def pair_row(clip: dict[str, object], caption: str, split: str) -> dict[str, object]:

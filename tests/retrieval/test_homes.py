@@ -16,8 +16,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
 from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
 from vidseek_media.ids import clip_id_of
-from vidseek_retrieval import publish as publishing
-from vidseek_retrieval import server
+from vidseek_retrieval import server, verification
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
 from vidseek_retrieval.hiding import Shown
@@ -271,7 +270,7 @@ def test_publish__failed_verification_leaves_the_live_one(
     home: IndexHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = publish(**random_archive(tmp_path, seed=0), index=home).collection
-    monkeypatch.setattr(publishing, "_recall", lambda *_, **__: 0.5)
+    monkeypatch.setattr(verification, "_recall", lambda *_, **__: 0.5)
     with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
         publish(**random_archive(tmp_path, seed=1), index=home)
     assert home.aliases()["clips"].collection == live

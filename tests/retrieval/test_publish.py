@@ -21,8 +21,7 @@ from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
 from vidseek_media.tables import CAPTIONS, CLIPS, write_table
-from vidseek_retrieval import edge
-from vidseek_retrieval import publish as publishing
+from vidseek_retrieval import edge, edge_shard, verification
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
 from vidseek_retrieval.moments import RankedClip
@@ -123,17 +122,17 @@ def test_build__defers_the_graph_and_makes_payload_indexes_first(tmp_path: Path,
             return getattr(self.shard, name)
 
     class SpyShards:
-        load = edge.qdrant.EdgeShard.load
+        load = edge_shard.qdrant.EdgeShard.load
 
         @staticmethod
         def create(path: str, config: Any) -> Spy:
             return Spy(create(path, config))
 
-    create = edge.qdrant.EdgeShard.create
-    monkeypatch.setattr(edge.qdrant, "EdgeShard", SpyShards)
-    monkeypatch.setattr(edge, "FULL_SCAN_KB", 1)
+    create = edge_shard.qdrant.EdgeShard.create
+    monkeypatch.setattr(edge_shard.qdrant, "EdgeShard", SpyShards)
+    monkeypatch.setattr(edge_shard, "FULL_SCAN_KB", 1)
     publish(**random_archive(tmp_path, num_videos=8), index=tmp_path / "index")
-    num = len(edge.PAYLOAD_INDEXES)
+    num = len(edge_shard.PAYLOAD_INDEXES)
     assert steps[:num] == [f"{made + 1} indexes, False, 0" for made in range(num)]
     assert steps[num:] == [f"{num} indexes, True, 0", "optimised, 464"]
 
@@ -199,7 +198,7 @@ def test_publish__experiment_leaves_the_live_alias(tmp_path: Path) -> None:
 def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tmp_path / "index"
     live = publish(**random_archive(tmp_path, seed=0), index=index).collection
-    monkeypatch.setattr(publishing, "_recall", lambda *_: 0.5)
+    monkeypatch.setattr(verification, "_recall", lambda *_: 0.5)
     with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
         publish(**random_archive(tmp_path, seed=1), index=index)
     assert EdgeHome(index).aliases()["clips"].collection == live
@@ -373,7 +372,7 @@ def test_publish__the_disk_fills_up_while_it_builds(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Edge is killed by a signal there. We are not, say so, leave nothing, and what is live answers."""
-    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
     monkeypatch.setattr(edge, "_require_space", lambda *_: None)
     index = small_disk / "index"
     live = publish(**random_archive(tmp_path / "small"), index=index)
@@ -386,33 +385,6 @@ def test_publish__the_disk_fills_up_while_it_builds(
     assert [each.facts.name for each in list_collections(index)] == [live.collection]
     assert sorted(path.name for path in index.iterdir()) == sorted([".lock", "aliases.json", live.collection])
     assert verify(index).passed
-
-
-def test_publish__a_child_builds_what_we_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = random_archive(tmp_path)
-    own = publish(**tables, index=tmp_path / "own")
-    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
-    child = publish(**tables, index=tmp_path / "child")
-    assert child.collection == own.collection and child.verification == own.verification
-    query = unit_rows(1, 16, seed=8)[0]
-    answers = [edge.EdgeHome(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
-    assert answers[0] == answers[1]
-
-
-@pytest.mark.parametrize("ended_by", [signal.SIGBUS, signal.SIGKILL])
-def test_build__a_child_that_is_ended_by_a_signal_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_by: signal.Signals
-) -> None:
-    monkeypatch.setattr(edge, "CHILD_FROM_POINTS", 1)
-    popen = subprocess.Popen
-
-    def ended(command: list[str], **named: Any) -> subprocess.Popen[bytes]:
-        return popen([*command[:1], "-c", f"import os; os.kill(os.getpid(), {int(ended_by)})"], **named)
-
-    monkeypatch.setattr(edge.subprocess, "Popen", ended)
-    with pytest.raises(ServiceError, match=f"was ended by {ended_by.name}"):
-        publish(**random_archive(tmp_path), index=tmp_path / "index")
-    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
 
 
 def test_index__nothing_published(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vidseek_media.tables import CAPTIONS, write_table
 from vidseek_retrieval.moments import RankedClip, merge_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
 from vidseek_retrieval.publish import publish
-from vidseek_retrieval.search import Answer, Asked, Searcher, SearchOptions, Weights
+from vidseek_retrieval.query import Answer, Asked, SearchOptions, Weights
+from vidseek_retrieval.search import Searcher
 from vidseek_retrieval.texts import clip_texts, embed_texts
 
 

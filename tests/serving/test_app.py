@@ -33,7 +33,7 @@ from vidseek.settings import ServeSettings, Settings
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_folder
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
-from vidseek_retrieval.search import Asked, SearchOptions
+from vidseek_retrieval.query import Asked, SearchOptions
 
 LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
 

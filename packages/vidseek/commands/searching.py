@@ -12,7 +12,7 @@ from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.search import SearchOptions
+    from vidseek_retrieval.query import SearchOptions
 
 
 def search(
@@ -60,7 +60,7 @@ def search(
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
     else:
-        from vidseek_retrieval.search import SearchOptions
+        from vidseek_retrieval.query import SearchOptions
 
         options = SearchOptions(
             limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity,
@@ -89,7 +89,7 @@ def _search_here(
 ) -> dict[str, Any]:
     from vidseek.archive import Archive, load_encoder, open_searcher
     from vidseek.queries import read_clip, read_image
-    from vidseek_retrieval.search import Asked
+    from vidseek_retrieval.query import Asked
 
     archive = Archive.here()
     settings = archive.settings().search

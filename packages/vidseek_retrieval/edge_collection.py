@@ -1,0 +1,203 @@
+"""A finished Qdrant Edge shard, open for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qdrant
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, SPANS, SPANS_FILE, edge_errors, sparse_vector
+from vidseek_retrieval.filters import Condition
+from vidseek_retrieval.index import PAYLOAD_INDEXES, WORDS_VECTOR, CollectionFacts, Dense, Point, Vector, Words
+from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order
+
+
+class EdgeCollection:
+    """A finished Edge shard, open for reading."""
+
+    def __init__(self, facts: CollectionFacts, shard: Any, spans: NDArray[np.void]) -> None:
+        self._facts = facts
+        self._shard = shard
+        self._spans = spans
+
+    @classmethod
+    def open(cls, folder: Path, facts: CollectionFacts) -> EdgeCollection:
+        """The collection of `facts` in `folder`. Any number of processes may have it open.
+
+        Raises:
+            ArtifactError: the shard or its spans are missing or broken.
+        """
+        with edge_errors(ArtifactError, f"the collection {facts.name} in {folder.parent} cannot be opened", REBUILD_REMEDY):
+            shard = qdrant.EdgeShard.load(str(folder / SHARD_FOLDER))
+        return cls(facts, shard, _read_spans(folder / SPANS_FILE, facts))
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What collection.json says."""
+        return self._facts
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        settings = self._facts.settings
+        if not self._facts.has(using):
+            return []
+        params = qdrant.SearchParams(
+            hnsw_ef=settings.hnsw_ef, exact=exact,
+            quantization=qdrant.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
+            if settings.quantization != "none" else None,
+        )
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params)
+
+    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
+        """The clips in whose text some of `words` stand, best first, by BM25."""
+        if not self._facts.has(WORDS_VECTOR) or not words.indices:
+            return []
+        query = qdrant.Query.Nearest(sparse_vector(words), using=WORDS_VECTOR)
+        return self._query(query, limit, conditions, None)
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
+        with self._broken_is_ours():
+            records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=False)
+        return {str(record.id): record.payload or {} for record in records}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
+        if vector is not None and not self._facts.has(vector):
+            return 0
+        having = qdrant.Filter(must=[qdrant.HasVectorCondition(vector)]) if vector else None
+        with self._broken_is_ours():
+            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=having)))
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """The clip ids of up to `num` points, the same ones for the same seed."""
+        def first_from(offset: str | None) -> str | None:
+            with self._broken_is_ours():
+                records, _ = self._shard.scroll(qdrant.ScrollRequest(offset=offset, limit=1, with_payload=False))
+            return str(records[0].id) if records else None
+
+        return draw_ids(num, seed=seed, first_from=first_from)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """The points with these ids, in this order; those that are not there are left out."""
+        with self._broken_is_ours():
+            records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=True)
+        return points_in_order(records, clip_ids)
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
+        offset = None
+        while True:
+            request = qdrant.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
+            with self._broken_is_ours():
+                records, offset = self._shard.scroll(request)
+            yield from map(point_of, records)
+            if offset is None:
+                return
+
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        with self._broken_is_ours():
+            request = qdrant.FacetRequest(field, limit=limit, exact=True, filter=_filter(conditions))
+            hits = self._shard.facet(request).hits
+        return {str(hit.value): hit.count for hit in hits}
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        ends = []
+        for direction in (qdrant.Direction.Asc, qdrant.Direction.Desc):
+            request = qdrant.ScrollRequest(limit=1, with_payload=True, order_by=qdrant.OrderBy(field, direction=direction))
+            with self._broken_is_ours():
+                records, _ = self._shard.scroll(request)
+            ends += [record.payload[field] for record in records]
+        return (ends[0], ends[1]) if ends else None
+
+    def close(self) -> None:
+        """Give back memory and files."""
+        with self._broken_is_ours():
+            self._shard.close()
+
+    def _query(self, query: Any, limit: int, conditions: Sequence[Condition], params: Any) -> list[RankedClip]:
+        request = qdrant.QueryRequest(
+            query=query, limit=limit, with_payload=False, filter=_filter(conditions), params=params
+        )
+        with self._broken_is_ours():
+            found = self._shard.query(request)
+        spans = self._spans_of(b"".join([point.id.bytes for point in found]))
+        columns = [
+            [name.decode() for name in spans["clip_id"].tolist()],
+            [name.decode() for name in spans["video_id"].tolist()],
+            spans["start_ms"].tolist(),
+            spans["end_ms"].tolist(),
+            [round(point.score, SCORE_DIGITS) for point in found],
+            [name.decode() for name in spans["duplicate_of"].tolist()],
+        ]
+        return list(map(RankedClip._make, zip(*columns, strict=True)))
+
+    def _spans_of(self, ids: bytes) -> NDArray[np.void]:
+        """The rows of the spans table for these ids, 16 bytes each."""
+        highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
+        rows = np.searchsorted(self._spans["high"], highs)
+        # Two ids may share their upper half.
+        while True:
+            rows = np.minimum(rows, len(self._spans) - 1)
+            other = (self._spans["high"][rows] == highs) & (self._spans["low"][rows] < lows)
+            if not other.any():
+                break
+            rows = rows + other
+        spans = self._spans[rows]
+        if (spans["high"] != highs).any() or (spans["low"] != lows).any():
+            raise ArtifactError(f"{SPANS_FILE} of {self._facts.name} lacks clips of its shard", remedy=REBUILD_REMEDY)
+        return spans
+
+    @contextmanager
+    def _broken_is_ours(self) -> Iterator[None]:
+        with edge_errors(ArtifactError, f"the collection {self._facts.name} does not answer", REBUILD_REMEDY):
+            yield
+
+
+def _read_spans(path: Path, facts: CollectionFacts) -> NDArray[np.void]:
+    try:
+        spans: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} is missing or broken: {error}", remedy=REBUILD_REMEDY) from error
+    if spans.dtype != SPANS or spans.shape != (facts.num_points,):
+        raise ArtifactError(
+            f"{path} has {spans.shape} rows of {spans.dtype}, wanted {facts.num_points} of {SPANS}: "
+            "it is broken, or of another version of vidseek", remedy=REBUILD_REMEDY,
+        )
+    return spans
+
+
+def _filter(conditions: Sequence[Condition]) -> Any:
+    if not conditions:
+        return None
+    return qdrant.Filter(
+        must=[_edge_condition(each) for each in conditions if not each.none_of],
+        must_not=[_edge_condition(each) for each in conditions if each.none_of],
+    )
+
+
+def _edge_condition(condition: Condition) -> Any:
+    if values := condition.any_of or condition.none_of:
+        return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(values)))  # type: ignore[arg-type]
+    if PAYLOAD_INDEXES[condition.field] == "integer":
+        bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
+        return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))
+    times = {name: value.isoformat() for name, value in condition.bounds}  # type: ignore[union-attr]
+    return qdrant.FieldCondition(condition.field, range=qdrant.RangeDateTime(**times))

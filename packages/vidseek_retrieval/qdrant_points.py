@@ -1,0 +1,59 @@
+"""What Qdrant's two clients say alike: a point's vectors, our points from their records, and draws of ids."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidseek_retrieval.index import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Point, Words
+
+
+def vectors_of(point: Point, sparse: Callable[[Words], Any]) -> dict[str, Any]:
+    """The named vectors of `point` as both clients take them; `sparse` makes the client's own of words."""
+    vectors: dict[str, Any] = {VIDEO_VECTOR: point.vector.tolist()}
+    if point.caption is not None:
+        vectors[CAPTION_VECTOR] = point.caption.tolist()
+    if point.words is not None:
+        vectors[WORDS_VECTOR] = sparse(point.words)
+    return vectors
+
+
+def point_of(record: Any) -> Point:
+    """The reverse, of a client's record with payload and vectors."""
+    caption, words = record.vector.get(CAPTION_VECTOR), record.vector.get(WORDS_VECTOR)
+    return Point(
+        str(record.id),
+        np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32),
+        record.payload or {},
+        caption=None if caption is None else np.asarray(caption, dtype=np.float32),
+        words=None if words is None else Words(tuple(words.indices), tuple(words.values)),
+    )
+
+
+def points_in_order(records: Iterable[Any], clip_ids: Sequence[str]) -> list[Point]:
+    """The points of `records` in the order of `clip_ids`; those that are not there are left out."""
+    by_id = {str(record.id): point_of(record) for record in records}
+    return [by_id[clip_id] for clip_id in clip_ids if clip_id in by_id]
+
+
+def draw_ids(num: int, *, seed: int, first_from: Callable[[str | None], str | None]) -> list[str]:
+    """Up to `num` different ids, sorted, the same ones for the same seed.
+
+    Args:
+        num: How often is drawn; where there are few points some are drawn twice.
+        seed: Of the draws.
+        first_from: The least id of a point that is not less than this one, None where there is none; of None the least.
+    """
+    # Clip ids are hashes: the first one after a random id is a fair draw.
+    draws = random.Random(seed)
+    found: set[str] = set()
+    for _ in range(num):
+        start = str(uuid.UUID(int=draws.getrandbits(128), version=5))
+        drawn = first_from(start) or first_from(None)
+        if drawn:
+            found.add(drawn)
+    return sorted(found)

@@ -1,0 +1,113 @@
+"""What is measured on a finished collection before it may go live, and whenever it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.index import Collection, CollectionFacts, IndexHome, Point, Vector
+from vidseek_retrieval.parts import UNIT_TOLERANCE
+
+NEIGHBOURS = 10
+SAMPLE = 64
+_TIE = 1e-6
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured on a finished collection."""
+
+    collection: str
+    num_points: int
+    """Counted in the collection."""
+    num_sampled: int
+    """Points looked at, each one's vector a query too."""
+    recall_at_10: float
+    """Of the approximate search against the exact one, over the sample; equal scores are ties."""
+    text_recall_at_10: float | None
+    """The same where the queries are the sample's captions: words lie elsewhere than clips. None where there are none."""
+    problems: tuple[str, ...]
+    """What is wrong; empty where it may go live."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify_collection(
+    home: IndexHome, name: str, *, min_recall: float, expected: CollectionFacts | None = None
+) -> Verification:
+    """Look at every file of a collection, count it, and compare approximate with exact searches.
+
+    Args:
+        home: Where it is.
+        name: Its name.
+        min_recall: The least recall at 10 that is no problem.
+        expected: What it shall be; by default what it says of itself.
+
+    Raises:
+        ArtifactError: it is not there, or does not open.
+    """
+    problems = list(home.check(name))[:5]
+    if problems:
+        return Verification(name, 0, 0, 0.0, None, tuple(problems))
+    collection = home.open(name)
+    try:
+        facts = expected or collection.facts
+        count = collection.count()
+        problems += list(_count_problems(collection, facts))
+        sample = collection.points(collection.sample(min(SAMPLE, count), seed=0))
+        problems += [problem for point in sample for problem in _point_problems(point, facts)][:5]
+        recall = _recall(collection, [(point.clip_id, point.vector) for point in sample])
+        captions = [("", point.caption) for point in sample if point.caption is not None]
+        text_recall = _recall(collection, captions) if captions else None
+        for what, value in (("", recall), (" of captions", text_recall)):
+            if value is not None and value < min_recall:
+                problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
+    finally:
+        collection.close()
+    return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
+
+
+def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[str]:
+    wanted: dict[Vector | None, int] = {
+        None: facts.num_points, "caption": facts.num_captions, "words": facts.num_words,
+    }
+    for vector, num in wanted.items():
+        count = collection.count(vector)
+        if count != num:
+            yield f"{count} points{f' with the vector {vector}' if vector else ''}, wanted {num}"
+
+
+def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
+    if point.payload.get("encoder_version") != facts.encoder_version:
+        yield f"{point.clip_id} is of encoder_version {point.payload.get('encoder_version')}"
+    if not abs(float(np.linalg.norm(point.vector)) - 1) <= UNIT_TOLERANCE:
+        yield f"the vector of {point.clip_id} is not of length 1"
+
+
+def _recall(collection: Collection, queries: Sequence[tuple[str, NDArray[np.float32]]]) -> float:
+    """Mean share of the exact top 10 that the approximate search found as well.
+
+    Args:
+        collection: The one that is searched.
+        queries: Vectors, each with the clip whose own it is, or "": that a clip finds itself proves little.
+    """
+    shares = []
+    for own, vector in queries:
+        exact, found = (
+            [
+                clip
+                for clip in collection.search(vector, limit=NEIGHBOURS + 1, exact=exactly)
+                if clip.clip_id != own
+            ][:NEIGHBOURS]
+            for exactly in (True, False)
+        )
+        if exact:
+            least = exact[-1].score - _TIE
+            shares.append(min(1.0, sum(clip.score >= least for clip in found) / len(exact)))
+    return float(np.mean(shares)) if shares else 1.0
