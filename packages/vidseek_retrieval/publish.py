@@ -42,7 +42,7 @@ from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, UNIT_TOLERANCE, 
 from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
 from vidseek_retrieval.words import WordEncoder
 
-BUILD_FORMAT = 4
+BUILD_FORMAT = 5
 """Counted up when equal content would make another collection, so that it is built again."""
 NEIGHBOURS = 10
 SAMPLE = 64
@@ -285,6 +285,20 @@ def prune(index: Index) -> list[str]:
         return home.remove_unfinished() + _prune(home)
 
 
+def retract(index: Index, *, alias: str) -> list[str]:
+    """Let `alias` point nowhere, and remove the collections that no other alias needs; gives their names.
+
+    Raises:
+        ServiceError: a publish runs, or the disk does not let go.
+    """
+    home = home_of(index)
+    if alias not in home.aliases():
+        return []
+    with home.building():
+        home.drop_alias(alias)
+        return home.remove_unfinished() + _prune(home)
+
+
 def verify(
     index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
 ) -> Verification:
@@ -416,6 +430,10 @@ class _TextVectors:
         text = self.texts.get(clip_id)
         return self.captions.get(text_id_of(text.spoken)) if text else None
 
+    def written(self, clip_id: str) -> list[str]:
+        text = self.texts.get(clip_id)
+        return [text.spoken, text.words] if text else []
+
     def words(self, clip_id: str) -> Words | None:
         text = self.texts.get(clip_id)
         words = self.encoder.document(text.words) if self.encoder and text else None
@@ -443,8 +461,11 @@ def _facts_of(points: _Points, settings: IndexSettings, calibration: Calibration
     encoder_version, dimension = points.embeddings.encoder_version, points.embeddings.vectors.shape[1]
     kept = calibration.to_json() if calibration else None
     digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
+    content = hashlib.sha256()
     num_captions = num_words = 0
     for point in points:
+        known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
+        content.update(canonical_json([point.clip_id, known, points.texts.written(point.clip_id)]).encode())
         digest.update(canonical_json([point.clip_id, point.payload, point.words]).encode())
         digest.update(point.vector.astype("<f4").tobytes())
         if point.caption is not None:
@@ -463,6 +484,7 @@ def _facts_of(points: _Points, settings: IndexSettings, calibration: Calibration
         num_captions=num_captions,
         num_words=num_words,
         calibration=kept,
+        content=content.hexdigest()[:16],
     )
 
 
