@@ -14,7 +14,8 @@ import uvicorn
 
 from serving.admin import Admin
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Engine, Places
+from serving.model import open_archive
 from tests.serving.colours import film, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
