@@ -118,13 +118,15 @@ class Engine:
         """The models that queries may ask for, by name, the live one first, each with what is known of its collection.
 
         Raises:
-            NotReady: nothing can be searched.
+            NotReady: nothing can be searched, or the index is broken.
         """
         await self.live.live()
         found = {LIVE: await self.browse(lambda live: live.facts)}
-        if self._base is not None and (facts := await self.in_thread(self._base.facts)) is not None:
-            found[BASE] = facts
-        return found
+        try:
+            facts = await self.in_thread(self._base.facts) if self._base is not None else None
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+        return {**found, BASE: facts} if facts is not None else found
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The answer's JSON.

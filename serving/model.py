@@ -111,25 +111,20 @@ class Model:
         self._is_stale = False
         self._reason: VidseekError | None = None
         self._tried_at = float("-inf")
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         told: dict[str, Any] = {"settings": settings, "metrics": metrics}
         self.texts: Batcher[str, QueryVector] = batcher(self._embed_texts, f"{prefix}text", **told)
         self.clips: Batcher[Frames, QueryVector] = batcher(self._embed_clips, f"{prefix}video", **told)
 
     async def open(self) -> None:
         """Open what there is; where that fails, `answer` says why, and the next request tries again."""
-        async with self._opening:
+        if self._opening is None or self._opening.done():
             is_needed = self._opened is None or self._is_stale
-            if is_needed and time.monotonic() - self._tried_at >= RETRY_SECONDS:
-                try:
-                    self._opened = await self.in_thread(self._opener)
-                    self._is_stale, self._reason = False, None
-                except (ArtifactError, DeviceError, ServiceError) as error:
-                    self._reason = error
-                    if isinstance(error, BaseMissing):
-                        self._opened = None  # it was taken away: its memory goes too
-                finally:
-                    self._tried_at = time.monotonic()
+            if not is_needed or time.monotonic() - self._tried_at < RETRY_SECONDS:
+                return
+            self._opening = asyncio.get_running_loop().create_task(self._try_to_open())
+        # Whoever waits may be told that it took too long: a large bundle is opened all the same, for who asks next.
+        await asyncio.shield(self._opening)
 
     async def answer(self, work: Callable[[Opened], Any]) -> Any:
         """What `work` makes of what is open; where that proves to be old, of what is there now.
@@ -172,6 +167,17 @@ class Model:
         """Let its threads go; those that it was given are not its own."""
         self.texts.close()
         self.clips.close()
+
+    async def _try_to_open(self) -> None:
+        try:
+            self._opened = await self.in_thread(self._opener)
+            self._is_stale, self._reason = False, None
+        except (ArtifactError, DeviceError, ServiceError) as error:
+            self._reason = error
+            if isinstance(error, BaseMissing):
+                self._opened = None  # it was taken away: its memory goes too
+        finally:
+            self._tried_at = time.monotonic()
 
     async def _live(self, opened: Opened) -> tuple[str, str]:
         version = opened.encoder.spec.encoder_version

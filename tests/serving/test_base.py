@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,9 +35,10 @@ BASE = {"text": "green", "model": "base"}
 
 
 @contextmanager
-def serving(archive: Archive) -> Iterator[TestClient]:
+def serving(archive: Archive, settings: ServeSettings | None = None) -> Iterator[TestClient]:
     engine = Engine(
-        lambda: open_archive(archive, Settings()), ServeSettings(), Places.of(archive), base=Base.of(archive, Settings())
+        lambda: open_archive(archive, Settings()), settings or ServeSettings(), Places.of(archive),
+        base=Base.of(archive, Settings()),
     )
     with TestClient(create_app(engine), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
@@ -148,6 +151,28 @@ def test_start__does_not_open_the_base_before_somebody_asks(archive: Archive, mo
         assert opened == []
         assert client.post("/v1/search", json=BASE).status_code == 200
         assert client.post("/v1/search", json=BASE).status_code == 200
+    assert opened == ["base"]
+
+
+def test_search__base_that_opens_slowly_is_there_for_who_asks_next(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, real = threading.Event(), open_archive
+    opened: list[str] = []
+
+    def slow(archive: Archive, settings: Settings) -> Any:
+        opened.append(archive.model)
+        return gate.wait(30) and real(archive, settings)
+
+    monkeypatch.setattr("serving.engine.open_archive", slow)
+    with serving(archive, ServeSettings(timeout_seconds=0.5)) as client:
+        assert problem(client.post("/v1/search", json=BASE)) == (504, "timeout")
+        assert client.get("/readyz").status_code == 200  # meanwhile
+        gate.set()
+        until = time.monotonic() + 20
+        while (answer := client.post("/v1/search", json=BASE)).status_code == 504 and time.monotonic() < until:
+            pass
+        assert best(answer) == video_id_of_colour("red")
     assert opened == ["base"]
 
 
