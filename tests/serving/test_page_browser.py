@@ -220,6 +220,7 @@ def test_compare__appears_with_a_base_and_shows_what_each_finds(
     publish_base(archive.root)  # it takes green for red
     tab.goto(page_url)
     tab.get_by_role("link", name="Base against adapted").click()
+    sync_api.expect(tab.get_by_text("The same query to two models")).to_be_visible()  # the search page has such a box too
     tab.get_by_role("searchbox", name="What are you looking for?").fill("green")
     tab.keyboard.press("Enter")
     base, taught = (tab.locator(f".st-key-card-{name}-0") for name in ("other_search", "this_search"))
@@ -229,10 +230,17 @@ def test_compare__appears_with_a_base_and_shows_what_each_finds(
         sync_api.expect(tab.get_by_text(shown)).to_be_visible()
     left, right = base.bounding_box(), taught.bounding_box()
     assert left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
-    tab.wait_for_function("document.querySelector(\".st-key-card-other_search-0 img\")?.naturalWidth > 0")
+    # Its videos have no titles, as those of the live one have.
+    sync_api.expect(tab.get_by_text("is of another state of the archive")).to_be_visible()
+    loaded = "[...document.querySelectorAll('.st-key-compared img')].every(each => each.naturalWidth > 0)"
+    tab.wait_for_function(loaded)
     look_at(tab, "compare")
     base.get_by_role("button", name="Play").click()
     tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    tab.goto(f"{page_url}/compare?compare-q=green&lang=ko")
+    sync_api.expect(tab.get_by_text(f"모델 {BASE_VERSION}")).to_be_visible()
+    tab.wait_for_function(loaded)
+    look_at(tab, "compare-ko")
 
 
 def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int, api: str) -> None:
