@@ -24,9 +24,10 @@ from serving.admin_schemas import (
     StateAnswer,
 )
 from serving.bodies import read_body
-from serving.engine import Engine, NotReady
+from serving.engine import Engine
 from serving.finding import Finding, Found
 from serving.media import find_media
+from serving.model import NotReady
 from serving.routes import THUMBNAIL_HEADERS, body_of, refusals
 from vidseek import feedback
 from vidseek.archive import ALIAS, Archive

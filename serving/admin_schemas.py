@@ -94,6 +94,7 @@ class CollectionInfo(BaseModel):
     encoder_version: str
     is_live: bool
     is_kept: bool = Field(description="For a rollback.")
+    is_base: bool = Field(description="Of `vidseek base`.")
 
 
 class ArchiveAnswer(BaseModel):

@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from serving.admin import LiveChanged, NothingBefore, ReportGone, VideoGone
 from serving.batcher import QueueFull
 from serving.bodies import NotUnderstood, WrongType
-from serving.engine import CollectionGone, ModelGone
+from serving.engine import CollectionGone
 from serving.finding import AlreadyRunning
 from serving.media import ClipGone, MediaGone, RangeNotThere
 from serving.middleware import AdminOff, BodyTooLarge, KeyNeeded, KeyWrong
+from serving.model import ModelGone
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
 from vidseek_retrieval.decisions import DecisionsChanged
 

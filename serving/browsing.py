@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,9 +10,10 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.engine import Engine
+from serving.engine import LIVE, Engine
 from serving.media import ClipGone
 from serving.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
+from serving.schemas import ModelInfo, ModelsAnswer
 from vidseek_retrieval.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours
 
 MAX_STRIP = 16
@@ -92,6 +94,21 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
             for field, span in (("duration_ms", found.duration_ms), ("published_at", found.published_at))
         }
         return {"collection": name, "num_clips": num, **fields, **ends}
+
+    @app.get("/v1/models", response_model=ModelsAnswer, responses=refusals(504))
+    async def models() -> ModelsAnswer:
+        """The models that a search may name, and whether the base's collection is of the archive as it is now."""
+        found = await engine.models()
+        live = found[LIVE].content
+        return ModelsAnswer(data=[
+            ModelInfo(
+                id=name, created=int(datetime.fromisoformat(facts.created_at).timestamp()),
+                encoder_version=facts.encoder_version, collection=facts.name, num_clips=facts.num_points,
+                has_confidence=facts.calibration is not None,
+                is_current=facts.content == live if facts.content and live else None,
+            )
+            for name, facts in found.items()
+        ])
 
     @app.get("/v1/clips/{clip_id}/neighbours", response_model=NeighboursAnswer, responses=refusals(404, 422, 504))
     async def around(

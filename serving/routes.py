@@ -11,8 +11,9 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
 
 from serving.bodies import QUERY, read_body
-from serving.engine import Engine, QueryVector
+from serving.engine import Engine
 from serving.media import takes_range
+from serving.model import QueryVector
 from serving.schemas import (
     CLIP_ID_PATTERN,
     ClipAnswer,

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from vidseek.archive import ModelName
+
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
 """A name from a request is looked up on the disk, so it may be nothing else than a name that publish gives."""
 CLIP_ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -80,6 +82,7 @@ class SearchRequest(BaseModel):
             {"image": _PICTURE},
             {"clip_id": _CLIP_ID, "limit": 20},
             {"text": ["a dog", "snow"], "not": "night", "filters": {"duration_ms": {"lt": 600000}}, "diversity": 0.3},
+            {"text": "a dog runs to the left", "model": "base"},
         ]},
     )
 
@@ -107,6 +110,10 @@ class SearchRequest(BaseModel):
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(
         None, description="Stay on the index of the page before, as it names it; by default the live one."
     )
+    model: Annotated[ModelName, Field(
+        description="Which model shall look: the live one, or the base without what was taught, where `vidseek base` has "
+        "published that. Other pages of an answer want the same."
+    )] = "vidseek"
 
 
 class EmbedTexts(BaseModel):
@@ -126,7 +133,9 @@ class EmbeddingsRequest(BaseModel):
     input: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(
         min_length=1, description="One text or several."
     )]
-    model: Annotated[str, Field(max_length=64, description="`vidseek`, or the encoder_version that is wanted.")]
+    model: Annotated[str, Field(
+        max_length=64, description="`vidseek`, or the encoder_version that is wanted; `base`, where it is published."
+    )]
     encoding_format: Encoding = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="As the model has it, or left out.")
     user: str | None = Field(None, description="Not looked at.")
@@ -187,6 +196,34 @@ class SearchAnswer(BaseModel):
     collection: str
     hits: list[Hit]
     next_offset: int | None = Field(description="None on the last page.")
+
+
+class ModelInfo(BaseModel):
+    """A model that queries may ask for, as clients of OpenAI's API expect it, and with what it searches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: ModelName
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its collection was made, in seconds since 1970.")
+    owned_by: Literal["vidseek"] = "vidseek"
+    encoder_version: str
+    collection: str
+    num_clips: int
+    has_confidence: bool = Field(description="Whether its collection was calibrated: confidence is null where it was not.")
+    is_current: bool | None = Field(description=(
+        "Whether its collection is of the same clips, titles and captions as the live one. Where the base's is not, run "
+        "`vidseek base` again. Null where collections are too old to say."
+    ))
+
+
+class ModelsAnswer(BaseModel):
+    """The live model, and the base where it is published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
 
 
 class EmbedAnswer(BaseModel):

@@ -21,9 +21,10 @@ import bentoml
 
 from serving.admin import Admin
 from serving.app import create_app, key_from_environment
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Base, Engine, Places
 from serving.logs import write_json_lines
 from serving.middleware import First
+from serving.model import open_archive
 from vidseek.archive import Archive
 from vidseek.service import ADMIN_KEY_VARIABLE
 
@@ -37,7 +38,9 @@ if (HERE.parent / "bento.yaml").is_file():
     archive = replace(archive, packed_bundle=HERE / "models" / "encoder")
 settings = archive.settings()
 write_json_lines()
-engine = Engine(lambda: open_archive(archive, settings), settings.serve, Places.of(archive))
+engine = Engine(
+    lambda: open_archive(archive, settings), settings.serve, Places.of(archive), base=Base.of(archive, settings)
+)
 admin = Admin(archive, engine)
 app = create_app(
     engine, key=key_from_environment(), admin=admin, admin_key=key_from_environment(ADMIN_KEY_VARIABLE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings, read_params
+from vidseek_media.errors import ArtifactError
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "VIDSEEK_HOME"
 ALIAS = "clips"
+BASE_ALIAS = "base"
+"""What `vidseek base` publishes as: the stages know nothing of it."""
+ModelName = Literal["vidseek", "base"]
+"""By which an archive is searched: the one that `dvc repro` made, or the base of it without what was taught."""
+
+
+class BaseMissing(ArtifactError):
+    """The base is not published here. Most archives do without it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Archive:
     root: Path
     packed_bundle: Path | None = None
     """The encoder bundle that came with a built service, for archives that have none of their own."""
+    model: ModelName = "vidseek"
+    """Whose bundle and alias these are; see `seen_by`."""
 
     @classmethod
     def here(cls) -> Archive:
@@ -37,9 +48,25 @@ class Archive:
         """params.yaml."""
         return self.root / PARAMS_FILE
 
+    def seen_by(self, model: ModelName) -> Archive:
+        """The same archive, searched by that model."""
+        return replace(self, model=model)
+
+    @property
+    def alias(self) -> str:
+        """The name that searches of this model ask for."""
+        return ALIAS if self.model == "vidseek" else BASE_ALIAS
+
+    @property
+    def base(self) -> Path:
+        """What `vidseek base` keeps of the base: its bundle and its embeddings; outside DVC."""
+        return self.state / "base"
+
     @property
     def bundle(self) -> Path:
-        """The encoder bundle that `export` writes."""
+        """The encoder bundle that `export` writes, or `vidseek base`."""
+        if self.model == "base":
+            return self.base / "encoder"
         own = self.root / "models" / "encoder"
         return self.packed_bundle if self.packed_bundle is not None and not own.exists() else own
 
@@ -104,6 +131,17 @@ class Archive:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.state / 'mlflow.db').resolve()}"
 
 
+def require_base(archive: Archive) -> None:
+    """See to it that what the base needs was made, where `archive` is searched by the base.
+
+    Raises:
+        BaseMissing: it was not.
+        ServiceError: the Qdrant server does not answer.
+    """
+    if archive.model == "base" and not (archive.bundle.is_dir() and BASE_ALIAS in archive.home().aliases()):
+        raise BaseMissing("the base is not published here", remedy="Run `vidseek base` in the folder of the archive")
+
+
 def load_encoder(
     archive: Archive, settings: SearchSettings, *, text_only: bool = False, spin: bool = True
 ) -> Encoder:
@@ -115,6 +153,7 @@ def load_encoder(
     """
     from vidseek_encoder.encoder import Encoder
 
+    require_base(archive)
     return Encoder.load(
         archive.bundle,
         provider=settings.provider,
@@ -136,7 +175,7 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     from vidseek_retrieval.search import Searcher
 
     return Searcher.open(
-        archive.home(), encoder, alias=ALIAS, merge_margin=settings.merge_margin,
+        archive.home(), encoder, alias=archive.alias, merge_margin=settings.merge_margin,
         negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
         hidden=ForgottenIds(archive.decisions),
     )

@@ -9,7 +9,18 @@ from typing import NoReturn
 
 import typer
 
-from vidseek.commands import archive, captioning, demo, drifting, forgetting, index, planning, running, searching
+from vidseek.commands import (
+    archive,
+    captioning,
+    comparing,
+    demo,
+    drifting,
+    forgetting,
+    index,
+    planning,
+    running,
+    searching,
+)
 from vidseek_media.errors import VidseekError
 
 
@@ -29,8 +40,8 @@ app = typer.Typer(
 )
 for command in (
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, planning.plan,
-    drifting.drift, running.serve, running.ui, running.mcp, running.mlflow, running.doctor, running.push_adapter,
-    running.mteb,
+    drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow, running.doctor,
+    running.push_adapter, running.mteb,
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {

@@ -74,6 +74,11 @@ class Api:
         parts = [(name, ("upload", content, "application/octet-stream")) for name, content in files]
         return self._asked("POST", "/v1/search", data={"query": json.dumps(dict(body))}, files=parts)
 
+    def models(self) -> list[dict[str, Any]]:
+        """The models that a search may name, the live one first; not waited for long. Raises Problem."""
+        found: list[dict[str, Any]] = self._asked("GET", "/v1/models", timeout=READY_TIMEOUT_SECONDS)["data"]
+        return found
+
     def facets(self) -> dict[str, Any]:
         """What filters may be set to. Raises Problem."""
         return self._asked("GET", "/v1/facets")

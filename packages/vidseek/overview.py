@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidseek.archive import ALIAS, Archive
+from vidseek.archive import ALIAS, BASE_ALIAS, Archive
 from vidseek_media.errors import ArtifactError
 
 STAGES = ("ingest", "cut", "frames", "caption", "pairs")
@@ -115,7 +115,7 @@ def _collections(archive: Archive) -> dict[str, Any]:
         "collections": [
             {"name": one.facts.name, "num_clips": one.facts.num_points, "made_at": one.facts.created_at,
              "encoder_version": one.facts.encoder_version, "is_live": ALIAS in one.live_as,
-             "is_kept": ALIAS in one.kept_for}
+             "is_kept": ALIAS in one.kept_for, "is_base": BASE_ALIAS in one.live_as}
             for one in list_collections(home)
         ],
     }

@@ -127,7 +127,15 @@ class EdgeHome:
 
     def move_alias(self, alias: str, to: Alias) -> None:
         """Point `alias` elsewhere, by one rename."""
-        aliases = {**self.aliases(), alias: to}
+        self._write_aliases({**self.aliases(), alias: to})
+
+    def drop_alias(self, alias: str) -> None:
+        """Let `alias` point nowhere; nothing where it does not point anywhere."""
+        aliases = self.aliases()
+        if aliases.pop(alias, None) is not None:
+            self._write_aliases(aliases)
+
+    def _write_aliases(self, aliases: Mapping[str, Alias]) -> None:
         content = {
             name: {"collection": each.collection, "previous": list(each.previous)} for name, each in aliases.items()
         }

@@ -116,6 +116,9 @@ class CollectionFacts:
     """Points that have the vector `words`."""
     calibration: Mapping[str, Any] | None = None
     """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
+    content: str = ""
+    """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
+    published over the same archive. Empty in collections of earlier builds."""
 
     def has(self, vector: Vector) -> bool:
         """Whether some point has such a vector."""
@@ -249,6 +252,9 @@ class IndexHome(Protocol):
 
     def move_alias(self, alias: str, to: Alias) -> None:
         """Point `alias` elsewhere, in one step."""
+
+    def drop_alias(self, alias: str) -> None:
+        """Let `alias` point nowhere; nothing where it does not point anywhere."""
 
     def drop(self, name: str) -> None:
         """Remove a collection."""

@@ -232,6 +232,20 @@ def prune(index: Index) -> list[str]:
         return home.remove_unfinished() + _prune(home)
 
 
+def retract(index: Index, *, alias: str) -> list[str]:
+    """Let `alias` point nowhere, and remove the collections that no other alias needs; gives their names.
+
+    Raises:
+        ServiceError: a publish runs, or the disk does not let go.
+    """
+    home = home_of(index)
+    if alias not in home.aliases():
+        return []
+    with home.building():
+        home.drop_alias(alias)
+        return home.remove_unfinished() + _prune(home)
+
+
 def verify(
     index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
 ) -> Verification:

@@ -255,13 +255,16 @@ class QdrantHome:
         """Point `alias` elsewhere, in one step; what it pointed to before is noted first."""
         payload = {"kind": "alias", "alias": alias, "of": to.collection, "previous": list(to.previous)}
         self._put_state(str(uuid.uuid5(_NAMESPACE, f"alias:{alias}")), payload)
-        operations: list[Any] = []
-        if alias in self.aliases():
-            operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+        operations: list[Any] = [_deletion(alias)] if alias in self.aliases() else []
         operations.append(models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=to.collection, alias_name=alias)
         ))
         _call(self._client.update_collection_aliases, operations)
+
+    def drop_alias(self, alias: str) -> None:
+        """Let `alias` point nowhere; nothing where it does not point anywhere."""
+        if alias in self.aliases():
+            _call(self._client.update_collection_aliases, [_deletion(alias)])
 
     def drop(self, name: str) -> None:
         """Remove a collection."""
@@ -411,6 +414,10 @@ def _said(error: UnexpectedResponse) -> str:
 
 def _with_token(token: str) -> models.Filter:
     return models.Filter(must=[models.FieldCondition(key="token", match=models.MatchValue(value=token))])
+
+
+def _deletion(alias: str) -> models.DeleteAliasOperation:
+    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
 
 
 def _struct(point: Point) -> models.PointStruct:

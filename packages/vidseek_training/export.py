@@ -23,11 +23,12 @@ from vidseek_encoder.encoder import INPUTS, OUTPUTS, Encoder
 from vidseek_encoder.preprocess import normalise
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_encoder.variants import RECIPES, convert
-from vidseek_media.errors import GateFailed
+from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.folders import whole_folder
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
+from vidseek_training.bundle_card import write_card
 from vidseek_training.data import load_pairs, sample_clips
 from vidseek_training.embedding import embed_frames, embed_ids
 from vidseek_training.metrics import bootstrap, ranks_of
@@ -58,6 +59,7 @@ class ParityLimits:
     min_r1_difference: float
 
 
+PARITY_FILE = "parity.json"
 FP32_LIMITS = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
 
 
@@ -147,7 +149,43 @@ def export_champion(
         ArtifactError: the adapter does not fit the base, or a table is missing.
         GateFailed: the vectors in fp32 are not torch's; nothing is written.
     """
+    selected = read_selected(champion)
     model = lora.merged(backbones.load(backbone), adapter_of(champion))
+    made_of = (
+        f"with the adapter setting `{selected.setting}`, chosen on {selected.num_queries} validation captions with a mean "
+        f"reciprocal rank of {selected.mrr}"
+    )
+    return _export(model, made_of, pairs=pairs, frames=frames, out=out, limits=limits, max_clips=max_clips)
+
+
+def export_base(
+    *, backbone: str, pairs: Path, frames: Path, out: Path, limits: Mapping[str, ParityLimits], max_clips: int
+) -> tuple[EncoderSpec, dict[str, Parity], bool]:
+    """Write the bundle of the base without any adapter to `out`, behind the gate of `export_champion`, whose arguments
+    these are.
+
+    One that is there stays as it is where it is of the same weights, whole, and what its gate measured says the same of
+    today's limits.
+
+    Returns:
+        The bundle's spec, the report of every variant that was made, and whether it was written now.
+
+    Raises:
+        ArtifactError, ConfigError: the base cannot be loaded, or a table is missing.
+        GateFailed: the vectors in fp32 are not torch's; nothing is written.
+    """
+    model = backbones.load(backbone)
+    kept = _still_proven(out, _spec_of(model, model.spec.tokenizer).encoder_version, limits)
+    if kept is not None:
+        return *kept, False
+    made_of = "as it is, without an adapter"
+    return *_export(model, made_of, pairs=pairs, frames=frames, out=out, limits=limits, max_clips=max_clips), True
+
+
+def _export(
+    model: Backbone, made_of: str, *, pairs: Path, frames: Path, out: Path, limits: Mapping[str, ParityLimits],
+    max_clips: int,
+) -> tuple[EncoderSpec, dict[str, Parity]]:
     with whole_folder(out) as folder:
         shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
         _export_towers(model, folder / "fp32")
@@ -165,8 +203,31 @@ def export_champion(
             if not parities[variant].failed:
                 spec = replace(spec, variants=(*spec.variants, variant))
         spec = spec.save(folder)
-        _write_reports(folder, spec, parities, champion)
+        content = {variant: asdict(parity) for variant, parity in sorted(parities.items())}
+        (folder / PARITY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_card(folder, spec, content, made_of=made_of)
     return spec, parities
+
+
+def _still_proven(
+    bundle: Path, encoder_version: str, limits: Mapping[str, ParityLimits]
+) -> tuple[EncoderSpec, dict[str, Parity]] | None:
+    """The bundle that is there, where the gate would do with it today what it did."""
+    try:
+        spec = EncoderSpec.load(bundle)
+        for variant in spec.variants:
+            spec.check_files(bundle, variant)
+        content = json.loads((bundle / PARITY_FILE).read_text(encoding="utf-8"))
+        parities = {
+            name: Parity(**{**each, "failed": tuple(each["failed"]), "tried": tuple(each["tried"])})
+            for name, each in content.items()
+        }
+    except (ArtifactError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    says_the_same = limits.keys() <= parities.keys() and all(
+        _failures(parities[name], each) == parities[name].failed for name, each in limits.items()
+    )
+    return (spec, parities) if spec.encoder_version == encoder_version and says_the_same else None
 
 
 def _make(
@@ -353,40 +414,3 @@ def _failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     if parity.r1_difference_low is not None and parity.r1_difference_low <= limits.min_r1_difference:
         failed.append(f"r1_difference_low {parity.r1_difference_low}, wanted above {limits.min_r1_difference}")
     return tuple(failed)
-
-
-def _write_reports(folder: Path, spec: EncoderSpec, parities: Mapping[str, Parity], champion: Path) -> None:
-    content = {variant: asdict(parity) for variant, parity in sorted(parities.items())}
-    (folder / "parity.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(spec, parities, champion), encoding="utf-8")
-
-
-def _card(spec: EncoderSpec, parities: Mapping[str, Parity], champion: Path) -> str:
-    selected = read_selected(champion)
-    rows = "\n".join(
-        f"| {variant} | {'yes' if not parity.failed else 'no: ' + '; '.join(parity.failed)} | {parity.recipe} | "
-        f"{parity.size_mb} | "
-        f"{parity.min_cosine_video} | {parity.min_cosine_text} | {parity.top_10_overlap} | {parity.r1_difference_low} |"
-        for variant, parity in sorted(parities.items())
-    )
-    fp32 = parities["fp32"]
-    seen = "frames, one by one; a clip is the mean of its frames" if spec.vision == "frame" else "clips as a whole"
-    return f"""# Encoder {spec.encoder_version}
-
-Made by vidseek from `{spec.backbone}` ({spec.family}) with the adapter setting `{selected.setting}`.
-
-- Vectors: {spec.dimension} numbers, unit length; clips of {spec.frames} frames of {spec.side} pixels;
-  texts of {spec.context} tokens. It sees {seen}.
-- Chosen on {selected.num_queries} validation captions with a mean reciprocal rank of {selected.mrr}.
-- Vectors of another `encoder_version` cannot be compared with these.
-
-Each variant against torch in fp32, on {fp32.num_clips} clips and {fp32.num_texts} texts of this archive, run by
-ONNX Runtime on a CPU: least cosine, agreement of the top 10, lower end of the interval of the difference in R@1.
-
-int8 is made by the first of these recipes that is near enough: all products that can be in 8 bits; sparing, all but
-those that do most harm; static, all on scales that were fixed beforehand.
-
-| variant | in the bundle | recipe | MB | clips | texts | top 10 | R@1 |
-|---|---|---|---|---|---|---|---|
-{rows}
-"""

@@ -12,6 +12,7 @@ from serving.page.frame import admin_api, ask, show_notice, show_table, t
 from vidseek.client import Problem
 
 REPORT_PX = 700
+_STATES = (("is_live", "live"), ("is_kept", "kept_back"), ("is_base", "other_search"))
 
 
 def archive_page() -> None:
@@ -85,7 +86,7 @@ def _show_collections(said: Mapping[str, Any]) -> None:
         st.text(f"{t('model')}: {model['backbone']} · {model['setting'] or ''} · {model['encoder_version']}")
     show_table([t("collections"), t("clips"), t("when"), t("state")], [
         (each["name"], each["num_clips"], each["made_at"][:16].replace("T", " "),
-         t("live") if each["is_live"] else t("kept_back") if each["is_kept"] else "")
+         next((t(text) for mark, text in _STATES if each[mark]), ""))
         for each in said["collections"]
     ])
     if done := st.session_state.pop("rolled_back", None):

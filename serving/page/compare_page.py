@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import api, other_api, show_notice, show_problem, t
+from serving.page.frame import api, other, show_notice, show_problem, t
 from serving.page.moments import show_card, show_player
 from serving.page.query import playing
 from vidseek.client import Api, Problem
@@ -22,27 +24,51 @@ def compare_page() -> None:
     words = (st.text_input(t("look_for"), key="compare-q", bind="query-params", type="search") or "").strip()
     if clip_id := playing():
         show_player(clip_id)
-    other = other_api()
-    if not words or other is None:
+    compared = other()
+    if not words or compared is None:
         return
+    if compared.is_current is False:
+        st.info(t("base_other_state"))
+    with st.spinner(t("searching")):
+        answers = {
+            "other_search": _ask(compared.api, words, compared.body), "this_search": _ask(api(), words, {}),
+        }
+    _say_shared(answers["other_search"], answers["this_search"])
     with st.container(key="compared"):  # on a phone too they stand beside each other
-        left, right = st.columns(2)
-    for column, name, asked in ((left, "other_search", other), (right, "this_search", api())):
-        with column:
-            st.html(f'<div class="vs-title">{html.escape(t(name))}</div>')
-            _show_answer(asked, words, place=name)
+        for column, (name, answer) in zip(st.columns(2), answers.items(), strict=True):
+            with column:
+                _show_answer(name, answer, words)
 
 
-def _show_answer(asked: Api, words: str, *, place: str) -> None:
+def _ask(asked: Api, words: str, body: Mapping[str, str]) -> dict[str, Any] | Problem:
     try:
-        with st.spinner(t("searching")):
-            hits = asked.search({"text": words, "limit": NUM_SHOWN})["hits"]
+        return asked.search({"text": words, "limit": NUM_SHOWN, **body})
     except Problem as problem:
-        show_problem(problem)
+        return problem
+
+
+def _show_answer(name: str, answer: dict[str, Any] | Problem, words: str) -> None:
+    st.html(f'<div class="vs-title">{html.escape(t(name))}</div>')
+    if isinstance(answer, Problem):
+        show_problem(answer)
         return
-    if not hits:
+    st.caption(t("asked_of", version=answer["encoder_version"]))
+    if not answer["hits"]:
         st.info(t("nothing"))
+    said_of = words if name == "this_search" else ""  # the other API's clips need not be in this one's index
     with st.container(horizontal=True, gap="small"):
-        for number, hit in enumerate(hits):
-            said_of = words if place == "this_search" else ""  # the other API's clips are not in this one's index
-            show_card(hit, place=f"{place}-{number}", asked=said_of, facts=None, goes_on=False)
+        for number, hit in enumerate(answer["hits"]):
+            show_card(hit, place=f"{name}-{number}", asked=said_of, facts=None, goes_on=False)
+
+
+def _say_shared(left: dict[str, Any] | Problem, right: dict[str, Any] | Problem) -> None:
+    """How many moments of the right answer overlap one of the left."""
+    if isinstance(left, Problem) or isinstance(right, Problem) or not right["hits"]:
+        return
+    num = sum(any(_overlap(hit, other) for other in left["hits"]) for hit in right["hits"])
+    st.caption(t("in_both", num=num, of=len(right["hits"])))
+
+
+def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    starts, ends = (one["start_ms"], other["start_ms"]), (one["end_ms"], other["end_ms"])
+    return bool(one["video_id"] == other["video_id"] and max(starts) < min(ends))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -16,6 +16,8 @@ from vidseek.client import Api, Problem
 
 Result = TypeVar("Result")
 RETRY_SECONDS = 2
+MODELS_SECONDS = 20
+"""So long a base that was published, or taken away, may go unnoticed."""
 
 _LOOKS = """<style>
 .block-container {padding-top: 4.2rem; max-width: 84rem;}
@@ -93,10 +95,30 @@ def api() -> Api:
     return _api(chosen.url, chosen.key)
 
 
-def other_api() -> Api | None:
-    """The API to compare with, where the page has one."""
+@dataclass(frozen=True)
+class Other:
+    """Whom else the same is asked, to compare."""
+
+    api: Api
+    body: Mapping[str, str]
+    """What goes into its searches beside the query."""
+    is_current: bool | None
+    """Whether it searches the same clips; None where nobody knows."""
+
+
+def other() -> Other | None:
+    """The API that the page was told to compare with, or else this one's base; None where there is neither."""
     chosen = settings()
-    return _api(chosen.other_url, chosen.key) if chosen.other_url else None
+    if chosen.other_url:
+        return Other(_api(chosen.other_url, chosen.key), {}, None)
+    try:
+        models = _models(chosen.url, chosen.key)
+    except Problem:
+        return None  # who searches is told what it is
+    base = next((each for each in models if each["id"] == "base"), None)
+    if base is None or base["encoder_version"] == models[0]["encoder_version"]:
+        return None  # nothing was taught since
+    return Other(api(), {"model": "base"}, base["is_current"])
 
 
 def admin_api() -> Api:
@@ -104,6 +126,11 @@ def admin_api() -> Api:
     chosen = settings()
     of_page = None if chosen.is_open else chosen.admin_key
     return _api(chosen.url, st.session_state.get("admin_key_given") or of_page or chosen.key)
+
+
+@st.cache_data(show_spinner=False, max_entries=8, ttl=MODELS_SECONDS)
+def _models(url: str, key: str | None) -> list[dict[str, Any]]:
+    return _api(url, key).models()
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)

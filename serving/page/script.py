@@ -18,7 +18,7 @@ compares = [st.Page(compare_page, title=frame.t("compare"), icon=":material/comp
 page = st.navigation(
     [
         st.Page(search_page, title=frame.t("search"), icon=":material/search:", default=True),
-        *(compares if frame.other_api() else []),
+        *(compares if frame.other() else []),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
         st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),

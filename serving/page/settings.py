@@ -32,7 +32,7 @@ class PageSettings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     other_url: str | None = None
-    """A second API over the same videos, to compare with: the base's, say. It is asked with the same key."""
+    """A second API over the same videos, to compare with in the place of the base. It is asked with the same key."""
 
     def __post_init__(self) -> None:
         for name, url in ((URL_VARIABLE, self.url), (OTHER_VARIABLE, self.other_url)):

@@ -183,14 +183,14 @@ def test_search__url_asks_a_running_api(
     with HTTPServer(("127.0.0.1", 0), Api) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
-        assert call(monkeypatch, "search", "a crane", "--url", url, "--json", "--offset", "3") == 0
+        assert call(monkeypatch, "search", "a crane", "--url", url, "--json", "--offset", "3", "--model", "base") == 0
         assert json.loads(capsys.readouterr().out) == ANSWER
         monkeypatch.setenv("VIDSEEK_URL", url)
         monkeypatch.setenv("VIDSEEK_API_KEY", "secret")
         assert call(monkeypatch, "search", "--image", str(tmp_path / "red.jpg"), "--channel", "news") == 0
         paths, keys, bodies = zip(*Api.bodies, strict=True)
         assert (paths, keys) == (("/v1/search",) * 2, (None, "Bearer secret"))
-        assert json.loads(bodies[0]) == {"limit": 10, "text": "a crane", "offset": 3}
+        assert json.loads(bodies[0]) == {"limit": 10, "text": "a crane", "offset": 3, "model": "base"}
         assert b'name="image"' in bodies[1] and b"picture" in bodies[1]
         assert b'{"limit": 10, "filters": {"channel": ["news"]}}' in bodies[1]
         Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}

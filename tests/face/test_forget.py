@@ -273,5 +273,7 @@ def test_command__without_yes_does_nothing_with_yes_does_it_and_undoes_it(archiv
     assert done["video_id"] not in {hit["video_id"] for hit in hits} and hits
     assert said(run("forget", done["video_id"][:6], "--undo", "--json", folder=root))["forgotten"] is False
     assert said(run("search", "red", "--json", folder=root))["hits"][0]["video_id"] == done["video_id"]
+    (root / ".vidseek" / "base").mkdir(parents=True)  # it was published to compare with, and has seen the video too
+    assert said(run("forget", "red.mp4", "--yes", "--json", folder=root))["next"][-1] == "vidseek base"
     assert run("forget", "lost.mp4", "--yes", folder=root).returncode == 10
     assert run("forget", folder=root).returncode == 2

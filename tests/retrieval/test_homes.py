@@ -221,6 +221,11 @@ def test_home__aliases_move_and_remember(home: IndexHome) -> None:
         home.move_alias("clips", Alias(names[1], (names[0],)))
     assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
     assert [facts.name for facts in home.collections()] == names
+    home.move_alias("base", Alias(names[0]))
+    assert home.aliases() == {"base": Alias(names[0]), "clips": Alias(names[1], (names[0],))}
+    for _ in range(2):
+        home.drop_alias("base")
+        assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
     home.drop(names[0])
     assert [facts.name for facts in home.collections()] == names[1:]
     with pytest.raises(ArtifactError, match=names[0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.publish import publish
 
 VERSION = "0123456789abcdef"
+BASE_VERSION = "ba5eba5eba5eba5e"
 
 
 def video_id_of_colour(name: str) -> str:
@@ -34,9 +36,9 @@ def write_colour_archive(
 
 def publish_colours(
     root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None,
-    calibration: Calibration | None = None,
+    calibration: Calibration | None = None, alias: str = "clips", turned: int = 0,
 ) -> str:
-    """Publish (again); gives the collection's name."""
+    """Publish (again); gives the collection's name. `turned`: each colour's clips look like so many colours further on."""
     videos = [
         video_row(
             video_id_of_colour(name), f"{folder}/{name}.mp4", title=(titles or {}).get(video_id_of_colour(name), ""),
@@ -47,9 +49,22 @@ def publish_colours(
         clip_row(video_id_of_colour(name), index, 1000 * index, 1000 * index + 1000)
         for name in COLOURS for index in range(3)
     ]
-    vectors = np.stack([colour_vector(colour) for colour in COLOURS.values() for _ in range(3)])
-    tables = write_archive(root / "data", videos, clips, vectors, encoder_version=encoder_version)
-    return publish(**tables, index=root / "index", calibration=calibration).collection
+    colours = list(COLOURS.values())
+    vectors = np.stack([colour_vector(colour) for colour in (*colours[turned:], *colours[:turned]) for _ in range(3)])
+    data = root / ("data" if alias == "clips" else f"data-{alias}")
+    tables = write_archive(data, videos, clips, vectors, encoder_version=encoder_version)
+    return publish(
+        **tables, index=root / "index", alias=alias, calibration=calibration, keep_previous=1 if alias == "clips" else 0
+    ).collection
+
+
+def publish_base(root: Path, *, encoder_version: str = BASE_VERSION, folder: str = "tapes") -> str:
+    """Bundle and collection of a base that takes each colour for the one before it, as `vidseek base` leaves them; gives
+    the collection's name."""
+    bundle = Archive(root).seen_by("base").bundle
+    shutil.rmtree(bundle, ignore_errors=True)
+    write_tiny_bundle(bundle, encoder_version=encoder_version)
+    return publish_colours(root, encoder_version=encoder_version, folder=folder, alias="base", turned=1)
 
 
 def picture(colour: str, *, width: int = 20, height: int = 10, kind: str = "PNG") -> bytes:

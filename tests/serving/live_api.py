@@ -14,7 +14,8 @@ import uvicorn
 
 from serving.admin import Admin
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Base, Engine, Places
+from serving.model import open_archive
 from tests.serving.colours import film, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
@@ -43,7 +44,8 @@ def live_api(archive: Archive, *, port: int | None = None, **keys: Any) -> Itera
     """The API over `archive`; gives its URL, and stops it at the end."""
     chosen = port or free_port()
     patient = ServeSettings(timeout_seconds=90, decode_timeout_seconds=80)  # other work may run on the machine of a test
-    engine = Engine(lambda: open_archive(archive, Settings()), patient, Places.of(archive))
+    base = Base.of(archive, Settings())
+    engine = Engine(lambda: open_archive(archive, Settings()), patient, Places.of(archive), base)
     admin = Admin(archive, engine)
     app = create_app(engine, admin=admin, **keys)
     server = uvicorn.Server(uvicorn.Config(app, port=chosen, log_level="error", timeout_graceful_shutdown=1))

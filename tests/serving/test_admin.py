@@ -17,8 +17,9 @@ from starlette.testclient import TestClient
 
 from serving.admin import Admin
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
-from tests.serving.colours import film, publish_colours, video_id_of_colour, write_colour_archive
+from serving.engine import Engine, Places
+from serving.model import open_archive
+from tests.serving.colours import film, publish_base, publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
 from vidseek.settings import ServeSettings, Settings
@@ -100,6 +101,14 @@ def test_guard__admin_key_alone_leaves_searching_to_this_machine(archive: Archiv
     with serving(archive, admin_key=ADMIN_KEY) as client:
         assert problem(client.get("/v1/admin/archive")) == (401, "key_wrong")
         assert client.get("/v1/facets").status_code == 200
+
+
+def test_archive__tells_the_base_s_collection_from_what_is_live(client: TestClient, archive: Archive) -> None:
+    live, base = archive.home().aliases()["clips"].collection, publish_base(archive.root)
+    said = client.get("/v1/admin/archive").json()
+    marks = {each["name"]: (each["is_live"], each["is_kept"], each["is_base"]) for each in said["collections"]}
+    assert marks == {live: (True, False, False), base: (False, False, True)}
+    assert (said["live"], said["previous"]) == (live, None)
 
 
 def test_archive__says_what_there_is_and_null_for_what_has_not_run(client: TestClient, archive: Archive) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Engine, Places
+from serving.model import open_archive
 from tests.serving.colours import film, publish_colours, video_id_of_colour, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.settings import ServeSettings, Settings

@@ -22,8 +22,9 @@ from starlette.testclient import TestClient
 
 from serving.admin import Admin
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
-from tests.serving.colours import film, picture, write_colour_archive
+from serving.engine import Base, Engine, Places
+from serving.model import open_archive
+from tests.serving.colours import film, picture, publish_base, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.settings import ServeSettings, Settings
 
@@ -38,13 +39,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     (root / "params.yaml").write_text("ingest: {source: films}\n")
     (root / "films" / "tapes").mkdir(parents=True)
     film("red", root / "films" / "tapes" / "red.mp4")
+    publish_base(root)
     return write_colour_archive(root)
 
 
 @pytest.fixture(scope="module")
 def app(archive: Archive) -> Iterator[Any]:
     settings = ServeSettings(max_embed=4, max_body_mb=1)
-    engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive))
+    base = Base.of(archive, Settings())
+    engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive), base)
     admin = Admin(archive, engine)
     yield create_app(engine, key=KEY, admin=admin, admin_key=KEY)
     admin.close()
@@ -60,7 +63,7 @@ ROUTES = [
     "GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/search", "POST /v1/feedback", "POST /v1/embed/text",
     "POST /v1/embed/image", "POST /v1/embed/video", "GET /v1/clips/{clip_id}", "GET /v1/clips/{clip_id}/thumbnail",
     "GET /v1/clips/{clip_id}/media", "GET /v1/clips/{clip_id}/neighbours", "GET /v1/clips/{clip_id}/strip",
-    "GET /v1/facets", "GET /v1/admin/archive", "GET /v1/admin/reports/{name}", "POST /v1/admin/rollback",
+    "GET /v1/facets", "GET /v1/models", "GET /v1/admin/archive", "GET /v1/admin/reports/{name}", "POST /v1/admin/rollback",
     "GET /v1/admin/videos/{video_id}/still", "GET /v1/admin/feedback", "POST /v1/admin/feedback/freeze",
     "GET /v1/admin/duplicates", "POST /v1/admin/duplicates/find", "POST /v1/admin/duplicates/decide",
     "POST /v1/embeddings",

@@ -9,7 +9,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Engine, Places
+from serving.model import open_archive
 from tests.serving.colours import publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
@@ -29,7 +30,7 @@ def figure(client: TestClient, series: str) -> float | None:
 
 
 def test_metrics__say_whether_and_what_can_be_searched(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("serving.engine.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("serving.model.RETRY_SECONDS", 0.0)
     write_tiny_bundle(tmp_path / "models" / "encoder")
     client = client_of(Archive(tmp_path))
     assert figure(client, "vidseek_ready") == 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.colours import picture
+from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
 from tests.serving.live_api import free_port, live_api, write_film_archive
 from tests.serving.test_admin import ROW, write_found
 from vidseek.archive import Archive
@@ -214,6 +214,35 @@ def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> 
     context.close()
 
 
+def test_compare__appears_with_a_base_and_shows_what_each_finds(
+    tab: Any, page_url: str, api: str, archive: Archive
+) -> None:
+    publish_base(archive.root)  # it takes green for red
+    tab.goto(page_url)
+    tab.get_by_role("link", name="Base against adapted").click()
+    sync_api.expect(tab.get_by_text("The same query to two models")).to_be_visible()  # the search page has such a box too
+    tab.get_by_role("searchbox", name="What are you looking for?").fill("green")
+    tab.keyboard.press("Enter")
+    base, taught = (tab.locator(f".st-key-card-{name}-0") for name in ("other_search", "this_search"))
+    sync_api.expect(base).to_contain_text("tapes/red.mp4")
+    sync_api.expect(taught).to_contain_text("tapes/green.mp4")
+    for shown in (f"Model {BASE_VERSION}", f"Model {VERSION}", "4 of 4 moments are found by both."):
+        sync_api.expect(tab.get_by_text(shown)).to_be_visible()
+    left, right = base.bounding_box(), taught.bounding_box()
+    assert left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
+    # Its videos have no titles, as those of the live one have.
+    sync_api.expect(tab.get_by_text("is of another state of the archive")).to_be_visible()
+    loaded = "[...document.querySelectorAll('.st-key-compared img')].every(each => each.naturalWidth > 0)"
+    tab.wait_for_function(loaded)
+    look_at(tab, "compare")
+    base.get_by_role("button", name="Play").click()
+    tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    tab.goto(f"{page_url}/compare?compare-q=green&lang=ko")
+    sync_api.expect(tab.get_by_text(f"모델 {BASE_VERSION}")).to_be_visible()
+    tab.wait_for_function(loaded)
+    look_at(tab, "compare-ko")
+
+
 def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int, api: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     tab = context.new_page()
@@ -247,6 +276,12 @@ def test_ui__brings_up_both_and_stops_both(archive: Archive, tmp_path: Path) -> 
         process.terminate()
         assert process.wait(60) == 0
     assert not answers(f"http://127.0.0.1:{api_port}/healthz")
+
+
+def look_at(tab: Any, name: str) -> None:
+    """Leave a picture for a person, where VIDSEEK_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("VIDSEEK_SCREENSHOTS"):
+        tab.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def wait_for_address(tab: Any, part: str) -> str:

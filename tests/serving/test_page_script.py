@@ -14,8 +14,16 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from serving.page import frame
 from serving.page.texts import text
-from tests.serving.colours import publish_colours, video_id_of_colour, write_colour_archive
+from tests.serving.colours import (
+    BASE_VERSION,
+    VERSION,
+    publish_base,
+    publish_colours,
+    video_id_of_colour,
+    write_colour_archive,
+)
 from tests.serving.live_api import live_api, write_film_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
@@ -182,12 +190,54 @@ def test_compare_page__asks_both_apis(archive: Archive, tmp_path: Path, monkeypa
     other = write_colour_archive(tmp_path, titles={video_id_of_colour("blue"): "blue as the base has it"})
     with live_api(other) as url:
         monkeypatch.setenv("VIDSEEK_OTHER_URL", url)
-        code = "from serving.page.compare_page import compare_page\ncompare_page()"
-        app = testing.AppTest.from_string(code, default_timeout=TIMEOUT_SECONDS)
-        app.query_params["compare-q"] = "blue"
-        app.run()
+        app = compared(**{"compare-q": "blue"})
         left, right = app.columns
         assert titles(left)[0] == "blue as the base has it" and titles(right)[0] == "blue"
+
+
+def compared(**address: str) -> Any:
+    """The page that compares, at an address."""
+    code = "from serving.page.compare_page import compare_page\ncompare_page()"
+    app = testing.AppTest.from_string(code, default_timeout=TIMEOUT_SECONDS)
+    for name, value in address.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def test_compare_page__asks_the_base_of_the_same_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = write_colour_archive(tmp_path)
+    publish_base(tmp_path)
+    with live_api(own) as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        app = compared(**{"compare-q": "green"})
+        left, right = app.columns
+        assert titles(left)[0] == "red" and titles(right)[0] == "green"  # the base takes green for red
+        assert f"Model {BASE_VERSION}" in said(left) and f"Model {VERSION}" in said(right)
+        assert "4 of 4 moments are found by both." in said(app)
+        assert "another state" not in said(app)
+        publish_colours(tmp_path, folder="moved")
+        frame._models.clear()
+        assert "vidseek base" in said(compared(**{"compare-q": "green"}))
+        korean = said(compared(**{"compare-q": "green", "lang": "ko"}))
+        assert f"모델 {BASE_VERSION}" in korean and "기본 모델" in korean and "모두 찾았습니다" in korean
+
+
+def test_page__offers_to_compare_where_the_api_has_a_base_of_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write_colour_archive(tmp_path)
+    with live_api(own) as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        assert frame.other() is None
+        publish_base(tmp_path)
+        frame._models.clear()
+        there = frame.other()
+        assert there is not None and (there.body, there.is_current) == ({"model": "base"}, True)
+        publish_base(tmp_path, encoder_version=VERSION)  # what is live is the base again
+        frame._models.clear()
+        assert frame.other() is None
+    frame._models.clear()
+    assert frame.other() is None  # the API is away: no page dies of it
 
 
 def test_page__that_others_reach_asks_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from serving.app import create_app
-from serving.engine import Engine, Places, open_archive
+from serving.engine import Engine, Places
+from serving.model import open_archive
 from serving.seen import MAX_FILES, WRITE_EVERY, Window
 from tests.serving.asked_colours import OTHER, queries
 from tests.serving.test_metrics import figure

@@ -11,7 +11,17 @@ import pytest
 from onnx import numpy_helper
 
 from tests.training.champions import write_champion
-from tests.training.tiny import DIMENSION, FRAMES_OF_CLIP, SIDE, Archive, all_colours, ids_of, write_archive, write_clip
+from tests.training.tiny import (
+    DIMENSION,
+    FRAMES_OF_CLIP,
+    SIDE,
+    Archive,
+    all_colours,
+    ids_of,
+    write_archive,
+    write_clip,
+    write_viclip,
+)
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, GateFailed
@@ -19,7 +29,7 @@ from vidseek_training import backbones, export, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
-from vidseek_training.export import FP32_LIMITS, Parity, ParityLimits, export_champion
+from vidseek_training.export import FP32_LIMITS, Parity, ParityLimits, export_base, export_champion
 from vidseek_training.select import adapter_of
 
 NO_LIMITS = ParityLimits(-1, 0, -1)
@@ -280,3 +290,53 @@ def test_export_champion__clip_sees_frames_one_by_one(archive: Archive, tmp_path
     stills = encoder.embed_images(clips[:, 0])
     np.testing.assert_allclose(stills, embed_frames(model, clips[:, :1]), atol=1e-5)
     np.testing.assert_allclose(encoder.embed_texts(TEXTS), embed_ids(model, ids_of(model, TEXTS).numpy()), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def base_bundle(tmp_path_factory: pytest.TempPathFactory, archive: Archive, backbone: Path) -> Path:
+    out = tmp_path_factory.mktemp("base") / "encoder"
+    assert exporting_base(backbone, archive, out)[1]
+    return out
+
+
+def exporting_base(backbone: Path, archive: Archive, out: Path, **limits: ParityLimits) -> tuple[EncoderSpec, bool]:
+    spec, _, is_new = export_base(
+        backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=out,
+        limits={"fp32": FP32_LIMITS, **limits}, max_clips=16,
+    )
+    return spec, is_new
+
+
+def test_export_base__is_the_base_behind_the_same_gate(
+    base_bundle: Path, exported: Path, archive: Archive, backbone: Path
+) -> None:
+    spec = EncoderSpec.load(base_bundle)
+    assert spec.encoder_version != EncoderSpec.load(exported / "encoder").encoder_version
+    model = backbones.load(backbone)
+    pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="test")
+    vectors = Encoder.load(base_bundle, threads=1).embed_frames(np.asarray(pairs.frames))
+    np.testing.assert_allclose(vectors, embed_frames(model, pairs.frames), atol=1e-4)
+    assert json.loads((base_bundle / "parity.json").read_text())["fp32"]["min_cosine_video"] > 0.9999
+    assert "without an adapter" in (base_bundle / "README.md").read_text()
+
+
+def test_export_base__again_is_left_as_it_is_until_something_is_new(
+    base_bundle: Path, archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Towers are copied, not exported: that takes seconds."""
+    monkeypatch.setattr(export, "_export_towers", lambda model, folder: shutil.copytree(base_bundle / "fp32", folder))
+    out = tmp_path / "encoder"
+    shutil.copytree(base_bundle, out)
+    assert not exporting_base(backbone, archive, out)[1]
+    (out / "fp32" / "text.onnx").write_bytes(b"broken")
+    assert exporting_base(backbone, archive, out)[1]  # mended
+    assert not exporting_base(backbone, archive, out)[1]
+    assert exporting_base(backbone, archive, out, fp16=NO_LIMITS)[1]  # a variant that is wanted now
+    assert not exporting_base(backbone, archive, out, fp16=NO_LIMITS)[1]
+    impossible = ParityLimits(1.1, 0, -1)
+    spec, is_new = exporting_base(backbone, archive, out, fp16=impossible)
+    assert is_new and spec.variants == ("fp32",)  # what the gate let through, it does not any more
+    assert not exporting_base(backbone, archive, out, fp16=impossible)[1]  # and is not tried again
+    with pytest.raises(GateFailed):  # other weights: these towers are not theirs
+        exporting_base(write_viclip(tmp_path / "other", seed=5), archive, out)
+    assert EncoderSpec.load(out).encoder_version == spec.encoder_version

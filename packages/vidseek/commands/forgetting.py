@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vidseek.forget import Plan
 
 AFTERWARDS = ("dvc repro", "dvc gc --workspace")
+OF_THE_BASE = "vidseek base"
 
 
 def forget(
@@ -46,12 +47,15 @@ def forget(
         yes = typer.confirm("Forget it?")
     if yes:
         forgetting.forget(archive, plan)
+    has_base = archive.base.is_dir()
+    afterwards = [*AFTERWARDS, *([OF_THE_BASE] if has_base else [])]
+    and_then = f", and `{OF_THE_BASE}` takes it out of what the base has." if has_base else "."
     _say(
         {**dataclasses.asdict(plan.video), "num_clips": plan.num_clips, "num_frames": plan.num_frames,
          "num_captions": plan.num_captions, "num_pairs": plan.num_pairs, "removed": [str(each) for each in plan.removed],
-         "kept": [str(each) for each in plan.kept], "forgotten": yes, "next": list(AFTERWARDS) if yes else []},
+         "kept": [str(each) for each in plan.kept], "forgotten": yes, "next": afterwards if yes else []},
         "Forgotten: no search shows it any more. `dvc repro` takes it out of tables, frames, vectors and the index; then "
-        "`dvc gc --workspace` takes older versions out of DVC's cache." if yes else "Nothing was done: add --yes.",
+        f"`dvc gc --workspace` takes older versions out of DVC's cache{and_then}" if yes else "Nothing was done: add --yes.",
         as_json=as_json,
     )
 

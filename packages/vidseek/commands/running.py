@@ -43,7 +43,7 @@ def ui(
                                            "which visitors then type in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
     against: Annotated[str | None, typer.Option(envvar="VIDSEEK_OTHER_URL", help="A second API over the same videos, to "
-                                                "compare with: one of the base, say.")] = None,
+                                                "compare with; without one, the base of `vidseek base`.")] = None,
 ) -> None:
     """Open the page to search with, in a browser."""
     from contextlib import ExitStack

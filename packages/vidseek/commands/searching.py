@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,8 @@ def search(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many moments, at most.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Moments to skip: next_offset of the page before.")] = 0,
     collection: Annotated[str | None, typer.Option(help="Stay on the index of the page before.")] = None,
+    model: Annotated[Literal["vidseek", "base"], typer.Option(help="Which model looks: the live one, or the base that "
+                                                              "`vidseek base` published.")] = "vidseek",
     open_best: Annotated[bool, typer.Option("--open", help="Play the first one, at its second.")] = False,
     url: Annotated[str | None, typer.Option(envvar="VIDSEEK_URL", help="Ask the API that runs there.")] = None,
     as_json: printing.AsJson = False,
@@ -56,7 +58,7 @@ def search(
             "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--like", like), "not": less_texts,
             "not_clip_id": unlike, "filters": filters, "weights": weights, "diversity": diversity,
             "min_confidence": min_confidence, "offset": offset,
-            "collection": collection,
+            "collection": collection, "model": None if model == "vidseek" else model,
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
     else:
@@ -67,7 +69,7 @@ def search(
             min_confidence,
         )
         answer = _search_here(
-            options, texts=texts, images=image, clips=clip, like=like, less_texts=less_texts, less_images=less_images,
+            options, model, texts=texts, images=image, clips=clip, like=like, less_texts=less_texts, less_images=less_images,
             unlike=unlike,
         )
     if as_json:
@@ -84,16 +86,18 @@ def search(
 
 
 def _search_here(
-    options: SearchOptions, *, texts: list[str] | None, images: list[Path] | None, clips: list[Path] | None,
-    like: list[str] | None, less_texts: list[str] | None, less_images: list[Path] | None, unlike: list[str] | None,
+    options: SearchOptions, model: Literal["vidseek", "base"], *, texts: list[str] | None, images: list[Path] | None,
+    clips: list[Path] | None, like: list[str] | None, less_texts: list[str] | None, less_images: list[Path] | None,
+    unlike: list[str] | None,
 ) -> dict[str, Any]:
     from vidseek.archive import Archive, load_encoder, open_searcher
     from vidseek.queries import read_clip, read_image
     from vidseek_retrieval.query import Asked
 
-    archive = Archive.here()
+    archive = Archive.here().seen_by(model)
     settings = archive.settings().search
-    if not archive.bundle.exists() and not archive.index.exists() and not os.environ.get("QDRANT_URL"):
+    has_index = archive.index.exists() or os.environ.get("QDRANT_URL")
+    if model == "vidseek" and not archive.bundle.exists() and not has_index:
         raise ArtifactError(
             f"nothing is published in {archive.root}: it has neither models/encoder nor index",
             remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",

@@ -1,0 +1,207 @@
+"""A model and its index, held open together: opened when first asked, and again when they have changed or come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.batcher import Batcher
+from serving.metrics import Metrics
+from vidseek.archive import Archive, BaseMissing, load_encoder, open_searcher
+from vidseek.settings import ServeSettings, Settings
+from vidseek_media.errors import ArtifactError, DeviceError, InputRejected, ServiceError, VidseekError
+
+if TYPE_CHECKING:
+    from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.search import Searcher
+
+RETRY_SECONDS = 1.0
+"""Opening is not tried more often than this: each try reads the bundle."""
+MAX_DECODING = 16
+"""Uploads that may wait for a decoder."""
+
+Result = TypeVar("Result")
+Frames = NDArray[np.uint8]
+"""A clip (T, height, width, 3); a picture is a clip of one frame."""
+
+
+class NotReady(ServiceError):
+    """The bundle or the index cannot be opened, or they do not belong together."""
+
+    code = "not_ready"
+
+
+class ModelGone(InputRejected):
+    """The model that a request names is not one that serves."""
+
+    code = "model_not_found"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle and an index that speak of one vector space."""
+
+    encoder: Encoder
+    searcher: Searcher
+
+
+@dataclass(frozen=True)
+class QueryVector:
+    """What was asked for, encoded."""
+
+    values: NDArray[np.float32]
+    encoder_version: str
+    variant: str
+
+
+def open_archive(archive: Archive, settings: Settings) -> Opened:
+    """Open the archive's bundle and live collection.
+
+    Raises:
+        VidseekError: one of them is missing or broken, or they do not belong together.
+    """
+    # Its threads share the cores with requests, searches and decoders.
+    encoder = load_encoder(archive, settings.search, spin=False)
+    return Opened(encoder, open_searcher(archive, settings.search, encoder))
+
+
+def batcher(
+    run: Callable[[list[Any]], Sequence[Any]], work: str, *, settings: ServeSettings, metrics: Metrics, lone: bool = False
+) -> Batcher[Any, Any]:
+    """A batcher whose queue and runs `metrics` tells of, under the label `work`; a `lone` one runs one item at a time."""
+    queue = min(settings.max_queue, MAX_DECODING) if lone else settings.max_queue
+
+    def observe(size: int, seconds: float) -> None:
+        metrics.batch_size.labels(work).observe(size)
+        metrics.work_seconds.labels(work).observe(seconds)
+
+    made: Batcher[Any, Any] = Batcher(
+        run, name=work, max_batch=1 if lone else settings.max_batch, max_queue=queue, observe=observe
+    )
+    metrics.watch_queue(work, lambda: made.num_waiting)
+    return made
+
+
+class Model:
+    """One model that queries are asked of.
+
+    Args:
+        opener: Gives its bundle and index; BaseMissing where there are none, and need not be.
+        settings: How much at once, and for how long.
+        metrics: Told of its batches, under `text` and `video`.
+        threads: In which it waits for a disk.
+        prefix: Before the labels of its batches, so that no figure is of two models.
+    """
+
+    def __init__(
+        self, opener: Callable[[], Opened], settings: ServeSettings, metrics: Metrics, threads: ThreadPoolExecutor, *,
+        prefix: str = "",
+    ) -> None:
+        self._opener = opener
+        self._timeout_seconds = settings.timeout_seconds
+        self._threads = threads
+        self._opened: Opened | None = None
+        self._is_stale = False
+        self._reason: VidseekError | None = None
+        self._tried_at = float("-inf")
+        self._opening: asyncio.Task[None] | None = None
+        told: dict[str, Any] = {"settings": settings, "metrics": metrics}
+        self.texts: Batcher[str, QueryVector] = batcher(self._embed_texts, f"{prefix}text", **told)
+        self.clips: Batcher[Frames, QueryVector] = batcher(self._embed_clips, f"{prefix}video", **told)
+
+    async def open(self) -> None:
+        """Open what there is; where that fails, `answer` says why, and the next request tries again."""
+        if self._opening is None or self._opening.done():
+            is_needed = self._opened is None or self._is_stale
+            if not is_needed or time.monotonic() - self._tried_at < RETRY_SECONDS:
+                return
+            self._opening = asyncio.get_running_loop().create_task(self._try_to_open())
+        # Whoever waits may be told that it took too long: a large bundle is opened all the same, for who asks next.
+        await asyncio.shield(self._opening)
+
+    async def answer(self, work: Callable[[Opened], Any]) -> Any:
+        """What `work` makes of what is open; where that proves to be old, of what is there now.
+
+        Raises:
+            NotReady: nothing can be searched; the message says why.
+            ModelGone: there is no such model.
+            TimeoutError: it took longer than the settings allow.
+        """
+        async with asyncio.timeout(self._timeout_seconds):
+            try:
+                return await work(await self._require_opened())
+            except ArtifactError:
+                self._is_stale = True  # published anew by another encoder, say: look at what is there now
+            try:
+                return await work(await self._require_opened())
+            except ArtifactError as error:
+                raise NotReady(error.message, remedy=error.remedy) from error
+
+    async def live(self) -> tuple[str, str]:
+        """The encoder_version of the bundle, and the live collection, which must be of the same. Raises as `answer`."""
+        found: tuple[str, str] = await self.answer(self._live)
+        return found
+
+    def current(self) -> Encoder:
+        """The encoder that is open.
+
+        Raises:
+            NotReady: none is.
+        """
+        if self._opened is None:
+            raise NotReady("the archive is not open")
+        return self._opened.encoder
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What `function` gives, called where it may wait for a disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    def close(self) -> None:
+        """Let its threads go; those that it was given are not its own."""
+        self.texts.close()
+        self.clips.close()
+
+    async def _try_to_open(self) -> None:
+        try:
+            self._opened = await self.in_thread(self._opener)
+            self._is_stale, self._reason = False, None
+        except (ArtifactError, DeviceError, ServiceError) as error:
+            self._reason = error
+            if isinstance(error, BaseMissing):
+                self._opened = None  # it was taken away: its memory goes too
+        finally:
+            self._tried_at = time.monotonic()
+
+    async def _live(self, opened: Opened) -> tuple[str, str]:
+        version = opened.encoder.spec.encoder_version
+        collection = await self.in_thread(lambda: opened.searcher.live)
+        if not collection.startswith(f"clips-{version}-"):
+            raise ArtifactError(f"the bundle is of encoder_version {version}, live is {collection}")
+        return version, collection
+
+    async def _require_opened(self) -> Opened:
+        await self.open()
+        if self._opened is None:  # what is open and old is asked again: if it cannot answer, it says why
+            reason = self._reason or NotReady("the archive is being opened", remedy="Try again in a second")
+            kind = ModelGone if isinstance(reason, BaseMissing) else NotReady
+            raise kind(reason.message, remedy=reason.remedy)
+        return self._opened
+
+    def _embed_texts(self, texts: list[str]) -> list[QueryVector]:
+        encoder = self.current()
+        return _vectors(encoder, encoder.embed_texts(texts))
+
+    def _embed_clips(self, clips: list[Frames]) -> list[QueryVector]:
+        encoder = self.current()
+        return _vectors(encoder, encoder.embed_frames(clips))
+
+
+def _vectors(encoder: Encoder, rows: NDArray[np.float32]) -> list[QueryVector]:
+    return [QueryVector(row, encoder.spec.encoder_version, encoder.variant) for row in rows]
