@@ -33,7 +33,7 @@ from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read
 from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
 from vidseek_retrieval.words import WordEncoder
 
-BUILD_FORMAT = 4
+BUILD_FORMAT = 5
 """Counted up when equal content would make another collection, so that it is built again."""
 
 
@@ -88,8 +88,11 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
     encoder_version, dimension = points.encoder_version, points.embeddings.vectors.shape[1]
     kept = calibration.to_json() if calibration else None
     digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
+    content = hashlib.sha256()
     num_captions = num_words = 0
     for point in points:
+        known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
+        content.update(canonical_json([point.clip_id, known, points.texts.written(point.clip_id)]).encode())
         digest.update(canonical_json([point.clip_id, point.payload, point.words]).encode())
         digest.update(point.vector.astype("<f4").tobytes())
         if point.caption is not None:
@@ -108,6 +111,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
         num_captions=num_captions,
         num_words=num_words,
         calibration=kept,
+        content=content.hexdigest()[:16],
     )
 
 
@@ -222,6 +226,10 @@ class _TextVectors:
     def caption(self, clip_id: str) -> NDArray[np.float32] | None:
         text = self.texts.get(clip_id)
         return self.captions.get(text_id_of(text.spoken)) if text else None
+
+    def written(self, clip_id: str) -> list[str]:
+        text = self.texts.get(clip_id)
+        return [text.spoken, text.words] if text else []
 
     def words(self, clip_id: str) -> Words | None:
         text = self.texts.get(clip_id)
