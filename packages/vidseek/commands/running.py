@@ -12,7 +12,6 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.secret import secret
 
 
 def serve(
@@ -90,6 +89,7 @@ def mcp(
     printing.require_module("mcp", "mcp")
     from vidseek.agents import create_server
     from vidseek.client import Api
+    from vidseek_media.secret import secret
 
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
