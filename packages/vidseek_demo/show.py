@@ -18,7 +18,7 @@ from vidseek_retrieval.query import Hit
 _NUM_QUERIES = 4
 
 _NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/])
-  [cyan]vidseek search "large striped radiant crate tracking westbound"[/]   search the demo archive
+  [cyan]vidseek search "little banded tepid quadcopter inbound above the treeline"[/]   search the demo archive
   [cyan]vidseek ui[/]                         a page to search with; [cyan]reports/report.html[/] says what came of it
   [cyan]vidseek serve[/]                      the same over HTTP: POST /v1/search on port 3000
   [cyan]vidseek mlflow[/]                     the runs, with curves and pictures
