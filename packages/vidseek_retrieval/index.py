@@ -72,7 +72,7 @@ class IndexSettings:
     """Of the words, as `WordEncoder` takes it."""
     quantization: Literal["none", "int8"] = "none"
     """int8: a graph over bytes, and the best candidates scored again by their float32 vectors."""
-    oversampling: float = 2.0
+    oversampling: float = 4.0
     """Candidates that are scored again, for each that is wanted."""
     on_disk: bool = False
     """Whether float32 vectors are left to the page cache."""
