@@ -354,6 +354,9 @@ def main() -> None:
     if options.run:
         print(json.dumps(contestants(options.work)[options.run]()))  # noqa: T201 - what the process is asked for
         return
+    kept = json.loads(OUT.read_text(encoding="utf-8")) if options.only and not QUICK else None
+    if kept and {name: kept[name] for name in setting()} != setting():
+        raise SystemExit(f"{OUT} is of another machine, version or setting: run without --only")
     make(options.work)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants(options.work) if options.only in name}
     for _ in range(options.rounds):
@@ -362,8 +365,8 @@ def main() -> None:
             print(name, json.dumps(results[-1]), flush=True)  # noqa: T201 - progress of half an hour
     report = summarise(found, options.work)
     if not QUICK:
-        if options.only:
-            report = beside(json.loads(OUT.read_text(encoding="utf-8")), report)
+        if kept:  # each ratio is of one run all the same
+            report |= {name: kept[name] | report[name] for name in ("best", "ratios")}
         OUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report["ratios"], indent=2))  # noqa: T201 - this is the command's answer
 
@@ -392,20 +395,19 @@ def summarise(found: dict[str, list[dict[str, float]]], work: Path) -> dict[str,
                 ratios[name] = round(best[rival][key] / figures[key], 2)
     once = {gop: json.loads((work / f"archive_{gop}" / "seconds.json").read_text()) for gop in media.GOPS}
     return {
-        "machine": {"threads": THREADS, "cores": os.cpu_count(), **{name: version(name) for name in (
-            "torch", "transformers", "peft", "decord", "sentence-transformers")}},
-        "clips": NUM_CLIPS, "batch": BATCH, "frames": FRAMES, "film_seconds": SECONDS, "epochs": EPOCHS,
+        **setting(),
         "shards_made_once_seconds": {f"GOP {gop}": seconds["shards"] for gop, seconds in once.items()},
         "best": best, "ratios": ratios,
     }
 
 
-def beside(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`new`, and what `old` says of other contestants: each ratio is of one run all the same."""
-    same = "machine", "clips", "batch", "frames", "film_seconds", "epochs"
-    if [old[name] for name in same] != [new[name] for name in same]:
-        raise SystemExit(f"{OUT} is of another machine, version or setting: run without --only")
-    return {**new, **{name: {**old[name], **new[name]} for name in ("best", "ratios")}}
+def setting() -> dict[str, Any]:
+    """What two runs must have in common, for their figures to stand beside one another."""
+    return {
+        "machine": {"threads": THREADS, "cores": os.cpu_count(), **{name: version(name) for name in (
+            "torch", "transformers", "peft", "decord", "sentence-transformers")}},
+        "clips": NUM_CLIPS, "batch": BATCH, "frames": FRAMES, "film_seconds": SECONDS, "epochs": EPOCHS,
+    }
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class EdgeCollection:
     def __init__(self, facts: CollectionFacts, shard: Any, spans: NDArray[np.void]) -> None:
         self._facts = facts
         self._shard = shard
-        self._spans = spans.view(np.ndarray)  # a memmap's rows take ten times as long to pick
+        self._spans = spans
         # Of its own: a search in the mapped column, whose numbers lie unaligned, would copy all of it each time.
         self._highs = np.ascontiguousarray(spans["high"])
 

@@ -93,12 +93,13 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
     for point in points:
         known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
         content.update(canonical_json([point.clip_id, known, points.texts.written(point.clip_id)]).encode())
-        digest.update(canonical_json([point.clip_id, point.payload, point.words]).encode())
+        digest.update(canonical_json(point.words).encode())
         digest.update(point.vector.astype("<f4").tobytes())
         if point.caption is not None:
             digest.update(point.caption.astype("<f4").tobytes())
         num_captions += point.caption is not None
         num_words += point.words is not None
+    digest.update(content.digest())
     build = digest.hexdigest()[:12]
     return CollectionFacts(
         name=collection_name(encoder_version, build),
