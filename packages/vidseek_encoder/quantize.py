@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 MOST_LEFT = 1 / 3
 """Of the weights of a tower's products: more in fp32, and it is hardly an int8 variant."""
 _CALIBRATION_BATCH = 8
+_TYPES = {"DefaultTensorType": 1}
+"""Float (`onnx.TensorProto.FLOAT`): the quantizers cannot tell what attention as one operator gives."""
 
 
 def to_int8(model: Any, *, leave: Collection[str] = ()) -> Any:
@@ -43,7 +45,7 @@ def to_static_int8(model: Any, inputs: NDArray[Any]) -> Any:
         quantize_static(
             _copy(model), str(out), _Batches(name, inputs), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
             nodes_to_quantize=list(products_of(model)), per_channel=True, reduce_range=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, extra_options=_TYPES,
         )
         return onnx.load(out)
 
@@ -92,7 +94,7 @@ def _quantized(model: Any, names: Collection[str]) -> Any:
         out = Path(folder) / "model.onnx"
         quantize_dynamic(
             _copy(model), str(out), op_types_to_quantize=["MatMul"], nodes_to_quantize=list(names), per_channel=True,
-            reduce_range=True, weight_type=QuantType.QInt8,
+            reduce_range=True, weight_type=QuantType.QInt8, extra_options=_TYPES,
         )
         return onnx.load(out)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_encoder.fusion import fuse
 from vidseek_media.errors import ArtifactError
 
 RECIPES: Mapping[str, tuple[str, ...]] = {"fp16": ("all",), "int8": ("all", "sparing", "static")}
@@ -37,6 +38,8 @@ def convert(
 
     try:
         model = onnx.load(source)
+        if variant == "int8":
+            model = fuse(model)
         # Shapes that the exporter wrote down contradict those that the converters infer (trials.md, D2).
         del model.graph.value_info[:]
         for place, node in enumerate(model.graph.node):

@@ -53,8 +53,9 @@ class _Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, length, width = tokens.shape
-        qkv = self.in_proj(tokens).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=self.causal)
+        parts = self.in_proj(tokens).chunk(3, dim=-1)
+        heads = (part.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(*heads, is_causal=self.causal)
         result: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return result
 
