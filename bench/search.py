@@ -41,9 +41,9 @@ WINDOWS = 60
 """Clips of each video."""
 VERSION, ALIAS = "0" * 16, "bench"
 FILTER = {"channel": ["channel 3"]}
+"""That a tenth of the clips fit."""
 EFS = (32, 64, 128, 256)
 """What `publish.index.hnsw_ef` might be; it takes no new graph."""
-"""That a tenth of the clips fit."""
 FAISS = {"m": 16, "ef_construct": 200, "ef": 128}
 
 Search = Callable[[NDArray[np.float32]], Sequence[int]]
