@@ -195,7 +195,7 @@ def _decode(
         if schema is CLIPS:
             rows = rows[[cut in modes for modes in rows["cut"]]]
             num = len(rows)
-        write_table(folder / f"{name}.parquet", rows.to_dict("records"), schema)
+        write_table(folder / f"{name}.parquet", rows, schema)
     start = time.perf_counter()
     write_frames(
         archive.source, folder / "ingest", folder / "cut", out=folder / "frames", **{**params["frames"], "workers": 1}

@@ -23,7 +23,8 @@ def report(report: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        show(table(["", ""], [(name.removeprefix("num_"), escape(str(value))) for name, value in content.items()]))
+        rows = {name.removeprefix("num_"): "none" if value in ([], ()) else str(value) for name, value in content.items()}
+        show(table(["", ""], [(name, escape(value)) for name, value in rows.items()]))
 
 
 def hits_table(hits: list[dict[str, Any]]) -> Table:

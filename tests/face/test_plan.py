@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.face.test_cli import call
-from vidseek.plan import Rates, num_clips_of, plan
+from tests.retrieval.archive import clip_row, video_row
+from vidseek.archive import Archive
+from vidseek.plan import Rates, _decode, num_clips_of, plan
+from vidseek_media import shards
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
 
 RATES = Rates(
     machine="here", cores=2, measured_at="2026-11-24T10:00:00+00:00", provider="cpu", variant="fp32", dimension=250,
@@ -65,3 +69,27 @@ def test_command__from_the_rates_of_the_archive(
     assert said["rates"]["provider"] == "cpu" and said["plans"][1]["encode_gpu_hours"] is None
     assert call(monkeypatch, "plan") == 0
     assert "not measured here" in " ".join(capsys.readouterr().out.split())
+
+
+def test_decode__reads_the_longest_videos_whether_or_not_their_source_counts_views(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    videos = [video_row("a" * 32, "a", views=7), video_row("b" * 32, "b"), video_row("c" * 32, "c", duration_ms=1)]
+    clips = [clip_row(str(each["video_id"]), 0, 0, 1) for each in videos]
+    write_table(tmp_path / "data" / "ingest" / "videos.parquet", videos, VIDEOS)
+    write_table(tmp_path / "data" / "cut" / "clips.parquet", clips, CLIPS)
+    (tmp_path / "params.yaml").write_text(f"ingest: {{source: {tmp_path}}}")
+    decoded = []
+
+    def write_frames(source: object, ingest: Path, cut: Path, *, out: Path, **_: object) -> None:
+        rows = read_table(ingest / "videos.parquet", VIDEOS)
+        views = dict(zip(rows["video_id"].str[0], rows["views"], strict=True))
+        decoded.append((views, len(read_table(cut / "clips.parquet", CLIPS))))
+        out.mkdir()
+
+    monkeypatch.setattr(shards, "write_frames", write_frames)
+    monkeypatch.setattr(shards, "list_shards", lambda folder: [])
+    monkeypatch.setattr("vidseek.plan.SECONDS_OF_VIDEO", 100)
+    _decode(Archive(tmp_path), {"publish": {"cut": "windows"}, "frames": {}}, tmp_path / "tried")
+    ((views, num_clips),) = decoded
+    assert views.keys() == {"a", "b"} and views["a"] == 7 and views["b"] != views["b"] and num_clips == 2
