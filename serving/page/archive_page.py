@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import admin_api, ask, show_notice, show_table, t
+from serving.page.frame import admin_api, ask, clock, show_notice, show_table, t
 from vidseek.client import Problem
 
 REPORT_PX = 700
@@ -31,7 +31,7 @@ def _show_numbers(said: Mapping[str, Any]) -> None:
     videos, rejected = said["videos"], sum(each["num"] for each in said["rejected"])
     with st.container(horizontal=True):
         st.metric(t("videos"), videos["num"] if videos else "–", width="content")
-        st.metric(t("hours"), f"{videos['total_ms'] / 3_600_000:.1f} h" if videos else "–", width="content")
+        st.metric(t("total_length"), clock(videos["total_ms"]) if videos else "–", width="content")
         st.metric(t("clips"), said["num_clips"] if said["num_clips"] is not None else "–", width="content")
         st.metric(t("rejected"), rejected, width="content")
 

@@ -109,7 +109,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     # Archive
     "videos": ("Videos", "영상"),
-    "hours": ("Length", "총 길이"),
+    "total_length": ("Length", "총 길이"),
     "clips": ("Clips", "클립"),
     "rejected": ("Rejected", "거부됨"),
     "nothing_rejected": ("Nothing was rejected.", "거부된 항목이 없습니다."),

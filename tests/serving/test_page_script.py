@@ -261,7 +261,7 @@ def test_archive_page__shows_and_rolls_back_after_a_question(tmp_path: Path, mon
         assert "no earlier collection" in said(page_of("archive_page"))
         second = publish_colours(own.root, folder="elsewhere")
         app = page_of("archive_page")
-        assert [metric.value for metric in app.metric] == ["4", "0.1 h", "12", "0"]
+        assert [metric.value for metric in app.metric] == ["4", "4:00", "12", "0"]
         app.button(key="rollback").click().run()
         assert own.home().aliases()["clips"].collection == second  # asked, not done
         app.button(key="rollback-yes").click().run()
