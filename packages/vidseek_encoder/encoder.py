@@ -25,6 +25,9 @@ OUTPUTS: Mapping[str, str] = {"text": "text_embeds", "video": "video_embeds", "f
 """The names in each model, by the model's."""
 
 _REMEDY = "Run `dvc repro export` to write the bundle again"
+_INT8_PICTURES = 8
+"""Of one run in int8: what lies between products then fits the caches (ViT-B/32, two cores: 14.7 ms a picture, by 32 16.4;
+fp32 gains nothing)."""
 _UNIT_TOLERANCE = 1e-2
 """How far from 1 a model's vector may be before it is made unit: fp16 stays far inside it, a graph without L2 does not."""
 
@@ -187,8 +190,12 @@ class Encoder:
         if model not in self._sessions:
             tower = "text" if model == "text" else "video"
             raise ConfigError(f"the {tower} tower was not opened", remedy="Name it in `towers` of Encoder.load")
-        starts = range(0, len(inputs), self.batch)
-        return self._join([self._run_batch(model, inputs[start : start + self.batch]) for start in starts])
+        most = self.batch
+        if self.variant == "int8" and model != "text":
+            pictures = self.spec.frames if model == "video" else 1
+            most = min(most, max(1, _INT8_PICTURES // pictures))
+        starts = range(0, len(inputs), most)
+        return self._join([self._run_batch(model, inputs[start : start + most]) for start in starts])
 
     def _run_batch(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
         num_rows = len(inputs)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,26 @@ def test_embed_images__frame_tower_looks_at_each_once(by_frame: Encoder, monkeyp
     np.testing.assert_allclose(by_frame.embed_images(images), expected, atol=1e-6)
     assert sum(seen) == len(images)
     assert by_frame.embed_images([]).shape == (0, DIMENSION)
+
+
+@pytest.mark.parametrize(("vision", "variant", "wanted"), [
+    ("video", "fp32", [5]), ("video", "int8", [4, 1]), ("frame", "fp32", [10]), ("frame", "int8", [8, 2]),
+])
+def test_embed_frames__int8_sees_eight_pictures_at_a_time(
+    vision: str, variant: str, wanted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_tiny_bundle(tmp_path, frame=vision == "frame")
+    shutil.copytree(tmp_path / "fp32", tmp_path / "int8")
+    replace(spec, variants=("fp32", "int8")).save(tmp_path)
+    encoder = Encoder.load(tmp_path, threads=1, variant=variant)
+    seen: list[int] = []
+    run = Encoder._run_batch
+    monkeypatch.setattr(Encoder, "_run_batch", lambda self, model, rows: seen.append(len(rows)) or run(self, model, rows))
+    clips = np.stack([clip_of(colour) for colour in [*COLOURS.values(), (9, 9, 9)]])
+    np.testing.assert_allclose(
+        encoder.embed_frames(clips), np.stack([colour_vector(tuple(clip[0, 0, 0])) for clip in clips]), atol=1e-6
+    )
+    assert seen == wanted
 
 
 def test_embed_frames__other_lengths_are_picked_at_bin_centres(encoder: Encoder) -> None:
