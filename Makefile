@@ -43,7 +43,7 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-test: lint types unit e2e ## Lint, types, tests, and the whole loop on a few scenes
+test: lint types unit e2e bento-check ## Lint, types, tests, the whole loop on a few scenes, and the built bento
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
@@ -51,8 +51,8 @@ lint: setup ## ruff
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-unit: setup $(VENV)/.checks ## All tests but the whole loop
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope tests --ignore tests/e2e
+unit: setup $(VENV)/.checks ## All tests but the whole loop and the built bento
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope tests --ignore tests/e2e --ignore tests/serving/test_bento.py
 
 e2e: setup ## The whole loop on a world of a few scenes
 	PATH="$(BIN):$$PATH" $(BIN)/pytest -q tests/e2e
