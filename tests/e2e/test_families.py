@@ -1,0 +1,82 @@
+"""Every family of backbones goes from pairs to an evaluated and registered adapter by `dvc repro`: tiny, random weights.
+
+ViCLIP does so in test_loop.py.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, XCLIPConfig, XCLIPModel
+
+from tests.e2e.conftest import Checkout, make_checkout
+from tests.training.tiny import clip_config, siglip_config, write_tensors, xclip_config
+
+CONTEXT, VOCABULARY, FRAMES = 48, 1000, 8
+"""Of the shipped tokenizer, and of the demo's clips."""
+FAMILIES: dict[str, tuple[Callable[[], dict[str, Any]], Any, Any]] = {
+    "clip": (clip_config, CLIPConfig, CLIPModel), "xclip": (xclip_config, XCLIPConfig, XCLIPModel),
+    "siglip": (siglip_config, SiglipConfig, SiglipModel),
+}
+
+
+def write_backbone(family: str, folder: Path, *, tokenizer: Path) -> None:
+    """A model of this family as transformers saves one, which reads the demo's captions."""
+    make_config, config_class, model_class = FAMILIES[family]
+    config = make_config()
+    config["text_config"] |= {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "eos_token_id": VOCABULARY - 1}
+    if family == "xclip":
+        config["vision_config"]["num_frames"] = FRAMES
+    else:
+        config["frames"] = FRAMES
+    torch.manual_seed(0)
+    model = model_class(config_class(**{key: value for key, value in config.items() if key != "model_type"}))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(tokenizer, folder / "tokenizer.json")
+    # Fresh matrices are so small that all clips look alike; trained ones are not.
+    write_tensors(folder, {name: 6 * each if each.ndim == 2 else each for name, each in model.state_dict().items()})
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with pairs enough for a model that knows nothing: of the general world, whose colours tell much."""
+    from vidseek_demo.world import Part, WorldSize, render_world
+
+    world = tmp_path_factory.mktemp("world")
+    few = (Part("train", "seen", 1),)
+    general = (Part("train", "seen", 320), Part("validation", "unseen", 64), Part("test", "unseen", 32))
+    render_world(world, size=WorldSize(domain=few, general=general), workers=2)
+    checkout = make_checkout(tmp_path_factory.mktemp("paired"))
+    checkout.edit_params({
+        "ingest.source": str(world / "general"), "general.source": None, "cut.modes": ["captions"],
+        "publish.cut": "captions", "export.variants": [],
+        "train.settings.lora.targets": ["attention", "mlp", "projections", "token_embedding"],
+        "train.settings.lora.warmup_text_steps": 0, "train.settings.lora.steps": 400,
+        "train.settings.lora.replay": 0, "train.settings.lora.replay_anchor": 0.0,
+    })
+    checkout.succeed("dvc", "repro", "check_pairs")
+    return checkout
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_repro__each_family_is_taught_evaluated_and_registered(family: str, paired: Checkout, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    shutil.copytree(paired.path, checkout.path, symlinks=True)
+    tokenizer = checkout.path / "packages/vidseek_training/weights/viclip-tiny/tokenizer.json"
+    write_backbone(family, tmp_path / "backbone", tokenizer=tokenizer)
+    checkout.edit_params({"backbone.name": str(tmp_path / "backbone")})
+    checkout.succeed("dvc", "repro", "evaluate")
+    selected, receipt, spec, figures = (json.loads((checkout.path / name).read_text()) for name in (
+        "models/selected.json", "receipts/registry.json", "models/encoder/encoder.json", "reports/evaluate/metrics.json"
+    ))
+    assert (spec["family"], selected["setting"], selected["challenges"][0]["won"]) == (family, "lora", True)
+    assert (receipt["alias"], receipt["setting"], str(receipt["version"])) == ("champion", "lora", "1")
+    assert figures["encoder_version"] == spec["encoder_version"]
+    (gallery,) = figures["galleries"].values()
+    assert gallery["num_queries"] > 20 and gallery["adapted"]["mrr"] > gallery["base"]["mrr"]
+    assert gallery["exported"]["mrr"] == pytest.approx(gallery["adapted"]["mrr"], abs=0.01)
