@@ -59,7 +59,7 @@ class EdgeCollection:
         if not self._facts.has(using):
             return []
         params = qdrant.SearchParams(
-            hnsw_ef=settings.hnsw_ef, exact=exact,
+            hnsw_ef=self._facts.search_ef, exact=exact,
             quantization=qdrant.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
             if settings.quantization != "none" else None,
         )

@@ -90,7 +90,7 @@ class QdrantCollection:
         if not self._facts.has(using):
             return []
         params = models.SearchParams(
-            hnsw_ef=settings.hnsw_ef, exact=exact,
+            hnsw_ef=self._facts.search_ef, exact=exact,
             quantization=models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
             if settings.quantization != "none" else None,
         )

@@ -301,6 +301,12 @@ def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
     assert files_under(index) == before
 
 
+@pytest.mark.parametrize(("num", "wanted"), [(0, 64), (100_000, 64), (1_000_000, 255), (10_000_000, 1014)])
+def test_search_ef__grows_with_the_graph(num: int, wanted: int) -> None:
+    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, num, IndexSettings(), "")
+    assert facts.search_ef == wanted
+
+
 def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
     ids = [f"00000000-0000-5000-8000-{number:012x}" for number in (7, 3, 9, 1)]
     points = [
