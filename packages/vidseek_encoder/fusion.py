@@ -79,7 +79,8 @@ def _projections(graph: Any) -> dict[str, list[_Projection]]:
         biases = [value for value in after[0].input if value in constants]
         if biases and node.output[0] not in results:
             weights, bias = (to_array(constants[name]) for name in (node.input[1], biases[0]))
-            found.setdefault(node.input[0], []).append(_Projection(node, after[0], weights, bias))
+            if weights.ndim == 2 and bias.shape == weights.shape[1:]:
+                found.setdefault(node.input[0], []).append(_Projection(node, after[0], weights, bias))
     return found
 
 

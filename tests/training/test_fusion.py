@@ -50,8 +50,9 @@ def test_fuse__finds_the_attention_of_each_family_and_moves_no_vector(family: st
         np.testing.assert_allclose(run(fused, **{given.name: values})[0], run(model, **{given.name: values})[0], atol=1e-6)
 
 
-def sums(*, results: tuple[str, ...], biased: bool = True) -> onnx.ModelProto:
-    """Two products of one input, of 3 and of 2 columns, each with its bias; `results` are what the model gives."""
+def sums(*, results: tuple[str, ...], biased: bool = True, one_for_all: bool = False) -> onnx.ModelProto:
+    """Two products of one input, of 3 and of 2 columns, each with its bias, which may be one number for all columns;
+    `results` are what the model gives."""
     rng = np.random.default_rng(0)
     nodes, constants = [], []
     for name, width in (("a", 3), ("b", 2)):
@@ -59,7 +60,8 @@ def sums(*, results: tuple[str, ...], biased: bool = True) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(rng.normal(size=(4, width)).astype(np.float32), f"w_{name}"))
         if biased:
             nodes.append(helper.make_node("Add", [f"c_{name}", f"p_{name}"], [f"y_{name}"], name=f"sum_{name}"))
-            constants.append(numpy_helper.from_array(rng.normal(size=width).astype(np.float32), f"c_{name}"))
+            bias = rng.normal(size=1 if one_for_all else width).astype(np.float32)
+            constants.append(numpy_helper.from_array(bias, f"c_{name}"))
     graph = helper.make_graph(
         nodes, "sums", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results], constants,
@@ -78,6 +80,7 @@ def test_fuse__products_of_one_input_are_one() -> None:
 
 @pytest.mark.parametrize("model", [
     sums(results=("y_a", "y_b", "p_b")), sums(results=("p_a", "p_b"), biased=False),
-], ids=["one is needed without its bias", "there are no biases"])
+    sums(results=("y_a", "y_b"), one_for_all=True),
+], ids=["one is needed without its bias", "there are no biases", "a bias is one number"])
 def test_fuse__leaves_products_that_are_read_otherwise(model: onnx.ModelProto) -> None:
     assert kinds(fuse(model)) == kinds(model)
