@@ -35,6 +35,11 @@ VISION = VisionShape(side=SIDE, patch=16, width=32, layers=1, heads=2, frames=FR
 TEXT = TextShape(context=CONTEXT, vocabulary=len(WORDS), width=32, layers=1, heads=2)
 
 
+_CLASSES: dict[str, tuple[Any, Any]] = {
+    "clip": (CLIPConfig, CLIPModel), "xclip": (XCLIPConfig, XCLIPModel), "siglip": (SiglipConfig, SiglipModel),
+}
+
+
 def write_tokenizer(folder: Path) -> None:
     """A tokenizer.json of whole words."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
@@ -50,10 +55,13 @@ def write_viclip(folder: Path, *, seed: int = 0, vision: VisionShape = VISION, t
     config = config_of(vision, text, DIMENSION)
     torch.manual_seed(seed)
     _write(folder, config, {})
-    tensors = dict(_random_viclip(folder, config).state_dict())
-    # Fresh matrices are so small that all clips look alike; trained ones are not.
-    write_tensors(folder, {name: 6 * tensor if tensor.ndim == 2 else tensor for name, tensor in tensors.items()})
+    write_tensors(folder, told_apart(dict(_random_viclip(folder, config).state_dict())))
     return folder
+
+
+def told_apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights with larger matrices: fresh ones are so small that all clips look alike, trained ones are not."""
+    return {name: 6 * tensor if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
 
 
 def _random_viclip(folder: Path, config: dict[str, Any]) -> ViCLIP:
@@ -78,10 +86,7 @@ def clip_config() -> dict[str, Any]:
 
 def write_clip(folder: Path, *, seed: int = 0) -> Path:
     """A CLIP of transformers with random weights, its tensors named as in a published checkpoint."""
-    config = clip_config()
-    torch.manual_seed(seed)
-    _write(folder, config, dict(CLIPModel(CLIPConfig(**_without_type(config))).state_dict()))
-    return folder
+    return write_model(folder, clip_config(), seed=seed)
 
 
 def xclip_config() -> dict[str, Any]:
@@ -97,10 +102,7 @@ def xclip_config() -> dict[str, Any]:
 
 def write_xclip(folder: Path, *, seed: int = 0) -> Path:
     """An X-CLIP of transformers with random weights, its tensors named as in a published checkpoint."""
-    config = xclip_config()
-    torch.manual_seed(seed)
-    _write(folder, config, dict(XCLIPModel(XCLIPConfig(**_without_type(config))).state_dict()))
-    return folder
+    return write_model(folder, xclip_config(), seed=seed)
 
 
 def siglip_config() -> dict[str, Any]:
@@ -116,14 +118,16 @@ def siglip_config() -> dict[str, Any]:
 
 def write_siglip(folder: Path, *, seed: int = 0) -> Path:
     """A SigLIP of transformers with random weights, its tensors named as in a published checkpoint."""
-    config = siglip_config()
+    return write_model(folder, siglip_config(), seed=seed)
+
+
+def write_model(folder: Path, config: dict[str, Any], *, seed: int = 0) -> Path:
+    """A model of transformers of this config.json with random weights; gives `folder`."""
+    config_class, model_class = _CLASSES[config["model_type"]]
     torch.manual_seed(seed)
-    _write(folder, config, dict(SiglipModel(SiglipConfig(**_without_type(config))).state_dict()))
+    model = model_class(config_class(**{key: value for key, value in config.items() if key != "model_type"}))
+    _write(folder, config, dict(model.state_dict()))
     return folder
-
-
-def _without_type(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "model_type"}
 
 
 def _write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
