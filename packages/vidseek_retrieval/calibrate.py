@@ -31,7 +31,7 @@ from vidseek_retrieval.calibration import (
 )
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moment_recall import MIN_IOU, PublishedWindows, Truth, iou
-from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, first_moments, rank_exact
 from vidseek_retrieval.seen import MAX_QUERIES, QuerySample
 
 CALIBRATION_FILE = "calibration.json"
@@ -180,12 +180,12 @@ class _Asker:
         if not texts or not self.windows.clips:
             return
         vectors = self.encoder.embed_texts(list(texts))
-        rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit)
+        rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit, margin=self.margin)
         yield from zip(map(_Asked, texts, vectors), rankings, strict=True)
 
     def judge(self, asked: _Asked, ranking: Sequence[RankedClip], truth: Truth, kind: str) -> list[Judged]:
         """The first hits of one query; nothing where there is none."""
-        moments = merge_moments(ranking[:NUM_CLIPS], margin=self.margin)
+        moments = first_moments(ranking, margin=self.margin)
         if not moments:
             return []
         firsts = tuple(moments[:NUM_HITS])
@@ -224,7 +224,7 @@ def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
         if each.query.strip():
             said.setdefault(each.query, {})[each.clip_id] = each.relevant
     for query, ranking in asker.ask(list(said)):
-        moments = merge_moments(ranking, margin=asker.margin)
+        moments = first_moments(ranking, margin=asker.margin)
         flags = {
             place: said[query.text][clip_id] for place, moment in enumerate(moments)
             for clip_id in moment.clip_ids if clip_id in said[query.text]

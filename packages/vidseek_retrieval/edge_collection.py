@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, SPANS, SP
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import PAYLOAD_INDEXES, WORDS_VECTOR, CollectionFacts, Dense, Point, Vector, Words
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
-from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order
+from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
 
 
 class EdgeCollection:
@@ -51,6 +52,7 @@ class EdgeCollection:
         *,
         limit: int,
         exact: bool = False,
+        at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
@@ -63,7 +65,7 @@ class EdgeCollection:
             quantization=qdrant.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
             if settings.quantization != "none" else None,
         )
-        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params)
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params, at_least)
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
         """The clips in whose text some of `words` stand, best first, by BM25."""
@@ -134,9 +136,12 @@ class EdgeCollection:
         with self._broken_is_ours():
             self._shard.close()
 
-    def _query(self, query: Any, limit: int, conditions: Sequence[Condition], params: Any) -> list[RankedClip]:
+    def _query(
+        self, query: Any, limit: int, conditions: Sequence[Condition], params: Any, at_least: float = -math.inf
+    ) -> list[RankedClip]:
         request = qdrant.QueryRequest(
-            query=query, limit=limit, with_payload=False, filter=_filter(conditions), params=params
+            query=query, limit=limit, with_payload=False, filter=_filter(conditions), params=params,
+            score_threshold=threshold_of(at_least),
         )
         with self._broken_is_ours():
             found = self._shard.query(request)

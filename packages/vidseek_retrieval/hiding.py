@@ -6,6 +6,7 @@ left out by whoever reads, in both homes alike, from the moment of the decision 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,12 +39,14 @@ class Shown:
         *,
         limit: int,
         exact: bool = False,
+        at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
         """See `Collection`."""
         return self._collection.search(
-            vector, limit=limit, exact=exact, using=using, conditions=(*conditions, *self._conditions())
+            vector, limit=limit, exact=exact, at_least=at_least, using=using,
+            conditions=(*conditions, *self._conditions()),
         )
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:

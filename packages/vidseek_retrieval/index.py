@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -187,12 +188,13 @@ class Collection(Protocol):
         *,
         limit: int,
         exact: bool = False,
+        at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`.
 
-        Only clips that have such a vector and fit all `conditions`.
+        Only clips that have such a vector, score `at_least` so much, and fit all `conditions`.
         """
 
     def search_words(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.cut import read_clips
-from vidseek_retrieval.moments import Moment, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.moments import Moment, RankedClip, first_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
 
 MIN_IOU = 0.5
@@ -52,8 +52,8 @@ class PublishedWindows:
 
     def search(self, queries: NDArray[np.float32], *, margin: float) -> list[list[Moment]]:
         """The moments of each query, best first, by exact search."""
-        rankings = rank_exact(queries, self.vectors, self.clips)
-        return [merge_moments(ranking, margin=margin) for ranking in rankings]
+        rankings = rank_exact(queries, self.vectors, self.clips, margin=margin)
+        return [first_moments(ranking, margin=margin) for ranking in rankings]
 
 
 def iou(moment: Moment, truth: Truth) -> float:

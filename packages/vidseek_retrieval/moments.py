@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_CLIPS = 1000
-"""Moments form from this many clips of the ranking, wherever a page begins: so paging never shifts them."""
+"""Moments begin in this many clips of the ranking, wherever a page begins: so paging never shifts them."""
 SCORE_DIGITS = 6
 """Scores are rounded to this many places before they are ordered, so that the last bits of float32 break no tie."""
 
@@ -69,15 +70,23 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
         if takers:
             _join(clip, takers, neighbours)
         elif not is_inside:
-            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], _floor(clip.score, margin))
+            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor_of(clip.score, margin))
             neighbours.append(moment)
             moments.append(moment)
     return [moment.finished() for moment in moments if not moment.swallowed]
 
 
-def settled(moments: Sequence[Moment], below: float, *, margin: float) -> list[Moment]:
-    """The first of `moments`, those that no clip with a score of at most `below` could widen or join to another."""
-    return [moment for moment in moments if _floor(moment.score, margin) > below]
+def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Moment]:
+    """The moments that begin in the first `NUM_CLIPS` clips, widened by clips behind them: what a search answers with.
+
+    Args:
+        ranking: In the order of `rank_order`, with all clips that are within `margin` of the last of those first.
+        margin: As `merge_moments` has it.
+    """
+    moments = merge_moments(ranking, margin=margin)
+    if len(ranking) <= NUM_CLIPS:
+        return moments
+    return [moment for moment in moments if moment.score >= ranking[NUM_CLIPS - 1].score]
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
@@ -94,6 +103,7 @@ def rank_exact(
     clips: Sequence[RankedClip],
     *,
     limit: int = NUM_CLIPS,
+    margin: float = 0.0,
 ) -> list[list[RankedClip]]:
     """The exact ranking of each query over all clips, as a search over the published collection would order them.
 
@@ -101,7 +111,8 @@ def rank_exact(
         query_vectors: Shape (num_queries, dimension), unit rows.
         clip_vectors: Shape (num_clips, dimension), unit rows.
         clips: One for each row of `clip_vectors`; their scores are not looked at.
-        limit: Clips kept for each query.
+        limit: Clips kept for each query,
+        margin: and with them those that are no more than this below the last of them.
     """
     if len(clips) != len(clip_vectors):
         raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
@@ -112,12 +123,14 @@ def rank_exact(
     for query in query_vectors:
         scores = np.round((vectors @ query).astype(np.float64), SCORE_DIGITS)
         # Stable, over rows in the order of clip_id: that is how ties are broken.
-        best = np.argsort(-scores, kind="stable")[:limit]
+        best = np.argsort(-scores, kind="stable")
+        least = floor_of(float(scores[best[limit - 1]]), margin) if limit < len(best) else -math.inf
+        best = best[: max(limit, np.searchsorted(-scores[best], -least, side="right"))]
         rankings.append([ordered[row]._replace(score=float(scores[row])) for row in best])
     return rankings
 
 
-def _floor(best: float, margin: float) -> float:
+def floor_of(best: float, margin: float) -> float:
     """The least score of a clip that widens a moment."""
     return round(best - margin, SCORE_DIGITS)  # or a margin of 0.1 would not reach from 0.9 to 0.8
 

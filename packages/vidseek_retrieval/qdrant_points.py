@@ -1,7 +1,8 @@
-"""What Qdrant's two clients say alike: a point's vectors, our points from their records, and draws of ids."""
+"""What Qdrant's two clients say alike: a point's vectors, our points from their records, draws of ids, least scores."""
 
 from __future__ import annotations
 
+import math
 import random
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vidseek_retrieval.index import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Point, Words
+from vidseek_retrieval.moments import SCORE_DIGITS
 
 
 def vectors_of(point: Point, sparse: Callable[[Words], Any]) -> dict[str, Any]:
@@ -57,3 +59,8 @@ def draw_ids(num: int, *, seed: int, first_from: Callable[[str | None], str | No
         if drawn:
             found.add(drawn)
     return sorted(found)
+
+
+def threshold_of(at_least: float) -> float | None:
+    """What Qdrant is told of a least score: it compares before scores are rounded, and knows no infinity."""
+    return None if math.isinf(at_least) else at_least - 10**-SCORE_DIGITS

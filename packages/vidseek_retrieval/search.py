@@ -201,10 +201,11 @@ class Searcher:
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
         nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like)
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
-        num = max(options.offset + options.limit + 1, LEVEL if calibration else 0)
-        # Where no hit is likelier than one before it, what follows the first that is cut would be cut as well.
-        is_sorted = calibration is None or calibration.falls
-        wants_all = options.diversity or (options.min_confidence and not is_sorted)
+        num = max(
+            options.offset + options.limit + 1, LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0
+        )
+        # Where a hit may be likelier than one before it, one that is sure enough may follow those that are not.
+        wants_all = options.min_confidence and calibration is not None and not calibration.falls
         moments = nearest.moments(NUM_CLIPS if wants_all else num)
         rated, seen = _rate(moments, calibration, query, nearest)
         return _chosen(rated, opened, options), seen

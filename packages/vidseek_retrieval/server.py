@@ -7,6 +7,7 @@ the builder's lock. Aliases are Qdrant's own, so that any other client of the se
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -36,7 +37,7 @@ from vidseek_retrieval.index import (
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
-from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, vectors_of
+from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of, vectors_of
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256
@@ -82,6 +83,7 @@ class QdrantCollection:
         *,
         limit: int,
         exact: bool = False,
+        at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
@@ -94,7 +96,7 @@ class QdrantCollection:
             quantization=models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
             if settings.quantization != "none" else None,
         )
-        return self._query(vector.tolist(), using, limit, conditions, params)
+        return self._query(vector.tolist(), using, limit, conditions, params, at_least)
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
         """The clips in whose text some of `words` stand, best first, by BM25."""
@@ -162,11 +164,13 @@ class QdrantCollection:
         """Nothing is held: the client is the home's."""
 
     def _query(
-        self, query: Any, using: str, limit: int, conditions: Sequence[Condition], params: models.SearchParams | None
+        self, query: Any, using: str, limit: int, conditions: Sequence[Condition], params: models.SearchParams | None,
+        at_least: float = -math.inf,
     ) -> list[RankedClip]:
         found = _call(
             self._client.query_points, self._facts.name, query=query, using=using, limit=limit,
             query_filter=_filter(conditions), search_params=params, with_payload=_SPAN_FIELDS,
+            score_threshold=threshold_of(at_least),
         ).points
         return [_ranked(point) for point in found]
 

@@ -97,6 +97,8 @@ def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexHome, quanti
     payload = by_id[best.clip_id].payload
     assert (best.video_id, best.start_ms, best.end_ms) == (payload["video_id"], payload["start_ms"], payload["end_ms"])
     assert best.score == pytest.approx(float(by_id[best.clip_id].vector @ query), abs=1e-5)
+    whole = collection.search(query, limit=NUM, exact=True)
+    assert collection.search(query, limit=NUM, exact=True, at_least=whole[6].score) == whole[:7]
 
 
 def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexHome) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.retrieval.archive import unit_rows
 from vidseek_media.ids import clip_id_of
-from vidseek_retrieval.moments import Moment, RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, first_moments, merge_moments, rank_exact, rank_order
 
 VIDEO = "a" * 32
 
@@ -131,6 +131,26 @@ def test_rank_exact__last_bits_break_no_tie_and_rows_may_come_in_any_order() -> 
     shuffled = np.random.default_rng(0).permutation(200)
     assert rank_exact(queries, vectors[shuffled], [clips[row] for row in shuffled], limit=50) == rankings
     assert [len(ranking) for ranking in rankings] == [50, 50, 50]
+
+
+def test_rank_exact__goes_on_to_the_margin_below_the_last() -> None:
+    queries, vectors = unit_rows(3, 16, seed=1), unit_rows(200, 16, seed=2)
+    clips = [clip(place, place + 3, 0) for place in range(200)]
+    for whole, part in zip(
+        rank_exact(queries, vectors, clips), rank_exact(queries, vectors, clips, limit=50, margin=0.05), strict=True
+    ):
+        assert part == whole[: len(part)] and len(part) > 50
+        assert whole[len(part)].score < whole[49].score - 0.05 <= part[-1].score
+
+
+def test_first_moments__a_clip_behind_the_first_thousand_widens_and_begins_none() -> None:
+    (top, *others) = [clip(100 * place, 100 * place + 3, 0.9) for place in range(NUM_CLIPS)]
+    behind = [clip(2, 5, 0.89), clip(50, 53, 0.89)]
+    ranking = sorted([top, *others, *behind], key=rank_order)
+    moments = first_moments(ranking, margin=0.02)
+    assert len(moments) == NUM_CLIPS
+    assert (0, 5) in spans(moments) and (50, 53) not in spans(moments)
+    assert first_moments(ranking[:NUM_CLIPS], margin=0.02) == merge_moments(ranking[:NUM_CLIPS], margin=0.02)
 
 
 def test_rank_exact__rows_must_match() -> None:

@@ -1,4 +1,4 @@
-"""Moments from a few clips are those from a thousand."""
+"""Moments from a few clips are those from all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import Point
-from vidseek_retrieval.moments import NUM_CLIPS, RankedClip, fold_duplicates, merge_moments, rank_order
-from vidseek_retrieval.nearest import STEPS, Nearest, without
+from vidseek_retrieval.moments import NUM_CLIPS, RankedClip, first_moments, fold_duplicates, merge_moments, rank_order
+from vidseek_retrieval.nearest import MOST_OF_VIDEOS, STEPS, Nearest, without
 
 QUERY = np.zeros(4, np.float32)
 
@@ -23,9 +24,17 @@ class Ranking:
         self._missed = missed or {}
         self.asked: list[int] = []
 
-    def search(self, vector: Any, *, limit: int, using: str = "video", conditions: Any = ()) -> list[RankedClip]:
+    def search(
+        self, vector: Any, *, limit: int, exact: bool = False, at_least: float = -1.0, using: str = "video",
+        conditions: Sequence[Condition] = (),
+    ) -> list[RankedClip]:
         self.asked.append(limit)
-        return [clip for clip in self._clips if clip.clip_id not in self._missed.get(limit, ())][:limit]
+        missed = () if exact else self._missed.get(limit, ())
+        return [
+            clip for clip in self._clips
+            if clip.clip_id not in missed and clip.score >= at_least
+            and all(getattr(clip, each.field) in each.any_of for each in conditions)
+        ][:limit]
 
 
 def clips_of(seed: int, num: int, *, digits: int = 6, duplicates: bool = False) -> list[RankedClip]:
@@ -49,17 +58,35 @@ def nearest(collection: Any, *, margin: float = 0.02, examples: Sequence[Point] 
 @pytest.mark.parametrize("duplicates", [False, True])
 def test_moments__are_those_of_the_whole_ranking(margin: float, digits: int, duplicates: bool) -> None:
     clips = clips_of(1, 2000, digits=digits, duplicates=duplicates)
-    whole = fold_duplicates(merge_moments(sorted(clips, key=rank_order)[:NUM_CLIPS], margin=margin))
+    whole = fold_duplicates(first_moments(sorted(clips, key=rank_order), margin=margin))
     for num in (1, 11, 31, 101, NUM_CLIPS):
         found = nearest(Ranking(clips), margin=margin).moments(num)
-        assert len(found) >= min(num, len(whole))
-        assert found == whole[: len(found)]
+        assert found == whole[:num]
 
 
 def test_moments__a_first_page_takes_one_short_search() -> None:
     ranking = Ranking(clips_of(2, 2000))
     assert len(nearest(ranking).moments(11)) >= 11
     assert ranking.asked == [STEPS[0]]
+
+
+def test_moments__that_lower_clips_could_widen_take_one_more_search_among_their_videos() -> None:
+    clips = clips_of(2, 2000)
+    ranking = Ranking(clips)
+    found = nearest(ranking, margin=0.3).moments(11)
+    assert ranking.asked[:2] == [STEPS[0], MOST_OF_VIDEOS] and STEPS[1] not in ranking.asked
+    assert found == first_moments(sorted(clips, key=rank_order), margin=0.3)[:11]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_moments__whatever_each_search_misses__a_page_begins_as_a_longer_one(seed: int, duplicates: bool) -> None:
+    clips = clips_of(seed, 2000, digits=2 + seed % 3, duplicates=duplicates)
+    draws = np.random.default_rng(seed)
+    missed = {limit: {clip.clip_id for clip in clips if draws.random() < 0.1} for limit in STEPS}
+    everything = nearest(Ranking(clips, missed)).moments(NUM_CLIPS)
+    for num in range(1, 120, 7):
+        assert nearest(Ranking(clips, missed)).moments(num) == everything[:num]
 
 
 def test_moments__of_a_small_archive_take_one_search() -> None:
@@ -96,7 +123,7 @@ def test_moments__without_the_examples_and_what_overlaps_them() -> None:
     payload = {"video_id": top.video_id, "start_ms": top.start_ms, "end_ms": top.end_ms}
     example = Point(top.clip_id, QUERY, payload)
     found = nearest(Ranking(clips), examples=[example]).moments(11)
-    assert found == merge_moments(without(sorted(clips, key=rank_order)[:NUM_CLIPS], [example]), margin=0.02)[: len(found)]
+    assert found == first_moments(without(sorted(clips, key=rank_order), [example]), margin=0.02)[:11]
     assert all(
         moment.video_id != top.video_id or moment.end_ms <= top.start_ms or moment.start_ms >= top.end_ms
         for moment in found

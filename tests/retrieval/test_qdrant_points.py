@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 
 from vidseek_retrieval.index import Point, Words
-from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, vectors_of
+from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of, vectors_of
 
 IDS = [f"{first}0000000-0000-5000-8000-000000000000" for first in "159d"]
 
@@ -39,3 +40,8 @@ def test_points__come_back_as_they_went_in_the_order_asked_for() -> None:
     assert found[0].words == points[1].words and found[0].caption is not None and found[1].caption is None
     assert (found[0].vector == -vector).all() and found[1].payload == {"video_id": "a"}
     assert point_of(SimpleNamespace(id=IDS[0], payload=None, vector={"video": [0.6, 0.8]})).payload == {}
+
+
+def test_threshold_of__lets_a_score_through_that_is_rounded_up() -> None:
+    assert threshold_of(-math.inf) is None
+    assert 0.499998 < threshold_of(0.5) < 0.4999995  # type: ignore[operator]
