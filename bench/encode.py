@@ -128,8 +128,8 @@ def clip_works(
 
     images = [Image.fromarray(picture) for picture in pictures]
     works = {
-        "text": of_all(eager_text, lambda encoder: encoder._run("text", ids)),
-        "frames": of_all(eager_frames, lambda encoder: encoder._run("frame", pixels)),
+        "text": of_all(eager_text, lambda encoder: encoder._run("text", [ids])),
+        "frames": of_all(eager_frames, lambda encoder: encoder._run("frame", encoder._batches("frame", pixels))),
         "text, end to end": of_all(eager_text_whole, lambda encoder: encoder.embed_texts(texts)),
         PICTURES: of_all(eager_pictures, lambda encoder: encoder.embed_images(pictures)),
     }
@@ -223,7 +223,10 @@ def matrix_rate(encoder: Encoder, *, threads: int, rounds: int) -> dict[str, flo
     def alone() -> object:
         return [session.run(None, {"x": rows}) for session, rows in sessions for _ in range(12)]
 
-    runs = {"products": partial(turn, alone), "frames": partial(turn, lambda: encoder._run("frame", pixels))}
+    def frames() -> object:
+        return encoder._run("frame", encoder._batches("frame", pixels))
+
+    runs = {"products": partial(turn, alone), "frames": partial(turn, frames)}
     best = fastest(runs, rounds=max(2, rounds // 2))
     flops = 12 * sum(2 * batch * tokens * k * n for k, n in products)
     return {

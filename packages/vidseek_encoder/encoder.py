@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
 from vidseek_encoder.preprocess import preprocess_frames
-from vidseek_encoder.providers import BUCKETS, Provider, bucket_of, open_session, require_provider, run_error
+from vidseek_encoder.providers import BUCKETS, Provider, bucket_of, open_session, require_provider, run_error, usable_cores
 from vidseek_encoder.tokenize import Tokenizer, require_texts
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
+Rows = TypeVar("Rows", NDArray[Any], Sequence[NDArray[np.uint8]])
 Tower = Literal["text", "video"]
 """What reads, and what sees: the second is the model that the spec's `vision` names."""
 
@@ -44,6 +46,7 @@ class Encoder:
         provider: str,
         variant: str,
         batch: int,
+        threads: int,
     ) -> None:
         self.spec = spec
         self.provider = provider
@@ -51,6 +54,8 @@ class Encoder:
         self.batch = batch
         self._tokenizer = tokenizer
         self._sessions = sessions
+        # Pillow and numpy let go of the interpreter's lock for most of it.
+        self._preparers = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
 
     @classmethod
     def load(
@@ -97,7 +102,10 @@ class Encoder:
                 row_shape=_row_shape(model, spec), spin=spin,
             )
             _check_signature(sessions[model], model=model, spec=spec, file=file)
-        return cls(spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch)
+        return cls(
+            spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch,
+            threads=threads or usable_cores(),
+        )
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension), one for each text.
@@ -112,7 +120,7 @@ class Encoder:
         order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
         starts = range(0, len(texts), self.batch)
         batches = [[texts[place] for place in order[start : start + self.batch]] for start in starts]
-        rows = self._join([self._run("text", self._tokenizer.encode(batch, trim=trim)) for batch in batches])
+        rows = self._run("text", (self._tokenizer.encode(batch, trim=trim) for batch in batches))
         embeddings = np.empty_like(rows)
         embeddings[list(order)] = rows
         return embeddings
@@ -132,8 +140,14 @@ class Encoder:
             InputRejected: the shape or type is another, or there are no frames or pixels.
             ArtifactError: the model gives something else than unit vectors.
         """
-        starts = range(0, len(clips), self.batch)
-        return self._join([self._see(clips[start : start + self.batch]) for start in starts])
+        spec = self.spec
+        picked = [self._picked(clip) for clip in clips]
+        if spec.vision == "video":
+            return self._see("video", picked)
+        lengths = np.array([len(clip) for clip in picked], dtype=np.int64)  # a still is one frame among those of the clips
+        frames = self._see("frame", [frame[np.newaxis] for clip in picked for frame in clip])
+        sums = np.add.reduceat(frames, np.cumsum(lengths) - lengths, axis=0) if len(frames) else frames
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
     def embed_images(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit vectors, float32 of shape (n, dimension): of a clip of one frame, or of as many as the spec's, all alike.
@@ -162,40 +176,53 @@ class Encoder:
                 self._run_batch(model, np.repeat(row, bucket, axis=0))
         return round(time.perf_counter() - begin, 3)
 
-    def _see(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """The vectors of as many clips as go through preprocessing together."""
-        spec = self.spec
-        if spec.vision == "video":
-            pixels = np.empty((len(clips), spec.frames, 3, spec.side, spec.side), dtype=np.float32)
-            for row, clip in enumerate(clips):
-                pixels[row] = self._pixels_of(clip)
-            return self._run("video", pixels)
-        parts = [self._pixels_of(clip) for clip in clips]  # a still is one frame among those of the clips
-        lengths = np.array([len(part) for part in parts])
-        frames = self._run("frame", np.concatenate(parts))
-        sums = np.add.reduceat(frames, np.cumsum(lengths) - lengths, axis=0)
-        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
-
-    def _pixels_of(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Shape (T, 3, side, side), where T is the spec's `frames`, or 1 for a still."""
-        spec = self.spec
+    def _picked(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As many frames as the spec's, or a still."""
         if clip.ndim != 4 or len(clip) == 0:
             raise InputRejected(f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0")
-        picked = clip if len(clip) in (1, spec.frames) else clip[_bin_centres(len(clip), spec.frames)]
-        return preprocess_frames(
-            picked[np.newaxis], side=spec.side, resize=spec.resize, mean=spec.mean, deviation=spec.deviation
-        )[0]
+        return clip if len(clip) in (1, self.spec.frames) else clip[_bin_centres(len(clip), self.spec.frames)]
 
-    def _run(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The vectors of these rows of the model's input, each of shape (T, height, width, 3)."""
+        return self._run(model, self._pixels_of(model, self._batches(model, rows)))
+
+    def _batches(self, model: str, rows: Rows) -> list[Rows]:
+        """As many rows as go through the vision tower together."""
+        most = self.batch
+        if self.variant == "int8":
+            pictures = self.spec.frames if model == "video" else 1
+            most = min(most, max(1, _INT8_PICTURES // pictures))
+        return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+    def _pixels_of(self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]]) -> Iterator[NDArray[np.float32]]:
+        """The model's input for each batch; that of the next is made while it runs."""
+        shape = _row_shape(model, self.spec)
+
+        def begin(batch: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], list[Future[None]]]:
+            pixels = np.empty((len(batch), *shape), dtype=np.float32)
+            return pixels, [self._preparers.submit(self._prepare, *each) for each in zip(batch, pixels, strict=True)]
+
+        begun = [begin(batch) for batch in batches[:1]]
+        for number in range(len(batches)):
+            pixels, prepared = begun.pop()
+            for each in prepared:
+                each.result()
+            begun += [begin(batch) for batch in batches[number + 1 : number + 2]]
+            yield pixels
+
+    def _prepare(self, row: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        spec = self.spec
+        pixels = preprocess_frames(
+            row[np.newaxis], side=spec.side, resize=spec.resize, mean=spec.mean, deviation=spec.deviation
+        )
+        out[...] = pixels[0]  # a still stands for all frames of a video tower
+
+    def _run(self, model: str, batches: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         if model not in self._sessions:
             tower = "text" if model == "text" else "video"
             raise ConfigError(f"the {tower} tower was not opened", remedy="Name it in `towers` of Encoder.load")
-        most = self.batch
-        if self.variant == "int8" and model != "text":
-            pictures = self.spec.frames if model == "video" else 1
-            most = min(most, max(1, _INT8_PICTURES // pictures))
-        starts = range(0, len(inputs), most)
-        return self._join([self._run_batch(model, inputs[start : start + most]) for start in starts])
+        parts = [self._run_batch(model, batch) for batch in batches]
+        return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
 
     def _run_batch(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
         num_rows = len(inputs)
@@ -218,9 +245,6 @@ class Encoder:
                 f"the {model} tower ({self.variant}) gave a vector of length {lengths[row]} for row {row}, wanted 1",
                 remedy="The weights or the export are broken: train and export again",
             )
-
-    def _join(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
 
 
 def _bin_centres(length: int, num_frames: int) -> list[int]:

@@ -79,5 +79,5 @@ def normalise(frames: NDArray[np.uint8], *, mean: Channels, deviation: Channels)
     for channel in range(3):
         # A pixel has 256 values: looking the result up is exact, and faster than arithmetic on every pixel.
         table = ((levels - mean[channel]) / deviation[channel]).astype(np.float32)
-        pixels[:, :, channel] = table[frames[..., channel]]
+        np.take(table, frames[..., channel], out=pixels[:, :, channel], mode="clip")  # "raise" would copy what is there
     return pixels

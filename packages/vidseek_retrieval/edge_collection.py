@@ -57,13 +57,13 @@ class EdgeCollection:
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
-        settings = self._facts.settings
         if not self._facts.has(using):
             return []
         params = qdrant.SearchParams(
             hnsw_ef=self._facts.search_ef, exact=exact,
-            quantization=qdrant.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
-            if settings.quantization != "none" else None,
+            quantization=qdrant.QuantizationSearchParams(
+                ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
+            ) if self._facts.settings.quantization != "none" else None,
         )
         return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params, at_least)
 

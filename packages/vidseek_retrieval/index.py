@@ -58,6 +58,10 @@ class Words(NamedTuple):
 
 
 FEW_POINTS = 100_000
+FEW = 10
+"""Clips of a search that are the best to be had: those that recall is measured of."""
+FEWER_AGAIN = 2.0
+"""`oversampling` of the clips after those, at most."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class IndexSettings:
     quantization: Literal["none", "int8"] = "none"
     """int8: a graph over bytes, and the best candidates scored again by their float32 vectors."""
     oversampling: float = 4.0
-    """Candidates that are scored again, for each that is wanted."""
+    """Candidates that are scored again, for each that is wanted; see `CollectionFacts.oversampling`."""
     on_disk: bool = False
     """Whether float32 vectors are left to the page cache."""
 
@@ -136,6 +140,15 @@ class CollectionFacts:
         Of 10^5 clips of int8 64 candidates found 0.9988 of the ten nearest, of 10^6 0.972, and 256 found 0.993.
         """
         return round(self.settings.hnsw_ef * max(1.0, self.num_points / FEW_POINTS) ** 0.6)
+
+    def oversampling(self, limit: int) -> float:
+        """Candidates that are scored again for each of `limit` clips: all of them for the first `FEW`, fewer beyond.
+
+        Of 10^6 clips, with 2 in the place of 4, a hundred come in three quarters of the time: the same first ten, and 0.99
+        of the hundred.
+        """
+        most = self.settings.oversampling
+        return (most * min(limit, FEW) + min(most, FEWER_AGAIN) * max(0, limit - FEW)) / limit
 
     def to_json(self) -> dict[str, Any]:
         """As collection.json has it."""

@@ -88,13 +88,13 @@ class QdrantCollection:
         conditions: Sequence[Condition] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
-        settings = self._facts.settings
         if not self._facts.has(using):
             return []
         params = models.SearchParams(
             hnsw_ef=self._facts.search_ef, exact=exact,
-            quantization=models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=settings.oversampling)
-            if settings.quantization != "none" else None,
+            quantization=models.QuantizationSearchParams(
+                ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
+            ) if self._facts.settings.quantization != "none" else None,
         )
         return self._query(vector.tolist(), using, limit, conditions, params, at_least)
 

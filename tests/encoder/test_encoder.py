@@ -211,3 +211,12 @@ import vidseek_encoder.tokenize, vidseek_encoder.variants
 """
     done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_embed_images__a_broken_one_among_many_is_refused_and_the_encoder_goes_on(bundle: Path) -> None:
+    encoder = Encoder.load(bundle, threads=2, batch=2)
+    pictures = [np.full((8, 8, 3), level, dtype=np.uint8) for level in range(7)]
+    before = encoder.embed_images(pictures)
+    with pytest.raises(InputRejected, match="nothing in it"):
+        encoder.embed_images([*pictures[:4], np.empty((0, 8, 3), np.uint8), *pictures])
+    np.testing.assert_array_equal(encoder.embed_images(pictures), before)

@@ -307,6 +307,12 @@ def test_search_ef__grows_with_the_graph(num: int, wanted: int) -> None:
     assert facts.search_ef == wanted
 
 
+@pytest.mark.parametrize(("most", "limit", "wanted"), [(4.0, 1, 4.0), (4.0, 10, 4.0), (4.0, 100, 2.2), (1.5, 100, 1.5)])
+def test_oversampling__is_whole_for_the_first_ten(most: float, limit: int, wanted: float) -> None:
+    facts = CollectionFacts("", "", "", 4, 10, IndexSettings(quantization="int8", oversampling=most), "")
+    assert facts.oversampling(limit) == pytest.approx(wanted)
+
+
 def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
     ids = [f"00000000-0000-5000-8000-{number:012x}" for number in (7, 3, 9, 1)]
     points = [
