@@ -21,11 +21,14 @@ def compare_page() -> None:
     """One query, two columns."""
     show_notice()
     st.write(t("compare_what"))
+    compared = other()
+    if compared is None:
+        st.info(t("no_base"))
+        return
     words = (st.text_input(t("look_for"), key="compare-q", bind="query-params", type="search") or "").strip()
     if clip_id := playing():
         show_player(clip_id)
-    compared = other()
-    if not words or compared is None:
+    if not words:
         return
     if compared.is_current is False:
         st.info(t("base_other_state"))

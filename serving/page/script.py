@@ -14,11 +14,13 @@ from serving.page.searching import search_page
 st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
 frame.show_looks()
 frame.choose_language()
-compares = [st.Page(compare_page, title=frame.t("compare"), icon=":material/compare:", url_path="compare")]
 page = st.navigation(
     [
         st.Page(search_page, title=frame.t("search"), icon=":material/search:", default=True),
-        *(compares if frame.other() else []),
+        st.Page(
+            compare_page, title=frame.t("compare"), icon=":material/compare:", url_path="compare",
+            visibility="visible" if frame.other() else "hidden",  # a link to it may be older than what it compared with
+        ),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
         st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),

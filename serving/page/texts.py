@@ -142,6 +142,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "this_search": ("Adapted", "학습한 모델"),
     "asked_of": ("Model {version}", "모델 {version}"),
     "in_both": ("{num} of {of} moments are found by both.", "장면 {of}개 중 {num}개를 두 모델이 모두 찾았습니다."),
+    "no_base": (
+        "There is no base to compare with. `vidseek base` publishes it.",
+        "비교할 기본 모델이 없습니다. `vidseek base`를 실행하면 게시됩니다.",
+    ),
     "base_other_state": (
         "The base's collection is of another state of the archive than the live one. `vidseek base` brings it up to date.",
         "기본 모델의 컬렉션이 현재 아카이브와 다른 시점의 것입니다. `vidseek base`를 실행하면 갱신됩니다.",

@@ -204,6 +204,12 @@ def compared(**address: str) -> Any:
     return app.run()
 
 
+def test_compare_page__without_a_base_says_how_to_get_one() -> None:
+    app = compared(**{"compare-q": "green"})
+    assert "`vidseek base` publishes it" in said(app) and not app.columns
+    assert "`vidseek base`를 실행하면 게시됩니다" in said(compared(lang="ko"))
+
+
 def test_compare_page__asks_the_base_of_the_same_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_colour_archive(tmp_path)
     publish_base(tmp_path)
