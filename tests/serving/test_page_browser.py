@@ -214,12 +214,18 @@ def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> 
     context.close()
 
 
+def test_compare__a_link_to_it_says_how_to_get_a_base(tab: Any, api_port: int, api: str) -> None:
+    with served_page(api_port) as url:  # of its own: a page remembers for a while whether there is a base
+        tab.goto(f"{url}/compare?compare-q=green")
+        sync_api.expect(tab.get_by_text("There is no base to compare with.")).to_be_visible(timeout=WAIT_MS)
+        sync_api.expect(tab.get_by_role("link", name="Search")).to_be_visible()
+        sync_api.expect(tab.get_by_role("link", name="Base against adapted")).to_be_hidden()
+        look_at(tab, "compare-none")
+
+
 def test_compare__appears_with_a_base_and_shows_what_each_finds(
     tab: Any, page_url: str, api: str, archive: Archive
 ) -> None:
-    tab.goto(f"{page_url}/compare?compare-q=green")
-    sync_api.expect(tab.get_by_text("There is no base to compare with.")).to_be_visible(timeout=WAIT_MS)
-    sync_api.expect(tab.get_by_role("link", name="Base against adapted")).to_be_hidden()
     publish_base(archive.root)  # it takes green for red
     tab.goto(page_url)
     tab.get_by_role("link", name="Base against adapted").click()
