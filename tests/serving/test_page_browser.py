@@ -115,13 +115,19 @@ def test_play__begins_at_the_second_and_shows_what_lies_around(tab: Any, page_ur
     clip_id = re.search(r"play=([0-9a-f-]{36})", wait_for_address(tab, "play="))
     tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
     video = tab.locator("video.vs-video")
-    begin = float(re.search(r"#t=([\d.]+)", video.get_attribute("src"))[1])  # type: ignore[index]
+    video_source = video.get_attribute("src")
+    begin = float(re.search(r"#t=([\d.]+)", video_source)[1])  # type: ignore[index]
     assert video.evaluate("video => video.currentTime") >= begin
     others = tab.get_by_role("dialog").locator("[class*='st-key-near-']")
     assert others.count() == 3
     others.get_by_role("button").nth(0 if begin else -1).click()  # one that does not play
     tab.wait_for_function(f"!location.search.includes('{clip_id[1]}')")  # type: ignore[index]
-    tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    # The address changes before the dialog does: what is closed must be the other clip's.
+    tab.wait_for_function(
+        "old => [...document.querySelectorAll('video.vs-video')]"
+        ".some(video => video.readyState >= 1 && video.getAttribute('src') !== old)",
+        arg=video_source,
+    )
     tab.keyboard.press("Escape")
     sync_api.expect(tab.get_by_role("dialog")).to_have_count(0)
     tab.wait_for_function("!location.search.includes('play=')")
