@@ -75,7 +75,7 @@ class Encoder:
             path: The bundle's folder.
             provider: Where it runs. It runs there or not at all.
             variant: Which precision.
-            threads: Of one run; by default as many as this process may use.
+            threads: Of one run, and that make pixels; by default as many as this process may use.
             batch: The most texts or clips in one run.
             towers: Which towers to open: a search by words needs no video tower.
             spin: Whether idle threads burn their core for a while before they sleep: faster where nothing else runs
@@ -90,6 +90,7 @@ class Encoder:
             raise ConfigError(f"batch is {batch} and threads is {threads}, wanted whole numbers above 0")
         if not set(towers) <= set(TOWERS):
             raise ConfigError(f"towers are {list(towers)}, wanted some of {list(TOWERS)}")
+        threads = threads or usable_cores()
         require_provider(provider, variant=variant)
         spec = EncoderSpec.load(path)
         spec.check_files(path, variant)
@@ -104,7 +105,7 @@ class Encoder:
             _check_signature(sessions[model], model=model, spec=spec, file=file)
         return cls(
             spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch,
-            threads=threads or usable_cores(),
+            threads=threads,
         )
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

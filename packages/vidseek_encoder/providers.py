@@ -61,7 +61,7 @@ def open_session(
     *,
     provider: str,
     variant: str,
-    threads: int | None,
+    threads: int,
     input_name: str,
     row_shape: Sequence[int],
     spin: bool = True,
@@ -72,7 +72,7 @@ def open_session(
         file: An ONNX model.
         provider: One that `require_provider` let through.
         variant: fp32, fp16 or int8.
-        threads: Of one run on a CPU; by default as many as `usable_cores`.
+        threads: Of one run on a CPU.
         input_name: Of the model.
         row_shape: Of one row of that input.
         spin: Whether idle threads burn their core for a while before they sleep.
@@ -82,7 +82,7 @@ def open_session(
         DeviceError: the provider does not start, or another one took its place.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))

@@ -1,6 +1,6 @@
 """How a Qdrant Edge shard is made, in a process of its own where it is large, and what its errors become.
 
-Beside the shard lies a table of each clip's video and span, which readers map: moments form from up to 1,000 clips of a
+Beside the shard lies a table of each clip's video and span, which readers map: moments form from hundreds of clips of a
 search, and reading so many payloads takes Edge longer than the search.
 """
 

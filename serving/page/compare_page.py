@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import api, other, show_notice, show_problem, t
+from serving.page.frame import api, ask, find_other, show_notice, show_problem, t
 from serving.page.moments import show_card, show_player
 from serving.page.query import playing
 from vidseek.client import Api, Problem
@@ -21,7 +21,7 @@ def compare_page() -> None:
     """One query, two columns."""
     show_notice()
     st.write(t("compare_what"))
-    compared = other()
+    compared = ask(find_other)
     if compared is None:
         st.info(t("no_base"))
         return

@@ -107,14 +107,23 @@ class Other:
 
 
 def other() -> Other | None:
-    """The API that the page was told to compare with, or else this one's base; None where there is neither."""
+    """As `find_other`; None too where the API has a problem: who searches is told what it is."""
+    try:
+        return find_other()
+    except Problem:
+        return None
+
+
+def find_other() -> Other | None:
+    """The API that the page was told to compare with, or else this one's base; None where there is neither.
+
+    Raises:
+        Problem: the API does not say what it has.
+    """
     chosen = settings()
     if chosen.other_url:
         return Other(_api(chosen.other_url, chosen.key), {}, None)
-    try:
-        models = _models(chosen.url, chosen.key)
-    except Problem:
-        return None  # who searches is told what it is
+    models = _models(chosen.url, chosen.key)
     base = next((each for each in models if each["id"] == "base"), None)
     if base is None or base["encoder_version"] == models[0]["encoder_version"]:
         return None  # nothing was taught since

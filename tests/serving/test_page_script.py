@@ -210,6 +210,12 @@ def test_compare_page__without_a_base_says_how_to_get_one() -> None:
     assert "`vidseek base`를 실행하면 게시됩니다" in said(compared(lang="ko"))
 
 
+def test_compare_page__without_an_api_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_URL", "http://127.0.0.1:9")
+    shown = said(compared(**{"compare-q": "green"}))
+    assert "does not answer" in shown and "goes on by itself" in shown and "vidseek base" not in shown
+
+
 def test_compare_page__asks_the_base_of_the_same_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_colour_archive(tmp_path)
     publish_base(tmp_path)
