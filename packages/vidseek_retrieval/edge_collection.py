@@ -13,9 +13,19 @@ import qdrant_edge as qdrant
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, SPANS, SPANS_FILE, edge_errors, sparse_vector
+from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, edge_errors, sparse_vector
+from vidseek_retrieval.edge_spans import SPANS_FILE, Spans
 from vidseek_retrieval.filters import Condition
-from vidseek_retrieval.index import PAYLOAD_INDEXES, WORDS_VECTOR, CollectionFacts, Dense, Point, Vector, Words
+from vidseek_retrieval.index import (
+    PAYLOAD_INDEXES,
+    WORDS_VECTOR,
+    CollectionFacts,
+    Dense,
+    Point,
+    Stretch,
+    Vector,
+    Words,
+)
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
 
@@ -23,12 +33,10 @@ from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order,
 class EdgeCollection:
     """A finished Edge shard, open for reading."""
 
-    def __init__(self, facts: CollectionFacts, shard: Any, spans: NDArray[np.void]) -> None:
+    def __init__(self, facts: CollectionFacts, shard: Any, spans: Spans) -> None:
         self._facts = facts
         self._shard = shard
         self._spans = spans
-        # Of its own: a search in the mapped column, whose numbers lie unaligned, would copy all of it each time.
-        self._highs = np.ascontiguousarray(spans["high"])
 
     @classmethod
     def open(cls, folder: Path, facts: CollectionFacts) -> EdgeCollection:
@@ -38,8 +46,8 @@ class EdgeCollection:
             ArtifactError: the shard or its spans are missing or broken.
         """
         with edge_errors(ArtifactError, f"the collection {facts.name} in {folder.parent} cannot be opened", REBUILD_REMEDY):
-            shard = qdrant.EdgeShard.load(str(folder / SHARD_FOLDER))
-        return cls(facts, shard, _read_spans(folder / SPANS_FILE, facts))
+            spans = Spans.read(folder / SPANS_FILE, facts.num_points)
+            return cls(facts, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
 
     @property
     def facts(self) -> CollectionFacts:
@@ -55,6 +63,7 @@ class EdgeCollection:
         at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
@@ -65,14 +74,16 @@ class EdgeCollection:
                 ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
             ) if self._facts.settings.quantization != "none" else None,
         )
-        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, conditions, params, at_least)
+        # Edge filters by ids in less time than by videos and starts, above all where there are many stretches.
+        fitting = _filter(conditions, self._spans.within(stretches) if stretches else None)
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, at_least)
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
         """The clips in whose text some of `words` stand, best first, by BM25."""
         if not self._facts.has(WORDS_VECTOR) or not words.indices:
             return []
         query = qdrant.Query.Nearest(sparse_vector(words), using=WORDS_VECTOR)
-        return self._query(query, limit, conditions, None)
+        return self._query(query, limit, None, _filter(conditions))
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """The payloads of these points, by id; those that are not there are left out."""
@@ -137,15 +148,15 @@ class EdgeCollection:
             self._shard.close()
 
     def _query(
-        self, query: Any, limit: int, conditions: Sequence[Condition], params: Any, at_least: float = -math.inf
+        self, query: Any, limit: int, params: Any, fitting: Any, at_least: float = -math.inf
     ) -> list[RankedClip]:
         request = qdrant.QueryRequest(
-            query=query, limit=limit, with_payload=False, filter=_filter(conditions), params=params,
+            query=query, limit=limit, with_payload=False, filter=fitting, params=params,
             score_threshold=threshold_of(at_least),
         )
         with self._broken_is_ours():
             found = self._shard.query(request)
-        spans = self._spans_of(b"".join([point.id.bytes for point in found]))
+            spans = self._spans.of(b"".join([point.id.bytes for point in found]))
         columns = [
             [name.decode() for name in spans["clip_id"].tolist()],
             [name.decode() for name in spans["video_id"].tolist()],
@@ -156,47 +167,19 @@ class EdgeCollection:
         ]
         return list(map(RankedClip._make, zip(*columns, strict=True)))
 
-    def _spans_of(self, ids: bytes) -> NDArray[np.void]:
-        """The rows of the spans table for these ids, 16 bytes each."""
-        highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
-        rows = np.searchsorted(self._highs, highs)
-        # Two ids may share their upper half.
-        while True:
-            spans = self._spans[np.minimum(rows, len(self._spans) - 1)]
-            other = (spans["high"] == highs) & (spans["low"] < lows)
-            if not other.any():
-                break
-            rows = rows + other
-        if (spans["high"] != highs).any() or (spans["low"] != lows).any():
-            raise ArtifactError(f"{SPANS_FILE} of {self._facts.name} lacks clips of its shard", remedy=REBUILD_REMEDY)
-        return spans
-
     @contextmanager
     def _broken_is_ours(self) -> Iterator[None]:
         with edge_errors(ArtifactError, f"the collection {self._facts.name} does not answer", REBUILD_REMEDY):
             yield
 
 
-def _read_spans(path: Path, facts: CollectionFacts) -> NDArray[np.void]:
-    try:
-        spans: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} is missing or broken: {error}", remedy=REBUILD_REMEDY) from error
-    if spans.dtype != SPANS or spans.shape != (facts.num_points,):
-        raise ArtifactError(
-            f"{path} has {spans.shape} rows of {spans.dtype}, wanted {facts.num_points} of {SPANS}: "
-            "it is broken, or of another version of vidseek", remedy=REBUILD_REMEDY,
-        )
-    return spans
-
-
-def _filter(conditions: Sequence[Condition]) -> Any:
-    if not conditions:
-        return None
-    return qdrant.Filter(
-        must=[_edge_condition(each) for each in conditions if not each.none_of],
-        must_not=[_edge_condition(each) for each in conditions if each.none_of],
-    )
+def _filter(conditions: Sequence[Condition], clip_ids: set[str] | None = None) -> Any:
+    """Of what fits all `conditions`, and, where there are `clip_ids`, is one of these."""
+    must = [_edge_condition(each) for each in conditions if not each.none_of]
+    if clip_ids is not None:
+        must.append(qdrant.HasIdCondition(set(clip_ids)))
+    must_not = [_edge_condition(each) for each in conditions if each.none_of]
+    return qdrant.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
 def _edge_condition(condition: Condition) -> Any:

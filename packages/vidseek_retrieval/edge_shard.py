@@ -1,7 +1,4 @@
 """How a Qdrant Edge shard is made, in a process of its own where it is large, and what its errors become.
-
-Beside the shard lies a table of each clip's video and span, which readers map: moments form from hundreds of clips of a
-search, and reading so many payloads takes Edge longer than the search.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,16 +20,11 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from vidseek_media.errors import ServiceError, VidseekError
+from vidseek_retrieval.edge_spans import ROW, SPANS_FILE, row_of, write_spans
 from vidseek_retrieval.index import PAYLOAD_INDEXES, WORDS_VECTOR, CollectionFacts, Point, Words
 from vidseek_retrieval.qdrant_points import vectors_of
 
 SHARD_FOLDER = "shard"
-SPANS_FILE = "spans.npy"
-SPANS = np.dtype(
-    [("high", "<u8"), ("low", "<u8"), ("clip_id", "S36"), ("video_id", "S32"), ("start_ms", "<i8"), ("end_ms", "<i8"),
-     ("duplicate_of", "S32")]
-)
-"""A row for each point, sorted by its id's upper and lower half."""
 LOAD_BATCH = 1000
 CHILD_FROM_POINTS = 5000
 """Below this a shard is of a few MB, and is built in the process that asks for it."""
@@ -49,7 +40,6 @@ _SCHEMAS = {
 }
 REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it again"
 SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
-_LOW = 2**64 - 1
 
 
 def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
@@ -101,7 +91,7 @@ def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -
 def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
     """Write `shard/` and spans.npy into `folder`, in this process."""
     path = str(folder / SHARD_FOLDER)
-    spans = np.zeros(facts.num_points, dtype=SPANS)
+    spans = np.zeros(facts.num_points, dtype=ROW)
     settings = facts.settings
     config = qdrant.EdgeConfig(
         vectors={name: _vector_params(facts) for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
@@ -123,7 +113,7 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
         remaining = iter(points)
         num = 0
         while batch := list(islice(remaining, LOAD_BATCH)):
-            spans[num : num + len(batch)] = [_span(point) for point in batch]
+            spans[num : num + len(batch)] = [row_of(point) for point in batch]
             num += len(batch)
             shard.update(qdrant.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
         shard.optimize()
@@ -132,20 +122,7 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
         shard.close()
     # The first opening tidies journals away: done here, so that readers find files that never change.
     qdrant.EdgeShard.load(path).close()
-    np.save(folder / SPANS_FILE, np.sort(spans, order=["high", "low"]))
-
-
-def _span(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes]:
-    number, payload = uuid.UUID(point.clip_id).int, point.payload
-    return (
-        number >> 64,
-        number & _LOW,
-        point.clip_id.encode(),
-        payload["video_id"].encode(),
-        payload["start_ms"],
-        payload["end_ms"],
-        payload.get("duplicate_of", "").encode(),
-    )
+    write_spans(folder / SPANS_FILE, spans)
 
 
 def _vector_params(facts: CollectionFacts) -> Any:

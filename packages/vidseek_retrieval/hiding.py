@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.filters import Condition
-from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Vector, Words
+from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Stretch, Vector, Words
 from vidseek_retrieval.moments import RankedClip
 
 Hidden = Callable[[], frozenset[str]]
@@ -42,11 +42,12 @@ class Shown:
         at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
     ) -> list[RankedClip]:
         """See `Collection`."""
         return self._collection.search(
             vector, limit=limit, exact=exact, at_least=at_least, using=using,
-            conditions=(*conditions, *self._conditions()),
+            conditions=(*conditions, *self._conditions()), stretches=stretches,
         )
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:

@@ -57,6 +57,14 @@ class Words(NamedTuple):
     values: tuple[float, ...]
 
 
+class Stretch(NamedTuple):
+    """A part of a video, in which clips begin; both ends are of it."""
+
+    video_id: str
+    first_ms: int
+    last_ms: int
+
+
 FEW_POINTS = 100_000
 FEW = 10
 """Clips of a search that are the best to be had: those that recall is measured of."""
@@ -124,6 +132,8 @@ class CollectionFacts:
     """Points that have the vector `words`."""
     calibration: Mapping[str, Any] | None = None
     """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
+    longest_ms: int = 0
+    """Of a clip; 0 in collections of earlier builds."""
     content: str = ""
     """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
     published over the same archive. Empty in collections of earlier builds."""
@@ -204,10 +214,12 @@ class Collection(Protocol):
         at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`.
 
-        Only clips that have such a vector, score `at_least` so much, and fit all `conditions`.
+        Only clips that have such a vector, score `at_least` so much, fit all `conditions`, and, where there are
+        `stretches`, begin in one of these.
         """
 
     def search_words(

@@ -51,6 +51,11 @@ def rank_order(clip: RankedClip) -> tuple[float, str]:
     return -clip.score, clip.clip_id
 
 
+def moment_order(moment: Moment) -> tuple[float, str]:
+    """The sort key of moments: that of their best clips."""
+    return -moment.score, moment.best_clip_id
+
+
 def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment]:
     """Moments of a ranking, best first.
 
@@ -86,7 +91,8 @@ def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Momen
     moments = merge_moments(ranking, margin=margin)
     if len(ranking) <= NUM_CLIPS:
         return moments
-    return [moment for moment in moments if moment.score >= ranking[NUM_CLIPS - 1].score]
+    last = rank_order(ranking[NUM_CLIPS - 1])
+    return [moment for moment in moments if moment_order(moment) <= last]
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:

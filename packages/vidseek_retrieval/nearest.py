@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.filters import Condition
-from vidseek_retrieval.index import Collection, Dense, Point
-from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, floor_of, fold_duplicates, merge_moments
+from vidseek_retrieval.index import Collection, Dense, Point, Stretch
+from vidseek_retrieval.moments import (
+    NUM_CLIPS,
+    Moment,
+    RankedClip,
+    floor_of,
+    fold_duplicates,
+    merge_moments,
+    moment_order,
+)
 
-STEPS = (100, 300, NUM_CLIPS)
-"""Clips that are asked for, until enough moments begin in them. Most pages need no more than the first hundred, and a
-thousand take ten times as long to fetch and to merge."""
-MOST_OF_VIDEOS = 10 * NUM_CLIPS
+STEPS = (40, 100, 300, NUM_CLIPS)
+"""Clips that are asked for, until enough moments begin in them: a thousand take ten times as long as a hundred, to fetch and
+to merge."""
+CLIPS_OF_A_MOMENT = 3
+"""So many of a ranking's clips make a moment, in round numbers."""
+MOST_AROUND = 10 * NUM_CLIPS
 """Clips that widen moments, at most."""
+FOREVER_MS = 10**12
+"""Longer than any video."""
 
 
 @dataclass(frozen=True)
 class Nearest:
     """A ranking by one vector of a collection.
 
-    Its moments begin in the first `NUM_CLIPS` clips, and are widened by whichever other clips of their videos score well
-    enough: those are searched for exactly, among these videos alone. An approximate search for more clips finds some that
-    a shorter one missed. So that a page is the same whichever search it came from, a video's clips are always those of
-    the shortest search that found it, and what is worse than all of that search.
+    Its moments begin in the first `NUM_CLIPS` clips, and are widened by whichever others score well enough: those are
+    searched for exactly, around the moments alone, and again around what has grown. An approximate search for more clips
+    finds some that a shorter one missed. So that a page is the same whichever search it came from, each search gives what
+    is worse than all of the shorter one, and a moment is widened by what is worse than all of the search that it begins in.
     """
 
     collection: Collection
@@ -40,71 +52,116 @@ class Nearest:
     conditions: Sequence[Condition] = ()
     examples: Sequence[Point] = ()
     """Clips that are no answer; nor is what overlaps them."""
+    num_least: int = 0
+    """Moments that every page of this ranking takes: shorter searches are left out."""
 
     def moments(self, num: int) -> list[Moment]:
         """The first `num` moments, best first, or all where there are no more; duplicates are folded."""
         listed: list[RankedClip] = []
-        ends: dict[str, float] = {}  # the least score of the search that found a video first
-        below = math.inf
+        ends: list[float] = []  # the least score of each search
         for limit in STEPS:
-            found = self._search(limit)
-            is_last = len(found) < limit or limit == NUM_CLIPS
-            end = found[-1].score if len(found) == limit else -math.inf
-            earlier = set(ends)
+            if limit < min(CLIPS_OF_A_MOMENT * self.num_least, NUM_CLIPS):
+                continue
+            found = self.collection.search(self.vector, limit=limit, using=self.using, conditions=self.conditions)
+            is_whole = len(found) < limit
+            is_last = is_whole or limit == NUM_CLIPS
+            below = ends[-1] if ends else math.inf
+            ends.append(-math.inf if is_whole else found[-1].score)
             # Of clips as good as the last some may be lacking: the next search has them all.
-            fresh = [
-                clip for clip in found
-                if clip.score <= below and clip.video_id not in earlier and (clip.score > end or is_last)
-            ]
-            listed += fresh
-            ends |= {clip.video_id: end for clip in fresh}
-            moments = self._first(num, listed, ends, earlier, end, is_last=is_last)
+            listed += [clip for clip in found if clip.score <= below and (clip.score > ends[-1] or is_last)]
+            moments = self._first(num, listed, () if is_whole else ends, is_last=is_last)
             # A duplicate's original may come later, and takes it from the answer.
             if is_last or (len(moments) == num and not any(moment.duplicate_of for moment in moments)):
                 break
-            below = end
         return moments
 
-    def _first(
-        self, num: int, listed: Sequence[RankedClip], ends: Mapping[str, float], earlier: AbstractSet[str], end: float,
-        *, is_last: bool,
-    ) -> list[Moment]:
-        """The first `num` moments that begin in `listed`, or in the videos of earlier searches, no lower than `end`."""
-        at_least = floor_of(end, self.margin)  # nothing lower widens what begins above the end
-        clips = {clip.clip_id: clip for clip in (*listed, *self._rest(earlier, ends, at_least))}
-        whole = set(earlier)
+    def _first(self, num: int, listed: Sequence[RankedClip], ends: Sequence[float], *, is_last: bool) -> list[Moment]:
+        """The first `num` moments that begin in `listed`; those that there are, where it is not the last.
+
+        Where no search has an end, no clip is lacking.
+        """
+        of_video: dict[str, dict[str, RankedClip]] = {}
+        for clip in listed:
+            of_video.setdefault(clip.video_id, {})[clip.clip_id] = clip
+        begins = {clip.clip_id for clip in listed}
+        moments = self._merged(listed)
+        asked: set[tuple[str, Stretch]] = set()
         while True:
-            moments = self._merged(clips.values())
-            moments = [each for each in moments if each.score > end or (is_last and each.score == end)]
-            if is_last:
-                moments = fold_duplicates(moments)
-            elif len(moments) < num:
-                return moments
-            first = moments[:num]
-            narrow = {each.video_id for each in first if floor_of(each.score, self.margin) <= end} - whole
-            if not narrow:
+            first = (fold_duplicates(moments) if is_last else moments)[:num]
+            if len(first) < num and not is_last:
                 return first
-            clips |= {clip.clip_id: clip for clip in self._rest(narrow, ends, at_least)}
-            whole |= narrow
+            lacking = {}
+            for moment in first:
+                floor, end = floor_of(moment.score, self.margin), _end_before(moment, ends)
+                if floor <= end:
+                    chain = _chain(moment, floor, of_video[moment.video_id].values())
+                    lacking[moment.best_clip_id, chain] = _Lacking(chain, floor, end)
+            joining = self._joining([each for key, each in lacking.items() if key not in asked])
+            if not joining:
+                return first
+            asked |= set(lacking)
+            for clip in joining:
+                of_video[clip.video_id][clip.clip_id] = clip
+            videos = {clip.video_id for clip in joining}
+            again = self._merged(clip for video_id in videos for clip in of_video[video_id].values())
+            kept = [each for each in moments if each.video_id not in videos]
+            moments = sorted(kept + [each for each in again if each.best_clip_id in begins], key=moment_order)
 
-    def _rest(self, videos: AbstractSet[str], ends: Mapping[str, float], at_least: float) -> list[RankedClip]:
-        """The clips of `videos` that are no better than where the search ended that found these first."""
-        if not videos:
+    def _joining(self, all_lacking: Sequence[_Lacking]) -> list[RankedClip]:
+        """The clips that are lacking, searched for exactly."""
+        if not all_lacking:
             return []
-        these = Condition("video_id", any_of=tuple(sorted(videos)))
-        found = self._search(MOST_OF_VIDEOS, exact=True, at_least=at_least, these=[these])
-        return [clip for clip in found if clip.score <= ends[clip.video_id]]
-
-    def _search(
-        self, limit: int, *, exact: bool = False, at_least: float = -math.inf, these: Sequence[Condition] = ()
-    ) -> list[RankedClip]:
-        return self.collection.search(
-            self.vector, limit=limit, exact=exact, at_least=at_least, using=self.using,
-            conditions=(*self.conditions, *these),
+        of_video: dict[str, list[_Lacking]] = {}
+        for lacking in all_lacking:
+            of_video.setdefault(lacking.around.video_id, []).append(lacking)
+        reach = self.collection.facts.longest_ms or FOREVER_MS
+        found = self.collection.search(
+            self.vector, limit=MOST_AROUND, exact=True, using=self.using, conditions=self.conditions,
+            at_least=min(lacking.floor for lacking in all_lacking),
+            stretches=[around._replace(first_ms=around.first_ms - reach) for around, _, _ in all_lacking],
         )
+        return [clip for clip in found if any(lacking.has(clip) for lacking in of_video[clip.video_id])]
 
     def _merged(self, ranked: Iterable[RankedClip]) -> list[Moment]:
         return merge_moments(without(ranked, self.examples), margin=self.margin)
+
+
+class _Lacking(NamedTuple):
+    """The clips that a moment may lack."""
+
+    around: Stretch
+    """They overlap or touch this."""
+    floor: float
+    """They score no less than this,"""
+    end: float
+    """and no more than the last clip of the search that the moment begins in."""
+
+    def has(self, clip: RankedClip) -> bool:
+        _, first_ms, last_ms = self.around
+        return clip.end_ms >= first_ms and clip.start_ms <= last_ms and self.floor <= clip.score <= self.end
+
+
+def _end_before(moment: Moment, ends: Sequence[float]) -> float:
+    """Where the search ended that `moment` begins in; where none has an end, nothing is behind it."""
+    return next((end for end in ends if end < moment.score), ends[-1] if ends else -math.inf)
+
+
+def _chain(moment: Moment, floor: float, clips: Iterable[RankedClip]) -> Stretch:
+    """From where to where `moment` goes, with all of `clips` that it hangs together with and that are no lower than `floor`.
+
+    More than the moment itself: what lies between two moments may be part of neither, and what joins on to that decides.
+    """
+    first_ms, last_ms = moment.start_ms, moment.end_ms
+    beside = [clip for clip in clips if clip.score >= floor]
+    if len(beside) > len(moment.clip_ids):
+        # One way after the other: to the left what ends later, to the right what begins earlier, is nearer.
+        for clip in sorted(beside, key=lambda clip: -clip.end_ms):
+            if clip.end_ms >= first_ms and clip.start_ms <= last_ms:
+                first_ms = min(first_ms, clip.start_ms)
+        for clip in sorted(beside, key=lambda clip: clip.start_ms):
+            if clip.start_ms <= last_ms and clip.end_ms >= first_ms:
+                last_ms = max(last_ms, clip.end_ms)
+    return Stretch(moment.video_id, first_ms, last_ms)
 
 
 def without(ranked: Iterable[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:

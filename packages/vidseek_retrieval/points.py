@@ -33,7 +33,7 @@ from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read
 from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
 from vidseek_retrieval.words import WordEncoder
 
-BUILD_FORMAT = 5
+BUILD_FORMAT = 6
 """Counted up when equal content would make another collection, so that it is built again."""
 
 
@@ -89,7 +89,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
     kept = calibration.to_json() if calibration else None
     digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
     content = hashlib.sha256()
-    num_captions = num_words = 0
+    num_captions = num_words = longest_ms = 0
     for point in points:
         known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
         content.update(canonical_json([point.clip_id, known, points.texts.written(point.clip_id)]).encode())
@@ -99,6 +99,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
             digest.update(point.caption.astype("<f4").tobytes())
         num_captions += point.caption is not None
         num_words += point.words is not None
+        longest_ms = max(longest_ms, point.payload["end_ms"] - point.payload["start_ms"])
     digest.update(content.digest())
     build = digest.hexdigest()[:12]
     return CollectionFacts(
@@ -112,6 +113,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
         num_captions=num_captions,
         num_words=num_words,
         calibration=kept,
+        longest_ms=longest_ms,
         content=content.hexdigest()[:16],
     )
 

@@ -199,11 +199,10 @@ class Searcher:
             ranked = without(fuse(_rank(opened, vector, query.words, weights, conditions)), like)
             moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
-        nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like)
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
-        num = max(
-            options.offset + options.limit + 1, LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0
-        )
+        num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
+        nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like, num_least)
+        num = max(options.offset + options.limit + 1, num_least)
         # Where a hit may be likelier than one before it, one that is sure enough may follow those that are not.
         wants_all = options.min_confidence and calibration is not None and not calibration.falls
         moments = nearest.moments(NUM_CLIPS if wants_all else num)

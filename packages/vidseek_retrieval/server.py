@@ -33,10 +33,11 @@ from vidseek_retrieval.index import (
     Dense,
     Point,
     ServerSettings,
+    Stretch,
     Vector,
     Words,
 )
-from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of, vectors_of
 
 STATE = "vidseek-state"
@@ -44,6 +45,8 @@ LOAD_BATCH = 256
 LEASE_SECONDS = 600.0
 """A builder that was killed holds the lock no longer than this; one that lives renews it with each batch."""
 TRIES = 4
+MOST_STRETCHES = 32
+"""Of a video each, in one search."""
 FIRST_WAIT_SECONDS = 0.25
 """After the first try; doubled after each other."""
 OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
@@ -86,23 +89,33 @@ class QdrantCollection:
         at_least: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
             return []
+        if len(stretches) > MOST_STRETCHES:  # each clip of their videos is held against each of them
+            parts = [
+                self.search(
+                    vector, limit=limit, exact=exact, at_least=at_least, using=using, conditions=conditions,
+                    stretches=stretches[start : start + MOST_STRETCHES],
+                )
+                for start in range(0, len(stretches), MOST_STRETCHES)
+            ]
+            return sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
         params = models.SearchParams(
             hnsw_ef=self._facts.search_ef, exact=exact,
             quantization=models.QuantizationSearchParams(
                 ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
             ) if self._facts.settings.quantization != "none" else None,
         )
-        return self._query(vector.tolist(), using, limit, conditions, params, at_least)
+        return self._query(vector.tolist(), using, limit, params, _filter(conditions, stretches), at_least)
 
     def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
         """The clips in whose text some of `words` stand, best first, by BM25."""
         if not self._facts.has(WORDS_VECTOR) or not words.indices:
             return []
-        found = self._query(_sparse(words), WORDS_VECTOR, limit, conditions, None)
+        found = self._query(_sparse(words), WORDS_VECTOR, limit, None, _filter(conditions))
         # The in-memory mode gives clips that share no word as well, with a score of 0.
         return [clip for clip in found if clip.score > 0]
 
@@ -164,12 +177,12 @@ class QdrantCollection:
         """Nothing is held: the client is the home's."""
 
     def _query(
-        self, query: Any, using: str, limit: int, conditions: Sequence[Condition], params: models.SearchParams | None,
+        self, query: Any, using: str, limit: int, params: models.SearchParams | None, fitting: models.Filter | None,
         at_least: float = -math.inf,
     ) -> list[RankedClip]:
         found = _call(
             self._client.query_points, self._facts.name, query=query, using=using, limit=limit,
-            query_filter=_filter(conditions), search_params=params, with_payload=_SPAN_FIELDS,
+            query_filter=fitting, search_params=params, with_payload=_SPAN_FIELDS,
             score_threshold=threshold_of(at_least),
         ).points
         return [_ranked(point) for point in found]
@@ -440,13 +453,22 @@ def _sparse(words: Words) -> models.SparseVector:
     return models.SparseVector(indices=list(words.indices), values=list(words.values))
 
 
-def _filter(conditions: Sequence[Condition]) -> models.Filter | None:
-    if not conditions:
+def _filter(conditions: Sequence[Condition], stretches: Sequence[Stretch] = ()) -> models.Filter | None:
+    if not conditions and not stretches:
         return None
     return models.Filter(
         must=[_field_condition(each) for each in conditions if not each.none_of],
         must_not=[_field_condition(each) for each in conditions if each.none_of],
+        should=[_within(each) for each in stretches] or None,
     )
+
+
+def _within(stretch: Stretch) -> models.Filter:
+    begins = models.Range(gte=stretch.first_ms, lte=stretch.last_ms)
+    return models.Filter(must=[
+        models.FieldCondition(key="video_id", match=models.MatchValue(value=stretch.video_id)),
+        models.FieldCondition(key="start_ms", range=begins),
+    ])
 
 
 def _field_condition(condition: Condition) -> models.FieldCondition:

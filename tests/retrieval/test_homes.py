@@ -21,7 +21,7 @@ from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
 from vidseek_retrieval.hiding import Shown
 from vidseek_retrieval.homes import open_home
-from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, IndexSettings, Point, collection_name
+from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, IndexSettings, Point, Stretch, collection_name
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
 from vidseek_retrieval.search import Searcher
 from vidseek_retrieval.words import WordEncoder
@@ -150,6 +150,34 @@ def test_search__filters_hold_for_every_vector(
     assert {clip.clip_id for clip in found} == captioned
     found = collection.search_words(WORDS.query("crane"), limit=NUM, conditions=conditions)
     assert {clip.clip_id for clip in found} == captioned
+
+
+@pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
+def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(server, "MOST_STRETCHES", most)
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    stretches = [
+        Stretch(f"{1:032x}", 5000, 13_000), Stretch(f"{2:032x}", -3000, 2000), Stretch(f"{1:032x}", 12_000, 17_000),
+        Stretch(f"{3:032x}", 4000, 6999), Stretch(f"{9:032x}", 0, 99_000),  # nothing begins there, no such video
+    ]
+    of_channel = parse_filters({"channel": "channel 2"})
+    for conditions, wanted in (((), {1: (5, 9, 13, 17), 2: (2,)}), (of_channel, {1: (5, 17), 2: (2,)})):
+        found = collection.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        assert sorted((int(clip.video_id, 16), clip.start_ms // 1000) for clip in found) == [
+            (video, place) for video, places in wanted.items() for place in places
+        ]
+        whole = collection.search(query, limit=NUM, exact=True)
+        assert found == [clip for clip in whole if clip in found]
+        assert collection.search(query, limit=2, exact=True, conditions=conditions, stretches=stretches) == found[:2]
+        shown = Shown(collection, lambda: frozenset({f"{1:032x}"}))
+        hidden = shown.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        assert hidden == [clip for clip in found if clip.video_id == f"{2:032x}"]
+    assert collection.search(query, limit=NUM, exact=True, stretches=stretches[-2:]) == []
+
 
 def test_search__what_is_hidden_is_in_no_ranking(home: IndexHome) -> None:
     content = points()
