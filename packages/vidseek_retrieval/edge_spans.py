@@ -60,8 +60,8 @@ class Spans:
             raise ValueError(f"{path} is missing or broken: {error}") from error
         if rows.dtype != ROW or rows.shape != (num_points,):
             raise ValueError(
-                f"{path} has {rows.shape} rows of {rows.dtype}, wanted {num_points} of {ROW}: "
-                "it is broken, or of another version of vidseek"
+                f"{path} has {rows.shape} rows of {', '.join(rows.dtype.names or ())}, wanted {num_points} of "
+                f"{', '.join(ROW.names or ())}: it is broken, or of another version of vidseek"
             )
         try:
             return cls(rows)
