@@ -188,11 +188,13 @@ def test_search__url_asks_a_running_api(
         monkeypatch.setenv("VIDSEEK_URL", url)
         monkeypatch.setenv("VIDSEEK_API_KEY", "secret")
         assert call(monkeypatch, "search", "--image", str(tmp_path / "red.jpg"), "--channel", "news") == 0
+        assert call(monkeypatch, "search", "a crane", "--not-image", str(tmp_path / "red.jpg")) == 0
         paths, keys, bodies = zip(*Api.bodies, strict=True)
-        assert (paths, keys) == (("/v1/search",) * 2, (None, "Bearer secret"))
+        assert (paths, keys) == (("/v1/search",) * 3, (None, "Bearer secret", "Bearer secret"))
         assert json.loads(bodies[0]) == {"limit": 10, "text": "a crane", "offset": 3, "model": "base"}
         assert b'name="image"' in bodies[1] and b"picture" in bodies[1]
         assert b'{"limit": 10, "filters": {"channel": ["news"]}}' in bodies[1]
+        assert b'name="not_image"' in bodies[2] and b"picture" in bodies[2] and b'"text": "a crane"' in bodies[2]
         Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}
         for status, code in ((422, InputRejected.exit_code), (503, ServiceError.exit_code)):
             Api.status = status

@@ -56,8 +56,8 @@ def search(
         wanted: dict[str, Any] = {
             "text": _only("TEXT", texts), "image": _bytes_of(_only("--image", image)),
             "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--like", like), "not": less_texts,
-            "not_clip_id": unlike, "filters": filters, "weights": weights, "diversity": diversity,
-            "min_confidence": min_confidence, "offset": offset,
+            "not_image": _bytes_of(_only("--not-image", less_images)), "not_clip_id": unlike, "filters": filters,
+            "weights": weights, "diversity": diversity, "min_confidence": min_confidence, "offset": offset,
             "collection": collection, "model": None if model == "vidseek" else model,
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
