@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.errors import ConfigError, InputRejected, ServiceError
 from vidseek_media.frames import decode_uniform
 
 if TYPE_CHECKING:
@@ -118,14 +118,22 @@ def run_tasks(encoder: Encoder, name: str, tasks: Sequence[str], out: Path) -> d
 
     Raises:
         ConfigError: mteb is not installed, or it knows no such task.
+        ServiceError: the hub does not give a task's data.
     """
     try:
         import mteb
     except ImportError as error:
-        raise ConfigError(f"mteb is not there: {error}", remedy="Run `pip install 'vidseek[mteb]'`") from error
+        raise ConfigError(
+            f"mteb is not there: {error}", remedy="Run `pip install -c constraints.txt -e '.[mteb]'`"
+        ) from error
     try:
         chosen = [mteb.get_task(task) for task in tasks]
     except (KeyError, ValueError) as error:
         raise ConfigError(f"MTEB has no such task: {error}", remedy="Name tasks as mteb.get_tasks() lists them") from error
-    results = mteb.evaluate(MtebModel(encoder, name), chosen, cache=mteb.ResultCache(out))
+    try:
+        results = mteb.evaluate(MtebModel(encoder, name), chosen, cache=mteb.ResultCache(out))
+    except ConnectionError as error:  # datasets' way of saying that the hub was not reached, or may not be asked
+        raise ServiceError(
+            f"the model hub does not give the data: {error}", remedy="Set HF_HUB_OFFLINE=0 where there is a network"
+        ) from error
     return {result.task_name: float(result.get_score()) for result in results.task_results}

@@ -133,14 +133,15 @@ def _fill(folder: Path, adapter: Path, selected: Selected, card: str) -> None:
 
 
 def _upload(folder: Path, name: str) -> str:
+    from httpx2 import HTTPError  # of the hub's client: where it is not reached, and HfHubHTTPError is one
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
         api = HfApi()
         api.create_repo(name, exist_ok=True)
         return str(api.upload_folder(repo_id=name, folder_path=str(folder)))
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise ServiceError(
             f"the model hub did not take {name}: {error}",
             remedy="Set HF_HUB_OFFLINE=0, log in (`hf auth login`), and look at the name",

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.serving.colours import film, picture
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.errors import ConfigError, InputRejected, ServiceError
 from vidseek_training.mteb_model import MtebModel, run_tasks
 
 mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install 'vidseek[mteb]'")
@@ -117,6 +117,19 @@ def test_meta__names_the_encoder(encoder: Encoder) -> None:
 def test_run_tasks__one_that_is_not__is_refused(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="MTEB has no such task"):
         run_tasks(encoder, "tiny", ["Colourful"], tmp_path)
+
+
+def test_run_tasks__a_hub_that_is_not_reached_is_a_service_error(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("Couldn't reach 'mteb/MSVD' on the Hub")
+
+    monkeypatch.setattr(mteb, "get_task", lambda name: name)
+    monkeypatch.setattr(mteb, "evaluate", refuse)
+    with pytest.raises(ServiceError, match="mteb/MSVD") as caught:
+        run_tasks(encoder, "tiny", ["MSVDT2VRetrieval"], tmp_path)
+    assert "HF_HUB_OFFLINE=0" in caught.value.remedy
 
 
 def test_run_tasks__main_score_of_each(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
 
@@ -73,6 +74,17 @@ def test_push_adapter__the_hub_gets_the_whole_folder_or_says_why_not(
     with pytest.raises(ServiceError, match="someone/mine") as caught:
         push_adapter(exported / "champion", tmp_path / "none.json", "hub:someone/mine")
     assert "HF_HUB_OFFLINE=0" in caught.value.remedy
+
+
+def test_push_adapter__a_hub_that_is_not_reached_is_a_service_error(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise httpx2.ConnectError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    with pytest.raises(ServiceError, match="someone/mine: Name or service not known"):
+        push_adapter(exported / "champion", tmp_path / "none.json", "hub:someone/mine")
 
 
 def test_licence_of__is_what_the_base_s_card_says(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def mteb(
     base: Annotated[bool, typer.Option("--base", help="Judge the champion's base instead of what was taught.")] = False,
     as_json: printing.AsJson = False,
 ) -> None:
-    """Judge the bundle on MTEB's video and picture tasks (their data come from the model hub; needs vidseek[mteb])."""
+    """Judge the bundle on MTEB's video and picture tasks (their data come from the model hub; needs the extra mteb)."""
     from vidseek.archive import Archive
     from vidseek_encoder.bundle import EncoderSpec
     from vidseek_encoder.encoder import Encoder
@@ -177,7 +177,7 @@ def mteb(
 def encoder_build_engines(
     variant: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16", as_json: printing.AsJson = False
 ) -> None:
-    """Build TensorRT's engines of the bundle ahead of the first query (minutes; needs a GPU and vidseek[gpu])."""
+    """Build TensorRT's engines of the bundle ahead of the first query (minutes; needs a GPU and the extra gpu)."""
     from vidseek.archive import Archive
     from vidseek_encoder.encoder import Encoder
 
