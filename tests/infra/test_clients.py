@@ -105,6 +105,12 @@ def test_python__finds_the_clips_of_the_colour(addresses: dict[str, str]) -> Non
     assert len(lines) == 3 and all("tapes/red.mp4" in line for line in lines)
 
 
+def test_python__asks_an_api_that_wants_no_key_without_one(addresses: dict[str, str], tmp_path: Path) -> None:
+    with live_api(write_colour_archive(tmp_path)) as url:
+        keyless = {name: value for name, value in addresses.items() if name != "VIDSEEK_API_KEY"} | {"VIDSEEK_URL": url}
+        assert len(run([sys.executable, "-c", example("python")], keyless).splitlines()) == 3
+
+
 @pytest.mark.skipif(not shutil.which("node"), reason="no node")
 def test_javascript__finds_the_clips_of_the_colour(addresses: dict[str, str]) -> None:
     lines = run(["node", "--input-type=module", "-e", example("javascript")], addresses).splitlines()
