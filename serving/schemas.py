@@ -212,8 +212,8 @@ class ModelInfo(BaseModel):
     num_clips: int
     has_confidence: bool = Field(description="Whether its collection was calibrated: confidence is null where it was not.")
     is_current: bool | None = Field(description=(
-        "Whether its collection is of the same clips, titles and captions as the live one. Where the base's is not, run "
-        "`vidseek base` again. Null where collections are too old to say."
+        "Whether its collection is of the same clips, titles, captions and decided near-duplicates as the live one. Where "
+        "the base's is not, run `vidseek base` again. Null where collections are too old to say."
     ))
 
 
