@@ -114,7 +114,7 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         body: The request's JSON; bytes go in as files of their own.
 
     Raises:
-        ConfigError: that is no URL.
+        ConfigError: that is no URL, or the key is not the API's.
         InputRejected: it refuses the query.
         ServiceError: it does not answer, or cannot.
     """
@@ -128,6 +128,8 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return Api(url.rstrip("/"), key=secret(KEY_VARIABLE)).search(asked, files=files)
     except Problem as error:
+        if error.status in (401, 403):
+            raise ConfigError(f"{url} does not let us in ({error.status}): {error.message}", remedy=error.remedy) from error
         if error.status is not None and error.status < 500:
             raise InputRejected(f"{url} refuses the query ({error.status}): {error.message}", remedy=error.remedy) from error
         raise

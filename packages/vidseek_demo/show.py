@@ -53,7 +53,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _recalls(figures: dict[str, Any]) -> Table:
-    table = Table(title="Held-out queries of the domain, text to clip, in % (95 % interval)", title_justify="left")
+    title = "Held-out queries of the domain, text to clip, in % (95 % interval)"
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for heading in ("gallery", "", "R@1", "R@5", "R@10"):
         table.add_column(heading, no_wrap=True)
     for gallery, entry in figures["galleries"].items():

@@ -196,7 +196,10 @@ def test_search__url_asks_a_running_api(
         assert b'{"limit": 10, "filters": {"channel": ["news"]}}' in bodies[1]
         assert b'name="not_image"' in bodies[2] and b"picture" in bodies[2] and b'"text": "a crane"' in bodies[2]
         Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}
-        for status, code in ((422, InputRejected.exit_code), (503, ServiceError.exit_code)):
+        for status, code in (
+            (422, InputRejected.exit_code), (401, ConfigError.exit_code), (403, ConfigError.exit_code),
+            (503, ServiceError.exit_code),
+        ):
             Api.status = status
             assert call(monkeypatch, "search", "a crane") == code
             assert "no such thing\n  → Leave it" in capsys.readouterr().err
