@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import admin_api, ask, clock, show_notice, show_table, t
+from serving.page.frame import admin_api, ask, clock, local_time, show_notice, show_table, t
 from vidseek.client import Problem
 
 REPORT_PX = 700
@@ -85,7 +85,7 @@ def _show_collections(said: Mapping[str, Any]) -> None:
     if model:
         st.text(f"{t('model')}: {model['backbone']} · {model['setting'] or ''} · {model['encoder_version']}")
     show_table([t("collections"), t("clips"), t("when"), t("state")], [
-        (each["name"], each["num_clips"], each["made_at"][:16].replace("T", " "),
+        (each["name"], each["num_clips"], local_time(each["made_at"]),
          next((t(text) for mark, text in _STATES if each[mark]), ""))
         for each in said["collections"]
     ])

@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from serving.page.frame import RETRY_SECONDS, admin_api, ask, show_problem, span, t
+from serving.page.frame import RETRY_SECONDS, admin_api, ask, local_time, show_problem, span, t
 from vidseek.client import Api, Problem
 
 MAX_ROWS = 30
@@ -36,12 +36,13 @@ def duplicates_page() -> None:
         st.info(t("never_looked"))
         return
     figures = {name: f"{value:.3f}" for name, value in said["threshold"].items()}
-    st.caption(t("threshold", when=str(said["found_at"])[:16].replace("T", " "), **figures))
+    st.caption(t("threshold", when=local_time(said["found_at"]), **figures))
     if not said["rows"]:
         st.info(t("found_none"))
         return
     if applied := st.session_state.pop("applied", None):
-        st.success(applied)
+        st.toast(applied)  # whoever has scrolled down to the button does not see the top
+        st.success(f"{applied} {t('applied_next')}")
         st.code(PUBLISH_COMMAND, language="bash")
     _show_rows(said)
 
@@ -80,8 +81,12 @@ def _show_rows(said: Mapping[str, Any]) -> None:
                     t("verdict"), list(choices), index=list(choices).index(row["decision"]), format_func=choices.get,
                     key=f"decision-{said['revision']}-{row['key']}", horizontal=True, label_visibility="collapsed",
                 )
+        # What was decided was decided on what was shown. Where that has changed since, the choices are gone with their keys:
+        # the API shall say so.
+        shown = st.session_state.get("revision_shown", said["revision"])
+        st.session_state["revision_shown"] = said["revision"]
         if st.form_submit_button(t("apply"), type="primary", key="apply"):
-            _apply(said["revision"], rows, chosen)
+            _apply(shown, rows, chosen)
 
 
 def _apply(revision: str, rows: list[dict[str, Any]], chosen: Mapping[str, str | None]) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from serving.page.frame import Link, admin_api, ask, language, show_table, t
+from serving.page.frame import Link, admin_api, ask, language, local_time, show_table, t
 
 
 def feedback_page() -> None:
@@ -21,7 +21,7 @@ def feedback_page() -> None:
             done = ask(lambda: admin_api().admin("feedback/freeze", {}), admin=True)
         st.success(t("frozen", num=done["num_rows"]))
     show_table([t("when"), t("query"), t("verdict"), t("clip")], [
-        (each["said_at"][:19].replace("T", " "), each["query"], t("right" if each["relevant"] else "wrong"),
+        (local_time(each["said_at"], to="seconds"), each["query"], t("right" if each["relevant"] else "wrong"),
          Link(_moment(each["query"], each["clip_id"]), f"▶ {t('play')}"))
         for each in said["said"]
     ])

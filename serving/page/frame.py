@@ -6,7 +6,9 @@ import hmac
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
@@ -27,7 +29,8 @@ _LOOKS = """<style>
   font-size: .8rem; padding: .05rem .4rem; border-radius: .25rem; font-variant-numeric: tabular-nums;}
 .vs-title {font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; margin-top: .4rem;}
 .vs-facts {font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
-.vs-video {width: 100%; max-height: 52vh; background: #000; border-radius: .4rem; display: block;}
+.vs-video {width: 100%; max-height: 52vh; object-fit: contain; background: #000; border-radius: .4rem; display: block;}
+.vs-file {font-size: .85rem; margin-top: .4rem;}
 .vs-table {overflow-x: auto;}
 .vs-table table {border-collapse: collapse; min-width: 50%;}
 .vs-table th, .vs-table td {text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; overflow-wrap: anywhere;
@@ -130,6 +133,15 @@ def find_other() -> Other | None:
     return Other(api(), {"model": "base"}, base["is_current"])
 
 
+def has_confidence() -> bool:
+    """Whether moments of the live index have a confidence; yes where the API does not say."""
+    chosen = settings()
+    try:
+        return bool(_models(chosen.url, chosen.key)[0]["has_confidence"])
+    except Problem:
+        return True
+
+
 def admin_api() -> Api:
     """The API, asked with the admin key of the page or of the visitor, where there is one."""
     chosen = settings()
@@ -173,18 +185,20 @@ def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
         with st.spinner(t("working")):  # shows itself after half a second
             return work()
     except Problem as problem:
+        if admin and problem.name == "key_wrong":
+            _ask_for_admin_key()
+            st.stop()
         show_problem(problem)
         if problem.is_passing:
             _wait_for_api()
-        elif admin and problem.status in (401, 403):
-            _ask_for_admin_key()
         st.stop()
     raise AssertionError("st.stop leaves the page")
 
 
 def show_problem(problem: Problem) -> None:
-    """The API's words and remedy, as text."""
-    remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(problem.remedy)}</p>" if problem.remedy else ""
+    """The API's words and remedy, as text. Of a key it says what to do about the page: nobody here writes headers."""
+    said = t("key_of_page") if problem.name == "key_wrong" else problem.remedy
+    remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(said)}</p>" if said else ""
     st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
 
 
@@ -218,6 +232,10 @@ def show_notice() -> None:
 
 
 def _ask_for_admin_key() -> None:
+    if st.session_state.get("admin_key_given"):
+        show_problem(Problem(t("key_wrong")))
+    else:
+        st.info(t("admin_key_asked"))
     with st.form("admin-access"):
         given = st.text_input(t("admin_key"), type="password")
         if st.form_submit_button(t("enter"), type="primary") and given:
@@ -230,6 +248,16 @@ def _wait_for_api() -> None:
     st.caption(t("waiting"))
     if api().is_ready():
         st.rerun()
+
+
+def local_time(said_at: str, *, to: str = "minutes") -> str:
+    """A time of the API by the visitor's clock: `2026-11-27 17:16`. UTC, and it says so, where the browser names no zone."""
+    moment, zone = datetime.fromisoformat(said_at), ""
+    try:
+        moment = moment.astimezone(ZoneInfo(st.context.timezone or ""))
+    except (ZoneInfoNotFoundError, ValueError):
+        moment, zone = moment.astimezone(UTC), " UTC"
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec=to) + zone
 
 
 def span(start_ms: int, end_ms: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import streamlit as st
@@ -14,6 +15,8 @@ from serving.page.shown import address
 from vidseek.client import Problem
 
 CARD_PX = 264
+LIKE, UNLIKE = "+", "\N{MINUS SIGN}"
+"""Signs that every font has, as the full-width ones of Chinese and Japanese fonts are not."""
 
 
 def show_card(
@@ -37,7 +40,7 @@ def show_card(
             if goes_on:
                 st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
         with st.container(horizontal=True, gap="xxsmall") if goes_on else first:
-            for sign, name, action in (("＋", "like", query.add_like), ("－", "unlike", query.add_unlike)):
+            for sign, name, action in ((rf"\{LIKE}", "like", query.add_like), (UNLIKE, "unlike", query.add_unlike)):
                 if goes_on:
                     st.button(sign, key=f"{name}-{place}", on_click=action, args=(clip_id,), help=t(f"{name}_help"))
             if asked:
@@ -57,12 +60,10 @@ def show_player(clip_id: str) -> None:
 def _show_player(clip_id: str) -> None:
     playing = query.playing() or clip_id
     clip = ask(lambda: api().clip(playing))
-    begin = clip["start_ms"] / 1000
     st.html(
         f'<div class="vs-title">{html.escape(clip["title"])}</div>'
         f'<div class="vs-facts">{html.escape(_line(clip))}</div>'
-        f'<video class="vs-video" controls autoplay preload="metadata" src="{address(playing, "media")}#t={begin:.3f}" '
-        f'poster="{address(playing, "thumbnail")}"></video>'
+        f'{_player(playing, clip)}'
     )
     st.write(t("around"))
     with st.container(horizontal=True, gap="small"):
@@ -75,6 +76,23 @@ def _show_player(clip_id: str) -> None:
                     args=(near["clip_id"],), type="primary" if near["clip_id"] == playing else "secondary",
                 )
     st.caption(t("link"))
+
+
+def _player(clip_id: str, clip: Mapping[str, Any]) -> str:
+    """The video from the second at which the clip begins, and the file itself for browsers that cannot play it.
+
+    No browser plays a GIF as a video; all show it as a picture that moves.
+    """
+    media, name = address(clip_id, "media"), PurePosixPath(str(clip["uri"])).name
+    if name.lower().endswith(".gif"):
+        alt = html.escape(t("picture_of", title=clip["title"]), quote=True)
+        return f'<img class="vs-video" src="{media}" alt="{alt}">'
+    return (
+        f'<video class="vs-video" controls autoplay preload="metadata" src="{media}#t={clip["start_ms"] / 1000:.3f}" '
+        f'poster="{address(clip_id, "thumbnail")}"></video>'
+        f'<div class="vs-file">{html.escape(t("no_play"))} '
+        f'<a href="{media}" download="{html.escape(name, quote=True)}">{html.escape(t("download"))}</a></div>'
+    )
 
 
 def show_example(clip_id: str, *, place: str, sign: str) -> None:

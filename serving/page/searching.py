@@ -10,8 +10,8 @@ from typing import Any
 import streamlit as st
 
 from serving.page import query
-from serving.page.frame import api, ask, show_notice, show_problem, t
-from serving.page.moments import show_card, show_example, show_player
+from serving.page.frame import api, ask, has_confidence, show_notice, show_problem, t
+from serving.page.moments import LIKE, UNLIKE, show_card, show_example, show_player
 from serving.page.settings import MAX_UPLOAD_MB
 from vidseek.client import Problem
 
@@ -22,6 +22,8 @@ LOOKUPS = 8
 """Clips that are looked up at once for their channel and date."""
 
 Files = Sequence[tuple[str, bytes]]
+_IN_OPTIONS = {"not", "channel", "category", "after", "before", "shortest", "longest", "sure"}
+"""What the address says that is under the fold."""
 
 
 def search_page() -> None:
@@ -49,14 +51,18 @@ def search_page() -> None:
 
 
 def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Asked]:
-    with st.expander(t("more_options")):
+    # Open from the start where the address filters: else nobody would see why there is so little.
+    is_open = st.session_state.setdefault("options_open", bool(_IN_OPTIONS & st.query_params.keys()))
+    with st.expander(t("more_options"), expanded=is_open):
         given = st.file_uploader(
             t("files"), type=[*PICTURES, *CLIPS], accept_multiple_files=True, max_upload_size=MAX_UPLOAD_MB,
             key=f"files-{st.session_state.get('files', 0)}",
         )
         less = st.text_input(t("not"), key="not", bind="query-params") or ""
         filters = _filters(facets)
-        sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, key="sure", bind="query-params")
+        sure = 0.0
+        if has_confidence() or "sure" in st.query_params:  # of an address that asks for it the API says why it cannot be
+            sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, key="sure", bind="query-params")
     files = [
         ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
     ]
@@ -72,7 +78,8 @@ def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
         for field in ("channel", "category"):
             values = [each["value"] for each in facets[field]]
             chosen[field] = (
-                st.multiselect(t(field), values, key=field, bind="query-params", width=280) if values else []
+                st.multiselect(t(field), values, key=field, bind="query-params", width=280, placeholder=t("choose"))
+                if values else []
             )
         has_times = facets["published_at"] is not None
         after = st.date_input(t("after"), None, key="after", bind="query-params", width=180) if has_times else None
@@ -92,7 +99,7 @@ def _show_examples(asked: query.Asked) -> None:
         return
     st.write(t("examples"))
     with st.container(horizontal=True, gap="small"):
-        for name, sign, clip_ids in (("like", "＋", asked.like), ("unlike", "－", asked.unlike)):
+        for name, sign, clip_ids in (("like", LIKE, asked.like), ("unlike", UNLIKE, asked.unlike)):
             for place, clip_id in enumerate(clip_ids):
                 show_example(clip_id, place=f"{name}-{place}", sign=sign)
 
@@ -113,7 +120,7 @@ def _show_answer(words: str, place: int, asked: query.Asked, files: Files, *, lo
     if not hits:
         st.info(t("nothing"))
         return
-    st.caption(t("moments", num=len(hits)))
+    st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(hits):
             show_card(hit, place=f"{place}-{number}", asked=words, facts=facts.get(hit["best_clip_id"]))

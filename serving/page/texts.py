@@ -21,6 +21,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "not": ("What it shall not show", "제외할 내용"),
     "files": ("Pictures or a short clip to look for", "찾을 사진 또는 짧은 클립"),
     "channel": ("Channel", "채널"),
+    "choose": ("Choose", "선택"),
     "category": ("Category", "분류"),
     "after": ("Published from", "게시일 (부터)"),
     "before": ("Published before", "게시일 (이전)"),
@@ -41,6 +42,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "searching": ("Searching …", "검색 중 …"),
     "too_many": ("At most {num} queries are shown side by side.", "한 번에 최대 {num}개까지 나란히 볼 수 있습니다."),
     "examples": ("By example", "예시로 찾기"),
+    "moment": ("{num} moment", "장면 {num}개"),
     "moments": ("{num} moments", "장면 {num}개"),
     "more": ("Show more", "더 보기"),
     # A moment
@@ -56,6 +58,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "score": ("score {value}", "점수 {value}"),
     "confidence": ("confidence {value} %", "신뢰도 {value} %"),
     "around": ("Around it in the same video", "같은 영상의 앞뒤 장면"),
+    "no_play": ("Browsers do not play every format. The file itself:",
+                "브라우저가 재생하지 못하는 형식도 있습니다. 원본 파일:"),
     "link": ("This address shows the moment again.", "이 주소로 같은 장면을 다시 볼 수 있습니다."),
     "remove": ("Remove", "제거"),
     "picture_of": ("A picture of {title}", "{title}의 장면"),
@@ -65,6 +69,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "key": ("The key", "키"),
     "key_asked": ("This page asks for the key of the archive.", "아카이브의 키가 필요합니다."),
     "key_wrong": ("That is not the key.", "키가 맞지 않습니다."),
+    "key_of_page": (
+        "Whoever runs this page starts it with VIDSEEK_API_KEY, the key of the API.",
+        "이 페이지를 VIDSEEK_API_KEY(API의 키)로 다시 시작해야 합니다.",
+    ),
+    "admin_key_asked": ("This page asks for the admin key of the archive.", "아카이브의 관리자 키가 필요합니다."),
     "admin_key": ("The admin key", "관리자 키"),
     "enter": ("Enter", "확인"),
     # Feedback
@@ -104,9 +113,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "folded": ("folded into it", "합쳐질 영상"),
     "apply": ("Apply the decisions", "결정 적용"),
     "applied": (
-        "Applied: {accepted} accepted, {refused} refused. Searches fold them after the next publish:",
-        "적용했습니다: 중복 {accepted}개, 아님 {refused}개. 다음 게시 후 검색에 반영됩니다:",
+        "Applied: {accepted} accepted, {refused} refused.", "적용했습니다: 중복 {accepted}개, 아님 {refused}개.",
     ),
+    "applied_next": ("Searches fold them after the next publish:", "다음 게시 후 검색에 반영됩니다:"),
     # Archive
     "videos": ("Videos", "영상"),
     "total_length": ("Length", "총 길이"),
@@ -143,8 +152,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "asked_of": ("Model {version}", "모델 {version}"),
     "in_both": ("{num} of {of} moments are found by both.", "장면 {of}개 중 {num}개를 두 모델이 모두 찾았습니다."),
     "no_base": (
-        "There is no base to compare with. `vidseek base` publishes it.",
-        "비교할 기본 모델이 없습니다. `vidseek base`를 실행하면 게시됩니다.",
+        "There is no base to compare with. `vidseek base` publishes it, where the live model was taught something.",
+        "비교할 기본 모델이 없습니다. 학습한 모델이 게시되어 있다면 `vidseek base`를 실행하면 게시됩니다.",
     ),
     "base_other_state": (
         "The base's collection is of another state of the archive than the live one. `vidseek base` brings it up to date.",

@@ -181,7 +181,8 @@ def test_duplicates__accept_and_apply(tab: Any, page_url: str, api: str, archive
     assert pair.locator("img").count() == 2
     pair.get_by_text("Accept", exact=True).click()
     tab.get_by_role("button", name="Apply the decisions").click()
-    sync_api.expect(tab.get_by_text("Applied: 1 accepted, 0 refused.")).to_be_visible()
+    for place in ("stToast", "stAlert"):  # below, where the button is, the top is out of sight
+        sync_api.expect(tab.get_by_test_id(place).get_by_text("Applied: 1 accepted, 0 refused.")).to_be_visible()
     assert read_decisions(archive.decisions).accepted == (ROW,)
 
 

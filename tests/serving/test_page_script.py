@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from serving.page import frame
+from serving.page import duplicates_page, frame, moments, searching
 from serving.page.texts import text
 from tests.serving.colours import (
     BASE_VERSION,
@@ -25,11 +25,13 @@ from tests.serving.colours import (
     write_colour_archive,
 )
 from tests.serving.live_api import live_api, write_film_archive
+from tests.serving.test_admin import ROW, write_found
 from vidseek.archive import Archive
 from vidseek.client import Api
 from vidseek_media.ids import clip_id_of
 
 testing = pytest.importorskip("streamlit.testing.v1")
+ContextProxy = pytest.importorskip("streamlit.runtime.context").ContextProxy
 SCRIPT = Path(__file__).parents[2] / "serving" / "page" / "script.py"
 RED = str(clip_id_of(video_id_of_colour("red"), 0, 1000))
 TIMEOUT_SECONDS = 60
@@ -115,6 +117,11 @@ def test_more_like_this__forgets_the_words_and_finds_others_than_the_clip() -> N
     assert said(app).count(f"/shown/{like}/thumbnail") == 1  # as the example; it is no answer
 
 
+def test_likes_and_dislikes__have_signs_that_every_font_has() -> None:
+    app = opened(q="red")
+    assert [app.button(key=f"{name}-0-0").label for name in ("like", "unlike")] == [r"\+", "−"]
+
+
 def test_likes_and_dislikes__turn_the_answer_and_can_be_taken_away() -> None:
     app = opened(q="red", unlike=RED)
     before = titles(opened(q="red"))[0]
@@ -125,6 +132,23 @@ def test_likes_and_dislikes__turn_the_answer_and_can_be_taken_away() -> None:
 
 def test_search__nothing_fits_is_said() -> None:
     assert "Nothing fits." in said(opened(q="red", longest=1))
+
+
+def test_search__options_are_open_where_the_address_filters() -> None:
+    assert [app.expander[0].proto.expanded for app in (opened(q="red"), opened(q="red", longest=1))] == [False, True]
+
+
+def test_search__offers_a_least_confidence_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not opened(q="red").slider  # nothing was calibrated here
+    monkeypatch.setattr(searching, "has_confidence", lambda: True)
+    assert opened(q="red").slider
+
+
+def test_search__one_moment_is_no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "4 moments" in said(opened(q="red")).splitlines()
+    search = Api.search
+    monkeypatch.setattr(Api, "search", lambda self, body: {**(whole := search(self, body)), "hits": whole["hits"][:1]})
+    assert "1 moment" in said(opened(q="red")).splitlines()
 
 
 def test_search__in_korean() -> None:
@@ -147,6 +171,44 @@ def test_feedback_page__leads_to_the_moment_that_was_meant(archive: Archive) -> 
     (address,) = (html.unescape(each) for each in re.findall(r'<a href="([^"]*)"', shown) if "blue" in each)
     given = dict(parse_qsl(address.removeprefix("./?")))
     assert given == {"q": query, "play": RED, "lang": "en"}
+
+
+def test_feedback_page__shows_the_time_by_the_clock_of_the_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"num": 1, "said": [{"query": "red", "clip_id": RED, "relevant": True, "said_at": "2026-11-27T20:16:09.5+00:00"}]}
+    monkeypatch.setattr(Api, "admin", lambda self, name, body=None: told)
+    assert "<td>2026-11-27 20:16:09 UTC</td>" in said(page_of("feedback_page"))  # the harness names no zone
+    monkeypatch.setattr(ContextProxy, "timezone", "Asia/Seoul")
+    assert "<td>2026-11-28 05:16:09</td>" in said(page_of("feedback_page"))
+    monkeypatch.setattr(ContextProxy, "timezone", "../nowhere")
+    assert "<td>2026-11-27 20:16:09 UTC</td>" in said(page_of("feedback_page"))
+
+
+def test_duplicates_page__second_of_two_people_is_told_to_look_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates_page, "_pictures", lambda api, row: ("", ""))  # no decoder starts from the harness
+    own = write_film_archive(tmp_path)
+    write_found(own, ROW)
+    with live_api(own) as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        first, second = page_of("duplicates_page"), page_of("duplicates_page")
+        for app, choice in ((first, "accepted"), (second, "refused")):
+            app.radio[0].set_value(choice)
+            app.button[1].click().run()
+        assert "Applied: 1 accepted, 0 refused." in said(first)
+        assert "Applied" not in said(second) and 'role="alert"' in said(second)
+        assert second.radio[0].value == "accepted"  # as the first decided; now it may be changed
+        second.radio[0].set_value("refused")
+        second.button[1].click().run()
+        assert "Applied: 0 accepted, 1 refused." in said(second)
+
+
+def test_player__shows_a_gif_as_a_picture_and_gives_other_files_to_whose_browser_cannot_play_them() -> None:
+    clip = {"uri": 'tapes/a "b".GIF', "title": "a", "start_ms": 1500}
+    shown = moments._player(RED, clip)
+    assert shown.startswith(f'<img class="vs-video" src="/shown/{RED}/media?s=') and "<video" not in shown
+    shown = moments._player(RED, {**clip, "uri": 'tapes/a "b".avi'})
+    assert "#t=1.500" in shown and 'download="a &quot;b&quot;.avi"' in shown
 
 
 def test_duplicates_page__says_that_it_looks_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +268,7 @@ def compared(**address: str) -> Any:
 
 def test_compare_page__without_a_base_says_how_to_get_one() -> None:
     app = compared(**{"compare-q": "green"})
-    assert "`vidseek base` publishes it" in said(app) and not app.columns
+    assert "`vidseek base` publishes it, where the live model was taught something" in said(app) and not app.columns
     assert "`vidseek base`를 실행하면 게시됩니다" in said(compared(lang="ko"))
 
 
@@ -285,7 +347,22 @@ def test_admin_pages__ask_for_the_admin_key(archive: Archive, monkeypatch: pytes
         monkeypatch.setenv("VIDSEEK_URL", url)
         monkeypatch.setenv("VIDSEEK_API_KEY", "a key for everybody")
         app = page_of("archive_page")
-        assert "does not have the admin key" in said(app) and not app.metric
+        assert "asks for the admin key" in said(app) and "Bearer" not in said(app) and not app.metric
+        app.text_input[0].set_value("another key")
+        app.button[0].click().run()
+        assert "not the key" in said(app) and not app.metric
         app.text_input[0].set_value("a key for those who run it")
         app.button[0].click().run()
         assert app.metric
+
+
+@pytest.mark.parametrize("key", [None, "another key than theirs"])
+def test_page__without_the_key_of_the_api_says_how_to_start_it(
+    key: str | None, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with live_api(archive, key="a key for everybody") as url:
+        monkeypatch.setenv("VIDSEEK_URL", url)
+        if key:
+            monkeypatch.setenv("VIDSEEK_API_KEY", key)
+        shown = said(opened(q="red"))
+        assert "starts it with VIDSEEK_API_KEY" in shown and "Bearer" not in shown
