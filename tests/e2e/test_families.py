@@ -54,15 +54,22 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_repro__each_family_is_taught_evaluated_and_registered(family: str, paired: Checkout, tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path / "checkout")
+@pytest.fixture(scope="module")
+def taught(request: pytest.FixtureRequest, paired: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which a backbone of the family that is asked for was taught and evaluated."""
+    family, folder = request.param, tmp_path_factory.mktemp(request.param)
+    checkout = Checkout(folder / "checkout")
     shutil.copytree(paired.path, checkout.path, symlinks=True)
     tokenizer = checkout.path / "packages/vidseek_training/weights/viclip-tiny/tokenizer.json"
-    write_backbone(family, tmp_path / "backbone", tokenizer=tokenizer)
-    checkout.edit_params({"backbone.name": str(tmp_path / "backbone")})
+    write_backbone(family, folder / "backbone", tokenizer=tokenizer)
+    checkout.edit_params({"backbone.name": str(folder / "backbone")})
     checkout.succeed("dvc", "repro", "evaluate")
-    selected, receipt, spec, figures = (json.loads((checkout.path / name).read_text()) for name in (
+    return checkout
+
+
+@pytest.mark.parametrize(("taught", "family"), [(each, each) for each in CONFIGS], indirect=["taught"])
+def test_repro__each_family_is_taught_evaluated_and_registered(taught: Checkout, family: str) -> None:
+    selected, receipt, spec, figures = (json.loads((taught.path / name).read_text()) for name in (
         "models/selected.json", "receipts/registry.json", "models/encoder/encoder.json", "reports/evaluate/metrics.json"
     ))
     assert (spec["family"], selected["setting"], selected["challenges"][0]["won"]) == (family, "lora", True)
@@ -71,3 +78,26 @@ def test_repro__each_family_is_taught_evaluated_and_registered(family: str, pair
     (gallery,) = figures["galleries"].values()
     assert gallery["num_queries"] > 20 and gallery["adapted"]["mrr"] > gallery["base"]["mrr"]
     assert gallery["exported"]["mrr"] == pytest.approx(gallery["adapted"]["mrr"], abs=0.01)
+
+
+@pytest.mark.parametrize("taught", ["clip"], indirect=True)
+def test_base__is_published_beside_what_was_taught_and_taken_away_again(taught: Checkout) -> None:
+    taught.succeed("dvc", "repro", "publish")
+
+    def found(model: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(taught.succeed("vidseek", "search", "a disc", "--model", model, "--json"))
+        return answer
+
+    live = found("vidseek")
+    made = json.loads(taught.succeed("vidseek", "base", "--json"))
+    assert made["taught"] and made["exported"] and made["built"] and made["num_clips"] > 0
+    base = found("base")
+    assert (base["encoder_version"], base["collection"]) == (made["encoder_version"], made["collection"])
+    assert base["encoder_version"] != live["encoder_version"] and base["hits"]
+    assert found("vidseek") == live
+    again = json.loads(taught.succeed("vidseek", "base", "--json"))
+    assert (again["exported"], again["num_embedded"], again["built"]) == (False, 0, False)
+    assert json.loads(taught.succeed("vidseek", "base", "--remove", "--json")) == {"removed": [made["collection"]]}
+    gone = taught.run("vidseek", "search", "a disc", "--model", "base")
+    assert gone.returncode and "vidseek base" in gone.stderr and "Traceback" not in gone.stderr
+    assert found("vidseek") == live
