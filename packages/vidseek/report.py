@@ -52,15 +52,19 @@ def write_report(archive: Archive, path: Path) -> None:
         beside.write_text(page, encoding="utf-8")
 
 
+def _length(duration_ms: int) -> str:
+    """In hours, or in minutes where it is less than one."""
+    return f"{duration_ms / 3_600_000:,.1f} h" if duration_ms >= 3_600_000 else f"{duration_ms / 60_000:.1f} min"
+
+
 def _data(data: Path) -> str:
     videos = read_table(data / "ingest" / "videos.parquet", VIDEOS)
     clips = read_table(data / "cut" / "clips.parquet", CLIPS)
     captions = read_table(data / "caption" / "captions.parquet", CAPTIONS)
     pairs = read_table(data / "pairs" / "pairs.parquet", PAIRS)
-    hours = videos["duration_ms"].sum() / 3_600_000
     big = [
-        (len(videos), "videos"), (f"{hours:.1f} h", "of video"), (len(clips), "clips"), (len(captions), "captions"),
-        (len(pairs), "pairs"),
+        (len(videos), "videos"), (_length(int(videos["duration_ms"].sum())), "of video"), (len(clips), "clips"),
+        (len(captions), "captions"), (len(pairs), "pairs"),
     ]
     splits = ", ".join(f"{num} {name}" for name, num in sorted(pairs["split"].value_counts().items())) or "none"
     return (

@@ -96,7 +96,8 @@ class Nearest:
                 if floor <= end:
                     chain = _chain(moment, floor, of_video[moment.video_id].values())
                     lacking[moment.best_clip_id, chain] = _Lacking(chain, floor, end)
-            joining = self._joining([each for key, each in lacking.items() if key not in asked])
+            found = self._joining([each for key, each in lacking.items() if key not in asked])
+            joining = [clip for clip in found if clip.clip_id not in of_video[clip.video_id]]
             if not joining:
                 return first
             asked |= set(lacking)

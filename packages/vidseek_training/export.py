@@ -282,11 +282,17 @@ def _export_towers(model: Backbone, folder: Path) -> None:
     for name, (tower, example) in towers.items():
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                tower.eval(), (example,), str(folder / f"{name}.onnx"), input_names=[INPUTS[name]],
-                output_names=[OUTPUTS[name]], dynamic_shapes=(shapes[name],), opset_version=_OPSET, dynamo=True,
-                optimize=True, external_data=False, verbose=False,
+            program = torch.onnx.export(
+                tower.eval(), (example,), input_names=[INPUTS[name]], output_names=[OUTPUTS[name]],
+                dynamic_shapes=(shapes[name],), opset_version=_OPSET, dynamo=True, optimize=True, verbose=False,
             )
+        assert program is not None
+        # Where in our code each node came from: paths of this machine, in files that others get, and a tenth of a small one.
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+        program.save(folder / f"{name}.onnx", external_data=False)
 
 
 def _convert_towers(

@@ -32,7 +32,7 @@ def _show_numbers(said: Mapping[str, Any]) -> None:
     with st.container(horizontal=True):
         st.metric(t("videos"), videos["num"] if videos else "–", width="content")
         st.metric(t("total_length"), clock(videos["total_ms"]) if videos else "–", width="content")
-        st.metric(t("clips"), said["num_clips"] if said["num_clips"] is not None else "–", width="content")
+        st.metric(t("clips_cut"), said["num_clips"] if said["num_clips"] is not None else "–", width="content")
         st.metric(t("rejected"), rejected, width="content")
 
 

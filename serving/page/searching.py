@@ -62,7 +62,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Aske
         filters = _filters(facets)
         sure = 0.0
         if has_confidence() or "sure" in st.query_params:  # of an address that asks for it the API says why it cannot be
-            sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, key="sure", bind="query-params")
+            sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, format="percent", key="sure", bind="query-params")
     files = [
         ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
     ]

@@ -120,6 +120,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "videos": ("Videos", "영상"),
     "total_length": ("Length", "총 길이"),
     "clips": ("Clips", "클립"),
+    "clips_cut": ("Clips cut", "잘라 낸 클립"),
     "rejected": ("Rejected", "거부됨"),
     "nothing_rejected": ("Nothing was rejected.", "거부된 항목이 없습니다."),
     "gates": ("Gates", "품질 검사"),

@@ -47,8 +47,9 @@ def evaluated(archive: Archive, **gain: Any) -> None:
 
 def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> None:
     page = written(archive)
-    for said in ("<b>4</b>videos", "<b>12</b>clips", "Nothing was rejected", "nothing was measured", "have no confidence",
-                 "Nobody has decided", "Nobody has looked", "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
+    for said in ("<b>4</b>videos", " min</b>of video", "<b>12</b>clips", "Nothing was rejected",
+                 "nothing was measured", "have no confidence", "Nobody has decided", "Nobody has looked",
+                 "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
         assert said in page
 
 

@@ -69,6 +69,14 @@ def test_export_champion__leaves_a_bundle_that_says_what_it_is(exported: Path, b
     assert not list(exported.glob(".encoder*"))
 
 
+def test_export_champion__the_graphs_say_nothing_of_the_machine_that_made_them(exported: Path) -> None:
+    graphs = list(exported.rglob("*.onnx"))
+    assert graphs
+    for graph in graphs:
+        content = graph.read_bytes()
+        assert b"stack_trace" not in content and str(Path(export.__file__).parent).encode() not in content
+
+
 def test_export_champion__parity_was_measured_on_held_out_pairs(exported: Path) -> None:
     parity = json.loads((exported / "encoder" / "parity.json").read_text())
     assert set(parity) == {"fp32"}
