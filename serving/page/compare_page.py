@@ -15,13 +15,15 @@ from vidseek.client import Api, Problem
 
 NUM_SHOWN = 6
 """Moments of each model."""
+_OF_SERVICES = {"other_search": "other_service", "this_search": "this_service"}
 
 
 def compare_page() -> None:
     """One query, two columns."""
     show_notice()
-    st.write(t("compare_what"))
     compared = ask(find_other)
+    is_base = compared is None or bool(compared.body)  # else it is another service, of whichever model
+    st.write(t("compare_what" if is_base else "compare_services"))
     if compared is None:
         st.info(t("no_base"))
         return
@@ -40,6 +42,7 @@ def compare_page() -> None:
     with st.container(key="compared"):  # on a phone too they stand beside each other
         for column, (name, answer) in zip(st.columns(2), answers.items(), strict=True):
             with column:
+                st.html(f'<div class="vs-title">{html.escape(t(name if is_base else _OF_SERVICES[name]))}</div>')
                 _show_answer(name, answer, words)
 
 
@@ -51,7 +54,6 @@ def _ask(asked: Api, words: str, body: Mapping[str, str]) -> dict[str, Any] | Pr
 
 
 def _show_answer(name: str, answer: dict[str, Any] | Problem, words: str) -> None:
-    st.html(f'<div class="vs-title">{html.escape(t(name))}</div>')
     if isinstance(answer, Problem):
         show_problem(answer)
         return

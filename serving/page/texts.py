@@ -150,6 +150,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Compare
     "other_search": ("Base", "기본 모델"),
     "this_search": ("Adapted", "학습한 모델"),
+    "other_service": ("The other service", "다른 서비스"),
+    "this_service": ("This service", "이 서비스"),
     "asked_of": ("Model {version}", "모델 {version}"),
     "in_both": ("{num} of {of} moments are found by both.", "장면 {of}개 중 {num}개를 두 모델이 모두 찾았습니다."),
     "no_base": (
@@ -159,6 +161,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "base_other_state": (
         "The base's collection is of another state of the archive than the live one. `vidseek base` brings it up to date.",
         "기본 모델의 컬렉션이 현재 아카이브와 다른 시점의 것입니다. `vidseek base`를 실행하면 갱신됩니다.",
+    ),
+    "compare_services": (
+        "The same query to two services over the same videos. Left the other one, right this one.",
+        "같은 검색어를 같은 영상에서 두 서비스로 찾습니다. 왼쪽은 다른 서비스, 오른쪽은 이 서비스입니다.",
     ),
     "compare_what": (
         "The same query to two models over the same videos. Left without the teaching, right with it.",

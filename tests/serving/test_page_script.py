@@ -255,6 +255,7 @@ def test_compare_page__asks_both_apis(archive: Archive, tmp_path: Path, monkeypa
         app = compared(**{"compare-q": "blue"})
         left, right = app.columns
         assert titles(left)[0] == "blue as the base has it" and titles(right)[0] == "blue"
+        assert "The other service" in said(left) and "This service" in said(right) and "Base" not in said(app)
 
 
 def compared(**address: str) -> Any:
@@ -287,6 +288,7 @@ def test_compare_page__asks_the_base_of_the_same_api(tmp_path: Path, monkeypatch
         left, right = app.columns
         assert titles(left)[0] == "red" and titles(right)[0] == "green"  # the base takes green for red
         assert f"Model {BASE_VERSION}" in said(left) and f"Model {VERSION}" in said(right)
+        assert "Base" in said(left) and "Adapted" in said(right)
         assert "4 of 4 moments are found by both." in said(app)
         assert "another state" not in said(app)
         publish_colours(tmp_path, folder="moved")
