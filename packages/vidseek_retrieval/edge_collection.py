@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ class EdgeCollection:
             yield
 
 
-def _filter(conditions: Sequence[Condition], clip_ids: set[str] | None = None) -> Any:
+def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = None) -> Any:
     """Of what fits all `conditions`, and, where there are `clip_ids`, is one of these."""
     must = [_edge_condition(each) for each in conditions if not each.none_of]
     if clip_ids is not None:
