@@ -59,9 +59,8 @@ class Nearest:
         """The first `num` moments, best first, or all where there are no more; duplicates are folded."""
         listed: list[RankedClip] = []
         ends: list[float] = []  # the least score of each search
-        for limit in STEPS:
-            if limit < min(CLIPS_OF_A_MOMENT * self.num_least, NUM_CLIPS):
-                continue
+        shortest = min(CLIPS_OF_A_MOMENT * self.num_least, NUM_CLIPS)
+        for limit in (step for step in STEPS if step >= shortest):
             found = self.collection.search(self.vector, limit=limit, using=self.using, conditions=self.conditions)
             is_whole = len(found) < limit
             is_last = is_whole or limit == NUM_CLIPS

@@ -45,13 +45,13 @@ LOAD_BATCH = 256
 LEASE_SECONDS = 600.0
 """A builder that was killed holds the lock no longer than this; one that lives renews it with each batch."""
 TRIES = 4
-MOST_STRETCHES = 32
-"""Of a video each, in one search."""
 FIRST_WAIT_SECONDS = 0.25
 """After the first try; doubled after each other."""
 OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
 POLL_SECONDS = 0.1
 SETTLED_POLLS = 3
+MOST_STRETCHES = 32
+"""In one search: each clip of their videos is held against each of them."""
 INDEXING_THRESHOLD_KB = 10_000
 """Segments above it get a graph: Qdrant's own default."""
 
@@ -94,7 +94,7 @@ class QdrantCollection:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
             return []
-        if len(stretches) > MOST_STRETCHES:  # each clip of their videos is held against each of them
+        if len(stretches) > MOST_STRETCHES:
             parts = [
                 self.search(
                     vector, limit=limit, exact=exact, at_least=at_least, using=using, conditions=conditions,
