@@ -37,6 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("packages/vidseek_retrieval/on_ray.py",),
     "qdrant_client": ("packages/vidseek_retrieval/*",),
     "great_expectations": ("packages/vidseek_quality/*",),
+    "scipy": ("packages/vidseek_quality/intervals.py",),
     "py3langid": ("packages/vidseek_quality/languages.py",),
     # The demo and excerpts encode with av; nothing but packets.py opens a video, and nothing but frames.py decodes.
     "av": ("packages/vidseek_media/packets.py", "packages/vidseek_media/frames.py", "packages/vidseek_media/excerpt.py",
