@@ -123,6 +123,10 @@ bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to
 	$(BIN)/python -m bench.dedup
 	$(BIN)/python -m bench.near
 
+# Nothing is installed: a CUDA build of torch is the user's own.
+gpu-check: ## What a GPU does here: training, towers and exports against the CPU, into bench/gpu.json (four minutes; without one: a line)
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m bench.gpu
+
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 

@@ -62,10 +62,17 @@ def whole_words() -> Tokenizer:
     return tokenizer
 
 
+def spec_of(
+    family: str, words: Path, *, dimension: int = 512, context: int = 77, frames: int = FRAMES, side: int = 224
+) -> BackboneSpec:
+    """Of a model with random weights and CLIP's preprocessing, whose tokenizer.json is `words`."""
+    return BackboneSpec(
+        family=family, name="random", dimension=dimension, context=context, frames=frames, side=side, resize="crop",
+        mean=_MEAN, deviation=_DEVIATION, pad_id=0, tokenizer=words,
+    )
+
+
 def _spec(family: str, folder: Path) -> tuple[BackboneSpec, Tokenizer]:
     tokenizer, words = whole_words(), folder.with_name(f"{folder.name}-words.json")
     tokenizer.save(str(words))
-    return BackboneSpec(
-        family=family, name="random", dimension=512, context=77, frames=FRAMES, side=224, resize="crop", mean=_MEAN,
-        deviation=_DEVIATION, pad_id=0, tokenizer=words,
-    ), tokenizer
+    return spec_of(family, words), tokenizer

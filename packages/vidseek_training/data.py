@@ -16,7 +16,6 @@ from vidseek_encoder.preprocess import normalise, resize_frames
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import ClipFrames
-from vidseek_media.shards import list_shards, read_shard
 from vidseek_media.tables import FRAMES, PAIRS, read_table
 from vidseek_training.backbones import BackboneSpec
 
@@ -93,6 +92,8 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
     places: dict[str, list[int]] = {}
     for row, clip_id in enumerate(clip_ids):
         places.setdefault(clip_id, []).append(row)
+    from vidseek_media.shards import read_shard  # its writer needs decoders, which a training has no use for
+
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
     for shard in sorted(set(shards[shards.clip_id.isin(places)].shard)):
@@ -123,6 +124,8 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
 
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
     """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
+    from vidseek_media.shards import list_shards, read_shard  # see above
+
     found: list[NDArray[np.uint8]] = []
     for shard in list_shards(frames):
         for clip in read_shard(shard):

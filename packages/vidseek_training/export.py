@@ -32,7 +32,6 @@ from vidseek_training.bundle_card import write_card
 from vidseek_training.data import load_pairs, sample_clips
 from vidseek_training.embedding import embed_frames, embed_ids
 from vidseek_training.metrics import bootstrap, ranks_of
-from vidseek_training.select import adapter_of, read_selected
 
 _OPSET = 18
 _LARGEST_BATCH = 1024
@@ -149,6 +148,8 @@ def export_champion(
         ArtifactError: the adapter does not fit the base, or a table is missing.
         GateFailed: the vectors in fp32 are not torch's; nothing is written.
     """
+    from vidseek_training.select import adapter_of, read_selected  # MLflow comes with it, and only this function wants it
+
     selected = read_selected(champion)
     model = lora.merged(backbones.load(backbone), adapter_of(champion))
     made_of = (

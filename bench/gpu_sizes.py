@@ -1,0 +1,44 @@
+"""How much `bench.gpu` runs: on a GPU, and in a test on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bench import gpu_towers, gpu_training
+from bench.gpu_models import B16, B32, L14, TINY_CLIP, TINY_XCLIP, XCLIP_B32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of all parts."""
+
+    backbones: tuple[str, ...]
+    paths: tuple[str, ...]
+    """Of `gpu_training.PATHS`."""
+    training: gpu_training.Sizes
+    towers: gpu_towers.Sizes
+
+
+FULL = Sizes(
+    ("vidseek/clip-tiny", "vidseek/viclip-tiny"), tuple(gpu_training.PATHS),
+    gpu_training.Sizes(
+        replace(B32, frames=4), curve_pairs=32, curve_batch=8, curve_steps=10, speed=(
+            (B32, 64, None, "fp32"), (B32, 64, None, "bf16"), (B32, 256, 32, "bf16"), (B16, 64, 16, "bf16"),
+            (L14, 32, 8, "bf16"), (XCLIP_B32, 64, 16, "bf16"),
+        ), speed_steps=4,
+    ),
+    gpu_towers.Sizes(
+        (B32, B16, L14, XCLIP_B32), batches=(1, 8, 32, 128, 256), clips=(1, 8, 32), exported=B32,
+        exported_batches=(1, 8, 32), seconds=0.2,
+    ),
+)
+TINY = Sizes(
+    ("vidseek/clip-tiny",), ("plain", "replay with anchor"),
+    gpu_training.Sizes(
+        TINY_CLIP, curve_pairs=8, curve_batch=4, curve_steps=3,
+        speed=((TINY_CLIP, 4, None, "fp32"), (TINY_CLIP, 4, 2, "fp32")), speed_steps=2,
+    ),
+    gpu_towers.Sizes(
+        (TINY_CLIP, TINY_XCLIP), batches=(1, 2), clips=(1, 2), exported=TINY_CLIP, exported_batches=(1, 2), seconds=0.0,
+    ),
+)
