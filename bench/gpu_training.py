@@ -219,11 +219,14 @@ def paths(device: torch.device, names: tuple[str, ...], wanted: tuple[str, ...])
 
 def _small_data(model: Backbone) -> Data:
     pairs = coloured_pairs(model, 48, num_videos=16, words=False)
-    part = lambda first, last: PairSet(  # noqa: E731 - three of the same
+    return Data(*(_part(pairs, first, last) for first, last in ((0, 24), (24, 32), (32, 44), (44, 48))))
+
+
+def _part(pairs: PairSet, first: int, last: int) -> PairSet:
+    return PairSet(
         pairs.table[first:last].reset_index(drop=True), pairs.frames[first:last], pairs.ids[first:last],
         pairs.contrast_ids[first:last],
     )
-    return Data(part(0, 24), part(24, 32), part(32, 44), part(44, 48))
 
 
 def _one_path(model: Backbone, data: Data, device: torch.device, told: dict[str, Any]) -> dict[str, Any]:
