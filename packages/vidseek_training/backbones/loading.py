@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from vidseek_encoder.bundle import file_sha256
+from vidseek_encoder.tokenizer_file import read_tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
 from vidseek_training.backbones.vocabulary import find_tokenizer
@@ -230,7 +230,7 @@ def _pad_id(folder: Path, tokenizer: Path, otherwise: int) -> int:
     """The number of the padding token that tokenizer_config.json names."""
     token = _read_beside(folder / "tokenizer_config.json").get("pad_token")
     text = token.get("content") if isinstance(token, dict) else token
-    number = Tokenizer.from_file(str(tokenizer)).token_to_id(text) if text else None
+    number = read_tokenizer(tokenizer).token_to_id(text) if isinstance(text, str) and text else None
     return otherwise if number is None else int(number)
 
 
