@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from pathlib import Path
 
 MOST_LETTERS = 128
 """Of a plain name: a file system takes 255 bytes, and temporary names are longer than the names themselves."""
@@ -62,18 +61,6 @@ def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
     for part in parts:
         plain_name(part, what=f"a part of {what}")
     return "/".join(parts)
-
-
-def inside(folder: Path, path: Path) -> Path:
-    """`path`, which lies in `folder`; a link that leads out of it does not.
-
-    Raises:
-        ValueError: it leads out of `folder`.
-        OSError: it is not there.
-    """
-    if not path.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
-        raise ValueError(f"{path} leads out of {folder}")
-    return path
 
 
 def shard_file(value: object) -> str:
