@@ -22,7 +22,9 @@ KNOWN = frozenset({
 that are never both, or of line ends within white space, which is quadratic too."""
 
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{0,4})(,?)(\d{0,4})\})([?+]?)")
-_ESCAPE = re.compile(r"\\(?:[pP]\{\^?[A-Za-z_ ]{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[^0-9kgXRKpPxu])")
+_ESCAPE = re.compile(
+    r"\\(?:[pP]\{\^?[A-Za-z_ ]{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[^0-9kgXRKpPxu])"
+)
 _GROUP = re.compile(r"\((?:\?:|\?i:|\?=|\?!|(?!\?|\*))")
 
 

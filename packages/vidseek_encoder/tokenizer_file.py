@@ -158,7 +158,7 @@ def _flat(part: Part | None, key: str) -> list[Part]:
 
 
 def _check_model(model: Part) -> None:
-    kind = model["type"] if "type" in model else "BPE" if "merges" in model else "WordLevel"
+    kind = model.get("type", "BPE" if "merges" in model else "WordLevel")
     if kind not in ("BPE", "WordPiece", "WordLevel", "Unigram"):
         raise ValueError(f"its model is of type {shown(kind)}, wanted BPE, WordPiece, WordLevel or Unigram")
     vocabulary = model["vocab"]
@@ -288,7 +288,8 @@ _USUAL = KNOWN | {
 
 _NORMALIZERS: Mapping[str, Callable[[Part], float]] = {
     **dict.fromkeys(
-        ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer", "ByteLevel"), _unchanged
+        ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer", "ByteLevel"),
+        _unchanged,
     ),
     "Replace": _replace, "Prepend": _prepend, "Precompiled": _precompiled,
 }
@@ -314,7 +315,9 @@ def _try_out(content: bytes) -> None:
                    "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "vidseek_encoder.tokenizer_trial"]
     try:
-        done = subprocess.run(command, env=environment, input=content, capture_output=True, timeout=TRIAL_SECONDS, check=False)
+        done = subprocess.run(
+            command, env=environment, input=content, capture_output=True, timeout=TRIAL_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"tokenizing a few texts took longer than {TRIAL_SECONDS:.0f} s") from error
     if done.returncode:

@@ -19,8 +19,8 @@ MOST_TOKENS = 256
 
 _WORDS = "The red crane lifts 3 containers, isn't it? \u00e9\u00df\u0130 \u4f60\u597d \ufdfa \U0001f3a5 <|endoftext|>"
 TEXTS = (
-    "", "a", "abc", " ", "aaa", "AbC", _WORDS, "".join(map(chr, range(1, 0x250))), *(letter * LONG for letter in "a Z0.-\n\u00e9\u4f60'"),
-    "ab" * (LONG // 2), "a " * (LONG // 2), (_WORDS * 40)[:LONG],
+    "", "a", "abc", " ", "aaa", "AbC", _WORDS, "".join(map(chr, range(1, 0x250))),
+    *(letter * LONG for letter in "a Z0.-\n\u00e9\u4f60'"), "ab" * (LONG // 2), "a " * (LONG // 2), (_WORDS * 40)[:LONG],
 )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -183,7 +184,7 @@ def _batch(batch: pa.RecordBatch, facts: CollectionFacts) -> Iterator[Point]:
     _check_lengths(indices, MOST_WORDS, "words_indices")
     _check_lengths(values, MOST_WORDS, "words_values")
     texts = columns["payload"]
-    if texts.null_count or max(pa.compute.binary_length(texts).to_pylist(), default=0) > MOST_PAYLOAD_BYTES:
+    if texts.null_count or max(pc.binary_length(texts).to_pylist(), default=0) > MOST_PAYLOAD_BYTES:
         raise ValueError(f"a payload is empty, or larger than {MOST_PAYLOAD_BYTES} bytes")
     payloads = [_payload(parse_json(text), facts) for text in texts.to_pylist()]
     clip_ids = [names.clip_id(value) for value in columns["clip_id"].to_pylist()]
