@@ -16,7 +16,7 @@ from vidseek_encoder.preprocess import normalise, resize_frames
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import ClipFrames
-from vidseek_media.shards import list_shards, read_shard
+from vidseek_media.shards import list_shards, read_shard, shard_files
 from vidseek_media.tables import FRAMES, PAIRS, read_table
 from vidseek_training.backbones import BackboneSpec
 
@@ -95,8 +95,8 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
         places.setdefault(clip_id, []).append(row)
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
-    for shard in sorted(set(shards[shards.clip_id.isin(places)].shard)):
-        for clip in read_shard(folder / shard):
+    for shard in shard_files(folder, shards[shards.clip_id.isin(places)].shard):
+        for clip in read_shard(shard):
             rows = places.pop(str(clip.clip_id), None)
             if rows is not None:
                 gathered[rows] = _fit(clip, spec, num_frames)

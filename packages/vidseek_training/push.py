@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ServiceError
-from vidseek_media.folders import whole_folder
+from vidseek_media.folders import require_replaceable, whole_folder
 from vidseek_media.json_files import read_json
 from vidseek_training import backbones, lora
 from vidseek_training.select import Selected, adapter_of, read_selected
@@ -33,6 +33,7 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
         Where it is now.
 
     Raises:
+        ConfigError: `destination` is a folder with something else in it.
         ArtifactError: the base is the champion, the adapter is broken, or the figures are of another adapter.
         ServiceError: the hub does not take it.
     """
@@ -43,6 +44,7 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
     lora.load_into(backbones.load(selected.backbone), adapter)  # what does not load is not handed on
     card = write_card(selected, _figures_of(metrics, selected))
     if not destination.startswith(HUB):
+        require_replaceable(Path(destination), marks=["adapter_config.json"])
         with whole_folder(Path(destination)) as folder:
             _fill(folder, adapter, selected, card)
         return destination
