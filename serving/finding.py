@@ -14,6 +14,7 @@ from vidseek.archive import HOME_VARIABLE, Archive
 from vidseek.feedback import now
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
 
 if TYPE_CHECKING:
     from vidseek_retrieval.duplicates import Duplicate
@@ -80,7 +81,7 @@ class Finding:
         from vidseek_retrieval.duplicates import Duplicate  # pandas and a decoder: the service starts without them
 
         try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
+            content = read_json(self._file)
             report, threshold = content["report"], content["report"]["threshold"]
             return Found(
                 str(content["found_at"]), str(report["collection"]),

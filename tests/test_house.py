@@ -17,7 +17,8 @@ PACKAGES = ROOT / "packages"
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "vidseek_media": (),
     "vidseek_quality": ("vidseek_media",),
-    "vidseek_encoder": ("vidseek_media.errors", "vidseek_media.folders", "vidseek_media.records", "vidseek_media.ids"),
+    "vidseek_encoder": ("vidseek_media.errors", "vidseek_media.folders", "vidseek_media.records", "vidseek_media.ids",
+                        "vidseek_media.names", "vidseek_media.json_files"),
     "vidseek_training": ("vidseek_media", "vidseek_quality", "vidseek_encoder"),
     "vidseek_retrieval": ("vidseek_media", "vidseek_quality", "vidseek_encoder"),
 }

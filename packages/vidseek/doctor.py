@@ -15,11 +15,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from vidseek.archive import ALIAS, Archive
 from vidseek_media.errors import ConfigError
+from vidseek_media.json_files import read_json
 
 State = Literal["ok", "note", "missing", "error"]
 
@@ -231,7 +232,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
     yield _made("index", collection, f"{ALIAS} → {collection}")
     if bundle and collection:
-        published = _read(archive.index / collection / "collection.json", "encoder_version")
+        published = _read(archive.index / PurePath(collection).name / "collection.json", "encoder_version")
         if published == bundle:
             yield Finding("pipeline", "versions agree", "ok", f"bundle and index are of {bundle}")
         else:
@@ -252,7 +253,7 @@ def _made(name: str, thing: str | None, found: str) -> Finding:
 def _read(path: Path, *keys: str) -> str | None:
     """The text at `keys` of a JSON file, or None where there is none: a broken file is as good as none here."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         for key in keys:
             content = content[key]
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vidseek.archive import ALIAS, BASE_ALIAS, Archive
+from vidseek_media import json_files
 from vidseek_media.errors import ArtifactError
 
 STAGES = ("ingest", "cut", "frames", "caption", "pairs")
@@ -128,9 +128,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
         ArtifactError: it is broken.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json_files.read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is broken: {error}", remedy="Run `dvc repro`") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} is broken: it holds no table", remedy="Run `dvc repro`")
     return content

@@ -20,6 +20,7 @@ from vidseek.archive import Archive, load_encoder
 from vidseek.settings import read_params
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
 
 if TYPE_CHECKING:
     from vidseek_media.records import ClipFrames
@@ -75,7 +76,7 @@ class Rates:
         if not path.is_file():
             raise ConfigError(f"there is no {path}: no rate was measured on this machine", remedy=remedy)
         try:
-            return Rates(**json.loads(path.read_text(encoding="utf-8")))
+            return Rates(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise ArtifactError(f"{path} is broken: {error}", remedy=remedy) from error
 

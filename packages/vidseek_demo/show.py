@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ArtifactError
+from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.query import Hit
 
@@ -46,7 +46,7 @@ def show() -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `make demo`") from error
     return content

@@ -19,7 +19,10 @@ from tqdm import tqdm
 from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Look, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
+from vidseek_media.folders import require_replaceable
 
+STAMP = ".world.json"
+"""Stands in each folder that was rendered, and says how."""
 FORMAT = 2
 """Of a world: raise it when the same size and seed give other films or captions."""
 FPS = 10
@@ -89,6 +92,7 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
     what a killed call left beside it goes with the next call.
 
     Raises:
+        ConfigError: a folder of one of these names is there, and holds something else.
         OSError: the disk does not take it; no half-rendered world is left.
     """
     _sweep(out)
@@ -100,6 +104,7 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
             stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": FORMAT})
             if _is_rendered(out / name, stamp):
                 continue
+            require_replaceable(out / name, marks=[STAMP])
             beside = out / f".{name}.{os.getpid()}"
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
@@ -107,7 +112,7 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
             plan = _plan(look, parts, np.random.default_rng([seed, number]))
             films += [(look, beside / file, shots) for file, shots in plan.items()]
             _write_captions(beside / "captions.csv", plan)
-            (beside / ".world.json").write_text(stamp)
+            (beside / STAMP).write_text(stamp)
         _film_all(films, workers)
         for beside, folder in pending:
             shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +124,7 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
 
 def _sweep(out: Path) -> None:
     """Remove what calls that are no longer running left beside the worlds."""
-    for beside in out.glob(".*.*"):
+    for beside in (found for name in ("domain", "general") for found in out.glob(f".{name}.*")):
         pid = beside.suffix.removeprefix(".")
         if not pid.isdigit() or int(pid) == os.getpid():
             continue
@@ -132,7 +137,7 @@ def _sweep(out: Path) -> None:
 
 
 def _is_rendered(folder: Path, stamp: str) -> bool:
-    file = folder / ".world.json"
+    file = folder / STAMP
     return file.is_file() and file.read_text() == stamp
 
 

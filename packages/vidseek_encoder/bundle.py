@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
+from vidseek_media.names import hex_digits, relative_file, shown
 
 Resize = Literal["squash", "crop"]
 Vision = Literal["video", "frame"]
@@ -24,6 +26,13 @@ FORMAT = 2
 SPEC_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
 _REMEDY = "Run `dvc repro export` to write the bundle again"
+_MOST_BYTES = 2**20
+_MOST_FILES = 256
+_MOST_VARIANTS = 8
+_MOST_LETTERS = 1024
+_MOST: Mapping[str, int] = {"context": 65_536, "frames": 4096, "side": 8192, "dimension": 16_384}
+_MOST_PIXELS = 2**27
+"""Of a clip: 1.5 GB as the tower takes it. 64 frames of 1,024 pixels square have half of that."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +74,27 @@ class EncoderSpec:
             raise ValueError(f"resize is {self.resize!r}, wanted squash or crop")
         if self.vision not in ("video", "frame"):
             raise ValueError(f"vision is {self.vision!r}, wanted video or frame")
-        for name in ("context", "frames", "side", "dimension"):
-            if not _is_whole(getattr(self, name)) or getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, wanted a whole number above 0")
-        if not _is_whole(self.pad_id) or self.pad_id < 0:
-            raise ValueError(f"pad_id is {self.pad_id!r}, wanted a token's number")
+        for name, most in _MOST.items():
+            if not _is_whole(getattr(self, name)) or not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} is {shown(getattr(self, name))}, wanted a whole number above 0, at most {most}")
+        if self.frames * self.side**2 > _MOST_PIXELS:
+            raise ValueError(f"a clip has {self.frames} frames of {self.side} pixels square, wanted {_MOST_PIXELS} at most")
+        if not _is_whole(self.pad_id) or not 0 <= self.pad_id < 2**31:
+            raise ValueError(f"pad_id is {shown(self.pad_id)}, wanted a token's number")
         if not isinstance(self.trims_texts, bool):
             raise ValueError(f"trims_texts is {self.trims_texts!r}, wanted true or false")
         for name in ("mean", "deviation"):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-                raise ValueError(f"{name} is {values!r}, wanted three numbers")
+                raise ValueError(f"{name} is {shown(values)}, wanted three numbers")
         if min(self.deviation) <= 0:
             raise ValueError(f"deviation is {self.deviation!r}, wanted numbers above 0")
-        if not re.fullmatch(r"[0-9a-f]{16}", self.encoder_version):
-            raise ValueError(f"encoder_version is {self.encoder_version!r}, wanted 16 hex digits")
-        if not self.variants or not all(re.fullmatch(r"[a-z0-9]+", variant) for variant in self.variants):
-            raise ValueError(f"variants are {self.variants!r}, wanted at least one name such as fp32")
+        hex_digits(self.encoder_version, 16, what="encoder_version")
+        if not 0 < len(self.variants) <= _MOST_VARIANTS or not all(map(_is_variant, self.variants)):
+            raise ValueError(f"variants are {shown(self.variants)}, wanted 1 to {_MOST_VARIANTS} names such as fp32")
+        for name in ("family", "backbone"):
+            if len(getattr(self, name)) > _MOST_LETTERS or not getattr(self, name).isprintable():
+                raise ValueError(f"{name} is {shown(getattr(self, name))}, wanted a name of at most {_MOST_LETTERS} letters")
 
     @property
     def towers(self) -> tuple[str, str]:
@@ -120,17 +133,17 @@ class EncoderSpec:
         """
         path = folder / SPEC_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, most_bytes=_MOST_BYTES)
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} is missing: there is no encoder bundle in {folder}", remedy=_REMEDY) from error
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read as JSON: {error}", remedy=_REMEDY) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ArtifactError(f"{path} is of format {found!r}, wanted {FORMAT}", remedy=_REMEDY)
+            raise ArtifactError(f"{path} is of format {shown(found)}, wanted {FORMAT}", remedy=_REMEDY)
         wanted = {each.name for each in fields(cls)}
         if set(content) != wanted:
-            raise ArtifactError(f"{path} has the keys {sorted(content)}, wanted {sorted(wanted)}", remedy=_REMEDY)
+            raise ArtifactError(f"{path} has the keys {shown(sorted(content))}, wanted {sorted(wanted)}", remedy=_REMEDY)
         try:
             return cls(**_from_json(content))
         except (ValueError, TypeError) as error:
@@ -234,15 +247,23 @@ def _tensor_digest(tensor: NDArray[np.generic]) -> str:
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:
     for name in ("family", "encoder_version", "backbone", "resize", "vision"):
         if not isinstance(content[name], str):
-            raise TypeError(f"{name} is {content[name]!r}, wanted a text")
+            raise TypeError(f"{name} is {shown(content[name])}, wanted a text")
     for name in ("mean", "deviation", "variants"):
         if not isinstance(content[name], list):
-            raise TypeError(f"{name} is {content[name]!r}, wanted a list")
+            raise TypeError(f"{name} is {shown(content[name])}, wanted a list")
     files = content["files"]
-    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+    if not isinstance(files, dict) or len(files) > _MOST_FILES:
         raise TypeError("files is not a table of sha256 by path")
+    for path, digest in files.items():
+        relative_file(path, what="a file of the bundle")  # it is opened: it may not lead out of the folder
+        hex_digits(digest, 64, what=f"the sha256 of {path}")
     lists = {name: tuple(content[name]) for name in ("mean", "deviation", "variants")}
     return {**content, **lists, "files": cast(dict[str, str], files)}
+
+
+def _is_variant(value: object) -> bool:
+    """Whether it can be the name of a variant, which is that of a folder."""
+    return isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,16}", value) is not None
 
 
 def _is_whole(value: object) -> bool:

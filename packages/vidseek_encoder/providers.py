@@ -17,6 +17,7 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from vidseek_encoder.bundle import file_sha256
+from vidseek_encoder.onnx_file import require_plain_model
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -78,9 +79,13 @@ def open_session(
         spin: Whether idle threads burn their core for a while before they sleep.
 
     Raises:
-        ArtifactError: the file is no model.
+        ArtifactError: the file is no model, or one that `require_plain_model` refuses.
         DeviceError: the provider does not start, or another one took its place.
     """
+    try:
+        require_plain_model(file)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file} cannot be opened: {error}", remedy=_REMEDY) from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

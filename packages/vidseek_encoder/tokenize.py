@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as _Tokenizer
 
+from vidseek_encoder.tokenizer_file import REMEDY, read_tokenizer, rust_errors
 from vidseek_media.errors import ArtifactError, InputRejected
 
 _LEAST = 2
@@ -31,15 +32,14 @@ class Tokenizer:
         """Read a tokenizer.json.
 
         Raises:
-            ArtifactError: it is missing or not one.
+            ArtifactError: it is missing, not one, or one that `tokenizer_file` refuses.
         """
+        tokenizer = read_tokenizer(path)
         try:
-            tokenizer = _Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ArtifactError(
-                f"{path} cannot be read as a tokenizer: {error}", remedy="Run `dvc repro export` to write it again"
-            ) from error
-        return cls(tokenizer, context=context, pad_id=pad_id)
+            with rust_errors():
+                return cls(tokenizer, context=context, pad_id=pad_id)
+        except ValueError as error:  # a template that adds more tokens than there is room for
+            raise ArtifactError(f"{path} leaves no room in {context} tokens: {error}", remedy=REMEDY) from error
 
     def encode(self, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
         """Token numbers, shape (n, context): cut to `context` with the end token kept, filled up with `pad_id`.
@@ -67,8 +67,9 @@ class Tokenizer:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         require_texts(texts)
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        except Exception as error:  # UnicodeEncodeError or TypeError for a lone surrogate, else bare Exception
+            with rust_errors():
+                encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        except ValueError as error:  # a lone surrogate, say
             raise InputRejected(f"a text cannot be tokenized: {error}", remedy="Send valid Unicode") from error
         return [encoding.ids for encoding in encodings]
 

@@ -230,7 +230,7 @@ def read_clips(folder: Path) -> list[Clip]:
                 ["video_id", "index", "start_ms", "end_ms", "cut"]
             ].itertuples(index=False)
         ]
-    except ValueError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path} holds a row that is no clip: {error}", remedy="Run `dvc repro`") from error
     if [str(c.clip_id) for c in clips] != list(rows["clip_id"]):
         raise ArtifactError(f"{path} has clip ids that are not those of their spans", remedy="Run `dvc repro`")

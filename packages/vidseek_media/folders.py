@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vidseek_media.errors import ConfigError
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
+    """See to it that a folder which somebody named, and which is there, may be replaced by a new one.
+
+    Args:
+        path: The folder.
+        marks: Files of which one is in every folder that was written here before.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if path.is_dir() and not path.is_symlink():
+        if not any(path.iterdir()) or any((path / mark).is_file() for mark in marks):
+            return
+    elif not path.exists() and not path.is_symlink():
+        return
+    raise ConfigError(f"{path} is there, and was not written by vidseek: it would be lost", remedy="Name another folder")
 
 
 @contextmanager
@@ -23,7 +44,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    for old in path.parent.glob(f".{path.name}.*"):
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if old == beside or not _lives(old.suffix.removeprefix(".")):
             shutil.rmtree(old, ignore_errors=True)
     beside.mkdir()

@@ -126,7 +126,7 @@ def read_videos(folder: Path) -> list[Video]:
             Video(**{**row, "uris": tuple(row["uris"]), "views": None if pd.isna(row["views"]) else int(row["views"])})
             for row in rows
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path} holds a row that is no video: {error}", remedy="Run `dvc repro`") from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
 from vidseek_media.probe import Probe
 
 LEDGER_VERSION = f"1 av{version('av')}"
@@ -20,6 +21,8 @@ LEDGER_VERSION = f"1 av{version('av')}"
 
 LEDGER_FILE = "ingest.json"
 SAVE_SECONDS = 10.0
+MOST_BYTES = 2**30
+"""A kilobyte for each of a million videos."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Ledger:
         """
         path = path if path.suffix else path / LEDGER_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, most_bytes=MOST_BYTES)
             if content["version"] != LEDGER_VERSION:
                 return cls(path)
             return cls(
@@ -50,7 +53,7 @@ class Ledger:
                 {key: Probe(**value) for key, value in content["probes"].items()},
                 {str(key): str(value) for key, value in content["rejections"].items()},
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return cls(path)
 
     def id_of(self, path: Path, stat: os.stat_result) -> str | None:

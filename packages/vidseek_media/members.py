@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
+import struct
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,18 @@ from PIL import Image
 from vidseek_media.errors import ArtifactError
 from vidseek_media.frames import bin_centres, frames_at
 from vidseek_media.hashes import hash_of
+from vidseek_media.json_files import parse_json
 from vidseek_media.marks import marks_of, thumb_of
+from vidseek_media.names import clip_id, shown
 from vidseek_media.records import Clip
+
+MOST_PICTURES = 1000
+"""Of a clip, in a shard that is read; what is written has at most a hundred."""
+MOST_ABOUT_BYTES = 2**20
+MOST_JPEG_BYTES = 2**26
+MOST_PIXELS = 2**26
+"""Of a frame: frames of 8,192 pixels square are the largest that `frames.side_px` lets through."""
+_MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\.jpg)")
 
 
 @dataclass(frozen=True)
@@ -179,16 +191,48 @@ def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if member.name.endswith(".json"):
+                key, place = _named(member)
+                if place is None:
                     if about:
                         yield _whole(about, jpegs)
-                    about, jpegs = json.loads(_content(tar, member)), []
+                    about, jpegs = _about(_content(tar, member, MOST_ABOUT_BYTES), key), []
+                elif key != about.get("key") or place != len(jpegs):
+                    raise ValueError(f"the member {shown(member.name)} does not follow the one before it")
                 else:
-                    jpegs.append(_content(tar, member) if with_jpegs else b"")
+                    jpegs.append(_content(tar, member, MOST_JPEG_BYTES) if with_jpegs else b"")
         if about:
             yield _whole(about, jpegs)
-    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path} is no whole frame shard: {error}", remedy="Run `dvc repro frames`") from error
+
+
+def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
+    """The key that a member's name has, and the number of its picture; None of the .json."""
+    found = _MEMBER.fullmatch(member.name)
+    if found is None or not member.isreg() or member.issparse():
+        raise ValueError(f"it has the member {shown(member.name)}, wanted files <video_id>_<index>.json and .<number>.jpg")
+    return found[1], None if found[2] is None else int(found[2])
+
+
+def _about(content: bytes, key: str) -> dict[str, Any]:
+    """What a .json says, of its types and in its ranges."""
+    about = parse_json(content)
+    if not isinstance(about, dict) or about["key"] != key:
+        raise ValueError(f"the .json of {key} is of another clip")
+    clip_id(about["clip_id"])
+    times = about["times_ms"]
+    if not isinstance(times, list) or not 0 < len(times) <= MOST_PICTURES or not all(map(_is_time, times)):
+        raise ValueError(f"clip {key} has times that are none: {shown(times)}")
+    kept = kept_of(about)
+    if not _is_time(kept.num_repeated) or not all(isinstance(each, str) for each in (kept.decoder, *kept.marks)):
+        raise ValueError(f"the .json of {key} says {shown(about)}")
+    if len(kept.hashes) > MOST_PICTURES or not all(isinstance(each, int) and 0 <= each < 2**64 for each in kept.hashes):
+        raise ValueError(f"clip {key} has hashes that are none: {shown(kept.hashes)}")
+    return about
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _whole(about: dict[str, Any], jpegs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
@@ -197,7 +241,9 @@ def _whole(about: dict[str, Any], jpegs: list[bytes]) -> tuple[dict[str, Any], l
     return about, jpegs
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, most_bytes: int) -> bytes:
+    if member.size > most_bytes:
+        raise ValueError(f"the member {member.name} has {member.size} bytes, wanted at most {most_bytes}")
     file = tar.extractfile(member)
     return file.read() if file else b""
 
@@ -213,10 +259,15 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     """Shape (height, width, 3), RGB.
 
     Raises:
-        OSError: `content` is no picture.
+        OSError: `content` is no picture, or a larger one than a frame is.
     """
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise OSError(f"a frame is {image.width} x {image.height}, wanted at most {MOST_PIXELS} pixels")
+            return np.asarray(image.convert("RGB"))
+    except (Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error) as error:
+        raise OSError(f"a frame is no picture: {error}") from error
 
 
 def disk_error(folder: Path, error: OSError) -> ArtifactError:

@@ -44,7 +44,8 @@ class Video:
     """How often it was seen where it comes from, when it was downloaded; None where nobody says."""
 
     def __post_init__(self) -> None:
-        if len(self.video_id) != 32 or not self.uris:
+        # Files are named by it: it is one name, wherever the table came from.
+        if len(self.video_id) != 32 or not self.uris or not (self.video_id.isascii() and self.video_id.isalnum()):
             raise ValueError(f"a video needs an id of 32 digits and a uri, got {self.video_id!r}, {self.uris!r}")
         if self.duration_ms <= 0 or self.width <= 0 or self.height <= 0:
             shown = f"{self.duration_ms} ms, {self.width} x {self.height}"

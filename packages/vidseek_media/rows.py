@@ -51,12 +51,13 @@ def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -
     Raises:
         ConfigError: it is no Parquet, or `columns` refuses its columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq  # the service opens sources too, and need not wait for it
+    import pyarrow as pa  # the service opens sources too, and need not wait for it
+
+    from vidseek_media.parquet_files import read_bounded
 
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = read_bounded(path)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read as Parquet: {error}", remedy="Write it again, or remove it") from error
     names = columns(table.column_names, path)
     number = 0
@@ -77,7 +78,7 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, InputRejected(f"is no JSON: {error}")
             continue
         if not isinstance(row, dict):

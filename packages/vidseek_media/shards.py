@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 import uuid
@@ -39,6 +40,7 @@ from vidseek_media.members import (
     read_members,
     write_part,
 )
+from vidseek_media.names import shard_file
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
@@ -52,6 +54,8 @@ MAX_FRAMES = 100
 
 _TRY_AGAIN = " (another run tries it again)"
 
+_OURS = re.compile(r"(?:all|[0-9a-f]{1,4})-[0-9a-f]{16}\.tar|\..+\.[0-9]+")
+"""What this stage writes into the folder of shards, half-written files too: nothing else is removed from it."""
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -140,6 +144,18 @@ def list_shards(folder: Path) -> list[Path]:
     return shards
 
 
+def shard_files(folder: Path, names: Iterable[object]) -> list[Path]:
+    """The shards of these names in the frames folder `folder`, as frames.parquet has them: each once, in order.
+
+    Raises:
+        ArtifactError: one is no name of a shard.
+    """
+    try:
+        return [folder / name for name in sorted({shard_file(name) for name in names})]
+    except ValueError as error:
+        raise ArtifactError(f"{folder / 'frames.parquet'}: {error}", remedy="Run `dvc repro frames`") from error
+
+
 def read_shard(path: Path) -> Iterator[ClipFrames]:
     """The clips of one shard with their frames decoded, in order of key. Clips of other videos may have other sizes.
 
@@ -218,7 +234,8 @@ def _fill_shards(
     verdict = Verdict({}, {})
     missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
-        stale.unlink()
+        if _OURS.fullmatch(stale.name):
+            stale.unlink()
     _decode_shards(missing, verdict, settings, workers, limits)
     shutil.rmtree(out / ".parts")
     rows: list[dict[str, object]] = []
@@ -313,7 +330,7 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
         return False
     try:
         found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
-    except (ArtifactError, KeyError):
+    except ArtifactError:
         return False
     lacking = {str(clip.clip_id) for clip in clips} - set(found)
     if not lacking <= set(earlier):

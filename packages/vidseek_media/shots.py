@@ -20,6 +20,7 @@ from tqdm import tqdm
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
 from vidseek_media.frames import frames_at
+from vidseek_media.json_files import read_json
 from vidseek_media.packets import read_plan
 from vidseek_media.records import Span
 from vidseek_media.transitions import Pace, add_gradual, cells_of
@@ -154,8 +155,8 @@ def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:
 
 def _recall(path: Path) -> list[int] | None:
     try:
-        return [int(cut) for cut in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        return [int(cut) for cut in read_json(path)]
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
 
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_file
+from vidseek_media.names import shown
+from vidseek_media.parquet_files import read_bounded
 
 _text = pa.string()
 _texts = pa.list_(pa.string())
@@ -110,14 +112,14 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if names != schema.names:
-                raise ArtifactError(f"{path} has columns {names}, wanted {schema.names}", remedy=remedy)
-            table = file.read(columns=None if columns is None else list(columns))
+        if names != schema.names:
+            raise ArtifactError(f"{path} has columns {shown(names)}, wanted {schema.names}", remedy=remedy)
+        table = read_bounded(path, columns)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", remedy=remedy) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=remedy) from error
     try:
         return table.cast(pa.schema([schema.field(name) for name in table.schema.names])).to_pandas()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path} has other column types: {error}", remedy=remedy) from error

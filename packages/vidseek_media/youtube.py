@@ -23,8 +23,10 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
 from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
+from vidseek_media.names import plain_name
 
 MAX_BACK_OFF_SECONDS = 60.0
 
@@ -130,7 +132,7 @@ class Youtube:
         """Site and id."""
         record = self._folder / f"{Path(uri).stem}.about.json"
         try:
-            return str(json.loads(record.read_text(encoding="utf-8"))["address"])
+            return str(read_json(record)["address"])
         except (OSError, ValueError, KeyError, TypeError):
             return Path(uri).stem.replace("-", ":", 1)
 
@@ -161,8 +163,8 @@ class Youtube:
     def _record(self, address: str) -> tuple[str, About] | None:
         """What is known of a video that is here."""
         try:
-            content = json.loads(self._file_of(address).read_text(encoding="utf-8"))
-            uri, about = str(content["file"]), About(**content["about"])
+            content = read_json(self._file_of(address))
+            uri, about = plain_name(content["file"], what="file"), About(**content["about"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (uri, about) if (self._folder / uri).is_file() else None

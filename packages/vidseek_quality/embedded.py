@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.parquet_files import read_bounded
 from vidseek_quality.suites import Rules, arrow_of
 from vidseek_quality.vectors import Sample
 
@@ -128,12 +128,12 @@ def _read(parts: Path) -> Iterator[pa.Table]:
         raise ArtifactError(f"{parts} holds no .parquet file", remedy=_REMEDY)
     for file in files:
         try:
-            table = pq.read_table(file, columns=COLUMNS)
+            table = read_bounded(file, COLUMNS)
             if table.num_columns != len(COLUMNS):
                 raise ArtifactError(f"{file} has columns {table.column_names}, wanted {COLUMNS}", remedy=_REMEDY)
             lists = table["values"].cast(pa.list_(pa.float32()))
         except FileNotFoundError as error:
             raise ArtifactError(f"{file} is missing", remedy=_REMEDY) from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             raise ArtifactError(f"{file} does not hold {COLUMNS}: {error}", remedy=_REMEDY) from error
         yield table.set_column(table.schema.get_field_index("values"), "values", lists)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
+from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.calibration import (
     FEEDBACK,
@@ -150,7 +151,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     """
     path = folder / CALIBRATION_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is missing or broken: {error}", remedy="Run `dvc repro calibrate`") from error
     return None if content is None else Calibration.from_json(content)

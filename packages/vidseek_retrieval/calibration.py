@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.names import hex_digits, shown
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moments import Moment
 from vidseek_retrieval.seen import QuerySample, Seen
@@ -128,14 +129,17 @@ class Calibration:
                 float(named.get(name, 0.0)) for name in FEATURES[4:]
             )
             known, reference = content.get("familiarity"), content.get("reference")
-            return Calibration(
-                str(content["encoder_version"]), weights, float(content["bias"]), float(content["min_confidence"]),
-                int(content["num_queries"]), Familiarity.from_json(known) if known else None,
-                QuerySample.from_json(reference) if reference else None,
+            found = Calibration(
+                hex_digits(content["encoder_version"], 16, what="encoder_version"), weights, float(content["bias"]),
+                float(content["min_confidence"]), int(content["num_queries"]),
+                Familiarity.from_json(known) if known else None, QuerySample.from_json(reference) if reference else None,
             )
-        except (ArtifactError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if not all(map(math.isfinite, (*weights, found.bias))) or not 0 <= found.min_confidence <= 1:
+                raise ValueError("weights and bias are no finite numbers, or min_confidence is not within 0 and 1")
+            return found
+        except (ArtifactError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(
-                f"no calibration is {str(content)[:300]}: {error!r}", remedy="Run `dvc repro calibrate`"
+                f"no calibration is {shown(content)}: {error!r}", remedy="Run `dvc repro calibrate`"
             ) from error
 
 

@@ -20,11 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import ArtifactError, ServiceError
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import parse_json, read_json
+from vidseek_media.names import relative_file, shown
 from vidseek_retrieval.edge_collection import EdgeCollection
 from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard, edge_errors
-from vidseek_retrieval.index import COLLECTION_NAME, Alias, CollectionFacts, Point, canonical_json
+from vidseek_retrieval.index import (
+    COLLECTION_NAME,
+    Alias,
+    CollectionFacts,
+    Point,
+    alias_name,
+    canonical_json,
+    name_of_collection,
+    require_facts,
+)
 
 ALIASES_FILE = "aliases.json"
 COLLECTION_FILE = "collection.json"
@@ -46,9 +57,11 @@ class EdgeHome:
         """
         path = self.root / ALIASES_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             return {
-                name: Alias(str(entry["collection"]), tuple(str(each) for each in entry["previous"]))
+                alias_name(name): Alias(
+                    name_of_collection(entry["collection"]), tuple(map(name_of_collection, entry["previous"]))
+                )
                 for name, entry in content.items()
             }
         except (FileNotFoundError, NotADirectoryError):
@@ -98,12 +111,16 @@ class EdgeHome:
         """Make a collection: payload indexes first, load, optimise, flush, close; then collection.json.
 
         Raises:
-            ServiceError: the disk or Edge does not take it. Nothing is left.
+            ArtifactError: the facts cannot be those of a collection: their name is no name, say. Nothing was touched.
+            ServiceError: a folder of that name is there, or the disk or Edge does not take it. Nothing of ours is left.
         """
-        folder = self.root / facts.name
+        folder = self.root / require_facts(facts).name
+        with _write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()  # fails where anything is there: what follows removes this folder, and so only what it made
         try:
             with _write_errors(self.root):
-                (folder / SHARD_FOLDER).mkdir(parents=True)
+                (folder / SHARD_FOLDER).mkdir()
                 _require_space(self.root, facts)
             with edge_errors(ServiceError, f"the collection {facts.name} cannot be built", SPACE_REMEDY):
                 build_shard(folder, facts, points)
@@ -119,15 +136,24 @@ class EdgeHome:
         wrong = []
         for file, digest in recorded.items():
             try:
-                if _digest(self.root / name / file) != digest:
+                if _digest(self.root / name / relative_file(file, what="a file of the collection")) != digest:
                     wrong.append(f"{file} was changed")
+            except ValueError as error:
+                wrong.append(str(error))
             except OSError as error:
                 wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
         return wrong
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, by one rename."""
-        self._write_aliases({**self.aliases(), alias: to})
+        """Point `alias` elsewhere, by one rename.
+
+        Raises:
+            ConfigError: it cannot be the name of an alias.
+        """
+        try:
+            self._write_aliases({**self.aliases(), alias_name(alias): to})
+        except ValueError as error:
+            raise ConfigError(str(error), remedy="Choose another name for the alias") from error
 
     def drop_alias(self, alias: str) -> None:
         """Let `alias` point nowhere; nothing where it does not point anywhere."""
@@ -144,7 +170,7 @@ class EdgeHome:
 
     def drop(self, name: str) -> None:
         """Remove a collection. Who has it open goes on reading: its files live as long as they are mapped."""
-        folder = self.root / name
+        folder = self.root / self._checked(name)
         with _write_errors(self.root):
             # First the file that makes it a collection: killed after this, the rest is unfinished and goes next time.
             (folder / COLLECTION_FILE).unlink(missing_ok=True)
@@ -176,17 +202,23 @@ class EdgeHome:
 
     def _facts(self, name: str) -> CollectionFacts:
         try:
-            return CollectionFacts.from_json(self._content(name))
-        except (KeyError, TypeError) as error:
+            facts = CollectionFacts.from_json(self._content(name))
+            if facts.name != name:
+                raise ValueError(f"it says that it is {facts.name}")
+            return facts
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             path = self.root / name / COLLECTION_FILE
             raise ArtifactError(f"{path} is broken: {error!r}", remedy=REBUILD_REMEDY) from error
 
-    def _content(self, name: str) -> dict[str, Any]:
+    def _checked(self, name: str) -> str:
         if not COLLECTION_NAME.fullmatch(name):  # a name may come from outside: it is never a path
-            raise ArtifactError(f"{name!r} is no name of a collection", remedy=REBUILD_REMEDY)
-        path = self.root / name / COLLECTION_FILE
+            raise ArtifactError(f"{shown(name)} is no name of a collection", remedy=REBUILD_REMEDY)
+        return name
+
+    def _content(self, name: str) -> dict[str, Any]:
+        path = self.root / self._checked(name) / COLLECTION_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArtifactError(f"there is no collection {name} in {self.root}", remedy=REBUILD_REMEDY) from error
         except (OSError, ValueError) as error:
@@ -219,7 +251,7 @@ def _digest(path: Path) -> str:
     if path.suffix != ".json":
         return file_sha256(path)
     try:
-        content = canonical_json(json.loads(path.read_text(encoding="utf-8")))
+        content = canonical_json(parse_json(path.read_bytes()))
     except ValueError:
         return ""
     return hashlib.sha256(content.encode()).hexdigest()

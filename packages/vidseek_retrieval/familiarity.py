@@ -94,9 +94,14 @@ class Familiarity:
         Raises:
             KeyError, TypeError, ValueError: it is not that.
         """
-        values = np.frombuffer(base64.b64decode(content["vectors"]), dtype="<f2").astype(np.float32)
+        values = np.frombuffer(base64.b64decode(content["vectors"], validate=True), dtype="<f2").astype(np.float32)
         vectors = values.reshape(-1, int(content["dimension"]))
-        return Familiarity(frozenset(content["words"]), vectors[0], vectors[1:])
+        words = content["words"]
+        if not 1 <= len(vectors) <= MAX_AXES + 1 or not np.isfinite(vectors).all():
+            raise ValueError(f"vectors are of shape {vectors.shape}, wanted a mean and at most {MAX_AXES} axes, all finite")
+        if not isinstance(words, list) or len(words) > MAX_WORDS or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"words is no list of at most {MAX_WORDS} texts")
+        return Familiarity(frozenset(words), vectors[0], vectors[1:])
 
     def _vectors(self) -> bytes:
         return np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()

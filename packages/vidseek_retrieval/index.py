@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.names import hex_digits, plain_name, shown
 from vidseek_retrieval.moments import RankedClip
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
 """`clips-<encoder_version>-<build>`"""
+BUILD_DIGITS = 12
+VERSION_DIGITS = 16
+MOST_DIMENSIONS = 16_384
+MOST_POINTS = 2**32 - 1
+"""What spans.npy numbers them by."""
+LANGUAGE = re.compile(r"[a-z]{2,20}")
 
 VIDEO_VECTOR: Final = "video"
 """The named vector of a clip's frames: every clip has it."""
@@ -137,6 +144,9 @@ class CollectionFacts:
     content: str = ""
     """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
     published over the same archive. Empty in collections of earlier builds."""
+    imported: bool = field(default=False, compare=False)
+    """Whether its points came in one file from elsewhere. The name of such a collection is a claim: a publish of that
+    name compares every point before it takes the collection for its own."""
 
     def has(self, vector: Vector) -> bool:
         """Whether some point has such a vector."""
@@ -166,14 +176,20 @@ class CollectionFacts:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CollectionFacts:
-        """The reverse of `to_json`.
+        """The reverse of `to_json`: every field of its type and in its range, the name made of encoder_version and build.
 
         Raises:
-            KeyError, TypeError: it is not that.
+            KeyError, TypeError, ValueError: it is not that.
         """
         names = [name for name in cls.__dataclass_fields__ if name != "settings" and name in content]
         known = {name: content[name] for name in names}
-        return cls(**known, settings=IndexSettings(**content["settings"]))
+        settings = content["settings"]
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"settings is {shown(settings)}, wanted a table")
+        _check_settings(settings)
+        facts = cls(**known, settings=IndexSettings(**settings))
+        _check_facts(facts)
+        return facts
 
 
 @dataclass(frozen=True)
@@ -301,6 +317,40 @@ class IndexHome(Protocol):
         """Remove what a killed build left and what cannot be read, and say what it was."""
 
 
+def require_facts(facts: CollectionFacts) -> CollectionFacts:
+    """`facts`, where they can be those of a collection: a home asks before it makes anything of their name.
+
+    Raises:
+        ArtifactError: they cannot.
+    """
+    try:
+        return CollectionFacts.from_json(facts.to_json())
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ArtifactError(
+            f"there can be no such collection: {error}", remedy="Make what it was built from again"
+        ) from error
+
+
+def alias_name(value: object) -> str:
+    """The name of an alias, where it is one.
+
+    Raises:
+        ValueError: it is anything but a plain name.
+    """
+    return plain_name(value, what="an alias")
+
+
+def name_of_collection(value: object) -> str:
+    """The name of a collection, where it is one.
+
+    Raises:
+        ValueError: it is anything but `clips-<encoder_version>-<build>`.
+    """
+    if not isinstance(value, str) or not COLLECTION_NAME.fullmatch(value):
+        raise ValueError(f"the name of a collection is {shown(value)}, wanted clips-<encoder_version>-<build>")
+    return value
+
+
 def collection_name(encoder_version: str, build: str) -> str:
     """`clips-<encoder_version>-<build>`"""
     return f"clips-{encoder_version}-{build}"
@@ -309,3 +359,54 @@ def collection_name(encoder_version: str, build: str) -> str:
 def canonical_json(content: object) -> str:
     """JSON that is equal for equal content."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Types and ranges of what JSON gave for `IndexSettings`; what is not there has its default."""
+    rules: Mapping[str, Callable[[Any], bool]] = {
+        "m": _whole_number(0, 1024), "ef_construct": _whole_number(1, 10**6), "hnsw_ef": _whole_number(1, 10**6),
+        "vectors": lambda value: isinstance(value, list | tuple) and all(each in get_args(Vector) for each in value),
+        "language": lambda value: isinstance(value, str) and LANGUAGE.fullmatch(value) is not None,
+        "quantization": lambda value: value in ("none", "int8"),
+        "oversampling": lambda value: _is_number(value) and 1 <= value <= 10**6,
+        "on_disk": lambda value: isinstance(value, bool),
+    }
+    _check_each("settings.", settings, rules)
+
+
+def _check_facts(facts: CollectionFacts) -> None:
+    points = _whole_number(0, facts.num_points if isinstance(facts.num_points, int) else 0)
+    hex_digits(facts.encoder_version, VERSION_DIGITS, what="encoder_version")
+    hex_digits(facts.build, BUILD_DIGITS, what="build")
+    if facts.name != collection_name(facts.encoder_version, facts.build):
+        wanted = collection_name(facts.encoder_version, facts.build)
+        raise ValueError(f"the name of the collection is {shown(facts.name)}, encoder_version and build make {wanted}")
+    rules: Mapping[str, Callable[[Any], bool]] = {
+        "dimension": _whole_number(1, MOST_DIMENSIONS), "num_points": _whole_number(0, MOST_POINTS),
+        "num_captions": points, "num_words": points, "longest_ms": _whole_number(0, 2**53),
+        "created_at": lambda value: isinstance(value, str) and len(value) <= 40 and value.isascii() and value.isprintable(),
+        "calibration": lambda value: value is None or isinstance(value, Mapping),
+        "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
+        "imported": lambda value: isinstance(value, bool),
+    }
+    _check_each("", {name: getattr(facts, name) for name in rules}, rules)
+
+
+def _check_each(prefix: str, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
+    for name, value in values.items():
+        if name not in rules:
+            raise ValueError(f"{prefix}{shown(name)} is no key that is known here: of another version of vidseek?")
+        try:
+            fits = rules[name](value)
+        except TypeError:  # what cannot be looked up is none of what is known
+            fits = False
+        if not fits:
+            raise ValueError(f"{prefix}{name} is {shown(value)}, which it cannot be")
+
+
+def _whole_number(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

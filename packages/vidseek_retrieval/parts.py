@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.folders import whole_file
+from vidseek_media.names import plain_name, shown
+from vidseek_media.parquet_files import read_bounded
 
 PARTS_FOLDER = "parts"
 SUMMARY_FILE = "embeddings.json"
@@ -123,12 +126,20 @@ def read_parts(folder: Path) -> Embeddings:
 
 def _read_table(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = read_bounded(path)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=_REMEDY) from error
     values = table.schema.field("values").type if table.schema.names == _COLUMNS else pa.null()
-    if not pa.types.is_fixed_size_list(values) or values.value_type != pa.float32():
-        raise ArtifactError(f"{path} is no part: it has {table.schema.names}, wanted {_COLUMNS}", remedy=_REMEDY)
+    if not pa.types.is_fixed_size_list(values) or values.value_type != pa.float32() or not values.list_size:
+        raise ArtifactError(f"{path} is no part: it has {shown(table.schema.names)}, wanted {_COLUMNS}", remedy=_REMEDY)
+    texts = [name for name in _COLUMNS if name != "values"]
+    if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in texts):
+        raise ArtifactError(f"{path} is no part: {', '.join(texts)} are not all texts", remedy=_REMEDY)
+    try:
+        for version in pc.unique(table["encoder_version"]).to_pylist():
+            plain_name(version, what="encoder_version")  # it becomes part of a collection's name, and so of a path
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no part: {error}", remedy=_REMEDY) from error
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
 from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
@@ -131,7 +131,7 @@ def _read_embeddings(embed_dir: Path) -> Embeddings:
     path = embed_dir / SUMMARY_FILE
     remedy = "Run `dvc repro embed` to finish it"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         expected = (summary["encoder_version"], summary["num_clips"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is missing or broken: {error!r}", remedy=remedy) from error

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
@@ -16,9 +18,13 @@ from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.homes import Index, home_of
-from vidseek_retrieval.index import PUBLISH_REMEDY, Alias, CollectionFacts, IndexHome, IndexSettings, Point
+from vidseek_retrieval.index import PUBLISH_REMEDY, Alias, CollectionFacts, IndexHome, IndexSettings, Point, Words
 from vidseek_retrieval.points import facts_of, read_points
+from vidseek_retrieval.trial import trial_problems
 from vidseek_retrieval.verification import Verification, verify_collection
+
+_ROUNDING = 1e-4
+"""Of a value of a unit vector: a home makes vectors unit again as it takes them."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +173,17 @@ def go_live(
     """
     with home.building():
         removed = home.remove_unfinished()
-        found = facts.name in {each.name for each in home.collections()}
-        if found and home.check(facts.name):  # its files are not what they were: no reader can be worse off
+        there = {each.name: each for each in home.collections()}.get(facts.name)
+        # Its files are not what they were, or it came from elsewhere and is not what its name says.
+        if there and (home.check(facts.name) or (there.imported and not _is_made_of(home, facts, points))):
             home.drop(facts.name)
-            found = False
+            there = None
+        found = there is not None
         if not found:
             home.build(facts, points)
         verification = verify_collection(home, facts.name, min_recall=min_recall, expected=facts)
+        if verification.passed and (problems := trial_problems(home, facts)):
+            verification = replace(verification, problems=tuple(problems))
         if not verification.passed:
             if not found:
                 home.drop(facts.name)
@@ -182,6 +192,35 @@ def go_live(
         removed += _prune(home)
         previous = home.aliases()[alias].previous
     return Published(facts.name, verification, not found, moved, previous, tuple(removed))
+
+
+def _is_made_of(home: IndexHome, facts: CollectionFacts, points: Iterable[Point]) -> bool:
+    """Whether the collection that is there holds what `facts` and `points` say, vectors but for rounding."""
+    if facts.imported:
+        return True  # a file says the same as an earlier one did: neither is better than the other
+    collection = home.open(facts.name)
+    try:
+        same_facts = replace(collection.facts, created_at=facts.created_at) == facts
+        return same_facts and all(
+            one is not None and other is not None and _are_same(one, other)
+            for one, other in zip_longest(collection.scroll(), points)
+        )
+    finally:
+        collection.close()
+
+
+def _are_same(one: Point, other: Point) -> bool:
+    dense = ((one.vector, other.vector), (one.caption, other.caption))
+    return (
+        one.clip_id == other.clip_id and dict(one.payload) == dict(other.payload)
+        and all((a is None) == (b is None) for a, b in (*dense, (one.words, other.words)))
+        and all(a is None or b is None or np.allclose(a, b, atol=_ROUNDING) for a, b in dense)
+        and (one.words is None or other.words is None or _weights(one.words) == _weights(other.words))
+    )
+
+
+def _weights(words: Words) -> dict[int, float]:
+    return {index: round(float(value), 4) for index, value in zip(words.indices, words.values, strict=True)}
 
 
 def list_collections(index: Index) -> list[CollectionStatus]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import read_json
 from vidseek_retrieval.drift import MAX_P, Level, Mmd, level_of, mmd, num_needed, psi
 
 MAX_QUERIES = 1000
@@ -78,7 +79,7 @@ class QuerySample:
             ArtifactError: a value is not finite, or the shape is wrong.
             KeyError, TypeError, ValueError: it is not that.
         """
-        values = np.frombuffer(base64.b64decode(content["rows"]), dtype="<f4").astype(np.float32)
+        values = np.frombuffer(base64.b64decode(content["rows"], validate=True), dtype="<f4").astype(np.float32)
         rows = values.reshape(-1, int(content["width"]))
         return QuerySample(str(content["encoder_version"]), str(content["axes"]), rows)
 
@@ -160,10 +161,10 @@ def read_sample(path: Path) -> QuerySample | None:
         ArtifactError: it is broken.
     """
     try:
-        return QuerySample.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return QuerySample.from_json(read_json(path))
     except FileNotFoundError:
         return None
-    except (ArtifactError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArtifactError, OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path} holds no queries: {error}", remedy="Remove it") from error
 
 

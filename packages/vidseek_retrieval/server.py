@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from vidseek_media.errors import ArtifactError, ServiceError
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
+from vidseek_media.names import shown
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
     COLLECTION_NAME,
@@ -36,6 +37,7 @@ from vidseek_retrieval.index import (
     Stretch,
     Vector,
     Words,
+    require_facts,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of, vectors_of
@@ -247,8 +249,13 @@ class QdrantHome:
         """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
 
         Raises:
-            ServiceError: the server does not take it. Nothing is left.
+            ArtifactError: the facts cannot be those of a collection. Nothing was touched.
+            ServiceError: the server has a finished one of that name, or does not take it. Nothing of ours is left.
         """
+        if self._facts(require_facts(facts).name) is not None:
+            raise ServiceError(
+                f"the server has a finished collection {facts.name} already", remedy="Drop it, or search that one"
+            )
         try:
             self._create(facts)
             remaining = iter(points)
@@ -285,6 +292,8 @@ class QdrantHome:
 
     def drop(self, name: str) -> None:
         """Remove a collection."""
+        if not COLLECTION_NAME.fullmatch(name):  # the server may have others than ours
+            raise ArtifactError(f"{shown(name)} is no name of a collection")
         _call(self._client.delete_collection, name)
 
     def remove_unfinished(self) -> list[str]:
@@ -307,9 +316,10 @@ class QdrantHome:
             return None
         metadata = _call(self._client.get_collection, name).config.metadata or {}
         try:
-            return CollectionFacts.from_json(metadata["vidseek"])
-        except (KeyError, TypeError):
+            facts = CollectionFacts.from_json(metadata["vidseek"])
+        except (KeyError, TypeError, ValueError, ConfigError):
             return None
+        return facts if facts.name == name else None
 
     def _create(self, facts: CollectionFacts) -> None:
         settings, cluster = facts.settings, self._settings
@@ -407,7 +417,10 @@ class QdrantHome:
         ids = [str(uuid.uuid5(_NAMESPACE, f"alias:{name}")) for name in names]
         records = _call(self._client.retrieve, STATE, ids, with_payload=True)
         payloads = [dict(record.payload or {}) for record in records]
-        return {str(each["alias"]): tuple(each["previous"]) for each in payloads}
+        return {
+            str(each["alias"]): tuple(str(name) for name in each["previous"] if COLLECTION_NAME.fullmatch(str(name)))
+            for each in payloads if isinstance(each.get("previous"), list) and "alias" in each
+        }
 
 
 def _call(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.folders import whole_file
-from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, Words, canonical_json
+from vidseek_retrieval.imported import FACTS_KEY, check_file, opened
+from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, alias_name, canonical_json
 from vidseek_retrieval.publish import Published, go_live, require_published
 
 ROWS = 10_000
 """Of a row group: what is in memory at once."""
-_FACTS = b"vidseek"
-_REMEDY = "Export it again"
 
 
 @dataclass(frozen=True)
@@ -46,45 +42,59 @@ def export_collection(
         ArtifactError: nothing was published, or there is no such collection.
         OSError: the disk does not take it.
     """
-    opened = home.open(collection or require_published(home, alias).collection)
+    source = home.open(collection or require_published(home, alias).collection)
     num = 0
-    schema = _schema(opened.facts)
-    with closing(opened), whole_file(path) as beside:
-        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-            remaining = opened.scroll()
+    schema = _schema(source.facts)
+    with closing(source), whole_file(path) as beside:
+        with pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer:
+            remaining = source.scroll()
             while points := list(islice(remaining, ROWS)):
                 num += len(points)
                 writer.write_table(pa.Table.from_pylist([_row(point) for point in points], schema=schema))
-        if num != opened.facts.num_points:
+        if num != source.facts.num_points:
             raise ArtifactError(
-                f"{opened.facts.name} gave {num} points, wanted {opened.facts.num_points}",
+                f"{source.facts.name} gave {num} points, wanted {source.facts.num_points}",
                 remedy="Run `vidseek index verify`",
             )
-    return Export(opened.facts.name, num, path)
+    return Export(source.facts.name, num, path)
 
 
 def import_collection(
-    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = 1, min_recall: float = 0.99
+    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = 1, min_recall: float = 0.99,
+    encoder_version: str | None = None,
 ) -> Published:
-    """Build the collection of the file `path` in `home`, verify it, and only then move `alias`: as `publish` does.
+    """Build the collection of the file `path` in `home`, verify it, try it, and only then move `alias`: as `publish` does.
+
+    Before anything is built the whole file is checked: names, types, ranges and counts of all that it says (`imported`).
+
+    Args:
+        home: Where to.
+        path: A file that `export_collection` wrote.
+        alias: The name that searches ask for.
+        keep_previous: Collections kept for a rollback of this alias.
+        min_recall: The least recall at 10 of approximate against exact searches.
+        encoder_version: Of the encoder that will search it; None where none is here yet.
 
     Raises:
-        ArtifactError: the file is missing, broken, or none of ours.
+        ArtifactError: the file is missing, broken, or none of ours; or it is of another encoder_version.
+        ConfigError: `alias` is no name.
         GateFailed: the new collection does not verify; the live one stays.
         ServiceError: another publish runs, or the home does not take it.
     """
     try:
-        file = pq.ParquetFile(path)
-        facts = CollectionFacts.from_json(json.loads((file.schema_arrow.metadata or {})[_FACTS]))
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=_REMEDY) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is no exported collection: {error!r}", remedy=_REMEDY) from error
-    with file:
-        if file.metadata.num_rows != facts.num_points:
-            raise ArtifactError(f"{path} has {file.metadata.num_rows} rows, wanted {facts.num_points}", remedy=_REMEDY)
+        alias_name(alias)
+    except ValueError as error:
+        raise ConfigError(str(error), remedy="Choose another name for the alias") from error
+    check_file(path)
+    with opened(path) as export:
+        if encoder_version is not None and export.facts.encoder_version != encoder_version:
+            raise ArtifactError(
+                f"{path} is of encoder_version {export.facts.encoder_version}, the encoder here is of {encoder_version}: no "
+                "search could ask it", remedy="Take the encoder bundle that it was made with along, or export the other one",
+            )
         return go_live(
-            home, facts, _points(file, path), alias=alias, keep_previous=keep_previous, min_recall=min_recall
+            home, replace(export.facts, imported=True), export.points(), alias=alias, keep_previous=keep_previous,
+            min_recall=min_recall,
         )
 
 
@@ -94,7 +104,7 @@ def _schema(facts: CollectionFacts) -> pa.Schema:
         ("clip_id", pa.string()), ("video", vector), ("caption", vector), ("words_indices", pa.list_(pa.int64())),
         ("words_values", pa.list_(pa.float32())), ("payload", pa.string()),
     ]
-    return pa.schema(fields, metadata={_FACTS: canonical_json(facts.to_json()).encode()})
+    return pa.schema(fields, metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
 
 
 def _row(point: Point) -> dict[str, Any]:
@@ -106,22 +116,3 @@ def _row(point: Point) -> dict[str, Any]:
         "words_values": point.words.values if point.words else None,
         "payload": canonical_json(dict(point.payload)),
     }
-
-
-def _points(file: pq.ParquetFile, path: Path) -> Iterator[Point]:
-    try:
-        for batch in file.iter_batches(ROWS):
-            yield from map(_point, batch.to_pylist())
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", remedy=_REMEDY) from error
-
-
-def _point(row: dict[str, Any]) -> Point:
-    indices: Sequence[int] | None = row["words_indices"]
-    return Point(
-        row["clip_id"],
-        np.asarray(row["video"], dtype=np.float32),
-        json.loads(row["payload"]),
-        caption=None if row["caption"] is None else np.asarray(row["caption"], dtype=np.float32),
-        words=None if indices is None else Words(tuple(indices), tuple(row["words_values"])),
-    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.names import plain_name
+from vidseek_training.torch_files import read_torch
+
+REMEDY = "Delete it to begin the training again"
 
 
 def fingerprint(**about: object) -> str:
@@ -55,11 +58,11 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ArtifactError(
-                f"checkpoint {self.path} cannot be read: {error}", remedy="Delete it to begin the training again"
-            ) from error
+            state = read_torch(self.path)
+            if state.get("run_id"):
+                plain_name(state["run_id"], what="run_id")  # MLflow is asked for it
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"checkpoint {self.path} cannot be read: {error}", remedy=REMEDY) from error
         return state
 
     def remove(self) -> None:

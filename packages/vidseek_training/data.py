@@ -92,12 +92,12 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
     places: dict[str, list[int]] = {}
     for row, clip_id in enumerate(clip_ids):
         places.setdefault(clip_id, []).append(row)
-    from vidseek_media.shards import read_shard  # its writer needs decoders, which a training has no use for
+    from vidseek_media.shards import read_shard, shard_files  # its writer needs decoders, which a training has no use for
 
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
-    for shard in sorted(set(shards[shards.clip_id.isin(places)].shard)):
-        for clip in read_shard(folder / shard):
+    for shard in shard_files(folder, shards[shards.clip_id.isin(places)].shard):
+        for clip in read_shard(shard):
             rows = places.pop(str(clip.clip_id), None)
             if rows is not None:
                 gathered[rows] = _fit(clip, spec, num_frames)

@@ -25,6 +25,7 @@ from vidseek_encoder.tokenize import Tokenizer
 from vidseek_encoder.variants import RECIPES, convert
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.folders import whole_folder
+from vidseek_media.json_files import read_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
@@ -218,7 +219,7 @@ def _still_proven(
         spec = EncoderSpec.load(bundle)
         for variant in spec.variants:
             spec.check_files(bundle, variant)
-        content = json.loads((bundle / PARITY_FILE).read_text(encoding="utf-8"))
+        content = read_json(bundle / PARITY_FILE)
         parities = {
             name: Parity(**{**each, "failed": tuple(each["failed"]), "tried": tuple(each["tried"])})
             for name, each in content.items()

@@ -15,11 +15,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vidseek_media.errors import GateFailed
+from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
-from vidseek_training.checkpoints import Checkpoint
+from vidseek_training.checkpoints import REMEDY, Checkpoint
 from vidseek_training.data import to_pixels
 from vidseek_training.embedding import embed_clips, embed_frames, embed_ids, embed_pairs
 from vidseek_training.judging import judge
@@ -163,7 +163,7 @@ class Fitting:
         optimiser = torch.optim.AdamW(
             parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, betas=(0.9, 0.98)
         )
-        first = 0 if saved is None else self._restore(saved, sampler, optimiser)
+        first = 0 if saved is None else self._restored(saved, sampler, optimiser)
         rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
         self.model.train()
         timer = StepTimer(self.seconds)
@@ -356,6 +356,18 @@ class Fitting:
         videos, captions = (torch.from_numpy(each).to(self._device) for each in (clips, texts))
         return nn.Parameter(torch.tensor(sigmoid_bias(videos, captions, self.model.logit_scale), device=self._device))
 
+    def _restored(self, saved: dict[str, Any], sampler: Sampler, optimiser: torch.optim.Optimizer) -> int:
+        """As `_restore`.
+
+        Raises:
+            ArtifactError: `saved` is no state of this training.
+        """
+        try:
+            return self._restore(saved, sampler, optimiser)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+            where = self._checkpoint.path if self._checkpoint else "given"
+            raise ArtifactError(f"the checkpoint {where} is none of this training: {error!r}", remedy=REMEDY) from error
+
     def _restore(self, saved: dict[str, Any], sampler: Sampler, optimiser: torch.optim.Optimizer) -> int:
         """Take up the state of `_state`; gives the step to go on with."""
         parameters = dict(self.model.named_parameters())
@@ -368,10 +380,12 @@ class Fitting:
         # A copy: from a row that does not begin its memory torch's generator reads with a fault.
         self._set_random_state(saved["torch"][self._processes.rank].clone())
         self._rng.bit_generator.state = json.loads(saved["numpy"])
-        sampler.rows.left = saved["rows"].numpy()
+        num = len(self.data.train)
+        sampler.rows.left = _rows_below(saved["rows"], num)
         if sampler.general_rows is not None and saved["general_rows"] is not None:
-            sampler.general_rows.left = saved["general_rows"].numpy()
-        sampler.neighbours = None if saved["neighbours"] is None else saved["neighbours"].numpy()
+            assert self.data.general is not None
+            sampler.general_rows.left = _rows_below(saved["general_rows"], len(self.data.general))
+        sampler.neighbours = None if saved["neighbours"] is None else _rows_below(saved["neighbours"], num)
         self.steps_done, self.seconds, self.curves = saved["steps_done"], saved["seconds"], list(saved["curves"])
         self.best = None if saved["best"] is None else tuple(saved["best"])
         self._looks_without_gain, self._best_step = saved["looks_without_gain"], saved["best_step"]
@@ -386,6 +400,17 @@ class Fitting:
             f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}",
             remedy="Lower train.settings.<name>.learning_rate; no adapter was written",
         )
+
+
+def _rows_below(rows: Tensor, num: int) -> NDArray[np.int64]:
+    """The numbers of rows of a table of `num`.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if rows.dtype != torch.int64 or bool(((rows < 0) | (rows >= num)).any()):
+        raise ValueError(f"it names rows that are not among {num}")
+    return rows.numpy()
 
 
 def _pieces(batch: Batch, chunk: int | None, count: int) -> Iterator[tuple[str, NDArray[Any]]]:

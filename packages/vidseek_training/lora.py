@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import _ConvNd as ConvAdapter
@@ -14,10 +18,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.json_files import read_json
+from vidseek_media.names import shown
 from vidseek_training.backbones import Backbone
 from vidseek_training.settings import TrainSettings
 
 _NOTES = "vidseek.json"
+_MOST_BYTES = 2**20
+_MOST_RANK = 1024
+_MOST_TARGETS = 4096
+_READ = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "inference_mode", "peft_type"})
+"""Keys of adapter_config.json that are read."""
+_NOT_READ = frozenset({
+    "auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type", "init_lora_weights", "megatron_core",
+})
+"""Keys that may say what they like: who loads an adapter has the model and the weights. All others must be as usual."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +102,14 @@ def load_into(model: Backbone, folder: Path) -> PeftModel:
         ArtifactError: it is missing, broken, or made for another model: a tensor too few or too many.
     """
     try:
-        notes = AdapterNotes(**json.loads((folder / _NOTES).read_text(encoding="utf-8")))
+        notes = _notes_of(read_json(folder / _NOTES, most_bytes=_MOST_BYTES))
         tensors = load_file(folder / "adapter_model.safetensors")
-        config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        config = _config_of(read_json(folder / "adapter_config.json", most_bytes=_MOST_BYTES), tensors)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, SafetensorError) as error:
         raise ArtifactError(f"adapter {folder} cannot be read: {error}", remedy="Run `dvc repro train` again") from error
-    config.base_model_name_or_path = None  # a pushed adapter names its base, which `model` is already
     try:
         handle = get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"adapter {folder} is for {notes.backbone}, not for {model.spec.name}: {error}") from error
     wanted = get_peft_model_state_dict(handle)
     matched = [name for name, tensor in tensors.items() if name in wanted and wanted[name].shape == tensor.shape]
@@ -108,6 +122,47 @@ def load_into(model: Backbone, folder: Path) -> PeftModel:
     set_peft_model_state_dict(handle, tensors)
     model.logit_scale.data.fill_(notes.logit_scale)
     return handle.eval()
+
+
+def _notes_of(content: Any) -> AdapterNotes:
+    notes = AdapterNotes(**content)
+    if not isinstance(notes.backbone, str) or len(notes.backbone) > 1024 or not notes.backbone.isprintable():
+        raise ValueError(f"{_NOTES} names the backbone {shown(notes.backbone)}")
+    if not math.isfinite(notes.logit_scale) or not isinstance(notes.num_tensors, int):
+        raise ValueError(f"{_NOTES} holds {shown(content)}")
+    return notes
+
+
+def _config_of(content: Any, tensors: Mapping[str, Tensor]) -> LoraConfig:
+    """The adapter of an adapter_config.json, of the kind that `attach` makes.
+
+    peft's own reader takes whatever it says: patterns as targets, ranks of any size, ways to begin that change the base.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is of another kind, or does not fit `tensors`.
+    """
+    usual = LoraConfig().to_dict()
+    asked = {name: value for name, value in content.items() if value and name not in _READ | _NOT_READ}
+    others = {name for name, value in asked.items() if value != usual.get(name)}
+    if others or content["peft_type"] != "LORA":
+        raise ValueError(f"adapter_config.json sets {shown(sorted(others))}, wanted plain LoRA")
+    rank, alpha, dropout, targets = (content[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
+    if not isinstance(rank, int) or not 0 < rank <= _MOST_RANK or not all(rank in each.shape for each in tensors.values()):
+        raise ValueError(f"adapter_config.json has the rank {shown(rank)}, its tensors have another")
+    if not 0 < alpha <= 1e6 or not 0 <= dropout < 1:
+        raise ValueError(f"adapter_config.json has alpha {shown(alpha)} and dropout {shown(dropout)}")
+    if not isinstance(targets, list) or not 0 < len(targets) <= _MOST_TARGETS or not all(map(_is_module, targets)):
+        raise ValueError("target_modules of adapter_config.json is no list of modules")
+    if not all(each.is_floating_point() for each in tensors.values()):
+        raise ValueError("a tensor is not of floating-point numbers")
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=float(dropout), bias="none", target_modules=targets,
+        use_rslora=bool(content.get("use_rslora")), inference_mode=bool(content.get("inference_mode")),
+    )
+
+
+def _is_module(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_.]{1,256}", name) is not None
 
 
 def merged(model: Backbone, folder: Path | None) -> Backbone:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ServiceError
-from vidseek_media.folders import whole_folder
+from vidseek_media.folders import require_replaceable, whole_folder
+from vidseek_media.json_files import read_json
 from vidseek_training import backbones, lora
 from vidseek_training.select import Selected, adapter_of, read_selected
 
@@ -32,6 +33,7 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
         Where it is now.
 
     Raises:
+        ConfigError: `destination` is a folder with something else in it.
         ArtifactError: the base is the champion, the adapter is broken, or the figures are of another adapter.
         ServiceError: the hub does not take it.
     """
@@ -42,6 +44,7 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
     lora.load_into(backbones.load(selected.backbone), adapter)  # what does not load is not handed on
     card = write_card(selected, _figures_of(metrics, selected))
     if not destination.startswith(HUB):
+        require_replaceable(Path(destination), marks=["adapter_config.json"])
         with whole_folder(Path(destination)) as folder:
             _fill(folder, adapter, selected, card)
         return destination
@@ -90,9 +93,9 @@ def _figures_of(metrics: Path, selected: Selected) -> dict[str, Any] | None:
     if not metrics.is_file():
         return None
     try:
-        figures: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+        figures: dict[str, Any] = read_json(metrics)
         of = figures["adapter_sha256"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{metrics} cannot be read: {error!r}", remedy="Run `dvc repro evaluate`") from error
     if of != selected.adapter_sha256:
         raise ArtifactError(
@@ -126,7 +129,7 @@ def _tables(figures: dict[str, Any] | None) -> list[str]:
 
 def _fill(folder: Path, adapter: Path, selected: Selected, card: str) -> None:
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json")
     config["base_model_name_or_path"] = selected.backbone
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")

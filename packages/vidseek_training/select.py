@@ -14,6 +14,8 @@ import numpy as np
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
+from vidseek_media.json_files import read_json
+from vidseek_media.names import plain_name, shown
 from vidseek_training import backbones, lora, tracking
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
@@ -147,11 +149,26 @@ def read_selected(champion: Path) -> Selected:
     """
     path = champion / "selected.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         content["challenges"] = tuple(Challenge(**each) for each in content["challenges"])
-        return Selected(**content | {"notes": tuple(content["notes"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _checked(Selected(**content | {"notes": tuple(content["notes"])}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `dvc repro select`") from error
+
+
+def _checked(selected: Selected) -> Selected:
+    """`selected`, where its names are names.
+
+    Raises:
+        ValueError: one is none.
+    """
+    plain_name(selected.setting, what="setting")
+    if not isinstance(selected.backbone, str) or len(selected.backbone) > 1024 or not selected.backbone.isprintable():
+        raise ValueError(f"backbone is {shown(selected.backbone)}, wanted a name")
+    for name in ("run_id", "adapter_sha256", "gallery"):
+        if getattr(selected, name) != "":
+            plain_name(getattr(selected, name), what=name)
+    return selected
 
 
 def adapter_of(champion: Path) -> Path | None:
@@ -185,11 +202,26 @@ def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[s
 
 def _read_outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
-        ranks = json.loads((folder / "validation.json").read_text(encoding="utf-8")) if outcome["trained"] else {}
-    except (OSError, ValueError, KeyError) as error:
+        outcome = read_json(folder / "outcome.json")
+        ranks = read_json(folder / "validation.json") if outcome["trained"] else {}
+        _check_outcome(outcome, ranks)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{folder} holds no outcome of a training: {error}", remedy="Run `dvc repro train`") from error
     return outcome, ranks
+
+
+def _check_outcome(outcome: dict[str, Any], ranks: dict[str, Any]) -> None:
+    if not isinstance(outcome["trained"], bool) or not isinstance(outcome["reason"], str):
+        raise ValueError("trained is neither true nor false, or reason no text")
+    if outcome["trained"]:
+        for name in ("backbone", "run_id"):
+            if not isinstance(outcome[name], str):
+                raise ValueError(f"{name} is {shown(outcome[name])}, wanted a text")
+        adapted = ranks["adapted"]
+        if not isinstance(adapted, list) or not all(isinstance(rank, int) and rank > 0 for rank in adapted):
+            raise ValueError("adapted is no list of ranks")
+        if not isinstance(ranks["gallery"], str):
+            raise ValueError(f"gallery is {shown(ranks['gallery'])}, wanted a text")
 
 
 def _holder(

@@ -95,7 +95,7 @@ def train_adapter(
     params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
     tags = {"setting": name, **lineage, "git_commit": tracking.git_commit(), "processes": str(processes.count)}
     board = None if state is None else state / "tensorboard"
-    with tracking.run(f"train-{name}", params, tags, board=board, again=saved["run_id"] if saved else "") as run:
+    with tracking.run(f"train-{name}", params, tags, board=board, again=saved.get("run_id", "") if saved else "") as run:
         fitting = Fitting(
             model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes,
             lower=lower,

@@ -89,9 +89,13 @@ def index_import(
     as_json: printing.AsJson = False,
 ) -> None:
     """Build the collection of FILE beside the live one, verify it, and make it live."""
-    from vidseek.archive import Archive
+    from vidseek.archive import BASE_ALIAS, Archive
+    from vidseek_encoder.bundle import EncoderSpec
     from vidseek_retrieval.transfer import import_collection
 
-    done = import_collection(Archive.here().home(), file, alias=alias)
+    here = Archive.here()
+    bundle = here.seen_by("base" if alias == BASE_ALIAS else "vidseek").bundle
+    version = EncoderSpec.load(bundle).encoder_version if bundle.exists() else None
+    done = import_collection(here.home(), file, alias=alias, encoder_version=version)
     printing.report({"collection": done.collection, "num_points": done.verification.num_points, "built": done.built,
              "moved": done.moved, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)

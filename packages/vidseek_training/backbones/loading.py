@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from vidseek_encoder.bundle import file_sha256
+from vidseek_encoder.tokenizer_file import read_tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.json_files import read_json
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
 from vidseek_training.backbones.vocabulary import find_tokenizer
+from vidseek_training.torch_files import read_torch
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """The small backbones that come with vidseek, one folder each."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+_MOST_BYTES = 16 * 2**20
+"""Of config.json and the files beside it."""
+_MOST_SIZE = 2**24
+_MOST_LAYERS = 1024
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _HUB_FILES = ["*.json", "README.md", "merges.txt", "bpe_simple_vocab_16e6.txt.gz", *_WEIGHTS]
 
@@ -51,13 +56,18 @@ def load(path_or_id: str | Path) -> Backbone:
     """
     folder = resolve(path_or_id)
     config = _read_config(folder)
-    try:
-        spec = _spec_of(config, folder, name=str(path_or_id))
-        model = _build(config, spec)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{folder / 'config.json'} is of no {config['model_type']} model: {error!r}") from error
     path, tensors = _read_tensors(folder)
-    _load_strictly(model, _renamed(spec, tensors), path)
+    try:
+        _require_sizes(config)
+        spec = _spec_of(config, folder, name=str(path_or_id))
+        tensors = _renamed(spec, tensors)
+        with torch.device("meta"):  # of no memory: a config may ask for more than there is
+            shapes = _build(config, spec).state_dict()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        raise ArtifactError(f"{folder / 'config.json'} is of no {config['model_type']} model: {error!r}") from error
+    _require_same(shapes, tensors, path)
+    model = _build(config, spec)
+    model.load_state_dict(tensors)
     model.eval()
     return model
 
@@ -162,7 +172,7 @@ def _renamed(spec: BackboneSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = read_json(folder / "config.json", most_bytes=_MOST_BYTES)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder / 'config.json'} cannot be read: {error}") from error
     if not isinstance(config, dict):
@@ -230,14 +240,14 @@ def _pad_id(folder: Path, tokenizer: Path, otherwise: int) -> int:
     """The number of the padding token that tokenizer_config.json names."""
     token = _read_beside(folder / "tokenizer_config.json").get("pad_token")
     text = token.get("content") if isinstance(token, dict) else token
-    number = Tokenizer.from_file(str(tokenizer)).token_to_id(text) if text else None
+    number = read_tokenizer(tokenizer).token_to_id(text) if isinstance(text, str) and text else None
     return otherwise if number is None else int(number)
 
 
 def _read_beside(path: Path) -> dict[str, Any]:
     """A JSON file of the folder; empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, most_bytes=_MOST_BYTES)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -250,16 +260,31 @@ def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     path = _weights_file(folder)
     try:
         if path.suffix == ".bin":
-            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            tensors: dict[str, Tensor] = read_torch(path)
         else:
             tensors = load_file(path)
         return path, {name: tensor.float() for name, tensor in tensors.items()}
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fetch the backbone's weights again") from error
 
 
-def _load_strictly(model: Backbone, tensors: dict[str, Tensor], path: Path) -> None:
-    wanted = model.state_dict()
+def _require_sizes(content: object, name: str = "") -> None:
+    """See to it that no number of a config is one that no model has: so many layers are never built.
+
+    Raises:
+        ValueError: one is.
+    """
+    if isinstance(content, dict):
+        for key, value in content.items():
+            _require_sizes(value, str(key))
+    elif isinstance(content, list):
+        for value in content:
+            _require_sizes(value, name)
+    elif isinstance(content, int) and abs(content) > (_MOST_LAYERS if "layers" in name else _MOST_SIZE):
+        raise ValueError(f"{name} is {content}")
+
+
+def _require_same(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
     missing = sorted(wanted.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - wanted.keys())
     wrong = sorted(
@@ -270,4 +295,3 @@ def _load_strictly(model: Backbone, tensors: dict[str, Tensor], path: Path) -> N
         parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
         told = "; ".join(f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in parts.items() if names)
         raise ArtifactError(f"{path} does not fit its config.json: {told}")
-    model.load_state_dict(tensors)

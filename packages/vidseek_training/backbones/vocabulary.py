@@ -8,10 +8,13 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from vidseek_encoder.tokenizer_file import MOST_BYTES, read_tokenizer
 from vidseek_media.errors import ArtifactError
+from vidseek_media.json_files import read_json
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _CLIP_TOKENS = 49408
@@ -39,12 +42,13 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
         if ready.is_file():
             return _lowercased(ready) if lowercase else ready
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            return _write(clip_tokenizer(vocabulary, _merges_of((folder / "merges.txt").read_text(encoding="utf-8"))))
+            vocabulary = read_json(folder / "vocab.json")
+            with (folder / "merges.txt").open("rb") as file:
+                return _write(clip_tokenizer(vocabulary, _merges_of(_bounded(file))))
         plain = folder / "bpe_simple_vocab_16e6.txt.gz"
         if plain.is_file():
-            merges = _merges_of(gzip.decompress(plain.read_bytes()).decode("utf-8"))
-            return _write(clip_tokenizer(None, merges))
+            with gzip.open(plain, "rb") as file:
+                return _write(clip_tokenizer(None, _merges_of(_bounded(file))))
     except Exception as error:  # tokenizers raises bare Exception
         raise ArtifactError(f"the tokenizer in {folder} cannot be read: {error}") from error
     raise ArtifactError(
@@ -93,11 +97,19 @@ def _merges_of(text: str) -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (line.partition(" ") for line in lines) if second]
 
 
+def _bounded(file: IO[bytes]) -> str:
+    """The text of a file, which may be packed: a small one may unpack to any size."""
+    content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it holds more than {MOST_BYTES // 2**20} MiB")
+    return content.decode("utf-8")
+
+
 def _lowercased(path: Path) -> Path:
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = read_tokenizer(path)
     if tokenizer.normalizer is None:
         tokenizer.normalizer = normalizers.Lowercase()
-    elif "Lowercase" not in json.dumps(json.loads(path.read_text(encoding="utf-8"))["normalizer"]):
+    elif "Lowercase" not in json.dumps(read_json(path)["normalizer"]):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), tokenizer.normalizer])
     else:
         return path

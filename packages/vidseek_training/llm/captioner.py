@@ -16,6 +16,7 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.excerpt import cut_excerpt
 from vidseek_media.members import read_members
 from vidseek_media.records import Clip, Rejection, Video
+from vidseek_media.shards import shard_files
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_training.llm.asking import ask_all
 from vidseek_training.llm.journal import Entry, Journal, Tally, open_journal, read_journal
@@ -229,8 +230,9 @@ class Captioner:
         by_shard: dict[str, set[str]] = defaultdict(set)
         for clip in clips:
             by_shard[shards[str(clip.clip_id)]].add(str(clip.clip_id))
-        for shard, clip_ids in sorted(by_shard.items()):
-            for about, jpegs in read_members(self.frames_dir / shard):
+        for path in shard_files(self.frames_dir, by_shard):
+            clip_ids = by_shard[path.relative_to(self.frames_dir).as_posix()]
+            for about, jpegs in read_members(path):
                 if about["clip_id"] in clip_ids:
                     yield about["clip_id"], _choose(jpegs, self.settings.num_frames)
 

@@ -170,7 +170,7 @@ def read_journal(folder: Path) -> Journal:
     for event in _events(journal.path):
         try:
             journal._apply(event)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ArtifactError(
                 f"{journal.path} holds a line that is none of its kind: {error!r} in {str(event)[:120]}",
                 remedy="Mend that line, or move the file away: what it holds is then paid for again",
@@ -256,7 +256,7 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
             for line in file:
                 try:
                     event = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue  # Torn by a death, or an empty line.
                 if isinstance(event, dict) and "event" in event:
                     yield event

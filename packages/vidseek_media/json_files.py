@@ -1,0 +1,63 @@
+"""JSON that may come from somebody else: bounded in size, and every fault of it one ValueError."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 64 * 2**20
+"""Of a JSON file, where its reader does not say otherwise. The largest of ours, a calibration, has a few MB."""
+_LOWEST, _HIGHEST = -(2**63), 2**64  # hashes of frames are unsigned
+
+
+def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError where it is missing.
+        ValueError: it is larger than `most_bytes`, or `parse_json` refuses it.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes} bytes")
+    return parse_json(content)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value of a JSON text in UTF-8, of numbers that fit into 64 bits and texts that are Unicode.
+
+    Raises:
+        ValueError: it is none, nests too deeply, or holds another number or text. No other error.
+    """
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_fraction)
+        if "\\u" in text:  # an escape may spell half a character, which neither a table nor a terminal takes
+            _require_unicode(value)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    return value
+
+
+def _require_unicode(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text in it is not valid Unicode") from error
+
+
+def _whole(digits: str) -> int:
+    number = int(digits) if len(digits) <= 20 else _HIGHEST
+    if not _LOWEST <= number < _HIGHEST:
+        raise ValueError(f"a number in it has {len(digits)} digits, wanted one of 64 bits")
+    return number
+
+
+def _fraction(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:40]} in it is too large")
+    return number

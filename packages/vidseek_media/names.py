@@ -1,0 +1,100 @@
+"""Names that are read from artefacts, each checked where it is parsed: none of them can name another place.
+
+A name that becomes part of a path comes from a file, and a file may come from a colleague, a DVC remote or a model hub.
+Every function gives the name back or raises ValueError, which the reader turns into its own error.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+MOST_LETTERS = 128
+"""Of a plain name: a file system takes 255 bytes, and temporary names are longer than the names themselves."""
+MOST_SHOWN = 80
+"""Letters of a refused value that a message shows."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_VIDEO_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def shown(value: object) -> str:
+    """`value` for a message: printable ASCII on one line, cut off where it is long."""
+    text = ascii(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def hex_digits(value: object, num: int, *, what: str) -> str:
+    """A text of `num` hex digits, lower case: an encoder_version, a build, a video id.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{num}}}", value):
+        raise ValueError(f"{what} is {shown(value)}, wanted {num} hex digits")
+    return value
+
+
+def plain_name(value: object, *, what: str) -> str:
+    """One component of a path: letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`, of `MOST_LETTERS` at most.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not isinstance(value, str) or len(value) > MOST_LETTERS or not _PLAIN.fullmatch(value) or ".." in value:
+        raise ValueError(
+            f"{what} is {shown(value)}, wanted a name of at most {MOST_LETTERS} letters, digits, '_', '.' and '-'"
+        )
+    return value
+
+
+def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
+    """A path below a folder, as plain names with `/` between them.
+
+    Raises:
+        ValueError: it is absolute, leads up, or has a part that is no `plain_name`.
+    """
+    parts = value.split("/") if isinstance(value, str) else []
+    if not 1 <= len(parts) <= most_parts:
+        raise ValueError(f"{what} is {shown(value)}, wanted a path of at most {most_parts} names")
+    for part in parts:
+        plain_name(part, what=f"a part of {what}")
+    return "/".join(parts)
+
+
+def shard_file(value: object) -> str:
+    """The name of a frame shard, relative to the frames folder: `shards/<name>.tar`.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not isinstance(value, str) or not value.startswith("shards/") or not value.endswith(".tar"):
+        raise ValueError(f"a shard is {shown(value)}, wanted shards/<name>.tar")
+    plain_name(value.removeprefix("shards/"), what="a shard")
+    return value
+
+
+def video_id(value: object) -> str:
+    """32 hex digits.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not isinstance(value, str) or not _VIDEO_ID.fullmatch(value):
+        raise ValueError(f"a video_id is {shown(value)}, wanted 32 hex digits")
+    return value
+
+
+def clip_id(value: object) -> str:
+    """A UUID in its usual form: lower case, with hyphens.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    try:
+        found = str(uuid.UUID(value)) if isinstance(value, str) and len(value) == 36 else None
+    except ValueError:
+        found = None
+    if found is None or found != value:
+        raise ValueError(f"a clip_id is {shown(value)}, wanted a UUID")
+    return found

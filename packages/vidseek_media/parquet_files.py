@@ -1,0 +1,95 @@
+"""Parquet files that may come from somebody else, read in bounds: a small file may unpack to any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+MOST_BYTES = 2**28
+"""That any file may unpack to."""
+MOST_GROWTH = 1000
+"""Times the size of the file that a larger one may unpack to."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
+
+
+def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in `path`; of it only `columns`, where they are given.
+
+    Texts are read as numbers into a dictionary first: so are they stored, and a text of a megabyte may stand in each row of
+    a file of two.
+
+    Raises:
+        ValueError: it would unpack to more than `MOST_BYTES` and `MOST_GROWTH` times its size.
+        OSError, pa.ArrowException: it cannot be read.
+    """
+    limit = max(MOST_BYTES, MOST_GROWTH * path.stat().st_size)
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
+    texts = [path for path, kind in _leaves(metadata) if kind == "BYTE_ARRAY"]
+    _require(_stored_bytes(metadata), limit)
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, pre_buffer=False) as file:
+        schema = file.schema_arrow
+        table = file.read(columns=None if columns is None else list(columns))
+    _require(sum(_plain_bytes(column) for column in table.columns), limit)
+    plain = [_plain_field(schema.field(name)) for name in table.column_names]
+    return table.cast(pa.schema(plain, metadata=schema.metadata))
+
+
+def _leaves(metadata: pq.FileMetaData) -> list[tuple[str, str]]:
+    """Path and physical type of each column that holds values."""
+    schema = metadata.schema
+    columns = [schema.column(number) for number in range(len(schema.names))]
+    return [(each.path, each.physical_type) for each in columns]
+
+
+def _stored_bytes(metadata: pq.FileMetaData) -> int:
+    """What pages and numbers come to, as the footer has it."""
+    total = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            total += max(chunk.total_uncompressed_size, chunk.num_values * _WIDTHS.get(chunk.physical_type, 8))
+    return total
+
+
+def _plain_bytes(column: pa.ChunkedArray) -> int:
+    """What a column comes to with each of its texts written out."""
+    return sum(_written_out(chunk) for chunk in column.chunks)
+
+
+def _written_out(array: pa.Array) -> int:
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return array.nbytes if not _has_texts(kind.value_type) else 8 * len(array) + _written_out(array.flatten())
+    if not pa.types.is_dictionary(kind):
+        return int(array.nbytes)
+    lengths = pc.binary_length(array.dictionary)
+    each = pc.take(lengths, array.indices)
+    return 8 * len(array) + int(pc.sum(each.cast(pa.int64())).as_py() or 0)
+
+
+def _has_texts(kind: pa.DataType) -> bool:
+    return pa.types.is_dictionary(kind) or pa.types.is_list(kind)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    """The field with its texts as texts."""
+    return field.with_type(_plain_type(field.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
+    return kind
+
+
+def _require(num_bytes: int, limit: int) -> None:
+    if num_bytes > limit:
+        raise ValueError(f"it unpacks to {num_bytes // 2**20} MiB, wanted at most {limit // 2**20}")
