@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from serving import answers, browsing, routes
 from serving.admin import Admin, add_admin
+from serving.clients import Client
 from serving.engine import Engine
 from serving.middleware import BodyLimit, Guard, Record, RequestId
 from serving.schemas import ErrorAnswer
@@ -42,6 +43,7 @@ def create_app(
             (503, "Busy or not ready; Retry-After says when to come again"),
         )},
     )
+    app.add_middleware(Client)
     app.add_middleware(BodyLimit, max_bytes=engine.settings.max_body_mb * 2**20)
     app.add_middleware(Guard, key=key, admin_key=admin_key, refuse=answers.answer_error)
     app.add_middleware(Record, metrics=engine.metrics)

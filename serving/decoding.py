@@ -1,11 +1,12 @@
-"""Bytes of others to frames: pictures of URLs are fetched, uploads and the archive's videos decoded, so many at once."""
+"""Bytes of others to frames: pictures of URLs are fetched; uploads and the archive's videos are decoded in three pools."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.batcher import Batcher, QueueFull
+from serving.batcher import QueueFull
+from serving.clients import current_client
 from serving.fetching import Fetcher
 from serving.metrics import Metrics
-from serving.model import Frames, batcher
-from serving.uploads import decode_clip, decode_image, decode_strip
-from vidseek.settings import ServeSettings
+from serving.model import Frames
+from serving.pool import Pool, Task
+from serving.uploads import MODULES, decode_clip, decode_image, decode_strip
+from vidseek.settings import PoolSettings, ServeSettings
+from vidseek_media.sandbox import Confinement
+from vidseek_media.worker_process import Job
+from vidseek_media.workers import RECYCLE_AFTER, ForkServer
 
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 FETCH_THREADS = 4
 MAX_FETCHING = 32
 """Pictures of URLs that are being fetched or wait for it."""
+MAX_FETCHING_OF_ONE = 16
+"""Of one client; more only in a request that is its only one."""
 THUMBNAIL_PX = 256
 """Of the shorter side."""
 
@@ -37,41 +45,53 @@ class Decoding:
 
     Args:
         settings: What is taken.
-        metrics: Told of the decoders' runs, under `picture` and `film`.
+        metrics: Told of the decoders' runs, under `picture`, `film` and `archive`.
     """
 
     def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
         self._settings = settings
-        # A clip may take its decoder as long as it is let; pictures do not wait behind it.
-        told: dict[str, Any] = {"settings": settings, "metrics": metrics, "lone": True}
-        self._pictures: Batcher[Callable[[], Frames], Frames] = batcher(_call_each, "picture", **told)
-        self._films: Batcher[Callable[[], Frames], Frames] = batcher(_call_each, "film", **told)
+        self._server = ForkServer(MODULES)
+        self._metrics = metrics
+        decode, seconds = settings.decode, settings.decode_timeout_seconds
+        self._pictures = self._pool(
+            "picture", decode.pictures, Confinement.UPLOAD, decode.picture_timeout_seconds, RECYCLE_AFTER
+        )
+        # A film has a process to itself: what it does to its decoder meets no other.
+        self._films = self._pool("film", decode.clips, Confinement.UPLOAD, seconds, 1)
+        self._archive = self._pool("archive", decode.archive, Confinement.ARCHIVE, seconds, 1)
         self._fetcher = Fetcher(
             settings.url_hosts, max_bytes=settings.max_body_mb * 2**20, timeout_seconds=settings.url_timeout_seconds
         )
         self._fetching = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
-        self._num_fetching = 0
+        self._num_fetching: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Start what workers are forked from, so that the first picture need not wait for it. Takes half a second."""
+        self._server.start()
 
     async def images(self, contents: Sequence[bytes]) -> list[Frames]:
         """A clip of one frame for each picture file.
 
         Raises:
-            InputRejected: one is no picture, or too large.
-            QueueFull: too many are waiting.
+            InputRejected: one is no picture, too large, or takes too long.
+            QueueFull: too many are waiting, or too many of this client.
+            CutOff: the service ends, or this is slow and others are too.
         """
-        return await self._pictures.submit_all([partial(self._image, content) for content in contents])
+        most = self._settings.max_image_megapixels
+        tasks = [Task(Job(partial(decode_image, max_megapixels=most), (content,))) for content in contents]
+        return [pixels[np.newaxis] for pixels in await self._pictures.submit_all(tasks)] if tasks else []
 
     async def clips(self, contents: Sequence[bytes], spec: EncoderSpec) -> list[Frames]:
         """As many frames as `spec` says of each video file. Raises as `images`."""
-        return await self._films.submit_all([partial(self._clip, content, spec) for content in contents])
+        job = Job(decode_clip, (spec.frames, spec.side, self._settings.max_clip_seconds), takes_content=True)
+        return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
 
     async def strip(self, path: Path, times_ms: Sequence[int]) -> NDArray[np.uint8]:
         """Frames of a video file side by side: RGB of shape (height, width, 3). Raises as `images`."""
-        decode = partial(
-            decode_strip, path, times_ms=times_ms, side_px=THUMBNAIL_PX,
-            timeout_seconds=self._settings.decode_timeout_seconds,
-        )
-        return await self._films.submit(decode)
+        job = Job(decode_strip, (path, tuple(times_ms), THUMBNAIL_PX), file=path)
+        strip: NDArray[np.uint8]
+        [strip] = await self._archive.submit_all([Task(job)])
+        return strip
 
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """The pictures that lie there.
@@ -80,31 +100,45 @@ class Decoding:
             InputRejected: one is not at a host that the settings name, or does not come.
             QueueFull: too many are being fetched.
         """
-        if self._num_fetching + len(urls) > MAX_FETCHING:
-            raise QueueFull(f"{self._num_fetching} pictures are being fetched already", remedy="Try again in a second")
-        self._num_fetching += len(urls)
+        if not urls:
+            return []
+        client = current_client()
+        held, total = self._num_fetching[client], self._num_fetching.total()
+        if total + len(urls) > MAX_FETCHING or held + len(urls) > max(MAX_FETCHING_OF_ONE, len(urls)):
+            raise QueueFull(f"{total} pictures are being fetched already", remedy="Try again in a second")
+        self._num_fetching[client] += len(urls)
         try:
             loop = asyncio.get_running_loop()
             return list(await asyncio.gather(
                 *(loop.run_in_executor(self._fetching, self._fetcher.fetch, url) for url in urls)
             ))
         finally:
-            self._num_fetching -= len(urls)
+            self._num_fetching[client] -= len(urls)
+            self._num_fetching += Counter()  # forgets who has none
 
     def close(self) -> None:
-        """Let the threads go."""
-        self._pictures.close()
-        self._films.close()
+        """End the workers, and let the threads go."""
+        for pool in (self._pictures, self._films, self._archive):
+            pool.close()
+        self._server.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)
 
-    def _image(self, content: bytes) -> Frames:
-        return decode_image(content, max_megapixels=self._settings.max_image_megapixels)[np.newaxis]
+    def _pool(
+        self, work: str, settings: PoolSettings, confinement: Confinement, timeout_seconds: float, recycle_after: int
+    ) -> Pool:
+        def observe(size: int, seconds: float) -> None:
+            self._metrics.batch_size.labels(work).observe(size)
+            self._metrics.work_seconds.labels(work).observe(seconds)
 
-    def _clip(self, content: bytes, spec: EncoderSpec) -> Frames:
-        return decode_clip(
-            content, num_frames=spec.frames, side_px=spec.side, max_seconds=self._settings.max_clip_seconds,
-            timeout_seconds=self._settings.decode_timeout_seconds,
+        told: dict[str, Any] = {
+            "observe": observe, "lost": lambda fault: self._metrics.workers_lost.labels(work, fault).inc(),
+            "max_answer_bytes": self._settings.decode.max_output_mb * 2**20,
+        }
+        pool = Pool(
+            work, self._server, settings, confinement, timeout_seconds=timeout_seconds, recycle_after=recycle_after, **told
         )
+        self._metrics.watch_queue(work, lambda: pool.num_waiting)
+        return pool
 
 
 def jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
@@ -121,7 +155,3 @@ def jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
     except OSError:
         beside.unlink(missing_ok=True)  # it is made again the next time
     return buffer.getvalue()
-
-
-def _call_each(works: list[Callable[[], Frames]]) -> list[Frames]:
-    return [work() for work in works]

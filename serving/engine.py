@@ -104,6 +104,7 @@ class Engine:
     async def open(self) -> None:
         """Open what is live; where that fails, `ready` says why, and the next request tries again."""
         await self.live.open()
+        self._threads.submit(self._decoding.start)
 
     async def ready(self) -> dict[str, str]:
         """What a search would use now.

@@ -35,6 +35,10 @@ class Metrics:
             "vidseek_work_seconds", "One run of an encoder or a decoder.", ["work"], buckets=SECONDS,
             registry=self.registry,
         )
+        self.workers_lost = Counter(
+            "vidseek_workers_lost", "Decoders that died or were ended at a limit: crash, time, killed, stopped.",
+            ["work", "fault"], registry=self.registry,
+        )
         self.search_seconds = Histogram(
             "vidseek_search_seconds", "Looking a vector up and forming moments.", buckets=SECONDS,
             registry=self.registry,

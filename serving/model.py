@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 1.0
 """Opening is not tried more often than this: each try reads the bundle."""
-MAX_DECODING = 16
-"""Uploads that may wait for a decoder."""
 
 Result = TypeVar("Result")
 Frames = NDArray[np.uint8]
@@ -73,17 +71,16 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
 
 
 def batcher(
-    run: Callable[[list[Any]], Sequence[Any]], work: str, *, settings: ServeSettings, metrics: Metrics, lone: bool = False
+    run: Callable[[list[Any]], Sequence[Any]], work: str, *, settings: ServeSettings, metrics: Metrics
 ) -> Batcher[Any, Any]:
-    """A batcher whose queue and runs `metrics` tells of, under the label `work`; a `lone` one runs one item at a time."""
-    queue = min(settings.max_queue, MAX_DECODING) if lone else settings.max_queue
+    """A batcher whose queue and runs `metrics` tells of, under the label `work`."""
 
     def observe(size: int, seconds: float) -> None:
         metrics.batch_size.labels(work).observe(size)
         metrics.work_seconds.labels(work).observe(seconds)
 
     made: Batcher[Any, Any] = Batcher(
-        run, name=work, max_batch=1 if lone else settings.max_batch, max_queue=queue, observe=observe
+        run, name=work, max_batch=settings.max_batch, max_queue=settings.max_queue, observe=observe
     )
     metrics.watch_queue(work, lambda: made.num_waiting)
     return made

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vidseek_retrieval.query import Weights
 
 URL_VARIABLE = "VIDSEEK_URL"
+DECODE_SECONDS = 60.0
+"""For a picture or a clip of a query."""
 _FILTER = re.compile(r"(?P<field>\w+)\s*(?P<sign>>=|<=|=|>|<)\s*(?P<value>.+)", re.DOTALL)
 _BOUNDS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
 _PLAYERS: Mapping[str, Sequence[str]] = {
@@ -30,29 +33,37 @@ _PLAYERS: Mapping[str, Sequence[str]] = {
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """The picture upright: uint8 RGB of shape (height, width, 3).
+    """The picture upright: uint8 RGB of shape (height, width, 3). It is decoded in a process of its own, within limits.
 
     Raises:
         InputRejected: it is missing, or no picture.
     """
-    from PIL import Image, ImageOps
+    from vidseek_media.pictures import read_query_picture
 
-    try:
-        with Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        raise InputRejected(f"{file} cannot be read as a picture: {error}", remedy="Name a JPEG or PNG file") from error
+    return _decoded(read_query_picture, file, "a picture")
 
 
 def read_clip(file: Path, *, num_frames: int, side_px: int) -> NDArray[np.uint8]:
-    """Frames of a video file at bin centres: uint8 RGB of shape (num_frames, height, width, 3), upright.
+    """Frames of a video file at bin centres: uint8 RGB of shape (num_frames, height, width, 3), upright. As `read_image`.
 
     Raises:
         InputRejected: it is missing, or no video.
     """
     from vidseek_media.frames import decode_uniform
 
-    return decode_uniform(file, num_frames=num_frames, side_px=side_px)
+    return _decoded(partial(decode_uniform, num_frames=num_frames, side_px=side_px), file, "a video")
+
+
+def _decoded(decode: Callable[[Path], NDArray[np.uint8]], file: Path, what: str) -> NDArray[np.uint8]:
+    from vidseek_media.workers import Limits, run_one
+
+    path = file.absolute()
+    if not path.is_file():
+        raise InputRejected(f"{file} is not there, or no file", remedy="Look at its name")
+    try:
+        return run_one(decode, path, limits=Limits(DECODE_SECONDS))
+    except InputRejected as error:
+        raise InputRejected(f"{file} cannot be read as {what}: {error.message}", remedy=error.remedy) from error
 
 
 def filters_of(

@@ -42,6 +42,46 @@ class SearchSettings(_Section):
     weights: VectorWeights = VectorWeights()
 
 
+class PoolSettings(_Section):
+    """A pool of worker processes that decode, and the queue before it."""
+
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Inputs that are decoded at once."""
+    slow_workers: Annotated[int, Field(ge=0)] = 2
+    """Inputs that have computed for longer than `quick_seconds` give their worker's place to the next, and so many of them
+    go on beside, at the lowest priority. One more is cut off (503)."""
+    quick_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """Computing time."""
+    cpu_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Computing time of one input, in whole seconds; longer is 422."""
+    memory_mb: Annotated[int, Field(ge=64)] = 1024
+    """Of one worker."""
+    max_waiting: Annotated[int, Field(ge=1)] = 64
+    """Inputs that wait for a worker; one more is told to come back (503)."""
+    max_share: Annotated[int, Field(ge=1)] = 16
+    """Inputs of one client (its address) that wait or are decoded; one more is told to come back (503). A single request
+    may have more, where its client has nothing else under way."""
+
+
+class DecodeSettings(_Section):
+    """Three pools, so that none of these waits for another."""
+
+    pictures: PoolSettings = PoolSettings()
+    """Uploaded and fetched."""
+    clips: PoolSettings = PoolSettings(
+        slow_workers=1, quick_seconds=4.0, cpu_seconds=20.0, memory_mb=2048, max_waiting=16, max_share=4
+    )
+    """Uploaded."""
+    archive: PoolSettings = PoolSettings(
+        slow_workers=1, quick_seconds=4.0, cpu_seconds=20.0, memory_mb=4096, max_waiting=64, max_share=32
+    )
+    """Thumbnails, strips and stills of the archive's own videos."""
+    picture_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """For one picture, whatever it computes (422). For clips and the archive it is `decode_timeout_seconds`."""
+    max_output_mb: Annotated[int, Field(ge=1)] = 128
+    """Pixels that one input may become."""
+
+
 class ServeSettings(_Section):
     """Where the service listens, what it takes, and how much of it at once."""
 
@@ -62,7 +102,8 @@ class ServeSettings(_Section):
     max_embed: Annotated[int, Field(ge=1)] = 64
     """Texts, pictures or clips of one request for vectors."""
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
-    """For an uploaded clip."""
+    """For an uploaded clip, or a thumbnail of the archive."""
+    decode: DecodeSettings = DecodeSettings()
     url_hosts: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
     ] = ()

@@ -18,7 +18,18 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.packets import FOREIGN, Packet, PacketPlan, demux, open_video, read_plan, say
+from vidseek_media.packets import (
+    FOREIGN,
+    MAX_PIXELS,
+    Packet,
+    PacketPlan,
+    demux,
+    is_picture,
+    open_video,
+    read_plan,
+    say,
+)
+from vidseek_media.pictures import decode_picture
 
 SEEK_GAIN_PACKETS = 16
 """A keyframe this many packets ahead is worth a seek; nearer ones are reached by going on."""
@@ -52,7 +63,7 @@ class FrameAt:
     is_repeated: bool
     """The right frame was missing or damaged, and this is the last good one before it. decord cannot say: False."""
     decoder: str
-    """pyav or decord: who decoded it."""
+    """What decoded it: pyav or decord; pillow, where the file is a still picture."""
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
@@ -105,9 +116,11 @@ def frames_at(
 ) -> Iterator[FrameAt]:
     """The frame shown at each of `times_ms`, which must ascend, in one pass through the file.
 
+    A file that is one still picture is read by Pillow (`pictures.py`), as a picture of a query is.
+
     Args:
-        decoder: `pyav`; `decord`, which takes a file only where it is sure to show the same frames; or `auto`: PyAV
-            (on every file tried it was right and the faster of the two), and decord where PyAV brings no frame at all.
+        decoder: `pyav`; `auto`, which is PyAV (on every file tried it was right and the faster of the two); or `decord`,
+            which takes a file only where it is sure to show the same frames, and PyAV brings one of them.
 
     Raises:
         InputRejected: the file cannot be opened, or not one frame of it can be decoded.
@@ -118,48 +131,36 @@ def frames_at(
             f"frames.decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}", remedy="Set it in params.yaml"
         )
     plan = plan or read_plan(path)
-    if decoder == "decord":
+    if is_picture(path, plan):
+        yield from _frames_of_picture(path, times_ms, side_px)
+    elif decoder == "decord":
         yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
-        return
-    num_done = 0
-    try:
-        for frame in _frames_by_pyav(path, times_ms, plan, side_px, threads):
-            yield frame
-            num_done += 1
-    except InputRejected as error:
-        if decoder == "pyav" or num_done:
-            raise
-        try:
-            yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
-        except InputRejected:
-            raise error from None
+    else:
+        yield from _frames_by_pyav(path, times_ms, plan, side_px, threads)
 
 
 def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[str, str]:
-    """Who would decode the file, pyav or decord, where `frames.decoder` is `decoder`; and why, in words.
+    """The decoder of the file where `frames.decoder` is `decoder`: pillow, pyav or decord; and why, in words.
 
     Raises:
         InputRejected: not one frame of it can be decoded so.
     """
-    refused = ""
+    [first] = frames_at(path, [0], plan=plan, decoder=decoder)
+    if first.decoder == "pillow":
+        return "pillow", "it is one still picture"
+    if decoder == "auto":
+        return "pyav", "right on every file tried, and faster"
+    return decoder, "it is asked for" + (", and sure to show the frames that the packets promise" if decoder == "decord" else "")
+
+
+def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None) -> Iterator[FrameAt]:
     try:
-        _open_decord(path, plan, threads=1)
-    except InputRejected as error:
-        refused = error.message
-        if decoder == "decord":
-            raise
-    if decoder == "decord":
-        return "decord", "it is asked for, and sure to show the frames that the packets promise"
-    try:
-        next(_frames_by_pyav(path, [0], plan, None, 1))
-    except InputRejected:
-        if decoder == "pyav" or refused:
-            raise
-        next(_frames_by_decord(path, [0], plan, None, 1))
-        return "decord", "PyAV brings no frame of it"
-    if decoder == "pyav":
-        return "pyav", "it is asked for"
-    return "pyav", f"right on every file tried, and faster; {refused or 'decord would show the same frames'}"
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputRejected(f"cannot be read: {say(error)}") from error
+    pixels = decode_picture(content, max_pixels=MAX_PIXELS, shorter_side_px=side_px)
+    for time_ms in times_ms:
+        yield FrameAt(time_ms, 0, pixels, is_repeated=False, decoder="pillow")
 
 
 def _frames_by_pyav(
@@ -185,6 +186,8 @@ def _frames_by_decord(
     Raises:
         InputRejected: decord is not sure to show the frames that the packets promise.
     """
+    # Its FFmpeg is old and has no limit of pixels: what PyAV refuses does not reach it.
+    next(_frames_by_pyav(path, [0], plan, None, 1))
     reader = _open_decord(path, plan, threads)
     convert = _Converter(side_px)
     last: tuple[int, NDArray[np.uint8]] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +18,34 @@ from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from vidseek_media.errors import InputRejected
+from vidseek_media.pictures import TooManyPixels
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,h264,hevc,m4v,mjpeg,mxf,nut,ivf,"
     "yuv4mpegpipe,rm,dv,obu,av1,vc1,wtv,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
 )
 """Containers that are opened. Playlists (hls, concat, dash) are not among them: they would read other files."""
+
+UPLOAD_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,gif,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
+UPLOAD_DECODERS = (
+    "h264,hevc,libdav1d,libaom-av1,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,png,webp,bmp,h263,"
+    "msmpeg4v1,msmpeg4v2,msmpeg4,wmv1,wmv2,wmv3,vc1,flv,theora,prores"
+)
+"""Of an upload only these containers and decoders are taken: what phones, cameras, browsers and editors write. FFmpeg has
+hundreds more, and each is code that a stranger could reach."""
+
+_is_upload: ContextVar[bool] = ContextVar("is_upload", default=False)
+
+
+@contextmanager
+def as_upload() -> Iterator[None]:
+    """Within it videos are opened with the containers and decoders of uploads alone."""
+    token = _is_upload.set(True)
+    try:
+        yield
+    finally:
+        _is_upload.reset(token)
+
 
 _PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
 """Pictures are told by their first bytes: by their names FFmpeg would take them for a numbered series of files."""
@@ -104,18 +127,20 @@ class PacketPlan:
 
 
 @contextmanager
-def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(
+    path: Path, *, threads: int = 1, decodes: bool = True
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its best video stream as FFmpeg chooses: the default one, then the richer; no cover picture.
 
     Raises:
-        InputRejected: the file is no video that can be opened.
+        InputRejected: the file is no video that can be opened; TooManyPixels, where `decodes`, for too large frames.
     """
     try:
         container = av.open(
             f"file:{path.absolute()}",
             format=_picture_format(path),
             metadata_errors="ignore",
-            options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
+            options={"protocol_whitelist": "file", **_whitelists()},
         )
     except FOREIGN as error:
         raise InputRejected(f"cannot be opened as video: {say(error)}") from error
@@ -129,10 +154,13 @@ def open_video(path: Path, *, threads: int = 1) -> Iterator[tuple[av.container.I
                 other.discard = Discard.all
         if stream.codec_context is None:
             raise InputRejected("its video codec is unknown: no decoder for it")
+        if decodes:
+            _check_size(stream)
         # Frame threads hang for ever when a damaged file is closed (tried with PyAV 18); slice threads do not.
         stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = threads
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        limits = {"codec_whitelist": UPLOAD_DECODERS} if _is_upload.get() else {}
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **limits}
         yield container, cast(av.VideoStream, stream)
 
 
@@ -145,7 +173,7 @@ def read_plan(path: Path) -> PacketPlan:
     ticks, places = array("q"), array("q")
     is_key, is_shown = bytearray(), bytearray()
     last_pts, last_duration, num_packets, num_without_pts = -(2**62), 0, 0, 0
-    with open_video(path) as (container, stream):
+    with open_video(path, decodes=False) as (container, stream):
         if not stream.time_base:
             raise InputRejected("its video stream has no time base")
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
@@ -189,6 +217,26 @@ def read_plan(path: Path) -> PacketPlan:
         step=step,
         is_trusted=is_trusted,
     )
+
+
+def _check_size(stream: av.VideoStream) -> None:
+    """What the header says of it; the decoder looks again at what it finds."""
+    width, height = stream.codec_context.width or 0, stream.codec_context.height or 0
+    if width * height > MAX_PIXELS:
+        raise TooManyPixels(
+            f"its frames have {width} x {height} pixels, at most {MAX_PIXELS} are taken", remedy="Make it smaller"
+        )
+
+
+def is_picture(path: Path, plan: PacketPlan) -> bool:
+    """Whether the file is one still picture of a format that is told by its first bytes."""
+    return len(plan.pts) == 1 and _picture_format(path) is not None
+
+
+def _whitelists() -> dict[str, str]:
+    if _is_upload.get():
+        return {"format_whitelist": UPLOAD_DEMUXERS, "codec_whitelist": UPLOAD_DECODERS}
+    return {"format_whitelist": DEMUXERS}
 
 
 def _picture_format(path: Path) -> str | None:

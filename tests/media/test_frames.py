@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from vidseek_media import frames
+from vidseek_media import frames, packets
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.frames import SKIPPABLE, FrameAt, bin_centres, decode_at, decode_uniform, frames_at
 from vidseek_media.packets import PacketPlan, read_plan
+from vidseek_media.pictures import TooManyPixels
 
 MakeVideo = Callable[..., Path]
 NumberOf = Callable[[np.ndarray], int]
@@ -240,24 +241,41 @@ def test_frames_at__by_decord_refuses_what_it_may_get_wrong(tmp_path: Path, make
     assert "auto" in caught.value.remedy
 
 
-def test_frames_at__auto_takes_decord_where_pyav_brings_nothing(
+@pytest.mark.parametrize("decoder", ["auto", "pyav", "decord"])
+@pytest.mark.parametrize("where", ["header", "decoder"])
+def test_frames_at__what_the_limit_of_pixels_refuses_reaches_no_other_decoder(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, decoder: str, where: str
+) -> None:
+    """By the header, or where it says nothing or something else, by FFmpeg's own limit."""
+    decord = pytest.importorskip("decord")
+    path = make_video(tmp_path / "a.mp4", num_frames=20, pixel_format="yuv420p")
+    monkeypatch.setattr(packets, "MAX_PIXELS", 64 * 48 - 1)
+    if where == "decoder":
+        monkeypatch.setattr(packets, "_check_size", lambda stream: None)
+    opened: list[object] = []
+    monkeypatch.setattr(decord, "VideoReader", lambda *asked, **_: opened.append(asked))
+    with pytest.raises(TooManyPixels if where == "header" else InputRejected):
+        list(frames_at(path, [500, 1500], decoder=decoder))
+    assert not opened
+
+
+def test_frames_at__auto_never_asks_decord(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("decord")
+    decord = pytest.importorskip("decord")
     path = make_video(tmp_path / "a.mp4", num_frames=20, pixel_format="yuv420p")
-    wanted = list(frames_at(path, [500, 1500]))
 
     def fail(*_: object) -> Iterator[FrameAt]:
         raise InputRejected("not one frame can be decoded")
         yield
 
+    opened: list[object] = []
+    monkeypatch.setattr(decord, "VideoReader", lambda *asked, **_: opened.append(asked))
     monkeypatch.setattr(frames, "_frames_by_pyav", fail)
-    with pytest.raises(InputRejected):
-        list(frames_at(path, [500], decoder="pyav"))
-    found = list(frames_at(path, [500, 1500]))
-    assert [f.decoder for f in found] == ["decord", "decord"]
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(a.pixels, b.pixels)
+    for decoder in ("auto", "pyav", "decord"):
+        with pytest.raises(InputRejected, match="not one frame"):
+            list(frames_at(path, [500], decoder=decoder))
+    assert not opened
 
 
 REFERENCES = [

@@ -1,0 +1,162 @@
+"""A still picture to RGB, the same wherever it comes from: a query, an upload, a file of the archive."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
+
+from vidseek_media.errors import InputRejected
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What is read. Formats that start another program (EPS) or that nobody sends are not among them."""
+PLUGINS = tuple(f"PIL.{name}ImagePlugin" for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Mpo"))
+"""The modules of FORMATS."""
+MAX_SIDE_PX = 1024
+"""A larger picture of a query is made smaller; no encoder looks at more."""
+QUERY_PIXELS = 2**27
+
+MAX_SCANS = 100
+"""Of a JPEG. Encoders write about ten; each costs a walk over the whole picture, however few bytes it has."""
+MAX_SEGMENTS = 5_000
+"""Of a JPEG, between its scans. A large colour profile and notes take some hundred."""
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_ALONE = frozenset({0x01, 0xD8, 0xD9})
+"""Markers without a length behind them."""
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}
+"""What brings each EXIF orientation upright."""
+
+
+class TooManyPixels(InputRejected):
+    """A picture or a video has larger frames than are taken; no other decoder is tried."""
+
+
+def read_query_picture(path: Path) -> NDArray[np.uint8]:
+    """The picture in a file as a query has it. Raises as `decode_picture`."""
+    return decode_picture(path.read_bytes(), max_pixels=QUERY_PIXELS, max_side_px=MAX_SIDE_PX)
+
+
+def decode_picture(
+    content: bytes, *, max_pixels: int, max_side_px: int | None = None, shorter_side_px: int | None = None
+) -> NDArray[np.uint8]:
+    """The picture upright: uint8 RGB (height, width, 3).
+
+    What is transparent is shown over white, more than 8 bit a channel are scaled down to 8, and of an animation the first
+    frame is taken.
+
+    Args:
+        content: The bytes of a file of one of `FORMATS`.
+        max_pixels: Checked by the header, before anything is decoded.
+        max_side_px: The longer side of what is given, at most.
+        shorter_side_px: The shorter side of what is given, at most.
+
+    Raises:
+        InputRejected: it is no such picture, broken, or would take too long; TooManyPixels where it is too large.
+    """
+    try:
+        _check_segments(content)
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")  # Pillow's own limit of pixels; ours is checked here
+            _check_pixels(image, max_pixels)
+            image.load()
+            _check_pixels(image, max_pixels)  # of what was really in it
+            turn = _UPRIGHT.get(_orientation_of(image))
+            flat = _over_white(_smaller(_in_8_bit(image), max_side_px, shorter_side_px))
+        return np.asarray(flat.transpose(turn) if turn is not None else flat)
+    except InputRejected:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"the image has too many pixels: {error}", remedy="Make it smaller") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        kind = "no known picture" if isinstance(error, UnidentifiedImageError) else type(error).__name__
+        raise InputRejected(f"the image cannot be read: {kind}", remedy=f"Send one of {', '.join(FORMATS)}") from error
+
+
+def _check_pixels(image: Image.Image, most: int) -> None:
+    width, height = image.size
+    if width * height > most:
+        raise TooManyPixels(
+            f"the image has {width} x {height} pixels, at most {most / 1e6:g} megapixels are taken", remedy="Make it smaller"
+        )
+
+
+def _check_segments(content: bytes) -> None:
+    """Refuse a JPEG of so many scans or segments that decoding it is work without end. Nothing is decoded for it."""
+    if not content.startswith(b"\xff\xd8"):
+        return
+    num_scans, num_segments, place = 0, 0, 0
+    while (found := _MARKER.search(content, place)) is not None:
+        marker, place = found[1][0], found.end()
+        if marker == 0xD9:  # the end; what cameras put behind it is not read
+            return
+        num_scans += marker == 0xDA
+        num_segments += 1
+        if num_scans > MAX_SCANS or num_segments > MAX_SEGMENTS:
+            raise InputRejected(
+                f"the image is a JPEG of more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments",
+                remedy="Save it anew, without notes",
+            )
+        if marker not in _ALONE:
+            place += int.from_bytes(content[place : place + 2], "big")
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a broken note turns nothing, and the picture is still one
+        return 1
+
+
+def _in_8_bit(image: Image.Image) -> Image.Image:
+    """The picture as L, LA, RGB or RGBA."""
+    if image.mode.startswith(("I", "F")):
+        return _levels(image)
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _levels(image: Image.Image) -> Image.Image:
+    """A grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        most = 1.0 if values.size == 0 or np.nanmax(values) <= 1 else 255.0
+        return Image.fromarray((np.nan_to_num(values).clip(0, most) * (255 / most) + 0.5).astype(np.uint8))
+    least_16 = values.astype(np.int64)
+    most_of_it = 65535 if values.size == 0 or least_16.max() <= 65535 else 2**31 - 1
+    grey = Image.fromarray(((least_16.clip(0, most_of_it) * 255 + most_of_it // 2) // most_of_it).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # the one level that a PNG says is transparent
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _smaller(image: Image.Image, max_side_px: int | None, shorter_side_px: int | None) -> Image.Image:
+    if max_side_px is not None and max(image.size) > max_side_px:
+        image = image.copy()
+        image.thumbnail((max_side_px, max_side_px))
+    shorter = min(image.size)
+    if shorter_side_px is None or shorter <= shorter_side_px:
+        return image
+    width, height = (max(round(side * shorter_side_px / shorter), 1) for side in image.size)
+    return image.resize((width, height), Resampling.BOX)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode == "LA":
+        image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
