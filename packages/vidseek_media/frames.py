@@ -46,7 +46,7 @@ class FrameAt:
 
     wanted_ms: int
     time_ms: int
-    """When the frame begins, from the first frame of the video."""
+    """When the frame begins, from the container's start; of a time before the first frame, when that begins."""
     pixels: NDArray[np.uint8]
     """Shape (height, width, 3), RGB, upright. Wanted times that show the same frame share the same array."""
     is_repeated: bool
@@ -68,7 +68,8 @@ def decode_at(
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     """The frames shown at `times_ms`, in that order, as (time of the frame, uint8 (height, width, 3) RGB upright).
 
-    Time 0 is the first frame; a time at or after the end gives the last frame. All have one size: the shorter side is
+    Time 0 is the container's start, as players have it. A time before the first frame gives the first frame, one at or
+    after the end the last. All have one size: the shorter side is
     `side_px`, or the video's own where that is smaller or `side_px` is None.
 
     Raises:
@@ -215,7 +216,7 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
             raise InputRejected(f"decord cannot open it: {say(error)}", remedy=_DECORD_REMEDY) from error
-        times_ms = (plan.pts - plan.first_pts) * float(plan.time_base * 1000)
+        times_ms = (plan.pts - plan.pts[0]) * float(plan.time_base * 1000)
         if len(starts) != len(times_ms):
             why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"
         elif np.abs(starts - starts[0] - times_ms).max() > DECORD_TOLERANCE_MS:
@@ -334,15 +335,21 @@ class _Decoding:
 
 
 def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int) -> Iterator[_Wanted]:
-    """Decode every frame from the beginning; times come from the decoder and are made to ascend."""
+    """Decode every frame from the beginning, in display order."""
     shown: _Decoded | None = None
     waiting = list(reversed(times_ms))
     failures: list[str] = []
+
+    def wanted() -> _Wanted:
+        assert shown is not None
+        wanted_ms = waiting.pop()
+        return _Wanted(wanted_ms, *shown, is_repeated=shown[0] != plan.shown_at(wanted_ms))
+
     with open_video(path, threads=threads) as (container, stream):
-        for pts, frame in _in_order(_decode_all(container, stream, failures), plan):
+        for pts, frame in _timed(_decode_all(container, stream, failures), plan):
             shown = shown or (pts, frame)
             while waiting and pts > plan.ticks_at(waiting[-1]):
-                yield _Wanted(waiting.pop(), *shown, is_repeated=False)
+                yield wanted()
             shown = (pts, frame)
             if not waiting:
                 return
@@ -350,29 +357,50 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
         reason = failures[0] if failures else "its packets give no picture"
         raise InputRejected(f"not one frame can be decoded: {reason}")
     while waiting:
-        wanted_ms = waiting.pop()
-        yield _Wanted(wanted_ms, *shown, is_repeated=plan.ticks_at(wanted_ms) > shown[0] + 2 * plan.step)
+        yield wanted()
 
 
 def _decode_all(
     container: av.container.InputContainer, stream: av.VideoStream, failures: list[str]
 ) -> Iterator[av.VideoFrame]:
-    for packet in demux(container, stream):
+    """Every frame in display order; its pts is the place of its packet in the file, which no broken clock disturbs."""
+    for place, packet in enumerate(demux(container, stream)):
+        packet.pts = packet.dts = place
         yield from _decode_packet(stream, packet, failures)
     yield from _decode_packet(stream, None, failures)
 
 
-def _in_order(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
-    """Frames with ascending times: of pts and dts, whichever went astray less often (as FFmpeg's best effort)."""
-    last, last_pts, last_dts, bad_pts, bad_dts = plan.first_pts - plan.step, -(2**62), -(2**62), 0, 0
+MAX_REORDER_DEPTH = 16
+"""Frames that a decoder holds back at most (H.264, H.265): a packet older than that brings no frame any more."""
+
+
+def _timed(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
+    """Frames with ascending times: of their packets, or where those do not tell, by their place in display order."""
+    if plan.is_ranked:
+        yield from _timed_by_rank(frames, plan)
+        return
+    pts_by_place = plan.pts_by_place()
+    last: int | None = None
     for frame in frames:
-        pts, dts = frame.pts, frame.dts
-        bad_pts += pts is None or pts <= last_pts
-        bad_dts += dts is None or dts <= last_dts
-        last_pts, last_dts = last_pts if pts is None else pts, last_dts if dts is None else dts
-        time = pts if pts is not None and (bad_pts <= bad_dts or dts is None) else dts
-        last = max(time, last + 1) if time is not None else last + plan.step
+        pts = int(pts_by_place[frame.pts]) if frame.pts is not None and frame.pts < len(pts_by_place) else None
+        if pts is None or (last is not None and pts <= last):
+            pts = plan.pts[0] if last is None else last + 1
+        last = int(pts)
         yield last, frame
+
+
+def _timed_by_rank(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
+    """Frame i in display order has the i-th time, where i counts the frames that damage has taken too."""
+    is_open = plan.is_shown.copy()
+    num_lost, counted_to = 0, 0
+    for num_done, frame in enumerate(frames):
+        place = frame.pts if frame.pts is not None else counted_to
+        if place < len(is_open):
+            is_open[place] = False
+        until = max(place - MAX_REORDER_DEPTH, counted_to)
+        num_lost += int(is_open[counted_to:until].sum())
+        counted_to = until
+        yield int(plan.pts[min(num_done + num_lost, len(plan.pts) - 1)]), frame
 
 
 def _decode_packet(
