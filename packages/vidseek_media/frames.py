@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from vidseek_media.display import BT2020, is_hdr, is_mirrored, rotation_matrix, size_shown, to_sdr, upright
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.packets import FOREIGN, Packet, PacketPlan, demux, open_video, read_plan, say
 
@@ -48,11 +51,16 @@ class FrameAt:
     time_ms: int
     """When the frame begins, from the container's start; of a time before the first frame, when that begins."""
     pixels: NDArray[np.uint8]
-    """Shape (height, width, 3), RGB, upright. Wanted times that show the same frame share the same array."""
+    """Shape (height, width, 3), RGB, upright, with square pixels, in standard dynamic range.
+
+    Wanted times that show the same frame share the same array.
+    """
     is_repeated: bool
     """The right frame was missing or damaged, and this is the last good one before it. decord cannot say: False."""
     decoder: str
-    """pyav or decord: who decoded it."""
+    """pyav or decord: which one decoded it."""
+    is_interlaced: bool = False
+    """Its lines are two fields of different times. decord cannot say: False."""
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
@@ -166,7 +174,7 @@ def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[
 def _frames_by_pyav(
     path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
 ) -> Iterator[FrameAt]:
-    convert = _Converter(side_px)
+    convert = _Converter(side_px, plan.sample_aspect_ratio)
     num_done = 0
     for walk in _walks(plan):
         try:
@@ -187,7 +195,7 @@ def _frames_by_decord(
         InputRejected: decord is not sure to show the frames that the packets promise.
     """
     reader = _open_decord(path, plan, threads)
-    convert = _Converter(side_px)
+    convert = _Converter(side_px, plan.sample_aspect_ratio)
     last: tuple[int, NDArray[np.uint8]] | None = None
     for time_ms in times_ms:
         index = plan.index_at(time_ms)
@@ -210,6 +218,8 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
         why = f"its {plan.codec} does not decode exactly as elsewhere"
     elif plan.pixel_format not in DECORD_PIXELS:
         why = f"its pixels are {plan.pixel_format}"
+    elif plan.sample_aspect_ratio != 1 or is_hdr(plan.transfer) or _is_mirrored(path):
+        why = "its pixels are not square, it is mirrored, or of high dynamic range"
     if not why:
         try:
             reader = decord.VideoReader(str(path), num_threads=threads)
@@ -224,6 +234,13 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
         else:
             return reader
     raise InputRejected(f"decord is not sure to show the right frames: {why}", remedy=_DECORD_REMEDY)
+
+
+def _is_mirrored(path: Path) -> bool:
+    """Whether the first frame says so; False where PyAV brings none."""
+    with open_video(path) as (container, stream):
+        first = next(_decode_all(container, stream, []), None)
+        return first is not None and is_mirrored(_display_matrix(first))
 
 
 def _walks(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPlan, int], Iterator[_Wanted]]]:
@@ -416,10 +433,10 @@ def _decode_packet(
 
 
 class _Converter:
-    """Decoder frames to RGB of one size, upright; the same frame twice is converted once."""
+    """Decoder frames to RGB of one size, as a player shows them; the same frame twice is converted once."""
 
-    def __init__(self, side_px: int | None) -> None:
-        self._side_px = side_px
+    def __init__(self, side_px: int | None, aspect: Fraction) -> None:
+        self._side_px, self._aspect = side_px, aspect
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self._last: tuple[av.VideoFrame, NDArray[np.uint8]] | None = None
@@ -427,29 +444,43 @@ class _Converter:
     def frame(self, wanted: _Wanted, plan: PacketPlan) -> FrameAt:
         if self._last is None or self._last[0] is not wanted.frame:
             self._last = (wanted.frame, self.picture(wanted.frame))
-        time_ms = max(plan.ms_of(wanted.pts), 0)
-        return FrameAt(wanted.wanted_ms, time_ms, self._last[1], wanted.is_repeated, decoder="pyav")
+        return FrameAt(
+            wanted.wanted_ms, max(plan.ms_of(wanted.pts), 0), self._last[1], wanted.is_repeated, decoder="pyav",
+            is_interlaced=bool(wanted.frame.interlaced_frame),
+        )
 
     def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """`frame` as uint8 (height, width, 3) RGB, upright, of the size of the first one."""
         if self._size is None:  # A stream may change its size on the way; the frames of one call have one size.
-            self._size = _fit(frame.width, frame.height, self._side_px)
+            self._size = size_shown(frame.width, frame.height, self._aspect, self._side_px)
+        transfer = int(frame.color_trc)
+        rgb = self._rgb(frame, "rgb48le" if is_hdr(transfer) else "rgb24")
+        if is_hdr(transfer):
+            is_wide = frame.color_primaries in (BT2020, _UNSPECIFIED)
+            rgb = to_sdr(np.asarray(rgb, np.uint16), transfer, is_wide=is_wide)
+        return np.ascontiguousarray(upright(np.asarray(rgb, np.uint8), _display_matrix(frame)))
+
+    def _rgb(self, frame: av.VideoFrame, pixel_format: str) -> NDArray[Any]:
+        assert self._size is not None
         width, height = self._size
-        is_smaller = (width, height) != (frame.width, frame.height)
+        is_smaller = width * height < frame.width * frame.height
         try:
-            rgb = self._reformatter.reformat(
-                frame, width, height, "rgb24",
+            return self._reformatter.reformat(
+                frame, width, height, pixel_format,
                 interpolation=Interpolation.AREA if is_smaller else Interpolation.BILINEAR, threads=1,
             ).to_ndarray()
         except FOREIGN as error:
             raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}") from error
-        turned = np.rot90(rgb, round(frame.rotation / 90) % 4)
-        return np.ascontiguousarray(turned, dtype=np.uint8)
 
 
-def _fit(width: int, height: int, side_px: int | None) -> tuple[int, int]:
-    """The size whose shorter side is `side_px`, never enlarged."""
-    shorter = min(width, height)
-    if side_px is None or shorter <= side_px:
-        return width, height
-    return max(round(width * side_px / shorter), 1), max(round(height * side_px / shorter), 1)
+_UNSPECIFIED = 2
+"""Colour primaries that a file does not state (H.273)."""
+
+
+def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
+    try:
+        return np.frombuffer(bytes(frame.side_data[SideDataType.DISPLAYMATRIX]), np.int32)
+    except KeyError:
+        return None
+    except ValueError:  # PyAV 18.1 refuses all of a frame's side data where it does not know the kind of one (EXIF).
+        return rotation_matrix(frame.rotation)

@@ -25,6 +25,7 @@ from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from vidseek_media import hidden_frames
+from vidseek_media.display import sample_aspect_ratio
 from vidseek_media.errors import InputRejected
 
 DEMUXERS = (
@@ -44,8 +45,7 @@ FOREIGN = (av.error.FFmpegError, ValueError, OSError)
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
-BACKWARD_SECONDS = Fraction(1, 10)
-FORWARD_SECONDS = Fraction(10)
+BACKWARD_MS, FORWARD_MS = 100, 10_000
 """A decoding time that goes back by more than the first, or ahead by more than the second where the container allows
 breaks, begins a new piece. The limits are ffmpeg's (`ts_discontinuity_detect` in ffmpeg_demux.c)."""
 
@@ -71,6 +71,10 @@ class PacketPlan:
     codec: str
     pixel_format: str
     """FFmpeg's name of it, empty where the header does not say."""
+    sample_aspect_ratio: Fraction
+    """Width to height of one sample; 1 where the file does not say, or says what cannot be."""
+    transfer: int
+    """Transfer characteristics (H.273), as the header has them; 2 where it does not say."""
     time_base: Fraction
     origin: int
     """Time 0 of the video: the container's start. Never after the first frame."""
@@ -181,6 +185,7 @@ def read_plan(path: Path) -> PacketPlan:
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
         context = stream.codec_context
         codec, pixel_format = str(context.codec.canonical_name), context.pix_fmt or ""
+        aspect, transfer = sample_aspect_ratio(stream.sample_aspect_ratio), int(context.color_trc)
         may_break = bool(container.format.flags & _MAY_BREAK)
         if container.format.name == "avi":  # Its chunks are numbered in file order; presentation times are FFmpeg's guess.
             scan = scan.by_dts()
@@ -204,6 +209,8 @@ def read_plan(path: Path) -> PacketPlan:
     return PacketPlan(
         codec=codec,
         pixel_format=pixel_format,
+        sample_aspect_ratio=aspect,
+        transfer=transfer,
         time_base=time_base,
         origin=_origin(start, int(shown[0]), time_base, may_break=may_break),
         pts=shown,
@@ -255,10 +262,9 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Sc
         is_hidden.append(packet.is_discard or bool(hides and hides(memoryview(packet))))
     if not times:
         raise InputRejected("holds no frames: its video stream is empty")
-    return _Scan(
-        *(np.frombuffer(part, np.int64) for part in (times, decoding_times, durations)),
-        *(np.frombuffer(part, bool) for part in (has_pts, is_key, is_hidden)),
-    )
+    ticks = [np.frombuffer(part, np.int64) for part in (times, decoding_times, durations)]
+    flags = [np.frombuffer(part, np.bool_) for part in (has_pts, is_key, is_hidden)]
+    return _Scan(ticks[0], ticks[1], ticks[2], flags[0], flags[1], flags[2])
 
 
 def _sane(time: int | None) -> int:
@@ -321,12 +327,12 @@ def _end_to_end(
 
 def _breaks_of_dts(scan: _Scan, second: int, step: int, *, may_break: bool) -> Iterator[int]:
     """Places where a piece begins, by decoding times that jump. Those that FFmpeg guesses near a break are no witnesses."""
-    is_near = (scan.dts <= scan.times) & (scan.times - scan.dts < second * FORWARD_SECONDS)
+    is_near = (scan.dts <= scan.times) & (scan.times - scan.dts < second * FORWARD_MS // 1000)
     timed = np.flatnonzero((scan.dts != _NO_TIME) & is_near)
     jumps = np.diff(scan.dts[timed])
-    is_break = jumps < -second * BACKWARD_SECONDS
+    is_break = jumps < -(second * BACKWARD_MS // 1000)
     if may_break:
-        is_break |= jumps - step > second * FORWARD_SECONDS
+        is_break |= jumps - step > second * FORWARD_MS // 1000
     for at in np.flatnonzero(is_break):
         before, after = int(timed[at]), int(timed[at + 1])
         keys = np.flatnonzero(scan.is_key[before + 1 : after + 1])
@@ -341,7 +347,7 @@ def _breaks_of_keys(scan: _Scan, second: int) -> Iterator[int]:
     latest_of_gops = np.maximum.reduceat(scan.times, keys)
     latest = int(latest_of_gops[0])
     for place, latest_of_gop in zip(keys[1:].tolist(), latest_of_gops[1:].tolist(), strict=True):
-        if scan.times[place] < latest - second * BACKWARD_SECONDS:
+        if scan.times[place] < latest - second * BACKWARD_MS // 1000:
             yield place
             latest = latest_of_gop
         latest = max(latest, latest_of_gop)
@@ -363,7 +369,7 @@ def _origin(start: int | None, first: int, time_base: Fraction, *, may_break: bo
     if start is None:
         return first
     origin = math.floor(Fraction(start, 1_000_000) / time_base + Fraction(1, 2))
-    is_apart = may_break and (first - origin) * time_base > FORWARD_SECONDS
+    is_apart = may_break and (first - origin) * time_base * 1000 > FORWARD_MS
     return first if origin > first or is_apart else origin
 
 

@@ -126,6 +126,6 @@ def _refuse_impossible_times(plan: PacketPlan) -> None:
     longest_ms = int(steps[longest] * plan.time_base * 1000)
     if longest_ms > MAX_STILL_MS:
         raise InputRejected(
-            f"its times are broken: {longest_ms // 1000} s lie between the frames {longest - 1} and {longest} of {len(plan.pts)}",
+            f"its times are broken: {longest_ms // 1000} s before frame {longest} of {len(plan.pts)}",
             remedy="Write the file anew, with ffmpeg -i FILE -c copy say, or cut out what is wanted",
         )

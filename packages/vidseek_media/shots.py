@@ -74,7 +74,7 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
 
 
 def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
-    """The times at which a new shot begins, in ms from the container's start, ascending; the first shot's 0 is not among them.
+    """The times at which a new shot begins, in ms, ascending; the first shot's 0 is not among them.
 
     Of a dissolve that is its middle, of a fade its darkest frame.
 
