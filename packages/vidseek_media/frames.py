@@ -6,15 +6,16 @@ order needs a seek only where a keyframe lies well ahead of the decoder, and onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -479,7 +480,8 @@ _UNSPECIFIED = 2
 
 def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
     try:
-        return np.frombuffer(bytes(frame.side_data[SideDataType.DISPLAYMATRIX]), np.int32)
+        side_data = cast(Mapping[SideDataType, Buffer], frame.side_data)  # PyAV's own annotation is that of a dict.
+        return np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32)
     except KeyError:
         return None
     except ValueError:  # PyAV 18.1 refuses all of a frame's side data where it does not know the kind of one (EXIF).
