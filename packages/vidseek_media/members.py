@@ -19,6 +19,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.frames import bin_centres, frames_at
 from vidseek_media.hashes import hash_of
 from vidseek_media.marks import INTERLACED, marks_of, thumb_of
+from vidseek_media.originals import original
 from vidseek_media.records import Clip
 
 
@@ -81,12 +82,13 @@ def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:
 
     Raises:
         InputRejected: not one frame of the video can be decoded.
+        FileChanged: the file holds other bytes than those that were ingested.
         ArtifactError: the disk does not take the members.
     """
     beside = job.part.with_suffix(".beside")
     try:
-        with beside.open("wb") as file:
-            verdict = _write_clips(job, file, settings)
+        with original(job.path, job.video_id):
+            verdict = _write_beside(job, beside, settings)
         beside.replace(job.part)
     except OSError as error:
         raise disk_error(job.part.parent.parent, error) from error
@@ -104,6 +106,14 @@ class _Picture:
     is_interlaced: bool
     thumb: NDArray[np.float32]
     """What `vidseek_media.marks` looks at."""
+
+
+def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> Verdict:
+    try:
+        with beside.open("wb") as file:
+            return _write_clips(job, file, settings)
+    except OSError as error:
+        raise disk_error(job.part.parent.parent, error) from error
 
 
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
