@@ -6,17 +6,21 @@ order needs a seek only where a keyframe lies well ahead of the decoder, and onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from vidseek_media.display import BT2020, is_hdr, is_mirrored, rotation_matrix, size_shown, to_sdr, upright
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.packets import (
     FOREIGN,
@@ -57,13 +61,18 @@ class FrameAt:
 
     wanted_ms: int
     time_ms: int
-    """When the frame begins, from the first frame of the video."""
+    """When the frame begins, from the container's start; of a time before the first frame, when that begins."""
     pixels: NDArray[np.uint8]
-    """Shape (height, width, 3), RGB, upright. Wanted times that show the same frame share the same array."""
+    """Shape (height, width, 3), RGB, upright, with square pixels, in standard dynamic range.
+
+    Wanted times that show the same frame share the same array.
+    """
     is_repeated: bool
     """The right frame was missing or damaged, and this is the last good one before it. decord cannot say: False."""
     decoder: str
     """What decoded it: pyav or decord; pillow, where the file is a still picture."""
+    is_interlaced: bool = False
+    """Its lines are two fields of different times. decord cannot say: False."""
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
@@ -79,7 +88,8 @@ def decode_at(
 ) -> list[tuple[int, NDArray[np.uint8]]]:
     """The frames shown at `times_ms`, in that order, as (time of the frame, uint8 (height, width, 3) RGB upright).
 
-    Time 0 is the first frame; a time at or after the end gives the last frame. All have one size: the shorter side is
+    Time 0 is the container's start, as players have it. A time before the first frame gives the first frame, one at or
+    after the end the last. All have one size: the shorter side is
     `side_px`, or the video's own where that is smaller or `side_px` is None.
 
     Raises:
@@ -166,7 +176,7 @@ def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None)
 def _frames_by_pyav(
     path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
 ) -> Iterator[FrameAt]:
-    convert = _Converter(side_px)
+    convert = _Converter(side_px, plan.sample_aspect_ratio)
     num_done = 0
     for walk in _walks(plan):
         try:
@@ -189,7 +199,7 @@ def _frames_by_decord(
     # Its FFmpeg is old and has no limit of pixels: what PyAV refuses does not reach it.
     next(_frames_by_pyav(path, [0], plan, None, 1))
     reader = _open_decord(path, plan, threads)
-    convert = _Converter(side_px)
+    convert = _Converter(side_px, plan.sample_aspect_ratio)
     last: tuple[int, NDArray[np.uint8]] | None = None
     for time_ms in times_ms:
         index = plan.index_at(time_ms)
@@ -212,13 +222,15 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
         why = f"its {plan.codec} does not decode exactly as elsewhere"
     elif plan.pixel_format not in DECORD_PIXELS:
         why = f"its pixels are {plan.pixel_format}"
+    elif plan.sample_aspect_ratio != 1 or is_hdr(plan.transfer) or _is_mirrored(path):
+        why = "its pixels are not square, it is mirrored, or of high dynamic range"
     if not why:
         try:
             reader = decord.VideoReader(str(path), num_threads=threads)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
             raise InputRejected(f"decord cannot open it: {say(error)}", remedy=_DECORD_REMEDY) from error
-        times_ms = (plan.pts - plan.first_pts) * float(plan.time_base * 1000)
+        times_ms = (plan.pts - plan.pts[0]) * float(plan.time_base * 1000)
         if len(starts) != len(times_ms):
             why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"
         elif np.abs(starts - starts[0] - times_ms).max() > DECORD_TOLERANCE_MS:
@@ -226,6 +238,13 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
         else:
             return reader
     raise InputRejected(f"decord is not sure to show the right frames: {why}", remedy=_DECORD_REMEDY)
+
+
+def _is_mirrored(path: Path) -> bool:
+    """Whether the first frame says so; False where PyAV brings none."""
+    with open_video(path) as (container, stream):
+        first = next(_decode_all(container, stream, []), None)
+        return first is not None and is_mirrored(_display_matrix(first))
 
 
 def _walks(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPlan, int], Iterator[_Wanted]]]:
@@ -337,15 +356,21 @@ class _Decoding:
 
 
 def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int) -> Iterator[_Wanted]:
-    """Decode every frame from the beginning; times come from the decoder and are made to ascend."""
+    """Decode every frame from the beginning, in display order."""
     shown: _Decoded | None = None
     waiting = list(reversed(times_ms))
     failures: list[str] = []
+
+    def wanted() -> _Wanted:
+        assert shown is not None
+        wanted_ms = waiting.pop()
+        return _Wanted(wanted_ms, *shown, is_repeated=shown[0] != plan.shown_at(wanted_ms))
+
     with open_video(path, threads=threads) as (container, stream):
-        for pts, frame in _in_order(_decode_all(container, stream, failures), plan):
+        for pts, frame in _timed(_decode_all(container, stream, failures), plan):
             shown = shown or (pts, frame)
             while waiting and pts > plan.ticks_at(waiting[-1]):
-                yield _Wanted(waiting.pop(), *shown, is_repeated=False)
+                yield wanted()
             shown = (pts, frame)
             if not waiting:
                 return
@@ -353,29 +378,50 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
         reason = failures[0] if failures else "its packets give no picture"
         raise InputRejected(f"not one frame can be decoded: {reason}")
     while waiting:
-        wanted_ms = waiting.pop()
-        yield _Wanted(wanted_ms, *shown, is_repeated=plan.ticks_at(wanted_ms) > shown[0] + 2 * plan.step)
+        yield wanted()
 
 
 def _decode_all(
     container: av.container.InputContainer, stream: av.VideoStream, failures: list[str]
 ) -> Iterator[av.VideoFrame]:
-    for packet in demux(container, stream):
+    """Every frame in display order; its pts is the place of its packet in the file, which no broken clock disturbs."""
+    for place, packet in enumerate(demux(container, stream)):
+        packet.pts = packet.dts = place
         yield from _decode_packet(stream, packet, failures)
     yield from _decode_packet(stream, None, failures)
 
 
-def _in_order(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
-    """Frames with ascending times: of pts and dts, whichever went astray less often (as FFmpeg's best effort)."""
-    last, last_pts, last_dts, bad_pts, bad_dts = plan.first_pts - plan.step, -(2**62), -(2**62), 0, 0
+MAX_REORDER_DEPTH = 16
+"""Frames that a decoder holds back at most (H.264, H.265): a packet older than that brings no frame any more."""
+
+
+def _timed(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
+    """Frames with ascending times: of their packets, or where those do not tell, by their place in display order."""
+    if plan.is_ranked:
+        yield from _timed_by_rank(frames, plan)
+        return
+    pts_by_place = plan.pts_by_place()
+    last: int | None = None
     for frame in frames:
-        pts, dts = frame.pts, frame.dts
-        bad_pts += pts is None or pts <= last_pts
-        bad_dts += dts is None or dts <= last_dts
-        last_pts, last_dts = last_pts if pts is None else pts, last_dts if dts is None else dts
-        time = pts if pts is not None and (bad_pts <= bad_dts or dts is None) else dts
-        last = max(time, last + 1) if time is not None else last + plan.step
+        pts = int(pts_by_place[frame.pts]) if frame.pts is not None and frame.pts < len(pts_by_place) else None
+        if pts is None or (last is not None and pts <= last):
+            pts = plan.pts[0] if last is None else last + 1
+        last = int(pts)
         yield last, frame
+
+
+def _timed_by_rank(frames: Iterator[av.VideoFrame], plan: PacketPlan) -> Iterator[_Decoded]:
+    """Frame i in display order has the i-th time, where i counts the frames that damage has taken too."""
+    is_open = plan.is_shown.copy()
+    num_lost, counted_to = 0, 0
+    for num_done, frame in enumerate(frames):
+        place = frame.pts if frame.pts is not None else counted_to
+        if place < len(is_open):
+            is_open[place] = False
+        until = max(place - MAX_REORDER_DEPTH, counted_to)
+        num_lost += int(is_open[counted_to:until].sum())
+        counted_to = until
+        yield int(plan.pts[min(num_done + num_lost, len(plan.pts) - 1)]), frame
 
 
 def _decode_packet(
@@ -391,10 +437,10 @@ def _decode_packet(
 
 
 class _Converter:
-    """Decoder frames to RGB of one size, upright; the same frame twice is converted once."""
+    """Decoder frames to RGB of one size, as a player shows them; the same frame twice is converted once."""
 
-    def __init__(self, side_px: int | None) -> None:
-        self._side_px = side_px
+    def __init__(self, side_px: int | None, aspect: Fraction) -> None:
+        self._side_px, self._aspect = side_px, aspect
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
         self._last: tuple[av.VideoFrame, NDArray[np.uint8]] | None = None
@@ -402,29 +448,44 @@ class _Converter:
     def frame(self, wanted: _Wanted, plan: PacketPlan) -> FrameAt:
         if self._last is None or self._last[0] is not wanted.frame:
             self._last = (wanted.frame, self.picture(wanted.frame))
-        time_ms = max(plan.ms_of(wanted.pts), 0)
-        return FrameAt(wanted.wanted_ms, time_ms, self._last[1], wanted.is_repeated, decoder="pyav")
+        return FrameAt(
+            wanted.wanted_ms, max(plan.ms_of(wanted.pts), 0), self._last[1], wanted.is_repeated, decoder="pyav",
+            is_interlaced=bool(wanted.frame.interlaced_frame),
+        )
 
     def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """`frame` as uint8 (height, width, 3) RGB, upright, of the size of the first one."""
         if self._size is None:  # A stream may change its size on the way; the frames of one call have one size.
-            self._size = _fit(frame.width, frame.height, self._side_px)
+            self._size = size_shown(frame.width, frame.height, self._aspect, self._side_px)
+        transfer = int(frame.color_trc)
+        rgb = self._rgb(frame, "rgb48le" if is_hdr(transfer) else "rgb24")
+        if is_hdr(transfer):
+            is_wide = frame.color_primaries in (BT2020, _UNSPECIFIED)
+            rgb = to_sdr(np.asarray(rgb, np.uint16), transfer, is_wide=is_wide)
+        return np.ascontiguousarray(upright(np.asarray(rgb, np.uint8), _display_matrix(frame)))
+
+    def _rgb(self, frame: av.VideoFrame, pixel_format: str) -> NDArray[Any]:
+        assert self._size is not None
         width, height = self._size
-        is_smaller = (width, height) != (frame.width, frame.height)
+        is_smaller = width * height < frame.width * frame.height
         try:
-            rgb = self._reformatter.reformat(
-                frame, width, height, "rgb24",
+            return self._reformatter.reformat(
+                frame, width, height, pixel_format,
                 interpolation=Interpolation.AREA if is_smaller else Interpolation.BILINEAR, threads=1,
             ).to_ndarray()
         except FOREIGN as error:
             raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}") from error
-        turned = np.rot90(rgb, round(frame.rotation / 90) % 4)
-        return np.ascontiguousarray(turned, dtype=np.uint8)
 
 
-def _fit(width: int, height: int, side_px: int | None) -> tuple[int, int]:
-    """The size whose shorter side is `side_px`, never enlarged."""
-    shorter = min(width, height)
-    if side_px is None or shorter <= side_px:
-        return width, height
-    return max(round(width * side_px / shorter), 1), max(round(height * side_px / shorter), 1)
+_UNSPECIFIED = 2
+"""Colour primaries that a file does not state (H.273)."""
+
+
+def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
+    try:
+        side_data = cast(Mapping[SideDataType, Buffer], frame.side_data)  # PyAV's own annotation is that of a dict.
+        return np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32)
+    except KeyError:
+        return None
+    except ValueError:  # PyAV 18.1 refuses all of a frame's side data where it does not know the kind of one (EXIF).
+        return rotation_matrix(frame.rotation)

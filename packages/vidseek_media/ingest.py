@@ -25,6 +25,8 @@ from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_ta
 from vidseek_media.transcripts import Cue, read_transcripts
 from vidseek_media.workers import WorkerLost, run_each
 
+CHANGED_REASON = "changed while it was being read; run again when it is complete"
+
 
 @dataclass(frozen=True)
 class IngestReport:
@@ -153,7 +155,7 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str])
             rejected[uri] = f"cannot be read: {error.strerror}"
             continue
         if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
-            rejected[uri] = "changed while it was being read; run again when it is complete"
+            rejected[uri] = CHANGED_REASON
             continue
         book.note(path, stat, ids[uri])
     return ids
@@ -177,6 +179,8 @@ def _probe_new(
             video_id = id_of[outcome.item]
             if isinstance(outcome.error, WorkerLost):
                 lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
+            elif not book.is_as_noted(outcome.item):
+                lost[video_id] = CHANGED_REASON
             elif outcome.error is not None:
                 book.rejections[video_id] = outcome.error.message
             elif outcome.value is not None:

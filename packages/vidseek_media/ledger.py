@@ -16,8 +16,8 @@ from vidseek_media.folders import whole_file
 from vidseek_media.json_files import read_json
 from vidseek_media.probe import Probe
 
-LEDGER_VERSION = f"1 av{version('av')}"
-"""A ledger of another version is not believed: another decoder may read what this one rejected."""
+LEDGER_VERSION = f"2 av{version('av')}"
+"""A ledger of another version is not believed: another decoder, or other rules of time and size, may measure otherwise."""
 
 LEDGER_FILE = "ingest.json"
 SAVE_SECONDS = 10.0
@@ -64,6 +64,13 @@ class Ledger:
     def note(self, path: Path, stat: os.stat_result, video_id: str) -> None:
         """Remember whose bytes the file has."""
         self.files[str(path)] = (stat.st_size, stat.st_mtime_ns, video_id)
+
+    def is_as_noted(self, path: Path) -> bool:
+        """Whether the file's size and time are still those that were noted."""
+        try:
+            return self.id_of(path, path.stat()) is not None
+        except OSError:
+            return False
 
     def knows(self, video_id: str) -> bool:
         """Whether the video was probed."""

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 MARKS = ("black", "flat", "frozen")
 
+INTERLACED = "interlaced"
+"""The mark of a clip whose frames are made of two fields each: moving edges are combed. It is still one to learn from."""
+
 THUMB_PX = 32
 """Side of the small grey picture that is looked at: larger details do not make a black clip bright."""
 

@@ -21,8 +21,9 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.frames import bin_centres, frames_at
 from vidseek_media.hashes import hash_of
 from vidseek_media.json_files import parse_json
-from vidseek_media.marks import marks_of, thumb_of
+from vidseek_media.marks import INTERLACED, marks_of, thumb_of
 from vidseek_media.names import clip_id, shown
+from vidseek_media.originals import original
 from vidseek_media.records import Clip
 
 MOST_PICTURES = 1000
@@ -93,12 +94,13 @@ def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:
 
     Raises:
         InputRejected: not one frame of the video can be decoded.
+        FileChanged: the file holds other bytes than those that were ingested.
         ArtifactError: the disk does not take the members.
     """
     beside = job.part.with_suffix(".beside")
     try:
-        with beside.open("wb") as file:
-            verdict = _write_clips(job, file, settings)
+        with original(job.path, job.video_id):
+            verdict = _write_beside(job, beside, settings)
         beside.replace(job.part)
     except OSError as error:
         raise disk_error(job.part.parent.parent, error) from error
@@ -113,8 +115,17 @@ class _Picture:
     time_ms: int
     is_repeated: bool
     decoder: str
+    is_interlaced: bool
     thumb: NDArray[np.float32]
     """What `vidseek_media.marks` looks at."""
+
+
+def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> Verdict:
+    try:
+        with beside.open("wb") as file:
+            return _write_clips(job, file, settings)
+    except OSError as error:
+        raise disk_error(job.part.parent.parent, error) from error
 
 
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
@@ -127,7 +138,9 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verd
     for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px, decoder=settings.decoder):
         if made is None or made[0] is not frame.pixels:
             made = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality), thumb_of(frame.pixels))
-        pictures[frame.wanted_ms] = _Picture(made[1], frame.time_ms, frame.is_repeated, frame.decoder, made[2])
+        pictures[frame.wanted_ms] = _Picture(
+            made[1], frame.time_ms, frame.is_repeated, frame.decoder, frame.is_interlaced, made[2]
+        )
         while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
             clip = waiting.pop()
             own = [pictures[time_ms] for time_ms in centres[clip.index]]
@@ -151,7 +164,8 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kep
     thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
     kept = Kept(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
-        marks=marks_of(thumbs), hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
+        marks=(*marks_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
+        hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
     )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,

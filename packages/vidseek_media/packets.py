@@ -1,7 +1,15 @@
-"""The packets of a video: the container opened with care, and read once without decoding, to know when frames are shown."""
+"""The packets of a video: the container is opened with care and read once, without decoding, to know when frames are shown.
+
+Time 0 is the container's start, as players and subtitles have it. Timestamps are checked before they are believed:
+transport streams that were joined or restarted are laid end to end, frames that are never shown are not counted, and
+a file whose packets carry times in decode order (AVI) gets its times in display order.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +25,8 @@ import numpy as np
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
+from vidseek_media import hidden_frames
+from vidseek_media.display import sample_aspect_ratio
 from vidseek_media.errors import InputRejected
 from vidseek_media.pictures import TooManyPixels
 
@@ -58,20 +68,41 @@ FOREIGN = (av.error.FFmpegError, ValueError, OSError)
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
+BACKWARD_MS, FORWARD_MS = 100, 10_000
+"""A decoding time that goes back by more than the first, or ahead by more than the second where the container allows
+breaks, begins a new piece. The limits are ffmpeg's (`ts_discontinuity_detect` in ffmpeg_demux.c)."""
+
+MAX_TICKS = 2**52
+"""A timestamp beyond this is noise, and counts as none."""
+
+NO_PICTURE_BEFORE_A_KEYFRAME = frozenset(["h264", "hevc", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1"])
+"""Their decoders show nothing before the first keyframe, and none of the frames that precede it in display order."""
+
+_NO_TIME = -(2**62)
+
+_MAY_BREAK = 0x0200
+"""AVFMT_TS_DISCONT of avformat.h: timestamps of this container may jump."""
+
 
 @dataclass(frozen=True, eq=False)
 class PacketPlan:
     """When each frame is shown, read from the packets alone; times are in ticks of `time_base`.
 
-    Arrays of int64 (16 bytes a packet in all for a film without B-frames), so that hours of video take a few MB.
+    Arrays of int64, about 25 bytes a packet, so that hours of video take a few MB.
     """
 
     codec: str
     pixel_format: str
     """FFmpeg's name of it, empty where the header does not say."""
+    sample_aspect_ratio: Fraction
+    """Width to height of one sample; 1 where the file does not say, or says what cannot be."""
+    transfer: int
+    """Transfer characteristics (H.273), as the header has them; 2 where it does not say."""
     time_base: Fraction
+    origin: int
+    """Time 0 of the video: the container's start. Never after the first frame."""
     pts: NDArray[np.int64]
-    """Of every frame that is shown, ascending. Frames that an edit list hides are not among them."""
+    """Of every frame that is shown, ascending. Frames that an edit list or the codec hides are not among them."""
     key_pts: NDArray[np.int64]
     """Of the keyframes, ascending."""
     key_places: NDArray[np.int64]
@@ -80,25 +111,24 @@ class PacketPlan:
     """Of every packet, ascending."""
     packet_places: NDArray[np.int64]
     """The place of each of `packet_pts` among the packets in file order."""
+    is_shown: NDArray[np.bool_]
+    """For each packet in file order: whether its frame is shown."""
     end_pts: int
     """When the last frame ends."""
     step: int
     """From one frame to the next, usually."""
     is_trusted: bool
-    """Every packet had a pts of its own. If not, the file is decoded from its beginning."""
-
-    @property
-    def first_pts(self) -> int:
-        """Time 0 of the video."""
-        return int(self.pts[0])
+    """Every packet has a presentation time of its own on one line. If not, the file is decoded from its beginning."""
+    is_ranked: bool
+    """The packets' times do not say which frame is shown when: frame i in display order has the i-th of `pts`."""
 
     def ticks_at(self, time_ms: int) -> int:
         """The last tick that is not after `time_ms`."""
-        return self.first_pts + time_ms * self.time_base.denominator // (1000 * self.time_base.numerator)
+        return self.origin + time_ms * self.time_base.denominator // (1000 * self.time_base.numerator)
 
     def ms_of(self, pts: int) -> int:
-        """The time of `pts` in whole milliseconds, half up, from the first frame."""
-        return int((int(pts) - self.first_pts) * self.time_base * 1000 + Fraction(1, 2))
+        """The time of `pts` in whole milliseconds, half up, from the container's start."""
+        return int((int(pts) - self.origin) * self.time_base * 1000 + Fraction(1, 2))
 
     def index_at(self, time_ms: int) -> int:
         """The number, from 0, of the frame shown at `time_ms`: the last that does not begin after it."""
@@ -122,8 +152,14 @@ class PacketPlan:
 
     @property
     def duration_ms(self) -> int:
-        """From the first frame to the end of the last."""
+        """From the container's start to the end of the last frame."""
         return max(self.ms_of(self.end_pts), 1)
+
+    def pts_by_place(self) -> NDArray[np.int64]:
+        """The time of each packet in file order, far below all others where a packet has none."""
+        times = np.full(len(self.is_shown), _NO_TIME, np.int64)
+        times[self.packet_places] = self.packet_pts
+        return times
 
 
 @contextmanager
@@ -170,52 +206,52 @@ def read_plan(path: Path) -> PacketPlan:
     Raises:
         InputRejected: the file cannot be opened, holds no packet of video, or is encrypted.
     """
-    ticks, places = array("q"), array("q")
-    is_key, is_shown = bytearray(), bytearray()
-    last_pts, last_duration, num_packets, num_without_pts = -(2**62), 0, 0, 0
     with open_video(path, decodes=False) as (container, stream):
         if not stream.time_base:
             raise InputRejected("its video stream has no time base")
+        scan = _scan(container, stream)
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        codec = str(stream.codec_context.codec.canonical_name)
-        pixel_format = stream.codec_context.pix_fmt or ""
-        for packet in demux(container, stream):
-            if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
-                raise InputRejected("is encrypted: nobody can see it without its key")
-            place, num_packets = num_packets, num_packets + 1
-            num_without_pts += packet.pts is None
-            pts = packet.pts if packet.pts is not None else packet.dts
-            if pts is None:
-                continue
-            ticks.append(pts)
-            places.append(place)
-            is_key.append(packet.is_keyframe)
-            is_shown.append(not packet.is_discard)
-            if pts > last_pts and not packet.is_discard:
-                last_pts, last_duration = pts, packet.duration or 0
-    if not num_packets:
-        raise InputRejected("holds no frames: its video stream is empty")
-    order = np.argsort(np.frombuffer(ticks, np.int64), kind="stable")
-    packet_pts, packet_places = np.frombuffer(ticks, np.int64)[order], np.frombuffer(places, np.int64)[order]
-    keys, visible = np.frombuffer(is_key, bool)[order], np.frombuffer(is_shown, bool)[order]
-    shown = np.unique(packet_pts[visible])
-    step = _usual_step(shown, time_base, rate)
-    is_trusted = not num_without_pts and len(np.unique(packet_pts)) == num_packets and bool(keys.any())
-    if not len(shown):  # A bare stream (.h264, say) has no times: its frames follow each other at the nominal rate.
-        shown, is_trusted = np.arange(num_packets) * step, False
+        context = stream.codec_context
+        codec, pixel_format = str(context.codec.canonical_name), context.pix_fmt or ""
+        aspect, transfer = sample_aspect_ratio(stream.sample_aspect_ratio), int(context.color_trc)
+        may_break = bool(container.format.flags & _MAY_BREAK)
+        if container.format.name == "avi":  # Its chunks are numbered in file order; presentation times are FFmpeg's guess.
+            scan = scan.by_dts()
+        # Times that ascend in file order contradict a decoder that reorders.
+        is_reordered = bool(context.reorder_depth) and _ascends(scan.times)
+        start = container.start_time
+    is_shown = _shown(scan, codec)
+    has_time = scan.times != _NO_TIME
+    step = _usual_step(np.unique(scan.times[is_shown & has_time]), time_base, rate)
+    times, is_joined = _end_to_end(scan, is_shown, round(1 / time_base), step, may_break=may_break)
+    packet_places = np.argsort(times, kind="stable")[np.count_nonzero(~has_time) :]
+    packet_pts = times[packet_places]
+    shown = packet_pts[is_shown[packet_places]]
+    is_ranked = is_reordered or not scan.has_pts.all() or not _ascends(shown)
+    last_duration = int(scan.durations[is_shown][-1])
+    if is_ranked:
+        shown = _one_each(shown, int(is_shown.sum()), step)
+    else:
+        last_duration = int(scan.durations[packet_places[is_shown[packet_places]][-1]])
+    keys = scan.is_key[packet_places]
     return PacketPlan(
         codec=codec,
         pixel_format=pixel_format,
+        sample_aspect_ratio=aspect,
+        transfer=transfer,
         time_base=time_base,
+        origin=_origin(start, int(shown[0]), time_base, may_break=may_break),
         pts=shown,
         key_pts=packet_pts[keys],
         key_places=packet_places[keys],
         packet_pts=packet_pts,
         packet_places=packet_places,
+        is_shown=is_shown,
         # Some writers say one tick for every frame (flv, some mkv): then the usual step is nearer the truth.
         end_pts=int(shown[-1]) + (last_duration if 2 * last_duration >= step else step),
         step=step,
-        is_trusted=is_trusted,
+        is_trusted=not is_ranked and not is_joined and bool(keys.any()),
+        is_ranked=is_ranked,
     )
 
 
@@ -237,6 +273,152 @@ def _whitelists() -> dict[str, str]:
     if _is_upload.get():
         return {"format_whitelist": UPLOAD_DEMUXERS, "codec_whitelist": UPLOAD_DECODERS}
     return {"format_whitelist": DEMUXERS}
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """What the packets say, in file order; times in ticks, `_NO_TIME` where there is none."""
+
+    times: NDArray[np.int64]
+    """The presentation time, else the decoding time."""
+    dts: NDArray[np.int64]
+    durations: NDArray[np.int64]
+    has_pts: NDArray[np.bool_]
+    is_key: NDArray[np.bool_]
+    is_hidden: NDArray[np.bool_]
+    """By an edit list, or by the codec."""
+
+    def by_dts(self) -> _Scan:
+        """The same with decoding times alone; where presentation times differ from them, no packet has one."""
+        is_same = bool((self.times == self.dts).all())
+        return dataclasses.replace(self, times=self.dts, has_pts=self.has_pts & is_same)
+
+
+def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Scan:
+    times, decoding_times, durations = array("q"), array("q"), array("q")
+    has_pts, is_key, is_hidden = bytearray(), bytearray(), bytearray()
+    hides = hidden_frames.HIDES.get(str(stream.codec_context.codec.canonical_name))
+    for packet in demux(container, stream):
+        if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
+            raise InputRejected("is encrypted: it cannot be shown without its key")
+        pts, dts = _sane(packet.pts), _sane(packet.dts)
+        times.append(dts if pts == _NO_TIME else pts)
+        decoding_times.append(dts)
+        durations.append(packet.duration or 0)
+        has_pts.append(pts != _NO_TIME)
+        is_key.append(packet.is_keyframe)
+        is_hidden.append(packet.is_discard or bool(hides and hides(memoryview(packet))))
+    if not times:
+        raise InputRejected("holds no frames: its video stream is empty")
+    ticks = [np.frombuffer(part, np.int64) for part in (times, decoding_times, durations)]
+    flags = [np.frombuffer(part, np.bool_) for part in (has_pts, is_key, is_hidden)]
+    return _Scan(ticks[0], ticks[1], ticks[2], flags[0], flags[1], flags[2])
+
+
+def _sane(time: int | None) -> int:
+    return _NO_TIME if time is None or abs(time) > MAX_TICKS else time
+
+
+def _ascends(times: NDArray[np.int64]) -> bool:
+    return bool((np.diff(times) > 0).all())
+
+
+def _shown(scan: _Scan, codec: str) -> NDArray[np.bool_]:
+    """Which packets give a frame that is shown; all that are not hidden where the rest would leave none."""
+    visible = ~scan.is_hidden
+    if codec in NO_PICTURE_BEFORE_A_KEYFRAME and scan.is_key.any():
+        first_key = int(scan.is_key.argmax())
+        after_key = np.arange(len(visible)) >= first_key
+        if scan.has_pts.all():  # Leading pictures come after the keyframe in the file, and before it on the screen.
+            after_key &= _leads_not(scan, first_key)
+        if (visible & after_key).any():
+            visible &= after_key
+    return visible if visible.any() else np.ones_like(visible)
+
+
+def _leads_not(scan: _Scan, first_key: int) -> NDArray[np.bool_]:
+    """False for the leading pictures of the first keyframe: up to the next keyframe, those with an earlier time."""
+    following = np.flatnonzero(scan.is_key[first_key + 1 :])
+    end = first_key + 1 + int(following[0]) if len(following) else len(scan.times)
+    leads_not = np.ones(len(scan.times), bool)
+    leads_not[first_key:end] = scan.times[first_key:end] >= scan.times[first_key]
+    return leads_not
+
+
+def _end_to_end(
+    scan: _Scan, is_shown: NDArray[np.bool_], second: int, step: int, *, may_break: bool
+) -> tuple[NDArray[np.int64], bool]:
+    """The times of the packets with pieces laid end to end, and whether there are several.
+
+    Args:
+        second: one second in ticks.
+        may_break: whether the container allows a clock that jumps ahead; one that goes back is always a new piece.
+    """
+    breaks = set(_breaks_of_dts(scan, second, step, may_break=may_break))
+    if may_break:
+        breaks |= set(_breaks_of_keys(scan, second))
+    if not breaks:
+        return scan.times, False
+    times = scan.times.copy()
+    end = None
+    for first, last in itertools.pairwise([0, *sorted(breaks), len(times)]):
+        piece = times[first:last]
+        seen = piece[is_shown[first:last] & (piece != _NO_TIME)]
+        if not len(seen):
+            continue
+        if end is not None:
+            piece[piece != _NO_TIME] += end - seen.min()
+            seen = seen + (end - seen.min())
+        end = int(seen.max()) + step
+    return times, True
+
+
+def _breaks_of_dts(scan: _Scan, second: int, step: int, *, may_break: bool) -> Iterator[int]:
+    """Places where a piece begins, by decoding times that jump. Those that FFmpeg guesses near a break are no witnesses."""
+    is_near = (scan.dts <= scan.times) & (scan.times - scan.dts < second * FORWARD_MS // 1000)
+    timed = np.flatnonzero((scan.dts != _NO_TIME) & is_near)
+    jumps = np.diff(scan.dts[timed])
+    is_break = jumps < -(second * BACKWARD_MS // 1000)
+    if may_break:
+        is_break |= jumps - step > second * FORWARD_MS // 1000
+    for at in np.flatnonzero(is_break):
+        before, after = int(timed[at]), int(timed[at + 1])
+        keys = np.flatnonzero(scan.is_key[before + 1 : after + 1])
+        yield before + 1 + int(keys[0]) if len(keys) else after
+
+
+def _breaks_of_keys(scan: _Scan, second: int) -> Iterator[int]:
+    """Places of keyframes that are shown before a frame which precedes them in the file: no codec allows that."""
+    keys = np.flatnonzero(scan.is_key)
+    if not len(keys) or not scan.has_pts.all():
+        return
+    latest_of_gops = np.maximum.reduceat(scan.times, keys)
+    latest = int(latest_of_gops[0])
+    for place, latest_of_gop in zip(keys[1:].tolist(), latest_of_gops[1:].tolist(), strict=True):
+        if scan.times[place] < latest - second * BACKWARD_MS // 1000:
+            yield place
+            latest = latest_of_gop
+        latest = max(latest, latest_of_gop)
+
+
+def _one_each(times: NDArray[np.int64], count: int, step: int) -> NDArray[np.int64]:
+    """`count` ascending times: those that are known, the rest at the usual step after them."""
+    if len(times) == 0:  # A bare stream (.h264, say) has no times: its frames follow each other at the nominal rate.
+        return np.arange(count, dtype=np.int64) * step
+    missing = times[-1] + step * np.arange(1, count - len(times) + 1)
+    every = np.concatenate([times, missing])
+    # Equal times are moved apart by a tick: the i-th is at least one more than the one before it.
+    places = np.arange(count)
+    return np.asarray(np.maximum.accumulate(every - places) + places, dtype=np.int64)
+
+
+def _origin(start: int | None, first: int, time_base: Fraction, *, may_break: bool) -> int:
+    """The container's start in ticks, `first` (of the shown frames) where it is unknown, later or over a break away."""
+    if start is None:
+        return first
+    origin = math.floor(Fraction(start, 1_000_000) / time_base + Fraction(1, 2))
+    is_apart = may_break and (first - origin) * time_base * 1000 > FORWARD_MS
+    return first if origin > first or is_apart else origin
 
 
 def _picture_format(path: Path) -> str | None:

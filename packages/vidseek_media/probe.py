@@ -16,13 +16,16 @@ from vidseek_media.packets import PacketPlan, open_video, read_plan
 MAX_FRAME_MS = 600_000
 """Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""
 
+MAX_STILL_MS = 3_600_000
+"""Longer than this no frame is shown."""
+
 
 @dataclass(frozen=True)
 class Probe:
     """Measured, not taken from the header."""
 
     duration_ms: int
-    """From the first frame to the end of the last."""
+    """From the container's start to the end of the last frame."""
     fps: float
     """Frames a second on average, to three digits."""
     width: int
@@ -108,9 +111,21 @@ def probe(path: Path) -> Probe:
     with open_video(path) as (_, stream):
         codec = str(stream.codec_context.codec.canonical_name)
     plan = read_plan(path)
-    if plan.duration_ms > MAX_FRAME_MS * len(plan.pts):
-        raise InputRejected(f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s")
+    _refuse_impossible_times(plan)
     [(_, first)] = decode_at(path, [0])
     height, width = first.shape[:2]
     fps = round(1000 * len(plan.pts) / plan.duration_ms, 3)
     return Probe(plan.duration_ms, fps, width, height, codec, num_frames=len(plan.pts))
+
+
+def _refuse_impossible_times(plan: PacketPlan) -> None:
+    if plan.duration_ms > MAX_FRAME_MS * len(plan.pts):
+        raise InputRejected(f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s")
+    steps = np.diff(np.concatenate([[plan.origin], plan.pts, [plan.end_pts]]))
+    longest = int(steps.argmax())
+    longest_ms = int(steps[longest] * plan.time_base * 1000)
+    if longest_ms > MAX_STILL_MS:
+        raise InputRejected(
+            f"its times are broken: {longest_ms // 1000} s before frame {longest} of {len(plan.pts)}",
+            remedy="Write the file anew, with ffmpeg -i FILE -c copy say, or cut out what is wanted",
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.guards import is_broken
 
 csv.field_size_limit(2**24)
 
@@ -37,7 +38,7 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
             if len(cells) != len(names):
                 yield reader.line_num, InputRejected(f"has {len(cells)} cells, the header has {len(names)}")
             else:
-                yield reader.line_num, dict(zip(names, cells, strict=True))
+                yield reader.line_num, _row(zip(names, cells, strict=True), texts)
     except csv.Error as error:
         raise ConfigError(
             f"{path}, line {reader.line_num}: not readable as CSV: {error}",
@@ -73,7 +74,8 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
     Raises:
         ConfigError: it is empty or not UTF-8.
     """
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
+    # Only \n ends a line: JSON may hold U+2028, U+2029 and U+0085 as they are (https://jsonlines.org).
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -109,8 +111,8 @@ def text_of(path: Path) -> str:
             f"{path}, line {line}: is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}",
             remedy="Save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
         ) from error
-    if "\0" in text:
-        raise ConfigError(f"{path} is no text: it holds null bytes", remedy="Save it as UTF-8 CSV")
+    if "\0" in text.partition("\n")[0]:
+        raise ConfigError(f"{path} is no text: its first line holds null bytes", remedy="Save it as UTF-8 CSV")
     return text
 
 
@@ -124,16 +126,11 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
             row[name] = value.isoformat()
         elif name in texts and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text")
-        elif name in texts and isinstance(value, str) and not _is_unicode(value):
+        elif name in texts and isinstance(value, str) and is_broken(value):
             return InputRejected(f"has something in the column {name} that is no text")
         else:
             row[name] = str(value)
     return row
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can spell null bytes and halves of characters, which neither a path nor a table takes."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 READERS: Mapping[str, Callable[[Path, Columns, Collection[str]], Iterator[Row]]] = {

@@ -41,18 +41,18 @@ from vidseek_media.members import (
     write_part,
 )
 from vidseek_media.names import shard_file
+from vidseek_media.originals import CHANGED, TRY_AGAIN, FileChanged
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
 from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, WorkerLost, run_each
 
-SHARD_FORMAT = 2
+SHARD_FORMAT = 3
 """Part of every plan's hash: raise it when the same plan gives other bytes."""
 
 MAX_FRAMES = 100
 """Of a clip; frame numbers have two digits."""
 
-_TRY_AGAIN = " (another run tries it again)"
 
 _OURS = re.compile(r"(?:all|[0-9a-f]{1,4})-[0-9a-f]{16}\.tar|\..+\.[0-9]+")
 """What this stage writes into the folder of shards, half-written files too: nothing else is removed from it."""
@@ -107,7 +107,8 @@ def write_frames(
     Raises:
         ConfigError: a setting is out of range, or `source` is missing.
         ArtifactError: a table is missing or broken, or the disk takes no more.
-        InputRejected: no clip has frames; `rejected.parquet` says why.
+        InputRejected: no clip has frames, for another reason than that the files were replaced since `ingest` (that is
+            mended by the next run, and the gate `check_pairs` stops this one); `rejected.parquet` says why.
     """
     settings = FrameSettings(num_frames, per_bin, side_px, quality, decoder)
     _check_settings(settings, shard_digits)
@@ -122,7 +123,7 @@ def write_frames(
     except OSError as error:
         raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
-    if clips and not rows:
+    if clips and not rows and not all(CHANGED in rejection.reason for rejection in rejections):
         (out / "frames.parquet").unlink(missing_ok=True)
         raise InputRejected(
             f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
@@ -133,13 +134,13 @@ def write_frames(
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """The shards under the frames folder `folder`, in order of name.
+    """The shards under the frames folder `folder`, in order of name; none where a run kept no clip.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: no run has finished there.
     """
     shards = sorted((folder / "shards").glob("*.tar"))
-    if not shards:
+    if not shards and not (folder / "frames.parquet").is_file():
         raise ArtifactError(f"{folder} holds no frame shards", remedy="Run `dvc repro frames`")
     return shards
 
@@ -291,7 +292,7 @@ def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None
         raise error
     if error is not None:
         job.part.with_suffix(".beside").unlink(missing_ok=True)
-        reason = f"{job.path.name}: {error.message}{_TRY_AGAIN if isinstance(error, WorkerLost) else ''}"
+        reason = f"{job.path.name}: {error.message}{TRY_AGAIN if isinstance(error, WorkerLost | FileChanged) else ''}"
         verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
     elif outcome.value is not None:
         verdict.refused.update(outcome.value.refused)
@@ -320,7 +321,7 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
     return {
         clip_id: reason
         for clip_id, reason in zip(table["id"], table["reason"], strict=True)
-        if not reason.endswith(_TRY_AGAIN)
+        if not reason.endswith(TRY_AGAIN)
     }
 
 

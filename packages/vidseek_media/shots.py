@@ -21,6 +21,7 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
 from vidseek_media.frames import frames_at
 from vidseek_media.json_files import read_json
+from vidseek_media.originals import TRY_AGAIN, FileChanged, original
 from vidseek_media.packets import read_plan
 from vidseek_media.records import Span
 from vidseek_media.transitions import Pace, add_gradual, cells_of
@@ -29,7 +30,7 @@ from vidseek_media.workers import WorkerLost, run_each
 LOOKED_AT_PX = 144
 """Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
 
-FORMAT = 2
+FORMAT = 3
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
 
 
@@ -75,7 +76,7 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
 
 
 def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
-    """The times at which a new shot begins, in ms from the first frame, ascending; the first shot's 0 is not among them.
+    """The times at which a new shot begins, in ms, ascending; the first shot's 0 is not among them.
 
     Of a dissolve that is its middle, of a fade its darkest frame.
 
@@ -127,22 +128,28 @@ def find_all_cuts(
     for video_id in paths:
         if (known := _recall(_file_of(memory, video_id, settings))) is not None:
             cuts[video_id] = known
-    id_of = {path: video_id for video_id, path in paths.items() if video_id not in cuts}
+    todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
     with closing(
         run_each(
-            partial(find_cuts, settings=settings), list(id_of), workers=min(workers, len(id_of)),
+            partial(_cuts_of_original, settings=settings), todo, workers=min(workers, len(todo)),
             timeout_seconds=timeout_seconds,
         )
     ) as outcomes:
-        for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(id_of), disable=None):
-            video_id = id_of[outcome.item]
+        for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):
+            path, video_id = outcome.item
             if outcome.error is not None:
-                again = " (another run tries it again)" if isinstance(outcome.error, WorkerLost) else ""
-                lost[video_id] = f"{outcome.item.name}: its shots were not found: {outcome.error.message}{again}"
+                again = TRY_AGAIN if isinstance(outcome.error, WorkerLost | FileChanged) else ""
+                lost[video_id] = f"{path.name}: its shots were not found: {outcome.error.message}{again}"
             else:
                 cuts[video_id] = outcome.value or []
                 _remember(_file_of(memory, video_id, settings), cuts[video_id])
     return cuts, lost
+
+
+def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings) -> list[int]:
+    path, video_id = item
+    with original(path, video_id):
+        return find_cuts(path, settings=settings)
 
 
 def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:

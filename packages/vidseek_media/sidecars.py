@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.guards import moment_of, number_or_none, text_of
 from vidseek_media.ids import to_ms
 from vidseek_media.records import Rejection
-from vidseek_media.rows import READERS, Row, text_of
+from vidseek_media.rows import READERS, Row
+from vidseek_media.rows import text_of as file_text_of
 
 SIDECAR_NAME = "captions.csv"
 FILE_ALIASES = ("image", "video", "uri", "path", "filename")
@@ -27,6 +27,8 @@ TIMES = ("start", "end")
 WISHES = ("split", "gallery", "contrast", "axis")
 ABOUT_VIDEO = ("title", "channel", "category", "published_at")
 SPLITS = ("train", "validation", "test")
+MAX_SECONDS = 1e9
+"""A later time, 32 years, is none of a video."""
 COLUMNS = ("file", "caption", *TIMES, *WISHES, *ABOUT_VIDEO)
 
 
@@ -208,7 +210,7 @@ def same_name(uri: str) -> str:
 
 def _rows_of_metadata(path: Path) -> Iterator[Row]:
     """Of a folder of thumbnails: `Id, Title, Category, Channel`, the pictures in `images/<channel>/<Id>.jpg`."""
-    rows = csv.reader(io.StringIO(text_of(path), newline=""))
+    rows = csv.reader(io.StringIO(file_text_of(path), newline=""))
     names = [name.strip().lower() for name in next(rows, [])]
     if not {"id", "title"} <= set(names):
         return  # Metadata of another kind.
@@ -290,7 +292,7 @@ def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int)
     """
     if isinstance(cells, InputRejected):
         raise cells
-    row = {name: " ".join(cell.split()) for name, cell in cells.items()}
+    row = {name: text_of(cell, name) for name, cell in cells.items() if name in COLUMNS}
     if not row.get("file"):
         raise InputRejected("names no file")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
@@ -301,7 +303,7 @@ def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int)
         raise InputRejected("has a contrast without its axis, or an axis without its contrast")
     about = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
     if "published_at" in about:
-        about["published_at"] = _moment_of(about["published_at"])
+        about["published_at"] = moment_of(about["published_at"], "published_at")
     return SidecarCaption(
         line, cells["file"].strip(), row.get("caption", ""), start_ms, end_ms, split=split, about=about, origin=origin,
         gallery=row.get("gallery", ""), contrast=row.get("contrast", ""), axis=row.get("axis", ""),
@@ -315,16 +317,7 @@ def _span_of(start: str, end: str) -> tuple[int | None, int | None]:
         seconds = float(start), float(end)
     except ValueError:
         raise InputRejected(f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither") from None
-    if not all(math.isfinite(s) and 0 <= s < 1e9 for s in seconds) or to_ms(seconds[0]) >= to_ms(seconds[1]):
+    sane = [number_or_none(each, low=0, high=MAX_SECONDS) for each in seconds]
+    if sane[0] is None or sane[1] is None or to_ms(sane[0]) >= to_ms(sane[1]):
         raise InputRejected(f"[{start}, {end}) is not a span of seconds")
-    return to_ms(seconds[0]), to_ms(seconds[1])
-
-
-def _moment_of(text: str) -> str:
-    """RFC 3339 in UTC; a time without a zone is taken as UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputRejected(f"published_at is {text!r}, wanted one like 2026-03-01T12:00:00Z") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    return to_ms(sane[0]), to_ms(sane[1])

@@ -49,7 +49,7 @@ FRAMES = pa.schema([
     ("hashes", pa.list_(pa.uint64())),
 ])
 """Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
-damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen. `hashes`:
+damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen, interlaced. `hashes`:
 perceptual ones of the frames."""
 
 CAPTIONS = pa.schema([

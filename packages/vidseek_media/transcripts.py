@@ -5,18 +5,38 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import InputRejected
+from vidseek_media.guards import mended_text
+from vidseek_media.languages import is_language
 from vidseek_media.records import Rejection
 
 SUFFIXES = (".srt", ".vtt")
 
-_TIME = r"(?:(\d+):)?([0-5]?\d):([0-5]?\d)[.,](\d{1,3})"
-_TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
-_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+MAX_BYTES = 64 * 2**20
+"""A larger file is no transcript."""
+
+_TIME = r"(?:(\d{1,4})\s*:\s*)?(\d{1,2})\s*:\s*(\d{1,2})(?:\s*[.,:;]\s*(\d{1,9}))?"
+_TIMING = re.compile(rf"^\s*{_TIME}\s*-{{1,3}}\s?>\s*{_TIME}(?:\s.*)?$")
+_LOOKS_TIMED = re.compile(r"^\s*-?\d[\d\s.,:;]*-{1,3}\s?>|-->\s*-?\d+\s*:")
+"""A line of times that cannot be read. It is never text."""
+_MARKUP = re.compile(
+    r"</?(?:b|i|u|s|c|v|font|span|lang|ruby|rt|rp)(?:[.\s][^<>]*)?/?>|<\d[\d:.]*>|\{\\[^{}]*\}", re.IGNORECASE
+)
+_BREAK = re.compile(r"<br\s*/?>|\\[Nn](?=[A-Z\W])", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,31});", re.IGNORECASE)
+_BLOCK = re.compile(r"^(?:NOTE|STYLE|REGION)(?:\s|$)")
+"""Blocks of WebVTT that are no cues."""
+
+_MAX_WHY = 5
+"""Broken cues of one file that are named one by one; the rest is counted."""
+
+_ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig", "original", "full", "signs"])
+"""What may stand beside a language in a file's name."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +49,20 @@ class Cue:
     """Plain text, none of them blank."""
 
 
-def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
-    """Cues by video_id of the videos that have a transcript, and the transcript files that cannot be read.
+@dataclass(frozen=True)
+class BrokenCue:
+    """A cue that cannot be used."""
 
-    Of `harbour.mp4` that is `harbour.srt` or `harbour.vtt`, else the first by name of `harbour.<language>.srt` and so on.
+    line: int
+    """Of the file, from 1: that of its times."""
+    reason: str
+
+
+def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
+    """Cues by video_id of the videos that have a transcript, and the files and cues that cannot be read.
+
+    Of `harbour.mp4` that is `harbour.srt` or `harbour.vtt`, else the first by name of `harbour.<language>.srt` and so on,
+    whatever the case of the suffix. A file that has exactly the name of another video is that video's.
 
     Args:
         paths: Of the files, by uri.
@@ -40,14 +70,22 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
     """
     found: dict[str, list[Cue]] = {}
     refused: list[Rejection] = []
+    stems: dict[Path, set[str]] = defaultdict(set)
+    for path in paths.values():
+        stems[path.parent].add(path.stem)
+    folders = {folder: _transcripts_in(folder, stems[folder]) for folder in sorted(stems)}
     for uri, video_id in videos.items():
-        path = _beside(paths[uri])
-        if path is None or video_id in found:
+        video = paths[uri]
+        beside = folders[video.parent].get(video.stem)
+        if not beside or video_id in found:
             continue
+        name = PurePosixPath(uri).with_name(beside[0].name).as_posix()
         try:
-            found[video_id] = read_cues(path)
+            found[video_id], broken = read_transcript(beside[0])
         except InputRejected as error:
-            refused.append(Rejection(PurePosixPath(uri).with_name(path.name).as_posix(), "ingest", error.message))
+            refused.append(Rejection(name, "ingest", error.message))
+        else:
+            refused += _rejections_of(name, broken)
     return found, refused
 
 
@@ -55,41 +93,66 @@ def read_cues(path: Path) -> list[Cue]:
     """The cues of an SRT or WebVTT file, in order of time.
 
     Raises:
-        InputRejected: it is not UTF-8, or holds no cue.
+        InputRejected: as `read_transcript`.
+    """
+    return read_transcript(path)[0]
+
+
+def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
+    """The cues of an SRT or WebVTT file in order of time, and those that cannot be used.
+
+    Raises:
+        InputRejected: it is neither UTF-8 nor marked UTF-16, is too large, or holds no cue.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputRejected(f"has {path.stat().st_size} bytes, wanted at most {MAX_BYTES}")
+        text = _decoded(path.read_bytes())
     except OSError as error:
         raise InputRejected(f"cannot be read: {error.strerror}") from error
+    cues, broken = parse_transcript(text)
+    if not cues:
+        first = f"; line {broken[0].line}: {broken[0].reason}" if broken else ""
+        raise InputRejected(f"holds no cue with a time like 00:00:01,000 --> 00:00:02,500{first}")
+    return cues, broken
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff") and "-->" in (text := content.decode("utf-16", "replace")):
+            return text
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8") from error
-    cues = parse_cues(text)
-    if not cues:
-        raise InputRejected("holds no cue with a time like 00:00:01,000 --> 00:00:02,500")
-    return cues
 
 
 def parse_cues(text: str) -> list[Cue]:
-    """The cues of `text` (SRT or WebVTT), in order of time; markup is dropped, and what is blank or ends before it begins.
+    """The cues of `text` (SRT or WebVTT), in order of time; those that cannot be used are left out."""
+    return parse_transcript(text)[0]
 
-    A cue is a line of times and what follows it up to a blank line (https://www.w3.org/TR/webvtt1/).
+
+def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
+    """The cues of `text` (SRT or WebVTT) in order of time, and those that cannot be used; markup is dropped.
+
+    A cue is a line of times and what follows it up to the next one, less the number or name that belongs to that. A blank
+    line ends a WebVTT cue (https://www.w3.org/TR/webvtt1/); SRT has no standard, and texts with blank lines in them.
     """
+    lines = re.split(r"\r\n|\n|\r", text.removeprefix("\ufeff"))
+    starts = [number for number, line in enumerate(lines) if _TIMING.match(line) or _LOOKS_TIMED.search(line)]
+    is_numbered = bool(starts) and starts[0] > 0 and lines[starts[0] - 1].strip().isdecimal()
+    said_of = _said_in_vtt if lines[0].startswith("WEBVTT") else _said_in_srt
     cues: list[Cue] = []
-    lines = iter([*text.splitlines(), ""])
-    for line in lines:
-        match = _TIMING.match(line)
-        if match is None:
-            continue
-        start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:])
-        said = []
-        for each in lines:
-            if not each.strip():
-                break
-            if plain := " ".join(html.unescape(_MARKUP.sub("", each)).split()):
-                said.append(plain)
-        if said and start_ms < end_ms:
-            cues.append(Cue(start_ms, end_ms, tuple(said)))
-    return sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms))
+    broken: list[BrokenCue] = []
+    for start, end in itertools.pairwise([*starts, len(lines)]):
+        said, lost = said_of(lines[start + 1 : end], is_numbered=is_numbered, is_last=end == len(lines))
+        try:
+            if said:
+                cues.append(Cue(*_span_of(lines[start]), tuple(said)))
+        except InputRejected as error:
+            broken.append(BrokenCue(start + 1, error.message))
+        if lost is not None:
+            broken.append(BrokenCue(start + 2 + lost, "a text after a blank line, without times"))
+    return sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms)), broken
 
 
 def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
@@ -107,18 +170,78 @@ def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: 
     return text[: max_characters + 1].rsplit(" ", 1)[0][:max_characters]
 
 
-def _beside(video: Path) -> Path | None:
-    for suffix in SUFFIXES:
-        if (path := video.with_suffix(suffix)).is_file():
-            return path
-    prefix = f"{video.stem}."
+def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
+    """The transcripts in `folder` by the stem of their video, the one to read first."""
     try:
-        names = sorted(p.name for p in video.parent.iterdir() if p.name.startswith(prefix) and p.suffix in SUFFIXES)
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError:
-        return None
-    return video.parent / names[0] if names else None
+        return {}
+    ranked: dict[str, list[tuple[int, str, Path]]] = {}
+    for path in files:
+        stem, marks = path.stem, list[str]()
+        while stem not in stems and "." in stem and _is_mark(mark := stem.rsplit(".", 1)[1]):
+            stem, marks = stem.rsplit(".", 1)[0], [*marks, mark.lower()]
+        if stem in stems:
+            rank = (2 if "forced" in marks else 1) if marks else 0
+            ranked.setdefault(stem, []).append((rank, f"{path.suffix.lower()}{path.name}" if not marks else path.name, path))
+    return {stem: [path for *_, path in sorted(every)] for stem, every in ranked.items()}
+
+
+def _is_mark(text: str) -> bool:
+    return text.lower() in _ROLES or is_language(text)
+
+
+def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], None]:
+    """The text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    if is_numbered and not is_last and lines and lines[-1].strip().isdecimal():
+        lines = lines[:-1]
+    return list(_plain(lines)), None
+
+
+def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
+    """The text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
+    blank = next((number for number, line in enumerate(lines) if not line.strip()), len(lines))
+    said = lines[:blank]
+    if blank == len(lines) and is_numbered and not is_last and said and said[-1].strip().isdecimal():
+        said = said[:-1]
+    starts = [n for n in range(blank + 1, len(lines)) if lines[n].strip() and not lines[n - 1].strip()]
+    for start in starts:
+        end = next((n for n in range(start, len(lines)) if not lines[n].strip()), len(lines))
+        names_the_next = end == len(lines) and not is_last and end == start + 1
+        if not _BLOCK.match(lines[start]) and not names_the_next:
+            return list(_plain(said)), start
+    return list(_plain(said)), None
+
+
+def _plain(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), _MARKUP.sub("", _BREAK.sub(" ", line)))
+        if plain := mended_text(text):
+            yield plain
+
+
+def _span_of(line: str) -> tuple[int, int]:
+    match = _TIMING.match(line)
+    if match is None:
+        raise InputRejected(f"its times cannot be read: {line.strip()[:60]!r}")
+    start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:])
+    if start_ms >= end_ms:
+        raise InputRejected(f"it ends before it begins: {line.strip()[:60]!r}")
+    return start_ms, end_ms
 
 
 def _ms_of(parts: tuple[str | None, ...]) -> int:
-    hours, minutes, seconds, fraction = parts
-    return ((int(hours or 0) * 60 + int(minutes or 0)) * 60 + int(seconds or 0)) * 1000 + int((fraction or "").ljust(3, "0"))
+    hours, minutes, seconds, fraction = (part or "0" for part in parts)
+    if int(minutes) > 59 or int(seconds) > 59:
+        raise InputRejected(f"{minutes} minutes and {seconds} seconds are no time")
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(fraction.ljust(3, "0")[:3])
+
+
+def _rejections_of(name: str, broken: list[BrokenCue]) -> Iterator[Rejection]:
+    for each in broken[:_MAX_WHY]:
+        yield Rejection(f"{name}:{each.line}", "ingest", f"a cue is left out: {each.reason}")
+    if len(broken) > _MAX_WHY:
+        num_more = len(broken) - _MAX_WHY
+        yield Rejection(name, "ingest", f"{num_more} more cues are left out, the last in line {broken[-1].line}")

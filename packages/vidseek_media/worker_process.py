@@ -164,7 +164,7 @@ def _fork(control: socket.socket, statuses: dict[int, int]) -> bool:
     content, fds, _, _ = socket.recv_fds(control, 65536, 2)
     if not content:
         return False
-    setup, (connection, status) = pickle.loads(content), fds  # noqa: S301 - from the process that started this one
+    setup, (connection, status) = pickle.loads(content), fds
     pid = os.fork()
     if not pid:
         try:
@@ -191,7 +191,7 @@ def _be_worker(connection: int, setup: Setup) -> None:
             _, has_file, content, fd = receive(sock)
         except (Ended, OSError):
             os._exit(0)
-        job: Job = pickle.loads(content)  # noqa: S301 - from the process that started this one
+        job: Job = pickle.loads(content)
         del content
         if not is_confined:
             confine(setup.confinement, libraries=_libraries(), file=job.file)

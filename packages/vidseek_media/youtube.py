@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
 from vidseek_media.folders import whole_file
+from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.json_files import read_json
 from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
@@ -328,23 +328,23 @@ def _cookies_of(path: Path | None) -> io.StringIO | None:
 
 
 def _about_of(info: Mapping[str, Any], files: Collection[Path]) -> About:
-    categories = info.get("categories") or ()
+    categories = [name for name in map(mended_text, info.get("categories") or ()) if name]
     pictures = sorted(path.name for path in files if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    views = info.get("view_count")
+    views = number_or_none(info.get("view_count"), low=0)
     return About(
-        source_id=str(info.get("id") or ""), title=" ".join(str(info.get("title") or "").split()),
-        channel=str(info.get("channel") or info.get("uploader") or ""),
-        category=str(categories[0]) if categories else "", published_at=_published_at(info),
-        thumbnail=pictures[0] if pictures else "", views=int(views) if isinstance(views, int | float) else None,
+        source_id=mended_text(str(info.get("id") or "")), title=mended_text(info.get("title")),
+        channel=mended_text(info.get("channel")) or mended_text(info.get("uploader")),
+        category=categories[0] if categories else "", published_at=_published_at(info),
+        thumbnail=pictures[0] if pictures else "", views=None if views is None else int(views),
     )
 
 
 def _published_at(info: Mapping[str, Any]) -> str:
     """RFC 3339 in UTC: to the second where the site says it, else the day."""
     stamp, day = info.get("timestamp") or info.get("release_timestamp"), str(info.get("upload_date") or "")
-    if isinstance(stamp, int | float):
-        return datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00Z" if re.fullmatch(r"\d{8}", day) else ""
+    if isinstance(stamp, int | float) and (moment := moment_or_empty(stamp // 1)):
+        return moment
+    return moment_or_empty(day) if re.fullmatch(r"[0-9]{8}", day) else ""
 
 
 def _stem_of(address: str) -> str:

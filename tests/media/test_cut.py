@@ -9,6 +9,7 @@ import pytest
 from bench.films import make_film, rendered_scene
 from vidseek_media.cut import CutReport, ShotSearch, caption_span, cut_archive, cut_videos, read_clips, window_spans
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.ids import video_id_of
 from vidseek_media.records import Clip, Rejection, Video
 from vidseek_media.shots import ShotSettings
 from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
@@ -128,7 +129,11 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     source = tmp_path / "source"
     [boundary] = make_film(source / "a.mp4", [rendered_scene(1), rendered_scene(2)], ["cut"], seed=0)
     (source / "b.mp4").write_bytes(b"no video")
-    rows = [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in (video(A, 6000), video(B, 4000))]
+    a, b = video_id_of(source / "a.mp4"), video_id_of(source / "b.mp4")
+    made = (
+        dataclasses.replace(video(A, 6000), video_id=a), dataclasses.replace(video(B, 4000), video_id=b),
+    )
+    rows = [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in made]
     write_table(tmp_path / "videos.parquet", rows, VIDEOS)
     write_table(tmp_path / "sidecar.parquet", captions(), SIDECAR)
     report = cut_archive(
@@ -138,7 +143,7 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     cut_ms = boundary.first * 40
     assert [(c.start_ms, c.end_ms) for c in read_clips(tmp_path / "cut")] == [(0, cut_ms), (cut_ms, 6000)]
     reasons = read_table(tmp_path / "cut" / "rejected.parquet", REJECTED)
-    assert set(reasons["id"]) == {B}
+    assert set(reasons["id"]) == {b}
     assert reasons["reason"].str.contains("its shots were not found").any()
     assert (report.num_in, report.num_out) == (2, 2)
 

@@ -83,7 +83,7 @@ def test_manifest__takes_files_as_people_save_them(folder: Path, content: bytes)
     ("", "is empty"),
     (b"uri,title\na.mp4,ok\ndeep/b.mp4,caf\xe9\n", "line 3: is not UTF-8"),
     ("uri,title\na.mp4,\"Day 1\n", "line 2: not readable as CSV"),
-    (b"uri\na\0.mp4\n", "null bytes"),
+    (b"uri\0\na.mp4\n", "null bytes"),
 ])
 def test_manifest__that_is_wrong_as_a_whole_is_one_error_that_names_it(
     folder: Path, content: str | bytes, message: str

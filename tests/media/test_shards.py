@@ -231,7 +231,8 @@ def test_write_frames__a_video_that_is_gone_costs_its_clips_alone(archive: Archi
 
 def test_write_frames__a_rejection_is_remembered(archive: Archive) -> None:
     shutil.rmtree(archive.out)
-    damage(archive.source / "v2.mp4", first=0, last=40)
+    damage(archive.source / "v2.mp4", first=7, last=40)
+    archive.take_in()
     first = archive.write()
     second = archive.write()
     assert first.num_rejected > 0
@@ -242,6 +243,7 @@ def test_write_frames__a_rejection_is_remembered(archive: Archive) -> None:
 def test_write_frames__says_how_many_frames_are_repeated(archive: Archive, number_of: NumberOf) -> None:
     shutil.rmtree(archive.out)
     damage(archive.source / "v2.mp4", first=14, last=20)  # one group of pictures of 7
+    archive.take_in()
     archive.write()
     lost = archive.video_id("v2.mp4")
     found = archive.clips()
@@ -257,7 +259,7 @@ def test_write_frames__says_how_many_frames_are_repeated(archive: Archive, numbe
 def test_write_frames__of_videos_that_are_all_gone_is_an_error_that_names_the_table(archive: Archive) -> None:
     shutil.rmtree(archive.out)
     for path in archive.source.iterdir():
-        path.write_bytes(b"gone")
+        path.unlink()
     with pytest.raises(InputRejected, match="not one of") as caught:
         archive.write()
     assert "rejected.parquet" in caught.value.remedy
@@ -359,6 +361,32 @@ def _still_video(path: Path) -> None:
         for _ in range(20):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def test_write_frames__of_a_replaced_file_keeps_nothing_under_the_id_of_the_first(
+    tmp_path: Path, make_video: MakeVideo, number_of: NumberOf
+) -> None:
+    archive = Archive(tmp_path, make_video)
+    kept = tmp_path / "kept.mp4"
+    shutil.copy2(archive.source / "v2.mp4", kept)
+    shutil.copy2(archive.source / "v1.mp4", archive.source / "v2.mp4")
+    replaced = archive.video_id("v2.mp4")
+    assert archive.write().num_rejected == sum(clip.video_id == replaced for clip in read_clips(archive.folder / "cut"))
+    assert replaced not in set(read_table(archive.out / "frames.parquet", FRAMES)["video_id"])
+    reasons = read_table(archive.out / "rejected.parquet", REJECTED)["reason"]
+    assert reasons.str.contains("not those that were ingested").all()
+    shutil.copy2(kept, archive.source / "v2.mp4")
+    assert archive.write().num_rejected == 0
+    last = max((clip for clip in archive.clips().values() if clip.key.startswith(replaced)), key=lambda clip: clip.key)
+    assert number_of(last.frames[-1]) == last.times_ms[-1] // 100
+
+
+def test_write_frames__of_files_that_were_all_replaced_leaves_the_stop_to_the_gate(archive: Archive) -> None:
+    shutil.rmtree(archive.out)
+    for path in archive.source.iterdir():
+        path.write_bytes(b"another")
+    report = archive.write()
+    assert (report.num_out, report.num_rejected) == (0, report.num_in)
 
 
 def damage(path: Path, *, first: int, last: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from bench.films import make_film, rendered_scene
 from bench.shots import Score, score
 from vidseek_media.errors import ConfigError
+from vidseek_media.ids import video_id_of
 from vidseek_media.shots import ShotSettings, find_all_cuts, find_cuts, shot_spans
 
 pytest.importorskip("scenedetect")
@@ -58,26 +59,40 @@ def test_find_cuts__of_one_scene_finds_none(tmp_path: Path) -> None:
 def test_find_all_cuts__decodes_a_video_once(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     [cut] = make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
-    first = find(tmp_path, {"a": path})
+    paths = {video_id_of(path): path}
+    first = find(tmp_path, paths)
     path.unlink()
-    assert first == find(tmp_path, {"a": path}) == ({"a": [cut.first * 40]}, {})
+    assert first == find(tmp_path, paths) == ({video_id: [cut.first * 40] for video_id in paths}, {})
 
 
 def test_find_all_cuts__other_settings_look_again_and_other_lengths_do_not(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
-    cuts, _ = find(tmp_path, {"a": path})
-    assert find(tmp_path, {"a": path}, ShotSettings(3.0, 250.0, 2.0, 10.0)) == ({"a": []}, {})
+    paths = {video_id_of(path): path}
+    cuts, _ = find(tmp_path, paths)
+    assert find(tmp_path, paths, ShotSettings(3.0, 250.0, 2.0, 10.0)) == ({video_id: [] for video_id in paths}, {})
     path.unlink()
-    assert find(tmp_path, {"a": path}, ShotSettings(3.0, 15.0, 1.0, 5.0)) == (cuts, {})
+    assert find(tmp_path, paths, ShotSettings(3.0, 15.0, 1.0, 5.0)) == (cuts, {})
 
 
 def test_find_all_cuts__a_video_that_cannot_be_decoded_costs_its_own_shots(tmp_path: Path, make_video: MakeVideo) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    good = make_video(tmp_path / "good.mp4", num_frames=20)
-    cuts, lost = find(tmp_path, {"bad": tmp_path / "bad.mp4", "good": good})
-    assert cuts == {"good": []}
-    assert "bad.mp4: its shots were not found: cannot be opened as video" in lost["bad"]
+    good, bad = make_video(tmp_path / "good.mp4", num_frames=20), tmp_path / "bad.mp4"
+    cuts, lost = find(tmp_path, {video_id_of(bad): bad, video_id_of(good): good})
+    assert cuts == {video_id_of(good): []}
+    assert "bad.mp4: its shots were not found: cannot be opened as video" in lost[video_id_of(bad)]
+
+
+def test_find_all_cuts__of_a_replaced_file_remembers_nothing(tmp_path: Path) -> None:
+    path, other = tmp_path / "film.mp4", tmp_path / "other.mp4"
+    [cut] = make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
+    make_film(other, [rendered_scene(5)], [], seed=3)
+    video_id, content = video_id_of(path), path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    cuts, lost = find(tmp_path, {video_id: path})
+    assert not cuts and "not those that were ingested" in lost[video_id]
+    path.write_bytes(content)
+    assert find(tmp_path, {video_id: path}) == ({video_id: [cut.first * 40]}, {})
 
 
 def test_score__counts_a_second_hit_at_one_boundary_as_false() -> None:

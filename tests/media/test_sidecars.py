@@ -67,7 +67,7 @@ def test_read_sidecar__takes_files_as_people_save_them(tmp_path: Path, content: 
         ('file,caption\na.mp4,"A dog\n', "line 2: not readable as CSV"),
         (b"file,caption\na.mp4,caf\xe9\n", "not UTF-8: byte 22 is 0xe9"),
         ("file,caption\na.mp4,A dog\n".encode("utf-16"), "not UTF-8"),
-        (b"file,caption\na\0.mp4,A dog\n", "null bytes"),
+        (b"file,cap\0tion\na.mp4,A dog\n", "null bytes"),
     ],
 )
 def test_read_sidecar__names_what_is_wrong_with_the_file(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.transcripts import Cue, parse_cues, read_cues, read_transcripts, said_in
+from vidseek_media.transcripts import Cue, parse_cues, parse_transcript, read_cues, read_transcripts, said_in
 
 SRT = (
     "1\n00:00:01,000 --> 00:00:02,500\nHello <i>there</i>\nall of you\n\n"
@@ -76,3 +76,99 @@ def test_read_cues__of_utf_8_with_a_mark(tmp_path: Path) -> None:
 def test_read_cues__of_a_missing_file_is_a_rejection(tmp_path: Path) -> None:
     with pytest.raises(InputRejected, match="No such file"):
         read_cues(tmp_path / "a.srt")
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\n\n\n", " \n"])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_parse_cues__need_no_blank_line_between_them(between: str, numbered: bool) -> None:
+    text = between.join(
+        f"{f'{n}{chr(10)}' if numbered else ''}00:00:0{n},000 --> 00:00:0{n},500\nline {n}\n" for n in (1, 2, 3)
+    )
+    assert [cue.lines for cue in parse_cues(text)] == [("line 1",), ("line 2",), ("line 3",)]
+
+
+def test_parse_cues__of_srt_keep_what_follows_a_blank_line() -> None:
+    text = (
+        "1\n00:00:01,000 --> 00:00:02,000\nfirst\n\nsecond\n\n2\n00:00:03,000 --> 00:00:04,000\n42\n\n\n"
+        "3\n0:0:5 --> 0:0:6\nlast\n"
+    )
+    assert [cue.lines for cue in parse_cues(text)] == [("first", "second"), ("42",), ("last",)]
+
+
+@pytest.mark.parametrize(
+    ("times", "span"),
+    [
+        ("00:00:01 --> 00:00:02", (1000, 2000)), ("00:00:01,5 --> 00:00:02,25", (1500, 2250)),
+        ("00:00:01.1234 --> 00:00:02.000001", (1123, 2000)), ("0:1:2,003->0:1:3", (62_003, 63_000)),
+        ("01:02 --> 01:03.5", (62_000, 63_500)), ("00:00:01:500 --> 00:00:02;000", (1500, 2000)),
+        ("  00:00:01,000  -->  00:00:02,000  X1:40 X2:600", (1000, 2000)),
+        ("100:00:00,000 --> 100:00:01,000", (360_000_000, 360_001_000)),
+    ],
+)
+def test_parse_cues__take_odd_times(times: str, span: tuple[int, int]) -> None:
+    assert parse_cues(f"{times}\ntext\n") == [Cue(*span, ("text",))]
+
+
+@pytest.mark.parametrize(
+    "times",
+    ["-00:00:01,000 --> 00:00:02,000", "00:00:99,000 --> 00:00:02,000", "00:00:01,000 --> ", "00:00:05 --> 00:00:04",
+     "0x:00 --> 00:00:02", "00:00:01,000 -- > soon"],
+)
+def test_parse_transcript__counts_what_it_cannot_read_and_never_takes_times_for_text(times: str) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\nbefore\n\n2\n{times}\nlost\n\n3\n00:00:03,000 --> 00:00:04,000\nafter\n"
+    cues, broken = parse_transcript(text)
+    assert [cue.lines for cue in cues] == [("before",), ("after",)]
+    assert [each.line for each in broken] == [6]
+
+
+def test_parse_cues__keep_signs_that_are_no_markup() -> None:
+    text = "00:00:01,000 --> 00:00:02,000\n3 < 5 and 7 > 2 <i>say</i> AT&T &amp; R&D; a --> b {\\an8}<c.yellow>so</c>\n"
+    assert parse_cues(text)[0].lines == ("3 < 5 and 7 > 2 say AT&T & R&D; a --> b so",)
+
+
+def test_parse_transcript__of_webvtt_counts_text_that_belongs_to_no_cue() -> None:
+    text = (
+        "WEBVTT\n\nSTYLE\n::cue { color: red }\n\nintro\n00:01.000 --> 00:02.000\nshown\n\nlost\nlost too\n\nNOTE fine\n\n"
+        "outro\n00:03.000 --> 00:04.000\nshown too\n"
+    )
+    cues, broken = parse_transcript(text)
+    assert [cue.lines for cue in cues] == [("shown",), ("shown too",)]
+    assert [each.line for each in broken] == [10]
+
+
+def test_read_transcripts__name_the_cues_that_are_left_out(tmp_path: Path) -> None:
+    backwards = "".join(f"00:00:0{n},000 --> 00:00:00,000\nx\n\n" for n in range(1, 9))
+    (tmp_path / "a.srt").write_text(f"{backwards}0:0:9 --> 0:0:10\ny\n")
+    found, refused = read_transcripts({"a.mp4": tmp_path / "a.mp4"}, {"a.mp4": "A"})
+    assert found["A"] == [Cue(9000, 10_000, ("y",))]
+    assert [each.id for each in refused] == ["a.srt:1", "a.srt:4", "a.srt:7", "a.srt:10", "a.srt:13", "a.srt"]
+
+
+def test_read_cues__of_marked_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(SRT, encoding="utf-16")
+    assert read_cues(tmp_path / "a.srt") == parse_cues(SRT)
+
+
+@pytest.mark.parametrize(
+    ("name", "video"),
+    [
+        ("film.srt", "film.mp4"), ("film.SRT", "film.mp4"), ("film.en.Vtt", "film.mp4"), ("film.pt-BR.srt", "film.mp4"),
+        ("film.zh-Hans.forced.srt", "film.mp4"), ("film.eng.sdh.srt", "film.mp4"), ("film.day2.srt", "film.day2.mp4"),
+        ("FILM.srt", None), ("film.part.srt", None), ("film2.srt", None), ("film.1080p.srt", None),
+    ],
+)
+def test_read_transcripts__belong_to_the_video_of_exactly_their_stem(tmp_path: Path, name: str, video: str | None) -> None:
+    (tmp_path / name).write_text(SRT)
+    videos = {uri: uri for uri in ("film.mp4", "film.day2.mp4", "film.fr.mp4")}
+    found, _ = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
+    assert list(found) == ([video] if video else [])
+
+
+def test_read_transcripts__of_the_video_that_has_a_language_in_its_own_name(tmp_path: Path) -> None:
+    for name in ("film.en.srt", "film.srt"):
+        (tmp_path / name).write_text(SRT.replace("Hello", name))
+    videos = {uri: uri for uri in ("film.mp4", "film.en.mp4")}
+    found, _ = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
+    assert {uri: cues[0].lines[0].split()[0] for uri, cues in found.items()} == {
+        "film.mp4": "film.srt", "film.en.mp4": "film.en.srt",
+    }

@@ -51,6 +51,20 @@ def test_read_answer__words_of_a_refusal_in_a_caption_are_none(said: str) -> Non
     assert read_answer(json.dumps({**CAPTIONS, "sentence": said}))["sentence"] == said
 
 
+@pytest.mark.parametrize("wrapped", [
+    "\ufeff{}", "```JSON\n{}\n```", "```\n{}```", "<think>Should it be {{short}}? No.</think>\n{}",
+    "<Thinking>a\nb</Thinking>{}",
+    "Here it is:\n\n```json\n{}\n```\nAnything else?", "<think>first {{\"short\": \"no\"}}</think> {}",
+])
+def test_read_answer__what_is_paid_for_is_read(wrapped: str) -> None:
+    assert read_answer(wrapped.format(json.dumps(CAPTIONS))) == CAPTIONS
+
+
+def test_read_answer__takes_raw_newlines_and_half_an_emoji() -> None:
+    said = json.dumps({**CAPTIONS, "sentence": "A red box NEW falls HALF"}).replace("NEW", "\n").replace("HALF", "\\ud83d")
+    assert read_answer(said)["sentence"] == "A red box falls"
+
+
 def test_prompt_of__says_what_is_known_of_the_video() -> None:
     settings = LlmSettings(prompt="Of {title}, {category}, {channel}. Answer as {this}.")
     assert prompt_of(settings, VIDEO) == "Of Day 1 {channel}, Harbour, . Answer as {this}."

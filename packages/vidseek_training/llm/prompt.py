@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vidseek_media.guards import mended_text
 from vidseek_media.records import Video
 from vidseek_training.llm.settings import GRAINS, LlmSettings
 
@@ -75,18 +76,13 @@ def read_answer(text: str) -> dict[str, str]:
     Raises:
         BadAnswer: `text` is not of the schema, or a caption is empty, too long, or says that there is none.
     """
-    try:
-        content = json.loads(_unfenced(text))
-    except ValueError as error:
-        raise BadAnswer(f"is no JSON ({error}): {text[:80]!r}") from error
-    if not isinstance(content, dict):
-        raise BadAnswer(f"is no JSON object: {text[:80]!r}")
+    content = _object_in(text)
     captions: dict[str, str] = {}
     for grain in GRAINS:
         said = content.get(grain)
         if not isinstance(said, str):
             raise BadAnswer(f"has no text for {grain}: {text[:80]!r}")
-        captions[grain] = " ".join(said.split())
+        captions[grain] = mended_text(said)  # Half an emoji is no reason to pay for the answer again.
         if not MIN_CHARACTERS <= len(captions[grain]) <= MAX_CHARACTERS[grain]:
             wanted = f"wanted {MIN_CHARACTERS} to {MAX_CHARACTERS[grain]}"
             raise BadAnswer(f"has {len(captions[grain])} characters for {grain}, {wanted}: {captions[grain][:60]!r}")
@@ -95,7 +91,31 @@ def read_answer(text: str) -> dict[str, str]:
     return captions
 
 
-def _unfenced(text: str) -> str:
-    """Servers that know no schema let a model wrap its JSON in a Markdown fence."""
-    match = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
-    return match[1] if match else text
+_REASONING = re.compile(r"<(think|thinking|thought|reasoning|analysis)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_DECODER = json.JSONDecoder(strict=False)
+"""Takes a raw newline inside a text."""
+
+
+def _object_in(text: str) -> dict[str, Any]:
+    """The last JSON object in `text`.
+
+    Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence, or begin with a mark of
+    the byte order. All of that is paid for, and what it says is clear.
+
+    Raises:
+        BadAnswer: there is none.
+    """
+    plain = _REASONING.sub(" ", text.lstrip("\ufeff"))
+    found: dict[str, Any] | None = None
+    why, at = "no { in it", plain.find("{")
+    while at >= 0:
+        try:
+            content, end = _DECODER.raw_decode(plain, at)
+        except (ValueError, RecursionError) as error:
+            why, end = str(error), at + 1
+        else:
+            found = content
+        at = plain.find("{", end)
+    if found is None:
+        raise BadAnswer(f"is no JSON object ({why}): {text[:80]!r}")
+    return found

@@ -1,0 +1,46 @@
+"""The bytes of a video are its id: a file that was replaced since `ingest` is found out before its frames are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidseek_media.errors import InputRejected
+from vidseek_media.ids import video_id_of
+
+TRY_AGAIN = " (another run tries it again)"
+"""Ends the reason of a rejection that another run may mend."""
+
+
+CHANGED = "its bytes are not those that were ingested"
+
+
+class FileChanged(InputRejected):
+    """The file holds other bytes than those that were ingested."""
+
+
+@contextmanager
+def original(path: Path, video_id: str) -> Iterator[None]:
+    """What is done inside is done with the file whose id is `video_id`; nothing of it may be kept where this raises.
+
+    The whole file is hashed before (1 to 2 GB a second, and then it lies in memory), and its size and time of change are
+    compared after.
+
+    Raises:
+        FileChanged: the file was replaced or changed, before or meanwhile.
+        InputRejected: it cannot be read.
+    """
+    try:
+        before = path.stat()
+        found = video_id_of(path)
+        if found != video_id:
+            raise FileChanged(
+                f"{CHANGED} (id {found}, wanted {video_id}); run again to ingest it anew"
+            )
+        yield
+        after = path.stat()
+    except OSError as error:
+        raise InputRejected(f"cannot be read: {error.strerror}") from error
+    if (after.st_size, after.st_mtime_ns, after.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
+        raise FileChanged("changed while it was being read; run again when it is complete")
