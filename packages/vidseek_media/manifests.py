@@ -127,7 +127,7 @@ def read_manifest(path: Path) -> tuple[list[SidecarCaption], list[Rejection]]:
             spelled.setdefault(same_name(row.file), row.file)
             rows.append(row)
         except InputRejected as error:
-            rejections.append(reject_row(f"{path.name}:{line}", error.message))
+            rejections.append(reject_row(f"{path.name}:{line}", error.message, kind="file"))
     if not rows and not rejections:
         raise ConfigError(f"{path} has no rows", remedy="Name a video in each, in the column uri")
     return rows, rejections

@@ -87,6 +87,10 @@ class Verdict:
 
     kept: dict[str, Kept]
     refused: dict[str, str]
+    lost: set[str] = dataclasses.field(default_factory=set)
+    """Of those refused, the clips whose worker was lost."""
+    changed: set[str] = dataclasses.field(default_factory=set)
+    """Of those refused, the clips whose file was replaced."""
 
 
 def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:

@@ -10,10 +10,7 @@ from vidseek_media.errors import InputRejected
 from vidseek_media.ids import video_id_of
 
 TRY_AGAIN = " (another run tries it again)"
-"""Ends the reason of a rejection that another run may mend."""
-
-
-CHANGED = "its bytes are not those that were ingested"
+"""Ends the reason of a rejection that is `retryable`, for people."""
 
 
 class FileChanged(InputRejected):
@@ -36,7 +33,7 @@ def original(path: Path, video_id: str) -> Iterator[None]:
         found = video_id_of(path)
         if found != video_id:
             raise FileChanged(
-                f"{CHANGED} (id {found}, wanted {video_id}); run again to ingest it anew"
+                f"its bytes are not those that were ingested (id {found}, wanted {video_id}); run again to ingest it anew"
             )
         yield
         after = path.stat()

@@ -15,6 +15,13 @@ Span: TypeAlias = tuple[int, int]
 """(start_ms, end_ms)"""
 
 
+REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pair")
+"""A video file or the row of a manifest that names one; a row of captions; a file of subtitles; one cue of it; a clip that
+was not cut; a clip without frames; a pair."""
+
+_KIND_OF_STAGE = {"ingest": "file", "cut": "clip", "frames": "frames", "caption": "caption", "pairs": "pair"}
+
+
 @dataclass(frozen=True)
 class Video:
     """One video of the archive; equal files are one video with several uris."""
@@ -102,6 +109,17 @@ class Rejection:
     """An input that was refused: written down, never lost."""
 
     id: str
-    """The uri, video_id or clip_id refused."""
+    """The uri, video_id or clip_id refused; of a row, its file and line."""
     stage: str
     reason: str
+    """For people. Nothing decides by what it says."""
+    kind: str = ""
+    """One of `REJECTED_KINDS`: what was refused. Left empty, it is what the stage usually takes in."""
+    retryable: bool = False
+    """Whether another run may mend it with nothing changed here: a worker that was lost, a file that was replaced."""
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", _KIND_OF_STAGE[self.stage])
+        if self.kind not in REJECTED_KINDS:
+            raise ValueError(f"a rejection of the kind {self.kind!r}, there are {', '.join(REJECTED_KINDS)}")

@@ -41,7 +41,7 @@ from vidseek_media.members import (
     write_part,
 )
 from vidseek_media.names import shard_file
-from vidseek_media.originals import CHANGED, TRY_AGAIN, FileChanged
+from vidseek_media.originals import TRY_AGAIN, FileChanged
 from vidseek_media.records import Clip, ClipFrames, Rejection, Video
 from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
@@ -119,11 +119,11 @@ def write_frames(
     shards = _plan_shards(videos, clips, source, out, settings, shard_digits)
     try:
         limits = Limits(timeout_seconds, memory_mib=worker_memory_mib, recycle_after=recycle_after)
-        rows, rejections, num_kept = _fill_shards(shards, out, settings, workers, limits)
+        rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings, workers, limits)
     except OSError as error:
         raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
-    if clips and not rows and not all(CHANGED in rejection.reason for rejection in rejections):
+    if clips and not rows and not verdict.changed >= {rejection.id for rejection in rejections}:
         (out / "frames.parquet").unlink(missing_ok=True)
         raise InputRejected(
             f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
@@ -227,8 +227,8 @@ def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str
 
 def _fill_shards(
     shards: Sequence[_Shard], out: Path, settings: FrameSettings, workers: int, limits: Limits
-) -> tuple[list[dict[str, object]], list[Rejection], int]:
-    """Make the shards that are not there; the rows of all clips, the rejections, and how many shards were there."""
+) -> tuple[list[dict[str, object]], list[Rejection], int, Verdict]:
+    """Make the shards that are not there; the rows of all clips, the rejections, how many shards were there, and all."""
     (out / "shards").mkdir(parents=True, exist_ok=True)
     (out / ".parts").mkdir(exist_ok=True)
     earlier = _earlier_reasons(out)
@@ -252,8 +252,9 @@ def _fill_shards(
                     "hashes": list(kept.hashes),
                 })
             else:
-                rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id]))
-    return rows, rejections, len(shards) - len(missing)
+                retryable = clip_id in verdict.lost | verdict.changed
+                rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id], retryable=retryable))
+    return rows, rejections, len(shards) - len(missing), verdict
 
 
 def _decode_shards(
@@ -292,8 +293,13 @@ def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None
         raise error
     if error is not None:
         job.part.with_suffix(".beside").unlink(missing_ok=True)
+        clip_ids = {str(clip.clip_id) for clip in job.clips}
+        if isinstance(error, FileChanged):
+            verdict.changed.update(clip_ids)
+        elif isinstance(error, WorkerLost):
+            verdict.lost.update(clip_ids)
         reason = f"{job.path.name}: {error.message}{TRY_AGAIN if isinstance(error, WorkerLost | FileChanged) else ''}"
-        verdict.refused.update({str(clip.clip_id): reason for clip in job.clips})
+        verdict.refused.update(dict.fromkeys(clip_ids, reason))
     elif outcome.value is not None:
         verdict.refused.update(outcome.value.refused)
         verdict.kept.update(outcome.value.kept)
@@ -320,8 +326,8 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
         return {}
     return {
         clip_id: reason
-        for clip_id, reason in zip(table["id"], table["reason"], strict=True)
-        if not reason.endswith(TRY_AGAIN)
+        for clip_id, reason, retryable in zip(table["id"], table["reason"], table["retryable"], strict=True)
+        if not retryable
     }
 
 

@@ -154,9 +154,9 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
         raise InputRejected(f"says the same as {same}")
 
 
-def reject_row(place: str, reason: str) -> Rejection:
-    """The row at `place` (file and line), refused."""
-    return Rejection(place, "ingest", reason)
+def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
+    """The row at `place` (file and line), refused; of a manifest that is a `file`."""
+    return Rejection(place, "ingest", reason, kind)
 
 
 def match_captions(

@@ -81,7 +81,10 @@ FEEDBACK = pa.schema([
 NOT_DUPLICATES = pa.schema([("video_id", _text), ("other_id", _text)])
 """Key: both, the lesser id first. Two videos that somebody has looked at, and found to show different things."""
 
-REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
+REJECTED = pa.schema(
+    [("id", _text), ("stage", _text), ("reason", _text), ("kind", _text), ("retryable", pa.bool_())]
+)
+"""`kind`: of `records.REJECTED_KINDS`. `retryable`: another run may mend it with nothing changed here."""
 
 
 def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema) -> None:

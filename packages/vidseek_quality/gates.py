@@ -155,8 +155,8 @@ class _Tables:
     captions: pd.DataFrame
     pairs: pd.DataFrame
     groups: pd.DataFrame
-    rejected: dict[str, pd.Series]
-    """The ids that each stage rejected."""
+    rejected: dict[str, pd.DataFrame]
+    """What each stage rejected: `id` and `kind`."""
 
     @classmethod
     def read(cls, ingest: Path, cut: Path, frames: Path, caption: Path, pairs: Path) -> _Tables:
@@ -169,14 +169,14 @@ class _Tables:
             read_table(pairs / "pairs.parquet", PAIRS, columns=["clip_id", "video_id", "caption", "split"]),
             read_table(pairs / "groups.parquet", GROUPS),
             {
-                stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id"])["id"]
+                stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id", "kind"])
                 for stage, folder in folders.items()
             },
         )
 
 
 def _archive_tables(of: _Tables, wanted: PairThresholds) -> list[Table]:
-    of_frames, of_their_clips = frame_rules(of.frames, of.clips, of.rejected["frames"])
+    of_frames, of_their_clips = frame_rules(of.frames, of.clips, of.rejected["frames"]["id"])
     return [
         Table("videos", of.videos["video_id"], video_rules(of.videos)),
         Table("clips", of.clips["clip_id"], clip_rules(of.clips, of.videos) | of_their_clips),
@@ -204,16 +204,13 @@ def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
 
 def _counts(of: _Tables) -> dict[str, tuple[int, int]]:
     """How many files, clips, clips with frames, captions and pairs were kept, and how many rejected."""
-    ingest = of.rejected["ingest"]
-    # Rows of the files of captions are named by file and line (`sidecars.read_sidecar`); transcripts by their file.
-    is_caption = ingest.str.contains(r":\d+$", regex=True)
-    is_file = ~is_caption & ~ingest.str.lower().str.endswith((".srt", ".vtt"))
+    kinds = of.rejected["ingest"]["kind"]
     num_whole_video = int(of.captions["clip_id"].isna().sum())
     return {
-        "files": (int(of.videos["uris"].map(len).sum()), int(is_file.sum())),
+        "files": (int(of.videos["uris"].map(len).sum()), int((kinds == "file").sum())),
         "clips": (len(of.clips), len(of.rejected["cut"])),
         "frames": (len(of.frames), len(of.rejected["frames"])),
-        "captions": (len(of.captions), int(is_caption.sum()) + len(of.rejected["caption"])),
+        "captions": (len(of.captions), int((kinds == "caption").sum()) + len(of.rejected["caption"])),
         "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_whole_video, 0)),
     }
 

@@ -12,7 +12,7 @@ from vidseek_media.tables import GROUPS, REJECTED, read_table, write_table
 
 def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rejected.parquet"
-    rows = [{"id": "a.mp4", "stage": "ingest", "reason": "is empty"}]
+    rows = [{"id": "a.mp4", "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False}]
     write_table(path, rows, REJECTED)
     assert read_table(path, REJECTED).to_dict("records") == rows
     assert read_table(path, REJECTED, columns=["id"]).to_dict("records") == [{"id": "a.mp4"}]
@@ -23,7 +23,7 @@ def test_read_table__other_columns_or_types_are_refused_whatever_is_asked_for(tm
     write_table(path, [], GROUPS)
     with pytest.raises(ArtifactError, match=r"has columns \['video_id', 'group'\]"):
         read_table(path, REJECTED, columns=["id"])
-    pq.write_table(pa.table({"id": [["a"]], "stage": ["x"], "reason": ["y"]}), path)
+    pq.write_table(pa.table({"id": [["a"]], "stage": ["x"], "reason": ["y"], "kind": ["z"], "retryable": [True]}), path)
     with pytest.raises(ArtifactError, match="other column types"):
         read_table(path, REJECTED, columns=["id"])
     path.write_bytes(b"PAR1")

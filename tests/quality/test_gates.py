@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.ids import clip_id_of
+from vidseek_media.records import Rejection
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, write_table
 from vidseek_quality import validation
 from vidseek_quality.gates import Published, check_embeddings, check_pairs
@@ -86,6 +87,8 @@ class Archive:
         self.folder = folder
         self.tables = sound_tables()
         self.rejected: dict[str, list[str]] = {}
+        self.kinds: dict[str, str] = {}
+        """Of what `ingest` rejected, where it is no file."""
         self.out = folder / "reports" / "pairs"
 
     @property
@@ -96,7 +99,10 @@ class Archive:
         for name, (stage, schema) in TABLES.items():
             write_table(self.folder / stage / f"{name}.parquet", self.tables[name], schema)
         for stage in STAGES:
-            rows = [{"id": id, "stage": stage, "reason": "?"} for id in self.rejected.get(stage, [])]
+            kinds = self.kinds if stage == "ingest" else {}
+            rows = [
+                asdict(Rejection(id, stage, "?", kinds.get(id, ""))) for id in self.rejected.get(stage, [])
+            ]
             write_table(self.folder / stage / "rejected.parquet", rows, REJECTED)
         return check_pairs(
             *(self.folder / stage for stage in STAGES), out=self.out, archive=archive,
@@ -196,6 +202,7 @@ def test_check_pairs__every_broken_row_of_every_table_is_named(archive: Archive)
 def test_check_pairs__too_many_rejected_of_any_kind_fail(archive: Archive, stage: str, id: str, what: str) -> None:
     num_kept = {"files": 6}.get(what, 24)
     archive.rejected = {stage: [id] * num_kept}
+    archive.kinds = {"captions.csv:3": "caption"}
     judges_small = ArchiveThresholds(max_rejected_share=0.5, min_sampled=12, max_one_length_share=1.0)
     archive.check(judges_small, max_rejected_share=0.5)
     below = replace(judges_small, max_rejected_share=0.49)
@@ -212,8 +219,17 @@ def test_check_pairs__one_broken_file_of_a_few_is_no_reason_to_stop(archive: Arc
 
 
 def test_check_pairs__transcripts_that_cannot_be_read_are_no_rejected_files(archive: Archive) -> None:
-    archive.rejected = {"ingest": ["a.srt", "b.en.VTT"]}
-    assert archive.check().statistics["num_rejected_files"] == 0
+    archive.rejected = {"ingest": ["a.srt", "b.en.VTT", "c.srt:7"]}
+    archive.kinds = {"a.srt": "transcript", "b.en.VTT": "transcript", "c.srt:7": "cue"}
+    statistics = archive.check().statistics
+    assert (statistics["num_rejected_files"], statistics["num_rejected_captions"]) == (0, 0)
+
+
+def test_check_pairs__a_rejected_row_of_a_manifest_is_a_rejected_file(archive: Archive) -> None:
+    archive.rejected = {"ingest": ["list.csv:3", "captions.csv:4"]}
+    archive.kinds = {"captions.csv:4": "caption"}
+    statistics = archive.check().statistics
+    assert (statistics["num_rejected_files"], statistics["num_rejected_captions"]) == (1, 1)
 
 
 GERMAN = ["ein roter Ball rollt langsam über die grüne Wiese", "zwei Männer unterhalten sich auf der Straße"]

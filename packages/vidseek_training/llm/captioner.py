@@ -15,6 +15,7 @@ from pathlib import Path
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.excerpt import cut_excerpt
 from vidseek_media.members import read_members
+from vidseek_media.originals import TRY_AGAIN
 from vidseek_media.records import Clip, Rejection, Video
 from vidseek_media.shards import shard_files
 from vidseek_media.tables import FRAMES, read_table
@@ -29,7 +30,6 @@ CHARACTERS_PER_TOKEN = 4
 """Of English prompts, roughly; a guess that the first answer corrects."""
 GUESSED_TOKENS_OUT = 150
 """Of one answer, before a model has given one."""
-TRY_AGAIN = " (another run tries it again)"
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ class Captioner:
             if entry is None and key not in reasons:
                 continue  # Left for another run.
             if entry is None:
-                rejections.append(Rejection(clip_id, "caption", f"{self.settings.name}: {reasons[key]}{TRY_AGAIN}"))
+                reason = f"{self.settings.name}: {reasons[key]}{TRY_AGAIN}"
+                rejections.append(Rejection(clip_id, "caption", reason, retryable=True))
             elif entry.captions is None:
                 rejections.append(Rejection(clip_id, "caption", f"{self.settings.name}: {entry.reason}"))
             else:
