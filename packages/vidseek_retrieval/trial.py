@@ -33,7 +33,7 @@ def trial_problems(home: IndexHome, facts: CollectionFacts) -> list[str]:
             opened.close()
     except VidseekError as error:
         return [f"a trial search failed: {error.message}"]
-    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:  # what only a search meets
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
         return [f"a trial search failed: {error!r}"]
     return problems
 
