@@ -3,7 +3,7 @@
 Every artefact is made small and whole, then damaged: bytes changed, cut off, doubled; values of its JSON and its tables put
 in place of others, among them names that lead elsewhere. Nothing outside its folder changes, and no reader hangs.
 
-The short form runs with all tests; `make faults-artefacts` damages many more (VIDSEEK_FAULTS, for each artefact).
+The short form runs with all tests; `make faults` damages many more (VIDSEEK_FAULTS, for each artefact).
 """
 
 from __future__ import annotations
