@@ -130,8 +130,9 @@ gpu-check: ## What a GPU does here: training, towers and exports against the CPU
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
-faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
+faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about fifteen minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

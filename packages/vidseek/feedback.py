@@ -101,7 +101,7 @@ def read(folder: Path) -> tuple[list[Feedback], int]:
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
                     said.append(Feedback(**json.loads(line)))
-                except (ValueError, TypeError, RecursionError):
+                except (ValueError, TypeError):
                     num_broken += 1
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error

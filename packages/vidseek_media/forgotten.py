@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vidseek_media.errors import ArtifactError
+from vidseek_media.names import shown
+
 TABLE = "forgotten.parquet"
 
 
@@ -23,6 +26,11 @@ class ForgottenVideo:
     title: str
     forgotten_at: str
     """RFC 3339."""
+
+    def __post_init__(self) -> None:
+        texts = (self.video_id, self.title, self.forgotten_at, *self.uris, *self.addresses)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"a forgotten video holds {shown(texts)}, wanted texts")
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,12 @@ def read_forgotten(folder: Path) -> Forgotten:
     from vidseek_media.tables import FORGOTTEN, read_table  # pandas: the service starts without it
 
     rows = read_table(path, FORGOTTEN).to_dict("records")
-    return Forgotten(tuple(
-        ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
-    ))
+    try:
+        return Forgotten(tuple(
+            ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
+        ))
+    except TypeError as error:  # null, where a row has uris and addresses
+        raise ArtifactError(f"{path} holds a row that is no forgotten video: {error}", remedy="Mend that row") from error
 
 
 def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:

@@ -241,11 +241,13 @@ def _about(content: bytes, key: str) -> dict[str, Any]:
     times = about["times_ms"]
     if not isinstance(times, list) or not 0 < len(times) <= MOST_PICTURES or not all(map(_is_time, times)):
         raise ValueError(f"clip {key} has times that are none: {shown(times)}")
-    kept = kept_of(about)
-    if not _is_time(kept.num_repeated) or not all(isinstance(each, str) for each in (kept.decoder, *kept.marks)):
-        raise ValueError(f"the .json of {key} says {shown(about)}")
-    if len(kept.hashes) > MOST_PICTURES or not all(isinstance(each, int) and 0 <= each < 2**64 for each in kept.hashes):
-        raise ValueError(f"clip {key} has hashes that are none: {shown(kept.hashes)}")
+    marks, hashes = about.get("marks", []), about.get("hashes", [])
+    if not isinstance(marks, list) or not all(isinstance(each, str) for each in (about.get("decoder", ""), *marks)):
+        raise ValueError(f"the .json of {key} has marks or a decoder that are none: {shown(marks)}")
+    if not _is_time(about.get("num_repeated", 0)) or not isinstance(hashes, list) or len(hashes) > MOST_PICTURES:
+        raise ValueError(f"the .json of {key} has counts that are none: {shown(about.get('num_repeated'))}")
+    if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):
+        raise ValueError(f"clip {key} has hashes that are none: {shown(hashes)}")
     return about
 
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 MOST_BYTES = 2**28
 """That any file may unpack to."""
+ROWS = 65_536
+"""Read at once."""
 MOST_GROWTH = 1000
 """Times the size of the file that a larger one may unpack to."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
@@ -31,12 +33,17 @@ def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         metadata = file.metadata
     texts = [path for path, kind in _leaves(metadata) if kind == "BYTE_ARRAY"]
     _require(_stored_bytes(metadata), limit)
+    batches, num_bytes = [], 0
     with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, pre_buffer=False) as file:
         schema = file.schema_arrow
-        table = file.read(columns=None if columns is None else list(columns))
-    _require(sum(_plain_bytes(column) for column in table.columns), limit)
-    plain = [_plain_field(schema.field(name)) for name in table.column_names]
-    return table.cast(pa.schema(plain, metadata=schema.metadata))
+        names = schema.names if columns is None else list(columns)
+        plain = pa.schema([_plain_field(schema.field(name)) for name in names], metadata=schema.metadata)
+        for group in range(metadata.num_row_groups):  # pyarrow reads no dictionaries within lists over several groups
+            for batch in file.iter_batches(ROWS, row_groups=[group], columns=names):
+                num_bytes += sum(map(_written_out, batch.columns))
+                _require(num_bytes, limit)
+                batches.append(batch.select(names).cast(plain))
+    return pa.Table.from_batches(batches, plain).combine_chunks()
 
 
 def _leaves(metadata: pq.FileMetaData) -> list[tuple[str, str]]:
@@ -57,12 +64,8 @@ def _stored_bytes(metadata: pq.FileMetaData) -> int:
     return total
 
 
-def _plain_bytes(column: pa.ChunkedArray) -> int:
-    """What a column comes to with each of its texts written out."""
-    return sum(_written_out(chunk) for chunk in column.chunks)
-
-
 def _written_out(array: pa.Array) -> int:
+    """What a column comes to with each of its texts written out."""
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return array.nbytes if not _has_texts(kind.value_type) else 8 * len(array) + _written_out(array.flatten())

@@ -337,7 +337,7 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
         return False
     try:
         found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
-    except ArtifactError:
+    except (ArtifactError, KeyError):
         return False
     lacking = {str(clip.clip_id) for clip in clips} - set(found)
     if not lacking <= set(earlier):

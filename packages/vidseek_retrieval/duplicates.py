@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
 from vidseek_media.tables import read_table, write_table
 from vidseek_retrieval.alignment import EXTEND, Alignment, Limits, Pair, likeness_of, longest_run, matched
@@ -143,7 +144,14 @@ def read_duplicates(path: Path) -> list[Duplicate]:
     """
     if not path.exists():
         return []
-    return [Duplicate(**row) for row in read_table(path, DUPLICATES).to_dict("records")]
+    table = read_table(path, DUPLICATES)
+    wrong = table.isna().any(axis=1) | ~table["kind"].isin(["whole", "part"])
+    if wrong.any():
+        raise ArtifactError(
+            f"{path} holds {int(wrong.sum())} rows that are no duplicates, the first is row {int(wrong.argmax())}",
+            remedy="Take those rows out, or the file back from git",
+        )
+    return [Duplicate(**row) for row in table.to_dict("records")]
 
 
 def same_videos(rows: Iterable[Duplicate], videos: Iterable[Video], *, min_share: float) -> list[Pair]:

@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,14 +122,18 @@ class ExportFile:
             ArtifactError: the file is broken, or a row is none of a collection of these facts.
         """
         with _read_errors(self.path):
-            num = num_captions = num_words = 0
+            ids = bytearray()
+            num_captions = num_words = 0
             for batch in self.file.iter_batches(ROWS, use_threads=False):
                 points = list(_batch(batch, self.facts))
-                num += len(points)
+                ids += b"".join(uuid.UUID(point.clip_id).bytes for point in points)
                 num_captions += sum(point.caption is not None for point in points)
                 num_words += sum(point.words is not None for point in points)
                 yield from points
-            found = (num, num_captions, num_words)
+            rows = np.frombuffer(ids, "V16")
+            if len(np.unique(rows)) != len(rows):
+                raise ValueError("it holds a clip twice")
+            found = (len(rows), num_captions, num_words)
             wanted = (self.facts.num_points, self.facts.num_captions, self.facts.num_words)
             if found != wanted:
                 raise ValueError(f"it holds {found} points, captions and words, its facts say {wanted}")
@@ -300,13 +305,9 @@ def main() -> int:
     pa.set_memory_pool(pa.system_memory_pool())
     _limit_memory(MEMORY_BYTES)
     try:
-        ids = bytearray()
         with opened(path) as export:
-            for point in export.points():
-                ids += bytes.fromhex(point.clip_id.replace("-", ""))
-        rows = np.frombuffer(ids, "V16")
-        if len(np.unique(rows)) != len(rows):
-            raise ArtifactError(f"{path} is no exported collection: it holds a clip twice")
+            for _ in export.points():
+                pass
     except VidseekError as error:
         sys.stdout.write(json.dumps(error.message)[1:-1] if not error.message.isprintable() else error.message)
         return ArtifactError.exit_code

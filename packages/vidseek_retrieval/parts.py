@@ -86,7 +86,8 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
     """Remove all but the parts to keep, and say how many parts went. What a killed run left beside goes too."""
     if not folder.is_dir():
         return 0
-    stale = [path for path in folder.iterdir() if path not in keep]
+    written = (path for path in folder.iterdir() if path.suffix == ".parquet" or path.name.startswith("."))
+    stale = [path for path in written if path not in keep and not path.is_dir()]
     for path in stale:
         path.unlink(missing_ok=True)  # an actor that outlived its killed run may have just renamed what it wrote
     # What is left beside begins with a dot, and ends in the number of a process.

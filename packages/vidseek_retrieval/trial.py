@@ -27,13 +27,13 @@ def trial_problems(home: IndexHome, facts: CollectionFacts) -> list[str]:
             facets_of(opened)
             points = opened.points(opened.sample(NUM_QUERIES, seed=1))
             problems = [problem for point in points for problem in _search_problems(searcher, facts, point)]
-            for point in points:
+            for point in () if problems else points:
                 neighbours(opened, point.clip_id, num=1)
         finally:
             opened.close()
     except VidseekError as error:
         return [f"a trial search failed: {error.message}"]
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # what only a search meets
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
         return [f"a trial search failed: {error!r}"]
     return problems
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from vidseek_training.settings import TrainSettings
 _NOTES = "vidseek.json"
 _MOST_BYTES = 2**20
 _MOST_RANK = 1024
+_MOST_SCALE = 100.0
+"""Of the logarithm of the factor on cosines: CLIP's is 4.6 at the most."""
 _MOST_TARGETS = 4096
 _READ = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "inference_mode", "peft_type"})
 """Keys of adapter_config.json that are read."""
@@ -128,7 +129,7 @@ def _notes_of(content: Any) -> AdapterNotes:
     notes = AdapterNotes(**content)
     if not isinstance(notes.backbone, str) or len(notes.backbone) > 1024 or not notes.backbone.isprintable():
         raise ValueError(f"{_NOTES} names the backbone {shown(notes.backbone)}")
-    if not math.isfinite(notes.logit_scale) or not isinstance(notes.num_tensors, int):
+    if not abs(notes.logit_scale) <= _MOST_SCALE or not isinstance(notes.num_tensors, int):
         raise ValueError(f"{_NOTES} holds {shown(content)}")
     return notes
 

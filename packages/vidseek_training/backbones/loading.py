@@ -63,7 +63,7 @@ def load(path_or_id: str | Path) -> Backbone:
         tensors = _renamed(spec, tensors)
         with torch.device("meta"):  # of no memory: a config may ask for more than there is
             shapes = _build(config, spec).state_dict()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ArtifactError(f"{folder / 'config.json'} is of no {config['model_type']} model: {error!r}") from error
     _require_same(shapes, tensors, path)
     model = _build(config, spec)
