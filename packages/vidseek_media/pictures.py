@@ -161,10 +161,10 @@ def _levels(image: Image.Image) -> Image.Image:
 
 def _scaled(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
     """Values of 0 to `most` as 0 to 255."""
-    scaled = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
-    scaled *= 255 / most
-    scaled += 0.5
-    return scaled.clip(0, 255, out=scaled).astype(np.uint8)
+    scaled: NDArray[np.float64 | np.float32] = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
+    scaled = np.multiply(scaled, 255 / most, out=scaled)
+    scaled = np.add(scaled, 0.5, out=scaled)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def _smaller(image: Image.Image, max_side_px: int | None, shorter_side_px: int | None) -> Image.Image:

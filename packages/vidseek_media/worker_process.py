@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import InputRejected, VidseekError
+from vidseek_media.errors import ConfigError, InputRejected, VidseekError
 from vidseek_media.sandbox import Confinement, confine, die_with_parent, give_up_privileges, limit_resources
 
 UP, VALUE, ARRAY, ERROR = range(4)
@@ -194,7 +194,12 @@ def _be_worker(connection: int, setup: Setup) -> None:
         job: Job = pickle.loads(content)  # from the process that started this one
         del content
         if not is_confined:
-            confine(setup.confinement, libraries=_libraries(), file=job.file)
+            try:
+                confine(setup.confinement, libraries=_libraries(), file=job.file)
+            except OSError as error:
+                remedy = "Run `vidseek doctor`; look at what the container runtime forbids"
+                send(sock, ERROR, [pickle.dumps(ConfigError(f"a worker cannot be confined: {error}", remedy=remedy))])
+                os._exit(1)
             is_confined = True
         _limit_computing(setup.cpu_seconds)
         kind, parts = _answer(job, fd if has_file else -1, setup.memory_mib)
