@@ -131,7 +131,7 @@ soak: setup ## Ten minutes of mixed requests to the service: no memory or file i
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
 faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about fifteen minutes)
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py tests/serving/test_hostile.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)

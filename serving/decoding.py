@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from serving.model import Frames
 from serving.pool import Pool, Task
 from serving.uploads import MODULES, decode_clip, decode_image, decode_strip
 from vidseek.settings import PoolSettings, ServeSettings
-from vidseek_media.sandbox import Confinement
+from vidseek_media.sandbox import Confinement, in_force
 from vidseek_media.worker_process import Job
 from vidseek_media.workers import RECYCLE_AFTER, ForkServer
 
@@ -38,6 +39,8 @@ MAX_FETCHING_OF_ONE = 16
 """Of one client; more only in a request that is its only one."""
 THUMBNAIL_PX = 256
 """Of the shorter side."""
+
+log = logging.getLogger("vidseek.serving")
 
 
 class Decoding:
@@ -67,6 +70,8 @@ class Decoding:
 
     def start(self) -> None:
         """Start what workers are forked from, so that the first picture need not wait for it. Takes half a second."""
+        if not in_force().is_whole:
+            log.warning("decoders are not wholly confined: %s; see docs/security.md", in_force().in_words())
         self._server.start()
 
     async def images(self, contents: Sequence[bytes]) -> list[Frames]:

@@ -1,4 +1,4 @@
-"""A pool of worker processes: inputs of many clients wait in turns, slow ones step aside, and each is cut off at its limits."""
+"""A pool of worker processes: clients take turns, slow inputs step aside, and each ends at its limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from serving.batcher import QueueFull
@@ -22,12 +22,15 @@ from vidseek_media.workers import ForkServer, Limits, Worker, WorkerLost
 
 LOOK_SECONDS = 0.1
 """How often a running input is asked what it has computed."""
+HALF_LIFE_SECONDS = 30.0
+"""After so long a second that a client has used counts half."""
+MAX_REMEMBERED = 1000
 
 log = logging.getLogger("vidseek.serving")
 
 
 class CutOff(ServiceError):
-    """The work was cut off for a reason that is not in the input: the service ends, or is too busy for slow work."""
+    """The work was cut off for a reason that is not in the input: the service ends, or something else ended the decoder."""
 
     code = "cut_off"
 
@@ -49,16 +52,18 @@ class _Running:
     future: asyncio.Future[Any]
     worker: Worker | None = None
     began_cpu: float = 0.0
+    cpu_seconds: float = 0.0
+    """What it had computed when it was last looked at."""
     is_slow: bool = False
     is_displaced: bool = False
     """It was slow, and there was no place for one more that is."""
-    threads: list[asyncio.Future[Any]] = field(default_factory=list)
 
 
 class Pool:
     """Runs tasks in worker processes of one kind.
 
-    Clients come in turns. A client holds at most `max_share` places. An input that has computed for `quick_seconds` is
+    The client that has used the least computing time of late comes first, and the last free worker is kept for clients
+    that have used little. A client holds at most `max_share` places. An input that has computed for `quick_seconds` is
     slow: it goes on beside the pool, at the lowest priority, and the next input begins.
 
     Args:
@@ -96,10 +101,13 @@ class Pool:
         self._waiting: OrderedDict[str, deque[_Running]] = OrderedDict()
         self._held: Counter[str] = Counter()
         """Inputs that wait or run, by client."""
+        self._used: dict[str, tuple[float, float]] = {}
+        """Computing time by client, and when that was."""
         self._running: set[_Running] = set()
         self._idle: list[Worker] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(settings.workers + settings.slow_workers, thread_name_prefix=name)
+        self._reaper = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-end")
         self._is_closed = False
 
     @property
@@ -113,8 +121,8 @@ class Pool:
         Raises:
             VidseekError: as the jobs; the first in order of time.
             WorkerLost: an input took too long, or its worker died of it.
-            QueueFull: too many are waiting, or too many of this client.
-            CutOff: the service ends, or slow work had to make room.
+            QueueFull: too many are waiting, or too many of this client; or an input is slow, and others are too.
+            CutOff: the service ends, or a worker was ended from outside.
         """
         client = current_client()
         self._check_room(len(tasks), client)
@@ -142,6 +150,7 @@ class Pool:
             worker.stop()
         self._idle.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._reaper.shutdown(wait=False)
 
     def _check_room(self, num: int, client: str) -> None:
         if self._is_closed:
@@ -156,9 +165,15 @@ class Pool:
             raise QueueFull(f"{self.num_waiting} items wait for {self._name} already", remedy="Try again in a second")
 
     def _begin_waiting(self) -> None:
-        """Start what there is room for, one of each client in turn."""
-        while self._waiting and sum(not each.is_slow for each in self._running) < self._settings.workers:
-            client, entries = self._waiting.popitem(last=False)
+        """Start what there is room for; of clients that have used the same, one of each in turn. The last place is kept
+        for clients that have used little."""
+        while self._waiting:
+            free = self._settings.workers - sum(not each.is_slow for each in self._running)
+            client = min(self._waiting, key=self._used_by)
+            is_last = free == 1 < self._settings.workers
+            if free < 1 or (is_last and self._used_by(client) > self._settings.quick_seconds):
+                return
+            entries = self._waiting.pop(client)
             entry = entries.popleft()
             if entries:
                 self._waiting[client] = entries  # behind the others
@@ -180,8 +195,21 @@ class Pool:
                 entry.future.set_result(result)
         finally:
             self._running.discard(entry)
+            self._note_use(entry)
             if not self._is_closed:
                 self._begin_waiting()
+
+    def _used_by(self, client: str) -> float:
+        """The computing time of a client; what is long ago counts less."""
+        seconds, at = self._used.get(client, (0.0, 0.0))
+        now = sum(each.cpu_seconds for each in self._running if each.client == client)
+        return now + seconds * 0.5 ** ((time.monotonic() - at) / HALF_LIFE_SECONDS)
+
+    def _note_use(self, entry: _Running) -> None:
+        if entry.cpu_seconds:  # it was looked at: what is done sooner is not counted
+            self._used[entry.client] = (self._used_by(entry.client) + entry.cpu_seconds, time.monotonic())
+        if len(self._used) > MAX_REMEMBERED:
+            self._used = {client: used for client, used in self._used.items() if self._used_by(client) > LOOK_SECONDS}
 
     async def _tried_twice(self, entry: _Running) -> Any:
         """The result; where the worker may have died for another reason than this input, of a second, fresh worker."""
@@ -216,9 +244,17 @@ class Pool:
             return worker.call(entry.task.job, content=entry.task.content)
         finally:
             if worker.is_spent or entry.is_slow or self._is_closed:
-                worker.stop()
+                self._stop(worker)
             else:
                 self._idle.append(worker)
+
+    def _stop(self, worker: Worker) -> None:
+        """End a worker, and do not wait until the system has taken back what it held."""
+        worker.kill()
+        try:
+            self._reaper.submit(worker.stop)
+        except RuntimeError:  # the pool is closed
+            worker.stop()
 
     def _take_idle(self) -> Worker | None:
         with contextlib.suppress(IndexError):
@@ -226,14 +262,14 @@ class Pool:
         return None
 
     def _look(self, entry: _Running) -> None:
-        """See whether an input that runs is slow by now."""
+        """See what an input that runs has computed, and whether it is slow by now."""
         if entry not in self._running or entry.future.done():
             return
-        worker = entry.worker
-        if worker is not None and worker.cpu_seconds - entry.began_cpu > self._settings.quick_seconds:
-            self._set_aside(entry, worker)
-        else:
-            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, entry)
+        if (worker := entry.worker) is not None:
+            entry.cpu_seconds = worker.cpu_seconds - entry.began_cpu
+            if entry.cpu_seconds > self._settings.quick_seconds and not entry.is_slow:
+                self._set_aside(entry, worker)
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, entry)
 
     def _set_aside(self, entry: _Running, worker: Worker) -> None:
         slow = [each for each in self._running if each.is_slow]
@@ -252,8 +288,8 @@ class Pool:
         if not self._held[entry.client]:
             del self._held[entry.client]
         if entry.future.done() and not entry.future.cancelled():
-            if entry.future.exception() is None:
-                return
+            entry.future.exception()  # it may be one of several that failed, of which the first was raised
+            return
         entry.future.cancel()
         entries = self._waiting.get(entry.client)
         if entries is not None and entry in entries:
@@ -274,10 +310,12 @@ class Pool:
         if self._is_closed:
             return _ending()
         if entry.is_displaced:
-            return CutOff(
+            return QueueFull(
                 f"this input for {self._name} is slow, and others that are slow are under way",
                 remedy="Try again later, or with a smaller file",
             )
+        if error.fault == "time" and entry.is_slow and entry.cpu_seconds < self._settings.cpu_seconds / 2:
+            return QueueFull(f"this input for {self._name} is slow, and others had the processor", remedy="Try again later")
         if error.fault == "stopped":
             return CutOff(f"the decoder was stopped: {error.message}", remedy="Try again")
         log.warning("%s: %s", self._name, error.message)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,10 @@ def decode_strip(path: Path, times_ms: Sequence[int], side_px: int) -> NDArray[n
         return np.concatenate([frame for _, frame in decode_at(path, list(times_ms), side_px=side_px)], axis=1)
 
 
-class _saying:
-    """Puts before a refusal what it is about, and behind it what to do."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        self._what, self._remedy = what, remedy
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputRejected):
-            raise type(error)(f"{self._what}: {error.message}", remedy=error.remedy or self._remedy) from error
+@contextmanager
+def _saying(what: str, remedy: str) -> Iterator[None]:
+    """Put before a refusal what it is about, and behind it what to do."""
+    try:
+        yield
+    except InputRejected as error:
+        raise type(error)(f"{what}: {error.message}", remedy=error.remedy or remedy) from error

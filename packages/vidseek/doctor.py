@@ -21,6 +21,7 @@ from typing import Any, Literal
 from vidseek.archive import ALIAS, Archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.json_files import read_json
+from vidseek_media.sandbox import in_force
 
 State = Literal["ok", "note", "missing", "error"]
 
@@ -201,6 +202,17 @@ def _runtimes() -> Iterable[Finding]:
         else:
             yield Finding("runtime", "torch device", "ok", f"{version}: {', '.join(things) or 'cpu'}")
     yield Finding("runtime", "ffmpeg", "ok", "not needed: the decoders bring their own")
+    yield _sandbox()
+
+
+def _sandbox() -> Finding:
+    offered = in_force()
+    if offered.is_whole:
+        return Finding("runtime", "sandbox of decoders", "ok", offered.in_words())
+    return Finding(
+        "runtime", "sandbox of decoders", "note",
+        f"{offered.in_words()}: uploads are decoded with limits, but not with all of the kernel's rules", "Use a kernel of 5.13 or later with Landlock and seccomp; see docs/security.md",
+    )
 
 
 def _ask(question: str) -> tuple[str | None, list[str]]:

@@ -160,7 +160,8 @@ def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[
         return "pillow", "it is one still picture"
     if decoder == "auto":
         return "pyav", "right on every file tried, and faster"
-    return decoder, "it is asked for" + (", and sure to show the frames that the packets promise" if decoder == "decord" else "")
+    is_decord = decoder == "decord"
+    return decoder, f"it is asked for{', and sure to show the frames that the packets promise' if is_decord else ''}"
 
 
 def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None) -> Iterator[FrameAt]:

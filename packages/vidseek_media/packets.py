@@ -36,7 +36,9 @@ DEMUXERS = (
 )
 """Containers that are opened. Playlists (hls, concat, dash) are not among them: they would read other files."""
 
-UPLOAD_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,gif,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
+UPLOAD_DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,gif,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe"
+)
 UPLOAD_DECODERS = (
     "h264,hevc,libdav1d,libaom-av1,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,png,webp,bmp,h263,"
     "msmpeg4v1,msmpeg4v2,msmpeg4,wmv1,wmv2,wmv3,vc1,flv,theora,prores"
@@ -191,7 +193,7 @@ def open_video(
         if stream.codec_context is None:
             raise InputRejected("its video codec is unknown: no decoder for it")
         if decodes:
-            _check_size(stream)
+            _check_size(cast(av.VideoStream, stream))
         # Frame threads hang for ever when a damaged file is closed (tried with PyAV 18); slice threads do not.
         stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = threads

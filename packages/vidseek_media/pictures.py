@@ -6,10 +6,11 @@ import io
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from vidseek_media.errors import InputRejected
@@ -35,6 +36,9 @@ _UPRIGHT = {
     6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
 }
 """What brings each EXIF orientation upright."""
+
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker of uploads may have no other
 
 
 class TooManyPixels(InputRejected):
@@ -65,23 +69,33 @@ def decode_picture(
     """
     try:
         _check_segments(content)
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit of pixels; ours is checked here
-            _check_pixels(image, max_pixels)
-            image.load()
-            _check_pixels(image, max_pixels)  # of what was really in it
-            turn = _UPRIGHT.get(_orientation_of(image))
-            flat = _over_white(_smaller(_in_8_bit(image), max_side_px, shorter_side_px))
+            flat, turn = _read(content, max_pixels, max_side_px, shorter_side_px)
         return np.asarray(flat.transpose(turn) if turn is not None else flat)
     except InputRejected:
         raise
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"the image has too many pixels: {error}", remedy="Make it smaller") from error
+        raise TooManyPixels(
+            f"the image has too many pixels, at most {max_pixels / 1e6:g} megapixels are taken", remedy="Make it smaller"
+        ) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         kind = "no known picture" if isinstance(error, UnidentifiedImageError) else type(error).__name__
         raise InputRejected(f"the image cannot be read: {kind}", remedy=f"Send one of {', '.join(FORMATS)}") from error
+
+
+def _read(
+    content: bytes, max_pixels: int, max_side_px: int | None, shorter_side_px: int | None
+) -> tuple[Image.Image, Transpose | None]:
+    """The picture as RGB, and the turn that brings it upright."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        _check_pixels(image, max_pixels)
+        image.load()
+        _check_pixels(image, max_pixels)  # of what was really in it
+        turn = _UPRIGHT.get(_orientation_of(image))
+        return _over_white(_smaller(_in_8_bit(image), max_side_px, shorter_side_px)), turn
 
 
 def _check_pixels(image: Image.Image, most: int) -> None:
@@ -132,15 +146,25 @@ def _levels(image: Image.Image) -> Image.Image:
     """A grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
     values = np.asarray(image)
     if values.dtype.kind == "f":
-        most = 1.0 if values.size == 0 or np.nanmax(values) <= 1 else 255.0
-        return Image.fromarray((np.nan_to_num(values).clip(0, most) * (255 / most) + 0.5).astype(np.uint8))
-    least_16 = values.astype(np.int64)
-    most_of_it = 65535 if values.size == 0 or least_16.max() <= 65535 else 2**31 - 1
-    grey = Image.fromarray(((least_16.clip(0, most_of_it) * 255 + most_of_it // 2) // most_of_it).astype(np.uint8))
+        most = 1.0 if not values.size or np.nanmax(values) <= 1 else 255.0
+        grey = Image.fromarray(_scaled(np.nan_to_num(values), most))
+    elif values.dtype.itemsize == 2:
+        grey = Image.fromarray(_scaled(np.arange(2**16), 2**16 - 1)[values])
+    else:
+        most = 2**16 - 1 if not values.size or values.max() < 2**16 else 2**31 - 1
+        grey = Image.fromarray(_scaled(values, most))
     clear = image.info.get("transparency")
     if isinstance(clear, int):  # the one level that a PNG says is transparent
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _scaled(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
+    """Values of 0 to `most` as 0 to 255."""
+    scaled: NDArray[np.float64 | np.float32] = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
+    scaled = np.multiply(scaled, 255 / most, out=scaled)
+    scaled = np.add(scaled, 0.5, out=scaled)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def _smaller(image: Image.Image, max_side_px: int | None, shorter_side_px: int | None) -> Image.Image:

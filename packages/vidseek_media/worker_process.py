@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import InputRejected, VidseekError
+from vidseek_media.errors import ConfigError, InputRejected, VidseekError
 from vidseek_media.sandbox import Confinement, confine, die_with_parent, give_up_privileges, limit_resources
 
 UP, VALUE, ARRAY, ERROR = range(4)
@@ -122,11 +122,11 @@ def main(control_fd: int, modules: Sequence[str]) -> None:
     statuses: dict[int, int] = {}
     with _child_alarm() as alarm:
         while True:
-            ready, _, _ = select.select([control, alarm], [], [])
+            ready, _, _ = select.select([control.fileno(), alarm], [], [])
             if alarm in ready:
                 os.read(alarm, 512)
                 _reap(statuses)
-            if control in ready and not _fork(control, statuses):
+            if control.fileno() in ready and not _fork(control, statuses):
                 break
     for pid in statuses:
         with contextlib.suppress(ProcessLookupError):
@@ -164,7 +164,7 @@ def _fork(control: socket.socket, statuses: dict[int, int]) -> bool:
     content, fds, _, _ = socket.recv_fds(control, 65536, 2)
     if not content:
         return False
-    setup, (connection, status) = pickle.loads(content), fds
+    setup, (connection, status) = pickle.loads(content), fds  # from the process that started this one
     pid = os.fork()
     if not pid:
         try:
@@ -191,10 +191,15 @@ def _be_worker(connection: int, setup: Setup) -> None:
             _, has_file, content, fd = receive(sock)
         except (Ended, OSError):
             os._exit(0)
-        job: Job = pickle.loads(content)
+        job: Job = pickle.loads(content)  # from the process that started this one
         del content
         if not is_confined:
-            confine(setup.confinement, libraries=_libraries(), file=job.file)
+            try:
+                confine(setup.confinement, libraries=_libraries(), file=job.file)
+            except OSError as error:
+                remedy = "Run `vidseek doctor`; look at what the container runtime forbids"
+                send(sock, ERROR, [pickle.dumps(ConfigError(f"a worker cannot be confined: {error}", remedy=remedy))])
+                os._exit(1)
             is_confined = True
         _limit_computing(setup.cpu_seconds)
         kind, parts = _answer(job, fd if has_file else -1, setup.memory_mib)
@@ -223,18 +228,18 @@ def _answer(job: Job, fd: int, memory_mib: int) -> tuple[int, list[bytes | memor
         value = job.function(*content, *job.arguments)
         if isinstance(value, np.ndarray) and value.dtype == np.uint8:
             shape = struct.pack(f"=B{value.ndim}I", value.ndim, *value.shape)
-            return ARRAY, [shape, memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b""]
+            return ARRAY, [shape, np.ascontiguousarray(value).reshape(-1).data]
         return VALUE, [pickle.dumps(value)]
     except VidseekError as error:
         return ERROR, [pickle.dumps(error)]
     except MemoryError:
-        error = InputRejected(f"takes more than {memory_mib} MiB of memory")
-    except Exception as unexpected:  # noqa: BLE001 - whatever one input provokes is that input's outcome
-        error = InputRejected(f"unexpected {type(unexpected).__name__}: {str(unexpected)[:500]}")
+        return ERROR, [pickle.dumps(InputRejected(f"takes more than {memory_mib} MiB of memory"))]
+    except Exception as error:  # noqa: BLE001 - whatever one input provokes is that input's outcome
+        reason = f"unexpected {type(error).__name__}: {str(error)[:500]}"
+        return ERROR, [pickle.dumps(InputRejected(reason))]
     finally:
         if fd >= 0:
             os.close(fd)
-    return ERROR, [pickle.dumps(error)]
 
 
 def _limit_computing(seconds: float | None) -> None:

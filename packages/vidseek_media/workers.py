@@ -309,7 +309,8 @@ class Worker:
         if self._is_ours or status is None:
             return WorkerLost("the worker process was stopped", fault="stopped", was_fresh=was_fresh)
         if not os.WIFSIGNALED(status):
-            return WorkerLost(f"crashed the worker process (exit code {os.waitstatus_to_exitcode(status)})", was_fresh=was_fresh)
+            code = os.waitstatus_to_exitcode(status)
+            return WorkerLost(f"crashed the worker process (exit code {code})", was_fresh=was_fresh)
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
             return WorkerLost(
@@ -317,8 +318,9 @@ class Worker:
             )
         name = signal.Signals(number).name
         if number == signal.SIGKILL:
-            return WorkerLost(f"the worker process was killed ({name}), as where memory ends", fault="killed",
-                              was_fresh=was_fresh)
+            return WorkerLost(
+                f"the worker process was killed ({name}), as where memory ends", fault="killed", was_fresh=was_fresh
+            )
         is_fault = number in _FAULTS
         said = f"crashed the worker process ({name})" if is_fault else f"the worker process was stopped ({name})"
         return WorkerLost(said, fault="crash" if is_fault else "stopped", was_fresh=was_fresh)
@@ -411,9 +413,9 @@ def _idle_worker(
 def _collect(pool: list[Worker], busy: dict[Worker, Input]) -> Iterator[Outcome[Input, Any]]:
     """Wait for the first thing that happens to a busy worker, and tell it."""
     nearest = min(worker.deadline for worker in busy)
-    ready = wait(list(busy), timeout=max(nearest - time.monotonic(), 0))
+    ready = wait([worker.fileno() for worker in busy], timeout=max(nearest - time.monotonic(), 0))
     for worker in list(busy):
-        if worker not in ready and time.monotonic() < worker.deadline:
+        if worker.fileno() not in ready and time.monotonic() < worker.deadline:
             continue
         item, value, error = busy.pop(worker), None, None
         try:
