@@ -72,7 +72,8 @@ def exchange(port: int, pieces: Iterable[bytes], *, pause: float = 0.0, patience
 
 
 def request(
-    path: str = "/healthz", *, method: str = "GET", headers: Iterable[str] = (), body: bytes | None = None, close: bool = True
+    path: str = "/healthz", *, method: str = "GET", headers: Iterable[str] = (), body: bytes | None = None,
+    close: bool = True,
 ) -> bytes:
     """A request as bytes; a body has its length in the headers."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, *(["Connection: close"] if close else [])]

@@ -218,7 +218,9 @@ def test_forms__have_few_parts_and_little_json(
     assert len(answer.content) < 2000
 
 
-@pytest.mark.parametrize("filling", [b"\r", b"\r\n", b"\r\n-", b"\r\n--", b"\r\n--x", b"-", b"\0", b"a: b\r\n", b"--x\r\n\r\n"])
+@pytest.mark.parametrize("filling", [
+    b"\r", b"\r\n", b"\r\n-", b"\r\n--", b"\r\n--x", b"-", b"\0", b"a: b\r\n", b"--x\r\n\r\n",
+])
 @pytest.mark.parametrize("where", ["before", "headers", "file", "after"])
 def test_forms__of_near_boundaries_take_no_time(client: TestClient, filling: bytes, where: str) -> None:
     many = filling * (2**21 // len(filling))

@@ -119,8 +119,8 @@ def test_origin__is_own_if_host_and_port_are(host: str, port: int | None, other:
     assert is_own_origin(f"{scheme}://{own}", own) and is_own_origin(f"{scheme}://{own}".upper(), own)
     default = ":80" if scheme == "http" else ":443"
     assert is_own_origin(f"{scheme}://{other}", own) == (other.removesuffix(default) == own.removesuffix(default))
-    spoilt_ones = (f"{scheme}://{own}@{other}", f"{scheme}://{own}/", f"{scheme}:{own}", own, f"x{scheme}://{own}", "null", "")
-    for spoilt in spoilt_ones:
+    good = f"{scheme}://{own}"
+    for spoilt in (f"{good}@{other}", f"{good}/", f"{scheme}:{own}", own, f"x{good}", "null", ""):
         assert not is_own_origin(spoilt, own)
 
 
