@@ -178,6 +178,8 @@ async def _keep_up(kind: Kind, port: int, address: str, end: float, counts: Coun
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.sleep(kind.every_seconds)
+    if running:
+        counts["under way"] += len(running)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
