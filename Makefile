@@ -130,8 +130,12 @@ gpu-check: ## What a GPU does here: training, towers and exports against the CPU
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
-faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about fifteen minutes)
+soak-hostile: setup ## Ten minutes of eight kinds of hostile clients beside an ordinary one, into bench/soak.json
+	$(BIN)/python -m bench.soak
+
+faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about twenty minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py tests/serving/test_hostile.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_connections.py tests/serving/test_bodies.py tests/serving/test_sites.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)

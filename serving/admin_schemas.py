@@ -173,7 +173,7 @@ class FindRequest(BaseModel):
 
     model_config = _ASKED
 
-    precision: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    precision: Annotated[float, Field(ge=0.5, le=0.999, allow_inf_nan=False)] = 0.95
 
 
 class ThresholdInfo(BaseModel):
@@ -232,8 +232,8 @@ class DecideRequest(BaseModel):
     model_config = _ASKED
 
     revision: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="As was seen; another one is refused.")]
-    accept: Annotated[list[RowKey], Field(max_length=10_000)] = []
-    refuse: Annotated[list[RowKey], Field(max_length=10_000)] = []
+    accept: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = []
+    refuse: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = []
 
 
 class DecideAnswer(BaseModel):

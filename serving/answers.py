@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http as http_module
+import json
 import logging
+import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -17,8 +21,9 @@ from serving.bodies import NotUnderstood, WrongType
 from serving.engine import CollectionGone
 from serving.finding import AlreadyRunning
 from serving.media import ClipGone, MediaGone, RangeNotThere
-from serving.middleware import AdminOff, BodyTooLarge, KeyNeeded, KeyWrong
+from serving.middleware import AdminOff, BodyTooLarge, BodyTooSlow, Busy, CrossSite, KeyNeeded, KeyWrong
 from serving.model import ModelGone
+from serving.safe_headers import SAFE_HEADERS
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
 from vidseek_retrieval.decisions import DecisionsChanged
 
@@ -26,6 +31,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     KeyWrong: 401,
     KeyNeeded: 403,
     AdminOff: 403,
+    CrossSite: 403,
     CollectionGone: 404,
     ClipGone: 404,
     ModelGone: 404,
@@ -36,6 +42,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     NothingBefore: 409,
     AlreadyRunning: 409,
     DecisionsChanged: 409,
+    BodyTooSlow: 408,
     BodyTooLarge: 413,
     WrongType: 415,
     RangeNotThere: 416,
@@ -54,7 +61,7 @@ log = logging.getLogger("vidseek.serving")
 def answer_error(error: VidseekError, request_id: str) -> Response:
     """An error of ours as an answer; what is our fault also goes to the log."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    if status >= 500 and not isinstance(error, QueueFull):
+    if status >= 500 and not isinstance(error, QueueFull | Busy):
         log.error("%s: %s", error.code, error, extra={"request_id": request_id})
     answer = _answer(request_id, status, error.code, error.message, error.remedy)
     if status == 401:
@@ -104,9 +111,26 @@ def _id_of(request: Request) -> str:
     return str(getattr(request.state, "request_id", ""))
 
 
+def raw_answer(status: int, code: str, message: str, remedy: str) -> bytes:
+    """An error as the bytes of HTTP, for a connection that has no request yet; it ends the connection."""
+    request_id = uuid.uuid4().hex
+    body = json.dumps(_body(request_id, code, message, remedy)).encode()
+    lines = [
+        f"HTTP/1.1 {status} {http_module.HTTPStatus(status).phrase}",
+        "content-type: application/json", f"content-length: {len(body)}", f"x-request-id: {request_id}", "connection: close",
+        *(f"{name}: {value}" for name, value in SAFE_HEADERS.items()),
+        *([f"retry-after: {RETRY_AFTER_SECONDS}"] if status == 503 else []),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
 def _answer(request_id: str, status: int, code: str, message: str, remedy: str) -> Response:
     return JSONResponse(
-        {"error": {"code": code, "message": message, "remedy": remedy}, "request_id": request_id},
+        _body(request_id, code, message, remedy),
         status_code=status,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
     )
+
+
+def _body(request_id: str, code: str, message: str, remedy: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "remedy": remedy}, "request_id": request_id}

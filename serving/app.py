@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving import answers, browsing, routes
+from serving import answers, bodies, browsing, routes
 from serving.admin import Admin, add_admin
-from serving.clients import Client
+from serving.clients import Client, Proxies
 from serving.engine import Engine
-from serving.middleware import BodyLimit, Guard, Record, RequestId
+from serving.middleware import BodyLimit, Guard, ProxiedClients, Record, RequestId, Uploads
+from serving.safe_headers import SafeHeaders
 from serving.schemas import ErrorAnswer
 from vidseek.service import KEY_VARIABLE
+from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError, VidseekError
 from vidseek_media.secret import secret
 
@@ -34,20 +38,20 @@ def create_app(
     app = FastAPI(
         title="vidseek",
         summary="Search a video archive by meaning.",
+        description=_limits_of(engine.settings),
         docs_url=None,  # their pages load scripts from public servers
         redoc_url=None,
         responses={status: {"model": ErrorAnswer, "description": text} for status, text in (
+            (400, "The request is no HTTP"),
             (401, "The key is missing or wrong"),
-            (403, "The service has no key for it, or was asked from elsewhere without one"),
+            (403, "The service has no key for it, or was asked from elsewhere, or by a page of another site, without one"),
+            (408, "The headers did not come in time"),
+            (431, "The headers are too large"),
             (500, "A fault of ours"),
             (503, "Busy or not ready; Retry-After says when to come again"),
         )},
     )
-    app.add_middleware(Client)
-    app.add_middleware(BodyLimit, max_bytes=engine.settings.max_body_mb * 2**20)
-    app.add_middleware(Guard, key=key, admin_key=admin_key, refuse=answers.answer_error)
-    app.add_middleware(Record, metrics=engine.metrics)
-    app.add_middleware(RequestId)
+    _add_middleware(app, engine, key, admin_key)
     app.add_exception_handler(VidseekError, answers.ours)
     app.add_exception_handler(RequestValidationError, answers.invalid)
     app.add_exception_handler(TimeoutError, answers.timeout)
@@ -59,7 +63,40 @@ def create_app(
     browsing.add_browsing(app, engine)
     if admin is not None:
         add_admin(app, admin)
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        stated: dict[str, Any] = routes.state_limits(document(), engine.settings)
+        return stated
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _add_middleware(app: FastAPI, engine: Engine, key: str | None, admin_key: str | None) -> None:
+    """The one that is added last sees a request first."""
+    limits = engine.settings.connections
+    proxies = Proxies(limits.trusted_proxies)
+    uploads = Uploads(limits.max_uploads_mb * 2**20)
+    engine.metrics.watch_uploads(lambda: uploads.num_bytes)
+    app.add_middleware(Client, proxies=proxies)
+    app.add_middleware(BodyLimit, settings=engine.settings, uploads=uploads, proxies=proxies)
+    app.add_middleware(ProxiedClients, proxies=proxies, most=limits.max_per_client, refuse=answers.answer_error)
+    app.add_middleware(Guard, key=key, admin_key=admin_key, refuse=answers.answer_error)
+    app.add_middleware(Record, metrics=engine.metrics)
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(RequestId)
+
+
+def _limits_of(settings: ServeSettings) -> str:
+    limits = settings.connections
+    return (
+        f"Limits: JSON, also as the part `query` of a form, has at most {settings.max_json_mb} MB, a form "
+        f"{settings.max_body_mb} MB and {bodies.MAX_FILES} files. JSON has at most {bodies.MAX_VALUES} values, "
+        f"{bodies.MAX_KEYS} keys an object, {bodies.MAX_DEPTH} levels, and numbers of 64 bits. The headers of a request "
+        f"have at most {limits.max_header_kb} KB and come within {limits.header_seconds:g} s; a body comes within "
+        f"{limits.body_seconds:g} s and a second more for each {limits.min_body_kb_per_second} KB."
+    )
 
 
 def key_from_environment(variable: str = KEY_VARIABLE) -> str | None:

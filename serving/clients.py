@@ -1,39 +1,93 @@
-"""Who a request is of, for shares and limits: the network address that it came from."""
+"""Which client a connection or a request belongs to: the address that limits are counted by."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+PEER = "vidseek_peer"
+"""The key in `scope["state"]` under which a connection leaves the address at its other end."""
+UNKNOWN = "unknown"
+
+
+class Proxies:
+    """The reverse proxies whose X-Forwarded-For is believed.
+
+    Args:
+        networks: Addresses or networks, for example `127.0.0.1` or `10.0.0.0/8`.
+    """
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = tuple(ipaddress.ip_network(each) for each in networks)
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = _plain(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks if network.version == parsed.version)
+
+    def client_of(self, scope: Scope) -> str:
+        """Return the client of a request: the nearest address that is no trusted proxy.
+
+        X-Forwarded-For is read from the right, because a client can write whatever it likes to its left.
+        """
+        peer = peer_of(scope)
+        if peer not in self:
+            return client_key(peer)
+        for address in reversed(_forwarded(scope["headers"])):
+            if address not in self:
+                return client_key(address)
+        return client_key(peer)
+
 
 _client: ContextVar[str] = ContextVar("client", default="")
 
 
 def current_client() -> str:
-    """The client of the request that this is done for; empty outside of one."""
+    """Return the client of the request that is being answered; empty outside of one."""
     return _client.get()
 
 
-def client_of(scope: Scope) -> str:
-    """The address of the connection. IPv6 hands out whole networks: of it only the first 64 bits count."""
-    host = str((scope.get("client") or ("",))[0])
-    try:
-        ip = ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return host
-    if isinstance(ip, ipaddress.IPv6Address):
-        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
-    return str(ip)
-
-
 class Client:
-    """Remembers the client of a request while it is answered."""
+    """Remembers the client of a request while it is answered, for shares of what computes."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, proxies: Proxies) -> None:
         self.app = app
+        self.proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        _client.set(client_of(scope))
+        if scope["type"] == "http":
+            _client.set(self.proxies.client_of(scope))
         await self.app(scope, receive, send)
+
+
+def peer_of(scope: Scope) -> str:
+    """Return the address at the other end of the connection; uvicorn may already have replaced `scope["client"]`."""
+    peer = scope.get("state", {}).get(PEER) or (scope.get("client") or (UNKNOWN, 0))[0]
+    return str(peer)
+
+
+def client_key(address: str) -> str:
+    """Return the name under which limits count `address`: IPv4 as it is, the /64 network of IPv6, else `unknown`."""
+    try:
+        parsed = _plain(address)
+    except ValueError:
+        return UNKNOWN
+    if parsed.version == 4 or parsed.is_loopback:
+        return str(parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, ipaddress.IPv6Address) else parsed
+
+
+def _forwarded(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    values = b",".join(value for name, value in headers if name == b"x-forwarded-for")[:4096].decode("latin-1")
+    return [each.strip() for each in values.split(",") if each.strip()]

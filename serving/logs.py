@@ -31,3 +31,4 @@ def write_json_lines() -> None:
     logger = logging.getLogger("vidseek")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that is broken

@@ -68,9 +68,30 @@ class Metrics:
         self.drift_queries = Gauge(
             "vidseek_drift_queries", "The last queries by one text, of which drift is told.", registry=self.registry
         )
+        self.connections = Gauge("vidseek_connections", "Connections that are open.", registry=self.registry)
+        self.connections_ended = Counter(
+            "vidseek_connections_ended", "Connections that a limit ended, by reason.", ["reason"], registry=self.registry
+        )
+        self.upload_bytes = Gauge(
+            "vidseek_upload_bytes", "Bytes of the bodies of requests that are read or answered.", registry=self.registry
+        )
         self.waiting = Gauge(
             "vidseek_waiting", "Items that wait for a run.", ["work"], registry=self.registry
         )
+
+    def note_ended(self, reason: str, status: int) -> None:
+        """Count a connection that a limit ended, and the answer that it had, if any."""
+        self.connections_ended.labels(reason).inc()
+        if status:
+            self.requests.labels("none", str(status)).inc()
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask `count` how many connections are open, whenever somebody looks."""
+        self.connections.set_function(count)
+
+    def watch_uploads(self, num_bytes: Callable[[], int]) -> None:
+        """Ask `num_bytes` how many bytes of bodies are held, whenever somebody looks."""
+        self.upload_bytes.set_function(num_bytes)
 
     def note_index(self, collection: str | None, num_points: int = 0) -> None:
         """Say what can be searched now; None where nothing can."""

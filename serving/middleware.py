@@ -1,24 +1,33 @@
-"""Around every request: who may ask, an id that the answer and the log share, a line and figures, no body too large."""
+"""Middleware: authentication, cross-site requests, request id, access log, metrics, limits of bodies and of clients."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.clients import Proxies, peer_of
 from serving.metrics import Metrics
-from vidseek_media.errors import InputRejected, VidseekError
+from serving.sites import is_of_other_site
+from vidseek.settings import ServeSettings
+from vidseek_media.errors import InputRejected, ServiceError, VidseekError
 
 REQUEST_ID_HEADER = b"x-request-id"
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Whoever watches the process may ask these without a key."""
 ADMIN_PREFIX = "/v1/admin/"
+FREE_PATHS = frozenset({"/healthz", "/livez", "/openapi.json"})
+"""A GET of these costs and changes nothing, so another site may cause it."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("vidseek.serving")
@@ -46,6 +55,24 @@ class AdminOff(InputRejected):
     """The service has a key, but none for its admin routes."""
 
     code = "admin_off"
+
+
+class CrossSite(InputRejected):
+    """A page of another site in a browser caused the request."""
+
+    code = "cross_site"
+
+
+class BodyTooSlow(InputRejected):
+    """The bytes of the body came too slowly."""
+
+    code = "too_slow"
+
+
+class Busy(ServiceError):
+    """All places for requests or for uploads are taken."""
+
+    code = "busy"
 
 
 class RequestId:
@@ -109,7 +136,8 @@ class Record:
 class Guard:
     """Lets in who has the key; without a key in the service, only who asks this machine itself, by its own name.
 
-    The name counts because a page in a browser can make its own name point at this machine. The admin routes have a key of
+    The name counts because a page in a browser can make its own name point at this machine. What a page of another site
+    causes in a browser is refused (docs/decisions/2026-11-27-cross-site-requests.md). The admin routes have a key of
     their own, which opens all others too; without it they are off wherever others may have the first key.
 
     Args:
@@ -129,13 +157,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        error = self._fault(scope) if scope["type"] == "http" and scope["path"] not in OPEN_PATHS else None
+        error = self._fault(scope) if scope["type"] == "http" else None
         if error is None:
             await self.app(scope, receive, send)
         else:
             await self.refuse(error, scope["state"]["request_id"])(scope, receive, send)
 
     def _fault(self, scope: Scope) -> VidseekError | None:
+        if scope["path"] in OPEN_PATHS:
+            return _fault_of_site(scope) if self.key is None else None
         is_admin = scope["path"].startswith(ADMIN_PREFIX)
         if is_admin and self.admin_key is None and self.key is not None:
             return AdminOff("this service has no admin key", remedy="Set VIDSEEK_ADMIN_KEY where the service runs")
@@ -146,7 +176,7 @@ class Guard:
             return self._fault_of_key(scope, keys, "the key")
         address = (scope.get("server") or ("", None))[0]
         if is_loopback(address) and is_loopback(host_of(_header(scope, b"host").decode("latin-1"))):
-            return None
+            return _fault_of_site(scope)
         return KeyNeeded(
             "this service has no key, and answers only who asks 127.0.0.1 or localhost",
             remedy="Set VIDSEEK_API_KEY where the service runs, and send it as `Authorization: Bearer <key>`",
@@ -160,40 +190,177 @@ class Guard:
         return KeyWrong(f"the request does not have {what}", remedy=f"Send `Authorization: Bearer <{what[4:]}>`")
 
 
-class BodyLimit:
-    """Counts a body as it comes in, whatever its headers say, and raises BodyTooLarge in the route that reads it."""
+@dataclass(eq=False)
+class Upload:
+    """A body that is being read, or whose request is being answered."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self.app = app
+    client: str
+    begin: float
+    num_bytes: int = 0
+    waited: float = 0.0
+    """Seconds in which the service waited for the client."""
+    is_complete: bool = False
+    is_given_up: bool = False
+    """It gave way to others, and counts no more."""
+    timeout: asyncio.Timeout | None = None
+    """Runs while the service waits for the client."""
+
+    def rate(self) -> float:
+        """Bytes a second since it began."""
+        return self.num_bytes / max(time.monotonic() - self.begin, 1e-3)
+
+    def gives_way(self) -> bool:
+        """Whether it waits for its client, and is not new."""
+        return self.timeout is not None and not self.is_given_up and time.monotonic() - self.begin > 1.0
+
+
+class Uploads:
+    """The bytes of all bodies in the process, below a limit; a client has half of it at most.
+
+    Where the limit is reached, the slowest upload that waits for its client gives way. So bodies that were sent half and
+    left so do not keep others out.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.num_bytes = 0
+        """Of all bodies."""
+        self._of_client: Counter[str] = Counter()
+        self._open: set[Upload] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        num_bytes = 0
+    @contextmanager
+    def one(self, client: str) -> Iterator[Upload]:
+        """A body that counts until its request ends."""
+        upload = Upload(client, time.monotonic())
+        self._open.add(upload)
+        try:
+            yield upload
+        finally:
+            self._open.discard(upload)
+            if not upload.is_given_up:
+                self._count(upload, -upload.num_bytes)
 
-        async def receive_counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self.max_bytes:
-                raise BodyTooLarge(f"the body has more than {self.max_bytes} bytes", remedy="Send a smaller file")
-            return message
+    def add(self, upload: Upload, num_bytes: int) -> None:
+        """Count bytes that have come.
 
-        await self.app(scope, receive_counted if scope["type"] == "http" else receive, send)
+        Raises:
+            Busy: there is no room, and nothing that gives way.
+        """
+        upload.num_bytes += num_bytes
+        self._count(upload, num_bytes)
+        while self._of_client[upload.client] > self.max_bytes // 2:
+            self._make_room(upload, [each for each in self._open if each.client == upload.client])
+        while self.num_bytes > self.max_bytes:
+            self._make_room(upload, self._open)
+
+    def _make_room(self, upload: Upload, among: Iterable[Upload]) -> None:
+        slow = [each for each in among if each is not upload and each.gives_way()]
+        victim = min(slow, key=Upload.rate, default=upload)
+        victim.is_given_up = True
+        self._count(victim, -victim.num_bytes)
+        if victim is upload:
+            raise Busy("too many bytes of other uploads are in flight", remedy="Try again in a second")
+        assert victim.timeout is not None
+        victim.timeout.reschedule(0.0)
+
+    def _count(self, upload: Upload, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+        self._of_client[upload.client] += num_bytes
+        if not self._of_client[upload.client]:
+            del self._of_client[upload.client]
 
 
-class First:
-    """Sends every request to an app of its own, but for those paths that are left to the app around which it lies."""
+class BodyLimit:
+    """Counts a body as it comes in, whatever its headers say, and raises in the route that reads it.
 
-    def __init__(self, app: ASGIApp, *, first: ASGIApp, left: frozenset[str]) -> None:
+    The route gets BodyTooLarge where the body has more bytes than its type may have, BodyTooSlow where the service has
+    waited too long for them, and Busy where the bytes of all uploads have no room.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: ServeSettings, uploads: Uploads, proxies: Proxies) -> None:
         self.app = app
-        self.first = first
-        self.left = left
+        self.settings = settings
+        self.uploads = uploads
+        self.proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        is_ours = scope["type"] == "http" and scope["path"] not in self.left
-        await (self.first if is_ours else self.app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = self._max_bytes(scope)
+        with self.uploads.one(self.proxies.client_of(scope)) as upload:
+
+            async def receive_counted() -> Message:
+                if upload.is_complete:
+                    return await receive()
+                if not upload.num_bytes and _declared(scope) > most:
+                    raise _too_large(most)
+                message = await self._wait(upload, receive)
+                num_bytes = len(message.get("body", b""))
+                upload.is_complete = not message.get("more_body", False)
+                if upload.num_bytes + num_bytes > most:
+                    raise _too_large(most)
+                self.uploads.add(upload, num_bytes)
+                return message
+
+            await self.app(scope, receive_counted, send)
+
+    def _max_bytes(self, scope: Scope) -> int:
+        is_form = _header(scope, b"content-type").split(b";")[0].strip().lower() == b"multipart/form-data"
+        most = self.settings.max_body_mb
+        return (most if is_form else min(most, self.settings.max_json_mb)) * 2**20
+
+    async def _wait(self, upload: Upload, receive: Receive) -> Message:
+        limits = self.settings.connections
+        allowed = limits.body_seconds + upload.num_bytes / (1024 * limits.min_body_kb_per_second)
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, min(limits.body_seconds, allowed - upload.waited))) as upload.timeout:
+                message = await receive()
+            upload.waited += time.monotonic() - begin
+            return message
+        except TimeoutError as error:
+            upload.waited += time.monotonic() - begin
+            if upload.is_given_up:
+                raise Busy("the upload was too slow, and others came", remedy="Try again in a second") from error
+            raise BodyTooSlow(
+                f"{upload.num_bytes} bytes of the body came, and the service has waited {upload.waited:.0f} s for the rest",
+                remedy=f"Send at least {limits.min_body_kb_per_second} KB a second",
+            ) from error
+        finally:
+            upload.timeout = None
+
+
+class ProxiedClients:
+    """Bounds the requests at once of each client behind a trusted proxy; others are bounded by their connections."""
+
+    def __init__(
+        self, app: ASGIApp, *, proxies: Proxies, most: int, refuse: Callable[[VidseekError, str], ASGIApp]
+    ) -> None:
+        self.app = app
+        self.proxies = proxies
+        self.most = most
+        self.refuse = refuse
+        self._at_once: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or peer_of(scope) not in self.proxies:
+            await self.app(scope, receive, send)
+            return
+        client = self.proxies.client_of(scope)
+        if self._at_once[client] >= self.most:
+            busy = Busy("too many requests of this client at once", remedy="Try again in a second")
+            await self.refuse(busy, scope["state"]["request_id"])(scope, receive, send)
+            return
+        self._at_once[client] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._at_once[client] -= 1
+            if not self._at_once[client]:
+                del self._at_once[client]
 
 
 def is_loopback(host: str) -> bool:
@@ -208,6 +375,27 @@ def host_of(header: str) -> str:
     """The name in a Host header, without its port and without the brackets of IPv6."""
     inside = re.fullmatch(r"\[([^\]]*)\](?::\d*)?", header)
     return inside.group(1) if inside else header.split(":")[0]
+
+
+def _fault_of_site(scope: Scope) -> CrossSite | None:
+    if not is_of_other_site(scope) or (scope["method"] in ("GET", "HEAD") and scope["path"] in FREE_PATHS):
+        return None
+    return CrossSite(
+        "a page of another site caused this request, and the service has no key",
+        remedy="Type the address into the browser, or set VIDSEEK_API_KEY where the service runs and send the key",
+    )
+
+
+def _declared(scope: Scope) -> int:
+    """What Content-Length says; 0 where it says nothing that can be read."""
+    value = _header(scope, b"content-length")
+    return int(value) if value.isdigit() and len(value) < 20 else 0
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body has more than {most} bytes", remedy="Send a smaller file; files as parts of a form, where there is one"
+    )
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

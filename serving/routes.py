@@ -10,12 +10,13 @@ from fastapi import FastAPI, Path, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
 
-from serving.bodies import QUERY, read_body
+from serving.bodies import MAX_FILES, QUERY, read_body
 from serving.engine import Engine
 from serving.media import takes_range
 from serving.model import QueryVector
 from serving.schemas import (
     CLIP_ID_PATTERN,
+    LIMITS,
     ClipAnswer,
     EmbedAnswer,
     EmbedClips,
@@ -33,6 +34,7 @@ from serving.schemas import (
     SearchRequest,
     Usage,
 )
+from vidseek.settings import ServeSettings
 from vidseek_media.errors import InputRejected
 
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -57,6 +59,8 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
         """The process is up."""
         return {"status": "ok"}
 
+    app.get("/livez", response_model=Health, include_in_schema=False)(healthz)  # where BentoML's own would be
+
     @app.get("/readyz", response_model=Readiness)
     async def readyz() -> dict[str, str]:
         """A search would be answered now."""
@@ -69,13 +73,15 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_search(app: FastAPI, engine: Engine) -> None:
+    max_json = engine.settings.max_json_mb * 2**20
+
     @app.post(
         "/v1/search", response_model=SearchAnswer, openapi_extra=body_of(SearchRequest, SEARCH_FILES),
         responses=refusals(400, 404, 413, 415, 422, 504),
     )
     async def search(request: Request) -> dict[str, Any]:
         """Find moments by words, by a picture, by a clip, or by a clip of the archive."""
-        return await engine.search(await read_body(request, SearchRequest, files=SEARCH_FILES))
+        return await engine.search(await read_body(request, SearchRequest, files=SEARCH_FILES, max_json_bytes=max_json))
 
     @app.post(
         "/v1/feedback", response_model=FeedbackAnswer, status_code=201, openapi_extra=body_of(FeedbackRequest),
@@ -88,6 +94,7 @@ def _add_search(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_embed(app: FastAPI, engine: Engine) -> None:
+    max_json = engine.settings.max_json_mb * 2**20
     common = refusals(400, 413, 415, 422, 504)
 
     @app.post(
@@ -104,7 +111,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/embed/image", response_model=EmbedAnswer, openapi_extra=body_of(EmbedImages, images), responses=common)
     async def embed_image(request: Request) -> Response:
         """A unit vector for each picture."""
-        asked = await read_body(request, EmbedImages, files=images)
+        asked = await read_body(request, EmbedImages, files=images, max_json_bytes=max_json)
         return _vectors(await engine.embed_images(asked.images), asked.encoding)
 
     clips = {"clips": True}
@@ -112,7 +119,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/embed/video", response_model=EmbedAnswer, openapi_extra=body_of(EmbedClips, clips), responses=common)
     async def embed_video(request: Request) -> Response:
         """A unit vector for each video file, taken as one clip."""
-        asked = await read_body(request, EmbedClips, files=clips)
+        asked = await read_body(request, EmbedClips, files=clips, max_json_bytes=max_json)
         return _vectors(await engine.embed_clips(asked.clips), asked.encoding)
 
 
@@ -193,6 +200,7 @@ def _written(vector: QueryVector, encoding: str) -> list[float] | str:
 
 _REFUSALS = {
     400: "The form's body is broken",
+    408: "The body came too slowly",
     404: "There is no such clip, file or collection (any more)",
     409: "It is not as it was seen: look again",
     413: "The body is too large",
@@ -204,8 +212,9 @@ _REFUSALS = {
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the document says of these statuses."""
-    return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in statuses}
+    """What the document says of these statuses; a route that reads a body (413) may also wait for it too long (408)."""
+    all_of_them = sorted({*statuses, *((408,) if 413 in statuses else ())})
+    return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in all_of_them}
 
 
 def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> dict[str, Any]:
@@ -214,7 +223,8 @@ def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> d
     if files:
         file = {"type": "string", "format": "binary"}
         parts: dict[str, Any] = {
-            name: {"type": "array", "items": file} if is_list else file for name, is_list in files.items()
+            name: {"type": "array", "items": file, "maxItems": MAX_FILES} if is_list else file
+            for name, is_list in files.items()
         }
         parts[QUERY] = {
             "type": "string", "contentMediaType": "application/json",
@@ -222,3 +232,15 @@ def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> d
         }
         content["multipart/form-data"] = {"schema": {"type": "object", "properties": parts}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def state_limits(document: Any, settings: ServeSettings) -> Any:
+    """The OpenAPI document with the limits of `settings` in the place of those that the records have."""
+    if isinstance(document, list):
+        return [state_limits(each, settings) for each in document]
+    if not isinstance(document, dict):
+        return document
+    stated = {name: state_limits(value, settings) for name, value in document.items() if name != LIMITS}
+    if isinstance(limit := document.get(LIMITS), str):
+        stated["maxItems" if "maxItems" in document else "maxLength"] = getattr(settings, limit)
+    return stated

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from vidseek.archive import ModelName
 
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
 """A name from a request is looked up on the disk, so it may be nothing else than a name that publish gives."""
 CLIP_ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+MAX_TEXT = 100_000
+"""Characters of any text; `serve.max_text_length` says how many of them are taken."""
+MAX_ITEMS = 10_000
+"""Of a list; `serve.max_embed` says how many of them are taken."""
+MAX_WORD = 500
+"""Characters of a value to filter by."""
+MAX_FILTER_VALUES = 1000
+MAX_OFFSET = 10_000_000
+LIMITS = "x-limit"
+"""In a schema: the setting that says how many characters or items are taken. The OpenAPI document states its value."""
 
 _CLIP_ID = "1157d38b-4691-5e61-ba0c-ad2b11241343"
 _PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mP8z4AdMDEMKQkAzUEBD7t4NqoAAAAASUVORK5CYII="
@@ -40,13 +53,32 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
 
+@dataclass(frozen=True)
+class _ShownAlsoAlone:
+    """In the OpenAPI document: a list, or one thing without a list around it, or null where the list may be empty."""
+
+    limit: str | None = None
+    """The setting that says how long the list may be."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        listed = handler.resolve_ref_schema(handler(core))
+        alone = [listed["items"], {**listed, **({LIMITS: self.limit} if self.limit else {})}]
+        return {"anyOf": alone if listed.get("minItems") else [*alone, {"type": "null"}]}
+
+
 OneOrMore = Annotated[
-    tuple[Item, ...], BeforeValidator(_listed, json_schema_input_type=Item | list[Item] | None), Field(max_length=16)
+    tuple[Item, ...], Field(max_length=16, fail_fast=True), BeforeValidator(_listed), _ShownAlsoAlone()
 ]
+Text = Annotated[str, Field(max_length=MAX_TEXT, json_schema_extra={LIMITS: "max_text_length"})]
+Url = Annotated[str, Field(max_length=2048)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 ClipId = Annotated[str, Field(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
 Encoding = Annotated[Literal["float", "base64"], Field(
     description="How a vector is written: a list of numbers, or the base64 of its float32 values, lowest byte first."
 )]
+
+
+_SOME = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True, json_schema_extra={LIMITS: "max_embed"})
 
 
 def _taking(*examples: dict[str, Any]) -> ConfigDict:
@@ -58,9 +90,9 @@ class VectorWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    video: Annotated[float, Field(ge=0)] = 0.0
-    caption: Annotated[float, Field(ge=0)] = 0.0
-    words: Annotated[float, Field(ge=0)] = 0.0
+    video: Weight = 0.0
+    caption: Weight = 0.0
+    words: Weight = 0.0
 
 
 def _weights(value: object) -> object:
@@ -68,9 +100,36 @@ def _weights(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return dict(part.split("=") for part in value.replace(" ", "").split(","))
+        return dict(part.split("=") for part in value[:MAX_WORD].replace(" ", "").split(","))
     except ValueError as error:
         raise ValueError("is not of the form video=1,caption=0.5,words=0.5") from error
+
+
+def _bounded(filters: dict[str, Any]) -> dict[str, Any]:
+    """The filters, whose meaning the index checks, where none of them is larger than a filter can be."""
+    for name, wanted in filters.items():
+        if len(name) > MAX_WORD:
+            raise ValueError(f"a field has a name of {len(name)} characters")
+        values = list(wanted.values()) if isinstance(wanted, dict) else wanted if isinstance(wanted, list) else [wanted]
+        if len(values) > MAX_FILTER_VALUES:
+            raise ValueError(f"{name[:64]} has {len(values)} values, at most {MAX_FILTER_VALUES} are taken")
+        for value in values:
+            if isinstance(value, str) and len(value) > MAX_WORD:
+                raise ValueError(f"{name[:64]} has a value of {len(value)} characters, at most {MAX_WORD} are taken")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{name[:64]} has a number that does not fit in 64 bits")
+    return filters
+
+
+_FILTER_VALUE = {"anyOf": [
+    {"type": "string", "maxLength": MAX_WORD}, {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+]}
+Filters = Annotated[dict[str, Any], Field(max_length=16), AfterValidator(_bounded), WithJsonSchema({
+    "type": "object", "maxProperties": 16, "additionalProperties": {"anyOf": [
+        *_FILTER_VALUE["anyOf"], {"type": "array", "items": _FILTER_VALUE, "maxItems": MAX_FILTER_VALUES},
+        {"type": "object", "additionalProperties": _FILTER_VALUE, "maxProperties": 4},
+    ]},
+})]
 
 
 class SearchRequest(BaseModel):
@@ -86,15 +145,15 @@ class SearchRequest(BaseModel):
         ]},
     )
 
-    text: OneOrMore[str] = Field((), description="What to look for, in words.")
+    text: OneOrMore[Text] = Field((), description="What to look for, in words.")
     image: OneOrMore[File] = Field((), description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
-    url: OneOrMore[str] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
+    url: OneOrMore[Url] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
     clip: OneOrMore[File] = Field((), description="A short video file, base64.")
     clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: more of this.")
-    not_text: OneOrMore[str] = Field((), alias="not", description="What moments shall not show, in words.")
+    not_text: OneOrMore[Text] = Field((), alias="not", description="What moments shall not show, in words.")
     not_image: OneOrMore[File] = Field((), description="A picture of that.")
     not_clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: less of this.")
-    filters: dict[str, Any] = Field(default_factory=dict, description=(
+    filters: Filters = Field(default_factory=dict, description=(
         "For each field (channel, category, published_at, duration_ms, video_id, start_ms) a value, a list of values, "
         "or bounds: gt, gte, lt, lte."
     ))
@@ -106,7 +165,7 @@ class SearchRequest(BaseModel):
         ge=0, le=1, description="Leave out what is less likely right; for one text, where the archive was calibrated."
     )] = 0.0
     limit: Annotated[int, Field(ge=1, le=1000, description="Moments on this page, at most.")] = 10
-    offset: Annotated[int, Field(ge=0, description="Moments to skip: `next_offset` of the page before.")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="Moments to skip: `next_offset` of the page before.")] = 0
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(
         None, description="Stay on the index of the page before, as it names it; by default the live one."
     )
@@ -121,7 +180,7 @@ class EmbedTexts(BaseModel):
 
     model_config = _taking({"texts": ["a dog runs to the left"]}, {"texts": ["red", "blue"], "encoding": "base64"})
 
-    texts: Annotated[list[str], Field(min_length=1)]
+    texts: Annotated[list[Text], _SOME]
     encoding: Encoding = "float"
 
 
@@ -130,15 +189,17 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = _taking({"model": "vidseek", "input": ["a dog runs to the left"]})
 
-    input: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(
-        min_length=1, description="One text or several."
-    )]
+    input: Annotated[
+        tuple[Text, ...], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), BeforeValidator(_listed),
+        _ShownAlsoAlone("max_embed"),
+        Field(description="One text or several."),
+    ]
     model: Annotated[str, Field(
         max_length=64, description="`vidseek`, or the encoder_version that is wanted; `base`, where it is published."
     )]
     encoding_format: Encoding = "float"
-    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="As the model has it, or left out.")
-    user: str | None = Field(None, description="Not looked at.")
+    dimensions: Annotated[int, Field(ge=1, le=2**20)] | None = Field(None, description="As the model has it, or left out.")
+    user: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Not looked at.")
 
 
 class EmbedImages(BaseModel):
@@ -146,7 +207,7 @@ class EmbedImages(BaseModel):
 
     model_config = _taking({"images": [_PICTURE], "encoding": "base64"})
 
-    images: Annotated[list[File], Field(min_length=1, description="JPEG, PNG, WebP, GIF or BMP files, base64.")]
+    images: Annotated[list[File], _SOME, Field(description="JPEG, PNG, WebP, GIF or BMP files, base64.")]
     encoding: Encoding = "float"
 
 
@@ -155,7 +216,7 @@ class EmbedClips(BaseModel):
 
     model_config = _taking({"clips": ["AAAAIGZ0eXA="]})
 
-    clips: Annotated[list[File], Field(min_length=1, description="Video files, base64.")]
+    clips: Annotated[list[File], _SOME, Field(description="Video files, base64.")]
     encoding: Encoding = "float"
 
 
@@ -164,7 +225,7 @@ class FeedbackRequest(BaseModel):
 
     model_config = _taking({"query": "a dog runs to the left", "clip_id": _CLIP_ID, "relevant": True})
 
-    query: Annotated[str, Field(min_length=1, description="The words that were searched for.")]
+    query: Annotated[Text, Field(min_length=1, description="The words that were searched for.")]
     clip_id: ClipId
     relevant: bool
 

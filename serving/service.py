@@ -21,9 +21,9 @@ import bentoml
 
 from serving.admin import Admin
 from serving.app import create_app, key_from_environment
+from serving.connections import limit_connections
 from serving.engine import Base, Engine, Places
 from serving.logs import write_json_lines
-from serving.middleware import First
 from serving.model import open_archive
 from vidseek.archive import Archive
 from vidseek.service import ADMIN_KEY_VARIABLE
@@ -70,9 +70,7 @@ Vidseek: Any = bentoml.service(
     # /metrics has.
     metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
-    traffic={"timeout": settings.serve.timeout_seconds + 30},  # ours ends first, with a message that says so
 )(Holder)
 Vidseek.mount_asgi_app(app, name="vidseek")
-# BentoML's own routes come before mounted ones: its /healthz and /readyz know of neither bundle nor index, its /metrics
-# not of our batches, and its 404 is not of our shape.
-Vidseek.add_asgi_middleware(First, first=app, left=frozenset({"/livez"}))
+connections = limit_connections(app, settings.serve.connections, engine.metrics.note_ended)
+engine.metrics.watch_connections(lambda: len(connections))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vidseek_media.errors import ConfigError
 
@@ -82,6 +83,37 @@ class DecodeSettings(_Section):
     """Pixels that one input may become."""
 
 
+class ConnectionLimits(_Section):
+    """What one connection, one client and all clients together may hold before and while a request is read."""
+
+    max_header_kb: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Of a request line and its headers together (431)."""
+    header_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """From the first byte of a request, or from the start of a connection, to the end of the headers (408). Bytes that
+    arrive in between do not extend it."""
+    body_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long the service waits for the next bytes of a body, and for all of them together (408)."""
+    min_body_kb_per_second: Annotated[int, Field(ge=1)] = 128
+    """Each so many KB that have arrived allow one more second for the whole body."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """Between two requests of one connection; then it is closed."""
+    send_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a client may read nothing of an answer; then its connection is cut."""
+    max_connections: Annotated[int, Field(ge=1)] = 512
+    max_per_client: Annotated[int, Field(ge=1)] = 256
+    """Connections of one address. Of a trusted proxy: requests at once of one address that it forwards."""
+    max_uploads_mb: Annotated[int, Field(ge=1)] = 256
+    """Of the bodies of all requests that are being read or answered."""
+    trusted_proxies: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Addresses or networks (`10.0.0.0/8`) of reverse proxies. Their connections have no limit per client, and their
+    X-Forwarded-For is believed."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ipaddress.ip_network(each)) for each in given)
+
+
 class ServeSettings(_Section):
     """Where the service listens, what it takes, and how much of it at once."""
 
@@ -94,6 +126,10 @@ class ServeSettings(_Section):
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     """For a whole request (504)."""
     max_body_mb: Annotated[int, Field(ge=1)] = 64
+    """Of a form with files."""
+    max_json_mb: Annotated[int, Field(ge=1, le=16)] = 1
+    """Of a JSON body, and of the part `query` of a form."""
+    connections: ConnectionLimits = ConnectionLimits()
     max_text_length: Annotated[int, Field(ge=1)] = 2000
     """In characters."""
     max_image_megapixels: Annotated[int, Field(ge=1)] = 50

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from starlette.middleware import Middleware
 from streamlit import net_util
 from streamlit.starlette import App
 
 from serving.page.settings import MAX_UPLOAD_MB, PageSettings
 from serving.page.shown import Shown
+from serving.safe_headers import PAGE_HEADERS, SafeHeaders
+from serving.sites import OwnPagesOnly
 from vidseek_media.errors import ConfigError
 
 SCRIPT = Path(__file__).with_name("script.py")
@@ -24,7 +27,8 @@ def main() -> int:
         return error.exit_code
     stay_silent()
     shown = Shown(settings)
-    app = App(SCRIPT, routes=shown.routes, lifespan=shown.open)
+    around = [Middleware(SafeHeaders, headers=PAGE_HEADERS), Middleware(OwnPagesOnly)]
+    app = App(SCRIPT, routes=shown.routes, lifespan=shown.open, middleware=around)
     sys.argv = ["-"]  # else it takes this file for a launcher, and looks beside it
     app.run(config=config_of(settings))
     return 0

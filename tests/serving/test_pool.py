@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from serving.batcher import QueueFull
-from serving.clients import _client, client_of
+from serving.clients import UNKNOWN, _client, client_key
 from serving.pool import CutOff, Pool, Task
 from vidseek.settings import PoolSettings
 from vidseek_media.errors import InputRejected
@@ -301,7 +301,7 @@ def test_pool__goes_on_when_its_server_is_killed(server: ForkServer) -> None:
 
 @pytest.mark.parametrize(("address", "client"), [
     ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-    ("2001:db8:1:2::9%eth0", "2001:db8:1:2::/64"), ("testclient", "testclient"), (None, ""),
+    ("2001:db8:1:2::9%eth0", "2001:db8:1:2::/64"), ("testclient", UNKNOWN), ("", UNKNOWN),
 ])
-def test_client__is_an_address_or_a_network_of_ipv6(address: str | None, client: str) -> None:
-    assert client_of({"client": (address, 1) if address else None}) == client
+def test_client_key__is_an_address_or_a_network_of_ipv6(address: str, client: str) -> None:
+    assert client_key(address) == client

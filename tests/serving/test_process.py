@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ import numpy as np
 import psutil
 import pytest
 
+from bench.hostile_files import HostileFiles
+from bench.soak import Bounds, broken_bounds, measure
 from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
+from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
 
@@ -29,6 +33,7 @@ PACKAGES = Path(__file__).parents[2] / "packages"
 SOAK_SECONDS = float(os.environ.get("VIDSEEK_SOAK_SECONDS", "4"))
 """Long with `make soak`."""
 SOAK_THREADS = 2
+HOSTILE_SECONDS = 12.0
 pytestmark = pytest.mark.slow
 
 
@@ -40,7 +45,9 @@ def command(*args: str, folder: Path) -> tuple[list[str], dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return write_colour_archive(tmp_path_factory.mktemp("served"))
+    root = tmp_path_factory.mktemp("served")
+    (root / "params.yaml").write_text("serve: {connections: {header_seconds: 2, body_seconds: 2}}\n")
+    return write_colour_archive(root)
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,41 @@ def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: S
         assert number > 0.25 * capacity * SOAK_SECONDS  # it kept up, as far as other work beside it let it
         assert worker.num_fds() <= files + 3
         assert worker.memory_info().rss < memory + 25 * 2**20, number
+
+
+def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, service: Service) -> None:
+    """BentoML sets up the server; tests/serving/test_connections.py has each limit by itself."""
+    wait_until_ready(service.address, archive.root / "serve.log")
+    port = int(service.address.rpartition(":")[2])
+    begin = time.monotonic()
+    with ExitStack() as held:
+        for _ in range(300):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+        half = request("/v1/search", method="POST", headers=[FORM, "Content-Length: 60000000"]) + FORM_HEAD + bytes(10**6)
+        body = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        body.sendall(half)
+        assert httpx.post(f"{service.address}/v1/search", json={"text": "blue"}).status_code == 200
+        long = exchange(port, [b"GET / HTTP/1.1\r\nA: ", *[b"a" * 2**20] * 20])
+        assert (long.status, long.error()) == (431, "header_too_large")
+        bomb = request("/v1/embed/text", method="POST", headers=[JSON], body=b'{"texts":[' + b"1," * 3 * 10**6 + b"1]}")
+        assert exchange(port, [bomb]).error() == "too_large"
+        foreign = request("/v1/search", method="POST", headers=[FORM, "Origin: null"], body=FORM_HEAD)
+        assert exchange(port, [foreign]).error() == "cross_site"
+        assert connection.recv(12) == b"HTTP/1.1 408" and body.recv(12) == b"HTTP/1.1 408"
+    assert 2 <= time.monotonic() - begin < 15
+    assert 'vidseek_connections_ended_total{reason="too_slow"}' in httpx.get(f"{service.address}/metrics").text
+
+
+def test_serve__ordinary_client_is_answered_beside_hostile_ones(archive: Archive, service: Service) -> None:
+    """`make soak-hostile` in short. The bounds are wide: other work may run on the machine of a test."""
+    wait_until_ready(service.address, archive.root / "serve.log")
+    port = int(service.address.rpartition(":")[2])
+    found = measure(port, service.pid, HostileFiles.make(film_frames=30), seconds=HOSTILE_SECONDS)
+    assert not found["failures"]
+    assert not broken_bounds(found, Bounds(text_p99_seconds=5.0, picture_p99_seconds=20.0))
+    assert all(row["requests"] for row in found["hostile"])
+    assert set(next(row for row in found["hostile"] if row["kind"] == "cross-site forms")["answers"]) == {"403"}
 
 
 def test_serve__killed_worker_comes_back_and_nobody_waits_in_vain(archive: Archive, service: Service) -> None:
