@@ -92,4 +92,5 @@ def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:
 
     last = {video.video_id: video for video in videos}
     rows = [dataclasses.asdict(last[video_id]) for video_id in sorted(last)]
-    write_table(folder / TABLE, [{**r, "uris": list(r["uris"]), "addresses": list(r["addresses"])} for r in rows], FORGOTTEN)
+    rows = [{**row, "uris": list(row["uris"]), "addresses": list(row["addresses"])} for row in rows]
+    write_table(folder / TABLE, rows, FORGOTTEN, sync=True)

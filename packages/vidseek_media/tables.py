@@ -84,8 +84,10 @@ NOT_DUPLICATES = pa.schema([("video_id", _text), ("other_id", _text)])
 REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 
 
-def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema) -> None:
-    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent.
+def write_table(
+    path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
+) -> None:
+    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent; `sync` as `whole_file`.
 
     Raises:
         ArtifactError: a row does not fit the schema.
@@ -98,7 +100,7 @@ def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"rows for {path} do not fit its schema: {error}") from error
-    with whole_file(path) as beside:
+    with whole_file(path, sync=sync) as beside:
         pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
 
 

@@ -150,7 +150,7 @@ def write_sample(path: Path, sample: QuerySample) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    with whole_file(path) as beside:
+    with whole_file(path, sync=path.name == ACCEPTED_FILE) as beside:
         beside.write_text(json.dumps(sample.to_json()) + "\n", encoding="utf-8")
 
 
