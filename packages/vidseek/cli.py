@@ -45,7 +45,7 @@ for command in (
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {
-    "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback,
+    "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "prune": index.index_prune, "export": index.index_export, "import": index.index_import,
 }), name="index")
 app.add_typer(_group("The demo world.", {

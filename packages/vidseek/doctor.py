@@ -230,7 +230,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
     yield _made("encoder bundle", bundle, f"encoder_version {bundle}")
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
-    yield _made("index", collection, f"{ALIAS} → {collection}")
+    yield from _index(archive, collection)
     if bundle and collection:
         published = _read(archive.index / PurePath(collection).name / "collection.json", "encoder_version")
         if published == bundle:
@@ -242,6 +242,19 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.state / "mlflow.db").exists()
     yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else uri,
                   "dvc repro" if local else "")
+
+
+def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
+    """Of the folder; what a server has is not asked for."""
+    from vidseek_retrieval.index import USE_REMEDY
+
+    stored = sorted(path.parent.name for path in archive.index.glob("clips-*/collection.json"))
+    if collection in stored or not (stored or collection):
+        yield _made("index", collection, f"{ALIAS} → {collection}")
+    elif collection is None:
+        yield Finding("pipeline", "index", "error", f"no alias {ALIAS} names any of {', '.join(stored)}", USE_REMEDY)
+    else:
+        yield Finding("pipeline", "index", "error", f"{ALIAS} → {collection}, which is not there", USE_REMEDY)
 
 
 def _made(name: str, thing: str | None, found: str) -> Finding:

@@ -86,11 +86,15 @@ def forget(archive: Archive, plan: Plan) -> None:
     Done again after it was interrupted, it finishes.
 
     Raises:
-        ArtifactError: the table of decisions is broken, or something cannot be removed or written.
+        ArtifactError: the table of decisions or that of the index's aliases is broken, or something cannot be removed or
+            written.
+        ServiceError: the Qdrant server does not answer.
     """
     from vidseek_media.ledger import Ledger
+    from vidseek_retrieval.publish import require_alias_table
     from vidseek_training.llm.journal import forget_captions
 
+    require_alias_table(archive.home())  # else nobody can say which collections show the video
     try:
         with locked(archive.decisions):
             earlier = read_forgotten(archive.decisions)

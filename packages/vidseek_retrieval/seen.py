@@ -55,7 +55,7 @@ class QuerySample:
         if width < _PLACE or (width > _PLACE) != bool(self.axes) or not np.isfinite(self.rows).all():
             raise ArtifactError(
                 f"queries of shape {self.rows.shape}, axes {self.axes!r}: wanted rows of finite scores, confidences and "
-                "places", remedy="Remove the file; the service writes it again",
+                "places", remedy="Move the file to another place; the service writes its own again",
             )
 
     @staticmethod
@@ -165,7 +165,7 @@ def read_sample(path: Path) -> QuerySample | None:
     except FileNotFoundError:
         return None
     except (ArtifactError, OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{path} holds no queries: {error}", remedy="Remove it") from error
+        raise ArtifactError(f"{path} holds no queries: {error}", remedy="Move it to another place") from error
 
 
 def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | None:

@@ -45,7 +45,7 @@ def index_verify(
     if not verification.passed:
         raise ArtifactError(
             f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
-            remedy="`vidseek index rollback`, or remove its folder and `dvc repro --force --single-item publish`",
+            remedy="`vidseek index rollback`, or `dvc repro --force --single-item publish`, which builds it again",
         )
 
 
@@ -55,6 +55,18 @@ def index_rollback(alias: AliasName = "clips", as_json: printing.AsJson = False)
     from vidseek_retrieval.publish import rollback
 
     printing.report({"alias": alias, "collection": rollback(Archive.here().home(), alias=alias)}, as_json=as_json)
+
+
+def index_use(
+    collection: Annotated[str, typer.Argument(help="As `vidseek index list` names it.")],
+    alias: AliasName = "clips",
+    as_json: printing.AsJson = False,
+) -> None:
+    """Verify a collection that is there, and make it live: where the table of aliases was lost, say."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import use_collection
+
+    printing.report(use_collection(Archive.here().home(), collection, alias=alias), as_json=as_json)
 
 
 def index_prune(as_json: printing.AsJson = False) -> None:
