@@ -22,6 +22,7 @@ from vidseek.commands import (
     searching,
 )
 from vidseek_media.errors import VidseekError
+from vidseek_media.output import disk_fault, print_exceptions_shown, printable
 
 
 def _group(help_text: str, commands: dict[str, Callable[..., None]]) -> typer.Typer:
@@ -57,17 +58,26 @@ app.add_typer(_group("The encoder bundle.", {"build-engines": running.encoder_bu
 
 def main() -> NoReturn:
     """Run the command: an error of ours is one message on stderr and its exit code, never a traceback."""
+    print_exceptions_shown()
     try:
         app()
     except VidseekError as error:
-        typer.echo(f"vidseek: {error.message}", err=True)
-        if error.remedy:
-            typer.echo(f"  → {error.remedy}", err=True)
-        sys.exit(error.exit_code)
+        _end_with(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `vidseek … | head` is no error
         sys.exit(0)
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        _end_with(fault)
     sys.exit(0)
+
+
+def _end_with(error: VidseekError) -> NoReturn:
+    typer.echo(f"vidseek: {printable(error.message)}", err=True)
+    if error.remedy:
+        typer.echo(f"  → {printable(error.remedy)}", err=True)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from vidseek.archive import ALIAS, Archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.json_files import read_json
+from vidseek_media.urls import bare_url
 
 State = Literal["ok", "note", "missing", "error"]
 
@@ -240,7 +241,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
                           f"the bundle is of {bundle}, the published index of {published}", "dvc repro")
     uri = archive.tracking_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.state / "mlflow.db").exists()
-    yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else uri,
+    yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else bare_url(uri),
                   "dvc repro" if local else "")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.output import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,12 +80,19 @@ def escape(text: str) -> str:
     """Names from the archive are text, never rich markup or terminal commands."""
     from rich.markup import escape
 
-    return escape("".join(char if char.isprintable() else "�" for char in text))
+    return escape(printable(text))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines in which names of the archive may stand."""
+    typer.echo(printable(text, keep="\n"), err=err)
 
 
 def print_json(content: object) -> None:
     """Print one JSON document, indented."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # JSON itself escapes control bytes up to 0x1f; those after, and changes of direction, are in strings alone.
+    typer.echo("".join(char if char == "\n" or printable(char) == char else f"\\u{ord(char):04x}" for char in text))
 
 
 def require_module(name: str, extra: str) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vidseek_media.urls import bare_url
+
 TABLE = "forgotten.parquet"
 
 
@@ -39,7 +41,7 @@ class Forgotten:
     @cached_property
     def addresses(self) -> frozenset[str]:
         """From where nothing is downloaded."""
-        return frozenset(address for video in self.videos for address in video.addresses)
+        return frozenset(bare_url(address) for video in self.videos for address in video.addresses)
 
 
 class ForgottenIds:
@@ -78,7 +80,7 @@ def read_forgotten(folder: Path) -> Forgotten:
 
     rows = read_table(path, FORGOTTEN).to_dict("records")
     return Forgotten(tuple(
-        ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
+        ForgottenVideo(**{**row, **{name: tuple(map(bare_url, row[name])) for name in ("uris", "addresses")}}) for row in rows
     ))
 
 

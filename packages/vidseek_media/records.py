@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.ids import clip_id_of, shard_key_of
+from vidseek_media.urls import bare_url, without_secrets
 
 Span: TypeAlias = tuple[int, int]
 """(start_ms, end_ms)"""
@@ -105,3 +106,7 @@ class Rejection:
     """The uri, video_id or clip_id refused."""
     stage: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", bare_url(self.id))
+        object.__setattr__(self, "reason", without_secrets(self.reason))

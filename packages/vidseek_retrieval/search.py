@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.urls import bare_url
 from vidseek_retrieval.calibration import LEVEL, Calibration, Context
 from vidseek_retrieval.filters import Condition, parse_filters
 from vidseek_retrieval.hiding import Hidden, Shown
@@ -470,6 +471,6 @@ def _hit(rated: _Rated, payload: Mapping[str, Any]) -> Hit:
         best_ms=moment.best_ms,
         clip_ids=moment.clip_ids,
         title=payload.get("title", ""),
-        uri=payload.get("uri", ""),
+        uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may have it whole
         thumbnail_url=payload.get("thumbnail_url"),
     )

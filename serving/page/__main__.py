@@ -11,6 +11,7 @@ from streamlit.starlette import App
 from serving.page.settings import MAX_UPLOAD_MB, PageSettings
 from serving.page.shown import Shown
 from vidseek_media.errors import ConfigError
+from vidseek_media.output import printable
 
 SCRIPT = Path(__file__).with_name("script.py")
 
@@ -20,7 +21,7 @@ def main() -> int:
     try:
         settings = PageSettings.of_environment()
     except ConfigError as error:
-        print(f"vidseek: {error}", file=sys.stderr)  # noqa: T201
+        print(f"vidseek: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     stay_silent()
     shown = Shown(settings)

@@ -214,7 +214,7 @@ def test_search__table_shows_times_and_titles_as_text(
     assert call(monkeypatch, "search", "a red ball") == 0
     out = capsys.readouterr().out
     assert "1:02.3 – 1:00:00.0" in out and "0.512" in out and "a/ö.mp4" in out
-    assert "[red]x[/red]�[2J" in out  # neither markup nor a terminal's command
+    assert "[red]x[/red]\\x1b[2J" in out  # neither markup nor a terminal's command
 
 
 @pytest.mark.parametrize("args", [["search", "x", "--limit", "0"], ["search"], ["nonsense"], ["index", "nonsense"]])

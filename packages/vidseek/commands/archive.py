@@ -101,12 +101,12 @@ def dedup(
           f"{row.score:.3f}") for row in found.duplicates],
     ), nothing="No near-duplicates.")
     chosen = found.threshold
-    typer.echo(
+    printing.say(
         f"Likeness from {chosen.limits.moving:.3f} ({chosen.limits.still:.3f} where nothing moves): precision "
         f"{chosen.precision:.3f}, recall {chosen.recall:.3f} on made copies ({chosen.num_copies}) and pairs that are none "
         f"({chosen.num_different})."
     )
-    typer.echo("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
+    printing.say("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
                else "Nothing was decided: look at --report, then --apply.")
 
 

@@ -78,7 +78,7 @@ def index_prune(as_json: printing.AsJson = False) -> None:
     if as_json:
         printing.print_json({"removed": removed})
     else:
-        typer.echo("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+        printing.say("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
 
 
 def index_export(

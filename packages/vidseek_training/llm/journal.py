@@ -26,6 +26,7 @@ from typing import Any
 from vidseek_media.appending import append_to, read_lines
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.folders import sync_path, whole_file
+from vidseek_media.urls import without_secrets
 
 JOURNAL_NAME = "journal.jsonl"
 
@@ -112,7 +113,7 @@ class Journal:
         """
         self._append({
             "event": "answer", "ask": number, "key": key, "basis": basis, "video_id": video_id,
-            "captions": None if captions is None else dict(captions), "reason": reason,
+            "captions": None if captions is None else dict(captions), "reason": without_secrets(reason),
             "tokens": None if tokens is None else list(tokens), "guessed_in": guessed_in, "cost_usd": cost_usd,
             "max_output_tokens": max_output_tokens,
         }, sync=True)
