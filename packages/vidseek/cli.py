@@ -22,7 +22,6 @@ from vidseek.commands import (
     searching,
 )
 from vidseek_media.errors import VidseekError
-from vidseek_media.output import disk_fault, print_exceptions_shown, printable
 
 
 def _group(help_text: str, commands: dict[str, Callable[..., None]]) -> typer.Typer:
@@ -58,6 +57,8 @@ app.add_typer(_group("The encoder bundle.", {"build-engines": running.encoder_bu
 
 def main() -> NoReturn:
     """Run the command: an error of ours is one message on stderr and its exit code, never a traceback."""
+    from vidseek_media.output import disk_fault, print_exceptions_shown
+
     print_exceptions_shown()
     try:
         app()
@@ -74,6 +75,8 @@ def main() -> NoReturn:
 
 
 def _end_with(error: VidseekError) -> NoReturn:
+    from vidseek_media.output import printable
+
     typer.echo(f"vidseek: {printable(error.message)}", err=True)
     if error.remedy:
         typer.echo(f"  → {printable(error.remedy)}", err=True)

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vidseek_media.urls import without_secrets
-
 
 class VidseekError(Exception):
     """Base of all errors that vidseek raises on purpose.
@@ -31,6 +29,8 @@ class VidseekError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
+        from vidseek_media.urls import without_secrets  # when one is raised: `vidseek --help` loads no more than this module
+
         message = without_secrets(message)
         super().__init__(message)
         self.message = message

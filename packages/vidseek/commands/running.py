@@ -12,7 +12,6 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.urls import bare_url
 
 
 def serve(
@@ -104,6 +103,7 @@ def mlflow(
     """Open the MLflow UI on the archive's runs (or on MLFLOW_TRACKING_URI)."""
     from vidseek.archive import Archive
     from vidseek.service import require_free, require_local
+    from vidseek_media.urls import bare_url
 
     archive = Archive.here()
     uri = archive.tracking_uri()
