@@ -97,6 +97,13 @@ async def gone(request: Request, error: Exception) -> Response:
 
 async def unexpected(request: Request, error: Exception) -> Response:
     """A fault of ours: what it was is in the log, with the request id, and not in the answer; a full disk is told."""
+    answer = await disk(request, error)
+    answer.headers["X-Request-Id"] = _id_of(request)  # this is made outside of what puts it into the others
+    return answer
+
+
+async def disk(request: Request, error: Exception) -> Response:
+    """A disk that takes nothing more is told; any other fault is ours."""
     if (fault := disk_fault(error)) is not None:
         return answer_error(fault, _id_of(request))
     log.error("internal_error", exc_info=error, extra={"request_id": _id_of(request)})

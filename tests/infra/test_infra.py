@@ -62,7 +62,32 @@ def test_prepare__makes_the_secrets_that_compose_reads_and_leaves_what_is_there(
     assert yaml.safe_load(made["qdrant.yaml"]) == {"service": {"api_key": made["qdrant_api_key"].strip()}}
     folders = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()}
     mounted = {volume.split(":")[0].removeprefix("../") for volume in compose()["services"]["api"]["volumes"]}
-    assert mounted - {".."} <= folders
+    assert mounted - {"params.yaml"} <= folders and (ROOT / "params.yaml").is_file()
+
+
+WRITTEN = {"index", "feedback", "data/decisions", ".vidseek/queries", ".vidseek/thumbnails"}
+READ = {"params.yaml", "models", "data", "reports", ".vidseek/base", ".vidseek/downloads", ".vidseek/demo"}
+
+
+def test_compose__mounts_only_what_is_read_and_only_what_is_written_for_writing() -> None:
+    mounts = [volume.split(":") for volume in compose()["services"]["api"]["volumes"]]
+    of_archive = {source.removeprefix("../"): (target, options) for source, target, *options in mounts}
+    assert set(of_archive) == READ | WRITTEN
+    for name, (target, options) in of_archive.items():
+        assert target == f"/archive/{name}" and options == ([] if name in WRITTEN else ["ro"])
+    for name, service in compose()["services"].items():
+        for volume in service.get("volumes", []):
+            source, _, *options = volume.split(":")
+            own = not source.startswith((".", "/"))  # a volume of docker's own
+            assert own or options == ["ro"] or name == "api", (name, volume)
+
+
+def test_compose__the_service_reads_nothing_else_of_the_archive() -> None:
+    """Every folder of the archive that the service's code names is mounted, or is another command's."""
+    code = "".join(path.read_text() for path in [*(ROOT / "serving").glob("*.py"), ROOT / "packages" / "vidseek" / "overview.py"])
+    named = set(re.findall(r"archive\.root / \"(\w+)\"", code)) | {f".vidseek/{each}" for each in re.findall(
+        r"archive\.state / \"([\w.]+)\"", code)}
+    assert named - {".vidseek/duplicates.json"} <= READ | WRITTEN | {".vidseek/thumbnails"} and "data" in named
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: apt-get install docker-compose")
