@@ -93,6 +93,15 @@ docs: setup $(VENV)/.checks ## The reference of the rooms, from their docstrings
 	$(BIN)/python -m pdoc -o .vidseek/docs -d google --no-show-source $(ROOMS)
 	@echo "Open .vidseek/docs/index.html"
 
+image-lock: setup ## The list of files, by hash, that the image installs, anew from constraints.txt (a minute)
+	$(BIN)/python infra/lock_image.py
+
+image-digests: setup ## Put the digests of all base images into Dockerfile and compose.yaml (needs docker and the registries)
+	$(BIN)/python infra/pin_images.py pin
+
+release-check: setup ## What a release must have: a digest for every image
+	$(BIN)/python infra/pin_images.py check
+
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
