@@ -139,8 +139,12 @@ gpu-check: ## What a GPU does here: training, towers and exports against the CPU
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
-faults: setup ## Thousands of odd requests and broken files to the service (about five minutes)
+faults: setup ## Thousands of odd requests and broken files to the service, and what must not be lost or shown (about eight minutes)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_urls.py tests/media/test_secret_urls.py    # secrets in URLs
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_appending.py tests/face/test_feedback.py    # confirmed is kept
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_readiness.py tests/retrieval/test_alias_table.py    # ready is ready
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_output.py tests/serving/test_fetching.py tests/serving/test_faults_told.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

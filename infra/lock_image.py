@@ -34,7 +34,8 @@ def lines_of(report: dict[str, object]) -> list[str]:
     for each in report["install"]:  # type: ignore[attr-defined]
         name = re.sub(r"[-_.]+", "-", each["metadata"]["name"]).lower()
         if name != "vidseek":
-            found.append(f"{name}=={each['metadata']['version']} --hash=sha256:{each['download_info']['archive_info']['hashes']['sha256']}")
+            digest = each["download_info"]["archive_info"]["hashes"]["sha256"]
+            found.append(f"{name}=={each['metadata']['version']} --hash=sha256:{digest}")
     return sorted(found)
 
 

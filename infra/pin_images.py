@@ -13,7 +13,9 @@ from pathlib import Path
 
 INFRA = Path(__file__).resolve().parent
 FILES = ("Dockerfile", "compose.yaml")
-_IMAGE = re.compile(r"^(?P<head>FROM |\s+image: )(?P<name>[\w./-]+:[\w.-]+)(?P<digest>@sha256:[0-9a-f]{64})?(?=\s|$)", re.MULTILINE)
+_IMAGE = re.compile(
+    r"^(?P<head>FROM |\s+image: )(?P<name>[\w./-]+:[\w.-]+)(?P<digest>@sha256:[0-9a-f]{64})?(?=\s|$)", re.MULTILINE
+)
 
 
 def images(text: str) -> dict[str, bool]:
@@ -46,11 +48,12 @@ def main(act: str) -> int:
     """`check` or `pin`; gives the exit code."""
     paths = [INFRA / name for name in FILES]
     if act == "pin":
-        named = sorted({image for path in paths for image in images(path.read_text(encoding="utf-8"))})
-        digests = {image: digest_of(image) for image in named}  # all of them first: no file is half pinned
+        wanted = sorted({image for path in paths for image in images(path.read_text(encoding="utf-8"))})
+        digests = {image: digest_of(image) for image in wanted}  # all of them first: no file is half pinned
         for path in paths:
             path.write_text(pinned(path.read_text(encoding="utf-8"), digests), encoding="utf-8")
-    lacking = [f"{path.name}: {image}" for path in paths for image, has in images(path.read_text(encoding="utf-8")).items() if not has]
+    found = {path.name: images(path.read_text(encoding="utf-8")) for path in paths}
+    lacking = [f"{name}: {image}" for name, named in found.items() for image, has in named.items() if not has]
     sys.stderr.write("".join(f"no digest: {each}\n" for each in lacking))
     return 1 if lacking else 0
 

@@ -26,8 +26,10 @@ class _Section(BaseModel):
 def _refuse_secrets(source: str) -> str:
     if has_secrets(source):
         # DVC writes what params.yaml says into dvc.lock, which is committed.
-        raise ValueError("it has a password or a signature, and params.yaml is no place for one: write env:VIDSEEK_SOURCE, and "
-                         "set VIDSEEK_SOURCE to the URL, or name it in a manifest")
+        raise ValueError(
+            "it has a password or a signature, and params.yaml is no place for one: write env:VIDSEEK_SOURCE, and set "
+            "VIDSEEK_SOURCE to the URL, or name it in a manifest"
+        )
     return source
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -50,7 +51,7 @@ class Readiness:
                 return await asyncio.shield(self._search)
         except TimeoutError as error:
             raise NotReady(
-                f"a search takes longer than {MAX_SECONDS:.0f} s", remedy="Look at the load, and at the index's disk or server"
+                f"a search takes longer than {MAX_SECONDS:.0f} s", remedy="Look at the load, and at the disk or server"
             ) from error
         except VidseekError as error:
             if isinstance(error, NotReady):
@@ -75,9 +76,9 @@ class Readiness:
     def _search_once(self, opened: Opened) -> tuple[str, str]:
         """In the thread. Where nothing has changed since a moment ago, only the alias is looked at."""
         live, version = opened.searcher.live, opened.encoder.spec.encoder_version
-        if self._last is not None and self._last[1:] == (version, live):
-            if time.monotonic() - self._last[0] < HOLDS_SECONDS:
-                return version, live
+        at, *what = self._last or (-math.inf, "", "")
+        if what == [version, live] and time.monotonic() - at < HOLDS_SECONDS:
+            return version, live
         opened.searcher.require_stored()
         answer = opened.searcher.search(self._query_of(opened.encoder), SearchOptions(limit=1))
         self._last = (time.monotonic(), answer.encoder_version, answer.collection)

@@ -76,7 +76,7 @@ def require_local(host: str, *, what: str) -> None:
     if not is_local:
         raise ConfigError(
             f"{host} can be reached from elsewhere, and {what} would let anybody read and change the runs",
-            remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or put a proxy that asks for a password before it",
+            remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or by a proxy that asks for a password",
         )
 
 

@@ -79,9 +79,8 @@ def read_forgotten(folder: Path) -> Forgotten:
     from vidseek_media.tables import FORGOTTEN, read_table  # pandas: the service starts without it
 
     rows = read_table(path, FORGOTTEN).to_dict("records")
-    return Forgotten(tuple(
-        ForgottenVideo(**{**row, **{name: tuple(map(bare_url, row[name])) for name in ("uris", "addresses")}}) for row in rows
-    ))
+    bare = [{name: tuple(map(bare_url, row[name])) for name in ("uris", "addresses")} for row in rows]
+    return Forgotten(tuple(ForgottenVideo(**{**row, **urls}) for row, urls in zip(rows, bare, strict=True)))
 
 
 def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:

@@ -8,14 +8,19 @@ import sys
 import tempfile
 import traceback
 import unicodedata
+from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.urls import without_secrets
 
 _JOINERS = "\u200c\u200d"
 """Letters of Persian and parts of emoji are joined by them, or kept apart."""
-_FULL = {errno.ENOSPC: "full", errno.EDQUOT: "over its quota", errno.EROFS: "read-only", errno.EFBIG: "at its limit of a file"}
+_FULL = {
+    errno.ENOSPC: "full", errno.EDQUOT: "over its quota", errno.EROFS: "read-only",
+    errno.EFBIG: "at its limit of a file's size",
+}
 _NO_TEMPORARY = "No usable temporary directory"
 """How Python says that no folder for temporary files takes one."""
 
@@ -38,20 +43,19 @@ def shown(text: str, *, keep: str = "") -> str:
 
 
 def print_exceptions_shown() -> None:
-    """From now on this process prints a fault of ours and the warnings of libraries as `shown` has them."""
+    """From now on this process prints a fault of ours and what any library logs as `shown` has it."""
     sys.excepthook = _print_shown
-    handler = logging.StreamHandler()
-    handler.setFormatter(ShownFormatter("%(message)s"))
-    handler.setLevel(logging.WARNING)
-    logging.lastResort = handler
+    logging.setLogRecordFactory(shown_record)
 
 
-class ShownFormatter(logging.Formatter):
-    """A line of a log as `shown` has it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record, with its traceback."""
-        return shown(super().format(record), keep="\n\t")
+def shown_record(*args: Any, **named: Any) -> logging.LogRecord:
+    """A record of a log whose message and traceback are `shown`, whoever writes it where."""
+    record = logging.LogRecord(*args, **named)
+    with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging says so
+        record.msg, record.args = shown(record.getMessage(), keep="\n\t"), ()
+    if record.exc_info:
+        record.exc_text = shown(logging.Formatter().formatException(record.exc_info), keep="\n\t")
+    return record
 
 
 def disk_fault(error: BaseException) -> ArtifactError | None:

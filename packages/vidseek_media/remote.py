@@ -223,7 +223,8 @@ class _Job:
     def run(self, stop: threading.Event) -> None:
         file = self.file
         if not file.state:
-            file = _File(file.path, file.target, _state_of(_try(lambda: self.fs.info(file.path), file.path, self.url)) or "{}")
+            info = _try(lambda: self.fs.info(file.path), file.path, self.url)
+            file = _File(file.path, file.target, _state_of(info) or "{}")
             if _is_here(file):
                 return
         beside = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")

@@ -87,7 +87,9 @@ REJECTED = pa.schema([("id", _text), ("stage", _text), ("reason", _text)])
 def write_table(
     path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
 ) -> None:
-    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent; `sync` as `whole_file`.
+    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent.
+
+    `sync` is that of `whole_file`.
 
     Raises:
         ArtifactError: a row does not fit the schema.

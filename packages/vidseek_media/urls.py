@@ -18,7 +18,8 @@ IDENTITY = "vidseek-id"
 
 _SIGNING = re.compile(
     r"(?:x-(?:amz|goog|oss|cos|obs|ms|bz|tos)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id"
-    r"|.*(?:signature|token|secret|passw|credential|authoriz|session|expir|nonce|hmac|access_?key|api_?key|app_?key).*"
+    r"|.*(?:signature|token|secret|passw|credential|authoriz|session|expir|nonce|hmac).*"
+    r"|.*(?:access|api|app)_?key.*"
     r"|(?:.*[_.-])?(?:sig|sign|key|auth|pass|pwd|pw|jwt|otp|sas|policy)|hdnts|hdnea|hdntl|__gda__)",
     re.IGNORECASE,
 )
@@ -26,12 +27,13 @@ _SIGNING = re.compile(
 Alibaba, Tencent, and what people call them elsewhere."""
 _BESIDE = frozenset([
     *("e", "st", "s", "h", "t", "exp", "ttl", "hash", "md5", "ip", "user", "username", "login", "client_id"),
-    *("sv", "ss", "srt", "sp", "se", "spr", "sip", "sr", "si", "skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid"),
-    *("scid", "sdd", "ses", "rscc", "rscd", "rsce", "rscl", "rsct", "hash-algorithm", "keyname"),
+    *("sv", "ss", "srt", "sp", "se", "spr", "sip", "sr", "si", "skoid", "sktid", "skt", "ske", "sks", "skv", "saoid"),
+    *("suoid", "scid", "sdd", "ses", "rscc", "rscd", "rsce", "rscl", "rsct", "hash-algorithm", "keyname"),
 ])
 """Parameters that belong to a signature where there is one (most are of Azure's), and else may mean anything."""
 _FILE = re.compile(
-    r".+\.(?:mp4|mov|mkv|webm|avi|m4v|mpe?g|m?ts|m2ts|mxf|wmv|flv|ogv|3gp|gif|jpe?g|png|webp|bmp|csv|jsonl|parquet)", re.IGNORECASE
+    r".+\.(?:mp4|mov|mkv|webm|avi|m4v|mpe?g|m?ts|m2ts|mxf|wmv|flv|ogv|3gp|gif|jpe?g|png|webp|bmp|csv|jsonl|parquet)",
+    re.IGNORECASE,
 )
 """A value that is a file's name: `?key=videos/a.mp4` is no key."""
 _PAGES = re.compile(r"(?:.+\.)?(?:youtube\.com|youtu\.be|youtube-nocookie\.com)", re.IGNORECASE)

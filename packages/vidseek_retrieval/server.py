@@ -68,7 +68,8 @@ _REMEDY = "See that the server of QDRANT_URL is up and has room, then try again"
 _NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
 _LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
 _LOCK_STAYS = (
-    f"the server did not take the lock back: a publish from another machine waits up to {LEASE_SECONDS / 60:.0f} minutes for it"
+    f"the server did not take the lock back: a publish from another machine waits for it, {LEASE_SECONDS / 60:.0f} minutes "
+    "at most"
 )
 
 log = logging.getLogger("vidseek.index")

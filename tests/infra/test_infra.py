@@ -86,7 +86,8 @@ def test_compose__mounts_only_what_is_read_and_only_what_is_written_for_writing(
 
 def test_compose__the_service_reads_nothing_else_of_the_archive() -> None:
     """Every folder of the archive that the service's code names is mounted, or is another command's."""
-    code = "".join(path.read_text() for path in [*(ROOT / "serving").glob("*.py"), ROOT / "packages" / "vidseek" / "overview.py"])
+    files = [*(ROOT / "serving").glob("*.py"), ROOT / "packages" / "vidseek" / "overview.py"]
+    code = "".join(path.read_text() for path in files)
     named = set(re.findall(r"archive\.root / \"(\w+)\"", code)) | {f".vidseek/{each}" for each in re.findall(
         r"archive\.state / \"([\w.]+)\"", code)}
     assert named - {".vidseek/duplicates.json"} <= READ | WRITTEN | {".vidseek/thumbnails"} and "data" in named

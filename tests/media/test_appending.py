@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from vidseek_media.appending import append_line, locked, read_lines
 
+FAULTS = int(os.environ.get("VIDSEEK_FAULTS", "0"))
+"""More of them in `make faults`."""
 TEXTS = st.text(max_size=40)
 CONTENTS = st.lists(st.dictionaries(TEXTS, st.none() | st.booleans() | st.integers() | TEXTS, max_size=3), max_size=5)
 
@@ -38,7 +40,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=max(60, 10 * FAULTS), deadline=None)
 @given(contents=CONTENTS, torn=st.dictionaries(TEXTS, TEXTS, min_size=1), data=st.data())
 def test_append__after_a_death_at_any_byte_every_other_line_is_whole(
     folder: Path, contents: list[dict[str, object]], torn: dict[str, str], data: st.DataObject
@@ -59,7 +61,7 @@ def test_append__after_a_death_at_any_byte_every_other_line_is_whole(
     assert lines.num_broken == (0 < kept < len(line) - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=max(40, 10 * FAULTS), deadline=None)
 @given(contents=CONTENTS, room=st.integers(0, 120))
 def test_append__a_disk_with_any_room_keeps_all_or_nothing(
     folder: Path, contents: list[dict[str, object]], room: int

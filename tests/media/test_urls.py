@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import string
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -13,6 +15,8 @@ from vidseek_media.errors import InputRejected, ServiceError
 from vidseek_media.records import Rejection
 from vidseek_media.urls import bare_url, has_secrets, without_secrets
 
+FAULTS = int(os.environ.get("VIDSEEK_FAULTS", "0"))
+"""More of them in `make faults`."""
 ALPHABET = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@/?#[]% \"é密"
 SECRETS = st.text(ALPHABET, min_size=3, max_size=20).map(lambda text: f"Zq7{text}9xK")
 """Begins and ends with what stands in no message, so that it cannot occur by chance."""
@@ -25,17 +29,20 @@ NAMES = st.sampled_from([
     "access_token", "api_key", "apikey", "key", "Policy", "Key-Pair-Id", "auth", "password", "hdnts", "x-oss-signature",
     "Expires", "id", "anything", "é",
 ])
+SIGNING = NAMES.filter(lambda each: each not in ("id", "anything", "é"))
 
 
 def spellings(secret: str) -> set[str]:
     return {secret, quote(secret, safe=""), quote_plus(secret), quote(secret), repr(secret)[1:-1]}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(200, 10 * FAULTS), deadline=None)
 @given(secret=SECRETS, encode=ENCODINGS, name=NAMES, place=st.sampled_from(["user", "password", "query", "fragment"]),
        scheme=st.sampled_from(["http", "https", "s3", "gs", "HTTPS", "postgresql+psycopg2"]))
-def test_secrets__are_in_nothing_that_is_stored_or_shown(secret: str, encode: object, name: str, place: str, scheme: str) -> None:
-    said = encode(secret)  # type: ignore[operator]
+def test_secrets__are_in_nothing_that_is_stored_or_shown(
+    secret: str, encode: Callable[[str], str], name: str, place: str, scheme: str
+) -> None:
+    said = encode(secret)
     user = {"user": f"{said}@", "password": f"me:{said}@"}.get(place, "")
     query = f"?{name}={said}&part=2" if place == "query" else ""
     url = f"{scheme}://{user}host.example:8443/deep/a.mp4{query}{f'#{said}' if place == 'fragment' else ''}"
@@ -44,8 +51,9 @@ def test_secrets__are_in_nothing_that_is_stored_or_shown(secret: str, encode: ob
         bare_url(url), without_secrets(f"cannot open {url}: refused"), without_secrets(f"404, url=URL('{url}')"),
         without_secrets(f"<{url}>, ({url}) and \"{url}\"."), str(ServiceError(f"{url} fails", remedy=f"See {url}")),
         str(pickle.loads(pickle.dumps(InputRejected(f"{url} fails")))), str(Rejection(url, "ingest", f"names {url}")),
-        without_secrets(f"sent {secret} or {quote(secret, safe='')} or {credentials}", of=[url]) if place == "password" else "",
     ]
+    if place == "password":
+        texts.append(without_secrets(f"sent {secret} or {quote(secret, safe='')} or {credentials}", of=[url]))
     for text in texts:
         assert not any(each in text for each in {*spellings(secret), said, credentials}), text
     assert bare_url(bare_url(url)) == bare_url(url) and bare_url(url).startswith(f"{scheme}://host.example:8443/deep/a.mp4")
@@ -53,8 +61,7 @@ def test_secrets__are_in_nothing_that_is_stored_or_shown(secret: str, encode: ob
 
 
 @settings(max_examples=100, deadline=None)
-@given(first=SECRETS, second=SECRETS, names=st.sets(NAMES.filter(lambda each: each not in ("id", "anything", "é")), min_size=1),
-       number=st.integers(0, 99))
+@given(first=SECRETS, second=SECRETS, names=st.sets(SIGNING, min_size=1), number=st.integers(0, 99))
 def test_bare__a_file_that_is_signed_anew_is_the_same_and_another_is_not(
     first: str, second: str, names: set[str], number: int
 ) -> None:
@@ -68,9 +75,10 @@ def test_bare__a_file_that_is_signed_anew_is_the_same_and_another_is_not(
 @pytest.mark.parametrize(("url", "bare"), [
     ("https://host/a.mp4", "https://host/a.mp4"),
     ("https://user:pw@host/a.mp4?X-Amz-Date=1&X-Amz-Signature=2#t=3", "https://host/a.mp4"),
-    ("https://account.blob.core.windows.net/c/a.mp4?sv=2022&st=1&se=2&sr=b&sp=r&sig=x%2By", "https://account.blob.core.windows.net/c/a.mp4"),
+    ("https://a.blob.core.windows.net/c/a.mp4?sv=2022&st=1&se=2&sr=b&sp=r&sig=x%2By", "https://a.blob.core.windows.net/c/a.mp4"),
     ("https://host/a.mp4?Expires=1&Signature=2&Key-Pair-Id=3&Policy=4", "https://host/a.mp4"),
-    ("https://storage.googleapis.com/b/a.mp4?GoogleAccessId=1&Expires=2&Signature=3", "https://storage.googleapis.com/b/a.mp4"),
+    ("https://storage.googleapis.com/b/a.mp4?GoogleAccessId=1&Expires=2&Signature=3",
+     "https://storage.googleapis.com/b/a.mp4"),
     ("https://www.youtube.com/watch?v=abc&si=shared&t=3", "https://www.youtube.com/watch?v=abc"),
     ("https://user:p/w@host:80/a.mp4", "https://host:80/a.mp4"),
     ("https://user:p?w#x@host/a.mp4", "https://host/a.mp4"),
@@ -96,7 +104,7 @@ def test_bare__a_file_that_only_its_query_names_keeps_a_name_of_its_own() -> Non
 
 
 @pytest.mark.parametrize(("text", "shown"), [
-    ("Max retries exceeded with url: /api/2.0/runs?token=abcd (Caused by x)", "Max retries exceeded with url: /api/2.0/runs (Caused by x)"),
+    ("retries exceeded with url: /api/2.0/runs?token=abcd (Caused)", "retries exceeded with url: /api/2.0/runs (Caused)"),
     ("url=https%3A%2F%2Fuser%3Apw%40host", "url=[a URL]"),
     ("mlflow:secret@postgres refused", "***@postgres refused"),
     ("see https://host/a?b, then https://x@host/c.", "see https://host/a, then https://host/c."),
@@ -109,8 +117,9 @@ def test_shown__a_message_keeps_what_is_no_secret(text: str, shown: str) -> None
 
 
 @pytest.mark.parametrize(("url", "has"), [
-    ("https://user:pw@host/", True), ("https://user@host/", True), ("https://host/?sig=1", True), ("https://host/?id=1", False),
-    ("https://host/@me", False), ("videos", False), ("https://www.youtube.com/watch?v=abc", False),
+    ("https://user:pw@host/", True), ("https://user@host/", True), ("https://host/?sig=1", True),
+    ("https://host/?id=1", False), ("https://host/@me", False), ("videos", False),
+    ("https://www.youtube.com/watch?v=abc", False),
 ])
 def test_has_secrets(url: str, has: bool) -> None:
     assert has_secrets(url) == has

@@ -68,7 +68,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a list": lambda path: path.write_text("[]"),
     "of another shape": lambda path: path.write_text('{"clips": {"collection": null}}'),
     "no file": _make_unreadable,
-    "live is not there": lambda path: path.write_text(json.dumps({"clips": {"collection": NAMES[2][:-1] + "4", "previous": []}})),
+    "live is not there": lambda path: path.write_text(
+        json.dumps({"clips": {"collection": NAMES[2][:-1] + "4", "previous": []}})
+    ),
     "earlier is not there": lambda path: path.write_text(
         json.dumps({"clips": {"collection": NAMES[2], "previous": [NAMES[2][:-1] + "4"]}})
     ),
@@ -248,7 +250,7 @@ def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_fre
     with pytest.raises(ServiceError, match="does not answer") as caught:
         publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "create_payload_index")))  # type: ignore[arg-type]
     assert "stays on the server until the next publish" in caught.value.remedy
-    assert "up to 10 minutes" in caught.value.remedy
+    assert "10 minutes at most" in caught.value.remedy
     home = server.QdrantHome(client)
     with pytest.raises(ServiceError, match="another publish") as caught, home.building():
         pass  # our own process lives: it might still be at it

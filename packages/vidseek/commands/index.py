@@ -27,7 +27,7 @@ def index_list(as_json: printing.AsJson = False) -> None:
     printing.show(printing.table(
         ["collection", "clips", "made", "live as", "kept for"],
         [(one.facts.name, str(one.facts.num_points), one.facts.created_at[:19].replace("T", " "),
-          ", ".join(one.live_as), ", ".join(one.kept_for)) for one in collections],
+          printing.escape(", ".join(one.live_as)), printing.escape(", ".join(one.kept_for))) for one in collections],
     ), nothing="Nothing is published yet: run `dvc repro`.")
 
 

@@ -97,7 +97,7 @@ def mcp(
 
 
 def mlflow(
-    host: Annotated[str, typer.Option(help="IP address of this machine alone: MLflow asks nobody who they are.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="IP address of this machine alone: MLflow lets everybody in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Open the MLflow UI on the archive's runs (or on MLFLOW_TRACKING_URI)."""
