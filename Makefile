@@ -93,6 +93,15 @@ docs: setup $(VENV)/.checks ## The reference of the rooms, from their docstrings
 	$(BIN)/python -m pdoc -o .vidseek/docs -d google --no-show-source $(ROOMS)
 	@echo "Open .vidseek/docs/index.html"
 
+image-lock: setup ## The list of files, by hash, that the image installs, anew from constraints.txt (a minute)
+	$(BIN)/python infra/lock_image.py
+
+image-digests: setup ## Put the digests of all base images into Dockerfile and compose.yaml (needs docker and the registries)
+	$(BIN)/python infra/pin_images.py pin
+
+release-check: setup ## What a release must have: a digest for every image
+	$(BIN)/python infra/pin_images.py check
+
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
@@ -133,10 +142,14 @@ soak: setup ## Ten minutes of mixed requests to the service: no memory or file i
 soak-hostile: setup ## Ten minutes of eight kinds of hostile clients beside an ordinary one, into bench/soak.json
 	$(BIN)/python -m bench.soak
 
-faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about twenty minutes)
+faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about half an hour)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py tests/serving/test_hostile.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_connections.py tests/serving/test_bodies.py tests/serving/test_sites.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_urls.py tests/media/test_secret_urls.py    # secrets in URLs
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_appending.py tests/face/test_feedback.py    # confirmed is kept
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_readiness.py tests/retrieval/test_alias_table.py    # ready is ready
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_output.py tests/serving/test_fetching.py tests/serving/test_faults_told.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

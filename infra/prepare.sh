@@ -3,7 +3,8 @@
 # there stays. The folder of the keys is closed; the files in it are not, since containers read them as other users.
 set -eu
 cd "$(dirname "$0")"
-mkdir -p ../index ../feedback ../data/decisions ../.vidseek/queries ../.vidseek/thumbnails
+mkdir -p ../index ../feedback ../models ../reports ../data/decisions
+mkdir -p ../.vidseek/base ../.vidseek/downloads ../.vidseek/demo ../.vidseek/queries ../.vidseek/thumbnails
 mkdir -p secrets && chmod 700 secrets && cd secrets
 
 key() { openssl rand -hex 32; }

@@ -23,6 +23,7 @@ def main() -> str:
             f"; the model captioned {report.llm.num_captioned} of {report.llm.num_clips} clips, {report.llm.num_cached} of "
             f"them paid for before, for {report.llm.cost_usd:.4f} USD"
         )
+        said += f"; {report.llm.num_broken} torn lines of the journal were passed over" if report.llm.num_broken else ""
     return said
 
 

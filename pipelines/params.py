@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vidseek.settings import SearchSettings, ServeSettings, read_params
 from vidseek_media.errors import ConfigError
+from vidseek_media.urls import has_secrets
 from vidseek_training.llm.settings import LlmSettings
 from vidseek_training.settings import TrainSettings
 
@@ -22,10 +23,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_secrets(source: str) -> str:
+    if has_secrets(source):
+        # DVC writes what params.yaml says into dvc.lock, which is committed.
+        raise ValueError(
+            "it has a password or a signature, and params.yaml is no place for one: write env:VIDSEEK_SOURCE, and set "
+            "VIDSEEK_SOURCE to the URL, or name it in a manifest"
+        )
+    return source
+
+
+SourceName = Annotated[str, Field(min_length=1), AfterValidator(_refuse_secrets)]
+
+
 class General(_Section):
     """The general world, for replay and retention."""
 
-    source: Annotated[str, Field(min_length=1)] | None
+    source: SourceName | None
     """As `ingest.source`."""
 
 
@@ -43,7 +57,7 @@ class Youtube(_Section):
 class Ingest(_Section):
     """Where the videos are."""
 
-    source: str = Field(min_length=1)
+    source: SourceName
     """See `vidseek_media.sources.open_source`."""
     clip_pattern: str | None
     timeout_seconds: float = Field(gt=0)

@@ -15,6 +15,7 @@ os.environ.update(
 )
 
 from vidseek_media.errors import ArtifactError, VidseekError
+from vidseek_media.output import disk_fault, print_exceptions_shown, printable
 
 DATA, MODELS, REPORTS, RECEIPTS = Path("data"), Path("models"), Path("reports"), Path("receipts")
 INDEX, STATE = Path("index"), Path(".vidseek")
@@ -37,14 +38,23 @@ def alias_of(name: str) -> str:
 
 def run_stage(stage: Callable[[], str]) -> None:
     """Run `stage` and say what it did; a VidseekError is told in one message, with its exit code."""
+    print_exceptions_shown()
     name = Path(sys.argv[0]).stem
     try:
         said = stage()
     except VidseekError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        where = error.filename or "the disk"
-        print(f"{name}: {where}: {error.strerror}. Make room or mend the rights, then run it again", file=sys.stderr)
-        raise SystemExit(ArtifactError.exit_code) from None
-    print(f"{name}: {said}")
+        raise _stopped(name, error) from None
+    except Exception as error:
+        fault = disk_fault(error)
+        if fault is None and isinstance(error, OSError):
+            where = error.filename or "the disk"
+            fault = ArtifactError(f"{where}: {error.strerror}", remedy="Make room or mend the rights, then run it again")
+        if fault is None:
+            raise
+        raise _stopped(name, fault) from None
+    print(f"{name}: {printable(said)}")
+
+
+def _stopped(name: str, error: VidseekError) -> SystemExit:
+    print(f"{name}: {printable(str(error))}", file=sys.stderr)
+    return SystemExit(error.exit_code)

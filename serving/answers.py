@@ -25,6 +25,7 @@ from serving.middleware import AdminOff, BodyTooLarge, BodyTooSlow, Busy, CrossS
 from serving.model import ModelGone
 from serving.safe_headers import SAFE_HEADERS
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
+from vidseek_media.output import disk_fault
 from vidseek_retrieval.decisions import DecisionsChanged
 
 STATUS: Mapping[type[VidseekError], int] = {
@@ -102,7 +103,17 @@ async def gone(request: Request, error: Exception) -> Response:
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """A fault of ours: what it was is in the log (the framework raises it again after this), not in the answer."""
+    """A fault of ours: what it was is in the log, with the request id, and not in the answer; a full disk is told."""
+    answer = await disk(request, error)
+    answer.headers["X-Request-Id"] = _id_of(request)  # this is made outside of what puts it into the others
+    return answer
+
+
+async def disk(request: Request, error: Exception) -> Response:
+    """A disk that takes nothing more is told; any other fault is ours."""
+    if (fault := disk_fault(error)) is not None:
+        return answer_error(fault, _id_of(request))
+    log.error("internal_error", exc_info=error, extra={"request_id": _id_of(request)})
     message = "something went wrong on our side"
     return _answer(_id_of(request), 500, "internal_error", message, "The log has the request id")
 

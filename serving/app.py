@@ -56,6 +56,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, answers.invalid)
     app.add_exception_handler(TimeoutError, answers.timeout)
     app.add_exception_handler(HTTPException, answers.http)
+    app.add_exception_handler(OSError, answers.disk)
     app.add_exception_handler(ClientDisconnect, answers.gone)
     app.add_exception_handler(Exception, answers.unexpected)
     app.state.engine = engine

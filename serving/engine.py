@@ -17,6 +17,7 @@ from serving.decoding import Decoding, jpeg
 from serving.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.model import Frames, Model, ModelGone, NotReady, Opened, QueryVector, open_archive
+from serving.readiness import Readiness
 from serving.schemas import SearchRequest
 from serving.seen import Window
 from vidseek import feedback
@@ -97,6 +98,7 @@ class Engine:
         self._window = Window(places.queries)
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
         self.live = Model(opener, settings, self.metrics, self._threads)
+        self._readiness = Readiness(self.live)
         self._base = base
         self._base_model = Model(base.opener, settings, self.metrics, self._threads, prefix="base_") if base else None
         self._decoding = Decoding(settings, self.metrics)
@@ -107,12 +109,12 @@ class Engine:
         self._threads.submit(self._decoding.start)
 
     async def ready(self) -> dict[str, str]:
-        """What a search would use now.
+        """What a search was answered by just now.
 
         Raises:
             NotReady: nothing can be searched; the message says why.
         """
-        version, collection = await self.live.live()
+        version, collection = await self._readiness.check()
         return {"encoder_version": version, "collection": collection}
 
     async def models(self) -> dict[ModelName, CollectionFacts]:
@@ -279,7 +281,7 @@ class Engine:
 
     def close(self) -> None:
         """Let the threads go."""
-        for each in (self.live, self._base_model, self._decoding, self._window):
+        for each in (self._readiness, self.live, self._base_model, self._decoding, self._window):
             if each is not None:
                 each.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -20,6 +20,17 @@ LONGEST = 2000
 _CHUNK = 64 * 1024
 _AGENT = {"User-Agent": "vidseek", "Accept": "image/*", "Accept-Encoding": "identity"}
 
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+"""All global unicast addresses there are (RFC 4291; IANA's IPv6 address space)."""
+_SPECIAL = tuple(map(ipaddress.ip_network, (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
+)))
+"""IANA's registries of special-purpose addresses: what Python knows of them differs from version to version. Teredo is in
+2001::/23, 6to4 is 2002::/16."""
+
 Resolve = Callable[[str, int], Sequence[str]]
 
 
@@ -39,14 +50,22 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet: not this machine's, not of a private or special network."""
-    ip = ipaddress.ip_address(address.split("%")[0])
+    """Whether an IP address is one of the open internet: not this machine's, not of a private or special network.
+
+    Only the usual spelling of an address counts as one: in `0x7f.1`, `017700000001` or `2130706433` each library reads
+    what it likes.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
     if isinstance(ip, ipaddress.IPv6Address):
-        # What only wraps an IPv4 address leads to that one; tunnels lead anywhere.
-        if ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"):
+        if ip.ipv4_mapped is not None:  # leads to that one
+            return is_public(str(ip.ipv4_mapped))
+        # Compatible, translated, NAT64 and site-local addresses lie outside of what is given out; tunnels lead anywhere.
+        if ip.scope_id is not None or ip not in _GIVEN_OUT:
             return False
-        ip = ip.ipv4_mapped or ip
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
 
 
 class Fetcher:

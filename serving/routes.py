@@ -36,6 +36,7 @@ from serving.schemas import (
 )
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import InputRejected
+from vidseek_media.urls import bare_url
 
 Asked = TypeVar("Asked", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
@@ -152,6 +153,7 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
         point = await engine.clip(clip_id)
         own = f"/v1/clips/{point.clip_id}"
         known = {name: point.payload.get(name) for name in ClipAnswer.model_fields}
+        known["uri"] = bare_url(str(known["uri"] or ""))
         return {**known, "clip_id": point.clip_id, "thumbnail_url": f"{own}/thumbnail", "media_url": f"{own}/media"}
 
     @app.get(

@@ -45,7 +45,7 @@ for command in (
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {
-    "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback,
+    "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "prune": index.index_prune, "export": index.index_export, "import": index.index_import,
 }), name="index")
 app.add_typer(_group("The demo world.", {
@@ -57,17 +57,30 @@ app.add_typer(_group("The encoder bundle.", {"build-engines": running.encoder_bu
 
 def main() -> NoReturn:
     """Run the command: an error of ours is one message on stderr and its exit code, never a traceback."""
+    from vidseek_media.output import disk_fault, print_exceptions_shown
+
+    print_exceptions_shown()
     try:
         app()
     except VidseekError as error:
-        typer.echo(f"vidseek: {error.message}", err=True)
-        if error.remedy:
-            typer.echo(f"  → {error.remedy}", err=True)
-        sys.exit(error.exit_code)
+        _end_with(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `vidseek … | head` is no error
         sys.exit(0)
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        _end_with(fault)
     sys.exit(0)
+
+
+def _end_with(error: VidseekError) -> NoReturn:
+    from vidseek_media.output import printable
+
+    typer.echo(f"vidseek: {printable(error.message)}", err=True)
+    if error.remedy:
+        typer.echo(f"  → {printable(error.remedy)}", err=True)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from vidseek.archive import ALIAS, Archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.json_files import read_json
 from vidseek_media.sandbox import in_force
+from vidseek_media.urls import bare_url
 
 State = Literal["ok", "note", "missing", "error"]
 
@@ -211,7 +212,8 @@ def _sandbox() -> Finding:
         return Finding("runtime", "sandbox of decoders", "ok", offered.in_words())
     return Finding(
         "runtime", "sandbox of decoders", "note",
-        f"{offered.in_words()}: uploads are decoded with limits, but not with all of the kernel's rules", "Use a kernel of 5.13 or later with Landlock and seccomp; see docs/security.md",
+        f"{offered.in_words()}: uploads are decoded with limits, but not with all of the kernel's rules",
+        "Use a kernel of 5.13 or later with Landlock and seccomp; see docs/security.md",
     )
 
 
@@ -242,7 +244,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
     yield _made("encoder bundle", bundle, f"encoder_version {bundle}")
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
-    yield _made("index", collection, f"{ALIAS} → {collection}")
+    yield from _index(archive, collection)
     if bundle and collection:
         published = _read(archive.index / PurePath(collection).name / "collection.json", "encoder_version")
         if published == bundle:
@@ -252,8 +254,21 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
                           f"the bundle is of {bundle}, the published index of {published}", "dvc repro")
     uri = archive.tracking_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.state / "mlflow.db").exists()
-    yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else uri,
+    yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else bare_url(uri),
                   "dvc repro" if local else "")
+
+
+def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
+    """Of the folder; what a server has is not asked for."""
+    from vidseek_retrieval.index import USE_REMEDY
+
+    stored = sorted(path.parent.name for path in archive.index.glob("clips-*/collection.json"))
+    if collection in stored or not (stored or collection):
+        yield _made("index", collection, f"{ALIAS} → {collection}")
+    elif collection is None:
+        yield Finding("pipeline", "index", "error", f"no alias {ALIAS} names any of {', '.join(stored)}", USE_REMEDY)
+    else:
+        yield Finding("pipeline", "index", "error", f"{ALIAS} → {collection}, which is not there", USE_REMEDY)
 
 
 def _made(name: str, thing: str | None, found: str) -> Finding:

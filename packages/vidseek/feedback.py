@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from vidseek_media.appending import append_line, read_lines
 from vidseek_media.errors import ArtifactError
 
 TABLE = "feedback.parquet"
@@ -35,7 +36,7 @@ class FreezeReport:
     num_rows: int
     """One for each query and clip."""
     num_broken: int
-    """Lines that a killed writer left unfinished."""
+    """Lines that are no feedback: a killed writer left them unfinished, or a disk damaged them."""
 
 
 def now() -> str:
@@ -44,24 +45,23 @@ def now() -> str:
 
 
 def append(folder: Path, feedback: Feedback) -> None:
-    """Add one line to today's file in `folder`; what is there is never changed. Safe from several processes.
+    """Add one line to today's file in `folder`, on the disk when this returns; what is there is never changed.
+
+    Safe from several processes. The order of files and lines is the order in which things were said: a clock that was
+    set back writes on in the last file.
 
     Raises:
-        ArtifactError: the disk does not take it.
+        ArtifactError: the disk does not take it. Nothing of it is kept.
     """
-    line = json.dumps(asdict(feedback), ensure_ascii=True) + "\n"
     path = folder / f"{feedback.said_at[:10]}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # One write of a line to a file opened for appending: lines of two processes do not mix.
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        path = max([path, *folder.glob("*.jsonl")])
+        append_line(path, asdict(feedback))
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror}", remedy="Make room") from error
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror}", remedy="Make room or mend the rights, then say it again"
+        ) from error
 
 
 def freeze(folder: Path, out: Path) -> FreezeReport:
@@ -73,8 +73,8 @@ def freeze(folder: Path, out: Path) -> FreezeReport:
     from vidseek_media.tables import FEEDBACK, write_table  # pandas: the service appends without it
 
     said, num_broken = read(folder)
-    last = {(each.query, each.clip_id): each for each in sorted(said, key=lambda each: each.said_at)}
-    write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK)
+    last = {(each.query, each.clip_id): each for each in said}  # by place: a clock may have been set back
+    write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK, sync=True)
     return FreezeReport(num_said=len(said), num_rows=len(last), num_broken=num_broken)
 
 
@@ -98,11 +98,17 @@ def read(folder: Path) -> tuple[list[Feedback], int]:
     said, num_broken = [], 0
     try:
         for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    said.append(Feedback(**json.loads(line)))
-                except (ValueError, TypeError):
-                    num_broken += 1
+            lines = read_lines(path)
+            known = [_feedback_of(value) for value in lines.values]
+            said += [each for each in known if each is not None]
+            num_broken += lines.num_broken + known.count(None)
     except OSError as error:
-        raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error
+        raise ArtifactError(f"{folder} cannot be read: {error.strerror}", remedy="Mend its rights") from error
     return said, num_broken
+
+
+def _feedback_of(value: Mapping[str, Any]) -> Feedback | None:
+    """None where a field is missing or is of another type."""
+    texts = [field.name for field in fields(Feedback) if field.name != "relevant"]
+    is_whole = all(isinstance(value.get(name), str) for name in texts) and isinstance(value.get("relevant"), bool)
+    return Feedback(**value) if is_whole and len(value) == len(texts) + 1 else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseek.archive import Archive
+from vidseek_media.appending import locked
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
 
@@ -85,18 +86,23 @@ def forget(archive: Archive, plan: Plan) -> None:
     Done again after it was interrupted, it finishes.
 
     Raises:
-        ArtifactError: the table of decisions is broken, or something cannot be removed or written.
+        ArtifactError: the table of decisions or that of the index's aliases is broken, or something cannot be removed or
+            written.
+        ServiceError: the Qdrant server does not answer.
     """
     from vidseek_media.ledger import Ledger
+    from vidseek_retrieval.publish import require_alias_table
     from vidseek_training.llm.journal import forget_captions
 
-    earlier = read_forgotten(archive.decisions)
-    known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
-    addresses = {*plan.video.addresses, *(known.addresses if known else ())}
+    require_alias_table(archive.home())  # else nobody can say which collections show the video
     try:
-        write_forgotten(
-            archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
-        )
+        with locked(archive.decisions):
+            earlier = read_forgotten(archive.decisions)
+            known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
+            addresses = {*plan.video.addresses, *(known.addresses if known else ())}
+            write_forgotten(
+                archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
+            )
         book = Ledger.load(archive.state / "ledger")
         if book.forget([plan.video.video_id]):
             book.save()
@@ -115,11 +121,15 @@ def take_back(archive: Archive, name: str) -> ForgottenVideo:
     Raises:
         InputRejected: no such video is forgotten, or several are.
     """
-    known = read_forgotten(archive.decisions).videos
     video_id = _one_of(name, _names_of_forgotten(archive))
     if video_id is None:
         raise InputRejected(f"no video {name!r} is forgotten", remedy="`vidseek forget --list` says what is")
-    write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
+    try:
+        with locked(archive.decisions):
+            known = read_forgotten(archive.decisions).videos
+            write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
+    except OSError as error:
+        raise ArtifactError(f"{archive.decisions} cannot be written: {error.strerror}", remedy="Make room") from error
     return next(video for video in known if video.video_id == video_id)
 
 

@@ -79,12 +79,25 @@ def escape(text: str) -> str:
     """Names from the archive are text, never rich markup or terminal commands."""
     from rich.markup import escape
 
-    return escape("".join(char if char.isprintable() else "�" for char in text))
+    from vidseek_media.output import printable
+
+    return escape(printable(text))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines in which names of the archive may stand."""
+    from vidseek_media.output import printable
+
+    typer.echo(printable(text, keep="\n"), err=err)
 
 
 def print_json(content: object) -> None:
     """Print one JSON document, indented."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    from vidseek_media.output import printable
+
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # JSON itself escapes control bytes up to 0x1f; those after, and changes of direction, are in strings alone.
+    typer.echo("".join(char if char == "\n" or printable(char) == char else json.dumps(char)[1:-1] for char in text))
 
 
 def require_module(name: str, extra: str) -> None:

@@ -63,6 +63,23 @@ def require_key(host: str) -> None:
         )
 
 
+def require_local(host: str, *, what: str) -> None:
+    """See to it that what has no key of its own is started for this machine alone.
+
+    Raises:
+        ConfigError: others could reach `host`, or it is no IP address.
+    """
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise ConfigError(f"host is {host!r}, wanted an IP address", remedy="Use 127.0.0.1 for this machine") from error
+    if not is_local:
+        raise ConfigError(
+            f"{host} can be reached from elsewhere, and {what} would let anybody read and change the runs",
+            remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or by a proxy that asks for a password",
+        )
+
+
 def serve_command(*, host: str, port: int) -> list[str]:
     """The command that `vidseek serve` becomes: the same as `bentoml serve` in the repository's root.
 

@@ -197,7 +197,8 @@ def read_params(params: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{params} cannot be read as YAML: {error}", remedy="Mend the file") from error
+        said = " ".join(str(error).split())  # YAML's errors have several lines
+        raise ConfigError(f"{params} cannot be read as YAML: {said}", remedy="Mend the file") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{params} holds {type(content).__name__}, wanted a mapping", remedy="Mend the file")
     return content

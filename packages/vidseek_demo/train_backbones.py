@@ -49,6 +49,7 @@ from vidseek_demo.scenes import (
     random_scene,
 )
 from vidseek_demo.words import caption_of
+from vidseek_media.appending import append_line
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, config_of
 from vidseek_training.precision import bf16_products, multiplies_in_bf16
@@ -328,8 +329,7 @@ def train_step(step: Step, model: ViCLIP, tokenizer: Tokenizer, films: Films, ju
 
 def _log(work: Path, name: str, step: int, loss: float, seconds: float, figures: dict[str, float]) -> None:
     line = {"phase": name, "step": step, "loss": round(loss, 4), "seconds": round(seconds), **figures}
-    with (work / "log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append_line(work / "log.jsonl", line, sync=False)
 
 
 @torch.no_grad()

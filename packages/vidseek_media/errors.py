@@ -8,7 +8,8 @@
     ├── GateFailed      exit 14  the data did not pass: look at the rows named
     └── ServiceError    exit 15  another program did not answer: try again
 
-Every message says what came, what was wanted and where; `remedy` says what to do.
+Every message says what came, what was wanted and where; `remedy` says what to do. What other libraries say goes into it:
+passwords and signatures of URLs are taken out here.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ class VidseekError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
+        from vidseek_media.urls import without_secrets  # when one is raised: `vidseek --help` loads no more than this module
+
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = without_secrets(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message

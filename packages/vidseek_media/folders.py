@@ -57,8 +57,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """The name of a file beside `path`, which takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: Of the file.
+        sync: Whether it survives a power loss once the block has ended: for what a person was told is kept.
 
     Raises:
         OSError: the disk does not take it; a full one is told with `path`.
@@ -67,13 +71,33 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
+        if sync:
+            sync_path(beside)
         beside.replace(path)
+        if sync:
+            sync_path(path.parent)
     except OSError as error:
         if error.errno in _FULL and error.filename is None:  # a write does not know its file's name
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # some network disks cannot with folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _lives(pid: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.names import shown
+from vidseek_media.urls import bare_url
 
 TABLE = "forgotten.parquet"
 
@@ -47,7 +48,7 @@ class Forgotten:
     @cached_property
     def addresses(self) -> frozenset[str]:
         """From where nothing is downloaded."""
-        return frozenset(address for video in self.videos for address in video.addresses)
+        return frozenset(bare_url(address) for video in self.videos for address in video.addresses)
 
 
 class ForgottenIds:
@@ -86,10 +87,9 @@ def read_forgotten(folder: Path) -> Forgotten:
 
     rows = read_table(path, FORGOTTEN).to_dict("records")
     try:
-        return Forgotten(tuple(
-            ForgottenVideo(**{**row, "uris": tuple(row["uris"]), "addresses": tuple(row["addresses"])}) for row in rows
-        ))
-    except TypeError as error:  # null, where a row has uris and addresses
+        bare = [{name: tuple(map(bare_url, row[name])) for name in ("uris", "addresses")} for row in rows]
+        return Forgotten(tuple(ForgottenVideo(**{**row, **urls}) for row, urls in zip(rows, bare, strict=True)))
+    except (TypeError, AttributeError) as error:  # null, where a row has uris and addresses
         raise ArtifactError(f"{path} holds a row that is no forgotten video: {error}", remedy="Mend that row") from error
 
 
@@ -103,4 +103,5 @@ def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:
 
     last = {video.video_id: video for video in videos}
     rows = [dataclasses.asdict(last[video_id]) for video_id in sorted(last)]
-    write_table(folder / TABLE, [{**r, "uris": list(r["uris"]), "addresses": list(r["addresses"])} for r in rows], FORGOTTEN)
+    rows = [{**row, "uris": list(row["uris"]), "addresses": list(row["addresses"])} for row in rows]
+    write_table(folder / TABLE, rows, FORGOTTEN, sync=True)

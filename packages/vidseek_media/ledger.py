@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Collection, Iterable
@@ -18,6 +19,8 @@ from vidseek_media.probe import Probe
 
 LEDGER_VERSION = f"2 av{version('av')}"
 """A ledger of another version is not believed: another decoder, or other rules of time and size, may measure otherwise."""
+
+log = logging.getLogger("vidseek.media")
 
 LEDGER_FILE = "ingest.json"
 SAVE_SECONDS = 10.0
@@ -53,7 +56,10 @@ class Ledger:
                 {key: Probe(**value) for key, value in content["probes"].items()},
                 {str(key): str(value) for key, value in content["rejections"].items()},
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except FileNotFoundError:
+            return cls(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            log.warning("%s is broken (%r) and is made anew: all files are read again", path, error)
             return cls(path)
 
     def id_of(self, path: Path, stat: os.stat_result) -> str | None:

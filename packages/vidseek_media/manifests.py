@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,7 +11,7 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.listing import FORGOTTEN_REASON, Listing
 from vidseek_media.local import SOURCE_REMEDY, path_inside
 from vidseek_media.records import Rejection
-from vidseek_media.remote import Downloads, is_url, split_url
+from vidseek_media.remote import Downloads, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.sidecars import (
     COLUMNS,
@@ -24,6 +25,7 @@ from vidseek_media.sidecars import (
     require_columns,
     same_name,
 )
+from vidseek_media.urls import bare_url, is_url
 
 
 class Manifest:
@@ -32,6 +34,9 @@ class Manifest:
     A uri is a path relative to the manifest's folder, which may not lead out of it; an absolute path, which is the
     user's own word and may lie anywhere; or a URL, whose file is downloaded. Files of captions beside the manifest
     count as well.
+
+    What signs a URL (a user, a password, parameters) stays in the manifest, which is read again to download: a uri has
+    none of it.
     """
 
     def __init__(self, path: Path, *, downloads: Path) -> None:
@@ -46,7 +51,8 @@ class Manifest:
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
         """See `Source`."""
-        rows, rejections = read_manifest(self._path)
+        addresses: dict[str, str] = {}
+        rows, rejections = read_manifest(self._path, addresses)
         root = self._path.parent.resolve()
         paths: dict[str, Path] = {}
         rejected: dict[str, str] = {}
@@ -56,7 +62,7 @@ class Manifest:
                 if uri in forgotten:
                     raise InputRejected(FORGOTTEN_REASON)
                 if _is_elsewhere(uri):
-                    urls.append(uri)
+                    urls.append(addresses[uri])
                 else:
                     paths[uri] = _local_path(root, uri)
             except InputRejected as error:
@@ -81,8 +87,8 @@ class Manifest:
         return path_inside(self._path.parent, uri)
 
     def address_of(self, uri: str) -> str:
-        """The URL; empty for a path."""
-        return uri if _is_elsewhere(uri) else ""
+        """The URL, bare; empty for a path."""
+        return bare_url(uri) if _is_elsewhere(uri) else ""
 
     def downloads_of(self, uri: str) -> list[Path]:
         """See `Source`."""
@@ -101,10 +107,17 @@ class Manifest:
         return self._named[1]
 
 
-def read_manifest(path: Path) -> tuple[list[SidecarCaption], list[Rejection]]:
+def read_manifest(
+    path: Path, addresses: dict[str, str] | None = None
+) -> tuple[list[SidecarCaption], list[Rejection]]:
     """The rows of a manifest, their `file` being the uri, and those that cannot be used.
 
-    A video may have several rows, if each brings a caption or a span of its own.
+    A video may have several rows, if each brings a caption or a span of its own. The uri of a URL is bare (`bare_url`):
+    what signs it stays in the manifest.
+
+    Args:
+        path: Of the manifest.
+        addresses: Gets the URL of each uri that is one, as the manifest has it: of several signatures the first.
 
     Raises:
         ConfigError: the file is missing, is not of its kind, or lacks the column `uri`.
@@ -119,7 +132,7 @@ def read_manifest(path: Path) -> tuple[list[SidecarCaption], list[Rejection]]:
     spelled: dict[str, str] = {}
     for line, cells in READERS[path.suffix.lower()](path, _columns_of, COLUMNS):
         try:
-            row = caption_of(_with_uri(cells), path.name, line)
+            row = _with_bare_uri(caption_of(_with_uri(cells), path.name, line), addresses)
             refuse_repeated(row, seen)
             same = first.setdefault(same_name(row.file), row.place)
             if same != row.place and (not row.text or spelled[same_name(row.file)] != row.file):
@@ -145,6 +158,15 @@ def _columns_of(header: list[str], path: Path) -> list[str]:
 
 def _with_uri(cells: Mapping[str, str] | InputRejected) -> Mapping[str, str] | InputRejected:
     return InputRejected("names no uri") if isinstance(cells, Mapping) and not cells.get("file", "").strip() else cells
+
+
+def _with_bare_uri(row: SidecarCaption, addresses: dict[str, str] | None) -> SidecarCaption:
+    if not _is_elsewhere(row.file):
+        return row
+    uri = bare_url(row.file)
+    if addresses is not None:
+        addresses.setdefault(uri, row.file)
+    return dataclasses.replace(row, file=uri)
 
 
 def _is_elsewhere(uri: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.ids import clip_id_of, shard_key_of
+from vidseek_media.urls import bare_url, without_secrets
 
 Span: TypeAlias = tuple[int, int]
 """(start_ms, end_ms)"""
@@ -123,3 +124,5 @@ class Rejection:
             object.__setattr__(self, "kind", _KIND_OF_STAGE[self.stage])
         if self.kind not in REJECTED_KINDS:
             raise ValueError(f"a rejection of the kind {self.kind!r}, there are {', '.join(REJECTED_KINDS)}")
+        object.__setattr__(self, "id", bare_url(self.id))
+        object.__setattr__(self, "reason", without_secrets(self.reason))

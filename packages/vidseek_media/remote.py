@@ -27,6 +27,7 @@ from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 from vidseek_media.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
+from vidseek_media.urls import bare_url, without_secrets
 
 EXTRAS: Mapping[str, str] = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """The extra of vidseek that reads a protocol."""
@@ -60,13 +61,13 @@ class Remote:
         self._url = url
         where = split_url(url)
         shown = _safe((where.hostname or "") + where.path)  # no password in a name
-        self._root = downloads.absolute() / f"{shown}-{_digest(url)}"
+        self._root = downloads.absolute() / f"{shown}-{_digest(bare_url(url))}"
         self._is_file = PurePosixPath(where.path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def name(self) -> str:
-        """The URL."""
-        return self._url
+        """The URL, bare."""
+        return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
         """See `Source`."""
@@ -76,7 +77,7 @@ class Remote:
         downloads = Downloads(self._root)
         texts = [name for name in names if name in FILES or name.endswith(TRANSCRIPT_SUFFIXES)]
         self._drop_stale(texts)
-        downloads.fetch(fs, [self._file(names[name], name) for name in texts if name in FILES])
+        downloads.fetch(fs, [self._file(names[name], name) for name in texts if name in FILES], url=self._url)
         sidecar = read_sidecar(self._root)
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         videos = [name for name in names if _is_video(name, pictures)]
@@ -85,7 +86,7 @@ class Remote:
         stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
         wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
         todo = [self._file(names[name], name) for name in wanted if name not in rejected]
-        refused = downloads.fetch(fs, todo)
+        refused = downloads.fetch(fs, todo, url=self._url)
         rejected |= {name: refused[self._root / name] for name in videos if self._root / name in refused}
         paths = {name: self._root / name for name in sorted(videos) if name not in rejected}
         return Listing(paths, rejected, sidecar)
@@ -95,8 +96,9 @@ class Remote:
         return path_inside(self._root, uri)
 
     def address_of(self, uri: str) -> str:
-        """The URL of the file."""
-        return self._url if self._is_file else f"{self._url.rstrip('/')}/{uri}"
+        """The URL of the file, bare."""
+        own = bare_url(self._url)
+        return own if self._is_file else f"{own.rstrip('/')}/{uri}"
 
     def downloads_of(self, uri: str) -> list[Path]:
         """See `Source`."""
@@ -149,17 +151,22 @@ class Downloads:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
-    def fetch(self, fs: Any, files: Iterable[_File]) -> dict[Path, str]:
+    def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, str]:
         """Load the files that are not here in their present state; the reason by target of those that cannot be had.
+
+        Args:
+            fs: Where they are.
+            files: Which.
+            url: That names the place, with what is secret of it: never in a message.
 
         Raises:
             ServiceError: the other side does not answer, after some tries. What is loaded stays.
             ArtifactError: the disk does not take it.
         """
-        return self._run([(file.target, _Job(fs, file)) for file in files if not _is_here(file)])
+        return self._run([(file.target, _Job(fs, file, url)) for file in files if not _is_here(file)])
 
     def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, str]]:
-        """Path by URL of the files that are here now, and the reason of the others. Raises as `fetch`."""
+        """Path by bare URL of the files that are here now, and the reason of the others. Raises as `fetch`."""
         targets: dict[str, Path] = {}
         jobs: list[tuple[Path, _Job]] = []
         refused: dict[str, str] = {}
@@ -167,22 +174,22 @@ class Downloads:
             try:
                 target, (fs, path) = self.path_of_url(url), open_fs(url)
             except InputRejected as error:
-                refused[url] = error.message
+                refused[bare_url(url)] = error.message
             else:
-                targets[url] = target
-                jobs.append((target, _Job(fs, _File(path, target, ""))))
+                targets[bare_url(url)] = target
+                jobs.append((target, _Job(fs, _File(path, target, ""), url)))
         reasons = self._run(jobs)
         refused |= {url: reasons[target] for url, target in targets.items() if target in reasons}
         return {url: target for url, target in targets.items() if target not in reasons}, refused
 
     def path_of_url(self, url: str) -> Path:
-        """Where the file of a URL lies: the same for every manifest that names it.
+        """Where the file of a URL lies: the same for every manifest that names it, and however it is signed.
 
         Raises:
             InputRejected: it is no URL.
         """
         name = PurePosixPath(unquote(split_url(url).path)).name
-        return self._root / _digest(url) / (_safe(name) or "video")
+        return self._root / _digest(bare_url(url)) / (_safe(name) or "video")
 
     def files_of_url(self, url: str) -> list[Path]:
         """What is here of it."""
@@ -210,17 +217,20 @@ class Downloads:
 class _Job:
     fs: Any
     file: _File
+    url: str = ""
+    """As it was named, with what is secret of it: never in a message."""
 
     def run(self, stop: threading.Event) -> None:
         file = self.file
         if not file.state:
-            file = _File(file.path, file.target, _state_of(_try(lambda: self.fs.info(file.path), file.path)) or "{}")
+            info = _try(lambda: self.fs.info(file.path), file.path, self.url)
+            file = _File(file.path, file.target, _state_of(info) or "{}")
             if _is_here(file):
                 return
         beside = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")
         try:
             file.target.parent.mkdir(parents=True, exist_ok=True)
-            _try(lambda: _load(self.fs, file.path, beside, stop), file.path)
+            _try(lambda: _load(self.fs, file.path, beside, stop), file.path, self.url)
             if stop.is_set():
                 return
             size = json.loads(file.state).get("size")
@@ -254,11 +264,6 @@ def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
                     target.write(block)
                 except OSError as error:
                     raise _DiskFull(error.strerror) from error
-
-
-def is_url(uri: str) -> bool:
-    """Whether it names a protocol."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", uri) is not None
 
 
 def split_url(url: str) -> SplitResult:
@@ -295,7 +300,7 @@ def open_fs(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def _try(ask: Any, path: str) -> Any:
+def _try(ask: Any, path: str, url: str) -> Any:
     """What `ask` gives, after some tries where the other side does not answer."""
     for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
         try:
@@ -304,9 +309,9 @@ def _try(ask: Any, path: str) -> Any:
             raise
         except Exception as error:  # each file system raises what its library does
             if _is_final(error):
-                raise InputRejected(f"cannot be downloaded: {_say(error)}") from error
+                raise InputRejected(f"cannot be downloaded: {_say(error, url or path)}") from error
             if wait is None:
-                raise _no_answer(path, error) from error
+                raise _no_answer(path, error, url or path) from error
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
@@ -321,7 +326,7 @@ def _answers(url: str) -> Any:
     except Exception as error:
         if isinstance(error, FileNotFoundError) and _is_final(error):
             raise ConfigError(f"{url} does not exist", remedy="Set ingest.source to a URL that is there") from error
-        raise _no_answer(url, error) from error
+        raise _no_answer(url, error, url) from error
 
 
 def _is_final(error: BaseException) -> bool:
@@ -337,15 +342,17 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
 
 
-def _no_answer(url: str, error: Exception) -> ServiceError:
+def _no_answer(path: str, error: Exception, url: str) -> ServiceError:
     return ServiceError(
-        f"{url} does not answer as wanted: {_say(error)}",
+        f"{path} does not answer as wanted: {_say(error, url)}",
         remedy="See that it is reachable and that you may read it, then run it again: what is downloaded is kept",
     )
 
 
-def _say(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]
+def _say(error: Exception, url: str) -> str:
+    """In one line, without what is secret of the URL that was asked for: cut off only then, or half a secret stays."""
+    said = without_secrets(str(error) or type(error).__name__, of=[url])
+    return " ".join(said.split())[:200]
 
 
 def _is_video(name: str, pictures: Collection[str]) -> bool:

@@ -6,15 +6,20 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+from vidseek_media.errors import ConfigError
 from vidseek_media.listing import VIDEO_SUFFIXES, Source
 from vidseek_media.local import Folder, Pattern, is_pattern
 from vidseek_media.manifests import Manifest
-from vidseek_media.remote import Remote, is_url, split_url
+from vidseek_media.remote import Remote, split_url
 from vidseek_media.rows import READERS
+from vidseek_media.secret import secret
+from vidseek_media.urls import is_url
 from vidseek_media.youtube import DownloadSettings, Youtube
 
 SITE_PREFIX = "yt-dlp:"
 """Before the URL of another site that yt-dlp knows."""
+ENVIRONMENT_PREFIX = "env:"
+"""Before a variable of the environment that has the source: a URL with a password or a signature belongs there."""
 
 _YOUTUBE = re.compile(r"https?://(?:[\w-]+\.)*(?:youtube\.com|youtu\.be|youtube-nocookie\.com)(?:[/?:].*)?", re.IGNORECASE)
 
@@ -26,14 +31,18 @@ def open_source(
 
     Args:
         text: A folder; a pattern (`/archive/**/*.mp4`) or one video file; a manifest (.csv, .parquet, .jsonl); a URL
-            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows.
+            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows; or
+            `env:` and the variable of the environment that has one of these.
         base: What relative paths are relative to.
         downloads: Where files from elsewhere are kept.
         settings: Of downloads by yt-dlp.
 
     Raises:
         InputRejected: it looks like a URL, and is none.
+        ConfigError: the variable of the environment is not set.
     """
+    if text.startswith(ENVIRONMENT_PREFIX):
+        text = _of_environment(text.removeprefix(ENVIRONMENT_PREFIX))
     if text.startswith(SITE_PREFIX) or _YOUTUBE.fullmatch(text):
         return Youtube(text.removeprefix(SITE_PREFIX), downloads=downloads, settings=settings or DownloadSettings())
     if text.lower().startswith("file://"):
@@ -51,6 +60,14 @@ def open_source(
     if path.suffix.lower() in VIDEO_SUFFIXES or is_pattern(text):
         return Pattern(path)
     return Folder(path)
+
+
+def _of_environment(variable: str) -> str:
+    if text := secret(variable):
+        return text
+    raise ConfigError(
+        f"the source is {ENVIRONMENT_PREFIX}{variable}, and {variable} is not set", remedy="Set it in the environment"
+    )
 
 
 def source_of(source: Path | Source) -> Source:

@@ -87,8 +87,12 @@ REJECTED = pa.schema(
 """`kind`: of `records.REJECTED_KINDS`. `retryable`: another run may mend it with nothing changed here."""
 
 
-def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema) -> None:
+def write_table(
+    path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
+) -> None:
     """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent.
+
+    `sync` is that of `whole_file`.
 
     Raises:
         ArtifactError: a row does not fit the schema.
@@ -101,7 +105,7 @@ def write_table(path: Path, rows: pd.DataFrame | list[dict[str, object]], schema
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"rows for {path} do not fit its schema: {error}") from error
-    with whole_file(path) as beside:
+    with whole_file(path, sync=sync) as beside:
         pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
 
 

@@ -27,6 +27,7 @@ from vidseek_media.json_files import read_json
 from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.names import plain_name
+from vidseek_media.urls import bare_url
 
 MAX_BACK_OFF_SECONDS = 60.0
 
@@ -100,7 +101,7 @@ class Youtube:
     @property
     def name(self) -> str:
         """The page."""
-        return self._url
+        return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
         """See `Source`. What was downloaded before is not asked for again, but the page is."""
@@ -188,7 +189,7 @@ class Youtube:
         if len(loaded) != 1 or not loaded[0].is_file():
             raise InputRejected("no file of it was downloaded")
         about = _about_of(info, [path for path in self._folder.iterdir() if path.name.startswith(f"{stem}.")])
-        record = {"address": entry.address, "file": loaded[0].name, "page": info.get("webpage_url") or "",
+        record = {"address": entry.address, "file": loaded[0].name, "page": bare_url(str(info.get("webpage_url") or "")),
                   "about": dataclasses.asdict(about)}
         target = self._file_of(entry.address)
         try:
@@ -216,7 +217,7 @@ def _walk(ydl: Any, result: Mapping[str, Any]) -> Iterator[_Entry]:
         url, key = str(result["url"]), result.get("ie_key")
         extractor = ydl.get_info_extractor(key) if key else None
         if extractor is not None and extractor.is_single_video(url):
-            address = f"{key}:{result.get('id') or extractor.get_temp_id(url) or url}"
+            address = f"{key}:{result.get('id') or extractor.get_temp_id(url) or bare_url(url)}"
             yield _Entry(address, lambda ydl: ydl.extract_info(url, download=True, ie_key=key))
         else:
             yield from _walk(ydl, ydl.extract_info(url, download=False, process=False, ie_key=key))

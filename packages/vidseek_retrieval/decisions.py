@@ -5,15 +5,15 @@ Two people may decide at once: who decides names the revision that they saw, and
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Collection as Several
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidseek_media.appending import locked
 from vidseek_media.errors import ArtifactError, InputRejected
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def decide_rows(
             f"{unknown[0]!r} is no near-duplicate that was found" if unknown else "a row is both accepted and refused",
             remedy="Look at the list again",
         )
-    with _only_one(folder):
+    with deciding(folder):
         before = read_decisions(folder)
         if before.revision != revision:
             raise DecisionsChanged(
@@ -114,7 +114,8 @@ def decide_rows(
         rows = {key_of(row): row for row in before.accepted} | {key: by_key[key] for key in accept}
         kept = [row for row in rows.values() if pair_of(row) not in refused]
         write_table(
-            folder / REFUSED_TABLE, [{"video_id": one, "other_id": other} for one, other in sorted(refused)], NOT_DUPLICATES
+            folder / REFUSED_TABLE, [{"video_id": one, "other_id": other} for one, other in sorted(refused)], NOT_DUPLICATES,
+            sync=True,
         )
         write_duplicates(folder / ACCEPTED_TABLE, sorted(kept, key=key_of))
         return read_decisions(folder)
@@ -128,13 +129,15 @@ def _revision(*files: Path) -> str:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: a process that is killed holds it no longer."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror}", remedy="Mend its rights") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def deciding(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder of decisions: who changes a table of it reads, changes and writes it in this block.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except OSError as error:
+            raise ArtifactError(f"{folder} cannot be written: {error.strerror}", remedy="Mend its rights") from error
         yield

@@ -133,7 +133,7 @@ def write_duplicates(path: Path, rows: Sequence[Duplicate]) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    write_table(path, [vars(row) for row in rows], DUPLICATES)
+    write_table(path, [vars(row) for row in rows], DUPLICATES, sync=True)
 
 
 def read_duplicates(path: Path) -> list[Duplicate]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vidseek_retrieval.edge_collection import EdgeCollection
 from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard, edge_errors
 from vidseek_retrieval.index import (
     COLLECTION_NAME,
+    USE_REMEDY,
     Alias,
     CollectionFacts,
     Point,
@@ -67,13 +68,24 @@ class EdgeHome:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(f"{path} is broken: {error}", remedy="Remove it and publish again") from error
+            raise ArtifactError(
+                f"{path} is broken: {error}",
+                remedy=f"Move that one file to another name; the collections beside it stay. Then {USE_REMEDY}",
+            ) from error
+
+    def lost_aliases(self) -> list[str]:
+        """None: all aliases are in the one table."""
+        return []
 
     def collections(self) -> list[CollectionFacts]:
-        """The finished collections, oldest first."""
-        names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
-        facts = [self._facts(name) for name in names if COLLECTION_NAME.fullmatch(name)]
+        """The finished collections that can be read, oldest first."""
+        facts = [facts for name in self.stored() if (facts := self._facts_or_none(name)) is not None]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
+
+    def stored(self) -> list[str]:
+        """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
+        names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        return sorted(name for name in names if COLLECTION_NAME.fullmatch(name))
 
     def open(self, name: str) -> EdgeCollection:
         """Open a finished collection. Any number of processes may have it open.
@@ -176,22 +188,21 @@ class EdgeHome:
             (folder / COLLECTION_FILE).unlink(missing_ok=True)
         self._remove(name)
 
-    def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left and what cannot be read, and say what it was."""
+    def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
+        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
         for left in self.root.glob(f"{_REMOVED}*"):
             shutil.rmtree(left, ignore_errors=True)
         names = sorted(path.name for path in self.root.iterdir() if COLLECTION_NAME.fullmatch(path.name))
-        unfinished = [name for name in names if not self._is_finished(name)]
+        unfinished = sorted(set(names) - set(self.stored()) - needed)
         for name in unfinished:
             self._remove(name)
         return unfinished
 
-    def _is_finished(self, name: str) -> bool:
+    def _facts_or_none(self, name: str) -> CollectionFacts | None:
         try:
-            self._facts(name)
+            return self._facts(name)
         except ArtifactError:
-            return False
-        return True
+            return None
 
     def _remove(self, name: str) -> None:
         # A reader that opens or lets go of a shard rewrites two small files of it. It finds no renamed folder, and what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, get_args
@@ -55,6 +55,8 @@ PAYLOAD_FIELDS = (*PAYLOAD_INDEXES, "end_ms", "index", "title", "uri", "thumbnai
 
 PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --force --single-item publish`"
 """For an index that is not there: DVC sees its receipt alone, and does not miss the folder."""
+USE_REMEDY = "`vidseek index list` says what is there, and `vidseek index use COLLECTION` makes one of them live"
+"""For collections that no alias names: they may be all there is, so nothing is removed."""
 
 
 class Words(NamedTuple):
@@ -277,8 +279,14 @@ class IndexHome(Protocol):
     def aliases(self) -> dict[str, Alias]:
         """All aliases; empty where nothing was published."""
 
+    def lost_aliases(self) -> list[str]:
+        """What the home's own notes say of aliases that the table lacks or has otherwise; empty where they agree."""
+
     def collections(self) -> list[CollectionFacts]:
-        """The finished collections, oldest first."""
+        """The finished collections that can be read, oldest first."""
+
+    def stored(self) -> list[str]:
+        """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
 
     def open(self, name: str) -> Collection:
         """Open a finished collection.
@@ -313,8 +321,8 @@ class IndexHome(Protocol):
     def drop(self, name: str) -> None:
         """Remove a collection."""
 
-    def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left and what cannot be read, and say what it was."""
+    def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
+        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
 
 
 def require_facts(facts: CollectionFacts) -> CollectionFacts:

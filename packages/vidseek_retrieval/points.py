@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
+from vidseek_media.urls import bare_url
 from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
 from vidseek_retrieval.index import (
@@ -187,7 +188,7 @@ def _published_rows(
 
 
 def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
-    uri = video["uris"][0]
+    uri = bare_url(video["uris"][0])  # a table of an earlier version may have it whole
     payload = {
         "video_id": video["video_id"],
         "title": video["title"] or PurePosixPath(uri).stem,
@@ -197,7 +198,7 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
         "published_at": video["published_at"],
         "duration_ms": int(video["duration_ms"]),
         # A picture beside the video has no address; the service makes its own.
-        "thumbnail_url": video["thumbnail"] if "://" in str(video["thumbnail"]) else "",
+        "thumbnail_url": bare_url(video["thumbnail"]).partition("?")[0] if "://" in str(video["thumbnail"]) else "",
     }
     return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
 

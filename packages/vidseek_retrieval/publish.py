@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +18,16 @@ from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.homes import Index, home_of
-from vidseek_retrieval.index import PUBLISH_REMEDY, Alias, CollectionFacts, IndexHome, IndexSettings, Point, Words
+from vidseek_retrieval.index import (
+    PUBLISH_REMEDY,
+    USE_REMEDY,
+    Alias,
+    CollectionFacts,
+    IndexHome,
+    IndexSettings,
+    Point,
+    Words,
+)
 from vidseek_retrieval.points import facts_of, read_points
 from vidseek_retrieval.trial import trial_problems
 from vidseek_retrieval.verification import Verification, verify_collection
@@ -172,8 +181,12 @@ def go_live(
         ServiceError: another publish runs, or the home does not take it.
     """
     with home.building():
-        removed = home.remove_unfinished()
+        aliases, wrong = home.aliases(), alias_problems(home)
+        removed = home.remove_unfinished(needed=_named_by(aliases) - {facts.name})
         there = {each.name: each for each in home.collections()}.get(facts.name)
+        if not there and facts.name in home.stored():  # its metadata cannot be read: it is built again
+            home.drop(facts.name)
+            removed.append(facts.name)
         # Its files are not what they were, or it came from elsewhere and is not what its name says.
         if there and (home.check(facts.name) or (there.imported and not _is_made_of(home, facts, points))):
             home.drop(facts.name)
@@ -189,7 +202,7 @@ def go_live(
                 home.drop(facts.name)
             raise _not_verified(verification, facts.name, live=home.aliases().get(alias))
         moved = _move(home, alias, facts.name, keep_previous=keep_previous)
-        removed += _prune(home)
+        removed += [] if wrong else _prune(home)  # nothing is cleared away by a table that was not right
         previous = home.aliases()[alias].previous
     return Published(facts.name, verification, not found, moved, previous, tuple(removed))
 
@@ -243,13 +256,15 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
     What was live becomes the last of the previous ones: where there was one, a second rollback goes forward again.
 
     Raises:
-        ArtifactError: nothing was published, there is no earlier one, or it does not open.
+        ArtifactError: nothing was published, the table of aliases is broken or names what is not there, there is no
+            earlier one, or it does not open.
         ServiceError: a publish runs.
     """
     home = home_of(index)
     require_published(home, alias)
     with home.building():
         current = require_published(home, alias)
+        require_alias_table(home, alias=alias)
         if not current.previous:
             raise ArtifactError(f"{alias!r} has no earlier collection", remedy="Publish what you want live")
         back, *earlier = current.previous
@@ -258,17 +273,75 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         return back
 
 
+def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall: float = 0.99) -> Verification:
+    """Verify a collection that is there, and only then point `alias` to it; nothing is removed.
+
+    Earlier collections of the alias that are not there any more are no longer named by it.
+
+    Raises:
+        ArtifactError: it is not there, or does not verify.
+        ServiceError: a publish runs.
+    """
+    home = home_of(index)
+    home.open(name).close()  # before the lock, which makes the folder
+    with home.building():
+        verification = verify_collection(home, name, min_recall=min_recall)
+        if not verification.passed:
+            raise ArtifactError(
+                f"{name} does not verify ({'; '.join(verification.problems)}); what is live stays",
+                remedy="Use another one, or publish",
+            )
+        current = home.aliases().get(alias)
+        earlier = (current.collection, *current.previous) if current else ()
+        there = set(home.stored())
+        home.move_alias(alias, Alias(name, tuple(each for each in earlier if each != name and each in there)))
+        return verification
+
+
+def alias_problems(home: IndexHome, *, alias: str | None = None) -> list[str]:
+    """Why the table of aliases (or what it says of `alias`) cannot say which collections are needed; empty where it can.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
+    aliases, stored = home.aliases(), set(home.stored())
+    wrong = [f"no alias names any of the {len(stored)} collections"] if stored and not aliases else []
+    wrong += [
+        f"the alias {name!r} names {each}, which is not there"
+        for name, of in sorted(aliases.items()) if alias in (None, name)
+        for each in (of.collection, *of.previous) if each not in stored
+    ]
+    return wrong + home.lost_aliases()
+
+
+def require_alias_table(index: Index, *, alias: str | None = None) -> None:
+    """See to it that the table of aliases (or what it says of `alias`) says which collections are needed, if there are any.
+
+    Raises:
+        ArtifactError: it is missing, empty or broken, or names what is not there.
+        ServiceError: the Qdrant server does not answer.
+    """
+    if wrong := alias_problems(home_of(index), alias=alias):
+        raise _table_not_right(wrong)
+
+
+def _table_not_right(wrong: Sequence[str]) -> ArtifactError:
+    return ArtifactError(f"{'; '.join(wrong)}. Nothing was removed or moved", remedy=f"Remove nothing: {USE_REMEDY}")
+
+
 def prune(index: Index) -> list[str]:
     """Remove the collections that no alias points to or keeps for a rollback, and what killed builds left.
 
     Raises:
+        ArtifactError: the table of aliases is missing, empty or broken, or names what is not there: nothing is removed.
         ServiceError: a publish runs, or the disk does not let go.
     """
     home = home_of(index)
     if isinstance(home, EdgeHome) and not home.root.is_dir():
         return []  # taking the lock would make the folder
     with home.building():
-        return home.remove_unfinished() + _prune(home)
+        require_alias_table(home)
+        return home.remove_unfinished(needed=_named_by(home.aliases())) + _prune(home)
 
 
 def retract(index: Index, *, alias: str) -> list[str]:
@@ -281,8 +354,13 @@ def retract(index: Index, *, alias: str) -> list[str]:
     if alias not in home.aliases():
         return []
     with home.building():
+        aliases = home.aliases()
+        mine = _named_by({alias: aliases.pop(alias)})
         home.drop_alias(alias)
-        return home.remove_unfinished() + _prune(home)
+        gone = sorted((mine - _named_by(aliases)) & set(home.stored()))
+        for name in gone:
+            home.drop(name)
+        return gone
 
 
 def verify(
@@ -308,7 +386,7 @@ def _not_verified(verification: Verification, name: str, *, live: Alias | None) 
     kept = f"{live.collection} stays live" if live else "nothing is live"
     return GateFailed(
         f"{name} did not verify ({'; '.join(verification.problems)}); {kept}",
-        remedy="Raise hnsw_ef or ef_construct if it is the recall; else remove its folder and publish again",
+        remedy="Raise hnsw_ef or ef_construct if it is the recall; else look at the disk, and publish again",
     )
 
 
@@ -317,25 +395,32 @@ def _move(home: IndexHome, alias: str, name: str, *, keep_previous: int) -> bool
     if current is not None and current.collection == name:
         return False
     earlier = (current.collection, *current.previous) if current else ()
-    home.move_alias(alias, Alias(name, tuple(each for each in earlier if each != name)[:keep_previous]))
+    there = set(home.stored())
+    kept = tuple(each for each in earlier if each != name and each in there)[:keep_previous]
+    home.move_alias(alias, Alias(name, kept))
     return True
 
 
 def _prune(home: IndexHome) -> list[str]:
-    needed = {name for alias in home.aliases().values() for name in (alias.collection, *alias.previous)}
-    unneeded = [facts.name for facts in home.collections() if facts.name not in needed]
+    unneeded = sorted(set(home.stored()) - _named_by(home.aliases()))
     for name in unneeded:
         home.drop(name)
     return unneeded
+
+
+def _named_by(aliases: Mapping[str, Alias]) -> set[str]:
+    return {name for alias in aliases.values() for name in (alias.collection, *alias.previous)}
 
 
 def require_published(home: IndexHome, alias: str) -> Alias:
     """Where `alias` points.
 
     Raises:
-        ArtifactError: nowhere.
+        ArtifactError: nowhere, or the table of aliases is broken.
     """
     current = home.aliases().get(alias)
+    if current is None and (stored := home.stored()):
+        raise ArtifactError(f"no alias {alias!r} names any of the {len(stored)} collections", remedy=USE_REMEDY)
     if current is None:
         raise ArtifactError(f"nothing was published as {alias!r}", remedy=PUBLISH_REMEDY)
     return current

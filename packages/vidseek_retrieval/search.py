@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.urls import bare_url
 from vidseek_retrieval.calibration import LEVEL, Calibration, Context
 from vidseek_retrieval.filters import Condition, parse_filters
 from vidseek_retrieval.hiding import Hidden, Shown
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
     PUBLISH_REMEDY,
+    USE_REMEDY,
     WORDS_VECTOR,
     Collection,
     CollectionFacts,
@@ -282,8 +284,22 @@ class Searcher:
         """
         alias = self._home.aliases().get(self._alias)
         if alias is None:
-            raise ArtifactError(f"nothing was published as {self._alias!r}", remedy=PUBLISH_REMEDY)
+            is_lost = bool(self._home.stored())  # collections are there, and no alias says which is live
+            raise ArtifactError(
+                f"nothing was published as {self._alias!r}", remedy=USE_REMEDY if is_lost else PUBLISH_REMEDY
+            )
         return alias.collection
+
+    def require_stored(self) -> str:
+        """The name of the live collection, which must still be in the index: what is open outlives what is removed.
+
+        Raises:
+            ArtifactError: it is not there.
+        """
+        live = self.live
+        if live not in self._home.stored():
+            raise ArtifactError(f"the alias {self._alias!r} names {live}, which is not there", remedy=USE_REMEDY)
+        return live
 
     def _collection(self, name: str | None) -> Collection:
         live = self.live
@@ -455,6 +471,6 @@ def _hit(rated: _Rated, payload: Mapping[str, Any]) -> Hit:
         best_ms=moment.best_ms,
         clip_ids=moment.clip_ids,
         title=payload.get("title", ""),
-        uri=payload.get("uri", ""),
+        uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may have it whole
         thumbnail_url=payload.get("thumbnail_url"),
     )

@@ -55,7 +55,7 @@ class QuerySample:
         if width < _PLACE or (width > _PLACE) != bool(self.axes) or not np.isfinite(self.rows).all():
             raise ArtifactError(
                 f"queries of shape {self.rows.shape}, axes {self.axes!r}: wanted rows of finite scores, confidences and "
-                "places", remedy="Remove the file; the service writes it again",
+                "places", remedy="Move the file to another place; the service writes its own again",
             )
 
     @staticmethod
@@ -150,7 +150,7 @@ def write_sample(path: Path, sample: QuerySample) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    with whole_file(path) as beside:
+    with whole_file(path, sync=path.name == ACCEPTED_FILE) as beside:
         beside.write_text(json.dumps(sample.to_json()) + "\n", encoding="utf-8")
 
 
@@ -165,7 +165,7 @@ def read_sample(path: Path) -> QuerySample | None:
     except FileNotFoundError:
         return None
     except (ArtifactError, OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{path} holds no queries: {error}", remedy="Remove it") from error
+        raise ArtifactError(f"{path} holds no queries: {error}", remedy="Move it to another place") from error
 
 
 def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | None:

@@ -7,12 +7,13 @@ the builder's lock. Aliases are Qdrant's own, so that any other client of the se
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, VidseekError
 from vidseek_media.names import shown
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
@@ -66,6 +67,12 @@ _SPAN_FIELDS = ["video_id", "start_ms", "end_ms", "duplicate_of"]
 _REMEDY = "See that the server of QDRANT_URL is up and has room, then try again"
 _NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
 _LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
+_LOCK_STAYS = (
+    f"the server did not take the lock back: a publish from another machine waits for it, {LEASE_SECONDS / 60:.0f} minutes "
+    "at most"
+)
+
+log = logging.getLogger("vidseek.index")
 
 Result = TypeVar("Result")
 
@@ -205,15 +212,29 @@ class QdrantHome:
 
     def aliases(self) -> dict[str, Alias]:
         """All aliases of collections of ours; empty where nothing was published."""
-        found = _call(self._client.get_aliases).aliases
-        ours = {each.alias_name: each.collection_name for each in found if COLLECTION_NAME.fullmatch(each.collection_name)}
-        history = self._history(list(ours))
-        return {name: Alias(collection, history.get(name, ())) for name, collection in ours.items()}
+        ours = self._pointers()
+        notes = self._notes() if ours else {}
+        return {name: Alias(live, _previous_in(notes.get(name, {}), live) or ()) for name, live in ours.items()}
+
+    def lost_aliases(self) -> list[str]:
+        """Aliases that are noted and not on the server, or that something else than vidseek has moved."""
+        ours = self._pointers()
+        lost = []
+        for name, note in sorted(self._notes().items()):
+            if name not in ours:
+                lost.append(f"the alias {name!r} is noted in {STATE}, and is not on the server")
+            elif _previous_in(note, ours[name]) is None:
+                lost.append(f"the alias {name!r} names {ours[name]}, and {STATE} has noted otherwise")
+        return lost
 
     def collections(self) -> list[CollectionFacts]:
-        """The finished collections, oldest first."""
+        """The finished collections that can be read, oldest first."""
         facts = [found for name in self._names() if (found := self._facts(name)) is not None]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
+
+    def stored(self) -> list[str]:
+        """The names of the finished collections, sorted; also of those whose metadata another version wrote."""
+        return [name for name in self._names() if "vidseek" in self._metadata(name)]
 
     def open(self, name: str) -> QdrantCollection:
         """Open a finished collection.
@@ -241,9 +262,12 @@ class QdrantHome:
         self._token = token
         try:
             yield
-        finally:
-            self._token = ""
-            self._drop_lock(token)
+        except BaseException as error:
+            if not self._let_go(token):
+                _say_more(error, _LOCK_STAYS)
+            raise
+        if not self._let_go(token):
+            log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
     def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
@@ -266,8 +290,9 @@ class QdrantHome:
                 self._renew_lock()
             self._optimise(facts)
             _call(self._client.update_collection, facts.name, metadata={"vidseek": facts.to_json()})
-        except BaseException:
-            self._try_to_delete(facts.name)
+        except BaseException as error:
+            if not self._try_to_delete(facts.name):
+                _say_more(error, f"what was built of {facts.name} stays on the server until the next publish")
             raise
 
     def check(self, name: str) -> list[str]:
@@ -276,10 +301,15 @@ class QdrantHome:
         return [] if status == models.CollectionStatus.GREEN else [f"the server says that {name} is {status.value}"]
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, in one step; what it pointed to before is noted first."""
-        payload = {"kind": "alias", "alias": alias, "of": to.collection, "previous": list(to.previous)}
-        self._put_state(str(uuid.uuid5(_NAMESPACE, f"alias:{alias}")), payload)
-        operations: list[Any] = [_deletion(alias)] if alias in self.aliases() else []
+        """Point `alias` elsewhere, in one step.
+
+        Its history is noted first, for where it goes and for where it is: whichever it names after a death in between,
+        the note has the history that belongs to it.
+        """
+        current = self.aliases().get(alias)
+        entries = {each.collection: list(each.previous) for each in (current, to) if each is not None}
+        self._put_state(_note_id(alias), {"kind": "alias", "alias": alias, "history": entries})
+        operations: list[Any] = [_deletion(alias)] if current is not None else []
         operations.append(models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=to.collection, alias_name=alias)
         ))
@@ -287,7 +317,9 @@ class QdrantHome:
 
     def drop_alias(self, alias: str) -> None:
         """Let `alias` point nowhere; nothing where it does not point anywhere."""
-        if alias in self.aliases():
+        if alias in self._pointers():
+            if self._exists(STATE):  # first: an alias without a note is whole, a note without an alias is a loss
+                _call(self._client.delete, STATE, models.PointIdsList(points=[_note_id(alias)]), wait=True)
             _call(self._client.update_collection_aliases, [_deletion(alias)])
 
     def drop(self, name: str) -> None:
@@ -296,9 +328,9 @@ class QdrantHome:
             raise ArtifactError(f"{shown(name)} is no name of a collection")
         _call(self._client.delete_collection, name)
 
-    def remove_unfinished(self) -> list[str]:
-        """Remove what a killed build left, and say what it was."""
-        unfinished = [name for name in self._names() if self._facts(name) is None]
+    def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
+        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
+        unfinished = sorted(set(self._names()) - set(self.stored()) - needed)
         for name in unfinished:
             self.drop(name)
         return unfinished
@@ -314,12 +346,14 @@ class QdrantHome:
         """The facts of a finished collection; None for one that is not there or not finished."""
         if not self._exists(name):
             return None
-        metadata = _call(self._client.get_collection, name).config.metadata or {}
         try:
-            facts = CollectionFacts.from_json(metadata["vidseek"])
+            facts = CollectionFacts.from_json(self._metadata(name)["vidseek"])
         except (KeyError, TypeError, ValueError, ConfigError):
             return None
         return facts if facts.name == name else None
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        return dict(_call(self._client.get_collection, name).config.metadata or {})
 
     def _create(self, facts: CollectionFacts) -> None:
         settings, cluster = facts.settings, self._settings
@@ -360,12 +394,23 @@ class QdrantHome:
             self._renew_lock()
             time.sleep(POLL_SECONDS)
 
-    def _try_to_delete(self, name: str) -> None:
+    def _try_to_delete(self, name: str) -> bool:
+        """Whether it is gone; where not, the next publish removes it: it has no facts."""
         try:
             if self._exists(name):
                 self.drop(name)
         except ServiceError:
-            pass  # the next publish removes it: it has no facts
+            return False
+        return True
+
+    def _let_go(self, token: str) -> bool:
+        """Whether the lock is given back; where not, it ends by itself."""
+        self._token = ""
+        try:
+            self._drop_lock(token)
+        except ServiceError:
+            return False
+        return True
 
     def _take_lock(self, token: str) -> None:
         for _ in range(2):
@@ -373,17 +418,18 @@ class QdrantHome:
             held = self._state(_LOCK_ID)
             if held.get("token") == token:
                 return
-            if held.get("until", 0.0) > time.time():
+            if held.get("until", 0.0) > time.time() and not _is_dead(held):
                 break
             self._drop_lock(str(held.get("token", "")))  # its holder was killed
+        left = max(0.0, float(held.get("until", 0.0)) - time.time())
         raise ServiceError(
             f"another publish (process {held.get('process', 'unknown')}) is writing to the server",
-            remedy="Wait for it to end, then publish again",
+            remedy=f"Wait for it to end, then publish again; if it was killed, its lock ends in {left:.0f} s",
         )
 
     def _insert_lock(self, token: str) -> None:
         payload = {"kind": "lock", "token": token, "until": time.time() + LEASE_SECONDS,
-                   "process": f"{os.getpid()} on {socket.gethostname()}"}
+                   "process": f"{os.getpid()} on {socket.gethostname()}", "pid": os.getpid(), "machine": _machine()}
         point = models.PointStruct(id=_LOCK_ID, vector={}, payload=payload)
         _call(self._client.upsert, STATE, [point], wait=True, update_mode=models.UpdateMode.INSERT_ONLY)
 
@@ -411,16 +457,66 @@ class QdrantHome:
         point = models.PointStruct(id=point_id, vector={}, payload=payload)
         _call(self._client.upsert, STATE, [point], wait=True)
 
-    def _history(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        if not names or not self._exists(STATE):
+    def _pointers(self) -> dict[str, str]:
+        """What the server itself says: collections of ours by alias."""
+        found = _call(self._client.get_aliases).aliases
+        return {each.alias_name: each.collection_name for each in found if COLLECTION_NAME.fullmatch(each.collection_name)}
+
+    def _notes(self) -> dict[str, dict[str, Any]]:
+        """What is noted of aliases, by their names."""
+        if not self._exists(STATE):
             return {}
-        ids = [str(uuid.uuid5(_NAMESPACE, f"alias:{name}")) for name in names]
-        records = _call(self._client.retrieve, STATE, ids, with_payload=True)
+        records, _ = _call(self._client.scroll, STATE, limit=10_000, with_payload=True)
         payloads = [dict(record.payload or {}) for record in records]
-        return {
-            str(each["alias"]): tuple(str(name) for name in each["previous"] if COLLECTION_NAME.fullmatch(str(name)))
-            for each in payloads if isinstance(each.get("previous"), list) and "alias" in each
-        }
+        return {str(each["alias"]): each for each in payloads if each.get("kind") == "alias" and "alias" in each}
+
+
+def _note_id(alias: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"alias:{alias}"))
+
+
+def _previous_in(note: Mapping[str, Any], live: str) -> tuple[str, ...] | None:
+    """What was live before `live`, as the note of its alias says; None where it knows nothing of it."""
+    history, previous = note.get("history"), note.get("previous")
+    if not isinstance(history, dict):  # as earlier versions wrote it: of where it was to go alone
+        history = {note["of"]: previous} if isinstance(note.get("of"), str) else {}
+        if isinstance(previous, list) and live in previous and live not in history:  # killed before the alias moved
+            history = {live: previous[previous.index(live) + 1 :]}
+    known = history.get(live)
+    if not isinstance(known, list):
+        return None
+    return tuple(str(name) for name in known if COLLECTION_NAME.fullmatch(str(name)))
+
+
+def _machine() -> str:
+    """This machine, and the space of its process numbers: in two containers of one machine they mean other processes."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it is no path
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {space}" if space else ""
+
+
+def _is_dead(held: Mapping[str, Any]) -> bool:
+    """Whether the holder of a lock was a process of this machine, and is no more."""
+    machine, pid = _machine(), held.get("pid")
+    if not machine or held.get("machine") != machine or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _say_more(error: BaseException, what: str) -> None:
+    """Put `what` behind the remedy of an error of ours."""
+    if isinstance(error, VidseekError):
+        error.remedy = f"{error.remedy}; {what}" if error.remedy else what
+    else:
+        log.warning("%s", what)
 
 
 def _call(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:

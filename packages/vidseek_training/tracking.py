@@ -15,9 +15,11 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_REPO_URL
 from torch.utils.tensorboard import SummaryWriter
 
 from vidseek_media.errors import ServiceError
+from vidseek_media.urls import without_secrets
 
 EXPERIMENT = "vidseek"
 MODEL = "vidseek-adapter"
@@ -81,7 +83,7 @@ class Run:
     def tag(self, tags: dict[str, str]) -> None:
         """Say more of the run."""
         with _answering():
-            mlflow.set_tags(tags)
+            mlflow.set_tags({key: without_secrets(value) for key, value in tags.items()})
 
     def log_folder(self, folder: Path, *, under: str) -> None:
         """Keep the files of `folder` with the run, under the path `under`."""
@@ -107,8 +109,9 @@ def run(
     """
     connect()
     known = _is_known(again) if again else False
-    with mlflow.start_run(run_id=again if known else None, run_name=None if known else name, tags=tags) as active:
-        mlflow.log_params(params)
+    told = {key: without_secrets(value) for key, value in {**_repository(), **tags}.items()}
+    with mlflow.start_run(run_id=again if known else None, run_name=None if known else name, tags=told) as active:
+        mlflow.log_params({key: without_secrets(each) if isinstance(each, str) else each for key, each in params.items()})
         run_id = str(active.info.run_id)
         writer = SummaryWriter(str(board / f"{name}-{run_id[:8]}")) if board is not None else None
         try:
@@ -143,6 +146,16 @@ def _is_known(run_id: str) -> bool:
     except MlflowException:
         return False
     return True
+
+
+def _repository() -> dict[str, str]:
+    """MLflow's own tag of where the repository comes from, which MLflow itself would log with the password of the URL."""
+    try:
+        remotes = subprocess.run(["git", "remote"], capture_output=True, text=True, check=True).stdout.split()
+        found = subprocess.run(["git", "remote", "get-url", remotes[0]], capture_output=True, text=True, check=True).stdout
+    except (OSError, IndexError, subprocess.CalledProcessError):
+        return {}
+    return {MLFLOW_GIT_REPO_URL: found.strip()}
 
 
 def git_commit() -> str:

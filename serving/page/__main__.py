@@ -14,6 +14,7 @@ from serving.page.shown import Shown
 from serving.safe_headers import PAGE_HEADERS, SafeHeaders
 from serving.sites import OwnPagesOnly
 from vidseek_media.errors import ConfigError
+from vidseek_media.output import printable
 
 SCRIPT = Path(__file__).with_name("script.py")
 
@@ -23,7 +24,7 @@ def main() -> int:
     try:
         settings = PageSettings.of_environment()
     except ConfigError as error:
-        print(f"vidseek: {error}", file=sys.stderr)  # noqa: T201
+        print(f"vidseek: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     stay_silent()
     shown = Shown(settings)

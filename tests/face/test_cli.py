@@ -214,7 +214,7 @@ def test_search__table_shows_times_and_titles_as_text(
     assert call(monkeypatch, "search", "a red ball") == 0
     out = capsys.readouterr().out
     assert "1:02.3 – 1:00:00.0" in out and "0.512" in out and "a/ö.mp4" in out
-    assert "[red]x[/red]�[2J" in out  # neither markup nor a terminal's command
+    assert "[red]x[/red]\\x1b[2J" in out  # neither markup nor a terminal's command
 
 
 @pytest.mark.parametrize("args", [["search", "x", "--limit", "0"], ["search"], ["nonsense"], ["index", "nonsense"]])
@@ -305,3 +305,33 @@ def test_mteb__judges_the_bundle_or_its_base(
     assert json.loads(capsys.readouterr().out) == {"MSVDT2VRetrieval": 0.5}
     wanted = ("clip", "base") if option else ("tiny", "taught")
     assert asked == [(*wanted, ["MSVDT2VRetrieval"], tmp_path / "reports" / "mteb")]
+
+
+def test_mlflow__is_started_for_this_machine_alone_and_its_store_is_in_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vidseek.commands import running
+
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://mlflow:pa55word@host/runs")
+    monkeypatch.setattr(running.os, "execve", lambda _, command, environment: started.append((command, environment)))
+    with pytest.raises(ConfigError, match="can be reached from elsewhere"):
+        running.mlflow(host="0.0.0.0", port=5000)
+    running.mlflow(host="127.0.0.1", port=0)
+    [(command, environment)] = started
+    assert "pa55word" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://mlflow:pa55word@host/runs"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pa55word@host/runs?token=s3cret")
+    running.mlflow(host="127.0.0.1", port=0)
+    said = capsys.readouterr()
+    assert "https://host/runs" in said.out and "pa55word" not in said.out + said.err and "s3cret" not in said.out + said.err
+
+
+def test_print__json_and_lines_have_no_sign_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\x7f\x9b\u202e\udcff\n\U000e0041한국.mp4"
+    vidseek.printing.print_json({"uri": name})
+    vidseek.printing.say(f"removed {name}")
+    out = capsys.readouterr().out
+    assert not any(char in out for char in "\x1b\x7f\x9b\u202e\udcff") and "한국" in out
+    assert json.loads(out.partition("removed")[0]) == {"uri": name}

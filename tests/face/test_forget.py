@@ -18,7 +18,7 @@ from tests.face.test_cli import run
 from tests.retrieval.archive import VERSION
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek.archive import Archive, open_searcher
-from vidseek.forget import forget, plan_forget, take_back
+from vidseek.forget import Plan, forget, plan_forget, take_back
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cut import cut_archive
 from vidseek_media.errors import ArtifactError, InputRejected
@@ -277,3 +277,23 @@ def test_command__without_yes_does_nothing_with_yes_does_it_and_undoes_it(archiv
     assert said(run("forget", "red.mp4", "--yes", "--json", folder=root))["next"][-1] == "vidseek base"
     assert run("forget", "lost.mp4", "--yes", folder=root).returncode == 10
     assert run("forget", folder=root).returncode == 2
+
+
+def test_forget__refuses_while_the_table_of_aliases_is_not_right(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    collection = archive.index / f"clips-{VERSION}-{'0' * 12}"
+    collection.mkdir(parents=True)
+    (collection / "collection.json").write_text("{}")
+    video = ForgottenVideo("a" * 32, ("a.mp4",), (), "", "2026-01-01T00:00:00Z")
+    download = tmp_path / "a.mp4"
+    download.write_bytes(b"x")
+    plan = Plan(video, 1, 1, 0, 0, removed=(download,), kept=())
+    for damage in (None, "", "{}", '{"clips": {"collection": "elsewhere", "previous": []}}'):
+        if damage is not None:
+            (archive.index / "aliases.json").write_text(damage)
+        with pytest.raises(ArtifactError):
+            forget(archive, plan)
+        assert download.exists() and not archive.decisions.exists()
+    (archive.index / "aliases.json").write_text(json.dumps({"clips": {"collection": collection.name, "previous": []}}))
+    forget(archive, plan)
+    assert not download.exists() and read_forgotten(archive.decisions).video_ids == {"a" * 32}

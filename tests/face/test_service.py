@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from vidseek.service import KEY_VARIABLE, require_free, require_key, serve_command
+from vidseek.service import KEY_VARIABLE, require_free, require_key, require_local, serve_command
 from vidseek_media.errors import ConfigError
 
 
@@ -38,3 +38,12 @@ def test_serve_command__is_bentoml_on_the_service() -> None:
     command = serve_command(host="127.0.0.1", port=3001)
     assert command[1:5] == ["-m", "bentoml", "serve", "serving.service:Vidseek"]
     assert command[-4:] == ["--host", "127.0.0.1", "--port", "3001"]
+
+
+def test_require_local__what_has_no_key_is_for_this_machine_alone() -> None:
+    for own in ("127.0.0.1", "127.1.2.3", "::1"):
+        require_local(own, what="MLflow")
+    for host in ("0.0.0.0", "::", "192.0.2.1", "localhost", "", "::ffff:192.0.2.1"):
+        with pytest.raises(ConfigError) as caught:
+            require_local(host, what="MLflow")
+        assert caught.value.remedy

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from infra import pin_images
+
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 
@@ -28,7 +30,7 @@ def test_compose__publishes_on_loopback_alone_and_pins_every_image() -> None:
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         own = "build" in service or service["image"] == "vidseek"
-        assert own or re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", service["image"]), name
+        assert own or re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?(@sha256:[0-9a-f]{64})?$", service["image"]), name
 
 
 def test_compose__every_service_has_limits_and_is_watched_and_none_is_told_a_secret() -> None:
@@ -62,7 +64,33 @@ def test_prepare__makes_the_secrets_that_compose_reads_and_leaves_what_is_there(
     assert yaml.safe_load(made["qdrant.yaml"]) == {"service": {"api_key": made["qdrant_api_key"].strip()}}
     folders = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()}
     mounted = {volume.split(":")[0].removeprefix("../") for volume in compose()["services"]["api"]["volumes"]}
-    assert mounted - {".."} <= folders
+    assert mounted - {"params.yaml"} <= folders and (ROOT / "params.yaml").is_file()
+
+
+WRITTEN = {"index", "feedback", "data/decisions", ".vidseek/queries", ".vidseek/thumbnails"}
+READ = {"params.yaml", "models", "data", "reports", ".vidseek/base", ".vidseek/downloads", ".vidseek/demo"}
+
+
+def test_compose__mounts_only_what_is_read_and_only_what_is_written_for_writing() -> None:
+    mounts = [volume.split(":") for volume in compose()["services"]["api"]["volumes"]]
+    of_archive = {source.removeprefix("../"): (target, options) for source, target, *options in mounts}
+    assert set(of_archive) == READ | WRITTEN
+    for name, (target, options) in of_archive.items():
+        assert target == f"/archive/{name}" and options == ([] if name in WRITTEN else ["ro"])
+    for name, service in compose()["services"].items():
+        for volume in service.get("volumes", []):
+            source, _, *options = volume.split(":")
+            own = not source.startswith((".", "/"))  # a volume of docker's own
+            assert own or options == ["ro"] or name == "api", (name, volume)
+
+
+def test_compose__the_service_reads_nothing_else_of_the_archive() -> None:
+    """Every folder of the archive that the service's code names is mounted, or is another command's."""
+    files = [*(ROOT / "serving").glob("*.py"), ROOT / "packages" / "vidseek" / "overview.py"]
+    code = "".join(path.read_text() for path in files)
+    named = set(re.findall(r"archive\.root / \"(\w+)\"", code)) | {f".vidseek/{each}" for each in re.findall(
+        r"archive\.state / \"([\w.]+)\"", code)}
+    assert named - {".vidseek/duplicates.json"} <= READ | WRITTEN | {".vidseek/thumbnails"} and "data" in named
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: apt-get install docker-compose")
@@ -114,6 +142,36 @@ def test_bento__needs_what_the_extras_say_at_the_pinned_versions() -> None:
     names = {re.split(r"[>=<]", each)[0].lower().replace("_", "-") for each in wanted}
     pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines_of("constraints.txt")}
     assert sorted(lines_of("serving/requirements.txt")) == sorted(pins[name] for name in names)
+
+
+def test_image_lock__has_a_hash_for_each_file_and_agrees_with_the_constraints() -> None:
+    lines = lines_of("infra/requirements-image.txt")
+    parsed = [re.fullmatch(r"([a-z0-9-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    locked = {match[1]: match[2] for match in parsed if match}
+    assert len(locked) == len(lines)
+    pins = {line.split("==")[0].lower().replace("_", "-").replace(".", "-"): line.split("==")[1]
+            for line in lines_of("constraints.txt")}
+    free = {name for name in locked if name not in pins}
+    assert free <= {"setuptools"} and {name: locked[name] for name in locked.keys() - free} == {
+        name: pins[name].split(";")[0].strip() for name in locked.keys() - free}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"],
+              *(each for extra in ("cpu", "index", "quality", "serve", "ui") for each in extras[extra])]
+    assert {re.split(r"[>=<\[]", each)[0].lower().replace("_", "-") for each in wanted} <= set(locked)
+
+
+def test_pin_images__gives_every_image_its_digest_and_says_which_has_none() -> None:
+    digest = f"sha256:{'0f' * 32}"
+    for name in pin_images.FILES:
+        text = (INFRA / name).read_text()
+        found = pin_images.images(text)
+        assert found and all(image in text for image in found)
+        again = pin_images.pinned(text, dict.fromkeys(found, digest))
+        assert pin_images.images(again) == dict.fromkeys(found, True) and again.count(f"@{digest}") >= len(found)
+        assert pin_images.pinned(again, dict.fromkeys(found, digest)) == again
+    named = {image.split(":")[0] for image in pin_images.images((INFRA / "compose.yaml").read_text())}
+    assert named == {service["image"].split(":")[0] for service in compose()["services"].values()} - {"vidseek"}
+    assert pin_images.images("FROM a:1 AS b\nFROM a:1@" + digest) == {"a:1": False}
 
 
 def lines_of(name: str) -> list[str]:

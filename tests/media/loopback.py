@@ -21,8 +21,8 @@ class Server:
 
             def send_head(self):  # type: ignore[no-untyped-def]
                 asked.append((self.command, self.path))
-                if self.path in status:
-                    self.send_error(status[self.path])
+                if (said := status.get(self.path.partition("?")[0])) is not None:
+                    self.send_error(said)
                     return None
                 return super().send_head()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import ssl
 import threading
 import time
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.fetching import Fetcher, UrlRefused, is_public
 
@@ -155,6 +158,40 @@ def test_fetch__nobody_there() -> None:
 ])
 def test_is_public__knows_own_and_private_networks(address: str, expected: bool) -> None:
     assert is_public(address) == expected
+
+
+PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.255.255", "172.32.0.1", "223.255.255.254",
+          "2606:4700:4700::1111", "2a00:1450:4001:82f::200e", "::ffff:1.1.1.1"]
+SPECIAL = [
+    "0.0.0.0", "0.1.2.3", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.255.255.255", "169.254.169.254",
+    "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.19.255.255",
+    "198.51.100.7", "203.0.113.7", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:100.64.0.1",
+    "::ffff:0:8.8.8.8",
+    "64:ff9b::127.0.0.1", "64:ff9b::8.8.8.8", "64:ff9b:1::1", "100::1", "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "2001:10::1", "2001:20::1", "2001:db8::1", "2002:7f00:1::", "2002:808:808::1", "3fff::1", "5f00::1", "fc00::1",
+    "fd12::1",
+    "fe80::1", "fe80::1%eth0", "fec0::1", "feff::1", "ff02::1", "ff0e::1", "2606:4700:4700::1111%eth0",
+]
+NOT_AN_ADDRESS = [
+    "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "127.0.0.1:80", "[::1]", "localhost", "", "1.1.1.1 ",
+    "\u0661.1.1.1", "127.0.0.01",
+]
+
+
+@pytest.mark.parametrize(("address", "expected"), [
+    *((each, True) for each in PUBLIC), *((each, False) for each in SPECIAL), *((each, False) for each in NOT_AN_ADDRESS),
+])
+def test_is_public__knows_every_special_network_and_only_plain_addresses(address: str, expected: bool) -> None:
+    assert is_public(address) == expected
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_is_public__a_wrapped_address_is_never_more_public_than_the_one_in_it(number: int) -> None:
+    inside = ipaddress.IPv4Address(number)
+    assert is_public(f"::ffff:{inside}") == is_public(str(inside))
+    mapped = [f"::{inside}", f"64:ff9b::{inside}", f"::ffff:0:{inside}", f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1"]
+    assert not any(map(is_public, mapped))
 
 
 def certificate(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +48,29 @@ def test_attach__to_a_run_of_another_store_keeps_nothing(run_id: str, tmp_path: 
 def test_attach__what_is_not_taken_is_our_error(run_id: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="does not take what is logged"):
         tracking.attach(run_id, [(tmp_path / "no such file", "archive")])
+
+
+def test_run__its_params_and_tags_have_no_secret_of_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    url = "https://me:pa55word@host.example/repo.git?token=s3cret"
+    for command in (["git", "init", "-q"], ["git", "remote", "add", "origin", url]):
+        subprocess.run(command, check=True)
+    with tracking.run("train-lora", {"source": url, "lr": 0.1}, {"from": f"see {url}"}) as run:
+        run.tag({"more": url})
+    logged = mlflow.MlflowClient().get_run(run.id)
+    mlflow.set_tracking_uri(None)
+    assert logged.data.params == {"source": "https://host.example/repo.git", "lr": "0.1"}
+    assert logged.data.tags["mlflow.source.git.repoURL"] == logged.data.tags["more"] == "https://host.example/repo.git"
+    assert "pa55word" not in repr(logged.data) and "s3cret" not in repr(logged.data)
+    store = (tmp_path / ".vidseek" / "mlflow.db").read_bytes()
+    assert b"pa55word" not in store and b"s3cret" not in store
+
+
+def test_connect__a_store_that_does_not_answer_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:pa55word@127.0.0.1:9/runs?token=s3cret")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9/runs does not answer") as caught:
+        tracking.connect()
+    mlflow.set_tracking_uri(None)
+    assert "s3cret" not in str(caught.value) and "pa55word" not in str(caught.value)

@@ -75,7 +75,7 @@ def dedup(
 ) -> None:
     """Look for near-duplicate videos of the published archive. No file is ever deleted."""
     from vidseek.archive import ALIAS, Archive
-    from vidseek_retrieval.decisions import ACCEPTED_TABLE, read_decisions, without_refused
+    from vidseek_retrieval.decisions import ACCEPTED_TABLE, deciding, read_decisions, without_refused
     from vidseek_retrieval.dedup import find_duplicates, write_page
     from vidseek_retrieval.duplicates import write_duplicates
     from vidseek_retrieval.publish import require_published
@@ -88,7 +88,8 @@ def dedup(
         write_page(report, found, data / "frames")
     if apply:
         decided = data / "decisions"
-        write_duplicates(decided / ACCEPTED_TABLE, without_refused(found.duplicates, read_decisions(decided)))
+        with deciding(decided):
+            write_duplicates(decided / ACCEPTED_TABLE, without_refused(found.duplicates, read_decisions(decided)))
     if as_json:
         printing.print_json(found.to_json())
         return
@@ -100,12 +101,12 @@ def dedup(
           f"{row.score:.3f}") for row in found.duplicates],
     ), nothing="No near-duplicates.")
     chosen = found.threshold
-    typer.echo(
+    printing.say(
         f"Likeness from {chosen.limits.moving:.3f} ({chosen.limits.still:.3f} where nothing moves): precision "
         f"{chosen.precision:.3f}, recall {chosen.recall:.3f} on made copies ({chosen.num_copies}) and pairs that are none "
         f"({chosen.num_different})."
     )
-    typer.echo("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
+    printing.say("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
                else "Nothing was decided: look at --report, then --apply.")
 
 

@@ -30,16 +30,16 @@ def base(
         if as_json:
             printing.print_json({"removed": removed})
         else:
-            typer.echo("\n".join(f"removed {name}" for name in removed) or "No collection of the base was published.")
+            printing.say("\n".join(f"removed {name}" for name in removed) or "No collection of the base was published.")
         return
     done = make_base(archive)
     if as_json:
         printing.print_json({"taught": done is not None, **(vars(done) if done else {})})
     elif done is None:
-        typer.echo(NOTHING_TAUGHT)
+        printing.say(NOTHING_TAUGHT)
     else:
         did = (
             f"{'exported' if done.exported else 'exported before'}, {done.num_embedded} parts embedded, "
             f"{'published' if done.built else 'published before'}" if done.did_something else "there was nothing to do"
         )
-        typer.echo(f"The base is {done.encoder_version}, its {done.num_clips} clips are in {done.collection}: {did}.")
+        printing.say(f"The base is {done.encoder_version}, its {done.num_clips} clips are in {done.collection}: {did}.")

@@ -89,4 +89,4 @@ def _say(content: dict[str, Any], words: str, *, as_json: bool) -> None:
     if as_json:
         printing.print_json(content)
     else:
-        typer.echo(words)
+        printing.say(words)

@@ -27,7 +27,7 @@ def index_list(as_json: printing.AsJson = False) -> None:
     printing.show(printing.table(
         ["collection", "clips", "made", "live as", "kept for"],
         [(one.facts.name, str(one.facts.num_points), one.facts.created_at[:19].replace("T", " "),
-          ", ".join(one.live_as), ", ".join(one.kept_for)) for one in collections],
+          printing.escape(", ".join(one.live_as)), printing.escape(", ".join(one.kept_for))) for one in collections],
     ), nothing="Nothing is published yet: run `dvc repro`.")
 
 
@@ -45,7 +45,7 @@ def index_verify(
     if not verification.passed:
         raise ArtifactError(
             f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
-            remedy="`vidseek index rollback`, or remove its folder and `dvc repro --force --single-item publish`",
+            remedy="`vidseek index rollback`, or `dvc repro --force --single-item publish`, which builds it again",
         )
 
 
@@ -57,6 +57,18 @@ def index_rollback(alias: AliasName = "clips", as_json: printing.AsJson = False)
     printing.report({"alias": alias, "collection": rollback(Archive.here().home(), alias=alias)}, as_json=as_json)
 
 
+def index_use(
+    collection: Annotated[str, typer.Argument(help="As `vidseek index list` names it.")],
+    alias: AliasName = "clips",
+    as_json: printing.AsJson = False,
+) -> None:
+    """Verify a collection that is there, and make it live: where the table of aliases was lost, say."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.publish import use_collection
+
+    printing.report(use_collection(Archive.here().home(), collection, alias=alias), as_json=as_json)
+
+
 def index_prune(as_json: printing.AsJson = False) -> None:
     """Remove what no alias points to or keeps for a rollback."""
     from vidseek.archive import Archive
@@ -66,7 +78,7 @@ def index_prune(as_json: printing.AsJson = False) -> None:
     if as_json:
         printing.print_json({"removed": removed})
     else:
-        typer.echo("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+        printing.say("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
 
 
 def index_export(

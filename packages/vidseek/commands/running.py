@@ -74,7 +74,7 @@ def ui(
         processes.append(stack.enter_context(page.running(command, folder=folder, environment=told)))
         here = page.address_of(host, port)
         page.wait_until_answered(f"{here}/_stcore/health", processes[-1], what="the page")
-        typer.echo(f"The page is on {here}  (stop with Ctrl-C)", err=True)
+        printing.say(f"The page is on {here}  (stop with Ctrl-C)", err=True)
         ended = page.wait_for_any(processes)
     raise typer.Exit(ended)
 
@@ -97,25 +97,30 @@ def mcp(
 
 
 def mlflow(
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="IP address of this machine alone: MLflow lets everybody in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Open the MLflow UI on the archive's runs (or on MLFLOW_TRACKING_URI)."""
     from vidseek.archive import Archive
+    from vidseek.service import require_free, require_local
+    from vidseek_media.urls import bare_url
 
     archive = Archive.here()
     uri = archive.tracking_uri()
     if uri.startswith(("http://", "https://")):
-        typer.echo(f"The runs are kept by a server: open {uri}")
+        printing.say(f"The runs are kept by a server: open {bare_url(uri)}")
         return
     database = archive.state / "mlflow.db"
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
         raise ArtifactError(f"{database} is missing: no run was tracked yet", remedy="Run `dvc repro`")
     printing.require_module("mlflow", "train")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port),
-               "--workers", "1"]
-    typer.echo(f"MLflow on http://{host}:{port}  (stop with Ctrl-C)", err=True)
-    os.execve(command[0], command, {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+    require_local(host, what="MLflow")
+    require_free(host, port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    printing.say(f"MLflow on http://{host}:{port}  (stop with Ctrl-C)", err=True)
+    # The address of the store may have a password: the environment of a process is its owner's, its command everybody's.
+    told = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    os.execve(command[0], command, {**os.environ, **told})
 
 
 def doctor(as_json: printing.AsJson = False) -> None:
@@ -134,7 +139,7 @@ def doctor(as_json: printing.AsJson = False) -> None:
             [(one.group, one.name, marks[one.state], printing.escape(one.found), printing.escape(one.remedy))
              for one in diagnosis.summary()],
         ))
-        typer.echo("All that a search needs is there." if diagnosis.is_well
+        printing.say("All that a search needs is there." if diagnosis.is_well
                    else "Something that is needed is missing: see the lines marked error.")
     if not diagnosis.is_well:
         raise typer.Exit(ConfigError.exit_code)
@@ -149,7 +154,7 @@ def push_adapter(
 
     root = Archive.here().root
     where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
-    typer.echo(f"The adapter is at {where}.")
+    printing.say(f"The adapter is at {where}.")
 
 
 def mteb(

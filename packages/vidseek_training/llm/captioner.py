@@ -63,6 +63,8 @@ class LlmReport:
     """Of this run."""
     spent_usd: float
     """Of all runs, with what requests may have cost whose answer was never seen."""
+    num_broken: int = 0
+    """Lines of the journal that a death tore, and that were passed over."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Captioner:
             num_clips=len(plan.wanted), num_marked=plan.num_marked, num_cached=plan.num_cached,
             num_captioned=len(written), num_rejected=len(rejections),
             num_waiting=len(plan.wanted) - len(written) - len(rejections),
-            cost_usd=spent - spent_before, spent_usd=spent,
+            cost_usd=spent - spent_before, spent_usd=spent, num_broken=journal.num_broken,
         )
 
     def estimate(self, clips: Sequence[Clip], videos: Mapping[str, Video]) -> Estimate:

@@ -23,8 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidseek_media.appending import append_to, read_lines
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.folders import whole_file
+from vidseek_media.folders import sync_path, whole_file
+from vidseek_media.urls import without_secrets
 
 JOURNAL_NAME = "journal.jsonl"
 
@@ -76,6 +78,8 @@ class Journal:
     """By `basis`: the model, the prompt, and what the guesses rested on."""
     settled_usd: float = 0.0
     """What answers cost."""
+    num_broken: int = 0
+    """Lines that a death tore. What they said is not known: an answer among them counts at what was reserved for it."""
     _open_asks: dict[str, float] = field(default_factory=dict)
     _descriptor: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -109,7 +113,7 @@ class Journal:
         """
         self._append({
             "event": "answer", "ask": number, "key": key, "basis": basis, "video_id": video_id,
-            "captions": None if captions is None else dict(captions), "reason": reason,
+            "captions": None if captions is None else dict(captions), "reason": without_secrets(reason),
             "tokens": None if tokens is None else list(tokens), "guessed_in": guessed_in, "cost_usd": cost_usd,
             "max_output_tokens": max_output_tokens,
         }, sync=True)
@@ -117,15 +121,9 @@ class Journal:
     def _append(self, event: dict[str, Any], *, sync: bool) -> None:
         if self._descriptor is None:
             raise ArtifactError(f"{self.path} was not opened for writing")
-        line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
         with self._lock:
             try:
-                written = os.write(self._descriptor, line)
-                if written < len(line):
-                    os.write(self._descriptor, b"\n")  # A full disk: the torn line must not spoil the next one.
-                    raise OSError(None, "the line was cut off")
-                if sync:
-                    os.fsync(self._descriptor)
+                append_to(self._descriptor, event, sync=sync)
             except OSError as error:
                 raise ArtifactError(
                     f"{self.path} cannot be written: {error.strerror or error}",
@@ -166,8 +164,9 @@ def read_journal(folder: Path) -> Journal:
     Raises:
         ArtifactError: it cannot be read.
     """
-    journal = Journal(folder / JOURNAL_NAME)
-    for event in _events(journal.path):
+    events, num_broken = _events(folder / JOURNAL_NAME)
+    journal = Journal(folder / JOURNAL_NAME, num_broken=num_broken)
+    for event in events:
         try:
             journal._apply(event)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -194,9 +193,7 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         raise ArtifactError(f"{path} cannot be opened: {error.strerror}", remedy="Mend its rights") from error
     try:
         _lock_alone(descriptor, path)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            os.write(descriptor, b"\n")
+        sync_path(folder)  # the name of a file that is new
         journal = read_journal(folder)
         journal._descriptor = descriptor
         yield journal
@@ -218,7 +215,7 @@ def forget_captions(folder: Path, video_ids: Collection[str]) -> int:
     if not path.exists():
         return 0
     with open_journal(folder):
-        events = list(_events(path))
+        events, _ = _events(path)
         answers = {e["ask"]: e for e in events if e["event"] == "answer" and e.get("video_id") in video_ids}
         if answers:
             kept = [
@@ -250,17 +247,11 @@ def _lock_alone(descriptor: int, path: Path) -> None:
         raise ArtifactError(f"{path} cannot be locked: {error.strerror}", remedy="Keep it on a local disk") from error
 
 
-def _events(path: Path) -> Iterator[dict[str, Any]]:
+def _events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The events, and how many lines are none."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    event = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue  # Torn by a death, or an empty line.
-                if isinstance(event, dict) and "event" in event:
-                    yield event
-    except FileNotFoundError:
-        return
+        lines = read_lines(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}", remedy="Mend its rights") from error
+    events = [value for value in lines.values if "event" in value]
+    return events, lines.num_broken + len(lines.values) - len(events)

@@ -1,0 +1,100 @@
+"""What goes to a terminal or a log: no secret of a URL, and no sign that a terminal would obey or turn around."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import tempfile
+import traceback
+import unicodedata
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.urls import without_secrets
+
+_JOINERS = "\u200c\u200d"
+"""Letters of Persian and parts of emoji are joined by them, or kept apart."""
+_FULL = {
+    errno.ENOSPC: "full", errno.EDQUOT: "over its quota", errno.EROFS: "read-only",
+    errno.EFBIG: "at its limit of a file's size",
+}
+_NO_TEMPORARY = "No usable temporary directory"
+"""How Python says that no folder for temporary files takes one."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with signs that are not shown but obeyed (control bytes, escapes, changes of direction) as `\\x1b`, `\\u202e`.
+
+    Args:
+        text: Often a file's name or a title: anybody may have written it.
+        keep: Signs that stay, as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if _is_plain(char) or char in keep else _escaped(char) for char in text)
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    """`text` for a terminal or a log: `printable`, and without what is secret of URLs."""
+    return printable(without_secrets(text), keep=keep)
+
+
+def print_exceptions_shown() -> None:
+    """From now on this process prints a fault of ours and what any library logs as `shown` has it."""
+    sys.excepthook = _print_shown
+    logging.setLogRecordFactory(shown_record)
+
+
+def shown_record(*args: Any, **named: Any) -> logging.LogRecord:
+    """A record of a log whose message and traceback are `shown`, whoever writes it where."""
+    record = logging.LogRecord(*args, **named)
+    with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging says so
+        record.msg, record.args = shown(record.getMessage(), keep="\n\t"), ()
+    if record.exc_info:
+        record.exc_text = shown(logging.Formatter().formatException(record.exc_info), keep="\n\t")
+    return record
+
+
+def disk_fault(error: BaseException) -> ArtifactError | None:
+    """`error` as one of ours, where a disk takes nothing more: with the folder, and what to do. None where it is another."""
+    found = _os_error(error)
+    if found is None:
+        return None
+    is_temporary = _NO_TEMPORARY in str(found)
+    where = found.filename if isinstance(found.filename, str) and not is_temporary else None
+    why = "takes no file" if is_temporary else f"is {_FULL[found.errno or errno.ENOSPC]}"
+    folder = where or _temporary_folder()
+    said = f"the disk of {folder} {why}" if where else f"a disk {why}; temporary files go to {folder}"
+    return ArtifactError(said, remedy="Make room there, or set TMPDIR to a folder on another disk; then try again")
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The fault of a disk that `error` is, or came of."""
+    for _ in range(8):
+        if isinstance(error, OSError) and (error.errno in _FULL or _NO_TEMPORARY in str(error)):
+            return error
+        error = error.__cause__ or error.__context__ if error is not None else None
+    return None
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "TMPDIR"
+
+
+def _is_plain(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii") if char != "\\" else char
+
+
+def _print_shown(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(shown(text, keep="\n\t"))
