@@ -144,7 +144,8 @@ def _rule(rules: Mapping[str, Callable[[Part], Any]], part: Part, what: str) -> 
 
 def _flat(part: Part | None, key: str) -> list[Part]:
     """The parts of a sequence, those of sequences in it too."""
-    waiting, found = [] if part is None else [part], []
+    waiting: list[Part] = [] if part is None else [part]
+    found: list[Part] = []
     while waiting:
         each = waiting.pop(0)
         if not isinstance(each, Mapping) or not isinstance(each.get("type"), str):

@@ -33,7 +33,8 @@ def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         metadata = file.metadata
     texts = [path for path, kind in _leaves(metadata) if kind == "BYTE_ARRAY"]
     _require(_stored_bytes(metadata), limit)
-    batches, num_bytes = [], 0
+    batches: list[pa.RecordBatch] = []
+    num_bytes = 0
     with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, pre_buffer=False) as file:
         schema = file.schema_arrow
         names = schema.names if columns is None else list(columns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.folders import whole_file
+from vidseek_media.json_files import parse_json
 
 _VIDEO_KEYS = ("video_id", "video", "file", "vid", "image")
 _CAPTION_KEYS = ("sentence", "caption", "description", "query", "text")
@@ -101,14 +101,14 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
 
 def _rows_of(text: str, suffix: str) -> list[dict[str, Any]]:
     if suffix == ".json":
-        content = json.loads(text)
+        content = parse_json(text)
         if isinstance(content, Mapping):  # video to its captions
             content = [{"video": video, "caption": captions} for video, captions in content.items()]
         if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
             raise ValueError("wanted a list of records, or captions by video")
         return content
     if suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [parse_json(line) for line in text.splitlines() if line.strip()]
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
     return list(csv.DictReader(io.StringIO(text), delimiter=separator))

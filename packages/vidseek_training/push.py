@@ -84,7 +84,7 @@ def licence_of(backbone: str) -> str:
     card = backbones.resolve(backbone) / "README.md"
     if not card.is_file():
         return ""
-    head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL)
+    head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     found = re.search(r"^license:\s*(\S+)", head.group(1), re.MULTILINE) if head else None
     return found.group(1) if found else ""
 

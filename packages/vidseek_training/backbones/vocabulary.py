@@ -97,7 +97,7 @@ def _merges_of(text: str) -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (line.partition(" ") for line in lines) if second]
 
 
-def _bounded(file: IO[bytes]) -> str:
+def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
     """The text of a file, which may be packed: a small one may unpack to any size."""
     content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
