@@ -126,7 +126,7 @@ def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Da
     if num_pairs is not None:
         train = _some(train, np.sort(np.random.default_rng(0).permutation(len(train))[:num_pairs]))
     replayed = load_pairs(general, GENERAL / "frames", model.spec, split="train") if settings.replay else None
-    return Data(train, load_pairs(pairs, FRAMES, model.spec, split="validation"), replayed)
+    return Data(train, load_pairs(pairs, FRAMES, model.spec, split="validation", half="choosing"), replayed)
 
 
 def _some(pairs: PairSet, rows: Any) -> PairSet:
@@ -141,10 +141,10 @@ def _recalls(after: Judgement, base: Judgement, pairs: PairSet) -> dict[str, Any
     found = {}
     for gallery in sorted(set(pairs.table.gallery)):
         rows = (pairs.table.gallery == gallery).to_numpy()
-        ranks, before = after.text_ranks[rows], base.text_ranks[rows]
+        ranks, before, groups = after.text_ranks[rows], base.text_ranks[rows], pairs.groups[rows]
         found[gallery] = {
-            "r1": recall_interval(ranks, 1, resamples=RESAMPLES, seed=0).to_json(),
-            "gain": recall_gain(before, ranks, 1, resamples=RESAMPLES, seed=0).to_json(),
+            "r1": recall_interval(ranks, 1, groups, resamples=RESAMPLES, seed=0).to_json(),
+            "gain": recall_gain(before, ranks, 1, groups, resamples=RESAMPLES, seed=0).to_json(),
         }
     return found
 
