@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from bench.seeds import _machine
 from pipelines.params import load_params
 from pipelines.stage import FRAMES, GENERAL, PAIRS
+from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
@@ -218,7 +219,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def _cell(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"{found['r1']['value']:.3f} ({found['r1']['low']:.3f} to {found['r1']['high']:.3f})"
+    return interval_text(found["r1"])
 
 
 if __name__ == "__main__":

@@ -57,8 +57,10 @@ class Interval(BaseModel):
     model_config = _ANSWER
 
     value: float
-    low: float
-    high: float
+    low: float | None = Field(description="None where too few videos were asked about to say: see `note`.")
+    high: float | None
+    num_groups: int | None = Field(None, description="Groups of videos that the queries come from.")
+    note: str | None = Field(None, description="Why there is no interval.")
 
 
 class Figure(BaseModel):

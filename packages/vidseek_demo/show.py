@@ -66,13 +66,19 @@ def _recalls(figures: dict[str, Any]) -> Table:
     return table
 
 
-def _interval(of: dict[str, float], *, signed: bool = False) -> str:
+def _interval(of: dict[str, Any], *, signed: bool = False) -> str:
     """In per cent; narrow enough for three columns in a terminal of 80."""
+    if of["low"] is None:
+        return f"{100 * of['value']:{'+' if signed else ''}.1f} [dim](?)[/]"
     return f"{100 * of['value']:{'+' if signed else ''}.1f} [dim]({100 * of['low']:.0f}, {100 * of['high']:.0f})[/]"
 
 
 def _facts(figures: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = [
+        f"Gallery {gallery}: {entry['num_queries']} queries of {entry['num_groups']} groups of videos"
+        + (f"; {note}" if (note := entry["gain"]["r1"].get("note")) else "")
+        for gallery, entry in figures["galleries"].items()
+    ]
     shares = figures["two_way"]["adapted"]
     if shares:
         base = figures["two_way"]["base"]
@@ -87,7 +93,8 @@ def _facts(figures: dict[str, Any]) -> list[str]:
         lines.append(f"General world: retention {figures['retention']}")
     for gallery, entry in figures["moments"].items():
         lines.append(
-            f"Moments in whole films ({gallery}): the first is right {entry['r1']:.3f}, one of five {entry['r5']:.3f}"
+            f"Moments in whole films ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
+            f"{_interval(entry['r5_interval'])}"
         )
     return lines
 

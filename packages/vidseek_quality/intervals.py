@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
@@ -57,6 +57,20 @@ class Interval:
 def too_few_videos(num_groups: int, wanted: int = MIN_GROUPS) -> str:
     """The answer where there are too few groups of videos to prove anything."""
     return f"not proven: too few videos ({num_groups} groups of videos, at least {wanted} are wanted)"
+
+
+def interval_text(figure: Mapping[str, Any], *, signed: bool = False) -> str:
+    """Return what `Interval.to_json` gave, for people: `0.812 (0.770 to 0.850)`, or why there is no interval.
+
+    Args:
+        figure: With value, low, high and perhaps note.
+        signed: Whether a plus sign is shown.
+    """
+    sign = "+" if signed else ""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if low is None or high is None:
+        return f"{value:{sign}.3f} ({figure.get('note') or 'no interval'})"
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def interval(
