@@ -77,19 +77,23 @@ def proof_mask(groups: Sequence[str] | NDArray[Any]) -> NDArray[np.bool_]:
         groups: Shape (n,): the group of videos of each validation pair.
     """
     names = sorted(set(map(str, groups)), key=lambda name: hashlib.sha256(f"proof:{name}".encode()).digest())
-    count = max(len(names) // 2, min(MIN_GROUPS, len(names) - MIN_CHOOSING))
-    chosen = set(names[:count])
+    chosen = set(names[: num_proof_groups(len(names))])
     return np.array([str(group) in chosen for group in groups], np.bool_)
 
 
-def why_no_proof(num_proof: int, num_choosing: int) -> str:
-    """Why nothing can be proven with so many groups of videos in each half, or empty."""
+def num_proof_groups(num_groups: int) -> int:
+    """Return how many of the groups of videos in validation the proof half gets."""
+    return max(num_groups // 2, min(MIN_GROUPS, num_groups - MIN_CHOOSING))
+
+
+def why_no_proof(num_groups: int) -> str:
+    """Return why nothing can be proven with so many groups of videos in validation, or nothing."""
+    num_proof = num_proof_groups(num_groups)
     if num_proof >= MIN_GROUPS:
         return ""
-    wanted, found = MIN_GROUPS + MIN_CHOOSING, num_proof + num_choosing
     return (
-        f"{too_few_videos(num_proof)} in the proof half; validation has {found}, and from {wanted} on the proof gets "
-        f"{MIN_GROUPS}"
+        f"{too_few_videos(num_proof)} in the proof half; validation has {num_groups}, and from {MIN_GROUPS + MIN_CHOOSING} "
+        f"on the proof gets {MIN_GROUPS}"
     )
 
 

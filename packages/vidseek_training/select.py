@@ -186,7 +186,7 @@ def decide(
     others.sort(key=lambda each: (-each.chosen_mrr, each.setting))
     num_groups, against = len(set(groups)), champion.sha256 or f"{BASE} {backbone}"
     promising = [each for each in others if is_promising(each, champion)]
-    reason = why_no_proof(num_groups, num_choosing_groups) if promising else ""
+    reason = why_no_proof(num_groups + num_choosing_groups) if promising else ""
     found = {} if reason else ledger.known_challenges(rows, against)
     new = [] if reason else [each for each in promising if each.sha256 not in found]
     times_used, alpha = ledger.times_used(groups), None
@@ -217,7 +217,11 @@ def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
     """
     version = None
     if selected.run_id:
-        tags = {"setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256}
+        tags = {
+            "setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256,
+            "proof_queries": str(selected.proof.num_queries), "proof_groups": str(selected.proof.num_groups),
+            "proof_times_used": f"{selected.proof.times_used:g}",
+        }
         version = tracking.register(selected.run_id, "adapter", tags, alias=alias)
     else:
         tracking.take_alias_away(alias)

@@ -137,8 +137,8 @@ def test_proof_mask__takes_whole_groups_and_a_new_one_moves_one_at_most(rows: li
 
 
 def test_why_no_proof__says_how_many_videos_are_wanted() -> None:
-    assert why_no_proof(20, 5) == ""
-    told = why_no_proof(3, 3)
+    assert why_no_proof(25) == why_no_proof(40) == ""
+    told = why_no_proof(6)
     assert told.startswith("not proven: too few videos (3 groups of videos, at least 20 are wanted)")
     assert "validation has 6, and from 25 on" in told
 
