@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from peft import PeftModel
 
+from vidseek_quality.intervals import Interval
 from vidseek_training import lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.metrics import Interval, Ranks, bootstrap, recall_at
+from vidseek_training.metrics import Ranks, bootstrap, recall_at
 
 _RESAMPLES, _SEED = 2000, 0
 

@@ -14,7 +14,7 @@ from vidseek_training.proof import ALPHA, Contender, alpha_of_use, proof_mask, p
 from vidseek_training.proof_ledger import ProofLedger, as_lines, used
 from vidseek_training.select import Decision, decide
 
-RUNS = int(os.environ.get("VIDSEEK_PROOFS", "150"))
+RUNS = int(os.environ.get("VIDSEEK_PROOFS", "100"))
 """Simulated archives of each layout; `make proofs` runs thousands."""
 ALLOWED = 0.05
 NOTHING = ProofLedger(())
