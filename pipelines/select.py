@@ -1,8 +1,10 @@
 """Choose the champion by proof, and register it."""
 
+from dataclasses import asdict
+
 from pipelines.params import load_params
 from pipelines.stage import ADAPTERS, CHAMPION, FRAMES, MODELS, PAIRS, RECEIPTS, STATE, alias_of, run_stage
-from vidseek_training.proof_ledger import LEDGER, as_lines, used
+from vidseek_training.proof_ledger import LEDGER, lines_of
 from vidseek_training.select import crown, select
 
 
@@ -15,9 +17,7 @@ def main() -> str:
         ledger=STATE / LEDGER, seed=params.select.seed,
     )
     crown(selected, RECEIPTS / "registry.json", alias=alias_of("champion"))
-    proof = selected.proof
-    told = used(proof.num_queries, proof.num_groups, proof.times_used, proof.alpha)
-    return "; ".join([f"{selected.setting} is champion", *as_lines(selected.challenges), told, *selected.notes])
+    return "; ".join([f"{selected.setting} is champion", *lines_of(asdict(selected))])
 
 
 if __name__ == "__main__":

@@ -232,14 +232,9 @@ def _challenges(selected: Mapping[str, Any]) -> str:
     """What was proven when the adapter was chosen, with which rows, and how often these have been used."""
     if "proof" not in selected:
         return ""
-    from vidseek_training.proof import Challenge
-    from vidseek_training.proof_ledger import as_lines, used
+    from vidseek_training.proof_ledger import lines_of
 
-    proof = selected["proof"]
-    lines = [
-        *as_lines([Challenge(**each) for each in selected["challenges"]]),
-        used(proof["num_queries"], proof["num_groups"], proof["times_used"], proof["alpha"]), *selected["notes"],
-    ]
+    lines = lines_of(selected)
     return f"<h2>How the adapter was chosen</h2><ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
 
 

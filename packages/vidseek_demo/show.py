@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
@@ -14,6 +15,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.query import Hit
+from vidseek_training.proof_ledger import lines_of
 
 _NUM_QUERIES = 4
 
@@ -39,6 +41,8 @@ def show() -> None:
     console.print(_recalls(figures))
     for line in _facts(figures):
         console.print(line)
+    for line in lines_of(_read_json(archive.root / "models" / "selected.json")):
+        console.print(f"Proof: {escape(line)}", highlight=False)
     console.print()
     _searches(archive, console)
     console.print(_NEXT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,3 +138,12 @@ def as_lines(challenges: Sequence[Challenge]) -> list[str]:
             low, high = ("?" if end is None else f"{end:+.3f}" for end in (each.low, each.high))
             lines.append(f"{name}: {each.verdict}, {each.gain:+.3f} [{low}, {high}] in MRR on the proof half")
     return lines
+
+
+def lines_of(selected: Mapping[str, Any]) -> list[str]:
+    """Return what selected.json says of the proof, for people: each challenge, the rows, and what could not be proven."""
+    proof = selected["proof"]
+    return [
+        *as_lines([Challenge(**each) for each in selected["challenges"]]),
+        used(proof["num_queries"], proof["num_groups"], proof["times_used"], proof["alpha"]), *selected["notes"],
+    ]
