@@ -83,6 +83,9 @@ kills: setup ## Kill the embedding of an archive fifty times and trainings twent
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
 	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_kills.py -k kill
 
+proofs: setup ## False wins of intervals and of select, two thousand simulated archives of each layout (about ten minutes)
+	VIDSEEK_PROOFS=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/quality/test_intervals.py tests/training/test_proof.py
+
 mutations: setup ## Five hundred damaged files, made and real, through ingest, cut and frames (a minute)
 	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from bench.seeds import _machine
 from pipelines.params import load_params
 from pipelines.stage import FRAMES, GENERAL, PAIRS
+from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
@@ -126,7 +127,7 @@ def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Da
     if num_pairs is not None:
         train = _some(train, np.sort(np.random.default_rng(0).permutation(len(train))[:num_pairs]))
     replayed = load_pairs(general, GENERAL / "frames", model.spec, split="train") if settings.replay else None
-    return Data(train, load_pairs(pairs, FRAMES, model.spec, split="validation"), replayed)
+    return Data(train, load_pairs(pairs, FRAMES, model.spec, split="validation", half="choosing"), replayed)
 
 
 def _some(pairs: PairSet, rows: Any) -> PairSet:
@@ -141,10 +142,10 @@ def _recalls(after: Judgement, base: Judgement, pairs: PairSet) -> dict[str, Any
     found = {}
     for gallery in sorted(set(pairs.table.gallery)):
         rows = (pairs.table.gallery == gallery).to_numpy()
-        ranks, before = after.text_ranks[rows], base.text_ranks[rows]
+        ranks, before, groups = after.text_ranks[rows], base.text_ranks[rows], pairs.groups[rows]
         found[gallery] = {
-            "r1": recall_interval(ranks, 1, resamples=RESAMPLES, seed=0).to_json(),
-            "gain": recall_gain(before, ranks, 1, resamples=RESAMPLES, seed=0).to_json(),
+            "r1": recall_interval(ranks, 1, groups, resamples=RESAMPLES, seed=0).to_json(),
+            "gain": recall_gain(before, ranks, 1, groups, resamples=RESAMPLES, seed=0).to_json(),
         }
     return found
 
@@ -218,7 +219,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def _cell(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"{found['r1']['value']:.3f} ({found['r1']['low']:.3f} to {found['r1']['high']:.3f})"
+    return interval_text(found["r1"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Prove it: base against adapted against exported, retention, and moments over the published windows."""
 
+from typing import Any
+
 from pipelines.params import Params, load_params
 from pipelines.stage import CHAMPION, CUT, EMBED, ENCODER, FRAMES, GENERAL, PAIRS, REPORTS, run_stage
 from vidseek_media.cut import read_clips
@@ -24,7 +26,7 @@ def main() -> str:
     return "; ".join(told) or "no test pair: nothing was measured"
 
 
-def _moments(evaluation: Evaluation, params: Params) -> dict[str, dict[str, float]]:
+def _moments(evaluation: Evaluation, params: Params) -> dict[str, dict[str, Any]]:
     windows = PublishedWindows.load(EMBED, CUT, cut=params.publish.cut)
     found = windows.search(evaluation.exported.texts, margin=params.search.merge_margin)
     spans = {str(clip.clip_id): clip for clip in read_clips(CUT)}
@@ -32,10 +34,13 @@ def _moments(evaluation: Evaluation, params: Params) -> dict[str, dict[str, floa
     truths = [
         Truth(row.video_id, spans[row.clip_id].start_ms, spans[row.clip_id].end_ms) for row in table.itertuples()
     ]
-    result = {}
+    groups, result = list(evaluation.test.groups), {}
     for gallery in sorted(set(table.gallery)):
         rows = [row for row, name in enumerate(table.gallery) if name == gallery]
-        result[gallery] = moment_recalls([found[row] for row in rows], [truths[row] for row in rows])
+        result[gallery] = moment_recalls(
+            [found[row] for row in rows], [truths[row] for row in rows], [groups[row] for row in rows],
+            resamples=params.evaluate.resamples, seed=params.evaluate.seed,
+        )
     return result
 
 

@@ -5,6 +5,7 @@ from pipelines.stage import CAPTION, DECISIONS, FRAMES, INGEST, PAIRS, run_stage
 from vidseek_media.ingest import read_videos
 from vidseek_retrieval.duplicates import read_duplicates, same_videos
 from vidseek_training.pairs import make_pairs
+from vidseek_training.proof import why_no_proof
 
 
 def main() -> str:
@@ -14,10 +15,11 @@ def main() -> str:
         read_duplicates(DECISIONS / "duplicates.parquet"), read_videos(INGEST), min_share=params.near_duplicate_share
     )
     report = make_pairs(INGEST, CAPTION, FRAMES, out=PAIRS, decided=decided, **params.model_dump())
+    warning = why_no_proof(report.num_validation_groups) if report.num_out else ""
     return (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
         f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "
-        f"{report.num_in_largest_group}"
+        f"{report.num_in_largest_group}" + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "")
     )
 
 

@@ -57,8 +57,10 @@ class Interval(BaseModel):
     model_config = _ANSWER
 
     value: float
-    low: float
-    high: float
+    low: float | None = Field(description="None where too few videos were asked about to say: see `note`.")
+    high: float | None
+    num_groups: int | None = Field(None, description="Groups of videos that the queries come from.")
+    note: str | None = Field(None, description="Why there is no interval.")
 
 
 class Figure(BaseModel):
@@ -72,6 +74,17 @@ class Figure(BaseModel):
     adapted: Interval
 
 
+class Proof(BaseModel):
+    """What the adapter was proven with."""
+
+    model_config = _ANSWER
+
+    num_queries: int
+    num_groups: int = Field(description="Of videos.")
+    times_used: float = Field(description="How often these rows had been used for a proof before.")
+    alpha: float | None = Field(description="The level of the last proof; None where nothing new was put to the proof.")
+
+
 class Model(BaseModel):
     """The encoder bundle."""
 
@@ -81,6 +94,7 @@ class Model(BaseModel):
     backbone: str
     variants: list[str]
     setting: str | None = Field(description="Of the adapter that won, or base; None where nothing was selected.")
+    proof: Proof | None = Field(description="None where nothing was selected, or by an earlier version.")
 
 
 class CollectionInfo(BaseModel):

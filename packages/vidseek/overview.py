@@ -100,8 +100,12 @@ def _model(archive: Archive) -> dict[str, Any] | None:
     selected = read_json(archive.root / "models" / "selected.json") or {}
     return {
         "encoder_version": spec["encoder_version"], "backbone": spec["backbone"], "variants": spec["variants"],
-        "setting": selected.get("setting"),
+        "setting": selected.get("setting"), "proof": _proof(selected.get("proof")),
     }
+
+
+def _proof(said: dict[str, Any] | None) -> dict[str, Any] | None:
+    return said and {name: said[name] for name in ("num_queries", "num_groups", "times_used", "alpha")}
 
 
 def _collections(archive: Archive) -> dict[str, Any]:

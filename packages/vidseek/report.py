@@ -16,6 +16,7 @@ from vidseek.archive import Archive
 from vidseek.overview import GATES, STAGES, read_json
 from vidseek_media.folders import whole_file
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, VIDEOS, read_table
+from vidseek_quality.intervals import interval_text
 
 NUM_BARS = 12
 NUM_REASONS = 10
@@ -114,12 +115,13 @@ def _proof(reports: Path) -> str:
         for gallery, entry in galleries.items() for model in ("base", "adapted")
     ]
     gains = [
-        f"<li>{_text(gallery)}: {_verdict(entry['gain']['r1'])} by {_interval(entry['gain']['r1'])} in R@1.</li>"
+        f"<li>{_text(gallery)}: {_verdict(entry['gain']['r1'])}{_groups(entry)}.</li>"
         for gallery, entry in galleries.items()
     ]
     return (
         "<h2>Base against adapted</h2><p>Of the held-out queries, the share whose clip is the first (R@1), or among the "
-        "first 5 or 10; in brackets the 95 % interval. <i>Adapted</i> is the model that the archive is published with.</p>"
+        "first 5 or 10; in brackets the 95 % interval, in which the videos count, not the queries: captions of one video "
+        "are alike. <i>Adapted</i> is the model that the archive is published with.</p>"
         + _table(["gallery", "model", "R@1", "R@5", "R@10"], rows) + f"<ul>{''.join(gains)}</ul>" + _retention(metrics)
     )
 
@@ -136,7 +138,9 @@ def _retention(metrics: Mapping[str, Any]) -> str:
 
 def _moments(reports: Path) -> str:
     moments = (read_json(reports / "evaluate" / "metrics.json") or {}).get("moments") or {}
-    rows = [(name, *(f"{entry[key]:.3f}" for key in ("r1", "r5", "r10"))) for name, entry in moments.items()]
+    rows = [
+        (name, *(_interval(entry[f"{key}_interval"]) for key in ("r1", "r5", "r10"))) for name, entry in moments.items()
+    ]
     return (
         "<h2>Moments in whole videos</h2><p>The share of queries for which the first moment, or one of the first 5 or 10, "
         f"is the right span of the right video.</p>{_table(['gallery', 'first', 'of 5', 'of 10'], rows)}" if rows else ""
@@ -221,12 +225,17 @@ def _lineage(archive: Archive) -> str:
         ("recall at 10, approximate against exact", (receipt.get("verification") or {}).get("recall_at_10")),
     ]
     rows = [(name, str(value)) for name, value in parts if value not in (None, "")]
-    challenges = [
-        f"<li>{_text(each['challenger'])} against {_text(each['champion'])}: gain {each['gain']:.3f} ({each['low']:.3f} to "
-        f"{each['high']:.3f}) in mean reciprocal rank on validation, {'won' if each['won'] else 'did not win'}</li>"
-        for each in selected.get("challenges") or []
-    ]
-    return f"<h2>What it is made of</h2>{_table(['', ''], rows)}<ul>{''.join(challenges)}</ul>"
+    return f"<h2>What it is made of</h2>{_table(['', ''], rows)}{_challenges(selected)}"
+
+
+def _challenges(selected: Mapping[str, Any]) -> str:
+    """What was proven when the adapter was chosen, with which rows, and how often these have been used."""
+    if "proof" not in selected:
+        return ""
+    from vidseek_training.proof_ledger import lines_of
+
+    lines = lines_of(selected)
+    return f"<h2>How the adapter was chosen</h2><ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
 
 
 def _histogram(values: pd.Series[Any], title: str) -> str:
@@ -286,14 +295,21 @@ def _mark(passed: bool) -> _Markup:
     return _Markup(f'<span class="{"yes" if passed else "no"}">{"passed" if passed else "failed"}</span>')
 
 
-def _interval(of: Mapping[str, float]) -> str:
-    return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
+def _interval(of: Mapping[str, Any]) -> str:
+    return interval_text(of)
 
 
-def _verdict(gain: Mapping[str, float]) -> str:
+def _verdict(gain: Mapping[str, Any]) -> str:
+    if gain["low"] is None:
+        return f"it differs by {gain['value']:.3f} in R@1, {gain.get('note') or 'not proven'}"
+    told = f"by {interval_text(gain)} in R@1"
     if gain["low"] > 0:
-        return "adapted is better"
-    return "adapted is worse" if gain["high"] < 0 else "no difference is proven: it differs"
+        return f"adapted is better {told}"
+    return f"adapted is worse {told}" if gain["high"] < 0 else f"no difference is proven: it differs {told}"
+
+
+def _groups(entry: Mapping[str, Any]) -> str:
+    return f"; {entry['num_queries']} queries of {entry['num_groups']} groups of videos" if "num_groups" in entry else ""
 
 
 def _text(text: str) -> str:

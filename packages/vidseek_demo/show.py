@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
@@ -14,6 +15,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_retrieval.query import Hit
+from vidseek_training.proof_ledger import lines_of
 
 _NUM_QUERIES = 4
 
@@ -39,6 +41,8 @@ def show() -> None:
     console.print(_recalls(figures))
     for line in _facts(figures):
         console.print(line)
+    for line in lines_of(_read_json(archive.root / "models" / "selected.json")):
+        console.print(f"Proof: {escape(line)}", highlight=False)
     console.print()
     _searches(archive, console)
     console.print(_NEXT)
@@ -66,13 +70,19 @@ def _recalls(figures: dict[str, Any]) -> Table:
     return table
 
 
-def _interval(of: dict[str, float], *, signed: bool = False) -> str:
+def _interval(of: dict[str, Any], *, signed: bool = False) -> str:
     """In per cent; narrow enough for three columns in a terminal of 80."""
+    if of["low"] is None:
+        return f"{100 * of['value']:{'+' if signed else ''}.1f} [dim](?)[/]"
     return f"{100 * of['value']:{'+' if signed else ''}.1f} [dim]({100 * of['low']:.0f}, {100 * of['high']:.0f})[/]"
 
 
 def _facts(figures: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = [
+        f"Gallery {gallery}: {entry['num_queries']} queries of {entry['num_groups']} groups of videos"
+        + (f"; {note}" if (note := entry["gain"]["r1"].get("note")) else "")
+        for gallery, entry in figures["galleries"].items()
+    ]
     shares = figures["two_way"]["adapted"]
     if shares:
         base = figures["two_way"]["base"]
@@ -87,7 +97,8 @@ def _facts(figures: dict[str, Any]) -> list[str]:
         lines.append(f"General world: retention {figures['retention']}")
     for gallery, entry in figures["moments"].items():
         lines.append(
-            f"Moments in whole films ({gallery}): the first is right {entry['r1']:.3f}, one of five {entry['r5']:.3f}"
+            f"Moments in whole films ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
+            f"{_interval(entry['r5_interval'])}"
         )
     return lines
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit
 
 Values = NDArray[np.float64]
 
@@ -59,9 +59,23 @@ def too_few_videos(num_groups: int, wanted: int = MIN_GROUPS) -> str:
     return f"not proven: too few videos ({num_groups} groups of videos, at least {wanted} are wanted)"
 
 
+def interval_text(figure: Mapping[str, Any], *, signed: bool = False) -> str:
+    """Return what `Interval.to_json` gave, for people: `0.812 (0.770 to 0.850)`, or why there is no interval.
+
+    Args:
+        figure: With value, low, high and perhaps note.
+        signed: Whether a plus sign is shown.
+    """
+    sign = "+" if signed else ""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if low is None or high is None:
+        return f"{value:{sign}.3f} ({figure.get('note') or 'no interval'})"
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
 def interval(
     values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
-    level: float = 0.95, min_groups: int = MIN_GROUPS,
+    level: float = 0.95, min_groups: int = MIN_GROUPS, exact_tails: bool = True,
 ) -> Interval:
     """Return the mean of `values` with its two-sided interval, for values that depend on each other within a group.
 
@@ -79,10 +93,11 @@ def interval(
     Args:
         values: Shape (n,), n at least 1.
         groups: Shape (n,): the group of videos of each value.
-        resamples: Of groups, in the bootstrap; more where `level` needs them.
+        resamples: Of groups, in the bootstrap.
         seed: Of the bootstrap.
         level: Share of such intervals that hold the truth.
         min_groups: With fewer groups the interval is infinite.
+        exact_tails: Draw as many more resamples as the tails of `level` need; else just `resamples`.
 
     Raises:
         ValueError: there is no value, or there are not as many groups as values.
@@ -92,13 +107,28 @@ def interval(
     if sums.count < max(min_groups, 2):
         return Interval(sums.mean, -math.inf, math.inf, sums.count, level, max(min_groups, 2))
     error, quantile = sums.error, sums.t_quantile(1 - tail)
-    drawn = np.sort(sums.studentised(enough_resamples(resamples, tail), seed))
+    drawn = np.sort(sums.studentised(enough_resamples(resamples, tail) if exact_tails else resamples, seed))
     outside = math.floor(tail * (len(drawn) + 1))
     below, above = drawn[max(outside - 1, 0)], drawn[min(len(drawn) - outside, len(drawn) - 1)]
     return Interval(
         sums.mean, sums.mean - error * max(quantile, float(above)), sums.mean + error * max(quantile, -float(below)),
         sums.count, level, min_groups,
     )
+
+
+def share_interval(
+    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Return `interval` of values from 0 to 1, cut to that range.
+
+    Args:
+        values: Shape (n,), n at least 1, from 0 to 1.
+        groups: Shape (n,): the group of videos of each value.
+        resamples: Of groups, in the bootstrap.
+        seed: Of the bootstrap.
+    """
+    found = interval(values, groups, resamples=resamples, seed=seed)
+    return found if found.too_few else replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def median_interval(
@@ -132,7 +162,7 @@ def median_interval(
         medians = [_weighted_medians(side, times) for side in sides]
         drawn.append(medians[0] if before is None else medians[0] - medians[1])
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    wider = sums.t_quantile(1 - tail) / float(ndtri(1 - tail))
+    wider = sums.t_quantile(1 - tail) / NormalDist().inv_cdf(1 - tail)
     return Interval(
         value, value - wider * max(0.0, value - float(low)), value + wider * max(0.0, float(high) - value), sums.count,
         level, min_groups,
@@ -171,7 +201,7 @@ def p_value(
     if sums.error == 0:
         return 0.5**sums.count  # all groups have the same gain: the sign test
     observed = sums.mean / sums.error
-    by_t = float(stdtr(sums.freedom, -observed))
+    by_t = sums.t_tail(observed)
     if by_t > largest:
         return by_t
     drawn = sums.studentised(enough_resamples(resamples, smallest), seed)
@@ -220,7 +250,7 @@ class GroupSums:
         if not len(numbers) or len(numbers) != len(groups):
             raise ValueError(f"{len(numbers)} values of {len(groups)} groups, wanted as many of both, and at least one")
         _, owner = np.unique(np.asarray(groups), return_inverse=True)
-        return GroupSums(np.bincount(owner, numbers), np.bincount(owner).astype(np.float64))
+        return GroupSums(np.bincount(owner, numbers).astype(np.float64), np.bincount(owner).astype(np.float64))
 
     @property
     def count(self) -> int:
@@ -247,7 +277,15 @@ class GroupSums:
 
     def t_quantile(self, share: float) -> float:
         """Of Student's t with these degrees of freedom."""
+        from scipy.special import stdtrit  # the service imports this room, and has no scipy
+
         return float(stdtrit(self.freedom, share))
+
+    def t_tail(self, above: float) -> float:
+        """The chance that Student's t with these degrees of freedom is at least `above`."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.freedom, -above))
 
     def studentised(self, resamples: int, seed: int) -> Values:
         """Shape (resamples,): how many of its own errors the mean of resampled groups lies above the mean.
@@ -266,7 +304,7 @@ class GroupSums:
         far = []
         for start in range(0, resamples, chunk):
             times = rng.multinomial(self.count, even, min(chunk, resamples - start))
-            means, errors = self._means_and_errors(times @ columns)
+            means, errors = self._means_and_errors(times.astype(np.float64) @ columns)
             far.append((means - self.mean) / np.maximum(errors, whole / 3))
         return np.concatenate(far)
 
@@ -279,7 +317,10 @@ class GroupSums:
 
     def _joined(self, rng: np.random.Generator) -> GroupSums:
         owner = rng.permutation(self.count) % _MOST_JOINED
-        return GroupSums(np.bincount(owner, self.sums), np.bincount(owner, self.sizes))
+        sums, sizes = np.zeros(_MOST_JOINED), np.zeros(_MOST_JOINED)
+        np.add.at(sums, owner, self.sums)
+        np.add.at(sizes, owner, self.sizes)
+        return GroupSums(sums, sizes)
 
 
 def _finite(value: float) -> float | None:

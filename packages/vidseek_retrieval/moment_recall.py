@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.cut import read_clips
+from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.moments import Moment, RankedClip, first_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
 
@@ -65,12 +67,17 @@ def iou(moment: Moment, truth: Truth) -> float:
     return max(0.0, shared / joined)
 
 
-def moment_recalls(found: Sequence[Sequence[Moment]], truths: Sequence[Truth]) -> dict[str, float]:
-    """Recall of right moments at 1, 5 and 10, and of the right video at 1.
+def moment_recalls(
+    found: Sequence[Sequence[Moment]], truths: Sequence[Truth], groups: Sequence[str], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Recall of right moments at 1, 5 and 10, and of the right video at 1, each with its interval.
 
     Args:
         found: The moments of each query, best first.
         truths: One for each query.
+        groups: The group of videos of each query.
+        resamples: Of groups of videos, in the bootstrap.
+        seed: Of the bootstrap.
     """
     if not truths:
         return {}
@@ -78,9 +85,13 @@ def moment_recalls(found: Sequence[Sequence[Moment]], truths: Sequence[Truth]) -
     for moments, truth in zip(found, truths, strict=True):
         right = [place for place, moment in enumerate(moments[:10]) if iou(moment, truth) >= MIN_IOU]
         firsts.append(right[0] if right else 10)
-    figures = {f"r{k}": float(np.mean([first < k for first in firsts])) for k in (1, 5, 10)}
-    videos = [
+    hits = {f"r{k}": np.array([first < k for first in firsts], np.float64) for k in (1, 5, 10)}
+    hits["video_r1"] = np.array([
         bool(moments) and moments[0].video_id == truth.video_id for moments, truth in zip(found, truths, strict=True)
-    ]
-    figures["video_r1"] = float(np.mean(videos))
-    return {name: round(value, 4) for name, value in figures.items()}
+    ], np.float64)
+    figures: dict[str, Any] = {name: round(float(values.mean()), 4) for name, values in hits.items()}
+    intervals = {
+        f"{name}_interval": share_interval(values, groups, resamples=resamples, seed=seed).to_json()
+        for name, values in hits.items()
+    }
+    return figures | intervals | {"num_queries": len(truths), "num_groups": len(set(groups))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,11 @@ from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import ClipFrames
 from vidseek_media.tables import FRAMES, PAIRS, read_table
+from vidseek_media.video_groups import video_groups
 from vidseek_training.backbones import BackboneSpec
+from vidseek_training.proof import proof_mask
+
+Half = Literal["choosing", "proof"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class PairSet:
     """Pairs of one split, row by row."""
 
     table: pd.DataFrame
-    """Schema PAIRS, a row for each pair, sorted by clip_id."""
+    """Schema PAIRS and the column `group`, a row for each pair, sorted by clip_id."""
     frames: NDArray[np.uint8]
     """Shape (n, T, side, side, 3), resized as the backbone wants; a memory map on disk. More than T with all frames."""
     ids: NDArray[np.int64]
@@ -47,6 +52,11 @@ class PairSet:
         flags: NDArray[np.bool_] = (self.table.contrast != "").to_numpy(bool)
         return flags
 
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """Shape (n,): the group of videos of each pair, which is what intervals resample."""
+        return self.table["group" if "group" in self.table else "video_id"].to_numpy(np.str_)
+
     def clips(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """A row of each clip, shape (clips,), and the clip of each pair, shape (n,): one may have several captions."""
         owner, _ = pd.factorize(self.table.clip_id)
@@ -55,7 +65,8 @@ class PairSet:
 
 
 def load_pairs(
-    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None
+    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None,
+    half: Half | None = None,
 ) -> PairSet:
     """The pairs of `split` with their frames.
 
@@ -66,12 +77,17 @@ def load_pairs(
         split: train, validation or test.
         all_frames: Keep all frames of the shards, to choose from (`choose_frames`), where all clips have as many.
         most: Only the first so many pairs.
+        half: Only this half of them (`proof.proof_mask`): what is chosen by, or what is proven on. None: both.
 
     Raises:
         ArtifactError: a pair's clip is in no shard.
     """
     table = read_table(pairs, PAIRS)
-    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)[:most]
+    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
+    table["group"] = video_groups(pairs, table.video_id)
+    if half is not None:
+        table = table[proof_mask(table.group) == (half == "proof")].reset_index(drop=True)
+    table = table[:most]
     table = table.fillna({"contrast": "", "axis": "", "gallery": "default"})
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))

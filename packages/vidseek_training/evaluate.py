@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
@@ -17,7 +18,7 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import Judgement, Vectors, judge
-from vidseek_training.metrics import recall_gain, recall_interval
+from vidseek_training.metrics import Ranks, bootstrap, recall_gain, recall_interval
 from vidseek_training.select import adapter_of, read_selected
 
 NOT_MEASURED = "not measured"
@@ -43,7 +44,7 @@ def evaluate(
         champion: The select stage's folder.
         bundle: The export stage's folder.
         backbone: The base.
-        pairs: The pairs table.
+        pairs: The pairs table; groups.parquet lies beside it: intervals resample groups of videos.
         frames: The frames stage's folder.
         general: The general world's folder, or None: retention is not measured.
         resamples: Of the bootstrap.
@@ -71,7 +72,9 @@ def evaluate(
         "encoder_version": encoder.spec.encoder_version,
         "num_test_pairs": len(test),
         "galleries": _galleries(judged, test, resamples=resamples, seed=seed),
+        "num_test_groups": len(set(test.groups)),
         "two_way": {name: judgement.choice_shares(test.table) for name, judgement in judged.items()},
+        "two_way_intervals": _choices(judged, test, resamples=resamples, seed=seed),
         "retention": measure_retention(base, adapted, general, resamples=resamples, seed=seed),
     }
     return Evaluation(figures, test, exported)
@@ -94,16 +97,41 @@ def _galleries(
     for gallery in sorted(set(pairs.table.gallery)):
         rows = (pairs.table.gallery == gallery).to_numpy()
         table = pairs.table[rows]
-        entry: dict[str, Any] = {"num_queries": int(rows.sum()), "num_clips": int(table.clip_id.nunique())}
+        entry: dict[str, Any] = {
+            "num_queries": int(rows.sum()), "num_clips": int(table.clip_id.nunique()),
+            "num_groups": len(set(pairs.groups[rows])),
+        }
         for name, judgement in judged.items():
-            entry[name] = judgement.figures(pairs.table)[gallery] | {
-                f"r{k}_interval": recall_interval(
-                    judgement.text_ranks[rows], k, resamples=resamples, seed=seed
-                ).to_json() for k in (1, 5, 10)
-            }
-        entry["gain"] = judged["adapted"].gain_over(judged["base"], pairs.table, gallery, resamples=resamples, seed=seed)
+            entry[name] = judgement.figures(pairs.table)[gallery] | _recall_intervals(
+                judgement.text_ranks[rows], pairs.groups[rows], resamples=resamples, seed=seed
+            )
+        entry["gain"] = judged["adapted"].gain_over(
+            judged["base"], pairs.table, gallery, pairs.groups, resamples=resamples, seed=seed
+        )
         result[gallery] = entry
     return result
+
+
+def _recall_intervals(
+    ranks: Ranks, groups: NDArray[np.str_], *, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    return {
+        f"r{k}_interval": recall_interval(ranks, k, groups, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)
+    }
+
+
+def _choices(judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+    """For each axis the share of right two-way choices of base and adapted, and the paired gain, with intervals."""
+    base, adapted = judged["base"].choices, judged["adapted"].choices
+    found = {}
+    for axis in judged["base"].choice_shares(pairs.table):
+        rows = (pairs.table.axis == axis).to_numpy() & ~np.isnan(base)
+        sides = {"base": base[rows], "adapted": adapted[rows], "gain": adapted[rows] - base[rows]}
+        found[axis] = {
+            name: bootstrap(values, groups=pairs.groups[rows], resamples=resamples, seed=seed).to_json()
+            for name, values in sides.items()
+        }
+    return found
 
 
 def measure_retention(
@@ -119,11 +147,14 @@ def measure_retention(
         name: judge(embed_pairs(model, pairs), pairs.table) for name, model in (("base", base), ("adapted", adapted))
     }
     before, after = judged["base"].text_ranks, judged["adapted"].text_ranks
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     return {
-        "num_queries": len(pairs),
-        **{name: judgement.text.figures() for name, judgement in judged.items()},
+        "num_queries": len(pairs), "num_groups": len(set(pairs.groups)),
+        **{name: judgement.text.figures() | _recall_intervals(judgement.text_ranks, pairs.groups, **options)
+           for name, judgement in judged.items()},
         "two_way": {name: judgement.choice_shares(pairs.table) for name, judgement in judged.items()},
-        "change": {f"r{k}": recall_gain(before, after, k, resamples=resamples, seed=seed).to_json() for k in (1, 5, 10)},
+        "two_way_intervals": _choices(judged, pairs, **options),
+        "change": {f"r{k}": recall_gain(before, after, k, pairs.groups, **options).to_json() for k in (1, 5, 10)},
     }
 
 

@@ -386,7 +386,7 @@ def _measure(folder: Path, variant: str, reference: _Reference, limits: ParityLi
     difference = None
     if reference.are_pairs:
         gain = (ranks_of(scores) <= 1).astype(float) - (ranks_of(wanted) <= 1)
-        difference = bootstrap(gain, resamples=1000, seed=0).low
+        difference = bootstrap(gain, resamples=1000, seed=0, min_groups=2).low
     parity = Parity(
         num_clips=len(videos),
         num_texts=len(texts),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_training.metrics import Ranks, average_precision, ndcg_at, paired_gain, ranks_of_owned, summarise
+from vidseek_training.metrics import Groups, Ranks, average_precision, ndcg_at, paired_gain, ranks_of_owned, summarise
 
 Matrix = NDArray[np.float32]
 
@@ -47,8 +48,15 @@ class Direction:
         more = {"map": float(self.precision.mean()), "ndcg10": float(self.gain.mean())}
         return summarise(self.ranks) | {name: round(value, 4) for name, value in more.items()}
 
-    def gain_over(self, base: Direction, *, resamples: int, seed: int) -> dict[str, dict[str, float]]:
-        """Each figure of this one minus `base`'s, paired by query, with its interval; of ranks less is better."""
+    def gain_over(self, base: Direction, groups: Groups, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+        """Each figure of this one minus `base`'s, paired by query, with its interval; of ranks less is better.
+
+        Args:
+            base: Of the same queries.
+            groups: Shape (n,): the group of videos of each query.
+            resamples: Of groups.
+            seed: Of the resamples.
+        """
         sides = {
             **{f"r{k}": ((base.ranks <= k).astype(float), (self.ranks <= k).astype(float)) for k in (1, 5, 10)},
             "mdr": (base.ranks.astype(float), self.ranks.astype(float)),
@@ -56,7 +64,7 @@ class Direction:
             "map": (base.precision, self.precision), "ndcg10": (base.gain, self.gain),
         }
         return {
-            name: paired_gain(before, after, resamples=resamples, seed=seed, median=name == "mdr").to_json()
+            name: paired_gain(before, after, groups, resamples=resamples, seed=seed, median=name == "mdr").to_json()
             for name, (before, after) in sides.items()
         }
 
@@ -95,13 +103,22 @@ class Judgement:
         return result
 
     def gain_over(
-        self, base: Judgement, table: pd.DataFrame, gallery: str, *, resamples: int, seed: int
-    ) -> dict[str, dict[str, float]]:
-        """Each figure of `gallery` minus `base`'s, both ways, paired by query, with its interval."""
+        self, base: Judgement, table: pd.DataFrame, gallery: str, groups: NDArray[np.str_], *, resamples: int, seed: int
+    ) -> dict[str, dict[str, Any]]:
+        """Each figure of `gallery` minus `base`'s, both ways, paired by query, with its interval.
+
+        Args:
+            base: Of the same pairs.
+            table: Of the pairs.
+            gallery: Its name.
+            groups: Shape (n,): the group of videos of each pair.
+            resamples: Of groups.
+            seed: Of the resamples.
+        """
         rows = (table.gallery == gallery).to_numpy()
         once = rows & one_a_clip(table)
-        text = self.text[rows].gain_over(base.text[rows], resamples=resamples, seed=seed)
-        video = self.video[once].gain_over(base.video[once], resamples=resamples, seed=seed)
+        text = self.text[rows].gain_over(base.text[rows], groups[rows], resamples=resamples, seed=seed)
+        video = self.video[once].gain_over(base.video[once], groups[once], resamples=resamples, seed=seed)
         return text | {f"video_to_text_{name}": value for name, value in video.items()}
 
     def choice_shares(self, table: pd.DataFrame) -> dict[str, float]:

@@ -1,30 +1,18 @@
-"""Retrieval figures: ranks, recalls, and paired bootstrap intervals. Equal scores never count as hits."""
+"""Retrieval figures: ranks, recalls, and paired intervals by groups of videos. Equal scores never count as hits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_quality.intervals import MIN_GROUPS, Interval, interval, median_interval, share_interval
+
 Ranks = NDArray[np.int64]
 Matrix = NDArray[np.float32]
-
-_CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap interval at 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        """For metrics.json, rounded to what the data can say."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
-
+Groups = Sequence[Any] | NDArray[Any]
 
 def ranks_of(scores: Matrix) -> Ranks:
     """As `ranks_of_owned`, the right candidate of query i being candidate i: scores (n, n) to ranks (n,)."""
@@ -102,56 +90,52 @@ def summarise(ranks: Ranks) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def bootstrap(values: NDArray[np.float64], *, resamples: int, seed: int) -> Interval:
-    """The mean of `values` and its percentile interval (Efron and Tibshirani 1993).
+def bootstrap(
+    values: NDArray[np.float64], *, resamples: int, seed: int, groups: Groups | None = None, min_groups: int = MIN_GROUPS
+) -> Interval:
+    """Return the mean of `values` with its interval at 95 %: see `vidseek_quality.intervals.interval`.
 
     For a paired comparison give the differences, one for each query.
 
     Args:
         values: Shape (n,), n at least 1.
-        resamples: How many times n of the n are drawn with replacement.
+        resamples: How many times the groups are drawn with replacement.
         seed: Makes the interval reproducible.
+        groups: Shape (n,): the group of videos of each query. None: each query is of a video of its own.
+        min_groups: With fewer groups the interval is infinite.
     """
-    return _interval(values[None], resamples=resamples, seed=seed, median=False)
+    owners = np.arange(len(values)) if groups is None else groups
+    return interval(values, owners, resamples=resamples, seed=seed, min_groups=min_groups)
 
 
 def paired_gain(
-    before: NDArray[np.float64], after: NDArray[np.float64], *, resamples: int, seed: int, median: bool = False
+    before: NDArray[np.float64], after: NDArray[np.float64], groups: Groups, *, resamples: int, seed: int,
+    median: bool = False,
 ) -> Interval:
-    """The mean of `after` minus that of `before` (or the medians'), with its interval: both of the same queries each time.
+    """Return the mean of `after` minus that of `before` (or the medians'), with its interval: of the same queries.
 
     Args:
         before: Shape (n,), a value for each query.
         after: Shape (n,), of the same queries.
-        resamples: See `bootstrap`.
-        seed: See `bootstrap`.
+        groups: Shape (n,): the group of videos of each query.
+        resamples: How many times the groups are drawn with replacement.
+        seed: Makes the interval reproducible.
         median: Of the medians instead.
     """
-    return _interval(np.stack([after, before]), resamples=resamples, seed=seed, median=median)
+    if median:
+        return median_interval(after, before, groups, resamples=resamples, seed=seed)
+    return interval(after - before, groups, resamples=resamples, seed=seed)
 
 
-def _interval(values: NDArray[np.float64], *, resamples: int, seed: int, median: bool) -> Interval:
-    """Of the statistic of the first row, minus that of the second where there is one."""
-    statistic = np.median if median else np.mean
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
-    drawn = [statistic(row[picks], axis=1) for row in values]
-    whole = [float(statistic(row)) for row in values]
-    estimates = drawn[0] - drawn[1] if len(drawn) > 1 else drawn[0]
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(estimates, [tail, 1 - tail])
-    return Interval(whole[0] - whole[1] if len(whole) > 1 else whole[0], float(low), float(high))
+def recall_interval(ranks: Ranks, k: int, groups: Groups, *, resamples: int, seed: int) -> Interval:
+    """Return R@k with its interval, which stays between 0 and 1."""
+    return share_interval((ranks <= k).astype(np.float64), groups, resamples=resamples, seed=seed)
 
 
-def recall_interval(ranks: Ranks, k: int, *, resamples: int, seed: int) -> Interval:
-    """R@k with its interval."""
-    return bootstrap((ranks <= k).astype(np.float64), resamples=resamples, seed=seed)
-
-
-def recall_gain(base: Ranks, adapted: Ranks, k: int, *, resamples: int, seed: int) -> Interval:
-    """R@k of `adapted` minus that of `base`, paired by query."""
+def recall_gain(base: Ranks, adapted: Ranks, k: int, groups: Groups, *, resamples: int, seed: int) -> Interval:
+    """Return R@k of `adapted` minus that of `base`, paired by query."""
     before, after = ((ranks <= k).astype(np.float64) for ranks in (base, adapted))
-    return paired_gain(before, after, resamples=resamples, seed=seed)
+    return paired_gain(before, after, groups, resamples=resamples, seed=seed)
 
 
 def alignment(videos: Matrix, texts: Matrix) -> float:

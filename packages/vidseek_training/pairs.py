@@ -33,6 +33,8 @@ class PairsReport:
     num_rejected: int
     num_groups: int
     """Of videos that are on one side."""
+    num_validation_groups: int
+    """Those that validation has pairs of; a proof wants 25."""
     num_in_largest_group: int
     """Videos; where that is most of them, the archive cannot be split by what it shows (a camera that never moves)."""
 
@@ -107,6 +109,7 @@ def make_pairs(
     return PairsReport(
         num_in=len(captions), num_out=len(rows), num_train=counts["train"], num_validation=counts["validation"],
         num_test=counts["test"], num_rejected=len(rejections), num_groups=len(sizes),
+        num_validation_groups=len({groups[str(row["video_id"])] for row in rows if row["split"] == "validation"}),
         num_in_largest_group=max(sizes.values(), default=0),
     )
 

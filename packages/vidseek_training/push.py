@@ -12,6 +12,7 @@ from typing import Any
 from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_media.folders import require_replaceable, whole_folder
 from vidseek_media.json_files import read_json
+from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
 from vidseek_training.select import Selected, adapter_of, read_selected
 
@@ -64,7 +65,7 @@ def write_card(selected: Selected, figures: dict[str, Any] | None) -> str:
         "Taught by vidseek from pairs of clips and captions, by LoRA on both towers.", "",
         f"- Base: `{selected.backbone}`. Its licence: {licence or 'not stated in its files; look at its page'}.",
         f"- Chosen on {selected.num_queries} validation captions (gallery {selected.gallery}), mean reciprocal rank "
-        f"{selected.mrr}.",
+        f"{selected.mrr}; proven on {selected.proof.num_queries} others, of {selected.proof.num_groups} groups of videos.",
         f"- Trained in the MLflow run {selected.run_id or '(unknown)'}; adapter_model.safetensors has the sha256 "
         f"{selected.adapter_sha256}.",
         "- The captions and clips it learned from are its owner's; what they show may be recognised in what it finds.", "",
@@ -108,20 +109,21 @@ def _figures_of(metrics: Path, selected: Selected) -> dict[str, Any] | None:
 def _tables(figures: dict[str, Any] | None) -> list[str]:
     if figures is None or not figures["galleries"]:
         return ["It was not evaluated on test captions."]
-    lines = [f"On {figures['num_test_pairs']} test captions that chose nothing; gains are paired, with 95 % intervals.", ""]
+    lines = [f"On {figures['num_test_pairs']} test captions of {figures['num_test_groups']} groups of videos, which chose "
+             "nothing; gains are paired, with 95 % intervals by groups of videos.", ""]
     for gallery, entry in figures["galleries"].items():
         lines += [f"Gallery `{gallery}`, {entry['num_queries']} captions, {entry['num_clips']} clips:", "",
                   "| text to video | base | adapted | gain |", "|---|---|---|---|"]
         for name in _SHOWN:
             gain = entry["gain"][name]
-            told = f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            told = interval_text(gain, signed=True)
             lines.append(f"| {name} | {entry['base'][name]} | {entry['adapted'][name]} | {told} |")
         lines.append("")
     kept = figures.get("retention")
     if isinstance(kept, dict):
         change = kept["change"]["r1"]
         lines.append(f"On {kept['num_queries']} captions of the general world R@1 goes from {kept['base']['r1']} to "
-                     f"{kept['adapted']['r1']} ({change['low']:+.3f} to {change['high']:+.3f}).")
+                     f"{kept['adapted']['r1']}, by {interval_text(change, signed=True)}.")
     else:
         lines.append("What it forgot of the general world was not measured.")
     return lines

@@ -3,10 +3,11 @@
 Between the base (0) and what was trained (1) lies a line of models; some way along it often keeps more of the general
 world for little of the domain (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
 
-The rule: of the scales whose mean reciprocal rank on the domain's validation gallery is not proven lower than the best
-one's (the upper end of the paired bootstrap interval of the difference is at least 0), the one with the best mean
-reciprocal rank on the general world's validation pairs; without such pairs the best one on the domain. Of equal ones the
-larger.
+The rule: of the scales whose mean reciprocal rank on the domain's choosing half is not shown to be lower than the best
+one's (the upper end of the interval of the paired difference, by groups of videos, is at least 0), the one with the best
+mean reciprocal rank on the general world's validation pairs; without such pairs, or with queries of a single group of
+videos, the best one on the domain. Of equal ones the larger. It is a choice, not a proof: `select` proves what it led to,
+on other rows; so the interval is used with fewer groups than a proof wants.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 
 from peft import PeftModel
 
+from vidseek_quality.intervals import Interval
 from vidseek_training import lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.metrics import Interval, Ranks, bootstrap, recall_at
+from vidseek_training.metrics import Ranks, bootstrap, recall_at
 
 _RESAMPLES, _SEED = 2000, 0
 
@@ -35,7 +37,7 @@ class Scaled:
     """On the domain's validation gallery."""
     r1: float
     difference: Interval
-    """In mean reciprocal rank to the best scale, paired by query."""
+    """In mean reciprocal rank to the best scale, paired by query; infinite with a single group of videos."""
     general_mrr: float | None
     """On the general world's validation pairs; None without."""
     general_r1: float | None
@@ -69,7 +71,9 @@ def sweep(
     best = max(ranks, key=_mrr)
     return [
         Scaled(
-            scale, _mrr(own), recall_at(own, 1), bootstrap(1 / own - 1 / best, resamples=_RESAMPLES, seed=_SEED),
+            scale, _mrr(own), recall_at(own, 1), bootstrap(
+                1 / own - 1 / best, groups=validation.groups, min_groups=2, resamples=_RESAMPLES, seed=_SEED
+            ),
             None if other is None else _mrr(other), None if other is None else recall_at(other, 1),
         )
         for scale, own, other in zip(scales, ranks, others, strict=True)
@@ -78,7 +82,8 @@ def sweep(
 
 def choose(swept: Sequence[Scaled]) -> Scaled:
     """By the rule above."""
-    as_good = [each for each in swept if each.difference.high >= 0]
+    as_good = [each for each in swept if each.difference.high >= 0 and not each.difference.too_few]
+    as_good = as_good or [each for each in swept if each.difference.value >= 0]
     return max(as_good, key=lambda each: (each.mrr if each.general_mrr is None else each.general_mrr, each.scale))
 
 

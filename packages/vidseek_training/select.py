@@ -1,15 +1,17 @@
-"""Choose what is exported: a challenger takes the place of the champion only by proof on the validation gallery."""
+"""Choose what is exported: a challenger takes the place of the champion only by proof on the proof half of validation."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
@@ -21,7 +23,21 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.metrics import Ranks, bootstrap
+from vidseek_training.proof import (
+    ALPHA,
+    NOT_BETTER,
+    Challenge,
+    Contender,
+    Values,
+    alpha_of_use,
+    is_promising,
+    prove,
+    renamed,
+    unproven,
+    why_no_proof,
+    winner_of,
+)
+from vidseek_training.proof_ledger import LEDGER, ProofLedger, ProofUse
 from vidseek_training.train import gallery_hash
 
 BASE = "base"
@@ -29,16 +45,22 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Challenge:
-    """One challenger against the champion of its moment."""
+class ProofRows:
+    """The proof half, and how worn it is."""
 
-    challenger: str
-    champion: str
-    gain: float
-    """In mean reciprocal rank, paired by query."""
-    low: float
-    high: float
-    won: bool
+    rows: str
+    """The hash of its clips, captions and groups of videos."""
+    num_queries: int
+    num_groups: int
+    """Of videos."""
+    num_choosing_groups: int
+    """Of videos, in the choosing half."""
+    times_used: float
+    """Before this run, for another challenger or champion; a use that shared a part of the groups counts as that part."""
+    alpha: float | None
+    """What this run's challengers could spend together; None where nothing new was put to the proof."""
+    alpha_of_all: float = ALPHA
+    """The chance of any false win in all uses of these rows."""
 
 
 @dataclass(frozen=True)
@@ -53,73 +75,136 @@ class Selected:
     run_id: str
     """Of the MLflow run that trained it; empty for the base."""
     gallery: str
+    """The hash of the choosing half."""
     num_queries: int
+    """Of the choosing half."""
     mrr: float
+    """On the choosing half, which chose the checkpoint: flattering."""
     challenges: tuple[Challenge, ...]
     notes: tuple[str, ...]
-    """Settings that could not take part, and why."""
+    """Settings that could not take part, and why; why nothing could be proven."""
+    proof: ProofRows
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    setting: str
+    contender: Contender
     adapter: Path | None
-    ranks: Ranks
     run_id: str
-    sha256: str
 
 
 def select(
     adapters: Path, settings: Sequence[str], *, backbone: str, pairs: Path, frames: Path, champion: Path, out: Path,
-    resamples: int, seed: int,
+    ledger: Path, resamples: int, seed: int,
 ) -> Selected:
-    """Let every trained setting challenge the champion in turn, best first; write the winner.
+    """Put every trained setting that is better on the choosing half to the proof against the champion; write the winner.
 
-    The champion is the one that an earlier run left in `champion`, its ranks measured again on today's gallery; at first,
-    or where there is no validation pair to prove anything by, it is the base. A challenger wins if the lower end of the
-    paired bootstrap interval of its gain in mean reciprocal rank is above 0.
+    The champion is the one that an earlier run left in `champion`, measured again on today's rows; at first, or where there
+    is no validation pair, it is the base. See `vidseek_training.proof` for the rule. Of those that are proven better the
+    best on the choosing half wins.
 
     Args:
         adapters: A folder for each setting, as the train stage wrote them.
         settings: Those that take part; the folders of settings that are no more are left alone.
         backbone: The base.
-        pairs: The pairs table.
+        pairs: The pairs table; groups.parquet lies beside it.
         frames: The frames stage's folder.
-        champion: Is read, and gets the winner: selected.json and, unless the base won, adapter/.
+        champion: Is read, and gets the winner: selected.json, proofs.jsonl and, unless the base won, adapter/.
         out: Gets a copy of selected.json.
-        resamples: Of the bootstrap.
+        ledger: The archive's ledger of proofs; outside DVC, so that neither its cache nor a re-run forgets a use.
+        resamples: Of groups of videos, in the bootstrap.
         seed: Of the bootstrap.
 
     Raises:
-        ArtifactError: an outcome is missing or broken, or was measured on another gallery.
+        ArtifactError: an outcome is missing or broken, or was measured on another gallery; the ledger is broken.
     """
     notes: list[str] = []
     model = backbones.load(backbone)
-    validation = load_pairs(pairs, frames, model.spec, split="validation")
-    gallery = gallery_hash(validation)
-    challengers = _challengers([adapters / name for name in sorted(settings)], backbone, gallery, notes)
-    holder = _holder(champion, challengers, model, validation, notes)
-    if len(validation):
-        best_first = sorted(challengers, key=lambda each: (-_mrr(each.ranks), each.setting))
-    else:
-        best_first = []
+    choosing, proof = (load_pairs(pairs, frames, model.spec, split="validation", half=half) for half in _HALVES)
+    challengers = _challengers([adapters / name for name in sorted(settings)], backbone, gallery_hash(choosing), notes)
+    holder = _holder(champion, challengers, model, choosing, notes)
+    if not len(choosing):
         notes.append("no validation pair: nothing can be proven, the base stays")
-    challenges = []
-    for challenger in best_first:
-        if challenger.sha256 == holder.sha256:
-            continue
-        gain = bootstrap(1 / challenger.ranks - 1 / holder.ranks, resamples=resamples, seed=seed)
-        won = gain.low > 0
-        challenges.append(Challenge(
-            challenger.setting, holder.setting, round(gain.value, 4), round(gain.low, 4), round(gain.high, 4), won
-        ))
-        holder = challenger if won else holder
-    selected = Selected(
-        holder.setting, backbone, holder.sha256, holder.run_id, gallery, len(validation), round(_mrr(holder.ranks), 4),
-        tuple(challenges), tuple(notes),
+        challengers = []
+    by_sha256 = {each.contender.sha256: each for each in (*challengers, holder)}
+
+    def score(contender: Contender) -> Values:
+        return _reciprocal_ranks(lora.merged(model, by_sha256[contender.sha256].adapter), proof)
+
+    decision = decide(
+        holder.contender, [each.contender for each in challengers], score=score, backbone=backbone,
+        rows=_rows_digest(proof), groups=proof.groups, num_choosing_groups=len(set(choosing.groups)),
+        ledger=ProofLedger.read(ledger, champion / LEDGER), resamples=resamples, seed=seed,
     )
-    _write(selected, holder, champion, out)
+    winner = by_sha256[decision.winner.sha256]
+    selected = Selected(
+        decision.winner.setting, backbone, decision.winner.sha256, winner.run_id, gallery_hash(choosing), len(choosing),
+        round(decision.winner.chosen_mrr, 4), decision.challenges, (*notes, *decision.notes), decision.proof,
+    )
+    decision.ledger.write(ledger)
+    _write(selected, winner, decision.ledger, champion, out)
     return selected
+
+
+_HALVES: tuple[Literal["choosing"], Literal["proof"]] = ("choosing", "proof")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a proof came to."""
+
+    winner: Contender
+    challenges: tuple[Challenge, ...]
+    """Best on the choosing half first."""
+    proof: ProofRows
+    notes: tuple[str, ...]
+    ledger: ProofLedger
+    """With this use, where something new was put to the proof."""
+
+
+def decide(
+    champion: Contender, challengers: Sequence[Contender], *, score: Callable[[Contender], Values], backbone: str, rows: str,
+    groups: Sequence[str] | NDArray[Any], num_choosing_groups: int, ledger: ProofLedger, resamples: int, seed: int,
+) -> Decision:
+    """Put the challengers that are better on the choosing half to the proof.
+
+    A challenge that the ledger knows, on the same rows and against the same champion, costs nothing and ends as it ended.
+
+    Args:
+        champion: To be beaten.
+        challengers: In any order; one that is the champion takes no part.
+        score: Gives the reciprocal ranks of a contender on the proof half, shape (n,); is asked only where a proof is due.
+        backbone: The base's name.
+        rows: The hash of the proof half's rows.
+        groups: Shape (n,): the group of videos of each query of the proof half.
+        num_choosing_groups: Groups of videos in the choosing half.
+        ledger: What the rows were used for before.
+        resamples: Of groups of videos, in the bootstrap.
+        seed: Of the bootstrap.
+    """
+    others = [each for each in challengers if each.sha256 != champion.sha256]
+    others.sort(key=lambda each: (-each.chosen_mrr, each.setting))
+    num_groups, against = len(set(groups)), champion.sha256 or f"{BASE} {backbone}"
+    promising = [each for each in others if is_promising(each, champion)]
+    reason = why_no_proof(num_groups + num_choosing_groups) if promising else ""
+    found = {} if reason else ledger.known_challenges(rows, against)
+    new = [] if reason else [each for each in promising if each.sha256 not in found]
+    times_used, alpha = ledger.times_used(groups), None
+    if new:
+        alpha = alpha_of_use(times_used)
+        tested = prove(champion, new, groups, score=score, alpha=alpha, resamples=resamples, seed=seed)
+        ledger = ledger.with_use(ProofUse.of(rows, groups, against, alpha, tested))
+        found = found | tested
+    challenges = {
+        each.sha256: unproven(each, champion, reason if each in promising else NOT_BETTER)
+        if reason or each not in promising else renamed(found[each.sha256], each, champion)
+        for each in others
+    }
+    return Decision(
+        winner_of(champion, others, challenges), tuple(challenges.values()),
+        ProofRows(rows, len(groups), num_groups, num_choosing_groups, times_used, alpha), (reason,) if reason else (),
+        ledger,
+    )
 
 
 def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
@@ -132,7 +217,11 @@ def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
     """
     version = None
     if selected.run_id:
-        tags = {"setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256}
+        tags = {
+            "setting": selected.setting, "backbone": selected.backbone, "adapter_sha256": selected.adapter_sha256,
+            "proof_queries": str(selected.proof.num_queries), "proof_groups": str(selected.proof.num_groups),
+            "proof_times_used": f"{selected.proof.times_used:g}",
+        }
         version = tracking.register(selected.run_id, "adapter", tags, alias=alias)
     else:
         tracking.take_alias_away(alias)
@@ -150,8 +239,11 @@ def read_selected(champion: Path) -> Selected:
     path = champion / "selected.json"
     try:
         content = read_json(path)
+        if "proof" not in content:
+            raise ValueError("it was written by an earlier version of vidseek, whose proof was another")
         content["challenges"] = tuple(Challenge(**each) for each in content["challenges"])
-        return _checked(Selected(**content | {"notes": tuple(content["notes"])}))
+        proof = ProofRows(**content["proof"])
+        return _checked(Selected(**content | {"notes": tuple(content["notes"]), "proof": proof}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `dvc repro select`") from error
 
@@ -176,8 +268,15 @@ def adapter_of(champion: Path) -> Path | None:
     return champion / "adapter" if read_selected(champion).adapter_sha256 else None
 
 
-def _mrr(ranks: Ranks) -> float:
-    return float((1 / ranks).mean()) if len(ranks) else 0.0
+def _rows_digest(pairs: PairSet) -> str:
+    """Names the rows of a proof and how they are grouped."""
+    content = json.dumps([gallery_hash(pairs), pairs.groups.tolist()])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _reciprocal_ranks(model: Backbone, pairs: PairSet) -> Values:
+    ranks = judge(embed_pairs(model, pairs), pairs.table).text_ranks
+    return 1 / ranks.astype(np.float64)
 
 
 def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[str]) -> list[_Candidate]:
@@ -193,8 +292,8 @@ def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[s
                 f"today's are {backbone} and {gallery}", remedy="Run `dvc repro train`",
             )
         sha256 = file_sha256(folder / "adapter" / "adapter_model.safetensors")
-        adapted = np.array(ranks["adapted"], np.int64)
-        found.append(_Candidate(folder.name, folder / "adapter", adapted, outcome["run_id"], sha256))
+        chosen = Contender(folder.name, sha256, 1 / np.array(ranks["adapted"], np.float64))
+        found.append(_Candidate(chosen, folder / "adapter", outcome["run_id"]))
     if not found:
         notes.append("no setting was trained")
     return found
@@ -225,18 +324,18 @@ def _check_outcome(outcome: dict[str, Any], ranks: dict[str, Any]) -> None:
 
 
 def _holder(
-    champion: Path, challengers: list[_Candidate], model: Backbone, validation: PairSet, notes: list[str]
+    champion: Path, challengers: list[_Candidate], model: Backbone, choosing: PairSet, notes: list[str]
 ) -> _Candidate:
-    """The champion to beat, its ranks on today's validation gallery; `model` is the base."""
-    before = _earlier(champion, model.spec.name, notes) if len(validation) else None
+    """The champion to beat, measured on today's choosing half; `model` is the base."""
+    before = _earlier(champion, model.spec.name, notes) if len(choosing) else None
     adapter, setting, run_id, sha256 = None, BASE, "", ""
     if before is not None:
         for same in challengers:
-            if same.sha256 == before.adapter_sha256:
+            if same.contender.sha256 == before.adapter_sha256:
                 return same
         adapter, setting, run_id, sha256 = champion / "adapter", before.setting, before.run_id, before.adapter_sha256
-    vectors = embed_pairs(lora.merged(model, adapter), validation)
-    return _Candidate(setting, adapter, judge(vectors, validation.table).text_ranks, run_id, sha256)
+    ranks = _reciprocal_ranks(lora.merged(model, adapter), choosing)
+    return _Candidate(Contender(setting, sha256, ranks), adapter, run_id)
 
 
 def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None:
@@ -263,10 +362,11 @@ def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None
     return before
 
 
-def _write(selected: Selected, holder: _Candidate, champion: Path, out: Path) -> None:
+def _write(selected: Selected, winner: _Candidate, ledger: ProofLedger, champion: Path, out: Path) -> None:
     content = json.dumps(asdict(selected), indent=2) + "\n"
     with whole_folder(champion) as folder:
-        if holder.adapter is not None:
-            shutil.copytree(holder.adapter, folder / "adapter")
+        if winner.adapter is not None:
+            shutil.copytree(winner.adapter, folder / "adapter")
+        ledger.write(folder / LEDGER)
         (folder / "selected.json").write_text(content, encoding="utf-8")
     out.write_text(content, encoding="utf-8")

@@ -49,6 +49,8 @@ def train_adapter(
 ) -> Outcome:
     """Train the setting `name` and write its adapter, its validation ranks and its curves.
 
+    Of validation only the choosing half is looked at: the other one is `select`'s, for the proof.
+
     Where a run of the same settings, pairs, frames and backbone was stopped, it goes on from its last look and ends as if
     it had not been.
 
@@ -85,7 +87,10 @@ def train_adapter(
     checkpoint = saved = None
     lower = None if state is None else state / "lower"
     if state is not None:
-        mark = fingerprint(settings=settings.model_dump(mode="json"), processes=processes.count, **lineage)
+        mark = fingerprint(
+            settings=settings.model_dump(mode="json"), processes=processes.count, validation=gallery_hash(data.validation),
+            **lineage,
+        )
         checkpoint = Checkpoint(state / "checkpoints", name, mark)
         saved = checkpoint.load()
     if not processes.is_first:
@@ -148,7 +153,7 @@ def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, g
         replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train")
     return Data(
         load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames),
-        load_pairs(pairs, frames, spec, split="validation"),
+        load_pairs(pairs, frames, spec, split="validation", half="choosing"),
         replayed if replayed is not None and len(replayed) >= settings.replay else None, kept,
     )
 

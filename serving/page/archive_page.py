@@ -120,5 +120,7 @@ def _set_asking(asks: bool) -> None:
     st.session_state["asks_rollback"] = asks
 
 
-def _interval(figure: Mapping[str, float]) -> str:
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} ({figure['note']})"
     return f"{figure['value']:.3f} ({figure['low']:.3f} – {figure['high']:.3f})"

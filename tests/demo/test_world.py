@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,7 +154,10 @@ def test_plan__the_demo_keeps_splits_and_galleries_in_films_of_their_own() -> No
         plan = world._plan(look, parts, np.random.default_rng(0))
         for shots in plan.values():
             assert len({(shot.split, shot.gallery) for shot in shots}) == 1
-            assert 60 <= sum(shot.num_frames for shot in shots) / FPS <= 180
+            is_train = shots[0].split == "train"
+            assert (60 if is_train else 10) <= sum(shot.num_frames for shot in shots) / FPS <= (180 if is_train else 60)
+        held_out_films = Counter(name.rsplit("-", 1)[0] for name in plan if not name.startswith("train"))
+        assert min(held_out_films.values()) >= 16  # of a gallery; a proof wants 20 videos in its half
         for part in parts:
             own = [shot for shots in plan.values() for shot in shots if (shot.split, shot.gallery) == (
                 part.split, part.gallery)]

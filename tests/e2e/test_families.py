@@ -40,7 +40,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
     world = tmp_path_factory.mktemp("world")
     few = (Part("train", "seen", 1),)
-    general = (Part("train", "seen", 320), Part("validation", "unseen", 64), Part("test", "unseen", 32))
+    general = (Part("train", "seen", 320), Part("validation", "unseen", 64, 1), Part("test", "unseen", 32))
     render_world(world, size=WorldSize(domain=few, general=general), workers=2)
     checkout = make_checkout(tmp_path_factory.mktemp("paired"))
     checkout.edit_params({

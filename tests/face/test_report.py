@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from vidseek.archive import Archive
 from vidseek.report import script_of, write_report
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, PAIRS, REJECTED, write_table
+from vidseek_training.proof import Challenge
+from vidseek_training.select import ProofRows, Selected
 
 INTERVAL = {"value": 0.8, "low": 0.7, "high": 0.9}
 
@@ -66,6 +69,25 @@ def test_report__says_what_the_interval_proves(archive: Archive, low: float, hig
     evaluated(archive, value=(low + high) / 2, low=low, high=high)
     page = written(archive)
     assert says in page and "0.800 (0.700 to 0.900)" in page and "not measured" in page
+
+
+def test_report__of_too_few_videos_says_so(archive: Archive) -> None:
+    note = "not proven: too few videos (6 groups of videos, at least 20 are wanted)"
+    evaluated(archive, value=0.4, low=None, high=None, num_groups=6, note=note)
+    assert f"it differs by 0.400 in R@1, {note}" in written(archive)
+
+
+def test_report__says_what_was_proven_and_how_worn_the_rows_are(archive: Archive) -> None:
+    rows = ProofRows("r", 100, 21, 20, 2.0, 0.0021)
+    won = Challenge("lora", "base", 0.8, 0.75, 0.7, 0.8, 1e-5, 0.0021, True, "proven better")
+    left = Challenge("other", "base", -0.1, None, None, None, None, None, False, "not put to the proof")
+    selected = Selected("lora", "b", "a", "", "g", 99, 0.9, (won, left), ("one note",), rows)
+    (archive.root / "models" / "selected.json").write_text(json.dumps(asdict(selected)))
+    page = written(archive)
+    for said in ("lora against base: proven better, +0.750 [+0.700, +0.800]", "other against base: not put to the proof",
+                 "100 queries of 21 groups of videos and had been used 2 times before", "tested at 0.0021 of 0.025",
+                 "one note"):
+        assert said in page
 
 
 def test_report__names_of_files_and_reasons_are_text(archive: Archive) -> None:

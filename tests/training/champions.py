@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.training.tiny import Archive
 from vidseek_encoder.bundle import file_sha256
 from vidseek_training import backbones, lora
 from vidseek_training.data import load_pairs
-from vidseek_training.select import Selected
+from vidseek_training.select import ProofRows, Selected
 from vidseek_training.settings import TrainSettings
 from vidseek_training.train import Outcome, gallery_hash
 
@@ -34,17 +35,21 @@ def write_adapter(folder: Path, backbone: Path, *, seed: int) -> str:
 
 
 def gallery_of(archive: Archive, backbone: Path) -> str:
-    """The hash of the archive's validation gallery."""
+    """The hash of the choosing half of the archive's validation pairs."""
     spec = backbones.load(backbone).spec
-    return gallery_hash(load_pairs(archive.pairs, archive.frames, spec, split="validation"))
+    return gallery_hash(load_pairs(archive.pairs, archive.frames, spec, split="validation", half="choosing"))
 
 
 def write_challenger(
-    adapters: Path, name: str, backbone: Path, archive: Archive, ranks: Sequence[int], *, seed: int = 1, run_id: str = ""
+    adapters: Path, name: str, backbone: Path, archive: Archive, ranks: Sequence[int], *, seed: int = 1, run_id: str = "",
+    adapter: Path | None = None,
 ) -> Path:
-    """What the train stage leaves, with the validation ranks that a test wants."""
+    """What the train stage leaves, with the ranks on the choosing half that a test wants; shaken, or a copy of `adapter`."""
     folder = adapters / name
-    write_adapter(folder / "adapter", backbone, seed=seed)
+    if adapter is None:
+        write_adapter(folder / "adapter", backbone, seed=seed)
+    else:
+        shutil.copytree(adapter, folder / "adapter")
     outcome = Outcome(name, True, "", str(backbone), 32, 1, 0.1, run_id)
     (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
     content = {"gallery": gallery_of(archive, backbone), "base": [], "adapted": list(ranks)}
@@ -57,6 +62,7 @@ def write_champion(folder: Path, backbone: Path, *, seed: int | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sha256 = "" if seed is None else write_adapter(folder / "adapter", backbone, seed=seed)
     setting = "base" if seed is None else f"shaken-{seed}"
-    selected = Selected(setting, str(backbone), sha256, "", "0" * 16, 16, 0.5, (), ())
+    rows = ProofRows("0" * 16, 16, 1, 1, 0.0, None)
+    selected = Selected(setting, str(backbone), sha256, "", "0" * 16, 16, 0.5, (), (), rows)
     (folder / "selected.json").write_text(json.dumps(asdict(selected)))
     return folder

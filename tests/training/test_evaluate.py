@@ -11,6 +11,7 @@ from tests.training.champions import write_champion
 from tests.training.tiny import Archive, Row, all_colours, write_archive, write_viclip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_media.errors import ArtifactError
+from vidseek_media.tables import GROUPS, write_table
 from vidseek_training import backbones, lora
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
@@ -63,7 +64,8 @@ def test_evaluate__figures_of_each_gallery_are_those_of_its_ranks(
         for k in (1, 5, 10):
             assert entry["base"][f"r{k}"] == (base <= k).mean() and entry["adapted"][f"r{k}"] == (adapted <= k).mean()
             interval = entry["adapted"][f"r{k}_interval"]
-            assert interval["low"] <= interval["value"] == entry["adapted"][f"r{k}"] <= interval["high"]
+            assert interval["value"] == entry["adapted"][f"r{k}"]
+            assert interval["low"] is None and "1 groups of videos, at least 20" in interval["note"]  # of one test video
             gain = entry["gain"][f"r{k}"]["value"]
             assert gain == pytest.approx((adapted <= k).mean() - (base <= k).mean(), abs=1e-4)
         assert "video_to_text_r1" in entry["base"]
@@ -107,7 +109,29 @@ def test_evaluate__the_base_as_champion_gains_nothing(
     champion = write_champion(tmp_path / "champion", backbone, seed=None)
     for entry in judging(exported, backbone, two_galleries, champion=champion).figures["galleries"].values():
         assert entry["base"] == entry["adapted"]
-        assert all(gain == {"value": 0.0, "low": 0.0, "high": 0.0} for gain in entry["gain"].values())
+        assert all(gain["value"] == 0 for gain in entry["gain"].values())
+
+
+def test_evaluate__intervals_are_by_groups_of_videos(exported: Path, backbone: Path, tmp_path: Path) -> None:
+    rows = [row for video in range(40, 70) for row in all_colours(video, "test", contrasts=True)[video % 8 :: 8]]
+    archive = write_archive(tmp_path / "archive", rows)
+    alone = judging(exported, backbone, archive, general=archive.root).figures
+    write_table(archive.pairs.parent / "groups.parquet", [
+        {"video_id": row.video_id, "group": f"{40 + (row.video - 40) // 10:032x}"} for row in rows if row.index < 8
+    ], GROUPS)
+    grouped = judging(exported, backbone, archive, general=archive.root).figures
+    entry, merged = alone["galleries"]["default"], grouped["galleries"]["default"]
+    assert (alone["num_test_groups"], entry["num_groups"], merged["num_groups"]) == (30, 30, 3)
+    shown = [
+        lambda figures: figures["galleries"]["default"]["adapted"]["r1_interval"],
+        lambda figures: figures["galleries"]["default"]["gain"]["r10"],
+        lambda figures: figures["two_way_intervals"]["shade"]["gain"],
+        lambda figures: figures["retention"]["change"]["r1"], lambda figures: figures["retention"]["adapted"]["r5_interval"],
+    ]
+    for figure in shown:
+        assert figure(alone)["num_groups"] == 30 and figure(alone)["low"] <= figure(alone)["value"] <= figure(alone)["high"]
+        assert figure(grouped)["low"] is None and "too few videos (3 groups" in figure(grouped)["note"]
+        assert figure(grouped)["value"] == figure(alone)["value"]
 
 
 def test_evaluate__a_bundle_of_another_backbone_is_an_error(

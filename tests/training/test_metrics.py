@@ -58,12 +58,12 @@ def test_ndcg_at__by_hand() -> None:
 
 
 def test_paired_gain__of_medians_is_paired_too() -> None:
-    before, after = np.array([1.0, 9, 9, 50, 7]), np.array([1.0, 2, 2, 50, 3])
-    gain = paired_gain(before, after, resamples=30, seed=4, median=True)
-    picks = np.random.default_rng(4).integers(5, size=(30, 5))
-    drawn = [sorted(after[row])[2] - sorted(before[row])[2] for row in picks]
-    assert gain.value == 2.0 - 9.0
-    assert (gain.low, gain.high) == tuple(np.quantile(drawn, [0.025, 0.975]))
+    before = np.random.default_rng(1).integers(5, 60, 90).astype(float)
+    after, groups = before - 4, np.arange(90) // 3
+    gain = paired_gain(before, after, groups, resamples=200, seed=4, median=True)
+    assert (gain.value, gain.low, gain.high, gain.num_groups) == (-4.0, -4.0, -4.0, 30)
+    unpaired = paired_gain(before, after[::-1].copy(), groups, resamples=200, seed=4, median=True)
+    assert unpaired.low < -4 < unpaired.high
 
 
 def test_recall_at__and_summarise_by_hand() -> None:
@@ -76,49 +76,44 @@ def test_recall_at__and_summarise_by_hand() -> None:
     assert summarise(np.array([], np.int64)) == {}
 
 
-def test_bootstrap__is_the_percentile_interval_of_resampled_means() -> None:
-    values = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
-    interval = bootstrap(values, resamples=40, seed=9)
-    picks = np.random.default_rng(9).integers(5, size=(40, 5))
-    means = sorted(sum(values[pick] for pick in row) / 5 for row in picks)
-    assert interval.value == 0.6
-
-    def quantile(share: float) -> float:
-        place = share * 39
-        below = math.floor(place)
-        return means[below] + (place - below) * (means[below + 1] - means[below])
-
-    assert interval.low == pytest.approx(quantile(0.025))
-    assert interval.high == pytest.approx(quantile(0.975))
-
-
-def test_bootstrap__has_the_width_that_theory_says() -> None:
+def test_bootstrap__without_groups_each_query_is_one() -> None:
     values = np.random.default_rng(0).normal(2.0, 1.0, 400)
-    interval = bootstrap(values, resamples=4000, seed=1)
+    alone = bootstrap(values, resamples=2000, seed=1)
+    assert (alone.num_groups, alone) == (400, bootstrap(values, groups=np.arange(400), resamples=2000, seed=1))
     half = 1.96 * values.std() / math.sqrt(400)
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.015)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.015)
+    assert alone.low == pytest.approx(values.mean() - half, abs=0.015)
+    assert alone.high == pytest.approx(values.mean() + half, abs=0.015)
 
 
-def test_bootstrap__all_alike_leaves_no_doubt() -> None:
-    assert bootstrap(np.full(7, 0.25), resamples=50, seed=0).to_json() == {"value": 0.25, "low": 0.25, "high": 0.25}
+@pytest.mark.parametrize("gains", [[0.5], [0.01, 0.01, 0.01], [0.1, 0.2, 0.05, 0.1]])
+def test_bootstrap__of_a_few_queries_proves_nothing(gains: list[float]) -> None:
+    assert not bootstrap(np.array(gains), resamples=2000, seed=0).low > 0
 
 
 def test_recall_gain__is_paired_by_query() -> None:
     # Both models are right half of the time, and wrong on the same queries: no doubt that nothing was gained.
-    ranks = np.array([1, 9] * 50)
-    same = recall_gain(ranks, ranks, 1, resamples=200, seed=0)
+    ranks, groups = np.array([1, 9] * 50), np.arange(100)
+    same = recall_gain(ranks, ranks, 1, groups, resamples=200, seed=0)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
     # Right on the other queries: the same recalls, but in doubt.
-    other = recall_gain(ranks, ranks[::-1], 1, resamples=200, seed=0)
+    other = recall_gain(ranks, ranks[::-1], 1, groups, resamples=200, seed=0)
     assert other.value == 0.0 and other.low < -0.05 and other.high > 0.05
+    # Where a video has one query of each kind, nothing differs from video to video.
+    paired = recall_gain(ranks, ranks[::-1], 1, groups // 2, resamples=200, seed=0)
+    assert (paired.low, paired.high) == (0.0, 0.0)
 
 
 def test_recall_gain__counts_queries_that_came_in() -> None:
     base, adapted = np.array([2, 6, 11, 1]), np.array([1, 5, 12, 3])
-    assert recall_gain(base, adapted, 1, resamples=10, seed=0).value == 0.0
-    assert recall_gain(base, adapted, 5, resamples=10, seed=0).value == 0.25
-    assert recall_interval(adapted, 5, resamples=10, seed=0).value == 0.75
+    assert recall_gain(base, adapted, 1, [1, 2, 3, 4], resamples=10, seed=0).value == 0.0
+    assert recall_gain(base, adapted, 5, [1, 2, 3, 4], resamples=10, seed=0).value == 0.25
+    assert recall_interval(adapted, 5, [1, 2, 3, 4], resamples=10, seed=0).value == 0.75
+
+
+def test_recall_interval__stays_a_share() -> None:
+    ranks = np.array([1] * 29 + [9])
+    found = recall_interval(ranks, 1, np.arange(30), resamples=500, seed=0)
+    assert 0 <= found.low < found.value < found.high == 1
 
 
 def test_alignment_and_uniformity__by_hand() -> None:

@@ -41,8 +41,8 @@ def test_push_adapter__the_card_has_the_evaluation_s_figures_with_intervals(
     entry = evaluation.figures["galleries"]["default"]
     gain = entry["gain"]["mdr"]
     assert f"| r1 | {entry['base']['r1']} | {entry['adapted']['r1']} |" in card
-    assert f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" in card
-    assert "On 16 test captions" in card and "forgot of the general world was not measured" in card
+    assert f"{gain['value']:+.3f} (not proven: too few videos (1 groups of videos, at least 20 are wanted))" in card
+    assert "On 16 test captions of 1 groups of videos" in card and "forgot of the general world was not measured" in card
     # Figures of another adapter are refused.
     other = write_champion(tmp_path / "other", backbone, seed=9)
     with pytest.raises(ArtifactError, match="is of the adapter") as caught:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.training.tiny import Archive, all_colours, random_pixels, write_archive
+from vidseek_quality.intervals import Interval, interval
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import judge
-from vidseek_training.metrics import Interval
 from vidseek_training.scales import Scaled, choose, sweep
 from vidseek_training.settings import TrainSettings
 
@@ -30,7 +30,7 @@ def adapted(backbone: Path) -> tuple[Backbone, object]:
 
 
 def swept(scale: float, mrr: float, high: float, general: float | None = None) -> Scaled:
-    return Scaled(scale, mrr, mrr, Interval(-0.1, -0.2, high), general, general)
+    return Scaled(scale, mrr, mrr, Interval(-0.1, -0.2, high, 30), general, general)
 
 
 def test_choose__without_a_general_world_the_best() -> None:
@@ -42,6 +42,13 @@ def test_choose__of_those_not_proven_worse_the_one_that_keeps_most() -> None:
     assert choose(rows).scale == 0.75
     # Of equal ones the larger.
     assert choose([swept(0.75, 0.58, 0.02, 0.85), swept(1, 0.6, 0.0, 0.85)]).scale == 1
+
+
+def test_choose__of_a_single_video_the_best_is_taken() -> None:
+    def of_one(scale: float, mrr: float, difference: float, general: float) -> Scaled:
+        return Scaled(scale, mrr, mrr, interval([difference], [0], min_groups=2), general, general)
+
+    assert choose([of_one(0, 0.2, -0.4, 0.95), of_one(1, 0.6, 0.0, 0.7)]).scale == 1
 
 
 def test_set_scaled__0_is_the_base_and_1_the_adapter(adapted: tuple[Backbone, object], backbone: Path) -> None:
@@ -75,4 +82,4 @@ def test_sweep__judges_each_scale_and_leaves_the_adapter_as_it_was(
     assert all(each.general_mrr is not None for each in found)
     assert judge(embed_pairs(model, validation), validation.table).text_ranks.tolist() == before.tolist()
     alone = sweep(model, handle, (1.0,), validation=validation, general=None)  # type: ignore[arg-type]
-    assert alone[0].general_mrr is None and alone[0].difference.high == 0
+    assert alone[0].general_mrr is None and alone[0].difference.value == 0

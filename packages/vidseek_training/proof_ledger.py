@@ -1,0 +1,149 @@
+"""The ledger of proofs: which validation rows were used for a proof, when, by which challengers, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.folders import whole_file
+from vidseek_training.proof import ALPHA, Challenge
+
+LEDGER = "proofs.jsonl"
+
+
+@dataclass(frozen=True)
+class ProofUse:
+    """One use of proof rows; a line of the ledger."""
+
+    used_at: str
+    """RFC 3339, UTC."""
+    rows: str
+    """The hash of the rows, which are a gallery: `train.gallery_hash`."""
+    groups: tuple[str, ...]
+    """The first digits of a hash of each group of videos."""
+    champion: str
+    """The sha256 of its adapter, or the name of the backbone."""
+    alpha: float
+    """Of all challengers of this use together."""
+    challenges: dict[str, Challenge]
+    """By the sha256 of the challenger's adapter."""
+
+    @staticmethod
+    def of(
+        rows: str, groups: Iterable[str], champion: str, alpha: float, challenges: dict[str, Challenge]
+    ) -> ProofUse:
+        """A use that happens now."""
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return ProofUse(now, rows, group_marks(groups), champion, alpha, challenges)
+
+    def to_json(self) -> str:
+        """A line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(line: str) -> ProofUse:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: it is no such line.
+        """
+        try:
+            content: dict[str, Any] = json.loads(line)
+            challenges = {name: Challenge(**each) for name, each in content["challenges"].items()}
+            return ProofUse(**content | {"groups": tuple(content["groups"]), "challenges": challenges})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is no use of proof rows: {error}") from error
+
+
+@dataclass(frozen=True)
+class ProofLedger:
+    """All uses that are known, oldest first."""
+
+    uses: tuple[ProofUse, ...]
+
+    @staticmethod
+    def read(*paths: Path) -> ProofLedger:
+        """What stands in any of these files: the archive's own, and the copy that lies beside the champion.
+
+        Raises:
+            ArtifactError: a file cannot be read.
+        """
+        found: dict[str, ProofUse] = {}
+        for path in paths:
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+                found |= {line: ProofUse.from_json(line) for line in lines if line.strip()}
+            except (OSError, ValueError) as error:
+                raise ArtifactError(
+                    f"{path} says how often the proof rows have been used, and cannot be read: {error}",
+                    remedy="Bring it back from a copy; without it the rows count as unused, and a proof is worth less",
+                ) from error
+        return ProofLedger(tuple(sorted(found.values(), key=lambda use: use.used_at)))
+
+    def times_used(self, groups: Iterable[str]) -> float:
+        """Return how often the proof rows of these groups of videos have been used; one is unspent if this is 0.
+
+        A use that shared only some of today's groups counts as that share.
+        """
+        marks = set(group_marks(groups))
+        return round(sum(len(marks & set(use.groups)) for use in self.uses) / len(marks), 4) if marks else 0.0
+
+    def known_challenges(self, rows: str, champion: str) -> dict[str, Challenge]:
+        """The challenges on just these rows against this champion, by the challenger's sha256: they cost nothing again."""
+        return {
+            sha256: challenge for use in self.uses if (use.rows, use.champion) == (rows, champion)
+            for sha256, challenge in use.challenges.items()
+        }
+
+    def with_use(self, use: ProofUse) -> ProofLedger:
+        """With one use more."""
+        return ProofLedger((*self.uses, use))
+
+    def write(self, path: Path) -> None:
+        """Write all uses to `path`; nothing where there is none. The file is whole, or as it was."""
+        if not self.uses:
+            return
+        with whole_file(path) as file:
+            file.write_text("".join(f"{use.to_json()}\n" for use in self.uses), encoding="utf-8")
+
+
+def group_marks(groups: Iterable[str]) -> tuple[str, ...]:
+    """Short marks of the groups of videos, sorted, each once."""
+    return tuple(sorted({hashlib.sha256(str(group).encode()).hexdigest()[:10] for group in groups}))
+
+
+def used(num_queries: int, num_groups: int, times_used: float, alpha: float | None) -> str:
+    """One sentence for people: what was proven with, and how worn it is."""
+    level = "nothing new was put to the proof" if alpha is None else f"tested at {alpha:.3g} of {ALPHA}"
+    return (
+        f"the proof half has {num_queries} queries of {num_groups} groups of videos and had been used {times_used:g} times "
+        f"before; {level}"
+    )
+
+
+def as_lines(challenges: Sequence[Challenge]) -> list[str]:
+    """What came of each challenge, for people."""
+    lines = []
+    for each in challenges:
+        name = f"{each.challenger} against {each.champion}"
+        if each.gain is None:
+            lines.append(f"{name}: {each.verdict} ({each.choosing_gain:+.3f} in MRR on the choosing half)")
+        else:
+            low, high = ("?" if end is None else f"{end:+.3f}" for end in (each.low, each.high))
+            lines.append(f"{name}: {each.verdict}, {each.gain:+.3f} [{low}, {high}] in MRR on the proof half")
+    return lines
+
+
+def lines_of(selected: Mapping[str, Any]) -> list[str]:
+    """Return what selected.json says of the proof, for people: each challenge, the rows, and what could not be proven."""
+    proof = selected["proof"]
+    return [
+        *as_lines([Challenge(**each) for each in selected["challenges"]]),
+        used(proof["num_queries"], proof["num_groups"], proof["times_used"], proof["alpha"]), *selected["notes"],
+    ]
