@@ -20,7 +20,9 @@ def main() -> str:
         + (f" ({parity.recipe}, after {'; '.join(parity.tried)})" if parity.tried and not parity.failed else "")
         for name, parity in parities.items()
     )
-    return f"encoder {spec.encoder_version}; least cosine to torch: {least}"
+    unjudged = sorted({reason for parity in parities.values() if not parity.failed for reason in parity.not_judged})
+    note = f"; not judged: {'; '.join(unjudged)}" if unjudged else ""
+    return f"encoder {spec.encoder_version}; least cosine to torch: {least}{note}"
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, GROUPS, PAIRS, read_table
+from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.calibration import (
     FEEDBACK,
-    MIN_GROUPS,
     PRESENT,
     PRIOR,
     Calibration,

@@ -37,8 +37,6 @@ KEEP = 0.95
 """Of right hits, the share that `min_confidence` keeps, elsewhere as on the queries of the fit."""
 ASSURANCE = 0.95
 """How surely: few right hits in the fit say little of others, and then less is cut."""
-MIN_GROUPS = 20
-"""Groups of videos below which nothing is assured of other videos."""
 PRIOR = 0.9
 """The share of queries that have an answer in the archive, where nothing else is said."""
 PRESENT = "present"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_quality.intervals import interval
 from vidseek_retrieval.calibration import Calibration, Judged, prior_weights
-from vidseek_retrieval.intervals import interval
 
 NUM_BINS = 10
 _NUM_CHANCES = 200
@@ -83,8 +83,9 @@ def error_figures(calibration: Calibration, judged: Sequence[Judged]) -> dict[st
     """For each kind of query and for all at the prior: what confidences say and what is right, of first hits and all hits.
 
     Each entry has `num` hits of `num_queries` queries from `num_groups` groups of videos; `confidence`, the mean; `right`,
-    the base rate; `gap`, confidence minus right with its interval over groups; `error`, the expected calibration error, and
-    `error_by_chance`, what it would be by chance alone if every confidence were exactly right.
+    the base rate; `gap`, confidence minus right, with its interval over groups (none below 20 of them); `error`, the
+    expected calibration error; `error_by_chance`, what that would be if every confidence were exactly right; and
+    `error_debiased`.
     """
     figures: dict[str, Any] = {"at_prior": _of_hits(calibration, judged, prior_weights(judged, calibration.prior))}
     for kind in sorted({each.kind for each in judged}):
@@ -124,7 +125,7 @@ def _entry(
     calibration: Calibration, judged: Sequence[Judged], weights: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     values, right, worth = _flat(calibration, judged, weights)
-    groups = np.array([each.group for each in judged for _ in each.right], dtype=object)
+    groups = [each.group for each in judged for _ in each.right]
     # Weights of mean 1: a mean of weighted values is the weighted mean.
     gap = interval((values - right) * worth / worth.mean(), groups)
     return {

@@ -169,7 +169,7 @@ def test_fit__the_prior_says_how_many_queries_have_an_answer(prior: float) -> No
     first = error_figures(calibration, test)["at_prior"]["first"]
     share = np.mean([each.right[0] for each in test if each.kind == "present"])
     assert first["right"] == pytest.approx(prior * share, abs=1e-3)
-    assert abs(first["gap"]["mean"]) < 0.04 and first["error_debiased"] < 0.05
+    assert abs(first["gap"]["value"]) < 0.04 and first["error_debiased"] < 0.05
 
 
 def test_prior_weights__share_by_hand() -> None:

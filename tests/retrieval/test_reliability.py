@@ -36,9 +36,12 @@ def test_calibration_error__by_hand() -> None:
 def test_error_figures__opposite_errors_of_two_kinds_are_both_seen() -> None:
     """Half of all hits are right, as they say; of those with an answer all are, of the others none."""
     figures = error_figures(HALF, [*judged(20, 20, "present"), *judged(20, 0, "left_out")])
-    assert figures["at_prior"]["all"]["gap"]["mean"] == 0.0
-    assert figures["present"]["first"]["gap"] == {"mean": -0.5, "low": -0.5, "high": -0.5}
-    assert figures["left_out"]["first"]["gap"]["mean"] == 0.5
+    assert figures["at_prior"]["all"]["gap"]["value"] == 0.0
+    gap = figures["present"]["first"]["gap"]
+    assert (gap["value"], gap["low"]) == (-0.5, None) and "too few videos (5 groups" in gap["note"]
+    assert figures["left_out"]["first"]["gap"]["value"] == 0.5
+    enough = error_figures(HALF, judged(200, 90, "present", num_groups=25))["present"]["first"]["gap"]
+    assert enough["low"] < enough["value"] == 0.05 < enough["high"]
     first = figures["present"]["first"]
     assert (first["confidence"], first["right"], first["num"], first["num_groups"]) == (0.5, 1.0, 20, 5)
 
