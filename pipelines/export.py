@@ -2,7 +2,8 @@
 
 from pipelines.params import load_params
 from pipelines.stage import CHAMPION, ENCODER, FRAMES, PAIRS, run_stage
-from vidseek_training.export import ParityLimits, export_champion
+from vidseek_training.export import export_champion
+from vidseek_training.parity import ParityLimits
 
 
 def main() -> str:

@@ -324,7 +324,7 @@ class _Hits:
         below = np.full((len(judged), LEVEL), -np.inf)
         for row, each in enumerate(judged):
             below[row, : len(each.context.scores)] = np.array(each.context.scores) - each.context.first
-        features = np.stack([_query_features(each.context) for each in judged])
+        features: NDArray[np.float64] = np.stack([_query_features(each.context) for each in judged])
         mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
         owner = np.repeat(np.arange(len(judged)), [len(each.right) for each in judged])
         hit_below = np.array([moment.score - each.context.first for each in judged for moment in each.moments])
@@ -348,7 +348,7 @@ class _Hits:
         worth = self.weights / (chances * (1 - chances))
         gradient = slopes.T @ (worth * (self.right - chances)) - self._ridge() * theta
         curve = (slopes * worth[:, None]).T @ slopes + np.diag(self._ridge() + 1e-9)
-        found: NDArray[np.float64] = np.linalg.solve(curve, gradient)
+        found: NDArray[np.float64] = np.linalg.solve(curve, gradient).astype(np.float64)
         return found
 
     def _chances(

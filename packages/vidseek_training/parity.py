@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.tokenize import Tokenizer
+from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import GROUPS, PAIRS, read_table
 from vidseek_training.backbones import Backbone
 from vidseek_training.bounds import num_needed, share_high
@@ -136,12 +137,18 @@ def reference_of(
     model: Backbone, *, pairs: Path, frames: Path, max_clips: int, splits: Sequence[str] = JUDGED_ON
 ) -> Reference:
     """The captions of the first of `splits` that has enough, with up to `max_clips` clips, each once; the probes and any
-    clips where none has."""
+    clips where none has.
+
+    Raises:
+        ArtifactError: there are no clips, or a table is missing.
+    """
     counts = read_table(pairs, PAIRS).split.value_counts()
     split = next((each for each in splits if counts.get(each, 0) >= _MIN_CAPTIONS), None)
     tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
     if split is None:
         clips, captions = sample_clips(frames, model.spec, count=max_clips), list(PROBES)
+        if not len(clips):
+            raise ArtifactError(f"{frames} holds no frame shards with clips", remedy="Run `dvc repro frames`")
         none = np.empty(0)
         return Reference(
             "probes", clips, captions, embed_frames(model, clips), embed_ids(model, tokenizer.encode(captions)),
