@@ -233,7 +233,7 @@ def _points(vectors: NDArray[np.float32]) -> Iterator[Point]:
 def _calibration(vectors: NDArray[np.float32]) -> Calibration:
     """One that costs what a fitted one costs: its numbers say nothing."""
     familiarity = Familiarity.of(["a crane lifts a load"] * len(vectors), vectors)
-    return Calibration(VERSION, (1.0, *[0.0] * (len(FEATURES) - 1)), 0.0, 0.5, len(vectors), familiarity)
+    return Calibration(VERSION, 1.0, (0.0,) * len(FEATURES), 0.0, 0.5, len(vectors), familiarity=familiarity)
 
 
 def _clip(row: int) -> tuple[str, str, int]:

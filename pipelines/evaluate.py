@@ -15,7 +15,7 @@ def main() -> str:
     evaluation = evaluate(
         CHAMPION, ENCODER, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
         general=GENERAL if params.general.source else None, resamples=params.evaluate.resamples,
-        seed=params.evaluate.seed,
+        seed=params.evaluate.seed, variant=params.embed.variant, query_variant=params.search.variant,
     )
     evaluation.figures["moments"] = _moments(evaluation, params)
     write_evaluation(evaluation, REPORTS / "evaluate")
@@ -28,7 +28,7 @@ def main() -> str:
 
 def _moments(evaluation: Evaluation, params: Params) -> dict[str, dict[str, Any]]:
     windows = PublishedWindows.load(EMBED, CUT, cut=params.publish.cut)
-    found = windows.search(evaluation.exported.texts, margin=params.search.merge_margin)
+    found = windows.search(evaluation.exported.texts, margin=params.search.margin(windows.score_spread))
     spans = {str(clip.clip_id): clip for clip in read_clips(CUT)}
     table = evaluation.test.table
     truths = [

@@ -2,7 +2,8 @@
 
 from pipelines.params import load_params
 from pipelines.stage import CHAMPION, ENCODER, FRAMES, PAIRS, run_stage
-from vidseek_training.export import ParityLimits, export_champion
+from vidseek_training.export import export_champion
+from vidseek_training.parity import ParityLimits
 
 
 def main() -> str:
@@ -20,7 +21,9 @@ def main() -> str:
         + (f" ({parity.recipe}, after {'; '.join(parity.tried)})" if parity.tried and not parity.failed else "")
         for name, parity in parities.items()
     )
-    return f"encoder {spec.encoder_version}; least cosine to torch: {least}"
+    unjudged = sorted({reason for parity in parities.values() if not parity.failed for reason in parity.not_judged})
+    note = f"; not judged: {'; '.join(unjudged)}" if unjudged else ""
+    return f"encoder {spec.encoder_version}; least cosine to torch: {least}{note}"
 
 
 if __name__ == "__main__":

@@ -233,6 +233,8 @@ class Calibrate(_Section):
     """How confidence is fitted."""
 
     max_queries: Positive
+    prior: float = Field(default=0.9, gt=0, lt=1)
+    """The share of queries that have an answer in the archive."""
 
 
 class Index(_Section):

@@ -15,6 +15,7 @@ from serving.media import ClipGone
 from serving.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
 from serving.schemas import ModelInfo, ModelsAnswer
 from vidseek_retrieval.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours
+from vidseek_retrieval.calibration import is_current
 
 MAX_STRIP = 16
 
@@ -104,7 +105,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
             ModelInfo(
                 id=name, created=int(datetime.fromisoformat(facts.created_at).timestamp()),
                 encoder_version=facts.encoder_version, collection=facts.name, num_clips=facts.num_points,
-                has_confidence=facts.calibration is not None,
+                has_confidence=facts.calibration is not None and is_current(facts.calibration),
                 is_current=facts.content == live if facts.content and live else None,
             )
             for name, facts in found.items()

@@ -175,7 +175,8 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     from vidseek_retrieval.search import Searcher
 
     return Searcher.open(
-        archive.home(), encoder, alias=archive.alias, merge_margin=settings.merge_margin,
-        negative_weight=settings.negative_weight, weights=Weights(**settings.weights.model_dump()),
+        archive.home(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
+        merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
+        weights=Weights(**settings.weights.model_dump()),
         hidden=ForgottenIds(archive.decisions),
     )

@@ -19,7 +19,7 @@ from vidseek_media.errors import ConfigError, GateFailed, ServiceError
 
 if TYPE_CHECKING:
     from vidseek_retrieval.index import CollectionFacts
-    from vidseek_training.export import Parity
+    from vidseek_training.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def make_base(archive: Archive) -> BaseReport | None:
     from vidseek_retrieval.index import IndexSettings, ServerSettings
     from vidseek_retrieval.on_ray import RaySettings
     from vidseek_retrieval.publish import publish
-    from vidseek_training.export import ParityLimits, export_base
+    from vidseek_training.export import export_base
+    from vidseek_training.parity import ParityLimits
     from vidseek_training.select import read_selected
 
     selected = read_selected(archive.root / "models" / "champion")

@@ -155,7 +155,17 @@ def _calibration(reports: Path) -> str:
     rows = pd.read_csv(curve)
     return (
         f"<h2>Confidence</h2><p>A hit of confidence 0.7 should be right in 7 of 10 cases. On {figures['num_queries']} test "
-        f"queries the two differ by {figures['calibration_error']:.3f} on average.</p>{_reliability(rows)}"
+        f"queries the two differ by {figures['calibration_error']:.3f} on average.{_of_present(figures)}</p>"
+        f"{_reliability(rows)}"
+    )
+
+
+def _of_present(figures: Mapping[str, Any]) -> str:
+    """Of the queries that have an answer, whose share the prior says: what their first hits are given, and are."""
+    first = figures.get("of_hits", {}).get("present", {}).get("first")
+    return "" if first is None else (
+        f" That takes {figures['prior']:.0%} of queries to have an answer in the archive. First hits of those that have one "
+        f"are given {first['confidence']:.3f} and are right in {first['right']:.3f}."
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
+log = logging.getLogger("vidseek.settings")
 
 
 class _Section(BaseModel):
@@ -36,11 +39,32 @@ class SearchSettings(_Section):
     variant: Literal["fp32", "fp16", "int8"] = "fp32"
     threads: Annotated[int, Field(ge=1)] | None = None
     """Of the encoder; by default as many as the process may use."""
-    merge_margin: Annotated[float, Field(ge=0)] = 0.02
-    """How far below the best a neighbouring clip may score and still widen a moment."""
+    merge_margin_sd: Annotated[float, Field(ge=0)] = 0.12
+    """How far below the best a neighbouring clip may score and still widen a moment, in standard deviations of the
+    collection's scores."""
+    merge_margin: Annotated[float, Field(ge=0)] | None = None
+    """The same as a cosine: the key of earlier versions. It is read in this version and wins where it is given."""
     negative_weight: Annotated[float, Field(ge=0)] = 0.5
     """How much of "less of that" is taken from what is wanted."""
     weights: VectorWeights = VectorWeights()
+
+    @model_validator(mode="after")
+    def _names_the_new_key(self) -> SearchSettings:
+        if self.merge_margin is not None:
+            _warn_of_merge_margin(self.merge_margin)
+        return self
+
+    def margin(self, score_spread: float) -> float:
+        """How far below the best a neighbouring clip may score, as a difference of scores of that standard deviation."""
+        return self.merge_margin if self.merge_margin is not None else round(self.merge_margin_sd * score_spread, 6)
+
+
+@lru_cache
+def _warn_of_merge_margin(value: float) -> None:
+    log.warning(
+        "search.merge_margin: %s is a cosine, and the next version does not read it. Write search.merge_margin_sd, in "
+        "standard deviations of the scores, in its place: 0.12 is what 0.02 was on the demo.", value,
+    )
 
 
 class PoolSettings(_Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,32 +18,32 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_media.json_files import read_json
-from vidseek_media.tables import CLIPS, PAIRS, read_table
+from vidseek_media.tables import CLIPS, GROUPS, PAIRS, read_table
+from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.calibration import (
     FEEDBACK,
     PRESENT,
+    PRIOR,
     Calibration,
     Context,
     Judged,
-    calibration_error,
     fit,
-    kept_and_turned_away,
-    reliability,
+    prior_weights,
 )
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moment_recall import MIN_IOU, PublishedWindows, Truth, iou
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, first_moments, rank_exact
+from vidseek_retrieval.reliability import calibration_error, error_figures, kept_and_turned_away, reliability
 from vidseek_retrieval.seen import MAX_QUERIES, QuerySample
 
 CALIBRATION_FILE = "calibration.json"
 NUM_HITS = 5
 """First hits of each query that are judged."""
 NOT_MEASURED = "not measured"
-
-
-MAX_LEARNED = 2000
-"""Captions of the training split that say what is familiar."""
-_NONE = np.empty((0, 1), np.float32)
+LEFT_OUT = "left_out"
+"""The kind of captions whose video was taken out of the archive."""
+UNLIKE = "unlike"
+"""The kind of captions of another world."""
 
 
 class Said(NamedTuple):
@@ -74,59 +74,75 @@ def calibrate(
     general_pairs: Path | None,
     max_queries: int,
     feedback: Sequence[Said] = (),
+    prior: float = PRIOR,
 ) -> CalibrateReport:
     """Fit on the captions of the validation split and on feedback, measure on the captions of the test split.
 
-    Each caption is asked three times over: as it is (`present`); with its video taken out of the archive (`left_out`:
-    what is asked for is not there, its like may be); and, as often, a caption of another world is asked (`unlike`), where
-    there is one. A hit is right if it is of the right video and its IoU is at least 0.5.
+    Each caption is asked three times over: as it is (`present`); with its video and the near-duplicates of that taken out
+    of the archive (`left_out`: what is asked for is not there, its like may be); and, as often, a caption of another world
+    is asked (`unlike`), where there is one. A hit is right if it is of the right video and its IoU is at least 0.5.
+    Captions of the other world are those that no model was taught with: see `_unlike`.
 
     Args:
         embed_dir: With `parts/`.
         cut_dir: With clips.parquet.
-        pairs: pairs.parquet.
+        pairs: pairs.parquet; groups.parquet beside it says which videos show the same.
         encoder: Its text tower is used.
         cut: The cut mode that is published.
-        margin: `search.merge_margin`.
+        margin: How far below its best clip a neighbour may score and still join a moment, as a cosine.
         general_pairs: pairs.parquet of another world.
         max_queries: Captions of each split, at most.
         feedback: What people said of hits; what is not in the ranking of its query, or no clip any more, counts nothing.
+        prior: The share of queries that have an answer in the archive.
 
     Raises:
         ArtifactError: a table is missing or broken.
     """
     windows = PublishedWindows.load(embed_dir, cut_dir, cut=cut)
-    table = read_table(pairs, PAIRS)
+    table = _with_groups(pairs)
     spans = read_table(cut_dir / "clips.parquet", CLIPS).set_index("clip_id")
-    other = read_table(general_pairs, PAIRS) if general_pairs is not None else None
-    learned = table[table["split"] == "train"].sort_values("clip_id").head(MAX_LEARNED)
-    asker = _Asker(windows, encoder, Familiarity.of(
-        list(learned["caption"]), encoder.embed_texts(list(learned["caption"])) if len(learned) else _NONE
-    ), margin)
+    learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"]]
+    asker = _Asker(
+        windows, encoder, Familiarity.learned(learned, encoder.embed_texts), margin, _groups_of(pairs.parent)
+    )
+    unlike = _unlike(general_pairs) if general_pairs is not None else {}
     judged = {}
     for split in ("validation", "test"):
         rows = table[table["split"] == split].sort_values("clip_id").head(max_queries)
-        unlike = [] if other is None else _unlike(other, is_test=split == "test", num=len(rows))
-        judged[split] = _judge(rows, unlike, spans, asker)
+        judged[split] = _judge(rows, unlike.get(split, _NO_QUERIES)[: len(rows)], spans, asker)
     said = list(_judge_said(feedback, asker))
     calibration = fit(
-        judged["validation"] + said, encoder_version=encoder.spec.encoder_version, familiarity=asker.familiarity
+        judged["validation"] + said, encoder_version=encoder.spec.encoder_version, familiarity=asker.familiarity,
+        prior=prior,
     )
     if calibration is not None:
         calibration = replace(calibration, reference=_reference(calibration, [*judged["test"], *judged["validation"]]))
     if calibration is None or not judged["test"]:
         return CalibrateReport(calibration, {"calibration": NOT_MEASURED}, [])
-    bins = reliability(calibration, judged["test"])
-    firsts = [Judged(each.moments[:1], each.context, each.right[:1], each.kind) for each in judged["test"]]
-    figures = {
-        "num_queries": len(judged["test"]),
-        "num_feedback": len(said),
-        "min_confidence": calibration.min_confidence,
-        "calibration_error": round(calibration_error(bins), 4),
-        "calibration_error_of_first": round(calibration_error(reliability(calibration, firsts)), 4),
-        **kept_and_turned_away(calibration, judged["test"]),
-    }
+    bins = reliability(calibration, judged["test"], weights=prior_weights(judged["test"], prior))
+    figures = _figures(calibration, judged["validation"], judged["test"], bins, num_feedback=len(said))
     return CalibrateReport(calibration, figures, bins)
+
+
+def _figures(
+    calibration: Calibration, fitted: Sequence[Judged], test: Sequence[Judged], bins: list[dict[str, float]], *,
+    num_feedback: int,
+) -> dict[str, Any]:
+    """What metrics.json says: a summary, and `of_hits` with all of it by kind."""
+    of_hits = error_figures(calibration, test)
+    num_groups = len({each.group for each in fitted if any(each.right)})
+    return {
+        "num_queries": len(test),
+        "num_feedback": num_feedback,
+        "prior": calibration.prior,
+        "min_confidence": calibration.min_confidence,
+        "min_confidence_groups": num_groups,
+        "min_confidence_assured": num_groups >= MIN_GROUPS,
+        "calibration_error": round(calibration_error(bins), 4),
+        "calibration_error_of_first": of_hits["at_prior"]["first"]["error"],
+        **kept_and_turned_away(calibration, test),
+        "of_hits": of_hits,
+    }
 
 
 def write_report(report: CalibrateReport, *, out: Path, reports: Path) -> None:
@@ -137,10 +153,10 @@ def write_report(report: CalibrateReport, *, out: Path, reports: Path) -> None:
     with whole_folder(reports) as folder:
         (folder / "metrics.json").write_text(json.dumps(report.figures, indent=2) + "\n", encoding="utf-8")
         with (folder / "reliability.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ["confidence", "right", "num"])
+            writer = csv.DictWriter(file, ["confidence", "right", "num", "share"])
             writer.writeheader()
             # A plot of no points is one that DVC cannot draw.
-            writer.writerows(report.bins or [{"confidence": 0, "right": 0, "num": 0}])
+            writer.writerows(report.bins or [{"confidence": 0, "right": 0, "num": 0, "share": 0}])
 
 
 def read_calibration(folder: Path) -> Calibration | None:
@@ -163,10 +179,44 @@ def _reference(calibration: Calibration, judged: Sequence[Judged]) -> QuerySampl
     return QuerySample.of([calibration.seen(each.moments, each.context) for each in asked])
 
 
-def _unlike(pairs: pd.DataFrame, *, is_test: bool, num: int) -> list[str]:
-    """Captions of another world; those that are measured on are its test captions, and nothing else is."""
-    captions = pairs[(pairs["split"] == "test") == is_test].sort_values("clip_id")["caption"]
-    return [str(caption) for caption in captions.head(num)]
+class _Query(NamedTuple):
+    text: str
+    group: str
+
+
+_NO_QUERIES: list[_Query] = []
+
+
+def _groups_of(folder: Path) -> dict[str, str]:
+    """The group of each video, where the pairs stage wrote them: near-duplicates, clips of one longer video."""
+    path = folder / "groups.parquet"
+    if not path.exists():
+        return {}
+    groups = read_table(path, GROUPS)
+    return dict(zip(groups["video_id"], groups["group"], strict=True))
+
+
+def _with_groups(pairs: Path) -> pd.DataFrame:
+    """The pairs, with the column `group`: of their video, or the video itself."""
+    table, groups = read_table(pairs, PAIRS), _groups_of(pairs.parent)
+    return table.assign(group=[groups.get(video_id, video_id) for video_id in table["video_id"]])
+
+
+def _unlike(pairs: Path) -> dict[str, list[_Query]]:
+    """Captions of another world that no model was taught with, for the fit (`validation`) and for the measure (`test`).
+
+    Training replays the training split, so its captions are no strange queries. Where there is no validation split, the
+    groups of the test split are dealt out, one to the fit and one to the measure in turn.
+    """
+    table = _with_groups(pairs).sort_values("clip_id")
+    splits = {name: table[table["split"] == name] for name in ("validation", "test")}
+    if not len(splits["validation"]):
+        names = sorted(set(splits["test"]["group"]))
+        for_fit = splits["test"]["group"].isin(names[::2])
+        splits = {"validation": splits["test"][for_fit], "test": splits["test"][~for_fit]}
+    return {
+        name: [_Query(str(row.caption), str(row.group)) for row in rows.itertuples()] for name, rows in splits.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -175,6 +225,8 @@ class _Asker:
     encoder: Encoder
     familiarity: Familiarity | None
     margin: float
+    groups: Mapping[str, str]
+    """Of videos; one that is not named is a group of its own."""
 
     def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_Asked, list[RankedClip]]]:
         """Each text with its ranking."""
@@ -184,14 +236,20 @@ class _Asker:
         rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit, margin=self.margin)
         yield from zip(map(_Asked, texts, vectors), rankings, strict=True)
 
-    def judge(self, asked: _Asked, ranking: Sequence[RankedClip], truth: Truth, kind: str) -> list[Judged]:
+    def group(self, video_id: str) -> str:
+        """The group of a video."""
+        return self.groups.get(video_id, video_id)
+
+    def judge(
+        self, asked: _Asked, ranking: Sequence[RankedClip], truth: Truth, kind: str, *, group: str
+    ) -> list[Judged]:
         """The first hits of one query; nothing where there is none."""
         moments = first_moments(ranking, margin=self.margin)
         if not moments:
             return []
         firsts = tuple(moments[:NUM_HITS])
         right = tuple(iou(moment, truth) >= MIN_IOU for moment in firsts)
-        return [Judged(firsts, self.context(asked, moments), right, kind)]
+        return [Judged(firsts, self.context(asked, moments), right, kind, group)]
 
     def context(self, asked: _Asked, moments: Sequence[Moment]) -> Context:
         return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector)
@@ -202,19 +260,19 @@ class _Asked(NamedTuple):
     vector: NDArray[np.float32]
 
 
-def _judge(rows: pd.DataFrame, unlike: Sequence[str], spans: pd.DataFrame, asker: _Asker) -> list[Judged]:
-    # So many more that a ranking without the clips of one video is as long as one with them.
-    most = max(Counter(clip.video_id for clip in asker.windows.clips).values(), default=0)
+def _judge(rows: pd.DataFrame, unlike: Sequence[_Query], spans: pd.DataFrame, asker: _Asker) -> list[Judged]:
+    # So many more that a ranking without the clips of one group is as long as one with them.
+    most = max(Counter(asker.group(clip.video_id) for clip in asker.windows.clips).values(), default=0)
     judged = []
     asked = asker.ask(list(rows["caption"]), limit=NUM_CLIPS + most)
     for row, (query, ranking) in zip(rows.itertuples(), asked, strict=False):
-        span = spans.loc[row.clip_id]
+        span, group = spans.loc[row.clip_id], str(row.group)
         truth = Truth(str(row.video_id), int(span["start_ms"]), int(span["end_ms"]))
-        others = [clip for clip in ranking if clip.video_id != truth.video_id]
-        for clips, kind in ((ranking, PRESENT), (others, "left_out")):
-            judged += asker.judge(query, clips, truth, kind)
-    for query, ranking in asker.ask(unlike):
-        judged += asker.judge(query, ranking, Truth("", 0, 1), "unlike")
+        others = [clip for clip in ranking if asker.group(clip.video_id) != group]
+        for clips, kind in ((ranking, PRESENT), (others, LEFT_OUT)):
+            judged += asker.judge(query, clips, truth, kind, group=group)
+    for each, (query, ranking) in zip(unlike, asker.ask([each.text for each in unlike]), strict=False):
+        judged += asker.judge(query, ranking, Truth("", 0, 1), UNLIKE, group=each.group)
     return judged
 
 

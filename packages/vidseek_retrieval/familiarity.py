@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 MIN_CAPTIONS = 50
 """That say what is familiar, at least: of fewer most words are new."""
+MAX_EMBEDDED = 2000
+"""Captions whose vectors give the axes; words are those of all captions."""
 MAX_AXES = 32
 MAX_WORDS = 20_000
 NUM_PLACES = 8
@@ -47,8 +49,8 @@ class Familiarity:
         """What these captions make familiar; None where they are fewer than `MIN_CAPTIONS`.
 
         Args:
-            captions: Those that were learned from.
-            vectors: Shape (n, dimension): of the same.
+            captions: All that were learned from.
+            vectors: Shape (n, dimension): of the `sample_captions` of them.
         """
         if len(captions) < MIN_CAPTIONS:
             return None
@@ -56,10 +58,17 @@ class Familiarity:
         mean = vectors.mean(axis=0)
         _, spread, axes = np.linalg.svd(vectors - mean, full_matrices=False)
         seen = int((spread > _FLAT * spread[0]).sum())
-        num = min(MAX_AXES, len(captions) // _CAPTIONS_PER_AXIS, vectors.shape[1] // 2, seen)
+        num = min(MAX_AXES, len(vectors) // _CAPTIONS_PER_AXIS, vectors.shape[1] // 2, seen)
         # Rounded as they are kept: what was fitted is what is served.
         kept = [each.astype(np.float16).astype(np.float32) for each in (mean, axes[:num])]
         return Familiarity(frozenset(word for word, _ in counts.most_common(MAX_WORDS)), *kept)
+
+    @staticmethod
+    def learned(captions: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]]) -> Familiarity | None:
+        """The same, with vectors of `embed` for the `sample_captions` alone; it is not called for too few captions."""
+        if len(captions) < MIN_CAPTIONS:
+            return None
+        return Familiarity.of(captions, embed(sample_captions(captions)))
 
     def strange(self, vector: NDArray[np.float32]) -> float:
         """The logarithm of the distance of a query from the plane in which the captions' vectors lie."""
@@ -105,6 +114,14 @@ class Familiarity:
 
     def _vectors(self) -> bytes:
         return np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()
+
+
+def sample_captions(captions: Sequence[str], most: int = MAX_EMBEDDED) -> list[str]:
+    """Up to `most` of the captions, drawn from all of them with a fixed seed, in their order."""
+    if len(captions) <= most:
+        return list(captions)
+    rows = np.sort(np.random.default_rng(0).choice(len(captions), most, replace=False))
+    return [captions[row] for row in rows]
 
 
 def _words(text: str) -> list[str]:

@@ -143,6 +143,8 @@ class CollectionFacts:
     """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
     longest_ms: int = 0
     """Of a clip; 0 in collections of earlier builds."""
+    score_spread: Mapping[str, float] = field(default_factory=dict)
+    """The standard deviation of a text's scores over the clips, by dense vector; empty in collections of earlier builds."""
     content: str = ""
     """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
     published over the same archive. Empty in collections of earlier builds."""
@@ -396,8 +398,15 @@ def _check_facts(facts: CollectionFacts) -> None:
         "calibration": lambda value: value is None or isinstance(value, Mapping),
         "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
         "imported": lambda value: isinstance(value, bool),
+        "score_spread": _is_spread,
     }
     _check_each("", {name: getattr(facts, name) for name in rules}, rules)
+
+
+def _is_spread(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        name in get_args(Dense) and _is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
+    )
 
 
 def _check_each(prefix: str, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:

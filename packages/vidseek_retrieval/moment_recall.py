@@ -14,6 +14,8 @@ from vidseek_media.cut import read_clips
 from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.moments import Moment, RankedClip, first_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
+from vidseek_retrieval.spread import MAX_CLIPS, evenly, score_spread
+from vidseek_retrieval.texts import read_texts, text_matrix
 
 MIN_IOU = 0.5
 """A moment is right if it is of the right video and its intersection over union with the truth is at least this."""
@@ -35,6 +37,8 @@ class PublishedWindows:
     clips: tuple[RankedClip, ...]
     vectors: NDArray[np.float32]
     """Shape (n, dimension), unit rows."""
+    score_spread: float = 0.0
+    """As the published collection has it for its vector `video`: see `vidseek_retrieval.spread`."""
 
     @staticmethod
     def load(embed_dir: Path, cut_dir: Path, *, cut: str) -> PublishedWindows:
@@ -50,7 +54,11 @@ class PublishedWindows:
         for row in rows:
             clip = spans[embeddings.clip_ids[row]]
             clips.append(RankedClip(embeddings.clip_ids[row], clip.video_id, clip.start_ms, clip.end_ms, 0.0))
-        return PublishedWindows(tuple(clips), embeddings.vectors[rows])
+        texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
+        by_id = evenly(sorted(rows, key=lambda row: embeddings.clip_ids[row]), MAX_CLIPS)
+        return PublishedWindows(
+            tuple(clips), embeddings.vectors[rows], score_spread(embeddings.vectors[by_id], texts)
+        )
 
     def search(self, queries: NDArray[np.float32], *, margin: float) -> list[list[Moment]]:
         """The moments of each query, best first, by exact search."""

@@ -22,6 +22,7 @@ from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
 from vidseek_retrieval.index import (
     CAPTION_VECTOR,
+    VIDEO_VECTOR,
     WORDS_VECTOR,
     CollectionFacts,
     IndexSettings,
@@ -31,7 +32,8 @@ from vidseek_retrieval.index import (
     collection_name,
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
-from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of
+from vidseek_retrieval.spread import MAX_CLIPS, evenly, score_spread
+from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of, text_matrix
 from vidseek_retrieval.words import WordEncoder
 
 BUILD_FORMAT = 6
@@ -58,6 +60,15 @@ class Points:
                 clip_id, self.embeddings.vectors[place], payload,
                 caption=self.texts.caption(clip_id), words=self.texts.words(clip_id),
             )
+
+
+    def score_spread(self) -> dict[str, float]:
+        """The spread of a text's scores over the clips, by dense vector: see `vidseek_retrieval.spread`."""
+        places, texts = evenly(self.rows.places, MAX_CLIPS), text_matrix(self.texts.vectors)
+        spreads = {VIDEO_VECTOR: score_spread(self.embeddings.vectors[places], texts)}
+        captions = [self.texts.caption(self.embeddings.clip_ids[place]) for place in places]
+        written = [caption for caption in captions if caption is not None]
+        return spreads | ({CAPTION_VECTOR: score_spread(np.stack(written), texts)} if written else {})
 
 
 def read_points(
@@ -115,6 +126,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
         num_words=num_words,
         calibration=kept,
         longest_ms=longest_ms,
+        score_spread=points.score_spread(),
         content=content.hexdigest()[:16],
     )
 
@@ -210,7 +222,9 @@ class _TextVectors:
     texts: Mapping[str, ClipText]
     """By clip_id."""
     captions: Mapping[str, NDArray[np.float32]]
-    """By text_id."""
+    """By text_id; empty where the collection has no vector `caption`."""
+    vectors: Mapping[str, NDArray[np.float32]]
+    """All that were embedded, by text_id."""
     encoder: WordEncoder | None
 
     @staticmethod
@@ -218,14 +232,15 @@ class _TextVectors:
         texts: Mapping[str, ClipText], embed_dir: Path, encoder_version: str, settings: IndexSettings
     ) -> _TextVectors:
         has_captions = bool(texts) and CAPTION_VECTOR in settings.vectors
-        captions = read_texts(embed_dir, encoder_version=encoder_version) if has_captions else {}
+        vectors = read_texts(embed_dir, encoder_version=encoder_version)
+        captions = vectors if has_captions else {}
         lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(captions)
         if has_captions and lacking:
             raise ArtifactError(
                 f"{len(lacking)} texts of the clips have no vector in {embed_dir}", remedy="Run `dvc repro embed`"
             )
         has_words = WORDS_VECTOR in settings.vectors
-        return _TextVectors(texts, captions, WordEncoder(settings.language) if has_words else None)
+        return _TextVectors(texts, captions, vectors, WordEncoder(settings.language) if has_words else None)
 
     def caption(self, clip_id: str) -> NDArray[np.float32] | None:
         text = self.texts.get(clip_id)

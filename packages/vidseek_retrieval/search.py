@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,21 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.urls import bare_url
-from vidseek_retrieval.calibration import LEVEL, Calibration, Context
+from vidseek_retrieval.calibration import (
+    LEVEL,
+    REBUILD_REMEDY,
+    Calibration,
+    Context,
+    OldCalibration,
+    is_current,
+)
 from vidseek_retrieval.filters import Condition, parse_filters
 from vidseek_retrieval.hiding import Hidden, Shown
 from vidseek_retrieval.homes import Index, home_of
 from vidseek_retrieval.index import (
     PUBLISH_REMEDY,
     USE_REMEDY,
+    VIDEO_VECTOR,
     WORDS_VECTOR,
     Collection,
     CollectionFacts,
@@ -33,15 +42,19 @@ from vidseek_retrieval.nearest import Nearest, without
 from vidseek_retrieval.query import Answer, Asked, Hit, Query, SearchOptions, Weights
 from vidseek_retrieval.ranking import diversify, fuse
 from vidseek_retrieval.seen import Seen
+from vidseek_retrieval.spread import MERGE_MARGIN_SD, margin_of, score_spread
 from vidseek_retrieval.words import WordEncoder
 
-MERGE_MARGIN = 0.02
-"""How far below the best a neighbour may score and still widen a moment, where params do not say."""
+log = logging.getLogger("vidseek.search")
+
 FUSED_MARGIN = 0.05
-"""The same for fused scores, which fall by a sixtieth from one rank to the next."""
+"""How far below the best a neighbour may score and still widen a moment, of fused scores, which fall by a sixtieth from
+one rank to the next."""
 NEGATIVE_WEIGHT = 0.5
 """How much of "less of that" is taken from a query, where params do not say."""
 MAX_LIMIT = 1000
+_SPREAD_SAMPLE = 512
+"""Points from which the spread of scores is taken where the collection does not know it."""
 MAX_DIVERSIFIED = 100
 """Moments that are reordered for diversity; those after them keep their order."""
 
@@ -55,24 +68,28 @@ class Searcher:
         encoder: Encoder | None,
         *,
         alias: str = "clips",
-        merge_margin: float = MERGE_MARGIN,
+        merge_margin_sd: float = MERGE_MARGIN_SD,
+        merge_margin: float | None = None,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
         hidden: Hidden = frozenset,
     ) -> None:
-        if not merge_margin >= 0 or not negative_weight >= 0:
-            raise ConfigError(
-                f"merge_margin is {merge_margin} and negative_weight {negative_weight}, wanted numbers of at least 0"
-            )
+        for name, value in (
+            ("merge_margin_sd", merge_margin_sd), ("merge_margin", merge_margin), ("negative_weight", negative_weight)
+        ):
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name} is {value}, wanted a number of at least 0")
         self._home = home
         self._encoder = encoder
         self._alias = alias
+        self._merge_margin_sd = merge_margin_sd
         self._merge_margin = merge_margin
+        self._spreads: dict[tuple[str, Dense], float] = {}
         self._negative_weight = negative_weight
         self._weights = weights or Weights()
         self._hidden = hidden
         self._open: dict[str, Collection] = {}
-        self._calibrations: dict[str, Calibration] = {}
+        self._calibrations: dict[str, Calibration | None] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -82,21 +99,23 @@ class Searcher:
         encoder: Encoder | None,
         *,
         alias: str = "clips",
-        merge_margin: float = MERGE_MARGIN,
+        merge_margin_sd: float = MERGE_MARGIN_SD,
+        merge_margin: float | None = None,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
         hidden: Hidden = frozenset,
     ) -> Searcher:
         """Open what `alias` points to in `index` (a folder, or another home), and see that `encoder` speaks its language.
 
-        What `hidden` gives is in no answer.
+        What `hidden` gives is in no answer. A neighbour widens a moment if it scores no more than `merge_margin_sd` standard
+        deviations of the collection's scores below the best, or, where it is given, than the cosine `merge_margin`.
 
         Raises:
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
         searcher = cls(
-            home_of(index), encoder, alias=alias, merge_margin=merge_margin, negative_weight=negative_weight,
-            weights=weights, hidden=hidden,
+            home_of(index), encoder, alias=alias, merge_margin_sd=merge_margin_sd, merge_margin=merge_margin,
+            negative_weight=negative_weight, weights=weights, hidden=hidden,
         )
         collection = searcher._collection(None)
         if encoder is not None:
@@ -203,21 +222,32 @@ class Searcher:
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
         num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
-        nearest = Nearest(opened, vector, self._merge_margin, using, conditions, like, num_least)
+        nearest = Nearest(opened, vector, self._margin(opened, using), using, conditions, like, num_least)
         num = max(options.offset + options.limit + 1, num_least)
-        # Where a hit may be likelier than one before it, one that is sure enough may follow those that are not.
-        wants_all = options.min_confidence and calibration is not None and not calibration.falls
-        moments = nearest.moments(NUM_CLIPS if wants_all else num)
+        moments = nearest.moments(num)
         rated, seen = _rate(moments, calibration, query, nearest)
         return _chosen(rated, opened, options), seen
 
+    def _margin(self, opened: Collection, using: Dense) -> float:
+        """How far below the best a neighbour may score and still widen a moment, as a difference of scores by `using`."""
+        if self._merge_margin is not None:
+            return self._merge_margin
+        key = (opened.facts.name, using)
+        with self._lock:
+            spread = self._spreads.get(key, opened.facts.score_spread.get(using))
+        if spread is None:  # of an earlier build
+            spread = _sampled_spread(opened, using)
+            with self._lock:
+                self._spreads = {key: spread, **{each: kept for each, kept in self._spreads.items() if each[0] == key[0]}}
+        return margin_of(spread, margin_sd=self._merge_margin_sd)
+
     def _calibration(self, facts: CollectionFacts) -> Calibration | None:
-        """Of a collection that has one; read once."""
+        """Of a collection that has one of this version; read once."""
         if facts.calibration is None:
             return None
         with self._lock:
             if facts.name not in self._calibrations:
-                self._calibrations = {facts.name: Calibration.from_json(facts.calibration)}
+                self._calibrations = {facts.name: _read_calibration(facts.name, facts.calibration)}
             return self._calibrations[facts.name]
 
     def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
@@ -328,6 +358,24 @@ class Searcher:
         return self._encoder
 
 
+def _read_calibration(name: str, content: Mapping[str, Any]) -> Calibration | None:
+    """The calibration; None, and a line in the log, where it is of an earlier version: hits then have no confidence."""
+    try:
+        return Calibration.from_json(content)
+    except OldCalibration as error:
+        log.warning("%s has no confidences: %s. %s", name, error.message, error.remedy)
+        return None
+
+
+def _sampled_spread(opened: Collection, using: Dense) -> float:
+    """The spread of the scores by `using`, from a sample of the points: their captions are asked, where there are some."""
+    points = opened.points(sorted(opened.sample(_SPREAD_SAMPLE, seed=0)))
+    captions = [point.caption for point in points if point.caption is not None]
+    clips = [point.vector for point in points] if using == VIDEO_VECTOR else captions
+    empty = np.empty((0, opened.facts.dimension), np.float32)
+    return score_spread(np.stack(clips) if clips else empty, np.stack(captions) if captions else empty)
+
+
 class _Rated(NamedTuple):
     moment: Moment
     confidence: float | None
@@ -424,11 +472,13 @@ def _is_one_text(query: Query, weights: Weights) -> bool:
 
 def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:
     if any(each.confidence is None for each in rated):
-        why = "such a query" if facts.calibration else f"the collection {facts.name}, which was not calibrated"
-        raise InputRejected(
-            f"min_confidence is {min_confidence}, and there is no confidence for {why}",
-            remedy="Ask in one text, ranked by video alone, or leave min_confidence out",
-        )
+        why, remedy = "such a query", "Ask in one text, ranked by video alone, or leave min_confidence out"
+        if not facts.calibration:
+            why = f"the collection {facts.name}, which was not calibrated"
+        elif not is_current(facts.calibration):
+            why = f"the collection {facts.name}, which was calibrated by an earlier version"
+            remedy = f"{REBUILD_REMEDY}, or leave min_confidence out"
+        raise InputRejected(f"min_confidence is {min_confidence}, and there is no confidence for {why}", remedy=remedy)
     return [each for each in rated if each.confidence is not None and each.confidence >= min_confidence]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -121,6 +121,11 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
             remedy="Run `dvc repro embed` to make it again",
         )
     return dict(zip(table.clip_ids, table.vectors, strict=True))
+
+
+def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """What `read_texts` gives as one matrix, in order of text id."""
+    return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
 
 
 def _captions_by_video(caption_dir: Path, clips: Iterable[Clip]) -> dict[str, list[tuple[int, int | None, str]]]:

@@ -36,7 +36,7 @@ class Evaluation:
 
 def evaluate(
     champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
-    seed: int,
+    seed: int, variant: str = "fp32", query_variant: str | None = None,
 ) -> Evaluation:
     """Judge the base, the adapted model and the exported bundle on the same test pairs.
 
@@ -49,27 +49,30 @@ def evaluate(
         general: The general world's folder, or None: retention is not measured.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        variant: Of the bundle, by which clips are embedded.
+        query_variant: By which queries are encoded; by default the same.
 
     Raises:
         ArtifactError: something that an earlier stage wrote is missing or broken.
     """
     selected, base = read_selected(champion), backbones.load(backbone)
     adapted = lora.merged(base, adapter_of(champion))
-    encoder = Encoder.load(bundle)
+    encoder = Encoder.load(bundle, variant=variant)
+    queries = encoder if query_variant in (None, variant) else Encoder.load(bundle, variant=query_variant, towers=["text"])
     if encoder.spec.backbone != backbone:
         raise ArtifactError(
             f"{bundle} was made from {encoder.spec.backbone}, backbone.name is {backbone}",
             remedy="Run `dvc repro export`",
         )
     test = load_pairs(pairs, frames, base.spec, split="test")
-    exported = _exported_vectors(encoder, test)
+    exported = _exported_vectors(encoder, queries, test)
     judged = {
         "base": judge(embed_pairs(base, test), test.table),
         "adapted": judge(embed_pairs(adapted, test), test.table), "exported": judge(exported, test.table),
     }
     figures: dict[str, Any] = {
         "setting": selected.setting, "adapter_sha256": selected.adapter_sha256,
-        "encoder_version": encoder.spec.encoder_version,
+        "encoder_version": encoder.spec.encoder_version, "variant": encoder.variant, "query_variant": queries.variant,
         "num_test_pairs": len(test),
         "galleries": _galleries(judged, test, resamples=resamples, seed=seed),
         "num_test_groups": len(set(test.groups)),
@@ -80,12 +83,12 @@ def evaluate(
     return Evaluation(figures, test, exported)
 
 
-def _exported_vectors(encoder: Encoder, pairs: PairSet) -> Vectors:
+def _exported_vectors(encoder: Encoder, queries: Encoder, pairs: PairSet) -> Vectors:
     contrasts = [row.contrast or row.caption for row in pairs.table.itertuples()]
     first, owner = pairs.clips()
     return Vectors(
-        encoder.embed_frames(np.asarray(pairs.frames[first]))[owner], encoder.embed_texts(pairs.captions),
-        encoder.embed_texts(contrasts),
+        encoder.embed_frames(np.asarray(pairs.frames[first]))[owner], queries.embed_texts(pairs.captions),
+        queries.embed_texts(contrasts),
     )
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
-from vidseek_encoder.encoder import INPUTS, OUTPUTS, Encoder
+from vidseek_encoder.encoder import INPUTS, OUTPUTS
 from vidseek_encoder.preprocess import normalise
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_encoder.variants import RECIPES, convert
@@ -31,69 +31,18 @@ from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.bundle_card import write_card
 from vidseek_training.data import load_pairs, sample_clips
-from vidseek_training.embedding import embed_frames, embed_ids
-from vidseek_training.metrics import bootstrap, ranks_of
+from vidseek_training.parity import CHOSEN_ON, JUDGED_ON, PROBES, Parity, ParityLimits, Reference, failures
+from vidseek_training.parity import measure as _measure
+from vidseek_training.parity import reference_of as _reference_of
 
 _OPSET = 18
 _LARGEST_BATCH = 1024
-_TIE = 1e-6
-_NUM_ALONE = 32
-"""Clips and texts that also go through one by one."""
 _NUM_EXAMPLES = 32
 """Training clips and captions by which int8 is made where its plainest form is not good enough."""
 _Examples = dict[str, NDArray[Any]]
-_PROBES = (
-    "a person talks to the camera", "a red car on a street at night", "two dogs play on the grass", "a bird in a tree",
-    "hands cut vegetables in a kitchen", "waves at the beach", "a football match", "snow on a mountain",
-    "a map with text", "a close-up of a machine", "children in a classroom", "an empty road",
-)
-"""Texts for the gate where the archive has no captions."""
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What a variant must reach to be kept."""
-
-    min_cosine: float
-    min_overlap: float
-    min_r1_difference: float
-
 
 PARITY_FILE = "parity.json"
 FP32_LIMITS = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How near a variant's vectors are to those of torch in fp32; parity.json has one for each variant."""
-
-    num_clips: int
-    num_texts: int
-    min_cosine_video: float
-    """Over clips that went through in batches and clips that went alone: int8 is not quite the same in both."""
-    min_cosine_text: float
-    top_10_overlap: float
-    """Mean share of a text's ten best clips that both agree on; scores within 1e-6 are ties."""
-    r1_difference_low: float | None
-    """Lower end of the paired interval of exported minus torch; None without held-out pairs."""
-    size_mb: float
-    failed: tuple[str, ...]
-    """What it did not reach; such a variant is not in the bundle."""
-    recipe: str = "all"
-    """How it was made: see `vidseek_encoder.variants.RECIPES`."""
-    tried: tuple[str, ...] = ()
-    """The recipes before that one, and what each did not reach."""
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """What torch says of clips and captions."""
-
-    clips: NDArray[np.uint8]
-    captions: list[str]
-    videos: NDArray[np.float32]
-    texts: NDArray[np.float32]
-    are_pairs: bool
 
 
 class _VideoTower(nn.Module):
@@ -192,8 +141,8 @@ def _export(
         shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
         _export_towers(model, folder / "fp32")
         spec = _spec_of(model, folder / "tokenizer.json").save(folder)
-        reference = _reference_of(model, pairs=pairs, frames=frames, max_clips=max_clips)
-        parities = {"fp32": _measure(folder, "fp32", reference, limits["fp32"])}
+        references = _References(model, pairs=pairs, frames=frames, max_clips=max_clips)
+        parities = {"fp32": _measure(folder, "fp32", references.judging, limits["fp32"])}
         if failed := parities["fp32"].failed:
             raise GateFailed(
                 f"the fp32 export is not the model that was trained: {'; '.join(failed)}",
@@ -201,7 +150,7 @@ def _export(
             )
         examples = lru_cache(1)(lambda: _examples_of(model, spec, pairs=pairs, frames=frames))
         for variant in sorted(limits.keys() - {"fp32"}):
-            parities[variant] = _make(folder, spec, variant, reference, limits[variant], examples)
+            parities[variant] = _make(folder, spec, variant, references, limits[variant], examples)
             if not parities[variant].failed:
                 spec = replace(spec, variants=(*spec.variants, variant))
         spec = spec.save(folder)
@@ -214,38 +163,64 @@ def _export(
 def _still_proven(
     bundle: Path, encoder_version: str, limits: Mapping[str, ParityLimits]
 ) -> tuple[EncoderSpec, dict[str, Parity]] | None:
-    """The bundle that is there, where the gate would do with it today what it did."""
+    """The bundle that is there, where the gate would do with it today what it did; what an earlier version measured
+    proves nothing."""
     try:
         spec = EncoderSpec.load(bundle)
         for variant in spec.variants:
             spec.check_files(bundle, variant)
         content = read_json(bundle / PARITY_FILE)
-        parities = {
-            name: Parity(**{**each, "failed": tuple(each["failed"]), "tried": tuple(each["tried"])})
-            for name, each in content.items()
-        }
+        parities = {name: Parity.from_json(each) for name, each in content.items()}
     except (ArtifactError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     says_the_same = limits.keys() <= parities.keys() and all(
-        _failures(parities[name], each) == parities[name].failed for name, each in limits.items()
+        failures(parities[name], each) == parities[name].failed for name, each in limits.items()
     )
     return (spec, parities) if spec.encoder_version == encoder_version and says_the_same else None
 
 
+class _References:
+    """Captions and clips that judge, and others that choose, each embedded by torch once and only when asked for."""
+
+    def __init__(self, model: Backbone, *, pairs: Path, frames: Path, max_clips: int) -> None:
+        self._of = lru_cache(2)(
+            lambda splits: _reference_of(model, pairs=pairs, frames=frames, max_clips=max_clips, splits=splits)
+        )
+
+    @property
+    def judging(self) -> Reference:
+        """What a variant is judged by, once."""
+        return self._of(JUDGED_ON)
+
+    @property
+    def choosing(self) -> Reference:
+        """What chooses among the recipes of a variant."""
+        return self._of(CHOSEN_ON)
+
+
 def _make(
-    folder: Path, spec: EncoderSpec, variant: str, reference: _Reference, limits: ParityLimits,
+    folder: Path, spec: EncoderSpec, variant: str, references: _References, limits: ParityLimits,
     examples: Callable[[], _Examples],
 ) -> Parity:
-    """Make `variant` in `folder` by the first of its recipes that reaches its limits; by none, and it is not there."""
+    """Make `variant` in `folder` by the first of its recipes that reaches its limits on the captions that choose, and keep
+    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these."""
     tried: list[str] = []
-    for recipe in RECIPES[variant]:
-        _convert_towers(folder, spec, variant, recipe, examples() if recipe != RECIPES[variant][0] else None)
+    parity, recipes = None, RECIPES[variant]
+    for recipe in recipes:
+        _convert_towers(folder, spec, variant, recipe, examples() if recipe != recipes[0] else None)
         replace(spec, variants=(*spec.variants, variant)).save(folder)
-        parity = replace(_measure(folder, variant, reference, limits), recipe=recipe, tried=tuple(tried))
-        if not parity.failed:
-            return parity
+        # With a single recipe there is nothing to choose.
+        if len(recipes) > 1:
+            parity = replace(_measure(folder, variant, references.choosing, limits), recipe=recipe, tried=tuple(tried))
+        if parity is None or not parity.failed:
+            judged = _measure(folder, variant, references.judging, limits)
+            parity = replace(judged, recipe=recipe, tried=tuple(tried))
+            break
         tried.append(f"{recipe}: {'; '.join(parity.failed)}")
         shutil.rmtree(folder / variant)
+    assert parity is not None  # there is a recipe
+    if parity.failed:
+        shutil.rmtree(folder / variant, ignore_errors=True)
     return parity
 
 
@@ -317,7 +292,7 @@ def _examples_of(model: Backbone, spec: EncoderSpec, *, pairs: Path, frames: Pat
         learned = load_pairs(pairs, frames, model.spec, split="train", most=_NUM_EXAMPLES)
         clips, captions = np.asarray(learned.frames), learned.captions
     else:
-        clips, captions = sample_clips(frames, model.spec, count=_NUM_EXAMPLES), list(_PROBES)
+        clips, captions = sample_clips(frames, model.spec, count=_NUM_EXAMPLES), list(PROBES)
     pixels = normalise(clips, mean=spec.mean, deviation=spec.deviation)
     tokenizer = Tokenizer.load(model.spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     return {
@@ -357,69 +332,3 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
         encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",),
         vision="frame" if model.averages_frames else "video", trims_texts=not model.reads_padding, **space,  # type: ignore[arg-type]
     )
-
-
-def _reference_of(model: Backbone, *, pairs: Path, frames: Path, max_clips: int) -> _Reference:
-    """Held-out captions and their clips, or any clips and the probes where there are too few captions."""
-    table = read_table(pairs, PAIRS)
-    splits = ("test", "validation", "train")
-    split = next((each for each in splits if (table.split == each).sum() >= 10), None)
-    if split is None:
-        clips, captions = sample_clips(frames, model.spec, count=max_clips), list(_PROBES)
-    else:
-        held_out = load_pairs(pairs, frames, model.spec, split=split)
-        clips, captions = held_out.frames[:max_clips], held_out.captions[:max_clips]
-    tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
-    return _Reference(
-        np.asarray(clips), captions, embed_frames(model, clips), embed_ids(model, tokenizer.encode(captions)),
-        are_pairs=split is not None,
-    )
-
-
-def _measure(folder: Path, variant: str, reference: _Reference, limits: ParityLimits) -> Parity:
-    """Compare a variant of the bundle in `folder` with the reference, in batches and alone."""
-    encoder, alone = Encoder.load(folder, variant=variant), Encoder.load(folder, variant=variant, batch=1)
-    videos, texts = encoder.embed_frames(reference.clips), encoder.embed_texts(reference.captions)
-    lone_videos = alone.embed_frames(reference.clips[:_NUM_ALONE])
-    lone_texts = alone.embed_texts(reference.captions[:_NUM_ALONE])
-    scores, wanted = texts @ videos.T, reference.texts @ reference.videos.T
-    difference = None
-    if reference.are_pairs:
-        gain = (ranks_of(scores) <= 1).astype(float) - (ranks_of(wanted) <= 1)
-        difference = bootstrap(gain, resamples=1000, seed=0, min_groups=2).low
-    parity = Parity(
-        num_clips=len(videos),
-        num_texts=len(texts),
-        min_cosine_video=min(_least(videos, reference.videos), _least(lone_videos, reference.videos)),
-        min_cosine_text=min(_least(texts, reference.texts), _least(lone_texts, reference.texts)),
-        top_10_overlap=round(_overlap(scores, wanted), 5),
-        r1_difference_low=difference,
-        size_mb=round(sum(path.stat().st_size for path in (folder / variant).iterdir()) / 2**20, 2),
-        failed=(),
-    )
-    return replace(parity, failed=_failures(parity, limits))
-
-
-def _least(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """The least cosine of rows that belong together, as many as there are of `ours`."""
-    return round(float((ours * theirs[: len(ours)]).sum(1).min()), 7) if len(ours) else 1.0
-
-
-def _overlap(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, top: int = 10) -> float:
-    """Mean share of each row's best `top` in `scores` that are among the best in `wanted`, near-ties counted as both."""
-    top = min(top, scores.shape[1])
-    least = -np.sort(-wanted, axis=1)[:, top - 1] - _TIE
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    return float((np.take_along_axis(wanted, best, 1) >= least[:, None]).mean())
-
-
-def _failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
-    failed = []
-    for name in ("min_cosine_video", "min_cosine_text"):
-        if getattr(parity, name) < limits.min_cosine:
-            failed.append(f"{name} {getattr(parity, name)}, wanted {limits.min_cosine}")
-    if parity.top_10_overlap < limits.min_overlap:
-        failed.append(f"top_10_overlap {parity.top_10_overlap}, wanted {limits.min_overlap}")
-    if parity.r1_difference_low is not None and parity.r1_difference_low <= limits.min_r1_difference:
-        failed.append(f"r1_difference_low {parity.r1_difference_low}, wanted above {limits.min_r1_difference}")
-    return tuple(failed)

@@ -19,15 +19,25 @@ def test_load_settings__no_file_gives_the_defaults(tmp_path: Path) -> None:
 
 
 def test_load_settings__reads_its_two_sections_and_leaves_the_others(tmp_path: Path) -> None:
-    path = written(tmp_path, "train: {x: 1}\nsearch: {merge_margin: 0.1}\nserve: {max_queue: 7}\n")
+    path = written(tmp_path, "train: {x: 1}\nsearch: {merge_margin_sd: 0.1}\nserve: {max_queue: 7}\n")
     settings = load_settings(path)
-    assert (settings.search.merge_margin, settings.serve.max_queue) == (0.1, 7)
+    assert (settings.search.merge_margin_sd, settings.serve.max_queue) == (0.1, 7)
     assert settings.serve.max_batch == Settings().serve.max_batch
+
+
+def test_load_settings__a_margin_as_a_cosine_is_read_and_the_new_key_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = load_settings(written(tmp_path, "search: {merge_margin: 0.0317}")).search
+    assert search.margin(0.5) == search.margin(0.01) == 0.0317
+    assert "search.merge_margin_sd" in caplog.text
+    assert load_settings(written(tmp_path, "search: {merge_margin_sd: 0.1}")).search.margin(0.5) == 0.05
 
 
 @pytest.mark.parametrize(("text", "place"), [
     ("search: {margin: 0.1}", "search.margin"),
     ("search: {merge_margin: -1}", "search.merge_margin"),
+    ("search: {merge_margin_sd: -1}", "search.merge_margin_sd"),
     ("search: {merge_margin: wide}", "search.merge_margin"),
     ("serve: {max_queue: 0}", "serve.max_queue"),
     ("search: {provider: rocm}", "search.provider"),

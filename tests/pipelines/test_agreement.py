@@ -283,8 +283,9 @@ def test_load_params__an_unknown_section_is_named(tmp_path: Path) -> None:
 REQUIRED = [
     place for place in keys_of(CONTENT)
     if place[0] not in FACE and place[:3] != ("train", "settings", "lora") and place[:2] != ("caption", "llm")
+    and place != ("calibrate", "prior")
 ]
-"""Adapters and the language model have defaults in their rooms."""
+"""Adapters and the language model have defaults in their rooms; the prior came later than the files of archives."""
 
 
 @pytest.mark.parametrize("place", REQUIRED, ids=".".join)
@@ -317,8 +318,10 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
     ("publish.index.quantization", "int4"), ("publish.index.oversampling", 0.5), ("publish.server.shards", 0),
     ("caption.sources", ["sound"]), ("caption.llm.budget_usd", -1), ("caption.llm.keep", ["long"]),
     ("caption.llm.provider", "oracle"), ("publish.server.write_consistency", 0), ("calibrate.max_queries", 0),
+    ("calibrate.prior", 0), ("calibrate.prior", 1),
     ("search.weights.words", -1), ("search.negative_weight", -1),
-    ("search.merge_margin", -0.1), ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
+    ("search.merge_margin", -0.1), ("search.merge_margin_sd", -0.1),
+    ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
     ("general.source", 5), ("cut", None), ("pairs.seed", 1.5),
 ])
 def test_load_params__a_value_out_of_range_is_named(tmp_path: Path, key: str, value: object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pairs += [pair_row(clips[-1], name, split) for split in ["validation", "test"] * 5]
     write_archive(root, videos, clips, np.stack(vectors))
     write_table(root / "pairs.parquet", pairs, PAIRS)
-    write_table(root / "general.parquet", [pair_row(clips[0], "white", split) for split in ("train", "test")] * 60, PAIRS)
+    replayed = [pair_row(clips[2], "red", "train")] * 60  # what training replays is no strange query, and not asked
+    write_table(root / "general.parquet", [pair_row(clip, "white", "test") for clip in clips[:2]] * 60 + replayed, PAIRS)
     return root
 
 
@@ -61,6 +63,12 @@ def test_calibrate__fits_on_validation_and_measures_on_test(root: Path, encoder:
     assert report.calibration is not None and report.calibration.encoder_version == VERSION
     assert report.calibration.num_queries == 180 and report.figures["num_queries"] == 180  # present, left out, unlike
     assert 0 <= report.figures["calibration_error"] < 0.1 and report.figures["kept"] > 0.5
+    hits = report.figures["of_hits"]
+    assert {kind: hits[kind]["first"]["num"] for kind in hits} == {
+        "at_prior": 180, "present": 60, "left_out": 60, "unlike": 60
+    }
+    assert hits["present"]["first"]["num_groups"] == 12 and hits["unlike"]["first"]["right"] == 0.0
+    assert report.figures["min_confidence_groups"] == 12 and not report.figures["min_confidence_assured"]
     assert report.figures["turned_away_unlike"] == 1.0  # no clip is white
     assert sum(each["num"] for each in report.bins) == 180 * 5
     assert "turned_away_unlike" not in run(root, encoder, general=False).figures
@@ -89,7 +97,7 @@ def test_calibrate__without_pairs_says_so(root: Path, encoder: Encoder, tmp_path
     assert report.calibration is None and report.figures == {"calibration": "not measured"}
     write_report(report, out=tmp_path / "out", reports=tmp_path / "reports")
     assert read_calibration(tmp_path / "out") is None
-    assert (tmp_path / "reports" / "reliability.csv").read_text().splitlines()[0] == "confidence,right,num"
+    assert (tmp_path / "reports" / "reliability.csv").read_text().splitlines()[0] == "confidence,right,num,share"
 
 
 def test_write_report__is_read_back(root: Path, encoder: Encoder, tmp_path: Path) -> None:
@@ -150,8 +158,7 @@ def test_search__min_confidence_for_what_has_none_is_refused(root: Path, encoder
 def test_publish__a_calibration_of_another_encoder_is_refused(root: Path, encoder: Encoder, tmp_path: Path) -> None:
     calibration = run(root, encoder).calibration
     assert calibration is not None
-    other = type(calibration)("f" * 16, *[getattr(calibration, name) for name in
-                                          ("weights", "bias", "min_confidence", "num_queries", "familiarity")])
+    other = replace(calibration, encoder_version="f" * 16)
     with pytest.raises(ArtifactError, match="dvc repro calibrate"):
         publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=other)
 
@@ -180,11 +187,11 @@ def test_search__a_query_of_words_that_nobody_learned_is_less_sure(root: Path, e
     assert calibration is not None and calibration.familiarity is not None
     assert calibration.familiarity.words == {"red", "green", "blue"}
     named = dict(zip(FEATURES, calibration.weights, strict=True))
-    assert named["novel"] < 0  # white was asked, and nothing is
+    assert named["novel"] > 0  # white was asked, and nothing is
     publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=calibration)
     searcher = Searcher.open(tmp_path / "index", encoder)
     vector = encoder.embed_texts(["red"])[0]
     known, unknown = (
         searcher.search_vector(vector, VERSION, words=words).hits[0].confidence for words in ("red", "scarlet")
     )
-    assert known is not None and unknown is not None and known > 2 * unknown
+    assert known is not None and unknown is not None and unknown < 0.8 * known

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.calibration import (
-    FEATURES,
     Calibration,
     Context,
     Judged,
-    calibration_error,
-    features_of,
+    OldCalibration,
     fit,
-    kept_and_turned_away,
     num_spared,
-    reliability,
+    prior_weights,
 )
 from vidseek_retrieval.moments import Moment
+from vidseek_retrieval.reliability import (
+    calibration_error,
+    error_figures,
+    kept_and_turned_away,
+    reliability,
+)
 
 VERSION = "0" * 16
 
@@ -39,15 +47,27 @@ def judged_by(draws: np.random.Generator, num: int, *, bias: float = -6.0, weigh
     return made
 
 
-def test_features__by_hand() -> None:
+def test_confidences__by_hand() -> None:
     moments = ranking(0.9, 0.7, 0.2)
     context = Context.of(moments)
-    assert (context.first, context.level, context.lead) == (0.9, pytest.approx(0.6), pytest.approx(0.2))
-    np.testing.assert_allclose(features_of(moments, context), [
-        [0.9, 0.0, 0.3, 0.2, 0, 0], [0.7, -0.2, 0.1, 0.2, 0, 0], [0.2, -0.7, -0.4, 0.2, 0, 0],
-    ], atol=1e-9)
-    assert Context.of(moments[:1]).lead == 0.0
-    assert Context.of(ranking(*[0.5] * 30, *[0.0] * 500)).level == 0.5  # the tail counts nothing
+    assert (context.scores, context.first) == ((0.9, 0.7, 0.2), 0.9)
+    calibration = Calibration(VERSION, 10.0, (1.0, 2.0, 3.0), -2.9, 0.0, 1)
+    none = np.exp(-2.9 + 0.9)
+    total = 1 + np.exp(-2) + np.exp(-7) + none
+    np.testing.assert_allclose(calibration.confidences(moments, context), [1, np.exp(-2), np.exp(-7)] / total, atol=1e-4)
+    unlike = replace(context, strange=0.5, novel=1.0)
+    assert calibration.confidences(moments[:1], unlike)[0] == pytest.approx(1 / (total + none * (np.exp(4) - 1)), abs=1e-4)
+    assert Context.of(ranking(*[0.5] * 30, *[0.0] * 500)).scores == (0.5,) * 30  # the tail counts nothing
+
+
+@given(
+    scores=st.lists(st.floats(-1, 1), min_size=1, max_size=40), slope=st.floats(0, 200), bias=st.floats(-20, 20),
+)
+def test_confidences__are_shares_that_fall_with_the_score(scores: list[float], slope: float, bias: float) -> None:
+    moments = ranking(*sorted(scores, reverse=True))
+    found = Calibration(VERSION, slope, (1.0, 0.0, 0.0), bias, 0.0, 1).confidences(moments, Context.of(moments))
+    assert sum(found[:30]) <= 1 + 1e-4 * len(found) and found == sorted(found, reverse=True)
+    assert all(0 <= value <= 1 for value in found)
 
 
 def test_fit__finds_the_law_that_made_the_labels() -> None:
@@ -84,18 +104,6 @@ def test_num_spared__is_that_of_the_tables() -> None:
     assert num_spared(100_000, 0.05) / 100_000 == pytest.approx(0.05, abs=0.002)
 
 
-def test_kept_and_turned_away__by_hand() -> None:
-    calibration = Calibration(VERSION, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0.6, 3)  # sigmoid(score): 0.6 is 0.405 and up
-    high, low = ranking(0.9, 0.1), ranking(0.2, 0.1)
-    judged = [
-        Judged(high, Context.of(high), (True, False), "present"), Judged(low, Context.of(low), (True, False), "present"),
-        Judged(low, Context.of(low), (False, False), "unlike"), Judged(high, Context.of(high), (False, False), "left_out"),
-    ]
-    assert kept_and_turned_away(calibration, judged) == {
-        "kept": 0.5, "turned_away_left_out": 0.0, "turned_away_present": 0.5, "turned_away_unlike": 1.0,
-    }
-
-
 def test_fit__too_little_says_nothing() -> None:
     draws = np.random.default_rng(0)
     few = [Judged(each.moments, each.context, (False,), "left_out") for each in judged_by(draws, 50)]
@@ -110,17 +118,89 @@ def test_fit__too_little_says_nothing() -> None:
 
 
 def test_calibration__json_and_back() -> None:
-    calibration = Calibration(VERSION, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), -1.0, 0.25, 100)
-    assert Calibration.from_json(calibration.to_json()) == calibration
-    assert calibration.confidences([], Context(0, 0, 0)) == []
-    older = {**calibration.to_json(), "weights": dict(zip(FEATURES[:4], (1.0, 2.0, 3.0, 4.0), strict=True))}
-    del older["familiarity"]
-    assert Calibration.from_json(older).weights == (1.0, 2.0, 3.0, 4.0, 0.0, 0.0)  # of a collection that is live
-    for wrong in ({}, {"weights": 3}, {**calibration.to_json(), "bias": "high"}):
+    calibration = Calibration(VERSION, 30.0, (1.0, 2.0, 3.0), -1.0, 0.25, 100, 0.8)
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
+    assert calibration.confidences([], Context((0.5,))) == []
+    for wrong in ({}, {"format": 2, "weights": 3}, {**calibration.to_json(), "bias": "high"}):
         with pytest.raises(ArtifactError, match="no calibration"):
             Calibration.from_json(wrong)
 
 
-def test_calibration_error__by_hand() -> None:
-    bins = [{"confidence": 0.2, "right": 0.1, "num": 30}, {"confidence": 0.9, "right": 1.0, "num": 10}]
-    assert calibration_error(bins) == pytest.approx(0.1) and calibration_error([]) == 0.0
+def test_calibration__of_an_earlier_version_is_refused_with_the_command_that_makes_it_anew() -> None:
+    named = dict.fromkeys(("score", "below_first", "over_level", "lead", "strange", "novel"), 1.0)
+    older = {"encoder_version": VERSION, "weights": named, "bias": 0.0, "min_confidence": 0.1, "num_queries": 9}
+    with pytest.raises(OldCalibration) as caught:
+        Calibration.from_json(older)
+    assert "dvc repro calibrate publish" in caught.value.remedy
+
+
+def mixed(draws: np.random.Generator, num: int, *, slope: float = 20.0, none: float = -1.0) -> list[Judged]:
+    """Queries with ten moments, one of them or none right by the law; and as many without an answer."""
+    made = []
+    for number in range(num):
+        moments = ranking(*np.sort(draws.uniform(0.3, 0.7, size=10))[::-1].tolist())
+        context = Context.of(moments)
+        logits = np.append(slope * (np.array(context.scores) - context.first), none)
+        chosen = draws.choice(11, p=np.exp(logits) / np.exp(logits).sum())
+        right = tuple(place == chosen for place in range(5))
+        made.append(Judged(moments[:5], context, right, "present", group=f"{number % 30}"))
+        made.append(Judged(moments[:5], context, (False,) * 5, "left_out", group=f"{number % 30}"))
+    return made
+
+
+def test_fit__at_a_prior_of_almost_one_finds_the_law_of_queries_with_an_answer() -> None:
+    draws = np.random.default_rng(0)
+    calibration = fit(mixed(draws, 2000), encoder_version=VERSION, prior=0.9999)
+    assert calibration is not None
+    assert calibration.slope == pytest.approx(20, rel=0.1)
+    law = Calibration(VERSION, 20.0, (0.0, 0.0, 0.0), -1.0, 0.0, 1)
+    for each in mixed(draws, 50):  # of first hits and of all others
+        np.testing.assert_allclose(
+            calibration.confidences(each.moments, each.context), law.confidences(each.moments, each.context), atol=0.04
+        )
+
+
+@pytest.mark.parametrize("prior", [0.3, 0.6, 0.9])
+def test_fit__the_prior_says_how_many_queries_have_an_answer(prior: float) -> None:
+    draws = np.random.default_rng(1)
+    calibration = fit(mixed(draws, 1500), encoder_version=VERSION, prior=prior)
+    assert calibration is not None and calibration.prior == prior
+    test = mixed(draws, 1500)
+    first = error_figures(calibration, test)["at_prior"]["first"]
+    share = np.mean([each.right[0] for each in test if each.kind == "present"])
+    assert first["right"] == pytest.approx(prior * share, abs=1e-3)
+    assert abs(first["gap"]["value"]) < 0.04 and first["error_debiased"] < 0.05
+
+
+def test_prior_weights__share_by_hand() -> None:
+    kinds = ["present"] * 2 + ["left_out"] * 4 + ["unlike"] * 2 + ["feedback"]
+    moments = ranking(0.5)
+    judged = [Judged(moments, Context.of(moments), (False,), kind) for kind in kinds]
+    np.testing.assert_allclose(prior_weights(judged, 0.75), [3.0] * 2 + [0.25] * 4 + [0.5] * 2 + [1.0])
+    np.testing.assert_allclose(prior_weights(judged[:2], 0.75), [1.0] * 2)  # nothing to weigh against
+    np.testing.assert_allclose(prior_weights(judged[2:8], 0.75), [0.75] * 4 + [1.5] * 2)
+
+
+def test_fit__min_confidence_keeps_what_it_says_of_other_videos_too() -> None:
+    """Hits of one video are more or less sure together: videos are drawn, not hits."""
+    draws = np.random.default_rng(2)
+    kept = []
+    for _ in range(20):
+        fitted, others = (clustered(draws, num_groups=40) for _ in range(2))
+        calibration = fit(fitted, encoder_version=VERSION, prior=0.99)
+        assert calibration is not None
+        kept.append(kept_and_turned_away(calibration, others)["kept"])
+    assert sum(share >= 0.95 for share in kept) >= 15  # with one draw of other videos each: they vary as well
+    assert np.mean(kept) > 0.96
+
+
+def clustered(draws: np.random.Generator, *, num_groups: int) -> list[Judged]:
+    """Fifteen queries of each video, whose scores have a mean of their own."""
+    made = []
+    for group in range(num_groups):
+        mean = draws.normal(0.6, 0.1)
+        for score in draws.normal(mean, 0.05, size=15).tolist():
+            moments = ranking(score)
+            right = bool(draws.uniform() < 1 / (1 + np.exp(6 - 12 * score)))
+            made.append(Judged(moments, Context.of(moments), (right,), "present", group=str(group)))
+    return made

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.tables import CAPTIONS, write_table
+from vidseek_retrieval.index import CollectionFacts
+from vidseek_retrieval.moment_recall import PublishedWindows
 from vidseek_retrieval.moments import RankedClip, merge_moments, rank_exact
 from vidseek_retrieval.parts import read_parts
 from vidseek_retrieval.publish import publish
@@ -366,3 +369,39 @@ def test_search__diversity_brings_what_differs(colours: Path, encoder: Encoder) 
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputRejected, match="diversity"):
             searcher.search(query, SearchOptions(diversity=wrong))
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_search__the_margin_is_in_standard_deviations_of_the_collections_scores(
+    noise: Path, monkeypatch: pytest.MonkeyPatch, knows: bool
+) -> None:
+    """Whether the collection knows the spread of its scores or, of an earlier build, a sample of its points says it."""
+    spread = Searcher.open(noise / "index", None).opened().facts.score_spread["video"]
+    assert spread == PublishedWindows.load(noise / "embed", noise / "cut", cut="windows").score_spread
+    assert spread == pytest.approx(0.25, abs=0.02)
+    if not knows:
+        monkeypatch.setattr(CollectionFacts, "from_json", lambda content: replace(
+            _facts_of(content), score_spread={}
+        ))
+    query = unit_rows(1, 16, seed=9)[0]
+    for margin_sd in (0.0, 0.3, 1.0):
+        found = Searcher.open(noise / "index", None, merge_margin_sd=margin_sd)
+        as_cosine = Searcher.open(noise / "index", None, merge_margin=round(margin_sd * spread, 6))
+        assert found.search_vector(query, VERSION).hits == as_cosine.search_vector(query, VERSION).hits
+
+
+_facts_of = CollectionFacts.from_json
+
+
+def test_search__a_calibration_of_an_earlier_version_gives_no_confidence_and_names_the_command(
+    colours: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = {"encoder_version": VERSION, "weights": {"score": 1.0, "lead": 0.0}, "bias": 0.0, "min_confidence": 0.1}
+    monkeypatch.setattr(CollectionFacts, "from_json", lambda content: replace(_facts_of(content), calibration=older))
+    searcher = Searcher.open(colours, encoder)
+    for _ in range(2):
+        assert searcher.search_text("red").hits[0].confidence is None
+    assert caplog.text.count("dvc repro calibrate publish") == 1
+    with pytest.raises(InputRejected, match="by an earlier version") as caught:
+        searcher.search(searcher.encode(Asked(texts=("red",))), SearchOptions(min_confidence=0.5))
+    assert "dvc repro calibrate publish" in caught.value.remedy

@@ -86,7 +86,7 @@ def test_sample__keeps_the_last() -> None:
 
 def test_calibration__carries_its_reference() -> None:
     reference = sample(30, seed=0)
-    calibration = Calibration(VERSION, (0.0,) * 6, 0.0, 0.1, 30, None, reference)
+    calibration = Calibration(VERSION, 1.0, (0.0,) * 3, 0.0, 0.1, 30, reference=reference)
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json()))).reference
     assert again is not None and again.to_json() == reference.to_json()
     older = {name: value for name, value in calibration.to_json().items() if name != "reference"}

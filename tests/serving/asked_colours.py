@@ -31,8 +31,8 @@ def write_calibrated_archive(root: Path, *, num_reference: int = 400) -> Archive
     encoder = Encoder.load(root / "models" / "encoder", threads=1, towers=["text"])
     learned = queries(200, seed=0)
     bare = Calibration(
-        VERSION, (4.0, 1.0, 1.0, 1.0, -0.1, -0.1), -2.0, 0.1, num_reference,
-        Familiarity.of(learned, encoder.embed_texts(learned)),
+        VERSION, 4.0, (-4.0, 0.1, 0.1), 2.0, 0.1, num_reference,
+        familiarity=Familiarity.of(learned, encoder.embed_texts(learned)),
     )
     publish_colours(root, calibration=bare)
     searcher = Searcher.open(root / "index", encoder)

@@ -83,7 +83,10 @@ def test_export_champion__parity_was_measured_on_held_out_pairs(exported: Path) 
     parity = parity["fp32"]
     assert (parity["num_clips"], parity["num_texts"], parity["failed"]) == (16, 16, [])
     assert parity["min_cosine_video"] > 0.99999 and parity["min_cosine_text"] > 0.99999
-    assert parity["top_10_overlap"] == 1.0 and parity["r1_difference_low"] > -0.02
+    assert parity["top_10_overlap"] == 1.0 and parity["r1"] == parity["r1_torch"] and parity["num_lost"] == 0
+    assert parity["split"] == "test" and parity["r1_difference_low"] == pytest.approx(-(1 - 0.025 ** (1 / 16)), abs=1e-4)
+    assert "R@1: not enough test clips to judge: 16, wanted 183" in parity["not_judged"]
+    assert "16, wanted 183" in (exported / "encoder" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 3, 17])
@@ -218,11 +221,12 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
 def test_export_champion__int8_is_made_by_the_first_recipe_that_passes(
     exported: Path, backbone: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured, measure = [], export._measure
+    measured, asked, measure = [], [], export._measure
 
     def strict(folder: Path, variant: str, *rest: object) -> Parity:
         measured.append((folder / variant / "text.onnx").read_bytes())
         parity: Parity = measure(folder, variant, *rest)  # type: ignore[arg-type]
+        asked.append(parity.split)
         return replace(parity, failed=("too far",)) if variant == "int8" and len(measured) < 4 else parity
 
     monkeypatch.setattr(export, "_measure", strict)
@@ -230,6 +234,8 @@ def test_export_champion__int8_is_made_by_the_first_recipe_that_passes(
     spec, parities = exporting(exported / "champion", backbone, archive, out, int8=NO_LIMITS)
     assert spec.variants == ("fp32", "int8")
     assert (parities["int8"].recipe, parities["int8"].tried) == ("static", ("all: too far", "sparing: too far"))
+    # All recipes are chosen by others than those that judge the last one, once.
+    assert asked == ["test", *["validation"] * 3, "test"]
     assert len(set(measured)) == 4 and (out / "int8" / "text.onnx").read_bytes() == measured[-1]
     assert json.loads((out / "parity.json").read_text())["int8"]["recipe"] == "static"
     Encoder.load(out, variant="int8").embed_texts(["red"])
@@ -263,6 +269,7 @@ def test_export_champion__without_captions_uses_probes_and_any_clips(
     _, parities = exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     parity = parities["fp32"]
     assert (parity.num_clips, parity.num_texts, parity.r1_difference_low) == (16, 12, None)
+    assert parity.split == "probes" and parity.not_judged == ("R@1: there are no captions",)
 
 
 @pytest.mark.usefixtures("towers_of")
@@ -275,13 +282,22 @@ def test_export_champion__without_clips_there_is_no_proof(
     assert not (tmp_path / "encoder").exists()
 
 
-def test_overlap__counts_the_shared_best_and_lets_near_ties_pass() -> None:
-    wanted = np.array([[0.9, 0.8, 0.7, 0.1]], np.float32)
-    assert export._overlap(wanted, wanted, top=2) == 1.0
-    assert export._overlap(np.array([[0.9, 0.1, 0.7, 0.8]], np.float32), wanted, top=2) == 0.5
-    tied = np.array([[0.9, 0.8, 0.8 - 5e-7, 0.1]], np.float32)
-    assert export._overlap(np.array([[0.9, 0.1, 0.8, 0.2]], np.float32), tied, top=2) == 1.0
-    assert export._overlap(wanted, wanted, top=10) == 1.0
+@pytest.mark.usefixtures("towers_of")
+def test_export_champion__a_recipe_that_the_judges_refuse_is_not_followed_by_another(
+    exported: Path, backbone: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, measure = [], export._measure
+
+    def strict(folder: Path, variant: str, reference: export.Reference, limits: ParityLimits) -> Parity:
+        asked.append((variant, reference.split))
+        parity = measure(folder, variant, reference, limits)
+        return replace(parity, failed=("too far",)) if asked[-1] == ("int8", "test") else parity
+
+    monkeypatch.setattr(export, "_measure", strict)
+    spec, parities = exporting(exported / "champion", backbone, archive, tmp_path / "encoder", int8=NO_LIMITS)
+    assert asked == [("fp32", "test"), ("int8", "validation"), ("int8", "test")]
+    assert spec.variants == ("fp32",) and not (tmp_path / "encoder" / "int8").exists()
+    assert parities["int8"].failed == ("too far",) and parities["int8"].split == "test"
 
 
 def test_export_champion__clip_sees_frames_one_by_one(archive: Archive, tmp_path: Path) -> None:
