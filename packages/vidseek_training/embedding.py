@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
-from vidseek_training.data import FramesOfPairs, PairSet, choose_frames, to_pixels
+from vidseek_training.data import FramesOfPairs, PairSet, choose_frames, cut_padding, to_pixels
 from vidseek_training.judging import Vectors
 
 _BATCH = 32
@@ -58,8 +58,10 @@ def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     rows = [np.empty((0, model.spec.dimension), np.float32)]
     with torch.inference_mode():
         for start in range(0, len(ids), 4 * _BATCH):
-            texts = torch.from_numpy(ids[start : start + 4 * _BATCH]).to(model.logit_scale.device)
-            rows.append(model.embed_texts(texts).cpu().numpy())
+            part = ids[start : start + 4 * _BATCH]
+            if not model.reads_padding:
+                part = cut_padding(part, pad_id=model.spec.pad_id)
+            rows.append(model.embed_texts(torch.from_numpy(part).to(model.logit_scale.device)).cpu().numpy())
     return np.concatenate(rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
@@ -41,8 +40,8 @@ Say = Callable[[str], None]
 
 _GAUGE_EVERY = 10
 """Steps between two measurements of the updates' strength, beside those of each validation."""
-_NUM_PROBED = 2
-"""Rows that a forecast is measured on."""
+_NUM_PROBED = 8
+"""Rows that a forecast is measured on, at most: a lone row pays for all weights being read."""
 _HIGHEST_FACTOR = 100.0
 """Of cosines: CLIP's own limit. A model that was trained to a higher one keeps its own."""
 
@@ -150,7 +149,9 @@ class Fitting:
             clips_a_look=int(self._look_table.clip_id.nunique()), texts_a_look=len(self._look_rows),
             num_warmup_steps=settings.warmup_text_steps, num_processes=self._processes.count,
         )
-        return Forecast(found, self._measure_rows(np.arange(min(count, _NUM_PROBED))))
+        if not count:
+            raise ConfigError("there is no training pair: nothing can be forecast", remedy="Run `dvc repro pairs`")
+        return Forecast(found, self._measure_rows(np.arange(min(clips, settings.chunk or clips, _NUM_PROBED))))
 
     def _measure_rows(self, rows: NDArray[np.int64]) -> Measured:
         """What a clip and a text cost: frames, or tokens where the layers below are computed once."""
@@ -166,7 +167,8 @@ class Fitting:
             kind = "tokens"
         state = self._random_state()
         pieces: list[tuple[str, NDArray[Any]]] = [(kind, views), ("ids", ids[rows])]
-        measured = probe(self.model, [partial(self._embed, piece) for piece in pieces], len(rows))
+        embeds = [lambda count, kind=kind, values=values: self._embed((kind, values[:count])) for kind, values in pieces]
+        measured = probe(self.model, embeds, len(rows))
         self._set_random_state(state)
         return measured
 

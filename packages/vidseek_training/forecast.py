@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,12 +98,12 @@ class Forecast:
         }
 
 
-def probe(model: nn.Module, embeds: list[Callable[[], Tensor]], num_rows: int) -> Measured:
+def probe(model: nn.Module, embeds: list[Callable[[int], Tensor]], num_rows: int) -> Measured:
     """Time a pass forwards and backwards, and count what it keeps. Gradients are dropped; weights do not change.
 
     Args:
         model: In the mode that it trains in; its trainable parameters are those with gradients.
-        embeds: Embeds `num_rows` clips; embeds as many texts.
+        embeds: Embeds so many clips; embeds so many texts.
         num_rows: At least 1.
     """
     was_training = model.training
@@ -111,8 +112,8 @@ def probe(model: nn.Module, embeds: list[Callable[[], Tensor]], num_rows: int) -
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found = []
     for embed in embeds:
-        _pass(embed, own)  # the first one also pays for memory and kernels
-        found.append(_pass(embed, own))
+        _pass(partial(embed, 1), own)  # the first one also pays for memory and kernels
+        found.append(_pass(partial(embed, num_rows), own))
     for parameter in trained:
         parameter.grad = None
     model.train(was_training)

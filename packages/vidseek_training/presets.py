@@ -39,14 +39,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "base-many": {
         **_KEEPS, "rank": 16, "alpha": 32, "targets": ("attention", "mlp"), "learning_rate": 2.0e-4, "batch": 256,
-        "chunk": 64, "epochs": 4.0,
+        "chunk": 16, "epochs": 4.0,
     },
     "large-few": {
         **_KEEPS, "rank": 8, "alpha": 16, "targets": ("attention",), "last_layers": 8, "learning_rate": 5.0e-5, "batch": 64,
-        "chunk": 16, "epochs": 10.0,
+        "chunk": 4, "epochs": 10.0,
     },
     "large-many": {
-        **_KEEPS, "rank": 16, "alpha": 32, "targets": ("attention",), "learning_rate": 1.0e-4, "batch": 256, "chunk": 16,
+        **_KEEPS, "rank": 16, "alpha": 32, "targets": ("attention",), "learning_rate": 1.0e-4, "batch": 256, "chunk": 4,
         "epochs": 4.0,
     },
 }

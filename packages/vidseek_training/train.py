@@ -204,13 +204,17 @@ def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> 
 
 def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, general: Path | None) -> Data:
     spec = model.spec
+    train = load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames)
+    num_pairs = max(1, len(train))
     replayed = kept = None
     if general is not None and settings.scales != (1.0,):
         kept = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="validation")
     if general is not None and settings.replay:
-        replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train")
+        # No more than the steps draw: each is embedded by the base first.
+        most = settings.replay * (settings.num_steps(num_pairs) + settings.warmup_text_steps)
+        replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train", most=most)
     return Data(
-        load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames),
+        train,
         load_pairs(pairs, frames, spec, split="validation"),
         replayed if replayed is not None and len(replayed) >= settings.replay else None, kept,
     )
