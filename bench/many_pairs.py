@@ -91,7 +91,8 @@ def main() -> None:
         training.settings = choice.settings.model_copy(update={"steps": NUM_STEPS, "epochs": None, "batch": STEP_PAIRS})
         training.run()
         report = {
-            "machine": {"cores": os.cpu_count(), "torch": version("torch"), "note": "other work beside it: times say little"},
+            "machine": {"cores": os.cpu_count(), "torch": version("torch")},
+            "note": "other work beside it: times say little",
             "pairs": NUM_PAIRS, "frames": FRAMES, "settings": choice.settings.model_dump(mode="json"),
             "forecast": forecast.to_json(), "probe_seconds": round(probe_seconds, 1), "steps": NUM_STEPS,
             "step_pairs": STEP_PAIRS,

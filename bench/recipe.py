@@ -48,7 +48,7 @@ from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_training import backbones, lora
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
-from vidseek_training.data import Batches, FramesOfPairs, PairSet, drop_words
+from vidseek_training.data import Batches, FramesOfPairs, PairSet, drop_words, to_pixels
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.fitting import Fitting
 from vidseek_training.judging import judge
@@ -62,6 +62,8 @@ from vidseek_training.timing import StepTimer
 OUT = Path(__file__).with_name("recipe.json")
 PACKED = "recipe.npz"
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_TIMED = 8
+"""Steps of the training from scratch that say how many there is time for."""
 DOGS = frozenset(["dog", "dogs", "puppy", "puppies"])
 NUM_VALIDATION, NUM_REPLAYED = 100, 1500
 KEPT_SIDE = 128
@@ -261,22 +263,21 @@ class Pretraining:
         self._mean = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.losses: list[list[float]] = []
 
-    def run(self, seconds: float, *, least_steps: int = 3) -> int:
-        """Train for about so long; the first steps say how many there are time for. Gives their number."""
-        began, warm = time.monotonic(), 8
-        num_steps = least_steps
+    def run(self, seconds: float) -> int:
+        """Train for about so long; the first steps say how many there are time for. Gives their number, at least `_TIMED`."""
+        began = time.monotonic()
+        num_steps = _TIMED
         found: list[Tensor] = []
-        step = 0
-        while step < num_steps:
-            found.append(self._step(step, num_steps if step >= warm else 100 * warm))
-            step += 1
-            if step == 3:
+        while len(found) < num_steps:
+            # While the steps are timed, the rate rises as in a long training.
+            found.append(self._step(len(found), num_steps if len(found) >= _TIMED else 100 * _TIMED))
+            if len(found) == _TIMED // 2:  # the first ones also pay for memory and kernels
                 self._synchronise()
-                began_after = time.monotonic()
-            if step == warm:
+                timed = time.monotonic()
+            if len(found) == _TIMED:
                 self._synchronise()
-                a_step = (time.monotonic() - began_after) / (warm - 3)
-                num_steps = max(least_steps, int((seconds - (time.monotonic() - began)) / a_step) + warm)
+                now = time.monotonic()
+                num_steps = _TIMED + max(0, int((began + seconds - now) / ((now - timed) / (_TIMED - _TIMED // 2))))
         for start in range(0, len(found), 100):
             self.losses.append([round(value, 3) for value in torch.stack(found[start : start + 100]).mean(0).tolist()])
         with torch.no_grad():
@@ -335,6 +336,74 @@ class Pretraining:
         shutil.copy(self.tokenizer, folder / "tokenizer.json")
 
 
+def fit_projections(model: Backbone, side: Side, tokenizer: Path, shape: Shape, *, held_out: Side) -> dict[str, Any]:
+    """Let towers that are random know something all the same: their projections in closed form, by regularised CCA.
+
+    Where there is no time to train towers of this size, this gives a base whose recall is over chance, by features that any
+    change of the towers disturbs. The ridge is chosen on `held_out`.
+
+    Returns:
+        The ridge, and the mean reciprocal rank on `held_out`.
+    """
+    texts = Texts.load(tokenizer, context=shape.context, pad_id=0)
+    clip = model.clip
+    clip.visual_projection.weight.data = torch.eye(*clip.visual_projection.weight.shape)
+    features = {}
+    for name, each in (("side", side), ("held out", held_out)):
+        pixels = each.pixels(shape.side)
+        ids = [texts.encode(own[:2]) for own in each.captions]
+        features[name] = (_pooled(model, pixels), torch.stack([_text_pooled(model, own).mean(0) for own in ids]))
+    (videos, said), (other_videos, other_said) = features["side"], features["held out"]
+    middles = videos.mean(0), said.mean(0)
+    best: tuple[float, float, Tensor, Tensor] | None = None
+    for ridge in (1.0e-3, 1.0e-2, 1.0e-1, 1.0):
+        left, right = _cca(videos - middles[0], said - middles[1], ridge, shape.dimension)
+        scores = F.normalize((other_said - middles[1]) @ right, dim=1) @ F.normalize((other_videos - middles[0]) @ left, dim=1).T
+        reciprocal = float((1 / (scores >= scores.diagonal()[:, None]).sum(1)).mean())
+        if best is None or reciprocal > best[0]:
+            best = (reciprocal, ridge, left, right)
+    assert best is not None
+    reciprocal, ridge, left, right = best
+    with torch.no_grad():
+        clip.vision_model.post_layernorm.bias.sub_(middles[0])
+        clip.text_model.final_layer_norm.bias.sub_(middles[1])
+        clip.visual_projection.weight.data = left.T.contiguous()
+        clip.text_projection.weight.data = right.T.contiguous()
+    return {"ridge": ridge, "held_out_mrr": round(reciprocal, 4), "held_out_pictures": len(held_out.names)}
+
+
+def _pooled(model: Backbone, pixels: NDArray[np.uint8]) -> Tensor:
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), 64):
+            views = to_pixels(pixels[start : start + 64, None], model.spec)
+            found.append(model.clip.vision_model(views[:, 0]).pooler_output)
+    return torch.cat(found)
+
+
+def _text_pooled(model: Backbone, ids: NDArray[np.int64]) -> Tensor:
+    with torch.inference_mode():
+        cut = torch.from_numpy(ids[:, : int((ids != 0).sum(1).max())])
+        return model.clip.text_model(input_ids=cut).pooler_output
+
+
+def _cca(left: Tensor, right: Tensor, ridge: float, dimension: int) -> tuple[Tensor, Tensor]:
+    """Directions of both sides that correlate, weighted by how much."""
+    roots = []
+    for each in (left, right):
+        covariance = (each.T @ each).double() / len(each)
+        values, vectors = torch.linalg.eigh(covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)))
+        roots.append(vectors @ values.rsqrt().diag() @ vectors.T)
+    cross = roots[0] @ ((left.T @ right).double() / len(left)) @ roots[1]
+    first, values, second = torch.linalg.svd(cross)
+    count = min(dimension, len(values))
+    strength = values[:count].sqrt()
+    return tuple(  # type: ignore[return-value]
+        F.pad(root @ basis[:, :count] * strength, (0, dimension - count)).float()
+        for root, basis in ((roots[0], first), (roots[1], second.T))
+    )
+
+
 class GaugedFitting(Fitting):
     """A training that looks at the strength of its updates after every step.
 
@@ -367,6 +436,8 @@ class Place:
     work: Path
     """The base's folder `model`, and frames as `<side>.npy`."""
     device: str
+    most_judged: int | None = None
+    """Captions of a picture that are queries of a validation or test; None: all."""
 
     def pairs(self, name: str, texts: Texts, *, most_captions: int | None = None, most: int | None = None) -> PairSet:
         """Pairs of one side, a row for each caption; the frames of a picture are not repeated on disk."""
@@ -392,11 +463,15 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     began = time.monotonic()
     model = backbones.load(place.work / "model").to(place.device)
     texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
-    sides = {name: place.pairs(f"{trial.domain}_{name}", texts) for name in ("train", "validation", "test")}
+    judged = place.most_judged
+    sides = {
+        name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=None if name == "train" else judged)
+        for name in ("train", "validation", "test")
+    }
     general = {
         "train": place.pairs("general_train", texts, most_captions=1, most=NUM_REPLAYED) if trial.replays else None,
-        "validation": place.pairs("general_validation", texts) if trial.replays else None,
-        "test": place.pairs("general_test", texts),
+        "validation": place.pairs("general_validation", texts, most_captions=judged) if trial.replays else None,
+        "test": place.pairs("general_test", texts, most_captions=judged),
     }
     asked = TrainSettings(preset=trial.preset, device=place.device, **trial.changes)  # type: ignore[arg-type]
     settings = resolve(asked, model_of(model), len(sides["train"])).settings
@@ -504,7 +579,7 @@ def _judge_base(place: Place) -> tuple[dict[str, Any], dict[str, list[int]]]:
     texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
     ranks, figures = {}, {}
     for name in ("general", "dogs", "exercise"):
-        found = ranks_of(model, place.pairs(f"{name}_test", texts))
+        found = ranks_of(model, place.pairs(f"{name}_test", texts, most_captions=place.most_judged))
         ranks[name] = found.tolist()
         figures[name] = {f"r{k}": round(float((found <= k).mean()), 4) for k in (1, 5, 10)}
     figures["spectral_norms"] = base_strengths(model)

@@ -53,8 +53,7 @@ def write_report(archive: Archive, path: Path) -> None:
 
 
 def cautions(root: Path) -> list[str]:
-    """What must be known before any figure of the archive at `root` is believed: forgetting not measured, and the warnings of
-    the champion's training."""
+    """What to know before any figure of the archive at `root`: what was not measured, and warnings of the training."""
     metrics = read_json(root / "reports" / "evaluate" / "metrics.json") or {}
     setting = str((read_json(root / "models" / "selected.json") or {}).get("setting", ""))
     if not metrics or setting == "base":

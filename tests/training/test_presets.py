@@ -101,7 +101,7 @@ def test_refuse_large__lets_a_rate_of_1e_3_through() -> None:
 
 
 def test_resolve__the_tiny_preset_of_a_real_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="over 0.001"):
+    with pytest.raises(ConfigError, match=r"over 0\.001"):
         resolve(TrainSettings(preset="tiny"), B32, 500)
 
 
