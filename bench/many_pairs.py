@@ -33,7 +33,7 @@ from vidseek_training.settings import TrainSettings
 
 OUT = Path(__file__).with_name("many_pairs.json")
 NUM_PAIRS, FRAMES, NUM_TOKENS, NUM_STEPS = 50_000, 8, 49_408, 1
-STEP_PAIRS = 64
+STEP_PAIRS = 32
 """Of the preset's 256: what a step keeps is that of a chunk, and a pair more adds its frames alone, 2.4 MB."""
 LOOK_CLIPS = 16
 """Validation pairs."""

@@ -83,6 +83,7 @@ class Fitting:
         self.strongest: tuple[float, str] = (0.0, "")
         self.warnings: list[str] = []
         self._warned: list[str] = []
+        self._num_held = 0
         self._look_rows = look_rows(data.validation, settings.look_clips, seed=settings.seed)
         self._look_table = data.validation.table.iloc[self._look_rows].reset_index(drop=True)
         self._highest_factor = max(_HIGHEST_FACTOR, float(model.logit_scale.detach().exp()))
@@ -239,6 +240,8 @@ class Fitting:
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 clamp_logit_scale(self.model, self._highest_factor)
+                if self.settings.hold_updates and self.settings.max_update_ratio is not None:
+                    self._num_held = self._gauge.hold(self.settings.max_update_ratio)
                 self.steps_done += 1
                 timer.count(len(batch.clips))
                 self.seconds = timer.seconds()
@@ -344,7 +347,7 @@ class Fitting:
         figures = {
             "loss": float(np.mean(self._losses)), "learning_rate": rate,
             "logit_scale": float(self.model.logit_scale.detach().exp()), "epoch": round(self._epochs(self.steps_done), 3),
-            "update_ratio": round(self._gauge_updates(), 4), **timer.figures(),
+            "update_ratio": round(self._gauge_updates(), 4), "updates_held": self._num_held, **timer.figures(),
         }
         self._losses = []
         with timer.pausing():
@@ -373,11 +376,17 @@ class Fitting:
         layer = max(ratios, key=lambda name: ratios[name])
         self.strongest = max(self.strongest, (ratios[layer], layer))
         limit = self.settings.max_update_ratio
-        if limit is not None and ratios[layer] > limit:
+        if limit is not None and ratios[layer] > limit and not self.settings.hold_updates:
             self.warn(
                 "strong update",
                 f"after step {self.steps_done} the update of {layer} is {ratios[layer]:.2f} of its weight in spectral norm, "
                 f"over {limit:g}: general knowledge is being overwritten; lower learning_rate, alpha or epochs",
+            )
+        if limit is not None and 2 * self._num_held > len(ratios):
+            self.warn(
+                "held updates",
+                f"after step {self.steps_done} updates of {self._num_held} of {len(ratios)} layers are held at {limit:g} "
+                "of their weights: learning_rate, alpha or epochs are high for this backbone",
             )
         return ratios[layer]
 

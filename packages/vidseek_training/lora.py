@@ -120,13 +120,32 @@ class UpdateGauge:
         return dict(zip(self._layers, found, strict=True))
 
 
+    def hold(self, limit: float) -> int:
+        """Scale every update over `limit` times its weight back to it; gives how many there were."""
+        held = 0
+        for name, ratio in self.ratios().items():
+            if ratio > limit:
+                with torch.no_grad():
+                    _up(self._layers[name]).mul_(limit / ratio * (1 - 1e-6))  # under it, in fp32 too
+                held += 1
+        return held
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+def _up(layer: LoraLayer) -> Tensor:
+    """B, the matrix that is zero at first."""
+    if "default" in layer.lora_B:
+        return layer.lora_B["default"].weight
+    return layer.lora_embedding_B["default"]
+
+
 def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor, float]:
     """A (r, in), B (out, r) and the factor on their product."""
-    if "default" in layer.lora_A:
-        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    else:
-        down, up = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"]
-    return down.detach().double().flatten(1), up.detach().double().flatten(1), float(layer.scaling["default"])
+    down = layer.lora_A["default"].weight if "default" in layer.lora_A else layer.lora_embedding_A["default"]
+    factors = (each.detach().double().flatten(1) for each in (down, _up(layer)))
+    return *factors, float(layer.scaling["default"])
 
 
 def spectral_norm(weight: Tensor, *, rounds: int = 40) -> float:

@@ -23,7 +23,7 @@ _LOW_LAYERS = ("stem", "token_embedding")
 
 _KEEPS: dict[str, Any] = {
     "warmup_text_steps": 0, "looks_per_epoch": 1.0, "mask_same_video": True, "scales": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "replay": 32, "replay_weight": 0.5, "replay_anchor": 4.0, "dropout": 0.05,
+    "replay": 32, "replay_weight": 0.5, "replay_anchor": 4.0, "dropout": 0.05, "max_update_ratio": 0.2, "hold_updates": True,
 }
 """What all presets of real models have in common. There is no replay without `general.source`."""
 
@@ -34,19 +34,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "replay": 16, "replay_weight": 0.5, "replay_anchor": 4.0, "evaluate_every": 50, "max_update_ratio": None,
     },
     "base-few": {
-        **_KEEPS, "rank": 8, "alpha": 16, "targets": ("attention",), "last_layers": 4, "learning_rate": 1.0e-4, "batch": 64,
+        **_KEEPS, "rank": 8, "alpha": 8, "targets": ("attention",), "last_layers": 4, "learning_rate": 1.0e-4, "batch": 64,
         "epochs": 10.0,
     },
     "base-many": {
-        **_KEEPS, "rank": 16, "alpha": 32, "targets": ("attention", "mlp"), "learning_rate": 2.0e-4, "batch": 256,
+        **_KEEPS, "rank": 16, "alpha": 16, "targets": ("attention", "mlp"), "learning_rate": 2.0e-4, "batch": 256,
         "chunk": 16, "epochs": 4.0,
     },
     "large-few": {
-        **_KEEPS, "rank": 8, "alpha": 16, "targets": ("attention",), "last_layers": 8, "learning_rate": 5.0e-5, "batch": 64,
+        **_KEEPS, "rank": 8, "alpha": 8, "targets": ("attention",), "last_layers": 8, "learning_rate": 5.0e-5, "batch": 64,
         "chunk": 4, "epochs": 10.0,
     },
     "large-many": {
-        **_KEEPS, "rank": 16, "alpha": 32, "targets": ("attention",), "learning_rate": 1.0e-4, "batch": 256, "chunk": 4,
+        **_KEEPS, "rank": 16, "alpha": 16, "targets": ("attention",), "learning_rate": 1.0e-4, "batch": 256, "chunk": 4,
         "epochs": 4.0,
     },
 }

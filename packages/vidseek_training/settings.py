@@ -104,12 +104,20 @@ class TrainSettings(BaseModel):
     meant. They destroy what a published model knows."""
     max_update_ratio: float | None = Field(0.2, gt=0)
     """An update that is larger than this share of its weight, in spectral norm, is warned of; None: never."""
+    hold_updates: bool = False
+    """Whether an update that grows over `max_update_ratio` is scaled back to it after each step."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> TrainSettings:
         for one, other in (("steps", "epochs"), ("evaluate_every", "looks_per_epoch")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{one} and {other} are both set: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _held_to_something(self) -> TrainSettings:
+        if self.hold_updates and self.max_update_ratio is None:
+            raise ValueError("hold_updates wants max_update_ratio: say what updates are held to")
         return self
 
     @model_validator(mode="after")

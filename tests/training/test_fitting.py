@@ -350,3 +350,20 @@ def test_run__a_siglip_goes_on_from_its_own_scale_and_bias(data: Data, tmp_path:
     training.run()
     assert training.bias is not None and float(training.bias.detach()) == pytest.approx(-12.5, abs=1e-4)
     assert float(model.logit_scale.detach()) == pytest.approx(4.8, abs=1e-4)
+
+
+def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
+    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = fit(learning_rate=5e-2, max_update_ratio=0.2, hold_updates=True)
+    seen: list[float] = []
+    usual = Fitting._descend
+
+    def descend(self: Fitting, batch: Any) -> float:
+        seen.append(max(self._gauge.ratios().values()))
+        return usual(self, batch)
+
+    monkeypatch.setattr(Fitting, "_descend", descend)
+    training.run()
+    assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
+    assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)

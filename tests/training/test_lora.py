@@ -183,3 +183,18 @@ def test_update_gauge__is_the_spectral_norm_of_each_update_over_that_of_its_weig
 def test_spectral_norm__is_the_largest_singular_value(shape: tuple[int, int]) -> None:
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0]))
     assert lora.spectral_norm(matrix) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=2e-3)
+
+
+def test_hold__scales_back_what_is_too_strong_and_leaves_the_rest(folder: Path) -> None:
+    model = backbones.load(folder)
+    gauge = lora.UpdateGauge(lora.attach(model, SETTINGS))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.05)
+    before = gauge.ratios()
+    limit = sorted(before.values())[len(before) // 2]
+    assert gauge.hold(limit) == sum(ratio > limit for ratio in before.values()) > 0
+    for name, ratio in gauge.ratios().items():
+        assert ratio == pytest.approx(min(before[name], limit), rel=1e-5), name

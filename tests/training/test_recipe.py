@@ -93,20 +93,3 @@ def test_pretraining__goes_on_for_as_long_as_it_is_told(packed: Path) -> None:
         recipe.Pretraining(side, SMOKE, packed / "tokenizer.json", "cpu").run(seconds) for seconds in (0.0, 2.0)
     ]
     assert steps[0] == recipe._TIMED and steps[1] > 2 * recipe._TIMED
-
-
-def test_fit_projections__gives_random_towers_a_recall_over_chance(packed: Path, tmp_path: Path) -> None:
-    sides = read_packed(packed)
-    training = recipe.Pretraining(sides["general_train"], SMOKE, packed / "tokenizer.json", "cpu")
-    said = recipe.fit_projections(
-        training.model.eval(), sides["general_train"], packed / "tokenizer.json", SMOKE, held_out=sides["general_validation"]
-    )
-    assert said["held_out_pictures"] == 8
-    training.save(tmp_path)
-    model = recipe.backbones.load(tmp_path)
-    videos = model.embed_videos(recipe.to_pixels(sides["general_train"].pixels(SMOKE.side)[:, None], model.spec))
-    texts = recipe.Texts.load(packed / "tokenizer.json", context=SMOKE.context, pad_id=0)
-    said_of = model.embed_texts(recipe.torch.from_numpy(texts.encode([own[1] for own in sides["general_train"].captions])))
-    scores = (said_of @ videos.T).detach().numpy()
-    colour = np.arange(len(scores)) % len(COLOURS)
-    assert (colour[scores.argmax(1)] == colour).mean() > 0.6  # one in four by chance
