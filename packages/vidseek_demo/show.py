@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
@@ -38,7 +39,7 @@ def show() -> None:
     figures = _read_json(archive.root / "reports" / "evaluate" / "metrics.json")
     console.print()
     for caution in cautions(archive.root):
-        console.print(f"[bold red]{caution}.[/]")
+        console.print(f"[bold red]{escape(caution)}.[/]")
     console.print(_recalls(figures))
     for line in _facts(figures):
         console.print(line)

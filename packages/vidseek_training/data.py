@@ -105,7 +105,8 @@ def load_pairs(
 
 def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
     """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
-    from vidseek_media.shards import read_shard, shard_files  # it imports the decoders, which pairs that lie in memory do not need
+    # Its writer imports the decoders, which pairs that lie in memory do not need.
+    from vidseek_media.shards import read_shard, shard_files
 
     shards = read_table(folder / "frames.parquet", FRAMES)
     counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])

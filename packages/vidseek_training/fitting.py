@@ -131,7 +131,9 @@ class Fitting:
             lora.set_scaled(self.handle, state, 1.0)
             self.model.logit_scale.data.fill_(scale)
         self._choose_scale()
-        self.adapted_vectors = embed_pairs(self.model, self.data.validation)
+        self.adapted_vectors = embed_pairs(
+            self.model, self.data.validation, base=self.base_validation, towers=settings.towers
+        )
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
 
     def forecast(self) -> Forecast:
