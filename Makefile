@@ -70,6 +70,10 @@ bench-train: setup ## Speed of training against plain loops, ViT-B/32's shape (h
 bench-flickr: setup ## A small CLIP from scratch on Flickr8k in ../shared/realdata, then LoRA (an hour of CPU time)
 	$(BIN)/python -m bench.flickr
 
+bench-recipe: setup ## Which settings teach a model of CLIP's size, on a GPU, into bench/recipe.json (five minutes on an H100)
+	$(BIN)/python -m bench.recipe pack .vidseek/recipe
+	$(BIN)/python -m bench.recipe run .vidseek/recipe
+
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
 	$(BIN)/python -m bench.media
 

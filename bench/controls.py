@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench.seeds import _machine
-from pipelines.params import load_params
+from pipelines.params import Params, load_params
 from pipelines.stage import FRAMES, GENERAL, PAIRS
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
@@ -38,6 +38,7 @@ from vidseek_training.embedding import embed_pairs
 from vidseek_training.fitting import Fitting
 from vidseek_training.judging import Judgement, judge
 from vidseek_training.metrics import recall_gain, recall_interval
+from vidseek_training.presets import Model, resolve
 from vidseek_training.sampling import Data
 from vidseek_training.settings import TrainSettings
 
@@ -121,6 +122,13 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
     }
 
 
+def demo_settings(params: Params) -> TrainSettings:
+    """The demo's adapter setting with every key filled in."""
+    first = next(iter(params.train.settings.values()))
+    sizes = Model(params.backbone.name, backbones.load(params.backbone.name).num_parameters(), 0)
+    return resolve(first, sizes, 400, default=params.train.preset).settings
+
+
 def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Data:
     pairs, general = PAIRS / "pairs.parquet", GENERAL / "pairs" / "pairs.parquet"
     train = load_pairs(pairs, FRAMES, model.spec, split="train", all_frames=settings.random_frames)
@@ -193,11 +201,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="forget the rows that are there")
     options = parser.parse_args()
     params = load_params()
-    demo = next(iter(params.train.settings.values()))
+    demo = demo_settings(params)
     report: dict[str, Any] = {"machine": _machine(), "seed": demo.seed, "demo": demo.model_dump(mode="json"), "rows": []}
     if OUT.is_file() and not options.again:
         before = json.loads(OUT.read_text(encoding="utf-8"))
-        if before["demo"] == report["demo"]:
+        # Keys that are newer than the rows had no effect on them.
+        if before["demo"] == {key: report["demo"].get(key) for key in before["demo"]}:
             report["rows"] = before["rows"]
     for control in controls():
         if options.only in control.name and control.name not in {row["name"] for row in report["rows"]}:

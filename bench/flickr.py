@@ -139,24 +139,30 @@ def words_of(captions: list[list[str]]) -> NDArray[np.float32]:
     return shares / np.maximum(shares.sum(1, keepdims=True), 1e-6)
 
 
-def views_of(pictures: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """A random part of each picture (at least 0.35 of it), sometimes mirrored, in other light: (n, 1, 3, SIDE, SIDE)."""
-    count = len(pictures)
+def views_of(
+    pictures: NDArray[np.uint8] | Tensor, rng: np.random.Generator, *, side: int = SIDE,
+    mean: tuple[float, ...] = MEAN, deviation: tuple[float, ...] = DEVIATION,
+) -> Tensor:
+    """A random part of each picture (at least 0.35 of it), sometimes mirrored, in other light: (n, 1, 3, side, side).
+
+    `pictures` are uint8 (n, height, width, 3); where they are a tensor, views are made on its device.
+    """
+    whole = torch.as_tensor(pictures)
+    count, device = len(whole), whole.device
     area, aspect = rng.uniform(0.35, 1, count), np.exp(rng.uniform(-0.25, 0.25, count))
     wide, high = np.minimum(1, np.sqrt(area * aspect)), np.minimum(1, np.sqrt(area / aspect))
     mirror = np.where(rng.uniform(size=count) < 0.5, -1, 1)
     theta = np.zeros((count, 2, 3), np.float32)
     theta[:, 0, 0], theta[:, 1, 1] = wide * mirror, high
     theta[:, 0, 2], theta[:, 1, 2] = rng.uniform(-1, 1, count) * (1 - wide), rng.uniform(-1, 1, count) * (1 - high)
-    grid = F.affine_grid(torch.from_numpy(theta), [count, 3, SIDE, SIDE], align_corners=False)
-    whole = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    seen = F.grid_sample(whole, grid, padding_mode="reflection", align_corners=False)
-    drawn = torch.from_numpy(rng.uniform(-1, 1, (3, count, 1, 1, 1)).astype(np.float32))
+    grid = F.affine_grid(torch.from_numpy(theta).to(device), [count, 3, side, side], align_corners=False)
+    seen = F.grid_sample(whole.permute(0, 3, 1, 2).float() / 255, grid, padding_mode="reflection", align_corners=False)
+    drawn = torch.from_numpy(rng.uniform(-1, 1, (3, count, 1, 1, 1)).astype(np.float32)).to(device)
     grey = seen.mean(1, keepdim=True)
     seen = grey + (seen - grey) * (1 + 0.4 * drawn[0])
     seen = (seen * (1 + 0.3 * drawn[1]) + 0.1 * drawn[2]).clamp(0, 1)
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
-    return ((seen - mean) / deviation)[:, None]
+    middle, spread = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, deviation))
+    return ((seen - middle) / spread)[:, None]
 
 
 def pairs_of(pictures: Pictures, texts: Texts) -> PairSet:

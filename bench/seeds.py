@@ -47,7 +47,7 @@ def main() -> None:
             train_adapter(
                 name, settings.model_copy(update={"seed": seed}), backbone=params.backbone.name,
                 pairs=PAIRS / "pairs.parquet", frames=FRAMES, general=GENERAL, out=Path(scratch, "adapter"),
-                report=Path(scratch, "report"),
+                report=Path(scratch, "report"), preset=params.train.preset,
             )
             seconds = time.monotonic() - began
             adapted = lora.merged(base, Path(scratch, "adapter", "adapter"))

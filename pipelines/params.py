@@ -11,7 +11,7 @@ from vidseek.settings import SearchSettings, ServeSettings, read_params
 from vidseek_media.errors import ConfigError
 from vidseek_media.urls import has_secrets
 from vidseek_training.llm.settings import LlmSettings
-from vidseek_training.settings import TrainSettings
+from vidseek_training.settings import Preset, TrainSettings
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -171,6 +171,8 @@ class Backbone(_Section):
 class Train(_Section):
     """The adapter settings, by name."""
 
+    preset: Preset = "none"
+    """Where the values of keys that a setting does not give come from; see `vidseek_training.presets`."""
     settings: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TrainSettings] = Field(min_length=1)
 
 

@@ -36,6 +36,11 @@ def alias_of(name: str) -> str:
     return f"exp-{experiment}" if experiment else name
 
 
+def say(line: str) -> None:
+    """Tell the person who waits something that matters before the stage ends."""
+    print(f"{Path(sys.argv[0]).stem}: {line}", file=sys.stderr, flush=True)
+
+
 def run_stage(stage: Callable[[], str]) -> None:
     """Run `stage` and say what it did; a VidseekError is told in one message, with its exit code."""
     print_exceptions_shown()

@@ -3,7 +3,7 @@
 import sys
 
 from pipelines.params import load_params
-from pipelines.stage import ADAPTERS, FRAMES, GENERAL, PAIRS, REPORTS, STATE, run_stage
+from pipelines.stage import ADAPTERS, FRAMES, GENERAL, PAIRS, REPORTS, STATE, run_stage, say
 from vidseek_training.train import train_adapter
 
 
@@ -13,7 +13,7 @@ def main() -> str:
     outcome = train_adapter(
         name, params.train.settings[name], backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
         general=GENERAL if params.general.source else None, out=ADAPTERS / name, report=REPORTS / "train" / name,
-        state=STATE,
+        state=STATE, preset=params.train.preset, say=say,
     )
     if not outcome.trained:
         return f"{name} was not trained: {outcome.reason}"

@@ -41,7 +41,7 @@ def write_report(archive: Archive, path: Path) -> None:
     """
     root = archive.root
     sections = [
-        _data(root / "data"), _rejected(root / "data"), _gates(root / "reports"), _proof(root / "reports"),
+        _cautions(root), _data(root / "data"), _rejected(root / "data"), _gates(root / "reports"), _proof(root / "reports"),
         _moments(root / "reports"), _calibration(root / "reports"), _drift(root / "reports"),
         _duplicates(root / "data"), _pictures(root), _lineage(archive),
     ]
@@ -51,6 +51,28 @@ def write_report(archive: Archive, path: Path) -> None:
     )
     with whole_file(path) as beside:
         beside.write_text(page, encoding="utf-8")
+
+
+def cautions(root: Path) -> list[str]:
+    """What to know before any figure of the archive at `root`: what was not measured, and warnings of the training."""
+    metrics = read_json(root / "reports" / "evaluate" / "metrics.json") or {}
+    setting = str((read_json(root / "models" / "selected.json") or {}).get("setting", ""))
+    if not metrics or setting == "base":
+        return []
+    found = []
+    if not isinstance(metrics.get("retention"), dict):
+        found.append(
+            "Forgetting was not measured: there are no general test pairs (general.source), so nothing shows what the "
+            "adapted model lost of what the base knew"
+        )
+    if setting:
+        trained = read_json(root / "reports" / "train" / setting / "metrics.json") or {}
+        found += [f"Training: {warning}" for warning in trained.get("warnings") or [] if "general.source" not in warning]
+    return found
+
+
+def _cautions(root: Path) -> str:
+    return "".join(f'<p class="no"><b>{_text(each)}.</b></p>' for each in cautions(root))
 
 
 def _length(duration_ms: int) -> str:

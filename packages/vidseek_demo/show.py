@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.report import cautions
 from vidseek_media.errors import ArtifactError
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, PAIRS, read_table
@@ -38,6 +39,8 @@ def show() -> None:
     archive, console = Archive.here(), Console()
     figures = _read_json(archive.root / "reports" / "evaluate" / "metrics.json")
     console.print()
+    for caution in cautions(archive.root):
+        console.print(f"[bold red]{escape(caution)}.[/]")
     console.print(_recalls(figures))
     for line in _facts(figures):
         console.print(line)

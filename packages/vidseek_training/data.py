@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,13 +26,35 @@ Half = Literal["choosing", "proof"]
 
 
 @dataclass(frozen=True)
+class FramesOfPairs:
+    """The frames of pairs, row by row, each clip stored once however many captions it has."""
+
+    stored: NDArray[np.uint8]
+    """Shape (clips, T, side, side, 3); a memory map on disk."""
+    place: NDArray[np.int64]
+    """Shape (n,): the clip of each pair."""
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """The frames of `rows`, any index of one axis; a copy in memory."""
+        return np.asarray(self.stored[self.place[rows]])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (n, T, side, side, 3)."""
+        return (len(self.place), *self.stored.shape[1:])
+
+
+@dataclass(frozen=True)
 class PairSet:
     """Pairs of one split, row by row."""
 
     table: pd.DataFrame
     """Schema PAIRS and the column `group`, a row for each pair, sorted by clip_id."""
-    frames: NDArray[np.uint8]
-    """Shape (n, T, side, side, 3), resized as the backbone wants; a memory map on disk. More than T with all frames."""
+    frames: NDArray[np.uint8] | FramesOfPairs
+    """Shape (n, T, side, side, 3), resized as the backbone wants. More than T with all frames."""
     ids: NDArray[np.int64]
     """Shape (n, context): the captions' tokens."""
     contrast_ids: NDArray[np.int64]
@@ -96,33 +118,33 @@ def load_pairs(
     return PairSet(table, gathered, ids, tokenizer.encode(contrasts))
 
 
-def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> NDArray[np.uint8]:
+def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
     """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
+    # Its writer imports the decoders, which pairs that lie in memory do not need.
+    from vidseek_media.shards import read_shard, shard_files
+
     shards = read_table(folder / "frames.parquet", FRAMES)
     counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])
     num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.frames
     num_frames = max(num_frames, spec.frames)
-    shape = (len(clip_ids), num_frames, spec.side, spec.side, 3)
+    place, clips = pd.factorize(np.array(clip_ids, dtype=object))
+    shape = (len(clips), num_frames, spec.side, spec.side, 3)
     if not clip_ids:
-        return np.empty(shape, np.uint8)
-    places: dict[str, list[int]] = {}
-    for row, clip_id in enumerate(clip_ids):
-        places.setdefault(clip_id, []).append(row)
-    from vidseek_media.shards import read_shard, shard_files  # its writer needs decoders, which a training has no use for
-
+        return FramesOfPairs(np.empty(shape, np.uint8), place)
+    places = {str(clip_id): row for row, clip_id in enumerate(clips)}
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
     for shard in shard_files(folder, shards[shards.clip_id.isin(places)].shard):
         for clip in read_shard(shard):
-            rows = places.pop(str(clip.clip_id), None)
-            if rows is not None:
-                gathered[rows] = _fit(clip, spec, num_frames)
+            row = places.pop(str(clip.clip_id), None)
+            if row is not None:
+                gathered[row] = _fit(clip, spec, num_frames)
     if places:
         raise ArtifactError(
-            f"{len(places)} pairs have no frames in {folder}, the first {next(iter(places))}",
+            f"{len(places)} clips have no frames in {folder}, the first {next(iter(places))}",
             remedy="Run `dvc repro frames` again",
         )
-    return gathered
+    return FramesOfPairs(gathered, place)
 
 
 def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.uint8]:
@@ -140,7 +162,7 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
 
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
     """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
-    from vidseek_media.shards import list_shards, read_shard  # see above
+    from vidseek_media.shards import list_shards, read_shard
 
     found: list[NDArray[np.uint8]] = []
     for shard in list_shards(frames):

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
-from vidseek_training.data import PairSet, choose_frames, to_pixels
+from vidseek_training.data import FramesOfPairs, PairSet, choose_frames, cut_padding, to_pixels
 from vidseek_training.judging import Vectors
 
 _BATCH = 32
 
 
-def embed_clips(model: Backbone, pairs: PairSet) -> NDArray[np.float32]:
-    """The clip of each of `pairs` to unit rows (pairs, dimension); a clip of several captions is computed once."""
+def embed_clips(model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """The clip of each of `pairs` to unit rows (pairs, dimension); a clip of several captions is computed once.
+
+    Args:
+        model: In evaluation mode.
+        pairs: Whose clips.
+        rows: Which of them, in which order; None for all.
+    """
     first, owner = pairs.clips()
+    if rows is not None:
+        wanted, owner = np.unique(owner[rows], return_inverse=True)
+        first = first[wanted]
     vectors: NDArray[np.float32] = embed_frames(model, pairs.frames, rows=first)[owner]
     return vectors
 
 
 def embed_frames(
-    model: Backbone, frames: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = None
+    model: Backbone, frames: NDArray[np.uint8] | FramesOfPairs, *, rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
     """Frames (n, T, side, side, 3), already resized, to unit rows (n, dimension); of more than T those at the centres.
 
@@ -47,14 +58,53 @@ def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     rows = [np.empty((0, model.spec.dimension), np.float32)]
     with torch.inference_mode():
         for start in range(0, len(ids), 4 * _BATCH):
-            texts = torch.from_numpy(ids[start : start + 4 * _BATCH]).to(model.logit_scale.device)
-            rows.append(model.embed_texts(texts).cpu().numpy())
+            part = ids[start : start + 4 * _BATCH]
+            if not model.reads_padding:
+                part = cut_padding(part, pad_id=model.spec.pad_id)
+            rows.append(model.embed_texts(torch.from_numpy(part).to(model.logit_scale.device)).cpu().numpy())
     return np.concatenate(rows)
 
 
-def embed_pairs(model: Backbone, pairs: PairSet) -> Vectors:
-    """Clips, captions and contrasts of `pairs`; leaves `model` in evaluation mode."""
+def embed_pairs(
+    model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | None = None, base: Vectors | None = None,
+    towers: Sequence[str] = ("video", "text"),
+) -> Vectors:
+    """Clips, captions and contrasts of `pairs`; leaves `model` in evaluation mode.
+
+    A caption without a contrast stands for its contrast too, and is computed once.
+
+    Args:
+        model: With or without an adapter.
+        pairs: What to embed.
+        rows: Which of them, in which order; None for all.
+        base: What the base makes of all `pairs`; taken for the towers that have no adapter.
+        towers: Those that have one.
+    """
     model.eval()
-    return Vectors(
-        embed_clips(model, pairs), embed_ids(model, pairs.ids), embed_ids(model, pairs.contrast_ids)
-    )
+    rows = np.arange(len(pairs)) if rows is None else rows
+    known = base is not None and "video" not in towers
+    videos = base.videos[rows] if base is not None and known else embed_clips(model, pairs, rows=rows)
+    if base is not None and "text" not in towers:
+        return Vectors(videos, base.texts[rows], base.contrasts[rows])
+    has = pairs.has_contrast[rows]
+    said = embed_ids(model, np.concatenate([pairs.ids[rows], pairs.contrast_ids[rows[has]]]))
+    texts = said[: len(rows)]
+    contrasts = texts.copy()
+    contrasts[has] = said[len(rows) :]
+    return Vectors(videos, texts, contrasts)
+
+
+def look_rows(pairs: PairSet, most: int, *, seed: int) -> NDArray[np.int64]:
+    """The rows of `pairs` that stand for all in a validation: at most `most` clips, and at most `most` captions of them.
+
+    Which ones is fixed by `seed`, so that one validation can be compared with the next. Every chosen clip keeps its first
+    caption. Of no more pairs than `most`, all.
+    """
+    if len(pairs) <= most:
+        return np.arange(len(pairs))
+    rng = np.random.default_rng([seed, 2])
+    first, owner = pairs.clips()
+    chosen = rng.permutation(len(first))[:most]
+    others = np.setdiff1d(np.flatnonzero(np.isin(owner, chosen)), first[chosen])
+    more = rng.permutation(others)[: most - len(chosen)]
+    return np.sort(np.concatenate([first[chosen], more]))

@@ -15,13 +15,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import REMEDY, Checkpoint
-from vidseek_training.data import to_pixels
-from vidseek_training.embedding import embed_clips, embed_frames, embed_ids, embed_pairs
+from vidseek_training.data import PairSet, choose_frames, cut_padding, to_pixels
+from vidseek_training.embedding import embed_clips, embed_frames, embed_ids, embed_pairs, look_rows
+from vidseek_training.forecast import Forecast, Measured, Work, probe
 from vidseek_training.judging import judge
 from vidseek_training.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
 from vidseek_training.lower import depth_of, lower_tokens
@@ -35,6 +36,14 @@ from vidseek_training.settings import TrainSettings
 from vidseek_training.timing import StepTimer
 
 Log = Callable[[dict[str, float], int], None]
+Say = Callable[[str], None]
+
+_GAUGE_EVERY = 10
+"""Steps between two measurements of the updates' strength, beside those of each validation."""
+_NUM_PROBED = 8
+"""Rows that a forecast is measured on, at most: a lone row pays for all weights being read."""
+_HIGHEST_FACTOR = 100.0
+"""Of cosines: CLIP's own limit. A model that was trained to a higher one keeps its own."""
 
 
 class Fitting:
@@ -44,6 +53,8 @@ class Fitting:
         curves: The figures of each look, oldest first.
         best: Score, adapter and logit scale of the best look; None where there is no validation.
         sweep: Of the adapter's scale; empty where there was none.
+        warnings: What the person who waits should know of, each said once, as soon as it is known.
+        strongest: The largest update over weight, in spectral norm, that was measured, and the layer.
         steps_done: Over both phases.
         seconds: That the steps took, a stopped run's included.
     """
@@ -51,14 +62,15 @@ class Fitting:
     def __init__(
         self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
         checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
-        processes: Processes | None = None, lower: Path | None = None,
+        processes: Processes | None = None, lower: Path | None = None, say: Say | None = None,
     ) -> None:
-        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint.
+        """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint, `say` gets warnings.
 
         `lower` is the folder where `settings.cached_views` are kept; None for a file that vanishes.
         """
         self.model, self.settings, self.data = model, settings, data
         self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
+        self._say = say or (lambda line: None)
         self._about, self._processes, self._lower_folder = about or {}, processes or Processes(), lower
         self._rng = np.random.default_rng(settings.seed)
         self._device = model.logit_scale.device
@@ -67,6 +79,14 @@ class Fitting:
         self.base_validation = embed_pairs(self.model, self.data.validation)
         self.base = judge(self.base_validation, data.validation.table)
         self.handle: PeftModel = lora.attach(model, settings)
+        self._gauge = lora.UpdateGauge(self.handle)
+        self.strongest: tuple[float, str] = (0.0, "")
+        self.warnings: list[str] = []
+        self._warned: list[str] = []
+        self._num_held = 0
+        self._look_rows = look_rows(data.validation, settings.look_clips, seed=settings.seed)
+        self._look_table = data.validation.table.iloc[self._look_rows].reset_index(drop=True)
+        self._highest_factor = max(_HIGHEST_FACTOR, float(model.logit_scale.detach().exp()))
         # Of the sigmoid loss; it moves no vector, and no adapter keeps it.
         self.bias: nn.Parameter | None = None
         if self._processes.rank:
@@ -104,14 +124,56 @@ class Fitting:
         sampler = Sampler(
             self.data, settings, self.model, self._rng, size=settings.batch, base=base, lower=self._lower_tokens()
         )
-        self._phase(sampler, settings.steps, "both towers", looks=True, saved=saved)
+        num_steps = settings.num_steps(len(self.data.train))
+        self._phase(sampler, num_steps, "both towers", looks=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
             lora.set_scaled(self.handle, state, 1.0)
             self.model.logit_scale.data.fill_(scale)
         self._choose_scale()
-        self.adapted_vectors = embed_pairs(self.model, self.data.validation)
+        self.adapted_vectors = embed_pairs(
+            self.model, self.data.validation, base=self.base_validation, towers=settings.towers
+        )
         self.adapted = judge(self.adapted_vectors, self.data.validation.table)
+
+    def forecast(self) -> Forecast:
+        """What `run` will take here: the work is known, its time and memory are measured on a few rows."""
+        settings, count = self.settings, len(self.data.train)
+        clips = settings.pairs_a_step(count)
+        general = min(settings.replay, len(self.data.general)) if self.data.general is not None else 0
+        contrasts = round(clips * float(self.data.train.has_contrast.mean())) if count else 0
+        texts = clips * (2 if settings.text_view_weight else 1) + contrasts + general
+        steps, every = settings.num_steps(count), settings.look_every(count)
+        found = Work(
+            num_pairs=count, num_steps=steps, pairs_a_step=clips, epochs=self._epochs(steps),
+            clips_a_step=clips * (2 if settings.clip_view_weight else 1) + general, texts_a_step=texts,
+            clip_values=3 * self.model.spec.frames * self.model.spec.side**2,
+            chunk=settings.chunk, num_looks=math.ceil(steps / every),
+            clips_a_look=int(self._look_table.clip_id.nunique()), texts_a_look=len(self._look_rows),
+            num_warmup_steps=settings.warmup_text_steps, num_processes=self._processes.count,
+        )
+        if not count:
+            raise ConfigError("there is no training pair: nothing can be forecast", remedy="Run `dvc repro pairs`")
+        return Forecast(found, self._measure_rows(np.arange(min(clips, settings.chunk or clips, _NUM_PROBED))))
+
+    def _measure_rows(self, rows: NDArray[np.int64]) -> Measured:
+        """What a clip and a text cost: frames, or tokens where the layers below are computed once."""
+        spec, ids = self.model.spec, self.data.train.ids
+        views: NDArray[Any] = choose_frames(self.data.train.frames[rows], spec.frames, None)
+        if not self.model.reads_padding:
+            ids = cut_padding(ids[:256], pad_id=spec.pad_id)
+        kind = "views"
+        if self.settings.cached_views:
+            with torch.no_grad():
+                pixels = to_pixels(views, spec).to(self._device)
+                views = self.model.video_tokens(pixels, depth_of(self.model, self.settings)).half().cpu().numpy()
+            kind = "tokens"
+        state = self._random_state()
+        pieces: list[tuple[str, NDArray[Any]]] = [(kind, views), ("ids", ids[rows])]
+        embeds = [lambda count, kind=kind, values=values: self._embed((kind, values[:count])) for kind, values in pieces]
+        measured = probe(self.model, embeds, len(rows))
+        self._set_random_state(state)
+        return measured
 
     def _choose_scale(self) -> None:
         """Apply the adapter as strongly as the rule of `scales` says."""
@@ -165,6 +227,7 @@ class Fitting:
         )
         first = 0 if saved is None else self._restored(saved, sampler, optimiser)
         rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
+        look_every = self.settings.look_every(len(self.data.train))
         self.model.train()
         timer = StepTimer(self.seconds)
         with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
@@ -178,12 +241,16 @@ class Fitting:
                 self._losses.append(self._descend(batch))
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
-                clamp_logit_scale(self.model)
+                clamp_logit_scale(self.model, self._highest_factor)
+                if self.settings.hold_updates and self.settings.max_update_ratio is not None:
+                    self._num_held = self._gauge.hold(self.settings.max_update_ratio)
                 self.steps_done += 1
                 timer.count(len(batch.clips))
                 self.seconds = timer.seconds()
                 last = step == num_steps - 1
-                if looks and (step % self.settings.evaluate_every == self.settings.evaluate_every - 1 or last):
+                if step % _GAUGE_EVERY == _GAUGE_EVERY - 1:
+                    self._gauge_updates()
+                if looks and (step % look_every == look_every - 1 or last):
                     self._look(optimiser.param_groups[0]["lr"], timer)
                     bar.set_postfix(loss=f"{self.curves[-1]['loss']:.3f}", r1=f"{self.curves[-1]['validation_r1']:.3f}")
                     if last or self._has_stalled():
@@ -282,13 +349,16 @@ class Fitting:
         figures = {
             "loss": float(np.mean(self._losses)), "learning_rate": rate,
             "logit_scale": float(self.model.logit_scale.detach().exp()), "epoch": round(self._epochs(self.steps_done), 3),
-            **timer.figures(),
+            "update_ratio": round(self._gauge_updates(), 4), "updates_held": self._num_held, **timer.figures(),
         }
         self._losses = []
         with timer.pausing():
             if len(self.data.validation):
-                vectors = embed_pairs(self.model, self.data.validation)
-                seen = judge(vectors, self.data.validation.table)
+                vectors = embed_pairs(
+                    self.model, self.data.validation, rows=self._look_rows, base=self.base_validation,
+                    towers=self.settings.towers,
+                )
+                seen = judge(vectors, self._look_table)
                 figures |= {f"validation_{name}": value for name, value in summarise(seen.text_ranks).items()}
                 back = summarise(seen.video_ranks)
                 figures |= {f"validation_video_to_text_{name}": back[name] for name in ("r1", "r5", "r10", "mdr")}
@@ -299,6 +369,35 @@ class Fitting:
                 figures |= {"validation_r1": float("nan")}
             self.curves.append({"step": self.steps_done, **figures})
             self._log({name: value for name, value in figures.items() if value == value}, self.steps_done)
+
+    def _gauge_updates(self) -> float:
+        """Measure how strong the updates are; gives the largest, and warns of it once where it is too large."""
+        ratios = self._gauge.ratios()
+        if not ratios:
+            return 0.0
+        layer = max(ratios, key=lambda name: ratios[name])
+        self.strongest = max(self.strongest, (ratios[layer], layer))
+        limit = self.settings.max_update_ratio
+        if limit is not None and ratios[layer] > limit and not self.settings.hold_updates:
+            self.warn(
+                "strong update",
+                f"after step {self.steps_done} the update of {layer} is {ratios[layer]:.2f} of its weight in spectral norm, "
+                f"over {limit:g}: general knowledge is being overwritten; lower learning_rate, alpha or epochs",
+            )
+        if limit is not None and 2 * self._num_held > len(ratios):
+            self.warn(
+                "held updates",
+                f"after step {self.steps_done} updates of {self._num_held} of {len(ratios)} layers are held at {limit:g} "
+                "of their weights: learning_rate, alpha or epochs are high for this backbone",
+            )
+        return ratios[layer]
+
+    def warn(self, kind: str, text: str) -> None:
+        """Say `text`, unless a warning of its kind was said before."""
+        if kind not in self._warned:
+            self._warned.append(kind)
+            self.warnings.append(text)
+            self._say(f"warning: {text}")
 
     def _remember(self, score: float) -> None:
         if self.best is not None and score <= self.best[0]:
@@ -320,16 +419,26 @@ class Fitting:
         return steps * min(self.settings.batch, len(self.data.train)) / len(self.data.train)
 
     def _mine(self, sampler: Sampler) -> None:
-        """Let the sampler pick hard negatives by the model as it is now."""
+        """Let the sampler pick hard negatives by the model as it is now, among at most `hard_clips` training clips."""
         settings, train = self.settings, self.data.train
         if not settings.hard_share:
             return
+        # Its own generator: how many are looked at changes no other draw.
+        rows = look_rows(train, settings.hard_clips, seed=settings.seed + self.steps_done)
+        among = PairSet(
+            train.table.iloc[rows].reset_index(drop=True), np.empty((len(rows), 0), np.uint8), train.ids[rows],
+            train.contrast_ids[rows],
+        )
         self.model.eval()
         found = hardest(
-            embed_ids(self.model, train.ids), embed_clips(self.model, train), train, depth=settings.hard_depth,
+            embed_ids(self.model, among.ids), embed_clips(self.model, train, rows=rows), among, depth=settings.hard_depth,
             same_video=settings.mask_same_video, overlap=settings.mask_overlap,
         )
-        sampler.neighbours = self._processes.agree(torch.from_numpy(found).to(self._device)).cpu().numpy()
+        if sampler.neighbours is None:
+            sampler.neighbours = np.full((len(train), settings.hard_depth), -1, np.int64)
+        sampler.neighbours[rows] = np.where(found < 0, -1, rows[found])
+        agreed = self._processes.agree(torch.from_numpy(sampler.neighbours).to(self._device))
+        sampler.neighbours = agreed.cpu().numpy()
 
     def _state(self, step: int, sampler: Sampler, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """All that the steps from `step` on depend on."""
@@ -344,14 +453,17 @@ class Fitting:
             "rows": torch.from_numpy(sampler.rows.left.copy()),
             "general_rows": None if sampler.general_rows is None else torch.from_numpy(sampler.general_rows.left.copy()),
             "neighbours": None if sampler.neighbours is None else torch.from_numpy(sampler.neighbours),
+            "strongest": self.strongest, "warnings": self.warnings, "warned": self._warned,
         }
 
     def _first_bias(self) -> nn.Parameter:
-        """By the base's vectors of the first training pairs, as many as a batch has."""
+        """The model's own; else by the base's vectors of the first training pairs, as many as a batch has."""
+        if self.model.logit_bias is not None:
+            return nn.Parameter(torch.tensor(self.model.logit_bias, device=self._device))
         with self.handle.disable_adapter():
             self.model.eval()
-            rows = slice(0, self.settings.batch)
-            clips = embed_frames(self.model, self.data.train.frames[rows])
+            rows = np.arange(min(self.settings.batch, len(self.data.train)))
+            clips = embed_frames(self.model, self.data.train.frames, rows=rows)
             texts = embed_ids(self.model, self.data.train.ids[rows])
         videos, captions = (torch.from_numpy(each).to(self._device) for each in (clips, texts))
         return nn.Parameter(torch.tensor(sigmoid_bias(videos, captions, self.model.logit_scale), device=self._device))
@@ -389,6 +501,9 @@ class Fitting:
         self.steps_done, self.seconds, self.curves = saved["steps_done"], saved["seconds"], list(saved["curves"])
         self.best = None if saved["best"] is None else tuple(saved["best"])
         self._looks_without_gain, self._best_step = saved["looks_without_gain"], saved["best_step"]
+        ratio, layer = saved["strongest"]
+        self.strongest = (ratio, layer)
+        self.warnings, self._warned = list(saved["warnings"]), list(saved["warned"])
         return int(saved["step"])
 
     def _refuse_nan(self, loss: Tensor) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.lora.layer import _ConvNd as ConvAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -85,6 +87,76 @@ def set_scaled(handle: PeftModel, state: dict[str, Tensor], scale: float) -> Non
     ups = ("lora_B", "lora_embedding_B")
     scaled = {name: tensor * scale if any(up in name for up in ups) else tensor for name, tensor in state.items()}
     set_peft_model_state_dict(handle, scaled)
+
+
+class UpdateGauge:
+    """How strong each layer's update is against the weight that it is added to, in spectral norm.
+
+    The weights are frozen: their norms are computed once. A layer's update is B A times its scaling, of rank r; its norm is
+    exact, from two matrices of r rows and columns.
+    """
+
+    def __init__(self, handle: PeftModel) -> None:
+        layers = {name: layer for name, layer in handle.named_modules() if isinstance(layer, LoraLayer)}
+        norms = {name: spectral_norm(layer.get_base_layer().weight.flatten(1)) for name, layer in layers.items()}
+        # Where a weight is zero there is nothing to overwrite.
+        self._layers = {name.removeprefix("base_model.model."): layers[name] for name, norm in norms.items() if norm}
+        self._weights = torch.tensor([norm for norm in norms.values() if norm], dtype=torch.float64)
+
+    def ratios(self) -> dict[str, float]:
+        """For each adapted layer by its name: the spectral norm of its update over that of its weight."""
+        if not self._layers:
+            return {}
+        factors = [_factors(layer) for layer in self._layers.values()]
+        with torch.no_grad():
+            downs = torch.stack([(down @ down.T).double() for down, _, _ in factors])
+            ups = torch.stack([(up.T @ up).double() for _, up, _ in factors])
+            # The largest singular value of B A is the root of the largest eigenvalue of root(B'B) A A' root(B'B).
+            values, vectors = torch.linalg.eigh(ups)
+            root = vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT
+            norms = torch.linalg.eigvalsh(root @ downs @ root)[:, -1].clamp_min(0).sqrt().cpu()
+        scalings = torch.tensor([scaling for _, _, scaling in factors], dtype=torch.float64)
+        found = (norms * scalings / self._weights).tolist()
+        return dict(zip(self._layers, found, strict=True))
+
+
+    def hold(self, limit: float) -> int:
+        """Scale every update over `limit` times its weight back to it; gives how many there were."""
+        held = 0
+        for name, ratio in self.ratios().items():
+            if ratio > limit:
+                with torch.no_grad():
+                    _up(self._layers[name]).mul_(limit / ratio * (1 - 1e-6))  # under it, in fp32 too
+                held += 1
+        return held
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+def _up(layer: LoraLayer) -> Tensor:
+    """B, the matrix that is zero at first."""
+    if "default" in layer.lora_B:
+        return layer.lora_B["default"].weight
+    return layer.lora_embedding_B["default"]
+
+
+def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor, float]:
+    """A (r, in), B (out, r) and the factor on their product."""
+    down = layer.lora_A["default"].weight if "default" in layer.lora_A else layer.lora_embedding_A["default"]
+    factors = (each.detach().double().flatten(1) for each in (down, _up(layer)))
+    return *factors, float(layer.scaling["default"])
+
+
+def spectral_norm(weight: Tensor, *, rounds: int = 40) -> float:
+    """The largest singular value of the matrix `weight` by block power iteration: never too large, hardly too small."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(weight.shape[1], min(4, *weight.shape), generator=generator)
+    weight = weight.detach().float()
+    basis = torch.linalg.qr(start.to(weight.device)).Q
+    for _ in range(rounds):
+        basis = torch.linalg.qr(weight.T @ (weight @ basis)).Q
+    return float(torch.linalg.matrix_norm(weight @ basis, 2))
 
 
 def save(handle: PeftModel, model: Backbone, folder: Path) -> None:

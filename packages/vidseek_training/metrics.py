@@ -14,6 +14,10 @@ Ranks = NDArray[np.int64]
 Matrix = NDArray[np.float32]
 Groups = Sequence[Any] | NDArray[Any]
 
+_BLOCK = 512
+"""Rows that are compared with all others at once: memory grows with their number, not with its square."""
+
+
 def ranks_of(scores: Matrix) -> Ranks:
     """As `ranks_of_owned`, the right candidate of query i being candidate i: scores (n, n) to ranks (n,)."""
     return ranks_of_owned(scores, np.arange(len(scores)))
@@ -145,8 +149,10 @@ def alignment(videos: Matrix, texts: Matrix) -> float:
 
 def uniformity(vectors: Matrix) -> float:
     """Logarithm of the mean Gaussian potential of all pairs, t = 2 (Wang and Isola 2020); lower is more spread."""
-    if len(vectors) < 2:
+    count, total = len(vectors), 0.0
+    if count < 2:
         return 0.0
-    squared = 2 - 2 * (vectors @ vectors.T)
-    above = squared[np.triu_indices(len(vectors), 1)]
-    return float(np.log(np.exp(-2 * above).mean()))
+    for start in range(0, count, _BLOCK):
+        squared = 2 - 2 * (vectors[start : start + _BLOCK] @ vectors.T)
+        total += float(np.triu(np.exp(-2 * squared), start + 1).sum(dtype=np.float64))  # each two once
+    return float(np.log(total / (count * (count - 1) / 2)))

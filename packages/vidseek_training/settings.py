@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Group = Literal["attention", "mlp", "projections", "token_embedding", "stem"]
+Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "large-many"]
+"""See `presets`. `none`: what is not said has the default that stands here; `auto`: chosen by model and number of pairs."""
+
+DEFAULT_STEPS, DEFAULT_EVALUATE_EVERY = 1000, 100
 
 
 class TrainSettings(BaseModel):
@@ -14,6 +19,8 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    preset: Preset | None = None
+    """Where the values of keys that are not given come from; None: as `train.preset` says."""
     seed: int = 0
     rank: int = Field(32, ge=1)
     """Of the low-rank matrices (Hu et al. 2021)."""
@@ -32,8 +39,10 @@ class TrainSettings(BaseModel):
     warmup_text_steps: int = Field(0, ge=0)
     """Steps on the text tower alone, against cached video vectors of the base, before both towers are trained."""
     warmup_text_batch: int = Field(128, ge=2)
-    steps: int = Field(1000, ge=1)
-    """Steps on both towers."""
+    steps: int | None = Field(None, ge=1)
+    """Steps on both towers; None: as `epochs` says, or 1,000 where it says nothing either."""
+    epochs: float | None = Field(None, gt=0)
+    """How often each training pair is seen, in the place of `steps`."""
     batch: int = Field(64, ge=2)
     chunk: int | None = Field(None, ge=1)
     """Most rows that are in memory at once, the loss being that of the whole batch (Gao et al. 2021, GradCache)."""
@@ -74,8 +83,14 @@ class TrainSettings(BaseModel):
     """Share of a batch that is picked as hard negatives of the rest, by the model as it was at the last look."""
     hard_depth: int = Field(10, ge=1)
     """Among so many of a caption's best wrong clips."""
-    evaluate_every: int = Field(100, ge=1)
-    """Steps between two looks at the validation gallery."""
+    hard_clips: int = Field(4000, ge=2)
+    """Most training clips that are embedded to find hard negatives; after each validation another part of them."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between two validations; None: as `looks_per_epoch` says, or 100 where it says nothing either."""
+    looks_per_epoch: float | None = Field(None, gt=0)
+    """Validations an epoch, in the place of `evaluate_every`."""
+    look_clips: int = Field(1000, ge=1)
+    """Most validation clips that a validation while training embeds, chosen by `seed`; the result is judged on all."""
     patience: int = Field(10, ge=1)
     """How long without a better mean reciprocal rank until training stops; the best adapter is kept."""
     patience_unit: Literal["evaluations", "epochs"] = "evaluations"
@@ -84,6 +99,27 @@ class TrainSettings(BaseModel):
     min_pairs: int = Field(16, ge=2)
     """With fewer training pairs nothing is trained and the base stays."""
 
+    allow_large_updates: bool = False
+    """Of a backbone over 20 M parameters: whether a learning rate over 1e-3, and adapters on stem or token embedding, are
+    meant. They destroy what a published model knows."""
+    max_update_ratio: float | None = Field(0.2, gt=0)
+    """An update that is larger than this share of its weight, in spectral norm, is warned of; None: never."""
+    hold_updates: bool = False
+    """Whether an update that grows over `max_update_ratio` is scaled back to it after each step."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> TrainSettings:
+        for one, other in (("steps", "epochs"), ("evaluate_every", "looks_per_epoch")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"{one} and {other} are both set: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _held_to_something(self) -> TrainSettings:
+        if self.hold_updates and self.max_update_ratio is None:
+            raise ValueError("hold_updates wants max_update_ratio: say what updates are held to")
+        return self
+
     @model_validator(mode="after")
     def _lower_layers_stay(self) -> TrainSettings:
         if self.last_layers is not None and {"stem", "token_embedding"} & set(self.targets):
@@ -91,3 +127,19 @@ class TrainSettings(BaseModel):
         if self.cached_views and self.last_layers is None:
             raise ValueError("cached_views wants last_layers: where all layers are trained there is nothing to keep")
         return self
+
+    def pairs_a_step(self, num_pairs: int) -> int:
+        """Pairs of the domain in each step's batch, of `num_pairs` training pairs."""
+        return min(self.batch, num_pairs)
+
+    def num_steps(self, num_pairs: int) -> int:
+        """Steps on both towers, with `num_pairs` training pairs."""
+        if self.epochs is not None:
+            return max(1, math.ceil(self.epochs * num_pairs / self.pairs_a_step(num_pairs)))
+        return self.steps or DEFAULT_STEPS
+
+    def look_every(self, num_pairs: int) -> int:
+        """Steps between two validations, with `num_pairs` training pairs."""
+        if self.looks_per_epoch is not None:
+            return max(1, round(num_pairs / self.pairs_a_step(num_pairs) / self.looks_per_epoch))
+        return self.evaluate_every or DEFAULT_EVALUATE_EVERY

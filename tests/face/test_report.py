@@ -123,3 +123,24 @@ def test_report__shows_what_drift_found(archive: Archive) -> None:
     page = written(archive)
     for said in ("700 queries and 3 clips of now", "<td>score<td>0.312<td>act", "<p>too few clips: 3.</p>"):
         assert said in page
+
+
+def test_report__says_in_its_first_lines_that_forgetting_was_not_measured(archive: Archive) -> None:
+    evaluated(archive, value=0.2, low=0.1, high=0.3)
+    page = written(archive)
+    assert page.index("Forgetting was not measured") < page.index("Pairs by split")
+    metrics = archive.root / "reports" / "evaluate" / "metrics.json"
+    kept = {"num_queries": 9, "base": {"r1": 0.5}, "adapted": {"r1": 0.4}, "change": {"r1": INTERVAL}}
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "retention": kept}))
+    assert "Forgetting was not measured" not in written(archive)
+
+
+def test_report__says_in_its_first_lines_what_the_training_of_the_champion_warned_of(archive: Archive) -> None:
+    evaluated(archive, value=0.2, low=0.1, high=0.3)
+    (archive.root / "models").mkdir(exist_ok=True)
+    (archive.root / "models" / "selected.json").write_text(json.dumps({"setting": "lora"}))
+    trained = archive.root / "reports" / "train" / "lora" / "metrics.json"
+    trained.parent.mkdir(parents=True)
+    trained.write_text(json.dumps({"warnings": ["the update of <layer> is 0.31 of its weight"]}))
+    page = written(archive)
+    assert page.index("the update of &lt;layer&gt; is 0.31") < page.index("Pairs by split")

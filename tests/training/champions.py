@@ -24,8 +24,8 @@ SETTINGS = TrainSettings(rank=4, alpha=8, targets=("attention", "mlp", "projecti
 def write_adapter(folder: Path, backbone: Path, *, seed: int) -> str:
     """An adapter that was shaken, not trained; gives its sha256."""
     model = backbones.load(backbone)
+    torch.manual_seed(seed)  # before attaching, which draws numbers too
     handle = lora.attach(model, SETTINGS)
-    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.ndim:

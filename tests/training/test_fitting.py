@@ -10,7 +10,7 @@ import torch
 from peft import get_peft_model_state_dict
 from torch import Tensor
 
-from tests.training.tiny import Archive, all_colours, write_archive
+from tests.training.tiny import Archive, all_colours, write_archive, write_siglip
 from vidseek_media.errors import GateFailed
 from vidseek_training import backbones, fitting
 from vidseek_training.checkpoints import Checkpoint
@@ -266,3 +266,104 @@ def test_cosine__warms_up_once_and_falls_as_often_as_it_is_told() -> None:
     tops = [step for step in range(4, 44) if rates[step] == pytest.approx(1.0)]
     assert tops == [4, 14, 24, 34] and all(rates[top + 9] < 0.03 for top in tops)
     assert [fitting._cosine(44, 0.1, 1)(step) for step in (4, 24)] == [pytest.approx(1.0), pytest.approx(0.5)]
+
+
+def test_mine__looks_at_no_more_clips_than_its_budget_and_at_others_next_time(
+    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = fit(hard_share=0.5, hard_depth=2, hard_clips=8)
+    sampler = Sampler(training.data, training.settings, training.model, np.random.default_rng(0), size=8)
+    embedded: list[int] = []
+    usual = training.model.embed_videos
+    monkeypatch.setattr(training.model, "embed_videos", lambda pixels: embedded.append(len(pixels)) or usual(pixels))
+    seen = []
+    for step in (4, 8):
+        training.steps_done = step
+        training._mine(sampler)
+        assert sampler.neighbours is not None
+        seen.append(set(np.flatnonzero((sampler.neighbours >= 0).any(1)).tolist()))
+    assert sum(embedded) == 16 and len(seen[0]) == 8 and len(seen[1]) > 8
+    captions, clips = (training.data.train.table[name].to_numpy() for name in ("caption", "clip_id"))
+    for row, found in enumerate(sampler.neighbours):
+        for hard in found[found >= 0]:
+            assert captions[hard] != captions[row] and clips[hard] != clips[row]
+
+
+def test_look__of_many_pairs_judges_as_many_as_it_is_told_and_the_result_is_of_all(
+    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    usual = fitting.judge
+    monkeypatch.setattr(fitting, "judge", lambda vectors, table: judged.append(len(table)) or usual(vectors, table))
+    training = fit(look_clips=5, steps=8)
+    training.run()
+    assert judged == [16, 5, 5, 16]
+    assert len(training.adapted.text_ranks) == 16
+
+
+def test_look__measures_the_updates_and_warns_once_of_one_that_is_too_strong(fit: Callable[..., Fitting]) -> None:
+    told: list[str] = []
+    strong = fit(learning_rate=5e-2, max_update_ratio=0.2)
+    strong._say = told.append
+    strong.run()
+    assert strong.strongest[0] > 0.2 and len(told) == len(strong.warnings) == 1
+    assert strong.warnings[0] in told[0] and "spectral norm" in told[0]
+    assert max(row["update_ratio"] for row in strong.curves) <= strong.strongest[0] + 1e-4
+    assert strong.strongest[1] in dict(strong.handle.base_model.model.named_modules())
+    assert fit(learning_rate=1e-6).warnings == []
+    assert fit(learning_rate=5e-2, max_update_ratio=None).warnings == []
+
+
+def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Fitting]) -> None:
+    training = fit(epochs=2.0, steps=None, looks_per_epoch=2.0, evaluate_every=None, warmup_text_steps=0)
+    training.run()
+    assert training.steps_done == 8 and [row["step"] for row in training.curves] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("others", [
+    {}, {"chunk": 3}, {"last_layers": 1, "cached_views": 1, "targets": ("attention",)}, {"towers": ("text",)},
+])
+def test_forecast__counts_what_run_does_and_changes_nothing(fit: Callable[..., Fitting], others: dict[str, Any]) -> None:
+    plain, asked = fit(**others), fit(**others)
+    found = asked.forecast()
+    work = found.work
+    assert (work.num_pairs, work.num_steps, work.num_looks, work.epochs) == (32, 12, 3, 3.0)
+    assert (work.clips_a_step, work.texts_a_step) == (20, 28)  # as in the terms of a batch, above
+    assert found.seconds > 0 and found.memory_bytes > 4 * asked.model.num_parameters()
+    for said in ("32 pairs", "12 steps of 8", "3 epochs", "GiB here", "measured"):
+        assert said in str(found)
+    torch.manual_seed(9)
+    plain.run()
+    torch.manual_seed(9)
+    asked.run()
+    assert all(torch.equal(tensor, adapter_of(asked)[name]) for name, tensor in adapter_of(plain).items())
+
+
+def test_run__a_siglip_goes_on_from_its_own_scale_and_bias(data: Data, tmp_path: Path) -> None:
+    model = backbones.load(write_siglip(tmp_path))
+    with torch.no_grad():
+        model.logit_scale.fill_(4.8)  # SigLIP's own factor is over CLIP's limit of 100
+        model.siglip.logit_bias.fill_(-12.5)
+    training = Fitting(model, SETTINGS.model_copy(update={
+        "loss": "sigmoid", "replay": 0, "steps": 1, "warmup_text_steps": 0, "learning_rate": 1e-6,
+    }), Data(data.train, data.validation, None))
+    training.run()
+    assert training.bias is not None and float(training.bias.detach()) == pytest.approx(-12.5, abs=1e-4)
+    assert float(model.logit_scale.detach()) == pytest.approx(4.8, abs=1e-4)
+
+
+def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
+    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = fit(learning_rate=5e-2, max_update_ratio=0.2, hold_updates=True)
+    seen: list[float] = []
+    usual = Fitting._descend
+
+    def descend(self: Fitting, batch: Any) -> float:
+        seen.append(max(self._gauge.ratios().values()))
+        return usual(self, batch)
+
+    monkeypatch.setattr(Fitting, "_descend", descend)
+    training.run()
+    assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
+    assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)

@@ -157,3 +157,44 @@ def test_attach__settings_that_reach_nothing_say_what_to_name(folder: Path) -> N
     nothing = SETTINGS.model_copy(update={"targets": ("stem",), "towers": ("text",)})
     with pytest.raises(ConfigError, match="stem in the towers text"):
         lora.attach(backbones.load(folder), nothing)
+
+
+def test_update_gauge__is_the_spectral_norm_of_each_update_over_that_of_its_weight(folder: Path) -> None:
+    model = backbones.load(folder)
+    targets = [name for name in model.lora_targets(SETTINGS.targets) if model.get_submodule(name).weight.any()]
+    handle = lora.attach(model, SETTINGS)
+    gauge = lora.UpdateGauge(handle)
+    assert set(gauge.ratios().values()) == {0.0}  # B is zero at first
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    found, layers = gauge.ratios(), dict(handle.named_modules())
+    assert sorted(found) == sorted(targets)
+    for name, ratio in found.items():
+        layer = layers[f"base_model.model.{name}"]
+        update, weight = layer.get_delta_weight("default").detach().flatten(1), layer.get_base_layer().weight.flatten(1)
+        wanted = torch.linalg.matrix_norm(update, 2) / torch.linalg.matrix_norm(weight, 2)
+        assert ratio == pytest.approx(float(wanted), rel=2e-3), name
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (40, 300), (300, 40)])
+def test_spectral_norm__is_the_largest_singular_value(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0]))
+    assert lora.spectral_norm(matrix) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=2e-3)
+
+
+def test_hold__scales_back_what_is_too_strong_and_leaves_the_rest(folder: Path) -> None:
+    model = backbones.load(folder)
+    gauge = lora.UpdateGauge(lora.attach(model, SETTINGS))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.05)
+    before = gauge.ratios()
+    limit = sorted(before.values())[len(before) // 2]
+    assert gauge.hold(limit) == sum(ratio > limit for ratio in before.values()) > 0
+    for name, ratio in gauge.ratios().items():
+        assert ratio == pytest.approx(min(before[name], limit), rel=1e-5), name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -123,3 +124,22 @@ def test_alignment_and_uniformity__by_hand() -> None:
     assert uniformity(np.concatenate([east, east])) == pytest.approx(0.0)
     assert uniformity(np.concatenate([east, north])) == pytest.approx(-4.0)  # log exp(-2 * 2)
     assert uniformity(east) == 0.0
+
+
+@pytest.mark.parametrize("count", [2, 511, 512, 513, 1100])
+def test_uniformity__in_blocks_is_that_of_all_pairs(count: int) -> None:
+    vectors = np.random.default_rng(count).normal(size=(count, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    first, second = np.triu_indices(count, 1)
+    wanted = np.log(np.exp(-2 * ((vectors[first] - vectors[second]) ** 2).sum(1)).mean())
+    assert uniformity(vectors) == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_uniformity__of_8_000_vectors_takes_little_memory() -> None:
+    vectors = np.random.default_rng(0).normal(size=(8_000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tracemalloc.start()
+    uniformity(vectors)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6

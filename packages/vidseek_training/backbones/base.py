@@ -72,6 +72,11 @@ class Backbone(nn.Module, abc.ABC):
         """Token ids as int64 (n, context) to features (n, dimension), not yet unit length."""
 
     @property
+    def logit_bias(self) -> float | None:
+        """What a family that was trained by a sigmoid loss adds to its logits; None for the others."""
+        return None
+
+    @property
     def video_layers(self) -> nn.ModuleList:
         """The transformer layers of the vision tower, where `video_tokens` can stop and `features_of_tokens` begin.
 
@@ -133,6 +138,11 @@ class Backbone(nn.Module, abc.ABC):
     def num_parameters(self) -> int:
         """How many numbers the model has."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def num_embedding_parameters(self) -> int:
+        """How many of them are in the table of token embeddings."""
+        named = (module for name, module in self.named_modules() if name.endswith("token_embedding"))
+        return sum(parameter.numel() for module in named for parameter in module.parameters())
 
     def _not_apart(self) -> ConfigError:
         return ConfigError(

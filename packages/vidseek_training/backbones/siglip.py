@@ -1,7 +1,7 @@
 """SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual pictures and texts, frames averaged.
 
-The fixed-resolution checkpoints, whose `model_type` is `siglip`. They were trained with a sigmoid loss; ours is InfoNCE,
-which needs no bias on the cosines, so `logit_bias` is kept and not used.
+The fixed-resolution checkpoints, whose `model_type` is `siglip`. They were trained with a sigmoid loss: `loss: sigmoid` goes
+on from their own scale and bias; InfoNCE needs no bias.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class FrameAveragedSigLIP(FrameAveraging):
         self.spec = spec
         self.siglip = siglip
         self.logit_scale = siglip.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """See `Backbone.logit_bias`."""
+        return float(self.siglip.logit_bias.detach())
 
     def picture_features(self, pictures: Tensor) -> Tensor:
         """See `FrameAveraging`."""

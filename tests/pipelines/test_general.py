@@ -1,0 +1,48 @@
+"""What a real model is to hold on to: a folder of pictures with captions, named in `general.source`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipelines import general
+from vidseek_media.tables import PAIRS, read_table
+from vidseek_training import backbones
+from vidseek_training.data import load_pairs
+
+ROOT = Path(__file__).parents[2]
+NUM_PICTURES = 12
+
+
+def write_pictures(folder: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["file,caption"]
+    for number in range(NUM_PICTURES):
+        coarse = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        Image.fromarray(coarse).resize((80, 60), Image.Resampling.NEAREST).save(folder / f"{number}.jpg")
+        rows += [f"{number}.jpg,a quilt with pattern {number}", f"{number}.jpg,cloth of kind {number}"]
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_judge_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    write_pictures(pictures)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["general"]["source"] = str(pictures)
+    content["frames"] |= {"workers": 1, "shard_digits": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    said = general.main()
+    pairs = read_table(Path("data/general/pairs/pairs.parquet"), PAIRS)
+    assert len(pairs) == 2 * NUM_PICTURES and {"train", "validation", "test"} == set(pairs.split)
+    assert f"{(pairs.split == 'train').sum()} pairs for replay" in said
+    spec = backbones.load("vidseek/clip-tiny").spec
+    loaded = load_pairs(Path("data/general/pairs/pairs.parquet"), Path("data/general/frames"), spec, split="train")
+    assert loaded.frames.shape == (len(loaded), spec.frames, spec.side, spec.side, 3)
+    assert len(loaded.frames.stored) == len(loaded) // 2  # a picture is stored once, whatever is said of it

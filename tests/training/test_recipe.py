@@ -1,0 +1,104 @@
+"""The benchmark of settings: that it runs from a packed file to figures, on towers of no size."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import flickr, recipe
+from bench.recipe import SMOKE, SMOKE_TRIALS, TRIALS, Side, read_packed, run, write_packed
+from vidseek_training.presets import Model, resolve
+from vidseek_training.settings import TrainSettings
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "white": (240, 240, 240)}
+ROOT = Path(__file__).parents[2]
+
+
+def side_of(name: str, count: int) -> Side:
+    """Pictures of one colour each."""
+    rng, names, jpegs, captions = np.random.default_rng(len(name)), [], [], []
+    for number in range(count):
+        said, colour = list(COLOURS.items())[number % len(COLOURS)]
+        pixels = np.clip(np.array(colour) + rng.normal(0, 20, (20, 24, 3)), 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG")
+        names.append(f"{name}{number}.jpg")
+        jpegs.append(file.getvalue())
+        captions.append([f"a {said} wall number {number}", f"one {said} thing"])
+    return Side(names, jpegs, captions)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    sides = {
+        f"{domain}_{split}": side_of(f"{domain}_{split}", count) for domain in ("general", "dogs", "exercise")
+        for split, count in (("train", 40), ("validation", 8), ("test", 8))
+    }
+    write_packed(sides, folder)
+    captions = [caption for own in sides["general_train"].captions for caption in own]
+    flickr.write_tokenizer(captions, folder / "tokenizer.json")
+    return folder
+
+
+def test_read_packed__gives_what_was_written(packed: Path) -> None:
+    wanted, found = side_of("dogs_test", 8), read_packed(packed)["dogs_test"]
+    assert found == wanted and found.pixels(16).shape == (8, 16, 16, 3)
+
+
+def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recipe.json"
+    run(packed, tmp_path, out, device="cpu", shape=SMOKE, trials=SMOKE_TRIALS, pretrain_seconds=0.0, budget_seconds=500.0,
+        workers=0)
+    report = json.loads(out.read_text())
+    assert [each["name"] for each in report["trials"]] == [each.name for each in SMOKE_TRIALS]
+    for each in report["trials"]:
+        assert each["max_update_ratio"] >= max(each["update_ratios"]) > 0 and each["in_layer"]
+        assert {"before", "after", "change"} == each["on_domain"]["r1"].keys() == each["on_general"]["r10"].keys()
+    careful, strong = report["trials"]
+    assert careful["max_update_ratio"] < strong["max_update_ratio"]
+    assert careful["num_steps"] == 10 and careful["settings"]["preset"] == "base-few"
+
+
+def test_trials__are_settings_that_a_model_of_clip_s_size_takes() -> None:
+    for trial in TRIALS:
+        asked = TrainSettings(preset=trial.preset, **trial.changes)  # type: ignore[arg-type]
+        assert resolve(asked, Model("B/32", 151_277_313, 25_296_896), 660).preset == trial.preset
+    assert len({(trial.domain, trial.name) for trial in TRIALS}) == len(TRIALS)
+
+
+def test_bench__needs_no_decoder_of_videos_and_no_mlflow() -> None:
+    """The device machine has neither."""
+    code = (
+        "import sys\nfor name in ('av', 'decord', 'mlflow', 'great_expectations', 'dvc'):\n    sys.modules[name] = None\n"
+        "import bench.recipe"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+
+def test_trials__of_the_presets_come_first() -> None:
+    assert {(each.name, each.domain) for each in recipe.TRIALS[:2]} == {("preset", "exercise"), ("preset", "dogs")}
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 8), (0.5, 8), (5.0, 50), (60.0, 600)])
+def test_pretraining__goes_on_for_as_long_as_it_is_told(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
+) -> None:
+    clock = [0.0]
+
+    def step(self: recipe.Pretraining, number: int, total: int) -> recipe.Tensor:
+        clock[0] += 0.1
+        assert number < total
+        return recipe.torch.zeros(3)
+
+    training = recipe.Pretraining(read_packed(packed)["general_train"], SMOKE, packed / "tokenizer.json", "cpu")
+    monkeypatch.setattr(recipe.Pretraining, "_step", step)
+    monkeypatch.setattr(recipe.time, "monotonic", lambda: clock[0])
+    assert training.run(seconds) == pytest.approx(steps, abs=1)
