@@ -17,6 +17,7 @@ from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import ClipFrames
 from vidseek_media.tables import FRAMES, PAIRS, read_table
+from vidseek_media.video_groups import video_groups
 from vidseek_training.backbones import BackboneSpec
 
 
@@ -25,7 +26,7 @@ class PairSet:
     """Pairs of one split, row by row."""
 
     table: pd.DataFrame
-    """Schema PAIRS, a row for each pair, sorted by clip_id."""
+    """Schema PAIRS and the column `group`, a row for each pair, sorted by clip_id."""
     frames: NDArray[np.uint8]
     """Shape (n, T, side, side, 3), resized as the backbone wants; a memory map on disk. More than T with all frames."""
     ids: NDArray[np.int64]
@@ -71,7 +72,9 @@ def load_pairs(
         ArtifactError: a pair's clip is in no shard.
     """
     table = read_table(pairs, PAIRS)
-    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)[:most]
+    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
+    table["group"] = video_groups(pairs, table.video_id)
+    table = table[:most]
     table = table.fillna({"contrast": "", "axis": "", "gallery": "default"})
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))
