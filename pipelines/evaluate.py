@@ -13,7 +13,8 @@ def main() -> str:
     evaluation = evaluate(
         CHAMPION, ENCODER, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
         general=GENERAL if params.general.source else None, resamples=params.evaluate.resamples,
-        seed=params.evaluate.seed,
+        seed=params.evaluate.seed, near_duplicate_bits=params.pairs.near_duplicate_bits,
+        near_duplicate_share=params.pairs.near_duplicate_share,
     )
     evaluation.figures["moments"] = _moments(evaluation, params)
     write_evaluation(evaluation, REPORTS / "evaluate")
