@@ -8,7 +8,7 @@ from typing import Any
 def write_tables(report: dict[str, Any]) -> str:
     """All tables, and what was skipped or failed."""
     parts = report["parts"]
-    lines = [_machine(parts.get("machine", {}))]
+    lines = [_machine(parts.get("machine", {}))] + ([report["note"]] if "note" in report else [])
     lines += _towers(parts.get("towers", []))
     lines += _speed(parts.get("training_speed", []))
     lines += _agreement(parts)
