@@ -141,8 +141,8 @@ def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.
 def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec, device: torch.device | None = None) -> Tensor:
     """Frames (n, T, side, side, 3) to what the model takes: float (n, T, 3, side, side), on `device` (None: the CPU).
 
-    A GPU gets the bytes and normalises itself, to the same numbers: of 10 ms for a clip of ViT-B/32 on an H100 the processor's
-    normalising and the way of what it made took 8.
+    A GPU gets the bytes and normalises itself, to the same numbers: of 10 ms for a clip of ViT-B/32 on an H100 the
+    processor's normalising and the way of what it made took 8.
     """
     if device is None or device.type == "cpu":
         return torch.from_numpy(normalise(frames, mean=spec.mean, deviation=spec.deviation))

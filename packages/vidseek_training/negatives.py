@@ -42,6 +42,7 @@ class RightOnes:
         self._said, self._denied = _texts_of(pairs)
         self._clip, self._video = (pd.factorize(table[name])[0] for name in ("clip_id", "video_id"))
         self._group = pd.factorize(table["group"])[0] if "group" in table else self._video
+        self._shown: dict[int, Rows] = {}
         self._rows_of_clip, self._rows_of_group, self._rows_of_text = (
             _Lists(numbers) for numbers in (self._clip, self._group, self._said)
         )
@@ -75,13 +76,18 @@ class RightOnes:
         """
         found = np.zeros((len(rows), len(self._said)), np.bool_)
         for place, row in enumerate(rows):
-            for other in self._rows_of_text[self._said[row]]:
-                found[place, self._kin(int(other))] = True
+            found[place, self._shown_by(int(self._said[row]))] = True
             for text in np.unique(self._said[self._kin(int(row))]):
                 found[place, self._rows_of_text[text]] = True
         if self._overlap < 1:
             found |= word_overlap(list(self._captions[rows]), list(self._captions)) >= self._overlap
         return found
+
+    def _shown_by(self, text: int) -> Rows:
+        """The rows whose clips a text is right of; remembered, since a common one has thousands."""
+        if text not in self._shown:
+            self._shown[text] = np.unique(np.concatenate([self._kin(int(row)) for row in self._rows_of_text[text]]))
+        return self._shown[text]
 
     def _kin(self, row: int) -> Rows:
         """The rows whose clips show what the clip of `row` shows, its own among them."""
