@@ -76,7 +76,8 @@ def _agreement(parts: dict[str, Any]) -> list[str]:
         if isinstance(each, dict):
             rows.append([f"gradients, {name}", f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
     for name, each in training.get("chunks", {}).items():
-        rows.append([f"gradients in chunks against the batch as one, {name}", f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
+        what = f"gradients in chunks against the batch as one, {name}"
+        rows.append([what, f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
     for name, each in training.get("loss_curves", {}).get("largest_difference", {}).items():
         rows.append([f"loss curve, {name}", f"{each:.1e}", ""])
     if "adapter" in training:
