@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,9 @@ class Sampler:
         self.rows = Batches(len(data.train), size, rng)
         self.general_rows = Batches(len(data.general), settings.replay, rng) if data.general is not None else None
         self.neighbours: NDArray[np.int64] | None = None
-        how = {"same_video": settings.mask_same_video, "overlap": settings.mask_overlap}
-        self._right = RightOnes(data.train, **how)
-        self._general_right = None if data.general is None else RightOnes(data.general, **how)
+        right = partial(RightOnes, same_video=settings.mask_same_video, overlap=settings.mask_overlap)
+        self._right = right(data.train)
+        self._general_right = None if data.general is None else right(data.general)
 
     def draw(self) -> Batch:
         """The next batch."""
