@@ -140,7 +140,7 @@ bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to
 	$(BIN)/python -m bench.near
 
 # Nothing is installed: a CUDA build of torch is the user's own.
-gpu-check: ## What a GPU does here: training, towers and exports against the CPU, into bench/gpu.json (four minutes; without one: a line)
+gpu-check: ## What a GPU does here: training, towers and exports against the CPU, into bench/gpu.json (five minutes; without one: a line)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m bench.gpu
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost

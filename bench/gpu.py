@@ -1,6 +1,6 @@
 """What vidseek does on a GPU: LoRA training, towers and exported towers, checked against the CPU and timed.
 
-    make gpu-check           (writes bench/gpu.json and prints its tables; about four minutes on a large GPU)
+    make gpu-check           (writes bench/gpu.json and prints its tables; under five minutes on a large GPU)
     python -m bench.gpu      (the same from a bare checkout: nothing is installed; what is not there is skipped and named)
 
 Weights are random and clips are drawn, so nothing is said of what vectors mean. Where the environment names a folder OUT,
@@ -14,12 +14,14 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,11 @@ class Report:
         """A line of progress."""
         print(f"[{time.monotonic() - self._began:6.1f} s] {text}", flush=True)  # noqa: T201 - this is the command's answer
 
-    def part(self, name: str, run: Callable[[], Any], *, needs: Iterable[str] = ()) -> None:
-        """Run a part, unless a package is missing or the time is up. What it finds is kept as far as it came."""
+    def part(self, name: str, run: Callable[[], Any], *, seconds: float = 60, needs: Iterable[str] = ()) -> None:
+        """Run a part, unless a package is missing or the time is up. What it finds is kept as far as it came.
+
+        After `seconds`, or when all the time is up, it is cut off: between two lines of Python, so in the middle of a row.
+        """
         missing = [each for each in needs if importlib.util.find_spec(each) is None]
         if missing or self._is_late():
             self.content["skipped"][name] = f"{', '.join(missing)} not installed" if missing else "no time was left"
@@ -52,7 +57,11 @@ class Report:
         began = time.monotonic()
         self.say(f"{name} begins")
         try:
-            self._keep(name, run())
+            with _cut_off(min(seconds, 60 * self._minutes - (began - self._began))):
+                self._keep(name, run())
+        except _TimeUp:
+            self.content["skipped"][f"the rest of {name}"] = f"its {seconds:.0f} seconds were up"
+            self.say(f"{name} was cut off")
         except Exception as error:  # noqa: BLE001 - whatever a part raises, the others go on
             self.content["failed"][name] = f"{type(error).__name__}: {error}"
             self.say(f"{name} FAILED\n{traceback.format_exc()}")
@@ -69,14 +78,11 @@ class Report:
             self.say(f"{name}: {_short(found)}")
             return
         for each in found:
-            if self._is_late():
-                self.content["skipped"][f"the rest of {name}"] = "no time was left"
-                return
             if isinstance(each, tuple):
                 self.content["parts"].setdefault(name, {})[each[0]] = each[1]
             else:
-                self.content["parts"].setdefault(name, []).append(each)
-            self.say(f"{name}: {_short(each)}")
+                self.content["parts"].setdefault(name, []).extend(each if isinstance(each, list) else [each])
+            self.say(f"{name}: {_rates(each) if isinstance(each, list) else _short(each)}")
 
     def save(self) -> None:
         """Write the report."""
@@ -94,16 +100,40 @@ class Report:
         return [*(f"{name}: {why}" for name, why in self.content["failed"].items()), *failed, *beyond(self.content["parts"])]
 
 
+class _TimeUp(Exception):
+    """A part's seconds are up."""
+
+
+@contextmanager
+def _cut_off(seconds: float) -> Iterator[None]:
+    """Raise _TimeUp in the block after `seconds`."""
+    def ring(*_: object) -> None:
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _short(found: Any) -> str:
     text = json.dumps(found)
-    return text if len(text) <= 600 else f"{text[:600]} ..."
+    return text if len(text) <= 400 else f"{text[:400]} ..."
+
+
+def _rates(rows: list[dict[str, Any]]) -> str:
+    told = ", ".join(f"{row['kind']} {row['batch']}: {row['per_second']:,.0f}" for row in rows)
+    return f"{rows[0]['shape']} {rows[0]['precision']}, a second: {told}" if rows else "nothing"
 
 
 def main() -> int:
     """Measure what is there; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--minutes", type=float, default=6.5, help="after so many no further part begins")
+    parser.add_argument("--minutes", type=float, default=5.5, help="after so many all that is left is cut off")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU: only to see that the parts run")
     parser.add_argument("--show", action="store_true", help="print the tables of the report that is there")
     asked = parser.parse_args()
@@ -154,12 +184,12 @@ def measure(report: Report, *, tiny: bool) -> None:
     report.part("machine", lambda: _machine(torch, device))
     with tempfile.TemporaryDirectory(prefix="vidseek-gpu-") as name:
         folder = Path(name)
-        report.part("paths", lambda: gpu_training.paths(device, sizes.backbones, sizes.paths))
+        report.part("paths", lambda: gpu_training.paths(device, sizes.backbones, sizes.paths), seconds=50)
         report.part("resume", lambda: gpu_training.stopped_and_gone_on(device, folder))
         report.part("training", lambda: gpu_training.against_cpu(sizes.training, device, folder))
-        report.part("training_speed", lambda: gpu_training.speed(sizes.training, device, folder))
-        report.part("towers", lambda: gpu_towers.rates(sizes.towers, device, folder))
-        report.part("exported", lambda: gpu_towers.exported(sizes.towers, folder), needs=EXPORT)
+        report.part("exported", lambda: gpu_towers.exported(sizes.towers, folder), seconds=70, needs=EXPORT)
+        report.part("training_speed", lambda: gpu_training.speed(sizes.training, device, folder), seconds=80)
+        report.part("towers", lambda: gpu_towers.rates(sizes.towers, device, folder), seconds=90)
     report.save()
 
 

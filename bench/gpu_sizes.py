@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bench import gpu_towers, gpu_training
-from bench.gpu_models import B16, B32, L14, TINY_CLIP, TINY_XCLIP, XCLIP_B32
+from bench.gpu_models import B16, B32, EXPORTED, L14, TINY_CLIP, TINY_XCLIP, XCLIP_B32
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ FULL = Sizes(
     ("vidseek/clip-tiny", "vidseek/viclip-tiny"), tuple(gpu_training.PATHS),
     gpu_training.Sizes(
         replace(B32, frames=4), curve_pairs=32, curve_batch=8, curve_steps=10, speed=(
-            (B32, 64, None, "fp32"), (B32, 64, None, "bf16"), (B32, 256, 32, "bf16"), (B16, 64, 16, "bf16"),
+            (B32, 64, None, "fp32"), (B32, 64, None, "bf16"), (B32, 128, 32, "bf16"), (B16, 64, 16, "bf16"),
             (L14, 32, 8, "bf16"), (XCLIP_B32, 64, 16, "bf16"),
-        ), speed_steps=4,
+        ), speed_steps=3,
     ),
     gpu_towers.Sizes(
-        (B32, B16, L14, XCLIP_B32), batches=(1, 8, 32, 128, 256), clips=(1, 8, 32), exported=B32,
-        exported_batches=(1, 8, 32), seconds=0.2,
+        (B32, B16, L14, XCLIP_B32), batches=(1, 32, 256), clips=(1, 32), exported=EXPORTED, exported_batches=(1, 32),
+        seconds=0.1, slow={("ViT-L/14", "fp32"): 32},
     ),
 )
 TINY = Sizes(
@@ -40,5 +40,6 @@ TINY = Sizes(
     ),
     gpu_towers.Sizes(
         (TINY_CLIP, TINY_XCLIP), batches=(1, 2), clips=(1, 2), exported=TINY_CLIP, exported_batches=(1, 2), seconds=0.0,
+        slow={},
     ),
 )

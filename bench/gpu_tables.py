@@ -8,7 +8,7 @@ from typing import Any
 def write_tables(report: dict[str, Any]) -> str:
     """All tables, and what was skipped or failed."""
     parts = report["parts"]
-    lines = [_machine(parts.get("machine", {}))]
+    lines = [_machine(parts.get("machine", {}))] + ([report["note"]] if "note" in report else [])
     lines += _towers(parts.get("towers", []))
     lines += _speed(parts.get("training_speed", []))
     lines += _agreement(parts)
@@ -36,25 +36,24 @@ def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
 
 
 def _towers(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each shape, precision and kind; a column for each batch."""
-    batches = sorted({row["batch"] for row in rows})
-    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    """A line for each shape and precision; in a column all batches of a kind."""
+    kinds = {kind: sorted({row["batch"] for row in rows if row["kind"] == kind}) for kind in ("pictures", "clips", "texts")}
+    found: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
     cosines: dict[tuple[str, str], float] = {}
+    whole = {row["shape"]: row["per_second"] for row in rows if row["kind"] == "clips, end to end"}
     for row in rows:
-        found.setdefault((row["shape"], row["kind"], row["precision"]), {})[row["batch"]] = row["per_second"]
-        if "least_cosine" in row:
+        if row["kind"] in kinds:
+            found.setdefault((row["shape"], row["precision"]), {})[row["kind"], row["batch"]] = row["per_second"]
             cosines[row["shape"], row["precision"]] = row["least_cosine"]
-    return _table(
-        ["a second", "", "precision", *(f"batch {batch}" for batch in batches), "least cosine"],
-        [
-            [*key, *(_rate(rates.get(batch)) for batch in batches), cosines.get((key[0], key[2]))]
-            for key, rates in found.items()
-        ],
-    )
+    heads = [f"{kind} a second, batch {' / '.join(map(str, batches))}" for kind, batches in kinds.items()]
+    return _table(["towers", "precision", *heads, "least cosine", "clips a second, end to end"], [
+        [*key, *(" / ".join(_rate(rates.get((kind, batch))) for batch in batches) for kind, batches in kinds.items()),
+         cosines[key], _rate(whole.get(key[0])) if key[1] == "fp32" else ""] for key, rates in found.items()
+    ])
 
 
 def _rate(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    return "–" if value is None else f"{value:,.0f}"
 
 
 def _speed(rows: list[dict[str, Any]]) -> list[str]:
@@ -77,15 +76,19 @@ def _agreement(parts: dict[str, Any]) -> list[str]:
         if isinstance(each, dict):
             rows.append([f"gradients, {name}", f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
     for name, each in training.get("chunks", {}).items():
-        rows.append([f"gradients in chunks, {name}", f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
+        what = f"gradients in chunks against the batch as one, {name}"
+        rows.append([what, f"{each['relative_difference']:.1e}", f"{each['least_cosine']:.6f}"])
     for name, each in training.get("loss_curves", {}).get("largest_difference", {}).items():
         rows.append([f"loss curve, {name}", f"{each:.1e}", ""])
     if "adapter" in training:
         rows.append(["vectors, merged on the CPU", "", f"{training['adapter']['least_cosine']:.7f}"])
     if "resume" in parts:
         rows.append(["loss curve, stopped and gone on", f"{parts['resume']['largest_difference']:.1e}", ""])
-    for name, each in parts.get("paths", {}).items():
-        rows.append([f"loss curve, {name}", each.get("failed") or f"{each['largest_difference']:.1e}", ""])
+    paths = parts.get("paths", {})
+    rows += [[f"loss curve, {name}", each["failed"], ""] for name, each in paths.items() if "failed" in each]
+    differences = [each["largest_difference"] for each in paths.values() if "failed" not in each]
+    if differences:
+        rows.append([f"loss curves of {len(differences)} ways of training", f"{max(differences):.1e}", ""])
     return _table(["against the CPU in fp32", "difference", "least cosine"], rows)
 
 

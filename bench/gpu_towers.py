@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,15 @@ class Sizes:
     exported_batches: tuple[int, ...]
     seconds: float
     """Of each measurement."""
+    slow: Mapping[tuple[str, str], int]
+    """The most pictures in one run, of shapes and precisions that would take too long with more."""
 
 
-def rates(sizes: Sizes, device: torch.device, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for each shape, precision, kind of input and batch: milliseconds, and how many a second."""
+def rates(sizes: Sizes, device: torch.device, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """A row for each shape, precision, kind of input and batch: milliseconds, and how many a second.
+
+    The rows of one shape and precision come together.
+    """
     for shape in sizes.shapes:
         model = build(shape, folder / "words.json")
         with tf32(products=False, convolutions=False):
@@ -54,10 +59,11 @@ def rates(sizes: Sizes, device: torch.device, folder: Path) -> Iterator[dict[str
             is_tf32 = precision == "tf32"
             with torch.inference_mode(), tf32(products=is_tf32, convolutions=is_tf32), peak_gib(device) as peak:
                 cosine = float((_vectors(own, model) * wanted).sum(1).min())
-                rows = list(_rates_of(own, sizes, device, average=model.averages_frames))
-            for row in rows:
-                yield {"shape": shape.name, "precision": precision, "least_cosine": round(cosine, 7), **peak, **row}
-        yield from _end_to_end(model, shape, sizes, device)
+                most = sizes.slow.get((shape.name, precision), max(sizes.batches))
+                rows = list(_rates_of(own, sizes, device, average=model.averages_frames, most=most))
+            about = {"shape": shape.name, "precision": precision, "least_cosine": round(cosine, 7), **peak}
+            yield [about | row for row in rows]
+        yield [_end_to_end(model, shape, sizes, device)]
 
 
 def _vectors(model: Backbone, like: Backbone) -> NDArray[np.float32]:
@@ -69,7 +75,9 @@ def _vectors(model: Backbone, like: Backbone) -> NDArray[np.float32]:
     return found
 
 
-def _rates_of(model: Backbone, sizes: Sizes, device: torch.device, *, average: bool) -> Iterator[dict[str, Any]]:
+def _rates_of(
+    model: Backbone, sizes: Sizes, device: torch.device, *, average: bool, most: int
+) -> Iterator[dict[str, Any]]:
     spec, dtype = model.spec, model.logit_scale.dtype
     frame = (3, spec.side, spec.side)
 
@@ -77,10 +85,10 @@ def _rates_of(model: Backbone, sizes: Sizes, device: torch.device, *, average: b
         ms = median_ms(run, device, seconds=sizes.seconds)
         return {"kind": kind, "batch": count, "ms": round(ms, 3), "per_second": round(1e3 * count / ms, 1)}
 
-    for count in sizes.batches if average else ():
+    for count in (count for count in sizes.batches if average and count <= most):
         pictures = random_pixels(count, (1, *frame), device, dtype)
         yield row("pictures", count, lambda pictures=pictures: model.embed_videos(pictures))
-    for count in sizes.clips:
+    for count in (count for count in sizes.clips if count == min(sizes.clips) or count * spec.frames <= most):
         clips = random_pixels(count, (spec.frames, *frame), device, dtype)
         yield row("clips", count, lambda clips=clips: model.embed_videos(clips))
     length = min(_TOKENS, spec.context)
@@ -90,12 +98,12 @@ def _rates_of(model: Backbone, sizes: Sizes, device: torch.device, *, average: b
         yield row("texts", count, lambda ids=ids: model.embed_texts(ids))
 
 
-def _end_to_end(model: Backbone, shape: Shape, sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
+def _end_to_end(model: Backbone, shape: Shape, sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """From frames in the computer's memory, uint8, to vectors there, as evaluation and looks do it (fp32)."""
     own, count = copy_on(model, device), max(sizes.clips)
     frames = coloured_pairs(model, count).frames
     ms = median_ms(lambda: embed_frames(own, frames), device, seconds=sizes.seconds)
-    yield {
+    return {
         "shape": shape.name, "precision": "fp32, as torch comes", "kind": "clips, end to end", "batch": count,
         "ms": round(ms, 3), "per_second": round(1e3 * count / ms, 1),
     }

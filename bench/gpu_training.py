@@ -288,7 +288,7 @@ def _speed(
         fitting = Fitting(copy_on(model, device), settings, data)
         drawn = Sampler(data, settings, fitting.model, np.random.default_rng(0), size=batch).draw()
         fitting.model.train()
-        step_ms = median_ms(lambda: fitting._descend(drawn), device, seconds=1.0, most=10)
+        step_ms = median_ms(lambda: fitting._descend(drawn), device, seconds=0.5, most=10)
         fitting.model.zero_grad(set_to_none=True)
         fitting.run()
     looks = fitting.curves[1:] or fitting.curves

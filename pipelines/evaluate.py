@@ -16,6 +16,7 @@ def main() -> str:
         CHAMPION, ENCODER, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
         general=GENERAL if params.general.source else None, resamples=params.evaluate.resamples,
         seed=params.evaluate.seed, variant=params.embed.variant, query_variant=params.search.variant,
+        near_duplicate_bits=params.pairs.near_duplicate_bits, near_duplicate_share=params.pairs.near_duplicate_share,
     )
     evaluation.figures["moments"] = _moments(evaluation, params)
     write_evaluation(evaluation, REPORTS / "evaluate")

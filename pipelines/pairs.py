@@ -19,7 +19,9 @@ def main() -> str:
     return (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
         f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "
-        f"{report.num_in_largest_group}" + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "")
+        f"{report.num_in_largest_group}; also in training: {report.num_captions_on_both_sides} captions and "
+        f"{report.num_clips_on_both_sides} clips of validation and test"
+        + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "")
     )
 
 

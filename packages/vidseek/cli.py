@@ -11,6 +11,7 @@ import typer
 
 from vidseek.commands import (
     archive,
+    benchmarking,
     captioning,
     comparing,
     demo,
@@ -41,7 +42,7 @@ app = typer.Typer(
 for command in (
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, planning.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow, running.doctor,
-    running.push_adapter, running.mteb,
+    running.push_adapter, running.mteb, benchmarking.benchmark,
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
 app.add_typer(_group("The published index: its collections, and what is live.", {

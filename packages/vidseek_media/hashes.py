@@ -73,6 +73,27 @@ def near_duplicates(
     return [(keys[a], keys[b]) for a, b in sorted(similar)]
 
 
+def lie_near(
+    values: NDArray[np.uint64], others: NDArray[np.uint64], *, max_bits: int
+) -> NDArray[np.bool_]:
+    """Which of `values` lie within `max_bits` bits of one of `others`: shape (values,).
+
+    Raises:
+        ValueError: `max_bits` is over 7.
+    """
+    if not 0 <= max_bits <= MAX_BITS:
+        raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
+    known, place = np.unique(np.concatenate([values, others]), return_inverse=True)
+    is_other = np.zeros(len(known), np.bool_)
+    is_other[place[len(values) :]] = True
+    near = is_other.copy()
+    for left, right in _close(known, max_bits) if max_bits else ():
+        near[left[is_other[right]]] = True
+        near[right[is_other[left]]] = True
+    found: NDArray[np.bool_] = near[place[: len(values)]]
+    return found
+
+
 def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Places of values at most `max_bits` apart, the same pair perhaps more than once.
 

@@ -68,6 +68,12 @@ PAIRS = pa.schema([
 GROUPS = pa.schema([("video_id", _text), ("group", _text)])
 """The videos of pairs; those of one group (near-duplicates, clips of one longer video) are on one side of the split."""
 
+BOTH_SIDES = pa.schema([
+    ("clip_id", _text), ("caption", _text), ("split", _text), ("same_caption", pa.bool_()), ("same_frames", pa.bool_()),
+])
+"""Pairs of validation and test whose caption is also one of a training pair, or whose clip shows what a training clip
+shows. Key: clip_id and caption."""
+
 FORGOTTEN = pa.schema([
     ("video_id", _text), ("uris", _texts), ("addresses", _texts), ("title", _text), ("forgotten_at", _text),
 ])

@@ -13,6 +13,7 @@ import pandas as pd
 
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_media.folders import whole_folder
+from vidseek_media.sides import read_both_sides
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.embedded import read_embedded
 from vidseek_quality.languages import UNSURE, known_languages, languages_of
@@ -155,6 +156,7 @@ class _Tables:
     captions: pd.DataFrame
     pairs: pd.DataFrame
     groups: pd.DataFrame
+    both_sides: pd.DataFrame
     rejected: dict[str, pd.DataFrame]
     """What each stage rejected: `id` and `kind`."""
 
@@ -168,6 +170,7 @@ class _Tables:
             read_table(caption / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text", "cost_usd"]),
             read_table(pairs / "pairs.parquet", PAIRS, columns=["clip_id", "video_id", "caption", "split"]),
             read_table(pairs / "groups.parquet", GROUPS),
+            read_both_sides(pairs),
             {
                 stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id", "kind"])
                 for stage, folder in folders.items()
@@ -197,6 +200,8 @@ def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
         "num_videos": len(of.videos), "num_clips": len(of.clips), "num_captions": len(of.captions),
         "num_pairs": len(of.pairs), "num_videos_of_pairs": int(of.pairs["video_id"].nunique()),
         "num_whole_video_captions": int(of.captions["clip_id"].isna().sum()),
+        "num_captions_on_both_sides": int(of.both_sides["same_caption"].sum()),
+        "num_clips_on_both_sides": int(of.both_sides["clip_id"][of.both_sides["same_frames"].astype(bool)].nunique()),
         "max_caption_share": round(float(shares.max(initial=0.0)), 6),
         **{f"num_{split}": int((of.pairs["split"] == split).sum()) for split in SPLITS},
     }

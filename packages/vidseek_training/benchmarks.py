@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,7 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
         InputRejected: films are missing; some are named.
     """
     queries = list(queries)
-    files = [path for path in sorted(videos.rglob("*")) if path.is_file()]
-    found = {path.stem: path for path in files} | {path.relative_to(videos).as_posix(): path for path in files}
-    films = {query.video: found.get(query.video) or found.get(Path(query.video).stem) for query in queries}
+    films = find_films(queries, videos)
     missing = sorted(video for video, path in films.items() if path is None)
     if missing:
         raise InputRejected(
@@ -97,6 +95,25 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
             times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
             writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, split])
     return len(queries)
+
+
+def find_films(
+    queries: Iterable[Query], videos: Path, *, suffixes: Collection[str] | None = None
+) -> dict[str, Path | None]:
+    """The file in `videos` of each film or picture of `queries`, None where there is none.
+
+    Args:
+        queries: Of a benchmark.
+        videos: A folder; a file is found by its path in it, else by the benchmark's name without folder, with or without
+            a suffix.
+        suffixes: Lower case, of files that count; None: all.
+    """
+    files = [
+        path for path in sorted(videos.rglob("*"))
+        if path.is_file() and (suffixes is None or path.suffix.lower() in suffixes)
+    ]
+    found = {path.stem: path for path in files} | {path.relative_to(videos).as_posix(): path for path in files}
+    return {query.video: found.get(query.video) or found.get(Path(query.video).stem) for query in queries}
 
 
 def _rows_of(text: str, suffix: str) -> list[dict[str, Any]]:

@@ -48,8 +48,8 @@ def embed_frames(
             part = frames[rows[start : start + _BATCH]]
             if part.shape[1] > model.spec.frames:
                 part = choose_frames(part, model.spec.frames, None)
-            pixels = to_pixels(part, model.spec)
-            found.append(model.embed_videos(pixels.to(model.logit_scale.device)).cpu().numpy())
+            pixels = to_pixels(part, model.spec, model.logit_scale.device)
+            found.append(model.embed_videos(pixels).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -15,6 +15,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_training import backbones, lora, pictures
 from vidseek_training.backbones import Backbone
+from vidseek_training.both_sides import figures_without_both_sides
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import Judgement, Vectors, judge
@@ -36,7 +37,8 @@ class Evaluation:
 
 def evaluate(
     champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
-    seed: int, variant: str = "fp32", query_variant: str | None = None,
+    seed: int, variant: str = "fp32", query_variant: str | None = None, near_duplicate_bits: int | None = None,
+    near_duplicate_share: float = 0.5,
 ) -> Evaluation:
     """Judge the base, the adapted model and the exported bundle on the same test pairs.
 
@@ -51,6 +53,8 @@ def evaluate(
         seed: Of the bootstrap.
         variant: Of the bundle, by which clips are embedded.
         query_variant: By which queries are encoded; by default the same.
+        near_duplicate_bits: See `pairs.make_pairs`; by it test clips are looked for in the general world.
+        near_duplicate_share: See `pairs.make_pairs`.
 
     Raises:
         ArtifactError: something that an earlier stage wrote is missing or broken.
@@ -80,6 +84,10 @@ def evaluate(
         "two_way_intervals": _choices(judged, test, resamples=resamples, seed=seed),
         "retention": measure_retention(base, adapted, general, resamples=resamples, seed=seed),
     }
+    figures["both_sides"] = figures_without_both_sides(
+        judged, test, base.spec, pairs=pairs, frames=frames, general=general, max_bits=near_duplicate_bits or 0,
+        min_share=near_duplicate_share,
+    )
     return Evaluation(figures, test, exported)
 
 

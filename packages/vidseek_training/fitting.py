@@ -317,7 +317,7 @@ class Fitting:
                 tokens = torch.from_numpy(values).to(self._device).float()
                 return self.model.embed_tokens(tokens, depth_of(self.model, self.settings)).float()
             if kind == "views":
-                return self.model.embed_videos(to_pixels(values, self.model.spec).to(self._device)).float()
+                return self.model.embed_videos(to_pixels(values, self.model.spec, self._device)).float()
             return self.model.embed_texts(torch.from_numpy(values).to(self._device)).float()
 
     def _loss(self, vectors: Tensor, batch: Batch) -> Tensor:

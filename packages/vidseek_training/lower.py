@@ -137,7 +137,8 @@ def _view(
 
 def _tokens(model: Backbone, views: NDArray[np.uint8], depth: int, *, in_bf16: bool) -> NDArray[np.float16]:
     with torch.inference_mode(), bf16_products(model, wanted=in_bf16):
-        tokens = model.video_tokens(to_pixels(views, model.spec).to(model.logit_scale.device), depth).float().cpu()
+        pixels = to_pixels(views, model.spec, model.logit_scale.device)
+        tokens = model.video_tokens(pixels, depth).float().cpu()
     highest = float(tokens.abs().max())
     if not highest < 65504:
         raise ArtifactError(

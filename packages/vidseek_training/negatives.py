@@ -3,54 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from vidseek_training.data import PairSet
 
 Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
 
 _BLOCK = 1024
 """Captions that are compared with all clips at once."""
+_MOST_WORDS = 75
+"""Of a text that was not tokenised: CLIP reads 77 tokens, start and end among them, and a word is at least one."""
 
 
-def right_ones(
-    pairs: PairSet, rows: NDArray[np.int64], contrasts: NDArray[np.int64], *, same_video: bool, overlap: float
-) -> Flags:
-    """Which texts of a batch are not wrong of which of its clips, and must not be pushed apart.
+class RightOnes:
+    """Which texts are right of which clips of a PairSet, and so are no negatives.
 
-    Captions of one clip are none, and captions that say the same; by choice clips of one video, and captions whose words
-    overlap. A contrast is wrong of every clip but one that has the same words for its caption.
-
-    Args:
-        pairs: What the batch is drawn from.
-        rows: Of `pairs`, shape (n,).
-        contrasts: Of `pairs`, shape (m,): rows whose contrasts are texts of the batch too, after the captions.
-        same_video: Whether clips of one video are kept apart from being negatives.
-        overlap: Least share of common words (Jaccard) that makes two captions the same.
-
-    Returns:
-        Shape (n, n + m); the diagonal is true.
+    A text is right of a clip where it is a caption of that clip, or of one that shows the same: a clip of another video
+    of its group (`groups.parquet`: near-duplicates), and by choice any clip of its video. Two texts are one where the
+    model reads the same tokens: letters' case, spaces and what is beyond its context make no difference to it.
     """
-    among = _alike(pairs, rows, rows, same_video=same_video, overlap=overlap)
-    captions = pairs.table.caption.iloc[rows].to_numpy()
-    return np.concatenate([among, captions[:, None] == pairs.table.contrast.iloc[contrasts].to_numpy()[None, :]], axis=1)
+
+    def __init__(self, pairs: PairSet, *, same_video: bool, overlap: float) -> None:
+        """Of `pairs`.
+
+        Args:
+            pairs: All captions of the clips that batches are drawn from.
+            same_video: Whether clips of one video are kept apart from being negatives.
+            overlap: Least share of common words (Jaccard) that makes two captions the same.
+        """
+        self._same_video, self._overlap = same_video, overlap
+        table = pairs.table
+        self._captions = table.caption.to_numpy()
+        self._said, self._denied = _texts_of(pairs)
+        self._clip, self._video = (pd.factorize(table[name])[0] for name in ("clip_id", "video_id"))
+        self._group = pd.factorize(table["group"])[0] if "group" in table else self._video
+        self._shown: dict[int, Rows] = {}
+        self._rows_of_clip, self._rows_of_group, self._rows_of_text = (
+            _Lists(numbers) for numbers in (self._clip, self._group, self._said)
+        )
+
+    def of(self, rows: Rows, contrasts: Rows) -> Flags:
+        """Which texts of a batch are right of which of its clips.
+
+        Args:
+            rows: The pairs of the batch, shape (n,).
+            contrasts: Rows whose contrasts are texts of the batch too, after the captions, shape (m,).
+
+        Returns:
+            Shape (n, n + m), a row for each clip; the diagonal is true.
+        """
+        texts, column = np.unique(np.concatenate([self._said[rows], self._denied[contrasts]]), return_inverse=True)
+        right = np.zeros((len(rows), len(texts)), np.bool_)
+        for place, row in enumerate(rows):
+            own = self._said[self._kin(int(row))]
+            at = np.minimum(np.searchsorted(texts, own), len(texts) - 1)
+            right[place, at[texts[at] == own]] = True
+        found: Flags = right[:, column]
+        if self._overlap < 1:
+            captions = list(self._captions[rows])
+            found[:, : len(rows)] |= word_overlap(captions, captions) >= self._overlap
+        return found
+
+    def of_all(self, rows: Rows) -> Flags:
+        """Which pairs are no hard negatives of the captions of `rows`: shape (rows, pairs).
+
+        Those whose clip the caption is right of, and those whose caption is right of the row's clip.
+        """
+        found = np.zeros((len(rows), len(self._said)), np.bool_)
+        for place, row in enumerate(rows):
+            found[place, self._shown_by(int(self._said[row]))] = True
+            for text in np.unique(self._said[self._kin(int(row))]):
+                found[place, self._rows_of_text[text]] = True
+        if self._overlap < 1:
+            found |= word_overlap(list(self._captions[rows]), list(self._captions)) >= self._overlap
+        return found
+
+    def _shown_by(self, text: int) -> Rows:
+        """The rows whose clips a text is right of; remembered, since a common one has thousands."""
+        if text not in self._shown:
+            self._shown[text] = np.unique(np.concatenate([self._kin(int(row)) for row in self._rows_of_text[text]]))
+        return self._shown[text]
+
+    def _kin(self, row: int) -> Rows:
+        """The rows whose clips show what the clip of `row` shows, its own among them."""
+        group = self._rows_of_group[self._group[row]]
+        if self._same_video:
+            return group
+        others = group[self._video[group] != self._video[row]]
+        return np.concatenate([self._rows_of_clip[self._clip[row]], others])
 
 
-def _alike(
-    pairs: PairSet, left: NDArray[np.int64], right: NDArray[np.int64], *, same_video: bool, overlap: float
-) -> Flags:
-    """Which of the rows `right` are right of the rows `left` too: shape (left, right)."""
-    columns = ["caption", "clip_id", *(["video_id"] if same_video else [])]
-    alike = np.zeros((len(left), len(right)), np.bool_)
-    for column in columns:
-        values = pairs.table[column].to_numpy()
-        alike |= values[left][:, None] == values[right][None, :]
-    if overlap < 1:
-        captions = pairs.table.caption.to_numpy()
-        alike |= word_overlap(list(captions[left]), list(captions[right])) >= overlap
-    return alike
+class _Lists:
+    """The places of each number in a list of numbers from 0 on."""
+
+    def __init__(self, numbers: Rows) -> None:
+        self._order = np.argsort(numbers, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
+
+    def __getitem__(self, number: int) -> Rows:
+        # A number that stands nowhere in the list, of a contrast that is nobody's caption, has no place.
+        if number + 1 >= len(self._starts):
+            return self._order[:0]
+        return self._order[self._starts[number] : self._starts[number + 1]]
+
+
+def _texts_of(pairs: PairSet) -> tuple[Rows, Rows]:
+    """A number for each caption and for each contrast: equal ones are one text, to the model or to a reader."""
+    texts = [" ".join(str(text).casefold().split()) for text in (*pairs.table.caption, *pairs.table.contrast)]
+    count, ids = len(pairs), getattr(pairs, "ids", None)
+    if ids is None or not ids.shape[1]:
+        numbers = _numbers_of([" ".join(text.split()[:_MOST_WORDS]) for text in texts])
+    else:
+        # A row without a contrast has its caption's tokens in that place, so its text there is no text of its own.
+        texts[count:] = [text or texts[row] for row, text in enumerate(texts[count:])]
+        both: NDArray[Any] = np.concatenate([ids, pairs.contrast_ids])
+        numbers = _joined(np.unique(both, axis=0, return_inverse=True)[1].reshape(-1), _numbers_of(texts))
+    return numbers[:count], numbers[count:]
+
+
+def _numbers_of(texts: Sequence[str]) -> Rows:
+    return pd.factorize(np.array(texts, dtype=object))[0].astype(np.int64)
+
+
+def _joined(one: Rows, other: Rows) -> Rows:
+    """Numbers that are equal where either of two numberings says so, directly or by others between."""
+    while True:
+        joined = one
+        for numbering in (other, one):
+            least = np.full(int(numbering.max(initial=-1)) + 1, np.iinfo(np.int64).max, np.int64)
+            np.minimum.at(least, numbering, joined)
+            joined = least[numbering]
+        if np.array_equal(joined, one):
+            return joined
+        one = joined
+
+
+def right_ones(pairs: PairSet, rows: Rows, contrasts: Rows, *, same_video: bool, overlap: float) -> Flags:
+    """`RightOnes.of` for one batch alone."""
+    return RightOnes(pairs, same_video=same_video, overlap=overlap).of(rows, contrasts)
 
 
 def word_overlap(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
@@ -73,19 +168,20 @@ def hardest(
     Args:
         texts: Unit rows (n, dimension) of the captions of `pairs`.
         videos: Unit rows (n, dimension) of its clips.
-        pairs: Says which clips are not wrong, as `right_ones`.
+        pairs: Says which clips are not wrong: see `RightOnes.of_all`.
         depth: How many.
-        same_video: See `right_ones`.
-        overlap: See `right_ones`.
+        same_video: See `RightOnes`.
+        overlap: See `RightOnes`.
 
     Returns:
         Shape (n, depth), -1 where there are fewer.
     """
     everything = np.arange(len(pairs))
+    right_of = RightOnes(pairs, same_video=same_video, overlap=overlap)
     found = np.full((len(pairs), depth), -1, np.int64)
     for start in range(0, len(pairs), _BLOCK):
         block = everything[start : start + _BLOCK]
-        right = _alike(pairs, block, everything, same_video=same_video, overlap=overlap)
+        right = right_of.of_all(block)
         scores = np.where(right, -np.inf, texts[block] @ videos.T)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
         wrong = np.isfinite(np.take_along_axis(scores, best, 1))

@@ -16,7 +16,8 @@ from vidseek_media.hashes import groups_of, near_duplicates
 from vidseek_media.ingest import read_videos
 from vidseek_media.marks import MARKS
 from vidseek_media.records import Rejection, Video
-from vidseek_media.tables import CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
+from vidseek_media.sides import find_both_sides, hashes_of
+from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
 
 DEFAULT_GALLERY = "default"
 
@@ -37,6 +38,10 @@ class PairsReport:
     """Those that validation has pairs of; a proof wants 25."""
     num_in_largest_group: int
     """Videos; where that is most of them, the archive cannot be split by what it shows (a camera that never moves)."""
+    num_captions_on_both_sides: int
+    """Pairs of validation and test whose caption is also one of a training pair."""
+    num_clips_on_both_sides: int
+    """Clips of validation and test that show what a training clip shows, though most of their videos differs."""
 
 
 def make_pairs(
@@ -53,7 +58,7 @@ def make_pairs(
     near_duplicate_share: float = 0.5,
     decided: Iterable[tuple[str, str]] = (),
 ) -> PairsReport:
-    """Write `pairs.parquet`, `groups.parquet` and `rejected.parquet` into `out`.
+    """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet` and `rejected.parquet` into `out`.
 
     A pair is a caption that has a clip whose frames are there; clips with one of `skip_marks` (black, flat, frozen)
     make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
@@ -104,6 +109,11 @@ def make_pairs(
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
     write_table(out / "pairs.parquet", rows, PAIRS)
+    both = find_both_sides(
+        pd.DataFrame(rows, columns=PAIRS.names), hashes_of(frames), max_bits=near_duplicate_bits or 0,
+        min_share=near_duplicate_share,
+    )
+    write_table(out / "both_sides.parquet", both, BOTH_SIDES)
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
     sizes = Counter(groups.values())
     return PairsReport(
@@ -111,6 +121,8 @@ def make_pairs(
         num_test=counts["test"], num_rejected=len(rejections), num_groups=len(sizes),
         num_validation_groups=len({groups[str(row["video_id"])] for row in rows if row["split"] == "validation"}),
         num_in_largest_group=max(sizes.values(), default=0),
+        num_captions_on_both_sides=int(both["same_caption"].sum()),
+        num_clips_on_both_sides=int(both.loc[both["same_frames"], "clip_id"].nunique()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from vidseek_training.backbones import Backbone
 from vidseek_training.data import Batches, PairSet, cut_padding, drop_words
 from vidseek_training.lower import LowerTokens, make_views
-from vidseek_training.negatives import right_ones, with_hard
+from vidseek_training.negatives import RightOnes, with_hard
 from vidseek_training.settings import TrainSettings
 
 
@@ -87,6 +88,7 @@ class _Side:
     known: NDArray[np.float32] | None
     word_dropout: float
     lower: LowerTokens | None
+    right: RightOnes
 
 
 class Sampler:
@@ -111,6 +113,9 @@ class Sampler:
         self.rows = Batches(len(data.train), size, rng)
         self.general_rows = Batches(len(data.general), settings.replay, rng) if data.general is not None else None
         self.neighbours: NDArray[np.int64] | None = None
+        right = partial(RightOnes, same_video=settings.mask_same_video, overlap=settings.mask_overlap)
+        self._right = right(data.train)
+        self._general_right = None if data.general is None else right(data.general)
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -119,9 +124,9 @@ class Sampler:
         rows = self.rows.draw()
         if self.neighbours is not None:
             rows = with_hard(rows, self.neighbours, settings.hard_share, self._rng)
-        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout, self._lower[0])]
-        if self._data.general is not None and self.general_rows is not None:
-            sides.append(self._general_side(self._data.general, self.general_rows.draw()))
+        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout, self._lower[0], self._right)]
+        if self._data.general is not None and self.general_rows is not None and self._general_right is not None:
+            sides.append(self._general_side(self._data.general, self.general_rows.draw(), self._general_right))
         clips: list[NDArray[Any]] = [
             self._views(side) if side.known is None else side.known[side.rows] for side in sides
         ]
@@ -142,11 +147,11 @@ class Sampler:
         anchors = self._anchors(sides[1], terms[1]) if len(sides) > 1 else ()
         return Batch(np.concatenate(clips), ids, terms, anchors)
 
-    def _general_side(self, pairs: PairSet, rows: NDArray[np.int64]) -> _Side:
+    def _general_side(self, pairs: PairSet, rows: NDArray[np.int64], right: RightOnes) -> _Side:
         # A caption that lost words is not the one that the base's vector is of.
         dropout = 0.0 if self._settings.replay_anchor else self._settings.word_dropout
         known = None if self._known is None else self._known.general_clips
-        return _Side(pairs, rows, self._settings.replay_weight, known, dropout, self._lower[1])
+        return _Side(pairs, rows, self._settings.replay_weight, known, dropout, self._lower[1], right)
 
     def _anchors(self, side: _Side, term: Term) -> tuple[Anchor, ...]:
         """Clips and captions of the general `side`, whose contrastive loss is `term`, held where the base has them."""
@@ -178,11 +183,12 @@ class Sampler:
         of_clips, of_texts = parts[: len(clips)], parts[len(clips) :]
         terms = []
         for number, side in enumerate(sides):
-            same = right_ones(
-                side.pairs, side.rows, contrasts[number], same_video=settings.mask_same_video, overlap=settings.mask_overlap
+            terms.append(
+                Term(of_clips[number], of_texts[number], side.right.of(side.rows, contrasts[number]), side.weight)
             )
-            terms.append(Term(of_clips[number], of_texts[number], same, side.weight))
-        among, count = terms[0].same[:, : len(sides[0].rows)], len(sides[0].rows)
+        count = len(sides[0].rows)
+        among = terms[0].same[:, :count]
+        among = among | among.T  # clips with clips, and texts with texts: right one way is enough
         if second_clips:
             terms.append(Term(of_clips[0], of_clips[-1], among, settings.clip_view_weight, of_views=True))
         if settings.text_view_weight:

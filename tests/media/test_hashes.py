@@ -4,10 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidseek_media.hashes import groups_of, hash_of, near_duplicates
+from vidseek_media.hashes import groups_of, hash_of, lie_near, near_duplicates
 from vidseek_media.marks import thumb_of
 
 
@@ -77,3 +79,12 @@ def test_groups_of__joins_by_others_and_is_named_by_the_first() -> None:
     assert groups_of(["a", "b", "c", "d", "e"], [("d", "b"), ("e", "d")]) == {
         "a": "a", "b": "b", "c": "c", "d": "b", "e": "b",
     }
+
+
+_HASHES = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 40), max_size=12)
+
+
+@given(_HASHES, _HASHES, st.integers(0, 7))
+def test_lie_near__as_each_with_each(values: list[int], others: list[int], max_bits: int) -> None:
+    found = lie_near(np.array(values, np.uint64), np.array(others, np.uint64), max_bits=max_bits)
+    assert found.tolist() == [any((a ^ b).bit_count() <= max_bits for b in others) for a in values]

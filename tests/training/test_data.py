@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.tiny import CONTEXT, SIDE, WORDS, Row, all_colours, frames_of, write_archive, write_viclip
 from vidseek_media.errors import ArtifactError
@@ -11,6 +12,7 @@ from vidseek_training import backbones
 from vidseek_training.backbones import BackboneSpec
 from vidseek_training.data import (
     Batches,
+    _normalise_there,
     augment,
     choose_frames,
     cut_padding,
@@ -107,6 +109,14 @@ def test_to_pixels__is_channels_first_and_normalised(spec: BackboneSpec) -> None
     levels = zip((0, 1, 0), spec.mean, spec.deviation, strict=True)
     wanted = [(level - mean) / deviation for level, mean, deviation in levels]
     assert pixels[0, 1, :, 2, 3].tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_to_pixels__on_a_device_are_the_same_numbers(spec: BackboneSpec) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
+    frames[0, 0, :, :, 0] = np.arange(256).reshape(16, 16)
+    assert torch.equal(_normalise_there(torch.from_numpy(frames), spec), to_pixels(frames, spec))
+    assert torch.equal(to_pixels(frames, spec, torch.device("cpu")), to_pixels(frames, spec))
+    assert to_pixels(frames[1:], spec, torch.device("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize(("num_rows", "size"), [(10, 4), (12, 4), (7, 7), (5, 3), (9, 8)])

@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.training.champions import write_champion
 from tests.training.tiny import Archive, Row, all_colours, write_archive, write_viclip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import GROUPS, write_table
+from vidseek_media.sides import find_both_sides
+from vidseek_media.tables import BOTH_SIDES, GROUPS, PAIRS, read_table, write_table
 from vidseek_training import backbones, lora
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
@@ -164,3 +166,35 @@ def test_evaluate__without_test_pairs_measures_nothing_and_writes_all_files(
     assert evaluation.figures["num_test_pairs"] == 0 and evaluation.figures["galleries"] == {}
     write_evaluation(evaluation, tmp_path / "report")
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"metrics.json", "recalls.csv", "pictures"}
+
+
+def test_evaluate__says_what_the_figures_are_without_what_training_has_seen(
+    exported: Path, backbone: Path, tmp_path: Path
+) -> None:
+    # Five of 16 captions are training's too (one by case alone, one by tokens: no word of it is known), and one clip is.
+    rows = all_colours(4, "test")
+    same = [Row(1, place, "train", row.shade, row.colour) for place, row in enumerate(rows[:3])]
+    said = Row(1, 3, "train", "dark", "red", text=rows[3].caption.upper().replace("A ", "a "))
+    archive = write_archive(tmp_path / "archive", [
+        *rows[:15], Row(4, 15, "test", "dark", "cyan", text="zebra zebra"), *same, said,
+        Row(1, 4, "train", "dark", "red", text="okapi okapi"),
+    ])
+    seen = find_both_sides(read_table(archive.pairs, PAIRS), {}, max_bits=6, min_share=0.5)
+    assert sorted(seen.caption) == sorted(row.caption for row in rows[:4])
+    shown = {"clip_id": rows[7].clip_id, "caption": rows[7].caption, "split": "test", "same_caption": False,
+             "same_frames": True}
+    write_table(archive.pairs.parent / "both_sides.parquet", pd.concat([seen, pd.DataFrame([shown])]), BOTH_SIDES)
+    general = write_archive(tmp_path / "general", [Row(9, 0, "train", "dark", "red", text=rows[9].caption)])
+    found = judging(exported, backbone, archive, general=general.root)
+    both = found.figures["both_sides"]
+    numbers = [both[f"num_{name}"] for name in (
+        "captions_in_training", "clips_in_training", "captions_in_general", "clips_in_general")]
+    assert numbers == [5, 1, 1, 0]
+    left = both["without"]["default"]
+    assert left["num_queries"] == 16 - 7
+    model = backbones.load(backbone)
+    pairs = load_pairs(archive.pairs, archive.frames, model.spec, split="test")
+    kept = ~pairs.table.caption.isin([*(row.caption for row in (*rows[:4], rows[7], rows[9])), "zebra zebra"]).to_numpy()
+    ranks = judge(embed_pairs(model, pairs), pairs.table).text_ranks[kept]
+    assert left["base"]["r1"] == pytest.approx((ranks <= 1).mean()) and left["base"]["mdr"] == np.median(ranks)
+    assert set(left) == {"num_queries", "base", "adapted", "exported"}

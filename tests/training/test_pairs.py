@@ -12,7 +12,7 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.ids import clip_id_of
 from vidseek_media.ingest import ingest
 from vidseek_media.shards import write_frames
-from vidseek_media.tables import CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
+from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import PairsReport, make_pairs, split_videos
 
@@ -42,7 +42,7 @@ def write(
     write_table(folder / "caption" / "captions.parquet", captions, CAPTIONS)
     write_table(folder / "frames" / "frames.parquet", [
         {"clip_id": clip_id, "video_id": video, "key": "", "shard": "", "num_frames": 8, "num_repeated": 0,
-         "decoder": "pyav", "marks": [], "hashes": (hashes or {}).get(video, [])}
+         "decoder": "pyav", "marks": [], "hashes": (hashes or {}).get(clip_id, (hashes or {}).get(video, []))}
         for clip_id, video in clips.items()
     ], FRAMES)
     write_table(folder / "ingest" / "videos.parquet", [
@@ -176,7 +176,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert write(tmp_path, []) == PairsReport(*[0] * 11)
     assert len(pairs_of(tmp_path)) == 0
 
 
@@ -230,3 +230,28 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: 
     # The sidecar names 41 files of this folder, and 15 of a folder beside it.
     assert (taken.num_in, taken.num_out, taken.num_captions_out, taken.num_captions_rejected) == (41, 41, 41, 15)
     assert (report.num_out, report.num_rejected) == (41, 0)
+
+
+def test_make_pairs__counts_captions_and_clips_that_training_has_too(tmp_path: Path) -> None:
+    # Half of the test clip's hashes are a bit from training's, and one of the validation clip's four is one of them.
+    hashes = [int(value) for value in np.random.default_rng(0).integers(0, 2**63, 20)]  # about 31 bits from each other
+    shared, far, others = hashes[:2], hashes[2:4], {0: hashes[4:10], 1: hashes[10:16]}
+    clips = {name: str(clip_id_of(IDS[name], 0, 1000)) for name in (0, 1, 2)}
+    rows = [
+        {"video": IDS[0], "text": "A red  square", "split": "train"},
+        {"video": IDS[0], "text": "a ball", "span": (1000, 2000)},
+        {"video": IDS[1], "text": "a red square", "split": "test"},
+        {"video": IDS[1], "text": "a cube", "span": (1000, 2000)}, {"video": IDS[1], "text": "a blue square"},
+        {"video": IDS[2], "text": "a green square", "split": "validation"},
+        {"video": IDS[3], "text": "a white square", "split": "validation"},
+    ]
+    report = write(tmp_path, rows, hashes={
+        clips[0]: shared, IDS[0]: others[0], clips[1]: [shared[0] ^ 1, shared[1] ^ 2, *far], IDS[1]: others[1],
+        clips[2]: [shared[0], *hashes[16:19]],
+    })
+    found = read_table(tmp_path / "pairs" / "both_sides.parquet", BOTH_SIDES)
+    assert report.num_groups == 4 and report.num_rejected == 0
+    assert [tuple(row) for row in found.itertuples(index=False)] == [
+        (clips[1], "a red square", "test", True, True), (clips[1], "a blue square", "test", False, True),
+    ]
+    assert (report.num_captions_on_both_sides, report.num_clips_on_both_sides) == (1, 1)
