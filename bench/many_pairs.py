@@ -34,7 +34,8 @@ from vidseek_training.settings import TrainSettings
 
 OUT = Path(__file__).with_name("many_pairs.json")
 NUM_PAIRS, FRAMES, NUM_TOKENS, NUM_STEPS = 50_000, 8, 49_408, 1
-STEP_PAIRS, STEP_CHUNK = (int(os.environ.get(f"VIDSEEK_BENCH_{name}", usual)) for name, usual in (("PAIRS", 256), ("CHUNK", 16)))
+STEP_PAIRS = int(os.environ.get("VIDSEEK_BENCH_PAIRS", 256))
+STEP_CHUNK = int(os.environ.get("VIDSEEK_BENCH_CHUNK", 16))
 """Of the step that is taken; the preset's by default. Smaller ones check the forecast where there is little time."""
 LOOK_CLIPS = 1
 """Validation pairs."""
