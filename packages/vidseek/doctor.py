@@ -211,7 +211,8 @@ def _sandbox() -> Finding:
         return Finding("runtime", "sandbox of decoders", "ok", offered.in_words())
     return Finding(
         "runtime", "sandbox of decoders", "note",
-        f"{offered.in_words()}: uploads are decoded with limits, but not with all of the kernel's rules", "Use a kernel of 5.13 or later with Landlock and seccomp; see docs/security.md",
+        f"{offered.in_words()}: uploads are decoded with limits, but not with all of the kernel's rules",
+        "Use a kernel of 5.13 or later with Landlock and seccomp; see docs/security.md",
     )
 
 
