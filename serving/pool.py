@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serving.batcher import QueueFull
@@ -180,7 +181,7 @@ class Pool:
             self._running.add(entry)
             task = asyncio.get_running_loop().create_task(self._run(entry))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._ended, entry))
 
     async def _run(self, entry: _Running) -> None:
         begin = time.perf_counter()
@@ -193,11 +194,14 @@ class Pool:
             self._observe(1, time.perf_counter() - begin)
             if not entry.future.done():
                 entry.future.set_result(result)
-        finally:
-            self._running.discard(entry)
-            self._note_use(entry)
-            if not self._is_closed:
-                self._begin_waiting()
+
+    def _ended(self, entry: _Running, task: asyncio.Task[None]) -> None:
+        """Its place is free."""
+        self._tasks.discard(task)
+        self._running.discard(entry)
+        self._note_use(entry)
+        if not self._is_closed and not task.cancelled():
+            self._begin_waiting()
 
     def _used_by(self, client: str) -> float:
         """The computing time of a client; what is long ago counts less."""

@@ -169,13 +169,15 @@ def _scaled(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
 
 def _smaller(image: Image.Image, max_side_px: int | None, shorter_side_px: int | None) -> Image.Image:
     if max_side_px is not None and max(image.size) > max_side_px:
-        image = image.copy()
-        image.thumbnail((max_side_px, max_side_px))
-    shorter = min(image.size)
-    if shorter_side_px is None or shorter <= shorter_side_px:
-        return image
-    width, height = (max(round(side * shorter_side_px / shorter), 1) for side in image.size)
-    return image.resize((width, height), Resampling.BOX)
+        image = image.resize(_sized(image, max_side_px / max(image.size)), Resampling.BICUBIC, reducing_gap=2.0)
+    if shorter_side_px is not None and min(image.size) > shorter_side_px:
+        image = image.resize(_sized(image, shorter_side_px / min(image.size)), Resampling.BOX)
+    return image
+
+
+def _sized(image: Image.Image, scale: float) -> tuple[int, int]:
+    width, height = image.size
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

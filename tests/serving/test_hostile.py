@@ -9,6 +9,7 @@ import asyncio
 import base64
 import io
 import os
+import re
 import struct
 import time
 import zlib
@@ -56,10 +57,10 @@ def marker_flood() -> bytes:
     return content[:2] + b"\xff" * 20_000_000 + content[2:]
 
 
-def many_scans(num: int = 1200) -> bytes:
+def many_scans(num: int = 1200, side: int = 5000) -> bytes:
     """A JPEG whose last scan comes so many times more."""
     buffer = io.BytesIO()
-    Image.new("L", (5000, 5000), 128).save(buffer, "JPEG", progressive=True)
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
     content = buffer.getvalue()
     last = content.rindex(b"\xff\xda")
     return content[:-2] + content[last:-2] * num + content[-2:]
@@ -142,18 +143,32 @@ def test_picture__that_is_hostile_is_refused_in_time(app: Any, name: str) -> Non
     assert not Path("/tmp/vidseek-was-hurt").exists()
 
 
-def test_picture__is_decoded_elsewhere_whichever_way_it_comes(app: Any) -> None:
-    bomb = slow_bitmap()
-    text = base64.b64encode(bomb).decode()
+def test_picture__is_decoded_elsewhere_whichever_way_it_comes(
+    app: Any, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's own process opens no picture, and a worker runs for each."""
+    content = picture("red")
+    text = base64.b64encode(content).decode()
+    monkeypatch.setattr(Image, "open", None)
+    asked: list[dict[str, Any]] = [
+        {"json": {"image": text}}, {"json": {"text": "red", "not_image": text}}, {"files": {"image": content}},
+        {"files": {"query": (None, '{"text": "red"}'), "not_image": content}},
+    ]
 
     async def work(client: httpx.AsyncClient) -> None:
-        answers = [
-            await client.post("/v1/search", json={"image": text}),
-            await client.post("/v1/search", files={"query": (None, '{"text": "red"}'), "not_image": bomb}),
-            await client.post("/v1/embed/image", json={"images": [text]}),
-        ]
-        for answer in answers:
-            assert answer.status_code == 422 and "of computing" in answer.text, answer.text
+        async def num_decoded() -> float:
+            page = (await client.get("/metrics")).text
+            found = re.search(r'vidseek_work_seconds_count{work="picture"} (\S+)', page)
+            return float(found[1]) if found else 0.0
+
+        before = await num_decoded()
+        for body in asked:
+            answer = await client.post("/v1/search", **body)
+            assert answer.status_code == 200, answer.text
+        for body in ({"files": {"images": content}}, {"json": {"images": [text]}}):
+            answer = await client.post("/v1/embed/image", **body)
+            assert answer.status_code == 200, answer.text
+        assert await num_decoded() - before == 6
 
     play(app, work)
 
@@ -173,6 +188,8 @@ def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp
     async def main() -> list[float]:
         attacks = [asyncio.create_task(attack(f"198.51.100.{n % 4}", {"image": bomb})) for n in range(8)]
         seconds = []
+        while len(statuses) < 8:  # until then nobody has used more than others
+            await asyncio.sleep(0.1)
         async with client_at(app, "192.0.2.1") as client:
             for number in range(max(12, NUM // 4)):
                 begin = time.monotonic()
@@ -187,7 +204,8 @@ def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp
         return seconds
 
     seconds = asyncio.run(main())
-    assert np.median(seconds) < 2.0 and max(seconds) < 8.0, seconds  # a quiet machine: 0.1 s; tests share theirs
+    # A quiet machine answers in 0.1 s. In turn of coming, without stepping aside, it would be nine.
+    assert np.median(seconds) < 3.0, seconds
     assert statuses and set(statuses) <= {422, 503}
 
 
@@ -236,7 +254,7 @@ def test_picture__temporary_files_are_none(app: Any, tmp_path: Path, monkeypatch
 
     async def work(client: httpx.AsyncClient) -> None:
         await client.post("/v1/embed/video", json={"clips": [base64.b64encode(clip).decode()]})
-        await client.post("/v1/search", json={"image": base64.b64encode(slow_bitmap()).decode()})
+        await client.post("/v1/search", files={"image": slow_bitmap()})
 
     play(app, work)
     assert not list(tmp_path.iterdir())
