@@ -13,6 +13,7 @@ from vidseek.archive import Archive
 from vidseek_media.appending import locked
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
+from vidseek_media.urls import bare_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,6 +140,7 @@ def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
 
 def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
     """The id of the one video that is meant; None where none is."""
+    name = bare_url(name)
     if name in videos:
         return name
     found = [video_id for video_id, names in videos.items() if name in names]

@@ -17,6 +17,7 @@ from vidseek_media.ids import to_ms
 from vidseek_media.records import Rejection
 from vidseek_media.rows import READERS, Row
 from vidseek_media.rows import text_of as file_text_of
+from vidseek_media.urls import bare_url
 
 SIDECAR_NAME = "captions.csv"
 FILE_ALIASES = ("image", "video", "uri", "path", "filename")
@@ -133,6 +134,7 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
         for line, row in read(source / name):
             try:
                 caption = caption_of(row, name, line)
+                caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
                 if not caption.text and not caption.about.get("title"):
                     raise InputRejected(f"has no caption for {caption.file}")
                 refuse_repeated(caption, seen)

@@ -41,15 +41,15 @@ _OF_PAGES = frozenset({"v", "list", "index"})
 """Of YouTube's pages: they name a video, and are no secret."""
 
 _BARE_QUERY = re.compile(rf"{IDENTITY}=[0-9a-f]{{12}}")
-_USER = re.compile(r"(?P<protocol>[a-zA-Z][a-zA-Z0-9+.-]*:/{2,})[^\s/?#\"<>]*@")
+_USER = re.compile(r"(?P<protocol>[a-zA-Z][a-zA-Z0-9+.-]{0,30}:/{2,})[^\s/?#\"<>]*@")
 _URL = re.compile(
-    r"[a-zA-Z][a-zA-Z0-9+.-]*:/{2,}[^\s\"'<>`|\\^{}?#]+(?:[?#](?:[^\s\"'<>]|'(?=[^\s\"'<>),;:\]}]))*)?"
+    r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}:/{2,}[^\s\"'<>`|\\^{}?#]+(?:[?#](?:[^\s\"'<>]|'(?=[^\s\"'<>),;:\]}]))*)?"
 )
-"""In a text. A quote ends it, but for one within its query."""
-_ENCODED_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*%3a(?:%2f|/)[^\s\"'<>`|]*", re.IGNORECASE)
+"""In a text. A quote ends it, but for one within its query. Lengths are bounded: a text may be long, and anybody's."""
+_ENCODED_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}%3a(?:%2f|/)[^\s\"'<>`|]*", re.IGNORECASE)
 _NAMED_PATH = re.compile(r"(?P<path>\burl[:=]\s*[\"']?/[^\s?\"']*)\?[^\s\"']+", re.IGNORECASE)
 """How urllib3 shows what it asked for."""
-_PASSWORD = re.compile(r"(?<![\w/])[^\s:/@\"'=(]+:[^\s/@\"']+@(?=[\w.-]+)")
+_PASSWORD = re.compile(r"(?<![\w/])[^\s:/@\"'=(]{1,100}:[^\s/@\"']{1,200}@(?=[\w.-])")
 _TRAILING = ".,;:!)]}'\""
 _LEAST_LENGTH = 4
 """Of a secret that is looked for by itself: shorter ones are in every text."""

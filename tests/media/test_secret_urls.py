@@ -87,10 +87,12 @@ def test_manifest__a_file_that_is_signed_anew_is_not_loaded_again(server: Server
     for secret in ("first-signature", "second-signature"):
         rows = [f"{signed(server, '/a.mp4', secret)},one,0,1", f"{signed(server, '/a.mp4', secret + 'x')},two,1,2"]
         (tmp_path / "list.csv").write_text("\n".join(["uri,caption,start,end", *rows, ""]))
+        beside = f"file,caption\n{signed(server, '/a.mp4', 'another-signature')},three\n"
+        (tmp_path / "captions.csv").write_text(beside)
         source = Manifest(tmp_path / "list.csv", downloads=tmp_path / "downloads")
         report = ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
         tables.append((tmp_path / "ingest" / "videos.parquet").read_bytes())
-        assert (report.num_out, report.num_captions_out) == (1, 2)
+        assert (report.num_out, report.num_captions_out) == (1, 3)
     assert tables[0] == tables[1] and report.num_probed == 0
     assert sum(path.startswith("/a.mp4") for command, path in server.asked if command == "GET") == 1
 
@@ -123,7 +125,7 @@ def test_forget__finds_the_download_of_a_signed_url(server: Server, tmp_path: Pa
     source = archive.source
     assert source is not None
     ingest(source, out=tmp_path / "data" / "ingest", ledger=archive.state / "ledger", timeout_seconds=60, workers=1)
-    plan = plan_forget(archive, f"{server.url}/a.mp4")
+    plan = plan_forget(archive, signed(server, "/a.mp4", "third-signature"))
     assert plan.video.addresses == (f"{server.url}/a.mp4",) and plan.removed
     forget(archive, plan)
     assert not source.path_of(f"{server.url}/a.mp4").exists() and source.path_of(f"{server.url}/b.mp4").exists()

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,17 @@ def test_log__what_the_server_itself_says_has_no_secret_and_no_fault_twice() -> 
         logger.removeHandler(handler)
         logger.filters = filters
     assert seen == ["cannot reach http://host/"]
+
+
+def test_upload__a_temp_folder_that_fills_up_under_it_is_503(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(tempfile.SpooledTemporaryFile[bytes]):
+        def write(self, content: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", Full)
+    engine = Engine(lambda: open_archive(archive, Settings()), LIMITS, Places.of(archive))
+    with asking(create_app(engine)) as client:
+        answer = client.post("/v1/search", files={"image": b"\x89PNG"})
+    engine.close()
+    assert is_error(answer, 503, "artifact_error")
+    assert tempfile.gettempdir() in answer.json()["error"]["message"]
