@@ -168,7 +168,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the clock of the first request."""
-        super().connection_made(_Lingering(transport, is_sending=lambda: self._is_in_body))  # type: ignore[arg-type]
+        self.wire = _Lingering(transport, is_sending=lambda: self._is_in_body)
+        super().connection_made(self.wire)  # type: ignore[arg-type]
         self.peer = self.client[0] if self.client else UNKNOWN
         self.client_name = client_key(self.peer)
         self.is_proxy = self.peer in self.all.proxies
@@ -186,19 +187,19 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_answering() and not is_partial and not self.pipeline:
             self.cycle.keep_alive = False
             return True
-        if is_partial and not self.transport.is_closing():
+        if is_partial and not self.wire.is_closing():
             self.refuse("invalid_request", 400, "the request ends before it is complete", "Send all of it")
         return None
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser piece by piece, so that it never holds more of a header than the limit."""
-        if self.transport.is_closing():
+        if self.wire.is_closing():
             return  # answered: what still comes is thrown away
         self._unset_keepalive_if_required()
         if self._header_since is None and not self._is_in_body:
             self._begin_header()
         place = 0
-        while place < len(data) and not self.transport.is_closing():
+        while place < len(data) and not self.wire.is_closing():
             room = 1024 * self.limits.max_header_kb + 1 - self._header_bytes
             size = min(PIECE_BYTES, max(1, room)) if self._header_since is not None else PIECE_BYTES
             self._feed(data[place : place + size])
@@ -294,9 +295,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def check_clocks(self, now: float) -> None:
         """End the connection if its client has taken too long."""
-        if self.transport.is_closing():
+        if self.wire.is_closing():
             stalled = self._stalled_seconds(now)
-            is_sent = self.transport.get_write_buffer_size() == 0
+            is_sent = self.wire.get_write_buffer_size() == 0
             if stalled > self.limits.send_seconds or (is_sent and now - self._flushed_at > LINGER_SECONDS):
                 self.cut()
         elif self._header_since is not None and now - self._header_since > self.limits.header_seconds:
@@ -310,7 +311,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def rank(self, now: float) -> tuple[int, float] | None:
         """Return how soon this connection gives way to a new one (the least first), or None while the service has work."""
-        if self.transport.is_closing():
+        if self.wire.is_closing():
             return 0, self._flushed_at
         if self._header_since is not None and not self._is_answering():
             return 1, self._header_since
@@ -330,20 +331,20 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(raw_answer(status, code, message, remedy))
+        self.wire.write(raw_answer(status, code, message, remedy))
         self._header_since = None
-        self.transport.linger()
+        self.wire.linger()
 
     def shutdown(self) -> None:
         """End the connection after the answer that is under way."""
         if self._is_answering():
             self.cycle.keep_alive = False
         else:
-            self.transport.end()
+            self.wire.end()
 
     def cut(self) -> None:
         """End the connection at once."""
-        self.transport.abort()
+        self.wire.abort()
 
     def _begin_header(self) -> None:
         self._header_since, self._header_bytes = time.monotonic(), 0
@@ -354,7 +355,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.refuse("too_slow", 408, f"the headers were not complete within {seconds}", "Send them at once")
         else:
             self.all.report("silent", 0)
-            self.transport.close()
+            self.wire.close()
 
     def _refuse_fault(self, error: httptools.HttpParserError) -> None:
         # The text of a callback's error names our code, that of a parser's the rule of HTTP that was broken.
@@ -372,10 +373,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _stalled_seconds(self, now: float) -> float:
         """How long nothing of what waits to be sent has gone; 0 if nothing waits."""
-        flushed = self.transport.written - self.transport.get_write_buffer_size()
+        flushed = self.wire.written - self.wire.get_write_buffer_size()
         if flushed > self._flushed:
             self._flushed, self._flushed_at = flushed, now
-        return now - self._flushed_at if flushed < self.transport.written else 0.0
+        return now - self._flushed_at if flushed < self.wire.written else 0.0
 
 
 class _Lingering:

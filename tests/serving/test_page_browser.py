@@ -97,7 +97,8 @@ def cards(tab: Any) -> Any:
 
 
 def test_search__by_typing_shows_moments_with_their_pictures_and_html_as_text(tab: Any, page_url: str, api: str) -> None:
-    tab.goto(page_url)
+    headers = tab.goto(page_url).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["x-frame-options"] == "DENY"
     tab.get_by_role("searchbox", name="What are you looking for?").fill("red")
     tab.keyboard.press("Enter")
     sync_api.expect(cards(tab).first).to_contain_text("<img src=x onerror=alert(1)> **red**")

@@ -221,12 +221,12 @@ def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, 
 
 
 def test_serve__ordinary_client_is_answered_beside_hostile_ones(archive: Archive, service: Service) -> None:
-    """`make soak-hostile` in short. The bounds are wide: other work may run on the machine of a test."""
+    """`make soak-hostile` in short, with bounds five times as wide: other work may run on the machine of a test."""
     wait_until_ready(service.address, archive.root / "serve.log")
     port = int(service.address.rpartition(":")[2])
     found = measure(port, service.pid, HostileFiles.make(film_frames=30), seconds=HOSTILE_SECONDS)
     assert not found["failures"]
-    assert not broken_bounds(found, Bounds(text_p99_seconds=5.0, picture_p99_seconds=20.0))
+    assert not broken_bounds(found, Bounds(text_p99_seconds=5.0, picture_p99_seconds=15.0))
     assert all(row["requests"] for row in found["hostile"])
     assert set(next(row for row in found["hostile"] if row["kind"] == "cross-site forms")["answers"]) == {"403"}
 
