@@ -54,7 +54,7 @@ class WorldSize:
         """What `make demo` renders: short videos where figures are measured, since an interval wants at least 20 of them."""
         return WorldSize(
             domain=(
-                Part("train", "seen", 400), Part("validation", "unseen", 120, 5), Part("validation", "near", 80, 5),
+                Part("train", "seen", 400), Part("validation", "unseen", 120, 7), Part("validation", "near", 80, 7),
                 Part("test", "unseen", 200, 8), Part("test", "near", 200, 8),
             ),
             general=(Part("train", "seen", 400), Part("test", "unseen", 200, 8)),
