@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
+from onnx import numpy_helper
 
 from tests.training.champions import write_champion
 from tests.training.tiny import Archive, Row, all_colours, write_archive, write_viclip
@@ -198,3 +202,27 @@ def test_evaluate__says_what_the_figures_are_without_what_training_has_seen(
     ranks = judge(embed_pairs(model, pairs), pairs.table).text_ranks[kept]
     assert left["base"]["r1"] == pytest.approx((ranks <= 1).mean()) and left["base"]["mdr"] == np.median(ranks)
     assert set(left) == {"num_queries", "base", "adapted", "exported"}
+
+
+def test_evaluate__judges_clips_and_queries_by_the_variants_that_are_served(
+    exported: Path, backbone: Path, two_galleries: Archive, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    shutil.copytree(exported / "encoder", tmp_path / "encoder")
+    shutil.copytree(tmp_path / "encoder" / "fp32", tmp_path / "encoder" / "int8")
+    texts = onnx.load(tmp_path / "encoder" / "int8" / "text.onnx")
+    largest = max(texts.graph.initializer, key=lambda each: np.prod(each.dims))
+    values = numpy_helper.to_array(largest)
+    largest.CopyFrom(numpy_helper.from_array(values * np.float32(1.5), largest.name))
+    onnx.save(texts, tmp_path / "encoder" / "int8" / "text.onnx")
+    spec = EncoderSpec.load(tmp_path / "encoder")
+    replace(spec, variants=("fp32", "int8")).save(tmp_path / "encoder")
+    found = {
+        (clips, queries): evaluate(
+            exported / "champion", tmp_path / "encoder", backbone=str(backbone), pairs=two_galleries.pairs,
+            frames=two_galleries.frames, general=None, resamples=50, seed=0, variant=clips, query_variant=queries,
+        ) for clips, queries in (("fp32", "int8"), ("int8", None))
+    }
+    for (clips, queries), each in found.items():
+        assert (each.figures["variant"], each.figures["query_variant"]) == (clips, queries or clips)
+        assert np.array_equal(each.exported.videos, evaluation.exported.videos)  # the clips' tower is the same here
+        assert not np.allclose(each.exported.texts, evaluation.exported.texts, atol=1e-3)
