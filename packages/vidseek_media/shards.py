@@ -208,7 +208,8 @@ def _plan_shards(
     by_prefix: dict[str, list[VideoJob]] = defaultdict(list)
     for video_id in sorted(by_video):
         own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
-        part = out / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
+        # Absolute: a worker has another working directory.
+        part = out.absolute() / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
         by_prefix[video_id[:digits]].append(VideoJob(video_id, source.path_of(videos[video_id].uris[0]), own, part))
     return [
         _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))

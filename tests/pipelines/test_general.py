@@ -34,7 +34,7 @@ def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_ju
     pictures.mkdir()
     write_pictures(pictures)
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content["general"]["source"] = str(pictures)
+    content["general"]["source"] = "pictures"  # as the stages have it: relative to where they run
     content["frames"] |= {"workers": 1, "shard_digits": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
