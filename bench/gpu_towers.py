@@ -69,7 +69,7 @@ def rates(sizes: Sizes, device: torch.device, folder: Path) -> Iterator[list[dic
 def _vectors(model: Backbone, like: Backbone) -> NDArray[np.float32]:
     """Of 16 clips."""
     with torch.inference_mode():
-        pixels = to_pixels(coloured_pairs(like, 16).frames, like.spec)
+        pixels = to_pixels(coloured_pairs(like, 16).frames[:], like.spec)
         vectors = model.embed_videos(pixels.to(model.logit_scale.device, model.logit_scale.dtype)).float()
     found: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
     return found
@@ -126,7 +126,7 @@ def exported(sizes: Sizes, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]
             most = max(sizes.exported_batches)
             try:
                 encoder = Encoder.load(bundle, provider=provider, variant=variant, batch=most)  # type: ignore[arg-type]
-                proven = _proven(encoder, bundle, wanted, list(pairs.table.caption), pairs.frames)
+                proven = _proven(encoder, bundle, wanted, list(pairs.table.caption), pairs.frames[:])
                 yield name, proven | _speed(encoder, sizes)
             except VidseekError as error:
                 yield name, {"failed": f"{error.message} ({error.remedy})"}

@@ -97,7 +97,7 @@ def _gradients(model: Backbone, pairs: PairSet, *, in_bf16: bool) -> tuple[float
     """The loss, and the gradient of each adapter's tensor, on the CPU."""
     device = model.logit_scale.device
     model.zero_grad(set_to_none=True)
-    pixels = to_pixels(pairs.frames, model.spec).to(device)
+    pixels = to_pixels(pairs.frames[:], model.spec).to(device)
     with bf16_products(model, wanted=in_bf16):
         videos, texts = model.embed_videos(pixels).float(), model.embed_texts(torch.from_numpy(pairs.ids).to(device)).float()
     loss = info_nce(videos, texts, model.logit_scale)

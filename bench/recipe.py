@@ -24,7 +24,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -232,7 +231,9 @@ def _shows_dogs(captions: list[str]) -> bool:
 
 
 def _some(side: Side, rows: list[int]) -> Side:
-    return Side(*([values[row] for row in rows] for values in (side.names, side.jpegs, side.captions)))
+    return Side(
+        [side.names[row] for row in rows], [side.jpegs[row] for row in rows], [side.captions[row] for row in rows]
+    )
 
 
 class Pretraining:
@@ -567,4 +568,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

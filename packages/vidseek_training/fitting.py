@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,13 @@ class Fitting:
             kind = "tokens"
         state = self._random_state()
         pieces: list[tuple[str, NDArray[Any]]] = [(kind, views), ("ids", ids[rows])]
-        embeds = [lambda count, kind=kind, values=values: self._embed((kind, values[:count])) for kind, values in pieces]
+        embeds = [partial(self._embed_first, kind, values) for kind, values in pieces]
         measured = probe(self.model, embeds, len(rows))
         self._set_random_state(state)
         return measured
+
+    def _embed_first(self, kind: str, values: NDArray[Any], count: int) -> Tensor:
+        return self._embed((kind, values[:count]))
 
     def _choose_scale(self) -> None:
         """Apply the adapter as strongly as the rule of `scales` says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -98,7 +98,7 @@ class Forecast:
         }
 
 
-def probe(model: nn.Module, embeds: list[Callable[[int], Tensor]], num_rows: int) -> Measured:
+def probe(model: nn.Module, embeds: Sequence[Callable[[int], Tensor]], num_rows: int) -> Measured:
     """Time a pass forwards and backwards, and count what it keeps. Gradients are dropped; weights do not change.
 
     Args:
