@@ -49,3 +49,18 @@ def test_json__is_read_back_and_measures_the_same() -> None:
     assert again.strange(query) == known.strange(query)
     with pytest.raises((KeyError, ValueError)):
         Familiarity.from_json({"words": [], "dimension": 7})
+
+
+def test_learned__words_are_of_all_captions_and_vectors_of_a_fair_draw() -> None:
+    captions = [f"word{number}" for number in range(5000)]
+    embedded: list[str] = []
+
+    def embed(texts: list[str]) -> np.ndarray:
+        embedded.extend(texts)
+        return np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
+
+    known = Familiarity.learned(captions, embed)
+    assert known is not None and known.words == set(captions)
+    places = [captions.index(text) for text in embedded]
+    assert len(set(places)) == 2000 and places == sorted(places) and abs(np.mean(places) - 2500) < 100
+    assert Familiarity.learned(captions[:10], embed) is None and len(embedded) == 2000
