@@ -18,7 +18,8 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_folder
 from vidseek_media.json_files import read_json
-from vidseek_media.tables import CLIPS, GROUPS, PAIRS, read_table
+from vidseek_media.tables import CLIPS, PAIRS, read_table
+from vidseek_media.video_groups import video_groups
 from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.calibration import (
     FEEDBACK,
@@ -103,7 +104,7 @@ def calibrate(
     spans = read_table(cut_dir / "clips.parquet", CLIPS).set_index("clip_id")
     learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"]]
     asker = _Asker(
-        windows, encoder, Familiarity.learned(learned, encoder.embed_texts), margin, _groups_of(pairs.parent)
+        windows, encoder, Familiarity.learned(learned, encoder.embed_texts), margin, _groups_of(pairs, windows)
     )
     unlike = _unlike(general_pairs) if general_pairs is not None else {}
     judged = {}
@@ -187,19 +188,16 @@ class _Query(NamedTuple):
 _NO_QUERIES: list[_Query] = []
 
 
-def _groups_of(folder: Path) -> dict[str, str]:
-    """The group of each video, where the pairs stage wrote them: near-duplicates, clips of one longer video."""
-    path = folder / "groups.parquet"
-    if not path.exists():
-        return {}
-    groups = read_table(path, GROUPS)
-    return dict(zip(groups["video_id"], groups["group"], strict=True))
+def _groups_of(pairs: Path, windows: PublishedWindows) -> dict[str, str]:
+    """The group of each video that is published."""
+    video_ids = sorted({clip.video_id for clip in windows.clips})
+    return dict(zip(video_ids, map(str, video_groups(pairs, video_ids)), strict=True))
 
 
 def _with_groups(pairs: Path) -> pd.DataFrame:
     """The pairs, with the column `group`: of their video, or the video itself."""
-    table, groups = read_table(pairs, PAIRS), _groups_of(pairs.parent)
-    return table.assign(group=[groups.get(video_id, video_id) for video_id in table["video_id"]])
+    table = read_table(pairs, PAIRS)
+    return table.assign(group=video_groups(pairs, table["video_id"]))
 
 
 def _unlike(pairs: Path) -> dict[str, list[_Query]]:

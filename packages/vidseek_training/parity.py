@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import GROUPS, PAIRS, read_table
+from vidseek_media.tables import PAIRS, read_table
 from vidseek_training.backbones import Backbone
 from vidseek_training.bounds import num_needed, share_high
 from vidseek_training.data import load_pairs, sample_clips
@@ -161,14 +161,8 @@ def reference_of(
     captions, clips = list(table.caption), np.asarray(found.frames[first])
     return Reference(
         split, clips, captions, embed_frames(model, clips), embed_ids(model, tokenizer.encode(captions)), owner[rows],
-        table, _groups_of(pairs, table),
+        table, found.groups[rows].astype(object),
     )
-
-
-def _groups_of(pairs: Path, table: pd.DataFrame) -> NDArray[np.object_]:
-    path = pairs.parent / "groups.parquet"
-    known = dict(read_table(path, GROUPS).itertuples(index=False)) if path.exists() else {}
-    return np.array([known.get(video_id, video_id) for video_id in table.video_id], dtype=object)
 
 
 def measure(folder: Path, variant: str, reference: Reference, limits: ParityLimits) -> Parity:
