@@ -166,7 +166,7 @@ class Fitting:
         kind = "views"
         if self.settings.cached_views:
             with torch.no_grad():
-                pixels = to_pixels(views, spec).to(self._device)
+                pixels = to_pixels(views, spec, self._device)
                 views = self.model.video_tokens(pixels, depth_of(self.model, self.settings)).half().cpu().numpy()
             kind = "tokens"
         state = self._random_state()
