@@ -171,13 +171,9 @@ class Fitting:
             kind = "tokens"
         state = self._random_state()
         pieces: list[tuple[str, NDArray[Any]]] = [(kind, views), ("ids", ids[rows])]
-        embeds = [partial(self._embed_first, kind, values) for kind, values in pieces]
-        measured = probe(self.model, embeds, len(rows))
+        measured = probe(self.model, [partial(self._embed, piece) for piece in pieces], len(rows))
         self._set_random_state(state)
         return measured
-
-    def _embed_first(self, kind: str, values: NDArray[Any], count: int) -> Tensor:
-        return self._embed((kind, values[:count]))
 
     def _choose_scale(self) -> None:
         """Apply the adapter as strongly as the rule of `scales` says."""
