@@ -46,6 +46,7 @@ from vidseek_media.probe import Probe
 from vidseek_media.shards import read_shard
 from vidseek_media.tables import CAPTIONS, read_table, write_table
 from vidseek_retrieval.calibrate import read_calibration
+from vidseek_retrieval.calibration import FEATURES, FORMAT
 from vidseek_retrieval.decisions import read_decisions
 from vidseek_retrieval.duplicates import Duplicate, write_duplicates
 from vidseek_retrieval.edge import EdgeHome
@@ -172,9 +173,9 @@ def _journal(folder: Path) -> None:
 def _calibration(folder: Path) -> None:
     rng = np.random.default_rng(0)
     reference = QuerySample("0123456789abcdef", "", rng.random((20, 2), dtype=np.float32)).to_json()
-    names = ("score", "below_first", "over_level", "lead", "strange", "novel")
-    content = {"encoder_version": "0123456789abcdef", "bias": 0.1, "min_confidence": 0.5, "num_queries": 20,
-               "weights": dict.fromkeys(names, 0.5), "familiarity": None, "reference": reference}
+    content = {"format": FORMAT, "encoder_version": "0123456789abcdef", "slope": 1.0, "bias": 0.1, "min_confidence": 0.5,
+               "num_queries": 20, "prior": 0.9, "weights": dict.fromkeys(FEATURES, 0.5), "familiarity": None,
+               "reference": reference}
     (folder / "calibration.json").write_text(json.dumps(content))
 
 

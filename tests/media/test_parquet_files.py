@@ -33,7 +33,10 @@ def test_read_bounded__is_what_pyarrow_reads(tmp_path: Path) -> None:
 def test_read_bounded__a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.parquet"
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 500_000]))
-    pq.write_table(pa.table({"id": texts, "stage": texts, "reason": texts}), path)
+    retryable = pa.array([False] * 10_000)
+    pq.write_table(
+        pa.table({"id": texts, "stage": texts, "reason": texts, "kind": texts, "retryable": retryable}), path
+    )
     assert path.stat().st_size < 200_000
     with pytest.raises(ValueError, match="unpacks to"):
         read_bounded(path)

@@ -206,7 +206,7 @@ def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp
     seconds = asyncio.run(main())
     # A quiet machine answers in 0.1 s. In turn of coming, without stepping aside, it would be nine.
     assert np.median(seconds) < 3.0, seconds
-    assert statuses and set(statuses) <= {422, 503}
+    assert statuses and set(statuses) <= {200, 422, 503}  # 200: a fast machine decodes it within its computing time
 
 
 @pytest.mark.parametrize("content", [
