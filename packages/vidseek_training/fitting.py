@@ -21,7 +21,7 @@ from vidseek_training import lora, scales
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.checkpoints import REMEDY, Checkpoint
-from vidseek_training.data import PairSet, choose_frames, cut_padding, to_pixels
+from vidseek_training.data import choose_frames, cut_padding, to_pixels
 from vidseek_training.embedding import embed_clips, embed_frames, embed_ids, embed_pairs, look_rows
 from vidseek_training.forecast import Forecast, Measured, Work, probe
 from vidseek_training.judging import judge
@@ -425,14 +425,10 @@ class Fitting:
             return
         # Its own generator: how many are looked at changes no other draw.
         rows = look_rows(train, settings.hard_clips, seed=settings.seed + self.steps_done)
-        among = PairSet(
-            train.table.iloc[rows].reset_index(drop=True), np.empty((len(rows), 0), np.uint8), train.ids[rows],
-            train.contrast_ids[rows],
-        )
         self.model.eval()
         found = hardest(
-            embed_ids(self.model, among.ids), embed_clips(self.model, train, rows=rows), among, depth=settings.hard_depth,
-            same_video=settings.mask_same_video, overlap=settings.mask_overlap,
+            embed_ids(self.model, train.ids[rows]), embed_clips(self.model, train, rows=rows), sampler.right, rows,
+            depth=settings.hard_depth,
         )
         if sampler.neighbours is None:
             sampler.neighbours = np.full((len(train), settings.hard_depth), -1, np.int64)
@@ -497,7 +493,7 @@ class Fitting:
         if sampler.general_rows is not None and saved["general_rows"] is not None:
             assert self.data.general is not None
             sampler.general_rows.left = _rows_below(saved["general_rows"], len(self.data.general))
-        sampler.neighbours = None if saved["neighbours"] is None else _rows_below(saved["neighbours"], num)
+        sampler.neighbours = None if saved["neighbours"] is None else _rows_below(saved["neighbours"], num, least=-1)
         self.steps_done, self.seconds, self.curves = saved["steps_done"], saved["seconds"], list(saved["curves"])
         self.best = None if saved["best"] is None else tuple(saved["best"])
         self._looks_without_gain, self._best_step = saved["looks_without_gain"], saved["best_step"]
@@ -517,13 +513,13 @@ class Fitting:
         )
 
 
-def _rows_below(rows: Tensor, num: int) -> NDArray[np.int64]:
-    """The numbers of rows of a table of `num`.
+def _rows_below(rows: Tensor, num: int, *, least: int = 0) -> NDArray[np.int64]:
+    """The numbers of rows of a table of `num`; a `least` of -1 lets -1 stand for no row.
 
     Raises:
         ValueError: they are none.
     """
-    if rows.dtype != torch.int64 or bool(((rows < 0) | (rows >= num)).any()):
+    if rows.dtype != torch.int64 or bool(((rows < least) | (rows >= num)).any()):
         raise ValueError(f"it names rows that are not among {num}")
     return rows.numpy()
 

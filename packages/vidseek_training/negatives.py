@@ -69,18 +69,21 @@ class RightOnes:
             found[:, : len(rows)] |= word_overlap(captions, captions) >= self._overlap
         return found
 
-    def of_all(self, rows: Rows) -> Flags:
-        """Which pairs are no hard negatives of the captions of `rows`: shape (rows, pairs).
+    def of_all(self, rows: Rows, among: Rows) -> Flags:
+        """Which of the pairs `among` are no hard negatives of the captions of `rows`: shape (rows, among).
 
-        Those whose clip the caption is right of, and those whose caption is right of the row's clip.
+        Those whose clip the caption is right of, and those whose caption is right of the row's clip. What makes it so
+        may be a pair that is not `among` them: another caption of the clip, say.
         """
-        found = np.zeros((len(rows), len(self._said)), np.bool_)
-        for place, row in enumerate(rows):
-            found[place, self._shown_by(int(self._said[row]))] = True
-            for text in np.unique(self._said[self._kin(int(row))]):
-                found[place, self._rows_of_text[text]] = True
+        place = np.full(len(self._said), -1, np.int64)
+        place[among] = np.arange(len(among))
+        found = np.zeros((len(rows), len(among)), np.bool_)
+        for number, row in enumerate(rows):
+            own = [self._rows_of_text[text] for text in np.unique(self._said[self._kin(int(row))])]
+            at = place[np.concatenate([self._shown_by(int(self._said[row])), *own])]
+            found[number, at[at >= 0]] = True
         if self._overlap < 1:
-            found |= word_overlap(list(self._captions[rows]), list(self._captions)) >= self._overlap
+            found |= word_overlap(list(self._captions[rows]), list(self._captions[among])) >= self._overlap
         return found
 
     def _shown_by(self, text: int) -> Rows:
@@ -161,28 +164,24 @@ def word_overlap(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float6
 
 
 def hardest(
-    texts: NDArray[np.float32], videos: NDArray[np.float32], pairs: PairSet, *, depth: int, same_video: bool, overlap: float
+    texts: NDArray[np.float32], videos: NDArray[np.float32], right: RightOnes, rows: Rows, *, depth: int
 ) -> NDArray[np.int64]:
-    """For each caption the rows of its best wrong clips, best first.
+    """For each caption of `rows` the best wrong clips of `rows`, best first.
 
     Args:
-        texts: Unit rows (n, dimension) of the captions of `pairs`.
-        videos: Unit rows (n, dimension) of its clips.
-        pairs: Says which clips are not wrong: see `RightOnes.of_all`.
+        texts: Unit rows (n, dimension) of the captions of `rows`.
+        videos: Unit rows (n, dimension) of their clips.
+        right: Says which clips are not wrong; of all training pairs, since a pair that is not among `rows` may say so.
+        rows: Shape (n,): the pairs that are looked at.
         depth: How many.
-        same_video: See `RightOnes`.
-        overlap: See `RightOnes`.
 
     Returns:
-        Shape (n, depth), -1 where there are fewer.
+        Shape (n, depth): places in `rows`, -1 where there are fewer.
     """
-    everything = np.arange(len(pairs))
-    right_of = RightOnes(pairs, same_video=same_video, overlap=overlap)
-    found = np.full((len(pairs), depth), -1, np.int64)
-    for start in range(0, len(pairs), _BLOCK):
-        block = everything[start : start + _BLOCK]
-        right = right_of.of_all(block)
-        scores = np.where(right, -np.inf, texts[block] @ videos.T)
+    found = np.full((len(rows), depth), -1, np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scores = np.where(right.of_all(rows[block], rows), -np.inf, texts[block] @ videos.T)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
         wrong = np.isfinite(np.take_along_axis(scores, best, 1))
         found[block, : best.shape[1]] = np.where(wrong, best, -1)

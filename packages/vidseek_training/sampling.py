@@ -96,6 +96,7 @@ class Sampler:
 
     Attributes:
         neighbours: Shape (n, depth): hard negatives of each training pair, by the model at the last look; None before.
+        right: Which texts are right of which training clips.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Sampler:
         self.general_rows = Batches(len(data.general), settings.replay, rng) if data.general is not None else None
         self.neighbours: NDArray[np.int64] | None = None
         right = partial(RightOnes, same_video=settings.mask_same_video, overlap=settings.mask_overlap)
-        self._right = right(data.train)
+        self.right = right(data.train)
         self._general_right = None if data.general is None else right(data.general)
 
     def draw(self) -> Batch:
@@ -124,7 +125,7 @@ class Sampler:
         rows = self.rows.draw()
         if self.neighbours is not None:
             rows = with_hard(rows, self.neighbours, settings.hard_share, self._rng)
-        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout, self._lower[0], self._right)]
+        sides = [_Side(self._data.train, rows, 1.0, known, settings.word_dropout, self._lower[0], self.right)]
         if self._data.general is not None and self.general_rows is not None and self._general_right is not None:
             sides.append(self._general_side(self._data.general, self.general_rows.draw(), self._general_right))
         clips: list[NDArray[Any]] = [

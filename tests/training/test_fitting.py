@@ -61,6 +61,7 @@ class Killed(Exception):
 @pytest.mark.parametrize(("stopped_at", "others"), [
     (4, {}), (8, {}), (8, {"loss": "sigmoid", "cycles": 3}),
     (4, {"last_layers": 1, "cached_views": 2, "targets": ("attention",)}),
+    (4, {"hard_share": 0.25, "hard_depth": 2, "hard_clips": 8}),  # most pairs have no hard negative yet
 ])
 def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped(
     fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, others: dict[str, Any]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.training.tiny import Row
 from vidseek_media.hashes import groups_of
 from vidseek_training.data import PairSet
-from vidseek_training.negatives import _joined, hardest, right_ones, with_hard, word_overlap
+from vidseek_training.negatives import RightOnes, _joined, hardest, right_ones, with_hard, word_overlap
 
 ROWS = [
     Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red film"),
@@ -126,21 +126,24 @@ def test_right_ones__are_those_of_the_definition(pairs: PairSet, same_video: boo
 
 
 @settings(max_examples=100, deadline=None)
-@given(_pairs(), st.booleans(), st.integers(0, 2**16))
-def test_hardest__is_right_neither_way_and_misses_none_that_is_wrong(pairs: PairSet, same_video: bool, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    texts, videos = rng.normal(size=(2, len(pairs), 4)).astype(np.float32)
-    found = hardest(texts, videos, pairs, depth=len(pairs), same_video=same_video, overlap=1.0)
+@given(_pairs(), st.booleans(), st.randoms())
+def test_hardest__of_some_pairs_is_right_neither_way_by_all_pairs_and_misses_none_that_is_wrong(
+    pairs: PairSet, same_video: bool, chance: random.Random
+) -> None:
+    rows = np.array(sorted(chance.sample(range(len(pairs)), chance.randint(1, len(pairs)))))
+    texts, videos = np.random.default_rng(chance.randint(0, 99)).normal(size=(2, len(rows), 4)).astype(np.float32)
+    right = RightOnes(pairs, same_video=same_video, overlap=1.0)
+    found = hardest(texts, videos, right, rows, depth=len(rows))
     captions = list(pairs.table.caption)
-    for row in range(len(pairs)):
+    for place, row in enumerate(rows):
         wrong = {
-            other for other in range(len(pairs))
+            number for number, other in enumerate(rows)
             if not _is_right(pairs, other, captions[row], same_video=same_video)
             and not _is_right(pairs, row, captions[other], same_video=same_video)
         }
-        picked = [int(each) for each in found[row] if each >= 0]
+        picked = [int(each) for each in found[place] if each >= 0]
         assert sorted(picked) == sorted(wrong)  # none comes twice
-        scores = [float(texts[row] @ videos[other]) for other in picked]
+        scores = [float(texts[place] @ videos[other]) for other in picked]
         assert scores == sorted(scores, reverse=True)
 
 
@@ -164,7 +167,8 @@ def test_hardest__the_best_wrong_clips_best_first() -> None:
     rows[3] = Row(0, 0, "train", "dark", "white")  # another caption of the first clip
     texts = np.eye(4, dtype=np.float32)
     videos = np.array([[9, 0, 0, 0], [5, 9, 1, 0], [7, 2, 9, 0], [9, 0, 0, 9]], np.float32)  # row: clip, column: caption
-    found = hardest(texts, videos, pair_set(rows), depth=3, same_video=False, overlap=1.0)
+    right = RightOnes(pair_set(rows), same_video=False, overlap=1.0)
+    found = hardest(texts, videos, right, np.arange(4), depth=3)
     assert found.tolist() == [[2, 1, -1], [2, 0, 3], [1, 0, 3], [1, 2, -1]]
 
 
