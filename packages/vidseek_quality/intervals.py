@@ -121,6 +121,9 @@ def share_interval(
 ) -> Interval:
     """Return `interval` of values from 0 to 1, cut to that range.
 
+    Where all values are 1, or all are 0, they do not differ, and yet another video may: there the end is that of an exact
+    bound (Clopper and Pearson 1934; Hoeffding 1963) of as many groups of equal size as would say as much.
+
     Args:
         values: Shape (n,), n at least 1, from 0 to 1.
         groups: Shape (n,): the group of videos of each value.
@@ -128,7 +131,13 @@ def share_interval(
         seed: Of the bootstrap.
     """
     found = interval(values, groups, resamples=resamples, seed=seed)
-    return found if found.too_few else replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    if found.too_few:
+        return found
+    if found.value in (0.0, 1.0):
+        least = ((1 - found.level) / 2) ** (1 / (GroupSums.of(values, groups).freedom + 1))
+        low, high = (least, 1.0) if found.value else (0.0, 1 - least)
+        return replace(found, low=low, high=high)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def median_interval(

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
+from vidseek_quality.intervals import share_interval
 from vidseek_training import backbones, lora, pictures
 from vidseek_training.backbones import Backbone
 from vidseek_training.both_sides import figures_without_both_sides
 from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import Judgement, Vectors, judge
-from vidseek_training.metrics import Ranks, bootstrap, recall_gain, recall_interval
+from vidseek_training.metrics import Ranks, paired_gain, recall_gain, recall_interval
 from vidseek_training.select import adapter_of, read_selected
 
 NOT_MEASURED = "not measured"
@@ -134,13 +135,15 @@ def _recall_intervals(
 def _choices(judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
     """For each axis the share of right two-way choices of base and adapted, and the paired gain, with intervals."""
     base, adapted = judged["base"].choices, judged["adapted"].choices
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     found = {}
     for axis in judged["base"].choice_shares(pairs.table):
         rows = (pairs.table.axis == axis).to_numpy() & ~np.isnan(base)
-        sides = {"base": base[rows], "adapted": adapted[rows], "gain": adapted[rows] - base[rows]}
+        groups = pairs.groups[rows]
         found[axis] = {
-            name: bootstrap(values, groups=pairs.groups[rows], resamples=resamples, seed=seed).to_json()
-            for name, values in sides.items()
+            "base": share_interval(base[rows], groups, **options).to_json(),
+            "adapted": share_interval(adapted[rows], groups, **options).to_json(),
+            "gain": paired_gain(base[rows], adapted[rows], groups, **options).to_json(),
         }
     return found
 

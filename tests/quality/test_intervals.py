@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vidseek_quality.intervals import MIN_GROUPS, Interval, enough_resamples, holm, interval, median_interval, p_value
+from vidseek_quality.intervals import (
+    MIN_GROUPS,
+    Interval,
+    enough_resamples,
+    holm,
+    interval,
+    median_interval,
+    p_value,
+    share_interval,
+)
 
 RUNS = int(os.environ.get("VIDSEEK_PROOFS", "100"))
 """Simulated proofs of each layout; `make proofs` runs thousands."""
@@ -189,3 +198,14 @@ def test_to_json__says_how_many_groups() -> None:
 
 def test_enough_resamples__reach_into_the_tail() -> None:
     assert enough_resamples(2000, 0.025) == 2000 and enough_resamples(500, 0.001) == 50_000
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(1.0, 0.025 ** (1 / 30), 1.0), (0.0, 0.0, 1 - 0.025 ** (1 / 30))])
+def test_share_interval__where_all_are_right_or_none_is_has_the_exact_bound_over_groups(
+    value: float, low: float, high: float
+) -> None:
+    found = share_interval(np.full(120, value), np.repeat(np.arange(30), 4))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    # One group of nearly all queries says about as much as one video.
+    unequal = share_interval(np.full(120, value), [0] * 91 + list(range(1, 30)))
+    assert unequal.high - unequal.low > 0.5
