@@ -101,6 +101,11 @@ class ProofLedger:
             for sha256, challenge in use.challenges.items()
         }
 
+    def proof_of(self, sha256: str) -> Challenge | None:
+        """The last challenge that this adapter won; None where none is known."""
+        won = [use.challenges[sha256] for use in self.uses if sha256 in use.challenges and use.challenges[sha256].won]
+        return won[-1] if won else None
+
     def with_use(self, use: ProofUse) -> ProofLedger:
         """With one use more."""
         return ProofLedger((*self.uses, use))
@@ -142,8 +147,10 @@ def as_lines(challenges: Sequence[Challenge]) -> list[str]:
 
 def lines_of(selected: Mapping[str, Any]) -> list[str]:
     """Return what selected.json says of the proof, for people: each challenge, the rows, and what could not be proven."""
-    proof = selected["proof"]
+    proof, challenges = selected["proof"], [Challenge(**each) for each in selected["challenges"]]
+    earlier = selected.get("proven")
+    since = [] if earlier is None or any(each.won for each in challenges) else as_lines([Challenge(**earlier)])
     return [
-        *as_lines([Challenge(**each) for each in selected["challenges"]]),
+        *(f"{selected['setting']} is the champion by an earlier proof: {line}" for line in since), *as_lines(challenges),
         used(proof["num_queries"], proof["num_groups"], proof["times_used"], proof["alpha"]), *selected["notes"],
     ]

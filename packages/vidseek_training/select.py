@@ -84,6 +84,8 @@ class Selected:
     notes: tuple[str, ...]
     """Settings that could not take part, and why; why nothing could be proven."""
     proof: ProofRows
+    proven: Challenge | None = None
+    """What the champion won by, in this run or an earlier one; None of the base."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def select(
     selected = Selected(
         decision.winner.setting, backbone, decision.winner.sha256, winner.run_id, gallery_hash(choosing), len(choosing),
         round(decision.winner.chosen_mrr, 4), decision.challenges, (*notes, *decision.notes), decision.proof,
+        decision.ledger.proof_of(decision.winner.sha256),
     )
     decision.ledger.write(ledger)
     _write(selected, winner, decision.ledger, champion, out)
@@ -242,6 +245,7 @@ def read_selected(champion: Path) -> Selected:
         if "proof" not in content:
             raise ValueError("it was written by an earlier version of vidseek, whose proof was another")
         content["challenges"] = tuple(Challenge(**each) for each in content["challenges"])
+        content["proven"] = Challenge(**content["proven"]) if content.get("proven") else None
         proof = ProofRows(**content["proof"])
         return _checked(Selected(**content | {"notes": tuple(content["notes"]), "proof": proof}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

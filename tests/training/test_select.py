@@ -18,7 +18,7 @@ from vidseek_training.data import PairSet, load_pairs
 from vidseek_training.embedding import embed_pairs
 from vidseek_training.fitting import Fitting
 from vidseek_training.judging import judge
-from vidseek_training.proof_ledger import LEDGER, ProofLedger
+from vidseek_training.proof_ledger import LEDGER, ProofLedger, lines_of
 from vidseek_training.sampling import Data
 from vidseek_training.select import BASE, ProofRows, Selected, adapter_of, crown, read_selected, select
 from vidseek_training.settings import TrainSettings
@@ -194,6 +194,10 @@ def test_select__again_with_its_own_winner_changes_nothing(
     again = choose(tmp_path, watched, backbone, ["lora"])
     assert (again.setting, again.adapter_sha256, again.mrr) == (first.setting, first.adapter_sha256, first.mrr)
     assert again.challenges == () and (tmp_path / LEDGER).read_bytes() == kept
+    # What it won by is still told.
+    assert again.proven == first.proven == first.challenges[0] and read_selected(tmp_path / "champion") == again
+    told, before = (lines_of(json.loads(json.dumps(asdict(each)))) for each in (again, first))
+    assert told[0] == f"lora is the champion by an earlier proof: {before[0]}" and len(told) == len(before)
 
 
 def test_select__the_same_challenge_again_costs_nothing_and_a_new_one_does(
