@@ -56,8 +56,8 @@ def write_report(archive: Archive, path: Path) -> None:
 def cautions(root: Path) -> list[str]:
     """What to know before any figure of the archive at `root`: what was not measured, and warnings of the training."""
     metrics = read_json(root / "reports" / "evaluate" / "metrics.json") or {}
-    setting = str((read_json(root / "models" / "selected.json") or {}).get("setting", ""))
-    if not metrics or setting == "base":
+    selected = read_json(root / "models" / "selected.json") or {}
+    if not metrics or selected.get("setting") == "base":
         return []
     found = []
     if not isinstance(metrics.get("retention"), dict):
@@ -65,10 +65,23 @@ def cautions(root: Path) -> list[str]:
             "Forgetting was not measured: there are no general test pairs (general.source), so nothing shows what the "
             "adapted model lost of what the base knew"
         )
-    if setting:
-        trained = read_json(root / "reports" / "train" / setting / "metrics.json") or {}
+    if selected.get("setting"):
+        folder = _training_of(root, selected)
+        if folder is None:
+            found.append(
+                f"The adapter {selected['setting']} is of an earlier training than the last of that name: what was warned "
+                f"of then is in MLflow's run {selected.get('run_id') or '(unknown)'}"
+            )
+        trained = (read_json(folder / "metrics.json") if folder else None) or {}
         found += [f"Training: {warning}" for warning in trained.get("warnings") or [] if "general.source" not in warning]
     return found
+
+
+def _training_of(root: Path, selected: Mapping[str, Any]) -> Path | None:
+    """The report folder of the training that the adapter is from; None where a later one of its name has overwritten it."""
+    folder = root / "reports" / "train" / str(selected.get("setting", ""))
+    of = (read_json(folder / "metrics.json") or {}).get("adapter_sha256")
+    return None if of is not None and of != selected.get("adapter_sha256") else folder
 
 
 def _cautions(root: Path) -> str:
@@ -223,15 +236,17 @@ def _duplicates(data: Path) -> str:
 
 def pictures_of(root: Path) -> list[tuple[Path, str]]:
     """The pictures that the page shows, each with what is on it."""
-    setting = (read_json(root / "models" / "selected.json") or {}).get("setting", "")
-    train = root / "reports" / "train" / str(setting) / "pictures"
+    train = _training_of(root, read_json(root / "models" / "selected.json") or {})
     wanted = [
         (root / "reports" / "evaluate" / "pictures" / "retrieval.png",
          "Test queries and the clips that were found; the right one is framed in green"),
         (root / "reports" / "evaluate" / "pictures" / "map.png", "Texts and clips on a plane"),
-        (train / "map.png", "Texts and clips on a plane, before and after the training"),
-        (train / "curves.png", "The training"),
     ]
+    if train is not None:
+        wanted += [
+            (train / "pictures" / "map.png", "Texts and clips on a plane, before and after the training"),
+            (train / "pictures" / "curves.png", "The training"),
+        ]
     return [(path, caption) for path, caption in wanted if path.is_file()]
 
 

@@ -255,6 +255,7 @@ def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path)
         },
     }
     figures |= {
+        "adapter_sha256": file_sha256(out / "adapter" / "adapter_model.safetensors"),
         "update_ratio": outcome.update_ratio, "update_layer": outcome.update_layer, "preset": outcome.preset,
         "warnings": outcome.warnings,
     }

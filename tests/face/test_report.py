@@ -144,3 +144,18 @@ def test_report__says_in_its_first_lines_what_the_training_of_the_champion_warne
     trained.write_text(json.dumps({"warnings": ["the update of <layer> is 0.31 of its weight"]}))
     page = written(archive)
     assert page.index("the update of &lt;layer&gt; is 0.31") < page.index("Pairs by split")
+
+
+def test_report__shows_nothing_of_a_later_training_that_did_not_win(archive: Archive) -> None:
+    evaluated(archive, value=0.2, low=0.1, high=0.3)
+    (archive.root / "models").mkdir(exist_ok=True)
+    selected = {"setting": "lora", "adapter_sha256": "a" * 64, "run_id": "run7"}
+    (archive.root / "models" / "selected.json").write_text(json.dumps(selected))
+    folder = archive.root / "reports" / "train" / "lora"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures" / "curves.png").write_bytes(b"PNG")
+    for of, is_own in (("a" * 64, True), ("b" * 64, False)):
+        (folder / "metrics.json").write_text(json.dumps({"warnings": ["too strong"], "adapter_sha256": of}))
+        page = written(archive)
+        assert ("too strong" in page, "The training</figcaption>" in page) == (is_own, is_own)
+        assert ("in MLflow&#x27;s run run7" in page) == (not is_own)

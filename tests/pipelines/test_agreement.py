@@ -115,7 +115,14 @@ def test_deps__data_that_a_stage_reads_is_what_another_writes() -> None:
     for name, stage in STAGES.items():
         for path in names_of(stage.get("deps", [])):
             if not path.startswith(("packages/", "pipelines/", "data/decisions")):  # people write that
-                assert any(path == out or path.startswith(f"{out}/") for out in written), f"{name} reads {path}"
+                related = (path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for out in written)
+                assert any(related), f"{name} reads {path}"
+
+
+@EACH_STAGE
+def test_deps__each_is_named_once(name: str) -> None:
+    deps = names_of(STAGES[name].get("deps", []))
+    assert len(deps) == len(set(deps))
 
 
 @EACH_STAGE
