@@ -26,7 +26,7 @@ class ProofUse:
     rows: str
     """The hash of the rows, which are a gallery: `train.gallery_hash`."""
     groups: tuple[str, ...]
-    """The first digits of a hash of each group of videos."""
+    """The first digits of a hash of each group's name and of each video: a group may be named anew."""
     champion: str
     """The sha256 of its adapter, or the name of the backbone."""
     alpha: float
@@ -86,13 +86,22 @@ class ProofLedger:
                 ) from error
         return ProofLedger(tuple(sorted(found.values(), key=lambda use: use.used_at)))
 
-    def times_used(self, groups: Iterable[str]) -> float:
+    def times_used(self, groups: Sequence[str], videos: Sequence[str] | None = None) -> float:
         """Return how often the proof rows of these groups of videos have been used; one is unspent if this is 0.
 
-        A use that shared only some of today's groups counts as that share.
+        A use that shared only some of today's groups counts as that share. A group is shared where one of its videos is:
+        a near-duplicate that joins it may give it another name, and makes it no fresher.
+
+        Args:
+            groups: Shape (n,): the group of each query.
+            videos: Shape (n,): its video; None where groups are all that is known.
         """
-        marks = set(group_marks(groups))
-        return round(sum(len(marks & set(use.groups)) for use in self.uses) / len(marks), 4) if marks else 0.0
+        members: dict[str, set[str]] = {}
+        for group, video in zip(groups, groups if videos is None else videos, strict=True):
+            members.setdefault(str(group), {str(group)}).add(str(video))
+        marks = [set(group_marks(own)) for own in members.values()]
+        shared = sum(bool(own & seen) for seen in (set(use.groups) for use in self.uses) for own in marks)
+        return round(shared / len(marks), 4) if marks else 0.0
 
     def known_challenges(self, rows: str, champion: str) -> dict[str, Challenge]:
         """The challenges on just these rows against this champion, by the challenger's sha256: they cost nothing again."""
@@ -119,7 +128,7 @@ class ProofLedger:
 
 
 def group_marks(groups: Iterable[str]) -> tuple[str, ...]:
-    """Short marks of the groups of videos, sorted, each once."""
+    """Short marks of names of groups and videos, sorted, each once."""
     return tuple(sorted({hashlib.sha256(str(group).encode()).hexdigest()[:10] for group in groups}))
 
 

@@ -135,7 +135,8 @@ def select(
 
     decision = decide(
         holder.contender, [each.contender for each in challengers], score=score, backbone=backbone,
-        rows=_rows_digest(proof), groups=proof.groups, num_choosing_groups=len(set(choosing.groups)),
+        rows=_rows_digest(proof), groups=proof.groups, videos=list(proof.table.video_id),
+        num_choosing_groups=len(set(choosing.groups)),
         ledger=ProofLedger.read(ledger, champion / LEDGER), resamples=resamples, seed=seed,
     )
     winner = by_sha256[decision.winner.sha256]
@@ -168,6 +169,7 @@ class Decision:
 def decide(
     champion: Contender, challengers: Sequence[Contender], *, score: Callable[[Contender], Values], backbone: str, rows: str,
     groups: Sequence[str] | NDArray[Any], num_choosing_groups: int, ledger: ProofLedger, resamples: int, seed: int,
+    videos: Sequence[str] | None = None,
 ) -> Decision:
     """Put the challengers that are better on the choosing half to the proof.
 
@@ -184,6 +186,8 @@ def decide(
         ledger: What the rows were used for before.
         resamples: Of groups of videos, in the bootstrap.
         seed: Of the bootstrap.
+        videos: Shape (n,): the video of each query of the proof half, by which the ledger knows a group that was named
+            anew.
     """
     others = [each for each in challengers if each.sha256 != champion.sha256]
     others.sort(key=lambda each: (-each.chosen_mrr, each.setting))
@@ -192,11 +196,12 @@ def decide(
     reason = why_no_proof(num_groups + num_choosing_groups) if promising else ""
     found = {} if reason else ledger.known_challenges(rows, against)
     new = [] if reason else [each for each in promising if each.sha256 not in found]
-    times_used, alpha = ledger.times_used(groups), None
+    names = list(map(str, groups))
+    times_used, alpha = ledger.times_used(names, videos), None
     if new:
         alpha = alpha_of_use(times_used)
         tested = prove(champion, new, groups, score=score, alpha=alpha, resamples=resamples, seed=seed)
-        ledger = ledger.with_use(ProofUse.of(rows, groups, against, alpha, tested))
+        ledger = ledger.with_use(ProofUse.of(rows, [*names, *(videos or ())], against, alpha, tested))
         found = found | tested
     challenges = {
         each.sha256: unproven(each, champion, reason if each in promising else NOT_BETTER)

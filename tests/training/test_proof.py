@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
 from vidseek_training.proof import ALPHA, Contender, alpha_of_use, proof_mask, prove, why_no_proof
-from vidseek_training.proof_ledger import ProofLedger, as_lines, used
+from vidseek_training.proof_ledger import ProofLedger, ProofUse, as_lines, used
 from vidseek_training.select import Decision, decide
 
 RUNS = int(os.environ.get("VIDSEEK_PROOFS", "100"))
@@ -156,6 +156,16 @@ def test_times_used__a_use_counts_as_the_share_of_the_videos_that_it_had() -> No
     assert ledger.times_used(mine) == 1 and ledger.times_used(["another"]) == 0
     assert ledger.times_used([*mine, *(f"new{number}" for number in range(25))]) == 0.5
     assert ledger.times_used([]) == 0
+
+
+def test_times_used__a_group_that_was_named_anew_is_no_fresher() -> None:
+    videos = [f"video{number}" for number in range(20)]
+    ledger = NOTHING.with_use(ProofUse.of("r", videos * 2, "b", 0.01, {}))
+    # A near-duplicate joined each of ten groups and gave it its name; two groups became one.
+    groups = [f"a{number}" if number < 10 else video for number, video in enumerate(videos)]
+    groups[19] = groups[18]
+    assert ledger.times_used(groups, videos) == 1
+    assert ledger.times_used(groups) == pytest.approx(9 / 19, abs=1e-4)
 
 
 def test_ledger__reads_what_it_wrote_each_use_once(tmp_path: Path) -> None:
