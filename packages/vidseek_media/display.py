@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,24 @@ def is_mirrored(matrix: NDArray[np.int32] | None) -> bool:
         return False
     a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
     return a * d - b * c < 0
+
+
+def over_white(pixels: NDArray[Any]) -> NDArray[Any]:
+    """RGBA, of 8 or 16 bit, as RGB over white; as it is where alpha is 0 throughout, which is a mistake of the writer."""
+    most = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., 3:].astype(np.uint64)
+    if not alpha.any():
+        return np.ascontiguousarray(pixels[..., :3])
+    mixed = (pixels[..., :3] * alpha + most * (most - alpha) + most // 2) // most
+    return mixed.astype(pixels.dtype)
+
+
+def full_range(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of 8 or 16 bit whose black is 16 of 255 and white 235 (limited range), with black 0 and white 255."""
+    unit = 1 if pixels.dtype.itemsize == 1 else 256
+    most = np.iinfo(pixels.dtype).max
+    spread = (pixels.astype(np.float32) - 16 * unit) * (most / (219 * unit))
+    return np.clip(np.rint(spread), 0, most).astype(pixels.dtype)
 
 
 def to_sdr(pixels: NDArray[np.uint16], transfer: int, *, is_wide: bool) -> NDArray[np.uint8]:

@@ -17,10 +17,20 @@ import av
 import numpy as np
 from av.buffer import Buffer
 from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vidseek_media.display import BT2020, is_hdr, is_mirrored, rotation_matrix, size_shown, to_sdr, upright
+from vidseek_media.display import (
+    BT2020,
+    full_range,
+    is_hdr,
+    is_mirrored,
+    over_white,
+    rotation_matrix,
+    size_shown,
+    to_sdr,
+    upright,
+)
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.packets import (
     FOREIGN,
@@ -141,7 +151,7 @@ def frames_at(
             f"frames.decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}", remedy="Set it in params.yaml"
         )
     plan = plan or read_plan(path)
-    if is_picture(path, plan):
+    if is_picture(path) or (plan.codec == "gif" and len(plan.pts) == 1):
         yield from _frames_of_picture(path, times_ms, side_px)
     elif decoder == "decord":
         yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
@@ -182,7 +192,7 @@ def _frames_by_pyav(
     for walk in _walks(plan):
         try:
             for frame in walk(path, times_ms[num_done:], plan, threads):
-                yield convert.frame(frame, plan)
+                yield convert.frame(frame, plan, path)
                 num_done += 1
             return
         except _PlanBroken:
@@ -446,7 +456,10 @@ class _Converter:
         self._size: tuple[int, int] | None = None
         self._last: tuple[av.VideoFrame, NDArray[np.uint8]] | None = None
 
-    def frame(self, wanted: _Wanted, plan: PacketPlan) -> FrameAt:
+    def frame(self, wanted: _Wanted, plan: PacketPlan, path: Path) -> FrameAt:
+        """`wanted` of the video `path`, of the size of the first frame there."""
+        if self._size is None:
+            self._size = size_shown(*_size_of_first(path, wanted, plan), self._aspect, self._side_px)
         if self._last is None or self._last[0] is not wanted.frame:
             self._last = (wanted.frame, self.picture(wanted.frame))
         return FrameAt(
@@ -456,10 +469,10 @@ class _Converter:
 
     def picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """`frame` as uint8 (height, width, 3) RGB, upright, of the size of the first one."""
-        if self._size is None:  # A stream may change its size on the way; the frames of one call have one size.
-            self._size = size_shown(frame.width, frame.height, self._aspect, self._side_px)
+        self._size = self._size or size_shown(frame.width, frame.height, self._aspect, self._side_px)
+        flat = self._over_white(frame) if any(each.is_alpha for each in frame.format.components) else frame
         transfer = int(frame.color_trc)
-        rgb = self._rgb(frame, "rgb48le" if is_hdr(transfer) else "rgb24")
+        rgb = self._rgb(flat, "rgb48le" if is_hdr(transfer) else "rgb24")
         if is_hdr(transfer):
             is_wide = frame.color_primaries in (BT2020, _UNSPECIFIED)
             rgb = to_sdr(np.asarray(rgb, np.uint16), transfer, is_wide=is_wide)
@@ -469,13 +482,40 @@ class _Converter:
         assert self._size is not None
         width, height = self._size
         is_smaller = width * height < frame.width * frame.height
+        rgb = self._converted(
+            frame, width, height, pixel_format, Interpolation.AREA if is_smaller else Interpolation.BILINEAR
+        )
+        # swscale takes grey for full range whatever the frame says.
+        is_lifted = frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG
+        return full_range(rgb) if is_lifted else rgb
+
+    def _over_white(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """`frame` in RGB over white, before it is scaled, as still pictures are; one that shows nothing at all as it is."""
+        is_deep = max(component.bits for component in frame.format.components) > 8
+        rgba = self._converted(frame, frame.width, frame.height, "rgba64le" if is_deep else "rgba", Interpolation.BILINEAR)
+        return av.VideoFrame.from_ndarray(over_white(rgba), format="rgb48le" if is_deep else "rgb24")
+
+    def _converted(
+        self, frame: av.VideoFrame, width: int, height: int, pixel_format: str, interpolation: Interpolation
+    ) -> NDArray[Any]:
         try:
             return self._reformatter.reformat(
-                frame, width, height, pixel_format,
-                interpolation=Interpolation.AREA if is_smaller else Interpolation.BILINEAR, threads=1,
+                frame, width, height, pixel_format, interpolation=interpolation, threads=1
             ).to_ndarray()
         except FOREIGN as error:
             raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}") from error
+
+
+def _size_of_first(path: Path, wanted: _Wanted, plan: PacketPlan) -> tuple[int, int]:
+    """Width and height of the file's first frame.
+
+    A stream may change its size on the way (joined files): what a frame looks like does not depend on the others asked for.
+    """
+    frame = wanted.frame
+    if wanted.pts != plan.pts[0] and (frame.width, frame.height) != plan.first_size:
+        with open_video(path) as (container, stream):
+            frame = next(_decode_all(container, stream, []), frame)
+    return frame.width, frame.height
 
 
 _UNSPECIFIED = 2

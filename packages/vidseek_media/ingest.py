@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def ingest(
         source: A folder, or what `sources.open_source` gives.
         out: The folder of the tables.
         ledger: See above.
-        timeout_seconds: For probing one file.
+        timeout_seconds: For probing one file; as much again for each GB of it.
         workers: Processes that probe.
         clip_pattern: A regular expression with the groups `stem` and `index` that a file's whole name without its
             suffix may match: such a file is clip `index` of the video `stem`, and a caption of a file of such a name
@@ -173,7 +174,10 @@ def _probe_new(
     id_of = {path: video_id for video_id, path in new.items()}
     lost: dict[str, str] = {}
     with closing(
-        run_each(probe, list(id_of), workers=min(workers, len(id_of)), timeout_seconds=timeout_seconds)
+        run_each(
+            probe, list(id_of), workers=min(workers, len(id_of)), timeout_setting="ingest.timeout_seconds",
+            timeout_seconds=partial(_seconds_for, timeout_seconds=timeout_seconds),
+        )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
             video_id = id_of[outcome.item]
@@ -190,6 +194,14 @@ def _probe_new(
         if reason := book.rejections.get(video_id) or lost.get(video_id):
             rejected.setdefault(uri, reason)
     return len(id_of)
+
+
+def _seconds_for(path: Path, *, timeout_seconds: float) -> float:
+    """A probe reads the whole file: a large one, on a slow disk, may take longer."""
+    try:
+        return round(timeout_seconds * (1 + path.stat().st_size / 1e9), 1)
+    except OSError:
+        return timeout_seconds
 
 
 def _merge(

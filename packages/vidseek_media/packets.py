@@ -62,6 +62,9 @@ def as_upload() -> Iterator[None]:
 _PICTURES = {b"\xff\xd8": "jpeg_pipe", b"\x89P": "png_pipe", b"RI": "webp_pipe", b"BM": "bmp_pipe"}
 """Pictures are told by their first bytes: by their names FFmpeg would take them for a numbered series of files."""
 
+_MOTION_JPEG = (".mjpeg", ".mjpg")
+"""One JPEG after the other: a video that begins as a picture does, and is told by its name alone."""
+
 MAX_PIXELS = 2**27
 """A frame larger than this (8K is a quarter of it) is refused by the decoder before memory is taken."""
 
@@ -82,8 +85,11 @@ NO_PICTURE_BEFORE_A_KEYFRAME = frozenset(["h264", "hevc", "mpeg1video", "mpeg2vi
 
 _NO_TIME = -(2**62)
 
-_MAY_BREAK = 0x0200
-"""AVFMT_TS_DISCONT of avformat.h: timestamps of this container may jump."""
+_MAY_BREAK, _HAS_NO_TIMES = 0x0200, 0x0080
+"""AVFMT_TS_DISCONT and AVFMT_NOTIMESTAMPS of avformat.h: timestamps of this container may jump, or it has none."""
+
+_LOSES_EARLY_TIMES = "matroska,webm"
+"""Of packets shown before the container's zero FFmpeg's demuxer gives no time at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,8 @@ class PacketPlan:
     """Width to height of one sample; 1 where the file does not say, or says what cannot be."""
     transfer: int
     """Transfer characteristics (H.273), as the header has them; 2 where it does not say."""
+    first_size: tuple[int, int] | None
+    """Width and height of the first frame, None where the header may have those of a later one."""
     time_base: Fraction
     origin: int
     """Time 0 of the video: the container's start. Never after the first frame."""
@@ -211,14 +219,20 @@ def read_plan(path: Path) -> PacketPlan:
     with open_video(path, decodes=False) as (container, stream):
         if not stream.time_base:
             raise InputRejected("its video stream has no time base")
-        scan = _scan(container, stream)
+        scan = _scan(container, stream, most=1 if is_picture(path) else None)
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
         context = stream.codec_context
         codec, pixel_format = str(context.codec.canonical_name), context.pix_fmt or ""
         aspect, transfer = sample_aspect_ratio(stream.sample_aspect_ratio), int(context.color_trc)
         may_break = bool(container.format.flags & _MAY_BREAK)
-        if container.format.name == "avi":  # Its chunks are numbered in file order; presentation times are FFmpeg's guess.
+        # A stream without a header is probed, and may have the size that it has later on.
+        is_probed = may_break or bool(container.format.flags & _HAS_NO_TIMES)
+        first_size = None if is_probed else (context.width, context.height)
+        # AVI numbers its chunks in file order, a bare stream does not even that: presentation times are FFmpeg's guess.
+        if container.format.name == "avi" or container.format.flags & _HAS_NO_TIMES:
             scan = scan.by_dts()
+        if container.format.name == _LOSES_EARLY_TIMES:
+            scan = scan.before_zero()
         # Times that ascend in file order contradict a decoder that reorders.
         is_reordered = bool(context.reorder_depth) and _ascends(scan.times)
         start = container.start_time
@@ -241,6 +255,7 @@ def read_plan(path: Path) -> PacketPlan:
         pixel_format=pixel_format,
         sample_aspect_ratio=aspect,
         transfer=transfer,
+        first_size=first_size,
         time_base=time_base,
         origin=_origin(start, int(shown[0]), time_base, may_break=may_break),
         pts=shown,
@@ -250,7 +265,7 @@ def read_plan(path: Path) -> PacketPlan:
         packet_places=packet_places,
         is_shown=is_shown,
         # Some writers say one tick for every frame (flv, some mkv): then the usual step is nearer the truth.
-        end_pts=int(shown[-1]) + (last_duration if 2 * last_duration >= step else step),
+        end_pts=int(shown[-1]) + (last_duration if 2 * last_duration > step else step),
         step=step,
         is_trusted=not is_ranked and not is_joined and bool(keys.any()),
         is_ranked=is_ranked,
@@ -266,9 +281,12 @@ def _check_size(stream: av.VideoStream) -> None:
         )
 
 
-def is_picture(path: Path, plan: PacketPlan) -> bool:
-    """Whether the file is one still picture of a format that is told by its first bytes."""
-    return len(plan.pts) == 1 and _picture_format(path) is not None
+def is_picture(path: Path) -> bool:
+    """Whether the file is a still picture, told by its first bytes: an animation that FFmpeg takes for one is one too.
+
+    Phones put further pictures behind a JPEG (a map of brightness, of depth, MPO): only the first is shown.
+    """
+    return _picture_format(path) is not None and path.suffix.lower() not in _MOTION_JPEG
 
 
 def _whitelists() -> dict[str, str]:
@@ -295,12 +313,21 @@ class _Scan:
         is_same = bool((self.times == self.dts).all())
         return dataclasses.replace(self, times=self.dts, has_pts=self.has_pts & is_same)
 
+    def before_zero(self) -> _Scan:
+        """The same where packets without a time, if all follow the first keyframe, have the ticks before 0."""
+        lost, keys = np.flatnonzero(self.times == _NO_TIME), np.flatnonzero(self.is_key)
+        if not len(lost) or not len(keys) or lost[0] < keys[0] or lost[-1] > [*keys, len(self.times)][1] or lost[0] == 0:
+            return self
+        times, has_pts = self.times.copy(), self.has_pts.copy()
+        times[lost], has_pts[lost] = np.arange(-len(lost), 0), True
+        return dataclasses.replace(self, times=times, has_pts=has_pts)
 
-def _scan(container: av.container.InputContainer, stream: av.VideoStream) -> _Scan:
+
+def _scan(container: av.container.InputContainer, stream: av.VideoStream, *, most: int | None) -> _Scan:
     times, decoding_times, durations = array("q"), array("q"), array("q")
     has_pts, is_key, is_hidden = bytearray(), bytearray(), bytearray()
     hides = hidden_frames.HIDES.get(str(stream.codec_context.codec.canonical_name))
-    for packet in demux(container, stream):
+    for packet in itertools.islice(demux(container, stream), most):
         if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
             raise InputRejected("is encrypted: it cannot be shown without its key")
         pts, dts = _sane(packet.pts), _sane(packet.dts)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import InputRejected
-from vidseek_media.frames import decode_at, decoder_of
+from vidseek_media.frames import decoder_of, frames_at
 from vidseek_media.packets import PacketPlan, open_video, read_plan
 
 MAX_FRAME_MS = 600_000
@@ -64,8 +64,8 @@ def examine(path: Path, *, decoder: str = "auto") -> Examination:
     Raises:
         InputRejected: as `probe`; or the decoder that is asked for cannot take the file.
     """
-    found = probe(path)
-    plan = read_plan(path)
+    plan = _plan_of(path)
+    found = _measured(path, plan)
     chosen, why = decoder_of(path, plan, decoder=decoder)
     steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
     shortest, longest = (float(steps_ms.min()), float(steps_ms.max())) if len(steps_ms) else (0.0, 0.0)
@@ -103,19 +103,24 @@ def probe(path: Path) -> Probe:
     Raises:
         InputRejected: it is empty, no video, or not one frame of it can be decoded; the message is the reason.
     """
+    return _measured(path, _plan_of(path))
+
+
+def _plan_of(path: Path) -> PacketPlan:
     try:
         if path.stat().st_size == 0:
             raise InputRejected("is empty (0 bytes)")
     except OSError as error:
         raise InputRejected(f"cannot be read: {error.strerror}") from error
-    with open_video(path) as (_, stream):
-        codec = str(stream.codec_context.codec.canonical_name)
-    plan = read_plan(path)
+    return read_plan(path)
+
+
+def _measured(path: Path, plan: PacketPlan) -> Probe:
     _refuse_impossible_times(plan)
-    [(_, first)] = decode_at(path, [0])
-    height, width = first.shape[:2]
+    [first] = frames_at(path, [0], plan=plan)
+    height, width = first.pixels.shape[:2]
     fps = round(1000 * len(plan.pts) / plan.duration_ms, 3)
-    return Probe(plan.duration_ms, fps, width, height, codec, num_frames=len(plan.pts))
+    return Probe(plan.duration_ms, fps, width, height, plan.codec, num_frames=len(plan.pts))
 
 
 def _refuse_impossible_times(plan: PacketPlan) -> None:

@@ -280,7 +280,8 @@ def _decode_shards(
     with closing(
         run_each(
             partial(write_part, settings=settings), todo, workers=min(workers, len(todo)),
-            timeout_seconds=limits.timeout_seconds, memory_mib=limits.memory_mib, recycle_after=limits.recycle_after,
+            timeout_seconds=limits.timeout_seconds, timeout_setting="frames.timeout_seconds",
+            memory_mib=limits.memory_mib, recycle_after=limits.recycle_after,
         )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):

@@ -132,7 +132,7 @@ def find_all_cuts(
     with closing(
         run_each(
             partial(_cuts_of_original, settings=settings), todo, workers=min(workers, len(todo)),
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
         )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,17 @@ MAX_BYTES = 64 * 2**20
 """A larger file is no transcript."""
 
 _TIME = r"(?:(\d{1,4})\s*:\s*)?(\d{1,2})\s*:\s*(\d{1,2})(?:\s*[.,:;]\s*(\d{1,9}))?"
-_TIMING = re.compile(rf"^\s*{_TIME}\s*-{{1,3}}\s?>\s*{_TIME}(?:\s.*)?$")
-_LOOKS_TIMED = re.compile(r"^\s*-?\d[\d\s.,:;]*-{1,3}\s?>|-->\s*-?\d+\s*:")
-"""A line of times that cannot be read. It is never text."""
+_ARROW = r"(?:[-\u2013\u2014=]{1,3}\s?>|[\u2192\u27f6\u2794])"
+_TIMING = re.compile(rf"^\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s(?P<rest>.*))?$")
+_CLOCK = r"(?:\d+\s?[:;.]\s?\w+\s?[:;.]\s?\d+(?:[.,:;]\d+)?|\d+\s?:\s?\d+[.,]\d+)"
+_LOOKS_TIMED = re.compile(
+    rf"^\s*-?\d[\d\s.,:;]*-->|^\s*-?\d[\d\s.,;]*:[\d\s.,:;]*{_ARROW}|-->\s*-?\d+\s*:"
+    rf"|^[^\w-]*(?:\d+\s+)?\w?{_CLOCK}[^\w]+{_CLOCK}|^\s*\d+:\d\d:\d\d(?:[.,]\d+)?\s*$"
+)
+"""A line of times that cannot be read: with an arrow, of two times to the second, or one time alone. It is never text."""
+_SETTING = re.compile(r"[A-Za-z]\w*:\S*")
+"""What may follow the times: a place on the screen."""
+_UNSEEN = re.compile("[\ufeff\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 _MARKUP = re.compile(
     r"</?(?:b|i|u|s|c|v|font|span|lang|ruby|rt|rp)(?:[.\s][^<>]*)?/?>|<\d[\d:.]*>|\{\\[^{}]*\}", re.IGNORECASE
 )
@@ -137,22 +146,43 @@ def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
     A cue is a line of times and what follows it up to the next one, less the number or name that belongs to that. A blank
     line ends a WebVTT cue (https://www.w3.org/TR/webvtt1/); SRT has no standard, and texts with blank lines in them.
     """
-    lines = re.split(r"\r\n|\n|\r", text.removeprefix("\ufeff"))
-    starts = [number for number, line in enumerate(lines) if _TIMING.match(line) or _LOOKS_TIMED.search(line)]
-    is_numbered = bool(starts) and starts[0] > 0 and lines[starts[0] - 1].strip().isdecimal()
-    said_of = _said_in_vtt if lines[0].startswith("WEBVTT") else _said_in_srt
+    lines = re.split(r"\r+\n|\n|\r", text.removeprefix("\ufeff"))
+    timings = {number: plain for number, line in enumerate(lines) if _is_timed(plain := _as_timing(line))}
+    is_vtt, starts = lines[0].strip().upper().startswith("WEBVTT"), list(timings)
+    before = [line for line in lines[: starts[0] if starts else 0] if line.strip()]
+    is_numbered = bool(before) and before[-1].strip().isdecimal()
+    said_of = _said_in_vtt if is_vtt else _said_in_srt
     cues: list[Cue] = []
     broken: list[BrokenCue] = []
+    if not is_vtt and len(before) > is_numbered:
+        broken.append(BrokenCue(lines.index(before[0]) + 1, "a text before the first times"))
     for start, end in itertools.pairwise([*starts, len(lines)]):
         said, lost = said_of(lines[start + 1 : end], is_numbered=is_numbered, is_last=end == len(lines))
+        said = [*_said_beside(timings[start]), *said]
         try:
-            if said:
-                cues.append(Cue(*_span_of(lines[start]), tuple(said)))
+            if said or not _TIMING.match(timings[start]):
+                cues.append(Cue(*_span_of(timings[start]), tuple(said)))
         except InputRejected as error:
             broken.append(BrokenCue(start + 1, error.message))
         if lost is not None:
             broken.append(BrokenCue(start + 2 + lost, "a text after a blank line, without times"))
     return sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms)), broken
+
+
+def _as_timing(line: str) -> str:
+    """`line` as a line of times would be: without marks of direction, with full-width digits and signs as plain ones."""
+    return unicodedata.normalize("NFKC", _UNSEEN.sub("", line))
+
+
+def _is_timed(line: str) -> bool:
+    return _TIMING.match(line) is not None or _LOOKS_TIMED.search(line) is not None
+
+
+def _said_beside(timing: str) -> Iterator[str]:
+    """The text that some writers put behind the times."""
+    match = _TIMING.match(timing)
+    if match and match["rest"] and not all(map(_SETTING.fullmatch, match["rest"].split())):
+        yield from _plain([match["rest"]])
 
 
 def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
@@ -195,7 +225,8 @@ def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
     """The text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
     while lines and not lines[-1].strip():
         lines = lines[:-1]
-    if is_numbered and not is_last and lines and lines[-1].strip().isdecimal():
+    is_broken_off = is_last and len(lines) > 1 and not lines[-2].strip()  # A number, and no cue any more.
+    if is_numbered and (not is_last or is_broken_off) and lines and lines[-1].strip().isdecimal():
         lines = lines[:-1]
     return list(_plain(lines)), None
 
@@ -226,7 +257,7 @@ def _span_of(line: str) -> tuple[int, int]:
     match = _TIMING.match(line)
     if match is None:
         raise InputRejected(f"its times cannot be read: {line.strip()[:60]!r}")
-    start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:])
+    start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:8])
     if start_ms >= end_ms:
         raise InputRejected(f"it ends before it begins: {line.strip()[:60]!r}")
     return start_ms, end_ms

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 import pickle
 import signal
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError
 from vidseek_media.sandbox import Confinement
@@ -60,6 +61,8 @@ class Limits:
     cpu_seconds: float | None = None
     """Computing time; None for no limit but the time-out."""
     max_answer_bytes: int = MAX_ANSWER_BYTES
+    timeout_setting: str = ""
+    """The parameter that says `timeout_seconds`, for the message."""
 
 
 class WorkerLost(InputRejected):
@@ -199,6 +202,7 @@ class Worker:
         self._has_grown = False
         self._is_ours = ""
         """Why we killed it, where we did."""
+        self._timeout_seconds = limits.timeout_seconds
         self._deadline = 0.0
         self._lock = threading.Lock()
         self._pidfd = -1
@@ -237,12 +241,13 @@ class Worker:
         self.give(job, content=content)
         return self.take()
 
-    def give(self, job: Job, *, content: bytes | None = None) -> None:
-        """Begin `job`; `take` gives what comes of it."""
-        self._deadline = time.monotonic() + self._limits.timeout_seconds
+    def give(self, job: Job, *, content: bytes | None = None, timeout_seconds: float | None = None) -> None:
+        """Begin `job`; `take` gives what comes of it. `timeout_seconds` is in place of that of the limits."""
+        self._timeout_seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
+        self._deadline = time.monotonic() + self._timeout_seconds
         file = _in_memory(content) if content is not None else -1
         try:
-            self._connection.settimeout(self._limits.timeout_seconds)
+            self._connection.settimeout(self._timeout_seconds)
             send(self._connection, 0, [pickle.dumps(job)], flag=file >= 0, fd=file)
         except OSError:
             pass  # It is dead, or hangs: `take` finds that out, and says so.
@@ -304,7 +309,8 @@ class Worker:
     def _lost(self, was_fresh: bool) -> WorkerLost:
         self._has_grown = True  # whatever it is, it gets no other input
         if self._is_ours == "time":
-            return WorkerLost(f"took longer than {self._limits.timeout_seconds:g} s", fault="time", was_fresh=was_fresh)
+            setting = f", see {self._limits.timeout_setting} in params.yaml" if self._limits.timeout_setting else ""
+            return WorkerLost(f"took longer than {self._timeout_seconds:g} s{setting}", fault="time", was_fresh=was_fresh)
         status = self._death()
         if self._is_ours or status is None:
             return WorkerLost("the worker process was stopped", fault="stopped", was_fresh=was_fresh)
@@ -338,7 +344,8 @@ def run_each(
     items: Iterable[Input],
     *,
     workers: int,
-    timeout_seconds: float,
+    timeout_seconds: float | Callable[[Input], float],
+    timeout_setting: str = "",
     memory_mib: int = WORKER_MEMORY_MIB,
     recycle_after: int = RECYCLE_AFTER,
 ) -> Generator[Outcome[Input, Output], None, None]:
@@ -348,7 +355,8 @@ def run_each(
 
     `function`, items and values travel by pickle, so `function` is one of a module, not of the script that is run.
     An error of ours is the item's outcome, as is any other exception (as InputRejected), the death of the worker, and
-    more than `timeout_seconds` (both as WorkerLost). More than `memory_mib` of a worker's own memory
+    more than `timeout_seconds`, which may depend on the item and which the parameter `timeout_setting` says (both as
+    WorkerLost). More than `memory_mib` of a worker's own memory
     fails inside it and costs that input. A worker that still holds half of that, or has had `recycle_after` inputs, is
     replaced.
 
@@ -359,14 +367,15 @@ def run_each(
     item = next(todo, _END)
     if item is _END:
         return
-    limits = Limits(timeout_seconds, memory_mib, recycle_after)
+    seconds_of = timeout_seconds if callable(timeout_seconds) else lambda _: cast(float, timeout_seconds)
+    limits = Limits(math.inf, memory_mib, recycle_after, timeout_setting=timeout_setting)
     server = ForkServer([_module_of(function)])
     pool: list[Worker] = []
     busy: dict[Worker, Input] = {}
     try:
         while item is not _END or busy:
             while item is not _END and (idle := _idle_worker(pool, busy, server, workers, limits)):
-                idle.give(Job(function, (item,)))
+                idle.give(Job(function, (item,)), timeout_seconds=seconds_of(cast(Input, item)))
                 busy[idle] = item  # type: ignore[assignment]
                 item = next(todo, _END)
             yield from _collect(pool, busy)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from vidseek_media.display import HLG, PQ, rotation_matrix, sample_aspect_ratio, size_shown, to_sdr, upright
+from vidseek_media.display import HLG, PQ, over_white, rotation_matrix, sample_aspect_ratio, size_shown, to_sdr, upright
 from vidseek_media.errors import InputRejected
 from vidseek_media.frames import decode_at, frames_at
 from vidseek_media.probe import probe
@@ -106,6 +106,54 @@ def test_to_sdr__of_wide_colours_stays_neutral_and_saturates() -> None:
     assert np.ptp(grey) <= 1
     red = to_sdr(np.array([[[30000, 0, 0]]], np.uint16), PQ, is_wide=True)[0, 0]
     assert red[0] > 100 and red[1:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [("a.mov", "qtrle", "argb"), ("a.mkv", "ffv1", "bgra"), ("b.mov", "prores_ks", "yuva444p10le"),
+     ("c.mov", "png", "rgba")],
+)
+def test_decode_at__of_transparent_video_shows_it_over_white(
+    tmp_path: Path, name: str, codec: str, pixel_format: str
+) -> None:
+    pixels = np.zeros((48, 64, 4), np.uint8)
+    pixels[..., 0], pixels[:, 32:, 3] = 255, 255  # Red, its left half transparent.
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pixel_format)))
+        container.mux(stream.encode(None))
+    [(_, found)] = decode_at(tmp_path / name, [0])
+    np.testing.assert_allclose(found[:, 2:28].astype(int), 255, atol=3)
+    np.testing.assert_allclose(found[:, 36:62].astype(int), np.broadcast_to([255, 0, 0], (48, 26, 3)), atol=3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_over_white__mixes_in_every_depth_and_believes_no_frame_that_shows_nothing(dtype: type) -> None:
+    most = np.iinfo(dtype).max
+    half = np.array([[[0, most, 0, most // 2 + 1]]], dtype)
+    np.testing.assert_allclose(over_white(half)[0, 0] / most, [0.5, 1, 0.5], atol=0.01)
+    nothing = np.array([[[10, 20, 30, 0]]], dtype)
+    np.testing.assert_array_equal(over_white(nothing), nothing[..., :3])
+
+
+@pytest.mark.parametrize(("color_range", "wanted"), [(1, (0, 255)), (2, (16, 235))])
+def test_decode_at__of_grey_video_shows_the_range_that_it_says(
+    tmp_path: Path, color_range: int, wanted: tuple[int, int]
+) -> None:
+    """FFmpeg itself takes grey for full range, and would lift the black of a monochrome film."""
+    levels = np.full((48, 64), 16, np.uint8)
+    levels[:, 32:] = 235
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        stream.codec_context.color_range = color_range
+        frame = av.VideoFrame.from_ndarray(levels, format="gray")
+        frame.color_range = color_range
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    [(_, found)] = decode_at(tmp_path / "a.mkv", [0])
+    assert (found[0, 0].tolist(), found[0, 63].tolist()) == ([wanted[0]] * 3, [wanted[1]] * 3)
 
 
 def test_frames_at__says_what_is_interlaced(tmp_path: Path) -> None:

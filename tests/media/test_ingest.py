@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.ingest import IngestReport, ingest, read_videos
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, read_table
+from vidseek_media.workers import run_each
 
 MakeVideo = Callable[..., Path]
 
@@ -233,3 +235,21 @@ def test_ingest__reads_the_transcripts_beside_the_videos(source: Path, tmp_path:
     )
     assert report.num_transcripts == 1
     assert "holds no cue" in reasons(tmp_path)["deep/er/B.vtt"]
+
+
+def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "source" / "a.mp4", num_frames=3)
+    with (tmp_path / "source" / "large.mp4").open("wb") as file:
+        file.truncate(2_500_000)
+    seconds: dict[str, float] = {}
+
+    def noted(function: Any, items: list[Path], *, timeout_seconds: Callable[[Path], float], **others: Any) -> Any:
+        seconds.update({path.name: timeout_seconds(path) for path in items})
+        return run_each(function, items, timeout_seconds=lambda _: 0.001, **others)
+
+    monkeypatch.setattr("vidseek_media.ingest.run_each", noted)
+    with pytest.raises(InputRejected, match=r"ingest\.timeout_seconds"):
+        ingest(tmp_path / "source", out=tmp_path / "o", ledger=tmp_path / "l", timeout_seconds=1000, workers=1)
+    assert seconds == {"a.mp4": 1000.0, "large.mp4": 1002.5}

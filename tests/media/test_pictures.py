@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from vidseek_media.errors import InputRejected
 from vidseek_media.frames import decode_at
 from vidseek_media.pictures import MAX_SCANS, MAX_SEGMENTS, TooManyPixels, decode_picture
+from vidseek_media.probe import probe
 
 
 def written(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
@@ -129,6 +130,32 @@ def test_picture__in_the_archive_looks_as_in_a_query(tmp_path: Path, mode: str) 
     (tmp_path / "a").write_bytes(content)
     np.testing.assert_array_equal(decode_at(tmp_path / "a", [0])[0][1], decoded(content))
     assert decode_at(tmp_path / "a", [0], side_px=32)[0][1].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("gap", [b"", bytes(200)])
+@pytest.mark.parametrize("side_px", [None, 20])
+def test_picture__with_another_behind_it_is_one_picture(tmp_path: Path, gap: bytes, side_px: int | None) -> None:
+    """Phones put a map of brightness or depth behind the picture; FFmpeg takes it for a second frame."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    first, second = io.BytesIO(), io.BytesIO()
+    Image.fromarray(noise).save(first, "JPEG", quality=95)
+    Image.fromarray(noise).resize((16, 12)).save(second, "JPEG")
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(first.getvalue() + gap + second.getvalue())
+    assert probe(path).num_frames == 1
+    wanted = decode_picture(path.read_bytes(), max_pixels=2**20, shorter_side_px=side_px)
+    [(_, found)] = decode_at(path, [30], side_px=side_px)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_picture__a_gif_of_one_frame_in_the_archive_looks_as_in_a_query(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 4), np.uint8)
+    pixels[:, :32, 3], pixels[:, 32:, 3] = 0, 255
+    path = tmp_path / "a.gif"
+    Image.fromarray(pixels).save(path)
+    wanted = decode_picture(path.read_bytes(), max_pixels=2**20, shorter_side_px=20)
+    [(_, found)] = decode_at(path, [0], side_px=20)
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG", "BMP", "TIFF", "AVIF"])

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import struct
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from vidseek_media import packets
 from vidseek_media.errors import InputRejected
 from vidseek_media.probe import examine, probe
 
@@ -137,3 +139,21 @@ def test_examine__the_decoder_that_is_asked_for_or_why_not(tmp_path: Path, make_
 ])
 def test_examine__of_real_files_tells_variable_rates(realdata: Path, name: str, is_variable: bool) -> None:
     assert examine(realdata / "A_video_formats" / name).is_variable_rate is is_variable
+
+
+@pytest.mark.parametrize("look", [probe, examine])
+def test_probe__reads_the_packets_once(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], object]
+) -> None:
+    path = make_video(tmp_path / "a.mp4", num_frames=60, gop=5)
+    whole, num_read = packets.demux, 0
+
+    def counted(container: Any, stream: Any) -> Iterator[Any]:
+        nonlocal num_read
+        for packet in whole(container, stream):
+            num_read += 1
+            yield packet
+
+    monkeypatch.setattr(packets, "demux", counted)
+    look(path)
+    assert num_read == 60

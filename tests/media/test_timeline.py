@@ -153,6 +153,71 @@ def test_frames_at__alone_equals_all_in_order_where_keyframes_are_not_clean(
     _check_every_way(path)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_read_plan__of_matroska_does_not_count_leading_frames_before_zero(tmp_path: Path, codec: str) -> None:
+    """As `ffmpeg -ss` writes it with `-c copy`: the first keyframe is at 0, frames that are shown before it follow it."""
+    source, path = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    x264 = {**_NEAR_LOSSLESS, "g": "12", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
+    x265 = {"preset": "ultrafast", "x265-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1:log-level=none"}
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = x264 if codec == "libx264" else x265
+        for number in range(40):
+            frame = av.VideoFrame.from_ndarray(picture_of(number, 64, 48), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(source)) as old, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        start = [number for number, packet in enumerate(packets) if packet.is_keyframe][1]
+        shift = packets[start].pts or 0
+        num_leading = sum((packet.pts or 0) < shift for packet in packets[start:])
+        for packet in packets[start:]:
+            packet.pts = (packet.pts or 0) - shift
+            packet.dts, packet.stream = (packet.dts or 0) - shift, copy
+            new.mux_one(packet)
+    assert num_leading > 0
+    found = _check_every_way(path)
+    assert len(found) == len(packets) - start - num_leading
+    assert [f.time_ms for f in found] == [100 * n for n in range(len(found))]
+    assert probe(path).duration_ms == 100 * len(found)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mpeg", "mpeg1video"), (".m2v", "mpeg2video"), (".h264", "libx264")])
+def test_frames_at__of_a_bare_stream_follows_display_order(
+    tmp_path: Path, number_of: NumberOf, suffix: str, codec: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    muxer = {".mpeg": "mpeg1video", ".m2v": "mpeg2video", ".h264": "h264"}[suffix]
+    with av.open(str(path), "w", format=muxer) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {**_NEAR_LOSSLESS, "g": "12", "bf": "2"}
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(picture_of(number, 64, 48), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = _check_every_way(path)
+    assert [number_of(f.pixels) for f in found] == list(range(30))
+    assert [f.time_ms for f in found] == [40 * n for n in range(30)]
+    assert probe(path).duration_ms == 1200
+
+
+def test_frames_at__where_the_size_changes_a_frame_alone_has_the_size_of_the_first(tmp_path: Path) -> None:
+    small, large = (
+        write_video(tmp_path / f"{width}.ts", num_frames=12, width=width, height=width * 3 // 4) for width in (64, 96)
+    )
+    for name, parts in {"up": [small, large], "down": [large, small]}.items():
+        path = tmp_path / f"{name}.ts"
+        path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        in_order = [pixels for _, pixels in decode_at(path, range(0, 2400, 100))]
+        assert {pixels.shape[1] for pixels in in_order} == {64 if name == "up" else 96}
+        for number in (3, 14, 22):
+            np.testing.assert_array_equal(decode_at(path, [100 * number])[0][1], in_order[number])
+
+
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
 def test_read_plan__does_not_count_frames_that_vp8_and_vp9_hide(
     tmp_path: Path, number_of: NumberOf, codec: str

@@ -103,6 +103,9 @@ def test_parse_cues__of_srt_keep_what_follows_a_blank_line() -> None:
         ("01:02 --> 01:03.5", (62_000, 63_500)), ("00:00:01:500 --> 00:00:02;000", (1500, 2000)),
         ("  00:00:01,000  -->  00:00:02,000  X1:40 X2:600", (1000, 2000)),
         ("100:00:00,000 --> 100:00:01,000", (360_000_000, 360_001_000)),
+        ("00:00:01,000 \u2192 00:00:02,000", (1000, 2000)), ("00:00:01,000 \u2013> 00:00:02,000", (1000, 2000)),
+        ("00:00:01,000 ==> 00:00:02,000", (1000, 2000)), ("\u200f00:00:01,000 --> 00:00:02,000\u200f", (1000, 2000)),
+        ("\uff10\uff10\uff1a00\uff1a01,000 --> 00:00:02,000", (1000, 2000)),
     ],
 )
 def test_parse_cues__take_odd_times(times: str, span: tuple[int, int]) -> None:
@@ -112,7 +115,9 @@ def test_parse_cues__take_odd_times(times: str, span: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "times",
     ["-00:00:01,000 --> 00:00:02,000", "00:00:99,000 --> 00:00:02,000", "00:00:01,000 --> ", "00:00:05 --> 00:00:04",
-     "0x:00 --> 00:00:02", "00:00:01,000 -- > soon"],
+     "0x:00 --> 00:00:02", "00:00:01,000 -- > soon", "00:00:01,000 00:00:02,000", "00:00:01,000,00:00:02,000",
+     "00;00;01;000 --> 00;00;02;000", "00.00.01.000 --> 00.00.02.000", "00:00:0l,000 --> 00:00:02,000",
+     "[00:00:01,000 --> 00:00:02,000]", "[00:01.000 --> 00:02.000]  said", "00:00:05", "00:00:05,100"],
 )
 def test_parse_transcript__counts_what_it_cannot_read_and_never_takes_times_for_text(times: str) -> None:
     text = f"1\n00:00:01,000 --> 00:00:02,000\nbefore\n\n2\n{times}\nlost\n\n3\n00:00:03,000 --> 00:00:04,000\nafter\n"
@@ -172,3 +177,31 @@ def test_read_transcripts__of_the_video_that_has_a_language_in_its_own_name(tmp_
     assert {uri: cues[0].lines[0].split()[0] for uri, cues in found.items()} == {
         "film.mp4": "film.srt", "film.en.mp4": "film.en.srt",
     }
+
+
+def test_parse_transcript__text_beside_the_times_is_text_and_settings_are_not() -> None:
+    text = "00:01.000 --> 00:02.000 said here\nand here\n\n00:03.000 --> 00:04.000 align:start line:0\nnext\n"
+    assert [cue.lines for cue in parse_cues(text)] == [("said here", "and here"), ("next",)]
+
+
+def test_parse_transcript__counts_text_before_the_first_times() -> None:
+    cues, broken = parse_transcript("\nby somebody\n\n1\n00:00:01,000 --> 00:00:02,000\nsaid\n")
+    assert [cue.lines for cue in cues] == [("said",)]
+    assert [each.line for each in broken] == [2]
+
+
+def test_parse_transcript__of_a_file_that_breaks_off_takes_no_number_for_text() -> None:
+    assert [cue.lines for cue in parse_cues("1\n00:00:01,000 --> 00:00:02,000\nsaid\n\n2\n")] == [("said",)]
+    cues, broken = parse_transcript("1\n00:00:01,000 --> 00:00:02,000\nsaid\n\n2\n00:00:03")
+    assert [cue.lines for cue in cues] == [("said",)]
+    assert [each.line for each in broken] == [6]
+
+
+def test_parse_cues__keep_numbers_with_arrows_and_times_of_day() -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\n5 -> 6\n\n2\n00:00:03,000 --> 00:00:04,000\n12:30\nfrom 10:30 to 11:00\n"
+    assert [cue.lines for cue in parse_cues(text)] == [("5 -> 6",), ("12:30", "from 10:30 to 11:00")]
+
+
+def test_parse_cues__of_line_ends_written_twice() -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\nfirst\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\n".replace("\n", "\r\r\n")
+    assert [cue.lines for cue in parse_cues(text)] == [("first",), ("second",)]

@@ -38,6 +38,15 @@ def test_run_each__a_crash_or_a_hang_costs_its_item_alone(bad: str, reason: str,
     assert [outcomes[item].value for item in ("1", "2", "3")] == [1, 2, 3]
 
 
+def test_run_each__a_time_out_depends_on_the_item_and_names_its_setting() -> None:
+    [outcome] = run_each(
+        eval, [HANG], workers=1, timeout_seconds=lambda item: 0.1 * len(item) / len(HANG),
+        timeout_setting="a.timeout_seconds",
+    )
+    assert isinstance(outcome.error, WorkerLost)
+    assert outcome.error.message == "took longer than 0.1 s, see a.timeout_seconds in params.yaml"
+
+
 def test_run_each__an_error_of_ours_arrives_whole() -> None:
     raise_ours = "(_ for _ in ()).throw(__import__('vidseek_media.errors').errors.ConfigError('what', remedy='how'))"
     [outcome] = run_each(eval, [raise_ours], workers=1, timeout_seconds=60)
