@@ -15,6 +15,9 @@ from vidseek_media.errors import ArtifactError, InputRejected
 _LEAST = 2
 """Tokens that a text tower takes at least: one would be taken for a constant at the export."""
 
+_UNKNOWN = "\u4dff \U0010fffd"
+"""Letters that hardly a vocabulary has: a file may name a token for them that is not there."""
+
 
 class Tokenizer:
     """A tokenizer whose texts come out at most `context` tokens long."""
@@ -37,9 +40,16 @@ class Tokenizer:
         tokenizer = read_tokenizer(path)
         try:
             with rust_errors():
-                return cls(tokenizer, context=context, pad_id=pad_id)
+                loaded = cls(tokenizer, context=context, pad_id=pad_id)
         except ValueError as error:  # a template that adds more tokens than there is room for
             raise ArtifactError(f"{path} leaves no room in {context} tokens: {error}", remedy=REMEDY) from error
+        try:
+            longest = max(loaded.count(["", "a " * context, _UNKNOWN]))
+        except InputRejected as error:  # the fault of the file, not of who sends a text later
+            raise ArtifactError(f"{path} cannot tokenize: {error.message}", remedy=REMEDY) from error
+        if longest > context:
+            raise ArtifactError(f"{path} makes {longest} tokens where {context} were wanted", remedy=REMEDY)
+        return loaded
 
     def encode(self, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
         """Token numbers, shape (n, context): cut to `context` with the end token kept, filled up with `pad_id`.

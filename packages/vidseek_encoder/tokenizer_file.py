@@ -38,8 +38,12 @@ MOST_ADDED = 20_000
 MOST_ADDED_LETTERS = 1_000_000
 MOST_PARTS = 16
 """Of a sequence of normalizers or pre-tokenizers, those within it counted."""
-MOST_GROWTH = 8.0
-"""Letters that a normalizer may make of one."""
+MOST_GROWTH = 256.0
+"""Letters that normalizers and pre-tokenizers together may make of one. XLM-R's map and its sign for a space come to 66."""
+MOST_PUT_IN = 8.0
+"""Letters that one replacement may put in the place of one."""
+MOST_GROWN_LETTERS = 8_000_000
+"""Of all added tokens, each of which is normalized when the file is read."""
 MOST_AFFIX = 16
 """Letters of what is put before or behind a text or a word."""
 MOST_CHARSMAP_BYTES = 4 * 2**20
@@ -49,7 +53,7 @@ MOST_WORD_LETTERS = 1000
 """Of WordPiece's longest word: it takes the square of that."""
 MOST_TEMPLATE = 16
 TRIAL_SECONDS = 30.0
-CHECKED: Final = "1"
+CHECKED: Final = "2"
 """Counted up when a check changes, so that what was remembered counts no more."""
 REMEMBERED_FROM_BYTES = 2**20
 """Smaller files are checked anew in a few milliseconds."""
@@ -113,16 +117,13 @@ def check_content(content: Part) -> bool:
     if not isinstance(content, Mapping):
         raise ValueError(f"it is {shown(content)}, wanted a table")
     _check_model(content["model"])
-    _check_added(content.get("added_tokens") or [])
     normalizers = _flat(content.get("normalizer"), "normalizers")
     splitters = _flat(content.get("pre_tokenizer"), "pretokenizers")
-    growth = 1.0
-    for part in normalizers:
-        growth *= _rule(_NORMALIZERS, part, "a normalizer")(part)
+    growth = math.prod([_rule(_NORMALIZERS, part, "a normalizer")(part) for part in normalizers])
+    _check_added(content.get("added_tokens") or [], growth)
+    growth *= math.prod([_rule(_SPLITTERS, part, "a pre-tokenizer")(part) for part in splitters])
     if growth > MOST_GROWTH:
-        raise ValueError(f"its normalizers make up to {growth:.0f} letters of one, wanted at most {MOST_GROWTH:.0f}")
-    for part in splitters:
-        _rule(_SPLITTERS, part, "a pre-tokenizer")(part)
+        raise ValueError(f"it makes up to {growth:.0f} letters of one, wanted at most {MOST_GROWTH:.0f}")
     for part in _flat(content.get("post_processor"), "processors"):
         _rule(_PROCESSORS, part, "a post-processor")(part)
     return any(_is_own(part) for part in (*normalizers, *splitters))
@@ -188,7 +189,7 @@ def _check_model(model: Part) -> None:
         raise ValueError(f"max_input_chars_per_word is {shown(longest)}, wanted 1 to {MOST_WORD_LETTERS}")
 
 
-def _check_added(added: object) -> None:
+def _check_added(added: object, growth: float) -> None:
     tokens = _list(added, MOST_ADDED, "added_tokens")
     for token in tokens:
         text = token["content"]
@@ -198,10 +199,13 @@ def _check_added(added: object) -> None:
             raise ValueError(f"the number of an added token is {shown(token['id'])}")
     if sum(len(token["content"]) for token in tokens) > MOST_ADDED_LETTERS:
         raise ValueError(f"its added tokens have more than {MOST_ADDED_LETTERS} letters together")
+    if growth * sum(len(token["content"]) for token in tokens if token.get("normalized", True)) > MOST_GROWN_LETTERS:
+        raise ValueError(f"its added tokens grow to more than {MOST_GROWN_LETTERS} letters together")
 
 
-def _unchanged(part: Part) -> float:
-    return 1.0
+def _growing(most: float) -> Callable[[Part], float]:
+    """The rule of a part that may make `most` letters of one."""
+    return lambda part: most
 
 
 def _replace(part: Part) -> float:
@@ -209,7 +213,10 @@ def _replace(part: Part) -> float:
     if not isinstance(content, str) or len(content) > MOST_AFFIX:
         raise ValueError(f"a normalizer puts {shown(content)} in, wanted a text of at most {MOST_AFFIX} letters")
     shortest = _pattern(part["pattern"])
-    return max(1.0, len(content) / shortest) if shortest else 1.0 + len(content)
+    growth = max(1.0, len(content) / shortest) if shortest else 1.0 + len(content)
+    if growth > MOST_PUT_IN:
+        raise ValueError(f"a normalizer puts {growth:.0f} letters in the place of one, wanted at most {MOST_PUT_IN:.0f}")
+    return growth
 
 
 def _pattern(pattern: Part) -> int:
@@ -243,13 +250,19 @@ def _precompiled(part: Part) -> float:
     longest = max(map(len, table[4 + size :].split(b"\0")))
     if longest > MOST_MAPPED_BYTES:
         raise ValueError(f"a precompiled map makes {longest} bytes of one letter, wanted at most {MOST_MAPPED_BYTES}")
-    return 1.0
+    return max(1.0, longest)
 
 
-def _metaspace(part: Part) -> None:
+def _metaspace(part: Part) -> float:
     replacement = part.get("replacement", "\u2581")
     if not isinstance(replacement, str) or len(replacement) != 1:
         raise ValueError(f"the sign for a space is {shown(replacement)}, wanted one letter")
+    return 2.0  # before each piece that comes in, and a piece may be one letter
+
+
+def _split(part: Part) -> float:
+    _pattern(part["pattern"])
+    return 1.0
 
 
 def _template(part: Part) -> None:
@@ -288,21 +301,23 @@ _USUAL = KNOWN | {
 """Patterns of CLIP, GPT-2, SigLIP, T5 and XLM-R, which match a letter at least and need no trial."""
 
 _NORMALIZERS: Mapping[str, Callable[[Part], float]] = {
-    **dict.fromkeys(
-        ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "BertNormalizer", "ByteLevel"),
-        _unchanged,
-    ),
+    **dict.fromkeys(("Strip", "StripAccents", "Nmt"), _growing(1.0)),
+    # What Unicode has in the place of one letter, at most: U+FDFA has 18, and is the longest.
+    "NFC": _growing(3.0), "NFD": _growing(4.0), "NFKC": _growing(18.0), "NFKD": _growing(18.0), "Lowercase": _growing(2.0),
+    "BertNormalizer": _growing(4.0),  # spaces around Chinese letters, Korean ones taken apart
+    "ByteLevel": _growing(4.0),  # a letter for each byte
     "Replace": _replace, "Prepend": _prepend, "Precompiled": _precompiled,
 }
-_SPLITTERS: Mapping[str, Callable[[Part], Any]] = {
+_SPLITTERS: Mapping[str, Callable[[Part], float]] = {
     **dict.fromkeys(
-        ("ByteLevel", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "CharDelimiterSplit",
-         "UnicodeScripts"), _unchanged,
+        ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits", "CharDelimiterSplit",
+         "UnicodeScripts"), _growing(1.0),
     ),
-    "Metaspace": _metaspace, "Split": lambda part: _pattern(part["pattern"]),
+    "ByteLevel": lambda part: 5.0 if part.get("add_prefix_space", True) else 4.0,
+    "Metaspace": _metaspace, "Split": _split,
 }
 _PROCESSORS: Mapping[str, Callable[[Part], Any]] = {
-    **dict.fromkeys(("ByteLevel", "BertProcessing", "RobertaProcessing"), _unchanged), "TemplateProcessing": _template,
+    **dict.fromkeys(("ByteLevel", "BertProcessing", "RobertaProcessing"), _growing(1.0)), "TemplateProcessing": _template,
 }
 
 

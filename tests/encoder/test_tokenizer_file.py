@@ -101,6 +101,20 @@ def charsmap(mapped: bytes) -> dict[str, str]:
     return {"type": "Precompiled", "precompiled_charsmap": content}
 
 
+def chain(*parts: dict[str, Any], times: int, key: str = "normalizers") -> dict[str, Any]:
+    return {"type": "Sequence", key: [*parts] * times}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+LETTERS = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+
+
+def added(content: str, num: int) -> list[dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    return [{"id": 8 + n, "content": f"{content}{n}", "normalized": True, **flags} for n in range(num)]
+
+
 TEMPLATE = {"type": "TemplateProcessing", "pair": [], "special_tokens": {}}
 TEXT = {"Sequence": {"id": "A", "type_id": 0}}
 BOMBS: dict[str, dict[str, Any]] = {
@@ -126,10 +140,28 @@ BOMBS: dict[str, dict[str, Any]] = {
         **TEMPLATE, "single": [TEXT],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [1] * 10**5, "tokens": ["<s>"] * 10**5}},
     }},
-    "many added tokens": {"added_tokens": [
-        {"id": 8 + n, "content": f"x{n}", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True,
-         "special": False} for n in range(20_001)
-    ]},
+    "many added tokens": {"added_tokens": added("x", 20_001)},
+    "added tokens that grow": {"added_tokens": added("\ufdfa" * 60, 10_000), "normalizer": {"type": "NFKC"}},
+    "bytes of bytes": {"normalizer": chain({"type": "ByteLevel"}, times=15)},
+    "bytes of bytes, split": {"pre_tokenizer": chain(BYTES, times=15, key="pretokenizers")},
+    "a sign before each letter": {"pre_tokenizer": chain(
+        LETTERS, {"type": "Metaspace", "replacement": "x", "prepend_scheme": "always", "split": False}, times=8,
+        key="pretokenizers",
+    )},
+    "one letter of Unicode that is 18": {"normalizer": chain({"type": "NFKC"}, replace("\u0644", "\ufdfa"), times=7)},
+    "accents taken apart": {"normalizer": chain({"type": "NFD"}, replace("\u0308", "\u01d5"), times=7)},
+    "spaces around Chinese letters": {"normalizer": chain(BERT, replace(" ", "\u4e2d"), times=7)},
+    "small letters of two signs": {"normalizer": chain({"type": "Lowercase"}, replace("\u0307", "\u0130"), times=8)},
+    "map upon map": {"normalizer": chain(charsmap(b"a" * 33), times=2)},
+    "a text that is not there": {"post_processor": {**TEMPLATE, "single": [{"Sequence": {"id": "B", "type_id": 0}}]}},
+    "a token that is not there": {"post_processor": {
+        **TEMPLATE, "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, TEXT]
+    }},
+    "ends upon ends": {"post_processor": chain(
+        {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True, "add_prefix_space": True},
+        times=15, key="processors",
+    )},
+    "an unknown word that is unknown": {"model": {"type": "BPE", "merges": [], "unk_token": "none"}},
     "a suffix of every letter": {"model": {"type": "BPE", "merges": [], "end_of_word_suffix": "a" * 10_000}},
     "pieces of long words": {
         "model": {"type": "WordPiece", "max_input_chars_per_word": 10**9, "continuing_subword_prefix": "#"}
