@@ -157,8 +157,29 @@ def _proof(reports: Path) -> str:
         "<h2>Base against adapted</h2><p>Of the held-out queries, the share whose clip is the first (R@1), or among the "
         "first 5 or 10; in brackets the 95 % interval, in which the videos count, not the queries: captions of one video "
         "are alike. <i>Adapted</i> is the model that the archive is published with.</p>"
-        + _table(["gallery", "model", "R@1", "R@5", "R@10"], rows) + f"<ul>{''.join(gains)}</ul>" + _retention(metrics)
+        + _table(["gallery", "model", "R@1", "R@5", "R@10"], rows) + f"<ul>{''.join(gains)}</ul>" + _on_both_sides(metrics)
+        + _retention(metrics)
     )
+
+
+def _on_both_sides(metrics: Mapping[str, Any]) -> str:
+    """How many test queries training has seen under another name, and R@1 without them."""
+    found = metrics.get("both_sides") or {}
+    counts = [
+        f"{num} {what}" for key, what in (
+            ("captions_in_training", "with a caption of training"), ("clips_in_training", "with a clip that shows what a "
+             "training clip shows"), ("captions_in_general", "with a caption of the general world"),
+            ("clips_in_general", "with a clip of the general world"),
+        ) if (num := found.get(f"num_{key}"))
+    ]
+    if not counts:
+        return ""
+    without = [
+        f"{gallery} {entry['base']['r1']:.3f} before, {entry['adapted']['r1']:.3f} after ({entry['num_queries']} queries)"
+        if "adapted" in entry else f"{gallery} has no other query" for gallery, entry in found["without"].items()
+    ]
+    said = f"Test queries that stand on both sides: {', '.join(counts)}. R@1 without them: {'; '.join(without)}."
+    return f"<p>{_text(said)}</p>"
 
 
 def _retention(metrics: Mapping[str, Any]) -> str:

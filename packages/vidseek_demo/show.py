@@ -86,6 +86,12 @@ def _facts(figures: dict[str, Any]) -> list[str]:
         + (f"; {note}" if (note := entry["gain"]["r1"].get("note")) else "")
         for gallery, entry in figures["galleries"].items()
     ]
+    for gallery, entry in figures.get("both_sides", {}).get("without", {}).items():
+        if entry["num_queries"] < figures["galleries"][gallery]["num_queries"] and entry["num_queries"]:
+            lines.append(
+                f"Gallery {gallery} without what training or the general world has too: {entry['num_queries']} queries, R@1 "
+                f"{entry['base']['r1']:.3f} → {entry['adapted']['r1']:.3f}"
+            )
     shares = figures["two_way"]["adapted"]
     if shares:
         base = figures["two_way"]["base"]

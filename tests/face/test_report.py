@@ -159,3 +159,17 @@ def test_report__shows_nothing_of_a_later_training_that_did_not_win(archive: Arc
         page = written(archive)
         assert ("too strong" in page, "The training</figcaption>" in page) == (is_own, is_own)
         assert ("in MLflow&#x27;s run run7" in page) == (not is_own)
+
+
+def test_report__says_what_the_figures_are_without_queries_of_both_sides(archive: Archive) -> None:
+    evaluated(archive, value=0.2, low=0.1, high=0.3)
+    assert "both sides" not in written(archive)
+    metrics = archive.root / "reports" / "evaluate" / "metrics.json"
+    both = {
+        "num_captions_in_training": 7, "num_clips_in_training": 0, "num_captions_in_general": 0, "num_clips_in_general": 2,
+        "without": {"<far>": {"num_queries": 0}, "near": {"num_queries": 5, "base": {"r1": 0.1}, "adapted": {"r1": 0.6}}},
+    }
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "both_sides": both}))
+    page = written(archive)
+    assert "7 with a caption of training, 2 with a clip of the general world. R@1 without them:" in page
+    assert "&lt;far&gt; has no other query; near 0.100 before, 0.600 after (5 queries)" in page
