@@ -155,7 +155,7 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str])
         except OSError as error:
             rejected[uri] = f"cannot be read: {error.strerror}"
             continue
-        if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+        if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
             rejected[uri] = CHANGED_REASON
             continue
         book.note(path, stat, ids[uri])

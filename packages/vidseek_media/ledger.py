@@ -33,8 +33,8 @@ class Ledger:
     """Files by absolute path, probes and rejections by video id."""
 
     path: Path
-    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    """Size, time of change in ns, and video_id."""
+    files: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    """Size, time of change of the bytes and of the inode in ns, and video_id. The second time nobody can set back."""
     probes: dict[str, Probe] = field(default_factory=dict)
     rejections: dict[str, str] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
@@ -52,7 +52,7 @@ class Ledger:
                 return cls(path)
             return cls(
                 path,
-                {key: (int(size), int(mtime), str(id)) for key, (size, mtime, id) in content["files"].items()},
+                {str(key): _file_of(entry) for key, entry in content["files"].items() if len(entry) == _FILE_FIELDS},
                 {key: Probe(**value) for key, value in content["probes"].items()},
                 {str(key): str(value) for key, value in content["rejections"].items()},
             )
@@ -63,13 +63,13 @@ class Ledger:
             return cls(path)
 
     def id_of(self, path: Path, stat: os.stat_result) -> str | None:
-        """The video_id of the file, where size and time are as they were."""
+        """The video_id of the file, where size and times are as they were."""
         known = self.files.get(str(path))
-        return known[2] if known and known[:2] == (stat.st_size, stat.st_mtime_ns) else None
+        return known[3] if known and known[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) else None
 
     def note(self, path: Path, stat: os.stat_result, video_id: str) -> None:
         """Remember whose bytes the file has."""
-        self.files[str(path)] = (stat.st_size, stat.st_mtime_ns, video_id)
+        self.files[str(path)] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, video_id)
 
     def is_as_noted(self, path: Path) -> bool:
         """Whether the file's size and time are still those that were noted."""
@@ -90,7 +90,7 @@ class Ledger:
     def forget(self, video_ids: Collection[str]) -> int:
         """Drop all that is known of these videos, and say how many entries that were."""
         before = len(self.files) + len(self.probes) + len(self.rejections)
-        self.files = {key: value for key, value in self.files.items() if value[2] not in video_ids}
+        self.files = {key: value for key, value in self.files.items() if value[3] not in video_ids}
         self.probes = {key: value for key, value in self.probes.items() if key not in video_ids}
         self.rejections = {key: value for key, value in self.rejections.items() if key not in video_ids}
         return before - len(self.files) - len(self.probes) - len(self.rejections)
@@ -121,3 +121,12 @@ class Ledger:
                 remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
             ) from error
         self.saved_at = time.monotonic()
+
+
+_FILE_FIELDS = 4
+"""Entries of another number are an older ledger's: those files are hashed again, and their probes are kept."""
+
+
+def _file_of(entry: list[object]) -> tuple[int, int, int, str]:
+    size, mtime, ctime, video_id = entry
+    return int(str(size)), int(str(mtime)), int(str(ctime)), str(video_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,5 +40,9 @@ def original(path: Path, video_id: str) -> Iterator[None]:
         after = path.stat()
     except OSError as error:
         raise InputRejected(f"cannot be read: {error.strerror}") from error
-    if (after.st_size, after.st_mtime_ns, after.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
+    if _state(after) != _state(before):
         raise FileChanged("changed while it was being read; run again when it is complete")
+
+
+def _state(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

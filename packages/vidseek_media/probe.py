@@ -27,7 +27,7 @@ class Probe:
     duration_ms: int
     """From the container's start to the end of the last frame."""
     fps: float
-    """Frames a second on average, to three digits."""
+    """Frames a second on average, from the first frame to the end, to three digits."""
     width: int
     """Upright, in pixels."""
     height: int
@@ -119,7 +119,8 @@ def _measured(path: Path, plan: PacketPlan) -> Probe:
     _refuse_impossible_times(plan)
     [first] = frames_at(path, [0], plan=plan)
     height, width = first.pixels.shape[:2]
-    fps = round(1000 * len(plan.pts) / plan.duration_ms, 3)
+    shown_ms = max(plan.ms_of(plan.end_pts) - plan.ms_of(plan.pts[0]), 1)
+    fps = round(1000 * len(plan.pts) / shown_ms, 3)
     return Probe(plan.duration_ms, fps, width, height, plan.codec, num_frames=len(plan.pts))
 
 

@@ -367,7 +367,7 @@ def run_each(
     item = next(todo, _END)
     if item is _END:
         return
-    seconds_of = timeout_seconds if callable(timeout_seconds) else lambda _: cast(float, timeout_seconds)
+    seconds_of = timeout_seconds if callable(timeout_seconds) else lambda _: timeout_seconds
     limits = Limits(math.inf, memory_mib, recycle_after, timeout_setting=timeout_setting)
     server = ForkServer([_module_of(function)])
     pool: list[Worker] = []

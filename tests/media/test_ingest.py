@@ -253,3 +253,15 @@ def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
     with pytest.raises(InputRejected, match=r"ingest\.timeout_seconds"):
         ingest(tmp_path / "source", out=tmp_path / "o", ledger=tmp_path / "l", timeout_seconds=1000, workers=1)
     assert seconds == {"a.mp4": 1000.0, "large.mp4": 1002.5}
+
+
+def test_ingest__sees_other_bytes_behind_the_same_size_and_time(tmp_path: Path, make_video: MakeVideo) -> None:
+    """As `rsync --times` and `touch -r` leave it."""
+    path = make_video(tmp_path / "source" / "a.mp4", num_frames=3)
+    run(tmp_path / "source", tmp_path)
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    run(tmp_path / "source", tmp_path)
+    assert [video.video_id for video in read_videos(tmp_path / "ingest")] == [video_id_of(path)]

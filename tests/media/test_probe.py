@@ -3,11 +3,15 @@ from __future__ import annotations
 import struct
 import wave
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
+from tests.media.conftest import picture_of
 from vidseek_media import packets
 from vidseek_media.errors import InputRejected
 from vidseek_media.probe import examine, probe
@@ -30,6 +34,26 @@ def test_probe__size_is_upright(tmp_path: Path, make_video: MakeVideo) -> None:
 def test_probe__length_does_not_count_a_late_start(tmp_path: Path, make_video: MakeVideo) -> None:
     times_ms = [3000 + 100 * number for number in range(20)]
     assert probe(make_video(tmp_path / "a.mkv", num_frames=20, times_ms=times_ms)).duration_ms == 2000
+
+
+@pytest.mark.parametrize("late_ms", [40, 1500])
+def test_probe__the_rate_is_that_of_the_picture_where_the_sound_begins_first(tmp_path: Path, late_ms: int) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=48_000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
+        samples.sample_rate, samples.pts = 48_000, 0
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode(None))
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture_of(number, 64, 48), format="rgb24")
+            frame.pts, frame.time_base = late_ms + 40 * number, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = probe(path)
+    assert found.duration_ms == pytest.approx(2000 + late_ms, abs=45)
+    assert found.fps == pytest.approx(25, abs=0.1)
 
 
 def test_probe__of_a_variable_rate_gives_the_average(tmp_path: Path, make_video: MakeVideo) -> None:
