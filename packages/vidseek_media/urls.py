@@ -121,6 +121,11 @@ def bare_url(url: str) -> str:
     return f"{parts.head}?{IDENTITY}={hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def bare_address(value: object) -> str:
+    """The URL of a picture that is shown beside something, without all that may be secret; empty where it is no URL."""
+    return bare_url(value).partition("?")[0] if isinstance(value, str) and "://" in value else ""
+
+
 def without_secrets(text: str, *, of: Iterable[str] = ()) -> str:
     """`text` in which no URL has a user, a password, a query or a fragment.
 

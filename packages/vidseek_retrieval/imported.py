@@ -31,6 +31,7 @@ from vidseek_media import names
 from vidseek_media.errors import ArtifactError, VidseekError
 from vidseek_media.ids import clip_ids_of
 from vidseek_media.json_files import parse_json
+from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.index import PAYLOAD_FIELDS, CollectionFacts, Point, Words
 from vidseek_retrieval.parts import UNIT_TOLERANCE
@@ -252,7 +253,9 @@ def _payload(payload: object, facts: CollectionFacts) -> dict[str, Any]:
     length_ms = payload["end_ms"] - payload["start_ms"]
     if length_ms <= 0 or (facts.longest_ms and length_ms > facts.longest_ms):
         raise ValueError(f"a clip is {length_ms} ms long, wanted more than 0 and at most {facts.longest_ms or MOST_MS}")
-    return dict(payload)
+    # A URL with a password or a signature is a secret of whoever made the file, and would be shown and exported on.
+    bare = {"uri": bare_url, "thumbnail_url": bare_address}
+    return {name: bare[name](value) if name in bare else value for name, value in payload.items()}
 
 
 def _is_text(value: object) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -394,7 +395,7 @@ def _check_facts(facts: CollectionFacts) -> None:
     rules: Mapping[str, Callable[[Any], bool]] = {
         "dimension": _whole_number(1, MOST_DIMENSIONS), "num_points": _whole_number(0, MOST_POINTS),
         "num_captions": points, "num_words": points, "longest_ms": _whole_number(0, 2**53),
-        "created_at": lambda value: isinstance(value, str) and len(value) <= 40 and value.isascii() and value.isprintable(),
+        "created_at": _is_moment,
         "calibration": lambda value: value is None or isinstance(value, Mapping),
         "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
         "imported": lambda value: isinstance(value, bool),
@@ -423,6 +424,14 @@ def _check_each(prefix: str, values: Mapping[str, Any], rules: Mapping[str, Call
 
 def _whole_number(low: int, high: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_moment(value: object) -> bool:
+    """A time of ISO 8601 that can be told in seconds, as lists of models do."""
+    try:
+        return isinstance(value, str) and len(value) <= 40 and math.isfinite(datetime.fromisoformat(value).timestamp())
+    except (ValueError, OverflowError):
+        return False
 
 
 def _is_number(value: object) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
-from vidseek_media.urls import bare_url
+from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.calibration import Calibration
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
 from vidseek_retrieval.index import (
@@ -210,7 +210,7 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
         "published_at": video["published_at"],
         "duration_ms": int(video["duration_ms"]),
         # A picture beside the video has no address; the service makes its own.
-        "thumbnail_url": bare_url(video["thumbnail"]).partition("?")[0] if "://" in str(video["thumbnail"]) else "",
+        "thumbnail_url": bare_address(video["thumbnail"]),
     }
     return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.urls import bare_url
+from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.calibration import (
     LEVEL,
     REBUILD_REMEDY,
@@ -522,5 +522,5 @@ def _hit(rated: _Rated, payload: Mapping[str, Any]) -> Hit:
         clip_ids=moment.clip_ids,
         title=payload.get("title", ""),
         uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may have it whole
-        thumbnail_url=payload.get("thumbnail_url"),
+        thumbnail_url=bare_address(payload.get("thumbnail_url")) or None,
     )

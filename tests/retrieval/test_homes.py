@@ -67,7 +67,7 @@ def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
 def facts_of(content: list[Point], *, build: str = "0" * 12, **settings: object) -> CollectionFacts:
     return CollectionFacts(
         name=collection_name(VERSION, build), encoder_version=VERSION, build=build, dimension=DIMENSION,
-        num_points=len(content), settings=IndexSettings(**settings), created_at=f"2024-01-01T00:00:0{build[0]}",  # type: ignore[arg-type]
+        num_points=len(content), settings=IndexSettings(**settings), created_at=f"2024-01-01T00:00:{int(build[0], 16):02}",  # type: ignore[arg-type]
         num_captions=sum(point.caption is not None for point in content),
         num_words=sum(point.words is not None for point in content),
     )

@@ -85,7 +85,9 @@ BAD_FACTS: dict[str, dict[str, Any]] = {
     "a dimension": {"dimension": 4}, "a huge dimension": {"dimension": 2**40}, "settings": {"settings": []},
     "a vector": {"settings": {"vectors": ["video", "../../x"]}}, "a language": {"settings": {"language": "../x"}},
     "a graph of millions": {"settings": {"m": 10**9}}, "a calibration": {"calibration": {"weights": {}}},
-    "a time": {"created_at": "x" * 1000}, "the longest clip": {"longest_ms": 5}, "content": {"content": "../x"},
+    "a time": {"created_at": "x" * 1000}, "no time": {"created_at": "x"},
+    "no moment": {"created_at": ""}, "a time before all": {"created_at": "0001-01-01T00:00:00"},
+    "the longest clip": {"longest_ms": 5}, "content": {"content": "../x"},
 }
 NAN = float("nan")
 BAD_ROWS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
@@ -132,6 +134,17 @@ def test_import__a_row_that_cannot_be_is_refused_before_anything_is_built(
     with pytest.raises(ArtifactError, match=r"bad\.parquet is no exported collection"):
         import_collection(EdgeHome(tmp_path / "index"), path)
     assert not (tmp_path / "index").exists()
+
+
+def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_path: Path) -> None:
+    url = "https://name:pass-1@host.example/a.jpg?X-Amz-Signature=sign-1#frag-1"
+    path = changed(good, tmp_path / "signed.parquet", rows=payload(uri=url, thumbnail_url=url))
+    home = EdgeHome(tmp_path / "index")
+    import_collection(home, path)
+    export_collection(home, tmp_path / "again.parquet")
+    stored = "".join(pq.read_table(tmp_path / "again.parquet")["payload"].to_pylist())
+    assert stored.count("https://host.example/a.jpg") == 2
+    assert not any(secret in stored for secret in ("pass-1", "sign-1", "frag-1"))
 
 
 def test_import__names_are_checked_in_the_process_with_limits(good: Path, tmp_path: Path) -> None:
