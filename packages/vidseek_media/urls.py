@@ -50,6 +50,10 @@ _ENCODED_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}%3a(?:%2f|/)[^\s\"'<>`|]
 _NAMED_PATH = re.compile(r"(?P<path>\burl[:=]\s*[\"']?/[^\s?\"']*)\?[^\s\"']+", re.IGNORECASE)
 """How urllib3 shows what it asked for."""
 _PASSWORD = re.compile(r"(?<![\w/])[^\s:/@\"'=(]{1,100}:[^\s/@\"']{1,200}@(?=[\w.-])")
+_SLASHED_PASSWORD = re.compile(r"(?:(?<=:/)|(?<=//)|(?<=\\/))[^\s:/@\"'=(]{1,100}:[^\s/@\"']{1,200}@(?=[\w.\[-])")
+"""Behind the slashes of what is nearly a URL: one slash, no protocol, or JSON's `\\/`."""
+_PARAMETER = re.compile(r"(?P<start>[?&;]|%3f|%26)(?P<name>[\w.-]{1,64})(?P<equals>=|%3d)(?:(?!%26)[^\s&\"'<>])+", re.IGNORECASE)
+"""Of a path without its host, as logs of requests have it, or of what is nearly a URL."""
 _TRAILING = ".,;:!)]}'\""
 _LEAST_LENGTH = 4
 """Of a secret that is looked for by itself: shorter ones are in every text."""
@@ -142,7 +146,8 @@ def without_secrets(text: str, *, of: Iterable[str] = ()) -> str:
     if "%3" in text:
         text = _ENCODED_URL.sub("[a URL]", text)
     if "@" in text:
-        text = _PASSWORD.sub("***@", text)
+        text = _SLASHED_PASSWORD.sub("***@", _PASSWORD.sub("***@", text))
+    text = _PARAMETER.sub(_without_value, text)
     return _NAMED_PATH.sub(r"\g<path>", text) if "?" in text else text
 
 
@@ -152,6 +157,10 @@ def has_secrets(url: str) -> bool:
         return False
     parts = _split(url)
     return bool(parts.user) or any(_is_signing(name, value) for name, value in parts.pairs)
+
+
+def _without_value(match: re.Match[str]) -> str:
+    return f"{match['start']}{match['name']}{match['equals']}***" if _SIGNING.fullmatch(match["name"]) else match[0]
 
 
 def _shown(url: str) -> str:

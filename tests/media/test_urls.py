@@ -136,3 +136,13 @@ def test_shown__a_long_text_takes_no_long_time(text: str) -> None:
     without_secrets(text)
     bare_url(text)
     assert time.process_time() - begin < 3
+
+
+@pytest.mark.parametrize("text", [
+    "https:/name:S3CRET@host/a.mp4 is missing", "//name:S3CRET@host/a.mp4", r"https:\/\/name:S3CRET@host\/a.mp4",
+    "GET /a.mp4?id=7&X-Amz-Signature=S3CRET HTTP/1.1", r"https://host/a.mp4\?sig=S3CRET",
+    "https://host/a.mp4%3FX-Amz-Signature=S3CRET", "/a.mp4%3fid=7%26token%3dS3CRET",
+])
+def test_without_secrets__what_is_nearly_a_url(text: str) -> None:
+    assert "S3CRET" not in without_secrets(text)
+    assert without_secrets(without_secrets(text)) == without_secrets(text)
