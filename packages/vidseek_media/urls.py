@@ -52,7 +52,9 @@ _NAMED_PATH = re.compile(r"(?P<path>\burl[:=]\s*[\"']?/[^\s?\"']*)\?[^\s\"']+", 
 _PASSWORD = re.compile(r"(?<![\w/])[^\s:/@\"'=(]{1,100}:[^\s/@\"']{1,200}@(?=[\w.-])")
 _SLASHED_PASSWORD = re.compile(r"(?:(?<=:/)|(?<=//)|(?<=\\/))[^\s:/@\"'=(]{1,100}:[^\s/@\"']{1,200}@(?=[\w.\[-])")
 """Behind the slashes of what is nearly a URL: one slash, no protocol, or JSON's `\\/`."""
-_PARAMETER = re.compile(r"(?P<start>[?&;]|%3f|%26)(?P<name>[\w.-]{1,64})(?P<equals>=|%3d)(?:(?!%26)[^\s&\"'<>])+", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r"(?P<start>[?&;]|%3f|%26)(?P<name>[\w.-]{1,64})(?P<equals>=|%3d)(?:(?!%26)[^\s&\"'<>])+", re.IGNORECASE
+)
 """Of a path without its host, as logs of requests have it, or of what is nearly a URL."""
 _TRAILING = ".,;:!)]}'\""
 _LEAST_LENGTH = 4
