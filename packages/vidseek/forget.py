@@ -184,7 +184,7 @@ def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
         loaded |= set(found)
         if not found and path.exists() and not path.resolve().is_relative_to(downloads):
             own.add(path)
-    for known, (_, _, video_id) in Ledger.load(archive.state / "ledger").files.items():
+    for known, (*_, video_id) in Ledger.load(archive.state / "ledger").files.items():
         path = Path(known)
         if video_id == video.video_id and path.resolve().is_relative_to(downloads):
             loaded |= {each for each in (path, path.with_name(f".{path.name}.stamp")) if each.exists()}
