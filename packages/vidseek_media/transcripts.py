@@ -81,11 +81,11 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
     refused: list[Rejection] = []
     stems: dict[Path, set[str]] = defaultdict(set)
     for path in paths.values():
-        stems[path.parent].add(path.stem)
+        stems[path.parent].add(_spelled(path.stem))
     folders = {folder: _transcripts_in(folder, stems[folder]) for folder in sorted(stems)}
     for uri, video_id in videos.items():
         video = paths[uri]
-        beside = folders[video.parent].get(video.stem)
+        beside = folders[video.parent].get(_spelled(video.stem))
         if not beside or video_id in found:
             continue
         name = PurePosixPath(uri).with_name(beside[0].name).as_posix()
@@ -208,13 +208,18 @@ def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
         return {}
     ranked: dict[str, list[tuple[int, str, Path]]] = {}
     for path in files:
-        stem, marks = path.stem, list[str]()
+        stem, marks = _spelled(path.stem), list[str]()
         while stem not in stems and "." in stem and _is_mark(mark := stem.rsplit(".", 1)[1]):
             stem, marks = stem.rsplit(".", 1)[0], [*marks, mark.lower()]
         if stem in stems:
             rank = (2 if "forced" in marks else 1) if marks else 0
             ranked.setdefault(stem, []).append((rank, f"{path.suffix.lower()}{path.name}" if not marks else path.name, path))
     return {stem: [path for *_, path in sorted(every)] for stem, every in ranked.items()}
+
+
+def _spelled(stem: str) -> str:
+    """One spelling of a name: macOS stores accents decomposed."""
+    return unicodedata.normalize("NFC", stem)
 
 
 def _is_mark(text: str) -> bool:

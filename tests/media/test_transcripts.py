@@ -205,3 +205,12 @@ def test_parse_cues__keep_numbers_with_arrows_and_times_of_day() -> None:
 def test_parse_cues__of_line_ends_written_twice() -> None:
     text = "1\n00:00:01,000 --> 00:00:02,000\nfirst\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\n".replace("\n", "\r\r\n")
     assert [cue.lines for cue in parse_cues(text)] == [("first",), ("second",)]
+
+
+@pytest.mark.parametrize(("video", "name"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_read_transcripts__belong_to_their_stem_whatever_the_accents(tmp_path: Path, video: str, name: str) -> None:
+    path = tmp_path / f"{video}.mp4"
+    path.touch()
+    (tmp_path / f"{name}.en.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nsaid\n", encoding="utf-8")
+    found, refused = read_transcripts({"v.mp4": path}, {"v.mp4": "v"})
+    assert ([cue.lines for cue in found["v"]], refused) == ([("said",)], [])
