@@ -62,7 +62,7 @@ class WorldSize:
 
     @staticmethod
     def tiny() -> WorldSize:
-        """A few scenes, for tests of the whole loop; some more videos in validation than the 25 groups that a proof wants."""
+        """A few scenes, for tests of the whole loop; in validation some more videos than the 25 that a proof wants."""
         return WorldSize(
             domain=(
                 Part("train", "seen", 24), Part("validation", "unseen", 30, 1), Part("test", "unseen", 16),
