@@ -261,24 +261,27 @@ class StuckEncoder:
 
     def __init__(self, real: Opened) -> None:
         self.spec, self.variant = real.encoder.spec, real.encoder.variant
-        self.gate = threading.Event()
+        self.gate, self.entered = threading.Event(), threading.Event()
         self._real = real.encoder
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
-        assert self.gate.wait(10)
+        self.entered.set()
+        assert self.gate.wait(60)
         return self._real.embed_texts(texts)
 
 
 def test_search__full_queue_is_503_and_slow_answer_504(archive: Archive) -> None:
     real = open_archive(archive, Settings())
     stuck = StuckEncoder(real)
-    settings = ServeSettings(max_queue=1, timeout_seconds=0.3)
+    settings = ServeSettings(max_queue=1, timeout_seconds=3.0)
     engine = Engine(lambda: Opened(stuck, real.searcher), settings, Places.of(archive))  # type: ignore[arg-type]
     with asking(create_app(engine)) as client:
         answers: list[Any] = []
         threads = [threading.Thread(target=lambda: answers.append(client.post("/v1/search", json={"text": "red"})))
                   for _ in range(4)]
-        for thread in threads:
+        threads[0].start()
+        assert stuck.entered.wait(10)  # it is taken out of the queue: only then the next one waits
+        for thread in threads[1:]:
             thread.start()
         for thread in threads:
             thread.join()
