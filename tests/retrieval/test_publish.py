@@ -319,7 +319,8 @@ def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
         Point(clip_id, row, {"video_id": "a" * 32, "start_ms": place, "end_ms": place + 1})
         for place, (clip_id, row) in enumerate(zip(ids, np.eye(4, dtype=np.float32), strict=True))
     ]
-    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), "")
+    made_at = "2026-11-27T00:00:00+00:00"
+    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), made_at)
     home = EdgeHome(tmp_path)
     home.build(facts, points)
     opened = home.open(facts.name)
