@@ -226,7 +226,8 @@ def _publish(dimension: int, index: Path) -> tuple[float, float]:
     from vidseek_retrieval.index import CollectionFacts, IndexSettings, collection_name
 
     name = collection_name("0" * 16, "0" * 12)
-    facts = CollectionFacts(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), "")
+    now = datetime.now(UTC).isoformat()
+    facts = CollectionFacts(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), now)
     start = time.perf_counter()
     EdgeHome(index).build(facts, _points(dimension))
     seconds = time.perf_counter() - start

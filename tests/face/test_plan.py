@@ -8,6 +8,7 @@ import pytest
 
 from tests.face.test_cli import call
 from tests.retrieval.archive import clip_row, video_row
+from vidseek import plan as plan_module
 from vidseek.archive import Archive
 from vidseek.plan import Rates, _decode, num_clips_of, plan
 from vidseek_media import shards
@@ -37,6 +38,12 @@ def test_plan__what_was_not_measured_is_not_made_up() -> None:
     on_gpu = dataclasses.replace(RATES, encode_clips_per_core_second=None, encode_clips_per_gpu_second=100.0)
     assert plan(on_gpu, num_clips=360_000, cores=10, gpus=2).wall_hours == pytest.approx(1 + 0.5 + 0.05)
     assert plan(on_gpu, num_clips=360_000, cores=10, gpus=0).wall_hours is None
+
+
+def test_publish__a_small_index_is_built_and_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(plan_module, "NUM_PUBLISHED", 300)
+    per_second, num_bytes = plan_module._publish(16, tmp_path)
+    assert per_second > 0 and num_bytes > 16 * 4
 
 
 @pytest.mark.parametrize("wrong", [{"num_clips": 0}, {"cores": 0}, {"gpus": -1}])
