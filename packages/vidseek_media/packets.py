@@ -244,11 +244,10 @@ def read_plan(path: Path) -> PacketPlan:
     packet_pts = times[packet_places]
     shown = packet_pts[is_shown[packet_places]]
     is_ranked = is_reordered or not scan.has_pts.all() or not _ascends(shown)
-    last_duration = int(scan.durations[is_shown][-1])
     if is_ranked:
         shown = _one_each(shown, int(is_shown.sum()), step)
-    else:
-        last_duration = int(scan.durations[packet_places[is_shown[packet_places]][-1]])
+    last = np.flatnonzero(is_shown)[-1] if is_ranked else packet_places[is_shown[packet_places]][-1]
+    last_duration = int(scan.durations[last])
     keys = scan.is_key[packet_places]
     return PacketPlan(
         codec=codec,
