@@ -43,7 +43,7 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-test: lint types unit e2e bento-check ## Lint, types, tests, the whole loop on a few scenes, and the built bento
+test: lint types docs unit e2e bento-check ## Lint, types, documents, tests, the whole loop on a few scenes, and the built bento
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
@@ -67,7 +67,7 @@ bench-train: setup ## Speed of training against plain loops, ViT-B/32's shape (h
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
 	$(BIN)/python -m bench.train
 
-bench-flickr: setup ## A small CLIP from scratch on Flickr8k in ../shared/realdata, then LoRA (an hour of CPU time)
+bench-flickr: setup ## A small CLIP from scratch on Flickr8k in $$VIDSEEK_REALDATA, then LoRA (an hour of CPU time)
 	$(BIN)/python -m bench.flickr
 
 bench-recipe: setup ## Which settings teach a model of CLIP's size, on a GPU, into bench/recipe.json (five minutes on an H100)
@@ -96,9 +96,9 @@ mutations: setup ## Five hundred damaged files, made and real, through ingest, c
 faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
 
-docs: setup $(VENV)/.checks ## The reference of the rooms, from their docstrings, into .vidseek/docs (half a minute)
-	$(BIN)/python -m pdoc -o .vidseek/docs -d google --no-show-source $(ROOMS)
-	@echo "Open .vidseek/docs/index.html"
+docs: setup $(VENV)/.checks ## The documentation as a site, with the API reference and its links checked, into .vidseek/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open .vidseek/site/index.html"
 
 image-lock: setup ## The list of files, by hash, that the image installs, anew from constraints.txt (a minute)
 	$(BIN)/python infra/lock_image.py

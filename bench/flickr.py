@@ -1,6 +1,6 @@
 """Real pictures: a small CLIP from scratch on Flickr8k's training pictures, judged once on its dev pictures; then LoRA.
 
-    make bench-flickr        (reads ../shared/realdata, writes bench/flickr.json; an hour of CPU time, goes on where stopped)
+    make bench-flickr        (reads VIDSEEK_REALDATA, writes bench/flickr.json; an hour of CPU time, goes on where stopped)
 
 The epoch is chosen on 400 pictures of the training side that are not learned from. Beside the contrastive loss of two
 captions of each picture, and of these captions with each other, the picture tower learns to say the words of its captions

@@ -1,6 +1,6 @@
 """Which settings teach a model of CLIP's size: towers of ViT-B/32's shape, trained here on Flickr8k, then adapted.
 
-    python -m bench.recipe pack DIR              (where ../shared/realdata is: one file of pictures and captions)
+    python -m bench.recipe pack DIR              (where VIDSEEK_REALDATA is: one file of pictures and captions)
     python -m bench.recipe run DIR --device cuda (a few minutes on one H100; writes bench/recipe.json)
 
 The published weights are not to be had here, so a CLIP of the published shape (151 M parameters, 224 pixels, patches of 32)
@@ -170,7 +170,7 @@ class Side:
 
 
 def pack(folder: Path) -> None:
-    """Write the pictures, captions and CLIP's tokenizer of ../shared/realdata into `folder`."""
+    """Write the pictures, captions and CLIP's tokenizer of `VIDSEEK_REALDATA` into `folder`."""
     from bench import flickr_adapt
     from vidseek_training.backbones.vocabulary import find_tokenizer
 

@@ -16,14 +16,14 @@ Floats = NDArray[np.floating[Any]]
 Picture = NDArray[np.uint8]
 
 _RADIUS = {"small": 0.17, "large": 0.29}
-"""Of the picture's side. Smaller objects at 64 pixels were not learnable (trials.md, A5)."""
+"""Of the picture's side. Smaller objects at 64 pixels were not learnable."""
 
 _RGB = {
     "red": (225, 45, 40), "orange": (245, 140, 25), "yellow": (245, 225, 60), "green": (60, 200, 70),
     "cyan": (60, 215, 225), "blue": (50, 85, 230), "purple": (165, 60, 205), "white": (245, 245, 245),
 }
 _HEAT = {"heat1": 0.03, "heat2": 0.19, "heat3": 0.62, "heat4": 0.80, "heat5": 0.98}
-"""At least 0.15 from each other and from every ground, or they vanish (trials.md, A6)."""
+"""At least 0.15 from each other and from every ground, or they vanish."""
 
 _IRONBOW = np.array(
     [(0, 0, 12), (40, 8, 110), (130, 12, 145), (205, 50, 95), (245, 125, 25), (252, 205, 55), (255, 255, 235)],

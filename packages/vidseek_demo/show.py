@@ -27,7 +27,7 @@ _NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/]
   [cyan]vidseek mlflow[/]                     the runs, with curves and pictures
   [cyan]dvc metrics show[/]                   every figure; [cyan]dvc plots show[/] draws the curves
   your own videos: set [cyan]ingest.source[/] in params.yaml to their folder, then [cyan]dvc repro[/]
-  (README, "Your own videos")"""
+  (README, "Quickstart")"""
 
 
 def show() -> None:

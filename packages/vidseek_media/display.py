@@ -51,7 +51,8 @@ def size_shown(width: int, height: int, aspect: Fraction, side_px: int | None) -
     A frame keeps its height, as players do it, and gets the width that its sample aspect ratio says.
 
     Args:
-        width, height: of the stored frame, in samples.
+        width: of the stored frame, in samples.
+        height: of the stored frame, in samples.
         aspect: width to height of one sample.
         side_px: the wanted shorter side in pixels; None: as it is.
     """

@@ -247,7 +247,7 @@ def _export_towers(model: Backbone, folder: Path) -> None:
     pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)
     ids = torch.ones(2, spec.context, dtype=torch.int64)
     batch = Dim("batch", min=1, max=_LARGEST_BATCH)
-    # Names of outputs must not be names of operators: ONNX Runtime then finds a value defined twice (trials.md, D1).
+    # Names of outputs must not be names of operators: ONNX Runtime then finds a value defined twice.
     towers: dict[str, tuple[nn.Module, Tensor]] = {"text": (_TextTower(model), ids)}
     if model.averages_frames:
         towers["frame"] = (_FrameTower(model), pixels[:, 0])
@@ -276,7 +276,7 @@ def _convert_towers(
     folder: Path, spec: EncoderSpec, variant: str, recipe: str = "all", examples: _Examples | None = None
 ) -> None:
     (folder / variant).mkdir()
-    # The quantizer recommends a step that fails on these graphs (trials.md, D2); the fusions tell what they leave.
+    # The quantizer recommends a step that fails on these graphs; the fusions tell what they leave.
     with _quiet("root", "onnxscript"):
         for tower in spec.towers:
             convert(

@@ -1,0 +1,60 @@
+"""The documents: links lead somewhere, nothing outside the repository is named, decisions are listed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+CODE = [path for folder in ("packages", "pipelines", "serving", "bench", "tests", "infra", "docs", ".ci")
+        for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".sh", ".yaml", ".toml"}]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# The notes that this repository grew from; it must be understood without them.
+OUTSIDE = re.compile("|".join([r"design\.md", r"trials\.md", r"glossary\.md", r"house-style\.md", "shared/cases", "/work/main"]))
+
+
+def slug_of(heading: str) -> str:
+    """As GitHub makes an anchor from a heading."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def anchors_of(path: Path) -> set[str]:
+    fenced, anchors = False, set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fenced ^= line.lstrip().startswith("```")
+        if not fenced and line.startswith("#"):
+            anchors.add(slug_of(line.lstrip("#")))
+    return anchors
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links__lead_to_a_file_and_a_heading_of_it(document: Path) -> None:
+    for target in LINK.findall(document.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors_of(path), target
+
+
+def test_readme__is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+def test_documents_and_code__name_nothing_outside_the_repository() -> None:
+    named = {str(path.relative_to(ROOT)) for path in [*DOCUMENTS, *CODE]
+             if path != Path(__file__) and OUTSIDE.search(path.read_text(encoding="utf-8"))}
+    assert named == set()
+
+
+def test_decisions__each_has_its_date_and_stands_in_the_list() -> None:
+    listed = (ROOT / "docs/decisions/README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs/decisions").glob("2*.md"):
+        title = path.read_text(encoding="utf-8").splitlines()[0]
+        assert title.startswith(f"# {path.name[:10]} "), path.name
+        assert f"| {path.name[:10]} | [{title[13:]}]({path.name}) |" in listed, path.name
