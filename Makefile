@@ -31,9 +31,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-# What only these tests need: Helm's engine and Kubernetes' schemas (100 MB), and what builds the API reference.
+# What only these tests need: Helm's engine and Kubernetes' schemas (100 MB), Ray, and what builds the documents.
 $(VENV)/.checks: $(VENV)/.installed
-	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),chart,docs]'
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),chart,docs,ray]'
 	@touch $@
 
 setup: $(VENV)/.installed ## Make .venv with the pinned versions
@@ -43,7 +43,13 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-test: lint types docs unit e2e bento-check ## Lint, types, documents, tests, the whole loop on a few scenes, and the built bento
+PARTS := lint types docs unit e2e bento-check
+
+test: setup ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all of them, then what failed
+	@failed= ; for part in $(PARTS); do \
+	    echo "== $$part"; begun=$$SECONDS; $(MAKE) --no-print-directory $$part && said=passed || { said=FAILED; failed="$$failed $$part"; }; \
+	    sums="$$sums$$(printf '%-12s %s in %d s' $$part $$said $$((SECONDS - begun)))\n"; \
+	done; printf "\n== make test\n$$sums"; test -z "$$failed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check .

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from vidseek.archive import Archive
+
+
+MAY_SKIP = re.compile(
+    "no real files at|no CUDA|no GPU|QDRANT_URL"  # a GPU, a server, files that are not ours to hand on
+    "|this kernel|can be mounted here|may be mounted here|no device that is full"  # what an administrator of the machine forbids
+)
+"""Reasons to skip that nothing which can be installed takes away."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Where VIDSEEK_NO_SKIPS is set, a test that is skipped for want of something that can be installed fails."""
+    report = yield
+    return _no_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[Any]:
+    """The same of a module that is skipped as a whole."""
+    report = yield
+    return _no_skip(report)
+
+
+def _no_skip(report: Any) -> Any:
+    if os.environ.get("VIDSEEK_NO_SKIPS") and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not MAY_SKIP.search(reason):
+            report.outcome, report.longrepr = "failed", f"skipped, and VIDSEEK_NO_SKIPS is set: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

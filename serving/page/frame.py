@@ -117,6 +117,17 @@ def other() -> Other | None:
         return None
 
 
+@st.fragment(run_every=MODELS_SECONDS)
+def notice_other(is_there: bool) -> None:
+    """Draw a page that is open anew when there is something to compare with, or no more.
+
+    Args:
+        is_there: what the page was drawn for.
+    """
+    if (other() is not None) != is_there:
+        st.rerun()
+
+
 def find_other() -> Other | None:
     """The API that the page was told to compare with, or else this one's base; None where there is neither.
 

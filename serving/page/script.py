@@ -14,12 +14,13 @@ from serving.page.searching import search_page
 st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
 frame.show_looks()
 frame.choose_language()
+has_other = frame.other() is not None
 page = st.navigation(
     [
         st.Page(search_page, title=frame.t("search"), icon=":material/search:", default=True),
         st.Page(
             compare_page, title=frame.t("compare"), icon=":material/compare:", url_path="compare",
-            visibility="visible" if frame.other() else "hidden",  # a link to it may be older than what it compared with
+            visibility="visible" if has_other else "hidden",  # a link to it may be older than what it compared with
         ),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
@@ -28,4 +29,5 @@ page = st.navigation(
     position="top",
 )
 frame.require_access()
+frame.notice_other(has_other)
 page.run()
