@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAY_SKIP = re.compile(
     "no real files at|no CUDA|no GPU|QDRANT_URL"  # a GPU, a server, files that are not ours to hand on
-    "|this kernel|can be mounted here|may be mounted here|no device that is full"  # what an administrator of the machine forbids
+    "|this kernel|can be mounted here|may be mounted here|no device that is full"
 )
 """Reasons to skip that nothing which can be installed takes away."""
 
