@@ -299,13 +299,13 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         ConfigError: it is missing, no YAML, has an unknown key, or a value out of range; every fault is named.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} is missing in {Path.cwd()}", remedy="Run in the project's folder")
+        raise ConfigError(f"{path} is missing in {Path.cwd()}", code="params-missing", remedy="Run in the project's folder")
     content = read_params(path)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         faults = "; ".join(_fault(each) for each in error.errors())
-        raise ConfigError(f"{path}: {faults}", remedy="Mend the keys named") from error
+        raise ConfigError(f"{path}: {faults}", code="invalid-settings", remedy="Mend the keys named") from error
 
 
 def _fault(error: Any) -> str:

@@ -53,7 +53,9 @@ def run_stage(stage: Callable[[], str]) -> None:
         fault = disk_fault(error)
         if fault is None and isinstance(error, OSError):
             where = error.filename or "the disk"
-            fault = ArtifactError(f"{where}: {error.strerror}", remedy="Make room or mend the rights, then run it again")
+            fault = ArtifactError(
+                f"{where}: {error.strerror}", code="not-writable", remedy="Make room or mend the rights, then run it again",
+            )
         if fault is None:
             raise
         raise _stopped(name, fault) from None

@@ -45,25 +45,29 @@ REPORT_HEADERS = {
 class LiveChanged(InputRejected):
     """Another collection is live than the one that was seen."""
 
-    code = "live_changed"
+    category = "live_changed"
+    code = "live-changed"
 
 
 class NothingBefore(InputRejected):
     """There is no collection to go back to, or none that the model can search."""
 
-    code = "no_rollback"
+    category = "no_rollback"
+    code = "no-rollback"
 
 
 class ReportGone(InputRejected):
     """The report was not written yet."""
 
-    code = "report_not_found"
+    category = "report_not_found"
+    code = "report-not-found"
 
 
 class VideoGone(InputRejected):
     """The archive has no such video."""
 
-    code = "video_not_found"
+    category = "video_not_found"
+    code = "video-not-found"
 
 
 class Admin:
@@ -171,7 +175,9 @@ class Admin:
         try:
             rows = pq.read_table(path, columns=["uris"], filters=[("video_id", "=", video_id)]).to_pylist()
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `dvc repro`") from error
+            raise ArtifactError(
+                f"{path} cannot be read: {error}", code="json-unreadable", remedy="Run `dvc repro`",
+            ) from error
         if not rows:
             raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit")
         return str(rows[0]["uris"][0])

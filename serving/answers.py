@@ -63,8 +63,8 @@ def answer_error(error: VidseekError, request_id: str) -> Response:
     """An error of ours as an answer; what is our fault also goes to the log."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
     if status >= 500 and not isinstance(error, QueueFull | Busy):
-        log.error("%s: %s", error.code, error, extra={"request_id": request_id})
-    answer = _answer(request_id, status, error.code, error.message, error.remedy)
+        log.error("%s: %s", error.category, error, extra={"request_id": request_id})
+    answer = _answer(request_id, status, error.category, error.message, error.remedy, fault=error.code)
     if status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
@@ -135,13 +135,15 @@ def raw_answer(status: int, code: str, message: str, remedy: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def _answer(request_id: str, status: int, code: str, message: str, remedy: str) -> Response:
+def _answer(request_id: str, status: int, code: str, message: str, remedy: str, *, fault: str = "") -> Response:
     return JSONResponse(
-        _body(request_id, code, message, remedy),
+        _body(request_id, code, message, remedy, fault=fault),
         status_code=status,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
     )
 
 
-def _body(request_id: str, code: str, message: str, remedy: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "remedy": remedy}, "request_id": request_id}
+def _body(request_id: str, code: str, message: str, remedy: str, *, fault: str = "") -> dict[str, Any]:
+    """`code` is an error's category, `fault` its code; what is no error of ours has only the one."""
+    told = {"code": code, "fault": fault or code.replace("_", "-"), "message": message, "remedy": remedy}
+    return {"error": told, "request_id": request_id}

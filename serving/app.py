@@ -111,7 +111,7 @@ def key_from_environment(variable: str = KEY_VARIABLE) -> str | None:
         return None
     if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(
-            f"{variable} has {len(key)} characters, wanted at least {SHORTEST_KEY} plain ones",
+            f"{variable} has {len(key)} characters, wanted at least {SHORTEST_KEY} plain ones", code="key-too-short",
             remedy="Make one with `openssl rand -hex 32`",
         )
     return key

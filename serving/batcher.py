@@ -18,7 +18,8 @@ Result = TypeVar("Result")
 class QueueFull(ServiceError):
     """As many as may wait are waiting."""
 
-    code = "busy"
+    category = "busy"
+    code = "queue-full"
 
 
 class Batcher(Generic[Item, Result]):

@@ -44,7 +44,8 @@ _parsing = ThreadPoolExecutor(1, thread_name_prefix="parse")
 class NotUnderstood(InputRejected):
     """The request is not of the shape that the OpenAPI document shows."""
 
-    code = "invalid_request"
+    category = "invalid_request"
+    code = "invalid-request"
 
     @classmethod
     def of(cls, error: ValidationError | RequestValidationError) -> NotUnderstood:
@@ -64,7 +65,8 @@ class NotUnderstood(InputRejected):
 class WrongType(InputRejected):
     """The body is of none of the types that are taken."""
 
-    code = "unsupported_media_type"
+    category = "unsupported_media_type"
+    code = "unsupported-media-type"
 
 
 async def read_body(

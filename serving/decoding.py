@@ -110,7 +110,9 @@ class Decoding:
         client = current_client()
         held, total = self._num_fetching[client], self._num_fetching.total()
         if total + len(urls) > MAX_FETCHING or held + len(urls) > max(MAX_FETCHING_OF_ONE, len(urls)):
-            raise QueueFull(f"{total} pictures are being fetched already", remedy="Try again in a second")
+            raise QueueFull(
+                f"{total} pictures are being fetched already", code="too-many-downloads", remedy="Try again in a second",
+            )
         self._num_fetching[client] += len(urls)
         try:
             loop = asyncio.get_running_loop()

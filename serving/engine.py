@@ -44,7 +44,8 @@ Result = TypeVar("Result")
 class CollectionGone(InputRejected):
     """The collection that a request names is not there any more."""
 
-    code = "collection_gone"
+    category = "collection_gone"
+    code = "collection-gone"
 
 
 @dataclass(frozen=True)
@@ -343,7 +344,8 @@ class Engine:
         less = await self._vectors_of(model, request.not_text, request.not_image)
         versions = {each.encoder_version for each in (*more, *less)} or {spec.encoder_version}
         if len(versions) > 1:
-            raise ArtifactError("the bundle changed while the query was encoded")  # it is encoded again
+            # It is encoded again.
+            raise ArtifactError("the bundle changed while the query was encoded", code="bundle-changed")
         return Query(
             versions.pop(), _rows(more, spec.dimension), _rows(less, spec.dimension), like=request.clip_id,
             unlike=request.not_clip_id, words=" ".join(request.text),
@@ -364,22 +366,23 @@ class Engine:
     def _check(self, request: SearchRequest) -> None:
         if not (request.text or request.image or request.url or request.clip or request.clip_id):
             raise InputRejected(
-                "the query wants nothing", remedy="Give text, image, url, clip or clip_id; not only what you do not want"
+                "the query wants nothing",
+                code="empty-query", remedy="Give text, image, url, clip or clip_id; not only what you do not want"
             )
         for text in (*request.text, *request.not_text):
             self._check_text(text)
 
     def _check_text(self, text: str) -> None:
         if not text.strip():
-            raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+            raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
         longest = self.settings.max_text_length
         if len(text) > longest:
-            raise InputRejected(f"the text has {len(text)} characters, at most {longest} are taken")
+            raise InputRejected(f"the text has {len(text)} characters, at most {longest} are taken", code="text-too-long")
 
     def _check_number(self, items: Sequence[object]) -> None:
         if len(items) > self.settings.max_embed:
             raise InputRejected(
-                f"{len(items)} items in one request, at most {self.settings.max_embed} are taken",
+                f"{len(items)} items in one request, at most {self.settings.max_embed} are taken", code="too-many-items",
                 remedy="Send them in several requests",
             )
 
@@ -390,7 +393,9 @@ def _weights_of(request: SearchRequest) -> Weights | None:
     try:
         return Weights(**request.weights.model_dump())
     except ConfigError as error:
-        raise InputRejected(error.message, remedy="Give one of video, caption and words a weight") from error
+        raise InputRejected(
+            error.message, code="bad-query-weights", remedy="Give one of video, caption and words a weight",
+        ) from error
 
 
 def _rows(vectors: Sequence[QueryVector], dimension: int) -> NDArray[np.float32]:

@@ -37,7 +37,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 class UrlRefused(InputRejected):
     """The URL is none that this service fetches, or what it names cannot be had."""
 
-    code = "url_refused"
+    category = "url_refused"
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -108,9 +108,11 @@ class Fetcher:
         try:
             addresses = self._resolve(host, port)
         except OSError as error:
-            raise UrlRefused(f"the host {host} is not known", remedy="Look at the URL") from error
+            raise UrlRefused(f"the host {host} is not known", code="unknown-host", remedy="Look at the URL") from error
         if not addresses or not all(self._may_reach(address) for address in addresses):
-            raise UrlRefused(f"the host {host} is not one of the open internet", remedy="Send the picture itself")
+            raise UrlRefused(
+                f"the host {host} is not one of the open internet", code="private-host", remedy="Send the picture itself",
+            )
         connection = _Connection(host, port, address=addresses[0], is_secure=parts.scheme == "https", until=until)
         # A host that drips byte after byte never runs into the time-out of a socket.
         end = threading.Timer(max(until - time.monotonic(), 0), connection.cut)
@@ -118,14 +120,18 @@ class Fetcher:
         try:
             return self._read(connection, parts, until)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise UrlRefused(f"{host} does not answer: {type(error).__name__}", remedy="Send the picture itself") from error
+            raise UrlRefused(
+                f"{host} does not answer: {type(error).__name__}", code="host-no-answer", remedy="Send the picture itself",
+            ) from error
         finally:
             end.cancel()
             connection.close()
 
     def _checked(self, url: str) -> tuple[SplitResult, str, int]:
         if not self._hosts:
-            raise UrlRefused("this service fetches no URL", remedy="Send the picture itself, or set serve.url_hosts")
+            raise UrlRefused(
+                "this service fetches no URL", code="fetching-off", remedy="Send the picture itself, or set serve.url_hosts",
+            )
         try:
             if len(url) > LONGEST or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
                 raise ValueError(f"it has more than {LONGEST} characters, or others than a URL has")
@@ -134,10 +140,13 @@ class Fetcher:
             if parts.scheme not in PORTS or not host or "@" in parts.netloc:
                 raise ValueError("wanted http:// or https:// and a host, without a name or password")
         except ValueError as error:
-            raise UrlRefused(f"the URL cannot be used: {error}", remedy="Look at it") from error
+            raise UrlRefused(f"the URL cannot be used: {error}", code="bad-address", remedy="Look at it") from error
         wanted = host if port == PORTS[parts.scheme] else f"{host}:{port}"
         if wanted not in self._hosts:
-            raise UrlRefused(f"{wanted} is not among the hosts that are fetched from", remedy="Send the picture itself")
+            raise UrlRefused(
+                f"{wanted} is not among the hosts that are fetched from", code="host-not-allowed",
+                remedy="Send the picture itself",
+            )
         return parts, host, port
 
     def _read(self, connection: _Connection, parts: SplitResult, until: float) -> bytes:
@@ -146,18 +155,23 @@ class Fetcher:
         answer = connection.getresponse()
         if answer.status != 200:
             raise UrlRefused(
-                f"{connection.host} answers {answer.status}, wanted 200; redirects are not followed",
+                f"{connection.host} answers {answer.status}, wanted 200; redirects are not followed", code="host-refuses",
                 remedy="Give the URL at which the picture lies",
             )
         content = bytearray()
         while chunk := answer.read1(_CHUNK):
             content += chunk
             if len(content) > self._max_bytes:
-                raise UrlRefused(f"more than {self._max_bytes} bytes", remedy="Give a smaller picture")
+                raise UrlRefused(
+                    f"more than {self._max_bytes} bytes", code="download-too-large", remedy="Give a smaller picture",
+                )
         if time.monotonic() >= until:
             raise TimeoutError("it took too long")
         if answer.length:
-            raise UrlRefused(f"{connection.host} broke off {answer.length} bytes before the end", remedy="Try again")
+            raise UrlRefused(
+                f"{connection.host} broke off {answer.length} bytes before the end", code="download-broken-off",
+                remedy="Try again",
+            )
         return bytes(content)
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class AlreadyRunning(InputRejected):
     """Somebody is looking for near-duplicates now."""
 
-    code = "already_running"
+    category = "already_running"
+    code = "already-running"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ class Finding:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{self._file} is broken: {error}", remedy="Look for near-duplicates again") from error
+            raise ArtifactError(
+                f"{self._file} is broken: {error}", code="json-unreadable", remedy="Look for near-duplicates again",
+            ) from error
 
     async def _run(self, precision: float) -> None:
         environment = {**os.environ, HOME_VARIABLE: str(self._archive.root), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -20,19 +20,22 @@ _TYPES = {
 class ClipGone(InputRejected):
     """The live index has no such clip."""
 
-    code = "clip_not_found"
+    category = "clip_not_found"
+    code = "clip-not-found"
 
 
 class MediaGone(InputRejected):
     """The video of a clip does not lie where the archive's source may have it."""
 
-    code = "media_not_found"
+    category = "media_not_found"
+    code = "media-not-found"
 
 
 class RangeNotThere(InputRejected):
     """The range begins behind the end of the file."""
 
-    code = "range_not_satisfiable"
+    category = "range_not_satisfiable"
+    code = "range-not-satisfiable"
 
 
 @dataclass(frozen=True)

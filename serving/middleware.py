@@ -36,43 +36,49 @@ log = logging.getLogger("vidseek.serving")
 class BodyTooLarge(InputRejected):
     """The body has more bytes than the service takes."""
 
-    code = "too_large"
+    category = "too_large"
+    code = "body-too-large"
 
 
 class KeyWrong(InputRejected):
     """The request has no key, or another one."""
 
-    code = "key_wrong"
+    category = "key_wrong"
+    code = "key-wrong"
 
 
 class KeyNeeded(InputRejected):
     """The request came from elsewhere, and the service has no key to tell who may ask."""
 
-    code = "key_needed"
+    category = "key_needed"
+    code = "key-needed"
 
 
 class AdminOff(InputRejected):
     """The service has a key, but none for its admin routes."""
 
-    code = "admin_off"
+    category = "admin_off"
+    code = "admin-off"
 
 
 class CrossSite(InputRejected):
     """A page of another site in a browser caused the request."""
 
-    code = "cross_site"
+    category = "cross_site"
+    code = "cross-site"
 
 
 class BodyTooSlow(InputRejected):
     """The bytes of the body came too slowly."""
 
-    code = "too_slow"
+    category = "too_slow"
+    code = "body-too-slow"
 
 
 class Busy(ServiceError):
     """All places for requests or for uploads are taken."""
 
-    code = "busy"
+    category = "busy"
 
 
 class RequestId:
@@ -259,7 +265,9 @@ class Uploads:
         victim.is_given_up = True
         self._count(victim, -victim.num_bytes)
         if victim is upload:
-            raise Busy("too many bytes of other uploads are in flight", remedy="Try again in a second")
+            raise Busy(
+                "too many bytes of other uploads are in flight", code="too-many-uploads", remedy="Try again in a second",
+            )
         assert victim.timeout is not None
         victim.timeout.reschedule(0.0)
 
@@ -323,7 +331,9 @@ class BodyLimit:
         except TimeoutError as error:
             upload.waited += time.monotonic() - begin
             if upload.is_given_up:
-                raise Busy("the upload was too slow, and others came", remedy="Try again in a second") from error
+                raise Busy(
+                    "the upload was too slow, and others came", code="too-slow-upload", remedy="Try again in a second",
+                ) from error
             raise BodyTooSlow(
                 f"{upload.num_bytes} bytes of the body came, and the service has waited {upload.waited:.0f} s for the rest",
                 remedy=f"Send at least {limits.min_body_kb_per_second} KB a second",
@@ -351,7 +361,7 @@ class ProxiedClients:
             return
         client = self.proxies.client_of(scope)
         if self._at_once[client] >= self.most:
-            busy = Busy("too many requests of this client at once", remedy="Try again in a second")
+            busy = Busy("too many requests of this client at once", code="too-many-requests", remedy="Try again in a second")
             await self.refuse(busy, scope["state"]["request_id"])(scope, receive, send)
             return
         self._at_once[client] += 1

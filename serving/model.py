@@ -33,13 +33,15 @@ Frames = NDArray[np.uint8]
 class NotReady(ServiceError):
     """The bundle or the index cannot be opened, or they do not belong together."""
 
-    code = "not_ready"
+    category = "not_ready"
+    code = "not-ready"
 
 
 class ModelGone(InputRejected):
     """The model that a request names is not one that serves."""
 
-    code = "model_not_found"
+    category = "model_not_found"
+    code = "unknown-model"
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Model:
         version = opened.encoder.spec.encoder_version
         collection = await self.in_thread(lambda: opened.searcher.live)
         if not collection.startswith(f"clips-{version}-"):
-            raise ArtifactError(f"the bundle is of encoder_version {version}, live is {collection}")
+            raise ArtifactError(f"the bundle is of encoder_version {version}, live is {collection}", code="other-encoder")
         return version, collection
 
     async def _require_opened(self) -> Opened:

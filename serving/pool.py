@@ -33,7 +33,8 @@ log = logging.getLogger("vidseek.serving")
 class CutOff(ServiceError):
     """The work was cut off for a reason that is not in the input: the service ends, or something else ended the decoder."""
 
-    code = "cut_off"
+    category = "cut_off"
+    code = "cut-off"
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class Pool:
         if held + num > max(share, num):
             raise QueueFull(
                 f"{held} inputs for {self._name} are under way for this client, at most {share} are taken at once",
+                code="client-share-used",
                 remedy="Wait for the answers, then go on",
             )
         if self.num_waiting + num > max(self._settings.max_waiting, num):
@@ -315,11 +317,14 @@ class Pool:
             return _ending()
         if entry.is_displaced:
             return QueueFull(
-                f"this input for {self._name} is slow, and others that are slow are under way",
+                f"this input for {self._name} is slow, and others that are slow are under way", code="decoder-busy",
                 remedy="Try again later, or with a smaller file",
             )
         if error.fault == "time" and entry.is_slow and entry.cpu_seconds < self._settings.cpu_seconds / 2:
-            return QueueFull(f"this input for {self._name} is slow, and others had the processor", remedy="Try again later")
+            return QueueFull(
+                f"this input for {self._name} is slow, and others had the processor", code="decoder-busy",
+                remedy="Try again later",
+            )
         if error.fault == "stopped":
             return CutOff(f"the decoder was stopped: {error.message}", remedy="Try again")
         log.warning("%s: %s", self._name, error.message)

@@ -135,7 +135,10 @@ def _add_embeddings(app: FastAPI, engine: Engine) -> None:
         vectors, num_tokens = await engine.embed_for(asked.model, asked.input)
         dimension = len(vectors[0].values)
         if asked.dimensions not in (None, dimension):
-            raise InputRejected(f"{asked.dimensions} dimensions were asked for", remedy=f"The model has {dimension}")
+            raise InputRejected(
+                f"{asked.dimensions} dimensions were asked for", code="dimensions-not-offered",
+                remedy=f"The model has {dimension}",
+            )
         answer = EmbeddingsAnswer.model_construct(
             data=[
                 OneEmbedding.model_construct(index=index, embedding=_written(each, asked.encoding_format))

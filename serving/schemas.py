@@ -370,9 +370,11 @@ class Readiness(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, for a program (code) and for a person."""
+    """What went wrong, for a program (code, and finer: fault) and for a person."""
 
     code: str
+    fault: str
+    """The kind of fault, a code of docs/errors.md."""
     message: str
     remedy: str
 

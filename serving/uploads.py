@@ -37,7 +37,9 @@ def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -
     with as_upload(), _saying("the clip cannot be used", "Send a whole video file"):
         length_ms = read_plan(path).duration_ms
         if length_ms > max_seconds * 1000:
-            raise InputRejected(f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken")
+            raise InputRejected(
+                f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken", code="clip-too-long",
+            )
         return decode_uniform(path, num_frames=num_frames, side_px=side_px)
 
 
@@ -61,4 +63,4 @@ def _saying(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except InputRejected as error:
-        raise type(error)(f"{what}: {error.message}", remedy=error.remedy or remedy) from error
+        raise type(error)(f"{what}: {error.message}", code=error.code, remedy=error.remedy or remedy) from error

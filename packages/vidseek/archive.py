@@ -27,6 +27,8 @@ ModelName = Literal["vidseek", "base"]
 class BaseMissing(ArtifactError):
     """The base is not published here. Most archives do without it."""
 
+    code = "base-not-published"
+
 
 @dataclass(frozen=True)
 class Archive:

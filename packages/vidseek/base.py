@@ -112,7 +112,8 @@ def remove_base(archive: Archive) -> list[str]:
         pass
     except OSError as error:
         raise ServiceError(
-            f"{error.filename or archive.base}: {error.strerror}", remedy="Mend the rights, then remove it again"
+            f"{error.filename or archive.base}: {error.strerror}",
+            code="base-not-removed", remedy="Mend the rights, then remove it again"
         ) from error
     return removed
 
@@ -159,7 +160,7 @@ class _Params:
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"{archive.params} has no {error}, which `vidseek base` reads",
+                f"{archive.params} has no {error}, which `vidseek base` reads", code="setting-missing",
                 remedy="Run `dvc repro` first: it checks every key",
             ) from error
 
@@ -174,6 +175,6 @@ def _require_variants(parities: Mapping[str, Parity], wanted: Mapping[str, objec
     for name in sorted(wanted):
         if failed := parities[name].failed:
             raise GateFailed(
-                f"the base in {name} is not near enough to the base in torch: {'; '.join(failed)}",
+                f"the base in {name} is not near enough to the base in torch: {'; '.join(failed)}", code="export-differs",
                 remedy="Set embed.variant and search.variant in params.yaml to fp32, `dvc repro`, and run it again",
             )

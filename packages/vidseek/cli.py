@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
@@ -81,7 +82,19 @@ def _end_with(error: VidseekError) -> NoReturn:
     typer.echo(f"vidseek: {printable(error.message)}", err=True)
     if error.remedy:
         typer.echo(f"  → {printable(error.remedy)}", err=True)
+    if _wants_json(sys.argv[1:]):
+        from vidseek.printing import print_json
+
+        print_json({"error": {
+            "code": error.code, "class": error.category, "exit_code": error.exit_code, "message": error.message,
+            "remedy": error.remedy,
+        }})
     sys.exit(error.exit_code)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is among the options; behind `--` are none."""
+    return "--json" in itertools.takewhile(lambda each: each != "--", arguments)
 
 
 if __name__ == "__main__":

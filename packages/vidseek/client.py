@@ -21,14 +21,18 @@ class Problem(ServiceError):
         message: What came, and what was wanted.
         remedy: What to do about it.
         name: The API's code, as `key_wrong` or `not_ready`; `no_answer` where there is none.
+        fault: The API's finer code, one of docs/errors.md; empty where it says none.
         status: Of the answer; None where there is none.
     """
 
+    code = "api-error"
+
     def __init__(
-        self, message: str, *, remedy: str = "", name: str = "no_answer", status: int | None = None
+        self, message: str, *, remedy: str = "", name: str = "no_answer", fault: str = "", status: int | None = None
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.name = name
+        self.fault = fault
         self.status = status
 
     @property
@@ -137,7 +141,8 @@ def _problem(answer: httpx.Response, url: str) -> Problem:
     try:
         said = answer.json()["error"]
         return Problem(
-            str(said["message"]), remedy=str(said["remedy"]), name=str(said["code"]), status=answer.status_code
+            str(said["message"]), remedy=str(said["remedy"]), name=str(said["code"]), fault=str(said.get("fault", "")),
+            status=answer.status_code,
         )
     except (ValueError, KeyError, TypeError):
         return Problem(

@@ -129,7 +129,7 @@ def _from_distribution() -> dict[str, list[str]]:
 def _name(requirement: str) -> str:
     match = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
     if match is None:
-        raise ConfigError(f"{requirement!r} is no requirement", remedy="Mend pyproject.toml")
+        raise ConfigError(f"{requirement!r} is no requirement", code="bad-requirement", remedy="Mend pyproject.toml")
     return re.sub(r"[-_.]+", "-", match[1]).lower()
 
 

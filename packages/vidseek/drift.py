@@ -104,12 +104,16 @@ def accept(archive: Archive) -> int:
     """
     _, calibration = _live(archive)
     if calibration is None or calibration.reference is None:
-        raise ArtifactError(WHY_NOT_CALIBRATED, remedy="Publish with captions, so that `calibrate` has something to fit on")
+        raise ArtifactError(
+            WHY_NOT_CALIBRATED, code="not-calibrated",
+            remedy="Publish with captions, so that `calibrate` has something to fit on",
+        )
     seen = _seen(archive, calibration.reference)
     found = compare(calibration.reference, seen, kernel=False)
     if seen is None or found.too_few:
         raise ArtifactError(
-            found.too_few or "no query was seen", remedy="Wait until more was asked: the service leaves what it sees "
+            found.too_few or "no query was seen",
+            code="too-few-queries", remedy="Wait until more was asked: the service leaves what it sees "
             f"in {archive.queries}",
         )
     write_sample(archive.queries / ACCEPTED_FILE, seen)
@@ -122,7 +126,10 @@ def _live(archive: Archive) -> tuple[CollectionFacts, Calibration | None]:
     name = require_published(home, ALIAS).collection
     facts = next((facts for facts in home.collections() if facts.name == name), None)
     if facts is None:
-        raise ArtifactError(f"{name} is live, and not in the index", remedy="`vidseek index rollback`, or publish again")
+        raise ArtifactError(
+            f"{name} is live, and not in the index", code="collection-absent",
+            remedy="`vidseek index rollback`, or publish again",
+        )
     return facts, Calibration.from_json(facts.calibration) if facts.calibration else None
 
 

@@ -60,7 +60,8 @@ def append(folder: Path, feedback: Feedback) -> None:
         append_line(path, asdict(feedback))
     except OSError as error:
         raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}", remedy="Make room or mend the rights, then say it again"
+            f"{path} cannot be written: {error.strerror}",
+            code="not-writable", remedy="Make room or mend the rights, then say it again"
         ) from error
 
 
@@ -103,7 +104,9 @@ def read(folder: Path) -> tuple[list[Feedback], int]:
             said += [each for each in known if each is not None]
             num_broken += lines.num_broken + known.count(None)
     except OSError as error:
-        raise ArtifactError(f"{folder} cannot be read: {error.strerror}", remedy="Mend its rights") from error
+        raise ArtifactError(
+            f"{folder} cannot be read: {error.strerror}", code="feedback-unreadable", remedy="Mend its rights",
+        ) from error
     return said, num_broken
 
 

@@ -63,9 +63,11 @@ def plan_forget(archive: Archive, name: str) -> Plan:
     video_id = _one_of(name, uris)
     if video_id is None:
         if (old := _one_of(name, _names_of_forgotten(archive))) is not None:
-            raise InputRejected(f"{old} is forgotten already", remedy="`vidseek forget --undo` takes it back")
+            raise InputRejected(
+                f"{old} is forgotten already", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
+            )
         raise InputRejected(
-            f"there is no video {name!r} in {data / 'ingest' / 'videos.parquet'}",
+            f"there is no video {name!r} in {data / 'ingest' / 'videos.parquet'}", code="unknown-video",
             remedy="Name the video_id or the uri of a hit, or the first digits of the id",
         )
     video = next(each for each in videos if each.video_id == video_id)
@@ -112,7 +114,8 @@ def forget(archive: Archive, plan: Plan) -> None:
         forget_captions(archive.state / "captions", [plan.video.video_id])
     except OSError as error:
         raise ArtifactError(
-            f"{error.filename or archive.decisions}: {error.strerror}", remedy="Mend the rights, then forget it again"
+            f"{error.filename or archive.decisions}: {error.strerror}",
+            code="not-writable", remedy="Mend the rights, then forget it again"
         ) from error
 
 
@@ -124,13 +127,17 @@ def take_back(archive: Archive, name: str) -> ForgottenVideo:
     """
     video_id = _one_of(name, _names_of_forgotten(archive))
     if video_id is None:
-        raise InputRejected(f"no video {name!r} is forgotten", remedy="`vidseek forget --list` says what is")
+        raise InputRejected(
+            f"no video {name!r} is forgotten", code="unknown-video", remedy="`vidseek forget --list` says what is",
+        )
     try:
         with locked(archive.decisions):
             known = read_forgotten(archive.decisions).videos
             write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
     except OSError as error:
-        raise ArtifactError(f"{archive.decisions} cannot be written: {error.strerror}", remedy="Make room") from error
+        raise ArtifactError(
+            f"{archive.decisions} cannot be written: {error.strerror}", code="not-writable", remedy="Make room",
+        ) from error
     return next(video for video in known if video.video_id == video_id)
 
 
@@ -148,7 +155,9 @@ def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
         found = [video_id for video_id in videos if video_id.startswith(name)]
     if len(found) > 1:
         shown = ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")
-        raise InputRejected(f"{name!r} names {len(found)} videos: {shown}", remedy="Give more digits of the id")
+        raise InputRejected(
+            f"{name!r} names {len(found)} videos: {shown}", code="ambiguous-video", remedy="Give more digits of the id",
+        )
     return found[0] if found else None
 
 

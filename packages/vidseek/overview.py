@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is broken: {error}", remedy="Run `dvc repro`") from error
+        raise ArtifactError(f"{path} is broken: {error}", code="json-unreadable", remedy="Run `dvc repro`") from error
     if not isinstance(content, dict):
-        raise ArtifactError(f"{path} is broken: it holds no table", remedy="Run `dvc repro`")
+        raise ArtifactError(f"{path} is broken: it holds no table", code="json-unreadable", remedy="Run `dvc repro`")
     return content

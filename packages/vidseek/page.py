@@ -45,11 +45,15 @@ def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServiceError(f"{what} ended at once (exit code {process.returncode})", remedy="What it said is above")
+            raise ServiceError(
+                f"{what} ended at once (exit code {process.returncode})", code="page-ended", remedy="What it said is above",
+            )
         if answers(url):
             return
         time.sleep(_POLL_SECONDS)
-    raise ServiceError(f"{what} did not answer at {url} within {seconds:.0f} s", remedy="What it said is above")
+    raise ServiceError(
+        f"{what} did not answer at {url} within {seconds:.0f} s", code="page-no-answer", remedy="What it said is above",
+    )
 
 
 def answers(url: str) -> bool:

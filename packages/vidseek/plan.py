@@ -74,11 +74,13 @@ class Rates:
         """
         remedy = "Run `vidseek plan --measure` in an archive that `dvc repro` has made"
         if not path.is_file():
-            raise ConfigError(f"there is no {path}: no rate was measured on this machine", remedy=remedy)
+            raise ConfigError(
+                f"there is no {path}: no rate was measured on this machine", code="rates-missing", remedy=remedy,
+            )
         try:
             return Rates(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path} is broken: {error}", remedy=remedy) from error
+            raise ArtifactError(f"{path} is broken: {error}", code="rates-broken", remedy=remedy) from error
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -119,7 +121,9 @@ def plan(rates: Rates, *, num_clips: int, cores: int, gpus: int) -> Plan:
         ConfigError: an argument is out of range.
     """
     if num_clips < 1 or cores < 1 or gpus < 0:
-        raise ConfigError(f"{num_clips} clips, {cores} cores, {gpus} GPUs: wanted at least 1, 1 and 0")
+        raise ConfigError(
+            f"{num_clips} clips, {cores} cores, {gpus} GPUs: wanted at least 1, 1 and 0", code="setting-out-of-range",
+        )
 
     def hours(rate: float | None) -> float | None:
         return None if rate is None else num_clips / rate / _HOUR
@@ -180,7 +184,7 @@ def _decode(
     from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
 
     if archive.source is None:
-        raise ConfigError("params.yaml names no source", remedy="Set ingest.source")
+        raise ConfigError("params.yaml names no source", code="source-not-set", remedy="Set ingest.source")
     data = archive.root / "data"
     wanted, length_ms = [], 0
     for video in sorted(read_videos(data / "ingest"), key=lambda each: -each.duration_ms):

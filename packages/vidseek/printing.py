@@ -105,4 +105,6 @@ def require_module(name: str, extra: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(name) is None:
-        raise ConfigError(f"{name} is not installed", remedy=f"Run `pip install -c constraints.txt -e '.[{extra}]'`")
+        raise ConfigError(
+            f"{name} is not installed", code="not-installed", remedy=f"Run `pip install -c constraints.txt -e '.[{extra}]'`",
+        )

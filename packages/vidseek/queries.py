@@ -59,11 +59,13 @@ def _decoded(decode: Callable[[Path], NDArray[np.uint8]], file: Path, what: str)
 
     path = file.absolute()
     if not path.is_file():
-        raise InputRejected(f"{file} is not there, or no file", remedy="Look at its name")
+        raise InputRejected(f"{file} is not there, or no file", code="file-missing", remedy="Look at its name")
     try:
         return run_one(decode, path, limits=Limits(DECODE_SECONDS))
     except InputRejected as error:
-        raise InputRejected(f"{file} cannot be read as {what}: {error.message}", remedy=error.remedy) from error
+        raise InputRejected(
+            f"{file} cannot be read as {what}: {error.message}", code=error.code, remedy=error.remedy,
+        ) from error
 
 
 def filters_of(
@@ -91,13 +93,15 @@ def filters_of(
         match = _FILTER.fullmatch(condition.strip())
         if match is None:
             raise InputRejected(
-                f"the filter is {condition!r}", remedy="Write field=value, field>=value or field<value"
+                f"the filter is {condition!r}", code="bad-filter", remedy="Write field=value, field>=value or field<value"
             )
         field, sign, value = match["field"], match["sign"], match["value"]
         new: Any = [_number(each) for each in value.split(",")] if sign == "=" else {_BOUNDS[sign]: _number(value)}
         old = filters.get(field)
         if old is not None and not (isinstance(old, dict) and isinstance(new, dict)):
-            raise InputRejected(f"the field {field} is filtered twice", remedy="Put its values behind one =, with commas")
+            raise InputRejected(
+                f"the field {field} is filtered twice", code="bad-filter", remedy="Put its values behind one =, with commas",
+            )
         filters[field] = {**old, **new} if isinstance(old, dict) else new
     return filters
 
@@ -114,7 +118,9 @@ def weights_of(text: str) -> Weights:
         given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
         return Weights(**{"video": 0.0, **given})
     except (ValueError, TypeError, ConfigError) as error:
-        raise InputRejected(f"the weights are {text!r}", remedy="Write them as video=1,caption=0.5,words=0.5") from error
+        raise InputRejected(
+            f"the weights are {text!r}", code="bad-query-weights", remedy="Write them as video=1,caption=0.5,words=0.5",
+        ) from error
 
 
 def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,16 +139,21 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     from vidseek.service import KEY_VARIABLE
 
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
+        raise ConfigError(f"the URL of the API is {url!r}", code="bad-url", remedy="It begins with http:// or https://")
     files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
     asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
     try:
         return Api(url.rstrip("/"), key=secret(KEY_VARIABLE)).search(asked, files=files)
     except Problem as error:
         if error.status in (401, 403):
-            raise ConfigError(f"{url} does not let us in ({error.status}): {error.message}", remedy=error.remedy) from error
+            raise ConfigError(
+                f"{url} does not let us in ({error.status}): {error.message}", code="api-key-refused", remedy=error.remedy,
+            ) from error
         if error.status is not None and error.status < 500:
-            raise InputRejected(f"{url} refuses the query ({error.status}): {error.message}", remedy=error.remedy) from error
+            raise InputRejected(
+                f"{url} refuses the query ({error.status}): {error.message}", code=error.fault or "api-refuses",
+                remedy=error.remedy,
+            ) from error
         raise
 
 
@@ -153,7 +164,9 @@ def play(file: Path, *, start_ms: int) -> None:
         ConfigError: the file or a player is missing.
     """
     if not file.is_file():
-        raise ConfigError(f"{file} is not there", remedy="See that ingest.source in params.yaml is reachable")
+        raise ConfigError(
+            f"{file} is not there", code="video-not-there", remedy="See that ingest.source in params.yaml is reachable",
+        )
     for name, arguments in _PLAYERS.items():
         player = shutil.which(name)
         if player:
@@ -163,7 +176,9 @@ def play(file: Path, *, start_ms: int) -> None:
                 start_new_session=True,
             )
             return
-    raise ConfigError(f"no player is installed, looked for {', '.join(_PLAYERS)}", remedy="Install one of them")
+    raise ConfigError(
+        f"no player is installed, looked for {', '.join(_PLAYERS)}", code="no-player", remedy="Install one of them",
+    )
 
 
 def _number(value: str) -> str | int:

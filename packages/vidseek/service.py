@@ -25,7 +25,9 @@ def require_ready(archive: Archive) -> None:
         VidseekError: it could not; the message is what `vidseek search` would say.
     """
     if find_spec("bentoml") is None:
-        raise ConfigError("bentoml is not installed", remedy="Run `pip install -c constraints.txt -e '.[serve]'`")
+        raise ConfigError(
+            "bentoml is not installed", code="not-installed", remedy="Run `pip install -c constraints.txt -e '.[serve]'`",
+        )
     settings = archive.settings().search
     open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
 
@@ -39,14 +41,17 @@ def require_free(host: str, port: int) -> None:
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     except ValueError as error:
-        raise ConfigError(f"host is {host!r}, wanted an IP address", remedy="Use 127.0.0.1 for this machine") from error
+        raise ConfigError(
+            f"host is {host!r}, wanted an IP address", code="bad-host", remedy="Use 127.0.0.1 for this machine",
+        ) from error
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"{host} port {port} cannot be listened at: {error.strerror}", remedy="Choose another with --port"
+                f"{host} port {port} cannot be listened at: {error.strerror}",
+                code="port-taken", remedy="Choose another with --port"
             ) from error
 
 
@@ -58,7 +63,7 @@ def require_key(host: str) -> None:
     """
     if not ipaddress.ip_address(host).is_loopback and not secret(KEY_VARIABLE):
         raise ConfigError(
-            f"{host} can be reached from elsewhere, and {KEY_VARIABLE} is not set",
+            f"{host} can be reached from elsewhere, and {KEY_VARIABLE} is not set", code="key-not-set",
             remedy=f"Set it (`export {KEY_VARIABLE}=$(openssl rand -hex 32)`), or listen at 127.0.0.1",
         )
 
@@ -72,10 +77,13 @@ def require_local(host: str, *, what: str) -> None:
     try:
         is_local = ipaddress.ip_address(host).is_loopback
     except ValueError as error:
-        raise ConfigError(f"host is {host!r}, wanted an IP address", remedy="Use 127.0.0.1 for this machine") from error
+        raise ConfigError(
+            f"host is {host!r}, wanted an IP address", code="bad-host", remedy="Use 127.0.0.1 for this machine",
+        ) from error
     if not is_local:
         raise ConfigError(
             f"{host} can be reached from elsewhere, and {what} would let anybody read and change the runs",
+            code="not-only-local",
             remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or by a proxy that asks for a password",
         )
 
@@ -101,4 +109,4 @@ def serving_root() -> Path:
     for root in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (root / "serving" / "service.py").is_file():
             return root
-    raise ConfigError("serving/service.py was not found", remedy="Run in the repository's root")
+    raise ConfigError("serving/service.py was not found", code="service-missing", remedy="Run in the repository's root")

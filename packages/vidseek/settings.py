@@ -222,9 +222,13 @@ def read_params(params: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())  # YAML's errors have several lines
-        raise ConfigError(f"{params} cannot be read as YAML: {said}", remedy="Mend the file") from error
+        raise ConfigError(
+            f"{params} cannot be read as YAML: {said}", code="params-unreadable", remedy="Mend the file",
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{params} holds {type(content).__name__}, wanted a mapping", remedy="Mend the file")
+        raise ConfigError(
+            f"{params} holds {type(content).__name__}, wanted a mapping", code="params-unreadable", remedy="Mend the file",
+        )
     return content
 
 
@@ -235,4 +239,6 @@ def _checked(kind: type[Model], content: Any, params: Path, *place: str) -> Mode
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (*place, *first["loc"])))
-        raise ConfigError(f"{params}: {where}: {first['msg']}, got {first['input']!r}", remedy="Mend the file") from error
+        raise ConfigError(
+            f"{params}: {where}: {first['msg']}, got {first['input']!r}", code="invalid-settings", remedy="Mend the file",
+        ) from error

@@ -23,7 +23,9 @@ def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
     archive = Archive.here()
     settings, source = archive.settings().search, archive.source
     if source is None:
-        raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to where the videos are")
+        raise ConfigError(
+            f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
+        )
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
     grid = figure.subplots(queries, hits, squeeze=False)

@@ -55,7 +55,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `make demo`") from error
+        raise ArtifactError(f"{path} cannot be read: {error}", code="json-unreadable", remedy="Run `make demo`") from error
     return content
 
 

@@ -116,7 +116,9 @@ class EncoderSpec:
         for variant in self.variants:
             for tower in self.towers:
                 if not (folder / variant / f"{tower}.onnx").is_file():
-                    raise ArtifactError(f"{folder / variant / f'{tower}.onnx'} is missing", remedy=_REMEDY)
+                    raise ArtifactError(
+                        f"{folder / variant / f'{tower}.onnx'} is missing", code="file-absent", remedy=_REMEDY,
+                    )
             paths += sorted(path for path in (folder / variant).rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
         spec = replace(self, files=files)
@@ -135,19 +137,26 @@ class EncoderSpec:
         try:
             content = read_json(path, most_bytes=_MOST_BYTES)
         except FileNotFoundError as error:
-            raise ArtifactError(f"{path} is missing: there is no encoder bundle in {folder}", remedy=_REMEDY) from error
+            raise ArtifactError(
+                f"{path} is missing: there is no encoder bundle in {folder}", code="bundle-absent", remedy=_REMEDY,
+            ) from error
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read as JSON: {error}", remedy=_REMEDY) from error
+            raise ArtifactError(f"{path} cannot be read as JSON: {error}", code="bundle-broken", remedy=_REMEDY) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ArtifactError(f"{path} is of format {shown(found)}, wanted {FORMAT}", remedy=_REMEDY)
+            raise ArtifactError(
+                f"{path} is of format {shown(found)}, wanted {FORMAT}", code="bundle-old-format", remedy=_REMEDY,
+            )
         wanted = {each.name for each in fields(cls)}
         if set(content) != wanted:
-            raise ArtifactError(f"{path} has the keys {shown(sorted(content))}, wanted {sorted(wanted)}", remedy=_REMEDY)
+            raise ArtifactError(
+                f"{path} has the keys {shown(sorted(content))}, wanted {sorted(wanted)}", code="bundle-broken",
+                remedy=_REMEDY,
+            )
         try:
             return cls(**_from_json(content))
         except (ValueError, TypeError) as error:
-            raise ArtifactError(f"{path}: {error}", remedy=_REMEDY) from error
+            raise ArtifactError(f"{path}: {error}", code="bundle-broken", remedy=_REMEDY) from error
 
     def check_files(self, folder: Path, variant: str) -> None:
         """Compare tokenizer and `variant` in `folder` with their recorded sha256.
@@ -157,23 +166,25 @@ class EncoderSpec:
         """
         if variant not in self.variants:
             raise ArtifactError(
-                f"{folder} has the variants {', '.join(self.variants)}, not {variant!r}",
+                f"{folder} has the variants {', '.join(self.variants)}, not {variant!r}", code="no-such-variant",
                 remedy="Ask for one that it has, or export this one",
             )
         recorded = {name: digest for name, digest in self.files.items() if name.startswith(f"{variant}/")}
         needed = {TOKENIZER_FILE, *(f"{variant}/{tower}.onnx" for tower in self.towers)}
         for name in sorted(needed - set(self.files)):
-            raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", remedy=_REMEDY)
+            raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", code="bundle-broken", remedy=_REMEDY)
         for name in sorted({TOKENIZER_FILE, *recorded}):
             path = folder / name
             try:
                 found = file_sha256(path)
             except OSError as error:
-                raise ArtifactError(f"{path} is missing or cannot be read: {error.strerror}", remedy=_REMEDY) from error
+                raise ArtifactError(
+                    f"{path} is missing or cannot be read: {error.strerror}", code="file-absent", remedy=_REMEDY,
+                ) from error
             if found != self.files[name]:
                 raise ArtifactError(
                     f"{path} has the sha256 {found[:12]}..., {SPEC_FILE} says {self.files[name][:12]}...: "
-                    "it was changed or swapped after the export",
+                    "it was changed or swapped after the export", code="bundle-changed",
                     remedy=_REMEDY,
                 )
 

@@ -87,9 +87,11 @@ class Encoder:
             DeviceError: the provider is not there.
         """
         if batch < 1 or (threads is not None and threads < 1):
-            raise ConfigError(f"batch is {batch} and threads is {threads}, wanted whole numbers above 0")
+            raise ConfigError(
+                f"batch is {batch} and threads is {threads}, wanted whole numbers above 0", code="setting-out-of-range",
+            )
         if not set(towers) <= set(TOWERS):
-            raise ConfigError(f"towers are {list(towers)}, wanted some of {list(TOWERS)}")
+            raise ConfigError(f"towers are {list(towers)}, wanted some of {list(TOWERS)}", code="unknown-choice")
         threads = threads or usable_cores()
         require_provider(provider, variant=variant)
         spec = EncoderSpec.load(path)
@@ -162,7 +164,7 @@ class Encoder:
         """
         for image in images:
             if image.ndim != 3:
-                raise InputRejected(f"an image has the shape {image.shape}, wanted (height, width, 3)")
+                raise InputRejected(f"an image has the shape {image.shape}, wanted (height, width, 3)", code="bad-shape")
         return self.embed_frames([image[np.newaxis] for image in images])
 
     def warm_up(self) -> float:
@@ -180,7 +182,9 @@ class Encoder:
     def _picked(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """As many frames as the spec's, or a still."""
         if clip.ndim != 4 or len(clip) == 0:
-            raise InputRejected(f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0")
+            raise InputRejected(
+                f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0", code="bad-shape",
+            )
         return clip if len(clip) in (1, self.spec.frames) else clip[_bin_centres(len(clip), self.spec.frames)]
 
     def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -221,7 +225,9 @@ class Encoder:
     def _run(self, model: str, batches: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         if model not in self._sessions:
             tower = "text" if model == "text" else "video"
-            raise ConfigError(f"the {tower} tower was not opened", remedy="Name it in `towers` of Encoder.load")
+            raise ConfigError(
+                f"the {tower} tower was not opened", code="tower-not-open", remedy="Name it in `towers` of Encoder.load",
+            )
         parts = [self._run_batch(model, batch) for batch in batches]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
 
@@ -244,6 +250,7 @@ class Encoder:
             row = int(np.flatnonzero(wrong)[0])
             raise ArtifactError(
                 f"the {model} tower ({self.variant}) gave a vector of length {lengths[row]} for row {row}, wanted 1",
+                code="not-unit-length",
                 remedy="The weights or the export are broken: train and export again",
             )
 
@@ -274,4 +281,6 @@ def _check_signature(session: Any, *, model: str, spec: EncoderSpec, file: Path)
             for one, other in zip(came, wanted, strict=True)
         )
         if not fits:
-            raise ArtifactError(f"{file}: {what} {came}, encoder.json says {wanted}", remedy=_REMEDY)
+            raise ArtifactError(
+                f"{file}: {what} {came}, encoder.json says {wanted}", code="bundle-signature", remedy=_REMEDY,
+            )

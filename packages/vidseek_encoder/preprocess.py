@@ -33,7 +33,9 @@ def preprocess_frames(
         InputRejected: the frames have another shape or type, or no pixels.
     """
     if frames.ndim != 5 or frames.shape[4] != 3 or frames.dtype != np.uint8:
-        raise InputRejected(f"frames are {frames.dtype} {frames.shape}, wanted uint8 (n, T, height, width, 3)")
+        raise InputRejected(
+            f"frames are {frames.dtype} {frames.shape}, wanted uint8 (n, T, height, width, 3)", code="bad-shape",
+        )
     return normalise(resize_frames(frames, side=side, resize=resize), mean=mean, deviation=deviation)
 
 
@@ -55,7 +57,7 @@ def resize_frame(frame: NDArray[np.uint8], *, side: int, resize: Literal["squash
     """
     height, width = frame.shape[:2]
     if height == 0 or width == 0:
-        raise InputRejected(f"a frame of {width} x {height} pixels has nothing in it")
+        raise InputRejected(f"a frame of {width} x {height} pixels has nothing in it", code="bad-shape")
     if (height, width) == (side, side):
         return frame
     if resize == "squash":

@@ -47,12 +47,16 @@ def require_provider(provider: str, *, variant: str) -> None:
         DeviceError: the installed onnxruntime does not have it.
     """
     if provider not in PROVIDERS:
-        raise ConfigError(f"provider is {provider!r}, wanted one of {', '.join(PROVIDERS)}")
+        raise ConfigError(f"provider is {provider!r}, wanted one of {', '.join(PROVIDERS)}", code="unknown-choice")
     if provider != "cpu" and variant == "int8":
-        raise ConfigError(f"int8 was asked for on {provider}; it is made for CPUs", remedy="Ask for the variant fp16")
+        raise ConfigError(
+            f"int8 was asked for on {provider}; it is made for CPUs", code="settings-disagree",
+            remedy="Ask for the variant fp16",
+        )
     if provider not in available_providers():
         raise DeviceError(
             f"the provider {provider} was asked for, the installed onnxruntime has {', '.join(available_providers())}",
+            code="provider-missing",
             remedy="Install vidseek[gpu] in the place of vidseek[cpu], or ask for the provider cpu",
         )
 
@@ -85,7 +89,7 @@ def open_session(
     try:
         require_plain_model(file)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file} cannot be opened: {error}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{file} cannot be opened: {error}", code="model-file-broken", remedy=_REMEDY) from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -99,13 +103,18 @@ def open_session(
         session = ort.InferenceSession(str(file), sess_options=options, providers=wanted)
     except Exception as error:  # onnxruntime's errors have no common base
         if provider == "cpu":
-            raise ArtifactError(f"{file} cannot be opened: {error}", remedy=_REMEDY) from error
-        raise DeviceError(f"{file} cannot be opened on {provider}: {error}", remedy=_device_remedy(provider)) from error
+            raise ArtifactError(f"{file} cannot be opened: {error}", code="model-file-broken", remedy=_REMEDY) from error
+        raise DeviceError(
+            f"{file} cannot be opened on {provider}: {error}", code="provider-failed", remedy=_device_remedy(provider),
+        ) from error
     # Without this a provider that fails to start is replaced by the CPU, with a line on stderr.
     session.disable_fallback()
     used = session.get_providers()
     if used[0] != PROVIDERS[provider]:
-        raise DeviceError(f"{provider} was asked for, {file.name} runs on {used[0]}", remedy=_device_remedy(provider))
+        raise DeviceError(
+            f"{provider} was asked for, {file.name} runs on {used[0]}", code="provider-failed",
+            remedy=_device_remedy(provider),
+        )
     return session
 
 
@@ -158,8 +167,8 @@ def run_error(provider: str, tower: str, error: Exception) -> ArtifactError | De
     """What to raise when a run of a tower failed with a foreign `error`."""
     message = f"the {tower} tower failed on {provider}: {error}"
     if provider == "cpu":
-        return ArtifactError(message, remedy=_REMEDY)
-    return DeviceError(message, remedy=_device_remedy(provider))
+        return ArtifactError(message, code="model-run-failed", remedy=_REMEDY)
+    return DeviceError(message, code="provider-failed", remedy=_device_remedy(provider))
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -191,11 +200,14 @@ def _gpu() -> str:
     """Name and driver of the first GPU."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
     if shutil.which(command[0]) is None:
-        raise DeviceError("tensorrt was asked for, there is no nvidia-smi", remedy=_device_remedy("tensorrt"))
+        raise DeviceError(
+            "tensorrt was asked for, there is no nvidia-smi", code="provider-missing", remedy=_device_remedy("tensorrt"),
+        )
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
         raise DeviceError(
             f"tensorrt was asked for, nvidia-smi says: {done.stdout.strip() or done.stderr.strip()}",
+            code="provider-missing",
             remedy=_device_remedy("tensorrt"),
         )
     return done.stdout.strip()

@@ -42,13 +42,19 @@ class Tokenizer:
             with rust_errors():
                 loaded = cls(tokenizer, context=context, pad_id=pad_id)
         except ValueError as error:  # a template that adds more tokens than there is room for
-            raise ArtifactError(f"{path} leaves no room in {context} tokens: {error}", remedy=REMEDY) from error
+            raise ArtifactError(
+                f"{path} leaves no room in {context} tokens: {error}", code="tokenizer-broken", remedy=REMEDY,
+            ) from error
         try:
             longest = max(loaded.count(["", "a " * context, _UNKNOWN]))
         except InputRejected as error:  # the fault of the file, not of who sends a text later
-            raise ArtifactError(f"{path} cannot tokenize: {error.message}", remedy=REMEDY) from error
+            raise ArtifactError(
+                f"{path} cannot tokenize: {error.message}", code="tokenizer-broken", remedy=REMEDY,
+            ) from error
         if longest > context:
-            raise ArtifactError(f"{path} makes {longest} tokens where {context} were wanted", remedy=REMEDY)
+            raise ArtifactError(
+                f"{path} makes {longest} tokens where {context} were wanted", code="tokenizer-broken", remedy=REMEDY,
+            )
         return loaded
 
     def encode(self, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
@@ -80,7 +86,9 @@ class Tokenizer:
             with rust_errors():
                 encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         except ValueError as error:  # a lone surrogate, say
-            raise InputRejected(f"a text cannot be tokenized: {error}", remedy="Send valid Unicode") from error
+            raise InputRejected(
+                f"a text cannot be tokenized: {error}", code="text-not-tokenized", remedy="Send valid Unicode",
+            ) from error
         return [encoding.ids for encoding in encodings]
 
 
@@ -91,4 +99,4 @@ def require_texts(texts: Sequence[str]) -> None:
         InputRejected: it is one text, or holds something else.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else")
+        raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else", code="texts-not-a-list")

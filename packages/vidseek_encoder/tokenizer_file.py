@@ -76,7 +76,9 @@ def read_tokenizer(path: Path) -> _Tokenizer:
             return _Tokenizer.from_str(content.decode("utf-8"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         why = str(error) if isinstance(error, OSError | ValueError) else repr(error)
-        raise ArtifactError(f"{path} cannot be read as a tokenizer: {why}", remedy=REMEDY) from error
+        raise ArtifactError(
+            f"{path} cannot be read as a tokenizer: {why}", code="tokenizer-broken", remedy=REMEDY,
+        ) from error
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def convert(
         onnx.save(converter(model, np.empty(0) if examples is None else examples), out)
     except Exception as error:  # onnx and onnxruntime raise whatever a graph leads them to
         raise ArtifactError(
-            f"{source} cannot be made {variant} ({recipe}): {error}", remedy="Leave it out of export.variants"
+            f"{source} cannot be made {variant} ({recipe}): {error}",
+            code="variant-not-made", remedy="Leave it out of export.variants"
         ) from error
 
 

@@ -107,17 +107,20 @@ def cut_videos(
         ConfigError: a mode is unknown, or a length is not positive.
     """
     if "shots" in modes and shots is None:
-        raise ConfigError("cut.modes lists shots, and cut.shots is missing", remedy="Set cut.shots in params.yaml")
+        raise ConfigError(
+            "cut.modes lists shots, and cut.shots is missing", code="setting-missing", remedy="Set cut.shots in params.yaml",
+        )
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise ConfigError(
-            f"cut.modes is {list(modes)}, wanted one or more of {', '.join(MODES)}",
+            f"cut.modes is {list(modes)}, wanted one or more of {', '.join(MODES)}", code="unknown-choice",
             remedy="Set cut.modes in params.yaml",
         )
     length_ms, stride_ms = to_ms(window_length_seconds), to_ms(window_stride_seconds)
     if length_ms <= 0 or stride_ms <= 0:
         raise ConfigError(
             f"windows of {window_length_seconds} s every {window_stride_seconds} s: both must be at least 1 ms",
+            code="setting-out-of-range",
             remedy="Set cut.window_length_seconds and cut.window_stride_seconds in params.yaml",
         )
     captions = captions_by_video(sidecar)
@@ -231,9 +234,13 @@ def read_clips(folder: Path) -> list[Clip]:
             ].itertuples(index=False)
         ]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{path} holds a row that is no clip: {error}", remedy="Run `dvc repro`") from error
+        raise ArtifactError(
+            f"{path} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
+        ) from error
     if [str(c.clip_id) for c in clips] != list(rows["clip_id"]):
-        raise ArtifactError(f"{path} has clip ids that are not those of their spans", remedy="Run `dvc repro`")
+        raise ArtifactError(
+            f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
+        )
     return clips
 
 

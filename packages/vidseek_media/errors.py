@@ -10,6 +10,10 @@
 
 Every message says what came, what was wanted and where; `remedy` says what to do. What other libraries say goes into it:
 passwords and signatures of URLs are taken out here.
+
+`code` names the kind of fault, for programs and tests: a short, stable slug such as `unknown-choice`, given where the error
+is raised. A code belongs to one class; docs/errors.md lists them all. A class that is raised for one kind of fault has its
+code in its body. `category` is the coarser name, the `code` of HTTP answers.
 """
 
 from __future__ import annotations
@@ -22,18 +26,21 @@ class VidseekError(Exception):
 
     Args:
         message: What came, what was wanted, and where.
+        code: The kind of fault, a slug of docs/errors.md. It may be left out where the class has one.
         remedy: What the reader can do about it; one sentence, may be empty.
     """
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "error"
+    category: ClassVar[str] = "error"
+    code: str = ""
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "", remedy: str = "") -> None:
         from vidseek_media.urls import without_secrets  # when one is raised: `vidseek --help` loads no more than this module
 
         message = without_secrets(message)
         super().__init__(message)
         self.message = message
+        self.code = code or self.code
         self.remedy = without_secrets(remedy)
 
     def __str__(self) -> str:
@@ -44,39 +51,39 @@ class InputRejected(VidseekError):
     """One input cannot be used; the others can."""
 
     exit_code = 10
-    code = "input_rejected"
+    category = "input_rejected"
 
 
 class ConfigError(VidseekError):
     """Params, paths or options are wrong."""
 
     exit_code = 11
-    code = "config_error"
+    category = "config_error"
 
 
 class ArtifactError(VidseekError):
     """A file that a stage wrote is missing, broken, or not of the kind that is wanted."""
 
     exit_code = 12
-    code = "artifact_error"
+    category = "artifact_error"
 
 
 class DeviceError(VidseekError):
     """The device or execution provider that was asked for is not there."""
 
     exit_code = 13
-    code = "device_error"
+    category = "device_error"
 
 
 class GateFailed(VidseekError):
     """The data did not pass a gate; nothing below it has changed."""
 
     exit_code = 14
-    code = "gate_failed"
+    category = "gate_failed"
 
 
 class ServiceError(VidseekError):
     """Another program did not answer, or not in time."""
 
     exit_code = 15
-    code = "service_error"
+    category = "service_error"

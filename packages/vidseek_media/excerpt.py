@@ -25,13 +25,18 @@ def cut_excerpt(path: Path, *, start_ms: int, end_ms: int, side_px: int, fps: fl
         ConfigError: `fps` or `side_px` is not positive, or the span is none.
     """
     if fps <= 0 or side_px < 2 or not 0 <= start_ms < end_ms:
-        raise ConfigError(f"an excerpt of [{start_ms}, {end_ms}) ms at {side_px} px and {fps:g} frames a second is none")
+        raise ConfigError(
+            f"an excerpt of [{start_ms}, {end_ms}) ms at {side_px} px and {fps:g} frames a second is none",
+            code="setting-out-of-range",
+        )
     times_ms = list(takewhile(lambda time_ms: time_ms < end_ms, (start_ms + to_ms(i / fps) for i in count())))
     pictures = [_even(frame.pixels) for frame in frames_at(path, sorted(set(times_ms)), side_px=side_px)]
     try:
         return _encode(pictures, Fraction(fps).limit_denominator(1000))
     except av.error.FFmpegError as error:
-        raise InputRejected(f"{path.name}: [{start_ms}, {end_ms}) ms cannot be encoded: {error}") from error
+        raise InputRejected(
+            f"{path.name}: [{start_ms}, {end_ms}) ms cannot be encoded: {error}", code="excerpt-not-encoded",
+        ) from error
 
 
 def _encode(pictures: list[NDArray[np.uint8]], rate: Fraction) -> bytes:

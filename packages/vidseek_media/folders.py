@@ -30,7 +30,10 @@ def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
             return
     elif not path.exists() and not path.is_symlink():
         return
-    raise ConfigError(f"{path} is there, and was not written by vidseek: it would be lost", remedy="Name another folder")
+    raise ConfigError(
+        f"{path} is there, and was not written by vidseek: it would be lost", code="folder-not-ours",
+        remedy="Name another folder",
+    )
 
 
 @contextmanager

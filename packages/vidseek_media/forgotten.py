@@ -90,7 +90,9 @@ def read_forgotten(folder: Path) -> Forgotten:
         bare = [{name: tuple(map(bare_url, row[name])) for name in ("uris", "addresses")} for row in rows]
         return Forgotten(tuple(ForgottenVideo(**{**row, **urls}) for row, urls in zip(rows, bare, strict=True)))
     except (TypeError, AttributeError) as error:  # null, where a row has uris and addresses
-        raise ArtifactError(f"{path} holds a row that is no forgotten video: {error}", remedy="Mend that row") from error
+        raise ArtifactError(
+            f"{path} holds a row that is no forgotten video: {error}", code="broken-rows", remedy="Mend that row",
+        ) from error
 
 
 def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:

@@ -148,7 +148,8 @@ def frames_at(
     """
     if decoder not in DECODERS:
         raise ConfigError(
-            f"frames.decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}", remedy="Set it in params.yaml"
+            f"frames.decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}",
+            code="unknown-choice", remedy="Set it in params.yaml"
         )
     plan = plan or read_plan(path)
     if is_picture(path) or (plan.codec == "gif" and len(plan.pts) == 1):
@@ -178,7 +179,7 @@ def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputRejected(f"cannot be read: {say(error)}") from error
+        raise InputRejected(f"cannot be read: {say(error)}", code="undecodable") from error
     pixels = decode_picture(content, max_pixels=MAX_PIXELS, shorter_side_px=side_px)
     for time_ms in times_ms:
         yield FrameAt(time_ms, 0, pixels, is_repeated=False, decoder="pillow")
@@ -218,7 +219,7 @@ def _frames_by_decord(
             try:
                 rgb = reader[index].asnumpy()
             except Exception as error:  # decord raises bare classes of its own
-                raise InputRejected(f"decord cannot decode frame {index}: {say(error)}") from error
+                raise InputRejected(f"decord cannot decode frame {index}: {say(error)}", code="undecodable") from error
             last = (index, convert.picture(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
 
@@ -240,7 +241,7 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
             reader = decord.VideoReader(str(path), num_threads=threads)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
-            raise InputRejected(f"decord cannot open it: {say(error)}", remedy=_DECORD_REMEDY) from error
+            raise InputRejected(f"decord cannot open it: {say(error)}", code="undecodable", remedy=_DECORD_REMEDY) from error
         times_ms = (plan.pts - plan.pts[0]) * float(plan.time_base * 1000)
         if len(starts) != len(times_ms):
             why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"
@@ -248,7 +249,7 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
             why = "its times are not those of the packets"
         else:
             return reader
-    raise InputRejected(f"decord is not sure to show the right frames: {why}", remedy=_DECORD_REMEDY)
+    raise InputRejected(f"decord is not sure to show the right frames: {why}", code="unsure-frames", remedy=_DECORD_REMEDY)
 
 
 def _is_mirrored(path: Path) -> bool:
@@ -387,7 +388,7 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
                 return
     if shown is None:
         reason = failures[0] if failures else "its packets give no picture"
-        raise InputRejected(f"not one frame can be decoded: {reason}")
+        raise InputRejected(f"not one frame can be decoded: {reason}", code="undecodable")
     while waiting:
         yield wanted()
 
@@ -503,7 +504,9 @@ class _Converter:
                 frame, width, height, pixel_format, interpolation=interpolation, threads=1
             ).to_ndarray()
         except FOREIGN as error:
-            raise InputRejected(f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}") from error
+            raise InputRejected(
+                f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}", code="undecodable",
+            ) from error
 
 
 def _size_of_first(path: Path, wanted: _Wanted, plan: PacketPlan) -> tuple[int, int]:

@@ -35,9 +35,11 @@ def text_of(value: object, what: str) -> str:
         InputRejected: it is no text, or holds a null byte or half of a character.
     """
     if not isinstance(value, str):
-        raise InputRejected(f"{what} is a {type(value).__name__}, wanted text")
+        raise InputRejected(f"{what} is a {type(value).__name__}, wanted text", code="value-not-text")
     if found := _BROKEN.search(value):
-        raise InputRejected(f"{what} holds U+{ord(found[0]):04X} at {found.start()}, which is no text")
+        raise InputRejected(
+            f"{what} holds U+{ord(found[0]):04X} at {found.start()}, which is no text", code="value-not-text",
+        )
     return " ".join(_CONTROLS.sub("", value).split())
 
 
@@ -66,9 +68,13 @@ def moment_of(value: object, what: str) -> str:
         moment = _datetime_of(value)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError, OSError):
-        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted one like 2026-03-01T12:00:00Z") from None
+        raise InputRejected(
+            f"{what} is {str(value)[:40]!r}, wanted one like 2026-03-01T12:00:00Z", code="not-a-time",
+        ) from None
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted one of the years {FIRST_YEAR} to {LAST_YEAR}")
+        raise InputRejected(
+            f"{what} is {str(value)[:40]!r}, wanted one of the years {FIRST_YEAR} to {LAST_YEAR}", code="not-a-time",
+        )
     return moment.isoformat().replace("+00:00", "Z")
 
 
@@ -97,9 +103,9 @@ def number_of(value: object, what: str, *, low: float = -MAX_NUMBER, high: float
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted a number") from None
+        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted a number", code="not-a-number") from None
     if not math.isfinite(number) or not low <= number <= high:
-        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted {low:g} to {high:g}")
+        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted {low:g} to {high:g}", code="not-a-number")
     return number
 
 

@@ -88,7 +88,8 @@ def ingest(
     rejected, sidecar = dict(listing.rejected), listing.sidecar
     if not listing.paths and not rejected and not sidecar.rejections:
         raise ConfigError(
-            f"{source.name} holds no video file", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
+            f"{source.name} holds no video file",
+            code="source-empty", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
     book = Ledger.load(ledger)
     ids = _identify(listing.paths, book, rejected)
@@ -130,7 +131,9 @@ def read_videos(folder: Path) -> list[Video]:
             for row in rows
         ]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{path} holds a row that is no video: {error}", remedy="Run `dvc repro`") from error
+        raise ArtifactError(
+            f"{path} holds a row that is no video: {error}", code="broken-rows", remedy="Run `dvc repro`",
+        ) from error
 
 
 def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> InputRejected:
@@ -139,7 +142,7 @@ def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> Inpu
         (out / stale).unlink(missing_ok=True)
     return InputRejected(
         f"{name}: not one of {len(rejections)} video files can be used; the first, {rejections[0].id}: "
-        f"{rejections[0].reason}",
+        f"{rejections[0].reason}", code="no-usable-video",
         remedy=f"{out / 'rejected.parquet'} has the reason for each",
     )
 

@@ -117,7 +117,7 @@ class Ledger:
                 beside.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
         except OSError as error:
             raise ConfigError(
-                f"the ledger {self.path} cannot be written: {error.strerror}",
+                f"the ledger {self.path} cannot be written: {error.strerror}", code="ledger-not-writable",
                 remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
             ) from error
         self.saved_at = time.monotonic()

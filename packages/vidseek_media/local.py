@@ -125,7 +125,7 @@ def require_folder(path: Path) -> None:
     """Raise ConfigError where there is no folder at `path`."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise ConfigError(f"{path} {what}", remedy=SOURCE_REMEDY)
+        raise ConfigError(f"{path} {what}", code="source-unreadable", remedy=SOURCE_REMEDY)
 
 
 def path_inside(root: Path, uri: str) -> Path:
@@ -136,7 +136,7 @@ def path_inside(root: Path, uri: str) -> Path:
     """
     path = root.resolve() / uri
     if not path.resolve().is_relative_to(root.resolve()):
-        raise InputRejected(f"{uri} leads out of {root}")
+        raise InputRejected(f"{uri} leads out of {root}", code="outside-source")
     return path
 
 

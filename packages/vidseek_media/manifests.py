@@ -60,7 +60,7 @@ class Manifest:
         for uri in dict.fromkeys(row.file for row in rows):
             try:
                 if uri in forgotten:
-                    raise InputRejected(FORGOTTEN_REASON)
+                    raise InputRejected(FORGOTTEN_REASON, code="video-forgotten")
                 if _is_elsewhere(uri):
                     urls.append(addresses[uri])
                 else:
@@ -82,7 +82,7 @@ class Manifest:
         path = _path_in(uri)
         if path.is_absolute():
             if uri not in self._absolute_paths():
-                raise InputRejected(f"{uri} is not named by {self._path}")
+                raise InputRejected(f"{uri} is not named by {self._path}", code="not-in-source")
             return path
         return path_inside(self._path.parent, uri)
 
@@ -99,7 +99,7 @@ class Manifest:
         try:
             stat = self._path.stat()
         except OSError as error:
-            raise InputRejected(f"{self._path} cannot be read: {error.strerror}") from error
+            raise InputRejected(f"{self._path} cannot be read: {error.strerror}", code="file-unreadable") from error
         state = (stat.st_mtime_ns, stat.st_size)
         if self._named is None or self._named[0] != state:
             rows, _ = read_manifest(self._path)
@@ -124,7 +124,7 @@ def read_manifest(
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigError(f"{path} {what}, wanted a manifest", remedy=SOURCE_REMEDY)
+        raise ConfigError(f"{path} {what}, wanted a manifest", code="source-unreadable", remedy=SOURCE_REMEDY)
     rows: list[SidecarCaption] = []
     rejections: list[Rejection] = []
     seen: dict[tuple[object, ...], str] = {}
@@ -136,13 +136,15 @@ def read_manifest(
             refuse_repeated(row, seen)
             same = first.setdefault(same_name(row.file), row.place)
             if same != row.place and (not row.text or spelled[same_name(row.file)] != row.file):
-                raise InputRejected(f"names {row.file} again, as {same} does, and brings no caption of its own")
+                raise InputRejected(
+                    f"names {row.file} again, as {same} does, and brings no caption of its own", code="row-repeated",
+                )
             spelled.setdefault(same_name(row.file), row.file)
             rows.append(row)
         except InputRejected as error:
             rejections.append(reject_row(f"{path.name}:{line}", error.message, kind="file"))
     if not rows and not rejections:
-        raise ConfigError(f"{path} has no rows", remedy="Name a video in each, in the column uri")
+        raise ConfigError(f"{path} has no rows", code="source-empty", remedy="Name a video in each, in the column uri")
     return rows, rejections
 
 
@@ -157,7 +159,9 @@ def _columns_of(header: list[str], path: Path) -> list[str]:
 
 
 def _with_uri(cells: Mapping[str, str] | InputRejected) -> Mapping[str, str] | InputRejected:
-    return InputRejected("names no uri") if isinstance(cells, Mapping) and not cells.get("file", "").strip() else cells
+    if isinstance(cells, Mapping) and not cells.get("file", "").strip():
+        return InputRejected("names no uri", code="row-names-no-file")
+    return cells
 
 
 def _with_bare_uri(row: SidecarCaption, addresses: dict[str, str] | None) -> SidecarCaption:
@@ -188,12 +192,16 @@ def _local_path(root: Path, uri: str) -> Path:
     try:
         if not path.is_absolute():
             if not (root / path).resolve().is_relative_to(root):
-                raise InputRejected(f"leads out of the manifest's folder {root}; name it by its absolute path")
+                raise InputRejected(
+                    f"leads out of the manifest's folder {root}; name it by its absolute path", code="outside-source",
+                )
             path = root / path
         if not path.exists():
-            raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there")
+            raise InputRejected("is a link to nothing" if path.is_symlink() else "is not there", code="file-missing")
         if not path.is_file():
-            raise InputRejected("is no regular file")
+            raise InputRejected("is no regular file", code="file-missing")
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-        raise InputRejected(f"cannot be looked at: {getattr(error, 'strerror', None) or error}") from error
+        raise InputRejected(
+            f"cannot be looked at: {getattr(error, 'strerror', None) or error}", code="file-unreadable",
+        ) from error
     return path

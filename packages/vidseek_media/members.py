@@ -221,7 +221,9 @@ def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[
         if about:
             yield _whole(about, jpegs)
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ArtifactError(f"{path} is no whole frame shard: {error}", remedy="Run `dvc repro frames`") from error
+        raise ArtifactError(
+            f"{path} is no whole frame shard: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+        ) from error
 
 
 def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
@@ -293,6 +295,6 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
 def disk_error(folder: Path, error: OSError) -> ArtifactError:
     """What to raise when the disk does not take what belongs into `folder`."""
     return ArtifactError(
-        f"{folder} cannot be written: {error.strerror or error}",
+        f"{folder} cannot be written: {error.strerror or error}", code="not-writable",
         remedy="Make room; the videos that are done are kept, and a new run goes on from there",
     )

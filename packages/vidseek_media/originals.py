@@ -17,6 +17,8 @@ TRY_AGAIN = " (another run tries it again)"
 class FileChanged(InputRejected):
     """The file holds other bytes than those that were ingested."""
 
+    code = "file-changed"
+
 
 @contextmanager
 def original(path: Path, video_id: str) -> Iterator[None]:
@@ -39,7 +41,7 @@ def original(path: Path, video_id: str) -> Iterator[None]:
         yield
         after = path.stat()
     except OSError as error:
-        raise InputRejected(f"cannot be read: {error.strerror}") from error
+        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
     if _state(after) != _state(before):
         raise FileChanged("changed while it was being read; run again when it is complete")
 

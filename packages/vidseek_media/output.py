@@ -68,7 +68,9 @@ def disk_fault(error: BaseException) -> ArtifactError | None:
     why = "takes no file" if is_temporary else f"is {_FULL[found.errno or errno.ENOSPC]}"
     folder = where or _temporary_folder()
     said = f"the disk of {folder} {why}" if where else f"a disk {why}; temporary files go to {folder}"
-    return ArtifactError(said, remedy="Make room there, or set TMPDIR to a folder on another disk; then try again")
+    return ArtifactError(
+        said, code="not-writable", remedy="Make room there, or set TMPDIR to a folder on another disk; then try again",
+    )
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

@@ -189,17 +189,20 @@ def open_video(
             options={"protocol_whitelist": "file", **_whitelists()},
         )
     except FOREIGN as error:
-        raise InputRejected(f"cannot be opened as video: {say(error)}") from error
+        raise InputRejected(f"cannot be opened as video: {say(error)}", code="not-a-video") from error
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
             kinds = sorted({s.type for s in container.streams})
-            raise InputRejected(f"has no video stream, only {', '.join(kinds)}" if kinds else "is a container of nothing")
+            raise InputRejected(
+                f"has no video stream, only {', '.join(kinds)}" if kinds else "is a container of nothing",
+                code="no-video-stream",
+            )
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
         if stream.codec_context is None:
-            raise InputRejected("its video codec is unknown: no decoder for it")
+            raise InputRejected("its video codec is unknown: no decoder for it", code="unknown-codec")
         if decodes:
             _check_size(cast(av.VideoStream, stream))
         # Frame threads hang for ever when a damaged file is closed (tried with PyAV 18); slice threads do not.
@@ -218,7 +221,7 @@ def read_plan(path: Path) -> PacketPlan:
     """
     with open_video(path, decodes=False) as (container, stream):
         if not stream.time_base:
-            raise InputRejected("its video stream has no time base")
+            raise InputRejected("its video stream has no time base", code="no-time-base")
         scan = _scan(container, stream, most=1 if is_picture(path) else None)
         time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
         context = stream.codec_context
@@ -328,7 +331,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, *, mos
     hides = hidden_frames.HIDES.get(str(stream.codec_context.codec.canonical_name))
     for packet in itertools.islice(demux(container, stream), most):
         if packet.has_sidedata("encryption_info"):  # Decoded all the same, it may give frames, of noise.
-            raise InputRejected("is encrypted: it cannot be shown without its key")
+            raise InputRejected("is encrypted: it cannot be shown without its key", code="encrypted")
         pts, dts = _sane(packet.pts), _sane(packet.dts)
         times.append(dts if pts == _NO_TIME else pts)
         decoding_times.append(dts)
@@ -337,7 +340,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, *, mos
         is_key.append(packet.is_keyframe)
         is_hidden.append(packet.is_discard or bool(hides and hides(memoryview(packet))))
     if not times:
-        raise InputRejected("holds no frames: its video stream is empty")
+        raise InputRejected("holds no frames: its video stream is empty", code="no-frames")
     ticks = [np.frombuffer(part, np.int64) for part in (times, decoding_times, durations)]
     flags = [np.frombuffer(part, np.bool_) for part in (has_pts, is_key, is_hidden)]
     return _Scan(ticks[0], ticks[1], ticks[2], flags[0], flags[1], flags[2])

@@ -44,6 +44,8 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker of uploads may have no other
 class TooManyPixels(InputRejected):
     """A picture or a video has larger frames than are taken; no other decoder is tried."""
 
+    code = "too-many-pixels"
+
 
 def read_query_picture(path: Path) -> NDArray[np.uint8]:
     """The picture in a file as a query has it. Raises as `decode_picture`."""
@@ -83,7 +85,9 @@ def decode_picture(
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         kind = "no known picture" if isinstance(error, UnidentifiedImageError) else type(error).__name__
-        raise InputRejected(f"the image cannot be read: {kind}", remedy=f"Send one of {', '.join(FORMATS)}") from error
+        raise InputRejected(
+            f"the image cannot be read: {kind}", code="image-unreadable", remedy=f"Send one of {', '.join(FORMATS)}",
+        ) from error
 
 
 def _read(
@@ -119,7 +123,7 @@ def _check_segments(content: bytes) -> None:
         num_segments += 1
         if num_scans > MAX_SCANS or num_segments > MAX_SEGMENTS:
             raise InputRejected(
-                f"the image is a JPEG of more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments",
+                f"the image is a JPEG of more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments", code="image-unreadable",
                 remedy="Save it anew, without notes",
             )
         if marker not in _ALONE:

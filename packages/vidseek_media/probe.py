@@ -109,9 +109,9 @@ def probe(path: Path) -> Probe:
 def _plan_of(path: Path) -> PacketPlan:
     try:
         if path.stat().st_size == 0:
-            raise InputRejected("is empty (0 bytes)")
+            raise InputRejected("is empty (0 bytes)", code="file-empty")
     except OSError as error:
-        raise InputRejected(f"cannot be read: {error.strerror}") from error
+        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
     return read_plan(path)
 
 
@@ -126,12 +126,14 @@ def _measured(path: Path, plan: PacketPlan) -> Probe:
 
 def _refuse_impossible_times(plan: PacketPlan) -> None:
     if plan.duration_ms > MAX_FRAME_MS * len(plan.pts):
-        raise InputRejected(f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s")
+        raise InputRejected(
+            f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s", code="broken-times",
+        )
     steps = np.diff(np.concatenate([[plan.origin], plan.pts, [plan.end_pts]]))
     longest = int(steps.argmax())
     longest_ms = int(steps[longest] * plan.time_base * 1000)
     if longest_ms > MAX_STILL_MS:
         raise InputRejected(
-            f"its times are broken: {longest_ms // 1000} s before frame {longest} of {len(plan.pts)}",
+            f"its times are broken: {longest_ms // 1000} s before frame {longest} of {len(plan.pts)}", code="broken-times",
             remedy="Write the file anew, with ffmpeg -i FILE -c copy say, or cut out what is wanted",
         )

@@ -110,12 +110,16 @@ class Remote:
             return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
         if _is_web(fs) and (kind := fs.info(root).get("mimetype") or "text/html") != "text/html":
             raise ConfigError(
-                f"{self._url} is one file of {kind}, and its name says no kind of video", remedy="Name it in a manifest"
+                f"{self._url} is one file of {kind}, and its name says no kind of video",
+                code="source-unreadable", remedy="Name it in a manifest"
             )
         fs.invalidate_cache()  # of listings: a process may live longer than they hold
         found = fs.find(root, detail=True)
         if not found:
-            raise ConfigError(f"{self._url} holds no file", remedy="Name a folder or prefix with videos, or one video")
+            raise ConfigError(
+                f"{self._url} holds no file", code="source-empty",
+                remedy="Name a folder or prefix with videos, or one video",
+            )
         base = root.rstrip("/") + "/"
         names: dict[str, dict[str, Any]] = {}
         rejected: dict[str, str] = {}
@@ -235,15 +239,19 @@ class _Job:
                 return
             size = json.loads(file.state).get("size")
             if size is not None and beside.stat().st_size != size:
-                raise InputRejected(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
+                raise InputRejected(
+                    f"is {beside.stat().st_size} bytes when downloaded, {size} were announced", code="download-incomplete",
+                )
             beside.replace(file.target)
             beside.write_text(file.state, encoding="utf-8")
             beside.replace(_stamp_of(file.target))
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise InputRejected("is a file and a folder at once: rename one of them") from error
+            raise InputRejected("is a file and a folder at once: rename one of them", code="name-taken-twice") from error
         except (_DiskFull, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise ArtifactError(f"{file.target} cannot be written: {why}", remedy="Make room, then run it again") from error
+            raise ArtifactError(
+                f"{file.target} cannot be written: {why}", code="not-writable", remedy="Make room, then run it again",
+            ) from error
         finally:
             beside.unlink(missing_ok=True)
 
@@ -275,7 +283,7 @@ def split_url(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise InputRejected(f"{url} is no URL: {error}") from error
+        raise InputRejected(f"{url} is no URL: {error}", code="url-unreadable") from error
 
 
 def open_fs(url: str) -> tuple[Any, str]:
@@ -293,9 +301,14 @@ def open_fs(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         how = f"Run `pip install -c constraints.txt -e '.[{extra}]'`" if extra else f"Install what fsspec wants: {error}"
-        raise ConfigError(f"{url} needs a library that is not installed: {error}", remedy=how) from error
+        raise ConfigError(
+            f"{url} needs a library that is not installed: {error}", code="not-installed", remedy=how,
+        ) from error
     except ValueError as error:
-        raise InputRejected(f"{url} cannot be read: {error}", remedy="Name a path, or a URL of a protocol that fsspec has") \
+        raise InputRejected(
+            f"{url} cannot be read: {error}", code="url-unreadable",
+            remedy="Name a path, or a URL of a protocol that fsspec has",
+        ) \
             from error
     return fs, str(path)
 
@@ -309,7 +322,7 @@ def _try(ask: Any, path: str, url: str) -> Any:
             raise
         except Exception as error:  # each file system raises what its library does
             if _is_final(error):
-                raise InputRejected(f"cannot be downloaded: {_say(error, url or path)}") from error
+                raise InputRejected(f"cannot be downloaded: {_say(error, url or path)}", code="not-downloaded") from error
             if wait is None:
                 raise _no_answer(path, error, url or path) from error
         time.sleep(wait)
@@ -325,7 +338,9 @@ def _answers(url: str) -> Any:
         raise
     except Exception as error:
         if isinstance(error, FileNotFoundError) and _is_final(error):
-            raise ConfigError(f"{url} does not exist", remedy="Set ingest.source to a URL that is there") from error
+            raise ConfigError(
+                f"{url} does not exist", code="source-unreadable", remedy="Set ingest.source to a URL that is there",
+            ) from error
         raise _no_answer(url, error, url) from error
 
 
@@ -344,7 +359,7 @@ def _is_final(error: BaseException) -> bool:
 
 def _no_answer(path: str, error: Exception, url: str) -> ServiceError:
     return ServiceError(
-        f"{path} does not answer as wanted: {_say(error, url)}",
+        f"{path} does not answer as wanted: {_say(error, url)}", code="source-no-answer",
         remedy="See that it is reachable and that you may read it, then run it again: what is downloaded is kept",
     )
 

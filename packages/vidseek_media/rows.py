@@ -36,12 +36,14 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(names):
-                yield reader.line_num, InputRejected(f"has {len(cells)} cells, the header has {len(names)}")
+                yield reader.line_num, InputRejected(
+                    f"has {len(cells)} cells, the header has {len(names)}", code="row-malformed",
+                )
             else:
                 yield reader.line_num, _row(zip(names, cells, strict=True), texts)
     except csv.Error as error:
         raise ConfigError(
-            f"{path}, line {reader.line_num}: not readable as CSV: {error}",
+            f"{path}, line {reader.line_num}: not readable as CSV: {error}", code="rows-unreadable",
             remedy="Write it with commas, and texts that hold a comma or a quote in double quotes",
         ) from error
 
@@ -59,7 +61,9 @@ def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -
     try:
         table = read_bounded(path)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read as Parquet: {error}", remedy="Write it again, or remove it") from error
+        raise ConfigError(
+            f"{path} cannot be read as Parquet: {error}", code="rows-unreadable", remedy="Write it again, or remove it",
+        ) from error
     names = columns(table.column_names, path)
     number = 0
     for batch in table.rename_columns(names).to_batches(max_chunksize=10_000):
@@ -81,10 +85,10 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, InputRejected(f"is no JSON: {error}")
+            yield number, InputRejected(f"is no JSON: {error}", code="row-malformed")
             continue
         if not isinstance(row, dict):
-            yield number, InputRejected("is no JSON object with the columns as keys")
+            yield number, InputRejected("is no JSON object with the columns as keys", code="row-malformed")
             continue
         yield number, _row(zip(columns(list(row), path), row.values(), strict=True), texts)
 
@@ -98,21 +102,26 @@ def text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="Check the file and its rights") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", code="rows-unreadable", remedy="Check the file and its rights",
+        ) from error
     if not content.strip():
         raise ConfigError(
-            f"{path} is empty, wanted a line with the names of its columns", remedy="Write rows into it, or remove it"
+            f"{path} is empty, wanted a line with the names of its columns",
+            code="rows-unreadable", remedy="Write rows into it, or remove it"
         )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}, line {line}: is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}",
+            f"{path}, line {line}: is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}", code="rows-not-text",
             remedy="Save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
         ) from error
     if "\0" in text.partition("\n")[0]:
-        raise ConfigError(f"{path} is no text: its first line holds null bytes", remedy="Save it as UTF-8 CSV")
+        raise ConfigError(
+            f"{path} is no text: its first line holds null bytes", code="rows-not-text", remedy="Save it as UTF-8 CSV",
+        )
     return text
 
 
@@ -125,9 +134,9 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
         elif isinstance(value, datetime | date):
             row[name] = value.isoformat()
         elif name in texts and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-            return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text")
+            return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text", code="row-malformed")
         elif name in texts and isinstance(value, str) and is_broken(value):
-            return InputRejected(f"has something in the column {name} that is no text")
+            return InputRejected(f"has something in the column {name} that is no text", code="row-malformed")
         else:
             row[name] = str(value)
     return row

@@ -20,10 +20,11 @@ def secret(variable: str) -> str | None:
     if not file:
         return value
     if value is not None:
-        raise ConfigError(f"{variable} and {variable}_FILE are both set", remedy="Set one of them")
+        raise ConfigError(f"{variable} and {variable}_FILE are both set", code="secret-set-twice", remedy="Set one of them")
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"{variable}_FILE names {file}, which cannot be read: {error}", remedy="Name a text file that holds it alone"
+            f"{variable}_FILE names {file}, which cannot be read: {error}",
+            code="secret-unreadable", remedy="Name a text file that holds it alone"
         ) from error

@@ -126,7 +126,7 @@ def write_frames(
     if clips and not rows and not verdict.changed >= {rejection.id for rejection in rejections}:
         (out / "frames.parquet").unlink(missing_ok=True)
         raise InputRejected(
-            f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}",
+            f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}", code="no-usable-clip",
             remedy=f"{out / 'rejected.parquet'} has the reason for each",
         )
     write_table(out / "frames.parquet", rows, FRAMES)
@@ -141,7 +141,7 @@ def list_shards(folder: Path) -> list[Path]:
     """
     shards = sorted((folder / "shards").glob("*.tar"))
     if not shards and not (folder / "frames.parquet").is_file():
-        raise ArtifactError(f"{folder} holds no frame shards", remedy="Run `dvc repro frames`")
+        raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
     return shards
 
 
@@ -154,7 +154,9 @@ def shard_files(folder: Path, names: Iterable[object]) -> list[Path]:
     try:
         return [folder / name for name in sorted({shard_file(name) for name in names})]
     except ValueError as error:
-        raise ArtifactError(f"{folder / 'frames.parquet'}: {error}", remedy="Run `dvc repro frames`") from error
+        raise ArtifactError(
+            f"{folder / 'frames.parquet'}: {error}", code="broken-rows", remedy="Run `dvc repro frames`",
+        ) from error
 
 
 def read_shard(path: Path) -> Iterator[ClipFrames]:
@@ -171,18 +173,21 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
                 num_repeated=about["num_repeated"],
             )
         except (ValueError, KeyError, OSError) as error:
-            raise ArtifactError(f"{path}: clip {about.get('key')}: {error}", remedy="Run `dvc repro frames`") from error
+            raise ArtifactError(
+                f"{path}: clip {about.get('key')}: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+            ) from error
 
 
 def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
     if settings.decoder not in DECODERS:
         raise ConfigError(
-            f"frames.decoder is {settings.decoder!r}, wanted one of {', '.join(DECODERS)}",
+            f"frames.decoder is {settings.decoder!r}, wanted one of {', '.join(DECODERS)}", code="unknown-choice",
             remedy="Set frames.decoder in params.yaml",
         )
     if settings.per_bin % 2 == 0:
         raise ConfigError(
             f"frames.per_bin is {settings.per_bin}, wanted an odd number: then the centre of each bin is kept too",
+            code="setting-out-of-range",
             remedy="Set frames.per_bin in params.yaml",
         )
     for name, value, low, high in (
@@ -193,7 +198,8 @@ def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
     ):
         if not low <= value <= high:
             raise ConfigError(
-                f"frames.{name} is {value}, wanted {low} to {high}", remedy=f"Set frames.{name} in params.yaml"
+                f"frames.{name} is {value}, wanted {low} to {high}",
+                code="setting-out-of-range", remedy=f"Set frames.{name} in params.yaml"
             )
 
 
@@ -204,7 +210,10 @@ def _plan_shards(
     for clip in clips:
         by_video[clip.video_id].append(clip)
     if unknown := sorted(set(by_video) - set(videos)):
-        raise ArtifactError(f"clips of {unknown[0]} were cut, but no such video was ingested", remedy="Run `dvc repro`")
+        raise ArtifactError(
+            f"clips of {unknown[0]} were cut, but no such video was ingested", code="tables-disagree",
+            remedy="Run `dvc repro`",
+        )
     by_prefix: dict[str, list[VideoJob]] = defaultdict(list)
     for video_id in sorted(by_video):
         own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))

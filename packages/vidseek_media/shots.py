@@ -53,6 +53,7 @@ class ShotSettings:
         if not (self.threshold > 0 and self.min_content >= 0 and 0 <= self.min_seconds < self.max_seconds):
             raise ConfigError(
                 f"cut.shots is {self}, wanted a threshold above 0, and min_seconds below max_seconds",
+                code="setting-out-of-range",
                 remedy="Set cut.shots in params.yaml",
             )
 
@@ -120,7 +121,7 @@ def find_all_cuts(
     """
     if find_spec("scenedetect") is None:
         raise ConfigError(
-            "cut.modes lists shots, and scenedetect is not installed",
+            "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
             remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
         )
     cuts: dict[str, list[int]] = {}

@@ -81,11 +81,11 @@ class ClipNaming:
             compiled = re.compile(pattern)
         except re.error as error:
             raise ConfigError(
-                f"ingest.clip_pattern is no regular expression: {error}", remedy="Mend it in params.yaml"
+                f"ingest.clip_pattern is no regular expression: {error}", code="bad-pattern", remedy="Mend it in params.yaml"
             ) from error
         if not {"stem", "index"} <= set(compiled.groupindex):
             raise ConfigError(
-                f"ingest.clip_pattern {pattern!r} lacks one of the groups stem and index",
+                f"ingest.clip_pattern {pattern!r} lacks one of the groups stem and index", code="bad-pattern",
                 remedy=r"Write one like (?P<stem>.+)_(?P<index>\d+)",
             )
         return cls(compiled)
@@ -136,7 +136,7 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
                 caption = caption_of(row, name, line)
                 caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
                 if not caption.text and not caption.about.get("title"):
-                    raise InputRejected(f"has no caption for {caption.file}")
+                    raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
                 refuse_repeated(caption, seen)
                 captions.append(caption)
             except InputRejected as error:
@@ -153,7 +153,7 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
     said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
     same = seen.setdefault(said, caption.place)
     if same != caption.place:
-        raise InputRejected(f"says the same as {same}")
+        raise InputRejected(f"says the same as {same}", code="row-repeated")
 
 
 def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
@@ -221,7 +221,7 @@ def _rows_of_metadata(path: Path) -> Iterator[Row]:
             continue
         row = dict(zip(names, cells, strict=False))
         if not row.get("id", "").strip():
-            yield rows.line_num, InputRejected("has no Id")
+            yield rows.line_num, InputRejected("has no Id", code="row-malformed")
             continue
         folder = row.get("channel", "").strip()
         file = f"images/{folder}/{row['id'].strip()}" if folder else f"images/{row['id'].strip()}"
@@ -279,7 +279,7 @@ def require_columns(names: list[str], header: Sequence[str], path: Path, *, requ
         )
         wanted = [each.split("|")[0] for each in required]
         raise ConfigError(
-            f"{path} has the columns {', '.join(header) or '(none)'} ({wrong})",
+            f"{path} has the columns {', '.join(header) or '(none)'} ({wrong})", code="unknown-columns",
             remedy=f"Wanted, separated by commas: {', '.join(wanted)}; optional: "
             f"{', '.join(name for name in COLUMNS if name not in wanted)}",
         )
@@ -296,13 +296,13 @@ def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int)
         raise cells
     row = {name: text_of(cell, name) for name, cell in cells.items() if name in COLUMNS}
     if not row.get("file"):
-        raise InputRejected("names no file")
+        raise InputRejected("names no file", code="row-names-no-file")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
     split = row.get("split", "").lower()
     if split and split not in SPLITS:
-        raise InputRejected(f"wants the split {split!r}, there are {', '.join(SPLITS)}")
+        raise InputRejected(f"wants the split {split!r}, there are {', '.join(SPLITS)}", code="unknown-split")
     if bool(row.get("contrast")) != bool(row.get("axis")):
-        raise InputRejected("has a contrast without its axis, or an axis without its contrast")
+        raise InputRejected("has a contrast without its axis, or an axis without its contrast", code="row-malformed")
     about = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
     if "published_at" in about:
         about["published_at"] = moment_of(about["published_at"], "published_at")
@@ -318,8 +318,10 @@ def _span_of(start: str, end: str) -> tuple[int | None, int | None]:
     try:
         seconds = float(start), float(end)
     except ValueError:
-        raise InputRejected(f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither") from None
+        raise InputRejected(
+            f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither", code="bad-span",
+        ) from None
     sane = [number_or_none(each, low=0, high=MAX_SECONDS) for each in seconds]
     if sane[0] is None or sane[1] is None or to_ms(sane[0]) >= to_ms(sane[1]):
-        raise InputRejected(f"[{start}, {end}) is not a span of seconds")
+        raise InputRejected(f"[{start}, {end}) is not a span of seconds", code="bad-span")
     return to_ms(sane[0]), to_ms(sane[1])

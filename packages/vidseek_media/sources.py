@@ -66,7 +66,8 @@ def _of_environment(variable: str) -> str:
     if text := secret(variable):
         return text
     raise ConfigError(
-        f"the source is {ENVIRONMENT_PREFIX}{variable}, and {variable} is not set", remedy="Set it in the environment"
+        f"the source is {ENVIRONMENT_PREFIX}{variable}, and {variable} is not set",
+        code="variable-not-set", remedy="Set it in the environment"
     )
 
 

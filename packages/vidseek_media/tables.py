@@ -110,7 +110,7 @@ def write_table(
         else:
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
-        raise ArtifactError(f"rows for {path} do not fit its schema: {error}") from error
+        raise ArtifactError(f"rows for {path} do not fit its schema: {error}", code="wrong-schema") from error
     with whole_file(path, sync=sync) as beside:
         pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
 
@@ -126,13 +126,15 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
         if names != schema.names:
-            raise ArtifactError(f"{path} has columns {shown(names)}, wanted {schema.names}", remedy=remedy)
+            raise ArtifactError(
+                f"{path} has columns {shown(names)}, wanted {schema.names}", code="wrong-schema", remedy=remedy,
+            )
         table = read_bounded(path, columns)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing", remedy=remedy) from error
+        raise ArtifactError(f"{path} is missing", code="file-absent", remedy=remedy) from error
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=remedy) from error
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=remedy) from error
     try:
         return table.cast(pa.schema([schema.field(name) for name in table.schema.names])).to_pandas()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise ArtifactError(f"{path} has other column types: {error}", remedy=remedy) from error
+        raise ArtifactError(f"{path} has other column types: {error}", code="wrong-schema", remedy=remedy) from error

@@ -115,14 +115,16 @@ def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputRejected(f"has {path.stat().st_size} bytes, wanted at most {MAX_BYTES}")
+            raise InputRejected(f"has {path.stat().st_size} bytes, wanted at most {MAX_BYTES}", code="transcript-too-large")
         text = _decoded(path.read_bytes())
     except OSError as error:
-        raise InputRejected(f"cannot be read: {error.strerror}") from error
+        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
     cues, broken = parse_transcript(text)
     if not cues:
         first = f"; line {broken[0].line}: {broken[0].reason}" if broken else ""
-        raise InputRejected(f"holds no cue with a time like 00:00:01,000 --> 00:00:02,500{first}")
+        raise InputRejected(
+            f"holds no cue with a time like 00:00:01,000 --> 00:00:02,500{first}", code="transcript-without-cues",
+        )
     return cues, broken
 
 
@@ -132,7 +134,7 @@ def _decoded(content: bytes) -> str:
             return text
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8") from error
+        raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8", code="transcript-not-utf8") from error
 
 
 def parse_cues(text: str) -> list[Cue]:
@@ -261,17 +263,17 @@ def _plain(lines: Iterable[str]) -> Iterator[str]:
 def _span_of(line: str) -> tuple[int, int]:
     match = _TIMING.match(line)
     if match is None:
-        raise InputRejected(f"its times cannot be read: {line.strip()[:60]!r}")
+        raise InputRejected(f"its times cannot be read: {line.strip()[:60]!r}", code="cue-malformed")
     start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:8])
     if start_ms >= end_ms:
-        raise InputRejected(f"it ends before it begins: {line.strip()[:60]!r}")
+        raise InputRejected(f"it ends before it begins: {line.strip()[:60]!r}", code="cue-malformed")
     return start_ms, end_ms
 
 
 def _ms_of(parts: tuple[str | None, ...]) -> int:
     hours, minutes, seconds, fraction = (part or "0" for part in parts)
     if int(minutes) > 59 or int(seconds) > 59:
-        raise InputRejected(f"{minutes} minutes and {seconds} seconds are no time")
+        raise InputRejected(f"{minutes} minutes and {seconds} seconds are no time", code="cue-malformed")
     return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(fraction.ljust(3, "0")[:3])
 
 

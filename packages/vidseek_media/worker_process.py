@@ -198,7 +198,9 @@ def _be_worker(connection: int, setup: Setup) -> None:
                 confine(setup.confinement, libraries=_libraries(), file=job.file)
             except OSError as error:
                 remedy = "Run `vidseek doctor`; look at what the container runtime forbids"
-                send(sock, ERROR, [pickle.dumps(ConfigError(f"a worker cannot be confined: {error}", remedy=remedy))])
+                send(sock, ERROR, [pickle.dumps(ConfigError(
+                    f"a worker cannot be confined: {error}", code="worker-not-started", remedy=remedy,
+                ))])
                 os._exit(1)
             is_confined = True
         _limit_computing(setup.cpu_seconds)
@@ -233,10 +235,10 @@ def _answer(job: Job, fd: int, memory_mib: int) -> tuple[int, list[bytes | memor
     except VidseekError as error:
         return ERROR, [pickle.dumps(error)]
     except MemoryError:
-        return ERROR, [pickle.dumps(InputRejected(f"takes more than {memory_mib} MiB of memory"))]
+        return ERROR, [pickle.dumps(InputRejected(f"takes more than {memory_mib} MiB of memory", code="too-much-memory"))]
     except Exception as error:  # noqa: BLE001 - whatever one input provokes is that input's outcome
         reason = f"unexpected {type(error).__name__}: {str(error)[:500]}"
-        return ERROR, [pickle.dumps(InputRejected(reason))]
+        return ERROR, [pickle.dumps(InputRejected(reason, code="unexpected-fault"))]
     finally:
         if fd >= 0:
             os.close(fd)

@@ -72,13 +72,14 @@ class WorkerLost(InputRejected):
     does where memory ends; `stopped`, by another signal or with its server, which is no fault of the input.
     """
 
-    code = "worker_lost"
+    category = "worker_lost"
+    code = "worker-lost"
 
     def __init__(
-        self, message: str, *, remedy: str = "", fault: Literal["time", "crash", "killed", "stopped"] = "crash",
-        was_fresh: bool = False,
+        self, message: str, *, code: str = "", remedy: str = "",
+        fault: Literal["time", "crash", "killed", "stopped"] = "crash", was_fresh: bool = False,
     ) -> None:
-        super().__init__(message, remedy=remedy)
+        super().__init__(message, code=code, remedy=remedy)
         self.fault = fault
         self.was_fresh = was_fresh
         """This was the worker's first input."""
@@ -479,4 +480,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _cannot_start(how: str) -> ConfigError:
-    return ConfigError(f"a worker process did not come up: {how}", remedy="Run `vidseek doctor`; look at memory and limits")
+    return ConfigError(
+        f"a worker process did not come up: {how}", code="worker-not-started",
+        remedy="Run `vidseek doctor`; look at memory and limits",
+    )

@@ -125,15 +125,17 @@ def _mask(values: pa.Array) -> NDArray[np.bool_]:
 def _read(parts: Path) -> Iterator[pa.Table]:
     files = sorted(parts.glob("*.parquet")) if parts.is_dir() else [parts]
     if not files:
-        raise ArtifactError(f"{parts} holds no .parquet file", remedy=_REMEDY)
+        raise ArtifactError(f"{parts} holds no .parquet file", code="no-embeddings", remedy=_REMEDY)
     for file in files:
         try:
             table = read_bounded(file, COLUMNS)
             if table.num_columns != len(COLUMNS):
-                raise ArtifactError(f"{file} has columns {table.column_names}, wanted {COLUMNS}", remedy=_REMEDY)
+                raise ArtifactError(
+                    f"{file} has columns {table.column_names}, wanted {COLUMNS}", code="wrong-schema", remedy=_REMEDY,
+                )
             lists = table["values"].cast(pa.list_(pa.float32()))
         except FileNotFoundError as error:
-            raise ArtifactError(f"{file} is missing", remedy=_REMEDY) from error
+            raise ArtifactError(f"{file} is missing", code="file-absent", remedy=_REMEDY) from error
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{file} does not hold {COLUMNS}: {error}", remedy=_REMEDY) from error
+            raise ArtifactError(f"{file} does not hold {COLUMNS}: {error}", code="wrong-schema", remedy=_REMEDY) from error
         yield table.set_column(table.schema.get_field_index("values"), "values", lists)

@@ -235,7 +235,7 @@ def _languages(captions: pd.DataFrame, limits: ArchiveThresholds) -> tuple[Stati
     """What the captions' texts are like, and the table that languages are judged by, where they are."""
     if limits.languages is not None and (unknown := set(limits.languages) - known_languages()):
         raise ConfigError(
-            f"gates.archive.languages lists {sorted(unknown)[0]!r}, which is not known",
+            f"gates.archive.languages lists {sorted(unknown)[0]!r}, which is not known", code="unknown-choice",
             remedy=f"Known are {', '.join(sorted(known_languages()))}",
         )
     texts = captions["text"].dropna()
@@ -304,5 +304,8 @@ def _judge(
         write_page(result, beside / "report.html")
     if not result.passed:
         failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
-        raise GateFailed(f"{failed}\nNothing below has run", remedy=f"See {out / 'report.html'}; mend the rows or `gates`")
+        raise GateFailed(
+            f"{failed}\nNothing below has run", code="gate-not-passed",
+            remedy=f"See {out / 'report.html'}; mend the rows or `gates`",
+        )
     return result

@@ -29,7 +29,10 @@ class ArchiveThresholds:
     def __post_init__(self) -> None:
         _check_shares(self)
         if self.languages is not None and not self.languages:
-            raise ConfigError("gates.archive.languages is empty", remedy="Name languages, [en, de] say, or set it to null")
+            raise ConfigError(
+                "gates.archive.languages is empty", code="setting-missing",
+                remedy="Name languages, [en, de] say, or set it to null",
+            )
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class PairThresholds:
         if not 1 <= self.min_caption_length <= self.max_caption_length:
             raise ConfigError(
                 f"gates: captions of {self.min_caption_length} to {self.max_caption_length} characters is no range",
+                code="setting-out-of-range",
                 remedy="Set 1 <= min_caption_length <= max_caption_length in params.yaml",
             )
 
@@ -77,18 +81,24 @@ class EmbeddingThresholds:
         if not -1 <= self.max_mean_cosine <= 1 or self.min_effective_rank < 1:
             raise ConfigError(
                 f"gates: max_mean_cosine {self.max_mean_cosine} must be in [-1, 1], "
-                f"min_effective_rank {self.min_effective_rank} at least 1"
+                f"min_effective_rank {self.min_effective_rank} at least 1", code="setting-out-of-range"
             )
         if not 0 <= self.max_drift <= 1 or self.on_drift not in ("warn", "fail"):
             raise ConfigError(
-                f"gates: max_drift {self.max_drift} must be in [0, 1], on_drift {self.on_drift!r} warn or fail"
+                f"gates: max_drift {self.max_drift} must be in [0, 1], on_drift {self.on_drift!r} warn or fail",
+                code="setting-out-of-range",
             )
         if not 2 <= self.min_sampled <= self.num_sampled:
-            raise ConfigError(f"gates: min_sampled {self.min_sampled} must be in [2, {self.num_sampled}]")
+            raise ConfigError(
+                f"gates: min_sampled {self.min_sampled} must be in [2, {self.num_sampled}]", code="setting-out-of-range",
+            )
 
 
 def _check_shares(thresholds: object) -> None:
     for field in fields(thresholds):  # type: ignore[arg-type]
         value = getattr(thresholds, field.name)
         if field.name.endswith("_share") and not 0 <= value <= 1:
-            raise ConfigError(f"gates.{field.name} is {value}, wanted a share in [0, 1]", remedy="Mend params.yaml")
+            raise ConfigError(
+                f"gates.{field.name} is {value}, wanted a share in [0, 1]", code="setting-out-of-range",
+                remedy="Mend params.yaml",
+            )

@@ -103,7 +103,9 @@ def _run(
 def _failure(result: ExpectationValidationResult, table: Table | Whole) -> Failure:
     rule = str(result.expectation_config.notes)
     if any(isinstance(one, dict) and one.get("raised_exception") for one in _exceptions(result)):
-        raise ArtifactError(f"{table.name}: '{rule}' could not be checked: {list(_exceptions(result))}")
+        raise ArtifactError(
+            f"{table.name}: '{rule}' could not be checked: {list(_exceptions(result))}", code="gate-not-computed",
+        )
     if isinstance(table, Whole):
         return Failure(table.name, rule, num_offending=1, observed=_number(result.result.get("observed_value")), ids=())
     # Great Expectations would look each offending row's id up by itself: half a minute for half a million.

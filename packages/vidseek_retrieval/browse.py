@@ -21,6 +21,8 @@ REACH = 3
 class ClipUnknown(InputRejected):
     """The collection has no such clip."""
 
+    code = "unknown-clip"
+
 
 @dataclass(frozen=True)
 class Facets:

@@ -170,7 +170,9 @@ def read_calibration(folder: Path) -> Calibration | None:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is missing or broken: {error}", remedy="Run `dvc repro calibrate`") from error
+        raise ArtifactError(
+            f"{path} is missing or broken: {error}", code="calibration-broken", remedy="Run `dvc repro calibrate`",
+        ) from error
     return None if content is None else Calibration.from_json(content)
 
 

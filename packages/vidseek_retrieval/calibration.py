@@ -57,6 +57,8 @@ def is_current(content: Mapping[str, Any]) -> bool:
 class OldCalibration(ArtifactError):
     """A calibration of an earlier version, whose confidences meant something else."""
 
+    code = "calibration-old-format"
+
 
 @dataclass(frozen=True)
 class Context:
@@ -171,7 +173,9 @@ class Calibration:
         except OldCalibration:
             raise
         except (ArtifactError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArtifactError(f"no calibration is {shown(content)}: {error!r}", remedy=REBUILD_REMEDY) from error
+            raise ArtifactError(
+                f"no calibration is {shown(content)}: {error!r}", code="calibration-broken", remedy=REBUILD_REMEDY,
+            ) from error
 
 
 @dataclass(frozen=True)

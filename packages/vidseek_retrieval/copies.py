@@ -147,12 +147,12 @@ def choose_threshold(chosen_on: Sample, measured_on: Sample, called: Sequence[Al
         GateFailed: there is too little to choose on, or no limit is so precise.
     """
     if not 0 < target < 1:
-        raise ConfigError(f"the precision is {target}, wanted a number between 0 and 1")
+        raise ConfigError(f"the precision is {target}, wanted a number between 0 and 1", code="setting-out-of-range")
     sizes = [len(each) for sample in (chosen_on, measured_on) for each in (sample.copies, sample.different)]
     if min(sizes) < MIN_CHOSEN_ON:
         raise GateFailed(
             f"{sizes[0] + sizes[2]} copies and {sizes[1] + sizes[3]} pairs of different videos are too few to choose a "
-            "threshold on", remedy="Deduplicate an archive of more videos",
+            "threshold on", code="too-few-pairs", remedy="Deduplicate an archive of more videos",
         )
     moving = _scores(chosen_on)
     least = _least_moving(moving, [each.score for each in called if each.motion is not None], target)
@@ -161,7 +161,9 @@ def choose_threshold(chosen_on: Sample, measured_on: Sample, called: Sequence[Al
     usual = float(np.quantile([each.found.strength for each in chosen_on.copies], 1 - STILL_RECALL))
     limits = Limits(least, max(still, usual))
     if min(limits.moving, limits.still) >= 1:
-        raise GateFailed(f"no threshold has a precision of {target} on made copies", remedy="Ask for less precision")
+        raise GateFailed(
+            f"no threshold has a precision of {target} on made copies", code="no-threshold", remedy="Ask for less precision",
+        )
     tested = _scores(measured_on)
     steps = [score for scores in (*tested.values(), *moving.values()) for score in scores]
     shares = {

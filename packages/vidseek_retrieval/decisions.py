@@ -28,7 +28,8 @@ Pair = tuple[str, str]
 class DecisionsChanged(InputRejected):
     """Somebody else has decided meanwhile."""
 
-    code = "decisions_changed"
+    category = "decisions_changed"
+    code = "decisions-changed"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def decide_rows(
     if unknown or set(accept) & set(refuse):
         raise InputRejected(
             f"{unknown[0]!r} is no near-duplicate that was found" if unknown else "a row is both accepted and refused",
+            code="bad-decision",
             remedy="Look at the list again",
         )
     with deciding(folder):
@@ -139,5 +141,7 @@ def deciding(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder))
         except OSError as error:
-            raise ArtifactError(f"{folder} cannot be written: {error.strerror}", remedy="Mend its rights") from error
+            raise ArtifactError(
+                f"{folder} cannot be written: {error.strerror}", code="not-writable", remedy="Mend its rights",
+            ) from error
         yield

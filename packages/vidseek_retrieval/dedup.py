@@ -70,7 +70,10 @@ def find_duplicates(
     looks = read_looks(frames, videos)
     videos = {video_id: video for video_id, video in videos.items() if video_id in looks}
     if len(videos) < 2:
-        raise GateFailed(f"{len(videos)} videos have frames: there is nothing to compare", remedy="Run `dvc repro`")
+        raise GateFailed(
+            f"{len(videos)} videos have frames: there is nothing to compare", code="too-few-videos",
+            remedy="Run `dvc repro`",
+        )
     alignments = align(near, looks)
     chosen_on, measured_on = _samples(frames, looks, alignments, np.random.default_rng(seed))
     threshold = choose_threshold(chosen_on, measured_on, list(alignments.values()), target=precision)

@@ -90,7 +90,9 @@ def mmd(reference: NDArray[np.floating], observed: NDArray[np.floating], *, seed
     """
     reference, observed = _checked(reference, ndim=2), _checked(observed, ndim=2)
     if reference.shape[1] != observed.shape[1]:
-        raise InputRejected(f"rows of {reference.shape[1]} and of {observed.shape[1]} values cannot be compared")
+        raise InputRejected(
+            f"rows of {reference.shape[1]} and of {observed.shape[1]} values cannot be compared", code="bad-shape",
+        )
     random = np.random.default_rng(seed)
     one, other = (_drawn(rows, random) for rows in (reference, observed))
     spread = reference.std(axis=0)
@@ -109,10 +111,14 @@ def mmd(reference: NDArray[np.floating], observed: NDArray[np.floating], *, seed
 def _checked(values: NDArray[np.floating], *, ndim: int) -> NDArray[np.float64]:
     checked: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     if checked.ndim != ndim or not checked.size:
-        raise InputRejected(f"values of shape {checked.shape}, wanted {ndim} dimensions and at least one value")
+        raise InputRejected(
+            f"values of shape {checked.shape}, wanted {ndim} dimensions and at least one value", code="bad-shape",
+        )
     wrong = int((~np.isfinite(checked)).sum())
     if wrong:
-        raise InputRejected(f"{wrong} of {checked.size} values are not finite", remedy="Look where they come from")
+        raise InputRejected(
+            f"{wrong} of {checked.size} values are not finite", code="values-not-finite", remedy="Look where they come from",
+        )
     return checked
 
 

@@ -149,6 +149,7 @@ def read_duplicates(path: Path) -> list[Duplicate]:
     if wrong.any():
         raise ArtifactError(
             f"{path} holds {int(wrong.sum())} rows that are no duplicates, the first is row {int(wrong.argmax())}",
+            code="broken-rows",
             remedy="Take those rows out, or the file back from git",
         )
     return [Duplicate(**row) for row in table.to_dict("records")]

@@ -69,7 +69,7 @@ class EdgeHome:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(
-                f"{path} is broken: {error}",
+                f"{path} is broken: {error}", code="aliases-broken",
                 remedy=f"Move that one file to another name; the collections beside it stay. Then {USE_REMEDY}",
             ) from error
 
@@ -112,6 +112,7 @@ class EdgeHome:
                 file.seek(0)
                 raise ServiceError(
                     f"another publish (process {file.read().strip() or 'unknown'}) is writing to {self.root}",
+                    code="publish-running",
                     remedy="Wait for it to end, then publish again",
                 ) from error
             file.truncate(0)
@@ -134,7 +135,8 @@ class EdgeHome:
             with _write_errors(self.root):
                 (folder / SHARD_FOLDER).mkdir()
                 _require_space(self.root, facts)
-            with edge_errors(ServiceError, f"the collection {facts.name} cannot be built", SPACE_REMEDY):
+            said = f"the collection {facts.name} cannot be built"
+            with edge_errors(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY):
                 build_shard(folder, facts, points)
             with _write_errors(self.root):
                 _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder)})
@@ -165,7 +167,7 @@ class EdgeHome:
         try:
             self._write_aliases({**self.aliases(), alias_name(alias): to})
         except ValueError as error:
-            raise ConfigError(str(error), remedy="Choose another name for the alias") from error
+            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
 
     def drop_alias(self, alias: str) -> None:
         """Let `alias` point nowhere; nothing where it does not point anywhere."""
@@ -219,11 +221,13 @@ class EdgeHome:
             return facts
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             path = self.root / name / COLLECTION_FILE
-            raise ArtifactError(f"{path} is broken: {error!r}", remedy=REBUILD_REMEDY) from error
+            raise ArtifactError(f"{path} is broken: {error!r}", code="collection-broken", remedy=REBUILD_REMEDY) from error
 
     def _checked(self, name: str) -> str:
         if not COLLECTION_NAME.fullmatch(name):  # a name may come from outside: it is never a path
-            raise ArtifactError(f"{shown(name)} is no name of a collection", remedy=REBUILD_REMEDY)
+            raise ArtifactError(
+                f"{shown(name)} is no name of a collection", code="bad-collection-name", remedy=REBUILD_REMEDY,
+            )
         return name
 
     def _content(self, name: str) -> dict[str, Any]:
@@ -231,11 +235,13 @@ class EdgeHome:
         try:
             content = read_json(path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtifactError(f"there is no collection {name} in {self.root}", remedy=REBUILD_REMEDY) from error
+            raise ArtifactError(
+                f"there is no collection {name} in {self.root}", code="collection-absent", remedy=REBUILD_REMEDY,
+            ) from error
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} is broken: {error}", remedy=REBUILD_REMEDY) from error
+            raise ArtifactError(f"{path} is broken: {error}", code="collection-broken", remedy=REBUILD_REMEDY) from error
         if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
-            raise ArtifactError(f"{path} is broken: it lists no files", remedy=REBUILD_REMEDY)
+            raise ArtifactError(f"{path} is broken: it lists no files", code="collection-broken", remedy=REBUILD_REMEDY)
         return content
 
 
@@ -249,6 +255,7 @@ def _require_space(root: Path, facts: CollectionFacts) -> None:
     if free < wanted:
         raise ServiceError(
             f"the disk of {root} has {free // 2**20} MiB free, {facts.num_points} points want about {wanted // 2**20}",
+            code="no-space",
             remedy=SPACE_REMEDY,
         )
 
@@ -280,4 +287,6 @@ def _write_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServiceError(f"the index {root} cannot be written: {error}", remedy=SPACE_REMEDY) from error
+        raise ServiceError(
+            f"the index {root} cannot be written: {error}", code="index-not-writable", remedy=SPACE_REMEDY,
+        ) from error

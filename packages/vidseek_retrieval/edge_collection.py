@@ -45,7 +45,8 @@ class EdgeCollection:
         Raises:
             ArtifactError: the shard or its spans are missing or broken.
         """
-        with edge_errors(ArtifactError, f"the collection {facts.name} in {folder.parent} cannot be opened", REBUILD_REMEDY):
+        said = f"the collection {facts.name} in {folder.parent} cannot be opened"
+        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
             spans = Spans.read(folder / SPANS_FILE, facts.num_points)
             return cls(facts, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
 
@@ -169,7 +170,8 @@ class EdgeCollection:
 
     @contextmanager
     def _broken_is_ours(self) -> Iterator[None]:
-        with edge_errors(ArtifactError, f"the collection {self._facts.name} does not answer", REBUILD_REMEDY):
+        said = f"the collection {self._facts.name} does not answer"
+        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
             yield
 
 

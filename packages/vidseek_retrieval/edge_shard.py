@@ -82,7 +82,8 @@ def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise ServiceError(
-            f"building {facts.name} was ended by {name}: the disk or the memory is full", remedy=SPACE_REMEDY
+            f"building {facts.name} was ended by {name}: the disk or the memory is full",
+            code="index-build-ended", remedy=SPACE_REMEDY
         )
     if child.returncode:
         raise RuntimeError(b"".join(said).decode(errors="replace").strip().rsplit("\n", 1)[-1])
@@ -140,16 +141,16 @@ def sparse_vector(words: Words) -> Any:
 
 
 @contextmanager
-def edge_errors(kind: type[VidseekError], message: str, remedy: str) -> Iterator[None]:
+def edge_errors(kind: type[VidseekError], message: str, *, code: str, remedy: str) -> Iterator[None]:
     """Edge's errors and panics as ours, of this kind."""
     try:
         yield
     except VidseekError:
         raise
     except Exception as error:  # Edge raises bare Exception
-        raise kind(f"{message}: {error}", remedy=remedy) from error
+        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error
     except BaseException as error:
         # A panic inside Edge is no Exception; an interrupt by the user is none of ours.
         if type(error).__name__ != "PanicException":
             raise
-        raise kind(f"{message}: {error}", remedy=remedy) from error
+        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error

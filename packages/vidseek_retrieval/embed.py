@@ -86,10 +86,10 @@ def embed_archive(
     What an `executor` raises comes through.
     """
     if batch < 1:
-        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0")
+        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
     shards = list_shards(frames)
     if not shards:
-        raise ArtifactError(f"no frame shards in {frames}", remedy="Run `dvc repro frames` to make them")
+        raise ArtifactError(f"no frame shards in {frames}", code="no-shards", remedy="Run `dvc repro frames` to make them")
     wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
     num_removed = remove_stale(out / PARTS_FOLDER, keep=set(wanted))
     missing = {part: shard for part, shard in wanted.items() if not is_whole(part)}
@@ -114,7 +114,9 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
     try:
         content = file_sha256(shard)
     except OSError as error:
-        raise ArtifactError(f"{shard} cannot be read: {error}", remedy="Run `dvc repro frames`") from error
+        raise ArtifactError(
+            f"{shard} cannot be read: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+        ) from error
     named = f"{content}:{encoder.spec.encoder_version}:{encoder.variant}"
     return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
 

@@ -43,26 +43,32 @@ def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
 def _condition(field: str, wanted: object) -> Condition:
     if field not in PAYLOAD_INDEXES:
         raise InputRejected(
-            f"there is no field {field!r} to filter by", remedy=f"The fields are {', '.join(sorted(PAYLOAD_INDEXES))}"
+            f"there is no field {field!r} to filter by",
+            code="unknown-filter", remedy=f"The fields are {', '.join(sorted(PAYLOAD_INDEXES))}"
         )
     if isinstance(wanted, Mapping):
         return Condition(field, bounds=_bounds(field, wanted))
     values = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     if not values:
-        raise InputRejected(f"the filter {field} lists no value", remedy="Name one, or leave the filter out")
+        raise InputRejected(
+            f"the filter {field} lists no value", code="bad-filter", remedy="Name one, or leave the filter out",
+        )
     if PAYLOAD_INDEXES[field] == "datetime":
         raise InputRejected(
-            f"the filter {field} is {wanted!r}, wanted bounds", remedy='Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
+            f"the filter {field} is {wanted!r}, wanted bounds",
+            code="bad-filter", remedy='Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
         )
     return Condition(field, any_of=tuple(_value(field, value) for value in values))
 
 
 def _bounds(field: str, wanted: Mapping[str, object]) -> tuple[tuple[str, int | datetime], ...]:
     if PAYLOAD_INDEXES[field] == "keyword":
-        raise InputRejected(f"the filter {field} has bounds, wanted a value or a list: it is a word")
+        raise InputRejected(f"the filter {field} has bounds, wanted a value or a list: it is a word", code="bad-filter")
     unknown = sorted(set(wanted) - set(BOUNDS))
     if unknown or not wanted:
-        raise InputRejected(f"the filter {field} has the bounds {unknown or 'none'}, wanted some of {', '.join(BOUNDS)}")
+        raise InputRejected(
+            f"the filter {field} has the bounds {unknown or 'none'}, wanted some of {', '.join(BOUNDS)}", code="bad-filter",
+        )
     return tuple((name, _bound(field, value)) for name, value in sorted(wanted.items()))
 
 
@@ -70,7 +76,7 @@ def _value(field: str, value: object) -> str | int:
     wanted = str if PAYLOAD_INDEXES[field] == "keyword" else int
     if not isinstance(value, wanted) or isinstance(value, bool):
         shown = "text" if wanted is str else "a whole number"
-        raise InputRejected(f"the filter {field} has the value {value!r}, wanted {shown}")
+        raise InputRejected(f"the filter {field} has the value {value!r}, wanted {shown}", code="bad-filter")
     return value
 
 
@@ -84,5 +90,7 @@ def _bound(field: str, value: object) -> int | datetime:
     except ValueError:
         time = None
     if time is None:
-        raise InputRejected(f"the filter {field} has the bound {value!r}, wanted a time as 2024-05-01T10:00:00Z")
+        raise InputRejected(
+            f"the filter {field} has the bound {value!r}, wanted a time as 2024-05-01T10:00:00Z", code="bad-filter",
+        )
     return time if time.tzinfo else time.replace(tzinfo=UTC)

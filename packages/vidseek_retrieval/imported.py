@@ -72,7 +72,7 @@ def check_file(path: Path) -> None:
     try:
         seconds = SECONDS + path.stat().st_size / 2**20
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", code="import-unreadable", remedy=_REMEDY) from error
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", ""),
                    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     command = [sys.executable, "-m", "vidseek_retrieval.imported", str(path)]
@@ -81,14 +81,17 @@ def check_file(path: Path) -> None:
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ArtifactError(f"{path} takes longer than {seconds:.0f} s to read", remedy=_REMEDY) from error
+        raise ArtifactError(
+            f"{path} takes longer than {seconds:.0f} s to read", code="import-too-slow", remedy=_REMEDY,
+        ) from error
     if done.returncode == 0:
         return
     said = done.stdout.decode(errors="replace")
     if done.returncode == ArtifactError.exit_code and said.strip():
-        raise ArtifactError(said.strip(), remedy=_REMEDY)
+        raise ArtifactError(said.strip(), code="import-broken", remedy=_REMEDY)
     raise ArtifactError(
         f"{path} cannot be read within {MEMORY_BYTES // 2**20} MiB of memory: it is broken, or made to fill the memory",
+        code="import-too-large",
         remedy=_REMEDY,
     )
 
@@ -145,14 +148,16 @@ def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except VidseekError as error:
-        raise ArtifactError(f"{path} is no exported collection: {error.message}", remedy=_REMEDY) from error
+        raise ArtifactError(
+            f"{path} is no exported collection: {error.message}", code="import-broken", remedy=_REMEDY,
+        ) from error
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, MemoryError):
             raise
-        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         why = str(error) if isinstance(error, ValueError) else repr(error)
-        raise ArtifactError(f"{path} is no exported collection: {why}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{path} is no exported collection: {why}", code="import-broken", remedy=_REMEDY) from error
 
 
 def _facts_of(file: pq.ParquetFile) -> CollectionFacts:

@@ -108,6 +108,7 @@ class IndexSettings:
         if VIDEO_VECTOR not in self.vectors or len(set(self.vectors)) != len(self.vectors):
             raise ConfigError(
                 f"the vectors of the index are {list(self.vectors)}, wanted video, and each once",
+                code="setting-out-of-range",
                 remedy="Set publish.index.vectors in params.yaml",
             )
 
@@ -338,7 +339,7 @@ def require_facts(facts: CollectionFacts) -> CollectionFacts:
         return CollectionFacts.from_json(facts.to_json())
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ArtifactError(
-            f"there can be no such collection: {error}", remedy="Make what it was built from again"
+            f"there can be no such collection: {error}", code="bad-collection", remedy="Make what it was built from again"
         ) from error
 
 

@@ -51,7 +51,10 @@ class RaySettings:
 
     def __post_init__(self) -> None:
         if self.actors < 1 or self.cpus_per_actor < 1 or self.gpus_per_actor not in (0, 1):
-            raise ConfigError(f"{self}: wanted at least one actor, one CPU, and 0 or 1 GPU", remedy="Mend embed.ray")
+            raise ConfigError(
+                f"{self}: wanted at least one actor, one CPU, and 0 or 1 GPU", code="setting-out-of-range",
+                remedy="Mend embed.ray",
+            )
 
 
 def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Executor:
@@ -69,7 +72,7 @@ def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Exe
     """
     if find_spec("ray") is None:
         raise ConfigError(
-            "embed.executor is ray, and ray is not installed",
+            "embed.executor is ray, and ray is not installed", code="not-installed",
             remedy="Run `pip install -c constraints.txt -e '.[ray]'`, or set embed.executor to local",
         )
     return partial(_embed_on_ray, bundle=bundle.absolute(), variant=variant, settings=settings)
@@ -87,7 +90,7 @@ class Embedder:
         """Write one part, and say which."""
         for path in (self._bundle, shard):
             if not path.exists():
-                raise ArtifactError(f"{path} is not on {socket.gethostname()}", remedy=_SHARE_REMEDY)
+                raise ArtifactError(f"{path} is not on {socket.gethostname()}", code="not-shared-disk", remedy=_SHARE_REMEDY)
         embed_shards({part: shard}, self._encoder, batch=batch)
         return part
 
@@ -142,7 +145,7 @@ def _connected() -> Iterator[list[Mapping[str, Any]]]:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ServiceError(
-            f"Ray does not answer at {address or 'this machine'} ({ADDRESS_VARIABLE}): {error}",
+            f"Ray does not answer at {address or 'this machine'} ({ADDRESS_VARIABLE}): {error}", code="ray-no-answer",
             remedy="Start the cluster, or set embed.executor to local",
         ) from error
     try:
@@ -169,7 +172,7 @@ def _require_room(nodes: list[Mapping[str, Any]], settings: RaySettings) -> None
         machines = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in have)
         raise ConfigError(
             f"embed.ray asks for {settings.actors} actors of {settings.cpus_per_actor} CPUs and "
-            f"{settings.gpus_per_actor} GPUs; {fitting} fit on the machines, which have {machines}",
+            f"{settings.gpus_per_actor} GPUs; {fitting} fit on the machines, which have {machines}", code="ray-too-small",
             remedy="Ask for fewer, or add machines to the cluster",
         )
 
@@ -185,7 +188,8 @@ def _our_errors() -> Iterator[None]:
         raise error.cause from error
     except ray.exceptions.RayError as error:
         raise ServiceError(
-            f"Ray failed: {error}", remedy="See that the machines have memory for a session each; whole parts are kept"
+            f"Ray failed: {error}",
+            code="ray-failed", remedy="See that the machines have memory for a session each; whole parts are kept"
         ) from error
 
 
@@ -194,5 +198,7 @@ def _require_here(part: Path) -> None:
     until = time.monotonic() + VISIBLE_SECONDS
     while not is_whole(part):
         if time.monotonic() > until:
-            raise ArtifactError(f"{part} was written by an actor, and is not on this machine", remedy=_SHARE_REMEDY)
+            raise ArtifactError(
+                f"{part} was written by an actor, and is not on this machine", code="not-shared-disk", remedy=_SHARE_REMEDY,
+            )
         time.sleep(0.5)

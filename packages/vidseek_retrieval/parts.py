@@ -103,7 +103,7 @@ def read_parts(folder: Path) -> Embeddings:
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise ArtifactError(f"no embeddings in {folder}", remedy="Run `dvc repro` to make them")
+        raise ArtifactError(f"no embeddings in {folder}", code="no-embeddings", remedy="Run `dvc repro` to make them")
     clip_ids: list[str] = []
     matrices: list[NDArray[np.float32]] = []
     versions: set[str] = set()
@@ -113,13 +113,15 @@ def read_parts(folder: Path) -> Embeddings:
         versions |= set(table["encoder_version"].to_pylist())
         matrices.append(_matrix_of(table, path))
     if len(versions) > 1:
-        raise ArtifactError(f"{folder} mixes the encoder_versions {', '.join(sorted(versions))}", remedy=_REMEDY)
+        raise ArtifactError(
+            f"{folder} mixes the encoder_versions {', '.join(sorted(versions))}", code="versions-mixed", remedy=_REMEDY,
+        )
     dimensions = {matrix.shape[1] for matrix in matrices}
     if len(dimensions) > 1:
-        raise ArtifactError(f"{folder} mixes vectors of {sorted(dimensions)} values", remedy=_REMEDY)
+        raise ArtifactError(f"{folder} mixes vectors of {sorted(dimensions)} values", code="versions-mixed", remedy=_REMEDY)
     if len(set(clip_ids)) != len(clip_ids):
         twice = sorted(clip_id for clip_id, num in Counter(clip_ids).items() if num > 1)[:5]
-        raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", remedy=_REMEDY)
+        raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
     embeddings = Embeddings(clip_ids, np.concatenate(matrices), versions.pop() if versions else "")
     _check_vectors(embeddings, folder)
     return embeddings
@@ -129,18 +131,20 @@ def _read_table(path: Path) -> pa.Table:
     try:
         table = read_bounded(path)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
     values = table.schema.field("values").type if table.schema.names == _COLUMNS else pa.null()
     if not pa.types.is_fixed_size_list(values) or values.value_type != pa.float32() or not values.list_size:
-        raise ArtifactError(f"{path} is no part: it has {shown(table.schema.names)}, wanted {_COLUMNS}", remedy=_REMEDY)
+        raise ArtifactError(
+            f"{path} is no part: it has {shown(table.schema.names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
+        )
     texts = [name for name in _COLUMNS if name != "values"]
     if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in texts):
-        raise ArtifactError(f"{path} is no part: {', '.join(texts)} are not all texts", remedy=_REMEDY)
+        raise ArtifactError(f"{path} is no part: {', '.join(texts)} are not all texts", code="wrong-schema", remedy=_REMEDY)
     try:
         for version in pc.unique(table["encoder_version"]).to_pylist():
             plain_name(version, what="encoder_version")  # it becomes part of a collection's name, and so of a path
     except ValueError as error:
-        raise ArtifactError(f"{path} is no part: {error}", remedy=_REMEDY) from error
+        raise ArtifactError(f"{path} is no part: {error}", code="wrong-schema", remedy=_REMEDY) from error
     return table
 
 
@@ -149,7 +153,7 @@ def _matrix_of(table: pa.Table, path: Path) -> NDArray[np.float32]:
     dimension = column.type.list_size
     values = column.flatten()
     if column.null_count or values.null_count:
-        raise ArtifactError(f"{path} has empty vectors", remedy=_REMEDY)
+        raise ArtifactError(f"{path} has empty vectors", code="wrong-schema", remedy=_REMEDY)
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, dimension)
 
 
@@ -159,6 +163,6 @@ def _check_vectors(embeddings: Embeddings, folder: Path) -> None:
     if len(wrong):
         named = ", ".join(f"{embeddings.clip_ids[row]} ({lengths[row]})" for row in wrong[:5])
         raise GateFailed(
-            f"{len(wrong)} of {len(lengths)} vectors in {folder} are not of length 1: {named}",
+            f"{len(wrong)} of {len(lengths)} vectors in {folder} are not of length 1: {named}", code="vectors-not-unit",
             remedy="Look at the frames of these clips and at the encoder, then embed again",
         )

@@ -147,11 +147,11 @@ def _read_embeddings(embed_dir: Path) -> Embeddings:
         summary = read_json(path)
         expected = (summary["encoder_version"], summary["num_clips"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is missing or broken: {error!r}", remedy=remedy) from error
+        raise ArtifactError(f"{path} is missing or broken: {error!r}", code="embeddings-broken", remedy=remedy) from error
     if expected != (embeddings.encoder_version, len(embeddings.clip_ids)):
         raise ArtifactError(
             f"{embed_dir / PARTS_FOLDER} has {len(embeddings.clip_ids)} clips of {embeddings.encoder_version}, "
-            f"{SUMMARY_FILE} says {expected[1]} of {expected[0]}",
+            f"{SUMMARY_FILE} says {expected[1]} of {expected[0]}", code="embeddings-broken",
             remedy=remedy,
         )
     return embeddings
@@ -167,6 +167,7 @@ def _published_rows(
     if unknown:
         raise ArtifactError(
             f"{len(unknown)} embedded clips are not in {cut_dir / 'clips.parquet'}: {', '.join(unknown[:5])}",
+            code="tables-disagree",
             remedy="Run `dvc repro`, so that clips and embeddings are of one run",
         )
     wanted = clips[[cut in modes for modes in clips["cut"]]].sort_values("clip_id")
@@ -174,6 +175,7 @@ def _published_rows(
     if without_video:
         raise ArtifactError(
             f"{len(without_video)} videos of the clips are not in {ingest_dir / 'videos.parquet'}: {without_video[0]}",
+            code="tables-disagree",
             remedy="Run `dvc repro`, so that videos and clips are of one run",
         )
     of_video = {str(video["video_id"]): _video_payload(video) for video in videos.to_dict("records")}
@@ -193,7 +195,7 @@ def _published_rows(
     if not places:
         raise GateFailed(
             f"there is nothing to publish: {len(wanted)} of {len(clips)} clips are of the cut {cut!r}, "
-            f"none of them has one of the {len(place_of)} embeddings",
+            f"none of them has one of the {len(place_of)} embeddings", code="nothing-to-publish",
             remedy=f"Put {cut!r} into cut.modes, and look at the rejected.parquet of ingest, cut and frames",
         )
     return _Rows(places, payloads, num_without_vector=len(wanted) - len(places))
@@ -237,7 +239,8 @@ class _TextVectors:
         lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(captions)
         if has_captions and lacking:
             raise ArtifactError(
-                f"{len(lacking)} texts of the clips have no vector in {embed_dir}", remedy="Run `dvc repro embed`"
+                f"{len(lacking)} texts of the clips have no vector in {embed_dir}",
+                code="texts-without-vectors", remedy="Run `dvc repro embed`"
             )
         has_words = WORDS_VECTOR in settings.vectors
         return _TextVectors(texts, captions, vectors, WordEncoder(settings.language) if has_words else None)

@@ -131,7 +131,7 @@ def publish(
     if keep_previous < 0 or not 0 <= min_recall <= 1 or not alias:
         raise ConfigError(
             f"alias {alias!r}, keep_previous {keep_previous}, min_recall {min_recall}: "
-            "wanted a name, at least 0, and 0 to 1"
+            "wanted a name, at least 0, and 0 to 1", code="setting-out-of-range"
         )
     settings = settings or IndexSettings()
     points = read_points(
@@ -140,7 +140,7 @@ def publish(
     if calibration is not None and calibration.encoder_version != points.encoder_version:
         raise ArtifactError(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
-            f"{points.encoder_version}", remedy="Run `dvc repro calibrate`",
+            f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro calibrate`",
         )
     facts = facts_of(points, settings, calibration)
     live = go_live(
@@ -266,7 +266,9 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         current = require_published(home, alias)
         require_alias_table(home, alias=alias)
         if not current.previous:
-            raise ArtifactError(f"{alias!r} has no earlier collection", remedy="Publish what you want live")
+            raise ArtifactError(
+                f"{alias!r} has no earlier collection", code="no-earlier-collection", remedy="Publish what you want live",
+            )
         back, *earlier = current.previous
         home.open(back).close()
         home.move_alias(alias, Alias(back, (*earlier, current.collection)))
@@ -289,6 +291,7 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
         if not verification.passed:
             raise ArtifactError(
                 f"{name} does not verify ({'; '.join(verification.problems)}); what is live stays",
+                code="collection-not-verified",
                 remedy="Use another one, or publish",
             )
         current = home.aliases().get(alias)
@@ -326,7 +329,9 @@ def require_alias_table(index: Index, *, alias: str | None = None) -> None:
 
 
 def _table_not_right(wrong: Sequence[str]) -> ArtifactError:
-    return ArtifactError(f"{'; '.join(wrong)}. Nothing was removed or moved", remedy=f"Remove nothing: {USE_REMEDY}")
+    return ArtifactError(
+        f"{'; '.join(wrong)}. Nothing was removed or moved", code="aliases-broken", remedy=f"Remove nothing: {USE_REMEDY}",
+    )
 
 
 def prune(index: Index) -> list[str]:
@@ -385,7 +390,7 @@ def verify(
 def _not_verified(verification: Verification, name: str, *, live: Alias | None) -> GateFailed:
     kept = f"{live.collection} stays live" if live else "nothing is live"
     return GateFailed(
-        f"{name} did not verify ({'; '.join(verification.problems)}); {kept}",
+        f"{name} did not verify ({'; '.join(verification.problems)}); {kept}", code="publish-not-verified",
         remedy="Raise hnsw_ef or ef_construct if it is the recall; else look at the disk, and publish again",
     )
 
@@ -420,9 +425,11 @@ def require_published(home: IndexHome, alias: str) -> Alias:
     """
     current = home.aliases().get(alias)
     if current is None and (stored := home.stored()):
-        raise ArtifactError(f"no alias {alias!r} names any of the {len(stored)} collections", remedy=USE_REMEDY)
+        raise ArtifactError(
+            f"no alias {alias!r} names any of the {len(stored)} collections", code="not-published", remedy=USE_REMEDY,
+        )
     if current is None:
-        raise ArtifactError(f"nothing was published as {alias!r}", remedy=PUBLISH_REMEDY)
+        raise ArtifactError(f"nothing was published as {alias!r}", code="not-published", remedy=PUBLISH_REMEDY)
     return current
 
 

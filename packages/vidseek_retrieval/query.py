@@ -24,7 +24,7 @@ class Weights:
     def __post_init__(self) -> None:
         values = (self.video, self.caption, self.words)
         if not all(value >= 0 for value in values) or not any(values):
-            raise ConfigError(f"the weights are {values}, wanted numbers of at least 0, one above it")
+            raise ConfigError(f"the weights are {values}, wanted numbers of at least 0, one above it", code="bad-weights")
 
 
 @dataclass(frozen=True)

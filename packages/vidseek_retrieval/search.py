@@ -78,7 +78,7 @@ class Searcher:
             ("merge_margin_sd", merge_margin_sd), ("merge_margin", merge_margin), ("negative_weight", negative_weight)
         ):
             if value is not None and not value >= 0:
-                raise ConfigError(f"{name} is {value}, wanted a number of at least 0")
+                raise ConfigError(f"{name} is {value}, wanted a number of at least 0", code="setting-out-of-range")
         self._home = home
         self._encoder = encoder
         self._alias = alias
@@ -130,9 +130,11 @@ class Searcher:
         """
         less = less or Asked()
         if not more:
-            raise InputRejected("the query wants nothing", remedy="Say what to look for, not only what not")
+            raise InputRejected(
+                "the query wants nothing", code="empty-query", remedy="Say what to look for, not only what not",
+            )
         if not all(text.strip() for text in (*more.texts, *less.texts)):
-            raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+            raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
         return Query(
             self._require_encoder().spec.encoder_version, self._vectors_of(more), self._vectors_of(less), like=more.like,
             unlike=less.like, words=" ".join(more.texts),
@@ -255,12 +257,15 @@ class Searcher:
         for vectors in (query.more, query.less):
             if vectors.shape[1:] != (facts.dimension,) or not np.isfinite(vectors).all():
                 raise InputRejected(
-                    f"a query vector of shape {vectors.shape[1:]}, wanted ({facts.dimension},) and every value finite"
+                    f"a query vector of shape {vectors.shape[1:]}, wanted ({facts.dimension},) and every value finite",
+                    code="bad-vector",
                 )
         more = np.concatenate([query.more, *[examples[each].vector[np.newaxis] for each in query.like]])
         less = np.concatenate([query.less, *[examples[each].vector[np.newaxis] for each in query.unlike]])
         if not len(more):
-            raise InputRejected("the query wants nothing", remedy="Say what to look for, not only what not")
+            raise InputRejected(
+                "the query wants nothing", code="empty-query", remedy="Say what to look for, not only what not",
+            )
         if len(more) == 1 and not len(less):
             return more[0]
         direction = _unit(more.mean(axis=0))
@@ -316,7 +321,8 @@ class Searcher:
         if alias is None:
             is_lost = bool(self._home.stored())  # collections are there, and no alias says which is live
             raise ArtifactError(
-                f"nothing was published as {self._alias!r}", remedy=USE_REMEDY if is_lost else PUBLISH_REMEDY
+                f"nothing was published as {self._alias!r}",
+                code="not-published", remedy=USE_REMEDY if is_lost else PUBLISH_REMEDY
             )
         return alias.collection
 
@@ -328,7 +334,9 @@ class Searcher:
         """
         live = self.live
         if live not in self._home.stored():
-            raise ArtifactError(f"the alias {self._alias!r} names {live}, which is not there", remedy=USE_REMEDY)
+            raise ArtifactError(
+                f"the alias {self._alias!r} names {live}, which is not there", code="collection-absent", remedy=USE_REMEDY,
+            )
         return live
 
     def _collection(self, name: str | None) -> Collection:
@@ -342,7 +350,8 @@ class Searcher:
         except ArtifactError as error:
             if wanted != live:
                 raise InputRejected(
-                    f"there is no collection {wanted} any more", remedy="Search again from the first page"
+                    f"there is no collection {wanted} any more",
+                    code="no-such-collection", remedy="Search again from the first page"
                 ) from error
             if self.live == live:
                 raise
@@ -354,7 +363,9 @@ class Searcher:
 
     def _require_encoder(self) -> Encoder:
         if self._encoder is None:
-            raise ConfigError("this searcher has no encoder", remedy="Open it with one, or search by a vector")
+            raise ConfigError(
+                "this searcher has no encoder", code="no-encoder", remedy="Open it with one, or search by a vector",
+            )
         return self._encoder
 
 
@@ -384,12 +395,13 @@ class _Rated(NamedTuple):
 def _check_options(options: SearchOptions) -> None:
     if not 1 <= options.limit <= MAX_LIMIT or options.offset < 0:
         raise InputRejected(
-            f"limit is {options.limit} and offset {options.offset}, wanted 1 to {MAX_LIMIT} and at least 0"
+            f"limit is {options.limit} and offset {options.offset}, wanted 1 to {MAX_LIMIT} and at least 0",
+            code="bad-option",
         )
     if not 0 <= options.diversity <= 1:
-        raise InputRejected(f"diversity is {options.diversity}, wanted 0 to 1")
+        raise InputRejected(f"diversity is {options.diversity}, wanted 0 to 1", code="bad-option")
     if not 0 <= options.min_confidence <= 1:
-        raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1")
+        raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1", code="bad-option")
 
 
 def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
@@ -399,11 +411,13 @@ def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
     try:
         wanted = [str(uuid.UUID(clip_id)) for clip_id in clip_ids]
     except ValueError as error:
-        raise InputRejected(f"no clip id is {clip_ids}", remedy="Take best_clip_id of a hit") from error
+        raise InputRejected(f"no clip id is {clip_ids}", code="bad-clip-id", remedy="Take best_clip_id of a hit") from error
     found = {point.clip_id: point for point in opened.points(wanted)}
     lacking = [clip_id for clip_id in wanted if clip_id not in found]
     if lacking:
-        raise InputRejected(f"{opened.facts.name} has no clip {lacking[0]}", remedy="Take best_clip_id of a hit")
+        raise InputRejected(
+            f"{opened.facts.name} has no clip {lacking[0]}", code="unknown-example", remedy="Take best_clip_id of a hit",
+        )
     return dict(zip(clip_ids, (found[clip_id] for clip_id in wanted), strict=True))
 
 
@@ -437,6 +451,7 @@ def _rank(
     if not rankings:
         raise InputRejected(
             f"{weights} leave nothing to rank by: {opened.facts.name} has not these vectors, or the query no words",
+            code="nothing-to-rank-by",
             remedy="Give video a weight",
         )
     return rankings
@@ -478,7 +493,9 @@ def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts
         elif not is_current(facts.calibration):
             why = f"the collection {facts.name}, which was calibrated by an earlier version"
             remedy = f"{REBUILD_REMEDY}, or leave min_confidence out"
-        raise InputRejected(f"min_confidence is {min_confidence}, and there is no confidence for {why}", remedy=remedy)
+        raise InputRejected(
+            f"min_confidence is {min_confidence}, and there is no confidence for {why}", code="no-confidence", remedy=remedy,
+        )
     return [each for each in rated if each.confidence is not None and each.confidence >= min_confidence]
 
 
@@ -494,7 +511,9 @@ def _diversified(rated: list[_Rated], opened: Collection, diversity: float) -> l
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector))
     if length < 1e-6:
-        raise InputRejected("what is wanted and what is not cancel each other", remedy="Leave one of them out")
+        raise InputRejected(
+            "what is wanted and what is not cancel each other", code="vectors-cancel", remedy="Leave one of them out",
+        )
     return (vector / length).astype(np.float32)
 
 
@@ -503,7 +522,7 @@ def _require_same_space(encoder_version: str, collection: Collection) -> None:
     if encoder_version != facts.encoder_version:
         raise ArtifactError(
             f"the query is of encoder_version {encoder_version}, the collection {facts.name} is of "
-            f"{facts.encoder_version}: their vectors cannot be compared",
+            f"{facts.encoder_version}: their vectors cannot be compared", code="other-encoder",
             remedy="Publish with this bundle by `dvc repro --force --single-item publish`, or bring the published one "
             "back by `git checkout dvc.lock params.yaml && dvc checkout`",
         )

@@ -55,7 +55,7 @@ class QuerySample:
         if width < _PLACE or (width > _PLACE) != bool(self.axes) or not np.isfinite(self.rows).all():
             raise ArtifactError(
                 f"queries of shape {self.rows.shape}, axes {self.axes!r}: wanted rows of finite scores, confidences and "
-                "places", remedy="Move the file to another place; the service writes its own again",
+                "places", code="bad-sample", remedy="Move the file to another place; the service writes its own again",
             )
 
     @staticmethod
@@ -129,7 +129,7 @@ def compare(reference: QuerySample, observed: QuerySample | None, *, kernel: boo
     if observed is not None and (observed.encoder_version, observed.axes) != (reference.encoder_version, reference.axes):
         raise ArtifactError(
             f"queries of encoder_version {observed.encoder_version} (axes {observed.axes or 'none'}), the reference is of "
-            f"{reference.encoder_version} ({reference.axes or 'none'}): they cannot be compared",
+            f"{reference.encoder_version} ({reference.axes or 'none'}): they cannot be compared", code="other-encoder",
             remedy="Take queries that were asked since the last publish",
         )
     num, needed = 0 if observed is None else len(observed.rows), num_needed(len(reference.rows))
@@ -165,7 +165,9 @@ def read_sample(path: Path) -> QuerySample | None:
     except FileNotFoundError:
         return None
     except (ArtifactError, OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{path} holds no queries: {error}", remedy="Move it to another place") from error
+        raise ArtifactError(
+            f"{path} holds no queries: {error}", code="bad-sample", remedy="Move it to another place",
+        ) from error
 
 
 def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | None:

@@ -86,7 +86,7 @@ def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int
         OSError: the disk does not take it.
     """
     if batch < 1:
-        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0")
+        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
     by_id = {text_id_of(text): text for text in texts if text}
     buckets: dict[str, list[str]] = defaultdict(list)
     for text_id in sorted(by_id):
@@ -118,6 +118,7 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
     if table.encoder_version != encoder_version:
         raise ArtifactError(
             f"{folder} is of encoder_version {table.encoder_version}, the clips are of {encoder_version}",
+            code="other-encoder",
             remedy="Run `dvc repro embed` to make it again",
         )
     return dict(zip(table.clip_ids, table.vectors, strict=True))

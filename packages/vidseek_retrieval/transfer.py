@@ -53,7 +53,7 @@ def export_collection(
                 writer.write_table(pa.Table.from_pylist([_row(point) for point in points], schema=schema))
         if num != source.facts.num_points:
             raise ArtifactError(
-                f"{source.facts.name} gave {num} points, wanted {source.facts.num_points}",
+                f"{source.facts.name} gave {num} points, wanted {source.facts.num_points}", code="export-incomplete",
                 remedy="Run `vidseek index verify`",
             )
     return Export(source.facts.name, num, path)
@@ -84,13 +84,14 @@ def import_collection(
     try:
         alias_name(alias)
     except ValueError as error:
-        raise ConfigError(str(error), remedy="Choose another name for the alias") from error
+        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
     check_file(path)
     with opened(path) as export:
         if encoder_version is not None and export.facts.encoder_version != encoder_version:
             raise ArtifactError(
                 f"{path} is of encoder_version {export.facts.encoder_version}, the encoder here is of {encoder_version}: no "
-                "search could ask it", remedy="Take the encoder bundle that it was made with along, or export the other one",
+                "search could ask it",
+                code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
             )
         return go_live(
             home, replace(export.facts, imported=True), export.points(), alias=alias, keep_previous=keep_previous,

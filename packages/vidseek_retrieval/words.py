@@ -37,6 +37,7 @@ class WordEncoder:
         if language != MULTILINGUAL and language not in _LANGUAGES:
             raise ConfigError(
                 f"the language of words is {language!r}, wanted {MULTILINGUAL} or one of {', '.join(sorted(_LANGUAGES))}",
+                code="unknown-choice",
                 remedy="Set publish.index.language in params.yaml",
             )
         if language == MULTILINGUAL:

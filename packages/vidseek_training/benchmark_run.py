@@ -161,6 +161,7 @@ def run_benchmark(
     if not paths:
         raise InputRejected(
             f"not one of the {len(found)} videos of {name} is in {videos}, the first would be {next(iter(found))}",
+            code="benchmark-videos-missing",
             remedy="Name the folder that holds the videos themselves",
         )
     folder = work / name / embedder.key
@@ -170,7 +171,8 @@ def run_benchmark(
     kept = [query for query in queries if query.video in vectors]
     if not kept:
         raise InputRejected(
-            f"not one of the {len(paths)} videos in {videos} can be decoded, the first: {next(iter(rejected.values()))}"
+            f"not one of the {len(paths)} videos in {videos} can be decoded, the first: {next(iter(rejected.values()))}",
+            code="no-usable-video",
         )
     texts = _text_vectors([query.caption for query in kept], embedder, folder / "texts.npz")
     text_to_video, video_to_text = _figures(kept, vectors, texts)
@@ -183,15 +185,17 @@ def run_benchmark(
 
 def _annotations_of(name: str, videos: Path, annotations: Path | None) -> Path:
     if name not in ANNOTATIONS:
-        raise ConfigError(f"there is no benchmark {name!r}, wanted {' or '.join(ANNOTATIONS)}")
+        raise ConfigError(f"there is no benchmark {name!r}, wanted {' or '.join(ANNOTATIONS)}", code="unknown-choice")
     if not videos.is_dir():
-        raise ConfigError(f"{videos} is no folder", remedy="Name the folder of the benchmark's videos")
+        raise ConfigError(
+            f"{videos} is no folder", code="folder-missing", remedy="Name the folder of the benchmark's videos",
+        )
     if annotations is not None:
         return annotations
     found = sorted([*videos.rglob(ANNOTATIONS[name]), *videos.parent.glob(ANNOTATIONS[name])])
     if not found:
         raise ConfigError(
-            f"{ANNOTATIONS[name]} is neither in {videos} nor beside it",
+            f"{ANNOTATIONS[name]} is neither in {videos} nor beside it", code="annotations-missing",
             remedy="Put it there, or name it with --annotations: its captions are what is searched with",
         )
     return found[0]

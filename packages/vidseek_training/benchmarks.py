@@ -50,9 +50,9 @@ def read_benchmark(path: Path, *, video: str | None = None, caption: str | None 
         text = path.read_text(encoding="utf-8-sig")
         rows = _rows_of(text, path.suffix.lower())
     except (OSError, ValueError, csv.Error) as error:
-        raise ArtifactError(f"benchmark {path} cannot be read: {error}") from error
+        raise ArtifactError(f"benchmark {path} cannot be read: {error}", code="benchmark-unreadable") from error
     if not rows:
-        raise InputRejected(f"benchmark {path} has no row")
+        raise InputRejected(f"benchmark {path} has no row", code="benchmark-malformed")
     if "description" in rows[0] and "times" in rows[0]:
         rows = _paragraphs(rows)
     video_keys, caption_keys = (video,) if video else _VIDEO_KEYS, (caption,) if caption else _CAPTION_KEYS
@@ -84,6 +84,7 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
     if missing:
         raise InputRejected(
             f"{len(missing)} of {len(films)} films of the benchmark are not in {videos}: {', '.join(missing[:5])}",
+            code="benchmark-videos-missing",
             remedy="Fetch them, or leave their rows out of the benchmark's file",
         )
     with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -139,11 +140,11 @@ def _queries_of(
         captions = [captions]
     if not isinstance(video, str) or not isinstance(captions, Sequence) or not captions:
         raise InputRejected(
-            f"{where} has the columns {', '.join(map(str, row))}",
+            f"{where} has the columns {', '.join(map(str, row))}", code="benchmark-malformed",
             remedy=f"Name the video one of {', '.join(video_keys)}, the caption one of {', '.join(caption_keys)}",
         )
     if not all(isinstance(caption, str) and caption.strip() for caption in captions):
-        raise InputRejected(f"{where}: a caption of {video} is empty")
+        raise InputRejected(f"{where}: a caption of {video} is empty", code="benchmark-malformed")
     start, end = (_seconds(_first(row, keys), where) for keys in (_START_KEYS, _END_KEYS))
     return [Query(video, " ".join(caption.split()), start, end) for caption in captions]
 
@@ -156,7 +157,7 @@ def _seconds(value: Any, where: str) -> float | None:
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError) as error:
-        raise InputRejected(f"{where}: {value!r} is no number of seconds") from error
+        raise InputRejected(f"{where}: {value!r} is no number of seconds", code="benchmark-malformed") from error
 
 
 def _paragraphs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def clips_for_llm(
     _check_sources(sources, has_llm=True)
     if "llm" not in sources:
         raise ConfigError(
-            f"caption.sources lists {', '.join(sources) or 'nothing'}, so no model is asked",
+            f"caption.sources lists {', '.join(sources) or 'nothing'}, so no model is asked", code="settings-disagree",
             remedy="Add llm to caption.sources in params.yaml",
         )
     archive = _Archive.load(ingest_dir, cut_dir)
@@ -138,10 +138,14 @@ def _check_sources(sources: Sequence[str], *, has_llm: bool) -> None:
     known = (*SOURCES, "llm")
     if unknown := [source for source in sources if source not in known]:
         raise ConfigError(
-            f"caption.sources lists {unknown[0]!r}, there are {', '.join(known)}", remedy="Mend it in params.yaml"
+            f"caption.sources lists {unknown[0]!r}, there are {', '.join(known)}",
+            code="unknown-choice", remedy="Mend it in params.yaml"
         )
     if "llm" in sources and not has_llm:
-        raise ConfigError("caption.sources lists llm, and no model was named", remedy="Hand over the model to ask")
+        raise ConfigError(
+            "caption.sources lists llm, and no model was named", code="settings-disagree",
+            remedy="Hand over the model to ask",
+        )
 
 
 def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[list[_Row], list[Rejection]]:
@@ -175,7 +179,10 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
     for row in archive.sidecar.itertuples(index=False):
         video = archive.videos.get(row.video_id)
         if video is None:
-            raise ArtifactError(f"a caption is of {row.video_id}, which is no ingested video", remedy="Run `dvc repro`")
+            raise ArtifactError(
+                f"a caption is of {row.video_id}, which is no ingested video", code="tables-disagree",
+                remedy="Run `dvc repro`",
+            )
         own = archive.clips[video.video_id]
         wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
         if pd.notna(row.clip_index):

@@ -43,7 +43,7 @@ class Checkpoint:
             beside.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
             raise ArtifactError(
-                f"checkpoint {self.path} cannot be written: {error}",
+                f"checkpoint {self.path} cannot be written: {error}", code="not-writable",
                 remedy="Make room or mend the rights, then run it again: it goes on from the last one that is whole",
             ) from error
         finally:
@@ -62,7 +62,9 @@ class Checkpoint:
             if state.get("run_id"):
                 plain_name(state["run_id"], what="run_id")  # MLflow is asked for it
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"checkpoint {self.path} cannot be read: {error}", remedy=REMEDY) from error
+            raise ArtifactError(
+                f"checkpoint {self.path} cannot be read: {error}", code="checkpoint-broken", remedy=REMEDY,
+            ) from error
         return state
 
     def remove(self) -> None:

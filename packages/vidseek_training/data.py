@@ -141,7 +141,7 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
                 gathered[row] = _fit(clip, spec, num_frames)
     if places:
         raise ArtifactError(
-            f"{len(places)} clips have no frames in {folder}, the first {next(iter(places))}",
+            f"{len(places)} clips have no frames in {folder}, the first {next(iter(places))}", code="frames-missing",
             remedy="Run `dvc repro frames` again",
         )
     return FramesOfPairs(gathered, place)
@@ -152,7 +152,7 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
     count = len(clip.frames)
     if count < spec.frames:
         raise ArtifactError(
-            f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.frames}",
+            f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.frames}", code="frames-do-not-fit",
             remedy=f"Set frames.num_frames to at least {spec.frames}",
         )
     frames = clip.frames[_centres(count, num_frames)][None]

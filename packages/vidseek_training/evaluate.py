@@ -66,7 +66,7 @@ def evaluate(
     queries = encoder if query_variant in (None, variant) else Encoder.load(bundle, variant=query_variant, towers=["text"])
     if encoder.spec.backbone != backbone:
         raise ArtifactError(
-            f"{bundle} was made from {encoder.spec.backbone}, backbone.name is {backbone}",
+            f"{bundle} was made from {encoder.spec.backbone}, backbone.name is {backbone}", code="other-backbone",
             remedy="Run `dvc repro export`",
         )
     test = load_pairs(pairs, frames, base.spec, split="test")

@@ -154,7 +154,10 @@ class Fitting:
             num_warmup_steps=settings.warmup_text_steps, num_processes=self._processes.count,
         )
         if not count:
-            raise ConfigError("there is no training pair: nothing can be forecast", remedy="Run `dvc repro pairs`")
+            raise ConfigError(
+                "there is no training pair: nothing can be forecast", code="no-training-pairs",
+                remedy="Run `dvc repro pairs`",
+            )
         return Forecast(found, self._measure_rows(np.arange(min(clips, settings.chunk or clips, _NUM_PROBED))))
 
     def _measure_rows(self, rows: NDArray[np.int64]) -> Measured:
@@ -474,7 +477,9 @@ class Fitting:
             return self._restore(saved, sampler, optimiser)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
             where = self._checkpoint.path if self._checkpoint else "given"
-            raise ArtifactError(f"the checkpoint {where} is none of this training: {error!r}", remedy=REMEDY) from error
+            raise ArtifactError(
+                f"the checkpoint {where} is none of this training: {error!r}", code="checkpoint-broken", remedy=REMEDY,
+            ) from error
 
     def _restore(self, saved: dict[str, Any], sampler: Sampler, optimiser: torch.optim.Optimizer) -> int:
         """Take up the state of `_state`; gives the step to go on with."""
@@ -508,7 +513,7 @@ class Fitting:
         kept = self._checkpoint is not None and self._checkpoint.path.is_file()
         where = f"; the state at the last look is in {self._checkpoint.path}" if self._checkpoint and kept else ""
         raise GateFailed(
-            f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}",
+            f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}", code="loss-not-finite",
             remedy="Lower train.settings.<name>.learning_rate; no adapter was written",
         )
 

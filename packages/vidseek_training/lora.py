@@ -63,6 +63,7 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
     if not targets:
         raise ConfigError(
             f"{model.spec.name}: no module of {', '.join(settings.targets)} in the towers {', '.join(settings.towers)}",
+            code="no-lora-targets",
             remedy="Name others in train.settings.<name>.targets, or both towers",
         )
     config = LoraConfig(
@@ -179,17 +180,21 @@ def load_into(model: Backbone, folder: Path) -> PeftModel:
         tensors = load_file(folder / "adapter_model.safetensors")
         config = _config_of(read_json(folder / "adapter_config.json", most_bytes=_MOST_BYTES), tensors)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, SafetensorError) as error:
-        raise ArtifactError(f"adapter {folder} cannot be read: {error}", remedy="Run `dvc repro train` again") from error
+        raise ArtifactError(
+            f"adapter {folder} cannot be read: {error}", code="adapter-broken", remedy="Run `dvc repro train` again",
+        ) from error
     try:
         handle = get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ArtifactError(f"adapter {folder} is for {notes.backbone}, not for {model.spec.name}: {error}") from error
+        raise ArtifactError(
+            f"adapter {folder} is for {notes.backbone}, not for {model.spec.name}: {error}", code="adapter-does-not-fit",
+        ) from error
     wanted = get_peft_model_state_dict(handle)
     matched = [name for name, tensor in tensors.items() if name in wanted and wanted[name].shape == tensor.shape]
     if not len(matched) == len(tensors) == len(wanted) == notes.num_tensors:
         raise ArtifactError(
             f"adapter {folder}: {len(matched)} of its {len(tensors)} tensors fit the {len(wanted)} that "
-            f"{model.spec.name} has places for, {notes.num_tensors} were saved",
+            f"{model.spec.name} has places for, {notes.num_tensors} were saved", code="adapter-does-not-fit",
             remedy=f"Use it with the backbone that it was trained on, {notes.backbone}",
         )
     set_peft_model_state_dict(handle, tensors)
@@ -252,7 +257,7 @@ def merged(model: Backbone, folder: Path | None) -> Backbone:
     try:
         result = handle.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise ArtifactError(f"adapter {folder} cannot be merged: {error}") from error
+        raise ArtifactError(f"adapter {folder} cannot be merged: {error}", code="adapter-broken") from error
     assert isinstance(result, Backbone)
     result.eval()
     return result

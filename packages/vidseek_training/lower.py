@@ -96,7 +96,7 @@ def lower_tokens(
     except (OSError, ValueError) as error:
         where = folder or tempfile.gettempdir()
         raise ArtifactError(
-            f"the lower layers' features of {len(first)} clips cannot be kept in {where}: {error}",
+            f"the lower layers' features of {len(first)} clips cannot be kept in {where}: {error}", code="not-writable",
             remedy="Make room there, or set train.settings.<name>.cached_views to fewer, or to 0",
         ) from error
 
@@ -143,6 +143,7 @@ def _tokens(model: Backbone, views: NDArray[np.uint8], depth: int, *, in_bf16: b
     if not highest < 65504:
         raise ArtifactError(
             f"below layer {depth} of {model.spec.name} a feature is {highest}, half precision ends at 65,504",
+            code="not-half-precision",
             remedy="Set train.settings.<name>.cached_views to 0",
         )
     result: NDArray[np.float16] = tokens.half().numpy()

@@ -63,7 +63,10 @@ class MtebModel:
         dataset = inputs.dataset
         known = [name for name in _MODALITIES if name in dataset.column_names]
         if not known:
-            raise InputRejected(f"a dataset of the columns {dataset.column_names}, wanted one of {', '.join(_MODALITIES)}")
+            raise InputRejected(
+                f"a dataset of the columns {dataset.column_names}, wanted one of {', '.join(_MODALITIES)}",
+                code="unknown-modality",
+            )
         if "video" in known:
             dataset = dataset.cast_column("video", Video(decode=False))  # or MTEB's decoder, which wants FFmpeg's libraries
         parts = [np.empty((0, self._encoder.spec.dimension), np.float32)]
@@ -124,16 +127,19 @@ def run_tasks(encoder: Encoder, name: str, tasks: Sequence[str], out: Path) -> d
         import mteb
     except ImportError as error:
         raise ConfigError(
-            f"mteb is not there: {error}", remedy="Run `pip install -c constraints.txt -e '.[mteb]'`"
+            f"mteb is not there: {error}", code="not-installed", remedy="Run `pip install -c constraints.txt -e '.[mteb]'`"
         ) from error
     try:
         chosen = [mteb.get_task(task) for task in tasks]
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"MTEB has no such task: {error}", remedy="Name tasks as mteb.get_tasks() lists them") from error
+        raise ConfigError(
+            f"MTEB has no such task: {error}", code="unknown-task", remedy="Name tasks as mteb.get_tasks() lists them",
+        ) from error
     try:
         results = mteb.evaluate(MtebModel(encoder, name), chosen, cache=mteb.ResultCache(out))
     except ConnectionError as error:  # datasets' way of saying that the hub was not reached, or may not be asked
         raise ServiceError(
-            f"the model hub does not give the data: {error}", remedy="Set HF_HUB_OFFLINE=0 where there is a network"
+            f"the model hub does not give the data: {error}",
+            code="hub-no-answer", remedy="Set HF_HUB_OFFLINE=0 where there is a network"
         ) from error
     return {result.task_name: float(result.get_score()) for result in results.task_results}

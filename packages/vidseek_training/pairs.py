@@ -194,7 +194,7 @@ def split_videos(
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
         raise ConfigError(
             f"pairs.validation_share is {validation_share} and pairs.test_share {test_share}, "
-            "wanted shares of at least 0 that together stay under 1",
+            "wanted shares of at least 0 that together stay under 1", code="setting-out-of-range",
             remedy="Set them in params.yaml",
         )
     places = {video_id: _place_of(video_id, seed) for video_id in video_ids}
@@ -229,7 +229,8 @@ def _skipped(frames: pd.DataFrame, skip_marks: Sequence[str]) -> dict[str, str]:
     """
     if unknown := [mark for mark in skip_marks if mark not in MARKS]:
         raise ConfigError(
-            f"pairs.skip_marks lists {unknown[0]!r}, there are {', '.join(MARKS)}", remedy="Mend it in params.yaml"
+            f"pairs.skip_marks lists {unknown[0]!r}, there are {', '.join(MARKS)}",
+            code="unknown-choice", remedy="Mend it in params.yaml"
         )
     found = {}
     for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True):

@@ -148,7 +148,9 @@ def reference_of(
     if split is None:
         clips, captions = sample_clips(frames, model.spec, count=max_clips), list(PROBES)
         if not len(clips):
-            raise ArtifactError(f"{frames} holds no frame shards with clips", remedy="Run `dvc repro frames`")
+            raise ArtifactError(
+                f"{frames} holds no frame shards with clips", code="no-shards", remedy="Run `dvc repro frames`",
+            )
         none = np.empty(0)
         return Reference(
             "probes", clips, captions, embed_frames(model, clips), embed_ids(model, tokenizer.encode(captions)),

@@ -36,7 +36,7 @@ def multiplies_in_bf16(precision: Precision, device: torch.device) -> bool:
     able = _has_bf16(device)
     if precision == "bf16" and not able:
         raise DeviceError(
-            f"precision is bf16, and this {device.type} does not multiply in it",
+            f"precision is bf16, and this {device.type} does not multiply in it", code="no-bf16",
             remedy="Set train.settings.<name>.precision to auto or fp32",
         )
     return able

@@ -105,6 +105,7 @@ def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: P
         told = "; ".join(str(each["msg"]) for each in error.errors())
         raise ConfigError(
             f"the keys given in params.yaml ({', '.join(sorted(given))}) do not go with preset {preset}: {told}",
+            code="settings-disagree",
             remedy="Give the other keys that are named too, or set train.settings.<name>.preset to none",
         ) from error
     refuse_large(filled, model)
@@ -138,7 +139,7 @@ def refuse_large(settings: TrainSettings, model: Model) -> None:
     if faults:
         raise ConfigError(
             f"{model.name} has {model.num_parameters / 1e6:.0f} M parameters, over {REAL_PARAMETERS / 1e6:.0f} M, and "
-            f"{'; '.join(faults)}: that destroys what it knows",
+            f"{'; '.join(faults)}: that destroys what it knows", code="preset-destructive",
             remedy="Set train.preset to auto and leave these keys out; or, where it is meant, also set "
             "train.settings.<name>.allow_large_updates to true",
         )

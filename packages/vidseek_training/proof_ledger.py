@@ -82,6 +82,7 @@ class ProofLedger:
             except (OSError, ValueError) as error:
                 raise ArtifactError(
                     f"{path} says how often the proof rows have been used, and cannot be read: {error}",
+                    code="proof-ledger-broken",
                     remedy="Bring it back from a copy; without it the rows count as unused, and a proof is worth less",
                 ) from error
         return ProofLedger(tuple(sorted(found.values(), key=lambda use: use.used_at)))

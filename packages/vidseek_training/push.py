@@ -41,7 +41,9 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
     selected = read_selected(champion)
     adapter = adapter_of(champion)
     if adapter is None:
-        raise ArtifactError(f"{champion}: the base is the champion, there is no adapter", remedy="Train one that wins")
+        raise ArtifactError(
+            f"{champion}: the base is the champion, there is no adapter", code="no-adapter", remedy="Train one that wins",
+        )
     lora.load_into(backbones.load(selected.backbone), adapter)  # what does not load is not handed on
     card = write_card(selected, _figures_of(metrics, selected))
     if not destination.startswith(HUB):
@@ -97,10 +99,13 @@ def _figures_of(metrics: Path, selected: Selected) -> dict[str, Any] | None:
         figures: dict[str, Any] = read_json(metrics)
         of = figures["adapter_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{metrics} cannot be read: {error!r}", remedy="Run `dvc repro evaluate`") from error
+        raise ArtifactError(
+            f"{metrics} cannot be read: {error!r}", code="metrics-unreadable", remedy="Run `dvc repro evaluate`",
+        ) from error
     if of != selected.adapter_sha256:
         raise ArtifactError(
             f"{metrics} is of the adapter {of[:12] or 'base'}, the champion is {selected.adapter_sha256[:12]}",
+            code="metrics-of-other-adapter",
             remedy="Run `dvc repro evaluate`",
         )
     return figures
@@ -148,6 +153,6 @@ def _upload(folder: Path, name: str) -> str:
         return str(api.upload_folder(repo_id=name, folder_path=str(folder)))
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise ServiceError(
-            f"the model hub did not take {name}: {error}",
+            f"the model hub did not take {name}: {error}", code="hub-no-answer",
             remedy="Set HF_HUB_OFFLINE=0, log in (`hf auth login`), and look at the name",
         ) from error

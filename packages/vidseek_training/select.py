@@ -254,7 +254,9 @@ def read_selected(champion: Path) -> Selected:
         proof = ProofRows(**content["proof"])
         return _checked(Selected(**content | {"notes": tuple(content["notes"]), "proof": proof}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Run `dvc repro select`") from error
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", code="selection-broken", remedy="Run `dvc repro select`",
+        ) from error
 
 
 def _checked(selected: Selected) -> Selected:
@@ -298,7 +300,7 @@ def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[s
         if outcome["backbone"] != backbone or ranks["gallery"] != gallery:
             raise ArtifactError(
                 f"{folder} was trained on {outcome['backbone']} and judged on gallery {ranks['gallery']}; "
-                f"today's are {backbone} and {gallery}", remedy="Run `dvc repro train`",
+                f"today's are {backbone} and {gallery}", code="outcomes-disagree", remedy="Run `dvc repro train`",
             )
         sha256 = file_sha256(folder / "adapter" / "adapter_model.safetensors")
         chosen = Contender(folder.name, sha256, 1 / np.array(ranks["adapted"], np.float64))
@@ -314,7 +316,9 @@ def _read_outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ranks = read_json(folder / "validation.json") if outcome["trained"] else {}
         _check_outcome(outcome, ranks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{folder} holds no outcome of a training: {error}", remedy="Run `dvc repro train`") from error
+        raise ArtifactError(
+            f"{folder} holds no outcome of a training: {error}", code="outcome-broken", remedy="Run `dvc repro train`",
+        ) from error
     return outcome, ranks
 
 
@@ -363,7 +367,9 @@ def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None
             return None
         found = file_sha256(champion / "adapter" / "adapter_model.safetensors")
         if found != before.adapter_sha256:
-            raise ArtifactError(f"its adapter has the sha256 {found[:12]}, {before.adapter_sha256[:12]} was chosen")
+            raise ArtifactError(
+                f"its adapter has the sha256 {found[:12]}, {before.adapter_sha256[:12]} was chosen", code="adapter-changed",
+            )
         lora.load_into(backbones.load(backbone), champion / "adapter")
     except (OSError, ArtifactError) as error:
         notes.append(f"the earlier champion cannot be used ({error}): the base begins again")

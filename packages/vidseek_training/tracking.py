@@ -48,7 +48,8 @@ def connect() -> None:
         mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, OSError) as error:
         raise ServiceError(
-            f"MLflow at {uri} does not answer: {error}", remedy="Start it, or unset MLFLOW_TRACKING_URI"
+            f"MLflow at {uri} does not answer: {error}",
+            code="mlflow-no-answer", remedy="Start it, or unset MLFLOW_TRACKING_URI"
         ) from error
 
 
@@ -59,7 +60,7 @@ def _answering() -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         raise ServiceError(
-            f"MLflow at {tracking_uri()} does not take what is logged: {error}",
+            f"MLflow at {tracking_uri()} does not take what is logged: {error}", code="mlflow-no-answer",
             remedy="Make room where it keeps runs, or start it, then run it again: a training goes on from its last look",
         ) from error
 
@@ -190,7 +191,9 @@ def register(run_id: str, folder: str, tags: dict[str, str], *, alias: str) -> s
         )
         client.set_registered_model_alias(MODEL, alias, version.version)
     except MlflowException as error:
-        raise ServiceError(f"MLflow's registry at {tracking_uri()} does not answer: {error}") from error
+        raise ServiceError(
+            f"MLflow's registry at {tracking_uri()} does not answer: {error}", code="mlflow-no-answer",
+        ) from error
     return str(version.version)
 
 
@@ -206,4 +209,6 @@ def take_alias_away(alias: str) -> None:
         if client.search_registered_models(f"name='{MODEL}'"):
             client.delete_registered_model_alias(MODEL, alias)
     except MlflowException as error:
-        raise ServiceError(f"MLflow's registry at {tracking_uri()} does not answer: {error}") from error
+        raise ServiceError(
+            f"MLflow's registry at {tracking_uri()} does not answer: {error}", code="mlflow-no-answer",
+        ) from error

@@ -143,7 +143,7 @@ def train_adapter(
             _write_trained(outcome, fitting, out, report)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
-                f"the adapter cannot be written to {out}, or its curves to {report}: {error}",
+                f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
                 remedy="Make room or mend the rights, then run it again: it goes on from the last look",
             ) from error
         run.log_folder(out / "adapter", under="adapter")
@@ -156,7 +156,9 @@ def train_adapter(
 
 def _wants_cuda(settings: TrainSettings) -> bool:
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device is cuda, and torch finds none", remedy="Set train.settings.<name>.device to cpu")
+        raise DeviceError(
+            "device is cuda, and torch finds none", code="no-cuda", remedy="Set train.settings.<name>.device to cpu",
+        )
     return settings.device == "cuda"
 
 

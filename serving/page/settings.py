@@ -37,10 +37,11 @@ class PageSettings:
     def __post_init__(self) -> None:
         for name, url in ((URL_VARIABLE, self.url), (OTHER_VARIABLE, self.other_url)):
             if url is not None and not url.startswith(("http://", "https://")):
-                raise ConfigError(f"{name} is {url!r}", remedy="It begins with http:// or https://")
+                raise ConfigError(f"{name} is {url!r}", code="bad-url", remedy="It begins with http:// or https://")
         if self.is_open and not self.key:
             raise ConfigError(
                 f"the page would listen at {self.host}, and {KEY_VARIABLE} is not set: anybody could search",
+                code="key-not-set",
                 remedy="Set the key that visitors shall type in, or listen at 127.0.0.1",
             )
 
@@ -66,4 +67,6 @@ class PageSettings:
                 other_url=(os.environ.get(OTHER_VARIABLE) or "").rstrip("/") or None,
             )
         except ValueError as error:
-            raise ConfigError(f"{HOST_VARIABLE} or {PORT_VARIABLE} cannot be used: {error}") from error
+            raise ConfigError(
+                f"{HOST_VARIABLE} or {PORT_VARIABLE} cannot be used: {error}", code="setting-out-of-range",
+            ) from error

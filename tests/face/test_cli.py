@@ -95,6 +95,25 @@ def test_main__error_of_ours_is_its_exit_code_message_and_remedy(
     assert (out, err) == ("", "vidseek: 7 rows fail\n  → Look at them\n")
 
 
+@pytest.mark.parametrize(("args", "is_json"), [
+    (("--json",), True), (("x", "--json", "--", "y"), True), (("--", "--json"), False),
+])
+def test_main__error_of_ours_is_one_document_where_json_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], is_json: bool
+) -> None:
+    def fails() -> None:
+        raise GateFailed("7 rows \x1b fail", code="gate-not-passed", remedy="Look at them")
+
+    monkeypatch.setattr(vidseek.cli, "app", fails)
+    assert call(monkeypatch, *args) == GateFailed.exit_code
+    out, err = capsys.readouterr()
+    assert "  → Look at them\n" in err
+    assert (json.loads(out) if out else None) == ({"error": {
+        "code": "gate-not-passed", "class": "gate_failed", "exit_code": 14, "message": "7 rows \x1b fail",
+        "remedy": "Look at them",
+    }} if is_json else None)
+
+
 @pytest.mark.parametrize("kind", VidseekError.__subclasses__())
 def test_main__exit_codes_are_the_designs(monkeypatch: pytest.MonkeyPatch, kind: type[VidseekError]) -> None:
     def fails() -> None:

@@ -48,10 +48,11 @@ def test_run_each__a_time_out_depends_on_the_item_and_names_its_setting() -> Non
 
 
 def test_run_each__an_error_of_ours_arrives_whole() -> None:
-    raise_ours = "(_ for _ in ()).throw(__import__('vidseek_media.errors').errors.ConfigError('what', remedy='how'))"
+    made = "__import__('vidseek_media.errors').errors.ConfigError('what', code='c', remedy='how')"
+    raise_ours = f"(_ for _ in ()).throw({made})"
     [outcome] = run_each(eval, [raise_ours], workers=1, timeout_seconds=60)
     assert outcome.error is not None
-    assert (outcome.error.code, outcome.error.message, outcome.error.remedy) == ("config_error", "what", "how")
+    assert (outcome.error.code, outcome.error.message, outcome.error.remedy) == ("c", "what", "how")
 
 
 def test_run_each__more_memory_than_allowed_costs_its_item_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import threading
 import time
@@ -72,8 +73,8 @@ def no_wait_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 def is_error(answer: Any, status: int, code: str) -> bool:
     """The answer has this status and the one shape that all errors have."""
     body = answer.json()
-    assert set(body) == {"error", "request_id"} and set(body["error"]) == {"code", "message", "remedy"}
-    assert body["error"]["message"]
+    assert set(body) == {"error", "request_id"} and set(body["error"]) == {"code", "fault", "message", "remedy"}
+    assert body["error"]["message"] and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", body["error"]["fault"])
     assert body["request_id"] == answer.headers["x-request-id"]
     assert (answer.headers.get("retry-after") is not None) == (status == 503)
     return (answer.status_code, body["error"]["code"]) == (status, code)

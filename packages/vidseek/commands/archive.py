@@ -29,7 +29,9 @@ def ingest(
     section = dict(read_params(archive.params).get("ingest") or {})
     wanted = source or section.get("source")
     if not wanted:
-        raise ConfigError("no source was named", remedy="Name a folder, or set ingest.source in params.yaml")
+        raise ConfigError(
+            "no source was named", code="source-not-set", remedy="Name a folder, or set ingest.source in params.yaml",
+        )
     opened = open_source(
         str(wanted), base=Path() if source else archive.root, downloads=archive.downloads,
         settings=DownloadSettings.of(section.get("youtube") or {}),
@@ -62,7 +64,7 @@ def probe(
     try:
         found = asdict(examine(file, decoder=decoder))
     except InputRejected as error:
-        raise InputRejected(f"{file}: {error.message}", remedy=error.remedy) from error
+        raise InputRejected(f"{file}: {error.message}", code=error.code, remedy=error.remedy) from error
     printing.report({**found.pop("probe"), **found}, as_json=as_json)
 
 

@@ -31,7 +31,7 @@ def benchmark(
     from vidseek_training.benchmark_run import BackboneEmbedder, BundleEmbedder, run_benchmark
 
     if backbone is not None and bundle is not None:
-        raise ConfigError("both --backbone and --bundle were named, wanted one of them")
+        raise ConfigError("both --backbone and --bundle were named, wanted one of them", code="options-disagree")
     embedder = BackboneEmbedder(backbone) if backbone else BundleEmbedder(bundle or Archive.here().bundle, variant=variant)
     result = run_benchmark(name, folder, embedder, work=work, annotations=annotations, workers=workers)
     if as_json:

@@ -40,6 +40,7 @@ def caption(
         return
     if limit is not None and "llm" not in sources:
         raise ConfigError("--limit is for the language model, and caption.sources does not list llm",
+        code="options-disagree",
                           remedy="Add llm to caption.sources in params.yaml")
     report = asdict(write_captions(
         ingest_dir, cut_dir, out=archive.root / "data" / "caption", sources=sources, max_transcript_characters=longest,

@@ -39,6 +39,7 @@ def drift(
     if over := found.over(gate.max_psi):
         raise GateFailed(
             f"{', '.join(over)}: further than gates.drift.max_psi, {gate.max_psi}, from what was at publish ({path})",
+            code="queries-drifted",
             remedy="docs/monitoring.md#vidseekdrift: caption what is asked or filmed now and `dvc repro`, or `vidseek drift "
             "--accept` if it is as it should be",
         )

@@ -44,7 +44,7 @@ def index_verify(
     printing.report(verification, as_json=as_json)
     if not verification.passed:
         raise ArtifactError(
-            f"{verification.collection} does not verify: {'; '.join(verification.problems)}",
+            f"{verification.collection} does not verify: {'; '.join(verification.problems)}", code="collection-not-verified",
             remedy="`vidseek index rollback`, or `dvc repro --force --single-item publish`, which builds it again",
         )
 

@@ -92,7 +92,7 @@ def mcp(
     from vidseek_media.secret import secret
 
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"the URL of the API is {url!r}", remedy="It begins with http:// or https://")
+        raise ConfigError(f"the URL of the API is {url!r}", code="bad-url", remedy="It begins with http:// or https://")
     create_server(Api(url.rstrip("/"), key=secret(KEY_VARIABLE))).run("stdio")
 
 
@@ -112,7 +112,7 @@ def mlflow(
         return
     database = archive.state / "mlflow.db"
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
-        raise ArtifactError(f"{database} is missing: no run was tracked yet", remedy="Run `dvc repro`")
+        raise ArtifactError(f"{database} is missing: no run was tracked yet", code="no-runs", remedy="Run `dvc repro`")
     printing.require_module("mlflow", "train")
     require_local(host, what="MLflow")
     require_free(host, port)

@@ -48,7 +48,7 @@ def search(
     if not any((texts, image, clip, like)):
         raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --like")
     if any(not text.strip() for text in (*(texts or []), *(less_texts or []))):
-        raise InputRejected("the query is blank", remedy="Say in a few words what to look for")
+        raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
     filters = queries.filters_of(
         condition or [], channels=channel or [], categories=category or [], after=after, before=before
     )
@@ -81,7 +81,9 @@ def search(
 
         best, archive = answer["hits"][0], Archive.here()
         if archive.source is None:
-            raise ConfigError(f"{archive.params} has no ingest.source", remedy="Set it to where the videos are")
+            raise ConfigError(
+                f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
+            )
         queries.play(archive.source.path_of(best["uri"]), start_ms=best["start_ms"])
 
 
@@ -99,7 +101,7 @@ def _search_here(
     has_index = archive.index.exists() or os.environ.get("QDRANT_URL")
     if model == "vidseek" and not archive.bundle.exists() and not has_index:
         raise ArtifactError(
-            f"nothing is published in {archive.root}: it has neither models/encoder nor index",
+            f"nothing is published in {archive.root}: it has neither models/encoder nor index", code="not-published",
             remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",
         )
     encoder = load_encoder(archive, settings, text_only=not (images or clips or less_images))
@@ -119,7 +121,7 @@ def _search_here(
 def _only(name: str, given: list[Any] | None) -> Any:
     """What the API takes one of."""
     if given and len(given) > 1:
-        raise InputRejected(f"{name} is given {len(given)} times", remedy="With --url, give one")
+        raise InputRejected(f"{name} is given {len(given)} times", code="option-repeated", remedy="With --url, give one")
     return given[0] if given else None
 
 
@@ -127,4 +129,4 @@ def _bytes_of(file: Path | None) -> bytes | None:
     try:
         return file.read_bytes() if file else None
     except OSError as error:
-        raise InputRejected(f"{file} cannot be read: {error.strerror}") from error
+        raise InputRejected(f"{file} cannot be read: {error.strerror}", code="file-unreadable") from error
