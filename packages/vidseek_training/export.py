@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.export import Dim
 
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
@@ -43,29 +42,6 @@ _Examples = dict[str, NDArray[Any]]
 
 PARITY_FILE = "parity.json"
 FP32_LIMITS = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
-
-
-class _VideoTower(nn.Module):
-    def __init__(self, model: Backbone) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model.embed_videos(pixel_values)
-
-
-class _FrameTower(_VideoTower):
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model.embed_videos(pixel_values.unsqueeze(1))
-
-
-class _TextTower(nn.Module):
-    def __init__(self, model: Backbone) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.model.embed_texts(input_ids)
 
 
 def export_champion(
@@ -241,27 +217,16 @@ def write_unproven(model: Backbone, folder: Path, *, variants: Sequence[str] = (
 
 
 def _export_towers(model: Backbone, folder: Path) -> None:
-    spec = model.spec
     folder.mkdir()
-    # Traced with two rows: a batch of one would be taken for a constant.
-    pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)
-    ids = torch.ones(2, spec.context, dtype=torch.int64)
-    batch = Dim("batch", min=1, max=_LARGEST_BATCH)
     # Names of outputs must not be names of operators: ONNX Runtime then finds a value defined twice.
-    towers: dict[str, tuple[nn.Module, Tensor]] = {"text": (_TextTower(model), ids)}
-    if model.averages_frames:
-        towers["frame"] = (_FrameTower(model), pixels[:, 0])
-    else:
-        towers["video"] = (_VideoTower(model), pixels)
-    shapes: dict[str, dict[int, Dim]] = {name: {0: batch} for name in towers}
-    if not model.reads_padding:
-        shapes["text"] = {0: batch, 1: Dim("tokens", min=2, max=spec.context)}
-    for name, (tower, example) in towers.items():
+    batch = Dim("batch", min=1, max=_LARGEST_BATCH)
+    for tower in model.export_towers():
+        shape = {0: batch} if tower.longest is None else {0: batch, 1: Dim("tokens", min=2, max=tower.longest)}
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                tower.eval(), (example,), input_names=[INPUTS[name]], output_names=[OUTPUTS[name]],
-                dynamic_shapes=(shapes[name],), opset_version=_OPSET, dynamo=True, optimize=True, verbose=False,
+                tower.module.eval(), (tower.example,), input_names=[INPUTS[tower.name]], output_names=[OUTPUTS[tower.name]],
+                dynamic_shapes=(shape,), opset_version=_OPSET, dynamo=True, optimize=True, verbose=False,
             )
         assert program is not None
         # Where in our code each node came from: paths of this machine, in files that others get, and a tenth of a small one.
@@ -269,7 +234,7 @@ def _export_towers(model: Backbone, folder: Path) -> None:
             node.metadata_props.clear()
             for value in node.outputs:
                 value.metadata_props.clear()
-        program.save(folder / f"{name}.onnx", external_data=False)
+        program.save(folder / f"{tower.name}.onnx", external_data=False)
 
 
 def _convert_towers(

@@ -1,11 +1,10 @@
-"""Every family of backbones goes from pairs to an evaluated and registered adapter by `dvc repro`: tiny, random weights.
+"""A backbone of transformers goes from pairs to an evaluated and registered adapter by `dvc repro`: tiny, random weights.
 
-ViCLIP does so in test_loop.py.
+ViCLIP does so in test_loop.py. tests/training/test_families.py takes every family from a folder to a proven bundle.
 """
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,16 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.e2e.conftest import Checkout, make_checkout
-from tests.training.tiny import clip_config, siglip_config, told_apart, write_model, write_tensors, xclip_config
+from tests.training.tiny import clip_config, told_apart, write_model, write_tensors
 
 CONTEXT, VOCABULARY, FRAMES = 48, 1000, 8
 """Of the shipped tokenizer, and of the demo's clips."""
-CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {"clip": clip_config, "xclip": xclip_config, "siglip": siglip_config}
 
 
-def write_backbone(family: str, folder: Path, *, tokenizer: Path) -> None:
-    """A model of this family as transformers saves one, which reads the demo's captions."""
-    config = CONFIGS[family]()
+def write_backbone(folder: Path, *, tokenizer: Path) -> None:
+    """A CLIP as transformers saves one, which reads the demo's captions."""
+    config = clip_config() | {"frames": FRAMES}
     config["text_config"] |= {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "eos_token_id": VOCABULARY - 1}
-    if family == "xclip":
-        config["vision_config"]["num_frames"] = FRAMES
-    else:
-        config["frames"] = FRAMES
     write_model(folder, config)
     shutil.copy(tokenizer, folder / "tokenizer.json")
     write_tensors(folder, told_apart(load_file(folder / "model.safetensors")))
@@ -56,24 +50,21 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def taught(request: pytest.FixtureRequest, paired: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which a backbone of the family that is asked for was taught and evaluated."""
-    family, folder = request.param, tmp_path_factory.mktemp(request.param)
-    checkout = Checkout(folder / "checkout")
-    shutil.copytree(paired.path, checkout.path, symlinks=True)
-    tokenizer = checkout.path / "packages/vidseek_training/weights/viclip-tiny/tokenizer.json"
-    write_backbone(family, folder / "backbone", tokenizer=tokenizer)
-    checkout.edit_params({"backbone.name": str(folder / "backbone")})
-    checkout.succeed("dvc", "repro", "evaluate")
-    return checkout
+def taught(paired: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which a CLIP was taught and evaluated."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = paired.path / "packages/vidseek_training/weights/viclip-tiny/tokenizer.json"
+    write_backbone(folder / "backbone", tokenizer=tokenizer)
+    paired.edit_params({"backbone.name": str(folder / "backbone")})
+    paired.succeed("dvc", "repro", "evaluate")
+    return paired
 
 
-@pytest.mark.parametrize(("taught", "family"), [(each, each) for each in CONFIGS], indirect=["taught"])
-def test_repro__each_family_is_taught_evaluated_and_registered(taught: Checkout, family: str) -> None:
+def test_repro__a_backbone_of_transformers_is_taught_evaluated_and_registered(taught: Checkout) -> None:
     selected, receipt, spec, figures = (json.loads((taught.path / name).read_text()) for name in (
         "models/selected.json", "receipts/registry.json", "models/encoder/encoder.json", "reports/evaluate/metrics.json"
     ))
-    assert (spec["family"], selected["setting"], selected["challenges"][0]["won"]) == (family, "lora", True)
+    assert (spec["family"], selected["setting"], selected["challenges"][0]["won"]) == ("clip", "lora", True)
     assert (receipt["alias"], receipt["setting"], str(receipt["version"])) == ("champion", "lora", "1")
     assert figures["encoder_version"] == spec["encoder_version"]
     (gallery,) = figures["galleries"].values()
@@ -81,7 +72,6 @@ def test_repro__each_family_is_taught_evaluated_and_registered(taught: Checkout,
     assert gallery["exported"]["mrr"] == pytest.approx(gallery["adapted"]["mrr"], abs=0.01)
 
 
-@pytest.mark.parametrize("taught", ["clip"], indirect=True)
 def test_base__is_published_beside_what_was_taught_and_taken_away_again(taught: Checkout) -> None:
     taught.succeed("dvc", "repro", "publish")
 

@@ -3,10 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -504,36 +502,3 @@ def test_resolve__a_hub_id_that_is_not_here_and_no_network_says_what_to_do(hub: 
     (_snapshot(hub, "someone/half", "f" * 40) / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="whole"):
         backbones.resolve("someone/half")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tower", ["video", "text"])
-@pytest.mark.parametrize("family", ["xclip", "siglip"])  # the others: test_export.py
-def test_onnx__a_batch_of_another_size_comes_back_as_torch_gives_it(family: str, tower: str, tmp_path: Path) -> None:
-    model = backbones.load(WRITERS[family](tmp_path / family))
-
-    class Tower(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, values: Tensor) -> Tensor:
-            return self.model.embed_videos(values) if tower == "video" else self.model.embed_texts(values)
-
-    texts = ["a red film", "cyan", "a dark black film", "bright", "white"]
-    values = random_pixels(5) if tower == "video" else ids_of(model, texts)
-    path = tmp_path / "tower.onnx"
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        batch = torch.export.Dim("batch", min=1, max=64)
-        torch.onnx.export(
-            Tower().eval(), (values[:2],), str(path), output_names=["vectors"], dynamic_shapes=({0: batch},),
-            opset_version=18, dynamo=True, optimize=True, external_data=False, verbose=False,
-        )
-        wanted = Tower()(values).numpy()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
-    assert found.shape == wanted.shape
-    assert (found * wanted).sum(1).min() > 0.9999
-    # Vectors that are all alike would agree with anything.
-    assert (wanted @ wanted.T).min() < 0.9999

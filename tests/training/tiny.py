@@ -21,7 +21,7 @@ from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.members import encode_jpeg
 from vidseek_media.tables import FRAMES, PAIRS, write_table
 from vidseek_training import backbones
-from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, build_viclip, config_of
+from vidseek_training.backbones.viclip import TextShape, ViCLIP, ViCLIPFamily, VisionShape, build_viclip, config_of
 
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "white": (240, 240, 240),
@@ -54,7 +54,7 @@ def write_viclip(folder: Path, *, seed: int = 0, vision: VisionShape = VISION, t
     """A ViCLIP with random weights; gives `folder`."""
     config = config_of(vision, text, DIMENSION)
     torch.manual_seed(seed)
-    _write(folder, config, {})
+    write_folder(folder, config, {})
     write_tensors(folder, told_apart(dict(_random_viclip(folder, config).state_dict())))
     return folder
 
@@ -65,9 +65,7 @@ def told_apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _random_viclip(folder: Path, config: dict[str, Any]) -> ViCLIP:
-    from vidseek_training.backbones.loading import _spec_of
-
-    return build_viclip(config, _spec_of(config, folder, name=str(folder)))
+    return build_viclip(config, ViCLIPFamily().spec_of(config, folder, name=str(folder)))
 
 
 def clip_config() -> dict[str, Any]:
@@ -126,15 +124,16 @@ def write_model(folder: Path, config: dict[str, Any], *, seed: int = 0) -> Path:
     config_class, model_class = _CLASSES[config["model_type"]]
     torch.manual_seed(seed)
     model = model_class(config_class(**{key: value for key, value in config.items() if key != "model_type"}))
-    _write(folder, config, dict(model.state_dict()))
-    return folder
+    return write_folder(folder, config, dict(model.state_dict()))
 
 
-def _write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+    """A backbone's folder with the tokenizer of `WORDS`; gives `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     write_tokenizer(folder)
     write_tensors(folder, tensors)
+    return folder
 
 
 def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:

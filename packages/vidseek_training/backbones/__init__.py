@@ -2,5 +2,6 @@
 
 from vidseek_training.backbones.base import Backbone, BackboneSpec
 from vidseek_training.backbones.loading import load, resolve, revision_of, weights_sha256
+from vidseek_training.backbones.registry import Family, register
 
-__all__ = ["Backbone", "BackboneSpec", "load", "resolve", "revision_of", "weights_sha256"]
+__all__ = ["Backbone", "BackboneSpec", "Family", "load", "register", "resolve", "revision_of", "weights_sha256"]

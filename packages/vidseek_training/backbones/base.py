@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vidseek_encoder.bundle import Resize
 from vidseek_media.errors import ConfigError
+from vidseek_training.backbones.towers import ExportTower, usual_towers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -25,7 +26,7 @@ class BackboneSpec:
     """All that preprocessing and export must know of a backbone."""
 
     family: str
-    """clip, xclip, viclip or siglip."""
+    """As `registry.Family` names it, or the `model_type` of a generic family's model."""
     name: str
     """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
     dimension: int
@@ -113,15 +114,31 @@ class Backbone(nn.Module, abc.ABC):
             last_layers: Of the modules in transformer layers only those in the last so many of each stack of layers.
             towers: video, text, or both.
         """
-        found = []
-        for name, module in self.named_modules():
-            # What projects to the common space may have a name that elsewhere is of an MLP.
-            of = (group for group in ("projections", *self.lora_ends) if name.endswith(self.lora_ends[group]))
-            group = "stem" if isinstance(module, nn.Conv2d | nn.Conv3d) else next(of, None)
-            # In all families what is of the text tower, and nothing else, has `text` in its name.
-            if group in groups and ("text" if "text" in name else "video") in towers:
-                found.append(name)
+        found = [
+            name for name, module in self.named_modules()
+            if self.lora_group(name, module) in groups and self.tower_of(name) in towers
+        ]
         return found if last_layers is None else _in_last_layers(found, last_layers, (n for n, _ in self.named_modules()))
+
+    def lora_group(self, name: str, module: nn.Module) -> str | None:
+        """The group of `lora_targets` of the module of this full name; None where an adapter may not go there.
+
+        By `lora_ends`; a family with another rule overrides it.
+        """
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            return "stem"
+        # What projects to the common space may have a name that elsewhere is of an MLP.
+        of = (group for group in ("projections", *self.lora_ends) if name.endswith(self.lora_ends[group]))
+        return next(of, None)
+
+    def tower_of(self, name: str) -> str:
+        """`video` or `text`: the tower of the module of this full name."""
+        # In the families of vidseek what is of the text tower, and nothing else, has `text` in its name.
+        return "text" if "text" in name else "video"
+
+    def export_towers(self) -> tuple[ExportTower, ...]:
+        """What is exported to ONNX; see `towers.usual_towers`."""
+        return usual_towers(self)
 
     def embed_videos(self, pixel_values: Tensor) -> Tensor:
         """As `video_features`, rows of unit length."""

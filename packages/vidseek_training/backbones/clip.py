@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel
 
 from vidseek_training.backbones.averaging import FrameAveraging
-from vidseek_training.backbones.base import BackboneSpec
+from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.registry import register
 from vidseek_training.backbones.stem import ConvStem, ResidualStem
+from vidseek_training.backbones.transformers_family import TransformersFamily, transformers_config
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 _STEMS = {"conv": ConvStem, "residual": ResidualStem}
 
@@ -59,27 +62,29 @@ class FrameAveragedCLIP(FrameAveraging):
         return result
 
 
-def config_of_clip(config: dict[str, Any]) -> CLIPConfig:
-    """The sizes in a config.json, with transformers' own defaults for what it leaves out.
-
-    Raises:
-        ValueError: a value is of the wrong type.
-    """
-    try:
-        return CLIPConfig(**{key: value for key, value in config.items() if key not in ("model_type", "stem")})
-    except StrictDataclassError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:
     """A CLIP of the sizes in transformers' `config`, weights random.
 
     `"stem"` is `patch` (as published) or one of ours in the place of the patch embedding: `conv`, `residual`.
     """
-    clip_config = config_of_clip(config)
-    clip_config._attn_implementation = "sdpa"
-    clip = CLIPModel(clip_config)
+    from transformers import CLIPModel
+
+    sizes = transformers_config("CLIPConfig", config, but=("stem",))
+    clip = CLIPModel(sizes)
     if (stem := config.get("stem", "patch")) != "patch":
-        vision = clip_config.vision_config
+        vision = sizes.vision_config
         clip.vision_model.embeddings.patch_embedding = _STEMS[stem](vision.hidden_size, patch=vision.patch_size)
     return FrameAveragedCLIP(spec, clip)
+
+
+@register
+class CLIPFamily(TransformersFamily):
+    """CLIP as OpenAI, LAION and others publish it for transformers."""
+
+    name = "clip"
+    config_class = "CLIPConfig"
+    own_keys = ("stem",)
+
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        return build_clip(config, spec)

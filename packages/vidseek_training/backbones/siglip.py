@@ -6,14 +6,17 @@ on from their own scale and bias; InfoNCE needs no bias.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import SiglipConfig, SiglipModel
 
 from vidseek_training.backbones.averaging import FrameAveraging
-from vidseek_training.backbones.base import BackboneSpec
+from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.registry import register
+from vidseek_training.backbones.transformers_family import Preprocessing, TransformersFamily
+
+if TYPE_CHECKING:
+    from transformers import SiglipModel
 
 
 class FrameAveragedSigLIP(FrameAveraging):
@@ -67,20 +70,21 @@ class FrameAveragedSigLIP(FrameAveraging):
         return result
 
 
-def config_of_siglip(config: dict[str, Any]) -> SiglipConfig:
-    """The sizes in a config.json, with transformers' own defaults for what it leaves out.
+@register
+class SigLIPFamily(TransformersFamily):
+    """SigLIP, and SigLIP 2 of fixed resolution."""
 
-    Raises:
-        ValueError: a value is of the wrong type.
-    """
-    try:
-        return SiglipConfig(**{key: value for key, value in config.items() if key != "model_type"})
-    except StrictDataclassError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    name = "siglip"
+    config_class = "SiglipConfig"
+    preprocessing = Preprocessing(resize="squash", mean=(0.5,) * 3, deviation=(0.5,) * 3)
+    lowercase = True
 
+    def dimension_of(self, sizes: Any) -> int:
+        """See `TransformersFamily.dimension_of`."""
+        return int(sizes.text_config.projection_size)
 
-def build_siglip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedSigLIP:
-    """A SigLIP of the sizes in transformers' `config`, weights random."""
-    siglip_config = config_of_siglip(config)
-    siglip_config._attn_implementation = "sdpa"
-    return FrameAveragedSigLIP(spec, SiglipModel(siglip_config))
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        from transformers import SiglipModel
+
+        return FrameAveragedSigLIP(spec, SiglipModel(self.sizes_of(config)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.stem import ConvStem, MotionStem
+from vidseek_training.backbones.vocabulary import find_tokenizer
+
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    size: {
+        "dimension": dimension,
+        "vision": {"side": 224, "patch": patch, "width": width, "layers": layers, "heads": heads, "frames": 8},
+        "text": {"context": 32, "vocabulary": 49408, "width": dimension, "layers": 12, "heads": dimension // 64},
+    }
+    for size, dimension, patch, width, layers, heads in (("b", 512, 16, 768, 12, 12), ("l", 768, 14, 1024, 24, 16))
+}
+"""The sizes of OpenGVLab's ViCLIP-B-16 and ViCLIP-L-14."""
 
 
 @dataclass(frozen=True)
@@ -260,3 +274,36 @@ def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             name, tensor = "logit_scale", -tensor.float().log()
         ours[name] = tensor
     return ours
+
+
+@register
+class ViCLIPFamily(Family):
+    """ViCLIP as OpenGVLab publishes it, and the shipped `vidseek/viclip-tiny`."""
+
+    name = "viclip"
+
+    def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `Family.config_of`."""
+        size = said.get("size")
+        if said.get("architectures") == ["ViCLIP"] and isinstance(size, str) and size in _PUBLISHED and "vision" not in said:
+            # As it is on the hub: the sizes are in its code, which we do not run.
+            return {"model_type": self.name, **_PUBLISHED[size]}
+        return super().config_of(said)
+
+    def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
+        """See `Family.spec_of`."""
+        vision, text = config["vision"], config["text"]
+        return BackboneSpec(
+            family=self.name, name=name, dimension=config["dimension"], context=text["context"],
+            frames=vision["frames"], side=vision["side"], resize=config.get("resize", "squash"),
+            mean=tuple(config.get("mean", IMAGENET_MEAN)), deviation=tuple(config.get("deviation", IMAGENET_DEVIATION)),
+            pad_id=config.get("pad_id", 0), tokenizer=find_tokenizer(folder),
+        )
+
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        return build_viclip(config, spec)
+
+    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `from_checkpoint`."""
+        return from_checkpoint(tensors)

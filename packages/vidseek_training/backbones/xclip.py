@@ -6,13 +6,16 @@ texts never see clips, in training as in serving, and the generator's weights ar
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import XCLIPConfig, XCLIPModel
 
-from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.registry import register
+from vidseek_training.backbones.transformers_family import Preprocessing, TransformersFamily
+
+if TYPE_CHECKING:
+    from transformers import XCLIPModel
 
 _PROMPTS = ("prompts_visual_layernorm", "prompts_visual_projection", "prompts_generator")
 
@@ -47,25 +50,24 @@ class XCLIP(Backbone):
         return result
 
 
-def config_of_xclip(config: dict[str, Any]) -> XCLIPConfig:
-    """The sizes in a config.json, with transformers' own defaults for what it leaves out.
+@register
+class XCLIPFamily(TransformersFamily):
+    """X-CLIP of transformers, without its prompt generator."""
 
-    Raises:
-        ValueError: a value is of the wrong type.
-    """
-    try:
-        return XCLIPConfig(**{key: value for key, value in config.items() if key != "model_type"})
-    except StrictDataclassError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    name = "xclip"
+    config_class = "XCLIPConfig"
+    preprocessing = Preprocessing(mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)
 
+    def frames_of(self, sizes: Any) -> int:
+        """See `TransformersFamily.frames_of`: just as many as the model was built for."""
+        return int(sizes.vision_config.num_frames)
 
-def build_xclip(config: dict[str, Any], spec: BackboneSpec) -> XCLIP:
-    """An X-CLIP of the sizes in transformers' `config`, weights random."""
-    xclip_config = config_of_xclip(config)
-    xclip_config._attn_implementation = "sdpa"
-    return XCLIP(spec, XCLIPModel(xclip_config))
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        from transformers import XCLIPModel
 
+        return XCLIP(spec, XCLIPModel(self.sizes_of(config)))
 
-def from_xclip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors without those of the prompt generator."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)}
+    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.renamed`."""
+        return super().renamed({name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)})

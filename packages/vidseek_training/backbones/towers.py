@@ -1,0 +1,58 @@
+"""The towers of a backbone as they are exported: each a module with one input and unit vectors as output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vidseek_training.backbones.base import Backbone
+
+
+@dataclass(frozen=True)
+class ExportTower:
+    """One ONNX model of a bundle. The encoder knows the three names and their inputs (`vidseek_encoder.encoder`)."""
+
+    name: Literal["text", "video", "frame"]
+    module: nn.Module
+    example: Tensor
+    """Two rows of the input: a batch of one would be taken for a constant."""
+    longest: int | None = None
+    """Axis 1 may have any length from 2 to this; None where it is fixed. Axis 0, the batch, is always free."""
+
+
+class _Videos(nn.Module):
+    def __init__(self, model: Backbone) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model.embed_videos(pixel_values)
+
+
+class _Frames(_Videos):
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model.embed_videos(pixel_values.unsqueeze(1))
+
+
+class _Texts(nn.Module):
+    def __init__(self, model: Backbone) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model.embed_texts(input_ids)
+
+
+def usual_towers(model: Backbone) -> tuple[ExportTower, ...]:
+    """A text tower, and one of frames where a clip's vector is the mean of its frames', else one of clips."""
+    spec = model.spec
+    pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)
+    ids = torch.ones(2, spec.context, dtype=torch.int64)
+    text = ExportTower("text", _Texts(model), ids, None if model.reads_padding else spec.context)
+    if model.averages_frames:
+        return text, ExportTower("frame", _Frames(model), pixels[:, 0])
+    return text, ExportTower("video", _Videos(model), pixels)

@@ -1,0 +1,128 @@
+"""What the families have in common whose folders are as transformers saves them: config, preprocessing, names of tensors."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vidseek_encoder.bundle import Resize
+from vidseek_encoder.tokenizer_file import read_tokenizer
+from vidseek_training.backbones.base import BackboneSpec
+from vidseek_training.backbones.registry import Family, read_beside
+from vidseek_training.backbones.vocabulary import find_tokenizer
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How frames become a model's input where a folder does not say otherwise."""
+
+    frames: int = 8
+    """Of a clip."""
+    resize: Resize = "crop"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    deviation: tuple[float, float, float] = CLIP_DEVIATION
+
+
+class TransformersFamily(Family, abc.ABC):
+    """A family of one model class of transformers.
+
+    Attributes:
+        config_class: The name of its config class in transformers.
+        preprocessing: Where neither preprocessor_config.json nor config.json says otherwise.
+        lowercase: Whether texts are lower-cased before they are tokenized.
+        own_keys: Keys of config.json that are ours and not transformers'.
+    """
+
+    config_class: ClassVar[str]
+    preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    lowercase: ClassVar[bool] = False
+    own_keys: ClassVar[tuple[str, ...]] = ()
+
+    def sizes_of(self, config: dict[str, Any]) -> Any:
+        """transformers' reading of a config.json, with its own defaults for what is left out.
+
+        Raises:
+            ValueError: a value is of the wrong type.
+        """
+        return transformers_config(self.config_class, config, but=self.own_keys)
+
+    def dimension_of(self, sizes: Any) -> int:
+        """Of the common space."""
+        return int(sizes.projection_dim)
+
+    def frames_of(self, sizes: Any) -> int:
+        """Of a clip, where the folder does not say otherwise."""
+        return self.preprocessing.frames
+
+    def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
+        """See `Family.spec_of`."""
+        sizes = self.sizes_of(config)
+        tokenizer = find_tokenizer(folder, lowercase=self.lowercase)
+        usual = {**asdict(self.preprocessing), "frames": self.frames_of(sizes)}
+        seen = {**usual, **published_preprocessing(folder), **config}
+        text = sizes.text_config
+        return BackboneSpec(
+            family=self.name, name=name, dimension=self.dimension_of(sizes), context=text.max_position_embeddings,
+            frames=seen["frames"], side=sizes.vision_config.image_size, resize=seen["resize"], mean=tuple(seen["mean"]),
+            deviation=tuple(seen["deviation"]), tokenizer=tokenizer,
+            pad_id=config.get("pad_id", pad_id_of(folder, tokenizer, text.pad_token_id or 0)),
+        )
+
+    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.renamed`: our model holds transformers' under the family's name."""
+        return under(self.name, tensors)
+
+
+def transformers_config(config_class: str, config: dict[str, Any], *, but: tuple[str, ...] = ()) -> Any:
+    """The config class of transformers by its name, filled with `config` without the keys in `but`.
+
+    Raises:
+        ValueError: a value is of the wrong type.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        sizes = getattr(transformers, config_class)(**{
+            key: value for key, value in config.items() if key not in ("model_type", *but)
+        })
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    sizes._attn_implementation = "sdpa"
+    return sizes
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of a model that holds transformers' as its attribute `prefix`."""
+    # Older checkpoints hold the numbers of the positions, which are no weights.
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
+    ours = {f"{prefix}.{name.removeprefix(f'{prefix}.')}": tensor for name, tensor in kept.items()}
+    # Our model shows transformers' scale as its own too: one parameter under two names.
+    if f"{prefix}.logit_scale" in ours:
+        ours["logit_scale"] = ours[f"{prefix}.logit_scale"]
+    return ours
+
+
+def published_preprocessing(folder: Path) -> dict[str, Any]:
+    """Mean, deviation and resize by transformers' preprocessor_config.json, where it is there and says so."""
+    said = read_beside(folder / "preprocessor_config.json")
+    names = {"image_mean": "mean", "image_std": "deviation"}
+    found: dict[str, Any] = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
+    if "do_center_crop" in said:
+        found["resize"] = "crop" if said["do_center_crop"] else "squash"
+    return found
+
+
+def pad_id_of(folder: Path, tokenizer: Path, otherwise: int) -> int:
+    """The number of the padding token that tokenizer_config.json names."""
+    token = read_beside(folder / "tokenizer_config.json").get("pad_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    number = read_tokenizer(tokenizer).token_to_id(text) if isinstance(text, str) and text else None
+    return otherwise if number is None else int(number)

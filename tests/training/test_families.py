@@ -1,0 +1,63 @@
+"""Every family at reduced sizes with random weights: from a folder over an adapter to a bundle whose vectors are torch's.
+
+A new family adds its tiny model to `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.training.champions import write_champion
+from tests.training.tiny import (
+    FRAMES_OF_CLIP,
+    SIDE,
+    Archive,
+    ids_of,
+    random_pixels,
+    write_clip,
+    write_siglip,
+    write_viclip,
+    write_xclip,
+)
+from vidseek_encoder.bundle import EncoderSpec
+from vidseek_training import backbones
+from vidseek_training.backbones import registry
+from vidseek_training.export import FP32_LIMITS, export_champion
+
+ROOT = Path(__file__).parents[2]
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip,
+}
+"""By family: what writes a tiny model of it into a folder, which reads the captions of `tiny.write_archive`."""
+EXPORTED_ELSEWHERE = ("viclip", "clip")
+"""By test_export.py."""
+
+
+def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
+    table = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert set(FAMILIES) == set(registry.names())
+    assert [name for name in registry.names() if f"\n| `{name}` |" not in table] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(EXPORTED_ELSEWHERE)))
+def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
+    name: str, archive: Archive, tmp_path: Path
+) -> None:
+    folder = FAMILIES[name](tmp_path / "backbone")
+    champion = write_champion(tmp_path / "champion", folder, seed=3)
+    spec, parities = export_champion(
+        champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
+        limits={"fp32": FP32_LIMITS}, max_clips=16,
+    )
+    assert not parities["fp32"].failed
+    model = backbones.load(folder)
+    assert (spec.family, spec.dimension, spec.side, spec.frames) == (name, model.spec.dimension, SIDE, FRAMES_OF_CLIP)
+    assert spec.trims_texts != model.reads_padding
+    assert EncoderSpec.load(tmp_path / "encoder").encoder_version == spec.encoder_version
+    # Vectors that are all alike would agree with anything.
+    videos = model.embed_videos(random_pixels(4)).detach()
+    texts = model.embed_texts(ids_of(model, ["a red film", "cyan", "dark"])).detach()
+    assert (videos @ videos.T).min() < 0.9999 and (texts @ texts.T).min() < 0.9999
