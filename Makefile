@@ -75,6 +75,7 @@ bench-train: setup ## Speed of training against plain loops, ViT-B/32's shape (h
 
 bench-flickr: setup ## A small CLIP from scratch on Flickr8k in $$VIDSEEK_REALDATA, then LoRA (an hour of CPU time)
 	$(BIN)/python -m bench.flickr
+	$(BIN)/python -m bench.flickr_adapt
 
 bench-recipe: setup ## Which settings teach a model of CLIP's size, on a GPU, into bench/recipe.json (five minutes on an H100)
 	$(BIN)/python -m bench.recipe pack .vidseek/recipe

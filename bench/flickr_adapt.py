@@ -1,6 +1,6 @@
 """LoRA on real pictures: what the small CLIP of `bench/flickr.py` gains on exercise photos, and what it loses on Flickr8k.
 
-    python -m bench.flickr_adapt     (after bench.flickr, which calls it; adds to bench/flickr.json)
+    python -m bench.flickr_adapt     (after bench.flickr; adds to bench/flickr.json)
 
 522 photos of exercises, each with its name and equipment and with the first sentence of its instructions; photos that occur
 twice are on one side. Vidseek's own training code learns from two thirds; the learning rate is chosen on validation photos,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vidseek.archive import Archive, load_encoder, open_searcher
-from vidseek_demo.show import is_right, test_queries
+from vidseek.demo_result import is_right, test_queries
 from vidseek_media.errors import ConfigError
 from vidseek_media.frames import bin_centres, decode_at
 
