@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from tests.raising import raises
 from vidseek_demo import world
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Scene
 from vidseek_demo.world import FPS, SIDE_PX, Part, WorldSize, render_world
@@ -120,7 +121,7 @@ def test_render_world__a_full_disk_leaves_the_world_as_it_was(
 
     monkeypatch.setattr(world, "_pictures", full)
     for out in ("old", "new"):
-        with pytest.raises(OSError, match="No space"):
+        with raises(OSError, naming="No space"):
             render_world(tmp_path / out, size=small, seed=1, workers=1)
     assert files_of(tmp_path / "old") == before
     assert list((tmp_path / "new").iterdir()) == []

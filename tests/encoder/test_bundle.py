@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
 from vidseek_media.errors import ArtifactError
@@ -40,46 +41,56 @@ def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
     ],
 )
 def test_spec__refuses_what_it_cannot_mean(tmp_path: Path, wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with raises(ValueError, naming=next(iter(wrong))):
         write_tiny_bundle(tmp_path, **wrong)
     assert not (tmp_path / "encoder.json").exists()
 
 
 def test_save__missing_tower_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"int8/text\.onnx"):
+    with raises(ArtifactError, code="file-absent", naming="int8/text.onnx"):
         write_tiny_bundle(tmp_path, variants=("fp32", "int8"))
 
 
 def test_load__no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"dvc repro export"):
+    with raises(ArtifactError, code="bundle-absent", naming=tmp_path / "none", remedy="dvc repro export"):
         EncoderSpec.load(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "fact"),
     [
-        (lambda content: content.pop("side"), "has the keys"),
-        (lambda content: content.update(more=1), "has the keys"),
-        (lambda content: content.update(format=1), "of format 1, wanted 2"),
+        (lambda content: content.pop("side"), "'resize'"),
+        (lambda content: content.update(more=1), "keys"),
         (lambda content: content.update(side="big"), "side is 'big'"),
         (lambda content: content.update(mean=0.5), "mean is 0.5"),
-        (lambda content: content.update(mean=["a", "b", "c"]), "wanted three numbers"),
-        (lambda content: content.update(files=["a"]), "files is not"),
+        (lambda content: content.update(mean=["a", "b", "c"]), "mean"),
+        (lambda content: content.update(files=["a"]), "files"),
     ],
 )
-def test_load__wrong_content_is_named(tmp_path: Path, change: object, message: str) -> None:
+def test_load__wrong_content_is_named(tmp_path: Path, change: object, fact: str) -> None:
     write_tiny_bundle(tmp_path)
     content = json.loads((tmp_path / "encoder.json").read_text())
     change(content)  # type: ignore[operator]
     (tmp_path / "encoder.json").write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match=message):
+    with raises(ArtifactError, code="bundle-broken", naming=("encoder.json", fact)):
         EncoderSpec.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
-def test_load__no_json_object(tmp_path: Path, content: str) -> None:
+def test_load__of_an_old_format_says_which_is_wanted(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path)
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    (tmp_path / "encoder.json").write_text(json.dumps(content | {"format": 1}))
+    with raises(ArtifactError, code="bundle-old-format", naming=("format 1", "wanted 2")):
+        EncoderSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "code"), [
+    ("", "bundle-broken"), ("{", "bundle-broken"), ("[]", "bundle-old-format"), ("null", "bundle-old-format"),
+    ('"text"', "bundle-old-format"),
+])
+def test_load__no_json_object(tmp_path: Path, content: str, code: str) -> None:
     (tmp_path / "encoder.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"encoder\.json"):
+    with raises(ArtifactError, code=code, naming="encoder.json"):
         EncoderSpec.load(tmp_path)
 
 
@@ -88,16 +99,16 @@ def test_check_files__changed_or_missing_is_named(tmp_path: Path, name: str) -> 
     spec = write_tiny_bundle(tmp_path)
     spec.check_files(tmp_path, "fp32")
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
-    with pytest.raises(ArtifactError, match=f"{name} has the sha256"):
+    with raises(ArtifactError, code="bundle-changed", naming=name):
         spec.check_files(tmp_path, "fp32")
     (tmp_path / name).unlink()
-    with pytest.raises(ArtifactError, match=f"{name} is missing"):
+    with raises(ArtifactError, code="file-absent", naming=name):
         spec.check_files(tmp_path, "fp32")
 
 
 def test_check_files__variant_that_is_not_there(tmp_path: Path) -> None:
     spec = write_tiny_bundle(tmp_path)
-    with pytest.raises(ArtifactError, match="has the variants fp32, not 'int8'"):
+    with raises(ArtifactError, code="no-such-variant", naming=("fp32", "'int8'")):
         spec.check_files(tmp_path, "int8")
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, normalizers
 
+from tests.raising import raises
 from vidseek_encoder.patterns import KNOWN, require_tame
 from vidseek_encoder.tokenizer_file import _USUAL
 
@@ -30,7 +31,7 @@ def test_require_tame__lets_through_what_tokenizers_use(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", [*SLOW, *ODD])
 def test_require_tame__refuses(pattern: str) -> None:
-    with pytest.raises(ValueError, match="pattern"):
+    with raises(ValueError, naming="pattern"):
         require_tame(pattern)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.raising import raises
 from vidseek_encoder.preprocess import preprocess_frames, resize_frame
 from vidseek_media.errors import InputRejected
 
@@ -61,10 +62,10 @@ def test_resize__crop_equals_the_clip_processor(height: int, width: int) -> None
     "frames", [noise(1, 2, 8, 8), noise(1, 2, 8, 8, 4), noise(2, 8, 8, 3), noise(1, 2, 8, 8, 3).astype(np.float32)]
 )
 def test_preprocess__other_shape_or_type_is_rejected(frames: np.ndarray) -> None:
-    with pytest.raises(InputRejected, match="wanted uint8"):
+    with raises(InputRejected, code="bad-shape", naming="uint8"):
         preprocess_frames(frames, side=8, resize="crop", mean=MEAN, deviation=DEVIATION)
 
 
 def test_preprocess__no_pixels_is_rejected() -> None:
-    with pytest.raises(InputRejected, match="nothing in it"):
+    with raises(InputRejected, code="bad-shape"):
         preprocess_frames(noise(1, 2, 0, 8, 3), side=8, resize="crop", mean=MEAN, deviation=DEVIATION)

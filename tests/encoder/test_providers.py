@@ -7,6 +7,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
+from tests.raising import raises
 from tests.tiny_bundle import SIDE, write_tiny_bundle
 from vidseek_encoder import providers
 from vidseek_encoder.encoder import Encoder
@@ -35,7 +36,7 @@ def test_available_providers__has_the_cpu() -> None:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_load__provider_not_built_in(bundle: Path, provider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=f"{provider} was asked for, the installed onnxruntime has cpu"):
+    with raises(DeviceError, code="provider-missing", naming=provider):
         Encoder.load(bundle, provider=provider, variant="fp32")
 
 
@@ -48,7 +49,7 @@ def test_load__provider_that_steps_down_is_refused(bundle: Path, monkeypatch: py
     monkeypatch.setattr(
         ort, "InferenceSession", lambda path, **kw: open_session(path, **{**kw, "providers": ["CPUExecutionProvider"]})
     )
-    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider"):
+    with raises(DeviceError, code="provider-failed", naming="CPUExecutionProvider"):
         Encoder.load(bundle, provider="cuda")
     assert loaded == [""]  # NVIDIA's wheels, before the session looks for them
     Encoder.load(bundle)
@@ -63,7 +64,7 @@ def test_run__failure_on_a_device_is_a_device_error() -> None:
 @pytest.mark.usefixtures("all_built_in")
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_load__int8_on_a_gpu_is_refused(bundle: Path, provider: Any) -> None:
-    with pytest.raises(ConfigError, match="made for CPUs"):
+    with raises(ConfigError, code="settings-disagree", naming="CPUs"):
         Encoder.load(bundle, provider=provider, variant="int8")
 
 
@@ -105,7 +106,7 @@ def test_engine_folder__is_of_model_and_gpu(bundle: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("all_built_in")
 def test_load__tensorrt_without_a_gpu_is_a_device_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DeviceError, match="no nvidia-smi"):
+    with raises(DeviceError, code="provider-missing", naming="nvidia-smi"):
         Encoder.load(bundle, provider="tensorrt")
 
 

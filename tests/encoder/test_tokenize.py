@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.tiny_bundle import CONTEXT, write_tiny_bundle
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, InputRejected
@@ -44,9 +45,11 @@ def test_encode__any_script(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.encode([text]).shape == (1, CONTEXT)
 
 
-@pytest.mark.parametrize("texts", [["\ud800"], [None], "red"])
-def test_encode__no_text_is_rejected(tokenizer: Tokenizer, texts: list[str]) -> None:
-    with pytest.raises(InputRejected):
+@pytest.mark.parametrize(("texts", "code"), [
+    (["\ud800"], "text-not-tokenized"), ([None], "texts-not-a-list"), ("red", "texts-not-a-list"),
+])
+def test_encode__no_text_is_rejected(tokenizer: Tokenizer, texts: list[str], code: str) -> None:
+    with raises(InputRejected, code=code):
         tokenizer.encode(texts)
 
 
@@ -55,5 +58,5 @@ def test_load__no_tokenizer(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+    with raises(ArtifactError, code="tokenizer-broken", naming="tokenizer.json"):
         Tokenizer.load(path, context=4, pad_id=0)

@@ -13,6 +13,7 @@ from tokenizers import Regex as Pattern
 from tokenizers import Tokenizer as Made
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from tests.raising import raises
 from vidseek_encoder import tokenizer_file
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_encoder.tokenizer_file import read_tokenizer
@@ -176,7 +177,7 @@ BOMBS: dict[str, dict[str, Any]] = {
 def test_read_tokenizer__refuses_what_takes_minutes_or_gigabytes(tmp_path: Path, what: str) -> None:
     path = of(tmp_path, **BOMBS[what])
     began = time.monotonic()
-    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+    with raises(ArtifactError, code="tokenizer-broken", naming="tokenizer.json"):
         Tokenizer.load(path, context=16, pad_id=0).encode(["abc"])
     assert time.monotonic() - began < 20
 
@@ -190,17 +191,17 @@ def test_read_tokenizer__a_pattern_of_its_own_is_tried_once(
     read_tokenizer(path)
     (memo,) = (cache / "vidseek" / "tokenizers").iterdir()
     memo.parent.chmod(0o777)  # others could have put it there
-    with pytest.raises(AssertionError, match="a trial was wanted"):
+    with pytest.raises(AssertionError, match="trial"):
         read_tokenizer(path)
     memo.parent.chmod(0o700)
     of(tmp_path, normalizer=replace("x[yz]*", "", kind="Regex"))
-    with pytest.raises(AssertionError, match="a trial was wanted"):
+    with pytest.raises(AssertionError, match="trial"):
         read_tokenizer(path)
 
 
 def test_try_out__is_ended_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_file, "TRIAL_SECONDS", 0.01)
-    with pytest.raises(ArtifactError, match="took longer"):
+    with raises(ArtifactError, code="tokenizer-broken"):
         read_tokenizer(of(tmp_path, normalizer=replace("x[yz]+", "", kind="Regex")))
 
 

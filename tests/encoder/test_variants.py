@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from tests.raising import raises
 from tests.tiny_bundle import COLOURS, clip_of, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.variants import convert
@@ -54,5 +55,5 @@ def test_convert__fp16_keeps_the_types_of_inputs_and_outputs(bundle: Path) -> No
 @pytest.mark.parametrize("variant", ["fp16", "int8"])
 def test_convert__what_is_no_model_is_an_artifact_error(tmp_path: Path, variant: str) -> None:
     (tmp_path / "text.onnx").write_bytes(b"not a model")
-    with pytest.raises(ArtifactError, match=f"cannot be made {variant}"):
+    with raises(ArtifactError, code="variant-not-made", naming=variant):
         convert(tmp_path / "text.onnx", tmp_path / "out.onnx", variant=variant)

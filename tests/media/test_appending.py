@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek_media.appending import append_line, locked, read_lines
 
 FAULTS = int(os.environ.get("VIDSEEK_FAULTS", "0"))
@@ -97,7 +98,7 @@ def test_append__when_the_disk_does_not_confirm_the_line_is_taken_back(
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="Input/output"):
+    with raises(OSError, naming="Input/output"):
         append_line(path, {"a": 2})
     monkeypatch.undo()
     assert read_lines(path).values == ({"a": 1},)

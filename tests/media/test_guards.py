@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.guards import is_broken, mended_text, moment_of, moment_or_empty, number_of, number_or_none, text_of
 from vidseek_media.manifests import read_manifest
@@ -56,7 +57,7 @@ def test_moment_of__is_utc(value: object, moment: str) -> None:
      1_772_366_400_000, float("inf"), float("nan"), -(10**30), None, True, [None], "yesterday", ""],
 )
 def test_moment_of__refuses_what_is_no_date(value: object) -> None:
-    with pytest.raises(InputRejected):
+    with raises(InputRejected, code="not-a-time"):
         moment_of(value, "it")
 
 

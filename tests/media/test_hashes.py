@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.raising import raises
 from vidseek_media.hashes import groups_of, hash_of, lie_near, near_duplicates
 from vidseek_media.marks import thumb_of
 
@@ -71,7 +72,7 @@ def test_near_duplicates__of_nothing_and_of_videos_without_hashes_are_none() -> 
 
 
 def test_near_duplicates__refuses_more_bits_than_it_can_find() -> None:
-    with pytest.raises(ValueError, match="max_bits is 8"):
+    with raises(ValueError, naming="max_bits is 8"):
         near_duplicates({}, max_bits=8, min_share=0.5)
 
 

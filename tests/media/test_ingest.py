@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.raising import raises
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.ingest import IngestReport, ingest, read_videos
@@ -137,10 +138,15 @@ def test_ingest__rejects_names_that_are_no_utf8(source: Path, tmp_path: Path) ->
     assert reasons(tmp_path)["caf\\xe9.mp4"] == "its name is not UTF-8; rename it"
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
-def test_ingest__without_a_folder_of_videos_is_a_config_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(("make", "code"), [
+    (lambda path: None, "source-unreadable"), (lambda path: path.mkdir(), "source-empty"),
+    (lambda path: path.touch(), "source-unreadable"),
+])
+def test_ingest__without_a_folder_of_videos_is_a_config_error(
+    tmp_path: Path, make: Callable[[Path], None], code: str
+) -> None:
     make(tmp_path / "source")
-    with pytest.raises(ConfigError, match="source") as caught:
+    with raises(ConfigError, code=code, naming="source") as caught:
         run(tmp_path / "source", tmp_path)
     assert caught.value.remedy
     assert not (tmp_path / "ingest").exists()
@@ -150,7 +156,7 @@ def test_ingest__of_bad_files_alone_is_an_error_that_names_the_table(source: Pat
     run(source, tmp_path)
     for path in source.rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(InputRejected, match="not one of 4 video files") as caught:
+    with raises(InputRejected, code="no-usable-video", naming="4 video files") as caught:
         run(source, tmp_path)
     assert "rejected.parquet" in caught.value.remedy
     assert set(reasons(tmp_path).values()) == {"is empty (0 bytes)"}
@@ -159,13 +165,13 @@ def test_ingest__of_bad_files_alone_is_an_error_that_names_the_table(source: Pat
 
 def test_ingest__a_wrong_sidecar_writes_nothing(source: Path, tmp_path: Path) -> None:
     (source / "captions.csv").write_text("video,text\na.mp4,x\n")
-    with pytest.raises(ConfigError, match="columns video, text"):
+    with raises(ConfigError, code="unknown-columns", naming="video, text"):
         run(source, tmp_path)
     assert not (tmp_path / "ingest").exists()
 
 
 def test_read_videos__of_a_missing_table_is_an_artifact_error(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is missing"):
+    with raises(ArtifactError, code="file-absent", naming="videos.parquet"):
         read_videos(tmp_path)
 
 
@@ -195,11 +201,11 @@ def test_ingest__names_that_say_so_make_files_clips_of_one_video(tmp_path: Path,
     assert "names day/yard_1.mp4" in reasons(tmp_path)["captions.csv:4"]
 
 
-@pytest.mark.parametrize(("pattern", "message"), [("(", "no regular expression"), (r"(?P<stem>.+)_\d", "lacks one of")])
+@pytest.mark.parametrize(("pattern", "fact"), [("(", "at position 0"), (r"(?P<stem>.+)_\d", "stem and index")])
 def test_ingest__a_clip_pattern_that_names_no_clip_is_a_config_error(
-    source: Path, tmp_path: Path, pattern: str, message: str
+    source: Path, tmp_path: Path, pattern: str, fact: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with raises(ConfigError, code="bad-pattern", naming=("ingest.clip_pattern", fact)):
         ingest(
             source, out=tmp_path / "ingest", ledger=tmp_path / "l", timeout_seconds=60, workers=1, clip_pattern=pattern
         )
@@ -250,7 +256,7 @@ def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
         return run_each(function, items, timeout_seconds=lambda _: 0.001, **others)
 
     monkeypatch.setattr("vidseek_media.ingest.run_each", noted)
-    with pytest.raises(InputRejected, match=r"ingest\.timeout_seconds"):
+    with raises(InputRejected, code="no-usable-video", naming="ingest.timeout_seconds"):
         ingest(tmp_path / "source", out=tmp_path / "o", ledger=tmp_path / "l", timeout_seconds=1000, workers=1)
     assert seconds == {"a.mp4": 1000.0, "large.mp4": 1002.5}
 

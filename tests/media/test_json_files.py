@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek_media.json_files import parse_json, read_json
 
 VALUES = st.recursive(
@@ -39,7 +40,7 @@ def test_parse_json__of_anything_is_a_value_or_a_value_error(content: bytes) -> 
     ("1e999", "too large"), (r'"\ud800"', "Unicode"), (b"\xff", "utf-8"), ("", "Expecting"),
 ])
 def test_parse_json__refuses(content: str | bytes, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+    with raises(ValueError, naming=why):
         parse_json(content)
 
 
@@ -48,7 +49,7 @@ def test_read_json__is_bounded_by_the_file(tmp_path: Path) -> None:
     path.write_text(json.dumps("x" * 98))
     assert len(read_json(path, most_bytes=100)) == 98
     path.write_text(json.dumps("x" * 99))
-    with pytest.raises(ValueError, match="larger than 100 bytes"):
+    with raises(ValueError, naming="100 bytes"):
         read_json(path, most_bytes=100)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing.json")

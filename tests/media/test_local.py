@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.local import Folder, Pattern, path_inside
 
@@ -53,7 +54,7 @@ def test_pattern__reads_captions_beside_what_is_fixed_and_refuses_links_out(root
 
 
 def test_pattern__without_a_folder_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere does not exist"):
+    with raises(ConfigError, code="source-unreadable", naming="nowhere"):
         Pattern(tmp_path / "nowhere" / "*.mp4").list_videos()
 
 
@@ -61,7 +62,7 @@ def test_pattern__without_a_folder_is_a_config_error(tmp_path: Path) -> None:
 def test_path_inside__refuses_what_leads_out(tmp_path: Path, uri: str) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path)
-    with pytest.raises(InputRejected, match="leads out"):
+    with raises(InputRejected, code="outside-source", naming=uri):
         path_inside(tmp_path / "root", uri)
     assert path_inside(tmp_path / "root", "b/../a.mp4").resolve() == tmp_path / "root" / "a.mp4"
 

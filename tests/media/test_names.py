@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek_media import names
 
 ROOT = Path("/archive/index")
@@ -54,13 +55,13 @@ def test_names__of_ours_are_taken() -> None:
     "odd", ["shards/../a.tar", "shards/a/b.tar", "/shards/a.tar", "a.tar", "shards/a.tar\n", "shards/.tar"]
 )
 def test_shard_file__refuses(odd: str) -> None:
-    with pytest.raises(ValueError, match="shard"):
+    with raises(ValueError, naming="shard"):
         names.shard_file(odd)
 
 
 @pytest.mark.parametrize("odd", ["A" * 32, "0" * 31, "0" * 32 + "\n", "../" + "0" * 29, 5])
 def test_video_id__refuses(odd: object) -> None:
-    with pytest.raises(ValueError, match="32 hex digits"):
+    with raises(ValueError, naming="32 hex digits"):
         names.video_id(odd)
 
 
@@ -68,5 +69,5 @@ def test_video_id__refuses(odd: object) -> None:
     "0" * 32, "{6f1c2a52-8f0e-5b57-9a3e-1d6f0f7e7c11}", "6F1C2A52-8F0E-5B57-9A3E-1D6F0F7E7C11", "", None,
 ])
 def test_clip_id__refuses(odd: object) -> None:
-    with pytest.raises(ValueError, match="UUID"):
+    with raises(ValueError, naming="UUID"):
         names.clip_id(odd)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.sandbox import Confinement, in_force
 from vidseek_media.worker_process import Job
@@ -77,7 +78,7 @@ def test_worker__was_started_without_an_environment(server: ForkServer) -> None:
 ])
 def test_untrusted__opens_no_file(ask: Ask, tmp_path: Path, confinement: Confinement, expression: str) -> None:
     (tmp_path / "a").write_text("of the archive")
-    with pytest.raises(InputRejected, match="PermissionError"):
+    with raises(InputRejected, code="unexpected-fault", naming="PermissionError"):
         ask(confinement, expression.format(file=tmp_path / "a"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -89,7 +90,7 @@ def test_archive__reads_the_file_of_its_job_alone(ask: Ask, tmp_path: Path) -> N
     asked = f"[open('{tmp_path}/a').read()]"
     assert ask(Confinement.ARCHIVE, asked, tmp_path / "a") == ["a"]
     for refused in (f"open('{tmp_path}/b').read()", f"open('{tmp_path}/a', 'r+')"):
-        with pytest.raises(InputRejected, match="PermissionError"):
+        with raises(InputRejected, code="unexpected-fault", naming="PermissionError"):
             ask(Confinement.ARCHIVE, refused, tmp_path / "a")
 
 
@@ -103,7 +104,7 @@ def test_archive__reads_the_file_of_its_job_alone(ask: Ask, tmp_path: Path) -> N
     "__import__('subprocess').run(['/bin/true'])",
 ])
 def test_worker__reaches_neither_network_nor_processes(ask: Ask, confinement: Confinement, expression: str) -> None:
-    with pytest.raises(InputRejected, match="PermissionError"):
+    with raises(InputRejected, code="unexpected-fault", naming="PermissionError"):
         ask(confinement, expression)
 
 

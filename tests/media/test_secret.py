@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_media.secret import secret
 
@@ -30,7 +31,7 @@ def test_secret__both_is_refused_and_neither_is_shown(monkeypatch: pytest.Monkey
     (tmp_path / "key").write_text("of a file")
     monkeypatch.setenv("A_KEY", "told")
     monkeypatch.setenv("A_KEY_FILE", str(tmp_path / "key"))
-    with pytest.raises(ConfigError, match="A_KEY and A_KEY_FILE are both set") as caught:
+    with raises(ConfigError, code="secret-set-twice", naming=("A_KEY", "A_KEY_FILE")) as caught:
         secret("A_KEY")
     assert "told" not in str(caught.value) and "of a file" not in str(caught.value)
 
@@ -42,5 +43,5 @@ def test_secret__a_file_that_cannot_be_read_is_named(
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     monkeypatch.setenv("A_KEY_FILE", str(tmp_path / "key"))
-    with pytest.raises(ConfigError, match=f"A_KEY_FILE names {tmp_path / 'key'}, which cannot be read"):
+    with raises(ConfigError, code="secret-unreadable", naming=("A_KEY_FILE", tmp_path / 'key')):
         secret("A_KEY")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.media.loopback import Server
+from tests.raising import raises
 from vidseek.archive import Archive
 from vidseek.forget import forget, plan_forget
 from vidseek_media import remote
@@ -75,7 +76,7 @@ def test_manifest__its_secrets_are_in_no_file_and_no_word(
     assert all(source.path_of(uri).is_file() for video in videos for uri in video.uris)
     server.status["/busy.mp4"] = 503
     listed.write_text(f"uri\n{signed(server, '/busy.mp4', secret)}\n")
-    with pytest.raises(VidseekError, match="does not answer") as caught:
+    with raises(VidseekError, code="source-no-answer") as caught:
         source.list_videos()
     texts = [written(work), "".join(capfd.readouterr()), str(caught.value), repr(source.name)]
     for text in texts:

@@ -9,6 +9,7 @@ import pytest
 
 from bench.films import make_film, rendered_scene
 from bench.shots import Score, score
+from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_media.ids import video_id_of
 from vidseek_media.shots import ShotSettings, find_all_cuts, find_cuts, shot_spans
@@ -40,7 +41,7 @@ def test_shot_spans__by_hand(cuts_ms: list[int], duration_ms: int, wanted: list[
 
 @pytest.mark.parametrize(("low", "high", "threshold"), [(5.0, 5.0, 3.0), (-1.0, 5.0, 3.0), (1.0, 5.0, 0.0)])
 def test_shot_settings__refuse_what_makes_no_shots(low: float, high: float, threshold: float) -> None:
-    with pytest.raises(ConfigError, match=r"cut\.shots"):
+    with raises(ConfigError, code="setting-out-of-range", naming="cut.shots"):
         ShotSettings(threshold=threshold, min_content=15.0, min_seconds=low, max_seconds=high)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.local import Folder, Pattern
 from vidseek_media.manifests import Manifest
@@ -48,7 +49,7 @@ def test_sources__import_neither_fsspec_nor_yt_dlp() -> None:
 
 @pytest.mark.parametrize("text", ["https://[host/a.mp4", "file://[x"])
 def test_open_source__of_no_url_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputRejected, match="is no URL"):
+    with raises(InputRejected, code="url-unreadable"):
         open_source(text, downloads=tmp_path)
 
 

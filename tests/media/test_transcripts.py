@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.transcripts import Cue, parse_cues, parse_transcript, read_cues, read_transcripts, said_in
 
@@ -74,7 +75,7 @@ def test_read_cues__of_utf_8_with_a_mark(tmp_path: Path) -> None:
 
 
 def test_read_cues__of_a_missing_file_is_a_rejection(tmp_path: Path) -> None:
-    with pytest.raises(InputRejected, match="No such file"):
+    with raises(InputRejected, code="file-unreadable"):
         read_cues(tmp_path / "a.srt")
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.ids import clip_id_of
 from vidseek_media.records import Rejection
@@ -111,7 +112,7 @@ class Archive:
 
     def fails(self, archive: ArchiveThresholds | None = None, **thresholds: Any) -> dict[str, dict[str, Any]]:
         """The failures of result.json by rule, after the gate has failed."""
-        with pytest.raises(GateFailed) as caught:
+        with raises(GateFailed, code="gate-not-passed") as caught:
             self.check(archive, **thresholds)
         record = json.loads((self.out / "result.json").read_text())
         assert record["passed"] is False
@@ -249,7 +250,7 @@ def test_check_pairs__captions_of_another_language_fail_and_are_named(archive: A
     assert failure["ids"] == [archive.tables["captions"][n]["clip_id"] for n in (3, 17, 25, 31, 38)]
     assert archive.check(limits("en", "de")).passed
     assert archive.check(limits("en", share=0.2)).statistics["language_de"] == 0.125
-    with pytest.raises(ConfigError, match="'english', which is not known"):
+    with raises(ConfigError, code="unknown-choice", naming="'english'"):
         archive.check(limits("english"))
 
 
@@ -343,17 +344,17 @@ def test_check_pairs__captions_of_whole_videos_are_not_rejections(archive: Archi
 def test_check_pairs__missing_table_leaves_the_last_report(archive: Archive) -> None:
     archive.check()
     (archive.folder / "pairs" / "pairs.parquet").unlink()
-    with pytest.raises(ArtifactError, match=r"pairs\.parquet is missing"):
+    with raises(ArtifactError, code="file-absent", naming="pairs.parquet"):
         check_pairs(*(archive.folder / stage for stage in STAGES), out=archive.out)
     assert (archive.out / "result.json").exists()
 
 
 def test_thresholds__out_of_range_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"max_rejected_share is 1\.5"):
+    with raises(ConfigError, code="setting-out-of-range", naming="max_rejected_share is 1.5"):
         PairThresholds(max_rejected_share=1.5)
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code="setting-out-of-range"):
         PairThresholds(min_caption_length=9, max_caption_length=8)
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code="setting-out-of-range"):
         EmbeddingThresholds(min_effective_rank=0.5)
 
 
@@ -392,7 +393,7 @@ class Embedded:
         )
 
     def fails(self, published: Published | None = None, **thresholds: Any) -> dict[str, dict[str, Any]]:
-        with pytest.raises(GateFailed):
+        with raises(GateFailed, code="gate-not-passed"):
             self.check(published, **thresholds)
         return {one["rule"]: one for one in json.loads((self.out / "result.json").read_text())["failures"]}
 
@@ -453,7 +454,7 @@ def test_check_embeddings__no_embedding_at_all_fails(tmp_path: Path) -> None:
 def test_check_embeddings__missing_parts_name_the_remedy(tmp_path: Path) -> None:
     write_table(tmp_path / "frames.parquet", [], FRAMES)
     (tmp_path / "parts").mkdir()
-    with pytest.raises(ArtifactError, match="dvc repro embed"):
+    with raises(ArtifactError, code="no-embeddings", remedy="dvc repro embed"):
         check_embeddings(tmp_path / "parts", tmp_path / "frames.parquet", out=tmp_path / "out", dimension=16,
                          encoder_version=VERSION)
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.raising import raises
 from vidseek_quality.intervals import (
     MIN_GROUPS,
     Interval,
@@ -158,7 +159,7 @@ def test_interval__holds_its_estimate_and_moves_with_the_values(rows: list[tuple
 
 
 def test_interval__refuses_groups_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="2 values of 3 groups"):
+    with raises(ValueError, naming="2 values of 3 groups"):
         interval([1.0, 2.0], [1, 2, 3])
     with pytest.raises(ValueError, match="at least one"):
         interval([], [])
