@@ -41,7 +41,7 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
     prefix = os.environ.get(PREFIX_VARIABLE, "")
     if not PREFIX.fullmatch(prefix):
         raise ConfigError(
-            f"{PREFIX_VARIABLE} is {shown(prefix)}, wanted at most 64 letters, digits, '_' and '-'",
+            f"{PREFIX_VARIABLE} is {shown(prefix)}, wanted at most 64 letters, digits, '_' and '-'", code="bad-prefix",
             remedy=f"Set {PREFIX_VARIABLE} anew, or unset it",
         )
     return QdrantHome.connect(url, api_key=secret(KEY_VARIABLE), settings=settings, prefix=prefix)

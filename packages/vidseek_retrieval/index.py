@@ -60,8 +60,10 @@ USE_REMEDY = "`vidseek index list` says what is there, and `vidseek index use CO
 """For collections that no alias names: they may be all there is, so nothing is removed."""
 
 
-class CollectionGone(ArtifactError):
+class CollectionRemoved(ArtifactError):
     """A collection that was open is not there any more: it was removed since."""
+
+    code = "collection-removed"
 
 
 class Words(NamedTuple):

@@ -16,7 +16,7 @@ from vidseek_retrieval.index import (
     PUBLISH_REMEDY,
     WORDS_VECTOR,
     CollectionFacts,
-    CollectionGone,
+    CollectionRemoved,
     Dense,
     Point,
     Stretch,
@@ -200,14 +200,14 @@ class QdrantCollection:
         """Ask the server about this collection.
 
         Raises:
-            CollectionGone: it is not there any more.
+            CollectionRemoved: it is not there any more.
         """
         try:
             return request(ask, self._name, *args, **named)
         except ServerRefused as error:
             if error.status != 404:
                 raise
-            raise CollectionGone(
+            raise CollectionRemoved(
                 f"the collection {self._facts.name} is not on the server any more", remedy=PUBLISH_REMEDY
             ) from error
 

@@ -101,6 +101,7 @@ class Limits:
             if allowed is not None and wanted > allowed:
                 raise ServiceError(
                     f"the strict mode of the Qdrant server has {name} {allowed}, the collection {facts.name} wants {wanted}",
+                    code="server-limit",
                     remedy=f"Raise {name} in the server's strict mode, or publish less",
                 )
 

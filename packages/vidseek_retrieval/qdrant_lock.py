@@ -75,6 +75,7 @@ class BuilderLock:
         left = max(0.0, float(held.get("until", 0.0)) - time.time())
         raise ServiceError(
             f"another publish (process {held.get('process', 'unknown')}) is writing to the server",
+            code="publish-running",
             remedy=f"Wait for it to end, then publish again; if it was killed, its lock ends in {left:.0f} s",
         )
 
@@ -92,7 +93,9 @@ class BuilderLock:
             ordering=_LEADER_FIRST,
         )
         if self.read(LOCK_ID).get("token") != self._token:
-            raise ServiceError("the lock was taken by another publish", remedy="Wait for it to end, then publish again")
+            raise ServiceError(
+                "the lock was taken by another publish", code="lock-lost", remedy="Wait for it to end, then publish again"
+            )
         self._renewed_at = time.time()
 
     def release(self) -> bool:

@@ -45,9 +45,9 @@ _patience: ContextVar[float] = ContextVar("patience", default=READER_PATIENCE_SE
 class ServerRefused(ServiceError):
     """The server answered with an error; `status` is that of HTTP."""
 
-    code = "qdrant_refused"
+    code = "server-refused"
 
-    def __init__(self, message: str, *, remedy: str, status: int) -> None:
+    def __init__(self, message: str, *, remedy: str = "", status: int = 0) -> None:
         super().__init__(message, remedy=remedy)
         self.status = status
 
@@ -55,9 +55,9 @@ class ServerRefused(ServiceError):
 class ServerBusy(ServiceError):
     """The server takes no more requests for now; `retry_after_s` is what it asks to wait."""
 
-    code = "qdrant_busy"
+    code = "server-busy"
 
-    def __init__(self, message: str, *, remedy: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, remedy: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after_s = retry_after_s
 
@@ -103,7 +103,9 @@ def request(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
         except (ResponseHandlingException, QdrantException, OSError) as error:
             num_failed += 1
             if num_failed == TRIES:
-                raise ServiceError(f"the Qdrant server does not answer: {error}", remedy=UNREACHABLE_REMEDY) from error
+                raise ServiceError(
+                    f"the Qdrant server does not answer: {error}", code="server-no-answer", remedy=UNREACHABLE_REMEDY
+                ) from error
             wait = _wait_after(num_failed)
         time.sleep(wait)
 
@@ -125,7 +127,7 @@ def require_version(client: QdrantClient) -> None:
     if version is not None and version < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))
         raise ConfigError(
-            f"the Qdrant server is of version {told}, wanted {wanted} or later",
+            f"the Qdrant server is of version {told}, wanted {wanted} or later", code="server-too-old",
             remedy="Upgrade the server one minor version after the other, as Qdrant's documentation says",
         )
 

@@ -33,7 +33,7 @@ from vidseek_retrieval.index import (
     WORDS_VECTOR,
     Collection,
     CollectionFacts,
-    CollectionGone,
+    CollectionRemoved,
     Dense,
     IndexHome,
     Point,
@@ -196,7 +196,7 @@ class Searcher:
         _check_options(options)
         try:
             return self._search(query, options)
-        except CollectionGone:  # removed since it was opened; its alias has moved, or it was none that is live
+        except CollectionRemoved:  # removed since it was opened; its alias has moved, or it was none that is live
             with self._lock:
                 self._open = {}
             return self._search(query, options)

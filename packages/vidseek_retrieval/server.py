@@ -146,7 +146,9 @@ class QdrantHome:
         facts = _facts_in(info, name)
         if info is None or facts is None:
             self._live = None  # an alias that we remember may have led here
-            raise ArtifactError(f"there is no collection {name} on the server", remedy="Publish, or import it")
+            raise ArtifactError(
+                f"there is no collection {name} on the server", code="collection-absent", remedy="Publish, or import it"
+            )
         return QdrantCollection(self._client, facts, Limits.of(info), stored_as=self._on_server(name))
 
     @contextmanager
@@ -184,7 +186,8 @@ class QdrantHome:
         """
         if self._facts(require_facts(facts).name) is not None:
             raise ServiceError(
-                f"the server has a finished collection {facts.name} already", remedy="Drop it, or search that one"
+                f"the server has a finished collection {facts.name} already", code="collection-there",
+                remedy="Drop it, or search that one",
             )
         try:
             limits = self._create(facts)
@@ -217,7 +220,7 @@ class QdrantHome:
         try:
             alias_name(alias)
         except ValueError as error:
-            raise ConfigError(str(error), remedy="Choose another name for the alias") from error
+            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
         self._lock.renew(at_once=True)
         wanted = {alias: to.collection, f"{alias}~0": to.collection}
         wanted |= {f"{alias}~{place}": name for place, name in enumerate(to.previous, start=1)}
@@ -235,7 +238,7 @@ class QdrantHome:
     def drop(self, name: str) -> None:
         """Remove a collection."""
         if not COLLECTION_NAME.fullmatch(name):  # the server may have others than ours
-            raise ArtifactError(f"{shown(name)} is no name of a collection")
+            raise ArtifactError(f"{shown(name)} is no name of a collection", code="bad-collection-name")
         self._live = None
         request(self._client.delete_collection, self._on_server(name))
 
@@ -321,7 +324,7 @@ class QdrantHome:
         deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
         for _ in range(SETTLED_POLLS):  # green once may mean that the optimizer has not begun
             if problem := self._unsettled(name, seconds=deadline - time.monotonic()):
-                raise ServiceError(problem, remedy=UNREACHABLE_REMEDY)
+                raise ServiceError(problem, code="server-not-settled", remedy=UNREACHABLE_REMEDY)
             time.sleep(POLL_SECONDS)
 
     def _unsettled(self, name: str, *, seconds: float) -> str:

@@ -169,7 +169,7 @@ def test_request__429_without_end_is_an_error_that_says_when(stand_in: QdrantSta
     stand_in.faults = [("/aliases", f"429 {told}".strip())] * 100
     with pytest.raises(ServerBusy) as caught:
         QdrantHome.connect(stand_in.url).aliases()
-    assert caught.value.retry_after_s == float(told or 1) and caught.value.code == "qdrant_busy"
+    assert caught.value.retry_after_s == float(told or 1) and caught.value.code == "server-busy"
     assert sum(waits) <= qdrant_requests.READER_PATIENCE_SECONDS < sum(waits) + float(told or 1)
 
 
