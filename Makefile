@@ -103,6 +103,11 @@ mutations: setup ## Five hundred damaged files, made and real, through ingest, c
 faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
 
+qdrant-check: setup ## The index's contract, a publish, a kill and a rollback on a server: make qdrant-check QDRANT_URL=... (a minute)
+	@test -n "$(QDRANT_URL)" || { echo "Say make qdrant-check QDRANT_URL=https://... ; the key goes into the variable QDRANT_API_KEY"; exit 2; }
+	QDRANT_URL=$(QDRANT_URL) $(BIN)/pytest -q tests/retrieval/test_homes.py tests/retrieval/test_qdrant_check.py \
+	    -k "(server and not embedded and not strict) or check"
+
 docs: setup $(VENV)/.checks ## The documentation as a site, with the API reference and its links checked, into .vidseek/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "Open .vidseek/site/index.html"

@@ -73,6 +73,15 @@ class EdgeHome:
                 remedy=f"Move that one file to another name; the collections beside it stay. Then {USE_REMEDY}",
             ) from error
 
+    def live(self, alias: str) -> str | None:
+        """The collection that `alias` points to now.
+
+        Raises:
+            ArtifactError: aliases.json is broken.
+        """
+        found = self.aliases().get(alias)
+        return found.collection if found else None
+
     def lost_aliases(self) -> list[str]:
         """None: all aliases are in the one table."""
         return []

@@ -55,6 +55,11 @@ class EdgeCollection:
         """What collection.json says."""
         return self._facts
 
+    @property
+    def allows_exact(self) -> bool:
+        """Always."""
+        return True
+
     def search(
         self,
         vector: NDArray[np.float32],

@@ -33,6 +33,11 @@ class Shown:
         """What collection.json says."""
         return self._collection.facts
 
+    @property
+    def allows_exact(self) -> bool:
+        """See `Collection`."""
+        return self._collection.allows_exact
+
     def search(
         self,
         vector: NDArray[np.float32],

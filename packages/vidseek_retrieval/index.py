@@ -60,6 +60,12 @@ USE_REMEDY = "`vidseek index list` says what is there, and `vidseek index use CO
 """For collections that no alias names: they may be all there is, so nothing is removed."""
 
 
+class CollectionRemoved(ArtifactError):
+    """A collection that was open is not there any more: it was removed since."""
+
+    code = "collection-removed"
+
+
 class Words(NamedTuple):
     """A sparse vector over words; equal lengths."""
 
@@ -154,10 +160,18 @@ class CollectionFacts:
     """Whether its points came in one file from elsewhere. The name of such a collection is a claim: a publish of that
     name compares every point before it takes the collection for its own."""
 
+    def num_with(self, vector: Vector) -> int:
+        """How many points have such a vector."""
+        return {"video": self.num_points, "caption": self.num_captions, "words": self.num_words}[vector]
+
     def has(self, vector: Vector) -> bool:
         """Whether some point has such a vector."""
-        num = {"video": self.num_points, "caption": self.num_captions, "words": self.num_words}[vector]
-        return vector == VIDEO_VECTOR or (vector in self.settings.vectors and num > 0)
+        return vector == VIDEO_VECTOR or (vector in self.settings.vectors and self.num_with(vector) > 0)
+
+    @property
+    def dense_vectors(self) -> tuple[Dense, ...]:
+        """Those that some point has."""
+        return tuple(name for name in get_args(Dense) if self.has(name))
 
     @property
     def search_ef(self) -> int:
@@ -227,6 +241,10 @@ class Collection(Protocol):
     def facts(self) -> CollectionFacts:
         """What collection.json says."""
 
+    @property
+    def allows_exact(self) -> bool:
+        """Whether `search` compares with every clip where it is asked to; a server may forbid it."""
+
     def search(
         self,
         vector: NDArray[np.float32],
@@ -282,6 +300,9 @@ class IndexHome(Protocol):
 
     def aliases(self) -> dict[str, Alias]:
         """All aliases; empty where nothing was published."""
+
+    def live(self, alias: str) -> str | None:
+        """The collection that `alias` points to, for a search; up to a second old where another process moved it."""
 
     def lost_aliases(self) -> list[str]:
         """What the home's own notes say of aliases that the table lacks or has otherwise; empty where they agree."""

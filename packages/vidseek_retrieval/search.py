@@ -33,6 +33,7 @@ from vidseek_retrieval.index import (
     WORDS_VECTOR,
     Collection,
     CollectionFacts,
+    CollectionRemoved,
     Dense,
     IndexHome,
     Point,
@@ -193,6 +194,14 @@ class Searcher:
         """
         options = options or SearchOptions()
         _check_options(options)
+        try:
+            return self._search(query, options)
+        except CollectionRemoved:  # removed since it was opened; its alias has moved, or it was none that is live
+            with self._lock:
+                self._open = {}
+            return self._search(query, options)
+
+    def _search(self, query: Query, options: SearchOptions) -> Answer:
         conditions = parse_filters(options.filters)
         opened = self._collection(options.collection)
         _require_same_space(query.encoder_version, opened)
@@ -317,14 +326,14 @@ class Searcher:
         Raises:
             ArtifactError: nothing was published.
         """
-        alias = self._home.aliases().get(self._alias)
-        if alias is None:
+        live = self._home.live(self._alias)
+        if live is None:
             is_lost = bool(self._home.stored())  # collections are there, and no alias says which is live
             raise ArtifactError(
                 f"nothing was published as {self._alias!r}",
                 code="not-published", remedy=USE_REMEDY if is_lost else PUBLISH_REMEDY
             )
-        return alias.collection
+        return live
 
     def require_stored(self) -> str:
         """The name of the live collection, which must still be in the index: what is open outlives what is removed.

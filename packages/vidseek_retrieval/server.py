@@ -1,60 +1,60 @@
 """The server home: a Qdrant server or cluster over qdrant-client, with the history of aliases and the lock that it lacks.
 
-A collection of ours carries its facts as metadata, written last: one without them is what a killed build left. What has
-no other place lies in the collection `vidseek-state`: a point for each alias (where it pointed before), and one that is
-the builder's lock. Aliases are Qdrant's own, so that any other client of the server finds the live collection too.
+A collection of ours carries its facts as metadata, written last: one without them is what a killed build left. Aliases are
+Qdrant's own, so that any other client of the server finds the live collection too. The history of `clips` is in aliases as
+well: `clips~0` is where we moved it last, `clips~1`, `clips~2`, ... where it was before. All of them move in one step, one
+request reads them, and a cluster keeps them by consensus. The collection `vidseek-state` has one point, the builder's lock.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
-import socket
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, VidseekError
 from vidseek_media.names import shown
-from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
     COLLECTION_NAME,
     PAYLOAD_INDEXES,
     WORDS_VECTOR,
     Alias,
     CollectionFacts,
-    Dense,
     Point,
     ServerSettings,
-    Stretch,
-    Vector,
-    Words,
+    alias_name,
     require_facts,
 )
-from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip, rank_order
-from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of, vectors_of
+from vidseek_retrieval.qdrant_collection import QdrantCollection, sparse_vector
+from vidseek_retrieval.qdrant_limits import Limits
+from vidseek_retrieval.qdrant_lock import LEASE_SECONDS, LOCK_ID, NAMESPACE, BuilderLock
+from vidseek_retrieval.qdrant_points import vectors_of
+from vidseek_retrieval.qdrant_requests import (
+    BUILDER_PATIENCE_SECONDS,
+    UNREACHABLE_REMEDY,
+    ServerRefused,
+    patience,
+    request,
+    require_version,
+)
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256
-LEASE_SECONDS = 600.0
-"""A builder that was killed holds the lock no longer than this; one that lives renews it with each batch."""
-TRIES = 4
-FIRST_WAIT_SECONDS = 0.25
-"""After the first try; doubled after each other."""
+LIVE_SECONDS = 1.0
+"""How long `live` takes what it was told for true."""
 OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
+CHECK_TIMEOUT_SECONDS = 60.0
+"""How long `check` waits for a collection that the server still optimises."""
 POLL_SECONDS = 0.1
+MOST_POLL_SECONDS = 5.0
 SETTLED_POLLS = 3
-MOST_STRETCHES = 32
-"""In one search: each clip of their videos is held against each of them."""
 INDEXING_THRESHOLD_KB = 10_000
 """Segments above it get a graph: Qdrant's own default."""
 
@@ -63,10 +63,9 @@ _SCHEMAS = {
     "integer": models.PayloadSchemaType.INTEGER,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
-_SPAN_FIELDS = ["video_id", "start_ms", "end_ms", "duplicate_of"]
-_REMEDY = "See that the server of QDRANT_URL is up and has room, then try again"
-_NAMESPACE = uuid.UUID("3b1d3f6e-58a5-5d0a-9d5c-7d7a8c1b2e90")
-_LOCK_ID = str(uuid.uuid5(_NAMESPACE, "lock"))
+_LOCK_ID = LOCK_ID
+_HISTORY = re.compile(r"(?P<alias>.+)~(?P<place>[0-9]+)")
+"""No name of an alias of ours has a `~`."""
 _LOCK_STAYS = (
     f"the server did not take the lock back: a publish from another machine waits for it, {LEASE_SECONDS / 60:.0f} minutes "
     "at most"
@@ -74,157 +73,55 @@ _LOCK_STAYS = (
 
 log = logging.getLogger("vidseek.index")
 
-Result = TypeVar("Result")
-
-
-class QdrantCollection:
-    """A finished collection on a server, for reading."""
-
-    def __init__(self, client: QdrantClient, facts: CollectionFacts) -> None:
-        self._client = client
-        self._facts = facts
-
-    @property
-    def facts(self) -> CollectionFacts:
-        """What its metadata says."""
-        return self._facts
-
-    def search(
-        self,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        exact: bool = False,
-        at_least: float = -math.inf,
-        using: Dense = "video",
-        conditions: Sequence[Condition] = (),
-        stretches: Sequence[Stretch] = (),
-    ) -> list[RankedClip]:
-        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
-        if not self._facts.has(using):
-            return []
-        if len(stretches) > MOST_STRETCHES:
-            parts = [
-                self.search(
-                    vector, limit=limit, exact=exact, at_least=at_least, using=using, conditions=conditions,
-                    stretches=stretches[start : start + MOST_STRETCHES],
-                )
-                for start in range(0, len(stretches), MOST_STRETCHES)
-            ]
-            return sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
-        params = models.SearchParams(
-            hnsw_ef=self._facts.search_ef, exact=exact,
-            quantization=models.QuantizationSearchParams(
-                ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
-            ) if self._facts.settings.quantization != "none" else None,
-        )
-        return self._query(vector.tolist(), using, limit, params, _filter(conditions, stretches), at_least)
-
-    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
-        """The clips in whose text some of `words` stand, best first, by BM25."""
-        if not self._facts.has(WORDS_VECTOR) or not words.indices:
-            return []
-        found = self._query(_sparse(words), WORDS_VECTOR, limit, None, _filter(conditions))
-        # The in-memory mode gives clips that share no word as well, with a score of 0.
-        return [clip for clip in found if clip.score > 0]
-
-    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The payloads of these points, by id; those that are not there are left out."""
-        records = _call(self._client.retrieve, self._facts.name, list(clip_ids), with_payload=True)
-        return {str(record.id): record.payload or {} for record in records}
-
-    def count(self, vector: Vector | None = None) -> int:
-        """How many points there are (with such a vector), counted."""
-        if vector is not None and not self._facts.has(vector):
-            return 0
-        having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)]) if vector else None
-        return _call(self._client.count, self._facts.name, count_filter=having, exact=True).count
-
-    def sample(self, num: int, *, seed: int) -> list[str]:
-        """The clip ids of up to `num` points, the same ones for the same seed."""
-        def first_from(offset: str | None) -> str | None:
-            records, _ = _call(self._client.scroll, self._facts.name, limit=1, offset=offset, with_payload=False)
-            return str(records[0].id) if records else None
-
-        return draw_ids(num, seed=seed, first_from=first_from)
-
-    def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """The points with these ids, in this order; those that are not there are left out."""
-        records = _call(
-            self._client.retrieve, self._facts.name, list(clip_ids), with_payload=True, with_vectors=True
-        )
-        return points_in_order(records, clip_ids)
-
-    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """All points, in order of clip id, `batch` in memory at once."""
-        offset: Any = None
-        while True:
-            records, offset = _call(
-                self._client.scroll, self._facts.name, limit=batch, offset=offset, with_payload=True, with_vectors=True
-            )
-            yield from map(point_of, records)
-            if offset is None:
-                return
-
-    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """The values of a payload field of words, and how many points have each: the most frequent first."""
-        hits = _call(
-            self._client.facet, self._facts.name, field, facet_filter=_filter(conditions), limit=limit, exact=True
-        ).hits
-        return {str(hit.value): hit.count for hit in hits}
-
-    def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
-        ends = []
-        for direction in (models.Direction.ASC, models.Direction.DESC):
-            order = models.OrderBy(key=field, direction=direction)
-            records, _ = _call(self._client.scroll, self._facts.name, limit=1, order_by=order, with_payload=True)
-            ends += [(record.payload or {})[field] for record in records]
-        return (ends[0], ends[1]) if ends else None
-
-    def close(self) -> None:
-        """Nothing is held: the client is the home's."""
-
-    def _query(
-        self, query: Any, using: str, limit: int, params: models.SearchParams | None, fitting: models.Filter | None,
-        at_least: float = -math.inf,
-    ) -> list[RankedClip]:
-        found = _call(
-            self._client.query_points, self._facts.name, query=query, using=using, limit=limit,
-            query_filter=fitting, search_params=params, with_payload=_SPAN_FIELDS,
-            score_threshold=threshold_of(at_least),
-        ).points
-        return [_ranked(point) for point in found]
-
 
 class QdrantHome:
-    """The collections of a Qdrant server."""
+    """The collections of a Qdrant server.
 
-    def __init__(self, client: QdrantClient, settings: ServerSettings | None = None) -> None:
+    Args:
+        client: Of the server.
+        settings: Of new collections.
+        prefix: Before the names of all collections and aliases on the server: so several archives may share one.
+    """
+
+    def __init__(self, client: QdrantClient, settings: ServerSettings | None = None, *, prefix: str = "") -> None:
         self._client = client
         self._settings = settings or ServerSettings()
-        self._token = ""
+        self._prefix = prefix
+        self._state_name = f"{prefix}{STATE}"
+        self._lock = BuilderLock(client, self._state_name)
+        self._version_is_known = False
+        self._live: tuple[float, dict[str, str]] | None = None
 
     @classmethod
-    def connect(cls, url: str, *, api_key: str | None = None, settings: ServerSettings | None = None) -> QdrantHome:
+    def connect(
+        cls, url: str, *, api_key: str | None = None, settings: ServerSettings | None = None, prefix: str = ""
+    ) -> QdrantHome:
         """The server at `url`. Nothing is asked of it yet."""
-        return cls(QdrantClient(url=url, api_key=api_key, timeout=60, check_compatibility=False), settings)
+        client = QdrantClient(url=url, api_key=api_key, timeout=60, check_compatibility=False)
+        return cls(client, settings, prefix=prefix)
 
     def aliases(self) -> dict[str, Alias]:
         """All aliases of collections of ours; empty where nothing was published."""
-        ours = self._pointers()
-        notes = self._notes() if ours else {}
-        return {name: Alias(live, _previous_in(notes.get(name, {}), live) or ()) for name, live in ours.items()}
+        table = self._table()
+        return {name: Alias(live, _history(table, name, live)) for name, live in table.items() if "~" not in name}
+
+    def live(self, alias: str) -> str | None:
+        """The collection that `alias` points to; up to a second old where another process moved it."""
+        known = self._live
+        if known is None or time.monotonic() - known[0] > LIVE_SECONDS:
+            known = self._live = (time.monotonic(), self._table())
+        return known[1].get(alias)
 
     def lost_aliases(self) -> list[str]:
-        """Aliases that are noted and not on the server, or that something else than vidseek has moved."""
-        ours = self._pointers()
+        """Aliases that we moved and that are not on the server, or that something else than vidseek has moved."""
+        table = self._table()
         lost = []
-        for name, note in sorted(self._notes().items()):
-            if name not in ours:
-                lost.append(f"the alias {name!r} is noted in {STATE}, and is not on the server")
-            elif _previous_in(note, ours[name]) is None:
-                lost.append(f"the alias {name!r} names {ours[name]}, and {STATE} has noted otherwise")
+        for name in sorted({found["alias"] for each in table if (found := _HISTORY.fullmatch(each))}):
+            live, noted = table.get(name), table.get(f"{name}~0")
+            if live is None:
+                lost.append(f"the alias {name!r} is noted (as {name}~0), and is not on the server")
+            elif live != noted:
+                lost.append(f"the alias {name!r} names {live}, and {name}~0 has noted otherwise")
         return lost
 
     def collections(self) -> list[CollectionFacts]:
@@ -234,40 +131,51 @@ class QdrantHome:
 
     def stored(self) -> list[str]:
         """The names of the finished collections, sorted; also of those whose metadata another version wrote."""
-        return [name for name in self._names() if "vidseek" in self._metadata(name)]
+        return [name for name in self._names() if "vidseek" in _metadata(self._info(name))]
 
     def open(self, name: str) -> QdrantCollection:
         """Open a finished collection.
 
         Raises:
             ArtifactError: it is not there, or not finished.
+            ConfigError: the server is too old.
             ServiceError: the server does not answer.
         """
-        facts = self._facts(name) if COLLECTION_NAME.fullmatch(name) else None
-        if facts is None:
-            raise ArtifactError(f"there is no collection {name} on the server", remedy="Publish, or import it")
-        return QdrantCollection(self._client, facts)
+        self._require_version()
+        info = self._info(name) if COLLECTION_NAME.fullmatch(name) else None
+        facts = _facts_in(info, name)
+        if info is None or facts is None:
+            self._live = None  # an alias that we remember may have led here
+            raise ArtifactError(
+                f"there is no collection {name} on the server", code="collection-absent", remedy="Publish, or import it"
+            )
+        return QdrantCollection(self._client, facts, Limits.of(info), stored_as=self._on_server(name))
 
     @contextmanager
     def building(self) -> Iterator[None]:
         """Hold the builder's lock, a point that only one can insert, with an end that is put off while we live.
 
+        Whatever ends the work, an error of the server too, the lock is given back at once.
+
         Raises:
+            ConfigError: the server is too old.
             ServiceError: another one holds it.
         """
-        if not self._exists(STATE):
-            _call(self._client.create_collection, STATE, vectors_config={})
-        token = uuid.uuid4().hex
-        self._take_lock(token)
-        self._token = token
-        try:
-            yield
-        except BaseException as error:
-            if not self._let_go(token):
-                _say_more(error, _LOCK_STAYS)
-            raise
-        if not self._let_go(token):
-            log.warning("what was written is whole, but %s", _LOCK_STAYS)
+        with patience(BUILDER_PATIENCE_SECONDS):
+            self._require_version()
+            state = self._info_of(self._state_name)
+            self._lock.prepare(state, replicas=self._settings.replicas)
+            self._lock.take()
+            try:
+                if state is not None:
+                    self._take_over_notes(Limits.of(state))
+                yield
+            except BaseException as error:
+                if not self._lock.release():
+                    _say_more(error, _LOCK_STAYS)
+                raise
+            if not self._lock.release():
+                log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
     def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
@@ -278,55 +186,61 @@ class QdrantHome:
         """
         if self._facts(require_facts(facts).name) is not None:
             raise ServiceError(
-                f"the server has a finished collection {facts.name} already", remedy="Drop it, or search that one"
+                f"the server has a finished collection {facts.name} already", code="collection-there",
+                remedy="Drop it, or search that one",
             )
         try:
-            self._create(facts)
+            limits = self._create(facts)
             remaining = iter(points)
-            while batch := list(islice(remaining, LOAD_BATCH)):
+            while batch := list(islice(remaining, limits.batch(LOAD_BATCH))):
                 structs = [_struct(point) for point in batch]
                 # The same ids again are the same points: a batch that was cut off is sent once more.
-                _call(self._client.upsert, facts.name, structs, wait=True)
-                self._renew_lock()
-            self._optimise(facts)
-            _call(self._client.update_collection, facts.name, metadata={"vidseek": facts.to_json()})
+                request(self._client.upsert, self._on_server(facts.name), structs, wait=True)
+                self._lock.renew()
+            self._optimise(facts.name)
+            request(
+                self._client.update_collection, self._on_server(facts.name), metadata={"vidseek": facts.to_json()}
+            )
         except BaseException as error:
             if not self._try_to_delete(facts.name):
                 _say_more(error, f"what was built of {facts.name} stays on the server until the next publish")
             raise
 
     def check(self, name: str) -> list[str]:
-        """What the server says is wrong with a collection; empty if nothing is."""
-        status = _call(self._client.get_collection, name).status
-        return [] if status == models.CollectionStatus.GREEN else [f"the server says that {name} is {status.value}"]
+        """What the server says is wrong with a collection; empty if nothing is. Optimisations are waited for a minute."""
+        problem = self._unsettled(name, seconds=CHECK_TIMEOUT_SECONDS)
+        return [problem] if problem else []
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, in one step.
+        """Point `alias` elsewhere, with its history, in one step.
 
-        Its history is noted first, for where it goes and for where it is: whichever it names after a death in between,
-        the note has the history that belongs to it.
+        Raises:
+            ConfigError: it cannot be the name of an alias.
         """
-        current = self.aliases().get(alias)
-        entries = {each.collection: list(each.previous) for each in (current, to) if each is not None}
-        self._put_state(_note_id(alias), {"kind": "alias", "alias": alias, "history": entries})
-        operations: list[Any] = [_deletion(alias)] if current is not None else []
-        operations.append(models.CreateAliasOperation(
-            create_alias=models.CreateAlias(collection_name=to.collection, alias_name=alias)
-        ))
-        _call(self._client.update_collection_aliases, operations)
+        try:
+            alias_name(alias)
+        except ValueError as error:
+            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+        self._lock.renew(at_once=True)
+        wanted = {alias: to.collection, f"{alias}~0": to.collection}
+        wanted |= {f"{alias}~{place}": name for place, name in enumerate(to.previous, start=1)}
+        # First what is made, then what goes: what is refused on the way has then taken nothing away.
+        operations: list[Any] = [self._creation(name, collection) for name, collection in wanted.items()]
+        operations += [self._deletion(name) for name in _entries(self._table(), alias) if name not in wanted]
+        self._change_aliases(operations)
 
     def drop_alias(self, alias: str) -> None:
         """Let `alias` point nowhere; nothing where it does not point anywhere."""
-        if alias in self._pointers():
-            if self._exists(STATE):  # first: an alias without a note is whole, a note without an alias is a loss
-                _call(self._client.delete, STATE, models.PointIdsList(points=[_note_id(alias)]), wait=True)
-            _call(self._client.update_collection_aliases, [_deletion(alias)])
+        table = self._table()
+        if alias in table:
+            self._change_aliases([self._deletion(name) for name in _entries(table, alias)])
 
     def drop(self, name: str) -> None:
         """Remove a collection."""
         if not COLLECTION_NAME.fullmatch(name):  # the server may have others than ours
-            raise ArtifactError(f"{shown(name)} is no name of a collection")
-        _call(self._client.delete_collection, name)
+            raise ArtifactError(f"{shown(name)} is no name of a collection", code="bad-collection-name")
+        self._live = None
+        request(self._client.delete_collection, self._on_server(name))
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
         """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
@@ -335,180 +249,216 @@ class QdrantHome:
             self.drop(name)
         return unfinished
 
-    def _names(self) -> list[str]:
-        found = _call(self._client.get_collections).collections
-        return sorted(each.name for each in found if COLLECTION_NAME.fullmatch(each.name))
+    def _on_server(self, name: str) -> str:
+        return f"{self._prefix}{name}"
 
-    def _exists(self, name: str) -> bool:
-        return _call(self._client.collection_exists, name)
+    def _require_version(self) -> None:
+        if not self._version_is_known:
+            require_version(self._client)
+            self._version_is_known = True
+
+    def _names(self) -> list[str]:
+        found = request(self._client.get_collections).collections
+        ours = [each.name.removeprefix(self._prefix) for each in found if each.name.startswith(self._prefix)]
+        return sorted(name for name in ours if COLLECTION_NAME.fullmatch(name))
+
+    def _info(self, name: str) -> models.CollectionInfo | None:
+        return self._info_of(self._on_server(name))
+
+    def _info_of(self, stored_as: str) -> models.CollectionInfo | None:
+        """What the server says of a collection; None where it has none of that name."""
+        try:
+            return request(self._client.get_collection, stored_as)
+        except ServerRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        except ValueError:  # as the client's in-memory mode says it
+            return None
 
     def _facts(self, name: str) -> CollectionFacts | None:
         """The facts of a finished collection; None for one that is not there or not finished."""
-        if not self._exists(name):
-            return None
-        try:
-            facts = CollectionFacts.from_json(self._metadata(name)["vidseek"])
-        except (KeyError, TypeError, ValueError, ConfigError):
-            return None
-        return facts if facts.name == name else None
+        return _facts_in(self._info(name), name)
 
-    def _metadata(self, name: str) -> dict[str, Any]:
-        return dict(_call(self._client.get_collection, name).config.metadata or {})
-
-    def _create(self, facts: CollectionFacts) -> None:
+    def _create(self, facts: CollectionFacts) -> Limits:
+        """Make the collection, empty and with its payload indexes; gives what the server allows on it."""
         settings, cluster = facts.settings, self._settings
         self._try_to_delete(facts.name)
+        stored_as = self._on_server(facts.name)
         vector = models.VectorParams(
             size=facts.dimension, distance=models.Distance.COSINE, on_disk=settings.on_disk
         )
-        _call(
-            self._client.create_collection, facts.name,
-            vectors_config={name: vector for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
-            sparse_vectors_config={WORDS_VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
-            if facts.has(WORDS_VECTOR) else None,
-            shard_number=cluster.shards, replication_factor=cluster.replicas,
-            write_consistency_factor=cluster.write_consistency,
-            hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
-            quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
-                type=models.ScalarType.INT8, quantile=0.99, always_ram=True
-            )) if settings.quantization == "int8" else None,
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # 0: no graph while it is loaded
-        )
-        for field, kind in PAYLOAD_INDEXES.items():
-            _call(
-                self._client.create_payload_index, facts.name, field, field_schema=_SCHEMAS[kind], wait=True
+        try:
+            request(
+                self._client.create_collection, stored_as,
+                vectors_config={name: vector for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
+                sparse_vectors_config={WORDS_VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+                if facts.has(WORDS_VECTOR) else None,
+                shard_number=cluster.shards, replication_factor=cluster.replicas,
+                write_consistency_factor=cluster.write_consistency,
+                hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
+                quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
+                    type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+                )) if settings.quantization == "int8" else None,
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # 0: no graph while it is loaded
             )
+        except ServerRefused as error:
+            # The answer to our own request was lost, and the second try finds what the first one made.
+            if error.status != 409 or not self._is_empty(facts.name):
+                raise
+        limits = Limits.of(request(self._client.get_collection, stored_as))
+        limits.require_room(facts)
+        for field, kind in PAYLOAD_INDEXES.items():
+            request(self._client.create_payload_index, stored_as, field, field_schema=_SCHEMAS[kind], wait=True)
+        return limits
 
-    def _optimise(self, facts: CollectionFacts) -> None:
-        _call(
-            self._client.update_collection, facts.name,
+    def _is_empty(self, name: str) -> bool:
+        info = self._info(name)
+        return info is not None and not info.points_count and "vidseek" not in _metadata(info)
+
+    def _optimise(self, name: str) -> None:
+        request(
+            self._client.update_collection, self._on_server(name),
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
         )
         deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
-        num_settled = 0
-        while num_settled < SETTLED_POLLS:  # green once may mean that the optimizer has not begun
-            problems = self.check(facts.name)
-            if time.monotonic() > deadline:
-                raise ServiceError(f"{problems[0]} after {OPTIMISE_TIMEOUT_SECONDS / 3600:.0f} h", remedy=_REMEDY)
-            num_settled = 0 if problems else num_settled + 1
-            self._renew_lock()
+        for _ in range(SETTLED_POLLS):  # green once may mean that the optimizer has not begun
+            if problem := self._unsettled(name, seconds=deadline - time.monotonic()):
+                raise ServiceError(problem, code="server-not-settled", remedy=UNREACHABLE_REMEDY)
             time.sleep(POLL_SECONDS)
+
+    def _unsettled(self, name: str, *, seconds: float) -> str:
+        """Why the collection is not as it should be after so long, or at once where waiting helps nothing; "" where it is.
+
+        Yellow is an optimisation that runs. Grey is one that waits for an update, as after a restart of the server: an
+        update that changes nothing wakes it. Red is an error.
+        """
+        deadline = time.monotonic() + seconds
+        wait, woken = POLL_SECONDS, False
+        while True:
+            info = request(self._client.get_collection, self._on_server(name))
+            if info.status == models.CollectionStatus.GREEN:
+                return ""
+            if info.status == models.CollectionStatus.RED:
+                said = getattr(info.optimizer_status, "error", "") or "a failed operation, which its log names"
+                return f"the server says that {name} is red: {said}"
+            if time.monotonic() > deadline:
+                return f"the server says that {name} is {info.status.value} after {seconds:.0f} s"
+            if info.status == models.CollectionStatus.GREY and not woken:
+                request(
+                    self._client.update_collection, self._on_server(name),
+                    optimizers_config=models.OptimizersConfigDiff(),
+                )
+                woken = True
+            self._lock.renew()
+            time.sleep(max(0.0, min(wait, deadline - time.monotonic())))
+            wait = min(2 * wait, MOST_POLL_SECONDS)
 
     def _try_to_delete(self, name: str) -> bool:
         """Whether it is gone; where not, the next publish removes it: it has no facts."""
         try:
-            if self._exists(name):
+            if self._info(name) is not None:
                 self.drop(name)
         except ServiceError:
             return False
         return True
 
-    def _let_go(self, token: str) -> bool:
-        """Whether the lock is given back; where not, it ends by itself."""
-        self._token = ""
-        try:
-            self._drop_lock(token)
-        except ServiceError:
-            return False
-        return True
-
-    def _take_lock(self, token: str) -> None:
-        for _ in range(2):
-            self._insert_lock(token)
-            held = self._state(_LOCK_ID)
-            if held.get("token") == token:
-                return
-            if held.get("until", 0.0) > time.time() and not _is_dead(held):
-                break
-            self._drop_lock(str(held.get("token", "")))  # its holder was killed
-        left = max(0.0, float(held.get("until", 0.0)) - time.time())
-        raise ServiceError(
-            f"another publish (process {held.get('process', 'unknown')}) is writing to the server",
-            remedy=f"Wait for it to end, then publish again; if it was killed, its lock ends in {left:.0f} s",
-        )
-
-    def _insert_lock(self, token: str) -> None:
-        payload = {"kind": "lock", "token": token, "until": time.time() + LEASE_SECONDS,
-                   "process": f"{os.getpid()} on {socket.gethostname()}", "pid": os.getpid(), "machine": _machine()}
-        point = models.PointStruct(id=_LOCK_ID, vector={}, payload=payload)
-        _call(self._client.upsert, STATE, [point], wait=True, update_mode=models.UpdateMode.INSERT_ONLY)
-
-    def _renew_lock(self) -> None:
-        """Put off the lock's end, where we hold one.
-
-        Raises:
-            ServiceError: it is not ours any more.
-        """
-        if not self._token:
-            return
-        mine = _with_token(self._token)
-        _call(self._client.set_payload, STATE, {"until": time.time() + LEASE_SECONDS}, points=mine, wait=True)
-        if self._state(_LOCK_ID).get("token") != self._token:
-            raise ServiceError("the lock was taken by another publish", remedy="Wait for it to end, then publish again")
-
-    def _drop_lock(self, token: str) -> None:
-        _call(self._client.delete, STATE, models.FilterSelector(filter=_with_token(token)), wait=True)
-
     def _state(self, point_id: str) -> dict[str, Any]:
-        records = _call(self._client.retrieve, STATE, [point_id], with_payload=True)
-        return dict(records[0].payload or {}) if records else {}
+        return self._lock.read(point_id)
 
-    def _put_state(self, point_id: str, payload: dict[str, Any]) -> None:
-        point = models.PointStruct(id=point_id, vector={}, payload=payload)
-        _call(self._client.upsert, STATE, [point], wait=True)
+    def _table(self) -> dict[str, str]:
+        """Collections of ours by alias, the entries of the history too, as the server has them now."""
+        found = request(self._client.get_aliases).aliases
+        pointers = {
+            each.alias_name.removeprefix(self._prefix): each.collection_name.removeprefix(self._prefix)
+            for each in found
+            if each.alias_name.startswith(self._prefix) and each.collection_name.startswith(self._prefix)
+        }
+        return {alias: name for alias, name in pointers.items() if COLLECTION_NAME.fullmatch(name)}
 
-    def _pointers(self) -> dict[str, str]:
-        """What the server itself says: collections of ours by alias."""
-        found = _call(self._client.get_aliases).aliases
-        return {each.alias_name: each.collection_name for each in found if COLLECTION_NAME.fullmatch(each.collection_name)}
+    def _change_aliases(self, operations: Sequence[Any]) -> None:
+        self._live = None
+        request(self._client.update_collection_aliases, operations)
 
-    def _notes(self) -> dict[str, dict[str, Any]]:
-        """What is noted of aliases, by their names."""
-        if not self._exists(STATE):
-            return {}
-        records, _ = _call(self._client.scroll, STATE, limit=10_000, with_payload=True)
-        payloads = [dict(record.payload or {}) for record in records]
-        return {str(each["alias"]): each for each in payloads if each.get("kind") == "alias" and "alias" in each}
+    def _creation(self, alias: str, collection: str) -> models.CreateAliasOperation:
+        return models.CreateAliasOperation(create_alias=models.CreateAlias(
+            collection_name=self._on_server(collection), alias_name=self._on_server(alias)
+        ))
+
+    def _deletion(self, alias: str) -> models.DeleteAliasOperation:
+        return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self._on_server(alias)))
+
+    def _take_over_notes(self, limits: Limits) -> None:
+        """Make aliases of the histories that earlier versions noted as points of the state collection."""
+        records: list[models.Record] = []
+        offset: Any = None
+        while True:
+            found, offset = request(
+                self._client.scroll, self._state_name, limit=limits.page(100), offset=offset, with_payload=True
+            )
+            records += found
+            if offset is None:
+                break
+        for note in (dict(each.payload or {}) for each in records):
+            if note.get("kind") == "alias":
+                self._take_over_note(str(note.get("alias", "")), note)
+
+    def _take_over_note(self, alias: str, note: Mapping[str, Any]) -> None:
+        table, there = self._table(), set(self.stored())
+        live, histories = table.get(alias), _histories_in_note(note, table.get(alias))
+        if live in histories and f"{alias}~0" not in table:
+            self.move_alias(alias, Alias(live, tuple(name for name in histories[live] if name in there)))
+        elif f"{alias}~0" not in table and (known := sorted(there & set(histories))):
+            # The alias is gone, or something else has moved it: `lost_aliases` sees it by this.
+            self._change_aliases([self._creation(f"{alias}~0", known[0])])
+        selected = models.PointIdsList(points=[_note_id(alias)])
+        request(self._client.delete, self._state_name, selected, wait=True)
+
+
+def _entries(table: Mapping[str, str], alias: str) -> list[str]:
+    """The names in `table` of an alias and of its history."""
+    return [
+        name for name in table
+        if name == alias or ((found := _HISTORY.fullmatch(name)) is not None and found["alias"] == alias)
+    ]
+
+
+def _history(table: Mapping[str, str], alias: str, live: str) -> tuple[str, ...]:
+    """What was live before `live`, newest first; nothing where something else than vidseek moved the alias."""
+    if table.get(f"{alias}~0") != live:
+        return ()
+    places = sorted(int(name.rpartition("~")[2]) for name in _entries(table, alias) if name != alias)
+    return tuple(table[f"{alias}~{place}"] for place in places if place)
 
 
 def _note_id(alias: str) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"alias:{alias}"))
+    return str(uuid.uuid5(NAMESPACE, f"alias:{alias}"))
 
 
-def _previous_in(note: Mapping[str, Any], live: str) -> tuple[str, ...] | None:
-    """What was live before `live`, as the note of its alias says; None where it knows nothing of it."""
-    history, previous = note.get("history"), note.get("previous")
-    if not isinstance(history, dict):  # as earlier versions wrote it: of where it was to go alone
-        history = {note["of"]: previous} if isinstance(note.get("of"), str) else {}
-        if isinstance(previous, list) and live in previous and live not in history:  # killed before the alias moved
-            history = {live: previous[previous.index(live) + 1 :]}
-    known = history.get(live)
-    if not isinstance(known, list):
+def _histories_in_note(note: Mapping[str, Any], live: str | None) -> dict[str, tuple[str, ...]]:
+    """What was live before a collection, by its name, as a note of an earlier version says."""
+    histories, previous = note.get("history"), note.get("previous")
+    if not isinstance(histories, dict):  # as still earlier versions wrote it: of where it was to go alone
+        histories = {note["of"]: previous} if isinstance(note.get("of"), str) else {}
+        if live and isinstance(previous, list) and live in previous and live not in histories:  # killed before it moved
+            histories = {live: previous[previous.index(live) + 1 :]}
+    return {
+        str(of): tuple(str(name) for name in names if COLLECTION_NAME.fullmatch(str(name)))
+        for of, names in histories.items() if isinstance(names, list)
+    }
+
+
+def _metadata(info: models.CollectionInfo | None) -> dict[str, Any]:
+    return dict(info.config.metadata or {}) if info else {}
+
+
+def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionFacts | None:
+    """The facts that a collection carries; None where it is not there or not finished."""
+    try:
+        facts = CollectionFacts.from_json(_metadata(info)["vidseek"])
+    except (KeyError, TypeError, ValueError, ConfigError):
         return None
-    return tuple(str(name) for name in known if COLLECTION_NAME.fullmatch(str(name)))
-
-
-def _machine() -> str:
-    """This machine, and the space of its process numbers: in two containers of one machine they mean other processes."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it is no path
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}" if space else ""
-
-
-def _is_dead(held: Mapping[str, Any]) -> bool:
-    """Whether the holder of a lock was a process of this machine, and is no more."""
-    machine, pid = _machine(), held.get("pid")
-    if not machine or held.get("machine") != machine or not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+    return facts if facts.name == name else None
 
 
 def _say_more(error: BaseException, what: str) -> None:
@@ -519,71 +469,5 @@ def _say_more(error: BaseException, what: str) -> None:
         log.warning("%s", what)
 
 
-def _call(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
-    """Ask the server, and again where it did not answer: everything that is asked may be asked twice."""
-    for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
-        try:
-            return ask(*args, **named)
-        except UnexpectedResponse as error:
-            if wait is None or (error.status_code or 0) < 500:
-                raise ServiceError(f"the Qdrant server says {error.status_code}: {_said(error)}", remedy=_REMEDY) from error
-        except (ResponseHandlingException, OSError) as error:
-            if wait is None:
-                raise ServiceError(f"the Qdrant server does not answer: {error}", remedy=_REMEDY) from error
-        time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _said(error: UnexpectedResponse) -> str:
-    return error.content.decode(errors="replace")[:300] if error.content else str(error.reason_phrase)
-
-
-def _with_token(token: str) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key="token", match=models.MatchValue(value=token))])
-
-
-def _deletion(alias: str) -> models.DeleteAliasOperation:
-    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-
-
 def _struct(point: Point) -> models.PointStruct:
-    return models.PointStruct(id=point.clip_id, vector=vectors_of(point, _sparse), payload=dict(point.payload))
-
-
-def _ranked(point: models.ScoredPoint) -> RankedClip:
-    payload = point.payload or {}
-    return RankedClip(
-        str(point.id), str(payload["video_id"]), int(payload["start_ms"]), int(payload["end_ms"]),
-        round(point.score, SCORE_DIGITS), str(payload.get("duplicate_of", "")),
-    )
-
-
-def _sparse(words: Words) -> models.SparseVector:
-    return models.SparseVector(indices=list(words.indices), values=list(words.values))
-
-
-def _filter(conditions: Sequence[Condition], stretches: Sequence[Stretch] = ()) -> models.Filter | None:
-    if not conditions and not stretches:
-        return None
-    return models.Filter(
-        must=[_field_condition(each) for each in conditions if not each.none_of],
-        must_not=[_field_condition(each) for each in conditions if each.none_of],
-        should=[_within(each) for each in stretches] or None,
-    )
-
-
-def _within(stretch: Stretch) -> models.Filter:
-    begins = models.Range(gte=stretch.first_ms, lte=stretch.last_ms)
-    return models.Filter(must=[
-        models.FieldCondition(key="video_id", match=models.MatchValue(value=stretch.video_id)),
-        models.FieldCondition(key="start_ms", range=begins),
-    ])
-
-
-def _field_condition(condition: Condition) -> models.FieldCondition:
-    if values := condition.any_of or condition.none_of:
-        return models.FieldCondition(key=condition.field, match=models.MatchAny(any=list(values)))  # type: ignore[arg-type]
-    bounds: dict[str, Any] = dict(condition.bounds)
-    if PAYLOAD_INDEXES[condition.field] == "integer":
-        return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
-    return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
+    return models.PointStruct(id=point.clip_id, vector=vectors_of(point, sparse_vector), payload=dict(point.payload))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidseek_media.errors import VidseekError
 from vidseek_retrieval.browse import facets_of, neighbours
-from vidseek_retrieval.index import VIDEO_VECTOR, WORDS_VECTOR, Alias, CollectionFacts, IndexHome, Point
+from vidseek_retrieval.index import VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, IndexHome, Point
 from vidseek_retrieval.query import Query, SearchOptions, Weights
 from vidseek_retrieval.search import Searcher
 
@@ -45,8 +45,9 @@ class _AsIfLive:
     home: IndexHome
     name: str
 
-    def aliases(self) -> dict[str, Alias]:
-        return {_ALIAS: Alias(self.name)}
+    def live(self, alias: str) -> str:
+        assert alias == _ALIAS
+        return self.name
 
     def open(self, name: str) -> object:
         return self.home.open(name)

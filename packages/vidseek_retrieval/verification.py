@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.index import Collection, CollectionFacts, IndexHome, Point, Vector
+from vidseek_retrieval.moments import SCORE_DIGITS
 from vidseek_retrieval.parts import UNIT_TOLERANCE
 
 NEIGHBOURS = 10
 SAMPLE = 64
 _TIE = 1e-6
+_SCAN_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,36 @@ def _recall(collection: Collection, queries: Sequence[tuple[str, NDArray[np.floa
         collection: The one that is searched.
         queries: Vectors, each with the clip whose own it is, or "": that a clip finds itself proves little.
     """
+    vectors = [vector for _, vector in queries]
+    rankings = map(_exactly(collection), vectors) if collection.allows_exact else _by_a_scan(collection, vectors)
     shares = []
-    for own, vector in queries:
-        exact, found = (
-            [
-                clip
-                for clip in collection.search(vector, limit=NEIGHBOURS + 1, exact=exactly)
-                if clip.clip_id != own
-            ][:NEIGHBOURS]
-            for exactly in (True, False)
-        )
+    for (own, vector), ranking in zip(queries, rankings, strict=True):
+        exact = [score for clip_id, score in ranking if clip_id != own][:NEIGHBOURS]
+        found = [clip for clip in collection.search(vector, limit=NEIGHBOURS + 1) if clip.clip_id != own][:NEIGHBOURS]
         if exact:
-            least = exact[-1].score - _TIE
-            shares.append(min(1.0, sum(clip.score >= least for clip in found) / len(exact)))
+            shares.append(min(1.0, sum(clip.score >= exact[-1] - _TIE for clip in found) / len(exact)))
     return float(np.mean(shares)) if shares else 1.0
+
+
+def _exactly(collection: Collection) -> Callable[[NDArray[np.float32]], list[tuple[str, float]]]:
+    return lambda vector: [
+        (clip.clip_id, clip.score) for clip in collection.search(vector, limit=NEIGHBOURS + 1, exact=True)
+    ]
+
+
+def _by_a_scan(collection: Collection, queries: Sequence[NDArray[np.float32]]) -> list[list[tuple[str, float]]]:
+    """For each query its nearest clips and their scores, best first, where the home allows no exact search.
+
+    All points are read once, a batch in memory at a time.
+    """
+    stacked = np.stack(queries)
+    best: list[list[tuple[str, float]]] = [[] for _ in queries]
+    remaining = collection.scroll()
+    while batch := list(islice(remaining, _SCAN_BATCH)):
+        scores = (stacked @ np.stack([point.vector for point in batch]).T).round(SCORE_DIGITS)
+        for ranking, row in zip(best, scores, strict=True):
+            places = np.argsort(-row, kind="stable")[: NEIGHBOURS + 1]
+            ranking += [(batch[place].clip_id, float(row[place])) for place in places]
+            ranking.sort(key=lambda each: -each[1])
+            del ranking[NEIGHBOURS + 1 :]
+    return best

@@ -16,7 +16,7 @@ from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek.archive import Archive
 from vidseek.queries import ask_api
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval import server as server_home
+from vidseek_retrieval import qdrant_requests
 from vidseek_retrieval.publish import list_collections
 from vidseek_retrieval.transfer import export_collection
 
@@ -48,7 +48,7 @@ def test_archive__its_tables_index_export_and_commands_have_no_secret(
         run("ingest", f"http://me:{secret}@127.0.0.1:9/a.mp4?sig={secret}", folder=root),
     ]
     assert [each.returncode for each in commands] == [0, 15], [each.stderr for each in commands]
-    monkeypatch.setattr(server_home, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setenv("QDRANT_URL", f"http://me:{secret}@127.0.0.1:9/?api-key={secret}")
     with pytest.raises(ServiceError) as silent:
         archive.home().aliases()

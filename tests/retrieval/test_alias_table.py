@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 from tests.retrieval.archive import random_archive
 from tests.retrieval.test_homes import facts_of, points
 from vidseek_media.errors import ArtifactError, ServiceError
-from vidseek_retrieval import server
+from vidseek_retrieval import qdrant_lock, qdrant_requests, server
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import Alias, IndexHome
 from vidseek_retrieval.publish import prune, publish, require_alias_table, retract, rollback, use_collection
@@ -155,20 +155,18 @@ class Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["upsert", "update_collection_aliases"])
-def test_server__a_death_within_a_move_leaves_an_alias_with_its_own_history(method: str, after: bool) -> None:
+def test_server__a_death_within_a_move_leaves_an_alias_with_its_own_history(after: bool) -> None:
     client = QdrantClient(":memory:")
     home = server.QdrantHome(client)
     filled(home)
     with pytest.raises(KeyboardInterrupt):
-        server.QdrantHome(Dying(client, method, after=after)).move_alias(  # type: ignore[arg-type]
+        server.QdrantHome(Dying(client, "update_collection_aliases", after=after)).move_alias(  # type: ignore[arg-type]
             "clips", Alias(NAMES[0], (NAMES[2], NAMES[1]))
         )
-    moved = method == "update_collection_aliases" and after
-    wanted = Alias(NAMES[0], (NAMES[2], NAMES[1])) if moved else Alias(NAMES[2], (NAMES[1],))
+    wanted = Alias(NAMES[0], (NAMES[2], NAMES[1])) if after else Alias(NAMES[2], (NAMES[1],))
     assert home.aliases() == {"clips": wanted} and home.lost_aliases() == []
-    assert rollback(home) == (NAMES[2] if moved else NAMES[1])
-    assert home.aliases()["clips"].collection == (NAMES[2] if moved else NAMES[1])
+    assert rollback(home) == (NAMES[2] if after else NAMES[1])
+    assert home.aliases()["clips"].collection == (NAMES[2] if after else NAMES[1])
 
 
 def test_server__a_death_within_the_first_move_is_made_good_by_the_next() -> None:
@@ -184,16 +182,33 @@ def test_server__a_death_within_the_first_move_is_made_good_by_the_next() -> Non
     assert prune(home) == [] and home.stored() == [NAMES[0]]
 
 
-def test_server__a_note_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+OF_LAST, OF_FIRST = {NAMES[2]: [NAMES[1]]}, {NAMES[0]: [NAMES[2], NAMES[1]]}
+
+
+@pytest.mark.parametrize("note", [
+    {"history": {**OF_LAST, **OF_FIRST}},
+    {"of": NAMES[2], "previous": [NAMES[1]]},
+    {"of": NAMES[0], "previous": [NAMES[2], NAMES[1]]},  # killed before the alias moved
+])
+@pytest.mark.parametrize("gone", [False, True])
+def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], gone: bool) -> None:
     client = QdrantClient(":memory:")
     home = server.QdrantHome(client)
     filled(home)
-    old = {"kind": "alias", "alias": "clips", "of": NAMES[2], "previous": [NAMES[1]]}
-    home._put_state(server._note_id("clips"), old)
-    assert home.aliases() == {"clips": Alias(NAMES[2], (NAMES[1],))} and home.lost_aliases() == []
-    half = {**old, "of": NAMES[0], "previous": [NAMES[2], NAMES[1]]}  # killed before the alias moved
-    home._put_state(server._note_id("clips"), half)
-    assert home.aliases() == {"clips": Alias(NAMES[2], (NAMES[1],))} and home.lost_aliases() == []
+    note_of = models.PointStruct(id=server._note_id("clips"), vector={}, payload={"kind": "alias", "alias": "clips", **note})
+    client.upsert(server.STATE, [note_of])
+    every = [each.alias_name for each in client.get_aliases().aliases if gone or "~" in each.alias_name]
+    client.update_collection_aliases([
+        models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name)) for name in every
+    ])
+    with home.building():
+        assert home.aliases() == ({} if gone else {"clips": Alias(NAMES[2], (NAMES[1],))})
+        assert bool(home.lost_aliases()) == gone
+    assert client.count(server.STATE).count == 0
+    if gone:
+        with pytest.raises(ArtifactError, match="clips"):
+            prune(home)
+        assert home.stored() == NAMES
 
 
 @pytest.mark.parametrize("act", [prune, rollback, require_alias_table])
@@ -245,17 +260,17 @@ class Lost:
 def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_free_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
     with pytest.raises(ServiceError, match="does not answer") as caught:
-        publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "create_payload_index")))  # type: ignore[arg-type]
+        publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "update_collection")))  # type: ignore[arg-type]
     assert "stays on the server until the next publish" in caught.value.remedy
     assert "10 minutes at most" in caught.value.remedy
     home = server.QdrantHome(client)
     with pytest.raises(ServiceError, match="another publish") as caught, home.building():
         pass  # our own process lives: it might still be at it
     assert re.search(r"its lock ends in \d+ s", caught.value.remedy)
-    monkeypatch.setattr(server, "_is_dead", lambda held: held["pid"] == os.getpid())
+    monkeypatch.setattr(qdrant_lock, "is_dead", lambda held: held["pid"] == os.getpid())
     assert publish(**random_archive(tmp_path), index=home).moved
 
 
@@ -264,8 +279,8 @@ def test_server__whose_process_died_is_told_by_machine_and_number(monkeypatch: p
         raise ProcessLookupError
 
     monkeypatch.setattr(os, "kill", gone)
-    held = {"pid": 12345, "machine": server._machine()}
-    assert server._is_dead(held)
-    assert not server._is_dead({**held, "machine": "another pid:[1]"}) and not server._is_dead({"pid": 12345})
+    held = {"pid": 12345, "machine": qdrant_lock.this_machine()}
+    assert qdrant_lock.is_dead(held)
+    assert not qdrant_lock.is_dead({**held, "machine": "another pid:[1]"}) and not qdrant_lock.is_dead({"pid": 12345})
     monkeypatch.undo()
-    assert not server._is_dead({**held, "pid": os.getpid()})
+    assert not qdrant_lock.is_dead({**held, "pid": os.getpid()})

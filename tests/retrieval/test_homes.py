@@ -1,4 +1,8 @@
-"""One contract, two homes: the folder, and a Qdrant server (in memory, or the one that QDRANT_URL names)."""
+"""One contract, two homes: the folder, and a Qdrant server.
+
+The server is in memory, or the one that QDRANT_URL names (under a prefix of its own); and a stand-in on loopback with every
+limit of strict mode, as Qdrant Cloud has it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
+from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
 from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
 from vidseek_media.ids import clip_id_of
-from vidseek_retrieval import server, verification
+from vidseek_retrieval import qdrant_collection, qdrant_lock, qdrant_requests, server, verification
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
 from vidseek_retrieval.hiding import Shown
@@ -31,17 +36,18 @@ DIMENSION = 16
 WORDS = WordEncoder()
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", "server", "strict"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexHome]:
     if request.param == "embedded":
         yield EdgeHome(tmp_path / "index")
-        return
-    url = os.environ.get("QDRANT_URL")
-    client = QdrantClient(url=url) if url else QdrantClient(":memory:")
-    yield server.QdrantHome(client)
-    for collection in client.get_collections().collections:
-        if collection.name.startswith((f"clips-{VERSION}-", server.STATE)):
-            client.delete_collection(collection.name)
+    elif request.param == "strict":
+        with standing(strict=STRICT) as stand_in:
+            yield server.QdrantHome.connect(stand_in.url)
+    elif os.environ.get("QDRANT_URL"):
+        with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:
+            yield borrowed
+    else:
+        yield server.QdrantHome(QdrantClient(":memory:"))
 
 
 def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
@@ -154,7 +160,7 @@ def test_search__filters_hold_for_every_vector(
 
 @pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
 def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(server, "MOST_STRETCHES", most)
+    monkeypatch.setattr(qdrant_collection, "MOST_STRETCHES", most)
     content = points()
     facts = facts_of(content)
     home.build(facts, content)
@@ -342,8 +348,8 @@ REFUSED = UnexpectedResponse(400, "bad", b"no room", {})  # type: ignore[arg-typ
 def test_server__comes_back_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
 ) -> None:
-    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
-    home = server.QdrantHome(Failing(QdrantClient(":memory:"), method, error, server.TRIES - 1))  # type: ignore[arg-type]
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
+    home = server.QdrantHome(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
     report = publish(**random_archive(tmp_path), index=home)
     assert report.moved and report.verification.num_points == report.num_points == 232
 
@@ -352,7 +358,7 @@ def test_server__comes_back_and_nothing_is_lost(
 def test_server__gone_for_good_leaves_the_live_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int
 ) -> None:
-    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
     live = publish(**random_archive(tmp_path, seed=0), index=server.QdrantHome(client)).collection
     failing = server.QdrantHome(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
@@ -370,10 +376,10 @@ def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> N
     dead.__enter__()
     with pytest.raises(ServiceError, match="another publish"), other.building():
         pass
-    now = server.time.time
-    monkeypatch.setattr(server.time, "time", lambda: now() + server.LEASE_SECONDS + 1)
+    now = qdrant_lock.time.time
+    monkeypatch.setattr(qdrant_lock.time, "time", lambda: now() + qdrant_lock.LEASE_SECONDS + 1)
     with other.building(), pytest.raises(ServiceError, match="was taken by another"):
-        home._renew_lock()
+        home._lock.renew()
     dead.__exit__(None, None, None)
 
 
@@ -391,7 +397,7 @@ def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("QDRANT_URL", raising=False)
     assert isinstance(open_home(tmp_path), EdgeHome)
     monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     home = open_home(tmp_path)
     assert isinstance(home, server.QdrantHome)
     with pytest.raises(ServiceError, match="does not answer"):

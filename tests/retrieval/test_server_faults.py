@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval import server
+from vidseek_retrieval import qdrant_requests
 from vidseek_retrieval.server import QdrantHome
 
 
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    monkeypatch.setattr(server, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.01)
     standing = StandIn()
     thread = threading.Thread(target=standing.serve_forever, daemon=True)
     thread.start()
@@ -87,7 +87,7 @@ def test_call__one_that_goes_on_failing_is_our_error(stand_in: StandIn, fault: s
     stand_in.faults = [fault] * 100
     with pytest.raises(ServiceError, match=r"the Qdrant server (does not answer|says 503)") as raised:
         home_at(stand_in.url).aliases()
-    assert len(stand_in.bodies) == server.TRIES and "QDRANT_URL" in raised.value.remedy
+    assert len(stand_in.bodies) == qdrant_requests.TRIES and "QDRANT_URL" in raised.value.remedy
 
 
 def test_call__what_is_refused_is_not_asked_again(stand_in: StandIn) -> None:
@@ -101,7 +101,7 @@ def test_upsert__a_batch_that_was_cut_off_is_sent_once_more_as_it_was(stand_in: 
     stand_in.faults = ["cut", "drop"]
     client = QdrantClient(url=stand_in.url, timeout=1, check_compatibility=False)
     points = [models.PointStruct(id=number, vector={"video": [0.0, 1.0]}, payload={}) for number in range(256)]
-    server._call(client.upsert, "clips", points, wait=True)
+    qdrant_requests.request(client.upsert, "clips", points, wait=True)
     assert len(stand_in.bodies) == 3 and len(set(stand_in.bodies)) == 1
     assert len(json.loads(stand_in.bodies[0])["points"]) == 256
 
