@@ -18,12 +18,12 @@ _LASTING = frozenset([errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG
 class FileUnreadable(InputRejected):
     """The file could not be read; its bytes may be good."""
 
-    code = "file-unreadable"
+    code = "original-unreadable"
 
     @classmethod
     def of(cls, error: OSError) -> FileUnreadable:
         """What the operating system says; it is retryable unless rights or the name are why."""
-        made = cls(f"cannot be read: {error.strerror}")
+        made = FileUnreadable(f"cannot be read: {error.strerror}")
         made.retryable = error.errno not in _LASTING
         return made
 
