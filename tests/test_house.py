@@ -150,6 +150,42 @@ def test_breaches__lets_the_design_through(path: str, source: str) -> None:
     assert breaches(path, source) == []
 
 
+PROSE = ("reason", "message", "remedy")
+"""Attributes that are for people."""
+READS = ("endswith", "startswith", "find", "index", "partition", "split", "removesuffix", "removeprefix", "search", "match",
+         "fullmatch", "findall")
+
+
+def prose_read(path: str, source: str) -> list[str]:
+    """Where the file looks into a sentence that is meant for people."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=said), attr=verb)) if said in PROSE and verb in READS:
+                found.append(node.lineno)
+            case ast.Call(func=ast.Attribute(attr=verb), args=args) if verb in READS:
+                found += [node.lineno for each in args if isinstance(each, ast.Attribute) and each.attr in PROSE]
+            case ast.Compare(comparators=[ast.Attribute(attr=said)], ops=[ast.In() | ast.NotIn()]) if said in PROSE:
+                found.append(node.lineno)
+    return [f"{path}:{line} reads a sentence; ask for a class, a code, a kind" for line in found]
+
+
+def test_control_flow__never_reads_prose() -> None:
+    found = [
+        line for path in sources()
+        for line in prose_read(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("source", [
+    "if rejection.reason.endswith('again'): pass", "re.search('x', error.message)", "'again' in row.reason",
+    "known = _AGAIN.fullmatch(error.message)",
+])
+def test_prose_read__finds_it(source: str) -> None:
+    assert len(prose_read("a.py", source)) == 1
+
+
 def modules_of(room: str) -> list[str]:
     files = sorted((PACKAGES / room).rglob("*.py"))
     return [".".join(file.relative_to(PACKAGES).with_suffix("").parts).removesuffix(".__init__") for file in files]

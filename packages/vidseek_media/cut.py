@@ -14,7 +14,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import to_ms
 from vidseek_media.ingest import read_videos
 from vidseek_media.listing import Source
-from vidseek_media.records import Clip, Rejection, Span, Video
+from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
 from vidseek_media.shots import ShotSettings, find_all_cuts, shot_spans
 from vidseek_media.sources import source_of
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
@@ -65,7 +65,8 @@ def cut_archive(
         videos, sidecar, modes=modes, window_length_seconds=window_length_seconds,
         window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
     )
-    rejections += [Rejection(video_id, "cut", reason) for video_id, reason in sorted(lost.items())]
+    rejections = [each for each in rejections if each.id not in lost]  # Without shots, some gave no clip.
+    rejections += [Rejection(video_id, "cut", why.reason, retryable=why.retryable) for video_id, why in sorted(lost.items())]
     rows = [
         {
             "clip_id": str(c.clip_id), "video_id": c.video_id, "index": c.index, "start_ms": c.start_ms,
@@ -150,8 +151,8 @@ def cut_videos(
     return clips, rejections
 
 
-def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Cuts by video_id, and reasons; a file that is one clip already is not looked into."""
+def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
+    """Cuts by video_id, and why others have none; a file that is one clip already is not looked into."""
     source = source_of(shots.source)
     paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
     cuts, lost = find_all_cuts(
@@ -248,4 +249,5 @@ def _outside(video: Video, wanted: Span) -> Rejection:
     return Rejection(
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "cut",
         f"a caption of {video.uris[0]} lies at [{wanted[0]}, {wanted[1]}) ms, the video ends at {video.duration_ms} ms",
+        "caption",
     )

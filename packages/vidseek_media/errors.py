@@ -33,6 +33,8 @@ class VidseekError(Exception):
     exit_code: ClassVar[int] = 1
     category: ClassVar[str] = "error"
     code: str = ""
+    retryable: bool = False
+    """Whether the same may go well in another run, with nothing changed here."""
 
     def __init__(self, message: str, *, code: str = "", remedy: str = "") -> None:
         from vidseek_media.urls import without_secrets  # when one is raised: `vidseek --help` loads no more than this module

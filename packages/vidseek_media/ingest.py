@@ -17,16 +17,17 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.ledger import Ledger
-from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, About, Source
+from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, About, Source
+from vidseek_media.originals import FileUnreadable
 from vidseek_media.probe import Probe, probe
-from vidseek_media.records import Rejection, Video
+from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
 from vidseek_media.sources import source_of
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
 from vidseek_media.transcripts import Cue, read_transcripts
-from vidseek_media.workers import WorkerLost, run_each
+from vidseek_media.workers import run_each
 
-CHANGED_REASON = "changed while it was being read; run again when it is complete"
+CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def ingest(
         )
     book = Ledger.load(ledger)
     ids = _identify(listing.paths, book, rejected)
-    rejected |= {uri: FORGOTTEN_REASON for uri, video_id in ids.items() if video_id in forgotten.video_ids}
+    rejected |= {uri: FORGOTTEN for uri, video_id in ids.items() if video_id in forgotten.video_ids}
     num_probed = _probe_new(listing.paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
     book.forget_missing(listing.paths.values())
     book.save()
@@ -102,8 +103,8 @@ def ingest(
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
     transcripts, unreadable = read_transcripts(listing.paths, kept)
     videos = _merge(kept, book.probes, matched, listing.about, naming)
-    files = [Rejection(uri, "ingest", reason) for uri, reason in sorted(rejected.items())]
-    lines = [*sidecar.rejections, *refused, *unreadable]
+    files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
+    lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
     if not videos:
         raise _nothing_left(source.name, files or lines, out)
@@ -147,8 +148,14 @@ def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> Inpu
     )
 
 
-def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str]) -> dict[str, str]:
-    """video_id by uri: from the ledger where size and time are as they were, else from the bytes."""
+def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refusal]) -> dict[str, str]:
+    """video_id by uri: from the ledger where size and time are as they were, else from the bytes.
+
+    Args:
+        paths: Of the files, by uri.
+        book: Knows what was read before, and learns what is read now.
+        rejected: Gets why, by uri, of what cannot be read.
+    """
     ids = {}
     for uri, path in tqdm(paths.items(), desc="hash", unit="file", disable=None):
         try:
@@ -156,10 +163,10 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str])
             ids[uri] = book.id_of(path, stat) or video_id_of(path)
             after = path.stat()
         except OSError as error:
-            rejected[uri] = f"cannot be read: {error.strerror}"
+            rejected[uri] = Refusal.of(FileUnreadable.of(error))
             continue
         if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
-            rejected[uri] = CHANGED_REASON
+            rejected[uri] = CHANGED
             continue
         book.note(path, stat, ids[uri])
     return ids
@@ -167,15 +174,15 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, str])
 
 def _probe_new(
     paths: Mapping[str, Path], ids: Mapping[str, str], book: Ledger, *, timeout_seconds: float, workers: int,
-    rejected: dict[str, str],
+    rejected: dict[str, Refusal],
 ) -> int:
-    """Probe each video that the ledger does not know, and spread the verdicts over the uris."""
+    """Probe each video that the ledger does not know, and spread the verdicts over the uris; the number of these videos."""
     new: dict[str, Path] = {}
     for uri, video_id in ids.items():
         if uri not in rejected and not book.knows(video_id):
             new.setdefault(video_id, paths[uri])
     id_of = {path: video_id for video_id, path in new.items()}
-    lost: dict[str, str] = {}
+    lost: dict[str, Refusal] = {}
     with closing(
         run_each(
             probe, list(id_of), workers=min(workers, len(id_of)), timeout_setting="ingest.timeout_seconds",
@@ -184,18 +191,20 @@ def _probe_new(
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
             video_id = id_of[outcome.item]
-            if isinstance(outcome.error, WorkerLost):
-                lost[video_id] = outcome.error.message  # Not for the ledger: the next run tries again.
-            elif not book.is_as_noted(outcome.item):
-                lost[video_id] = CHANGED_REASON
+            if not book.is_as_noted(outcome.item):
+                lost[video_id] = CHANGED
+            elif outcome.error is not None and outcome.error.retryable:
+                lost[video_id] = Refusal.of(outcome.error)  # Not for the ledger: the next run tries again.
             elif outcome.error is not None:
                 book.rejections[video_id] = outcome.error.message
             elif outcome.value is not None:
                 book.probes[video_id] = outcome.value
             book.save_now_and_then()
     for uri, video_id in ids.items():
-        if reason := book.rejections.get(video_id) or lost.get(video_id):
-            rejected.setdefault(uri, reason)
+        if (reason := book.rejections.get(video_id)) is not None:
+            rejected.setdefault(uri, Refusal(reason))
+        elif video_id in lost:
+            rejected.setdefault(uri, lost[video_id])
     return len(id_of)
 
 

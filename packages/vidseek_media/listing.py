@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from vidseek_media.records import Refusal, Rejection
 from vidseek_media.sidecars import Sidecar
 
 VIDEO_SUFFIXES = frozenset([
@@ -16,8 +17,8 @@ VIDEO_SUFFIXES = frozenset([
 ])
 """What counts as a video by its name, where nobody names it. Files of other kinds are not listed."""
 
-FORGOTTEN_REASON = "forgotten: `vidseek forget --undo` takes it back"
-"""The reason of what was forgotten."""
+FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back")
+"""Of what was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class Listing:
 
     paths: Mapping[str, Path]
     """Where each file lies, by uri, in order of uri; absolute, so that it is the same file wherever one works."""
-    rejected: Mapping[str, str] = field(default_factory=dict)
-    """Reasons by uri, of files that are not to be looked at."""
+    rejected: Mapping[str, Refusal] = field(default_factory=dict)
+    """Why, by uri, of files that are not to be looked at, or that could not be had."""
     sidecar: Sidecar = field(default_factory=Sidecar)
     """What files of captions, or the manifest, say of them."""
     about: Mapping[str, About] = field(default_factory=dict)
     """By uri; sources that know nothing have none."""
+    rejections: tuple[Rejection, ...] = ()
+    """Of what lies beside videos: transcripts that could not be had."""
 
 
 class Source(Protocol):

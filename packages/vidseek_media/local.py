@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.listing import VIDEO_SUFFIXES, Listing
+from vidseek_media.records import Refusal
 from vidseek_media.sidecars import PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 
 SOURCE_REMEDY = (
@@ -37,10 +38,10 @@ class Folder:
         sidecar = read_sidecar(root)
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         paths: dict[str, Path] = {}
-        rejected: dict[str, str] = {}
+        rejected: dict[str, Refusal] = {}
         for uri, path, reason in self._walk(root, pictures):
             if reason:
-                rejected[uri] = reason
+                rejected[uri] = Refusal(reason)
             else:
                 paths[uri] = path
         return Listing(dict(sorted(paths.items())), rejected, sidecar)

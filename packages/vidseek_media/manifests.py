@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.listing import FORGOTTEN_REASON, Listing
+from vidseek_media.listing import FORGOTTEN, Listing
 from vidseek_media.local import SOURCE_REMEDY, path_inside
-from vidseek_media.records import Rejection
+from vidseek_media.records import Refusal, Rejection
 from vidseek_media.remote import Downloads, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.sidecars import (
@@ -55,18 +55,18 @@ class Manifest:
         rows, rejections = read_manifest(self._path, addresses)
         root = self._path.parent.resolve()
         paths: dict[str, Path] = {}
-        rejected: dict[str, str] = {}
+        rejected: dict[str, Refusal] = {}
         urls: list[str] = []
         for uri in dict.fromkeys(row.file for row in rows):
             try:
                 if uri in forgotten:
-                    raise InputRejected(FORGOTTEN_REASON, code="video-forgotten")
-                if _is_elsewhere(uri):
+                    rejected[uri] = FORGOTTEN
+                elif _is_elsewhere(uri):
                     urls.append(addresses[uri])
                 else:
                     paths[uri] = _local_path(root, uri)
             except InputRejected as error:
-                rejected[uri] = error.message
+                rejected[uri] = Refusal.of(error)
         loaded, refused = self._downloads.fetch_urls(urls)
         beside = read_sidecar(root, but=self._path.name)
         said = tuple(row for row in rows if row.text or row.about)

@@ -24,7 +24,7 @@ from vidseek_media.json_files import parse_json
 from vidseek_media.marks import INTERLACED, marks_of, thumb_of
 from vidseek_media.names import clip_id, shown
 from vidseek_media.originals import original
-from vidseek_media.records import Clip
+from vidseek_media.records import Clip, Refusal
 
 MOST_PICTURES = 1000
 """Of a clip, in a shard that is read; what is written has at most a hundred."""
@@ -86,9 +86,7 @@ class Verdict:
     """What became of clips, by clip_id: frames, or the reason why there are none."""
 
     kept: dict[str, Kept]
-    refused: dict[str, str]
-    lost: set[str] = dataclasses.field(default_factory=set)
-    """Of those refused, the clips whose worker was lost."""
+    refused: dict[str, Refusal]
     changed: set[str] = dataclasses.field(default_factory=set)
     """Of those refused, the clips whose file was replaced."""
 
@@ -150,7 +148,7 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verd
             own = [pictures[time_ms] for time_ms in centres[clip.index]]
             if all(picture.is_repeated for picture in own):
                 reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
-                verdict.refused[str(clip.clip_id)] = reason
+                verdict.refused[str(clip.clip_id)] = Refusal(reason)
             else:
                 verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own)
             _forget_before(pictures, waiting[-1].start_ms if waiting else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,28 @@ from pathlib import Path
 from vidseek_media.errors import InputRejected
 from vidseek_media.ids import video_id_of
 
-TRY_AGAIN = " (another run tries it again)"
-"""Ends the reason of a rejection that is `retryable`, for people."""
+_LASTING = frozenset([errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR])
+"""Of the rights and the name of a file. Other errors pass: a disk that is not mounted, a server that is away."""
+
+
+class FileUnreadable(InputRejected):
+    """The file could not be read; its bytes may be good."""
+
+    code = "original-unreadable"
+
+    @classmethod
+    def of(cls, error: OSError) -> FileUnreadable:
+        """What the operating system says; it is retryable unless rights or the name are why."""
+        made = FileUnreadable(f"cannot be read: {error.strerror}")
+        made.retryable = error.errno not in _LASTING
+        return made
 
 
 class FileChanged(InputRejected):
     """The file holds other bytes than those that were ingested."""
 
     code = "file-changed"
+    retryable = True
 
 
 @contextmanager
@@ -29,7 +44,7 @@ def original(path: Path, video_id: str) -> Iterator[None]:
 
     Raises:
         FileChanged: the file was replaced or changed, before or meanwhile.
-        InputRejected: it cannot be read.
+        FileUnreadable: it cannot be read.
     """
     try:
         before = path.stat()
@@ -41,7 +56,7 @@ def original(path: Path, video_id: str) -> Iterator[None]:
         yield
         after = path.stat()
     except OSError as error:
-        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
+        raise FileUnreadable.of(error) from error
     if _state(after) != _state(before):
         raise FileChanged("changed while it was being read; run again when it is complete")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import InputRejected
 from vidseek_media.frames import decoder_of, frames_at
+from vidseek_media.originals import FileUnreadable
 from vidseek_media.packets import PacketPlan, open_video, read_plan
 
 MAX_FRAME_MS = 600_000
@@ -111,7 +112,7 @@ def _plan_of(path: Path) -> PacketPlan:
         if path.stat().st_size == 0:
             raise InputRejected("is empty (0 bytes)", code="file-empty")
     except OSError as error:
-        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
+        raise FileUnreadable.of(error) from error
     return read_plan(path)
 
 

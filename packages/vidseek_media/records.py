@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_media.errors import VidseekError
 from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.urls import bare_url, without_secrets
 
@@ -103,6 +104,25 @@ class ClipFrames:
             raise ValueError(f"{self.key}: frames are {found}, wanted uint8 (T, h, w, 3)")
         if len(self.times_ms) != len(self.frames):
             raise ValueError(f"{self.key}: {len(self.times_ms)} times for {len(self.frames)} frames")
+
+
+TRY_AGAIN = " (another run tries it again)"
+"""Ends the reason of what is `retryable`, for people."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an input was refused, where the row for it is written later."""
+
+    reason: str
+    """For people. Nothing decides by what it says."""
+    retryable: bool = False
+    """See `Rejection`."""
+
+    @classmethod
+    def of(cls, error: VidseekError, before: str = "") -> Refusal:
+        """What an error says; `before` says what it was about."""
+        return cls(f"{before}{error.message}{TRY_AGAIN if error.retryable else ''}", error.retryable)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
-from vidseek_media.listing import FORGOTTEN_REASON, VIDEO_SUFFIXES, Listing
+from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, Listing
 from vidseek_media.local import path_inside
+from vidseek_media.records import Refusal
 from vidseek_media.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 from vidseek_media.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
 from vidseek_media.urls import bare_url, without_secrets
@@ -82,7 +83,7 @@ class Remote:
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         videos = [name for name in names if _is_video(name, pictures)]
         rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
-        rejected |= {name: FORGOTTEN_REASON for name in videos if self.address_of(name) in forgotten}
+        rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
         stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
         wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
         todo = [self._file(names[name], name) for name in wanted if name not in rejected]
@@ -104,7 +105,7 @@ class Remote:
         """See `Source`."""
         return _files_at(path_inside(self._root, uri))
 
-    def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, Refusal]]:
         """What fsspec says of each file, by name relative to the URL; and names that are refused."""
         if self._is_file and fs.isfile(root):
             return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
@@ -122,16 +123,16 @@ class Remote:
             )
         base = root.rstrip("/") + "/"
         names: dict[str, dict[str, Any]] = {}
-        rejected: dict[str, str] = {}
+        rejected: dict[str, Refusal] = {}
         for path, info in found.items():
             name = unquote(str(path).removeprefix(base)) if _is_web(fs) else str(path).removeprefix(base)
             parts = name.split("/")
             if any(part.startswith(".") and part != ".." for part in parts):
                 continue
             if name == path or any(part in ("", "..") for part in parts) or "\0" in name:
-                rejected[name] = "its name leads out of the source"
+                rejected[name] = Refusal("its name leads out of the source")
             elif any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-                rejected[name] = f"its name is longer than {MAX_NAME_BYTES} bytes"
+                rejected[name] = Refusal(f"its name is longer than {MAX_NAME_BYTES} bytes")
             else:
                 names[name] = {**info, "name": path}
         return dict(sorted(names.items())), rejected
@@ -155,8 +156,8 @@ class Downloads:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
-    def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, str]:
-        """Load the files that are not here in their present state; the reason by target of those that cannot be had.
+    def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, Refusal]:
+        """Load the files that are not here in their present state; why, by target, of those that cannot be had.
 
         Args:
             fs: Where they are.
@@ -169,22 +170,22 @@ class Downloads:
         """
         return self._run([(file.target, _Job(fs, file, url)) for file in files if not _is_here(file)])
 
-    def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, str]]:
-        """Path by bare URL of the files that are here now, and the reason of the others. Raises as `fetch`."""
+    def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, Refusal]]:
+        """Path by bare URL of the files that are here now, and why others are not. Raises as `fetch`."""
         targets: dict[str, Path] = {}
         jobs: list[tuple[Path, _Job]] = []
-        refused: dict[str, str] = {}
+        refused: dict[str, Refusal] = {}
         for url in urls:
             try:
                 target, (fs, path) = self.path_of_url(url), open_fs(url)
             except InputRejected as error:
-                refused[bare_url(url)] = error.message
+                refused[bare_url(url)] = Refusal.of(error)
             else:
                 targets[bare_url(url)] = target
                 jobs.append((target, _Job(fs, _File(path, target, ""), url)))
-        reasons = self._run(jobs)
-        refused |= {url: reasons[target] for url, target in targets.items() if target in reasons}
-        return {url: target for url, target in targets.items() if target not in reasons}, refused
+        failed = self._run(jobs)
+        refused |= {url: failed[target] for url, target in targets.items() if target in failed}
+        return {url: target for url, target in targets.items() if target not in failed}, refused
 
     def path_of_url(self, url: str) -> Path:
         """Where the file of a URL lies: the same for every manifest that names it, and however it is signed.
@@ -199,8 +200,8 @@ class Downloads:
         """What is here of it."""
         return _files_at(self.path_of_url(url))
 
-    def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, str]:
-        refused: dict[Path, str] = {}
+    def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, Refusal]:
+        refused: dict[Path, Refusal] = {}
         stop = threading.Event()
         with ThreadPoolExecutor(THREADS) as pool:
             futures = [(target, pool.submit(job.run, stop)) for target, job in jobs]
@@ -209,7 +210,7 @@ class Downloads:
                     try:
                         future.result()
                     except InputRejected as error:
-                        refused[target] = error.message
+                        refused[target] = Refusal.of(error)
             except BaseException:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -239,9 +240,7 @@ class _Job:
                 return
             size = json.loads(file.state).get("size")
             if size is not None and beside.stat().st_size != size:
-                raise InputRejected(
-                    f"is {beside.stat().st_size} bytes when downloaded, {size} were announced", code="download-incomplete",
-                )
+                raise CutShort(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
             beside.replace(file.target)
             beside.write_text(file.state, encoding="utf-8")
             beside.replace(_stamp_of(file.target))
@@ -254,6 +253,13 @@ class _Job:
             ) from error
         finally:
             beside.unlink(missing_ok=True)
+
+
+class CutShort(InputRejected):
+    """A download ended early, or the file changed meanwhile."""
+
+    code = "download-incomplete"
+    retryable = True
 
 
 class _DiskFull(Exception):

@@ -41,11 +41,11 @@ from vidseek_media.members import (
     write_part,
 )
 from vidseek_media.names import shard_file
-from vidseek_media.originals import TRY_AGAIN, FileChanged
-from vidseek_media.records import Clip, ClipFrames, Rejection, Video
+from vidseek_media.originals import FileChanged
+from vidseek_media.records import Clip, ClipFrames, Refusal, Rejection, Video
 from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
-from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, WorkerLost, run_each
+from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, run_each
 
 SHARD_FORMAT = 3
 """Part of every plan's hash: raise it when the same plan gives other bytes."""
@@ -262,8 +262,8 @@ def _fill_shards(
                     "hashes": list(kept.hashes),
                 })
             else:
-                retryable = clip_id in verdict.lost | verdict.changed
-                rejections.append(Rejection(clip_id, "frames", verdict.refused[clip_id], retryable=retryable))
+                why = verdict.refused[clip_id]
+                rejections.append(Rejection(clip_id, "frames", why.reason, retryable=why.retryable))
     return rows, rejections, len(shards) - len(missing), verdict
 
 
@@ -307,10 +307,7 @@ def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None
         clip_ids = {str(clip.clip_id) for clip in job.clips}
         if isinstance(error, FileChanged):
             verdict.changed.update(clip_ids)
-        elif isinstance(error, WorkerLost):
-            verdict.lost.update(clip_ids)
-        reason = f"{job.path.name}: {error.message}{TRY_AGAIN if isinstance(error, WorkerLost | FileChanged) else ''}"
-        verdict.refused.update(dict.fromkeys(clip_ids, reason))
+        verdict.refused.update(dict.fromkeys(clip_ids, Refusal.of(error, f"{job.path.name}: ")))
     elif outcome.value is not None:
         verdict.refused.update(outcome.value.refused)
         verdict.kept.update(outcome.value.kept)
@@ -354,5 +351,5 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
     if not lacking <= set(earlier):
         return False
     verdict.kept.update(found)
-    verdict.refused.update({clip_id: earlier[clip_id] for clip_id in lacking})
+    verdict.refused.update({clip_id: Refusal(earlier[clip_id]) for clip_id in lacking})
     return True

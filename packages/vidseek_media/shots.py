@@ -21,11 +21,11 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_file
 from vidseek_media.frames import frames_at
 from vidseek_media.json_files import read_json
-from vidseek_media.originals import TRY_AGAIN, FileChanged, original
+from vidseek_media.originals import original
 from vidseek_media.packets import read_plan
-from vidseek_media.records import Span
+from vidseek_media.records import Refusal, Span
 from vidseek_media.transitions import Pace, add_gradual, cells_of
-from vidseek_media.workers import WorkerLost, run_each
+from vidseek_media.workers import run_each
 
 LOOKED_AT_PX = 144
 """Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
@@ -110,8 +110,8 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
 
 def find_all_cuts(
     paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path, workers: int, timeout_seconds: float
-) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """The cuts of each video by video_id, and the reasons of those that have none because they cannot be decoded.
+) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
+    """The cuts of each video by video_id, and why others have none: they cannot be decoded, or not now.
 
     What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
     it changes no result.
@@ -125,7 +125,7 @@ def find_all_cuts(
             remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
         )
     cuts: dict[str, list[int]] = {}
-    lost: dict[str, str] = {}
+    lost: dict[str, Refusal] = {}
     for video_id in paths:
         if (known := _recall(_file_of(memory, video_id, settings))) is not None:
             cuts[video_id] = known
@@ -139,8 +139,7 @@ def find_all_cuts(
         for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):
             path, video_id = outcome.item
             if outcome.error is not None:
-                again = TRY_AGAIN if isinstance(outcome.error, WorkerLost | FileChanged) else ""
-                lost[video_id] = f"{path.name}: its shots were not found: {outcome.error.message}{again}"
+                lost[video_id] = Refusal.of(outcome.error, f"{path.name}: its shots were not found: ")
             else:
                 cuts[video_id] = outcome.value or []
                 _remember(_file_of(memory, video_id, settings), cuts[video_id])

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.guards import moment_of, number_or_none, text_of
 from vidseek_media.ids import to_ms
-from vidseek_media.records import Rejection
+from vidseek_media.records import Refusal, Rejection
 from vidseek_media.rows import READERS, Row
 from vidseek_media.rows import text_of as file_text_of
 from vidseek_media.urls import bare_url
@@ -164,7 +164,7 @@ def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
 def match_captions(
     captions: Iterable[SidecarCaption],
     videos: Mapping[str, str],
-    rejected: Mapping[str, str],
+    rejected: Mapping[str, Refusal],
     naming: ClipNaming | None = None,
 ) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
     """Each caption with the id of the video that its `file` names, in order; and the captions that name none.
@@ -172,11 +172,11 @@ def match_captions(
     Args:
         captions: What `read_sidecar` gave.
         videos: video_id by uri.
-        rejected: Reason by uri, of the files that are no video.
+        rejected: Why, by uri, of the files that are no video.
         naming: How a caption may name a clip of a video; a file of that very name comes first.
     """
     ids = {same_name(uri): video_id for uri, video_id in videos.items()}
-    reasons = {same_name(uri): reason for uri, reason in rejected.items()}
+    reasons = {same_name(uri): why.reason for uri, why in rejected.items()}
     stems = {PurePosixPath(uri).with_suffix("").as_posix(): video_id for uri, video_id in ids.items()}
     matched, refused = [], []
     for caption in captions:

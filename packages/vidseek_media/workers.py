@@ -74,6 +74,7 @@ class WorkerLost(InputRejected):
 
     category = "worker_lost"
     code = "worker-lost"
+    retryable = True
 
     def __init__(
         self, message: str, *, code: str = "", remedy: str = "",

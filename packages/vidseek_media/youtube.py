@@ -24,9 +24,10 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, Serv
 from vidseek_media.folders import whole_file
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.json_files import read_json
-from vidseek_media.listing import FORGOTTEN_REASON, About, Listing
+from vidseek_media.listing import FORGOTTEN, About, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.names import plain_name
+from vidseek_media.records import Refusal
 from vidseek_media.urls import bare_url
 
 MAX_BACK_OFF_SECONDS = 60.0
@@ -106,19 +107,19 @@ class Youtube:
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
         """See `Source`. What was downloaded before is not asked for again, but the page is."""
         paths: dict[str, Path] = {}
-        rejected: dict[str, str] = {}
+        rejected: dict[str, Refusal] = {}
         about: dict[str, About] = {}
         with _downloader(self._settings, self._folder) as ydl:
             entries = self._entries(ydl)
             for entry in tqdm(entries, desc="download", unit="video", disable=None):
                 known = self._record(entry.address)
                 if entry.address in forgotten:
-                    rejected[_stem_of(entry.address)] = FORGOTTEN_REASON
+                    rejected[_stem_of(entry.address)] = FORGOTTEN
                     continue
                 try:
                     uri, said = known or self._download(ydl, entry)
                 except InputRejected as error:
-                    rejected[_stem_of(entry.address)] = error.message
+                    rejected[_stem_of(entry.address)] = Refusal.of(error)
                 else:
                     paths[uri], about[uri] = self._folder / uri, said
         if not paths and not rejected:

@@ -213,7 +213,7 @@ def _counts(of: _Tables) -> dict[str, tuple[int, int]]:
     num_whole_video = int(of.captions["clip_id"].isna().sum())
     return {
         "files": (int(of.videos["uris"].map(len).sum()), int((kinds == "file").sum())),
-        "clips": (len(of.clips), len(of.rejected["cut"])),
+        "clips": (len(of.clips), int((of.rejected["cut"]["kind"] == "clip").sum())),
         "frames": (len(of.frames), len(of.rejected["frames"])),
         "captions": (len(of.captions), int((kinds == "caption").sum()) + len(of.rejected["caption"])),
         "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_whole_video, 0)),

@@ -130,9 +130,11 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     source = tmp_path / "source"
     [boundary] = make_film(source / "a.mp4", [rendered_scene(1), rendered_scene(2)], ["cut"], seed=0)
     (source / "b.mp4").write_bytes(b"no video")
-    a, b = video_id_of(source / "a.mp4"), video_id_of(source / "b.mp4")
+    (source / "c.mp4").write_bytes(b"replaced since")
+    a, b, c = video_id_of(source / "a.mp4"), video_id_of(source / "b.mp4"), "c" * 32
     made = (
         dataclasses.replace(video(A, 6000), video_id=a), dataclasses.replace(video(B, 4000), video_id=b),
+        dataclasses.replace(video(A, 4000), video_id=c, uris=("c.mp4",)),
     )
     rows = [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in made]
     write_table(tmp_path / "videos.parquet", rows, VIDEOS)
@@ -143,10 +145,10 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     )
     cut_ms = boundary.first * 40
     assert [(c.start_ms, c.end_ms) for c in read_clips(tmp_path / "cut")] == [(0, cut_ms), (cut_ms, 6000)]
-    reasons = read_table(tmp_path / "cut" / "rejected.parquet", REJECTED)
-    assert set(reasons["id"]) == {b}
-    assert reasons["reason"].str.contains("its shots were not found").any()
-    assert (report.num_in, report.num_out) == (2, 2)
+    table = read_table(tmp_path / "cut" / "rejected.parquet", REJECTED)
+    assert {(row.id, row.kind, row.retryable) for row in table.itertuples()} == {(b, "clip", False), (c, "clip", True)}
+    assert table["reason"].str.contains("its shots were not found").any()
+    assert (report.num_in, report.num_out) == (3, 2)
 
 
 def test_cut_videos__a_video_that_gives_no_clip_is_rejected() -> None:

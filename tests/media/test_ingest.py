@@ -261,6 +261,61 @@ def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
     assert seconds == {"a.mp4": 1000.0, "large.mp4": 1002.5}
 
 
+def rejected(out: Path) -> dict[str, bool]:
+    """Whether another run may mend it, by id."""
+    table = read_table(out / "ingest" / "rejected.parquet", REJECTED)
+    return dict(zip(table["id"], table["retryable"], strict=True))
+
+
+def test_ingest__a_lost_worker_is_tried_again_and_a_broken_file_is_not(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    for number, name in enumerate(("a", "slow")):
+        make_video(source / f"{name}.mp4", num_frames=3 + number)
+    (source / "bad.mp4").write_bytes(b"no video")
+
+    def some_are_slow(function: Any, items: list[Path], **others: Any) -> Any:
+        limit = {"timeout_seconds": lambda path: 0.001 if path.stem == "slow" else 60.0}
+        return run_each(function, items, **{**others, **limit})
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vidseek_media.ingest.run_each", some_are_slow)
+        run(source, tmp_path)
+    assert rejected(tmp_path) == {"bad.mp4": False, "slow.mp4": True}
+    run(source, tmp_path)
+    assert rejected(tmp_path) == {"bad.mp4": False}
+
+
+def test_ingest__a_file_that_changes_meanwhile_is_tried_again(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    for number, name in enumerate(("a", "growing", "seen")):
+        make_video(source / f"{name}.mp4", num_frames=3 + number)
+
+    def append(path: Path) -> None:
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    def hashed(path: Path) -> str:
+        if path.stem == "growing":
+            append(path)
+        return video_id_of(path)
+
+    def probed(function: Any, items: list[Path], **others: Any) -> Any:
+        append(source / "seen.mp4")
+        return run_each(function, items, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vidseek_media.ingest.video_id_of", hashed)
+        patched.setattr("vidseek_media.ingest.run_each", probed)
+        run(source, tmp_path)
+    assert rejected(tmp_path) == {"growing.mp4": True, "seen.mp4": True}
+    run(source, tmp_path)
+    assert rejected(tmp_path) == {}
+
+
 def test_ingest__sees_other_bytes_behind_the_same_size_and_time(tmp_path: Path, make_video: MakeVideo) -> None:
     """As `rsync --times` and `touch -r` leave it."""
     path = make_video(tmp_path / "source" / "a.mp4", num_frames=3)

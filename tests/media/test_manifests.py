@@ -153,8 +153,9 @@ def test_manifest__json_lines_with_odd_texts_and_names_refuse_their_rows(folder:
     listing = open_source(str(folder / "list.jsonl"), downloads=tmp_path).list_videos()
     assert set(listing.paths) == {"a.mp4"}
     assert [r.id for r in listing.sidecar.rejections] == [f"list.jsonl:{n}" for n in (2, 4, 5, 6, 7)]
-    assert {uri[:8]: reason for uri, reason in listing.rejected.items()} == {
-        "5": "is not there", "loop.mp4": listing.rejected["loop.mp4"], "xxxxxxxx": "cannot be looked at: File name too long",
+    assert {uri[:8]: why.reason for uri, why in listing.rejected.items()} == {
+        "5": "is not there", "loop.mp4": listing.rejected["loop.mp4"].reason,
+        "xxxxxxxx": "cannot be looked at: File name too long",
     }
 
 

@@ -90,7 +90,7 @@ def test_remote__what_was_forgotten_is_not_loaded(bucket: str, tmp_path: Path) -
     source = Remote(bucket, downloads=tmp_path)
     listing = source.list_videos(forgotten=[f"{bucket}/a.mp4"])
     assert set(listing.paths) == {"deep/b.mkv"}
-    assert listing.rejected["a.mp4"].startswith("forgotten")
+    assert listing.rejected["a.mp4"].reason.startswith("forgotten")
     assert not source.path_of("a.mp4").exists()
 
 
@@ -126,7 +126,7 @@ def test_remote__names_that_lead_out_are_rejected(tmp_path: Path) -> None:
     fsspec.register_implementation("sly", Sly, clobber=True)
     listing = Remote("sly://root", downloads=tmp_path / "downloads").list_videos()
     assert listing.paths == {}
-    assert sorted(listing.rejected.values()) == [
+    assert sorted(why.reason for why in listing.rejected.values()) == [
         "its name is longer than 200 bytes", "its name leads out of the source", "its name leads out of the source",
     ]
 
@@ -163,7 +163,7 @@ def test_remote__a_shorter_file_than_announced_is_rejected(
     monkeypatch.setattr(remote, "_load", lambda fs, path, beside, stop: beside.write_bytes(b"short"))
     source = Remote(bucket, downloads=tmp_path / "downloads")
     listing = source.list_videos()
-    assert "is 5 bytes when downloaded" in listing.rejected["a.mp4"]
+    assert "is 5 bytes when downloaded" in listing.rejected["a.mp4"].reason
     assert source.downloads_of("a.mp4") == []
 
 
@@ -219,13 +219,13 @@ def test_manifest__urls_are_loaded_once_and_a_missing_one_is_rejected(served: tu
     assert set(listing.paths) == {f"{server.url}/b.mp4", "served/day 1/a.mp4"}
     assert source.path_of(f"{server.url}/b.mp4").read_bytes() == (root / "b.mp4").read_bytes()
     assert set(listing.rejected) == {f"{server.url}/lost.mp4", f"{server.url}/no.mp4"}
-    assert all("cannot be downloaded" in reason for reason in listing.rejected.values())
+    assert all("cannot be downloaded" in why.reason and not why.retryable for why in listing.rejected.values())
     assert server.loaded().count("/b.mp4") == 1
     again = Manifest(tmp_path / "list.csv", downloads=tmp_path / "downloads").list_videos(
         forgotten=[f"{server.url}/lost.mp4"]
     )
     assert server.loaded().count("/b.mp4") == 1
-    assert again.rejected[f"{server.url}/lost.mp4"].startswith("forgotten")
+    assert again.rejected[f"{server.url}/lost.mp4"].reason.startswith("forgotten")
 
 
 def test_manifest__a_silent_server_stops_the_run_and_what_is_loaded_stays(

@@ -81,7 +81,8 @@ def test_find_all_cuts__a_video_that_cannot_be_decoded_costs_its_own_shots(tmp_p
     good, bad = make_video(tmp_path / "good.mp4", num_frames=20), tmp_path / "bad.mp4"
     cuts, lost = find(tmp_path, {video_id_of(bad): bad, video_id_of(good): good})
     assert cuts == {video_id_of(good): []}
-    assert "bad.mp4: its shots were not found: cannot be opened as video" in lost[video_id_of(bad)]
+    assert "bad.mp4: its shots were not found: cannot be opened as video" in lost[video_id_of(bad)].reason
+    assert not lost[video_id_of(bad)].retryable
 
 
 def test_find_all_cuts__of_a_replaced_file_remembers_nothing(tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ def test_find_all_cuts__of_a_replaced_file_remembers_nothing(tmp_path: Path) -> 
     video_id, content = video_id_of(path), path.read_bytes()
     path.write_bytes(other.read_bytes())
     cuts, lost = find(tmp_path, {video_id: path})
-    assert not cuts and "not those that were ingested" in lost[video_id]
+    assert not cuts and "not those that were ingested" in lost[video_id].reason
+    assert lost[video_id].retryable
     path.write_bytes(content)
     assert find(tmp_path, {video_id: path}) == ({video_id: [cut.first * 40]}, {})
 

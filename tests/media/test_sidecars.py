@@ -8,6 +8,7 @@ import pytest
 
 from tests.raising import raises
 from vidseek_media.errors import ConfigError
+from vidseek_media.records import Refusal
 from vidseek_media.sidecars import Sidecar, SidecarCaption, match_captions, read_sidecar
 
 
@@ -120,7 +121,7 @@ def test_match_captions__finds_a_file_however_its_name_is_spelled() -> None:
 
 def test_match_captions__of_no_video_or_a_rejected_one_are_rejected() -> None:
     captions = [SidecarCaption(2, "lost.mp4", "one"), SidecarCaption(3, "bad.mp4", "two")]
-    matched, refused = match_captions(captions, {"a.mp4": "A"}, {"bad.mp4": "is empty"})
+    matched, refused = match_captions(captions, {"a.mp4": "A"}, {"bad.mp4": Refusal("is empty")})
     assert matched == []
     assert [rejection.id for rejection in refused] == ["captions.csv:2", "captions.csv:3"]
     assert "no video of this source" in refused[0].reason

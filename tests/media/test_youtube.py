@@ -165,8 +165,8 @@ def test_youtube__a_video_that_cannot_be_had_is_rejected_alone(site: Site, tmp_p
     site.add("three", live_status="is_live")
     listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
     assert set(listing.paths) == {"Youtube-one.mp4"}
-    assert "Private video" in listing.rejected["Youtube-two"]
-    assert listing.rejected["Youtube-three"] == "is a live stream that still runs"
+    assert "Private video" in listing.rejected["Youtube-two"].reason
+    assert listing.rejected["Youtube-three"].reason == "is a live stream that still runs"
     assert not list((tmp_path / "youtube").glob("Youtube-three*"))
 
 
@@ -218,7 +218,7 @@ def test_youtube__an_empty_page_is_a_config_error(site: Site, tmp_path: Path) ->
 def test_youtube__what_was_forgotten_is_neither_asked_for_nor_loaded(site: Site, tmp_path: Path) -> None:
     listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos(forgotten={"Youtube:two"})
     assert set(listing.paths) == {"Youtube-one.mp4", "Youtube-three.mp4"}
-    assert listing.rejected["Youtube-two"].startswith("forgotten")
+    assert listing.rejected["Youtube-two"].reason.startswith("forgotten")
     assert "https://www.youtube.com/watch?v=two" not in site.asked
 
 
@@ -307,7 +307,7 @@ def test_youtube__a_request_that_fails_is_tried_again(site: Site, tmp_path: Path
 def test_youtube__an_extractor_that_breaks_costs_its_video(site: Site, tmp_path: Path) -> None:
     site.pages["https://www.youtube.com/watch?v=two"] = TypeError("odd page")
     listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
-    assert "TypeError: odd page" in listing.rejected["Youtube-two"] and len(listing.paths) == 2
+    assert "TypeError: odd page" in listing.rejected["Youtube-two"].reason and len(listing.paths) == 2
 
 
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.excerpt import cut_excerpt
 from vidseek_media.members import read_members
-from vidseek_media.originals import TRY_AGAIN
-from vidseek_media.records import Clip, Rejection, Video
+from vidseek_media.records import TRY_AGAIN, Clip, Rejection, Video
 from vidseek_media.shards import shard_files
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_training.llm.asking import ask_all
