@@ -63,7 +63,7 @@ def make_archive(folder: Path, *, num_rows: int, dimension: int) -> None:
         "hashes": list(rng.integers(2**63, size=(num_rows, 8), dtype=np.uint64)),
     }), FRAMES)
     write_table(folder / "caption" / "captions.parquet", pd.DataFrame({
-        "video_id": video_id, "clip_id": clip_id, "text": text, "writer": "file", "cost_usd": 0.0, **nothing,
+        "video_id": video_id, "clip_id": clip_id, "text": text, "writer": "file", "cost_usd": 0.0, "model": "", **nothing,
     }), CAPTIONS)
     write_table(folder / "pairs" / "pairs.parquet", pd.DataFrame({
         "clip_id": clip_id, "video_id": video_id, "caption": text, **nothing, "split": split, "gallery": "default",

@@ -166,7 +166,7 @@ def _journal(folder: Path) -> None:
         number = journal.ask(key="k", basis="b", video_id=VIDEO, reserved_usd=0.1)
         journal.answer(
             number, key="k", basis="b", video_id=VIDEO, captions={"short": "a crane"}, reason="", tokens=(10, 5),
-            guessed_in=9, cost_usd=0.01, max_output_tokens=100,
+            guessed_in=9, cost_usd=0.01,
         )
 
 

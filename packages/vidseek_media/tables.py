@@ -16,6 +16,8 @@ from vidseek_media.parquet_files import read_bounded
 
 _text = pa.string()
 _texts = pa.list_(pa.string())
+_NEWER = {b"newer": b"1"}
+"""Of a column that tables of an earlier version lack: they are read with nulls there."""
 
 VIDEOS = pa.schema([
     ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
@@ -55,9 +57,11 @@ perceptual ones of the frames."""
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
     ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
+    pa.field("model", _text, metadata=_NEWER),
 ])
 """A clip may have several. A null clip_id is a caption of the whole video, which makes no pair. `writer`: file, transcript,
-title, or of a language model `<provider>/<model> <hash of the prompt> <grain>`."""
+title, or of a language model `<provider>/<model> <hash of the prompt> <grain>`. `model`: that answered, by the provider's
+own word, which an alias in `writer` does not say; empty where nobody asked one, or it did not say."""
 
 PAIRS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),
@@ -118,6 +122,8 @@ def write_table(
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table at `path`, its columns exactly those of `schema`; of them only `columns` are read, where given.
 
+    A column that came with a later version may be missing, and is null then.
+
     Raises:
         ArtifactError: the file is missing, broken, or has other columns.
     """
@@ -125,16 +131,21 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-        if names != schema.names:
+        absent = [field.name for field in schema if field.metadata == _NEWER and field.name not in names]
+        if names != [name for name in schema.names if name not in absent]:
             raise ArtifactError(
                 f"{path} has columns {shown(names)}, wanted {schema.names}", code="wrong-schema", remedy=remedy,
             )
-        table = read_bounded(path, columns)
+        table = read_bounded(path, columns if columns is None else [name for name in columns if name not in absent])
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", code="file-absent", remedy=remedy) from error
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=remedy) from error
     try:
-        return table.cast(pa.schema([schema.field(name) for name in table.schema.names])).to_pandas()
+        table = table.cast(pa.schema([schema.field(name) for name in table.schema.names]))
+        for name in absent:
+            if columns is None or name in columns:
+                table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+        return table.to_pandas()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path} has other column types: {error}", code="wrong-schema", remedy=remedy) from error

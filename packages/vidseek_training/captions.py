@@ -168,7 +168,7 @@ def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:
 def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
     return [
         {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[grain]),
-         "cost_usd": each.cost_usd / len(each.texts)}
+         "cost_usd": each.cost_usd / len(each.texts), "model": each.model}
         for each in written for grain, text in each.texts.items()
     ]
 
@@ -220,7 +220,7 @@ def _from_titles(archive: _Archive) -> list[_Row]:
 def _caption(video: Video, clip: Clip | None, text: str, writer: str, **wishes: str) -> _Row:
     return {
         "video_id": video.video_id, "clip_id": None if clip is None else str(clip.clip_id), "text": text,
-        "writer": writer, "cost_usd": 0.0, "split": "", "gallery": "", "contrast": "", "axis": "", **wishes,
+        "writer": writer, "cost_usd": 0.0, "model": "", "split": "", "gallery": "", "contrast": "", "axis": "", **wishes,
     }
 
 

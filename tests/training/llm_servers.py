@@ -154,26 +154,27 @@ def _read(path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
 
 def openai_reply(
     text: str | None = None, *, tokens_in: int = 1000, tokens_out: int = 100, finish: str = "stop",
-    refusal: str | None = None, seconds: float = 0.0, has_usage: bool = True,
+    refusal: str | None = None, seconds: float = 0.0, has_usage: bool = True, model: str = MODEL, thoughts: int = 0,
 ) -> Reply:
     """As api.openai.com and vLLM answer."""
     message = {"role": "assistant", "content": json.dumps(CAPTIONS) if text is None else text, "refusal": refusal}
-    usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
+    usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out,
+             "completion_tokens_details": {"reasoning_tokens": thoughts}}
     return Reply({
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL,
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
         **({"usage": usage} if has_usage else {}),
     }, seconds=seconds)
 
 
-def openai_fault(status: int, message: str, *, code: str | None = None, **more: Any) -> Reply:
+def openai_fault(status: int, message: str, *, code: str | None = None, param: str | None = None, **more: Any) -> Reply:
     """As api.openai.com says that it will not."""
-    return Reply({"error": {"message": message, "type": "t", "param": None, "code": code}}, status=status, **more)
+    return Reply({"error": {"message": message, "type": "t", "param": param, "code": code}}, status=status, **more)
 
 
 def gemini_reply(
     text: str | None = None, *, tokens_in: int = 1000, tokens_out: int = 80, thoughts: int = 20, finish: str = "STOP",
-    seconds: float = 0.0,
+    seconds: float = 0.0, model: str = MODEL,
 ) -> Reply:
     """As generativelanguage.googleapis.com answers."""
     parts = [{"text": "let me see", "thought": True}, {"text": json.dumps(CAPTIONS) if text is None else text}]
@@ -182,7 +183,7 @@ def gemini_reply(
         "candidates": [{**content, "finishReason": finish, "index": 0}],
         "usageMetadata": {"promptTokenCount": tokens_in, "candidatesTokenCount": tokens_out,
                           "thoughtsTokenCount": thoughts, "totalTokenCount": tokens_in + tokens_out + thoughts},
-        "modelVersion": MODEL,
+        "modelVersion": model,
     }, seconds=seconds)
 
 

@@ -13,13 +13,27 @@ from typing import Any
 
 import pytest
 
-from tests.training.llm_servers import KEY, MODEL, Asked, Reply, Script, Server, openai_fault, openai_reply, serve, wait_for
+from tests.training.llm_servers import (
+    KEY,
+    MODEL,
+    Asked,
+    Reply,
+    Script,
+    Server,
+    gemini_fault,
+    openai_fault,
+    openai_reply,
+    serve,
+    wait_for,
+)
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_training.llm import asking
 from vidseek_training.llm.asking import Outcome, ask_all
 from vidseek_training.llm.journal import open_journal, read_journal
-from vidseek_training.llm.provider import Request, open_provider
+from vidseek_training.llm.opening import open_provider
+from vidseek_training.llm.provider import Request
 from vidseek_training.llm.purse import Subject
+from vidseek_training.llm.registry import caption_provider
 from vidseek_training.llm.settings import LlmSettings
 
 MOST_USD = 0.01
@@ -141,10 +155,72 @@ def test_ask_all__two_bad_answers_are_a_verdict_that_is_kept(tmp_path: Path, mon
     assert len(server.asked) == 2
 
 
-def test_ask_all__an_answer_that_is_cut_off_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with following(lambda *_: good(text='{"short": "a re', finish="length"), monkeypatch):
-        ask(tmp_path, 1, settings_of())
-    assert read_journal(tmp_path).entries["key0"].reason == "the answer was cut off at 64 tokens"
+def longest(asked: Asked) -> int:
+    return int(asked.body["max_tokens"])
+
+
+def test_ask_all__an_answer_that_is_cut_off_gets_more_room_once_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = good(text='{"short": "a re', finish="length", thoughts=30)
+    with following(lambda *_: cut, monkeypatch) as server:
+        assert ask(tmp_path, 1, settings_of()) == []
+    entry = read_journal(tmp_path).entries["key0"]
+    assert [longest(each) for each in server.asked] == [64, 256] and entry.cut_at == 256
+    assert "64 tokens (30 of them thoughts), and again at 256" in entry.reason
+
+
+def test_ask_all__a_model_that_needs_more_room_is_given_it_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of 100 tokens where 64 are allowed: one clip is paid for twice, not each."""
+    def script(asked: Asked, _: int) -> Reply:
+        return good(tokens_out=100) if longest(asked) >= 100 else good(text="", tokens_out=64)
+
+    with following(script, monkeypatch) as server:
+        assert ask(tmp_path, 4, settings_of(concurrency=1)) == []
+    assert [longest(each) for each in server.asked] == [64, 256, 256, 256, 256]
+    assert answered(tmp_path) == {f"key{i}" for i in range(4)}
+
+
+def test_ask_all__a_server_that_takes_no_longer_answers_is_not_asked_for_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its context is full at 200 tokens, and clip 1 is cut off: a verdict, and no more than one request for clip 2."""
+    def script(asked: Asked, _: int) -> Reply:
+        if longest(asked) > 200:
+            return openai_fault(400, "this model's maximum context length is 200 tokens")
+        return good() if asked.prompt in ("clip 0", "clip 3") else good(text="{", finish="length")
+
+    with following(script, monkeypatch) as server:
+        assert ask(tmp_path, 4, settings_of(concurrency=1)) == []
+    assert [each.prompt[-1] for each in server.asked] == ["0", "1", "1", "2", "3"]
+    entries = read_journal(tmp_path).entries
+    assert "context length" in entries["key1"].reason and entries["key1"].cut_at == entries["key2"].cut_at == 256
+    assert entries["key1"].cost_usd == pytest.approx(0.006)  # what was refused cost nothing
+
+
+def test_ask_all__a_longer_answer_is_reserved_at_what_it_may_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 tokens out may cost 0.01, 256 cost 0.034: with 0.006 spent, 0.035 are too little."""
+    cut = good(text="{", finish="length")
+    with following(lambda *_: cut, monkeypatch) as server, pytest.raises(ConfigError) as caught:
+        ask(tmp_path, 1, settings_of(budget_usd=0.035))
+    assert len(server.asked) == 1 and "0.0340" in caught.value.message
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_ask_all__a_retired_model_is_one_error_that_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    gone = openai_fault(404, "no such model", code="model_not_found") if provider == "openai" else gemini_fault(
+        404, "NOT_FOUND", "models/seer-1 is not found for API version v1beta")
+    with following(lambda *_: gone, monkeypatch) as server, pytest.raises(ConfigError) as caught:
+        ask(tmp_path, 9, settings_of(provider=provider))
+    assert len(server.asked) == 1 and f"{provider}/{MODEL}" in caught.value.message
+    assert "retired" in caught.value.message and caption_provider(provider).models_page in caught.value.remedy
+    assert read_journal(tmp_path).entries == {}
 
 
 def test_ask_all__a_model_that_never_answers_well_is_stopped_early(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.media.conftest import write_video
@@ -34,9 +35,9 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.frames import decode_uniform
 from vidseek_media.members import decode_jpeg
 from vidseek_media.tables import CAPTIONS as TABLE
-from vidseek_media.tables import REJECTED, read_table
+from vidseek_media.tables import REJECTED, read_table, write_table
 from vidseek_training.captions import CaptionReport, clips_for_llm, write_captions
-from vidseek_training.llm.captioner import GUESSED_TOKENS_OUT, Captioner, Estimate
+from vidseek_training.llm.captioner import GUESSED_THOUGHTS, GUESSED_TOKENS_OUT, Captioner, Estimate
 from vidseek_training.llm.journal import read_journal
 from vidseek_training.llm.prompt import prompt_hash
 from vidseek_training.llm.settings import LlmSettings
@@ -217,9 +218,38 @@ def test_caption__a_verdict_is_a_rejected_row_and_is_not_paid_for_twice(
             [row] = read_table(tmp_path / "data" / "caption" / "rejected.parquet", REJECTED).itertuples()
             assert (row.id, row.stage) == (clip_ids[1], "caption") and "is no JSON" in row.reason
             assert len(server.asked) == 3
-        # An answer that was cut off may be whole where a longer one is allowed.
-        caption(tmp_path, settings_of(prompt="Of {title}.", max_output_tokens=2048), sources=("llm",))
-        assert len(server.asked) == 5
+        caption(tmp_path, settings_of(prompt="Of {title}.", max_output_tokens=9000), sources=("llm",))
+        assert len(server.asked) == 3
+
+
+def test_caption__an_answer_that_was_cut_off_may_be_whole_where_a_longer_one_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_archive(tmp_path, 1)
+    with serve(lambda *_: openai_reply("{", finish="length")) as server:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        for longest, num_asked in ((100, 2), (100, 2), (90, 2), (101, 4)):
+            assert caption(tmp_path, settings_of(max_output_tokens=longest), sources=("llm",)).num_rejected == 1
+            assert len(server.asked) == num_asked
+
+
+def test_caption__the_model_that_answered_is_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alias answers as one model first, and after it was moved as another; the cache keeps who said what."""
+    write_archive(tmp_path, 4)
+    with serve(lambda _, number: openai_reply(model="seer-1-old" if number < 2 else "seer-1-new")) as server:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        caption(tmp_path, settings_of(), limit=2)
+        caption(tmp_path, settings_of())
+    found = Counter(row.model for row in rows_of(tmp_path))
+    assert found == {"seer-1-old": 6, "seer-1-new": 6}
+
+
+def test_caption__a_table_of_an_earlier_version_is_read_without_the_model(tmp_path: Path) -> None:
+    old = pa.schema([field for field in TABLE if field.name != "model"])
+    write_table(tmp_path / "captions.parquet", [dict.fromkeys(old.names)], old)
+    assert read_table(tmp_path / "captions.parquet", TABLE)["model"].isna().all()
+    assert list(read_table(tmp_path / "captions.parquet", TABLE, columns=["text", "model"]).columns) == ["text", "model"]
+    assert list(read_table(tmp_path / "captions.parquet", TABLE, columns=["text"]).columns) == ["text"]
 
 
 def test_caption__what_was_not_answered_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +272,7 @@ def test_caption__what_was_not_answered_is_tried_again(tmp_path: Path, monkeypat
 def test_caption__a_stop_writes_no_table_and_keeps_what_was_paid_for(server: Server, tmp_path: Path) -> None:
     write_archive(tmp_path, 9)
     with pytest.raises(ConfigError, match="used up"):
-        caption(tmp_path, settings_of(budget_usd=0.0165))
+        caption(tmp_path, settings_of(budget_usd=0.0165, max_output_tokens=1024))
     assert not (tmp_path / "data" / "caption").exists()
     num_asked = len(server.asked)
     assert 0 < num_asked < 9 and read_journal(tmp_path / ".vidseek" / "captions").settled_usd <= 0.0165
@@ -268,6 +298,19 @@ def test_estimate__is_tokens_times_prices_and_sends_nothing(server: Server, tmp_
     assert found.at_most_usd == pytest.approx((found.tokens_in * 1.0 + 3 * 500 * 10.0) / 1e6)
     assert "a guess" in found.estimated_by and server.asked == []
     assert not (tmp_path / ".vidseek").exists() and not (tmp_path / "data" / "caption").exists()
+
+
+def test_estimate__pictures_and_thoughts_cost_what_the_providers_rule_says(server: Server, tmp_path: Path) -> None:
+    """Pictures of 32 x 24 pixels: one patch, times 1.62; and a model that thinks a little before it answers."""
+    write_archive(tmp_path, 1)
+    found = [estimate(tmp_path, settings_of(model="gpt-5-mini", num_frames=number)) for number in (1, 3)]
+    assert found[1].tokens_in - found[0].tokens_in == 2 * 2
+    assert found[0].tokens_out == GUESSED_TOKENS_OUT + GUESSED_THOUGHTS["low"]
+    tiled = [estimate(tmp_path, settings_of(model="gpt-4o", num_frames=number)) for number in (1, 3)]
+    assert tiled[1].tokens_in - tiled[0].tokens_in == 2 * 255 and tiled[0].tokens_out == GUESSED_TOKENS_OUT
+    gemini = settings_of(provider="gemini", model="gemini-2.5-flash")
+    assert estimate(tmp_path, gemini).tokens_out == GUESSED_TOKENS_OUT
+    assert estimate(tmp_path, gemini.model_copy(update={"thinking": 700})).tokens_out == GUESSED_TOKENS_OUT + 700
 
 
 def test_estimate__rests_on_answers_where_there_are_some(server: Server, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def answer(
 ) -> None:
     journal.answer(
         number, key=key, basis="b", video_id=video, captions=captions, reason=reason, tokens=(300, 20), guessed_in=200,
-        cost_usd=cost, max_output_tokens=64,
+        cost_usd=cost,
     )
 
 
@@ -32,7 +32,7 @@ def test_journal__what_was_answered_is_there_again(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         answer(journal, ask(journal))
     again = read_journal(tmp_path)
-    assert again.entries == {"k": Entry(CAPTIONS, "", 0.2, 64)}
+    assert again.entries == {"k": Entry(CAPTIONS, "", 0.2)}
     assert (again.settled_usd, again.unsettled_usd) == (0.2, 0.0)
     tally = again.tallies["b"]
     assert (tally.num_answers, tally.tokens_in, tally.tokens_out, tally.max_ratio_in) == (1, 300, 20, 1.5)
@@ -95,7 +95,7 @@ def test_journal__a_full_disk_is_an_artifact_error_and_spoils_nothing(tmp_path: 
         "    while True:\n"
         "        number = journal.ask(key='k', basis='b', video_id='v', reserved_usd=0.1)\n"
         "        journal.answer(number, key=number, basis='b', video_id='v', captions={'short': 'x' * 200}, reason='',\n"
-        "                       tokens=(1, 1), guessed_in=1, cost_usd=0.0, max_output_tokens=64)\n"
+        "                       tokens=(1, 1), guessed_in=1, cost_usd=0.0)\n"
     )
 
     def limit() -> None:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.training.llm_servers import (
     CAPTIONS,
     KEY,
     MODEL,
+    Asked,
     Reply,
     Server,
     gemini_fault,
@@ -29,8 +31,11 @@ from tests.training.llm_servers import (
 )
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_media.members import encode_jpeg
+from vidseek_training.llm import openai_endpoint
+from vidseek_training.llm.opening import open_provider
 from vidseek_training.llm.prompt import SCHEMA, read_answer
-from vidseek_training.llm.provider import Provider, Request, Retry, Skip, Stop, Usage, open_provider
+from vidseek_training.llm.provider import Provider, Request, Retry, Skip, Stop, Usage
+from vidseek_training.llm.registry import caption_provider
 from vidseek_training.llm.settings import LlmSettings
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +81,7 @@ def test_openai__sends_pictures_schema_and_key(server: Server, replies: list[Rep
     [asked] = server.asked
     assert asked.path == "/chat/completions" and asked.headers["authorization"] == f"Bearer {KEY}"
     assert asked.pictures == (PICTURE, PICTURE) and asked.prompt == "What is there?"
-    assert asked.body["model"] == MODEL and asked.body["max_completion_tokens"] == 321
+    assert asked.body["model"] == MODEL and asked.body["max_tokens"] == 321
     assert asked.body["temperature"] == 0.2
     assert asked.body["response_format"]["json_schema"]["schema"] == SCHEMA
 
@@ -269,10 +274,149 @@ def test_open_provider__without_a_key_says_which(provider: str, name: str, monke
         open_provider(settings_of(provider))
 
 
-def test_openai__older_servers_know_max_tokens(server: Server, replies: list[Reply]) -> None:
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
+
+
+def token_fields(asked: Asked) -> dict[str, int]:
+    return {name: asked.body[name] for name in TOKEN_FIELDS if name in asked.body}
+
+
+@pytest.mark.parametrize("field", TOKEN_FIELDS)
+def test_openai__the_limit_has_the_name_that_was_said(server: Server, replies: list[Reply], field: str) -> None:
     replies.append(openai_reply())
-    ask(settings_of("openai", max_output_tokens=99, max_tokens_field="max_tokens"))
-    assert server.asked[0].body["max_tokens"] == 99 and "max_completion_tokens" not in server.asked[0].body
+    ask(settings_of("openai", max_output_tokens=99, max_tokens_field=field))
+    assert token_fields(server.asked[0]) == {field: 99}
+
+
+def test_openai__its_own_address_gets_max_completion_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda *_: openai_reply()) as server:
+        monkeypatch.delenv("VIDSEEK_LLM_URL", raising=False)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setattr(openai_endpoint, "PUBLIC_URL", server.url)
+        ask(settings_of("openai", max_output_tokens=99))
+    assert token_fields(server.asked[0]) == {"max_completion_tokens": 99}
+
+
+def test_openai__a_name_of_the_limit_that_is_refused_is_changed_for_good(server: Server, replies: list[Reply]) -> None:
+    refused = openai_fault(400, "Unsupported parameter: use 'max_completion_tokens'", param="max_tokens")
+    replies += [refused, openai_reply(), openai_reply(), openai_fault(400, "max_completion_tokens is too large")]
+    provider = open_provider(settings_of("openai", max_output_tokens=99))
+    assert provider.ask(REQUEST).text and provider.ask(replace(REQUEST, max_output_tokens=7)).text
+    with pytest.raises(Skip):
+        provider.ask(REQUEST)
+    provider.close()
+    assert [token_fields(each) for each in server.asked] == [
+        {"max_tokens": 99}, {"max_completion_tokens": 99}, {"max_completion_tokens": 7}, {"max_completion_tokens": 99},
+    ]
+
+
+@pytest.mark.parametrize(("provider", "model", "thinking", "sent"), [
+    ("gemini", "gemini-2.5-flash", "auto", {"thinking_budget": 0}),
+    ("gemini", "gemini-2.5-flash-lite", "auto", {"thinking_budget": 0}),
+    ("gemini", "models/gemini-2.5-pro", "auto", {"thinking_budget": 128}),
+    ("gemini", "gemini-3-pro-preview", "auto", {"thinking_level": "LOW"}),
+    ("gemini", "gemini-3.5-flash-lite", "auto", {"thinking_level": "LOW"}),
+    ("gemini", "gemini-12-argon", "auto", {"thinking_level": "LOW"}),
+    ("gemini", "gemini-flash-latest", "auto", {"thinking_level": "LOW"}),
+    ("gemini", "gemini-2.0-flash", "auto", None), ("gemini", "gemini-1.5-flash-8b", "auto", None),
+    ("gemini", "tunedModels/mine", "auto", None), ("gemini", "gemini-3-pro", "model", None),
+    ("gemini", "gemini-2.5-flash", "medium", {"thinking_budget": 2048}),  # half of max_output_tokens, at the most
+    ("gemini", "gemini-2.5-pro", "none", {"thinking_budget": 128}),
+    ("gemini", "gemini-3-flash", "none", {"thinking_level": "MINIMAL"}),
+    ("gemini", "gemini-3-flash", 700, {"thinking_budget": 700}),
+    ("openai", "o4-mini", "auto", "low"), ("openai", "gpt-5-mini", "auto", "low"), ("openai", "gpt-12-sol", "auto", "low"),
+    ("openai", "openai/gpt-5.2", "auto", "low"), ("openai", "gpt-5-chat-latest", "auto", None),
+    ("openai", "gpt-4.1-mini", "auto", None), ("openai", "openai/gpt-oss-20b", "auto", None),
+    ("openai", "Qwen/Qwen3-VL-8B-Thinking", "auto", None), ("openai", "Qwen/Qwen3-VL-8B-Thinking", "none", "none"),
+    ("openai", "gpt-5.1", "model", None),
+])
+def test_ask__thinking_is_limited_as_the_generation_takes_it(
+    server: Server, replies: list[Reply], provider: str, model: str, thinking: str | int, sent: object
+) -> None:
+    replies.append(openai_reply() if provider == "openai" else gemini_reply())
+    assert ask(settings_of(provider, model=model, thinking=thinking)).text
+    body = server.asked[0].body
+    assert sent == (body.get("reasoning_effort") if provider == "openai" else body["generationConfig"].get("thinkingConfig"))
+
+
+@pytest.mark.parametrize(("provider", "model", "refusal"), [
+    ("gemini", "gemini-2.5-flash", gemini_fault(400, "INVALID_ARGUMENT", "Budget 0 is invalid. This model only works in "
+                                                "thinking mode.")),
+    ("gemini", "gemini-9-flash", gemini_fault(400, "INVALID_ARGUMENT", "Thinking level LOW is not supported")),
+    ("openai", "gpt-5-pro", openai_fault(400, "Unsupported value", param="reasoning_effort", code="unsupported_value")),
+    ("openai", "o9", openai_fault(400, "Unrecognized request argument supplied: reasoning_effort")),
+])
+def test_ask__a_limit_on_thinking_that_nobody_set_gives_way_where_it_is_refused(
+    server: Server, replies: list[Reply], provider: str, model: str, refusal: Reply
+) -> None:
+    answer = openai_reply() if provider == "openai" else gemini_reply()
+    replies += [refusal, answer, answer, refusal]
+    client = open_provider(settings_of(provider, model=model))
+    assert client.ask(REQUEST).text and client.ask(REQUEST).text
+    with pytest.raises(Skip):
+        client.ask(REQUEST)  # Nothing is left that could give way.
+    client.close()
+    has_limit = ["thinkingConfig" in str(each.body) or "reasoning_effort" in each.body for each in server.asked]
+    assert has_limit == [True, False, False, False]
+
+
+def test_ask__a_limit_on_thinking_that_was_set_does_not_give_way(server: Server, replies: list[Reply]) -> None:
+    replies.append(openai_fault(400, "Unsupported value", param="reasoning_effort"))
+    assert isinstance(ask(settings_of("openai", model="gpt-5", thinking="minimal")), Skip) and len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("provider", "more"), [
+    ("openai", {"thinking": 500}), ("gemini", {"thinking": 5000}), ("gemini", {"thinking": -1}),
+    ("gemini", {"thinking": "low", "options": {"thinking_config": {"thinking_budget": 0}}}),
+    ("openai", {"thinking": "low", "options": {"reasoning_effort": "high"}}), ("gemini", {"thinking": "a little"}),
+    ("openai", {"send": "video"}), ("oracle", {}),
+])
+def test_settings__what_no_provider_takes_is_refused_at_once(provider: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_of(provider, **more)
+    assert "caption.llm" in caught.value.message
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_ask__the_model_that_answered_and_its_thoughts_are_told(
+    server: Server, replies: list[Reply], provider: str
+) -> None:
+    replies.append(openai_reply(model="seer-1-0417", thoughts=20) if provider == "openai" else
+                   gemini_reply(model="seer-1-0417"))
+    answer = ask(settings_of(provider))
+    assert answer.model == "seer-1-0417" and answer.usage.tokens_thought == 20
+
+
+@pytest.mark.parametrize(("provider", "model", "size", "options", "tokens"), [
+    # https://ai.google.dev/gemini-api/docs/tokens: 384 x 384 is one tile; 960 x 540 is cut into tiles of 360.
+    ("gemini", "gemini-2.5-flash", (384, 384), {}, 258), ("gemini", "gemini-2.5-flash", (960, 540), {}, 6 * 258),
+    ("gemini", "gemini-2.0-flash", (1920, 1080), {}, 6 * 258), ("gemini", "gemini-2.5-pro", (100, 500), {}, 2 * 258),
+    ("gemini", "gemini-2.5-pro", (960, 540), {"media_resolution": "MEDIA_RESOLUTION_LOW"}, 64),
+    ("gemini", "gemini-3-pro", (256, 256), {}, 1120), ("gemini", "gemini-4-argon", (960, 540), {}, 1120),
+    ("gemini", "gemini-3-flash", (256, 256), {"media_resolution": "MEDIA_RESOLUTION_LOW"}, 280),
+    ("gemini", "gemini-flash-latest", (256, 256), {"mediaResolution": "media_resolution_medium"}, 560),
+    # https://developers.openai.com/api/docs/guides/images-vision: its own examples, then small pictures.
+    ("openai", "gpt-4o", (1024, 1024), {}, 765), ("openai", "gpt-4.1", (2048, 4096), {}, 1105),
+    ("openai", "gpt-5", (512, 512), {}, 210), ("openai", "o3", (256, 256), {}, 225),
+    ("openai", "gpt-4o-mini", (512, 512), {}, 8500),
+    ("openai", "gpt-5-mini", (256, 256), {}, 104), ("openai", "gpt-4.1-nano", (1024, 1024), {}, 2520),
+    ("openai", "o4-mini", (1800, 2400), {}, 2642), ("openai", "gpt-5.5", (256, 144), {}, 40),
+    ("openai", "openai/gpt-6-sol", (4000, 4000), {}, 2500), ("openai", "Qwen/Qwen2.5-VL-7B-Instruct", (256, 256), {}, 258),
+])
+def test_picture_tokens__are_those_of_the_providers_rule(
+    provider: str, model: str, size: tuple[int, int], options: dict[str, Any], tokens: int
+) -> None:
+    rule = caption_provider(provider).picture_tokens
+    assert rule is not None and rule(model, *size, options) == tokens
+
+
+@pytest.mark.parametrize(("model", "options", "tokens"), [
+    ("gemini-2.5-flash", {}, 1032), ("gemini-2.5-flash", {"media_resolution": "MEDIA_RESOLUTION_LOW"}, 264),
+    ("gemini-3-flash", {}, 280), ("gemini-3-flash", {"media_resolution": "MEDIA_RESOLUTION_HIGH"}, 1120),
+])
+def test_video_tokens__are_those_of_its_frames(model: str, options: dict[str, Any], tokens: int) -> None:
+    rule = caption_provider("gemini").video_tokens
+    assert rule is not None and rule(model, 2.0, 2.0, options) == tokens
 
 
 @pytest.mark.parametrize("provider", ["openai", "gemini"])
@@ -281,7 +425,7 @@ def test_open_provider__without_its_library_says_what_to_install(provider: str, 
     """In a process where nothing of the library is there."""
     code = (
         f"import sys; sys.modules[{blocked!r}] = None\n"
-        "from vidseek_training.llm.provider import open_provider\nfrom vidseek_training.llm.settings import LlmSettings\n"
+        "from vidseek_training.llm.opening import open_provider\nfrom vidseek_training.llm.settings import LlmSettings\n"
         f"open_provider(LlmSettings(provider={provider!r}, model='m', usd_per_million_tokens_in=0,\n"
         "              usd_per_million_tokens_out=0)).close()"
     )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vidseek_media.errors import ServiceError
 from vidseek_training.llm.journal import Journal
 from vidseek_training.llm.prompt import BadAnswer, read_answer
-from vidseek_training.llm.provider import Answer, Provider, Request, Retry, Skip, Stop
+from vidseek_training.llm.provider import Answer, Provider, Request, Retry, Skip, Stop, Usage
 from vidseek_training.llm.purse import Cancelled, Purse, Reservation, Subject
 from vidseek_training.llm.settings import LlmSettings
 
@@ -30,6 +30,8 @@ MAX_FRUITLESS = 5
 """Clips at the beginning of a run that are answered without captions: then it is the model, or how it is asked."""
 TRIES_FOR_AN_ANSWER = 2
 """An answer that holds no captions is asked for once more."""
+LONGER = 4
+"""Times as many tokens may an answer have that is asked for again because it was cut off."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class _Run:
         self._stopped = threading.Event()
         self._not_before = 0.0
         self._num_unanswered = self._num_fruitless = 0
+        self._room, self._most_room = settings.max_output_tokens, longest_answer(settings)
         self.is_proven = False
         self.unanswered: list[Outcome] = []
 
@@ -124,17 +127,18 @@ class _Run:
         if self._num_fruitless >= MAX_FRUITLESS:
             raise ServiceError(
                 f"{self._settings.name} gave no captions for the first {MAX_FRUITLESS} clips, the last: {outcome.reason}",
-                remedy="Look at caption.llm: the model, the prompt, max_output_tokens",
+                remedy="Look at caption.llm: the model, the prompt, thinking, max_output_tokens",
             )
 
     def caption(self, subject: Subject, request: Request) -> Outcome:
         """Ask until there is an answer, a verdict, or no sense in it."""
         num_failed = num_bad = 0
+        room, cuts = self._room, list[str]()
         while True:
             self._wait_until(self._not_before)
-            reserved = self._purse.reserve(subject)
+            reserved = self._purse.reserve(subject, max_output_tokens=room)
             try:
-                answer = self._provider.ask(request)
+                answer = self._provider.ask(replace(request, max_output_tokens=room))
             except Retry as failure:
                 self._purse.release(reserved, may_be_paid=failure.may_be_paid)
                 num_failed += 1
@@ -142,32 +146,54 @@ class _Run:
                     return Outcome(subject, "unanswered", f"{failure} ({num_failed} attempts)")
                 self._back_off(failure, num_failed)
             except Skip as verdict:
-                return self._skipped(reserved, verdict)
+                return self._skipped(reserved, verdict, cuts)
             except Stop:
                 self._purse.release(reserved, may_be_paid=False)
                 raise
             else:
                 num_bad += 1
-                if outcome := self._answered(reserved, answer, is_last=num_bad >= TRIES_FOR_AN_ANSWER):
+                if outcome := self._answered(reserved, answer, cuts, is_last=num_bad >= TRIES_FOR_AN_ANSWER):
                     return outcome
+                room = self._most_room if cuts else room
 
-    def _skipped(self, reserved: Reservation, verdict: Skip) -> Outcome:
+    def _skipped(self, reserved: Reservation, verdict: Skip, cuts: list[str]) -> Outcome:
+        if cuts and not verdict.is_judged:  # The same request was taken with less room: this server has no more.
+            self._most_room = self._room
+            return self._declined(
+                reserved, None, f"{_cut_reason(cuts)}; a request for more was not taken: {verdict}", is_cut=True
+            )
         if verdict.is_judged:
-            self._purse.settle(reserved, verdict.usage, captions=None, reason=str(verdict), is_free=verdict.usage is None)
-        else:
-            self._purse.release(reserved, may_be_paid=False)
-        return Outcome(reserved.subject, "declined" if verdict.is_judged else "unanswered", str(verdict))
+            return self._declined(reserved, verdict.usage, str(verdict))
+        self._purse.release(reserved, may_be_paid=False)
+        return Outcome(reserved.subject, "unanswered", str(verdict))
 
-    def _answered(self, reserved: Reservation, answer: Answer, *, is_last: bool) -> Outcome | None:
-        """What the answer comes to; None where it is bad and not the last."""
+    def _declined(
+        self, reserved: Reservation, usage: Usage | None, reason: str, *, is_cut: bool = False, answer: Answer | None = None
+    ) -> Outcome:
+        """A verdict that is kept: another run asks again only where it allows a longer answer than was any use here."""
+        self._purse.settle(
+            reserved, usage, captions=None, reason=reason, is_free=answer is None and usage is None,
+            model=answer.model if answer else "", cut_at=longest_answer(self._settings) if is_cut else None,
+        )
+        return Outcome(reserved.subject, "declined", reason)
+
+    def _answered(
+        self, reserved: Reservation, answer: Answer, cuts: list[str], *, is_last: bool
+    ) -> Outcome | None:
+        """What the answer comes to; None where it is bad and not the last. A cut one is noted in `cuts`."""
         try:
             captions = read_answer(answer.text)
         except BadAnswer as bad:
-            longest = self._settings.max_output_tokens
-            reason = f"the answer was cut off at {longest} tokens" if answer.is_cut else f"the answer {bad}"
-            self._purse.settle(reserved, answer.usage, captions=None, reason=reason if is_last else "")
-            return Outcome(reserved.subject, "declined", reason) if is_last else None
-        self._purse.settle(reserved, answer.usage, captions=captions, reason="")
+            if is_cut := _is_cut(answer, reserved.max_output_tokens):
+                cuts.append(_cut_at(answer, reserved.max_output_tokens))
+            reason = _cut_reason(cuts) if is_cut else f"the answer {bad}"
+            if is_last or (is_cut and reserved.max_output_tokens >= self._most_room):
+                return self._declined(reserved, answer.usage, reason, is_cut=is_cut, answer=answer)
+            self._purse.settle(reserved, answer.usage, captions=None, reason="", model=answer.model)
+            return None
+        self._purse.settle(reserved, answer.usage, captions=captions, reason="", model=answer.model)
+        if cuts:
+            self._room = reserved.max_output_tokens  # The model needs it: the next clips are not paid for twice.
         return Outcome(reserved.subject, "captioned")
 
     def _back_off(self, failure: Retry, num_failed: int) -> None:
@@ -187,3 +213,22 @@ class _Run:
     def _wait_until(self, moment: float) -> None:
         if self._stopped.wait(max(0.0, moment - time.monotonic())):
             raise Cancelled
+
+
+def longest_answer(settings: LlmSettings) -> int:
+    """Return the most tokens that an answer is ever given."""
+    return settings.max_output_tokens * LONGER
+
+
+def _is_cut(answer: Answer, max_output_tokens: int) -> bool:
+    """Whether it ended at the longest that was allowed, by the server's word or by its count."""
+    return answer.is_cut or (answer.usage is not None and answer.usage.tokens_out >= max_output_tokens)
+
+
+def _cut_at(answer: Answer, max_output_tokens: int) -> str:
+    thought = answer.usage.tokens_thought if answer.usage else 0
+    return f"{max_output_tokens} tokens" + (f" ({thought} of them thoughts)" if thought else "")
+
+
+def _cut_reason(cuts: list[str]) -> str:
+    return f"the answer was cut off at {', and again at '.join(cuts)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections import defaultdict
@@ -12,23 +13,31 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from PIL import Image
+
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.excerpt import cut_excerpt
 from vidseek_media.members import read_members
 from vidseek_media.records import TRY_AGAIN, Clip, Rejection, Video
 from vidseek_media.shards import shard_files
 from vidseek_media.tables import FRAMES, read_table
-from vidseek_training.llm.asking import ask_all
+from vidseek_training.llm.asking import ask_all, longest_answer
 from vidseek_training.llm.journal import Entry, Journal, Tally, open_journal, read_journal
+from vidseek_training.llm.opening import open_provider
 from vidseek_training.llm.prompt import SCHEMA, prompt_hash, prompt_of
-from vidseek_training.llm.provider import Request, open_provider
+from vidseek_training.llm.provider import Request
 from vidseek_training.llm.purse import Subject, basis_of, most_usd
+from vidseek_training.llm.registry import caption_provider
 from vidseek_training.llm.settings import GRAINS, LlmSettings
 
 CHARACTERS_PER_TOKEN = 4
 """Of English prompts, roughly; a guess that the first answer corrects."""
 GUESSED_TOKENS_OUT = 150
 """Of one answer, before a model has given one."""
+GUESSED_THOUGHTS: Mapping[str, int] = {"minimal": 100, "low": 300, "medium": 1000, "high": 3000}
+"""Tokens of thoughts before an answer, likewise, by what the request says of thinking."""
+GUESSED_PICTURE_TOKENS = 258
+"""Where the provider has no rule."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Written:
     """By grain: provider, model, hash of the prompt, grain."""
     cost_usd: float
     """Of the clip; nothing where another clip of the same frames has paid."""
+    model: str
+    """That answered, by the provider's word; empty where it did not say."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ class Captioner:
         plan = self._plan(clips, videos, journal)
         tally = journal.tallies[basis_of(self.settings)]
         guesses = [wanted.subject.guessed_in for wanted in plan.to_ask]
-        tokens_in, tokens_out, how = _expected(tally, guesses)
+        tokens_in, tokens_out, how = _expected(tally, guesses, GUESSED_TOKENS_OUT + self._guessed_thoughts())
         return Estimate(
             num_clips=len(plan.wanted), num_marked=plan.num_marked, num_cached=plan.num_cached, num_to_ask=len(guesses),
             tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=self.settings.cost_usd(tokens_in, tokens_out),
@@ -173,7 +184,8 @@ class Captioner:
         entry = journal.entries.get(key)
         if entry is None or entry.captions is not None:
             return entry
-        return entry if entry.reason and entry.max_output_tokens >= self.settings.max_output_tokens else None
+        may_be_whole = entry.cut_at is not None and entry.cut_at < longest_answer(self.settings)
+        return entry if entry.reason and not may_be_whole else None
 
     def _with_keys(
         self, clips: Sequence[Clip], shards: Mapping[str, str], videos: Mapping[str, Video]
@@ -196,12 +208,33 @@ class Captioner:
         """What would be shown of each of `clips`, by clip_id."""
         if self.settings.send == "frames":
             for clip_id, pictures in self._pictures(clips, shards):
-                yield clip_id, _Content(_digest(pictures), len(pictures) * self.settings.tokens_per_picture)
+                yield clip_id, _Content(_digest(pictures), len(pictures) * self._picture_tokens(pictures[0]))
             return
         for clip in clips:
             seconds = (clip.end_ms - clip.start_ms) / 1000
             name = f"{clip.video_id}:{clip.start_ms}:{clip.end_ms}"
-            yield str(clip.clip_id), _Content(name, math.ceil(seconds * self.settings.tokens_per_second))
+            yield str(clip.clip_id), _Content(name, self._video_tokens(seconds))
+
+    def _picture_tokens(self, jpeg: bytes) -> int:
+        """Of one picture; those of a clip are of one size."""
+        settings, rule = self.settings, caption_provider(self.settings.provider).picture_tokens
+        if settings.tokens_per_picture is not None or rule is None:
+            return GUESSED_PICTURE_TOKENS if settings.tokens_per_picture is None else settings.tokens_per_picture
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            return rule(str(settings.model), picture.width, picture.height, settings.options)
+
+    def _video_tokens(self, seconds: float) -> int:
+        settings, rule = self.settings, caption_provider(self.settings.provider).video_tokens
+        if settings.tokens_per_second is not None or rule is None:
+            return math.ceil(seconds * (settings.tokens_per_second or 0))
+        return rule(str(settings.model), seconds, settings.video_fps, settings.options)
+
+    def _guessed_thoughts(self) -> int:
+        """By the first number or word in the fields about thinking."""
+        said: object = self.settings.thinking_fields()
+        while isinstance(said, Mapping):
+            said = next(iter(said.values()), None)
+        return said if isinstance(said, int) else GUESSED_THOUGHTS.get(str(said), 0)
 
     def _jobs(
         self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, str]
@@ -264,7 +297,7 @@ class Captioner:
             if grain in self.settings.keep and entry.captions[grain] not in texts.values():
                 texts[grain] = entry.captions[grain]
         writer = f"{self.settings.name} {prompt_hash(self.settings)}"
-        return Written(clip, texts, {grain: f"{writer} {grain}" for grain in texts}, cost_usd)
+        return Written(clip, texts, {grain: f"{writer} {grain}" for grain in texts}, cost_usd, entry.model)
 
 
 @dataclass(frozen=True)
@@ -312,13 +345,14 @@ def _choose(jpegs: Sequence[bytes], num_frames: int) -> tuple[bytes, ...]:
     return tuple(each for each, _ in groupby(chosen))
 
 
-def _expected(tally: Tally, guesses: Sequence[int]) -> tuple[int, int, str]:
+def _expected(tally: Tally, guesses: Sequence[int], guessed_out: int) -> tuple[int, int, str]:
     """Tokens in and out that `guesses` will come to, and in words how that is known."""
     if tally.num_answers:
         tokens_in = round(sum(guesses) * tally.tokens_in / max(1, tally.guessed_in))
         tokens_out = round(len(guesses) * tally.tokens_out / tally.num_answers)
         return tokens_in, tokens_out, f"the mean of {tally.num_answers} answers of this model to this prompt"
-    return sum(guesses), len(guesses) * GUESSED_TOKENS_OUT, (
-        f"a guess: {CHARACTERS_PER_TOKEN} characters a token, caption.llm.tokens_per_picture (or _per_second), "
-        f"{GUESSED_TOKENS_OUT} tokens an answer; the first answer will correct it"
+    return sum(guesses), len(guesses) * guessed_out, (
+        f"a guess: {CHARACTERS_PER_TOKEN} characters a token, pictures by the provider's rule or "
+        f"caption.llm.tokens_per_picture (video: tokens_per_second), {guessed_out} tokens an answer with its thoughts; the "
+        "first answer will correct it"
     )

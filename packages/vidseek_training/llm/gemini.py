@@ -23,6 +23,7 @@ from vidseek_training.llm.provider import (
     seconds_of,
     without_key,
 )
+from vidseek_training.llm.providers.gemini import PROVIDER
 from vidseek_training.llm.settings import LlmSettings
 
 PUBLIC_URL = "https://generativelanguage.googleapis.com"
@@ -37,7 +38,8 @@ class Gemini:
     def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
         self._settings = settings
         self._key = key
-        self._config = self._config_of(settings)
+        self._config = self._config_of(settings, settings.thinking_fields())
+        self._may_give_way = settings.thinking == "auto"
         # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
         self._http = httpx2.Client(timeout=settings.timeout_seconds, follow_redirects=False)
         self._client = genai.Client(
@@ -57,11 +59,15 @@ class Gemini:
                 video_metadata=types.VideoMetadata(fps=min(self._settings.video_fps, 24.0)),
             ))
         parts.append(types.Part.from_text(text=request.prompt))
+        config, longest = self._config, request.max_output_tokens
         try:
             response = self._client.models.generate_content(
-                model=str(self._settings.model), contents=[types.Content(role="user", parts=parts)], config=self._config
+                model=str(self._settings.model), contents=[types.Content(role="user", parts=parts)],
+                config=config if longest is None else config.model_copy(update={"max_output_tokens": longest}),
             )
         except errors.APIError as error:
+            if self._gives_way(error):
+                return self.ask(request)
             raise self._failure(error) from error
         except httpx2.TimeoutException as error:
             raise Retry(
@@ -80,10 +86,22 @@ class Gemini:
         self._client.close()
         self._http.close()
 
-    def _config_of(self, settings: LlmSettings) -> types.GenerateContentConfig:
+    def _gives_way(self, error: errors.APIError) -> bool:
+        """Whether the limit on thinking that no setting asked for was refused, and is left away from now on.
+
+        What a model takes, its name says only roughly. A refused request costs nothing.
+        """
+        is_refused = error.code == 400 and "think" in str(error.message).lower()
+        if not (is_refused and self._may_give_way and self._settings.thinking_fields()):
+            return False
+        self._may_give_way = False
+        self._config = self._config_of(self._settings, {})
+        return True
+
+    def _config_of(self, settings: LlmSettings, thinking: dict[str, Any]) -> types.GenerateContentConfig:
         fields: dict[str, Any] = {
             "response_mime_type": "application/json", "response_json_schema": SCHEMA,
-            "max_output_tokens": settings.max_output_tokens, **settings.options,
+            "max_output_tokens": settings.max_output_tokens, **thinking, **settings.options,
             # One request is one request: each further one would be paid for unseen.
             "automatic_continuation": False, "automatic_function_calling": {"disable": True},
         }
@@ -104,7 +122,8 @@ class Gemini:
             status = 401  # What other services call it.
         headers = getattr(error.response, "headers", None) or {}
         return failure_of(
-            status, message, who=self._settings.name, after_seconds=seconds_of(headers) or _delay_of(details),
+            status, message, who=self._settings.name, models_page=PROVIDER.models_page,
+            after_seconds=seconds_of(headers) or _delay_of(details),
             quota_is_gone=status == 429 and any("PerDay" in str(each.get("violations", "")) for each in details),
         )
 
@@ -129,7 +148,7 @@ def _answer_of(response: types.GenerateContentResponse) -> Answer:
     usage = None
     if counted is not None and counted.prompt_token_count is not None:
         tokens_out = (counted.candidates_token_count or 0) + (counted.thoughts_token_count or 0)
-        usage = Usage(counted.prompt_token_count, tokens_out)
+        usage = Usage(counted.prompt_token_count, tokens_out, counted.thoughts_token_count or 0)
     feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason is not None:
         raise Skip(f"blocked by the provider's filter: {_name_of(feedback.block_reason)}", usage=usage)
@@ -139,7 +158,7 @@ def _answer_of(response: types.GenerateContentResponse) -> Answer:
         raise Skip(f"blocked by the provider's filter: {reason}", usage=usage)
     parts = (candidate.content.parts or []) if candidate is not None and candidate.content is not None else []
     text = "".join(part.text or "" for part in parts if not part.thought)
-    return Answer(text, usage, is_cut=reason == "MAX_TOKENS")
+    return Answer(text, usage, is_cut=reason == "MAX_TOKENS", model=response.model_version or "")
 
 
 def _name_of(reason: Any) -> str:

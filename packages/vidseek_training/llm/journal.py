@@ -41,8 +41,10 @@ class Entry:
     """Why there are none, or empty."""
     cost_usd: float
     """Of all requests that were made for it."""
-    max_output_tokens: int
-    """That the request allowed: an answer that was refused under a narrower limit is asked for again."""
+    cut_at: int | None = None
+    """Tokens at which the answer was cut off, at the last; it is asked for again where a longer one is allowed."""
+    model: str = ""
+    """That answered, by the provider's word."""
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Journal:
 
     def answer(
         self, number: str, *, key: str, basis: str, video_id: str, captions: Mapping[str, str] | None, reason: str,
-        tokens: tuple[int, int] | None, guessed_in: int, cost_usd: float, max_output_tokens: int,
+        tokens: tuple[int, int] | None, guessed_in: int, cost_usd: float, cut_at: int | None = None, model: str = "",
     ) -> None:
         """The request was answered: on the disk when this returns.
 
@@ -115,7 +117,7 @@ class Journal:
             "event": "answer", "ask": number, "key": key, "basis": basis, "video_id": video_id,
             "captions": None if captions is None else dict(captions), "reason": without_secrets(reason),
             "tokens": None if tokens is None else list(tokens), "guessed_in": guessed_in, "cost_usd": cost_usd,
-            "max_output_tokens": max_output_tokens,
+            "cut_at": cut_at, "model": model,
         }, sync=True)
 
     def _append(self, event: dict[str, Any], *, sync: bool) -> None:
@@ -153,9 +155,16 @@ class Journal:
             )
         before = self.entries.get(event["key"])
         self.entries[event["key"]] = Entry(
-            captions=event["captions"], reason=event["reason"], max_output_tokens=event["max_output_tokens"],
+            captions=event["captions"], reason=event["reason"], cut_at=_cut_at(event), model=event.get("model", ""),
             cost_usd=cost + (before.cost_usd if before else 0.0),
         )
+
+
+def _cut_at(event: Mapping[str, Any]) -> int | None:
+    if "cut_at" in event:
+        return None if event["cut_at"] is None else int(event["cut_at"])
+    # Of an earlier version, whose reason alone says it.
+    return int(event["max_output_tokens"]) if str(event["reason"]).startswith("the answer was cut off") else None
 
 
 def read_journal(folder: Path) -> Journal:

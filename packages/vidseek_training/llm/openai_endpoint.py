@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import httpx2
@@ -20,6 +21,7 @@ from vidseek_training.llm.provider import (
     seconds_of,
     without_key,
 )
+from vidseek_training.llm.providers.openai import PROVIDER
 from vidseek_training.llm.settings import LlmSettings
 
 PUBLIC_URL = "https://api.openai.com/v1"
@@ -27,6 +29,8 @@ PUBLIC_URL = "https://api.openai.com/v1"
 _HEADERS = {
     "host", "accept", "accept-encoding", "connection", "authorization", "content-type", "content-length", "user-agent",
 }
+_CUT = {"length", "max_tokens", "model_length"}
+"""`finish_reason` of an answer that ended at the longest that was allowed, as OpenAI and others call it."""
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
@@ -36,6 +40,11 @@ class OpenAIEndpoint:
     def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
         self._settings = settings
         self._key = key
+        self._thinking = settings.thinking_fields()
+        self._max_tokens_field = settings.max_tokens_field
+        if self._max_tokens_field == "auto":
+            self._max_tokens_field = "max_completion_tokens" if url is None else "max_tokens"
+        self._may_rename = settings.max_tokens_field == "auto"
         # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
         self._client = openai.OpenAI(
             api_key=key or "none", base_url=url or PUBLIC_URL, max_retries=0, timeout=settings.timeout_seconds,
@@ -47,8 +56,9 @@ class OpenAIEndpoint:
 
     def ask(self, request: Request) -> Answer:
         """As `Provider.ask`."""
+        body = self._body(request)
         try:
-            response = self._client.chat.completions.create(**self._body(request))
+            response = self._client.chat.completions.create(**body)
             return _answer_of(response)
         except openai.APITimeoutError as error:
             raise Retry(
@@ -58,6 +68,8 @@ class OpenAIEndpoint:
             said = without_key(str(error.__cause__ or error), self._key)
             raise Retry(f"no connection: {said}", may_be_paid=not isinstance(error.__cause__, _UNSENT)) from error
         except openai.APIStatusError as error:
+            if self._gives_way(error, sent=body):
+                return self.ask(request)
             raise self._failure(error) from error
         except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError) as error:
             raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
@@ -76,17 +88,39 @@ class OpenAIEndpoint:
             "model": self._settings.model,
             "messages": [{"role": "user", "content": content}],
             "response_format": {"type": "json_schema", "json_schema": schema},
-            self._settings.max_tokens_field: self._settings.max_output_tokens,
-            "extra_body": self._settings.options,
+            self._max_tokens_field: request.max_output_tokens or self._settings.max_output_tokens,
+            "extra_body": {**self._thinking, **self._settings.options},
         }
+
+    def _gives_way(self, error: openai.APIStatusError, *, sent: dict[str, Any]) -> bool:
+        """Whether a field that no setting asked for was refused, and is left away or renamed from now on.
+
+        Which of them a model takes, its name says only roughly. A refused request costs nothing.
+        """
+        if error.status_code not in (400, 422):
+            return False
+        refused = f"{error.param or ''} {_message_of(error)}"
+        if self._settings.thinking == "auto" and "reasoning_effort" in sent["extra_body"] and "reasoning" in refused:
+            self._thinking = {}
+            return "reasoning_effort" not in self._settings.options
+        known = "max_tokens" if "max_tokens" in sent else "max_completion_tokens"
+        if self._may_rename and re.search(rf"\b{known}\b", refused):
+            self._max_tokens_field = "max_completion_tokens" if known == "max_tokens" else "max_tokens"
+            self._may_rename = False
+            return True
+        return False
 
     def _failure(self, error: openai.APIStatusError) -> Retry | Skip | Stop:
         codes = {error.code, error.type}
         message = without_key(_message_of(error), self._key)
+        status = 404 if error.status_code == 400 and (error.code == "model_not_found" or error.param == "model") else (
+            error.status_code
+        )
         if codes & {"content_policy_violation", "content_filter"}:
             return Skip(f"blocked by the provider's filter: {message[:200]}")
         return failure_of(
-            error.status_code, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
+            status, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
+            models_page=PROVIDER.models_page,
             quota_is_gone=bool(codes & {"insufficient_quota", "billing_hard_limit_reached"}),
         )
 
@@ -105,12 +139,17 @@ def _leave_off_all(request: httpx2.Request) -> None:
 
 def _answer_of(response: Any) -> Answer:
     choice, counted = response.choices[0], response.usage
-    usage = None if counted is None else Usage(int(counted.prompt_tokens), int(counted.completion_tokens))
+    usage = None
+    if counted is not None:
+        thought = getattr(getattr(counted, "completion_tokens_details", None), "reasoning_tokens", None) or 0
+        usage = Usage(int(counted.prompt_tokens), int(counted.completion_tokens), int(thought))
     if choice.finish_reason == "content_filter":
         raise Skip("blocked by the provider's filter", usage=usage)
     if refusal := getattr(choice.message, "refusal", None):
         raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
-    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason == "length")
+    return Answer(
+        str(choice.message.content or ""), usage, is_cut=choice.finish_reason in _CUT, model=str(response.model or ""),
+    )
 
 
 def _message_of(error: openai.APIStatusError) -> str:

@@ -67,6 +67,8 @@ def prompt_hash(settings: LlmSettings) -> str:
         asked["num_frames"] = settings.num_frames
     else:
         asked["video"] = [settings.video_side_px, settings.video_fps]
+    if settings.thinking != "auto":  # Answers from before there was such a setting stay those of `auto`.
+        asked["thinking"] = settings.thinking
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 

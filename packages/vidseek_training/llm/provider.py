@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Literal, Protocol
 
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
-from vidseek_media.secret import secret
-from vidseek_training.llm.settings import LlmSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 URL_VARIABLE = "VIDSEEK_LLM_URL"
 KEY_VARIABLE = "VIDSEEK_LLM_KEY"
@@ -30,6 +24,8 @@ class Request:
     """JPEG files, in order of time."""
     video: bytes | None = None
     """MP4, in the place of pictures."""
+    max_output_tokens: int | None = None
+    """Of this answer, thoughts included; None: as the settings say."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,8 @@ class Usage:
     tokens_in: int
     tokens_out: int
     """With the model's thoughts."""
+    tokens_thought: int = field(default=0, compare=False)
+    """Of tokens_out, where the provider said."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Answer:
     """None where the provider did not say."""
     is_cut: bool = False
     """It ended at the longest that was allowed."""
+    model: str = ""
+    """That answered, by the provider's own word: the model behind an alias. Empty where it did not say."""
 
 
 class Provider(Protocol):
@@ -97,37 +97,50 @@ class Stop(Exception):
         self.error = error
 
 
-def open_provider(settings: LlmSettings) -> Provider:
-    """The provider that the settings name, with address and key from the environment. Nothing is sent.
+Thinking = Literal["auto", "model", "none", "minimal", "low", "medium", "high"] | int
+"""How much a model may think: `auto`, the least that all models of its generation take; `model`, what it does unasked; a
+word; or a number of tokens."""
 
-    Raises:
-        ConfigError: the model is not said, its library is not installed, or the key is missing.
-    """
-    settings.require_complete()
-    if not _is_installed("openai" if settings.provider == "openai" else "google.genai"):
-        raise ConfigError(
-            f"the library for caption.llm.provider {settings.provider} is not installed",
-            remedy="Run `pip install -c constraints.txt -e '.[llm]'`",
-        )
-    url = os.environ.get(URL_VARIABLE) or None
-    if settings.provider == "openai":
-        from vidseek_training.llm.openai_endpoint import OpenAIEndpoint
 
-        return OpenAIEndpoint(settings, url=url, key=_key("OPENAI_API_KEY", url))
-    from vidseek_training.llm.gemini import Gemini
+@dataclass(frozen=True)
+class CaptionProvider:
+    """What a provider registers. Its library is imported by `open` alone."""
 
-    return Gemini(settings, url=url, key=_key("GEMINI_API_KEY", url))
+    name: str
+    """As `caption.llm.provider` has it."""
+    library: str
+    """The module that `open` imports."""
+    key_variable: str
+    """The environment variable of its own key, for its own address."""
+    models_page: str
+    """Where the names of its current models are looked up."""
+    open: Callable[..., Provider]
+    """`open(settings, *, url, key)`: a client. `settings` are `LlmSettings`, `url` None for the provider's own address."""
+    check: Callable[[Mapping[str, Any]], None] | None = None
+    """Refuses `caption.llm.options` that it does not take, by ConfigError; None: `open` or the provider does."""
+    thinking_fields: Callable[[str, Thinking, int], Mapping[str, Any]] | None = None
+    """`(model, thinking, max_output_tokens)` to fields of a request; None: it has no such fields."""
+    thinking_options: frozenset[str] = frozenset()
+    """Options about thinking, in small letters without underscores: where one is set, `thinking: auto` adds nothing."""
+    picture_tokens: Callable[[str, int, int, Mapping[str, Any]], int] | None = None
+    """`(model, width, height, options)` to tokens, for the estimate."""
+    video_tokens: Callable[[str, float, float, Mapping[str, Any]], int] | None = None
+    """`(model, seconds, fps, options)` to tokens; None: it takes no video."""
 
 
 def failure_of(
-    status: int, message: str, *, who: str, after_seconds: float | None = None, quota_is_gone: bool = False
+    status: int, message: str, *, who: str, after_seconds: float | None = None, quota_is_gone: bool = False,
+    models_page: str = "",
 ) -> Retry | Skip | Stop:
     """What an HTTP status means for the clip and for the run."""
     said = f"{who} answered HTTP {status}: {message[:300]}"
     if status in (401, 403):
         return Stop(ConfigError(said, remedy="Check the key in the environment, and what it may do"))
-    if status == 404:
-        return Stop(ConfigError(said, remedy=f"Check caption.llm.model in params.yaml, and {URL_VARIABLE}"))
+    if status in (404, 410):
+        return Stop(ConfigError(
+            f"{who} is not served (HTTP {status}: {message[:300]}): the model is retired, renamed, or at another address",
+            remedy=f"Look the current name up ({models_page}), set caption.llm.model in params.yaml, check {URL_VARIABLE}",
+        ))
     if status == 402 or quota_is_gone:
         return Stop(ServiceError(said, remedy="Its quota is used up: raise it or wait; what is there is kept"))
     if status in (408, 409, 425, 429) or status >= 500:
@@ -152,21 +165,3 @@ def seconds_of(headers: Mapping[str, str]) -> float | None:
 def without_key(text: str, key: str) -> str:
     """`text` with the key blacked out: servers repeat what they were sent."""
     return text.replace(key, "[key]") if key else text
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it lies in
-        return False
-
-
-def _key(own_variable: str, url: str | None) -> str:
-    if url is not None:
-        return secret(KEY_VARIABLE) or ""
-    if key := secret(own_variable):
-        return key
-    raise ConfigError(
-        f"{own_variable} is not set in the environment",
-        remedy=f"Set it, or name a server of your own in {URL_VARIABLE} (and its key in {KEY_VARIABLE})",
-    )

@@ -35,18 +35,27 @@ class Reservation:
     number: str
     subject: Subject
     most_usd: float
+    max_output_tokens: int
+    """That the answer may have."""
 
 
 def basis_of(settings: LlmSettings) -> str:
     """What the model's counts are comparable within: the model, the prompt, and what the guesses rest on."""
     guess = settings.tokens_per_picture if settings.send == "frames" else settings.tokens_per_second
-    return f"{settings.name} {prompt_hash(settings)} {guess}"
+    return f"{settings.name} {prompt_hash(settings)} {'counted' if guess is None else guess}"
 
 
-def most_usd(settings: LlmSettings, tally: Tally, guessed_in: int) -> float:
-    """The most that a request may cost: the guess, or more where the model counted more, and the longest answer."""
+def most_usd(settings: LlmSettings, tally: Tally, guessed_in: int, max_output_tokens: int | None = None) -> float:
+    """The most that a request may cost: the guess, or more where the model counted more, and the longest answer.
+
+    Args:
+        settings: With prices.
+        tally: What the model counted so far.
+        guessed_in: Tokens of the request.
+        max_output_tokens: That the answer may have; None: as the settings say.
+    """
     tokens_in = guessed_in * max(1.0, tally.max_ratio_in)
-    return settings.cost_usd(tokens_in, max(settings.max_output_tokens, tally.max_tokens_out))
+    return settings.cost_usd(tokens_in, max(max_output_tokens or settings.max_output_tokens, tally.max_tokens_out))
 
 
 class Purse:
@@ -60,33 +69,48 @@ class Purse:
         self._is_closed = False
         self._changed = threading.Condition()
 
-    def reserve(self, subject: Subject) -> Reservation:
+    def reserve(self, subject: Subject, *, max_output_tokens: int | None = None) -> Reservation:
         """Leave for one request; waits where only those under way stand in the way.
+
+        Args:
+            subject: What it is about.
+            max_output_tokens: That the answer may have; None: as the settings say.
 
         Raises:
             Stop: the budget does not allow it.
             Cancelled: the purse was closed.
         """
+        longest = max_output_tokens or self._settings.max_output_tokens
         with self._changed:
             while True:
                 if self._is_closed:
                     raise Cancelled
-                most = most_usd(self._settings, self._journal.tallies[self._basis], subject.guessed_in)
+                most = most_usd(self._settings, self._journal.tallies[self._basis], subject.guessed_in, longest)
                 if self.counted_usd + most <= self._settings.budget_usd + _ROUNDING_USD:
                     number = self._journal.ask(
                         key=subject.key, basis=self._basis, video_id=subject.video_id, reserved_usd=most
                     )
                     self._under_way.add(number)
-                    return Reservation(number, subject, most)
+                    return Reservation(number, subject, most, longest)
                 if not self._under_way:
                     raise Stop(self._spent(most))
                 self._changed.wait()
 
     def settle(
         self, reserved: Reservation, usage: Usage | None, *, captions: dict[str, str] | None, reason: str,
-        is_free: bool = False,
+        is_free: bool = False, model: str = "", cut_at: int | None = None,
     ) -> None:
-        """The request was answered: what the answer cost counts, or all that was reserved where `usage` is not said."""
+        """The request was answered: what the answer cost counts, or all that was reserved where `usage` is not said.
+
+        Args:
+            reserved: Its leave.
+            usage: Tokens, where the provider said.
+            captions: By grain; None where there are none.
+            reason: Why there are none; empty where another request follows.
+            is_free: It cost nothing where `usage` is not said.
+            model: That answered.
+            cut_at: Tokens at which the answer was cut off: it is asked for again where a longer one is allowed.
+        """
         if usage is None:
             cost = 0.0 if is_free else reserved.most_usd
         else:
@@ -95,7 +119,7 @@ class Purse:
             self._journal.answer(
                 reserved.number, key=reserved.subject.key, basis=self._basis, video_id=reserved.subject.video_id,
                 captions=captions, reason=reason, tokens=None if usage is None else (usage.tokens_in, usage.tokens_out),
-                guessed_in=reserved.subject.guessed_in, cost_usd=cost, max_output_tokens=self._settings.max_output_tokens,
+                guessed_in=reserved.subject.guessed_in, cost_usd=cost, cut_at=cut_at, model=model,
             )
             self._done(reserved)
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
+from vidseek_training.llm.provider import CaptionProvider, Thinking
+from vidseek_training.llm.registry import caption_provider
 
 Grain = Literal["short", "sentence", "detail"]
 GRAINS: tuple[Grain, ...] = get_args(Grain)
@@ -28,9 +30,10 @@ class LlmSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Literal["gemini", "openai"] = "gemini"
+    provider: str = "gemini"
     """`openai` is every endpoint that speaks OpenAI's protocol: VIDSEEK_LLM_URL says where."""
     model: str | None = None
+    """As the provider names it today: names are retired."""
     usd_per_million_tokens_in: _Usd | None = None
     usd_per_million_tokens_out: _Usd | None = None
     budget_usd: _Usd = 1.0
@@ -53,22 +56,55 @@ class LlmSettings(BaseModel):
     timeout_seconds: float = Field(60.0, gt=0)
     attempts: int = Field(5, ge=1)
     """Of one request, where it is worth another: too many requests, a fault of the server, no answer in time."""
-    max_output_tokens: int = Field(1024, ge=64)
-    """Of one answer, thoughts included."""
-    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    """What OpenAI's protocol calls it: newer models refuse max_tokens, older servers know nothing else."""
-    tokens_per_picture: int = Field(258, ge=0)
-    """A guess for the estimate; what the model's answers say corrects it."""
-    tokens_per_second: int = Field(300, ge=0)
+    thinking: Thinking = "auto"
+    """How much a model may think before it answers. `auto`: as little as all models of its generation take, and nothing
+    is said to others; `model`: nothing is said; none, minimal, low, medium, high; or a number of tokens (Gemini)."""
+    max_output_tokens: int = Field(4096, ge=64)
+    """Of one answer, thoughts included. An answer that is cut off there is asked for once more with four times the room."""
+    max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = "auto"
+    """What OpenAI's protocol calls it: its newer models refuse max_tokens, Ollama knows nothing else. `auto`:
+    max_completion_tokens at OpenAI's address, max_tokens elsewhere, and the other where the server refuses the first."""
+    tokens_per_picture: int | None = Field(None, ge=0)
+    """For the estimate. None: by the provider's rule for the model and the picture's size. What the model's answers say
+    corrects it."""
+    tokens_per_second: int | None = Field(None, ge=0)
     """The same for `send: video`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the provider names them, but for those that decide what is asked and paid."""
 
     @model_validator(mode="after")
-    def _video_is_geminis(self) -> LlmSettings:
-        if self.send == "video" and self.provider != "gemini":
-            raise ValueError("send: video is for provider: gemini; others take send: frames")
+    def _fits_the_provider(self) -> LlmSettings:
+        try:
+            provider = caption_provider(self.provider)
+            if self.send == "video" and provider.video_tokens is None:
+                raise ValueError(f"send: video is for gemini; provider: {self.provider} takes send: frames")
+            self._check_thinking(provider)
+            if provider.check is not None:
+                provider.check(self.options)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
         return self
+
+    def _check_thinking(self, provider: CaptionProvider) -> None:
+        if isinstance(self.thinking, int) and not 0 <= self.thinking < self.max_output_tokens:
+            raise ValueError(f"thinking is {self.thinking} tokens, wanted 0 or more, and less than max_output_tokens")
+        if self.thinking != "auto" and (own := self._own_thinking(provider)):
+            raise ValueError(f"thinking is {self.thinking}, and options say {', '.join(own)}: leave one away")
+        self.thinking_fields()
+
+    def _own_thinking(self, provider: CaptionProvider) -> list[str]:
+        return [name for name in self.options if name.replace("_", "").lower() in provider.thinking_options]
+
+    def thinking_fields(self) -> dict[str, Any]:
+        """Return the fields of a request that limit thinking; none where `options` say it.
+
+        Raises:
+            ConfigError: the provider does not take `thinking`.
+        """
+        provider = caption_provider(self.provider)
+        if provider.thinking_fields is None or self.model is None or self._own_thinking(provider):
+            return {}
+        return dict(provider.thinking_fields(self.model, self.thinking, self.max_output_tokens))
 
     @field_validator("options")
     @classmethod

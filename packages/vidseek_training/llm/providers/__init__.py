@@ -1,0 +1,1 @@
+"""One module for each provider of captions: `PROVIDER` in it registers name, key, models, limits and factory."""
