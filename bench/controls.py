@@ -28,8 +28,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench.seeds import _machine
-from pipelines.params import Params, load_params
-from pipelines.stage import FRAMES, GENERAL, PAIRS
+from pipelines.stage import PATHS
+from vidseek.params import Params, load_params
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
@@ -98,8 +98,8 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
     settings = TrainSettings(**{**demo.model_dump(), **control.settings})
     torch.manual_seed(settings.seed)  # before loading, as the stage does: loading draws numbers too
     model = backbones.load(name)
-    general = load_pairs(GENERAL / "pairs" / "pairs.parquet", GENERAL / "frames", model.spec, split="test")
-    test = load_pairs(PAIRS / "pairs.parquet", FRAMES, model.spec, split="test")
+    general = load_pairs(PATHS.general.pairs_table, PATHS.general.frames, model.spec, split="test")
+    test = load_pairs(PATHS.pairs_table, PATHS.frames, model.spec, split="test")
     before = judge(embed_pairs(model, general), general.table)
     base = judge(embed_pairs(model, test), test.table)
     row: dict[str, Any] = {"name": control.name, "backbone": name}
@@ -130,12 +130,12 @@ def demo_settings(params: Params) -> TrainSettings:
 
 
 def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Data:
-    pairs, general = PAIRS / "pairs.parquet", GENERAL / "pairs" / "pairs.parquet"
-    train = load_pairs(pairs, FRAMES, model.spec, split="train", all_frames=settings.random_frames)
+    pairs, general = PATHS.pairs_table, PATHS.general.pairs_table
+    train = load_pairs(pairs, PATHS.frames, model.spec, split="train", all_frames=settings.random_frames)
     if num_pairs is not None:
         train = _some(train, np.sort(np.random.default_rng(0).permutation(len(train))[:num_pairs]))
-    replayed = load_pairs(general, GENERAL / "frames", model.spec, split="train") if settings.replay else None
-    return Data(train, load_pairs(pairs, FRAMES, model.spec, split="validation", half="choosing"), replayed)
+    replayed = load_pairs(general, PATHS.general.frames, model.spec, split="train") if settings.replay else None
+    return Data(train, load_pairs(pairs, PATHS.frames, model.spec, split="validation", half="choosing"), replayed)
 
 
 def _some(pairs: PairSet, rows: Any) -> PairSet:

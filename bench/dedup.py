@@ -26,8 +26,9 @@ from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.alignment import Limits, align
 from vidseek_retrieval.duplicates import candidates
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
+from vidseek_retrieval.index import CollectionFacts, Point, collection_name
 from vidseek_retrieval.likeness import SIDE, VideoLooks
+from vidseek_retrieval.settings import IndexSettings
 
 OUT = Path(__file__).with_name("dedup.json")
 WINDOWS = 60

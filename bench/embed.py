@@ -37,6 +37,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 from vidseek_media.cut import cut_archive, read_clips
 from vidseek_media.ingest import ingest, read_videos
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import write_frames
 from vidseek_retrieval.embed import embed_archive
 from vidseek_retrieval.parts import PARTS_FOLDER, read_parts
@@ -147,8 +148,8 @@ def our_turn(folder: Path, variant: str, threads: int, batch: int) -> Turn:
                 window_stride_seconds=WINDOW_SECONDS,
             ),
             "frames": lambda: write_frames(
-                folder / "videos", data / "ingest", data / "cut", out=data / "frames", num_frames=NUM_FRAMES,
-                side_px=SIDE_PX, quality=95, shard_digits=1, workers=threads, timeout_seconds=600,
+                folder / "videos", data / "ingest", data / "cut", out=data / "frames",
+                settings=FrameSettings(num_frames=NUM_FRAMES, side_px=SIDE_PX, workers=threads),
             ),
             "embed": lambda: embed_archive(data / "frames", encoder, out=data / "embed", batch=batch),
             "publish": lambda: publish(data / "embed", data / "cut", data / "ingest", index=data / "index"),

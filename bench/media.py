@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vidseek_media.frames import bin_centres
-from vidseek_media.members import FrameSettings, VideoJob, encode_jpeg, write_part
+from vidseek_media.members import VideoJob, encode_jpeg, write_part
 from vidseek_media.packets import read_plan
 from vidseek_media.records import Clip
+from vidseek_media.settings import FrameSettings
 
 FPS, SECONDS, WIDTH, HEIGHT = 25, 30, 640, 360
 NUM_FRAMES, SIDE_PX, QUALITY = 8, 224, 95
@@ -61,7 +62,7 @@ def ours(path: Path, out: Path) -> None:
     duration_ms = read_plan(path).duration_ms  # Ingest has it from its probe; here it is paid for.
     video_id = f"{path.stem:0>32}"
     job = VideoJob(video_id, path, (Clip(video_id, 0, 0, duration_ms, ("windows",)),), out)
-    write_part(job, settings=FrameSettings(NUM_FRAMES, 1, SIDE_PX, QUALITY, "pyav"))
+    write_part(job, settings=FrameSettings(num_frames=NUM_FRAMES, side_px=SIDE_PX, quality=QUALITY, decoder="pyav"))
 
 
 def every_frame(path: Path, out: Path) -> None:
@@ -157,7 +158,7 @@ def _peak_mib(path: Path, hours: float) -> float:
     duration_ms = int(hours * 3_600_000) - 1000
     video_id = "0" * 32
     job = VideoJob(video_id, path, (Clip(video_id, 0, 0, duration_ms, ("windows",)),), path.with_suffix(".part"))
-    write_part(job, settings=FrameSettings(NUM_FRAMES, 1, SIDE_PX, QUALITY, "pyav"))
+    write_part(job, settings=FrameSettings(num_frames=NUM_FRAMES, side_px=SIDE_PX, quality=QUALITY, decoder="pyav"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -41,7 +41,7 @@ from bench.near_score import (
     split,
 )
 from bench.near_seen import Cut, Embeds, Seen, made_copies, sample, see
-from pipelines.params import load_params
+from vidseek.params import load_params
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import GateFailed, InputRejected
 from vidseek_media.frames import frames_at
@@ -50,7 +50,8 @@ from vidseek_media.packets import read_plan
 from vidseek_retrieval.copies import CHANCE, MOMENTS
 from vidseek_retrieval.duplicates import candidates
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
+from vidseek_retrieval.index import CollectionFacts, Point, collection_name
+from vidseek_retrieval.settings import IndexSettings
 
 WORLDS = ["demo", "demo, short", "real"]
 OUT = Path(__file__).with_name("near.json")

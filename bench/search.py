@@ -33,9 +33,10 @@ from vidseek_retrieval.calibration import FEATURES, Calibration
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.filters import parse_filters
-from vidseek_retrieval.index import Alias, CollectionFacts, IndexSettings, Point, collection_name
+from vidseek_retrieval.index import Alias, CollectionFacts, Point, collection_name
 from vidseek_retrieval.query import Query, SearchOptions
 from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.settings import IndexSettings
 
 OUT = Path(__file__).with_name("search.json")
 NUM_QUERIES = 500

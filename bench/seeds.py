@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.params import load_params
-from pipelines.stage import FRAMES, GENERAL, PAIRS
+from pipelines.stage import PATHS
+from vidseek.params import load_params
 from vidseek_training import backbones, lora
 from vidseek_training.data import load_pairs
 from vidseek_training.embedding import embed_pairs
@@ -37,7 +37,7 @@ def main() -> None:
     params = load_params()
     name, settings = next(iter(params.train.settings.items()))
     base = backbones.load(params.backbone.name)
-    test = load_pairs(PAIRS / "pairs.parquet", FRAMES, base.spec, split="test")
+    test = load_pairs(PATHS.pairs_table, PATHS.frames, base.spec, split="test")
     rows: list[dict[str, Any]] = [{"seed": None, "test": judge(embed_pairs(base, test), test.table).figures(test.table)}]
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as scratch:
@@ -46,7 +46,8 @@ def main() -> None:
             began = time.monotonic()
             train_adapter(
                 name, settings.model_copy(update={"seed": seed}), backbone=params.backbone.name,
-                pairs=PAIRS / "pairs.parquet", frames=FRAMES, general=GENERAL, out=Path(scratch, "adapter"),
+                pairs=PATHS.pairs_table, frames=PATHS.frames, general=PATHS.general.data,
+                out=Path(scratch, "adapter"),
                 report=Path(scratch, "report"), preset=params.train.preset,
             )
             seconds = time.monotonic() - began
@@ -54,7 +55,7 @@ def main() -> None:
         rows.append({
             "seed": seed, "seconds": round(seconds, 1),
             "test": judge(embed_pairs(adapted, test), test.table).figures(test.table),
-            "retention": measure_retention(base, adapted, GENERAL, resamples=params.evaluate.resamples, seed=0),
+            "retention": measure_retention(base, adapted, PATHS.general.data, resamples=params.evaluate.resamples, seed=0),
         })
         OUT.write_text(json.dumps({"machine": _machine(), "settings": settings.model_dump(mode="json"), "rows": rows},
                                   indent=2) + "\n")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.films import FPS, Boundary, Kind, Scene, filmed_scenes, make_film, rendered_scene
-from pipelines.params import load_params
-from vidseek_media.shots import ShotSettings, find_cuts
+from vidseek.params import load_params
+from vidseek_media.settings import ShotSettings
+from vidseek_media.shots import find_cuts
 
 TOLERANCE_FRAMES = 2
 KINDS: tuple[Kind, ...] = ("cut", "dissolve", "fade")
@@ -98,10 +99,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("bench/shots.json"))
     args = parser.parse_args()
-    found = load_params().cut.shots
-    settings = ShotSettings(
-        found.threshold, found.min_content, found.min_seconds, found.max_seconds, found.gradual
-    )
+    settings = load_params().cut.shots
     default = Path(__file__).resolve().parents[1].parent / "shared" / "realdata"
     real = Path(os.environ.get("VIDSEEK_REALDATA", default)) / "A_video_captioned"
     sources = {"rendered": [rendered_scene(1000 * args.seed + i) for i in range(40)]}

@@ -32,7 +32,7 @@ from bench.hostile import PATIENCE_SECONDS, Seen, attack, kinds_of, percentile
 from bench.hostile_files import HostileFiles
 from bench.machine import machine
 from bench.services import vidseek
-from vidseek.settings import load_settings
+from vidseek.params import load_settings
 
 OUT = Path(__file__).with_name("soak.json")
 SECONDS_VARIABLE = "VIDSEEK_HOSTILE_SECONDS"

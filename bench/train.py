@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import media
+from vidseek_media.settings import FrameSettings
+from vidseek_training.settings import CaptionSettings, PairSettings
 
 OUT = Path(__file__).with_name("train.json")
 FRAMES, SIDE = 8, 224
@@ -70,13 +72,19 @@ def make(work: Path) -> None:
         cut_archive(root / "ingest", out=root / "cut", modes=("captions",), window_length_seconds=SECONDS,
                     window_stride_seconds=SECONDS)
         began = time.monotonic()
-        write_frames(films, root / "ingest", root / "cut", out=root / "frames", num_frames=FRAMES, per_bin=1, side_px=SIDE,
-                     quality=95, shard_digits=1, decoder="auto", workers=THREADS, timeout_seconds=600,
-                     worker_memory_mib=4096, recycle_after=200)
+        write_frames(
+            films, root / "ingest", root / "cut", out=root / "frames",
+            settings=FrameSettings(num_frames=FRAMES, side_px=SIDE, workers=THREADS),
+        )
         seconds = time.monotonic() - began
-        write_captions(root / "ingest", root / "cut", out=root / "caption", sources=("file",), max_transcript_characters=300)
-        make_pairs(root / "ingest", root / "caption", root / "frames", out=root / "pairs", validation_share=0.0,
-                   test_share=0.0, seed=0)
+        write_captions(
+            root / "ingest", root / "cut", out=root / "caption",
+            settings=CaptionSettings(sources=("file",)),
+        )
+        make_pairs(
+            root / "ingest", root / "caption", root / "frames", out=root / "pairs",
+            settings=PairSettings(validation_share=0.0, test_share=0.0, seed=0, near_duplicate_bits=None),
+        )
         (root / "seconds.json").write_text(json.dumps({"shards": round(seconds, 2)}), encoding="utf-8")
 
 

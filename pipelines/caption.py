@@ -1,7 +1,7 @@
 """Give clips their captions."""
 
-from pipelines.params import Params, load_params
-from pipelines.stage import CAPTION, CUT, DOWNLOADS, FRAMES, INGEST, STATE, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import Params, load_params
 from vidseek_media.sources import open_source
 from vidseek_training.captions import write_captions
 from vidseek_training.llm.captioner import Captioner
@@ -11,8 +11,7 @@ def main() -> str:
     """The caption stage."""
     params = load_params()
     report = write_captions(
-        INGEST, CUT, out=CAPTION, sources=params.caption.sources,
-        max_transcript_characters=params.caption.max_transcript_characters, llm=_captioner(params),
+        PATHS.ingest, PATHS.cut, out=PATHS.caption, settings=params.caption, llm=_captioner(params)
     )
     said = (
         f"{report.num_in} captions, {report.num_out} kept, {report.num_whole_video} of whole videos, "
@@ -30,9 +29,9 @@ def main() -> str:
 def _captioner(params: Params) -> Captioner | None:
     if "llm" not in params.caption.sources:
         return None
-    source = open_source(params.ingest.source, downloads=DOWNLOADS)
+    source = open_source(params.ingest.source, downloads=PATHS.downloads)
     return Captioner(
-        params.caption.llm, frames_dir=FRAMES, journal_dir=STATE / "captions", path_of=source.path_of
+        params.caption.llm, frames_dir=PATHS.frames, journal_dir=PATHS.caption_journal, path_of=source.path_of
     )
 
 

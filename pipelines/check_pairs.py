@@ -1,18 +1,16 @@
 """The gate before training: the pairs, and the tables that they come from."""
 
-from pipelines.params import load_params
-from pipelines.stage import CAPTION, CUT, FRAMES, INGEST, PAIRS, REPORTS, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import load_params
 from vidseek_quality.gates import check_pairs
-from vidseek_quality.thresholds import ArchiveThresholds, PairThresholds
 
 
 def main() -> str:
     """The check_pairs stage."""
     params = load_params()
     result = check_pairs(
-        INGEST, CUT, FRAMES, CAPTION, PAIRS, out=REPORTS / "gates" / "pairs",
-        archive=ArchiveThresholds(**params.gates.archive.model_dump()),
-        thresholds=PairThresholds(**params.gates.pairs.model_dump()),
+        PATHS.ingest, PATHS.cut, PATHS.frames, PATHS.caption, PATHS.pairs, out=PATHS.reports / "gates" / "pairs",
+        archive=params.gates.archive, thresholds=params.gates.pairs,
     )
     return f"passed; {' '.join(result.notes)}" if result.notes else "passed"
 

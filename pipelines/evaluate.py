@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipelines.params import Params, load_params
-from pipelines.stage import CHAMPION, CUT, EMBED, ENCODER, FRAMES, GENERAL, PAIRS, REPORTS, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import Params, load_params
 from vidseek_media.cut import read_clips
 from vidseek_retrieval.moment_recall import PublishedWindows, Truth, moment_recalls
 from vidseek_training.evaluate import Evaluation, evaluate, write_evaluation
@@ -13,13 +13,13 @@ def main() -> str:
     """The evaluate stage."""
     params = load_params()
     evaluation = evaluate(
-        CHAMPION, ENCODER, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
-        general=GENERAL if params.general.source else None, resamples=params.evaluate.resamples,
+        PATHS.champion, PATHS.encoder, backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames,
+        general=PATHS.general.data if params.general.source else None, resamples=params.evaluate.resamples,
         seed=params.evaluate.seed, variant=params.embed.variant, query_variant=params.search.variant,
         near_duplicate_bits=params.pairs.near_duplicate_bits, near_duplicate_share=params.pairs.near_duplicate_share,
     )
     evaluation.figures["moments"] = _moments(evaluation, params)
-    write_evaluation(evaluation, REPORTS / "evaluate")
+    write_evaluation(evaluation, PATHS.reports / "evaluate")
     told = [
         f"{name}: R@1 {entry['base']['r1']:.3f} to {entry['adapted']['r1']:.3f}"
         for name, entry in evaluation.figures["galleries"].items()
@@ -28,9 +28,9 @@ def main() -> str:
 
 
 def _moments(evaluation: Evaluation, params: Params) -> dict[str, dict[str, Any]]:
-    windows = PublishedWindows.load(EMBED, CUT, cut=params.publish.cut)
+    windows = PublishedWindows.load(PATHS.embed, PATHS.cut, cut=params.publish.cut)
     found = windows.search(evaluation.exported.texts, margin=params.search.margin(windows.score_spread))
-    spans = {str(clip.clip_id): clip for clip in read_clips(CUT)}
+    spans = {str(clip.clip_id): clip for clip in read_clips(PATHS.cut)}
     table = evaluation.test.table
     truths = [
         Truth(row.video_id, spans[row.clip_id].start_ms, spans[row.clip_id].end_ms) for row in table.itertuples()

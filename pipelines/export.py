@@ -1,18 +1,16 @@
 """Export the champion to ONNX, behind the parity gate."""
 
-from pipelines.params import load_params
-from pipelines.stage import CHAMPION, ENCODER, FRAMES, PAIRS, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import load_params
 from vidseek_training.export import export_champion
-from vidseek_training.parity import ParityLimits
 
 
 def main() -> str:
     """The export stage."""
     params = load_params()
-    limits = params.export.parity.model_dump(include={"fp32", *params.export.variants})
     spec, parities = export_champion(
-        CHAMPION, backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES, out=ENCODER,
-        limits={name: ParityLimits(**each) for name, each in limits.items()},
+        PATHS.champion, backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames, out=PATHS.encoder,
+        limits={name: params.export.parity.of(name) for name in ("fp32", *params.export.variants)},
         max_clips=params.export.max_clips,
     )
     least = ", ".join(

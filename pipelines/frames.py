@@ -1,7 +1,7 @@
 """Decode each video once, and keep the frames of its clips."""
 
-from pipelines.params import load_params
-from pipelines.stage import CUT, DOWNLOADS, FRAMES, INGEST, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import load_params
 from vidseek_media.shards import write_frames
 from vidseek_media.sources import open_source
 
@@ -9,8 +9,8 @@ from vidseek_media.sources import open_source
 def main() -> str:
     """The frames stage."""
     params = load_params()
-    source = open_source(params.ingest.source, downloads=DOWNLOADS)
-    report = write_frames(source, INGEST, CUT, out=FRAMES, **params.frames.model_dump())
+    source = open_source(params.ingest.source, downloads=PATHS.downloads)
+    report = write_frames(source, PATHS.ingest, PATHS.cut, out=PATHS.frames, settings=params.frames)
     return (
         f"{report.num_in} clips, {report.num_out} with frames, {report.num_rejected} rejected; "
         f"{report.num_shards} shards, {report.num_shards_kept} kept"

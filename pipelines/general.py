@@ -2,14 +2,13 @@
 
 import shutil
 
-from pipelines.params import load_params
-from pipelines.stage import DECISIONS, DOWNLOADS, GENERAL, STATE, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import load_params
 from vidseek_media.cut import cut_archive
 from vidseek_media.forgotten import read_forgotten
 from vidseek_media.ingest import ingest
 from vidseek_media.shards import write_frames
 from vidseek_media.sources import open_source
-from vidseek_media.youtube import DownloadSettings
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import make_pairs
 
@@ -18,30 +17,29 @@ def main() -> str:
     """The general stage."""
     params = load_params()
     if params.general.source is None:
-        shutil.rmtree(GENERAL, ignore_errors=True)
-        GENERAL.mkdir(parents=True)
+        shutil.rmtree(PATHS.general.data, ignore_errors=True)
+        PATHS.general.mkdir(parents=True)
         return "no general.source: no replay, and retention is not measured"
-    settings = DownloadSettings(**params.ingest.youtube.model_dump())
-    source = open_source(params.general.source, downloads=DOWNLOADS, settings=settings)
+    world = PATHS.general
+    source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest.youtube)
     ingest(
-        source, out=GENERAL / "ingest", ledger=STATE / "ledger", timeout_seconds=params.ingest.timeout_seconds,
-        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=read_forgotten(DECISIONS),
+        source, out=world.ingest, ledger=PATHS.ledger, timeout_seconds=params.ingest.timeout_seconds,
+        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
     )
     cut_archive(
-        GENERAL / "ingest", out=GENERAL / "cut", modes=("captions",),
-        window_length_seconds=params.cut.window_length_seconds,
+        world.ingest, out=world.cut, modes=("captions",), window_length_seconds=params.cut.window_length_seconds,
         window_stride_seconds=params.cut.window_stride_seconds,
     )
-    write_frames(source, GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "frames", **params.frames.model_dump())
-    write_captions(  # Nobody pays a model to describe the world that is only held on to.
-        GENERAL / "ingest", GENERAL / "cut", out=GENERAL / "caption",
-        sources=[source for source in params.caption.sources if source != "llm"],
-        max_transcript_characters=params.caption.max_transcript_characters,
+    write_frames(source, world.ingest, world.cut, out=world.frames, settings=params.frames)
+    # Nobody pays a model to describe the world that is only held on to.
+    free = tuple(each for each in params.caption.sources if each != "llm")
+    write_captions(
+        world.ingest, world.cut, out=world.caption, settings=params.caption.model_copy(update={"sources": free})
     )
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
-        GENERAL / "ingest", GENERAL / "caption", GENERAL / "frames", out=GENERAL / "pairs",
-        **{**params.pairs.model_dump(), "skip_marks": ()}
+        world.ingest, world.caption, world.frames, out=world.pairs,
+        settings=params.pairs.model_copy(update={"skip_marks": ()}),
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

@@ -1,7 +1,7 @@
 """Make pairs of clips and captions, and split them by video."""
 
-from pipelines.params import load_params
-from pipelines.stage import CAPTION, DECISIONS, FRAMES, INGEST, PAIRS, run_stage
+from pipelines.stage import PATHS, run_stage
+from vidseek.params import load_params
 from vidseek_media.ingest import read_videos
 from vidseek_retrieval.duplicates import read_duplicates, same_videos
 from vidseek_training.pairs import make_pairs
@@ -12,9 +12,9 @@ def main() -> str:
     """The pairs stage."""
     params = load_params().pairs
     decided = same_videos(
-        read_duplicates(DECISIONS / "duplicates.parquet"), read_videos(INGEST), min_share=params.near_duplicate_share
+        read_duplicates(PATHS.duplicates), read_videos(PATHS.ingest), min_share=params.near_duplicate_share
     )
-    report = make_pairs(INGEST, CAPTION, FRAMES, out=PAIRS, decided=decided, **params.model_dump())
+    report = make_pairs(PATHS.ingest, PATHS.caption, PATHS.frames, out=PATHS.pairs, settings=params, decided=decided)
     warning = why_no_proof(report.num_validation_groups) if report.num_out else ""
     return (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "

@@ -1,12 +1,11 @@
 """Build the new collection beside the live one, verify it, and only then move the alias."""
 
-from pipelines.params import load_params
-from pipelines.stage import CALIBRATE, CAPTION, CUT, DECISIONS, EMBED, INDEX, INGEST, RECEIPTS, alias_of, run_stage
+from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.archive import ALIAS
+from vidseek.params import load_params
 from vidseek_retrieval.calibrate import read_calibration
 from vidseek_retrieval.duplicates import read_duplicates
 from vidseek_retrieval.homes import open_home
-from vidseek_retrieval.index import IndexSettings, ServerSettings
 from vidseek_retrieval.publish import publish
 
 
@@ -15,10 +14,10 @@ def main() -> str:
     params = load_params().publish
     alias = alias_of(ALIAS)
     report = publish(
-        EMBED, CUT, INGEST, CAPTION, index=open_home(INDEX, ServerSettings(**params.server.model_dump())), alias=alias,
+        PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, index=open_home(PATHS.index, params.server), alias=alias,
         cut=params.cut, keep_previous=params.keep_previous, min_recall=params.min_recall,
-        settings=IndexSettings(**params.index.model_dump()), calibration=read_calibration(CALIBRATE),
-        duplicates=read_duplicates(DECISIONS / "duplicates.parquet"), receipt=RECEIPTS / "publish.json",
+        settings=params.index, calibration=read_calibration(PATHS.calibrate),
+        duplicates=read_duplicates(PATHS.duplicates), receipt=PATHS.receipts / "publish.json",
     )
     done = "is live" if report.moved else "was live already"
     return (

@@ -2,7 +2,7 @@
 
 import json
 
-from pipelines.stage import MODELS, RECEIPTS, REPORTS, alias_of, run_stage
+from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.archive import Archive
 from vidseek.overview import read_json
 from vidseek.report import pictures_of, write_report
@@ -11,11 +11,11 @@ from vidseek_media.folders import whole_file
 
 def main() -> str:
     """The report stage."""
-    archive, path = Archive.here(), REPORTS / "report.html"
+    archive, path = Archive.here(), PATHS.reports / "report.html"
     write_report(archive, path)
-    run_id = str((read_json(MODELS / "selected.json") or {}).get("run_id", ""))
+    run_id = str((read_json(PATHS.selected) or {}).get("run_id", ""))
     is_attached = bool(run_id) and _attach(run_id, archive)
-    with whole_file(RECEIPTS / "report.json") as beside:
+    with whole_file(PATHS.receipts / "report.json") as beside:
         beside.write_text(json.dumps({"run_id": run_id, "attached": is_attached}, indent=2) + "\n", encoding="utf-8")
     where = f"it is in MLflow's run {run_id} too" if is_attached else "MLflow here has no run of the champion"
     return f"{path} has {path.stat().st_size / 1000:.0f} kB; {where}"
@@ -26,7 +26,7 @@ def _attach(run_id: str, archive: Archive) -> bool:
 
     under = alias_of("archive")
     pictures = [(picture, f"{under}/{picture.parent.parent.name}") for picture, _ in pictures_of(archive.root)]
-    return attach(run_id, [(REPORTS / "report.html", under), *pictures])
+    return attach(run_id, [(PATHS.reports / "report.html", under), *pictures])
 
 
 if __name__ == "__main__":

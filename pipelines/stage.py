@@ -14,20 +14,12 @@ os.environ.update(
      "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
 )
 
+from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError, VidseekError
 from vidseek_media.output import disk_fault, print_exceptions_shown, printable
 
-DATA, MODELS, REPORTS, RECEIPTS = Path("data"), Path("models"), Path("reports"), Path("receipts")
-INDEX, STATE = Path("index"), Path(".vidseek")
-DOWNLOADS = STATE / "downloads"
-"""Videos from elsewhere: outside DVC, and never in its cache."""
-
-INGEST, CUT, FRAMES = DATA / "ingest", DATA / "cut", DATA / "frames"
-CAPTION, PAIRS, EMBED, GENERAL = DATA / "caption", DATA / "pairs", DATA / "embed", DATA / "general"
-CALIBRATE = DATA / "calibrate"
-DECISIONS = DATA / "decisions"
-"""What people decide; no stage writes it."""
-ADAPTERS, CHAMPION, ENCODER = MODELS / "adapters", MODELS / "champion", MODELS / "encoder"
+PATHS = ArchivePaths(Path())
+"""Of the archive in the working directory, in which DVC runs the stages."""
 
 
 def alias_of(name: str) -> str:

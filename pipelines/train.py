@@ -2,8 +2,8 @@
 
 import sys
 
-from pipelines.params import load_params
-from pipelines.stage import ADAPTERS, FRAMES, GENERAL, PAIRS, REPORTS, STATE, run_stage, say
+from pipelines.stage import PATHS, run_stage, say
+from vidseek.params import load_params
 from vidseek_training.train import train_adapter
 
 
@@ -11,9 +11,9 @@ def main() -> str:
     """The train stage of the setting named on the command line."""
     params, name = load_params(), sys.argv[1]
     outcome = train_adapter(
-        name, params.train.settings[name], backbone=params.backbone.name, pairs=PAIRS / "pairs.parquet", frames=FRAMES,
-        general=GENERAL if params.general.source else None, out=ADAPTERS / name, report=REPORTS / "train" / name,
-        state=STATE, preset=params.train.preset, say=say,
+        name, params.train.settings[name], backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames,
+        general=PATHS.general.data if params.general.source else None, out=PATHS.adapters / name,
+        report=PATHS.reports / "train" / name, state=PATHS.state, preset=params.train.preset, say=say,
     )
     if not outcome.trained:
         return f"{name} was not trained: {outcome.reason}"

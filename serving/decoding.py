@@ -26,8 +26,9 @@ from serving.pool import Pool, Task
 from serving.uploads import MODULES, decode_clip, decode_image, decode_strip
 from vidseek.settings import PoolSettings, ServeSettings
 from vidseek_media.sandbox import Confinement, in_force
+from vidseek_media.settings import RECYCLE_AFTER
 from vidseek_media.worker_process import Job
-from vidseek_media.workers import RECYCLE_AFTER, ForkServer
+from vidseek_media.workers import ForkServer
 
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec

@@ -23,9 +23,11 @@ from serving.seen import Window
 from vidseek import feedback
 from vidseek.archive import Archive, ModelName
 from vidseek.base import base_facts
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, VidseekError
-from vidseek_retrieval.query import Query, SearchOptions, Weights
+from vidseek_retrieval.query import Query, SearchOptions
+from vidseek_retrieval.settings import Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec

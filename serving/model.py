@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from serving.batcher import Batcher
 from serving.metrics import Metrics
 from vidseek.archive import Archive, BaseMissing, load_encoder, open_searcher
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, DeviceError, InputRejected, ServiceError, VidseekError
 
 if TYPE_CHECKING:

@@ -50,10 +50,11 @@ from vidseek_retrieval.calibration import FEATURES, FORMAT
 from vidseek_retrieval.decisions import read_decisions
 from vidseek_retrieval.duplicates import Duplicate, write_duplicates
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import Alias, IndexSettings
+from vidseek_retrieval.index import Alias
 from vidseek_retrieval.points import facts_of as facts_of_points
 from vidseek_retrieval.points import read_points
 from vidseek_retrieval.seen import QuerySample, read_sample, write_sample
+from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.transfer import export_collection, import_collection
 from vidseek_retrieval.verification import verify_collection
 from vidseek_training import backbones, lora

@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vidseek.settings import PARAMS_FILE, SearchSettings, Settings, load_settings, read_params
+from vidseek.params import Settings, load_section, load_settings
+from vidseek.params_file import Model
+from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError
+from vidseek_media.settings import IngestSettings
+from vidseek_retrieval.settings import SearchSettings
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
@@ -31,10 +35,9 @@ class BaseMissing(ArtifactError):
 
 
 @dataclass(frozen=True)
-class Archive:
+class Archive(ArchivePaths):
     """A folder in which `dvc repro` runs."""
 
-    root: Path
     packed_bundle: Path | None = None
     """The encoder bundle that came with a built service, for archives that have none of their own."""
     model: ModelName = "vidseek"
@@ -44,11 +47,6 @@ class Archive:
     def here(cls) -> Archive:
         """The folder that VIDSEEK_HOME names, or else the working directory."""
         return cls(Path(os.environ.get(HOME_VARIABLE) or Path.cwd()))
-
-    @property
-    def params(self) -> Path:
-        """params.yaml."""
-        return self.root / PARAMS_FILE
 
     def seen_by(self, model: ModelName) -> Archive:
         """The same archive, searched by that model."""
@@ -60,38 +58,17 @@ class Archive:
         return ALIAS if self.model == "vidseek" else BASE_ALIAS
 
     @property
-    def base(self) -> Path:
-        """What `vidseek base` keeps of the base: its bundle and its embeddings; outside DVC."""
-        return self.state / "base"
-
-    @property
     def bundle(self) -> Path:
         """The encoder bundle that `export` writes, or `vidseek base`."""
         if self.model == "base":
             return self.base / "encoder"
-        own = self.root / "models" / "encoder"
-        return self.packed_bundle if self.packed_bundle is not None and not own.exists() else own
-
-    @property
-    def index(self) -> Path:
-        """The embedded index that `publish` writes."""
-        return self.root / "index"
+        return self.packed_bundle if self.packed_bundle is not None and not self.encoder.exists() else self.encoder
 
     def home(self) -> IndexHome:
         """Where collections are: the server that QDRANT_URL names, or else `index`."""
         from vidseek_retrieval.homes import open_home
 
         return open_home(self.index)
-
-    @property
-    def feedback(self) -> Path:
-        """What people said of hits, as it came in; outside DVC."""
-        return self.root / "feedback"
-
-    @property
-    def decisions(self) -> Path:
-        """What people decided, frozen into tables."""
-        return self.root / "data" / "decisions"
 
     @property
     def source(self) -> Source | None:
@@ -102,23 +79,10 @@ class Archive:
         """
         from vidseek_media.sources import open_source
 
-        source = (read_params(self.params).get("ingest") or {}).get("source")
-        return open_source(str(source), base=self.root, downloads=self.downloads) if source else None
-
-    @property
-    def downloads(self) -> Path:
-        """Videos that were downloaded; outside DVC."""
-        return self.state / "downloads"
-
-    @property
-    def state(self) -> Path:
-        """What is kept outside DVC: caches, the ledger, the MLflow database."""
-        return self.root / ".vidseek"
-
-    @property
-    def queries(self) -> Path:
-        """What services saw of queries, as numbers: `vidseek_retrieval.seen`."""
-        return self.state / "queries"
+        ingest = self.section(IngestSettings)
+        if not ingest.source:
+            return None
+        return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest.youtube)
 
     def settings(self) -> Settings:
         """What params.yaml says of searching and serving.
@@ -128,9 +92,17 @@ class Archive:
         """
         return load_settings(self.params)
 
+    def section(self, kind: type[Model]) -> Model:
+        """What params.yaml says of one section, or its defaults.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        return load_section(self.params, kind)
+
     def tracking_uri(self) -> str:
         """MLFLOW_TRACKING_URI, or else the archive's own database."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.state / 'mlflow.db').resolve()}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlflow.resolve()}"
 
 
 def require_base(archive: Archive) -> None:
@@ -173,12 +145,11 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
         ArtifactError: nothing was published, or by another encoder_version.
     """
     from vidseek_media.forgotten import ForgottenIds
-    from vidseek_retrieval.query import Weights
     from vidseek_retrieval.search import Searcher
 
     return Searcher.open(
         archive.home(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
         merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
-        weights=Weights(**settings.weights.model_dump()),
+        weights=settings.weights,
         hidden=ForgottenIds(archive.decisions),
     )

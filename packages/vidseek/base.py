@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidseek.archive import BASE_ALIAS, Archive
-from vidseek.settings import read_params
-from vidseek_media.errors import ConfigError, GateFailed, ServiceError
+from vidseek_media.errors import GateFailed, ServiceError
 
 if TYPE_CHECKING:
     from vidseek_retrieval.index import CollectionFacts
@@ -51,7 +50,7 @@ def make_base(archive: Archive) -> BaseReport | None:
 
     Raises:
         ArtifactError: a stage has not run, or left something broken.
-        ConfigError: params.yaml lacks a key that these stages read.
+        ConfigError: params.yaml is wrong in a section that these stages read.
         GateFailed: the export is not near enough to the model in torch, or the collection does not verify.
         ServiceError: a publish runs, the disk does not take it, or another program does not answer.
     """
@@ -61,35 +60,36 @@ def make_base(archive: Archive) -> BaseReport | None:
     from vidseek_retrieval.duplicates import read_duplicates
     from vidseek_retrieval.embed_all import Tables, embed_all
     from vidseek_retrieval.homes import open_home
-    from vidseek_retrieval.index import IndexSettings, ServerSettings
-    from vidseek_retrieval.on_ray import RaySettings
     from vidseek_retrieval.publish import publish
+    from vidseek_retrieval.settings import EmbedSettings, PublishSettings, SearchSettings
     from vidseek_training.export import export_base
-    from vidseek_training.parity import ParityLimits
     from vidseek_training.select import read_selected
+    from vidseek_training.settings import ExportSettings
 
-    selected = read_selected(archive.root / "models" / "champion")
+    selected = read_selected(archive.champion)
     if not selected.adapter_sha256:
         return None
-    params, data = _Params.of(archive), archive.root / "data"
-    tables = Tables(data / "ingest", data / "cut", data / "frames", data / "caption")
+    export, embed = archive.section(ExportSettings), archive.section(EmbedSettings)
+    settings = archive.section(PublishSettings)
+    # No other variant is needed than those that are embedded with and searched with.
+    wanted = {"fp32", embed.variant, archive.section(SearchSettings).variant}
+    tables = Tables(archive.ingest, archive.cut, archive.frames, archive.caption)
     own = archive.seen_by("base")
     spec, parities, exported = export_base(
-        backbone=_found_from(archive.root, selected.backbone), pairs=data / "pairs" / "pairs.parquet", frames=tables.frames,
-        out=own.bundle, limits={name: ParityLimits(**each) for name, each in params.limits.items()},
-        max_clips=params.max_clips,
+        backbone=_found_from(archive.root, selected.backbone), pairs=archive.pairs_table, frames=tables.frames,
+        out=own.bundle, limits={name: export.parity.of(name) for name in wanted}, max_clips=export.max_clips,
     )
-    _require_variants(parities, params.limits)
+    _require_variants(parities, wanted)
     clips, texts = embed_all(
-        own.bundle, tables, out=archive.base / "embed", variant=params.variant, batch=params.batch, cut=params.cut,
-        ray=RaySettings(**params.ray) if params.ray is not None else None,
+        own.bundle, tables, out=archive.base / "embed", variant=embed.variant, batch=embed.batch, cut=settings.cut,
+        ray=embed.ray if embed.executor == "ray" else None,
     )
     done = publish(
         archive.base / "embed", tables.cut, tables.ingest, tables.caption,
-        index=open_home(archive.index, ServerSettings(**params.server)), alias=BASE_ALIAS, cut=params.cut,
+        index=open_home(archive.index, settings.server), alias=BASE_ALIAS, cut=settings.cut,
         keep_previous=0,  # it is held against what is live now: nobody goes back to an earlier one
-        min_recall=params.min_recall, settings=IndexSettings(**params.index),
-        duplicates=read_duplicates(archive.decisions / "duplicates.parquet"),
+        min_recall=settings.min_recall, settings=settings.index,
+        duplicates=read_duplicates(archive.duplicates),
     )
     return BaseReport(
         spec.encoder_version, done.collection, done.num_points, exported, clips.num_written + texts.num_written, done.built,
@@ -132,46 +132,13 @@ def base_facts(archive: Archive) -> CollectionFacts | None:
     return next((facts for facts in home.collections() if facts.name == alias.collection), None)
 
 
-@dataclass(frozen=True)
-class _Params:
-    """What the stages export, embed and publish read, as params.yaml has it."""
-
-    limits: Mapping[str, Mapping[str, float]]
-    """Of the variants that are embedded with and searched with, and of fp32: no other is needed."""
-    max_clips: int
-    variant: str
-    batch: int
-    ray: Mapping[str, int] | None
-    cut: str
-    min_recall: float
-    index: Mapping[str, Any]
-    server: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, archive: Archive) -> _Params:
-        content = read_params(archive.params)
-        try:
-            export, embed, publish = (content[name] for name in ("export", "embed", "publish"))
-            wanted = {"fp32", embed["variant"], archive.settings().search.variant}
-            return cls(
-                {name: export["parity"][name] for name in wanted}, export["max_clips"], embed["variant"], embed["batch"],
-                embed["ray"] if embed["executor"] == "ray" else None, publish["cut"], publish["min_recall"],
-                publish["index"], publish["server"],
-            )
-        except (KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{archive.params} has no {error}, which `vidseek base` reads", code="setting-missing",
-                remedy="Run `dvc repro` first: it checks every key",
-            ) from error
-
-
 def _found_from(root: Path, backbone: str) -> str:
     """The base's name; a folder is named as from the archive, in which the stages run."""
     folder = root / backbone
     return str(folder) if folder.is_dir() else backbone
 
 
-def _require_variants(parities: Mapping[str, Parity], wanted: Mapping[str, object]) -> None:
+def _require_variants(parities: Mapping[str, Parity], wanted: Iterable[str]) -> None:
     for name in sorted(wanted):
         if failed := parities[name].failed:
             raise GateFailed(

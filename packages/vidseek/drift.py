@@ -9,7 +9,6 @@ from typing import Any
 
 from vidseek.archive import ALIAS, Archive
 from vidseek.overview import read_json
-from vidseek.settings import read_params
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_file
 from vidseek_retrieval.calibration import Calibration
@@ -25,6 +24,7 @@ from vidseek_retrieval.seen import (
     reference_of,
     write_sample,
 )
+from vidseek_retrieval.settings import PublishSettings
 
 REPORT_FILE = Path("reports") / "drift.json"
 WHY_NOT_CALIBRATED = "the live collection has no held-out queries to compare with"
@@ -75,10 +75,10 @@ def measure_drift(archive: Archive) -> DriftReport:
     published = calibration.reference if calibration else None
     reference = reference_of(published, archive.queries)
     queries = None if reference is None else compare(reference, _seen(archive, reference))
-    spec = read_json(archive.root / "data" / "embed" / "embeddings.json") or {}
+    spec = read_json(archive.embed / "embeddings.json") or {}
     clips = clip_drift(
-        archive.home(), ALIAS, archive.root / "data" / "embed", archive.root / "data" / "cut",
-        cut=str((read_params(archive.params).get("publish") or {}).get("cut", "windows")),
+        archive.home(), ALIAS, archive.embed, archive.cut,
+        cut=archive.section(PublishSettings).cut,
         encoder_version=str(spec.get("encoder_version", "unknown")),
     )
     return DriftReport(facts.name, facts.encoder_version, reference is not published, queries, clips)

@@ -10,17 +10,18 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, load_encoder
-from vidseek.settings import read_params
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.folders import whole_file
 from vidseek_media.json_files import read_json
+from vidseek_media.settings import CutSettings, FrameSettings
+from vidseek_retrieval.settings import PublishSettings
 
 if TYPE_CHECKING:
     from vidseek_media.records import ClipFrames
@@ -154,12 +155,11 @@ def measure(archive: Archive) -> Rates:
         ArtifactError: the archive was not made yet.
         ConfigError: its videos are not there.
     """
-    params = read_params(archive.params)
     settings = archive.settings().search
     encoder = load_encoder(archive, settings)
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        decoded, shard_bytes, clips = _decode(archive, params, Path(folder))
+        decoded, shard_bytes, clips = _decode(archive, Path(folder))
         encoded = _encode(encoder, clips)
         published, index_bytes = _publish(encoder.spec.dimension, Path(folder) / "index")
         part_bytes = _part_bytes(encoder.spec.dimension, Path(folder) / "part.parquet")
@@ -168,16 +168,14 @@ def measure(archive: Archive) -> Rates:
     return Rates(
         machine=f"{platform.node()}, {cores} cores, {_processor()}", cores=cores,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"), provider=settings.provider, variant=encoder.variant,
-        dimension=encoder.spec.dimension, clip_stride_seconds=float(params["cut"]["window_stride_seconds"]),
+        dimension=encoder.spec.dimension, clip_stride_seconds=archive.section(CutSettings).window_stride_seconds,
         decode_clips_per_core_second=decoded, encode_clips_per_core_second=None if on_gpu else encoded / min(threads, cores),
         encode_clips_per_gpu_second=encoded if on_gpu else None, publish_clips_per_core_second=published / cores,
         shard_bytes_per_clip=shard_bytes, part_bytes_per_clip=part_bytes, index_bytes_per_clip=index_bytes,
     )
 
 
-def _decode(
-    archive: Archive, params: Mapping[str, Any], folder: Path
-) -> tuple[float, float, list[ClipFrames]]:
+def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFrames]]:
     """Clips of the published cut in a second of one worker, bytes of each, and the clips."""
     from vidseek_media.ingest import read_videos
     from vidseek_media.shards import list_shards, read_shard, write_frames
@@ -185,17 +183,16 @@ def _decode(
 
     if archive.source is None:
         raise ConfigError("params.yaml names no source", code="source-not-set", remedy="Set ingest.source")
-    data = archive.root / "data"
     wanted, length_ms = [], 0
-    for video in sorted(read_videos(data / "ingest"), key=lambda each: -each.duration_ms):
+    for video in sorted(read_videos(archive.ingest), key=lambda each: -each.duration_ms):
         if length_ms < SECONDS_OF_VIDEO * 1000:
             wanted.append(video.video_id)
             length_ms += video.duration_ms
-    cut = str(params["publish"]["cut"])
+    cut = archive.section(PublishSettings).cut
     tables = {"ingest/videos": VIDEOS, "cut/clips": CLIPS}
     num = 0
     for name, schema in tables.items():
-        rows = read_table(data / f"{name}.parquet", schema)
+        rows = read_table(archive.data / f"{name}.parquet", schema)
         rows = rows[rows["video_id"].isin(wanted)]
         if schema is CLIPS:
             rows = rows[[cut in modes for modes in rows["cut"]]]
@@ -203,7 +200,8 @@ def _decode(
         write_table(folder / f"{name}.parquet", rows, schema)
     start = time.perf_counter()
     write_frames(
-        archive.source, folder / "ingest", folder / "cut", out=folder / "frames", **{**params["frames"], "workers": 1}
+        archive.source, folder / "ingest", folder / "cut", out=folder / "frames",
+        settings=archive.section(FrameSettings).model_copy(update={"workers": 1}),
     )
     seconds = time.perf_counter() - start
     shards = list_shards(folder / "frames")
@@ -227,7 +225,8 @@ def _encode(encoder: Any, clips: list[ClipFrames]) -> float:
 def _publish(dimension: int, index: Path) -> tuple[float, float]:
     """Points loaded and optimised in a second, and bytes of each on the disk."""
     from vidseek_retrieval.edge import EdgeHome
-    from vidseek_retrieval.index import CollectionFacts, IndexSettings, collection_name
+    from vidseek_retrieval.index import CollectionFacts, collection_name
+    from vidseek_retrieval.settings import IndexSettings
 
     name = collection_name("0" * 16, "0" * 12)
     now = datetime.now(UTC).isoformat()

@@ -17,7 +17,7 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.secret import secret
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.query import Weights
+    from vidseek_retrieval.settings import Weights
 
 URL_VARIABLE = "VIDSEEK_URL"
 DECODE_SECONDS = 60.0
@@ -112,7 +112,7 @@ def weights_of(text: str) -> Weights:
     Raises:
         InputRejected: it is no such thing.
     """
-    from vidseek_retrieval.query import Weights
+    from vidseek_retrieval.settings import Weights
 
     try:
         given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}

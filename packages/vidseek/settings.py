@@ -1,74 +1,25 @@
-"""What the command and the service read from params.yaml: its sections `search` and `serve`."""
+"""Settings of the service: the section `serve` of params.yaml, which the command reads too."""
 
 from __future__ import annotations
 
 import ipaddress
-import logging
-from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from vidseek_media.errors import ConfigError
-
-PARAMS_FILE = "params.yaml"
-log = logging.getLogger("vidseek.settings")
+from vidseek_media.settings import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Section(Section):
+    model_config = ConfigDict(strict=True)
 
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class VectorWeights(_Section):
-    """How much each vector of a clip counts, where a query does not say: one alone ranks by cosine, several by rank."""
-
-    video: Annotated[float, Field(ge=0)] = 1.0
-    caption: Annotated[float, Field(ge=0)] = 0.0
-    words: Annotated[float, Field(ge=0)] = 0.0
-
-
-class SearchSettings(_Section):
-    """How a query is encoded and how its hits are merged."""
-
-    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
-    variant: Literal["fp32", "fp16", "int8"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """Of the encoder; by default as many as the process may use."""
-    merge_margin_sd: Annotated[float, Field(ge=0)] = 0.12
-    """How far below the best a neighbouring clip may score and still widen a moment, in standard deviations of the
-    collection's scores."""
-    merge_margin: Annotated[float, Field(ge=0)] | None = None
-    """The same as a cosine: the key of earlier versions. It is read in this version and wins where it is given."""
-    negative_weight: Annotated[float, Field(ge=0)] = 0.5
-    """How much of "less of that" is taken from what is wanted."""
-    weights: VectorWeights = VectorWeights()
-
-    @model_validator(mode="after")
-    def _names_the_new_key(self) -> SearchSettings:
-        if self.merge_margin is not None:
-            _warn_of_merge_margin(self.merge_margin)
-        return self
-
-    def margin(self, score_spread: float) -> float:
-        """How far below the best a neighbouring clip may score, as a difference of scores of that standard deviation."""
-        return self.merge_margin if self.merge_margin is not None else round(self.merge_margin_sd * score_spread, 6)
-
-
-@lru_cache
-def _warn_of_merge_margin(value: float) -> None:
-    log.warning(
-        "search.merge_margin: %s is a cosine, and the next version does not read it. Write search.merge_margin_sd, in "
-        "standard deviations of the scores, in its place: 0.12 is what 0.02 was on the demo.", value,
-    )
+    unstated = ("*",)
 
 
 class PoolSettings(_Section):
     """A pool of worker processes that decode, and the queue before it."""
+
+    place = "serve.decode.*"
 
     workers: Annotated[int, Field(ge=1)] = 2
     """Inputs that are decoded at once."""
@@ -91,6 +42,8 @@ class PoolSettings(_Section):
 class DecodeSettings(_Section):
     """Three pools, so that none of these waits for another."""
 
+    place = "serve.decode"
+
     pictures: PoolSettings = PoolSettings()
     """Uploaded and fetched."""
     clips: PoolSettings = PoolSettings(
@@ -109,6 +62,8 @@ class DecodeSettings(_Section):
 
 class ConnectionLimits(_Section):
     """What one connection, one client and all clients together may hold before and while a request is read."""
+
+    place = "serve.connections"
 
     max_header_kb: Annotated[int, Field(ge=1, le=1024)] = 32
     """Of a request line and its headers together (431)."""
@@ -141,6 +96,8 @@ class ConnectionLimits(_Section):
 class ServeSettings(_Section):
     """Where the service listens, what it takes, and how much of it at once."""
 
+    place = "serve"
+
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 3000
     max_batch: Annotated[int, Field(ge=1)] = 32
@@ -170,75 +127,3 @@ class ServeSettings(_Section):
     """Hosts that pictures of a query may be fetched from, with `:port` where that is not the usual one. None by default."""
     url_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     """For fetching one of them."""
-
-
-class DriftGate(_Section):
-    """What `vidseek drift` lets through."""
-
-    max_psi: Annotated[float, Field(gt=0)] = 0.25
-    """Of scores, confidences, queries and clips against those at publish; by the field's convention 0.25 is another kind."""
-
-
-class Settings(BaseModel):
-    """Both sections; what is not in the file has the default here."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    search: SearchSettings = SearchSettings()
-    serve: ServeSettings = ServeSettings()
-
-
-def load_settings(params: Path) -> Settings:
-    """Read `params`; a missing file gives the defaults, so that a bundle and an index are enough to search.
-
-    Raises:
-        ConfigError: it is not YAML, or a key of its two sections is unknown or out of range.
-    """
-    content = read_params(params)
-    sections = {name: content[name] for name in ("search", "serve") if content.get(name) is not None}
-    return _checked(Settings, sections, params)
-
-
-def load_drift_gate(params: Path) -> DriftGate:
-    """`gates.drift` in `params`, or the defaults.
-
-    Raises:
-        ConfigError: it is wrong.
-    """
-    gates = read_params(params).get("gates")
-    section = gates.get("drift") if isinstance(gates, dict) else None
-    return _checked(DriftGate, section or {}, params, "gates", "drift")
-
-
-def read_params(params: Path) -> dict[str, Any]:
-    """The mapping in the file, or an empty one where there is no file.
-
-    Raises:
-        ConfigError: it is not a YAML mapping in UTF-8.
-    """
-    try:
-        content = yaml.safe_load(params.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())  # YAML's errors have several lines
-        raise ConfigError(
-            f"{params} cannot be read as YAML: {said}", code="params-unreadable", remedy="Mend the file",
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{params} holds {type(content).__name__}, wanted a mapping", code="params-unreadable", remedy="Mend the file",
-        )
-    return content
-
-
-def _checked(kind: type[Model], content: Any, params: Path, *place: str) -> Model:
-    """What lies at `place` in the file, as a model."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, (*place, *first["loc"])))
-        raise ConfigError(
-            f"{params}: {where}: {first['msg']}, got {first['input']!r}", code="invalid-settings", remedy="Mend the file",
-        ) from error

@@ -15,7 +15,8 @@ from vidseek_media.ids import to_ms
 from vidseek_media.ingest import read_videos
 from vidseek_media.listing import Source
 from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
-from vidseek_media.shots import ShotSettings, find_all_cuts, shot_spans
+from vidseek_media.settings import ShotSettings
+from vidseek_media.shots import find_all_cuts, shot_spans
 from vidseek_media.sources import source_of
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
 
@@ -29,8 +30,6 @@ class ShotSearch:
     settings: ShotSettings
     memory: Path
     """A folder that remembers the cuts of each video."""
-    workers: int
-    timeout_seconds: float
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,7 @@ def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list
     source = source_of(shots.source)
     paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
     cuts, lost = find_all_cuts(
-        paths, settings=shots.settings, memory=shots.memory, workers=shots.workers,
-        timeout_seconds=shots.timeout_seconds,
+        paths, settings=shots.settings, memory=shots.memory
     )
     return cuts | {v.video_id: [] for v in videos if v.clip_of}, lost
 

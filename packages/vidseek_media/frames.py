@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import av
 import numpy as np
@@ -44,6 +44,7 @@ from vidseek_media.packets import (
     say,
 )
 from vidseek_media.pictures import decode_picture
+from vidseek_media.settings import Decoder
 
 SEEK_GAIN_PACKETS = 16
 """A keyframe this many packets ahead is worth a seek; nearer ones are reached by going on."""
@@ -51,7 +52,7 @@ SEEK_GAIN_PACKETS = 16
 SKIPPABLE = frozenset(["h264", "hevc"])
 """Codecs whose decoders leave out, packet by packet, frames that no other refers to, with no trace in the others."""
 
-DECODERS = ("auto", "pyav", "decord")
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 DECORD_CODECS = frozenset(["h264", "vp9"])
 """Those that decord 0.6 decodes bit by bit as FFmpeg of today (tried on real files; HEVC gave wrong frames)."""

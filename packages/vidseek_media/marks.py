@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-MARKS = ("black", "flat", "frozen")
+from vidseek_media.settings import Mark
+
+MARKS: tuple[Mark, ...] = get_args(Mark)
 
 INTERLACED = "interlaced"
 """The mark of a clip whose frames are made of two fields each: moving edges are combed. It is still one to learn from."""

@@ -25,6 +25,7 @@ from vidseek_media.marks import INTERLACED, marks_of, thumb_of
 from vidseek_media.names import clip_id, shown
 from vidseek_media.originals import original
 from vidseek_media.records import Clip, Refusal
+from vidseek_media.settings import FrameSettings
 
 MOST_PICTURES = 1000
 """Of a clip, in a shard that is read; what is written has at most a hundred."""
@@ -33,27 +34,6 @@ MOST_JPEG_BYTES = 2**26
 MOST_PIXELS = 2**26
 """Of a frame: frames of 8,192 pixels square are the largest that `frames.side_px` lets through."""
 _MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\.jpg)")
-
-
-@dataclass(frozen=True)
-class FrameSettings:
-    """How the frames of every clip are made."""
-
-    num_frames: int
-    """Bins of each clip: what a model sees is a frame of each."""
-    per_bin: int
-    """Frames kept of each bin, at the centres of equal parts of it. Odd, so that the bin's own centre is among them."""
-    side_px: int
-    """Of the shorter side; smaller videos are not enlarged."""
-    quality: int
-    """Of the JPEG files, 1 to 100."""
-    decoder: str
-    """auto, pyav or decord."""
-
-    @property
-    def num_kept(self) -> int:
-        """Frames of each clip in the shard."""
-        return self.num_frames * self.per_bin
 
 
 @dataclass(frozen=True)

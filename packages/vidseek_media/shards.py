@@ -24,14 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.cut import read_clips
-from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.folders import whole_file
-from vidseek_media.frames import DECODERS
 from vidseek_media.ingest import read_videos
 from vidseek_media.listing import Source
 from vidseek_media.local import Folder, require_folder
 from vidseek_media.members import (
-    FrameSettings,
     Verdict,
     VideoJob,
     decode_jpeg,
@@ -43,16 +41,16 @@ from vidseek_media.members import (
 from vidseek_media.names import shard_file
 from vidseek_media.originals import FileChanged
 from vidseek_media.records import Clip, ClipFrames, Refusal, Rejection, Video
+from vidseek_media.settings import FrameSettings
 from vidseek_media.sources import source_of
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
-from vidseek_media.workers import RECYCLE_AFTER, WORKER_MEMORY_MIB, Limits, Outcome, run_each
+from vidseek_media.workers import Outcome, run_each
 
 SHARD_FORMAT = 3
 """Part of every plan's hash: raise it when the same plan gives other bytes."""
 
-MAX_FRAMES = 100
-"""Of a clip; frame numbers have two digits."""
-
+_OF_FRAMES = {"num_frames", "per_bin", "side_px", "quality", "decoder"}
+"""Settings that change what a shard holds; the others say how it is made."""
 
 _OURS = re.compile(r"(?:all|[0-9a-f]{1,4})-[0-9a-f]{16}\.tar|\..+\.[0-9]+")
 """What this stage writes into the folder of shards, half-written files too: nothing else is removed from it."""
@@ -87,39 +85,27 @@ def write_frames(
     cut_dir: Path,
     *,
     out: Path,
-    num_frames: int,
-    side_px: int,
-    quality: int,
-    shard_digits: int,
-    workers: int,
-    timeout_seconds: float,
-    per_bin: int = 1,
-    decoder: str = "auto",
-    worker_memory_mib: int = WORKER_MEMORY_MIB,
-    recycle_after: int = RECYCLE_AFTER,
+    settings: FrameSettings,
 ) -> FramesReport:
-    """Write `per_bin` JPEG frames of each of `num_frames` equal bins of each clip into shards under `out`.
+    """Write `settings.per_bin` JPEG frames of each of `settings.num_frames` equal bins of each clip into shards under `out`.
 
     `out` gets `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members are, clip by clip in
     order of key, `<key>.json` and `<key>.<i:02d>.jpg`. Run again, it keeps the shards whose plan is unchanged and the
     videos that an interrupted run had finished, and removes shards that are no longer wanted.
 
     Raises:
-        ConfigError: a setting is out of range, or `source` is missing.
+        ConfigError: `source` is missing.
         ArtifactError: a table is missing or broken, or the disk takes no more.
         InputRejected: no clip has frames, for another reason than that the files were replaced since `ingest` (that is
             mended by the next run, and the gate `check_pairs` stops this one); `rejected.parquet` says why.
     """
-    settings = FrameSettings(num_frames, per_bin, side_px, quality, decoder)
-    _check_settings(settings, shard_digits)
     source = source_of(source)
     if isinstance(source, Folder):
         require_folder(source.root)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
-    shards = _plan_shards(videos, clips, source, out, settings, shard_digits)
+    shards = _plan_shards(videos, clips, source, out, settings)
     try:
-        limits = Limits(timeout_seconds, memory_mib=worker_memory_mib, recycle_after=recycle_after)
-        rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings, workers, limits)
+        rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings)
     except OSError as error:
         raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
@@ -178,33 +164,8 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
             ) from error
 
 
-def _check_settings(settings: FrameSettings, shard_digits: int) -> None:
-    if settings.decoder not in DECODERS:
-        raise ConfigError(
-            f"frames.decoder is {settings.decoder!r}, wanted one of {', '.join(DECODERS)}", code="unknown-choice",
-            remedy="Set frames.decoder in params.yaml",
-        )
-    if settings.per_bin % 2 == 0:
-        raise ConfigError(
-            f"frames.per_bin is {settings.per_bin}, wanted an odd number: then the centre of each bin is kept too",
-            code="setting-out-of-range",
-            remedy="Set frames.per_bin in params.yaml",
-        )
-    for name, value, low, high in (
-        ("num_frames", settings.num_frames, 1, MAX_FRAMES),
-        ("per_bin", settings.per_bin, 1, MAX_FRAMES // settings.num_frames if settings.num_frames > 0 else 1),
-        ("side_px", settings.side_px, 8, 8192), ("quality", settings.quality, 1, 100),
-        ("shard_digits", shard_digits, 0, 4),
-    ):
-        if not low <= value <= high:
-            raise ConfigError(
-                f"frames.{name} is {value}, wanted {low} to {high}",
-                code="setting-out-of-range", remedy=f"Set frames.{name} in params.yaml"
-            )
-
-
 def _plan_shards(
-    videos: Mapping[str, Video], clips: Iterable[Clip], source: Source, out: Path, settings: FrameSettings, digits: int
+    videos: Mapping[str, Video], clips: Iterable[Clip], source: Source, out: Path, settings: FrameSettings
 ) -> list[_Shard]:
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -219,7 +180,8 @@ def _plan_shards(
         own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
         # Absolute: a worker has another working directory.
         part = out.absolute() / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
-        by_prefix[video_id[:digits]].append(VideoJob(video_id, source.path_of(videos[video_id].uris[0]), own, part))
+        job = VideoJob(video_id, source.path_of(videos[video_id].uris[0]), own, part)
+        by_prefix[video_id[: settings.shard_digits]].append(job)
     return [
         _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))
         for prefix, jobs in sorted(by_prefix.items())
@@ -229,14 +191,14 @@ def _plan_shards(
 def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str:
     plan = {
         "format": SHARD_FORMAT,
-        **dataclasses.asdict(settings),
+        **settings.model_dump(include=_OF_FRAMES),
         "clips": [[str(clip.clip_id), clip.key] for clips in videos for clip in clips],
     }
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fill_shards(
-    shards: Sequence[_Shard], out: Path, settings: FrameSettings, workers: int, limits: Limits
+    shards: Sequence[_Shard], out: Path, settings: FrameSettings
 ) -> tuple[list[dict[str, object]], list[Rejection], int, Verdict]:
     """Make the shards that are not there; the rows of all clips, the rejections, how many shards were there, and all."""
     (out / "shards").mkdir(parents=True, exist_ok=True)
@@ -247,7 +209,7 @@ def _fill_shards(
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
         if _OURS.fullmatch(stale.name):
             stale.unlink()
-    _decode_shards(missing, verdict, settings, workers, limits)
+    _decode_shards(missing, verdict, settings)
     shutil.rmtree(out / ".parts")
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
@@ -268,7 +230,7 @@ def _fill_shards(
 
 
 def _decode_shards(
-    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings, workers: int, limits: Limits
+    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings
 ) -> None:
     """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
     todo: list[VideoJob] = []
@@ -288,9 +250,9 @@ def _decode_shards(
             todo.append(job)
     with closing(
         run_each(
-            partial(write_part, settings=settings), todo, workers=min(workers, len(todo)),
-            timeout_seconds=limits.timeout_seconds, timeout_setting="frames.timeout_seconds",
-            memory_mib=limits.memory_mib, recycle_after=limits.recycle_after,
+            partial(write_part, settings=settings), todo, workers=min(settings.workers, len(todo)),
+            timeout_seconds=settings.timeout_seconds, timeout_setting="frames.timeout_seconds",
+            memory_mib=settings.worker_memory_mib, recycle_after=settings.recycle_after,
         )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):

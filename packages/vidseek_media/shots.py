@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,38 +22,18 @@ from vidseek_media.json_files import read_json
 from vidseek_media.originals import original
 from vidseek_media.packets import read_plan
 from vidseek_media.records import Refusal, Span
+from vidseek_media.settings import ShotSettings
 from vidseek_media.transitions import Pace, add_gradual, cells_of
 from vidseek_media.workers import run_each
 
 LOOKED_AT_PX = 144
 """Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
 
+_OF_CUTS = {"threshold", "min_content", "gradual"}
+"""Settings that move a cut; the others make shots of cuts."""
+
 FORMAT = 3
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
-
-
-@dataclass(frozen=True)
-class ShotSettings:
-    """How cuts are found, and what lengths their shots are brought to."""
-
-    threshold: float
-    """How many times more than its neighbours a frame must differ from the one before it."""
-    min_content: float
-    """How much it must differ at least, in levels of hue, saturation and value on average (0 to 255)."""
-    min_seconds: float
-    """A shorter shot is joined to the next one."""
-    max_seconds: float
-    """A longer shot is split into equal parts."""
-    gradual: bool = True
-    """Whether dissolves and fades are looked for too (`transitions.py`)."""
-
-    def __post_init__(self) -> None:
-        if not (self.threshold > 0 and self.min_content >= 0 and 0 <= self.min_seconds < self.max_seconds):
-            raise ConfigError(
-                f"cut.shots is {self}, wanted a threshold above 0, and min_seconds below max_seconds",
-                code="setting-out-of-range",
-                remedy="Set cut.shots in params.yaml",
-            )
 
 
 def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms: int) -> Iterator[Span]:
@@ -109,9 +87,9 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
 
 
 def find_all_cuts(
-    paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path, workers: int, timeout_seconds: float
-) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
-    """The cuts of each video by video_id, and why others have none: they cannot be decoded, or not now.
+    paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """The cuts of each video by video_id, and the reasons of those that have none because they cannot be decoded.
 
     What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
     it changes no result.
@@ -132,8 +110,8 @@ def find_all_cuts(
     todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
     with closing(
         run_each(
-            partial(_cuts_of_original, settings=settings), todo, workers=min(workers, len(todo)),
-            timeout_seconds=timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
+            partial(_cuts_of_original, settings=settings), todo, workers=min(settings.workers, len(todo)),
+            timeout_seconds=settings.timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
         )
     ) as outcomes:
         for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):
@@ -153,9 +131,7 @@ def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings) -> list
 
 
 def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:
-    asked = {"format": FORMAT, **dataclasses.asdict(settings)}
-    for of_spans in ("min_seconds", "max_seconds"):  # They move no cut.
-        del asked[of_spans]
+    asked = {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     return memory / f"{video_id}-{digest}.json"
 

@@ -13,8 +13,9 @@ from vidseek_media.manifests import Manifest
 from vidseek_media.remote import Remote, split_url
 from vidseek_media.rows import READERS
 from vidseek_media.secret import secret
+from vidseek_media.settings import DownloadSettings
 from vidseek_media.urls import is_url
-from vidseek_media.youtube import DownloadSettings, Youtube
+from vidseek_media.youtube import Youtube
 
 SITE_PREFIX = "yt-dlp:"
 """Before the URL of another site that yt-dlp knows."""

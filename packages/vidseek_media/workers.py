@@ -29,6 +29,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError
 from vidseek_media.sandbox import Confinement
+from vidseek_media.settings import RECYCLE_AFTER, WORKER_MEMORY_MIB
 from vidseek_media.worker_process import ARRAY, ERROR, Ended, Job, Setup, receive, send
 
 Input = TypeVar("Input")
@@ -36,12 +37,6 @@ Output = TypeVar("Output")
 
 START_SECONDS = 120.0
 """A worker that has not come up by then never will."""
-
-RECYCLE_AFTER = 200
-"""Decoders leak: a worker is replaced after this many inputs."""
-
-WORKER_MEMORY_MIB = 4096
-"""Enough for 8K video with 16 reference frames."""
 
 MAX_ANSWER_BYTES = 2**30
 

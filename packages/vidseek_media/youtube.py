@@ -28,6 +28,7 @@ from vidseek_media.listing import FORGOTTEN, About, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.names import plain_name
 from vidseek_media.records import Refusal
+from vidseek_media.settings import DownloadSettings
 from vidseek_media.urls import bare_url
 
 MAX_BACK_OFF_SECONDS = 60.0
@@ -48,37 +49,6 @@ _DISK = re.compile(
 """Said where this machine's disk takes nothing."""
 _NOT_YET = {"is_live": "is a live stream that still runs", "is_upcoming": "is not shown yet",
             "post_live": "is a live stream that is still being processed"}
-
-
-@dataclass(frozen=True)
-class DownloadSettings:
-    """How yt-dlp is asked."""
-
-    cookies: Path | None = None
-    """A cookies.txt in Netscape's format; it is read and never written."""
-    max_videos: int | None = 100
-    """Of those that the page lists, the first."""
-    max_height: int = 720
-    """Of what is downloaded, in pixels, where the site has a choice."""
-    rate_limit_kib: int | None = None
-    """A second, at most; None: as fast as it goes."""
-    sleep_seconds: float = 2.0
-    """Before each video."""
-    retries: int = 5
-    """Of each request that fails, the wait doubled from 1 s to a minute."""
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> DownloadSettings:
-        """As `ingest.youtube` of params.yaml has it, read without the pipeline's checks.
-
-        Raises:
-            ConfigError: a key is unknown.
-        """
-        try:
-            settings = cls(**section)
-        except TypeError as error:
-            raise ConfigError(f"ingest.youtube: {error}", remedy="Mend it in params.yaml") from error
-        return dataclasses.replace(settings, cookies=Path(settings.cookies) if settings.cookies else None)
 
 
 @dataclass(frozen=True)

@@ -1,104 +1,108 @@
-"""The numbers that decide whether a gate opens; params.yaml sets them."""
+"""The numbers that decide whether a gate opens: the section `gates` of params.yaml."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
-from vidseek_media.errors import ConfigError
+from pydantic import Field, model_validator
+
+from vidseek_media.settings import Positive, Section, Share
 
 
-@dataclass(frozen=True)
-class ArchiveThresholds:
+class ArchiveThresholds(Section):
     """What the pairs gate lets through of the tables that pairs are made from."""
 
-    max_rejected_share: float = 0.2
-    """Of files, of clips, of clips with frames, and of captions: each by itself, where `min_sampled` or more came in, or
-    none was kept."""
-    languages: tuple[str, ...] | None = None
-    """ISO 639 codes that captions may be in; None: any, they are only counted."""
-    max_other_language_share: float = 0.1
-    """Of captions that are clearly in another language; a few words in a row may be told wrongly."""
-    max_one_length_share: float = 0.5
-    """Of captions with one and the same number of characters: more is a sign that something cuts them off."""
-    num_sampled: int = 10_000
-    """Languages are told of so many captions, drawn with a fixed seed."""
-    min_sampled: int = 32
-    """With fewer rows than this, shares, languages and lengths say nothing of the archive, and are not judged."""
+    place = "gates.archive"
+    unstated = ("num_sampled", "min_sampled")
 
-    def __post_init__(self) -> None:
-        _check_shares(self)
-        if self.languages is not None and not self.languages:
-            raise ConfigError(
-                "gates.archive.languages is empty", code="setting-missing",
-                remedy="Name languages, [en, de] say, or set it to null",
-            )
+    max_rejected_share: Share = 0.2
+    """Of files, clips, clips with frames, and captions: each by itself. Judged where `min_sampled` or more came in, or none
+    was kept."""
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """ISO 639 codes that captions may be in, e.g. [en, de]; null: any."""
+    max_other_language_share: Share = 0.1
+    """Of captions that are clearly in another language. A few words in a row may be told wrongly."""
+    max_one_length_share: Share = 0.5
+    """Of captions with the same number of characters: more is a sign that something cuts them off."""
+    num_sampled: Positive = 10_000
+    """Captions whose language is told, drawn with a fixed seed."""
+    min_sampled: Positive = 32
+    """With fewer rows, shares, languages and lengths are not judged: they say nothing of the archive."""
 
 
-@dataclass(frozen=True)
-class PairThresholds:
+class PairThresholds(Section):
     """What the pairs gate lets through."""
 
-    min_caption_length: int = 3
+    place = "gates.pairs"
+    unstated = ("min_caption_repeats", "one_caption_per_clip")
+
+    min_caption_length: Positive = 3
     """In characters."""
-    max_caption_length: int = 1000
-    max_caption_share: float = 0.2
-    """Of all pairs; a text that occurs at most `min_caption_repeats` times is never too common."""
-    min_caption_repeats: int = 3
-    max_rejected_share: float = 0.2
-    """Of all captions that came in, but those of whole videos, which make no pair by design."""
+    max_caption_length: Positive = 1000
+    """In characters."""
+    max_caption_share: Share = 0.2
+    """Of one text over and over, among all pairs."""
+    min_caption_repeats: Positive = 3
+    """A text that occurs at most so often is never too common."""
+    max_rejected_share: Share = 0.2
+    """Of all captions but those of whole videos, which make no pair by design."""
     one_caption_per_clip: bool = False
+    """Refuse a second caption of a clip."""
 
-    def __post_init__(self) -> None:
-        _check_shares(self)
-        if not 1 <= self.min_caption_length <= self.max_caption_length:
-            raise ConfigError(
-                f"gates: captions of {self.min_caption_length} to {self.max_caption_length} characters is no range",
-                code="setting-out-of-range",
-                remedy="Set 1 <= min_caption_length <= max_caption_length in params.yaml",
-            )
+    @model_validator(mode="after")
+    def _is_a_range(self) -> PairThresholds:
+        if self.min_caption_length > self.max_caption_length:
+            raise ValueError("min_caption_length must be at most max_caption_length")
+        return self
 
 
-@dataclass(frozen=True)
-class EmbeddingThresholds:
+class EmbeddingThresholds(Section):
     """What the embeddings gate lets through."""
 
-    max_mean_cosine: float = 0.95
+    place = "gates.embeddings"
+    unstated = ("num_sampled", "min_sampled")
+
+    max_mean_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.95
     """Mean cosine between different clips; 1 is a model that says the same of everything."""
-    min_effective_rank: float = 4.0
-    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007): how many directions are in use."""
-    num_sampled: int = 2000
-    """Collapse is judged on so many embeddings, drawn with a fixed seed."""
-    min_sampled: int = 32
-    """With fewer embeddings than this, collapse cannot be told from a small archive, and is not judged; nor is drift with
-    half as many."""
-    max_drift: float = 0.5
-    """From the set that is live, 0 to 1 (`vectors.drift`); judged only where its encoder_version is the same."""
+    min_effective_rank: Annotated[float, Field(ge=1)] = 4.0
+    """How many directions are in use. It is exp of the entropy of the normalised singular values (Roy and Vetterli 2007)."""
+    num_sampled: Positive = 2000
+    """Embeddings on which collapse is judged, drawn with a fixed seed."""
+    min_sampled: Annotated[int, Field(ge=2)] = 32
+    """With fewer embeddings collapse is not judged, nor is drift with half as many: a small archive looks the same."""
+    max_drift: Share = 0.5
+    """From what is live: about the share of the clips that are of another kind. Judged only where the encoder_version is the
+    same (`vectors.drift`)."""
     on_drift: Literal["warn", "fail"] = "warn"
-    """An archive may change for good reasons: `warn` says so and goes on."""
+    """warn or fail. An archive may change for good reasons."""
 
-    def __post_init__(self) -> None:
-        if not -1 <= self.max_mean_cosine <= 1 or self.min_effective_rank < 1:
-            raise ConfigError(
-                f"gates: max_mean_cosine {self.max_mean_cosine} must be in [-1, 1], "
-                f"min_effective_rank {self.min_effective_rank} at least 1", code="setting-out-of-range"
-            )
-        if not 0 <= self.max_drift <= 1 or self.on_drift not in ("warn", "fail"):
-            raise ConfigError(
-                f"gates: max_drift {self.max_drift} must be in [0, 1], on_drift {self.on_drift!r} warn or fail",
-                code="setting-out-of-range",
-            )
-        if not 2 <= self.min_sampled <= self.num_sampled:
-            raise ConfigError(
-                f"gates: min_sampled {self.min_sampled} must be in [2, {self.num_sampled}]", code="setting-out-of-range",
-            )
+    @model_validator(mode="after")
+    def _samples_enough(self) -> EmbeddingThresholds:
+        if self.min_sampled > self.num_sampled:
+            raise ValueError(f"min_sampled {self.min_sampled} is above num_sampled {self.num_sampled}")
+        return self
 
 
-def _check_shares(thresholds: object) -> None:
-    for field in fields(thresholds):  # type: ignore[arg-type]
-        value = getattr(thresholds, field.name)
-        if field.name.endswith("_share") and not 0 <= value <= 1:
-            raise ConfigError(
-                f"gates.{field.name} is {value}, wanted a share in [0, 1]", code="setting-out-of-range",
-                remedy="Mend params.yaml",
-            )
+class DriftThresholds(Section):
+    """What `vidseek drift` lets through."""
+
+    place = "gates.drift"
+
+    max_psi: Annotated[float, Field(gt=0)] = 0.25
+    """`vidseek drift`: how far queries and clips may have gone from those at publish. It is the PSI of scores, confidences,
+    queries and clips; by the field's convention 0.25 is another kind."""
+
+
+class GateSettings(Section):
+    """What the gates let through."""
+
+    place = "gates"
+
+    archive: ArchiveThresholds = ArchiveThresholds()
+    """Of the tables that pairs are made from."""
+    pairs: PairThresholds = PairThresholds()
+    """Before training."""
+    embeddings: EmbeddingThresholds = EmbeddingThresholds()
+    """Before publishing."""
+    drift: DriftThresholds = DriftThresholds()
+    """After publishing."""

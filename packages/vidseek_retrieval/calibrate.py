@@ -24,7 +24,6 @@ from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.calibration import (
     FEEDBACK,
     PRESENT,
-    PRIOR,
     Calibration,
     Context,
     Judged,
@@ -36,6 +35,7 @@ from vidseek_retrieval.moment_recall import MIN_IOU, PublishedWindows, Truth, io
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, first_moments, rank_exact
 from vidseek_retrieval.reliability import calibration_error, error_figures, kept_and_turned_away, reliability
 from vidseek_retrieval.seen import MAX_QUERIES, QuerySample
+from vidseek_retrieval.settings import PRIOR
 
 CALIBRATION_FILE = "calibration.json"
 NUM_HITS = 5

@@ -25,6 +25,7 @@ from vidseek_quality.intervals import GroupSums
 from vidseek_retrieval.familiarity import Familiarity
 from vidseek_retrieval.moments import Moment
 from vidseek_retrieval.seen import QuerySample, Seen
+from vidseek_retrieval.settings import PRIOR
 
 FORMAT = 2
 """Counted up when the form of confidences changes, so that an earlier calibration is not misread."""
@@ -38,8 +39,6 @@ KEEP = 0.95
 """Of right hits, the share that `min_confidence` keeps, elsewhere as on the queries of the fit."""
 ASSURANCE = 0.95
 """How surely: few right hits in the fit say little of others, and then less is cut."""
-PRIOR = 0.9
-"""The share of queries that have an answer in the archive, where nothing else is said."""
 PRESENT = "present"
 """The kind of queries that the archive has an answer to."""
 FEEDBACK = "feedback"

@@ -23,11 +23,11 @@ from vidseek_retrieval.index import (
     Dense,
     Point,
     Stretch,
-    Vector,
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
+from vidseek_retrieval.settings import Vector
 
 
 class EdgeCollection:

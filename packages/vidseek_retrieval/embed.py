@@ -31,6 +31,7 @@ from vidseek_media.records import ClipFrames
 from vidseek_media.shards import list_shards, read_shard
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, is_whole, remove_stale, write_part
+from vidseek_retrieval.settings import BATCH
 
 READ_AHEAD = 2
 """Batches of decoded frames that may wait for the encoder."""
@@ -65,7 +66,7 @@ class Executor(Protocol):
 
 
 def embed_archive(
-    frames: Path, encoder: Encoder, *, out: Path, batch: int = 32, executor: Executor | None = None
+    frames: Path, encoder: Encoder, *, out: Path, batch: int = BATCH, executor: Executor | None = None
 ) -> EmbedReport:
     """Write `out/parts/*.parquet`, one part for each frame shard, and `out/embeddings.json`.
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.filters import Condition
-from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Stretch, Vector, Words
+from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Stretch, Words
 from vidseek_retrieval.moments import RankedClip
+from vidseek_retrieval.settings import Vector
 
 Hidden = Callable[[], frozenset[str]]
 """Gives the video_ids that are not to be shown, as they are now. Must be cheap: every search asks."""

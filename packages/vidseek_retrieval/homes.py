@@ -10,7 +10,8 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.names import shown
 from vidseek_media.secret import secret
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import IndexHome, ServerSettings
+from vidseek_retrieval.index import IndexHome
+from vidseek_retrieval.settings import ServerSettings
 
 Index = Path | IndexHome
 """The folder of an embedded index, or any home."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.names import hex_digits, plain_name, shown
 from vidseek_retrieval.moments import RankedClip
+from vidseek_retrieval.settings import IndexSettings, Vector
 
 if TYPE_CHECKING:
     from vidseek_retrieval.filters import Condition
@@ -36,7 +37,6 @@ CAPTION_VECTOR: Final = "caption"
 """The named vector of what was written about a clip, by the text tower; clips without a text have none."""
 WORDS_VECTOR: Final = "words"
 """The named sparse vector of the words of that text, for BM25."""
-Vector = Literal["video", "caption", "words"]
 Dense = Literal["video", "caption"]
 
 PAYLOAD_INDEXES: Mapping[str, Literal["keyword", "integer", "datetime"]] = {
@@ -86,47 +86,6 @@ FEW = 10
 """Clips of a search that are the best to be had: those that recall is measured of."""
 FEWER_AGAIN = 2.0
 """`oversampling` of the clips after those, at most."""
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """How a collection is built and searched."""
-
-    m: int = 16
-    """Edges of a node in the HNSW graph."""
-    ef_construct: int = 200
-    """Candidates while the graph is built."""
-    hnsw_ef: int = 64
-    """Candidates while it is searched, up to `FEW_POINTS`; see `CollectionFacts.search_ef`."""
-    vectors: tuple[Vector, ...] = ("video", "caption", "words")
-    """Which named vectors the points have; `video` always."""
-    language: str = "multilingual"
-    """Of the words, as `WordEncoder` takes it."""
-    quantization: Literal["none", "int8"] = "none"
-    """int8: a graph over bytes, and the best candidates scored again by their float32 vectors."""
-    oversampling: float = 4.0
-    """Candidates that are scored again, for each that is wanted; see `CollectionFacts.oversampling`."""
-    on_disk: bool = False
-    """Whether float32 vectors are left to the page cache."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vectors", tuple(self.vectors))  # a list, where JSON gave them
-        if VIDEO_VECTOR not in self.vectors or len(set(self.vectors)) != len(self.vectors):
-            raise ConfigError(
-                f"the vectors of the index are {list(self.vectors)}, wanted video, and each once",
-                code="setting-out-of-range",
-                remedy="Set publish.index.vectors in params.yaml",
-            )
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """How a collection lies on a cluster."""
-
-    shards: int = 1
-    replicas: int = 1
-    write_consistency: int = 1
-    """Replicas that must have taken a write before it counts."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +151,7 @@ class CollectionFacts:
 
     def to_json(self) -> dict[str, Any]:
         """As collection.json has it."""
-        return asdict(self)
+        return {**asdict(self), "settings": self.settings.model_dump()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CollectionFacts:
@@ -207,7 +166,10 @@ class CollectionFacts:
         if not isinstance(settings, Mapping):
             raise TypeError(f"settings is {shown(settings)}, wanted a table")
         _check_settings(settings)
-        facts = cls(**known, settings=IndexSettings(**settings))
+        try:
+            facts = cls(**known, settings=IndexSettings.of(settings))
+        except ConfigError as error:
+            raise ValueError(error.message) from error
         _check_facts(facts)
         return facts
 

@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_retrieval.embed import Executor, embed_shards
 from vidseek_retrieval.parts import is_whole
+from vidseek_retrieval.settings import RaySettings
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Names the cluster; without it Ray is started on this machine alone, and ended with the stage."""
@@ -33,28 +33,6 @@ VISIBLE_SECONDS = 60.0
 """A shared file system may show a new file late."""
 
 _SHARE_REMEDY = "Share the archive's folder with every machine of the cluster, under the same path (docs/operations.md)"
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """How many actors, and what each one takes.
-
-    Raises:
-        ConfigError: a number is out of range.
-    """
-
-    actors: int = 1
-    cpus_per_actor: int = 1
-    """Also the threads of its session: fp32 vectors are those of one machine with as many threads."""
-    gpus_per_actor: int = 0
-    """0: it embeds on its cores; else on CUDA."""
-
-    def __post_init__(self) -> None:
-        if self.actors < 1 or self.cpus_per_actor < 1 or self.gpus_per_actor not in (0, 1):
-            raise ConfigError(
-                f"{self}: wanted at least one actor, one CPU, and 0 or 1 GPU", code="setting-out-of-range",
-                remedy="Mend embed.ray",
-            )
 
 
 def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Executor:

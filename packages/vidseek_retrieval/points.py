@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,13 +25,13 @@ from vidseek_retrieval.index import (
     VIDEO_VECTOR,
     WORDS_VECTOR,
     CollectionFacts,
-    IndexSettings,
     Point,
     Words,
     canonical_json,
     collection_name,
 )
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
+from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.spread import MAX_CLIPS, evenly, score_spread
 from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of, text_matrix
 from vidseek_retrieval.words import WordEncoder
@@ -99,7 +99,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
     """The facts of a collection of `points`: its name holds a hash of all that is in it."""
     encoder_version, dimension = points.encoder_version, points.embeddings.vectors.shape[1]
     kept = calibration.to_json() if calibration else None
-    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, asdict(settings), kept]).encode())
+    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, settings.model_dump(), kept]).encode())
     content = hashlib.sha256()
     num_captions = num_words = longest_ms = 0
     for point in points:

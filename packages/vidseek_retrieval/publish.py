@@ -24,11 +24,11 @@ from vidseek_retrieval.index import (
     Alias,
     CollectionFacts,
     IndexHome,
-    IndexSettings,
     Point,
     Words,
 )
 from vidseek_retrieval.points import facts_of, read_points
+from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL, IndexSettings
 from vidseek_retrieval.trial import trial_problems
 from vidseek_retrieval.verification import Verification, verify_collection
 
@@ -96,8 +96,8 @@ def publish(
     index: Index,
     alias: str = "clips",
     cut: str = "windows",
-    keep_previous: int = 1,
-    min_recall: float = 0.99,
+    keep_previous: int = KEEP_PREVIOUS,
+    min_recall: float = MIN_RECALL,
     settings: IndexSettings | None = None,
     calibration: Calibration | None = None,
     duplicates: Sequence[Duplicate] = (),
@@ -275,7 +275,7 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         return back
 
 
-def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall: float = 0.99) -> Verification:
+def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall: float = MIN_RECALL) -> Verification:
     """Verify a collection that is there, and only then point `alias` to it; nothing is removed.
 
     Earlier collections of the alias that are not there any more are no longer named by it.
@@ -369,7 +369,7 @@ def retract(index: Index, *, alias: str) -> list[str]:
 
 
 def verify(
-    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = 0.99
+    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = MIN_RECALL
 ) -> Verification:
     """Look at every file of a collection, count it, and compare approximate with exact searches.
 

@@ -9,22 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ConfigError
 from vidseek_retrieval.seen import Seen
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How much each vector of a clip counts: one alone ranks by its own score, several are fused by rank."""
-
-    video: float = 1.0
-    caption: float = 0.0
-    words: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = (self.video, self.caption, self.words)
-        if not all(value >= 0 for value in values) or not any(values):
-            raise ConfigError(f"the weights are {values}, wanted numbers of at least 0, one above it", code="bad-weights")
+from vidseek_retrieval.settings import Weights
 
 
 @dataclass(frozen=True)

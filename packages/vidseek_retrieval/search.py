@@ -40,10 +40,11 @@ from vidseek_retrieval.index import (
 )
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.nearest import Nearest, without
-from vidseek_retrieval.query import Answer, Asked, Hit, Query, SearchOptions, Weights
+from vidseek_retrieval.query import Answer, Asked, Hit, Query, SearchOptions
 from vidseek_retrieval.ranking import diversify, fuse
 from vidseek_retrieval.seen import Seen
-from vidseek_retrieval.spread import MERGE_MARGIN_SD, margin_of, score_spread
+from vidseek_retrieval.settings import MERGE_MARGIN_SD, NEGATIVE_WEIGHT, Weights
+from vidseek_retrieval.spread import margin_of, score_spread
 from vidseek_retrieval.words import WordEncoder
 
 log = logging.getLogger("vidseek.search")
@@ -51,8 +52,6 @@ log = logging.getLogger("vidseek.search")
 FUSED_MARGIN = 0.05
 """How far below the best a neighbour may score and still widen a moment, of fused scores, which fall by a sixtieth from
 one rank to the next."""
-NEGATIVE_WEIGHT = 0.5
-"""How much of "less of that" is taken from a query, where params do not say."""
 MAX_LIMIT = 1000
 _SPREAD_SAMPLE = 512
 """Points from which the spread of scores is taken where the collection does not know it."""

@@ -28,7 +28,6 @@ from vidseek_retrieval.index import (
     Alias,
     CollectionFacts,
     Point,
-    ServerSettings,
     alias_name,
     require_facts,
 )
@@ -44,6 +43,7 @@ from vidseek_retrieval.qdrant_requests import (
     request,
     require_version,
 )
+from vidseek_retrieval.settings import ServerSettings
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256

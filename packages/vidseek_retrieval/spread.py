@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.moments import SCORE_DIGITS
+from vidseek_retrieval.settings import MERGE_MARGIN_SD
 
 Item = TypeVar("Item")
 
-MERGE_MARGIN_SD = 0.12
-"""How many standard deviations below the best a neighbour may score and still widen a moment, where params do not say."""
 MIN_TEXTS = 8
 """Texts whose scores say how queries score; of fewer the clips are asked themselves."""
 MAX_QUERIES = 256

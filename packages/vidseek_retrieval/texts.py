@@ -17,6 +17,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import Clip
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_table
 from vidseek_retrieval.parts import is_whole, read_parts, remove_stale, write_part
+from vidseek_retrieval.settings import BATCH
 
 TEXTS_FOLDER = "texts"
 TEXT_ID_DIGITS = 32
@@ -75,7 +76,7 @@ def text_id_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:TEXT_ID_DIGITS]
 
 
-def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int = 32) -> TextReport:
+def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int = BATCH) -> TextReport:
     """Write the vectors of the different `texts` as `out/texts/<digit>-<hash>.parquet`, keyed by `text_id_of`.
 
     A part holds the texts whose ids begin with the same digit, and its name the hash of those and of the encoder: what

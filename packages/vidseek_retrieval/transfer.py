@@ -16,6 +16,7 @@ from vidseek_media.folders import whole_file
 from vidseek_retrieval.imported import FACTS_KEY, check_file, opened
 from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, alias_name, canonical_json
 from vidseek_retrieval.publish import Published, go_live, require_published
+from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
 
 ROWS = 10_000
 """Of a row group: what is in memory at once."""
@@ -60,7 +61,7 @@ def export_collection(
 
 
 def import_collection(
-    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = 1, min_recall: float = 0.99,
+    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS, min_recall: float = MIN_RECALL,
     encoder_version: str | None = None,
 ) -> Published:
     """Build the collection of the file `path` in `home`, verify it, try it, and only then move `alias`: as `publish` does.

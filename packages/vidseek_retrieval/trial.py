@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from vidseek_media.errors import VidseekError
 from vidseek_retrieval.browse import facets_of, neighbours
 from vidseek_retrieval.index import VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, IndexHome, Point
-from vidseek_retrieval.query import Query, SearchOptions, Weights
+from vidseek_retrieval.query import Query, SearchOptions
 from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.settings import Weights
 
 NUM_QUERIES = 3
 _ALIAS = "trial"

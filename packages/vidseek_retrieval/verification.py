@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index import Collection, CollectionFacts, IndexHome, Point, Vector
+from vidseek_retrieval.index import Collection, CollectionFacts, IndexHome, Point
 from vidseek_retrieval.moments import SCORE_DIGITS
 from vidseek_retrieval.parts import UNIT_TOLERANCE
+from vidseek_retrieval.settings import Vector
 
 NEIGHBOURS = 10
 SAMPLE = 64

@@ -8,9 +8,8 @@ import qdrant_edge as qdrant
 
 from vidseek_media.errors import ConfigError
 from vidseek_retrieval.index import Words
+from vidseek_retrieval.settings import MULTILINGUAL
 
-MULTILINGUAL = "multilingual"
-"""Words of any script, as they stand: no stop words, no stems."""
 AVERAGE_LENGTH = 24.0
 """Words of a document of average length: a title and some captions."""
 

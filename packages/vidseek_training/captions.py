@@ -17,12 +17,10 @@ from vidseek_media.ingest import read_videos
 from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_table, write_table
 from vidseek_media.transcripts import Cue, said_in
+from vidseek_training.settings import CaptionSettings
 
 if TYPE_CHECKING:
     from vidseek_training.llm.captioner import Captioner, LlmReport, Written
-
-SOURCES = ("file", "transcript", "title")
-"""Those that cost nothing; `llm` is the fourth."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,13 @@ def write_captions(
     cut_dir: Path,
     *,
     out: Path,
-    sources: Sequence[str] = SOURCES,
-    max_transcript_characters: int = 300,
+    settings: CaptionSettings,
     llm: Captioner | None = None,
 ) -> CaptionReport:
     """Write `captions.parquet` and `rejected.parquet` into `out`.
 
     Args:
-        sources: Who writes, the first before the next; a clip takes what the first source has to say of it.
+        settings: Their `sources` write, the first before the next; a clip takes what the first source has to say of it.
             `file`: the captions that lie beside the videos. A timed one belongs to the clip of its span, one that names
             a clip by its index to that clip of the video. One without either belongs to the clip that is the whole
             video, else to the video's only clip, else to the video alone (clip_id null). A caption whose span or index
@@ -58,25 +55,29 @@ def write_captions(
             `transcript`: what is said in the clip.
             `title`: category and title of the video, which belong where a caption without times does.
             `llm`: what a language model says of the clip's frames, in captions of several grains.
-        max_transcript_characters: Longer talk is cut off after a whole word.
+            Talk longer than `max_transcript_characters` is cut off after a whole word.
         llm: The model that `llm` asks.
 
     Raises:
-        ConfigError: a source is unknown, or there is no `llm` where the sources list it.
+        ConfigError: there is no `llm` where the sources list it.
         ArtifactError: a table is missing or broken.
         VidseekError: what `Captioner.caption` raises; nothing is written then, and what was paid for is kept.
     """
-    _check_sources(sources, has_llm=llm is not None)
+    if "llm" in settings.sources and llm is None:
+        raise ConfigError(
+            "caption.sources lists llm, and no model was named", code="settings-disagree",
+            remedy="Hand over the model to ask",
+        )
     archive = _Archive.load(ingest_dir, cut_dir)
     rows: list[_Row] = []
     rejections: list[Rejection] = []
     llm_report = None
-    for source in sources:
+    for source in settings.sources:
         if source == "llm" and llm is not None:
             written, declined, llm_report = llm.caption(_untold(archive, rows), archive.videos)
             found, refused = _from_llm(archive, written), declined
         else:
-            found, refused = _from_source(source, archive, max_transcript_characters)
+            found, refused = _from_source(source, archive, settings.max_transcript_characters)
         rows += _news(found, rows)
         rejections += refused
     rows.sort(key=lambda row: str(row["video_id"]))
@@ -89,15 +90,15 @@ def write_captions(
 
 
 def clips_for_llm(
-    ingest_dir: Path, cut_dir: Path, *, sources: Sequence[str], max_transcript_characters: int = 300
+    ingest_dir: Path, cut_dir: Path, *, settings: CaptionSettings
 ) -> tuple[list[Clip], dict[str, Video]]:
     """The clips that no source before `llm` captions, and all videos by id: what the model would be asked about.
 
     Raises:
-        ConfigError: a source is unknown, or `llm` is not among them.
+        ConfigError: `llm` is not among the sources.
         ArtifactError: a table is missing or broken.
     """
-    _check_sources(sources, has_llm=True)
+    sources = settings.sources
     if "llm" not in sources:
         raise ConfigError(
             f"caption.sources lists {', '.join(sources) or 'nothing'}, so no model is asked", code="settings-disagree",
@@ -106,7 +107,7 @@ def clips_for_llm(
     archive = _Archive.load(ingest_dir, cut_dir)
     rows: list[_Row] = []
     for source in sources[: sources.index("llm")]:
-        rows += _news(_from_source(source, archive, max_transcript_characters)[0], rows)
+        rows += _news(_from_source(source, archive, settings.max_transcript_characters)[0], rows)
     return _untold(archive, rows), archive.videos
 
 
@@ -132,20 +133,6 @@ class _Archive:
             cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
         videos = {video.video_id: video for video in read_videos(ingest_dir)}
         return cls(videos, clips, read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
-
-
-def _check_sources(sources: Sequence[str], *, has_llm: bool) -> None:
-    known = (*SOURCES, "llm")
-    if unknown := [source for source in sources if source not in known]:
-        raise ConfigError(
-            f"caption.sources lists {unknown[0]!r}, there are {', '.join(known)}",
-            code="unknown-choice", remedy="Mend it in params.yaml"
-        )
-    if "llm" in sources and not has_llm:
-        raise ConfigError(
-            "caption.sources lists llm, and no model was named", code="settings-disagree",
-            remedy="Hand over the model to ask",
-        )
 
 
 def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[list[_Row], list[Rejection]]:

@@ -30,9 +30,10 @@ from vidseek_training import backbones, lora
 from vidseek_training.backbones import Backbone
 from vidseek_training.bundle_card import write_card
 from vidseek_training.data import load_pairs, sample_clips
-from vidseek_training.parity import CHOSEN_ON, JUDGED_ON, PROBES, Parity, ParityLimits, Reference, failures
+from vidseek_training.parity import CHOSEN_ON, JUDGED_ON, PROBES, Parity, Reference, failures
 from vidseek_training.parity import measure as _measure
 from vidseek_training.parity import reference_of as _reference_of
+from vidseek_training.settings import ParityLimits, ParitySettings
 
 _OPSET = 18
 _LARGEST_BATCH = 1024
@@ -41,7 +42,7 @@ _NUM_EXAMPLES = 32
 _Examples = dict[str, NDArray[Any]]
 
 PARITY_FILE = "parity.json"
-FP32_LIMITS = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
+FP32_LIMITS = ParitySettings().fp32
 
 
 def export_champion(

@@ -14,10 +14,10 @@ import pandas as pd
 from vidseek_media.errors import ConfigError
 from vidseek_media.hashes import groups_of, near_duplicates
 from vidseek_media.ingest import read_videos
-from vidseek_media.marks import MARKS
 from vidseek_media.records import Rejection, Video
 from vidseek_media.sides import find_both_sides, hashes_of
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
+from vidseek_training.settings import PairSettings
 
 DEFAULT_GALLERY = "default"
 
@@ -50,17 +50,12 @@ def make_pairs(
     frames_dir: Path,
     *,
     out: Path,
-    validation_share: float,
-    test_share: float,
-    seed: int,
-    skip_marks: Sequence[str] = MARKS,
-    near_duplicate_bits: int | None = None,
-    near_duplicate_share: float = 0.5,
+    settings: PairSettings,
     decided: Iterable[tuple[str, str]] = (),
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet` and `rejected.parquet` into `out`.
 
-    A pair is a caption that has a clip whose frames are there; clips with one of `skip_marks` (black, flat, frozen)
+    A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_marks`
     make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
     near-duplicates, and what people decided. A group's split is the one that the source wishes, else that of
     `split_videos`. Where the source contradicts itself about a video, all captions of that video are rejected; where it
@@ -68,28 +63,26 @@ def make_pairs(
     those of the training, and the others are rejected. Without captions all tables are empty.
 
     Args:
-        near_duplicate_bits: Frames whose hashes differ in no more bits show the same; None: near-duplicates are not
-            looked for.
-        near_duplicate_share: Videos are near-duplicates if so much of one of them shows what the other shows.
+        settings: Which captions make pairs, the shares of the splits, and what is a near-duplicate.
         decided: Pairs of video ids that people say show the same.
 
     Raises:
-        ConfigError: the shares are not shares, or a mark is unknown.
+        ConfigError: the shares of validation and test leave nothing for training.
         ArtifactError: a table is missing or broken.
     """
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     frames = read_table(frames_dir / "frames.parquet", FRAMES)
     has_frames = set(frames["clip_id"])
-    skipped = _skipped(frames, skip_marks)
+    skipped = _skipped(frames, settings.skip_marks)
     wishes = _wishes(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
     groups = _groups(
         sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
-        max_bits=near_duplicate_bits, min_share=near_duplicate_share, decided=decided,
+        max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided,
     )
     splits = split_groups(
-        groups, wishes, validation_share=validation_share, test_share=test_share, seed=seed
+        groups, wishes, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
     )
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
@@ -110,8 +103,8 @@ def make_pairs(
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
     write_table(out / "pairs.parquet", rows, PAIRS)
     both = find_both_sides(
-        pd.DataFrame(rows, columns=PAIRS.names), hashes_of(frames), max_bits=near_duplicate_bits or 0,
-        min_share=near_duplicate_share,
+        pd.DataFrame(rows, columns=PAIRS.names), hashes_of(frames), max_bits=settings.near_duplicate_bits or 0,
+        min_share=settings.near_duplicate_share,
     )
     write_table(out / "both_sides.parquet", both, BOTH_SIDES)
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
@@ -222,16 +215,7 @@ def _place_of(video_id: str, seed: int) -> float:
 
 
 def _skipped(frames: pd.DataFrame, skip_marks: Sequence[str]) -> dict[str, str]:
-    """The reason by clip_id of the clips that say nothing.
-
-    Raises:
-        ConfigError: a mark is unknown.
-    """
-    if unknown := [mark for mark in skip_marks if mark not in MARKS]:
-        raise ConfigError(
-            f"pairs.skip_marks lists {unknown[0]!r}, there are {', '.join(MARKS)}",
-            code="unknown-choice", remedy="Mend it in params.yaml"
-        )
+    """The reason by clip_id of the clips that say nothing."""
     found = {}
     for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True):
         own = [mark for mark in skip_marks if marks is not None and mark in marks]

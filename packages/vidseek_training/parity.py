@@ -20,6 +20,7 @@ from vidseek_training.bounds import num_needed, share_high
 from vidseek_training.data import load_pairs, sample_clips
 from vidseek_training.embedding import embed_frames, embed_ids
 from vidseek_training.judging import Vectors, judge
+from vidseek_training.settings import ParityLimits
 
 JUDGED_ON = ("test", "validation", "train")
 """The splits whose captions judge a variant: the first that has enough of them."""
@@ -36,16 +37,6 @@ _MIN_CAPTIONS = 10
 _TIE = 1e-6
 _NUM_ALONE = 32
 """Clips and texts that also go through one by one."""
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What a variant must reach to be kept."""
-
-    min_cosine: float
-    min_overlap: float
-    min_r1_difference: float
-    """The least difference of R@1 to torch, exported minus torch: -0.02 lets two of a hundred queries be lost."""
 
 
 @dataclass(frozen=True)

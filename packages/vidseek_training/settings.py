@@ -1,11 +1,21 @@
-"""How an adapter is trained: one closed, strict record. No torch here, so that params can be checked in no time."""
+"""Settings of this room: `caption`, `pairs`, `backbone`, `train`, `select`, `export` and `evaluate` of params.yaml.
+
+No torch here, so that params can be checked in no time.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vidseek_media.settings import Mark, Positive, Section, Share
+from vidseek_training.llm.settings import LlmSettings
+
+CaptionSource = Literal["file", "transcript", "title", "llm"]
+SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+"""Of an adapter setting; it becomes the name of a folder."""
 
 Group = Literal["attention", "mlp", "projections", "token_embedding", "stem"]
 Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "large-many"]
@@ -14,10 +24,53 @@ Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "
 DEFAULT_STEPS, DEFAULT_EVALUATE_EVERY = 1000, 100
 
 
-class TrainSettings(BaseModel):
+class CaptionSettings(Section):
+    """Where captions come from."""
+
+    place = "caption"
+    unstated = ("llm",)
+
+    sources: tuple[CaptionSource, ...] = ("file", "transcript", "title")
+    """A clip takes what the first of them has to say of it."""
+    max_transcript_characters: Positive = 300
+    """Longer talk is cut off after a whole word."""
+    llm: LlmSettings = LlmSettings()
+    """Read where sources lists llm; docs/captions.md has the other keys."""
+
+
+class PairSettings(Section):
+    """Which captions make pairs, and how videos are split where the source does not say."""
+
+    place = "pairs"
+
+    validation_share: Share = 0.15
+    """Of the videos, where the source does not say."""
+    test_share: Share = 0.15
+    """Of the videos, where the source does not say."""
+    seed: int = 0
+    """Of the split."""
+    skip_marks: tuple[Mark, ...] = ("black", "flat", "frozen")
+    """Clips that say nothing make no pairs."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=7)] | None = 6
+    """Of 63: frames whose hashes differ no more show the same; null: do not look."""
+    near_duplicate_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of a video that shows what another shows; then both are on one side."""
+
+
+class BackboneSettings(Section):
+    """The base model."""
+
+    place = "backbone"
+
+    name: Annotated[str, Field(min_length=1)]
+    """vidseek/viclip-tiny, vidseek/clip-tiny, a hub id, or a folder."""
+
+
+class TrainSettings(Section):
     """One adapter setting of `train.settings` in params.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    place = "train.settings.*"
+    unstated = ("*",)
 
     preset: Preset | None = None
     """Where the values of keys that are not given come from; None: as `train.preset` says."""
@@ -143,3 +196,81 @@ class TrainSettings(BaseModel):
         if self.looks_per_epoch is not None:
             return max(1, round(num_pairs / self.pairs_a_step(num_pairs) / self.looks_per_epoch))
         return self.evaluate_every or DEFAULT_EVALUATE_EVERY
+
+
+class TrainingSettings(Section):
+    """The adapters that are trained, and what they share."""
+
+    place = "train"
+    unstated = ("preset",)
+
+    preset: Preset = "none"
+    """By the backbone's size and the number of pairs (auto), none, or one of docs/training.md."""
+    settings: dict[SettingName, TrainSettings] = Field(min_length=1)
+    """Each becomes an adapter; select compares them. Keys that a setting does not give are those of its preset."""
+
+
+class SelectSettings(Section):
+    """The bootstrap that decides which adapter is champion."""
+
+    place = "select"
+
+    resamples: Positive = 2000
+    """Of groups of videos, in the bootstrap; more where a level is small."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+class ParityLimits(Section):
+    """What a variant must reach to be kept."""
+
+    place = "export.parity.*"
+
+    min_cosine: Annotated[float, Field(ge=-1, le=1)]
+    """Of each clip and text, between the export and torch."""
+    min_overlap: Share
+    """Mean share of a text's ten best clips that both agree on."""
+    min_r1_difference: Annotated[float, Field(ge=-1, le=1)]
+    """The least difference of R@1 to torch, exported minus torch. -0.02 lets two of a hundred queries be lost."""
+
+
+class ParitySettings(Section):
+    """What each variant must reach."""
+
+    place = "export.parity"
+
+    fp32: ParityLimits = ParityLimits(min_cosine=0.9999, min_overlap=0.999, min_r1_difference=-0.02)
+    """Of the exported graph itself."""
+    fp16: ParityLimits = ParityLimits(min_cosine=0.999, min_overlap=0.99, min_r1_difference=-0.02)
+    """Of half precision."""
+    int8: ParityLimits = ParityLimits(min_cosine=0.995, min_overlap=0.97, min_r1_difference=-0.02)
+    """Of quantized weights."""
+
+    def of(self, variant: str) -> ParityLimits:
+        """Those of fp32, fp16 or int8."""
+        limits: ParityLimits = getattr(self, variant)
+        return limits
+
+
+class ExportSettings(Section):
+    """The variants of the bundle, and the parity gate."""
+
+    place = "export"
+
+    variants: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
+    """Beside fp32; one that is not near enough to torch is left out."""
+    max_clips: Annotated[int, Field(ge=10)] = 400
+    """That the parity gate looks at; below 183 it cannot prove that 2 of 100 queries are kept."""
+    parity: ParitySettings = ParitySettings()
+    """What each variant must reach against torch."""
+
+
+class EvaluateSettings(Section):
+    """The bootstrap of the report."""
+
+    place = "evaluate"
+
+    resamples: Positive = 2000
+    """Of groups of videos, in the bootstrap."""
+    seed: int = 0
+    """Of the bootstrap."""

@@ -25,8 +25,8 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embed_all import Tables, embed_all
-from vidseek_retrieval.index import IndexSettings
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.settings import IndexSettings
 
 pytestmark = pytest.mark.slow  # the base is exported by torch
 ROOT = Path(__file__).parents[2]

@@ -149,7 +149,7 @@ def test_search__every_option_reaches_the_searcher(
     assert searcher.more.clips[0].shape[0] == 2
     assert (searcher.less.texts, searcher.less.like, searcher.less.images) == (("a van",), ("two",), ())
     assert searcher.options == SearchOptions(
-        limit=2, offset=4, collection="clips-0-1", weights=Weights(1.0, 0.0, 0.5), diversity=0.25,
+        limit=2, offset=4, collection="clips-0-1", weights=Weights(video=1.0, caption=0.0, words=0.5), diversity=0.25,
         filters={
             "channel": ["news", "sport"], "published_at": {"gte": "2024-05-01", "lt": "2024-06-01"},
             "duration_ms": {"gte": 5000, "lt": 9000},

@@ -14,9 +14,11 @@ from tests.serving.asked_colours import OTHER, queries
 from tests.serving.colours import write_colour_archive
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.drift import accept, measure_drift, write_drift
-from vidseek.settings import DriftGate, SearchSettings, load_drift_gate
+from vidseek.params import load_section
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_quality.thresholds import DriftThresholds
 from vidseek_retrieval.seen import QuerySample, write_sample
+from vidseek_retrieval.settings import SearchSettings
 
 
 def see(archive: Archive, texts: list[str]) -> None:
@@ -92,5 +94,6 @@ def test_drift__broken_files_and_nothing_published(asked_archive: Archive, tmp_p
 def test_gate__refuses_what_it_cannot_mean(text: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"gates\.drift"):
-        load_drift_gate(tmp_path / "params.yaml")
-    assert load_drift_gate(tmp_path / "none.yaml") == DriftGate() and np.isclose(DriftGate().max_psi, 0.25)
+        load_section(tmp_path / "params.yaml", DriftThresholds)
+    assert load_section(tmp_path / "none.yaml", DriftThresholds) == DriftThresholds()
+    assert np.isclose(DriftThresholds().max_psi, 0.25)

@@ -24,14 +24,16 @@ from vidseek_media.cut import cut_archive
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenIds, ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.ingest import ingest
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import read_shard, write_frames
 from vidseek_retrieval.embed import embed_archive
-from vidseek_retrieval.index import IndexSettings
 from vidseek_retrieval.parts import read_parts
 from vidseek_retrieval.publish import publish, rollback
+from vidseek_retrieval.settings import IndexSettings
 from vidseek_training.captions import write_captions
 from vidseek_training.llm.journal import open_journal, read_journal
 from vidseek_training.pairs import make_pairs
+from vidseek_training.settings import CaptionSettings, PairSettings
 
 TABLES = ("ingest/videos", "cut/clips", "frames/frames", "caption/captions", "pairs/pairs")
 
@@ -63,13 +65,13 @@ def repro(archive: Archive) -> None:
         window_stride_seconds=1,
     )
     write_frames(
-        source, data / "ingest", data / "cut", out=data / "frames", num_frames=2, side_px=16, quality=95,
-        shard_digits=1, workers=1, timeout_seconds=60,
+        source, data / "ingest", data / "cut", out=data / "frames",
+        settings=FrameSettings(num_frames=2, side_px=16, quality=95, shard_digits=1, workers=1, timeout_seconds=60),
     )
-    write_captions(data / "ingest", data / "cut", out=data / "caption")
+    write_captions(data / "ingest", data / "cut", out=data / "caption", settings=CaptionSettings())
     make_pairs(
-        data / "ingest", data / "caption", data / "frames", out=data / "pairs", validation_share=0, test_share=0, seed=0,
-        skip_marks=(), near_duplicate_bits=None, near_duplicate_share=0.5,
+        data / "ingest", data / "caption", data / "frames", out=data / "pairs",
+        settings=PairSettings(validation_share=0, test_share=0, skip_marks=(), near_duplicate_bits=None),
     )
     embed_archive(data / "frames", Encoder.load(archive.bundle, threads=1), out=data / "embed")
     publish(

@@ -97,6 +97,6 @@ def test_decode__reads_the_longest_videos_whether_or_not_their_source_counts_vie
     monkeypatch.setattr(shards, "write_frames", write_frames)
     monkeypatch.setattr(shards, "list_shards", lambda folder: [])
     monkeypatch.setattr("vidseek.plan.SECONDS_OF_VIDEO", 100)
-    _decode(Archive(tmp_path), {"publish": {"cut": "windows"}, "frames": {}}, tmp_path / "tried")
+    _decode(Archive(tmp_path), tmp_path / "tried")
     ((views, num_clips),) = decoded
     assert views.keys() == {"a", "b"} and views["a"] == 7 and views["b"] != views["b"] and num_clips == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidseek.settings import Settings, load_settings
+from vidseek.params import Settings, load_settings
 from vidseek_media.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from vidseek_media.cut import CutReport, ShotSearch, caption_span, cut_archive, 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import video_id_of
 from vidseek_media.records import Clip, Rejection, Video
-from vidseek_media.shots import ShotSettings
+from vidseek_media.settings import ShotSettings
 from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
 
 A, B = "a" * 32, "b" * 32
@@ -98,7 +98,7 @@ def test_cut_videos__a_caption_outside_its_video_is_rejected() -> None:
     assert "ends at 3000 ms" in rejection.reason
 
 
-SHOTS = ShotSettings(threshold=3.0, min_content=15.0, min_seconds=2.0, max_seconds=6.0)
+SHOTS = ShotSettings(threshold=3.0, min_content=15.0, min_seconds=2.0, max_seconds=6.0, workers=1)
 
 
 def test_cut_videos__shots_are_spans_between_cuts() -> None:
@@ -141,7 +141,7 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     write_table(tmp_path / "sidecar.parquet", captions(), SIDECAR)
     report = cut_archive(
         tmp_path, out=tmp_path / "cut", modes=["shots"], window_length_seconds=3.0, window_stride_seconds=1.0,
-        shots=ShotSearch(source, SHOTS, tmp_path / "memory", workers=1, timeout_seconds=60),
+        shots=ShotSearch(source, SHOTS, tmp_path / "memory"),
     )
     cut_ms = boundary.first * 40
     assert [(c.start_ms, c.end_ms) for c in read_clips(tmp_path / "cut")] == [(0, cut_ms), (cut_ms, 6000)]

@@ -16,6 +16,7 @@ import pytest
 from vidseek_media.cut import cut_archive
 from vidseek_media.errors import InputRejected
 from vidseek_media.ingest import VIDEO_SUFFIXES, ingest
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import read_shard, write_frames
 from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table
 
@@ -144,8 +145,10 @@ def check_frames(source: Path, work: Path) -> None:
     clips = set(read_table(work / "cut" / "clips.parquet", CLIPS)["clip_id"])
     try:
         write_frames(
-            source, work / "ingest", work / "cut", out=work / "frames", num_frames=3, side_px=32, quality=80,
-            shard_digits=0, workers=1, timeout_seconds=TIMEOUT_SECONDS,
+            source, work / "ingest", work / "cut", out=work / "frames",
+            settings=FrameSettings(
+                num_frames=3, side_px=32, quality=80, shard_digits=0, workers=1, timeout_seconds=TIMEOUT_SECONDS
+            ),
         )
         found = read_table(work / "frames" / "frames.parquet", FRAMES)
         whole = {str(each.clip_id) for shard in (work / "frames" / "shards").iterdir() for each in read_shard(shard)}

@@ -20,6 +20,7 @@ from vidseek_media.frames import bin_centres
 from vidseek_media.ingest import ingest, read_videos
 from vidseek_media.members import decode_jpeg, encode_jpeg
 from vidseek_media.records import ClipFrames
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import FramesReport, list_shards, read_shard, write_frames
 from vidseek_media.tables import FRAMES, REJECTED, read_table
 
@@ -55,7 +56,8 @@ class Archive:
 
     def write(self, **changed: object) -> FramesReport:
         return write_frames(
-            self.source, self.folder / "ingest", self.folder / "cut", out=self.out, **{**SETTINGS, **changed}
+            self.source, self.folder / "ingest", self.folder / "cut", out=self.out,
+            settings=FrameSettings(**{**SETTINGS, **changed}),
         )
 
     def clips(self) -> dict[str, ClipFrames]:
@@ -289,11 +291,12 @@ def test_write_frames__goes_on_where_an_interrupted_run_stopped(archive: Archive
         "import os, sys\n"
         "from pathlib import Path\n"
         "from vidseek_media import shards\n"
+        "from vidseek_media.settings import FrameSettings\n"
         "if __name__ == '__main__':\n"
         "    folder = Path(sys.argv[1])\n"
         "    shards._join_parts = lambda shard: os._exit(9)  # killed when the first shard could be laid together\n"
         "    shards.write_frames(folder / 'source', folder / 'ingest', folder / 'cut', out=folder / 'frames',\n"
-        f"                        **{SETTINGS!r})\n"
+        f"                        settings=FrameSettings(**{SETTINGS!r}))\n"
     )
     done = subprocess.run([sys.executable, str(script), str(archive.folder)], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == 9
@@ -312,6 +315,7 @@ def test_write_frames__a_full_disk_is_one_clear_error(archive: Archive, tmp_path
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from vidseek_media.errors import ArtifactError\n"
+        "from vidseek_media.settings import FrameSettings\n"
         "from vidseek_media.shards import write_frames\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -319,7 +323,7 @@ def test_write_frames__a_full_disk_is_one_clear_error(archive: Archive, tmp_path
         "    folder = Path(sys.argv[1])\n"
         "    try:\n"
         "        write_frames(folder / 'source', folder / 'ingest', folder / 'cut', out=folder / 'frames',\n"
-        f"                     **{SETTINGS!r})\n"
+        f"                     settings=FrameSettings(**{SETTINGS!r}))\n"
         "    except ArtifactError as error:\n"
         "        sys.exit('ArtifactError ' + str(error))\n"
     )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from bench.shots import Score, score
 from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_media.ids import video_id_of
-from vidseek_media.shots import ShotSettings, find_all_cuts, find_cuts, shot_spans
+from vidseek_media.settings import ShotSettings
+from vidseek_media.shots import find_all_cuts, find_cuts, shot_spans
 
 pytest.importorskip("scenedetect")
 
@@ -71,9 +71,9 @@ def test_find_all_cuts__other_settings_look_again_and_other_lengths_do_not(tmp_p
     make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
     paths = {video_id_of(path): path}
     cuts, _ = find(tmp_path, paths)
-    assert find(tmp_path, paths, ShotSettings(3.0, 250.0, 2.0, 10.0)) == ({video_id: [] for video_id in paths}, {})
+    assert find(tmp_path, paths, ShotSettings(min_content=250.0)) == ({video_id: [] for video_id in paths}, {})
     path.unlink()
-    assert find(tmp_path, paths, ShotSettings(3.0, 15.0, 1.0, 5.0)) == (cuts, {})
+    assert find(tmp_path, paths, ShotSettings(min_seconds=1.0, max_seconds=5.0)) == (cuts, {})
 
 
 def test_find_all_cuts__a_video_that_cannot_be_decoded_costs_its_own_shots(tmp_path: Path, make_video: MakeVideo) -> None:
@@ -120,7 +120,7 @@ def test_find_cuts__finds_what_the_detector_found_before(realdata: Path) -> None
     def found(settings: ShotSettings) -> list[int]:
         return [round(time_ms * 30 / 1001) for time_ms in find_cuts(folder / "testvideo.mp4", settings=settings)]
 
-    hard = found(replace(SETTINGS, gradual=False))
+    hard = found(SETTINGS.model_copy(update={"gradual": False}))
     assert all(min(abs(cut - other) for other in wanted) <= 2 for cut in hard)
     assert len(hard) >= len(wanted) - 1
     [dissolve] = set(found(SETTINGS)) - set(hard)
@@ -131,4 +131,4 @@ def test_find_cuts__finds_what_the_detector_found_before(realdata: Path) -> None
 def find(
     folder: Path, paths: dict[str, Path], settings: ShotSettings = SETTINGS
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
-    return find_all_cuts(paths, settings=settings, memory=folder / "shots", workers=1, timeout_seconds=60)
+    return find_all_cuts(paths, settings=settings.model_copy(update={"workers": 1}), memory=folder / "shots")

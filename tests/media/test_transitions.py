@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.films import make_film, rendered_scene
-from vidseek_media.shots import ShotSettings, find_cuts
+from vidseek_media.settings import ShotSettings
+from vidseek_media.shots import find_cuts
 from vidseek_media.transitions import Pace, add_gradual, cells_of, find_dissolves, find_fades
 
 PACE = Pace.of(1 / 25)
@@ -87,6 +88,6 @@ def test_find_cuts__finds_a_dissolve_and_a_fade_in_a_film(tmp_path: Path) -> Non
     pytest.importorskip("scenedetect")
     path = tmp_path / "film.mp4"
     cut, fade, dissolve = make_film(path, [rendered_scene(seed) for seed in (3, 9, 5, 12)], ["cut", "fade", "cut"], seed=0)
-    settings = ShotSettings(3.0, 15.0, 2.0, 10.0)
+    settings = ShotSettings()
     found = [time_ms // 40 for time_ms in find_cuts(path, settings=settings)]
     assert found[0] == cut.first and found[2] == dissolve.first and fade.first <= found[1] <= fade.last

@@ -16,7 +16,8 @@ from vidseek_media import youtube
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
 from vidseek_media.ingest import ingest, read_videos
 from vidseek_media.listing import About
-from vidseek_media.youtube import DownloadSettings, Youtube, options_of
+from vidseek_media.settings import DownloadSettings
+from vidseek_media.youtube import Youtube, options_of
 
 yt_dlp = pytest.importorskip("yt_dlp")
 from yt_dlp.extractor.common import InfoExtractor  # noqa: E402

@@ -22,10 +22,11 @@ from tests.media.conftest import write_video
 from vidseek_media.cut import ShotSearch, cut_archive
 from vidseek_media.errors import VidseekError
 from vidseek_media.ingest import ingest
+from vidseek_media.settings import FrameSettings, ShotSettings
 from vidseek_media.shards import write_frames
-from vidseek_media.shots import ShotSettings
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import make_pairs
+from vidseek_training.settings import CaptionSettings, PairSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_LIMITS = int(os.environ.get("VIDSEEK_FULL_DISKS", "4"))
@@ -41,22 +42,22 @@ def run_stage(name: str, source: Path, work: Path) -> None:
     if name == "ingest":
         ingest(source, out=folder["ingest"], ledger=work / "state" / "ledger" / "ingest.json", timeout_seconds=60, workers=1)
     elif name == "cut":
-        shots = ShotSearch(source, ShotSettings(3.0, 15.0, 1.0, 10.0), work / "state" / "shots", 1, 60)
+        shots = ShotSearch(source, ShotSettings(min_seconds=1.0, workers=1), work / "state" / "shots")
         cut_archive(
             folder["ingest"], out=folder["cut"], modes=["captions", "windows", "shots"], window_length_seconds=1.0,
             window_stride_seconds=1.0, shots=shots,
         )
     elif name == "frames":
         write_frames(
-            source, folder["ingest"], folder["cut"], out=folder["frames"], num_frames=3, side_px=48, quality=90,
-            shard_digits=1, workers=1, timeout_seconds=60,
+            source, folder["ingest"], folder["cut"], out=folder["frames"],
+            settings=FrameSettings(num_frames=3, side_px=48, quality=90, shard_digits=1, workers=1, timeout_seconds=60),
         )
     elif name == "caption":
-        write_captions(folder["ingest"], folder["cut"], out=folder["caption"])
+        write_captions(folder["ingest"], folder["cut"], out=folder["caption"], settings=CaptionSettings())
     else:
         make_pairs(
-            folder["ingest"], folder["caption"], folder["frames"], out=folder["pairs"], validation_share=0.2,
-            test_share=0.2, seed=0,
+            folder["ingest"], folder["caption"], folder["frames"], out=folder["pairs"],
+            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=None),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def test_check_pairs__too_many_rejected_of_any_kind_fail(archive: Archive, stage
     archive.kinds = {"captions.csv:3": "caption"}
     judges_small = ArchiveThresholds(max_rejected_share=0.5, min_sampled=12, max_one_length_share=1.0)
     archive.check(judges_small, max_rejected_share=0.5)
-    below = replace(judges_small, max_rejected_share=0.49)
+    below = judges_small.model_copy(update={"max_rejected_share": 0.49})
     [(rule, failure)] = archive.fails(below, max_rejected_share=0.49).items()
     assert rule == f"rejected {what}: at most 0.49 of all"
     assert failure["observed"] == 0.5

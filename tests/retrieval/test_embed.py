@@ -27,6 +27,7 @@ from vidseek_media.ids import clip_id_of, shard_key_of, video_id_of
 from vidseek_media.ingest import ingest
 from vidseek_media.members import encode_jpeg
 from vidseek_media.records import ClipFrames
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import write_frames as write_frames_of
 from vidseek_retrieval import embed as embedding
 from vidseek_retrieval import parts
@@ -210,8 +211,8 @@ def test_embed__a_changed_or_deleted_video_rewrites_its_part_alone(tmp_path: Pat
             window_stride_seconds=3.0,
         )
         write_frames_of(
-            source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames", num_frames=2, side_px=16,
-            quality=95, shard_digits=1, workers=1, timeout_seconds=60,
+            source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
+            settings=FrameSettings(num_frames=2, side_px=16, workers=1, timeout_seconds=60),
         )
         report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
         videos = {path.stem for path in source.iterdir()}

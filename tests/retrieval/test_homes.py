@@ -26,9 +26,10 @@ from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.filters import parse_filters
 from vidseek_retrieval.hiding import Shown
 from vidseek_retrieval.homes import open_home
-from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, IndexSettings, Point, Stretch, collection_name
+from vidseek_retrieval.index import Alias, CollectionFacts, IndexHome, Point, Stretch, collection_name
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
 from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.words import WordEncoder
 
 NUM = 40

@@ -19,8 +19,9 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_retrieval import on_ray
 from vidseek_retrieval.embed import Executor, embed_archive
-from vidseek_retrieval.on_ray import RaySettings, executor_on_ray
+from vidseek_retrieval.on_ray import executor_on_ray
 from vidseek_retrieval.parts import read_parts
+from vidseek_retrieval.settings import RaySettings
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="ray is not installed: pip install -c constraints.txt -e '.[ray]'"

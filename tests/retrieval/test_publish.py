@@ -23,9 +23,10 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, Service
 from vidseek_media.tables import CAPTIONS, CLIPS, write_table
 from vidseek_retrieval import edge, edge_shard, verification
 from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import CollectionFacts, IndexSettings, Point, collection_name
+from vidseek_retrieval.index import CollectionFacts, Point, collection_name
 from vidseek_retrieval.moments import RankedClip
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.texts import embed_texts
 from vidseek_retrieval.words import WordEncoder
 

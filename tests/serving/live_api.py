@@ -19,7 +19,8 @@ from serving.model import open_archive
 from tests.serving.colours import film, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 
 
 def free_port() -> int:

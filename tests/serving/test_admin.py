@@ -22,7 +22,8 @@ from serving.model import open_archive
 from tests.serving.colours import film, publish_base, publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import REJECTED, write_table
 from vidseek_retrieval.decisions import key_of, read_decisions

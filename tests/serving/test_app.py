@@ -32,7 +32,8 @@ from serving.schemas import ClipAnswer, SearchAnswer
 from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive, load_encoder, open_searcher
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
 from vidseek_media.folders import whole_folder
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten

@@ -29,7 +29,8 @@ from tests.serving.colours import (
 )
 from vidseek.archive import Archive
 from vidseek.base import remove_base
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 
 BASE = {"text": "green", "model": "base"}
 

@@ -23,7 +23,8 @@ from serving.model import open_archive
 from serving.schemas import EmbedClips, EmbeddingsRequest, EmbedImages, EmbedTexts, FeedbackRequest, SearchRequest
 from tests.serving.colours import picture, write_colour_archive
 from tests.serving.test_connections import examples
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 
 KINDS: dict[str, type[BaseModel]] = {
     "/v1/search": SearchRequest, "/v1/feedback": FeedbackRequest, "/v1/embed/text": EmbedTexts,

@@ -16,7 +16,8 @@ from serving.engine import Engine, Places
 from serving.model import open_archive
 from tests.serving.colours import film, publish_colours, video_id_of_colour, write_colour_archive
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_media.ids import clip_id_of
 
 

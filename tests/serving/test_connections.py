@@ -24,7 +24,8 @@ from serving.model import open_archive
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import free_port
 from tests.serving.raw_http import CHUNKED, FORM, FORM_HEAD, JSON, exchange, request
-from vidseek.settings import ConnectionLimits, ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ConnectionLimits, ServeSettings
 
 LIMITS = ConnectionLimits(
     max_header_kb=4, header_seconds=0.6, body_seconds=0.6, min_body_kb_per_second=1000, idle_seconds=0.6, send_seconds=0.6,

@@ -26,7 +26,8 @@ from serving.engine import Base, Engine, Places
 from serving.model import open_archive
 from tests.serving.colours import film, picture, publish_base, write_colour_archive
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 
 KEY = "0123456789abcdef-secret"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -21,7 +21,7 @@ from serving.model import Opened, open_archive
 from tests.serving.colours import write_colour_archive
 from tests.serving.test_app import LIMITS, asking, is_error
 from vidseek.archive import Archive
-from vidseek.settings import Settings
+from vidseek.params import Settings
 
 
 @pytest.fixture(scope="module")

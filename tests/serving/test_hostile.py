@@ -30,7 +30,8 @@ from serving.uploads import decode_clip
 from tests.media.conftest import write_video
 from tests.serving.colours import film, picture, write_colour_archive
 from vidseek.archive import Archive
-from vidseek.settings import DecodeSettings, PoolSettings, ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import DecodeSettings, PoolSettings, ServeSettings
 from vidseek_media import packets
 from vidseek_media.errors import InputRejected
 

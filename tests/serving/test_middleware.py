@@ -9,7 +9,6 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,6 +17,7 @@ from serving.clients import PEER, Proxies, client_key
 from serving.middleware import BodyLimit, BodyTooSlow, Busy, ProxiedClients, RequestId, Upload, Uploads
 from tests.serving.test_connections import examples
 from vidseek.settings import ConnectionLimits, ServeSettings
+from vidseek_media.errors import ConfigError
 
 addresses = st.ip_addresses().map(str)
 PROXY = "10.1.2.3"
@@ -55,7 +55,7 @@ def test_client__of_ipv6_is_its_network(one: str, other: str, *, same: bool) -> 
 
 @pytest.mark.parametrize("given", [["anybody"], ["10.0.0.1/8"], [""], ["1.2.3.4:80"]])
 def test_proxies__are_addresses_or_networks(given: list[str]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         ConnectionLimits.model_validate({"trusted_proxies": given})
 
 

@@ -16,7 +16,8 @@ from serving.seen import MAX_FILES, WRITE_EVERY, Window
 from tests.serving.asked_colours import OTHER, queries
 from tests.serving.test_metrics import figure
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 from vidseek_retrieval.drift import ACT
 from vidseek_retrieval.seen import (
     ACCEPTED_FILE,

@@ -25,7 +25,8 @@ from serving.sites import OwnPagesOnly, is_own_origin
 from tests.serving.colours import picture, write_colour_archive
 from tests.serving.test_connections import examples
 from vidseek.archive import Archive
-from vidseek.settings import ServeSettings, Settings
+from vidseek.params import Settings
+from vidseek.settings import ServeSettings
 
 OWN = "http://127.0.0.1:3000"
 KEY = "0123456789abcdef-secret"

@@ -12,6 +12,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
 from vidseek_training.captions import CaptionReport, write_captions
+from vidseek_training.settings import CaptionSettings
 
 A, B = "a" * 32, "b" * 32
 
@@ -48,14 +49,17 @@ def write(
     cut_archive(
         ingest, out=cut, modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds
     )
-    return write_captions(ingest, cut, out=folder / "caption", sources=sources)
+    return write_captions(ingest, cut, out=folder / "caption", settings=CaptionSettings(sources=sources))
 
 
 def test_write_captions__an_index_names_a_clip_of_the_video(tmp_path: Path) -> None:
     write(tmp_path, {A: 9000}, [(A, None, None, "second"), (A, None, None, "none")], modes=("windows",))
     sidecar = read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)
     write_table(tmp_path / "ingest" / "sidecar.parquet", sidecar.assign(clip_index=[1, 3]), SIDECAR)
-    report = write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
+    report = write_captions(
+        tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption",
+        settings=CaptionSettings(),
+    )
     assert clip_ids(tmp_path) == {"second": str(clip_id_of(A, 3000, 6000))}
     assert report == CaptionReport(num_in=2, num_out=1, num_whole_video=0, num_rejected=1)
     [reason] = read_table(tmp_path / "caption" / "rejected.parquet", REJECTED)["reason"]
@@ -119,7 +123,7 @@ def test_write_captions__of_none_is_an_empty_table(tmp_path: Path) -> None:
 
 def test_write_captions__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is missing"):
-        write_captions(tmp_path, tmp_path, out=tmp_path)
+        write_captions(tmp_path, tmp_path, out=tmp_path, settings=CaptionSettings())
 
 
 def test_write_captions__a_clip_takes_what_the_first_source_says_of_it(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from vidseek_training.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.export import FP32_LIMITS, Parity, ParityLimits, export_base, export_champion
 from vidseek_training.select import adapter_of
 
-NO_LIMITS = ParityLimits(-1, 0, -1)
+NO_LIMITS = ParityLimits(min_cosine=-1, min_overlap=0, min_r1_difference=-1)
 
 
 def exporting(
@@ -178,7 +178,7 @@ def test_export_champion__a_failed_gate_leaves_the_bundle_that_was_there(
     exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     before = (tmp_path / "encoder" / "encoder.json").read_bytes()
     with pytest.raises(GateFailed, match="top_10_overlap"):
-        wanted = replace(FP32_LIMITS, min_overlap=1.01)
+        wanted = FP32_LIMITS.model_copy(update={"min_overlap": 1.01})
         exporting(exported / "champion", backbone, archive, tmp_path / "encoder", fp32=wanted)
     assert (tmp_path / "encoder" / "encoder.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
@@ -357,7 +357,7 @@ def test_export_base__again_is_left_as_it_is_until_something_is_new(
     assert not exporting_base(backbone, archive, out)[1]
     assert exporting_base(backbone, archive, out, fp16=NO_LIMITS)[1]  # a variant that is wanted now
     assert not exporting_base(backbone, archive, out, fp16=NO_LIMITS)[1]
-    impossible = ParityLimits(1.1, 0, -1)
+    impossible = ParityLimits.model_construct(min_cosine=1.1, min_overlap=0, min_r1_difference=-1)
     spec, is_new = exporting_base(backbone, archive, out, fp16=impossible)
     assert is_new and spec.variants == ("fp32",)  # what the gate let through, it does not any more
     assert not exporting_base(backbone, archive, out, fp16=impossible)[1]  # and is not tried again

@@ -41,6 +41,7 @@ from vidseek_training.llm.captioner import GUESSED_THOUGHTS, GUESSED_TOKENS_OUT,
 from vidseek_training.llm.journal import read_journal
 from vidseek_training.llm.prompt import prompt_hash
 from vidseek_training.llm.settings import LlmSettings
+from vidseek_training.settings import CaptionSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +58,8 @@ def caption(
     folder: Path, settings: LlmSettings, *, sources: tuple[str, ...] = ("file", "llm", "title"), limit: int | None = None
 ) -> CaptionReport:
     return write_captions(
-        folder / "data" / "ingest", folder / "data" / "cut", out=folder / "data" / "caption", sources=sources,
-        llm=captioner_of(folder, settings, limit=limit),
+        folder / "data" / "ingest", folder / "data" / "cut", out=folder / "data" / "caption",
+        settings=CaptionSettings(sources=sources), llm=captioner_of(folder, settings, limit=limit),
     )
 
 
@@ -70,7 +71,10 @@ def captioner_of(folder: Path, settings: LlmSettings, *, limit: int | None = Non
 
 
 def estimate(folder: Path, settings: LlmSettings) -> Estimate:
-    clips, videos = clips_for_llm(folder / "data" / "ingest", folder / "data" / "cut", sources=("file", "llm"))
+    clips, videos = clips_for_llm(
+        folder / "data" / "ingest", folder / "data" / "cut",
+        settings=CaptionSettings(sources=("file", "llm")),
+    )
     return captioner_of(folder, settings).estimate(clips, videos)
 
 
@@ -327,7 +331,10 @@ def test_estimate__rests_on_answers_where_there_are_some(server: Server, tmp_pat
 def test_clips_for_llm__needs_llm_among_the_sources(tmp_path: Path) -> None:
     write_archive(tmp_path, 1)
     with pytest.raises(ConfigError, match="no model is asked"):
-        clips_for_llm(tmp_path / "data" / "ingest", tmp_path / "data" / "cut", sources=("file",))
+        clips_for_llm(
+            tmp_path / "data" / "ingest", tmp_path / "data" / "cut",
+            settings=CaptionSettings(sources=("file",)),
+        )
 
 
 def test_caption__a_video_part_shows_the_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

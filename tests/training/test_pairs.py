@@ -11,10 +11,12 @@ from vidseek_media.cut import cut_archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.ids import clip_id_of
 from vidseek_media.ingest import ingest
+from vidseek_media.settings import FrameSettings
 from vidseek_media.shards import write_frames
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import PairsReport, make_pairs, split_videos
+from vidseek_training.settings import CaptionSettings, PairSettings
 
 IDS = [f"{number:032x}" for number in range(4000)]
 
@@ -52,8 +54,8 @@ def write(
         for video_id in sorted({str(row["video"]) for row in rows})
     ], VIDEOS)
     return make_pairs(
-        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", validation_share=0.2,
-        test_share=0.2, seed=0, near_duplicate_bits=6, decided=decided or (),
+        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
+        settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
 
 
@@ -129,7 +131,7 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     def again(**changed: object) -> PairsReport:
         return make_pairs(
             tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-            validation_share=0.2, test_share=0.2, seed=0, **changed,  # type: ignore[arg-type]
+            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),
         )
 
     assert again().num_out == 8
@@ -219,13 +221,16 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: 
         window_stride_seconds=30,
     )
     write_frames(
-        source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames", num_frames=2, side_px=64, quality=90,
-        shard_digits=1, workers=2, timeout_seconds=60,
+        source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
+        settings=FrameSettings(num_frames=2, side_px=64, quality=90, shard_digits=1, workers=2, timeout_seconds=60),
     )
-    write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption")
+    write_captions(
+        tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption",
+        settings=CaptionSettings(),
+    )
     report = make_pairs(
-        tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs", validation_share=0.1,
-        test_share=0.1, seed=0,
+        tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
+        settings=PairSettings(validation_share=0.1, test_share=0.1, seed=0, near_duplicate_bits=None),
     )
     # The sidecar names 41 files of this folder, and 15 of a folder beside it.
     assert (taken.num_in, taken.num_out, taken.num_captions_out, taken.num_captions_rejected) == (41, 41, 41, 15)

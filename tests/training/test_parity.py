@@ -73,7 +73,7 @@ def test_measure__too_few_clips_say_how_many_are_wanted(tmp_path: Path, monkeypa
     assert found.failed == () and "R@1: not enough test clips to judge: 60, wanted 183" in found.not_judged
     # What is seen to be lost is lost, however few there are.
     assert "R@1" in measured(monkeypatch, tmp_path, known, broken(known.videos, 3)).failed[0]
-    open_end = ParityLimits(-1, 0, 0.0)
+    open_end = ParityLimits(min_cosine=-1, min_overlap=0, min_r1_difference=0.0)
     assert "no number proves" in measured(monkeypatch, tmp_path, known, known.videos, open_end).not_judged[0]
 
 
@@ -108,5 +108,5 @@ def test_overlap__counts_the_shared_best_and_lets_near_ties_pass() -> None:
 
 def test_failures__are_read_off_the_report() -> None:
     report = Parity("test", 200, 200, 200, 0.99, 0.98, 0.97, 0.9, 0.9, 0, 0, -0.0183, -0.0183, 1.0, ())
-    assert failures(report, ParityLimits(0.98, 0.97, -0.02)) == ()
-    assert len(failures(report, ParityLimits(0.995, 0.98, -0.01))) == 3
+    assert failures(report, ParityLimits(min_cosine=0.98, min_overlap=0.97, min_r1_difference=-0.02)) == ()
+    assert len(failures(report, ParityLimits(min_cosine=0.995, min_overlap=0.98, min_r1_difference=-0.01))) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,30 +18,29 @@ def ingest(
 ) -> None:
     """List the videos of a source, download what lies elsewhere, and read what is new: as the stage `ingest` does."""
     from vidseek.archive import Archive
-    from vidseek.settings import read_params
     from vidseek_media.forgotten import read_forgotten
     from vidseek_media.ingest import ingest as ingest_source
+    from vidseek_media.settings import IngestSettings
     from vidseek_media.sources import open_source
-    from vidseek_media.youtube import DownloadSettings
 
     archive = Archive.here()
-    section = dict(read_params(archive.params).get("ingest") or {})
-    wanted = source or section.get("source")
+    settings = archive.section(IngestSettings)
+    wanted = source or settings.source
     if not wanted:
         raise ConfigError(
             "no source was named", code="source-not-set", remedy="Name a folder, or set ingest.source in params.yaml",
         )
     opened = open_source(
-        str(wanted), base=Path() if source else archive.root, downloads=archive.downloads,
-        settings=DownloadSettings.of(section.get("youtube") or {}),
+        wanted, base=Path() if source else archive.root, downloads=archive.downloads,
+        settings=settings.youtube,
     )
     report = ingest_source(
         opened,
-        out=archive.root / "data" / "ingest",
-        ledger=archive.state / "ledger",
-        timeout_seconds=float(section.get("timeout_seconds", 60)),
-        workers=int(section.get("workers", len(os.sched_getaffinity(0)))),
-        clip_pattern=section.get("clip_pattern"),
+        out=archive.ingest,
+        ledger=archive.ledger,
+        timeout_seconds=settings.timeout_seconds,
+        workers=settings.workers,
+        clip_pattern=settings.clip_pattern,
         forgotten=read_forgotten(archive.decisions),
     )
     printing.report(report, as_json=as_json)
@@ -83,13 +81,13 @@ def dedup(
     from vidseek_retrieval.publish import require_published
 
     archive = Archive.here()
-    home, data = archive.home(), archive.root / "data"
+    home = archive.home()
     collection = home.open(require_published(home, ALIAS).collection)
-    found = find_duplicates(collection, data / "frames", data / "ingest", precision=precision)
+    found = find_duplicates(collection, archive.frames, archive.ingest, precision=precision)
     if report:
-        write_page(report, found, data / "frames")
+        write_page(report, found, archive.frames)
     if apply:
-        decided = data / "decisions"
+        decided = archive.decisions
         with deciding(decided):
             write_duplicates(decided / ACCEPTED_TABLE, without_refused(found.duplicates, read_decisions(decided)))
     if as_json:

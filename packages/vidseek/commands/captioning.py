@@ -20,31 +20,27 @@ def caption(
 ) -> None:
     """Give clips their captions, as the stage `caption` does, and say what the language model did."""
     from vidseek.archive import Archive
-    from vidseek.settings import read_params
-    from vidseek_training.captions import SOURCES, clips_for_llm, write_captions
+    from vidseek_training.captions import clips_for_llm, write_captions
     from vidseek_training.llm.captioner import Captioner
-    from vidseek_training.llm.settings import LlmSettings
+    from vidseek_training.settings import CaptionSettings
 
     archive = Archive.here()
-    section = dict(read_params(archive.params).get("caption") or {})
-    sources = tuple(section.get("sources") or SOURCES)
-    longest = int(section.get("max_transcript_characters", 300))
+    settings = archive.section(CaptionSettings)
     captioner = Captioner(
-        LlmSettings.of(section.get("llm") or {}), frames_dir=archive.root / "data" / "frames",
-        journal_dir=archive.state / "captions", path_of=archive.source.path_of if archive.source else None, limit=limit,
+        settings.llm, frames_dir=archive.frames, journal_dir=archive.caption_journal,
+        path_of=archive.source.path_of if archive.source else None, limit=limit,
     )
-    ingest_dir, cut_dir = archive.root / "data" / "ingest", archive.root / "data" / "cut"
     if dry_run:
-        clips, videos = clips_for_llm(ingest_dir, cut_dir, sources=sources, max_transcript_characters=longest)
+        clips, videos = clips_for_llm(archive.ingest, archive.cut, settings=settings)
         printing.report(_rounded(asdict(captioner.estimate(clips, videos))), as_json=as_json)
         return
-    if limit is not None and "llm" not in sources:
+    if limit is not None and "llm" not in settings.sources:
         raise ConfigError("--limit is for the language model, and caption.sources does not list llm",
         code="options-disagree",
                           remedy="Add llm to caption.sources in params.yaml")
     report = asdict(write_captions(
-        ingest_dir, cut_dir, out=archive.root / "data" / "caption", sources=sources, max_transcript_characters=longest,
-        llm=captioner if "llm" in sources else None,
+        archive.ingest, archive.cut, out=archive.caption, settings=settings,
+        llm=captioner if "llm" in settings.sources else None,
     ))
     llm = report.pop("llm") or {}
     printing.report(report | {f"llm_{name.removeprefix('num_')}": value for name, value in _rounded(llm).items()},

@@ -23,13 +23,13 @@ def drift(
     """
     from vidseek import drift as drifting
     from vidseek.archive import Archive
-    from vidseek.settings import load_drift_gate
+    from vidseek_quality.thresholds import DriftThresholds
 
     archive = Archive.here()
     if accept:
         printing.report({"accepted_queries": drifting.accept(archive)}, as_json=as_json)
         return
-    gate = load_drift_gate(archive.params)
+    gate = archive.section(DriftThresholds)
     found = drifting.measure_drift(archive)
     path = drifting.write_drift(found, archive.root)
     if as_json:

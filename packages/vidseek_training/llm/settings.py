@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.settings import CutMode, Mark, Section
 from vidseek_training.llm.provider import CaptionProvider, Thinking
 from vidseek_training.llm.registry import caption_provider
 
@@ -25,10 +25,11 @@ _OURS = frozenset([
 _Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class LlmSettings(BaseModel):
+class LlmSettings(Section):
     """`caption.llm` of params.yaml. Address and key are no settings: they are read from the environment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    place = "caption.llm"
+    unstated = ("*",)
 
     provider: str = "gemini"
     """`openai` is every endpoint that speaks OpenAI's protocol: VIDSEEK_LLM_URL says where."""
@@ -47,11 +48,11 @@ class LlmSettings(BaseModel):
     video_fps: float = Field(2.0, gt=0, le=60)
     keep: tuple[Grain, ...] = Field(GRAINS, min_length=1)
     """Which of the captions become rows; all are asked for, so that another choice costs nothing."""
-    cuts: tuple[Literal["captions", "windows", "shots"], ...] = Field(("captions", "windows", "shots"), min_length=1)
+    cuts: tuple[CutMode, ...] = Field(("captions", "windows", "shots"), min_length=1)
     """Only clips of these cuts are shown to the model."""
     max_clips: int | None = Field(None, ge=0)
     """At most so many clips of the archive, spread over it; None: all."""
-    skip_marks: tuple[Literal["black", "flat", "frozen"], ...] = ("black", "flat", "frozen")
+    skip_marks: tuple[Mark, ...] = ("black", "flat", "frozen")
     concurrency: int = Field(4, ge=1, le=256)
     timeout_seconds: float = Field(60.0, gt=0)
     attempts: int = Field(5, ge=1)
@@ -112,22 +113,6 @@ class LlmSettings(BaseModel):
         if ours := [name for name in options if name.replace("_", "").lower() in _OURS]:
             raise ValueError(f"{', '.join(ours)} is decided by the other keys of caption.llm")
         return options
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> LlmSettings:
-        """The settings that a section of params says.
-
-        Raises:
-            ConfigError: a key is unknown or out of range; every fault is named.
-        """
-        try:
-            return cls.model_validate(section)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(('caption.llm', *map(str, each['loc'])))} is {each['input']!r}: {each['msg']}"
-                for each in error.errors()
-            )
-            raise ConfigError(faults, remedy="Mend params.yaml") from error
 
     @property
     def name(self) -> str:

@@ -1,0 +1,127 @@
+"""params.yaml: every section is a record of the room that reads it, and here they are together.
+
+Stages ask for all of it (`load_params`), the command and the service for single sections (`load_section`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidseek.params_file import PARAMS_FILE, Model, ParamsFile, records_in
+from vidseek.settings import ServeSettings
+from vidseek_media.errors import ConfigError
+from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, Section
+from vidseek_quality.thresholds import GateSettings
+from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings
+from vidseek_training.settings import (
+    BackboneSettings,
+    CaptionSettings,
+    EvaluateSettings,
+    ExportSettings,
+    PairSettings,
+    SelectSettings,
+    TrainingSettings,
+)
+
+CHANGED = {
+    "export.min_cosine": "each variant has its own: write export.parity.fp32.min_cosine",
+    "export.min_overlap": "each variant has its own: write export.parity.fp32.min_overlap",
+    "export.min_r1_difference": "each variant has its own: write export.parity.fp32.min_r1_difference",
+    "publish.alias": "the live alias is always clips: take the line out",
+}
+"""Keys of earlier versions, and what is written now. `search.merge_margin` is not among them: it is still read."""
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    general: GeneralSettings = GeneralSettings()
+    ingest: IngestSettings = IngestSettings()
+    cut: CutSettings = CutSettings()
+    frames: FrameSettings = FrameSettings()
+    caption: CaptionSettings = CaptionSettings()
+    pairs: PairSettings = PairSettings()
+    gates: GateSettings = GateSettings()
+    backbone: BackboneSettings
+    train: TrainingSettings
+    select: SelectSettings = SelectSettings()
+    export: ExportSettings = ExportSettings()
+    embed: EmbedSettings = EmbedSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
+    publish: PublishSettings = PublishSettings()
+    search: SearchSettings = SearchSettings()
+    serve: ServeSettings = ServeSettings()
+
+
+class Settings(Section):
+    """What searching and serving read; what is not in the file has its default."""
+
+    search: SearchSettings = SearchSettings()
+    serve: ServeSettings = ServeSettings()
+
+
+def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
+    """Read and check all of `path`, as the stages do: every key that DVC compares must be stated.
+
+    Raises:
+        ConfigError: it is missing, no YAML, has a key twice, an unknown or an earlier one, lacks one, or has a value out of
+            range; every fault is named.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing in {Path.cwd()}", code="params-missing", remedy="Run in the project's folder")
+    file = ParamsFile.read(path)
+    return file.checked(Params, file.content, others=[*_changed(file.content), *_unstated(Params, file.content)])
+
+
+def load_settings(path: Path) -> Settings:
+    """The sections `search` and `serve`; a missing file gives the defaults, so that a bundle and an index are enough.
+
+    Raises:
+        ConfigError: it is not YAML, or a key of these sections is unknown or out of range.
+    """
+    file = ParamsFile.read(path)
+    return Settings(search=file.section(SearchSettings), serve=file.section(ServeSettings))
+
+
+def load_section(path: Path, kind: type[Model]) -> Model:
+    """One section, and no look at the others; a missing file or section gives the defaults.
+
+    Raises:
+        ConfigError: it is not YAML, or a key of the section is unknown, an earlier one, or out of range.
+    """
+    return ParamsFile.read(path).section(kind)
+
+
+def _changed(content: Mapping[str, Any]) -> Iterator[Fault]:
+    for key, now in CHANGED.items():
+        *above, name = key.split(".")
+        place: Any = content
+        for part in above:
+            place = place.get(part) if isinstance(place, dict) else None
+        if isinstance(place, dict) and name in place:
+            yield Fault(key, "changed", f"{key} is of an earlier version: {now}")
+
+
+def _unstated(kind: type[Section], content: Mapping[str, Any], place: str = "") -> Iterator[Fault]:
+    """Keys that the file leaves to their defaults and may not: DVC compares only what is stated."""
+    for name, info in kind.model_fields.items():
+        key = f"{place}{name}"
+        if "*" in kind.unstated or name in kind.unstated or (info.is_required() and name not in content):
+            continue
+        records = records_in(info.annotation)
+        if name not in content:
+            if not (records and "*" in records[0].unstated):
+                yield Fault(key, "missing", f"{key} is missing: write {_flow(name, info.get_default())}")
+        elif records and isinstance(content[name], dict) and records[0] is info.annotation:
+            yield from _unstated(records[0], content[name], f"{key}.")
+
+
+def _flow(name: str, default: Any) -> str:
+    value = default.model_dump(mode="json") if isinstance(default, Section) else default
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump({name: value}, default_flow_style=True, width=10_000).strip().strip("{}")

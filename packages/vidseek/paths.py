@@ -1,0 +1,193 @@
+"""Where everything of an archive lies, below one folder: for the stages, the command and the service."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidseek.params_file import PARAMS_FILE
+
+
+class StageFolders(ABC):
+    """The folders of the stages from the source to the pairs: of the archive, and of the general world."""
+
+    @property
+    @abstractmethod
+    def data(self) -> Path:
+        """Where they lie."""
+
+    @property
+    def ingest(self) -> Path:
+        """Videos and captions as the source has them."""
+        return self.data / "ingest"
+
+    @property
+    def cut(self) -> Path:
+        """Clips."""
+        return self.data / "cut"
+
+    @property
+    def frames(self) -> Path:
+        """Shards of frames."""
+        return self.data / "frames"
+
+    @property
+    def caption(self) -> Path:
+        """Captions of clips."""
+        return self.data / "caption"
+
+    @property
+    def pairs(self) -> Path:
+        """Pairs of clips and captions, split."""
+        return self.data / "pairs"
+
+    @property
+    def pairs_table(self) -> Path:
+        """The pairs themselves, with groups.parquet beside them."""
+        return self.pairs / "pairs.parquet"
+
+
+@dataclass(frozen=True)
+class GeneralPaths(StageFolders):
+    """The general world: what replay learns from, and retention is measured on."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """Its folder."""
+        return self.folder
+
+
+@dataclass(frozen=True)
+class ArchivePaths(StageFolders):
+    """The folders and files of one archive. Stages write `data`, `models`, `reports` and `receipts`, each its own part."""
+
+    root: Path
+    """Where `dvc repro` runs; the stages have the working directory."""
+
+    @property
+    def params(self) -> Path:
+        """params.yaml."""
+        return self.root / PARAMS_FILE
+
+    @property
+    def data(self) -> Path:
+        """Tables, frames and embeddings: a folder for each stage."""
+        return self.root / "data"
+
+    @property
+    def general(self) -> GeneralPaths:
+        """The general world."""
+        return GeneralPaths(self.data / "general")
+
+    @property
+    def embed(self) -> Path:
+        """Embeddings of clips and texts."""
+        return self.data / "embed"
+
+    @property
+    def calibrate(self) -> Path:
+        """How confidence follows from a score."""
+        return self.data / "calibrate"
+
+    @property
+    def decisions(self) -> Path:
+        """What people decided, frozen into tables; no stage writes it."""
+        return self.data / "decisions"
+
+    @property
+    def models(self) -> Path:
+        """Adapters, the champion and the encoder bundle."""
+        return self.root / "models"
+
+    @property
+    def adapters(self) -> Path:
+        """An adapter for each setting."""
+        return self.models / "adapters"
+
+    @property
+    def champion(self) -> Path:
+        """The adapter that won."""
+        return self.models / "champion"
+
+    @property
+    def selected(self) -> Path:
+        """Why it won."""
+        return self.models / "selected.json"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder bundle."""
+        return self.models / "encoder"
+
+    @property
+    def reports(self) -> Path:
+        """What people read: gates, training, evaluation, calibration."""
+        return self.root / "reports"
+
+    @property
+    def receipts(self) -> Path:
+        """What the stages did outside this folder."""
+        return self.root / "receipts"
+
+    @property
+    def index(self) -> Path:
+        """The embedded index; outside DVC."""
+        return self.root / "index"
+
+    @property
+    def duplicates(self) -> Path:
+        """Near-duplicates that people decided on."""
+        return self.decisions / "duplicates.parquet"
+
+    @property
+    def feedback(self) -> Path:
+        """What people said of hits, as it came in; outside DVC."""
+        return self.root / "feedback"
+
+    @property
+    def state(self) -> Path:
+        """What is kept outside DVC: caches, the ledger, the MLflow database."""
+        return self.root / ".vidseek"
+
+    @property
+    def downloads(self) -> Path:
+        """Videos that were downloaded; outside DVC, and never in its cache."""
+        return self.state / "downloads"
+
+    @property
+    def ledger(self) -> Path:
+        """What `ingest` remembers of files."""
+        return self.state / "ledger"
+
+    @property
+    def shot_cache(self) -> Path:
+        """The cuts that were found in each video."""
+        return self.state / "shots"
+
+    @property
+    def caption_journal(self) -> Path:
+        """What a language model was paid for."""
+        return self.state / "captions"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Pictures that the service has made of videos."""
+        return self.state / "thumbnails"
+
+    @property
+    def mlflow(self) -> Path:
+        """The database of MLflow, where MLFLOW_TRACKING_URI names no other."""
+        return self.state / "mlflow.db"
+
+    @property
+    def queries(self) -> Path:
+        """What services saw of queries, as numbers: `vidseek_retrieval.seen`."""
+        return self.state / "queries"
+
+    @property
+    def base(self) -> Path:
+        """What `vidseek base` keeps of the base: its bundle and its embeddings; outside DVC."""
+        return self.state / "base"

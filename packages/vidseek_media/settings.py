@@ -1,0 +1,268 @@
+"""Settings of this room: the sections `general`, `ingest`, `cut` and `frames` of params.yaml, one record each.
+
+A record states type, range and default of each key, once. The first sentence of a key's docstring is its comment in
+params.yaml (`vidseek.params`). Every room has its own records; those of the service are in `vidseek.settings`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.urls import has_secrets
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+CutMode = Literal["captions", "windows", "shots"]
+Decoder = Literal["auto", "pyav", "decord"]
+Mark = Literal["black", "flat", "frozen"]
+
+MAX_FRAMES = 100
+"""Of a clip; frame numbers have two digits."""
+RECYCLE_AFTER = 200
+"""Decoders leak: a worker is replaced after this many inputs."""
+WORKER_MEMORY_MIB = 4096
+"""Enough for 8K video with 16 reference frames."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One key of params.yaml that is wrong."""
+
+    key: str
+    """Dotted: `frames.side_px`."""
+    kind: Literal["unknown", "missing", "changed", "value"]
+    text: str
+    """One clause that names the key, what came, and what is wanted."""
+
+
+class SettingsRefused(ConfigError):
+    """Settings have an unknown key, lack one, or have a value out of its range."""
+
+    code = "invalid-settings"
+
+    def __init__(self, message: str, *, code: str = "", remedy: str, faults: tuple[Fault, ...]) -> None:
+        super().__init__(message, code=code, remedy=remedy)
+        self.faults = faults
+
+
+_CODES = {"extra_forbidden": "invalid-settings", "missing": "setting-missing", "literal_error": "unknown-choice"}
+"""The code of an error by what pydantic found, where it is not `setting-out-of-range`."""
+
+
+class _SectionType(type(BaseModel)):  # type: ignore[misc]
+    """Lets a record that is made in Python raise a ConfigError, as one that is read from params.yaml does."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise _refused(error, cls.place) from error  # type: ignore[attr-defined]
+
+
+class Section(BaseModel, metaclass=_SectionType):
+    """A section of params.yaml: no other keys than these, and it does not change.
+
+    Raises:
+        ConfigError: a key is unknown, missing or out of range; every fault is named.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    place: ClassVar[str] = ""
+    """Its dotted name in params.yaml."""
+    unstated: ClassVar[tuple[str, ...]] = ()
+    """Keys that a pipeline's params.yaml may leave out: those that came later than the file, and those that few change.
+    `*` means all of them."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """The record of what a file says of this section.
+
+        Raises:
+            ConfigError: a key is unknown, missing or out of range; every fault is named.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise _refused(error, cls.place) from error
+
+
+def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
+    """What pydantic found, each with its key from `place` on."""
+    for each in error.errors():
+        key = ".".join([*([place] if place else []), *(str(part) for part in each["loc"])])
+        if each["type"] == "extra_forbidden":
+            yield Fault(key, "unknown", f"{key} is no key that we know")
+        elif each["type"] == "missing":
+            yield Fault(key, "missing", f"{key} is missing")
+        else:
+            # Not repr: a few lines of YAML with anchors can stand for gigabytes.
+            is_record = each["type"] == "value_error" and isinstance(each["input"], dict)
+            came = key if is_record else f"{key} is {reprlib.repr(each['input'])}"
+            yield Fault(key, "value", f"{came}: {each['msg'].lower().removeprefix('value error, ')}")
+
+
+def _refused(error: ValidationError, place: str) -> SettingsRefused:
+    faults = tuple(faults_of(error, place))
+    kinds = {_CODES.get(each["type"], "setting-out-of-range") for each in error.errors()}
+    return SettingsRefused(
+        "; ".join(fault.text for fault in faults), code=kinds.pop() if len(kinds) == 1 else "",
+        remedy=f"Mend {place} in params.yaml", faults=faults,
+    )
+
+
+def _refuse_secrets(source: str) -> str:
+    if has_secrets(source):
+        # DVC writes what params.yaml says into dvc.lock, which is committed.
+        raise ValueError(
+            "it has a password or a signature, and params.yaml is no place for one: write env:VIDSEEK_SOURCE, and set "
+            "VIDSEEK_SOURCE to the URL, or name it in a manifest"
+        )
+    return source
+
+
+SourceName = Annotated[str, Field(min_length=1), AfterValidator(_refuse_secrets)]
+
+
+class GeneralSettings(Section):
+    """The general world: videos that replay learns from, and on which retention is measured."""
+
+    place = "general"
+
+    source: SourceName | None = None
+    """The general world, for replay and retention, named as `ingest.source` is; null: neither."""
+
+
+class DownloadSettings(Section):
+    """How a page of YouTube is downloaded with yt-dlp."""
+
+    place = "ingest.youtube"
+
+    cookies: Path | None = None
+    """A cookies.txt in Netscape's format, for sites that ask for a login. It is read and never written."""
+    max_videos: Positive | None = 100
+    """The first so many of those that the page lists; null: all."""
+    max_height: Positive = 720
+    """Of what is downloaded, in pixels, where the site has a choice."""
+    rate_limit_kib: Positive | None = None
+    """KiB a second, at most; null: as fast as it goes."""
+    sleep_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """Wait before each video."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Of each request that fails; the wait doubles from 1 s to a minute."""
+
+
+class IngestSettings(Section):
+    """Where the videos are, and how they are listed and probed."""
+
+    place = "ingest"
+
+    source: SourceName = ""
+    """A folder, pattern, manifest, URL or page of YouTube: docs/own-videos.md. Empty where none is named."""
+    clip_pattern: str | None = None
+    """Files named so are clips of one video, e.g. '(?P<stem>.+)_(?P<index>\\d+)'."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    """For probing one file; as much again for each GB of it."""
+    workers: Positive = 2
+    """Processes that probe."""
+    youtube: DownloadSettings = DownloadSettings()
+    """Read where the source is a page: docs/youtube.md."""
+
+
+class ShotSettings(Section):
+    """How cuts are found, and what lengths their shots are brought to."""
+
+    place = "cut.shots"
+
+    threshold: Annotated[float, Field(gt=0)] = 3.0
+    """How many times more than its neighbours a frame must change."""
+    min_content: Annotated[float, Field(ge=0, le=255)] = 15.0
+    """By how many levels it must change at least. They are levels of hue, saturation and value on average."""
+    min_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """A shorter shot is joined to the next."""
+    max_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """A longer shot is split into equal parts."""
+    gradual: bool = True
+    """Find dissolves and fades too. See `transitions.py`."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """For one video."""
+    workers: Positive = 2
+    """Processes that look for cuts."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> ShotSettings:
+        if not self.min_seconds < self.max_seconds:
+            raise ValueError("min_seconds must be below max_seconds")
+        return self
+
+
+class CutSettings(Section):
+    """How videos become clips."""
+
+    place = "cut"
+
+    modes: Annotated[tuple[CutMode, ...], Field(min_length=1)] = ("captions", "windows")
+    """captions: what is learned from; windows or shots: what is published."""
+    window_length_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Length of a window; a shorter video is one clip."""
+    window_stride_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """From the start of one window to the start of the next."""
+    shots: ShotSettings = ShotSettings()
+    """Read where modes lists shots."""
+
+
+class FrameSettings(Section):
+    """Which frames of a clip are kept, and how they are decoded and stored."""
+
+    place = "frames"
+
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = 8
+    """Equal bins of each clip; a model sees one frame of each, the centre by default."""
+    per_bin: Positive = 1
+    """Frames kept of each bin; 3, 5, ... for training views that vary. Odd, so that the centre of the bin is among them."""
+    decoder: Decoder = "auto"
+    """auto, pyav or decord."""
+    side_px: Annotated[int, Field(ge=16, le=8192)] = 224
+    """Of the shorter side; smaller videos are not enlarged."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Of the JPEG files, 1 to 100."""
+    shard_digits: Annotated[int, Field(ge=0, le=4)] = 1
+    """Hex digits of a shard's name: 1 gives 16 shards, 2 gives 256."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """For decoding one video."""
+    worker_memory_mib: Annotated[int, Field(ge=512)] = WORKER_MEMORY_MIB
+    """Of one worker; a video that takes more is rejected. The default is enough for 8K with 16 reference frames."""
+    recycle_after: Positive = RECYCLE_AFTER
+    """Videos, after which a worker is replaced, since decoders leak."""
+    workers: Positive = 2
+    """Processes that decode."""
+
+    @field_validator("per_bin")
+    @classmethod
+    def _keeps_the_centre(cls, per_bin: int, given: ValidationInfo) -> int:
+        if per_bin % 2 == 0:
+            raise ValueError("it must be odd: then the centre of each bin is kept too")
+        if per_bin * given.data.get("num_frames", 1) > MAX_FRAMES:
+            raise ValueError(f"num_frames times per_bin must be at most {MAX_FRAMES}")
+        return per_bin
+
+    @property
+    def num_kept(self) -> int:
+        """Frames of each clip in the shard."""
+        return self.num_frames * self.per_bin

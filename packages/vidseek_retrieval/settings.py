@@ -1,0 +1,198 @@
+"""Settings of this room: the sections `embed`, `calibrate`, `publish` and `search` of params.yaml.
+
+No engine and no encoder is imported here, so that params can be checked in no time.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from vidseek_media.settings import CutMode, Positive, Section, Share
+
+log = logging.getLogger("vidseek.settings")
+
+Vector = Literal["video", "caption", "words"]
+Variant = Literal["fp32", "fp16", "int8"]
+
+BATCH = 32
+"""Clips, or texts, in one run of the encoder."""
+KEEP_PREVIOUS = 1
+"""Collections that are kept for a rollback."""
+MIN_RECALL = 0.99
+"""Least recall at 10 of approximate against exact searches."""
+PRIOR = 0.9
+"""The share of queries that have an answer in the archive."""
+MERGE_MARGIN_SD = 0.12
+"""How many standard deviations below the best a neighbour may score and still widen a moment."""
+NEGATIVE_WEIGHT = 0.5
+"""How much of a negative example is taken from what is wanted."""
+MULTILINGUAL = "multilingual"
+"""Words of any script, as they stand: no stop words, no stems."""
+
+
+class RaySettings(Section):
+    """How many actors embed, and what each one takes."""
+
+    place = "embed.ray"
+
+    actors: Positive = 1
+    """Each holds a session of the encoder."""
+    cpus_per_actor: Positive = 1
+    """Also the threads of its session. fp32 vectors are those of one machine with as many threads."""
+    gpus_per_actor: Literal[0, 1] = 0
+    """0: it embeds on its cores; 1: on CUDA."""
+
+
+class EmbedSettings(Section):
+    """How the archive is embedded, and where."""
+
+    place = "embed"
+
+    variant: Variant = "fp32"
+    """fp32, fp16 or int8, as the bundle has it."""
+    batch: Positive = BATCH
+    """Clips, or texts, in one run of the encoder."""
+    executor: Literal["local", "ray"] = "local"
+    """local, or ray: many machines, docs/operations.md."""
+    ray: RaySettings = RaySettings()
+    """Read where executor is ray; RAY_ADDRESS names the cluster."""
+
+
+class CalibrateSettings(Section):
+    """How confidence is fitted."""
+
+    place = "calibrate"
+    unstated = ("prior",)
+
+    max_queries: Positive = 500
+    """Captions of each split; fitted on validation, measured on test."""
+    prior: Annotated[float, Field(gt=0, lt=1)] = PRIOR
+    """The share of queries that have an answer in the archive: every confidence assumes it."""
+
+
+class IndexSettings(Section):
+    """How a collection is built and searched."""
+
+    place = "publish.index"
+
+    m: Annotated[int, Field(ge=2, le=512)] = 16
+    """HNSW: edges of a node in the graph."""
+    ef_construct: Annotated[int, Field(ge=4)] = 200
+    """Candidates while the graph is built."""
+    hnsw_ef: Positive = 64
+    """Candidates while it is searched, up to 10^5 clips; four times as many at 10^6. See `CollectionFacts.search_ef`."""
+    vectors: Annotated[tuple[Vector, ...], Field(min_length=1)] = ("video", "caption", "words")
+    """Named vectors of the points; video is always one."""
+    language: Annotated[str, Field(min_length=1)] = MULTILINGUAL
+    """Of the words; or english, german, ...: stop words left out, words stemmed."""
+    quantization: Literal["none", "int8"] = "none"
+    """none, or int8: a graph over bytes, the best candidates scored again by float32."""
+    oversampling: Annotated[float, Field(ge=1)] = 4.0
+    """Candidates that are scored again, for each that is wanted. See `CollectionFacts.oversampling`."""
+    on_disk: bool = False
+    """Leave float32 vectors to the page cache."""
+
+    @field_validator("vectors")
+    @classmethod
+    def _has_video_and_each_once(cls, vectors: tuple[Vector, ...]) -> tuple[Vector, ...]:
+        if "video" not in vectors or len(set(vectors)) != len(vectors):
+            raise ValueError("wanted video, and each once")
+        return vectors
+
+
+class ServerSettings(Section):
+    """How a collection lies on a cluster."""
+
+    place = "publish.server"
+
+    shards: Positive = 1
+    """Parts of a collection, on as many nodes."""
+    replicas: Positive = 1
+    """Copies of each shard."""
+    write_consistency: Positive = 1
+    """Replicas that must have taken a write before it counts."""
+
+
+class PublishSettings(Section):
+    """How the index is built and switched."""
+
+    place = "publish"
+
+    cut: CutMode = "windows"
+    """Clips of this mode are published: captions, windows or shots."""
+    keep_previous: Annotated[int, Field(ge=0)] = KEEP_PREVIOUS
+    """Collections that are kept for a rollback."""
+    min_recall: Share = MIN_RECALL
+    """Least recall at 10 of approximate against exact searches."""
+    index: IndexSettings = IndexSettings()
+    """How a collection is built and searched."""
+    server: ServerSettings = ServerSettings()
+    """Read where QDRANT_URL names a server."""
+
+
+class Weights(Section):
+    """How much each vector of a clip counts: one alone ranks by its own score, several are fused by rank."""
+
+    model_config = ConfigDict(strict=True)
+
+    place = "search.weights"
+
+    video: Annotated[float, Field(ge=0)] = 1.0
+    """Of what the clip shows."""
+    caption: Annotated[float, Field(ge=0)] = 0.0
+    """Of the embedded caption."""
+    words: Annotated[float, Field(ge=0)] = 0.0
+    """Of the words that were written about it (BM25)."""
+
+    @model_validator(mode="after")
+    def _one_counts(self) -> Weights:
+        if not any((self.video, self.caption, self.words)):
+            raise ValueError("wanted one weight above 0")
+        return self
+
+
+class SearchSettings(Section):
+    """How a query is encoded and how its hits are merged."""
+
+    model_config = ConfigDict(strict=True)
+
+    place = "search"
+    unstated = ("*",)
+
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    """cpu, cuda or tensorrt: what the encoder runs on."""
+    variant: Variant = "fp32"
+    """fp32, fp16 or int8, as the bundle has it."""
+    threads: Positive | None = None
+    """Of the encoder; null: as many as the process may use."""
+    merge_margin_sd: Annotated[float, Field(ge=0)] = MERGE_MARGIN_SD
+    """How far below the best a neighbouring clip may score and still join its moment. In standard deviations of the
+    collection's scores."""
+    merge_margin: Annotated[float, Field(ge=0)] | None = None
+    """The same as a cosine: the key of earlier versions. It is read in this version and wins where it is given."""
+    negative_weight: Annotated[float, Field(ge=0)] = NEGATIVE_WEIGHT
+    """How much of --not is taken from what is wanted."""
+    weights: Weights = Weights()
+    """Of the vectors; several are fused by rank."""
+
+    @model_validator(mode="after")
+    def _names_the_new_key(self) -> SearchSettings:
+        if self.merge_margin is not None:
+            _warn_of_merge_margin(self.merge_margin)
+        return self
+
+    def margin(self, score_spread: float) -> float:
+        """How far below the best a neighbouring clip may score, as a difference of scores of that standard deviation."""
+        return self.merge_margin if self.merge_margin is not None else round(self.merge_margin_sd * score_spread, 6)
+
+
+@lru_cache
+def _warn_of_merge_margin(value: float) -> None:
+    log.warning(
+        "search.merge_margin: %s is a cosine, and the next version does not read it. Write search.merge_margin_sd, in "
+        "standard deviations of the scores, in its place: 0.12 is what 0.02 was on the demo.", value,
+    )
