@@ -90,6 +90,9 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
 	$(BIN)/python -m bench.gates
 
+families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
+	VIDSEEK_FAMILIES=all OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_families.py tests/training/test_dual.py
+
 kills: setup ## Kill the embedding of an archive fifty times and trainings twenty times at random points (ten minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
 	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_kills.py -k kill

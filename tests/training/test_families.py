@@ -5,7 +5,9 @@ A new family adds its tiny model to `FAMILIES`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from tests.training.tiny import (
     write_viclip,
     write_xclip,
 )
+from tests.training.tiny_dual import KINDS, write_dual
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_training import backbones
 from vidseek_training.backbones import registry
@@ -30,10 +33,14 @@ from vidseek_training.export import FP32_LIMITS, export_champion
 ROOT = Path(__file__).parents[2]
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip,
+    "siglip2": partial(write_dual, kind="siglip2"), "dual": partial(write_dual, kind="chinese_clip"),
 }
 """By family: what writes a tiny model of it into a folder, which reads the captions of `tiny.write_archive`."""
 EXPORTED_ELSEWHERE = ("viclip", "clip")
 """By test_export.py."""
+ALL_KINDS = sorted(set(KINDS) - {"siglip2"})
+EXPORTED_KINDS = ALL_KINDS if os.environ.get("VIDSEEK_FAMILIES") == "all" else ["align", "chinese_clip", "videoprism"]
+"""Of `dual`: a tower of convolutions, a masked text tower, one of videos. The rest takes half a minute: `make families`."""
 
 
 def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
@@ -42,11 +49,14 @@ def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
     assert [name for name in registry.names() if f"\n| `{name}` |" not in table] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(EXPORTED_ELSEWHERE)))
+@pytest.mark.parametrize(("name", "family"), [
+    *((name, name) for name in sorted(set(FAMILIES) - {"dual", *EXPORTED_ELSEWHERE})),
+    *((kind, "dual") for kind in EXPORTED_KINDS),
+])
 def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
-    name: str, archive: Archive, tmp_path: Path
+    name: str, family: str, archive: Archive, tmp_path: Path
 ) -> None:
-    folder = FAMILIES[name](tmp_path / "backbone")
+    folder = write_dual(tmp_path / "backbone", name) if family == "dual" else FAMILIES[family](tmp_path / "backbone")
     champion = write_champion(tmp_path / "champion", folder, seed=3)
     spec, parities = export_champion(
         champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, normalizers
-from transformers import CLIPTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
 from tests.training.tiny import write_tokenizer
+from vidseek_encoder.tokenizer_file import read_tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones.vocabulary import _letters, _merges_of, clip_tokenizer, find_tokenizer
 
@@ -85,3 +86,14 @@ def test_find_tokenizer__none_or_a_broken_one_is_an_error_that_names_it(tmp_path
     (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"not gzip")
     with pytest.raises(ArtifactError, match=str(tmp_path)):
         find_tokenizer(tmp_path)
+
+
+def test_find_tokenizer__bert_s_vocabulary_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"一只猫", "a", "red", "##der", "cat", "!", "e\u2028x", "é", "e"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    ours = read_tokenizer(find_tokenizer(tmp_path))
+    theirs = BertTokenizer(str(tmp_path / "vocab.txt"), do_lower_case=True)
+    for text in ("一只猫", "A redder CAT!", "a  red\tcat é É", "dog", ""):
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert 1 in read_tokenizer(find_tokenizer(tmp_path)).encode("CAT").ids

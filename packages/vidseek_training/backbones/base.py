@@ -57,7 +57,7 @@ class Backbone(nn.Module, abc.ABC):
         averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
     """
 
-    reads_padding: ClassVar[bool] = False
+    reads_padding: bool = False
     averages_frames: ClassVar[bool] = False
     lora_ends: ClassVar[dict[str, tuple[str, ...]]]
 
@@ -158,8 +158,8 @@ class Backbone(nn.Module, abc.ABC):
 
     def num_embedding_parameters(self) -> int:
         """How many of them are in the table of token embeddings."""
-        named = (module for name, module in self.named_modules() if name.endswith("token_embedding"))
-        return sum(parameter.numel() for module in named for parameter in module.parameters())
+        tables = (module for name, module in self.named_modules() if self.lora_group(name, module) == "token_embedding")
+        return sum(parameter.numel() for module in tables for parameter in module.parameters())
 
     def _not_apart(self) -> ConfigError:
         return ConfigError(

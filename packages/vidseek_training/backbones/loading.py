@@ -45,7 +45,7 @@ def load(path_or_id: str | Path) -> Backbone:
     try:
         _require_sizes(config)
         spec = family.spec_of(config, folder, name=str(path_or_id))
-        tensors = family.renamed(tensors)
+        tensors = family.renamed(config, tensors)
         with torch.device("meta"):  # of no memory: a config may ask for more than there is
             shapes = family.build(config, spec).state_dict()
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:

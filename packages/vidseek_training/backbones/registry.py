@@ -61,7 +61,7 @@ class Family(abc.ABC):
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
         """A model of these sizes with random weights; also called on torch's device `meta`, where it takes no memory."""
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under the names that `build`'s model has."""
         return tensors
 

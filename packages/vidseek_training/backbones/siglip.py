@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class FrameAveragedSigLIP(FrameAveraging):
     """Any SiglipModel."""
 
-    reads_padding: ClassVar[bool] = True
+    reads_padding = True
     # The pooling head's attention holds its weights as bare tensors: LoRA does not reach it.
     lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
         "attention": (".q_proj", ".k_proj", ".v_proj", ".self_attn.out_proj"),

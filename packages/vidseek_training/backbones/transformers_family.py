@@ -38,12 +38,14 @@ class TransformersFamily(Family, abc.ABC):
         preprocessing: Where neither preprocessor_config.json nor config.json says otherwise.
         lowercase: Whether texts are lower-cased before they are tokenized.
         own_keys: Keys of config.json that are ours and not transformers'.
+        held_as: The attribute of our model that is transformers' model; by default the family's name.
     """
 
     config_class: ClassVar[str]
     preprocessing: ClassVar[Preprocessing] = Preprocessing()
     lowercase: ClassVar[bool] = False
     own_keys: ClassVar[tuple[str, ...]] = ()
+    held_as: ClassVar[str] = ""
 
     def sizes_of(self, config: dict[str, Any]) -> Any:
         """transformers' reading of a config.json, with its own defaults for what is left out.
@@ -61,6 +63,10 @@ class TransformersFamily(Family, abc.ABC):
         """Of a clip, where the folder does not say otherwise."""
         return self.preprocessing.frames
 
+    def side_of(self, sizes: Any) -> int:
+        """Of the square picture."""
+        return int(sizes.vision_config.image_size)
+
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
         """See `Family.spec_of`."""
         sizes = self.sizes_of(config)
@@ -70,14 +76,14 @@ class TransformersFamily(Family, abc.ABC):
         text = sizes.text_config
         return BackboneSpec(
             family=self.name, name=name, dimension=self.dimension_of(sizes), context=text.max_position_embeddings,
-            frames=seen["frames"], side=sizes.vision_config.image_size, resize=seen["resize"], mean=tuple(seen["mean"]),
+            frames=seen["frames"], side=self.side_of(sizes), resize=seen["resize"], mean=tuple(seen["mean"]),
             deviation=tuple(seen["deviation"]), tokenizer=tokenizer,
             pad_id=config.get("pad_id", pad_id_of(folder, tokenizer, text.pad_token_id or 0)),
         )
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: our model holds transformers' under the family's name."""
-        return under(self.name, tensors)
+    def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.renamed`: our model holds transformers' as one of its attributes."""
+        return under(self.held_as or self.name, tensors)
 
 
 def transformers_config(config_class: str, config: dict[str, Any], *, but: tuple[str, ...] = ()) -> Any:

@@ -304,6 +304,6 @@ class ViCLIPFamily(Family):
         """See `Family.build`."""
         return build_viclip(config, spec)
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `from_checkpoint`."""
         return from_checkpoint(tensors)

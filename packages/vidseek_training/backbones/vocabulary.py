@@ -27,8 +27,9 @@ _CLIP_WORDS = (
 def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
     """The tokenizer.json of the backbone in `folder`.
 
-    Taken as it is; or built from vocab.json and merges.txt, or from CLIP's bpe_simple_vocab_16e6.txt.gz. What is built
-    lies in a folder that vanishes with the process: a snapshot of the hub is not ours to write into.
+    Taken as it is; or built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
+    bpe_simple_vocab_16e6.txt.gz. What is built lies in a folder that vanishes with the process: a snapshot of the hub is not
+    ours to write into.
 
     Args:
         folder: Of the backbone.
@@ -45,6 +46,10 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
             vocabulary = read_json(folder / "vocab.json")
             with (folder / "merges.txt").open("rb") as file:
                 return _write(clip_tokenizer(vocabulary, _merges_of(_bounded(file))))
+        if (folder / "vocab.txt").is_file():
+            with (folder / "vocab.txt").open("rb") as file:
+                words = _bounded(file).replace("\r\n", "\n").removesuffix("\n").split("\n")
+            return _write(wordpiece_tokenizer(words, lowercase=_lowers(folder)))
         plain = folder / "bpe_simple_vocab_16e6.txt.gz"
         if plain.is_file():
             with gzip.open(plain, "rb") as file:
@@ -52,7 +57,7 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
     except Exception as error:  # tokenizers raises bare Exception
         raise ArtifactError(f"the tokenizer in {folder} cannot be read: {error}") from error
     raise ArtifactError(
-        f"{ready} is missing, and so are vocab.json with merges.txt and bpe_simple_vocab_16e6.txt.gz",
+        f"{ready} is missing, and so are vocab.json with merges.txt, vocab.txt and bpe_simple_vocab_16e6.txt.gz",
         remedy="A backbone's folder holds its tokenizer",
     )
 
@@ -82,6 +87,31 @@ def clip_tokenizer(vocabulary: dict[str, int] | None, merges: Sequence[tuple[str
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{_START} $A {_END}", special_tokens=ends)
     tokenizer.add_special_tokens([_START, _END])
     return tokenizer
+
+
+def wordpiece_tokenizer(words: Sequence[str], *, lowercase: bool) -> Tokenizer:
+    """BERT's word pieces (Devlin et al. 2019), each Chinese character by itself.
+
+    Args:
+        words: The tokens in the order of their numbers, [CLS], [SEP] and [UNK] among them.
+        lowercase: Whether texts are lower-cased and lose their accents.
+    """
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.add_special_tokens([token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in vocabulary])
+    return tokenizer
+
+
+def _lowers(folder: Path) -> bool:
+    """What tokenizer_config.json says of letters; BERT's usual where it does not."""
+    path = folder / "tokenizer_config.json"
+    said = read_json(path) if path.is_file() else {}
+    return bool(said.get("do_lower_case", True)) if isinstance(said, dict) else True
 
 
 def _letters() -> list[str]:

@@ -68,6 +68,7 @@ class XCLIPFamily(TransformersFamily):
 
         return XCLIP(spec, XCLIPModel(self.sizes_of(config)))
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Family.renamed`."""
-        return super().renamed({name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)})
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)}
+        return super().renamed(config, kept)

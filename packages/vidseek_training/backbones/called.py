@@ -1,0 +1,105 @@
+"""Which modules of a two-tower model take part in its features, and as what: found by running it, not by names.
+
+A model of another library is run once on tensors of shapes alone, where it takes no memory and no time. What a hook
+sees and has a slope is what an adapter would move: a module that runs past its own `forward`, or for nothing, is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+
+
+@dataclass(frozen=True)
+class Called:
+    """What one run of a two-tower model shows."""
+
+    text_shape: tuple[int, ...]
+    """Of the features of two texts."""
+    video_shape: tuple[int, ...]
+    """Of the features of two clips or pictures."""
+    groups: dict[str, str]
+    """By the full name of a module: attention, mlp, projections, token_embedding or stem."""
+    towers: dict[str, str]
+    """By the same names: text or video."""
+
+
+def called(model: nn.Module, *, texts: Callable[[], Tensor], videos: Callable[[], Tensor]) -> Called:
+    """Run both towers of `model`, and sort the modules that were called.
+
+    The stem is what sees the pixels first; the table of token embeddings is the largest table that the text tower looks
+    into. Of the linear modules those below a module of attention are `attention`; of the others those in a stack of
+    layers are `mlp`, and those outside of any are `projections`. Convolutions that are no stem have no group.
+
+    Args:
+        model: On any device; its parameters stay as they are.
+        texts: Computes the features of two texts.
+        videos: Computes the features of two clips or pictures.
+    """
+    modules = dict(model.named_modules())
+    text_shape, read = _run(model, modules, texts)
+    video_shape, seen = _run(model, modules, videos)
+    groups = {name: group for name in (*read, *seen) if (group := _linear_group(name, modules)) is not None}
+    tables = [name for name in read if isinstance(modules[name], nn.Embedding)]
+    if tables:
+        groups[max(tables, key=lambda name: int(getattr(modules[name], "num_embeddings", 0)))] = "token_embedding"
+    stems = [name for name in seen if not isinstance(modules[name], nn.Embedding)]
+    if stems:
+        groups[stems[0]] = "stem"
+    return Called(text_shape, video_shape, groups, {name: "text" if name in read else "video" for name in groups})
+
+
+def _run(
+    model: nn.Module, modules: dict[str, nn.Module], features_of: Callable[[], Tensor]
+) -> tuple[tuple[int, ...], list[str]]:
+    """The features' shape, and the modules that were called and that the features depend on, in the order of the calls."""
+    with _recorded(model) as names, torch.enable_grad():
+        features = features_of()
+    weights = [modules[name].weight for name in names]
+    slopes = torch.autograd.grad(features.sum(), weights, allow_unused=True)  # type: ignore[arg-type]
+    return tuple(features.shape), [name for name, slope in zip(names, slopes, strict=True) if slope is not None]
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[str]]:
+    """The names of the modules that are called in the block, in order, each once."""
+    names: dict[str, None] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda _, __, name=name: names.setdefault(name))
+        for name, module in model.named_modules() if isinstance(module, _KINDS)
+    ]
+    order: list[str] = []
+    try:
+        yield order
+    finally:
+        for handle in handles:
+            handle.remove()
+        order.extend(names)
+
+
+def _linear_group(name: str, modules: dict[str, nn.Module]) -> str | None:
+    if not isinstance(modules[name], nn.Linear):
+        return None
+    parts = name.split(".")
+    above = [".".join(parts[:count]) for count in range(1, len(parts))]
+    if any(_is_attention(each, modules[each]) for each in above):
+        return "attention"
+    return "mlp" if any(isinstance(modules[each], nn.ModuleList | nn.Sequential) for each in above) or _is_mlp(
+        [modules[each] for each in above]
+    ) else "projections"
+
+
+def _is_attention(name: str, module: nn.Module) -> bool:
+    if isinstance(module, nn.ModuleList | nn.Sequential):
+        return False
+    return "attention" in type(module).__name__.lower() or name.rpartition(".")[2] in ("attn", "self_attn", "attention")
+
+
+def _is_mlp(above: Sequence[nn.Module]) -> bool:
+    return any(type(module).__name__.lower().endswith("mlp") for module in above)

@@ -1,0 +1,69 @@
+"""SigLIP 2 of any aspect ratio (NaFlex) from transformers, on square pictures of the grid of its stored positions.
+
+The model takes a picture as a list of patches, as many as its aspect ratio asks for. Here every picture is brought to the
+square, as the encoder does for all families: then the stored positions fit without being resampled, no patch is padding, and
+the tower is one of fixed resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.registry import register
+from vidseek_training.backbones.siglip import FrameAveragedSigLIP, SigLIPFamily
+
+
+class NaFlexSigLIP(FrameAveragedSigLIP):
+    """Any Siglip2Model."""
+
+    def picture_features(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        tokens = self.picture_tokens(pictures)
+        for layer in self.video_layers:
+            tokens = layer(tokens, None)
+        return self.features_of_last(tokens)
+
+    def picture_tokens(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        embeddings = self.siglip.vision_model.embeddings
+        tokens: Tensor = embeddings.patch_embedding(_patches(pictures, embeddings.patch_size))
+        return tokens + embeddings.position_embedding.weight
+
+    def lora_group(self, name: str, module: Any) -> str | None:
+        """See `Backbone.lora_group`; the patch embedding is a linear layer."""
+        return "stem" if name.endswith(".patch_embedding") else super().lora_group(name, module)
+
+
+def _patches(pictures: Tensor, patch: int) -> Tensor:
+    """Pictures (n, 3, side, side) to their patches, row by row: (n, places, patch * patch * 3), colours innermost."""
+    count, colours, side, _ = pictures.shape
+    grid = side // patch
+    parts = pictures.reshape(count, colours, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+    return parts.reshape(count, grid * grid, patch * patch * colours)
+
+
+@register
+class SigLIP2Family(SigLIPFamily):
+    """SigLIP 2 NaFlex; SigLIP 2 of fixed resolution has the model_type `siglip`."""
+
+    name = "siglip2"
+    config_class = "Siglip2Config"
+    held_as = "siglip"
+
+    def side_of(self, sizes: Any) -> int:
+        """See `TransformersFamily.side_of`: as many patches as there are positions."""
+        vision = sizes.vision_config
+        grid = math.isqrt(vision.num_patches)
+        if grid * grid != vision.num_patches:
+            raise ValueError(f"vision_config.num_patches is {vision.num_patches}, wanted a square number")
+        return int(grid * vision.patch_size)
+
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        from transformers import Siglip2Model
+
+        return NaFlexSigLIP(spec, Siglip2Model(self.sizes_of(config)))
