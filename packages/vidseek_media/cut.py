@@ -154,9 +154,7 @@ def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list
     """Cuts by video_id, and why others have none; a file that is one clip already is not looked into."""
     source = source_of(shots.source)
     paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
-    cuts, lost = find_all_cuts(
-        paths, settings=shots.settings, memory=shots.memory
-    )
+    cuts, lost = find_all_cuts(paths, settings=shots.settings, memory=shots.memory)
     return cuts | {v.video_id: [] for v in videos if v.clip_of}, lost
 
 
