@@ -142,7 +142,7 @@ def _ours(
 
     by_ef = {}
     for ef in EFS:
-        collection._facts = replace(facts, settings=replace(facts.settings, hnsw_ef=ef))
+        collection._facts = replace(facts, settings=facts.settings.model_copy(update={"hnsw_ef": ef}))
         by_ef[collection.facts.search_ef] = _times(search, queries, nearest)
     plain = by_ef[facts.search_ef]
     filtered = _milliseconds(lambda query: collection.search(query, limit=10, conditions=conditions), queries)

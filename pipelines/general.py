@@ -18,7 +18,7 @@ def main() -> str:
     params = load_params()
     if params.general.source is None:
         shutil.rmtree(PATHS.general.data, ignore_errors=True)
-        PATHS.general.mkdir(parents=True)
+        PATHS.general.data.mkdir(parents=True)
         return "no general.source: no replay, and retention is not measured"
     world = PATHS.general
     source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest.youtube)

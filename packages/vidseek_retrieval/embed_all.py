@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_retrieval.embed import EmbedReport, embed_archive
-from vidseek_retrieval.on_ray import RaySettings, executor_on_ray
+from vidseek_retrieval.on_ray import executor_on_ray
+from vidseek_retrieval.settings import RaySettings
 from vidseek_retrieval.texts import TextReport, clip_texts, embed_texts
 
 

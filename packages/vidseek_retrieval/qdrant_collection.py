@@ -20,13 +20,13 @@ from vidseek_retrieval.index import (
     Dense,
     Point,
     Stretch,
-    Vector,
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.qdrant_limits import Limits
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.qdrant_requests import ServerRefused, request
+from vidseek_retrieval.settings import Vector
 
 MOST_STRETCHES = 32
 """In one search: each clip of their videos is held against each of them."""
