@@ -10,7 +10,7 @@ def main() -> str:
     params = load_params()
     spec, parities = export_champion(
         PATHS.champion, backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames, out=PATHS.encoder,
-        limits={name: params.export.parity.of(name) for name in ("fp32", *params.export.variants)},
+        limits={name: params.export.parity.limits(name) for name in ("fp32", *params.export.variants)},
         max_clips=params.export.max_clips,
     )
     least = ", ".join(

@@ -77,7 +77,7 @@ def make_base(archive: Archive) -> BaseReport | None:
     own = archive.seen_by("base")
     spec, parities, exported = export_base(
         backbone=_found_from(archive.root, selected.backbone), pairs=archive.pairs_table, frames=tables.frames,
-        out=own.bundle, limits={name: export.parity.of(name) for name in wanted}, max_clips=export.max_clips,
+        out=own.bundle, limits={name: export.parity.limits(name) for name in wanted}, max_clips=export.max_clips,
     )
     _require_variants(parities, wanted)
     clips, texts = embed_all(

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,11 @@ Positive = Annotated[int, Field(ge=1)]
 CutMode = Literal["captions", "windows", "shots"]
 Decoder = Literal["auto", "pyav", "decord"]
 Mark = Literal["black", "flat", "frozen"]
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _ModelType
+else:
+    _ModelType = type(BaseModel)
 
 MAX_FRAMES = 100
 """Of a clip; frame numbers have two digits."""
@@ -65,10 +70,10 @@ _CODES = {"extra_forbidden": "invalid-settings", "missing": "setting-missing", "
 """The code of an error by what pydantic found, where it is not `setting-out-of-range`."""
 
 
-class _SectionType(type(BaseModel)):  # type: ignore[misc]
+class _SectionType(_ModelType):
     """Lets a record that is made in Python raise a ConfigError, as one that is read from params.yaml does."""
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
@@ -115,7 +120,8 @@ def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
             # Not repr: a few lines of YAML with anchors can stand for gigabytes.
             is_record = each["type"] == "value_error" and isinstance(each["input"], dict)
             came = key if is_record else f"{key} is {reprlib.repr(each['input'])}"
-            yield Fault(key, "value", f"{came}: {each['msg'].lower().removeprefix('value error, ')}")
+            wanted = str(each["ctx"]["error"]) if each["type"] == "value_error" else each["msg"].lower()
+            yield Fault(key, "value", f"{came}: {wanted}")
 
 
 def _refused(error: ValidationError, place: str) -> SettingsRefused:

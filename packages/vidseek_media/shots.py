@@ -89,7 +89,7 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
 def find_all_cuts(
     paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path
 ) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
-    """The cuts of each video by video_id, and the reasons of those that have none because they cannot be decoded.
+    """The cuts of each video by video_id, and why others have none: they cannot be decoded, or not now.
 
     What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
     it changes no result.

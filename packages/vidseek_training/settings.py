@@ -246,7 +246,7 @@ class ParitySettings(Section):
     int8: ParityLimits = ParityLimits(min_cosine=0.995, min_overlap=0.97, min_r1_difference=-0.02)
     """Of quantized weights."""
 
-    def of(self, variant: str) -> ParityLimits:
+    def limits(self, variant: str) -> ParityLimits:
         """Those of fp32, fp16 or int8."""
         limits: ParityLimits = getattr(self, variant)
         return limits

@@ -86,7 +86,7 @@ def test_prompt_hash__does_not_heed_how_it_is_asked(more: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize(("more", "named"), [
-    ({"provider": "openai", "send": "video"}, "send: video is for"), ({"budget": 3}, r"caption\.llm\.budget is 3"),
+    ({"provider": "openai", "send": "video"}, "send: video is for"), ({"budget": 3}, r"caption\.llm\.budget is no key"),
     ({"keep": ["long"]}, r"caption\.llm\.keep\.0"), ({"budget_usd": -1}, "budget_usd"), ({"keep": []}, "keep"),
     ({"options": {"n": 3}}, r"options.*n is decided by"), ({"options": {"max_tokens": 9000}}, "max_tokens is decided"),
     ({"options": {"httpOptions": {}}}, "httpOptions is decided"), ({"options": {"candidate_count": 2}}, "candidate_count"),

@@ -131,7 +131,7 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     def again(**changed: object) -> PairsReport:
         return make_pairs(
             tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),
+            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),  # type: ignore[arg-type]
         )
 
     assert again().num_out == 8
@@ -140,7 +140,7 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     assert any("its clip is frozen" in reason for reason in reasons)
     assert again(skip_marks=("black",)).num_out == 9
     assert again(skip_marks=()).num_out == 10
-    with pytest.raises(ConfigError, match="skip_marks lists 'dull'"):
+    with pytest.raises(ConfigError, match=r"skip_marks.*'dull'"):
         again(skip_marks=("dull",))
 
 
