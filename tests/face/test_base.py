@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.face.test_cli import call
+from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
 from tests.training.champions import write_champion
 from tests.training.tiny import Row, all_colours, write_archive, write_viclip
@@ -216,9 +217,9 @@ def test_make_base__variant_that_is_not_near_enough_is_refused(archive: Archive)
             make_base(archive)
 
 
-def test_make_base__params_that_lack_a_key_are_named(archive: Archive) -> None:
-    archive.params.write_text("embed: {variant: fp32}\n")
-    with pytest.raises(ConfigError, match="has no 'export'"):
+def test_make_base__params_that_cannot_be_are_named(archive: Archive) -> None:
+    archive.params.write_text("embed: {variant: fp32}\nexport: {max_clips: 3}\n")
+    with raises(ConfigError, code="setting-out-of-range", naming="export.max_clips"):
         make_base(archive)
 
 
