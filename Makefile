@@ -90,6 +90,17 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
 	$(BIN)/python -m bench.gates
 
+# Without what it asks for: torchvision would break transformers beside the CPU build of torch, and is not needed.
+open-clip: setup ## Install timm, which the vision towers of PE-Core, MobileCLIP2 and EVA-02 are made of
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt timm
+
+.vidseek/open_clip/open_clip: | setup
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt --target .vidseek/open_clip \
+	    open_clip_torch timm ftfy wcwidth
+
+open-clip-check: setup .vidseek/open_clip/open_clip ## open_clip's models against open_clip itself (four minutes)
+	PYTHONPATH=.vidseek/open_clip OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_open_clip_itself.py
+
 families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
 	VIDSEEK_FAMILIES=all OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_families.py tests/training/test_dual.py
 

@@ -33,6 +33,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "transformers": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "peft": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "mteb": ("packages/vidseek_training/mteb_model.py",), "datasets": ("packages/vidseek_training/mteb_model.py",),
+    "timm": ("packages/vidseek_training/backbones/timm_tower.py",),
     "mlflow": ("packages/vidseek_training/*", "packages/vidseek_demo/train*"),
     "onnxruntime": ("packages/vidseek_encoder/*",),
     "qdrant_edge": ("packages/vidseek_retrieval/*",),

@@ -25,6 +25,7 @@ from tests.training.tiny import (
     write_xclip,
 )
 from tests.training.tiny_dual import KINDS, write_dual
+from tests.training.tiny_open_clip import write_open_clip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_training import backbones
 from vidseek_training.backbones import registry
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip,
     "siglip2": partial(write_dual, kind="siglip2"), "dual": partial(write_dual, kind="chinese_clip"),
+    "open_clip": write_open_clip,
 }
 """By family: what writes a tiny model of it into a folder, which reads the captions of `tiny.write_archive`."""
 EXPORTED_ELSEWHERE = ("viclip", "clip")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,34 @@ class Called:
     """By the full name of a module: attention, mlp, projections, token_embedding or stem."""
     towers: dict[str, str]
     """By the same names: text or video."""
+
+
+class ByCalls(nn.Module):
+    """A mixin for backbones: where adapters go is what a run showed, and running means of batches are never moved.
+
+    Attributes:
+        found: Of the model, or of the model that it holds.
+        found_below: The prefix of the latter's names; empty for the model itself.
+    """
+
+    found: Called
+    found_below: str = ""
+
+    def lora_group(self, name: str, module: nn.Module) -> str | None:
+        """See `Backbone.lora_group`."""
+        return self.found.groups.get(name.removeprefix(self.found_below))
+
+    def tower_of(self, name: str) -> str:
+        """See `Backbone.tower_of`."""
+        return self.found.towers.get(name.removeprefix(self.found_below), "video")
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but norms over batches go on as published: an adapter would not keep what they learn."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
 
 def called(model: nn.Module, *, texts: Callable[[], Tensor], videos: Callable[[], Tensor]) -> Called:

@@ -25,7 +25,7 @@ from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
-from vidseek_training.backbones.called import Called, called
+from vidseek_training.backbones.called import ByCalls, Called, called
 from vidseek_training.backbones.registry import Family, read_beside, register
 from vidseek_training.backbones.transformers_family import (
     CLIP_DEVIATION,
@@ -72,14 +72,14 @@ KINDS: Mapping[str, Kind] = {
 """Those that were compared with transformers' own outputs. Of others the preprocessing must be in the folder."""
 
 
-class _Dual(Backbone):
+class _Dual(ByCalls, Backbone):
     """What both kinds have: transformers' model, its texts, where adapters go, and its scale."""
 
     def __init__(self, spec: BackboneSpec, model: nn.Module, found: Called, *, trims: bool) -> None:
         super().__init__()
         self.spec = spec
         self.reads_padding = not trims
-        self._found = found
+        self.found, self.found_below = found, "model."
         self._end_is_padding = _ends_with_padding(spec)
         self.bias = _take_scales(model)
         self.model = model
@@ -89,22 +89,6 @@ class _Dual(Backbone):
     def logit_bias(self) -> float | None:
         """See `Backbone.logit_bias`."""
         return None if self.bias is None else float(self.bias.detach())
-
-    def lora_group(self, name: str, module: nn.Module) -> str | None:
-        """See `Backbone.lora_group`: by what was called."""
-        return self._found.groups.get(name.removeprefix("model."))
-
-    def tower_of(self, name: str) -> str:
-        """See `Backbone.tower_of`: by what was called."""
-        return self._found.towers.get(name.removeprefix("model."), "video")
-
-    def train(self, mode: bool = True) -> _Dual:
-        """As any module's, but running means of batches stay as they were published: an adapter does not keep them."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
 
     def text_features(self, input_ids: Tensor) -> Tensor:
         """See `Backbone.text_features`; padding is masked, as transformers' processors do."""

@@ -1,7 +1,6 @@
 """ViCLIP: a joint space-time vision transformer beside CLIP's text transformer (Wang et al. 2023, InternVid).
 
-Our own code, written from the paper and the published checkpoint's names; attention is two `nn.Linear` and PyTorch's scaled
-dot product, so that ordinary LoRA reaches it.
+Our own code, written from the paper and the published checkpoint's names.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
 from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.stem import ConvStem, MotionStem
+from vidseek_training.backbones.transformer import Transformer
 from vidseek_training.backbones.vocabulary import find_tokenizer
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -58,59 +57,6 @@ class TextShape:
     heads: int
 
 
-class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
-        super().__init__()
-        self.heads, self.causal = heads, causal
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        batch, length, width = tokens.shape
-        parts = self.in_proj(tokens).chunk(3, dim=-1)
-        heads = (part.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(*heads, is_causal=self.causal)
-        result: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
-        return result
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.c_proj = nn.Linear(4 * width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.c_fc(tokens)
-        result: Tensor = self.c_proj(hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU, as CLIP was trained
-        return result
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
-        super().__init__()
-        self.attn = _Attention(width, heads, causal=causal)
-        self.ln_1 = nn.LayerNorm(width)
-        self.mlp = _Mlp(width)
-        self.ln_2 = nn.LayerNorm(width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.ln_1(tokens))
-        result: Tensor = tokens + self.mlp(self.ln_2(tokens))
-        return result
-
-
-class _Transformer(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int, *, causal: bool) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(_Block(width, heads, causal=causal) for _ in range(layers))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        for block in self.resblocks:
-            tokens = block(tokens)
-        return tokens
-
-
 class VisionEncoder(nn.Module):
     """Clips (n, T, 3, side, side) to features (n, dimension)."""
 
@@ -123,7 +69,7 @@ class VisionEncoder(nn.Module):
         self.positional_embedding = nn.Parameter(scale * torch.randn(grid * grid + 1, width))
         self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, shape.frames, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = _Transformer(width, shape.layers, shape.heads, causal=False)
+        self.transformer = Transformer(width, shape.layers, shape.heads, causal=False)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Linear(width, dimension, bias=False)
 
@@ -176,7 +122,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(shape.context, shape.width))
-        self.transformer = _Transformer(shape.width, shape.layers, shape.heads, causal=True)
+        self.transformer = Transformer(shape.width, shape.layers, shape.heads, causal=True)
         self.ln_final = nn.LayerNorm(shape.width)
         self.text_projection = nn.Linear(shape.width, dimension, bias=False)
 

@@ -1,0 +1,284 @@
+"""What open_clip publishes: open_clip_config.json and open_clip_model.safetensors (DFN, PE-Core, MobileCLIP2, EVA-02).
+
+The text tower and the plain vision transformer are our own code under open_clip's names, so that LoRA reaches attention. A
+vision tower of timm is timm's own (`timm_tower.py`). What changes the towers in a way that is not
+built here is declined by its key.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vidseek_media.errors import ConfigError
+from vidseek_training.backbones.averaging import FrameAveraging
+from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.called import ByCalls, Called, called
+from vidseek_training.backbones.registry import Family, register
+from vidseek_training.backbones.timm_tower import TimmTower
+from vidseek_training.backbones.transformer import Transformer, quick_gelu
+from vidseek_training.backbones.transformers_family import CLIP_DEVIATION, CLIP_MEAN
+from vidseek_training.backbones.vocabulary import find_tokenizer
+
+_VISION_KEYS = ("image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout", "pool_type")
+_TIMM_KEYS = (
+    "image_size", "timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop",
+    "timm_drop_path", "patch_dropout",
+)
+_TEXT_KEYS = (
+    "context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "no_causal_mask", "pool_type", "proj_bias",
+    "pad_id", "eos_id", "hf_tokenizer_name", "norm_kwargs", "act_kwargs",
+)
+_MODEL_KEYS = (
+    "embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias",
+)
+_NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size")
+"""What a checkpoint may hold beside weights."""
+
+
+class VisionTower(nn.Module):
+    """Pictures (n, 3, side, side) to features (n, dimension): open_clip's plain vision transformer."""
+
+    def __init__(self, config: Mapping[str, Any], dimension: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        width, patch = config.get("width", 768), config.get("patch_size", 16)
+        places = (config.get("image_size", 224) // patch) ** 2
+        self.averages = config.get("pool_type", "tok") == "avg"
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
+        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(places + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(
+            width, config.get("layers", 12), width // config.get("head_width", 64), causal=False, activation=activation,
+            hidden=int(width * config.get("mlp_ratio", 4.0)),
+        )
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Linear(width, dimension, bias=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features of any length."""
+        return self.features_of(self.transformer(self.tokens_of(pictures)))
+
+    def tokens_of(self, pictures: Tensor) -> Tensor:
+        """The tokens that the first layer sees: the class token, then patches."""
+        patches = self.conv1(pictures).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
+        result: Tensor = self.ln_pre(torch.cat([first, patches], 1) + self.positional_embedding)
+        return result
+
+    def features_of(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, tokens, width) after all layers to features."""
+        tokens = self.ln_post(tokens)
+        result: Tensor = self.proj(tokens[:, 1:].mean(1) if self.averages else tokens[:, 0])
+        return result
+
+
+class TextTower(nn.Module):
+    """Token ids (n, tokens) to features (n, dimension): open_clip's text transformer."""
+
+    def __init__(self, config: Mapping[str, Any], dimension: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        width = config.get("width", 512)
+        eps = (config.get("norm_kwargs") or {}).get("eps", 1e-5)
+        self.pool, self.eos = config.get("pool_type", "argmax"), config.get("eos_id", 2)
+        self.token_embedding = nn.Embedding(config.get("vocab_size", 49408), width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.get("context_length", 77), width))
+        self.transformer = Transformer(
+            width, config.get("layers", 12), config.get("heads", 8), causal=not config.get("no_causal_mask", False),
+            activation=activation, hidden=int(width * config.get("mlp_ratio", 4.0)), eps=eps,
+        )
+        self.ln_final = nn.LayerNorm(width, eps=eps)
+        self.text_projection = nn.Linear(width, dimension, bias=bool(config.get("proj_bias", False)))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Features of any length."""
+        tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
+        tokens = self.ln_final(self.transformer(tokens))
+        result: Tensor = self.text_projection(self._pooled(tokens, input_ids))
+        return result
+
+    def _pooled(self, tokens: Tensor, input_ids: Tensor) -> Tensor:
+        if self.pool in ("first", "last"):
+            return tokens[:, 0 if self.pool == "first" else -1]
+        # The end token has the highest number, or is named.
+        ends = input_ids.argmax(-1) if self.pool == "argmax" else (input_ids == self.eos).int().argmax(-1)
+        return tokens[torch.arange(tokens.shape[0], device=tokens.device), ends]
+
+
+class OpenCLIP(ByCalls, FrameAveraging):
+    """A model of open_clip's config: a plain vision transformer or a tower of timm, beside a text transformer."""
+
+    def __init__(self, spec: BackboneSpec, config: dict[str, Any], found: Called | None) -> None:
+        super().__init__()
+        model, text = config["model_cfg"], config["model_cfg"]["text_cfg"]
+        self.spec = spec
+        self.reads_padding = bool(text.get("no_causal_mask")) or text.get("pool_type") == "last"
+        self.visual = _vision_of(model)
+        self.text = TextTower(text, model["embed_dim"], _activation(text, quick=model.get("quick_gelu", False)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.bias = nn.Parameter(torch.zeros(())) if model.get("init_logit_bias") is not None else None
+        if found is not None:
+            self.found = found
+
+    @property
+    def logit_bias(self) -> float | None:
+        """See `Backbone.logit_bias`."""
+        return None if self.bias is None else float(self.bias.detach())
+
+    def picture_features(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        features: Tensor = self.visual(pictures)
+        return features
+
+    def text_features(self, input_ids: Tensor) -> Tensor:
+        """See `Backbone.text_features`; there is no mask of padding, as in open_clip."""
+        features: Tensor = self.text(input_ids)
+        return features
+
+    @property
+    def video_layers(self) -> nn.ModuleList:
+        """See `Backbone.video_layers`."""
+        return self._plain().transformer.resblocks
+
+    def picture_tokens(self, pictures: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        return self._plain().tokens_of(pictures)
+
+    def features_of_last(self, tokens: Tensor) -> Tensor:
+        """See `FrameAveraging`."""
+        return self._plain().features_of(tokens)
+
+    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
+        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        tokens = self.picture_tokens(pixel_values.flatten(0, 1))
+        for layer in self.video_layers[:depth]:
+            tokens = layer(tokens)
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
+        """See `Backbone.features_of_tokens`."""
+        batch, frames = tokens.shape[:2]
+        tokens = tokens.flatten(0, 1)
+        for layer in self.video_layers[depth:]:
+            tokens = layer(tokens)
+        return F.normalize(self.features_of_last(tokens), dim=-1).view(batch, frames, -1).mean(1)
+
+    def _plain(self) -> VisionTower:
+        if not isinstance(self.visual, VisionTower):
+            raise self._not_apart()
+        return self.visual
+
+
+@register
+class OpenCLIPFamily(Family):
+    """Folders with open_clip's own config and weights; where a config.json says more, its family reads it."""
+
+    name = "open_clip"
+    config_file = "open_clip_config.json"
+    weights: ClassVar[tuple[str, ...]] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    last = True
+
+    def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `Family.config_of`."""
+        model = said.get("model_cfg")
+        towers = [model.get(key) for key in ("vision_cfg", "text_cfg")] if isinstance(model, Mapping) else [None]
+        if not isinstance(model, Mapping) or not all(isinstance(tower, Mapping) for tower in towers):
+            return None
+        _require_known(model, said.get("preprocess_cfg") or {})
+        return dict(said)
+
+    def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
+        """See `Family.spec_of`."""
+        model, seen = config["model_cfg"], config.get("preprocess_cfg") or {}
+        vision, text = model["vision_cfg"], model["text_cfg"]
+        return BackboneSpec(
+            family=self.name, name=name, dimension=model["embed_dim"], context=text.get("context_length", 77),
+            frames=config.get("frames", 8), side=vision.get("image_size", 224),
+            resize="squash" if seen.get("resize_mode") == "squash" else "crop", mean=tuple(seen.get("mean", CLIP_MEAN)),
+            deviation=tuple(seen.get("std", CLIP_DEVIATION)), pad_id=config.get("pad_id", text.get("pad_id", 0)),
+            tokenizer=find_tokenizer(folder),
+        )
+
+    def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
+        """See `Family.build`."""
+        return OpenCLIP(spec, config, _found(json.dumps(config, sort_keys=True), spec))
+
+    def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.renamed`: the text tower below `text`, projections and attention as linear layers."""
+        ours: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if name.rpartition(".")[2] in _NO_WEIGHTS:
+                continue
+            if name in ("logit_scale", "logit_bias"):
+                ours["bias" if name == "logit_bias" else name] = tensor.reshape(())
+                continue
+            name = name if name.startswith(("visual.", "text.")) else f"text.{name}"
+            if name in ("visual.proj", "text.text_projection"):
+                name, tensor = f"{name}.weight", tensor.T.contiguous()
+            ours[name.replace("in_proj_weight", "in_proj.weight").replace("in_proj_bias", "in_proj.bias")] = tensor
+        return ours
+
+
+def _vision_of(model: Mapping[str, Any]) -> nn.Module:
+    vision = model["vision_cfg"]
+    if vision.get("timm_model_name"):
+        return TimmTower(vision, model["embed_dim"])
+    return VisionTower(vision, model["embed_dim"], _activation(vision, quick=model.get("quick_gelu", False)))
+
+
+def _activation(tower: Mapping[str, Any], *, quick: bool) -> Callable[[Tensor], Tensor]:
+    if quick:
+        return quick_gelu
+    return partial(F.gelu, approximate=(tower.get("act_kwargs") or {}).get("approximate", "none"))
+
+
+@functools.lru_cache(maxsize=4)
+def _found(config: str, spec: BackboneSpec) -> Called:
+    """Where adapters go, by a run without values; once for each config."""
+    with torch.device("meta"):
+        model = OpenCLIP(spec, json.loads(config), None).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):
+        ids, pixels = torch.zeros(2, spec.context, dtype=torch.int64), torch.zeros(2, 3, spec.side, spec.side)
+        return called(model, texts=lambda: model.text_features(ids), videos=lambda: model.picture_features(pixels))
+
+
+def _require_known(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
+    """See to it that nothing in a config asks for what is not built here: all else would give other vectors.
+
+    Raises:
+        ConfigError: something does.
+    """
+    vision, text = model["vision_cfg"], model["text_cfg"]
+    known = _TIMM_KEYS if vision.get("timm_model_name") else _VISION_KEYS
+    for section, content, keys in (
+        ("model_cfg", model, _MODEL_KEYS), ("vision_cfg", vision, known), ("text_cfg", text, _TEXT_KEYS),
+    ):
+        for key, value in content.items():
+            if key not in keys and value not in (None, False, 0):
+                _decline(f"{section}.{key}", value)
+    for key in ("layers", "image_size"):  # a ResNet has a list of layers; a picture that is no square, one of sides
+        if not isinstance(vision.get(key, 1), int):
+            _decline(f"vision_cfg.{key}", vision[key])
+    if vision.get("pool_type", "tok") not in ("tok", "avg"):
+        _decline("vision_cfg.pool_type", vision["pool_type"])
+    if text.get("pool_type", "argmax") not in ("argmax", "eos", "first", "last"):
+        _decline("text_cfg.pool_type", text["pool_type"])
+    if seen.get("resize_mode", "shortest") not in ("shortest", "squash"):
+        _decline("preprocess_cfg.resize_mode", seen["resize_mode"])
+
+
+def _decline(key: str, value: object) -> NoReturn:
+    raise ConfigError(
+        f"open_clip_config.json: {key} is {value!r}, which vidseek does not build",
+        remedy="Take the model as transformers publishes it, if it does, or another of docs/backbones.md",
+    )
