@@ -6,7 +6,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 EXTRAS := cpu,train,index,quality,shots,llm,serve,ui,mcp,youtube,http,mteb,dev
 ROOMS := $(notdir $(patsubst %/__init__.py,%,$(wildcard packages/*/__init__.py)))
 
-# No library of ours phones home, and no model hub is asked.
+# No library of ours phones home, and no model hub is asked but by `make hub`.
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
@@ -168,6 +168,11 @@ bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to
 # Nothing is installed: a CUDA build of torch is the user's own.
 gpu-check: ## What a GPU does here: training, towers and exports against the CPU, into bench/gpu.json (five minutes; without one: a line)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m bench.gpu
+
+# The one target that asks the model hub: nothing else does so by itself.
+hub: setup ## Fetch a backbone from the model hub and pin it: make hub MODEL=openai/clip-vit-base-patch32
+	@test -n "$(MODEL)" || { echo "Say which: make hub MODEL=openai/clip-vit-base-patch32 (or ...@revision)"; exit 1; }
+	HF_HUB_OFFLINE=0 $(BIN)/vidseek backbone fetch "$(MODEL)"
 
 soak: setup ## Ten minutes of mixed requests to the service: no memory or file is lost
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak

@@ -7,13 +7,14 @@ from vidseek.params import Params, load_params
 from vidseek_media.cut import read_clips
 from vidseek_retrieval.moment_recall import PublishedWindows, Truth, moment_recalls
 from vidseek_training.evaluate import Evaluation, evaluate, write_evaluation
+from vidseek_training.hub import pinned
 
 
 def main() -> str:
     """The evaluate stage."""
     params = load_params()
     evaluation = evaluate(
-        PATHS.champion, PATHS.encoder, backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames,
+        PATHS.champion, PATHS.encoder, backbone=pinned(params.backbone.name), pairs=PATHS.pairs_table, frames=PATHS.frames,
         general=PATHS.general.data if params.general.source else None, resamples=params.evaluate.resamples,
         seed=params.evaluate.seed, variant=params.embed.variant, query_variant=params.search.variant,
         near_duplicate_bits=params.pairs.near_duplicate_bits, near_duplicate_share=params.pairs.near_duplicate_share,

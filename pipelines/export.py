@@ -3,13 +3,15 @@
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
 from vidseek_training.export import export_champion
+from vidseek_training.hub import pinned
 
 
 def main() -> str:
     """The export stage."""
     params = load_params()
     spec, parities = export_champion(
-        PATHS.champion, backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames, out=PATHS.encoder,
+        PATHS.champion, backbone=pinned(params.backbone.name), pairs=PATHS.pairs_table, frames=PATHS.frames,
+        out=PATHS.encoder,
         limits={name: params.export.parity.limits(name) for name in ("fp32", *params.export.variants)},
         max_clips=params.export.max_clips,
     )

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.params import load_params
+from vidseek_training.hub import pinned
 from vidseek_training.proof_ledger import LEDGER, lines_of
 from vidseek_training.select import crown, select
 
@@ -12,7 +13,7 @@ def main() -> str:
     """The select stage."""
     params = load_params()
     selected = select(
-        PATHS.adapters, list(params.train.settings), backbone=params.backbone.name, pairs=PATHS.pairs_table,
+        PATHS.adapters, list(params.train.settings), backbone=pinned(params.backbone.name), pairs=PATHS.pairs_table,
         frames=PATHS.frames, champion=PATHS.champion, out=PATHS.selected, resamples=params.select.resamples,
         ledger=PATHS.state / LEDGER, seed=params.select.seed,
     )

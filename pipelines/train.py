@@ -4,6 +4,7 @@ import sys
 
 from pipelines.stage import PATHS, run_stage, say
 from vidseek.params import load_params
+from vidseek_training.hub import pinned
 from vidseek_training.train import train_adapter
 
 
@@ -11,8 +12,8 @@ def main() -> str:
     """The train stage of the setting named on the command line."""
     params, name = load_params(), sys.argv[1]
     outcome = train_adapter(
-        name, params.train.settings[name], backbone=params.backbone.name, pairs=PATHS.pairs_table, frames=PATHS.frames,
-        general=PATHS.general.data if params.general.source else None, out=PATHS.adapters / name,
+        name, params.train.settings[name], backbone=pinned(params.backbone.name), pairs=PATHS.pairs_table,
+        frames=PATHS.frames, general=PATHS.general.data if params.general.source else None, out=PATHS.adapters / name,
         report=PATHS.reports / "train" / name, state=PATHS.state, preset=params.train.preset, say=say,
     )
     if not outcome.trained:

@@ -55,7 +55,7 @@ def make_base(archive: Archive) -> BaseReport | None:
         ServiceError: a publish runs, the disk does not take it, or another program does not answer.
     """
     # As the stages do: what was trained on is here already.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from vidseek_retrieval.duplicates import read_duplicates
     from vidseek_retrieval.embed_all import Tables, embed_all

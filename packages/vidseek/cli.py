@@ -12,6 +12,7 @@ import typer
 
 from vidseek.commands import (
     archive,
+    backbones,
     benchmarking,
     captioning,
     comparing,
@@ -50,6 +51,9 @@ app.add_typer(_group("The published index: its collections, and what is live.", 
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "prune": index.index_prune, "export": index.index_export, "import": index.index_import,
 }), name="index")
+app.add_typer(_group("Backbones: models to begin from.", {
+    "fetch": backbones.backbone_fetch, "import": backbones.backbone_import,
+}), name="backbone")
 app.add_typer(_group("The demo world.", {
     "render": demo.demo_render, "show": demo.demo_show, "picture": demo.demo_picture,
 }), name="demo")

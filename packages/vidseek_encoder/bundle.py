@@ -57,7 +57,7 @@ class EncoderSpec:
     pad_id: int
     """The token that fills a text up to `context`."""
     backbone: str
-    """Where the weights began: a hub id, `vidseek/...`, or a folder's name."""
+    """Where the weights began: a hub id with its commit (`owner/name@commit`), `vidseek/...`, or a folder's name."""
     variants: tuple[str, ...]
     """The precisions in the bundle, each a folder: fp32, fp16, int8."""
     vision: Vision = "video"

@@ -14,6 +14,7 @@ from vidseek_media.folders import require_replaceable, whole_folder
 from vidseek_media.json_files import read_json
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones, lora
+from vidseek_training.hub import HubName
 from vidseek_training.select import Selected, adapter_of, read_selected
 
 HUB = "hub:"
@@ -59,7 +60,8 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
 def write_card(selected: Selected, figures: dict[str, Any] | None) -> str:
     """The model card, as the hub reads it: base, licence, data, figures with intervals, how to load it."""
     licence = licence_of(selected.backbone)
-    head = [f"base_model: {selected.backbone}", "library_name: peft", "tags: [lora, video-text-retrieval, vidseek]"]
+    base, _ = _base_of(selected)
+    head = [f"base_model: {base}", "library_name: peft", "tags: [lora, video-text-retrieval, vidseek]"]
     if licence:
         head.append(f"license: {licence}")
     return "\n".join([
@@ -90,6 +92,12 @@ def licence_of(backbone: str) -> str:
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     found = re.search(r"^license:\s*(\S+)", head.group(1), re.MULTILINE) if head else None
     return found.group(1) if found else ""
+
+
+def _base_of(selected: Selected) -> tuple[str, str | None]:
+    """The base's name as PEFT and the hub know it, and its commit."""
+    name = HubName.parse(selected.backbone)
+    return (name.repository, name.revision or None) if name is not None else (selected.backbone, None)
 
 
 def _figures_of(metrics: Path, selected: Selected) -> dict[str, Any] | None:
@@ -137,7 +145,7 @@ def _tables(figures: dict[str, Any] | None) -> list[str]:
 def _fill(folder: Path, adapter: Path, selected: Selected, card: str) -> None:
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = read_json(folder / "adapter_config.json")
-    config["base_model_name_or_path"] = selected.backbone
+    config["base_model_name_or_path"], config["revision"] = _base_of(selected)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -38,6 +38,7 @@ from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
 from vidseek_training.backbones.stem import ConvStem, MotionStem, ResidualStem, _Residual
 from vidseek_training.backbones.viclip import from_checkpoint
+from vidseek_training.hub.faults import HubNotCached
 
 WRITERS = {"viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip}
 GROUPS = ("attention", "mlp", "projections", "token_embedding")
@@ -481,7 +482,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
@@ -489,16 +489,16 @@ def test_load__a_hub_id_is_read_from_the_local_cache(hub: Path) -> None:
     revision = "0123456789abcdef0123456789abcdef01234567"
     write_clip(_snapshot(hub, "someone/tiny-clip", revision))
     model = backbones.load("someone/tiny-clip")
-    assert model.spec.name == "someone/tiny-clip" and model.spec.family == "clip"
+    assert model.spec.name == f"someone/tiny-clip@{revision}" and model.spec.family == "clip"
     assert backbones.revision_of("someone/tiny-clip") == revision
     assert backbones.revision_of("vidseek/clip-tiny") == ""
 
 
 def test_resolve__a_hub_id_that_is_not_here_and_no_network_says_what_to_do(hub: Path) -> None:
-    with pytest.raises(ConfigError, match="someone/unknown") as caught:
+    with pytest.raises(HubNotCached, match="someone/unknown") as caught:
         backbones.resolve("someone/unknown")
-    assert "HF_HUB_OFFLINE=0" in caught.value.remedy and str(hub) in caught.value.message
+    assert "vidseek backbone fetch someone/unknown" in caught.value.remedy and str(hub) in caught.value.message
     # Half a download is none.
     (_snapshot(hub, "someone/half", "f" * 40) / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="whole"):
+    with pytest.raises(HubNotCached, match="weights, tokenizer missing"):
         backbones.resolve("someone/half")

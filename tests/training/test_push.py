@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -85,6 +86,29 @@ def test_push_adapter__a_hub_that_is_not_reached_is_a_service_error(
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
     with pytest.raises(ServiceError, match="someone/mine: Name or service not known"):
         push_adapter(exported / "champion", tmp_path / "none.json", "hub:someone/mine")
+
+
+def test_push_adapter__a_pinned_base_is_a_name_and_a_revision(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT and the hub want them apart; the champion has them as one."""
+    champion = tmp_path / "champion"
+    shutil.copytree(exported / "champion", champion)
+    base = json.loads((champion / "selected.json").read_text())["backbone"]
+    model = backbones.load(base)
+    commit, name = "0123456789abcdef0123456789abcdef01234567", "someone/tiny"
+    snapshot = tmp_path / "cache" / "models--someone--tiny" / "snapshots" / commit
+    shutil.copytree(base, snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    said = (champion / "selected.json").read_text().replace(base, f"{name}@{commit}")
+    (champion / "selected.json").write_text(said)
+    push_adapter(champion, tmp_path / "none.json", str(tmp_path / "out"))
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (name, commit)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"base_model: {name}\n" in card and f"backbones.load(\"{name}@{commit}\")" in card
+    adapter = lora.merged(backbones.load(f"{name}@{commit}"), tmp_path / "out")  # the handed-on folder loads with its base
+    assert adapter.spec.name == f"{name}@{commit}" and model.num_parameters() == adapter.num_parameters()
 
 
 def test_licence_of__is_what_the_base_s_card_says(tmp_path: Path) -> None:

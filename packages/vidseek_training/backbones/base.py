@@ -28,7 +28,7 @@ class BackboneSpec:
     family: str
     """As `registry.Family` names it, or the `model_type` of a generic family's model."""
     name: str
-    """As the params named it: `vidseek/viclip-tiny`, a hub id, or a folder."""
+    """`vidseek/viclip-tiny`, a folder, or a hub id with its commit: `owner/name@commit`."""
     dimension: int
     context: int
     """Tokens of a text, padded or cut to this."""

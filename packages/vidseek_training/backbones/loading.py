@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones.base import Backbone
-from vidseek_training.backbones.registry import Family, config_files, families, family_of
+from vidseek_training.backbones.registry import config_files, family_of
+from vidseek_training.hub import HubName, find_snapshot, pinned
+from vidseek_training.hub.files import weight_files
 from vidseek_training.torch_files import read_torch
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -22,8 +24,6 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 
 _MOST_SIZE = 2**24
 _MOST_LAYERS = 1024
-_HUB_FILES = ("*.json", "README.md", "merges.txt", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz")
-"""Beside the weights."""
 
 
 def load(path_or_id: str | Path) -> Backbone:
@@ -31,8 +31,9 @@ def load(path_or_id: str | Path) -> Backbone:
 
     Args:
         path_or_id: `vidseek/<name>` for one that is shipped; a folder with a config, the weights and the tokenizer as its
-            family has them (config.json, model.safetensors or pytorch_model.bin, and see `vocabulary.find_tokenizer`); or
-            a hub id.
+            family has them (config.json, model.safetensors or pytorch_model.bin, or their parts with an index, and see
+            `vocabulary.find_tokenizer`); or a hub id, `owner/name` or `owner/name@commit`, that was fetched before
+            (`vidseek_training.hub`).
 
     Raises:
         ConfigError: nothing is there, or it is of a family that we do not know.
@@ -40,11 +41,10 @@ def load(path_or_id: str | Path) -> Backbone:
     """
     folder = resolve(path_or_id)
     family, config = family_of(folder)
-    path = _weights_file(folder, family)
-    tensors = _read_tensors(path)
+    path, tensors = _read_tensors(folder, family.weights)
     try:
         _require_sizes(config)
-        spec = family.spec_of(config, folder, name=str(path_or_id))
+        spec = family.spec_of(config, folder, name=pinned(str(path_or_id)))
         tensors = family.renamed(config, tensors)
         with torch.device("meta"):  # of no memory: a config may ask for more than there is
             shapes = family.build(config, spec).state_dict()
@@ -58,10 +58,10 @@ def load(path_or_id: str | Path) -> Backbone:
 
 
 def resolve(path_or_id: str | Path) -> Path:
-    """The folder that `path_or_id` names.
+    """The folder that `path_or_id` names. Never asks the network.
 
     Raises:
-        ConfigError: there is none, or the hub's files are neither here nor to be had.
+        ConfigError: there is none, or the hub's files are not, or not whole, in the local cache.
     """
     text = str(path_or_id)
     if text.startswith("vidseek/"):
@@ -73,8 +73,9 @@ def resolve(path_or_id: str | Path) -> Path:
     folder = Path(text)
     if any((folder / name).is_file() for name in config_files()):
         return folder
-    if isinstance(path_or_id, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not folder.exists():
-        return _from_hub(text)
+    name = HubName.parse(text) if isinstance(path_or_id, str) and not folder.exists() else None
+    if name is not None:
+        return find_snapshot(name)
     raise ConfigError(
         f"backbone {text}: no folder with a config.json is there",
         remedy="Name a shipped one (vidseek/viclip-tiny, vidseek/clip-tiny), a folder, or a hub id in `backbone.name`",
@@ -88,47 +89,25 @@ def revision_of(path_or_id: str | Path) -> str:
 
 
 def weights_sha256(path_or_id: str | Path) -> str:
-    """Of the file of weights; empty where there is none."""
+    """Of the file of weights; of weights in parts, of their hashes in order; empty where there are none."""
     folder = resolve(path_or_id)
-    path = _weights_file(folder, family_of(folder)[0])
-    return file_sha256(path) if path.is_file() else ""
+    hashes = [file_sha256(path) for path in weight_files(folder, family_of(folder)[0].weights)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest() if hashes else ""
 
 
-def _weights_file(folder: Path, family: Family) -> Path:
-    return next((folder / name for name in family.weights if (folder / name).is_file()), folder / family.weights[0])
-
-
-def _from_hub(name: str) -> Path:
-    """The newest snapshot of `name` in the hub's local cache; fetched first where the hub may be asked."""
-    from huggingface_hub import constants, snapshot_download
-
-    weights = list(dict.fromkeys(name for family in families() for name in family.weights))
-    last: Exception | None = None
-    for local in (True,) if constants.HF_HUB_OFFLINE else (True, False):
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *weights], local_files_only=local))
-        except (OSError, ValueError) as error:  # the hub's own errors are of these two kinds
-            last = error
-            continue
-        if any((folder / each).is_file() for each in weights):
-            return folder
-    raise ConfigError(
-        f"backbone {name}: neither a folder nor, whole, in the model hub's local cache ({constants.HF_HUB_CACHE})",
-        remedy="Name a folder; or set HF_HUB_OFFLINE=0 where there is a network, and run it again" if
-        constants.HF_HUB_OFFLINE else "Look whether the hub has a model of this name, and whether the network is there",
-    ) from last
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights, in fp32."""
+def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Tensor]]:
+    """The weights' file (of several the first) and its tensors, in fp32."""
+    first, tensors = folder / names[0], dict[str, Tensor]()
+    path = first
     try:
-        if path.suffix == ".bin":
-            tensors: dict[str, Tensor] = read_torch(path)
-        else:
-            tensors = load_file(path)
-        return {name: tensor.float() for name, tensor in tensors.items()}
+        for path in weight_files(folder, names) or (first,):
+            found: dict[str, Tensor] = read_torch(path) if path.suffix == ".bin" else load_file(path)
+            if twice := sorted(tensors.keys() & found.keys()):
+                raise ValueError(f"{twice[0]} is in another part too")
+            tensors |= {name: tensor.float() for name, tensor in found.items()}
     except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fetch the backbone's weights again") from error
+    return path, tensors
 
 
 def _require_sizes(content: object, name: str = "") -> None:
