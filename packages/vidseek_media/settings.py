@@ -167,9 +167,6 @@ class DownloadSettings(Section):
     """How a page of YouTube is downloaded with yt-dlp."""
 
     place = "ingest.youtube"
-    unstated = (
-        "subtitles", "automatic_captions", "max_sleep_seconds", "sleep_requests_seconds", "sleep_subtitles_seconds",
-    )
 
     cookies: Path | None = None
     """A cookies.txt in Netscape's format, for sites that ask for a login. It is read and never written."""
