@@ -34,6 +34,8 @@ QUESTIONS = {
     "onnxruntime": "import onnxruntime as m; say(m.__version__, m.get_available_providers())",
     "av": f"import av as m; say(m.__version__, [c for c in {CODECS!r} if c in m.codecs_available])",
     "decord": "import decord as m; say(m.__version__, [])",
+    "yt-dlp": "import yt_dlp.version as m; from vidseek_media.javascript import REMEDY, javascript; found = javascript(); "
+              "say(m.__version__, [found.in_words(), '' if found.is_whole else REMEDY])",
     "torch": "import torch as m; say(m.__version__, [m.cuda.get_device_name(i) for i in range(m.cuda.device_count())])",
 }
 _SAY = "import json\ndef say(version, found): print(json.dumps([version, list(found)]))\n"
@@ -198,6 +200,9 @@ def _runtimes() -> Iterable[Finding]:
             lacking = [codec for codec in CODECS if codec not in things]
             yield Finding("runtime", "decoder av", "note" if lacking else "ok",
                           f"{version}: {', '.join(things)}" + (f"; not {', '.join(lacking)}" if lacking else ""))
+        elif name == "yt-dlp":
+            words, remedy = things
+            yield Finding("youtube", "JavaScript for YouTube", "note" if remedy else "ok", words, remedy)
         elif name == "decord":
             yield Finding("runtime", "decoder decord", "ok", f"{version} (optional)")
         else:
@@ -221,7 +226,8 @@ def _ask(question: str) -> tuple[str | None, list[str]]:
     """(version, what it found), or (None, [the reason])."""
     try:
         run = subprocess.run(
-            [sys.executable, "-c", _SAY + question], capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+            [sys.executable, "-c", _SAY + question], capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # As this process finds modules.
         )
         version, things = json.loads(run.stdout)
     except subprocess.TimeoutExpired:

@@ -31,6 +31,7 @@ CHANGED = {
     "export.min_cosine": "each variant has its own: write export.parity.fp32.min_cosine",
     "export.min_overlap": "each variant has its own: write export.parity.fp32.min_overlap",
     "export.min_r1_difference": "each variant has its own: write export.parity.fp32.min_r1_difference",
+    "ingest.youtube.max_height": "the shorter side counts, as in upright videos: write ingest.youtube.max_side_px",
     "publish.alias": "the live alias is always clips: take the line out",
 }
 """Keys of earlier versions, and what is written now. `search.merge_margin` is not among them: it is still read."""

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.languages import is_language
 from vidseek_media.urls import has_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -143,6 +144,13 @@ def _refuse_secrets(source: str) -> str:
     return source
 
 
+def _require_language(text: str) -> str:
+    if not is_language(text):
+        raise ValueError("it is no language tag such as en, de or pt-BR")
+    return text
+
+
+LanguageTag = Annotated[str, AfterValidator(_require_language)]
 SourceName = Annotated[str, Field(min_length=1), AfterValidator(_refuse_secrets)]
 
 
@@ -164,12 +172,22 @@ class DownloadSettings(Section):
     """A cookies.txt in Netscape's format, for sites that ask for a login. It is read and never written."""
     max_videos: Positive | None = 100
     """The first so many of those that the page lists; null: all."""
-    max_height: Positive = 720
-    """Of what is downloaded, in pixels, where the site has a choice."""
+    max_side_px: Positive = 720
+    """Of the shorter side of what is downloaded, where the site has a choice."""
+    subtitles: tuple[LanguageTag, ...] = ("en",)
+    """Languages, the most wanted first: the first that a video has becomes its transcript; []: none."""
+    automatic_captions: bool = True
+    """Take captions that the site made from speech, where nobody wrote any."""
     rate_limit_kib: Positive | None = None
     """KiB a second, at most; null: as fast as it goes."""
     sleep_seconds: Annotated[float, Field(ge=0)] = 2.0
-    """Wait before each video."""
+    """Wait before each video, at least."""
+    max_sleep_seconds: Annotated[float, Field(ge=0)] = 6.0
+    """Wait before each video, at most: the pause is random between the two."""
+    sleep_requests_seconds: Annotated[float, Field(ge=0)] = 0.75
+    """Wait between the requests that a page takes."""
+    sleep_subtitles_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """Wait before each file of subtitles."""
     retries: Annotated[int, Field(ge=0)] = 5
     """Of each request that fails; the wait doubles from 1 s to a minute."""
 

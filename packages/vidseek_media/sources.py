@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,14 +14,12 @@ from vidseek_media.rows import READERS
 from vidseek_media.secret import secret
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.urls import is_url
-from vidseek_media.youtube import Youtube
+from vidseek_media.youtube import YOUTUBE, Youtube
 
 SITE_PREFIX = "yt-dlp:"
 """Before the URL of another site that yt-dlp knows."""
 ENVIRONMENT_PREFIX = "env:"
 """Before a variable of the environment that has the source: a URL with a password or a signature belongs there."""
-
-_YOUTUBE = re.compile(r"https?://(?:[\w-]+\.)*(?:youtube\.com|youtu\.be|youtube-nocookie\.com)(?:[/?:].*)?", re.IGNORECASE)
 
 
 def open_source(
@@ -44,7 +41,7 @@ def open_source(
     """
     if text.startswith(ENVIRONMENT_PREFIX):
         text = _of_environment(text.removeprefix(ENVIRONMENT_PREFIX))
-    if text.startswith(SITE_PREFIX) or _YOUTUBE.fullmatch(text):
+    if text.startswith(SITE_PREFIX) or YOUTUBE.fullmatch(text):
         return Youtube(text.removeprefix(SITE_PREFIX), downloads=downloads, settings=settings or DownloadSettings())
     if text.lower().startswith("file://"):
         text = unquote(split_url(text).path)

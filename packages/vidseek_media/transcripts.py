@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import itertools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,6 +44,9 @@ _BLOCK = re.compile(r"^(?:NOTE|STYLE|REGION)(?:\s|$)")
 
 _MAX_WHY = 5
 """Broken cues of one file that are named one by one; the rest is counted."""
+
+_MAX_PAUSE_MS = 50
+"""Between two cues of rolling captions: they follow each other at once, or 10 ms later."""
 
 _ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig", "original", "full", "signs"])
 """What may stand beside a language in a file's name."""
@@ -168,7 +172,29 @@ def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
             broken.append(BrokenCue(start + 1, error.message))
         if lost is not None:
             broken.append(BrokenCue(start + 2 + lost, "a text after a blank line, without times"))
-    return sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms)), broken
+    return without_rolled(sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms))), broken
+
+
+def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
+    """The cues of rolling captions, each line at the time at which it is new; others as they are.
+
+    YouTube's automatic captions show two lines: the one that is being said, and above it the one before, which stays. Every
+    line is in the file two or three times. Captions roll if most cues begin with the lines that the cue before ends with,
+    without a pause between them.
+    """
+    numbers = [_num_repeated(before, cue) for before, cue in itertools.pairwise(cues)]
+    if 2 * sum(number > 0 for number in numbers) <= len(numbers):
+        return list(cues)
+    kept = [dataclasses.replace(cue, lines=cue.lines[number:]) for number, cue in zip([0, *numbers], cues, strict=True)]
+    return [cue for cue in kept if cue.lines]
+
+
+def _num_repeated(before: Cue, cue: Cue) -> int:
+    """How many lines at the start of `cue` are the last ones of `before`, which it follows at once."""
+    if abs(cue.start_ms - before.end_ms) > _MAX_PAUSE_MS:
+        return 0
+    most = min(len(before.lines), len(cue.lines))
+    return next((number for number in range(most, 0, -1) if before.lines[-number:] == cue.lines[:number]), 0)
 
 
 def _as_timing(line: str) -> str:
@@ -240,7 +266,7 @@ def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
 
 def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
     """The text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
-    blank = next((number for number, line in enumerate(lines) if not line.strip()), len(lines))
+    blank = next((number for number, line in enumerate(lines) if not line), len(lines))  # A space is a line of text.
     said = lines[:blank]
     if blank == len(lines) and is_numbered and not is_last and said and said[-1].strip().isdecimal():
         said = said[:-1]

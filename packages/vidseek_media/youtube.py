@@ -1,8 +1,9 @@
-"""Videos of YouTube, and of other sites that yt-dlp knows: listed, and each downloaded once. The one home of yt-dlp.
+"""Videos of YouTube, and of other sites that yt-dlp knows: listed, and each downloaded once.
 
-<downloads>/youtube/<site>-<id>.<ext>           the video
-<downloads>/youtube/<site>-<id>.{jpg,webp,...}  its thumbnail
-<downloads>/youtube/<site>-<id>.about.json      what the site says of it, written last: the archive of downloads
+<downloads>/youtube/<site>-<id>.<ext>             the video
+<downloads>/youtube/<site>-<id>.{jpg,webp,...}    its thumbnail
+<downloads>/youtube/<site>-<id>.about.json        what the site says of it, written after both: the archive of downloads
+<downloads>/youtube/<site>-<id>.<language>.vtt    its subtitles; they are asked for last, and cost no video
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,35 +22,31 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
+from vidseek_media.errors import ArtifactError, ConfigError, VidseekError
 from vidseek_media.folders import whole_file
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
+from vidseek_media.javascript import REMEDY, RUNTIMES, javascript
 from vidseek_media.json_files import read_json
 from vidseek_media.listing import FORGOTTEN, About, Listing
 from vidseek_media.local import path_inside
 from vidseek_media.names import plain_name
-from vidseek_media.records import Refusal
+from vidseek_media.records import Refusal, Rejection
 from vidseek_media.settings import DownloadSettings
-from vidseek_media.urls import bare_url
+from vidseek_media.site_failures import Cause, SiteFailure, Streak, failure_of, stopped
+from vidseek_media.site_subtitles import choose_track, load_track
+from vidseek_media.urls import bare_url, without_secrets
 
 MAX_BACK_OFF_SECONDS = 60.0
 
-_BLOCKED = re.compile(r"not a bot|HTTP Error 429|Too Many Requests|rate.?limited|captcha", re.IGNORECASE)
-"""What a site says to a caller whom it takes for a machine: every further video would be refused too."""
-_SILENT = re.compile(
-    r"urlopen error|timed? ?out|Connection (?:refused|reset|aborted)|Failed to resolve|Name or service not known|"
-    r"Temporary failure in name resolution|Network is unreachable|No route to host|HTTP Error 5\d\d|Unable to connect|"
-    r"TransportError|NewConnectionError",
-    re.IGNORECASE,
-)
-"""Said where the site does not answer, or not now."""
-_DISK = re.compile(
-    r"No space left|Errno (?:13|17|20|27|28|30|122)\b|unable to (?:create directory|open for writing|write data)",
-    re.IGNORECASE,
-)
-"""Said where this machine's disk takes nothing."""
 _NOT_YET = {"is_live": "is a live stream that still runs", "is_upcoming": "is not shown yet",
             "post_live": "is a live stream that is still being processed"}
+
+YOUTUBE = re.compile(
+    r"https?://(?:[\w-]+\.)*(?:youtube\.com|youtu\.be|youtube-nocookie\.com)(?:[/?:].*)?", re.IGNORECASE
+)
+"""A page of YouTube."""
+
+log = logging.getLogger("vidseek.media")
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,26 @@ class _Entry:
 
     address: str
     """Site and id: `Youtube:dQw4w9WgXcQ`."""
-    ask: Callable[[Any], Any]
-    """Downloads it with a YoutubeDL."""
+    ask: Callable[[Any, bool], Any]
+    """Asks a YoutubeDL about it, and downloads it where the second argument is true."""
+
+    @property
+    def stem(self) -> str:
+        """The name of its files without their suffix."""
+        return _stem_of(self.address)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A video that was downloaded."""
+
+    uri: str
+    about: About
+    page: str
+    asked: str
+    """Which subtitles were asked for (`_Subtitles.wish`); empty where that is still to be done."""
+    subtitles: str = ""
+    """Their file; empty where the site has none."""
 
 
 class Youtube:
@@ -75,26 +91,21 @@ class Youtube:
         return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`. What was downloaded before is not asked for again, but the page is."""
-        paths: dict[str, Path] = {}
-        rejected: dict[str, Refusal] = {}
-        about: dict[str, About] = {}
+        """See `Source`. What was downloaded before is not asked for again, but the page is.
+
+        Raises:
+            SiteStopped: three videos in a row failed alike, or every one did.
+        """
         with _downloader(self._settings, self._folder) as ydl:
-            entries = self._entries(ydl)
-            for entry in tqdm(entries, desc="download", unit="video", disable=None):
-                known = self._record(entry.address)
+            if _of_youtube(self._url):
+                _warn_of_javascript()
+            run = _Run(ydl, self._folder, self._settings, page=self.name)
+            for entry in tqdm(self._entries(ydl), desc="download", unit="video", disable=None):
                 if entry.address in forgotten:
-                    rejected[_stem_of(entry.address)] = FORGOTTEN
-                    continue
-                try:
-                    uri, said = known or self._download(ydl, entry)
-                except InputRejected as error:
-                    rejected[_stem_of(entry.address)] = Refusal.of(error)
+                    run.rejected[entry.stem] = FORGOTTEN
                 else:
-                    paths[uri], about[uri] = self._folder / uri, said
-        if not paths and not rejected:
-            raise ConfigError(f"{self._url} lists no video", remedy="Name a video, a playlist or a channel that has some")
-        return Listing(dict(sorted(paths.items())), rejected, about=about)
+                    run.take(entry)
+        return run.listing()
 
     def path_of(self, uri: str) -> Path:
         """See `Source`: inside the folder of downloads."""
@@ -109,66 +120,200 @@ class Youtube:
             return Path(uri).stem.replace("-", ":", 1)
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """The video, its thumbnail and the record of it."""
+        """The video, its thumbnail, its subtitles and the record of it."""
         path_inside(self._folder, uri)
-        stem = Path(uri).stem
-        found = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sorted(path for path in found if path.name.startswith(f"{stem}."))
+        return _files_of(self._folder, Path(uri).stem)
 
     def _entries(self, ydl: Any) -> list[_Entry]:
         """What the page lists, the first `max_videos` of it, each once."""
         try:
-            found = _walk(ydl, _ask(lambda: ydl.extract_info(self._url, download=False, process=False), self._url))
+            found = _walk(ydl, _ask(lambda: ydl.extract_info(self._url, download=False, process=False)))
             entries: dict[str, _Entry] = {}
             while self._settings.max_videos is None or len(entries) < self._settings.max_videos:
-                entry = _ask(lambda: next(found, None), self._url)
+                entry = _ask(lambda: next(found, None))
                 if entry is None:
                     break
                 entries.setdefault(entry.address, entry)
-        except InputRejected as error:
+        except SiteFailure as error:
+            if error.cause.is_of_the_site and error.cause is not Cause.CHANGED:
+                raise stopped(error.cause, self.name, error.message) from error
             raise ConfigError(
-                f"{self._url} cannot be listed: {error.message}",
+                f"{self._url} cannot be listed: {error.message}", code="page-not-listed",
                 remedy="Name the page of a video, a playlist or a channel; a private one wants ingest.youtube.cookies",
             ) from error
         return list(entries.values())
 
-    def _record(self, address: str) -> tuple[str, About] | None:
-        """What is known of a video that is here."""
-        try:
-            content = read_json(self._file_of(address))
-            uri, about = plain_name(content["file"], what="file"), About(**content["about"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return (uri, about) if (self._folder / uri).is_file() else None
 
-    def _file_of(self, address: str) -> Path:
-        return self._folder / f"{_stem_of(address)}.about.json"
+class _Run:
+    """One pass over the videos of a page: what came of each, and whether to go on.
 
-    def _download(self, ydl: Any, entry: _Entry) -> tuple[str, About]:
-        """Load the video, and write down what the site says of it.
+    Raises:
+        ArtifactError: the disk takes nothing.
+    """
+
+    def __init__(self, ydl: Any, folder: Path, settings: DownloadSettings, *, page: str) -> None:
+        self._ydl, self._folder, self._page = ydl, folder, page
+        self._subtitles = _Subtitles(ydl, folder, settings)
+        self._streak = Streak()
+        self._last_words = ""
+        self._known: dict[str, _Known] = {}
+        self.rejected: dict[str, Refusal] = {}
+
+    def take(self, entry: _Entry) -> None:
+        """Have the video here, by an earlier run or by a download, or reject it.
 
         Raises:
-            InputRejected: this video cannot be had.
-            ServiceError: the site gives none now.
+            SiteStopped: it is the third in a row that failed alike.
         """
-        stem = _stem_of(entry.address)
-        ydl.params["outtmpl"] = {"default": str(self._folder / stem).replace("%", "%%") + ".%(ext)s"}
-        info = _ask(lambda: entry.ask(ydl), self._url)
-        if reason := _NOT_YET.get(str((info or {}).get("live_status"))):
-            raise InputRejected(reason)
-        loaded = [Path(each["filepath"]) for each in (info or {}).get("requested_downloads") or () if each.get("filepath")]
-        if len(loaded) != 1 or not loaded[0].is_file():
-            raise InputRejected("no file of it was downloaded")
-        about = _about_of(info, [path for path in self._folder.iterdir() if path.name.startswith(f"{stem}.")])
-        record = {"address": entry.address, "file": loaded[0].name, "page": bare_url(str(info.get("webpage_url") or "")),
-                  "about": dataclasses.asdict(about)}
-        target = self._file_of(entry.address)
+        known = _read_record(self._folder, entry)
         try:
-            with whole_file(target) as beside:
-                beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ArtifactError(f"{target} cannot be written: {error.strerror}", remedy="Make room") from error
-        return loaded[0].name, about
+            if known is None:
+                known = self._download(entry)
+                self._streak.end()
+            elif known.asked != self._subtitles.wish:
+                known = self._subtitles.ask_anew(entry, known)
+        except SiteFailure as error:
+            self._reject(entry, error)
+            return
+        self._known[known.uri] = known
+
+    def listing(self) -> Listing:
+        """What the pass found.
+
+        Raises:
+            SiteStopped: nothing is here, and the site itself is why.
+            ConfigError: the page lists no video.
+        """
+        if not self._known and self._streak.cause is not None:
+            raise stopped(self._streak.cause, self._page, self._last_words, num=self._streak.num)
+        if not self._known and not self.rejected:
+            raise ConfigError(
+                f"{self._page} lists no video", code="source-empty",
+                remedy="Name a video, a playlist or a channel that has some",
+            )
+        paths = {uri: self._folder / uri for uri in sorted(self._known)}
+        return Listing(
+            paths, self.rejected, about={uri: known.about for uri, known in self._known.items()},
+            rejections=tuple(self._subtitles.rejections),
+        )
+
+    def _reject(self, entry: _Entry, error: SiteFailure) -> None:
+        self.rejected[entry.stem], self._last_words = Refusal.of(error), error.message
+        self._streak.add(error.cause)
+        if self._streak.is_full and error.cause.is_of_the_site:
+            raise stopped(error.cause, self._page, error.message, num=self._streak.num) from error
+
+    def _download(self, entry: _Entry) -> _Known:
+        """Load the video, write down what the site says of it, and ask for its subtitles.
+
+        Raises:
+            SiteFailure: this video cannot be had.
+        """
+        self._ydl.params["outtmpl"] = {"default": str(self._folder / entry.stem).replace("%", "%%") + ".%(ext)s"}
+        info = _ask(lambda: entry.ask(self._ydl, True)) or {}
+        if reason := _NOT_YET.get(str(info.get("live_status"))):
+            raise SiteFailure(reason, cause=Cause.NOT_YET)
+        loaded = [Path(each["filepath"]) for each in info.get("requested_downloads") or () if each.get("filepath")]
+        if len(loaded) != 1 or not loaded[0].is_file():
+            raise SiteFailure("no file of it was downloaded", cause=Cause.NO_FORMAT)
+        about = _about_of(info, _files_of(self._folder, entry.stem))
+        known = _Known(loaded[0].name, about, page=bare_url(str(info.get("webpage_url") or "")), asked="")
+        _write_record(self._folder, entry, known)  # Before its subtitles: they cost no video.
+        return self._subtitles.ask(entry, known, info)
+
+
+class _Subtitles:
+    """Asks for the subtitles of one video after the other, until three in a row failed alike."""
+
+    def __init__(self, ydl: Any, folder: Path, settings: DownloadSettings) -> None:
+        self._ydl, self._folder = ydl, folder
+        self._languages, self._automatic = tuple(settings.subtitles), settings.automatic_captions
+        self._streak = Streak()
+        self.rejections: list[Rejection] = []
+
+    @property
+    def wish(self) -> str:
+        """What the settings ask for, as a record has it."""
+        kinds = "written, automatic" if self._automatic else "written"
+        return f"{kinds}: {' '.join(self._languages)}" if self._languages else "none"
+
+    def ask_anew(self, entry: _Entry, known: _Known) -> _Known:
+        """Ask again for a video that is here: the settings have changed, or it failed before."""
+        return self.ask(entry, known, None)
+
+    def ask(self, entry: _Entry, known: _Known, info: Mapping[str, Any] | None) -> _Known:
+        """Have the subtitles beside the video, and write down that they were asked for.
+
+        Args:
+            entry: The video.
+            known: What is here of it.
+            info: What yt-dlp says of it; None: the site is asked.
+        """
+        try:
+            if self._streak.is_full:
+                why = f"not asked for, since those of {self._streak.num} videos in a row failed alike"
+                raise SiteFailure(why, cause=self._streak.cause or Cause.BLOCKED)
+            name = self._load(entry, info)
+        except SiteFailure as error:
+            self._streak.add(error.cause)
+            refusal = Refusal.of(error, f"subtitles in {', '.join(self._languages)}: ")
+            self.rejections.append(
+                Rejection(known.uri, "ingest", refusal.reason, "transcript", retryable=refusal.retryable)
+            )
+            return known
+        self._streak.end()
+        if known.subtitles and known.subtitles != name:
+            (self._folder / known.subtitles).unlink(missing_ok=True)
+        found = dataclasses.replace(known, asked=self.wish, subtitles=name)
+        _write_record(self._folder, entry, found)
+        return found
+
+    def _load(self, entry: _Entry, info: Mapping[str, Any] | None) -> str:
+        """The name of the file; empty where the site has none that is wanted."""
+        if not self._languages:
+            return ""
+        if info is None:
+            info = _ask(lambda: entry.ask(self._ydl, False)) or {}
+        track = choose_track(info, self._languages, automatic=self._automatic)
+        if track is None:
+            return ""
+        target = self._folder / f"{entry.stem}.{track.language}.{track.suffix}"
+        _ask(lambda: load_track(self._ydl, track, info, target))
+        return target.name
+
+
+def _read_record(folder: Path, entry: _Entry) -> _Known | None:
+    """What is known of a video that is here."""
+    try:
+        content = read_json(folder / f"{entry.stem}.about.json")
+        uri, about = plain_name(content["file"], what="file"), About(**content["about"])
+        said = content.get("subtitles") or {}
+        name = plain_name(said["file"], what="subtitles") if said.get("file") else ""
+        known = _Known(uri, about, str(content.get("page", "")), asked=str(said.get("asked", "")), subtitles=name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not (folder / uri).is_file():
+        return None
+    is_here = not name or (folder / name).is_file()
+    return known if is_here else dataclasses.replace(known, asked="")
+
+
+def _write_record(folder: Path, entry: _Entry, known: _Known) -> None:
+    record = {"address": entry.address, "file": known.uri, "page": known.page, "about": dataclasses.asdict(known.about),
+              "subtitles": {"asked": known.asked, "file": known.subtitles}}
+    target = folder / f"{entry.stem}.about.json"
+    try:
+        with whole_file(target) as beside:
+            beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(
+            f"{target} cannot be written: {error.strerror}", code="download-not-written", remedy="Make room"
+        ) from error
+
+
+def _files_of(folder: Path, stem: str) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.name.startswith(f"{stem}."))
 
 
 def _walk(ydl: Any, result: Mapping[str, Any]) -> Iterator[_Entry]:
@@ -183,53 +328,39 @@ def _walk(ydl: Any, result: Mapping[str, Any]) -> Iterator[_Entry]:
                 yield from _walk(ydl, each)
     elif kind == "video":
         site = str(result.get("extractor_key") or "Site")
-        yield _Entry(f"{site}:{result['id']}", lambda ydl: ydl.process_ie_result(dict(result), download=True))
+        yield _Entry(f"{site}:{result['id']}", lambda ydl, load: ydl.process_ie_result(dict(result), download=load))
     else:
         url, key = str(result["url"]), result.get("ie_key")
         extractor = ydl.get_info_extractor(key) if key else None
         if extractor is not None and extractor.is_single_video(url):
             address = f"{key}:{result.get('id') or extractor.get_temp_id(url) or bare_url(url)}"
-            yield _Entry(address, lambda ydl: ydl.extract_info(url, download=True, ie_key=key))
+            yield _Entry(address, lambda ydl, load: ydl.extract_info(url, download=load, ie_key=key))
         else:
             yield from _walk(ydl, ydl.extract_info(url, download=False, process=False, ie_key=key))
 
 
-def _ask(ask: Callable[[], Any], page: str) -> Any:
+def _ask(ask: Callable[[], Any]) -> Any:
     """What `ask` gives.
 
     Raises:
-        InputRejected: this video or page cannot be had.
-        ServiceError: the site gives nothing now, or takes us for a machine.
+        SiteFailure: this video, page or subtitle cannot be had.
         ArtifactError: the disk takes nothing.
     """
-    from yt_dlp.utils import YoutubeDLError
-
     try:
         return ask()
-    except YoutubeDLError as error:
-        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR:").split())
-        if _DISK.search(said):
-            raise _not_written(said[:200]) from error
-        if _BLOCKED.search(said):
-            raise ServiceError(
-                f"the site takes us for a machine and gives nothing more of {page}: {said[:200]}",
-                remedy="Wait some hours; set ingest.youtube.cookies to a cookies.txt of a browser that is signed in, and "
-                "ingest.youtube.sleep_seconds higher. What is downloaded is kept (docs/youtube.md)",
-            ) from error
-        if _SILENT.search(said):
-            raise ServiceError(
-                f"the site does not answer for {page}: {said[:200]}",
-                remedy="See that it is reachable, then run it again: what is downloaded is kept",
-            ) from error
-        raise InputRejected(said.split(". See ")[0][:300]) from error
-    except OSError as error:
-        raise _not_written(str(error)) from error
+    except VidseekError:
+        raise
     except Exception as error:  # an extractor that does not understand its site raises anything
-        raise InputRejected(f"yt-dlp fails on it: {type(error).__name__}: {error}") from error
+        raise failure_of(error) from error
 
 
-def _not_written(why: str) -> ArtifactError:
-    return ArtifactError(f"a download cannot be written: {why}", remedy="Make room, then run it again")
+def _of_youtube(url: str) -> bool:
+    return YOUTUBE.fullmatch(url) is not None
+
+
+def _warn_of_javascript() -> None:
+    if not (found := javascript()).is_whole:
+        log.warning("YouTube gives fewer formats, or none, without JavaScript: %s. %s", found.in_words(), REMEDY)
 
 
 def _downloader(settings: DownloadSettings, folder: Path) -> Any:
@@ -240,7 +371,7 @@ def _downloader(settings: DownloadSettings, folder: Path) -> Any:
     """
     if find_spec("yt_dlp") is None:
         raise ConfigError(
-            "the source is a page that yt-dlp reads, and yt-dlp is not installed",
+            "the source is a page that yt-dlp reads, and yt-dlp is not installed", code="not-installed",
             remedy="Run `pip install -c constraints.txt -e '.[youtube]'`",
         )
     from yt_dlp import YoutubeDL
@@ -254,36 +385,51 @@ def options_of(settings: DownloadSettings, folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the cookies cannot be read.
     """
-    height = f"[height<=?{settings.max_height}]"
-
     def wait(n: int) -> float:  # yt-dlp names the argument
         return float(min(2.0**n, MAX_BACK_OFF_SECONDS))
 
     return {
-        "format": f"b{height}/bv*{height}/b/bv*",
+        # One file, with sound where there is such a one. `res` is the shorter side: at most so many pixels, else the least.
+        "format": "b/bv*", "format_sort": [f"res:{settings.max_side_px}", "vcodec:h264"],
         "cookiefile": _cookies_of(settings.cookies),
         "ratelimit": settings.rate_limit_kib * 1024 if settings.rate_limit_kib else None,
         "sleep_interval": settings.sleep_seconds,
+        "max_sleep_interval": max(settings.sleep_seconds, settings.max_sleep_seconds),
+        "sleep_interval_requests": settings.sleep_requests_seconds,
+        "sleep_interval_subtitles": settings.sleep_subtitles_seconds,
         "retries": settings.retries, "fragment_retries": settings.retries, "extractor_retries": settings.retries,
         "retry_sleep_functions": {"http": wait, "fragment": wait, "extractor": wait},
         "match_filter": lambda info, *, incomplete=False: _NOT_YET.get(str(info.get("live_status"))),
         "writethumbnail": True, "cachedir": str(folder / ".cache"), "socket_timeout": 30,
-        "js_runtimes": {"deno": {}, "node": {}},
-        "quiet": True, "noprogress": True, "no_warnings": True, "logger": _Quiet(), "noplaylist": True,
+        "js_runtimes": {name: {} for name in RUNTIMES},
+        "skip_unavailable_fragments": False,  # A file with holes is no video.
+        "quiet": True, "noprogress": True, "logger": _Log(), "noplaylist": True,
         "overwrites": True, "ignoreerrors": False, "color": "no_color",
     }
 
 
-class _Quiet:
-    """Where yt-dlp says what it does; what goes wrong comes as an exception."""
+class _Log:
+    """Where yt-dlp says what it does: warnings are shown, each once; what goes wrong comes as an exception."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
 
     def debug(self, message: str) -> None: ...
 
     def info(self, message: str) -> None: ...
 
-    def warning(self, message: str) -> None: ...
+    def warning(self, message: str) -> None:
+        line = without_secrets(" ".join(str(message).split()))[:500]
+        what = _OF_A_VIDEO.sub("", line)
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("yt-dlp: %s", line)
 
     def error(self, message: str) -> None: ...
+
+
+_OF_A_VIDEO = re.compile(r"^\[[^\]]*\] [\w-]+: ")
+"""Site and id before a message, which is shown once for all videos."""
 
 
 def _cookies_of(path: Path | None) -> io.StringIO | None:
@@ -294,7 +440,7 @@ def _cookies_of(path: Path | None) -> io.StringIO | None:
         return io.StringIO(path.expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"ingest.youtube.cookies, {path}, cannot be read: {error}",
+            f"ingest.youtube.cookies, {path}, cannot be read: {error}", code="cookies-unreadable",
             remedy="Export a cookies.txt from a browser (docs/youtube.md), or set it to null",
         ) from error
 

@@ -8,6 +8,9 @@ import pytest
 from vidseek import doctor
 from vidseek.archive import Archive
 from vidseek.doctor import Diagnosis, Finding, constraints, declared_packages, examine
+from vidseek_media.javascript import javascript
+
+REAL_QUESTIONS = dict(doctor.QUESTIONS)
 
 PYPROJECT = """
 [project]
@@ -112,3 +115,20 @@ def test_ask__broken_library_is_an_answer() -> None:
     version, (reason,) = doctor._ask("import no_such_library")
     assert version is None and "no_such_library" in reason
     assert doctor._ask("import os; os._exit(3)") == (None, ["exit code 3"])
+
+
+@pytest.mark.parametrize(("answer", "state"), [
+    ("['deno 2.9.8; yt-dlp-ejs 0.8.0', '']", "ok"), ("['no JavaScript runtime', 'Run this']", "note"),
+])
+def test_examine__says_whether_yt_dlp_has_its_javascript(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, answer: str, state: str
+) -> None:
+    monkeypatch.setattr(doctor, "QUESTIONS", {"yt-dlp": f"say('2026.10.26', {answer})"})
+    found = by_name(examine(archive))["JavaScript for YouTube"]
+    assert (found.state, found.remedy) == (state, "Run this" if state == "note" else "")
+
+
+def test_questions__the_one_about_javascript_is_answered_by_yt_dlp_itself() -> None:
+    pytest.importorskip("yt_dlp")
+    version, (said, remedy) = doctor._ask(REAL_QUESTIONS["yt-dlp"])
+    assert version and said and (remedy == "") == javascript().is_whole

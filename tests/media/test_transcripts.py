@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.raising import raises
 from vidseek_media.errors import InputRejected
@@ -54,6 +56,40 @@ def test_said_in__says_a_rolling_line_once() -> None:
 @pytest.mark.parametrize(("most", "text"), [(7, "one two"), (8, "one two"), (6, "one"), (2, "on")])
 def test_said_in__cuts_off_after_a_whole_word(most: int, text: str) -> None:
     assert said_in([*CUES[:1], Cue(2000, 3000, ("more",))], 0, 9000, max_characters=most) == text
+
+
+def rolling(lines: list[str]) -> str:
+    """As YouTube writes automatic captions: two lines, the upper one said before, and 10 ms between two lines."""
+    text, above = "WEBVTT\nKind: captions\nLanguage: en\n\n", " "
+    for number, line in enumerate(lines):
+        start, end = 2000 * number, 2000 * number + 1990
+        words = [f"<00:00:01.{n:03}><c> {word}</c>" if n else word for n, word in enumerate(line.split())]
+        text += f"{stamp(start)} --> {stamp(end)} align:start position:0%\n{above}\n{''.join(words)}\n\n"
+        text += f"{stamp(end)} --> {stamp(end + 10)} align:start position:0%\n{line}\n \n\n"
+        above = line
+    return text
+
+
+def stamp(ms: int) -> str:
+    return f"00:{ms // 60000:02}:{ms // 1000 % 60:02}.{ms % 1000:03}"
+
+
+WORDS = ("the", "boat", "leaves", "at", "nine", "no", "and", "then")
+
+
+@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), min_size=2, max_size=20))
+def test_parse_transcript__of_rolling_captions_says_each_line_once_and_when_it_is_new(lines: list[str]) -> None:
+    cues, broken = parse_transcript(rolling(lines))
+    assert not broken
+    assert [" ".join(cue.lines) for cue in cues] == lines
+    first = {line: 2000 * lines.index(line) for line in lines}
+    assert all(cue.start_ms == first[cue.lines[0]] for cue in cues if lines.count(cue.lines[0]) == 1)
+
+
+def test_parse_transcript__keeps_what_is_said_twice_where_nothing_rolls() -> None:
+    said = ["no", "no", "yes", "perhaps", "no"]
+    text = "".join(f"{n + 1}\n{stamp(1000 * n)} --> {stamp(1000 * n + 1000)}\n{line}\n\n" for n, line in enumerate(said))
+    assert [cue.lines[0] for cue in parse_cues(text)] == said
 
 
 def test_read_transcripts__finds_the_file_beside_the_video(tmp_path: Path) -> None:
