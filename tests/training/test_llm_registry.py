@@ -18,6 +18,7 @@ from vidseek_training.llm import registry
 from vidseek_training.llm.captioner import Captioner
 from vidseek_training.llm.opening import open_provider
 from vidseek_training.llm.settings import LlmSettings
+from vidseek_training.settings import CaptionSettings
 
 ROOT = Path(__file__).parents[2]
 PARROT = """
@@ -87,7 +88,9 @@ def test_provider__of_another_package_captions_an_archive(install: Install, tmp_
     write_archive(tmp_path, 2)
     data = tmp_path / "data"
     captioner = Captioner(settings_of(num_frames=3), frames_dir=data / "frames", journal_dir=tmp_path / "journal")
-    report = write_captions(data / "ingest", data / "cut", out=data / "caption", sources=("llm",), llm=captioner)
+    report = write_captions(
+        data / "ingest", data / "cut", out=data / "caption", settings=CaptionSettings(sources=("llm",)), llm=captioner,
+    )
     assert report.llm is not None and report.llm.cost_usd == pytest.approx(2 * 0.002)
     rows = read_table(data / "caption" / "captions.parquet", CAPTIONS)
     assert set(rows["text"]) == {"hello at 3 pictures"} and set(rows["model"]) == {"parrot-2"}
