@@ -59,7 +59,7 @@ from vidseek_retrieval.transfer import export_collection, import_collection
 from vidseek_retrieval.verification import verify_collection
 from vidseek_training import backbones, lora
 from vidseek_training.checkpoints import Checkpoint
-from vidseek_training.llm.journal import open_journal, read_journal
+from vidseek_training.llm.journal import JOURNAL_NAME, open_journal, read_journal
 from vidseek_training.select import read_selected
 
 NUM_DAMAGES = int(os.environ.get("VIDSEEK_FAULTS", "12"))
@@ -166,8 +166,7 @@ def _journal(folder: Path) -> None:
     with open_journal(folder) as journal:
         number = journal.ask(key="k", basis="b", video_id=VIDEO, reserved_usd=0.1)
         journal.answer(
-            number, key="k", basis="b", video_id=VIDEO, captions={"short": "a crane"}, reason="", tokens=(10, 5),
-            guessed_in=9, cost_usd=0.01,
+            number, captions={"short": "a crane"}, reason="", tokens=(10, 5), guessed_in=9, cost_usd=0.01,
         )
 
 
@@ -235,7 +234,7 @@ ARTEFACTS = {
     "frame shard": Artefact(_shard, lambda folder: list(read_shard(folder / "0-0.tar"))),
     "tables": Artefact(_tables, _read_tables),
     "decisions": Artefact(_decisions, _read_decisions),
-    "journal": Artefact(_journal, read_journal),
+    "journal": Artefact(_journal, read_journal, only=JOURNAL_NAME),
     "calibration": Artefact(_calibration, read_calibration),
     "queries": Artefact(
         lambda folder: write_sample(folder / "seen.json", QuerySample("0" * 16, "", np.ones((3, 2), np.float32))),

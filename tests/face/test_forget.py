@@ -174,8 +174,7 @@ def test_forget__takes_out_what_a_language_model_wrote_of_it(archive: Archive) -
         for video_id in (gone, stays):
             number = journal.ask(key=video_id, basis="b", video_id=video_id, reserved_usd=0.5)
             journal.answer(
-                number, key=video_id, basis="b", video_id=video_id, captions={"short": "a"}, reason="", tokens=(3, 2),
-                guessed_in=3, cost_usd=0.25,
+                number, captions={"short": "a"}, reason="", tokens=(3, 2), guessed_in=3, cost_usd=0.25,
             )
     forget(archive, plan_forget(archive, gone))
     left = read_journal(archive.state / "captions")

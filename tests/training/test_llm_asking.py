@@ -262,7 +262,7 @@ def test_ask_all__a_wrong_key_costs_one_request(tmp_path: Path, monkeypatch: pyt
     with following(lambda *_: wrong, monkeypatch) as server, pytest.raises(ConfigError, match="HTTP 401") as caught:
         ask(tmp_path, 9, settings_of(concurrency=8))
     assert len(server.asked) == 1 and KEY not in str(caught.value)
-    assert KEY not in (tmp_path / "journal.jsonl").read_text()
+    assert KEY.encode() not in (tmp_path / "journal.sqlite3").read_bytes()
 
 
 def test_ask_all__a_server_that_is_down_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

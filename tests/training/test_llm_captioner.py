@@ -110,7 +110,7 @@ def test_caption__three_captions_a_clip_with_writer_and_cost(server: Server, tmp
     assert report.num_in == report.num_out == 9 and report.llm is not None
     assert (report.llm.num_clips, report.llm.num_captioned, report.llm.num_cached) == (3, 3, 0)
     assert report.llm.cost_usd == report.llm.spent_usd == pytest.approx(0.006)
-    assert KEY not in (tmp_path / ".vidseek" / "captions" / "journal.jsonl").read_text()
+    assert KEY.encode() not in (tmp_path / ".vidseek" / "captions" / "journal.sqlite3").read_bytes()
 
 
 def test_caption__shows_the_frames_of_the_shard_at_the_centres_of_equal_parts(server: Server, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_caption__twice_asks_nothing_and_changes_nothing(server: Server, tmp_pat
     write_archive(tmp_path, 4)
     caption(tmp_path, settings_of())
     table = tmp_path / "data" / "caption" / "captions.parquet"
-    before, journal = table.read_bytes(), (tmp_path / ".vidseek" / "captions" / "journal.jsonl").read_bytes()
+    before, journal = table.read_bytes(), (tmp_path / ".vidseek" / "captions" / "journal.sqlite3").read_bytes()
     report = caption(tmp_path, settings_of(concurrency=1, budget_usd=0.0))
     assert table.read_bytes() == before and len(server.asked) == 4
-    assert (tmp_path / ".vidseek" / "captions" / "journal.jsonl").read_bytes() == journal
+    assert (tmp_path / ".vidseek" / "captions" / "journal.sqlite3").read_bytes() == journal
     assert report.llm is not None and (report.llm.num_cached, report.llm.cost_usd) == (4, 0.0)
 
 

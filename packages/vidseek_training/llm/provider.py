@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel
+
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
 
 URL_VARIABLE = "VIDSEEK_LLM_URL"
@@ -116,8 +118,8 @@ class CaptionProvider:
     """Where the names of its current models are looked up."""
     open: Callable[..., Provider]
     """`open(settings, *, url, key)`: a client. `settings` are `LlmSettings`, `url` None for the provider's own address."""
-    check: Callable[[Mapping[str, Any]], None] | None = None
-    """Refuses `caption.llm.options` that it does not take, by ConfigError; None: `open` or the provider does."""
+    options: type[BaseModel] | None = None
+    """Its own settings: what `caption.llm.options` may hold. None: fields of the request, which its server judges."""
     thinking_fields: Callable[[str, Thinking, int], Mapping[str, Any]] | None = None
     """`(model, thinking, max_output_tokens)` to fields of a request; None: it has no such fields."""
     thinking_options: frozenset[str] = frozenset()

@@ -117,8 +117,8 @@ class Purse:
             cost = self._settings.cost_usd(usage.tokens_in, usage.tokens_out)
         with self._changed:
             self._journal.answer(
-                reserved.number, key=reserved.subject.key, basis=self._basis, video_id=reserved.subject.video_id,
-                captions=captions, reason=reason, tokens=None if usage is None else (usage.tokens_in, usage.tokens_out),
+                reserved.number, captions=captions, reason=reason,
+                tokens=None if usage is None else (usage.tokens_in, usage.tokens_out),
                 guessed_in=reserved.subject.guessed_in, cost_usd=cost, cut_at=cut_at, model=model,
             )
             self._done(reserved)

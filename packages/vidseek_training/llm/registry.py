@@ -31,7 +31,7 @@ def caption_provider(name: str) -> CaptionProvider:
     if not isinstance(found, CaptionProvider) or found.name != name:
         raise ConfigError(
             f"the entry point {name} of {ENTRY_POINTS} is {found!r}, wanted a CaptionProvider of that name",
-            remedy="Mend or remove the package that brings it",
+            code="bad-plugin", remedy="Mend or remove the package that brings it",
         )
     return found
 
@@ -47,9 +47,10 @@ def _from_another_package(name: str) -> object:
         except Exception as error:
             raise ConfigError(
                 f"the caption provider {name} ({point.value}) cannot be loaded: {error}",
-                remedy="Mend or remove the package that brings it",
+                code="bad-plugin", remedy="Mend or remove the package that brings it",
             ) from error
     raise ConfigError(
         f"caption.llm.provider is {name!r}, there are {', '.join(provider_names())}",
+        code="unknown-choice",
         remedy=f"Mend params.yaml, or install the package that brings it (entry point group {ENTRY_POINTS})",
     )

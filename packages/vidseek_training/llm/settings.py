@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.settings import CutMode, Mark, Section
+from vidseek_media.settings import CutMode, Mark, Section, faults_of
 from vidseek_training.llm.provider import CaptionProvider, Thinking
 from vidseek_training.llm.registry import caption_provider
 
@@ -80,10 +80,12 @@ class LlmSettings(Section):
             if self.send == "video" and provider.video_tokens is None:
                 raise ValueError(f"send: video is for gemini; provider: {self.provider} takes send: frames")
             self._check_thinking(provider)
-            if provider.check is not None:
-                provider.check(self.options)
+            if provider.options is not None:
+                provider.options.model_validate(self.options)
         except ConfigError as error:
             raise ValueError(error.message) from error
+        except ValidationError as error:
+            raise ValueError("; ".join(fault.text for fault in faults_of(error, "options"))) from error
         return self
 
     def _check_thinking(self, provider: CaptionProvider) -> None:
