@@ -5,12 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic_core import CoreSchema
 
 from vidseek.archive import ModelName
+from vidseek_retrieval.vectors.registry import vector_names
 
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
 """A name from a request is looked up on the disk, so it may be nothing else than a name that publish gives."""
@@ -85,14 +95,18 @@ def _taking(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
 
 
-class VectorWeights(BaseModel):
-    """How much each vector of a clip counts: one alone ranks by its cosine, several are fused by rank."""
+def _vector_weights() -> type[BaseModel]:
+    fields: dict[str, Any] = dict.fromkeys(vector_names(), (Weight, 0.0))
+    return create_model(
+        "VectorWeights", __config__=ConfigDict(extra="forbid", frozen=True), **fields,
+        __doc__="How much each vector of a clip counts: one alone ranks by its cosine, several are fused by rank.",
+    )
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    video: Weight = 0.0
-    caption: Weight = 0.0
-    words: Weight = 0.0
+if TYPE_CHECKING:
+    VectorWeights = BaseModel
+else:
+    VectorWeights = _vector_weights()  # with a field for each registered vector
 
 
 def _weights(value: object) -> object:

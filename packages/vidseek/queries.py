@@ -113,10 +113,11 @@ def weights_of(text: str) -> Weights:
         InputRejected: it is no such thing.
     """
     from vidseek_retrieval.settings import Weights
+    from vidseek_retrieval.vectors.registry import vector_names
 
     try:
         given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
-        return Weights(**{"video": 0.0, **given})
+        return Weights(**{**dict.fromkeys(vector_names(), 0.0), **given})
     except (ValueError, TypeError, ConfigError) as error:
         raise InputRejected(
             f"the weights are {text!r}", code="bad-query-weights", remedy="Write them as video=1,caption=0.5,words=0.5",

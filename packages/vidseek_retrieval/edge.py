@@ -258,7 +258,7 @@ def _require_space(root: Path, facts: CollectionFacts) -> None:
     """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
     # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part: pages
     # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).
-    num_vectors = facts.num_points + facts.num_captions
+    num_vectors = sum(facts.num_with(name) for name in facts.dense_vectors)
     wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 128 * 2**20
     free = shutil.disk_usage(root).free
     if free < wanted:

@@ -17,7 +17,6 @@ from vidseek_retrieval.edge_shard import REBUILD_REMEDY, SHARD_FOLDER, edge_erro
 from vidseek_retrieval.edge_spans import SPANS_FILE, Spans
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
-    PAYLOAD_INDEXES,
     WORDS_VECTOR,
     CollectionFacts,
     Dense,
@@ -26,6 +25,7 @@ from vidseek_retrieval.index import (
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.payload import payload_indexes
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.settings import Vector
 
@@ -84,11 +84,13 @@ class EdgeCollection:
         fitting = _filter(conditions, self._spans.within(stretches) if stretches else None)
         return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, at_least)
 
-    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
-        """The clips in whose text some of `words` stand, best first, by BM25."""
-        if not self._facts.has(WORDS_VECTOR) or not words.indices:
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
+        if not self._facts.has(using) or not words.indices:
             return []
-        query = qdrant.Query.Nearest(sparse_vector(words), using=WORDS_VECTOR)
+        query = qdrant.Query.Nearest(sparse_vector(words), using=using)
         return self._query(query, limit, None, _filter(conditions))
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -192,7 +194,7 @@ def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = No
 def _edge_condition(condition: Condition) -> Any:
     if values := condition.any_of or condition.none_of:
         return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(values)))  # type: ignore[arg-type]
-    if PAYLOAD_INDEXES[condition.field] == "integer":
+    if payload_indexes()[condition.field] == "integer":
         bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
         return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))
     times = {name: value.isoformat() for name, value in condition.bounds}  # type: ignore[union-attr]

@@ -21,8 +21,10 @@ import qdrant_edge as qdrant
 
 from vidseek_media.errors import ServiceError, VidseekError
 from vidseek_retrieval.edge_spans import ROW, SPANS_FILE, row_of, write_spans
-from vidseek_retrieval.index import PAYLOAD_INDEXES, WORDS_VECTOR, CollectionFacts, Point, Words
+from vidseek_retrieval.index import CollectionFacts, Point, Words
+from vidseek_retrieval.payload import payload_indexes
 from vidseek_retrieval.qdrant_points import vectors_of
+from vidseek_retrieval.vectors.registry import index_vector
 
 SHARD_FOLDER = "shard"
 LOAD_BATCH = 1000
@@ -95,13 +97,11 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
     spans = np.zeros(facts.num_points, dtype=ROW)
     settings = facts.settings
     config = qdrant.EdgeConfig(
-        vectors={name: _vector_params(facts) for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
-        sparse_vectors={WORDS_VECTOR: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)}
-        if facts.has(WORDS_VECTOR) else None,
+        vectors={name: _vector_params(facts, name) for name in facts.dense_vectors},
+        sparse_vectors={
+            name: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf) for name in facts.sparse_vectors
+        } or None,
         hnsw_config=qdrant.HnswIndexConfig(settings.m, settings.ef_construct, FULL_SCAN_KB),
-        quantization_config=qdrant.ScalarQuantizationConfig(
-            qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
-        ) if settings.quantization == "int8" else None,
         # One segment is one graph: the fewest steps a search can take.
         optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=FULL_SCAN_KB),
         # A shard that is written once needs no log, and without one any number of processes can open it.
@@ -109,7 +109,7 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
     )
     shard = qdrant.EdgeShard.create(path, config)
     try:
-        for field, kind in PAYLOAD_INDEXES.items():
+        for field, kind in payload_indexes().items():
             shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
         remaining = iter(points)
         num = 0
@@ -126,9 +126,15 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
     write_spans(folder / SPANS_FILE, spans)
 
 
-def _vector_params(facts: CollectionFacts) -> Any:
+def _vector_params(facts: CollectionFacts, name: str) -> Any:
     memory = qdrant.Memory.Cold if facts.settings.on_disk else qdrant.Memory.Cached
-    return qdrant.EdgeVectorParams(facts.dimension, qdrant.Distance.Cosine, memory=memory)
+    is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
+    return qdrant.EdgeVectorParams(
+        facts.dimension, qdrant.Distance.Cosine, memory=memory,
+        quantization_config=qdrant.ScalarQuantizationConfig(
+            qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
+        ) if is_quantized else None,
+    )
 
 
 def _edge_point(point: Point) -> Any:

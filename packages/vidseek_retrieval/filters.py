@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vidseek_media.errors import InputRejected
-from vidseek_retrieval.index import PAYLOAD_INDEXES
+from vidseek_retrieval.payload import payload_indexes
 
 BOUNDS = ("gt", "gte", "lt", "lte")
 
@@ -41,10 +41,10 @@ def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
 
 
 def _condition(field: str, wanted: object) -> Condition:
-    if field not in PAYLOAD_INDEXES:
+    if field not in payload_indexes():
         raise InputRejected(
             f"there is no field {field!r} to filter by",
-            code="unknown-filter", remedy=f"The fields are {', '.join(sorted(PAYLOAD_INDEXES))}"
+            code="unknown-filter", remedy=f"The fields are {', '.join(sorted(payload_indexes()))}"
         )
     if isinstance(wanted, Mapping):
         return Condition(field, bounds=_bounds(field, wanted))
@@ -53,7 +53,7 @@ def _condition(field: str, wanted: object) -> Condition:
         raise InputRejected(
             f"the filter {field} lists no value", code="bad-filter", remedy="Name one, or leave the filter out",
         )
-    if PAYLOAD_INDEXES[field] == "datetime":
+    if payload_indexes()[field] == "datetime":
         raise InputRejected(
             f"the filter {field} is {wanted!r}, wanted bounds",
             code="bad-filter", remedy='Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
@@ -62,7 +62,7 @@ def _condition(field: str, wanted: object) -> Condition:
 
 
 def _bounds(field: str, wanted: Mapping[str, object]) -> tuple[tuple[str, int | datetime], ...]:
-    if PAYLOAD_INDEXES[field] == "keyword":
+    if payload_indexes()[field] == "keyword":
         raise InputRejected(f"the filter {field} has bounds, wanted a value or a list: it is a word", code="bad-filter")
     unknown = sorted(set(wanted) - set(BOUNDS))
     if unknown or not wanted:
@@ -73,7 +73,7 @@ def _bounds(field: str, wanted: Mapping[str, object]) -> tuple[tuple[str, int | 
 
 
 def _value(field: str, value: object) -> str | int:
-    wanted = str if PAYLOAD_INDEXES[field] == "keyword" else int
+    wanted = str if payload_indexes()[field] == "keyword" else int
     if not isinstance(value, wanted) or isinstance(value, bool):
         shown = "text" if wanted is str else "a whole number"
         raise InputRejected(f"the filter {field} has the value {value!r}, wanted {shown}", code="bad-filter")
@@ -81,7 +81,7 @@ def _value(field: str, value: object) -> str | int:
 
 
 def _bound(field: str, value: object) -> int | datetime:
-    if PAYLOAD_INDEXES[field] == "integer":
+    if payload_indexes()[field] == "integer":
         number = _value(field, value)
         assert isinstance(number, int)
         return number

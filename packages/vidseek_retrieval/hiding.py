@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.filters import Condition
-from vidseek_retrieval.index import Collection, CollectionFacts, Dense, Point, Stretch, Words
+from vidseek_retrieval.index import WORDS_VECTOR, Collection, CollectionFacts, Dense, Point, Stretch, Words
 from vidseek_retrieval.moments import RankedClip
 from vidseek_retrieval.settings import Vector
 
@@ -56,9 +56,13 @@ class Shown:
             conditions=(*conditions, *self._conditions()), stretches=stretches,
         )
 
-    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
         """See `Collection`."""
-        return self._collection.search_words(words, limit=limit, conditions=(*conditions, *self._conditions()))
+        return self._collection.search_words(
+            words, limit=limit, using=using, conditions=(*conditions, *self._conditions())
+        )
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """See `Collection`."""

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,8 +34,10 @@ from vidseek_media.ids import clip_ids_of
 from vidseek_media.json_files import parse_json
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.calibration import Calibration
-from vidseek_retrieval.index import PAYLOAD_FIELDS, CollectionFacts, Point, Words
+from vidseek_retrieval.index import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, Point, Value, Words
 from vidseek_retrieval.parts import UNIT_TOLERANCE
+from vidseek_retrieval.payload import payload_fields
+from vidseek_retrieval.vectors.registry import filter_fields, vector_names
 
 FACTS_KEY = b"vidseek"
 ROWS = 1000
@@ -52,15 +55,28 @@ SECONDS = 60.0
 """For a file of a few MB; a second more for each MB."""
 
 _REMEDY = "Export it again"
-_COLUMNS: Mapping[str, Callable[[pa.DataType], bool]] = {
-    "clip_id": pa.types.is_string,
-    "video": lambda kind: pa.types.is_list(kind) and pa.types.is_float32(kind.value_type),
-    "caption": lambda kind: pa.types.is_list(kind) and pa.types.is_float32(kind.value_type),
-    "words_indices": lambda kind: pa.types.is_list(kind) and pa.types.is_int64(kind.value_type),
-    "words_values": lambda kind: pa.types.is_list(kind) and pa.types.is_float32(kind.value_type),
-    "payload": pa.types.is_string,
-}
 _OPTIONS: Mapping[str, Any] = {"buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True}
+
+
+def columns_of(facts: CollectionFacts) -> list[tuple[str, pa.DataType]]:
+    """The columns of an exported collection and their types: those of earlier versions first."""
+    # Lists of no fixed size: pyarrow reads no null among those (seen in 25.0).
+    vector, indices = pa.list_(pa.float32()), pa.list_(pa.int64())
+    columns = [
+        ("clip_id", pa.string()), (VIDEO_VECTOR, vector), (CAPTION_VECTOR, vector), (f"{WORDS_VECTOR}_indices", indices),
+        (f"{WORDS_VECTOR}_values", vector), ("payload", pa.string()),
+    ]
+    for name in _others(facts):
+        is_dense = name in vector_names("dense")
+        columns += [(name, vector)] if is_dense else [(f"{name}_indices", indices), (f"{name}_values", vector)]
+    return columns
+
+
+def _others(facts: CollectionFacts) -> list[str]:
+    return [
+        name for name in vector_names()
+        if name in facts.settings.vectors and name not in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR)
+    ]
 
 
 def check_file(path: Path) -> None:
@@ -127,20 +143,21 @@ class ExportFile:
         """
         with _read_errors(self.path):
             ids = bytearray()
-            num_captions = num_words = 0
+            counts: Counter[str] = Counter()
             for batch in self.file.iter_batches(ROWS, use_threads=False):
                 points = list(_batch(batch, self.facts))
                 ids += b"".join(uuid.UUID(point.clip_id).bytes for point in points)
-                num_captions += sum(point.caption is not None for point in points)
-                num_words += sum(point.words is not None for point in points)
+                for point in points:
+                    counts.update(point.vectors.keys())
                 yield from points
             rows = np.frombuffer(ids, "V16")
             if len(np.unique(rows)) != len(rows):
                 raise ValueError("it holds a clip twice")
-            found = (len(rows), num_captions, num_words)
-            wanted = (self.facts.num_points, self.facts.num_captions, self.facts.num_words)
-            if found != wanted:
-                raise ValueError(f"it holds {found} points, captions and words, its facts say {wanted}")
+            for name in vector_names():
+                if counts[name] != self.facts.num_with(name):
+                    raise ValueError(
+                        f"it holds {counts[name]} points with {name}, its facts say {self.facts.num_with(name)}"
+                    )
 
 
 @contextmanager
@@ -163,12 +180,14 @@ def _read_errors(path: Path) -> Iterator[None]:
 def _facts_of(file: pq.ParquetFile) -> CollectionFacts:
     schema = file.schema_arrow
     kinds = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
-    if list(kinds) != list(_COLUMNS) or not all(fits(kinds[name]) for name, fits in _COLUMNS.items()):
-        raise ValueError(f"its columns are {names.shown(schema.names)}, wanted {', '.join(_COLUMNS)} of their types")
     said = (schema.metadata or {}).get(FACTS_KEY, b"")
     if not 0 < len(said) <= MOST_FACTS_BYTES:
         raise ValueError(f"its facts have {len(said)} bytes, wanted at least 1 and at most {MOST_FACTS_BYTES}")
     facts = CollectionFacts.from_json(parse_json(said))
+    wanted = columns_of(facts)
+    if list(kinds) != [name for name, _ in wanted] or not all(_is_of(kinds[name], kind) for name, kind in wanted):
+        shown = ", ".join(name for name, _ in wanted)
+        raise ValueError(f"its columns are {names.shown(schema.names)}, wanted {shown} of their types")
     if file.metadata.num_rows != facts.num_points:
         raise ValueError(f"it has {file.metadata.num_rows} rows, its facts say {facts.num_points}")
     if facts.calibration is not None:
@@ -187,27 +206,40 @@ def _check_calibration(calibration: Calibration, facts: CollectionFacts) -> None
         raise ValueError(f"its calibration is for vectors of {len(known.mean)} values, wanted {facts.dimension}")
 
 
+def _is_of(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column is of this type, whatever the name of a list's values."""
+    if pa.types.is_list(wanted):
+        return pa.types.is_list(kind) and kind.value_type.equals(wanted.value_type)
+    return kind.equals(wanted)
+
+
 def _batch(batch: pa.RecordBatch, facts: CollectionFacts) -> Iterator[Point]:
-    columns = {name: batch.column(name) for name in _COLUMNS}
-    videos = _vectors(columns["video"], facts, "video")
-    captions = _vectors(columns["caption"], facts, "caption")
-    indices, values = (columns[name] for name in ("words_indices", "words_values"))
-    _check_lengths(indices, MOST_WORDS, "words_indices")
-    _check_lengths(values, MOST_WORDS, "words_values")
-    texts = columns["payload"]
+    texts = batch.column("payload")
     if texts.null_count or max(pc.binary_length(texts).to_pylist(), default=0) > MOST_PAYLOAD_BYTES:
         raise ValueError(f"a payload is empty, or larger than {MOST_PAYLOAD_BYTES} bytes")
     payloads = [_payload(parse_json(text), facts) for text in texts.to_pylist()]
-    clip_ids = [names.clip_id(value) for value in columns["clip_id"].to_pylist()]
+    clip_ids = [names.clip_id(value) for value in batch.column("clip_id").to_pylist()]
     spans = ([each[name] for each in payloads] for name in ("video_id", "start_ms", "end_ms"))
     for clip_id, wanted in zip(clip_ids, clip_ids_of(*spans), strict=True):
         if clip_id != wanted:
             raise ValueError(f"the clip {clip_id} is not that of its video and span, which is {wanted}")
-    words = zip(indices.to_pylist(), values.to_pylist(), strict=True)
-    for clip_id, video, caption, each, payload in zip(clip_ids, videos, captions, words, payloads, strict=True):
-        if video is None:
+    values: dict[str, Iterator[Value | None]] = {}
+    for name in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR, *_others(facts)):
+        is_dense = name in vector_names("dense")
+        values[name] = iter(_vectors(batch.column(name), facts, name)) if is_dense else _sparse(batch, name, clip_ids)
+    for clip_id, payload in zip(clip_ids, payloads, strict=True):
+        found = {name: value for name, each in values.items() if (value := next(each)) is not None}
+        if VIDEO_VECTOR not in found:
             raise ValueError(f"the clip {clip_id} has no vector")
-        yield Point(clip_id, video, payload, caption=caption, words=_words(clip_id, *each))
+        yield Point(clip_id, payload=payload, vectors=found)
+
+
+def _sparse(batch: pa.RecordBatch, name: str, clip_ids: Sequence[str]) -> Iterator[Words | None]:
+    columns = [batch.column(f"{name}_{part}") for part in ("indices", "values")]
+    for column, part in zip(columns, ("indices", "values"), strict=True):
+        _check_lengths(column, MOST_WORDS, f"{name}_{part}")
+    indices, values = (column.to_pylist() for column in columns)
+    return map(_words, clip_ids, indices, values)
 
 
 def _vectors(column: pa.ListArray, facts: CollectionFacts, name: str) -> list[NDArray[np.float32] | None]:
@@ -243,12 +275,12 @@ def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) 
 def _payload(payload: object, facts: CollectionFacts) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise ValueError(f"a payload is {names.shown(payload)}, wanted a table")
-    unknown = sorted(set(payload) - set(PAYLOAD_FIELDS))
+    unknown = sorted(set(payload) - set(payload_fields()))
     lacking = sorted({"video_id", "start_ms", "end_ms", "encoder_version"} - set(payload))
     if unknown or lacking:
         raise ValueError(f"a payload has the unknown fields {names.shown(unknown)} and lacks {lacking}")
     for field, value in payload.items():
-        if not _FITS[field](value):
+        if not _fits(field, value):
             raise ValueError(f"the field {field} of a payload is {names.shown(value)}, which it cannot be")
     if payload["encoder_version"] != facts.encoder_version:
         raise ValueError(
@@ -290,6 +322,12 @@ def _is_video_id(value: object) -> bool:
 
 def _is_address(value: object) -> bool:
     return isinstance(value, str) and _is_text(value) and value.startswith(("http://", "https://"))
+
+
+def _fits(field: str, value: object) -> bool:
+    if field in _FITS:
+        return _FITS[field](value)
+    return {"keyword": _is_text, "integer": _is_whole, "datetime": _is_time}[filter_fields()[field]](value)
 
 
 _FITS: Mapping[str, Callable[[object], bool]] = {

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.names import hex_digits, plain_name, shown
+from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.moments import RankedClip
 from vidseek_retrieval.settings import IndexSettings, Vector
-
-if TYPE_CHECKING:
-    from vidseek_retrieval.filters import Condition
+from vidseek_retrieval.values import Value as Value
+from vidseek_retrieval.values import Words as Words
+from vidseek_retrieval.vectors.registry import vector_names
 
 COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
 """`clips-<encoder_version>-<build>`"""
@@ -32,26 +33,11 @@ MOST_POINTS = 2**32 - 1
 LANGUAGE = re.compile(r"[a-z]{2,20}")
 
 VIDEO_VECTOR: Final = "video"
-"""The named vector of a clip's frames: every clip has it."""
+"""The vector that every clip has; `vectors` has a file for each one."""
 CAPTION_VECTOR: Final = "caption"
-"""The named vector of what was written about a clip, by the text tower; clips without a text have none."""
 WORDS_VECTOR: Final = "words"
-"""The named sparse vector of the words of that text, for BM25."""
-Dense = Literal["video", "caption"]
-
-PAYLOAD_INDEXES: Mapping[str, Literal["keyword", "integer", "datetime"]] = {
-    "video_id": "keyword",
-    "channel": "keyword",
-    "category": "keyword",
-    "published_at": "datetime",
-    "duration_ms": "integer",
-    "start_ms": "integer",
-    "duplicate_of": "keyword",
-}
-"""The payload fields that have an index, so that a filter on them is fast."""
-
-PAYLOAD_FIELDS = (*PAYLOAD_INDEXES, "end_ms", "index", "title", "uri", "thumbnail_url", "encoder_version")
-"""All fields a payload may have; those without a value are left out."""
+Dense = str
+"""The name of a dense vector."""
 
 
 PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --force --single-item publish`"
@@ -64,13 +50,6 @@ class CollectionRemoved(ArtifactError):
     """A collection that was open is not there any more: it was removed since."""
 
     code = "collection-removed"
-
-
-class Words(NamedTuple):
-    """A sparse vector over words; equal lengths."""
-
-    indices: tuple[int, ...]
-    values: tuple[float, ...]
 
 
 class Stretch(NamedTuple):
@@ -115,13 +94,16 @@ class CollectionFacts:
     content: str = ""
     """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
     published over the same archive. Empty in collections of earlier builds."""
+    num_others: Mapping[str, int] = field(default_factory=dict)
+    """Points that have each vector beside `video`, `caption` and `words`."""
     imported: bool = field(default=False, compare=False)
     """Whether its points came in one file from elsewhere. The name of such a collection is a claim: a publish of that
     name compares every point before it takes the collection for its own."""
 
     def num_with(self, vector: Vector) -> int:
         """How many points have such a vector."""
-        return {"video": self.num_points, "caption": self.num_captions, "words": self.num_words}[vector]
+        counts = {VIDEO_VECTOR: self.num_points, CAPTION_VECTOR: self.num_captions, WORDS_VECTOR: self.num_words}
+        return counts[vector] if vector in counts else self.num_others.get(vector, 0)
 
     def has(self, vector: Vector) -> bool:
         """Whether some point has such a vector."""
@@ -129,8 +111,13 @@ class CollectionFacts:
 
     @property
     def dense_vectors(self) -> tuple[Dense, ...]:
-        """Those that some point has."""
-        return tuple(name for name in get_args(Dense) if self.has(name))
+        """The dense vectors that some point has."""
+        return tuple(name for name in vector_names("dense") if self.has(name))
+
+    @property
+    def sparse_vectors(self) -> tuple[Vector, ...]:
+        """The sparse vectors that some point has."""
+        return tuple(name for name in vector_names("sparse") if self.has(name))
 
     @property
     def search_ef(self) -> int:
@@ -183,17 +170,46 @@ class Alias:
     """Newest first; kept for a rollback."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Point:
-    """One clip, as it goes into a collection."""
+    """One clip, as it goes into a collection.
+
+    Args:
+        clip_id: Of the clip.
+        vector: Its vector `video`.
+        payload: The fields of its hit, and those that filters name.
+        vectors: Its vectors by name.
+        named: The same one by one: `caption=...`; None takes one away.
+    """
 
     clip_id: str
-    vector: NDArray[np.float32]
-    """The vector `video`: shape (dimension,), unit."""
     payload: Mapping[str, Any]
-    caption: NDArray[np.float32] | None = None
-    """The vector `caption`: shape (dimension,), unit."""
-    words: Words | None = None
+    vectors: Mapping[str, Value]
+    """By name: dense of shape (dimension,) and unit length, or sparse."""
+
+    def __init__(
+        self, clip_id: str, vector: NDArray[np.float32] | None = None, payload: Mapping[str, Any] | None = None,
+        *, vectors: Mapping[str, Value] | None = None, **named: Value | None,
+    ) -> None:
+        changes: dict[str, Value | None] = {**({} if vector is None else {VIDEO_VECTOR: vector}), **named}
+        values = {name: value for name, value in {**(vectors or {}), **changes}.items() if value is not None}
+        for name, value in (("clip_id", clip_id), ("payload", payload or {}), ("vectors", values)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The vector `video`: shape (dimension,), unit."""
+        return self.vectors[VIDEO_VECTOR]  # type: ignore[return-value]
+
+    @property
+    def caption(self) -> NDArray[np.float32] | None:
+        """The vector `caption`: shape (dimension,), unit."""
+        return self.vectors.get(CAPTION_VECTOR)  # type: ignore[return-value]
+
+    @property
+    def words(self) -> Words | None:
+        """The vector `words`."""
+        return self.vectors.get(WORDS_VECTOR)  # type: ignore[return-value]
 
 
 class Collection(Protocol):
@@ -225,9 +241,9 @@ class Collection(Protocol):
         """
 
     def search_words(
-        self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """The clips in whose text some of `words` stand, best first, by BM25; fitting all `conditions`."""
+        """The clips whose sparse vector `using` has some of `words`, best first, by BM25; fitting all `conditions`."""
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """The payloads of these points, by id; those that are not there are left out."""
@@ -360,7 +376,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     """Types and ranges of what JSON gave for `IndexSettings`; what is not there has its default."""
     rules: Mapping[str, Callable[[Any], bool]] = {
         "m": _whole_number(0, 1024), "ef_construct": _whole_number(1, 10**6), "hnsw_ef": _whole_number(1, 10**6),
-        "vectors": lambda value: isinstance(value, list | tuple) and all(each in get_args(Vector) for each in value),
+        "vectors": lambda value: isinstance(value, list | tuple) and all(each in vector_names() for each in value),
         "language": lambda value: isinstance(value, str) and LANGUAGE.fullmatch(value) is not None,
         "quantization": lambda value: value in ("none", "int8"),
         "oversampling": lambda value: _is_number(value) and 1 <= value <= 10**6,
@@ -384,13 +400,16 @@ def _check_facts(facts: CollectionFacts) -> None:
         "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
         "imported": lambda value: isinstance(value, bool),
         "score_spread": _is_spread,
+        "num_others": lambda value: isinstance(value, Mapping) and all(
+            name in vector_names() and points(num) for name, num in value.items()
+        ),
     }
     _check_each("", {name: getattr(facts, name) for name in rules}, rules)
 
 
 def _is_spread(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        name in get_args(Dense) and _is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
+        name in vector_names("dense") and _is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
     )
 
 

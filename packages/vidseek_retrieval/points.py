@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.json_files import read_json
 from vidseek_media.tables import CLIPS, VIDEOS, read_table
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.calibration import Calibration
+from vidseek_retrieval.clip_tables import ClipTables
 from vidseek_retrieval.duplicates import Duplicate, duplicate_of
 from vidseek_retrieval.index import (
     CAPTION_VECTOR,
@@ -26,6 +26,7 @@ from vidseek_retrieval.index import (
     WORDS_VECTOR,
     CollectionFacts,
     Point,
+    Value,
     Words,
     canonical_json,
     collection_name,
@@ -33,8 +34,8 @@ from vidseek_retrieval.index import (
 from vidseek_retrieval.parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
 from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.spread import MAX_CLIPS, evenly, score_spread
-from vidseek_retrieval.texts import ClipText, clip_texts, read_texts, text_id_of, text_matrix
-from vidseek_retrieval.words import WordEncoder
+from vidseek_retrieval.texts import text_matrix
+from vidseek_retrieval.vectors.registry import index_vector, index_vectors, vector_names
 
 BUILD_FORMAT = 6
 """Counted up when equal content would make another collection, so that it is built again."""
@@ -45,30 +46,42 @@ class Points:
     """The points of a collection, made anew each time they are asked for: an archive's words need not fit in memory."""
 
     rows: _Rows
-    embeddings: Embeddings
-    texts: _TextVectors
+    tables: ClipTables
+    values: Mapping[str, Callable[[str], Value | None]]
+    """What gives the value of each vector of the collection by clip_id, as the vector's file says."""
 
     @property
     def encoder_version(self) -> str:
         """Of the vectors."""
-        return self.embeddings.encoder_version
+        return self.tables.embeddings.encoder_version
+
+    @property
+    def dimension(self) -> int:
+        """Of the dense vectors."""
+        return int(self.tables.embeddings.vectors.shape[1])
 
     def __iter__(self) -> Iterator[Point]:
-        for place, payload in zip(self.rows.places, self.rows.payloads, strict=True):
-            clip_id = self.embeddings.clip_ids[place]
-            yield Point(
-                clip_id, self.embeddings.vectors[place], payload,
-                caption=self.texts.caption(clip_id), words=self.texts.words(clip_id),
-            )
+        for clip_id, payload in zip(self.rows.clip_ids, self.rows.payloads, strict=True):
+            found = {name: value for name, of in self.values.items() if (value := of(clip_id)) is not None}
+            yield Point(clip_id, payload=payload, vectors=found)
 
+    def written(self, clip_id: str) -> list[str]:
+        """What was written about a clip, as far as a vector of the collection is made of it."""
+        if not any(index_vector(name).of_text for name in self.values):
+            return []
+        text = self.tables.texts.get(clip_id)
+        return [text.spoken, text.words] if text else []
 
     def score_spread(self) -> dict[str, float]:
         """The spread of a text's scores over the clips, by dense vector: see `vidseek_retrieval.spread`."""
-        places, texts = evenly(self.rows.places, MAX_CLIPS), text_matrix(self.texts.vectors)
-        spreads = {VIDEO_VECTOR: score_spread(self.embeddings.vectors[places], texts)}
-        captions = [self.texts.caption(self.embeddings.clip_ids[place]) for place in places]
-        written = [caption for caption in captions if caption is not None]
-        return spreads | ({CAPTION_VECTOR: score_spread(np.stack(written), texts)} if written else {})
+        clip_ids, texts = evenly(self.rows.clip_ids, MAX_CLIPS), text_matrix(self.tables.text_vectors)
+        spreads = {}
+        for name in vector_names("dense"):
+            of = self.values.get(name)
+            found = [value for each in clip_ids if of and (value := of(each)) is not None]
+            if found:
+                spreads[name] = score_spread(np.stack(found), texts)  # type: ignore[arg-type]
+        return spreads
 
 
 def read_points(
@@ -87,30 +100,30 @@ def read_points(
         ArtifactError: a table is missing or broken, or they do not belong together.
         GateFailed: no clip is there.
     """
-    embeddings = _read_embeddings(embed_dir)
-    rows = _published_rows(embeddings, cut_dir=cut_dir, ingest_dir=ingest_dir, cut=cut, duplicates=duplicates)
-    texts = {}
-    if caption_dir is not None and {CAPTION_VECTOR, WORDS_VECTOR} & set(settings.vectors):
-        texts = clip_texts(ingest_dir, cut_dir, caption_dir, cut=cut)
-    return Points(rows, embeddings, _TextVectors.load(texts, embed_dir, embeddings.encoder_version, settings))
+    tables = ClipTables(
+        _read_embeddings(embed_dir), embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, language=settings.language
+    )
+    rows = _published_rows(tables, duplicates=duplicates, fields=_fields(tables, settings))
+    wanted = [each for each in index_vectors() if each.name in settings.vectors]
+    return Points(rows, tables, {each.name: each.values(tables) for each in wanted})
 
 
 def facts_of(points: Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionFacts:
     """The facts of a collection of `points`: its name holds a hash of all that is in it."""
-    encoder_version, dimension = points.encoder_version, points.embeddings.vectors.shape[1]
+    encoder_version = points.encoder_version
     kept = calibration.to_json() if calibration else None
     digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, settings.model_dump(), kept]).encode())
     content = hashlib.sha256()
-    num_captions = num_words = longest_ms = 0
+    counts: Counter[str] = Counter()
+    longest_ms = 0
     for point in points:
         known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
-        content.update(canonical_json([point.clip_id, known, points.texts.written(point.clip_id)]).encode())
-        digest.update(canonical_json(point.words).encode())
-        digest.update(point.vector.astype("<f4").tobytes())
-        if point.caption is not None:
-            digest.update(point.caption.astype("<f4").tobytes())
-        num_captions += point.caption is not None
-        num_words += point.words is not None
+        content.update(canonical_json([point.clip_id, known, points.written(point.clip_id)]).encode())
+        for name, value in _in_order(point):
+            if name not in _UNNAMED:
+                digest.update(name.encode())
+            digest.update(canonical_json(value).encode() if _is_sparse(value) else value.astype("<f4").tobytes())
+        counts.update(point.vectors.keys())
         longest_ms = max(longest_ms, point.payload["end_ms"] - point.payload["start_ms"])
     digest.update(content.digest())
     build = digest.hexdigest()[:12]
@@ -118,12 +131,13 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
         name=collection_name(encoder_version, build),
         encoder_version=encoder_version,
         build=build,
-        dimension=dimension,
-        num_points=len(points.rows.places),
+        dimension=points.dimension,
+        num_points=len(points.rows.clip_ids),
         settings=settings,
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        num_captions=num_captions,
-        num_words=num_words,
+        num_captions=counts[CAPTION_VECTOR],
+        num_words=counts[WORDS_VECTOR],
+        num_others={name: num for name, num in sorted(counts.items()) if name not in _UNNAMED},
         calibration=kept,
         longest_ms=longest_ms,
         score_spread=points.score_spread(),
@@ -131,10 +145,31 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
     )
 
 
+_UNNAMED = (WORDS_VECTOR, VIDEO_VECTOR, CAPTION_VECTOR)
+"""In the order in which they are in the hash of `BUILD_FORMAT` 6, which has no names of them."""
+
+
+def _in_order(point: Point) -> Iterator[tuple[str, Any]]:
+    """The values of a point as they go into the hash; words that it lacks are in there as None."""
+    yield WORDS_VECTOR, point.words
+    for name in (*_UNNAMED[1:], *sorted(set(point.vectors) - set(_UNNAMED))):
+        if name in point.vectors:
+            yield name, point.vectors[name]
+
+
+def _is_sparse(value: Any) -> bool:
+    return value is None or isinstance(value, Words)
+
+
+def _fields(tables: ClipTables, settings: IndexSettings) -> Callable[[str], dict[str, Any]]:
+    """What gives the payload fields that vectors bring, by clip_id."""
+    of_each = [each.fields(tables) for each in index_vectors() if each.name in settings.vectors and each.filter_fields]
+    return lambda clip_id: {name: value for fields in of_each for name, value in fields(clip_id).items()}
+
+
 @dataclass(frozen=True)
 class _Rows:
-    places: list[int]
-    """Into the embeddings."""
+    clip_ids: list[str]
     payloads: list[dict[str, Any]]
     num_without_vector: int
 
@@ -158,11 +193,12 @@ def _read_embeddings(embed_dir: Path) -> Embeddings:
 
 
 def _published_rows(
-    embeddings: Embeddings, *, cut_dir: Path, ingest_dir: Path, cut: str, duplicates: Sequence[Duplicate]
+    tables: ClipTables, *, duplicates: Sequence[Duplicate], fields: Callable[[str], dict[str, Any]]
 ) -> _Rows:
+    cut_dir, ingest_dir, cut = tables.cut_dir, tables.ingest_dir, tables.cut
     clips = read_table(cut_dir / "clips.parquet", CLIPS)
     videos = read_table(ingest_dir / "videos.parquet", VIDEOS).set_index("video_id", drop=False)
-    place_of = {clip_id: place for place, clip_id in enumerate(embeddings.clip_ids)}
+    place_of = tables.places
     unknown = sorted(set(place_of) - set(clips["clip_id"]))
     if unknown:
         raise ArtifactError(
@@ -182,23 +218,24 @@ def _published_rows(
     decided: dict[str, list[Duplicate]] = defaultdict(list)
     for row in duplicates:
         decided[row.video_id].append(row)
-    places, payloads = [], []
+    clip_ids, payloads = [], []
     for clip in wanted.itertuples():
         if clip.clip_id in place_of:
-            places.append(place_of[clip.clip_id])
+            clip_ids.append(clip.clip_id)
             span = {"start_ms": int(clip.start_ms), "end_ms": int(clip.end_ms), "index": int(clip.index)}
             same = {"duplicate_of": duplicate_of(decided[clip.video_id], span["start_ms"], span["end_ms"])}
             payloads.append({
-                **of_video[clip.video_id], **span, "encoder_version": embeddings.encoder_version,
+                **of_video[clip.video_id], **span, "encoder_version": tables.embeddings.encoder_version,
+                **fields(clip.clip_id),
                 **(same if same["duplicate_of"] in of_video else {}),
             })
-    if not places:
+    if not clip_ids:
         raise GateFailed(
             f"there is nothing to publish: {len(wanted)} of {len(clips)} clips are of the cut {cut!r}, "
             f"none of them has one of the {len(place_of)} embeddings", code="nothing-to-publish",
             remedy=f"Put {cut!r} into cut.modes, and look at the rejected.parquet of ingest, cut and frames",
         )
-    return _Rows(places, payloads, num_without_vector=len(wanted) - len(places))
+    return _Rows(clip_ids, payloads, num_without_vector=len(wanted) - len(clip_ids))
 
 
 def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
@@ -215,45 +252,3 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
         "thumbnail_url": bare_address(video["thumbnail"]),
     }
     return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
-
-
-@dataclass(frozen=True)
-class _TextVectors:
-    """The vectors of what was written about clips."""
-
-    texts: Mapping[str, ClipText]
-    """By clip_id."""
-    captions: Mapping[str, NDArray[np.float32]]
-    """By text_id; empty where the collection has no vector `caption`."""
-    vectors: Mapping[str, NDArray[np.float32]]
-    """All that were embedded, by text_id."""
-    encoder: WordEncoder | None
-
-    @staticmethod
-    def load(
-        texts: Mapping[str, ClipText], embed_dir: Path, encoder_version: str, settings: IndexSettings
-    ) -> _TextVectors:
-        has_captions = bool(texts) and CAPTION_VECTOR in settings.vectors
-        vectors = read_texts(embed_dir, encoder_version=encoder_version)
-        captions = vectors if has_captions else {}
-        lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(captions)
-        if has_captions and lacking:
-            raise ArtifactError(
-                f"{len(lacking)} texts of the clips have no vector in {embed_dir}",
-                code="texts-without-vectors", remedy="Run `dvc repro embed`"
-            )
-        has_words = WORDS_VECTOR in settings.vectors
-        return _TextVectors(texts, captions, vectors, WordEncoder(settings.language) if has_words else None)
-
-    def caption(self, clip_id: str) -> NDArray[np.float32] | None:
-        text = self.texts.get(clip_id)
-        return self.captions.get(text_id_of(text.spoken)) if text else None
-
-    def written(self, clip_id: str) -> list[str]:
-        text = self.texts.get(clip_id)
-        return [text.spoken, text.words] if text else []
-
-    def words(self, clip_id: str) -> Words | None:
-        text = self.texts.get(clip_id)
-        words = self.encoder.document(text.words) if self.encoder and text else None
-        return words if words and words.indices else None

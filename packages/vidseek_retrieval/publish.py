@@ -25,6 +25,7 @@ from vidseek_retrieval.index import (
     CollectionFacts,
     IndexHome,
     Point,
+    Value,
     Words,
 )
 from vidseek_retrieval.points import facts_of, read_points
@@ -223,13 +224,17 @@ def _is_made_of(home: IndexHome, facts: CollectionFacts, points: Iterable[Point]
 
 
 def _are_same(one: Point, other: Point) -> bool:
-    dense = ((one.vector, other.vector), (one.caption, other.caption))
     return (
         one.clip_id == other.clip_id and dict(one.payload) == dict(other.payload)
-        and all((a is None) == (b is None) for a, b in (*dense, (one.words, other.words)))
-        and all(a is None or b is None or np.allclose(a, b, atol=_ROUNDING) for a, b in dense)
-        and (one.words is None or other.words is None or _weights(one.words) == _weights(other.words))
+        and one.vectors.keys() == other.vectors.keys()
+        and all(_are_equal(value, other.vectors[name]) for name, value in one.vectors.items())
     )
+
+
+def _are_equal(one: Value, other: Value) -> bool:
+    if isinstance(one, Words) or isinstance(other, Words):
+        return isinstance(one, Words) and isinstance(other, Words) and _weights(one) == _weights(other)
+    return np.allclose(one, other, atol=_ROUNDING)
 
 
 def _weights(words: Words) -> dict[int, float]:

@@ -12,7 +12,6 @@ from qdrant_client import QdrantClient, models
 
 from vidseek_retrieval.filters import Condition
 from vidseek_retrieval.index import (
-    PAYLOAD_INDEXES,
     PUBLISH_REMEDY,
     WORDS_VECTOR,
     CollectionFacts,
@@ -23,6 +22,7 @@ from vidseek_retrieval.index import (
     Words,
 )
 from vidseek_retrieval.moments import SCORE_DIGITS, RankedClip, rank_order
+from vidseek_retrieval.payload import payload_indexes
 from vidseek_retrieval.qdrant_limits import Limits
 from vidseek_retrieval.qdrant_points import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.qdrant_requests import ServerRefused, request
@@ -81,11 +81,13 @@ class QdrantCollection:
         ]
         return parts[0] if len(parts) == 1 else sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
 
-    def search_words(self, words: Words, *, limit: int, conditions: Sequence[Condition] = ()) -> list[RankedClip]:
-        """The clips in whose text some of `words` stand, best first, by BM25."""
-        if not self._facts.has(WORDS_VECTOR) or not words.indices:
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
+        if not self._facts.has(using) or not words.indices:
             return []
-        found = self._query(sparse_vector(words), WORDS_VECTOR, limit, None, _filter(*self._conditions(conditions)))
+        found = self._query(sparse_vector(words), using, limit, None, _filter(*self._conditions(conditions)))
         # The in-memory mode gives clips that share no word as well, with a score of 0.
         return [clip for clip in found if clip.score > 0]
 
@@ -192,7 +194,7 @@ class QdrantCollection:
             ]
             return parts[0] if len(parts) == 1 else models.Filter(should=parts)
         bounds: dict[str, Any] = dict(condition.bounds)
-        if PAYLOAD_INDEXES[condition.field] == "integer":
+        if payload_indexes()[condition.field] == "integer":
             return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
         return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
 

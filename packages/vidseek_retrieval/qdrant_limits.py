@@ -9,7 +9,8 @@ from typing import TypeVar
 from qdrant_client import models
 
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval.index import PAYLOAD_INDEXES, CollectionFacts
+from vidseek_retrieval.index import CollectionFacts
+from vidseek_retrieval.payload import payload_indexes
 
 Item = TypeVar("Item")
 
@@ -93,7 +94,7 @@ class Limits:
         """
         num_dense = sum(facts.num_with(name) for name in facts.dense_vectors)
         for name, wanted in (
-            ("max_payload_index_count", len(PAYLOAD_INDEXES)),
+            ("max_payload_index_count", len(payload_indexes())),
             ("max_points_count", facts.num_points),
             ("max_collection_vector_size_bytes", num_dense * facts.dimension * _BYTES_OF_A_FLOAT),
         ):

@@ -10,30 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from vidseek_retrieval.index import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Point, Words
+from vidseek_retrieval.index import Point, Value, Words
 from vidseek_retrieval.moments import SCORE_DIGITS
 
 
 def vectors_of(point: Point, sparse: Callable[[Words], Any]) -> dict[str, Any]:
     """The named vectors of `point` as both clients take them; `sparse` makes the client's own of words."""
-    vectors: dict[str, Any] = {VIDEO_VECTOR: point.vector.tolist()}
-    if point.caption is not None:
-        vectors[CAPTION_VECTOR] = point.caption.tolist()
-    if point.words is not None:
-        vectors[WORDS_VECTOR] = sparse(point.words)
-    return vectors
+    return {
+        name: sparse(value) if isinstance(value, Words) else value.tolist() for name, value in point.vectors.items()
+    }
 
 
 def point_of(record: Any) -> Point:
     """The reverse, of a client's record with payload and vectors."""
-    caption, words = record.vector.get(CAPTION_VECTOR), record.vector.get(WORDS_VECTOR)
     return Point(
-        str(record.id),
-        np.asarray(record.vector[VIDEO_VECTOR], dtype=np.float32),
-        record.payload or {},
-        caption=None if caption is None else np.asarray(caption, dtype=np.float32),
-        words=None if words is None else Words(tuple(words.indices), tuple(words.values)),
+        str(record.id), payload=record.payload or {},
+        vectors={name: _value_of(value) for name, value in record.vector.items()},
     )
+
+
+def _value_of(value: Any) -> Value:
+    if hasattr(value, "indices"):
+        return Words(tuple(value.indices), tuple(value.values))
+    return np.asarray(value, dtype=np.float32)
 
 
 def points_in_order(records: Iterable[Any], clip_ids: Sequence[str]) -> list[Point]:

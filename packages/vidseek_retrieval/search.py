@@ -30,13 +30,14 @@ from vidseek_retrieval.index import (
     PUBLISH_REMEDY,
     USE_REMEDY,
     VIDEO_VECTOR,
-    WORDS_VECTOR,
     Collection,
     CollectionFacts,
     CollectionRemoved,
     Dense,
     IndexHome,
     Point,
+    Value,
+    Words,
 )
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.nearest import Nearest, without
@@ -45,7 +46,7 @@ from vidseek_retrieval.ranking import diversify, fuse
 from vidseek_retrieval.seen import Seen
 from vidseek_retrieval.settings import MERGE_MARGIN_SD, NEGATIVE_WEIGHT, Weights
 from vidseek_retrieval.spread import margin_of, score_spread
-from vidseek_retrieval.words import WordEncoder
+from vidseek_retrieval.vectors.registry import index_vectors
 
 log = logging.getLogger("vidseek.search")
 
@@ -225,14 +226,15 @@ class Searcher:
         vector = self._direction(query, examples, opened.facts)
         like = [examples[clip_id] for clip_id in query.like]
         weights = options.weights or self._weights
-        using = _alone(opened, query, weights)
-        if using is None:
-            ranked = without(fuse(_rank(opened, vector, query.words, weights, conditions)), like)
+        compared = _compared(opened, vector, query.words, weights)
+        if len(compared) != 1 or isinstance(compared[0].value, Words):
+            ranked = without(fuse(_rank(opened, compared, weights, conditions)), like)
             moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
         calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
         num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
-        nearest = Nearest(opened, vector, self._margin(opened, using), using, conditions, like, num_least)
+        using, value = compared[0].name, compared[0].value
+        nearest = Nearest(opened, value, self._margin(opened, using), using, conditions, like, num_least)
         num = max(options.offset + options.limit + 1, num_least)
         moments = nearest.moments(num)
         rated, seen = _rate(moments, calibration, query, nearest)
@@ -390,7 +392,7 @@ def _sampled_spread(opened: Collection, using: Dense) -> float:
     """The spread of the scores by `using`, from a sample of the points: their captions are asked, where there are some."""
     points = opened.points(sorted(opened.sample(_SPREAD_SAMPLE, seed=0)))
     captions = [point.caption for point in points if point.caption is not None]
-    clips = [point.vector for point in points] if using == VIDEO_VECTOR else captions
+    clips = [np.asarray(point.vectors[using]) for point in points if using in point.vectors]
     empty = np.empty((0, opened.facts.dimension), np.float32)
     return score_spread(np.stack(clips) if clips else empty, np.stack(captions) if captions else empty)
 
@@ -429,39 +431,43 @@ def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
     return dict(zip(clip_ids, (found[clip_id] for clip_id in wanted), strict=True))
 
 
-def _alone(opened: Collection, query: Query, weights: Weights) -> Dense | None:
-    """The one vector that ranks, where none of the others has a weight or is there to be compared with."""
-    dense = [name for name, _ in _dense(opened, weights)]
-    return dense[0] if len(dense) == 1 and not _ranks_words(opened, query.words, weights) else None
+class _Compared(NamedTuple):
+    name: str
+    weight: float
+    value: Value
+    """What the query is compared by."""
 
 
-def _dense(opened: Collection, weights: Weights) -> list[tuple[Dense, float]]:
-    """The dense vectors that the collection has and that have a weight, with it."""
-    dense: tuple[tuple[Dense, float], ...] = (("video", weights.video), ("caption", weights.caption))
-    return [(name, weight) for name, weight in dense if weight and opened.facts.has(name)]
-
-
-def _ranks_words(opened: Collection, words: str, weights: Weights) -> bool:
-    return bool(weights.words and words and opened.facts.has(WORDS_VECTOR))
+def _compared(
+    opened: Collection, direction: NDArray[np.float32], text: str, weights: Weights
+) -> list[_Compared]:
+    """The vectors that have a weight, that the collection has, and that the query can be compared with."""
+    found, of = [], weights.by_name()
+    for each in index_vectors():
+        if of[each.name] and opened.facts.has(each.name):
+            value = each.query(direction, text, language=opened.facts.settings.language)
+            if value is not None:
+                found.append(_Compared(each.name, of[each.name], value))
+    return found
 
 
 def _rank(
-    opened: Collection, vector: NDArray[np.float32], words: str, weights: Weights, conditions: Sequence[Condition]
+    opened: Collection, compared: Sequence[_Compared], weights: Weights, conditions: Sequence[Condition]
 ) -> list[tuple[float, list[RankedClip]]]:
-    """The ranking by each vector that has a weight, that the collection has, and that the query can be compared with."""
-    rankings = [
-        (weight, opened.search(vector, limit=NUM_CLIPS, using=name, conditions=conditions))
-        for name, weight in _dense(opened, weights)
-    ]
-    if _ranks_words(opened, words, weights):
-        query = WordEncoder(opened.facts.settings.language).query(words)
-        rankings.append((weights.words, opened.search_words(query, limit=NUM_CLIPS, conditions=conditions)))
-    if not rankings:
+    """The ranking by each of these vectors, with its weight."""
+    if not compared:
         raise InputRejected(
             f"{weights} leave nothing to rank by: {opened.facts.name} has not these vectors, or the query no words",
             code="nothing-to-rank-by",
             remedy="Give video a weight",
         )
+    rankings = []
+    for name, weight, value in compared:
+        if isinstance(value, Words):
+            found = opened.search_words(value, limit=NUM_CLIPS, using=name, conditions=conditions)
+        else:
+            found = opened.search(value, limit=NUM_CLIPS, using=name, conditions=conditions)
+        rankings.append((weight, found))
     return rankings
 
 
@@ -490,7 +496,8 @@ def _chosen(rated: list[_Rated], opened: Collection, options: SearchOptions) -> 
 def _is_one_text(query: Query, weights: Weights) -> bool:
     """Whether it is what calibrations are fitted on."""
     is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
-    return bool(query.words) and is_alone and not (weights.caption or weights.words)
+    others = any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
+    return bool(query.words) and is_alone and not others
 
 
 def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:

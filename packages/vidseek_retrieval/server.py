@@ -23,14 +23,13 @@ from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, Vidse
 from vidseek_media.names import shown
 from vidseek_retrieval.index import (
     COLLECTION_NAME,
-    PAYLOAD_INDEXES,
-    WORDS_VECTOR,
     Alias,
     CollectionFacts,
     Point,
     alias_name,
     require_facts,
 )
+from vidseek_retrieval.payload import payload_indexes
 from vidseek_retrieval.qdrant_collection import QdrantCollection, sparse_vector
 from vidseek_retrieval.qdrant_limits import Limits
 from vidseek_retrieval.qdrant_lock import LEASE_SECONDS, LOCK_ID, NAMESPACE, BuilderLock
@@ -44,6 +43,7 @@ from vidseek_retrieval.qdrant_requests import (
     require_version,
 )
 from vidseek_retrieval.settings import ServerSettings
+from vidseek_retrieval.vectors.registry import index_vector
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256
@@ -285,21 +285,16 @@ class QdrantHome:
         settings, cluster = facts.settings, self._settings
         self._try_to_delete(facts.name)
         stored_as = self._on_server(facts.name)
-        vector = models.VectorParams(
-            size=facts.dimension, distance=models.Distance.COSINE, on_disk=settings.on_disk
-        )
         try:
             request(
                 self._client.create_collection, stored_as,
-                vectors_config={name: vector for name in settings.vectors if facts.has(name) and name != WORDS_VECTOR},
-                sparse_vectors_config={WORDS_VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
-                if facts.has(WORDS_VECTOR) else None,
+                vectors_config={name: _vector_params(facts, name) for name in facts.dense_vectors},
+                sparse_vectors_config={
+                    name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in facts.sparse_vectors
+                } or None,
                 shard_number=cluster.shards, replication_factor=cluster.replicas,
                 write_consistency_factor=cluster.write_consistency,
                 hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
-                quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
-                    type=models.ScalarType.INT8, quantile=0.99, always_ram=True
-                )) if settings.quantization == "int8" else None,
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # 0: no graph while it is loaded
             )
         except ServerRefused as error:
@@ -308,7 +303,7 @@ class QdrantHome:
                 raise
         limits = Limits.of(request(self._client.get_collection, stored_as))
         limits.require_room(facts)
-        for field, kind in PAYLOAD_INDEXES.items():
+        for field, kind in payload_indexes().items():
             request(self._client.create_payload_index, stored_as, field, field_schema=_SCHEMAS[kind], wait=True)
         return limits
 
@@ -467,6 +462,16 @@ def _say_more(error: BaseException, what: str) -> None:
         error.remedy = f"{error.remedy}; {what}" if error.remedy else what
     else:
         log.warning("%s", what)
+
+
+def _vector_params(facts: CollectionFacts, name: str) -> models.VectorParams:
+    is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
+    return models.VectorParams(
+        size=facts.dimension, distance=models.Distance.COSINE, on_disk=facts.settings.on_disk,
+        quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
+            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+        )) if is_quantized else None,
+    )
 
 
 def _struct(point: Point) -> models.PointStruct:

@@ -6,16 +6,19 @@ No engine and no encoder is imported here, so that params can be checked in no t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from vidseek_media.settings import CutMode, Positive, Section, Share
+from vidseek_retrieval.vectors.registry import index_vectors, vector_names
 
 log = logging.getLogger("vidseek.settings")
 
-Vector = Literal["video", "caption", "words"]
+Vector = str
+"""The name of a registered vector of the index."""
 Variant = Literal["fp32", "fp16", "int8"]
 
 BATCH = 32
@@ -32,6 +35,12 @@ NEGATIVE_WEIGHT = 0.5
 """How much of a negative example is taken from what is wanted."""
 MULTILINGUAL = "multilingual"
 """Words of any script, as they stand: no stop words, no stems."""
+
+
+def _require_registered(names: Iterable[str]) -> None:
+    known = vector_names()
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(f"there is no vector {', '.join(unknown)}: wanted some of {', '.join(known)}")
 
 
 class RaySettings(Section):
@@ -101,6 +110,7 @@ class IndexSettings(Section):
     def _has_video_and_each_once(cls, vectors: tuple[Vector, ...]) -> tuple[Vector, ...]:
         if "video" not in vectors or len(set(vectors)) != len(vectors):
             raise ValueError("wanted video, and each once")
+        _require_registered(vectors)
         return vectors
 
 
@@ -135,9 +145,13 @@ class PublishSettings(Section):
 
 
 class Weights(Section):
-    """How much each vector of a clip counts: one alone ranks by its own score, several are fused by rank."""
+    """How much each vector of a clip counts: one alone ranks by its own score, several are fused by rank.
 
-    model_config = ConfigDict(strict=True)
+    Other registered vectors are named beside these; one that is not named has the weight that its file says.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0)]] = Field(init=False)
 
     place = "search.weights"
 
@@ -150,9 +164,14 @@ class Weights(Section):
 
     @model_validator(mode="after")
     def _one_counts(self) -> Weights:
-        if not any((self.video, self.caption, self.words)):
+        _require_registered(self.model_extra or {})
+        if not any(self.by_name().values()):
             raise ValueError("wanted one weight above 0")
         return self
+
+    def by_name(self) -> dict[str, float]:
+        """Of every registered vector."""
+        return {each.name: each.weight for each in index_vectors()} | self.model_dump()
 
 
 class SearchSettings(Section):

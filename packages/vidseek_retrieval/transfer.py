@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.folders import whole_file
-from vidseek_retrieval.imported import FACTS_KEY, check_file, opened
-from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, alias_name, canonical_json
+from vidseek_retrieval.imported import FACTS_KEY, check_file, columns_of, opened
+from vidseek_retrieval.index import CollectionFacts, IndexHome, Point, Words, alias_name, canonical_json
 from vidseek_retrieval.publish import Published, go_live, require_published
 from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
 
@@ -36,8 +36,8 @@ def export_collection(
 ) -> Export:
     """Write the collection that `alias` points to (or `collection`) to the file `path`, whole or not at all.
 
-    Columns: clip_id, video, caption (null where there is none), words_indices, words_values, payload (JSON); its facts
-    are in the file's metadata.
+    Columns: clip_id, video, caption (null where there is none), words_indices, words_values, payload (JSON), and the same
+    for each other vector of the collection; its facts are in the file's metadata.
 
     Raises:
         ArtifactError: nothing was published, or there is no such collection.
@@ -101,20 +101,14 @@ def import_collection(
 
 
 def _schema(facts: CollectionFacts) -> pa.Schema:
-    vector = pa.list_(pa.float32())  # of no fixed size: pyarrow reads no null among those (seen in 25.0)
-    fields = [
-        ("clip_id", pa.string()), ("video", vector), ("caption", vector), ("words_indices", pa.list_(pa.int64())),
-        ("words_values", pa.list_(pa.float32())), ("payload", pa.string()),
-    ]
-    return pa.schema(fields, metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
+    return pa.schema(columns_of(facts), metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
 
 
 def _row(point: Point) -> dict[str, Any]:
-    return {
-        "clip_id": point.clip_id,
-        "video": point.vector,
-        "caption": point.caption,
-        "words_indices": point.words.indices if point.words else None,
-        "words_values": point.words.values if point.words else None,
-        "payload": canonical_json(dict(point.payload)),
-    }
+    row: dict[str, Any] = {"clip_id": point.clip_id, "payload": canonical_json(dict(point.payload))}
+    for name, value in point.vectors.items():
+        if isinstance(value, Words):
+            row |= {f"{name}_indices": value.indices, f"{name}_values": value.values}
+        else:
+            row[name] = value
+    return row

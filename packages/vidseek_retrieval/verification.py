@@ -9,10 +9,11 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index import Collection, CollectionFacts, IndexHome, Point
+from vidseek_retrieval.index import VIDEO_VECTOR, Collection, CollectionFacts, IndexHome, Point, Words
 from vidseek_retrieval.moments import SCORE_DIGITS
 from vidseek_retrieval.parts import UNIT_TOLERANCE
 from vidseek_retrieval.settings import Vector
+from vidseek_retrieval.vectors.registry import index_vector, vector_names
 
 NEIGHBOURS = 10
 SAMPLE = 64
@@ -69,7 +70,8 @@ def verify_collection(
         recall = _recall(collection, [(point.clip_id, point.vector) for point in sample])
         captions = [("", point.caption) for point in sample if point.caption is not None]
         text_recall = _recall(collection, captions) if captions else None
-        for what, value in (("", recall), (" of captions", text_recall)):
+        others = [(f" by {name}", _recall_by(collection, sample, name)) for name in _measured(facts)]
+        for what, value in (("", recall), (" of captions", text_recall), *others):
             if value is not None and value < min_recall:
                 problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
     finally:
@@ -79,7 +81,7 @@ def verify_collection(
 
 def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[str]:
     wanted: dict[Vector | None, int] = {
-        None: facts.num_points, "caption": facts.num_captions, "words": facts.num_words,
+        None: facts.num_points, **{name: facts.num_with(name) for name in vector_names() if name != VIDEO_VECTOR}
     }
     for vector, num in wanted.items():
         count = collection.count(vector)
@@ -90,44 +92,68 @@ def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[
 def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
     if point.payload.get("encoder_version") != facts.encoder_version:
         yield f"{point.clip_id} is of encoder_version {point.payload.get('encoder_version')}"
-    if not abs(float(np.linalg.norm(point.vector)) - 1) <= UNIT_TOLERANCE:
-        yield f"the vector of {point.clip_id} is not of length 1"
+    for name, value in point.vectors.items():
+        if not isinstance(value, Words) and not abs(float(np.linalg.norm(value)) - 1) <= UNIT_TOLERANCE:
+            yield f"the vector {name} of {point.clip_id} is not of length 1"
 
 
-def _recall(collection: Collection, queries: Sequence[tuple[str, NDArray[np.float32]]]) -> float:
+def _measured(facts: CollectionFacts) -> list[str]:
+    """The dense vectors beside `video` whose searches are measured."""
+    return [name for name in facts.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
+
+
+def _recall_by(collection: Collection, sample: Sequence[Point], name: str) -> float:
+    """The recall of searches by the vector `name`, of the clips of the sample that have it."""
+    return _recall(collection, [(each.clip_id, each.vectors[name]) for each in sample if name in each.vectors], using=name)  # type: ignore[misc]
+
+
+def _recall(
+    collection: Collection, queries: Sequence[tuple[str, NDArray[np.float32]]], *, using: str = VIDEO_VECTOR
+) -> float:
     """Mean share of the exact top 10 that the approximate search found as well.
 
     Args:
         collection: The one that is searched.
         queries: Vectors, each with the clip whose own it is, or "": that a clip finds itself proves little.
+        using: The vector of the clips that is searched by.
     """
-    vectors = [vector for _, vector in queries]
-    rankings = map(_exactly(collection), vectors) if collection.allows_exact else _by_a_scan(collection, vectors)
+    wanted = [each for _, each in queries]
+    exactly = _exactly(collection, using)
+    rankings = map(exactly, wanted) if collection.allows_exact else _by_a_scan(collection, wanted, using)
     shares = []
-    for (own, vector), ranking in zip(queries, rankings, strict=True):
+    for (own, query), ranking in zip(queries, rankings, strict=True):
         exact = [score for clip_id, score in ranking if clip_id != own][:NEIGHBOURS]
-        found = [clip for clip in collection.search(vector, limit=NEIGHBOURS + 1) if clip.clip_id != own][:NEIGHBOURS]
+        near = collection.search(query, limit=NEIGHBOURS + 1, using=using)
+        found = [clip for clip in near if clip.clip_id != own][:NEIGHBOURS]
         if exact:
             shares.append(min(1.0, sum(clip.score >= exact[-1] - _TIE for clip in found) / len(exact)))
     return float(np.mean(shares)) if shares else 1.0
 
 
-def _exactly(collection: Collection) -> Callable[[NDArray[np.float32]], list[tuple[str, float]]]:
-    return lambda vector: [
-        (clip.clip_id, clip.score) for clip in collection.search(vector, limit=NEIGHBOURS + 1, exact=True)
+def _exactly(collection: Collection, using: str) -> Callable[[NDArray[np.float32]], list[tuple[str, float]]]:
+    return lambda query: [
+        (clip.clip_id, clip.score) for clip in collection.search(query, limit=NEIGHBOURS + 1, exact=True, using=using)
     ]
 
 
-def _by_a_scan(collection: Collection, queries: Sequence[NDArray[np.float32]]) -> list[list[tuple[str, float]]]:
+def _by_a_scan(
+    collection: Collection, queries: Sequence[NDArray[np.float32]], using: str
+) -> list[list[tuple[str, float]]]:
     """For each query its nearest clips and their scores, best first, where the home allows no exact search.
 
     All points are read once, a batch in memory at a time.
     """
+    if not queries:
+        return []
     stacked = np.stack(queries)
     best: list[list[tuple[str, float]]] = [[] for _ in queries]
     remaining = collection.scroll()
-    while batch := list(islice(remaining, _SCAN_BATCH)):
-        scores = (stacked @ np.stack([point.vector for point in batch]).T).round(SCORE_DIGITS)
+    while scanned := list(islice(remaining, _SCAN_BATCH)):
+        batch = [point for point in scanned if using in point.vectors]
+        if not batch:
+            continue
+        rows = np.stack([np.asarray(point.vectors[using]) for point in batch])
+        scores = (stacked @ rows.T).round(SCORE_DIGITS)
         for ranking, row in zip(best, scores, strict=True):
             places = np.argsort(-row, kind="stable")[: NEIGHBOURS + 1]
             ranking += [(batch[place].clip_id, float(row[place])) for place in places]

@@ -7,8 +7,8 @@ import re
 import qdrant_edge as qdrant
 
 from vidseek_media.errors import ConfigError
-from vidseek_retrieval.index import Words
 from vidseek_retrieval.settings import MULTILINGUAL
+from vidseek_retrieval.values import Words
 
 AVERAGE_LENGTH = 24.0
 """Words of a document of average length: a title and some captions."""

@@ -25,6 +25,7 @@ from vidseek_retrieval import edge, edge_shard, verification
 from vidseek_retrieval.edge import EdgeHome
 from vidseek_retrieval.index import CollectionFacts, Point, collection_name
 from vidseek_retrieval.moments import RankedClip
+from vidseek_retrieval.payload import payload_indexes
 from vidseek_retrieval.publish import list_collections, prune, publish, rollback, verify
 from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.texts import embed_texts
@@ -133,7 +134,7 @@ def test_build__defers_the_graph_and_makes_payload_indexes_first(tmp_path: Path,
     monkeypatch.setattr(edge_shard.qdrant, "EdgeShard", SpyShards)
     monkeypatch.setattr(edge_shard, "FULL_SCAN_KB", 1)
     publish(**random_archive(tmp_path, num_videos=8), index=tmp_path / "index")
-    num = len(edge_shard.PAYLOAD_INDEXES)
+    num = len(payload_indexes())
     assert steps[:num] == [f"{made + 1} indexes, False, 0" for made in range(num)]
     assert steps[num:] == [f"{num} indexes, True, 0", "optimised, 464"]
 

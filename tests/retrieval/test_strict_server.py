@@ -111,8 +111,8 @@ def test_by_a_scan__is_the_exact_ranking() -> None:
     home = QdrantHome(QdrantClient(":memory:"))
     home.build(facts_of(content), content)
     collection, queries = home.open(FACTS.name), list(unit_rows(5, 16, seed=4))
-    wanted = list(map(verification._exactly(collection), queries))
-    for ranking, exact in zip(verification._by_a_scan(collection, queries), wanted, strict=True):
+    wanted = list(map(verification._exactly(collection, "video"), queries))
+    for ranking, exact in zip(verification._by_a_scan(collection, queries, "video"), wanted, strict=True):
         assert [clip_id for clip_id, _ in ranking] == [clip_id for clip_id, _ in exact]
         np.testing.assert_allclose([score for _, score in ranking], [score for _, score in exact], atol=2e-6)
 

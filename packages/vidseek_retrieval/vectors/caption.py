@@ -1,0 +1,44 @@
+"""`caption`: what was written about a clip (title and captions), by the text tower; clips without a text have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.vectors.registry import IndexVector, register
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.values import Tables, Value
+
+
+@register
+class CaptionVector(IndexVector):
+    """The embedding of a clip's text. Equal texts lie at one place, so that recall by this vector would say little."""
+
+    name = "caption"
+    kind = "dense"
+    measured = False
+    of_text = True
+
+    def values(self, tables: Tables) -> Callable[[str], Value | None]:
+        """The vector of each clip's text.
+
+        Raises:
+            ArtifactError: a text was not embedded.
+        """
+        from vidseek_retrieval.texts import text_id_of
+
+        texts, embedded = tables.texts, tables.text_vectors
+        lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(embedded)
+        if lacking:
+            raise ArtifactError(
+                f"{len(lacking)} texts of the clips have no vector in {tables.embed_dir}", code="texts-without-vectors",
+                remedy="Run `dvc repro embed`",
+            )
+
+        def value(clip_id: str) -> Value | None:
+            text = texts.get(clip_id)
+            return embedded.get(text_id_of(text.spoken)) if text else None
+
+        return value

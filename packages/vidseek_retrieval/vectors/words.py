@@ -1,0 +1,42 @@
+"""`words`: the words of a clip's text, or of its file's name, sparse, for BM25."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vidseek_retrieval.vectors.registry import IndexVector, register
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vidseek_retrieval.values import Tables, Value
+
+
+@register
+class WordsVector(IndexVector):
+    """BM25's weights of the words of a clip's text. They are split by our code before a backend sees them."""
+
+    name = "words"
+    kind = "sparse"
+    of_text = True
+
+    def values(self, tables: Tables) -> Callable[[str], Value | None]:
+        """The weights of each clip's words; None where it has no text, or a text without words."""
+        from vidseek_retrieval.words import WordEncoder
+
+        texts, encoder = tables.texts, WordEncoder(tables.language)
+
+        def value(clip_id: str) -> Value | None:
+            text = texts.get(clip_id)
+            words = encoder.document(text.words) if text else None
+            return words if words and words.indices else None
+
+        return value
+
+    def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
+        """Each word of what was asked counts 1; None where nothing was asked in words."""
+        from vidseek_retrieval.words import WordEncoder
+
+        return WordEncoder(language).query(text) if text else None
