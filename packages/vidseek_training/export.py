@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
+from vidseek_encoder import external_data
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
 from vidseek_encoder.encoder import INPUTS, OUTPUTS
 from vidseek_encoder.preprocess import normalise
@@ -235,7 +236,9 @@ def _export_towers(model: Backbone, folder: Path) -> None:
             node.metadata_props.clear()
             for value in node.outputs:
                 value.metadata_props.clear()
-        program.save(folder / f"{tower.name}.onnx", external_data=False)
+        weights = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
+        # Beside the model they get the name that `onnx_file.data_file` expects.
+        program.save(folder / f"{tower.name}.onnx", external_data=weights > external_data.MOST_INLINE_BYTES)
 
 
 def _convert_towers(
@@ -291,7 +294,8 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
     }
     space = {
         "family": spec.family, "context": spec.context, "frames": spec.frames, "side": spec.side, "resize": spec.resize,
-        "mean": spec.mean, "deviation": spec.deviation, "dimension": spec.dimension,
+        "resample": spec.resample, "resize_side": spec.resize_side, "mean": spec.mean, "deviation": spec.deviation,
+        "dimension": spec.dimension,
     }
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
     return EncoderSpec(
