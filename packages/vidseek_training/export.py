@@ -181,19 +181,26 @@ def _make(
     examples: Callable[[], _Examples],
 ) -> Parity:
     """Make `variant` in `folder` by the first of its recipes that reaches its limits on the captions that choose, and keep
-    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these."""
+    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these. A variant
+    that cannot be made or run is left out as one that is not near enough: the others are good without it."""
     tried: list[str] = []
     parity, recipes = None, RECIPES[variant]
+    # With a single recipe there is nothing to choose.
+    choosing, judging = references.choosing if len(recipes) > 1 else None, references.judging
     for recipe in recipes:
-        _convert_towers(folder, spec, variant, recipe, examples() if recipe != recipes[0] else None)
-        replace(spec, variants=(*spec.variants, variant)).save(folder)
-        # With a single recipe there is nothing to choose.
-        if len(recipes) > 1:
-            parity = replace(_measure(folder, variant, references.choosing, limits), recipe=recipe, tried=tuple(tried))
-        if parity is None or not parity.failed:
-            judged = _measure(folder, variant, references.judging, limits)
-            parity = replace(judged, recipe=recipe, tried=tuple(tried))
-            break
+        inputs = examples() if recipe != recipes[0] else None
+        try:
+            _convert_towers(folder, spec, variant, recipe, inputs)
+            replace(spec, variants=(*spec.variants, variant)).save(folder)
+            if choosing is not None:
+                parity = replace(_measure(folder, variant, choosing, limits), recipe=recipe, tried=tuple(tried))
+            if parity is None or not parity.failed:
+                parity = replace(_measure(folder, variant, judging, limits), recipe=recipe, tried=tuple(tried))
+                break
+        except ArtifactError as error:
+            parity = replace(Parity.not_made(judging, error.message), recipe=recipe, tried=tuple(tried))
+            if error.code == "variant-not-made":  # what the converters do not take they take by no recipe
+                break
         tried.append(f"{recipe}: {'; '.join(parity.failed)}")
         shutil.rmtree(folder / variant)
     assert parity is not None  # there is a recipe
