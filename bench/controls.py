@@ -96,7 +96,7 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
     """Train one row, judge it."""
     name = control.backbone or demo_backbone
     settings = TrainSettings(**{**demo.model_dump(), **control.settings})
-    torch.manual_seed(settings.seed)  # before loading, as the stage does: loading draws numbers too
+    torch.manual_seed(settings.seed)
     model = backbones.load(name)
     general = load_pairs(PATHS.general.pairs_table, PATHS.general.frames, model.spec, split="test")
     test = load_pairs(PATHS.pairs_table, PATHS.frames, model.spec, split="test")

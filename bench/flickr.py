@@ -32,7 +32,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vidseek_encoder.preprocess import resize_frame
+from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
@@ -79,7 +79,7 @@ def read_flickr(folder: Path, *, side: int) -> Pictures:
     pictures = np.empty((len(names), side, side, 3), np.uint8)
     for place, name in enumerate(names):
         with Image.open(folder / "images" / name) as picture:
-            pictures[place] = resize_frame(np.asarray(picture.convert("RGB")), side=side, resize="squash")
+            pictures[place] = resize_frame(np.asarray(picture.convert("RGB")), Resizing(side, "squash"))
     return Pictures(names, pictures, list(captions.values()))
 
 
@@ -189,7 +189,7 @@ class Training:
         self._texts = Texts.load(folder / "tokenizer.json", context=CONTEXT, pad_id=0)
         self._pictures, self._words = train.pictures[self._learned], torch.from_numpy(words_of(captions))
         self._ids = [self._texts.encode(own) for own in captions]
-        small = np.stack([resize_frame(train.pictures[row], side=SIDE, resize="squash") for row in held_out])
+        small = np.stack([resize_frame(train.pictures[row], Resizing(SIDE, "squash")) for row in held_out])
         self._held_out = pairs_of(
             Pictures([train.names[row] for row in held_out], small, [train.captions[row] for row in held_out]), self._texts
         )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import flickr
-from vidseek_encoder.preprocess import resize_frame
+from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_media.hashes import groups_of
 from vidseek_training import backbones
@@ -49,7 +49,7 @@ def read_photos() -> flickr.Pictures:
     with (folder / "captions.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             with Image.open(folder / "images" / row["image"]) as picture:
-                pixels = resize_frame(np.asarray(picture.convert("RGB")), side=flickr.SIDE, resize="squash")
+                pixels = resize_frame(np.asarray(picture.convert("RGB")), Resizing(flickr.SIDE, "squash"))
             names.append(row["image"])
             pictures.append(pixels)
             named = ", ".join(row[key] for key in ("name", "equipment", "primary_muscles") if row[key])

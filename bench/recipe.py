@@ -42,7 +42,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench import flickr
-from vidseek_encoder.preprocess import resize_frame
+from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_training import backbones, lora
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
@@ -162,7 +162,7 @@ class Side:
 
         def decode(row: int) -> None:
             with Image.open(io.BytesIO(self.jpegs[row])) as picture:
-                out[row] = resize_frame(np.asarray(picture.convert("RGB")), side=side, resize="squash")
+                out[row] = resize_frame(np.asarray(picture.convert("RGB")), Resizing(side, "squash"))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self.jpegs))))

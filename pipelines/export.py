@@ -16,7 +16,7 @@ def main() -> str:
         max_clips=params.export.max_clips,
     )
     least = ", ".join(
-        f"{name} {min(parity.min_cosine_video, parity.min_cosine_text)}"
+        f"{name} {parity.min_cosine}"
         + (f" (left out: {'; '.join(parity.failed)})" if parity.failed else "")
         + (f" ({parity.recipe}, after {'; '.join(parity.tried)})" if parity.tried and not parity.failed else "")
         for name, parity in parities.items()

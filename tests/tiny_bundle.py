@@ -18,13 +18,17 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white
 
 
 def write_tiny_bundle(
-    folder: Path, *, encoder_version: str = "0123456789abcdef", frame: bool = False, **changes: object
+    folder: Path, *, encoder_version: str = "0123456789abcdef", frame: bool = False, beside: bool = False, **changes: object
 ) -> EncoderSpec:
-    """Write a bundle into `folder`, which sees frames one by one if `frame`; `changes` go into its spec."""
+    """Write a bundle into `folder`, which sees frames one by one if `frame` and has weights beside its models if `beside`;
+    `changes` go into its spec."""
     (folder / "fp32").mkdir(parents=True)
     vision = "frame" if frame else "video"
-    onnx.save(_vision_model(vision), folder / "fp32" / f"{vision}.onnx")
-    onnx.save(_text_model(), folder / "fp32" / "text.onnx")
+    for name, model in {vision: _vision_model(vision), "text": _text_model()}.items():
+        onnx.save(
+            model, folder / "fp32" / f"{name}.onnx", save_as_external_data=beside, location=f"{name}.onnx.data",
+            size_threshold=64,
+        )
     _tokenizer().save(str(folder / "tokenizer.json"))
     arguments: dict[str, object] = {
         "family": "tiny",

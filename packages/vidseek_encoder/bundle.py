@@ -14,15 +14,19 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_encoder.onnx_file import DATA_SUFFIX, data_file
+from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ArtifactError
 from vidseek_media.folders import whole_file
 from vidseek_media.json_files import read_json
 from vidseek_media.names import hex_digits, relative_file, shown
 
-Resize = Literal["squash", "crop"]
 Vision = Literal["video", "frame"]
 
-FORMAT = 2
+FORMAT = 3
+_FORMER_FORMAT = 2
+"""It had none of `_FORMER_VALUES`, and meant these."""
+_FORMER_VALUES: Mapping[str, Any] = {"resample": "bicubic", "resize_side": None}
 SPEC_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
 _REMEDY = "Run `dvc repro export` to write the bundle again"
@@ -65,13 +69,15 @@ class EncoderSpec:
     mean of its frames' vectors, made unit, so that a still picture costs one frame."""
     trims_texts: bool = False
     """Whether the text tower takes texts of any length up to `context`, so that padding need not go through it."""
+    resample: Resample = "bicubic"
+    """The filter of the resizing, see `Resizing`."""
+    resize_side: int | None = None
+    """See `Resizing`; None: `side`."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file that makes vectors, by its path in the bundle. Written by `save`."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if self.resize not in ("squash", "crop"):
-            raise ValueError(f"resize is {self.resize!r}, wanted squash or crop")
         if self.vision not in ("video", "frame"):
             raise ValueError(f"vision is {self.vision!r}, wanted video or frame")
         for name, most in _MOST.items():
@@ -79,6 +85,9 @@ class EncoderSpec:
                 raise ValueError(f"{name} is {shown(getattr(self, name))}, wanted a whole number above 0, at most {most}")
         if self.frames * self.side**2 > _MOST_PIXELS:
             raise ValueError(f"a clip has {self.frames} frames of {self.side} pixels square, wanted {_MOST_PIXELS} at most")
+        if self.resize_side is not None and not (_is_whole(self.resize_side) and self.resize_side <= _MOST["side"]):
+            raise ValueError(f"resize_side is {shown(self.resize_side)}, wanted a whole number of at most {_MOST['side']}")
+        _ = self.resizing  # refuses what it cannot mean
         if not _is_whole(self.pad_id) or not 0 <= self.pad_id < 2**31:
             raise ValueError(f"pad_id is {shown(self.pad_id)}, wanted a token's number")
         if not isinstance(self.trims_texts, bool):
@@ -95,6 +104,11 @@ class EncoderSpec:
         for name in ("family", "backbone"):
             if len(getattr(self, name)) > _MOST_LETTERS or not getattr(self, name).isprintable():
                 raise ValueError(f"{name} is {shown(getattr(self, name))}, wanted a name of at most {_MOST_LETTERS} letters")
+
+    @property
+    def resizing(self) -> Resizing:
+        """How a frame gets to `side`."""
+        return Resizing(self.side, self.resize, self.resample, self.resize_side)
 
     @property
     def towers(self) -> tuple[str, str]:
@@ -142,6 +156,8 @@ class EncoderSpec:
             ) from error
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read as JSON: {error}", code="bundle-broken", remedy=_REMEDY) from error
+        if isinstance(content, dict) and content.get("format") == _FORMER_FORMAT and not set(content) & set(_FORMER_VALUES):
+            content = {**content, **_FORMER_VALUES, "format": FORMAT}
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise ArtifactError(
@@ -170,7 +186,10 @@ class EncoderSpec:
                 remedy="Ask for one that it has, or export this one",
             )
         recorded = {name: digest for name, digest in self.files.items() if name.startswith(f"{variant}/")}
-        needed = {TOKENIZER_FILE, *(f"{variant}/{tower}.onnx" for tower in self.towers)}
+        models = [f"{variant}/{tower}.onnx" for tower in self.towers]
+        # Weights beside a model count as what they are.
+        beside = [f"{name}{DATA_SUFFIX}" for name in models if data_file(folder / name).exists()]
+        needed = {TOKENIZER_FILE, *models, *beside}
         for name in sorted(needed - set(self.files)):
             raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", code="bundle-broken", remedy=_REMEDY)
         for name in sorted({TOKENIZER_FILE, *recorded}):
@@ -205,6 +224,8 @@ def encoder_version_of(
     mean: tuple[float, float, float],
     deviation: tuple[float, float, float],
     dimension: int,
+    resample: Resample = "bicubic",
+    resize_side: int | None = None,
 ) -> str:
     """16 hex digits that name a vector space, the same on every machine and at every export.
 
@@ -222,6 +243,9 @@ def encoder_version_of(
         mean: Of R, G, B.
         deviation: Of R, G, B.
         dimension: Of a vector.
+        resample: The filter of the resizing. As `resize_side` it counts only where it is not the default: spaces that
+            were named before there was a choice keep their names.
+        resize_side: See `Resizing`.
     """
     content = {
         "family": family,
@@ -234,6 +258,8 @@ def encoder_version_of(
         "mean": [float(value) for value in mean],
         "deviation": [float(value) for value in deviation],
         "dimension": int(dimension),
+        **({"resample": resample} if resample != "bicubic" else {}),
+        **({"resize_side": int(resize_side)} if resize_side is not None else {}),
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -256,7 +282,7 @@ def _tensor_digest(tensor: NDArray[np.generic]) -> str:
 
 
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:
-    for name in ("family", "encoder_version", "backbone", "resize", "vision"):
+    for name in ("family", "encoder_version", "backbone", "resize", "resample", "vision"):
         if not isinstance(content[name], str):
             raise TypeError(f"{name} is {shown(content[name])}, wanted a text")
     for name in ("mean", "deviation", "variants"):

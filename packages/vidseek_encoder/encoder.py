@@ -217,9 +217,7 @@ class Encoder:
 
     def _prepare(self, row: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         spec = self.spec
-        pixels = preprocess_frames(
-            row[np.newaxis], side=spec.side, resize=spec.resize, mean=spec.mean, deviation=spec.deviation
-        )
+        pixels = preprocess_frames(row[np.newaxis], resizing=spec.resizing, mean=spec.mean, deviation=spec.deviation)
         out[...] = pixels[0]  # a still stands for all frames of a video tower
 
     def _run(self, model: str, batches: Iterable[NDArray[Any]]) -> NDArray[np.float32]:

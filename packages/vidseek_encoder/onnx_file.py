@@ -1,8 +1,9 @@
 """What an ONNX file may hold, looked at before ONNX Runtime opens it; without the package onnx, which only exports need.
 
-A model names operators, and may name other files that hold its weights. Ours are whole in one file, and have no operator
-that runs a graph again and again. The file is walked as protobuf (https://protobuf.dev/programming-guides/encoding);
-weights are stepped over, not read.
+A model names operators, and may name other files that hold its weights. Ours are whole in one file; those that protobuf's
+2 GiB do not hold have their weights in one file beside, whose name follows from the model's. None has an operator that runs
+a graph again and again. The file is walked as protobuf (https://protobuf.dev/programming-guides/encoding); weights are
+stepped over, not read.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ DOMAINS = (b"", b"ai.onnx", b"com.microsoft")
 LOOPS = (b"Loop", b"Scan", b"If")
 """Operators that run a graph of their own, as often as a number in the model says."""
 MOST_NODES = 200_000
+DATA_SUFFIX = ".data"
 _EXTERNAL = 1
+_INLINE = 0
 
 _MODEL = {7: "graph", 20: "training", 25: "function"}
-_GRAPH = {1: "node", 5: "tensor", 15: "sparse"}
+_GRAPH = {1: "node", 5: "weights", 15: "sparse"}
 _NODE = {5: "attribute"}
 _ATTRIBUTE = {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
 _SPARSE = {1: "tensor", 2: "tensor"}
@@ -29,11 +32,13 @@ _FUNCTION = {7: "node", 11: "attribute"}
 _TRAINING = {1: "graph", 2: "graph"}
 _INNER: Mapping[str, Mapping[int, str]] = {
     "model": _MODEL, "graph": _GRAPH, "node": _NODE, "attribute": _ATTRIBUTE, "sparse": _SPARSE, "function": _FUNCTION,
-    "training": _TRAINING, "tensor": {},
+    "training": _TRAINING, "tensor": {}, "weights": {},
 }
 """The fields of each message of onnx.proto that hold messages in which a tensor or a node may stand."""
 _OP_TYPE, _NODE_DOMAIN = 4, 7
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_KEY, _VALUE = 1, 2
+_MOST_DIGITS = 16
 
 
 class _Field(NamedTuple):
@@ -44,8 +49,17 @@ class _Field(NamedTuple):
     """Of bytes, else 0."""
 
 
-def require_plain_model(path: Path) -> None:
-    """See to it that the model in `path` is whole in this file, and has no loops and no operators of others.
+def data_file(path: Path) -> Path:
+    """Where the weights of the model in `path` are, if they are not in it."""
+    return path.with_name(path.name + DATA_SUFFIX)
+
+
+def require_plain_model(path: Path) -> bool:
+    """See to it that the model in `path` is whole in this file and `data_file(path)`, and has no loops and no operators
+    of others.
+
+    Returns:
+        Whether weights of it are in `data_file(path)`.
 
     Raises:
         ValueError: it is no ONNX model, or not such a one.
@@ -55,18 +69,38 @@ def require_plain_model(path: Path) -> None:
         if not path.stat().st_size:
             raise ValueError("the file is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _walk(content)
+            end = _walk(content, data_file(path).name)
+    if end is not None:
+        _require_data(path, end)
+    return end is not None
 
 
-def _walk(content: mmap.mmap) -> None:
+def _require_data(path: Path, end: int) -> None:
+    """See to it that there is a file beside the model `path` that has `end` bytes."""
+    data = data_file(path)
+    if not data.is_file():
+        raise ValueError(f"its weights are missing: there is no {data.name} beside it")
+    # ONNX Runtime takes no others: where the link leads is not for the model to say.
+    if data.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
+        raise ValueError(
+            f"{data.name} is a link to a file elsewhere, wanted the file itself (DVC: `dvc config cache.type reflink,copy`, "
+            "then `dvc checkout --relink`)"
+        )
+    if data.stat().st_size < end:
+        raise ValueError(f"{data.name} has {data.stat().st_size} bytes, the model reads up to byte {end}")
+
+
+def _walk(content: mmap.mmap, data_name: str) -> int | None:
+    """Where in the file `data_name` the last weights end; None where all are in this one."""
     waiting = [("model", 0, len(content))]
-    num = 0
+    num, last = 0, None
     while waiting:
         kind, start, end = waiting.pop()
         num += 1
         if num > MOST_NODES * 10:
             raise ValueError(f"it has more than {MOST_NODES} operators")
         inner = _INNER[kind]
+        said: dict[bytes, bytes] = {}
         for field in _fields(content, start, end):
             if field.end and field.number in inner:
                 waiting.append((inner[field.number], field.value, field.end))
@@ -75,10 +109,36 @@ def _walk(content: mmap.mmap) -> None:
                 raise ValueError(f"it has the operator {name}, which runs a graph again and again")
             elif kind == "node" and field.number == _NODE_DOMAIN and content[field.value : field.end] not in DOMAINS:
                 raise ValueError(f"it has an operator of {shown(content[field.value : field.end])}, wanted ONNX's own")
-            elif kind == "tensor" and (
-                field.number == _EXTERNAL_DATA or (field.number == _DATA_LOCATION and field.value == _EXTERNAL)
-            ):
-                raise ValueError("it names another file that holds its weights, wanted a model that is whole in one")
+            elif kind in ("tensor", "weights") and field.number == _DATA_LOCATION and field.value != _INLINE:
+                said.setdefault(b"location", b"")
+            elif kind in ("tensor", "weights") and field.number == _EXTERNAL_DATA:
+                key, value = _entry(content, field)
+                if said.get(key):
+                    raise ValueError("it says twice where weights lie")
+                said[key] = value
+        if said:
+            last = max(last or 0, _end_of(said, data_name if kind == "weights" else ""))
+    return last
+
+
+def _entry(content: mmap.mmap, entry: _Field) -> tuple[bytes, bytes]:
+    """Key and value of a StringStringEntryProto."""
+    found = {each.number: content[each.value : each.end] for each in _fields(content, entry.value, entry.end) if each.end}
+    return found.get(_KEY, b""), found.get(_VALUE, b"")
+
+
+def _end_of(said: Mapping[bytes, bytes], data_name: str) -> int:
+    """The byte of the data file at which weights end that lie where `said` says."""
+    if not data_name or said.get(b"location") != data_name.encode():
+        named = shown(said.get(b"location", b"").decode(errors="replace"))
+        wanted = f" than {data_name}" if data_name else " though they are no weights of its graph"
+        raise ValueError(f"it names another file that holds its weights{wanted}: {named}")
+    if not set(said) <= {b"location", b"offset", b"length"}:
+        raise ValueError(f"it says of its weights {shown(sorted(said))}, wanted location, offset and length")
+    numbers = [said.get(name, b"0") for name in (b"offset", b"length")]
+    if not all(0 < len(text) <= _MOST_DIGITS and text.isdigit() for text in numbers):
+        raise ValueError(f"its weights lie at {shown(numbers)}, wanted numbers of bytes")
+    return sum(map(int, numbers))
 
 
 def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[_Field]:

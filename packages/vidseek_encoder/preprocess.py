@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,51 @@ from PIL import Image
 from vidseek_media.errors import InputRejected
 
 Channels = Sequence[float]
+Resize = Literal["squash", "crop"]
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+"""Pillow's filters, in the order of their numbers there, which are those of a published `resample`."""
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How a frame becomes the square picture that a model takes."""
+
+    side: int
+    """Height and width of the picture, in pixels."""
+    resize: Resize
+    """`squash`: both sides to `resize_side`, whatever the aspect. `crop`: the shorter side to it, the aspect stays."""
+    resample: Resample = "bicubic"
+    """The filter, with antialiasing where a frame becomes smaller."""
+    resize_side: int | None = None
+    """In pixels, at least `side`: what lies around the middle `side` pixels is then cut off. None: `side`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: a field is out of range.
+        """
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize is {self.resize!r}, wanted squash or crop")
+        if self.resample not in get_args(Resample):
+            raise ValueError(f"resample is {self.resample!r}, wanted one of {', '.join(get_args(Resample))}")
+        if self.resize_side is not None and self.resize_side < self.side:
+            raise ValueError(f"resize_side is {self.resize_side}, wanted at least the side, {self.side}")
+
+    @property
+    def shorter_px(self) -> int:
+        """The shorter side that a frame is brought to: what a stored frame needs so that none is enlarged."""
+        return self.resize_side or self.side
 
 
 def preprocess_frames(
-    frames: NDArray[np.uint8], *, side: int, resize: Literal["squash", "crop"], mean: Channels, deviation: Channels
+    frames: NDArray[np.uint8], *, resizing: Resizing, mean: Channels, deviation: Channels
 ) -> NDArray[np.float32]:
     """Resize, scale to 0..1, then subtract `mean` and divide by `deviation`.
 
     Args:
         frames: uint8, shape (n, T, height, width, 3), RGB.
-        side: Height and width of the result, in pixels.
-        resize: See `resize_frame`.
+        resizing: See `resize_frame`.
         mean: Of R, G, B on a scale of 0 to 1.
         deviation: Of R, G, B on the same scale.
 
@@ -36,41 +71,40 @@ def preprocess_frames(
         raise InputRejected(
             f"frames are {frames.dtype} {frames.shape}, wanted uint8 (n, T, height, width, 3)", code="bad-shape",
         )
-    return normalise(resize_frames(frames, side=side, resize=resize), mean=mean, deviation=deviation)
+    return normalise(resize_frames(frames, resizing), mean=mean, deviation=deviation)
 
 
-def resize_frames(frames: NDArray[np.uint8], *, side: int, resize: Literal["squash", "crop"]) -> NDArray[np.uint8]:
+def resize_frames(frames: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
     """Every frame through `resize_frame`: (n, T, height, width, 3) to (n, T, side, side, 3)."""
-    if frames.shape[2:4] == (side, side):
+    side = resizing.side
+    if frames.shape[2:4] == (side, side) == (resizing.shorter_px,) * 2:
         return frames
     resized = np.empty((*frames.shape[:2], side, side, 3), dtype=np.uint8)
     for place in np.ndindex(*frames.shape[:2]):
-        resized[place] = resize_frame(frames[place], side=side, resize=resize)
+        resized[place] = resize_frame(frames[place], resizing)
     return resized
 
 
-def resize_frame(frame: NDArray[np.uint8], *, side: int, resize: Literal["squash", "crop"]) -> NDArray[np.uint8]:
-    """One frame (height, width, 3) to (side, side, 3), bicubic.
-
-    `squash` goes straight to side x side, and all of the picture stays. `crop` brings the shorter side to `side`, keeps
-    the aspect, and cuts the centre out, as transformers' CLIPImageProcessor does.
-    """
+def resize_frame(frame: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
+    """One frame (height, width, 3) to (side, side, 3): resized, then the centre cut out, as the processors of transformers
+    do with Pillow."""
     height, width = frame.shape[:2]
     if height == 0 or width == 0:
         raise InputRejected(f"a frame of {width} x {height} pixels has nothing in it", code="bad-shape")
-    if (height, width) == (side, side):
-        return frame
-    if resize == "squash":
-        target_width, target_height = side, side
-    else:
-        # Rounded down, as the processors of transformers do.
-        target_width = side if width <= height else int(side * width / height)
-        target_height = side if height <= width else int(side * height / width)
+    side, shorter = resizing.side, resizing.shorter_px
+    target_width = target_height = shorter
+    if resizing.resize == "crop" and height != width:
+        # Rounded down, as those processors do.
+        target_width = shorter if width <= height else int(shorter * width / height)
+        target_height = shorter if height <= width else int(shorter * height / width)
     if (target_height, target_width) != (height, width):
         picture = Image.fromarray(np.ascontiguousarray(frame))
-        frame = np.asarray(picture.resize((target_width, target_height), Image.Resampling.BICUBIC))
+        frame = np.asarray(picture.resize((target_width, target_height), _FILTERS[resizing.resample]))
     top, left = (target_height - side) // 2, (target_width - side) // 2
     return frame[top : top + side, left : left + side]
+
+
+_FILTERS: dict[Resample, Image.Resampling] = {name: Image.Resampling(at) for at, name in enumerate(get_args(Resample))}
 
 
 def normalise(frames: NDArray[np.uint8], *, mean: Channels, deviation: Channels) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_encoder.onnx_file import require_plain_model
+from vidseek_encoder.onnx_file import data_file, require_plain_model
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -153,7 +153,8 @@ def engine_folder(file: Path, *, variant: str) -> Path:
     Raises:
         DeviceError: no GPU answers.
     """
-    content = [file_sha256(file), list(BUCKETS), variant, ort.__version__, _gpu()]
+    weights = [file_sha256(data_file(file))] if data_file(file).is_file() else []
+    content = [file_sha256(file), *weights, list(BUCKETS), variant, ort.__version__, _gpu()]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return Path(os.environ.get(ENGINES_VARIABLE) or Path(".vidseek") / "engines") / digest
 

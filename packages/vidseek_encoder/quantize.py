@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from vidseek_encoder.external_data import save_model
+from vidseek_encoder.onnx_file import data_file
 
 MOST_LEFT = 1 / 3
 """Of the weights of a tower's products: more in fp32, and it is hardly an int8 variant."""
@@ -22,16 +26,21 @@ _TYPES = {"DefaultTensorType": 1}
 """Float (`onnx.TensorProto.FLOAT`): the quantizers cannot tell what attention as one operator gives."""
 
 
-def to_int8(model: Any, *, leave: Collection[str] = ()) -> Any:
-    """The model with its products in 8 bits, weights by channel, inputs measured at each run; but for those in `leave`.
+def to_int8(source: Path, *, leave: Collection[str] = ()) -> Any:
+    """The model in the file `source` with its products in 8 bits, weights by channel, inputs measured at each run; but for
+    those in `leave`.
 
     Weights get 7 of the 8 bits: two full products overflow the 16 bits in which a CPU without VNNI adds them up, and
     the bundle would then give other vectors there than where it was proven.
     """
-    return _quantized(model, [name for name in products_of(model) if name not in leave])
+    import onnx
+
+    with _beside(source) as out:
+        _quantize(source, [name for name in products_of(source) if name not in leave], out)
+        return onnx.load(out)
 
 
-def to_static_int8(model: Any, inputs: NDArray[Any]) -> Any:
+def to_static_int8(source: Path, inputs: NDArray[Any]) -> Any:
     """The same with inputs of each product on a scale that is fixed: the range that it has over `inputs` of the model.
 
     A vector then does not depend on what goes through in the same batch.
@@ -39,34 +48,38 @@ def to_static_int8(model: Any, inputs: NDArray[Any]) -> Any:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    name = model.graph.input[0].name
-    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        out = Path(folder) / "model.onnx"
+    name = onnx.load(source, load_external_data=False).graph.input[0].name
+    with _beside(source) as out:
         quantize_static(
-            _copy(model), str(out), _Batches(name, inputs), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=list(products_of(model)), per_channel=True, reduce_range=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, extra_options=_TYPES,
+            source, out, _Batches(name, inputs), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=list(products_of(source)), per_channel=True, reduce_range=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            use_external_data_format=data_file(source).is_file(), extra_options=dict(_TYPES),
         )
         return onnx.load(out)
 
 
-def products_of(model: Any) -> dict[str, int]:
+def products_of(source: Path) -> dict[str, int]:
     """The products with weights that could be in 8 bits: how many numbers each has, by the name of its node."""
-    sizes = {each.name: int(np.prod(each.dims)) for each in model.graph.initializer}
+    import onnx
+
+    graph = onnx.load(source, load_external_data=False).graph
+    sizes = {each.name: int(np.prod(each.dims)) for each in graph.initializer}
     return {
-        node.name: sizes[node.input[1]]
-        for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in sizes
+        node.name: sizes[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in sizes
     }
 
 
-def most_harmful(model: Any, inputs: NDArray[Any]) -> list[str]:
+def most_harmful(source: Path, inputs: NDArray[Any]) -> list[str]:
     """The products that had better stay in fp32: those that move the vectors of `inputs` most for their size when they
     alone are in 8 bits, until the others together do a quarter of the harm, or `MOST_LEFT` of the weights are reached."""
-    products = products_of(model)
-    exact = _vectors(model, inputs)
-    harms = {
-        name: float(np.square(_vectors(_quantized(model, [name]), inputs) - exact).sum(1).mean()) for name in products
-    }
+    products = products_of(source)
+    exact = _vectors(source, inputs)
+    harms = {}
+    for name in products:
+        with _beside(source) as out:
+            _quantize(source, [name], out)
+            harms[name] = float(np.square(_vectors(out, inputs) - exact).sum(1).mean())
     return choose(harms, products)
 
 
@@ -84,32 +97,31 @@ def choose(harms: Mapping[str, float], sizes: Mapping[str, int]) -> list[str]:
     return left
 
 
-def _quantized(model: Any, names: Collection[str]) -> Any:
+def _quantize(source: Path, names: Collection[str], out: Path) -> None:
+    """Write the model with the products `names` in 8 bits to `out`, its weights beside it where `source` has them so."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    if not names:
-        return _copy(model)
-    with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        out = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            _copy(model), str(out), op_types_to_quantize=["MatMul"], nodes_to_quantize=list(names), per_channel=True,
-            reduce_range=True, weight_type=QuantType.QInt8, extra_options=_TYPES,
-        )
-        return onnx.load(out)
+    if not names:  # the quantizer takes no names for all names
+        save_model(onnx.load(source), out)
+        return
+    quantize_dynamic(
+        source, out, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(names), per_channel=True, reduce_range=True,
+        weight_type=QuantType.QInt8, use_external_data_format=data_file(source).is_file(), extra_options=dict(_TYPES),
+    )
 
 
-def _copy(model: Any) -> Any:
-    """The quantizers change what they are given."""
-    copy = type(model)()
-    copy.CopyFrom(model)
-    return copy
+@contextmanager
+def _beside(source: Path) -> Iterator[Path]:
+    """A file in a folder of its own beside `source`, for the length of a block: a large model need not fit into /tmp."""
+    with tempfile.TemporaryDirectory(prefix="vidseek-", dir=source.parent) as folder:
+        yield Path(folder) / "model.onnx"
 
 
-def _vectors(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
+def _vectors(source: Path, inputs: NDArray[Any]) -> NDArray[np.float64]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: part})[0] for part in _parts(inputs)]
     return np.concatenate(parts).astype(np.float64)

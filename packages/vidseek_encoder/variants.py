@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_encoder.external_data import save_model
 from vidseek_encoder.fusion import fuse
 from vidseek_media.errors import ArtifactError
 
@@ -22,6 +24,8 @@ def convert(
 ) -> None:
     """Write the model at `source` (fp32) as `variant` (fp16 or int8) to `out`. Inputs and outputs keep their types.
 
+    What is too large for one file has its weights beside it, see `external_data`.
+
     Args:
         source: An ONNX model.
         out: Where to.
@@ -31,20 +35,17 @@ def convert(
 
     Raises:
         ArtifactError: the model cannot be converted.
+        OSError: a file is missing, or the disk takes no more.
         KeyError: there is no such variant or recipe.
     """
     converter = _CONVERTERS[variant, recipe]
-    import onnx
-
     try:
-        model = onnx.load(source)
-        if variant == "int8":
-            model = fuse(model)
-        # Shapes that the exporter wrote down contradict those that the converters infer.
-        del model.graph.value_info[:]
-        for place, node in enumerate(model.graph.node):
-            node.name = node.name or f"node_{place}"  # products are told apart by it
-        onnx.save(converter(model, np.empty(0) if examples is None else examples), out)
+        with tempfile.TemporaryDirectory(prefix=".vidseek-", dir=out.parent) as folder:
+            prepared = Path(folder) / "model.onnx"
+            _prepare(source, prepared, fused=variant == "int8")
+            save_model(converter(prepared, np.empty(0) if examples is None else examples), out)
+    except OSError:
+        raise  # the disk, not the model
     except Exception as error:  # onnx and onnxruntime raise whatever a graph leads them to
         raise ArtifactError(
             f"{source} cannot be made {variant} ({recipe}): {error}",
@@ -52,32 +53,46 @@ def convert(
         ) from error
 
 
-def _to_fp16(model: Any, _: NDArray[Any]) -> Any:
+def _prepare(source: Path, out: Path, *, fused: bool) -> None:
+    """Write the model as the converters want it."""
+    import onnx
+
+    model = onnx.load(source)
+    if fused:
+        model = fuse(model)
+    # Shapes that the exporter wrote down contradict those that the converters infer (trials.md, D2).
+    del model.graph.value_info[:]
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"node_{place}"  # products are told apart by it
+    save_model(model, out)
+
+
+def _to_fp16(source: Path, _: NDArray[Any]) -> Any:
     """Every number in 16 bits, for GPUs: a CPU turns them back and is slower than with fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True)
+    return convert_float_to_float16(str(source), keep_io_types=True)
 
 
-def _to_int8(model: Any, _: NDArray[Any]) -> Any:
+def _to_int8(source: Path, _: NDArray[Any]) -> Any:
     from vidseek_encoder.quantize import to_int8
 
-    return to_int8(model)
+    return to_int8(source)
 
 
-def _to_sparing_int8(model: Any, examples: NDArray[Any]) -> Any:
+def _to_sparing_int8(source: Path, examples: NDArray[Any]) -> Any:
     from vidseek_encoder.quantize import most_harmful, to_int8
 
-    return to_int8(model, leave=most_harmful(model, examples))
+    return to_int8(source, leave=most_harmful(source, examples))
 
 
-def _to_static_int8(model: Any, examples: NDArray[Any]) -> Any:
+def _to_static_int8(source: Path, examples: NDArray[Any]) -> Any:
     from vidseek_encoder.quantize import to_static_int8
 
-    return to_static_int8(model, examples)
+    return to_static_int8(source, examples)
 
 
-_CONVERTERS: Mapping[tuple[str, str], Callable[[Any, NDArray[Any]], Any]] = {
+_CONVERTERS: Mapping[tuple[str, str], Callable[[Path, NDArray[Any]], Any]] = {
     ("fp16", "all"): _to_fp16, ("int8", "all"): _to_int8, ("int8", "sparing"): _to_sparing_int8,
     ("int8", "static"): _to_static_int8,
 }

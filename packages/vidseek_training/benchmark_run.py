@@ -94,7 +94,7 @@ class BackboneEmbedder:
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
         """See `Embedder`."""
         spec = self._model.spec
-        resized = [resize_frames(clip[None], side=spec.side, resize=spec.resize)[0] for clip in clips]
+        resized = [resize_frames(clip[None], spec.resizing)[0] for clip in clips]
         return embed_frames(self._model, np.stack(resized))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -156,7 +156,7 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
             remedy=f"Set frames.num_frames to at least {spec.frames}",
         )
     frames = clip.frames[_centres(count, num_frames)][None]
-    resized: NDArray[np.uint8] = resize_frames(frames, side=spec.side, resize=spec.resize)[0]
+    resized: NDArray[np.uint8] = resize_frames(frames, spec.resizing)[0]
     return resized
 
 

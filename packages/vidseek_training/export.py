@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim
 
+from vidseek_encoder import external_data
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
 from vidseek_encoder.encoder import INPUTS, OUTPUTS
 from vidseek_encoder.preprocess import normalise
@@ -180,19 +181,26 @@ def _make(
     examples: Callable[[], _Examples],
 ) -> Parity:
     """Make `variant` in `folder` by the first of its recipes that reaches its limits on the captions that choose, and keep
-    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these."""
+    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these. A variant
+    that cannot be made or run is left out as one that is not near enough: the others are good without it."""
     tried: list[str] = []
     parity, recipes = None, RECIPES[variant]
+    # With a single recipe there is nothing to choose.
+    choosing, judging = references.choosing if len(recipes) > 1 else None, references.judging
     for recipe in recipes:
-        _convert_towers(folder, spec, variant, recipe, examples() if recipe != recipes[0] else None)
-        replace(spec, variants=(*spec.variants, variant)).save(folder)
-        # With a single recipe there is nothing to choose.
-        if len(recipes) > 1:
-            parity = replace(_measure(folder, variant, references.choosing, limits), recipe=recipe, tried=tuple(tried))
-        if parity is None or not parity.failed:
-            judged = _measure(folder, variant, references.judging, limits)
-            parity = replace(judged, recipe=recipe, tried=tuple(tried))
-            break
+        inputs = examples() if recipe != recipes[0] else None
+        try:
+            _convert_towers(folder, spec, variant, recipe, inputs)
+            replace(spec, variants=(*spec.variants, variant)).save(folder)
+            if choosing is not None:
+                parity = replace(_measure(folder, variant, choosing, limits), recipe=recipe, tried=tuple(tried))
+            if parity is None or not parity.failed:
+                parity = replace(_measure(folder, variant, judging, limits), recipe=recipe, tried=tuple(tried))
+                break
+        except ArtifactError as error:
+            parity = replace(Parity.not_made(judging, error.message), recipe=recipe, tried=tuple(tried))
+            if error.code == "variant-not-made":  # what the converters do not take they take by no recipe
+                break
         tried.append(f"{recipe}: {'; '.join(parity.failed)}")
         shutil.rmtree(folder / variant)
     assert parity is not None  # there is a recipe
@@ -235,7 +243,9 @@ def _export_towers(model: Backbone, folder: Path) -> None:
             node.metadata_props.clear()
             for value in node.outputs:
                 value.metadata_props.clear()
-        program.save(folder / f"{tower.name}.onnx", external_data=False)
+        weights = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
+        # Beside the model they get the name that `onnx_file.data_file` expects.
+        program.save(folder / f"{tower.name}.onnx", external_data=weights > external_data.MOST_INLINE_BYTES)
 
 
 def _convert_towers(
@@ -291,7 +301,8 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
     }
     space = {
         "family": spec.family, "context": spec.context, "frames": spec.frames, "side": spec.side, "resize": spec.resize,
-        "mean": spec.mean, "deviation": spec.deviation, "dimension": spec.dimension,
+        "resample": spec.resample, "resize_side": spec.resize_side, "mean": spec.mean, "deviation": spec.deviation,
+        "dimension": spec.dimension,
     }
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
     return EncoderSpec(

@@ -50,10 +50,10 @@ class Parity:
     num_texts: int
     num_groups: int
     """Groups of videos that the clips are of: near-duplicates are one; 0 without pairs."""
-    min_cosine_video: float
+    min_cosine_video: float | None
     """Over clips that went through in batches and clips that went alone: int8 is not quite the same in both."""
-    min_cosine_text: float
-    top_10_overlap: float
+    min_cosine_text: float | None
+    top_10_overlap: float | None
     """Mean share of a text's ten best clips that both agree on; scores within 1e-6 are ties."""
     r1_torch: float | None
     """R@1 of captions among the clips of their gallery, as `evaluate` counts it; None without pairs."""
@@ -68,15 +68,33 @@ class Parity:
     clips for independent, so it speaks of these videos."""
     r1_difference_low_by_video: float | None
     """The same over groups of videos, each counting once, so it speaks of other videos too."""
-    size_mb: float
+    size_mb: float | None
     failed: tuple[str, ...]
-    """What it did not reach; such a variant is not in the bundle."""
+    """What it did not reach, or why it could not be made or run, with None for what was not measured then; such a variant
+    is not in the bundle."""
     not_judged: tuple[str, ...] = ()
     """What could not be judged: such a variant was kept for its cosine, its overlap, and what was observed."""
     recipe: str = "all"
     """How it was made: see `vidseek_encoder.variants.RECIPES`."""
     tried: tuple[str, ...] = ()
     """The recipes before that one, and what each did not reach on the captions that choose."""
+
+    @property
+    def min_cosine(self) -> float | None:
+        """Over clips and texts."""
+        measured = [each for each in (self.min_cosine_video, self.min_cosine_text) if each is not None]
+        return min(measured) if measured else None
+
+    @classmethod
+    def not_made(cls, reference: Reference, why: str) -> Parity:
+        """Of a variant that cannot be made or run."""
+        none: dict[str, Any] = dict.fromkeys((
+            "min_cosine_video", "min_cosine_text", "top_10_overlap", "r1_torch", "r1", "r1_difference_low",
+            "r1_difference_low_by_video", "size_mb",
+        ))
+        return cls(
+            split=reference.split, num_clips=0, num_texts=0, num_groups=0, num_lost=0, num_won=0, failed=(why,), **none
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Parity:
@@ -184,7 +202,7 @@ def _first_places(
 ) -> dict[str, Any]:
     """What of the first places is lost and won, and what that says of other queries."""
     if not reference.are_pairs:
-        none = dict.fromkeys(("r1_torch", "r1", "r1_difference_low", "r1_difference_low_by_video"))
+        none: dict[str, Any] = dict.fromkeys(("r1_torch", "r1", "r1_difference_low", "r1_difference_low_by_video"))
         return {**none, "num_lost": 0, "num_won": 0}
     wanted, found = reference.found_first(reference.texts, reference.videos), reference.found_first(texts, videos)
     lost = (wanted & ~found).astype(np.float64)
@@ -204,6 +222,8 @@ def _difference_low(lost: NDArray[np.float64], units: NDArray[np.object_]) -> fl
 
 def failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     """What the variant does not reach."""
+    if parity.min_cosine is None or parity.top_10_overlap is None:
+        return parity.failed
     failed = []
     for name in ("min_cosine_video", "min_cosine_text"):
         if getattr(parity, name) < limits.min_cosine:

@@ -200,7 +200,7 @@ def flat(content: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
         if isinstance(value, Tensor):
             tensors.setdefault(name, value)
         elif isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool):
-            number = float(value) if abs(value) <= _LARGEST else math.inf
+            number = float(value) if abs(float(value) if isinstance(value, np.generic) else value) <= _LARGEST else math.inf
             if math.isfinite(number):
                 numbers.setdefault(name, number)
         elif isinstance(value, Mapping | list | tuple | _Inert) and id(value) not in seen:

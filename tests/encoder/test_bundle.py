@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.raising import raises
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import SIDE, write_tiny_bundle
 from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
+from vidseek_encoder.preprocess import Resizing
 from vidseek_media.errors import ArtifactError
 
 
@@ -17,7 +19,7 @@ def test_spec__save_then_load_is_equal(tmp_path: Path) -> None:
     assert EncoderSpec.load(tmp_path) == written
     assert set(written.files) == {"tokenizer.json", "fp32/text.onnx", "fp32/video.onnx"}
     content = json.loads((tmp_path / "encoder.json").read_text())
-    assert content["variants"] == ["fp32"] and content["format"] == 2
+    assert content["variants"] == ["fp32"] and content["format"] == 3
 
 
 def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
@@ -31,6 +33,9 @@ def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
     "wrong",
     [
         {"resize": "stretch"},
+        {"resample": "sharp"},
+        {"resize_side": 7},
+        {"resize_side": 8.5},
         {"side": 0},
         {"frames": 2.5},
         {"mean": (0.5, 0.5)},
@@ -150,6 +155,8 @@ def test_encoder_version__changes_with_each_part_of_the_space(tmp_path: Path) ->
         version_of(tmp_path, frames=3),
         version_of(tmp_path, side=17),
         version_of(tmp_path, resize="squash"),
+        version_of(tmp_path, resample="bilinear"),
+        version_of(tmp_path, resize_side=18),
         version_of(tmp_path, mean=(0.5, 0.5, 0.4)),
         version_of(tmp_path, deviation=(0.5, 0.5, 0.4)),
         version_of(tmp_path, dimension=5),
@@ -157,4 +164,29 @@ def test_encoder_version__changes_with_each_part_of_the_space(tmp_path: Path) ->
         version_of(tmp_path, tensors={"weight": nudged.reshape(2, 3), "bias": bias}),
         version_of(tmp_path, tensors={"other": weight.reshape(2, 3), "bias": bias}),
     }
-    assert len(versions) == 13
+    assert len(versions) == 15
+
+
+def test_encoder_version__of_spaces_that_were_named_before_there_was_a_filter_stays(tmp_path: Path) -> None:
+    """What an encoder of format 2 was called, computed as it was then."""
+    (tmp_path / "tokenizer.json").write_text("a b c")
+    digest = hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
+    content = {
+        "family": "clip", "tensors": {}, "tokenizer": digest, "context": 8, "frames": 2, "side": 16, "resize": "crop",
+        "mean": [0.5, 0.5, 0.5], "deviation": [0.5, 0.5, 0.5], "dimension": 4,
+    }
+    then = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+    assert version_of(tmp_path, tensors={}) == then == version_of(tmp_path, tensors={}, resample="bicubic", resize_side=None)
+
+
+def test_load__a_bundle_of_the_former_format_means_what_it_meant(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path)
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    former = {key: value for key, value in content.items() if key not in ("resample", "resize_side")} | {"format": 2}
+    (tmp_path / "encoder.json").write_text(json.dumps(former))
+    assert EncoderSpec.load(tmp_path) == spec
+    assert spec.resizing == Resizing(SIDE, "squash", "bicubic")
+    # A file of format 2 with keys that it cannot have is neither.
+    (tmp_path / "encoder.json").write_text(json.dumps(former | {"resample": "bilinear"}))
+    with pytest.raises(ArtifactError):
+        EncoderSpec.load(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -11,17 +12,28 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.raising import raises
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.onnx_file import require_plain_model
 from vidseek_media.errors import ArtifactError
 
 
-def elsewhere(location: str) -> TensorProto:
+def elsewhere(location: str, **more: object) -> TensorProto:
     """Weights that lie in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value=location)
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=str(value))
     return tensor
+
+
+def twice() -> TensorProto:
+    tensor = elsewhere("a.onnx.data")
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def nowhere() -> TensorProto:
+    return TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
 
 
 def model_of(nodes: list[onnx.NodeProto], *weights: TensorProto) -> onnx.ModelProto:
@@ -33,10 +45,10 @@ def add(*, domain: str = "") -> onnx.NodeProto:
     return helper.make_node("Add", ["x", "w"], ["y"], domain=domain)
 
 
-def in_an_attribute() -> onnx.ModelProto:
+def in_an_attribute(location: str) -> onnx.ModelProto:
     constant = helper.make_node("Constant", [], ["w"])
     constant.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(4, np.float32))))
-    constant.attribute[0].t.CopyFrom(elsewhere("../secret"))
+    constant.attribute[0].t.CopyFrom(elsewhere(location))
     return model_of([constant, add()])
 
 
@@ -47,9 +59,9 @@ def in_a_function() -> onnx.ModelProto:
     return model
 
 
-def sparse() -> onnx.ModelProto:
+def sparse(location: str) -> onnx.ModelProto:
     model = model_of([add()])
-    values = elsewhere("/etc/passwd")
+    values = elsewhere(location)
     model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, dims=[4]))
     return model
 
@@ -58,8 +70,19 @@ BAD = {
     "another folder": (model_of([add()], elsewhere("../../secret")), "another file"),
     "an absolute path": (model_of([add()], elsewhere("/etc/passwd")), "another file"),
     "beside it": (model_of([add()], elsewhere("weights.bin")), "another file"),
-    "in an attribute": (in_an_attribute(), "another file"),
-    "sparse": (sparse(), "another file"),
+    "another model's": (model_of([add()], elsewhere("b.onnx.data")), "another file"),
+    "its own by a longer way": (model_of([add()], elsewhere("./a.onnx.data")), "another file"),
+    "memory of the process": (model_of([add()], elsewhere("*/_ORT_MEM_ADDR_/*", offset=140000000)), "another file"),
+    "no file at all": (model_of([add()], nowhere()), "another file"),
+    "in an attribute": (in_an_attribute("../secret"), "another file"),
+    "its own in an attribute": (in_an_attribute("a.onnx.data"), "no weights"),
+    "sparse": (sparse("/etc/passwd"), "another file"),
+    "its own, sparse": (sparse("a.onnx.data"), "no weights"),
+    "two files": (model_of([add()], twice()), "twice"),
+    "behind the end": (model_of([add()], elsewhere("a.onnx.data", offset=16, length=17)), "up to byte 33"),
+    "before the beginning": (model_of([add()], elsewhere("a.onnx.data", offset=-16, length=16)), "numbers of bytes"),
+    "a number too large": (model_of([add()], elsewhere("a.onnx.data", offset=10**17)), "numbers of bytes"),
+    "more than places": (model_of([add()], elsewhere("a.onnx.data", prepacked_0="x|1|2")), "wanted location"),
     "a loop": (model_of([helper.make_node("Loop", ["n", "c"], ["y"])]), "Loop"),
     "a loop in a function": (in_a_function(), "Loop"),
     "operators of others": (model_of([add(domain="com.evil")]), "com.evil"),
@@ -70,8 +93,62 @@ BAD = {
 def test_require_plain_model__refuses(tmp_path: Path, what: str) -> None:
     model, why = BAD[what]
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "a.onnx.data").write_bytes(bytes(32))
     with raises(ValueError, naming=why):
         require_plain_model(tmp_path / "a.onnx")
+
+
+def test_require_plain_model__weights_may_lie_in_the_one_file_beside_it(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.onnx", tmp_path / "a.onnx.data"
+    path.write_bytes(model_of([add()], elsewhere("a.onnx.data", offset=16, length=16)).SerializeToString())
+    with pytest.raises(ValueError, match=r"there is no a\.onnx\.data"):
+        require_plain_model(path)
+    data.write_bytes(bytes(32))
+    assert require_plain_model(path)
+    path.write_bytes(model_of([add()], numpy_helper.from_array(np.zeros(4, np.float32), "w")).SerializeToString())
+    assert not require_plain_model(path)
+
+
+def test_require_plain_model__weights_that_are_a_link_to_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.onnx.data").write_bytes(bytes(32))
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / "a.onnx"
+    path.write_bytes(model_of([add()], elsewhere("a.onnx.data")).SerializeToString())
+    (tmp_path / "b" / "a.onnx.data").symlink_to(tmp_path / "secret" / "a.onnx.data")
+    with pytest.raises(ValueError, match="a link to a file elsewhere"):
+        require_plain_model(path)
+    # A folder that is a link, or a model and its weights in one other folder, are what ONNX Runtime takes too.
+    (tmp_path / "c").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret" / "a.onnx").write_bytes(path.read_bytes())
+    assert require_plain_model(tmp_path / "c" / "a.onnx")
+
+
+@pytest.mark.parametrize("change", ["other", "short", "gone", "unrecorded"])
+def test_load__weights_beside_a_model_are_checked_as_it_is(tmp_path: Path, change: str) -> None:
+    spec = write_tiny_bundle(tmp_path, beside=True)
+    assert set(spec.files) >= {"fp32/text.onnx.data", "fp32/video.onnx.data"}
+    wanted = write_tiny_bundle(tmp_path / "whole")
+    assert spec.encoder_version == wanted.encoder_version
+    texts = list(COLOURS)
+    np.testing.assert_array_equal(
+        Encoder.load(tmp_path, threads=1).embed_texts(texts), Encoder.load(tmp_path / "whole", threads=1).embed_texts(texts)
+    )
+    data = tmp_path / "fp32" / "text.onnx.data"
+    if change == "other":
+        data.write_bytes(data.read_bytes()[:-1] + b"x")
+    elif change == "short":
+        data.write_bytes(data.read_bytes()[:-1])
+        spec.save(tmp_path)  # the hashes fit
+    elif change == "gone":
+        data.unlink()
+    else:
+        files = {name: digest for name, digest in spec.files.items() if not name.endswith("text.onnx.data")}
+        content = json.loads((tmp_path / "encoder.json").read_text())
+        (tmp_path / "encoder.json").write_text(json.dumps(content | {"files": files}))
+    with pytest.raises(ArtifactError) as caught:
+        Encoder.load(tmp_path, threads=1)
+    assert "text.onnx" in caught.value.message
 
 
 def test_load__a_model_that_names_other_files_is_an_error_of_ours(tmp_path: Path) -> None:

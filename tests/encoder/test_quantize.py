@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vidseek_encoder import external_data
+from vidseek_encoder.onnx_file import data_file
 from vidseek_encoder.quantize import choose, most_harmful, products_of, to_int8, to_static_int8
 
 WIDTH = 16
@@ -47,33 +50,45 @@ def run(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(values)
 
 
+@pytest.fixture(params=["inside", "beside"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model in a file, its weights in it or, as those of a large tower, beside it."""
+    if request.param == "beside":
+        monkeypatch.setattr(external_data, "MOST_INLINE_BYTES", 0)
+    external_data.save_model(summing_model(), tmp_path / "a.onnx")
+    assert data_file(tmp_path / "a.onnx").exists() == (request.param == "beside")
+    return tmp_path / "a.onnx"
+
+
 def kinds(model: Any) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-def test_products_of__are_those_with_weights_but_not_the_pooled_ones() -> None:
-    assert products_of(summing_model()) == dict.fromkeys(NAMES, WIDTH * WIDTH)
+def test_products_of__are_those_with_weights_but_not_the_pooled_ones(source: Path) -> None:
+    assert products_of(source) == dict.fromkeys(NAMES, WIDTH * WIDTH)
 
 
-def test_to_int8__leaves_what_it_is_told_and_the_pooled_product() -> None:
-    quantized = kinds(to_int8(summing_model(), leave=["rough"]))
+def test_to_int8__leaves_what_it_is_told_and_the_pooled_product(source: Path) -> None:
+    quantized = kinds(to_int8(source, leave=["rough"]))
     # The quantizer writes a Gemm without bias as MatMul.
     assert (quantized.count("MatMulInteger"), quantized.count("MatMul") + quantized.count("Gemm")) == (3, 2)
+    assert kinds(to_int8(source, leave=NAMES)) == kinds(summing_model())
+    assert {path.name for path in source.parent.iterdir()} <= {"a.onnx", "a.onnx.data"}  # nothing is left behind
 
 
-def test_most_harmful__finds_the_product_that_8_bits_do_not_hold() -> None:
-    model, inputs = summing_model(), whole_inputs()
-    assert most_harmful(model, inputs) == ["rough"]
-    exact = run(model, inputs)
-    plain, sparing = run(to_int8(model), inputs), run(to_int8(model, leave=["rough"]), inputs)
+def test_most_harmful__finds_the_product_that_8_bits_do_not_hold(source: Path) -> None:
+    inputs = whole_inputs()
+    assert most_harmful(source, inputs) == ["rough"]
+    exact = run(summing_model(), inputs)
+    plain, sparing = run(to_int8(source), inputs), run(to_int8(source, leave=["rough"]), inputs)
     np.testing.assert_allclose(sparing, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
     assert np.abs(plain - exact).max() > 100 * np.abs(sparing - exact).max()
 
 
-def test_to_static_int8__a_row_does_not_depend_on_the_others() -> None:
-    model, inputs = summing_model(), whole_inputs()
+def test_to_static_int8__a_row_does_not_depend_on_the_others(source: Path) -> None:
+    inputs = whole_inputs()
     loud = np.concatenate([inputs[:1] / 3, inputs])
-    static, dynamic = to_static_int8(model, inputs), to_int8(model)
+    static, dynamic = to_static_int8(source, inputs), to_int8(source)
     np.testing.assert_array_equal(run(static, loud)[0], run(static, loud[:1])[0])
     assert np.abs(run(dynamic, loud)[0] - run(dynamic, loud[:1])[0]).max() > 0
 

@@ -10,20 +10,28 @@ from onnx import TensorProto, numpy_helper
 
 from tests.raising import raises
 from tests.tiny_bundle import COLOURS, clip_of, write_tiny_bundle
+from vidseek_encoder import external_data
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.variants import convert
 from vidseek_media.errors import ArtifactError
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["inside", "beside"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All variants, their weights in the models or, as those of large towers, beside them."""
     folder = tmp_path_factory.mktemp("bundle")
     spec = write_tiny_bundle(folder)
-    for variant in ("fp16", "int8"):
-        (folder / variant).mkdir()
-        for tower in spec.towers:
-            convert(folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant)
-    replace(spec, variants=("fp32", "fp16", "int8")).save(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "beside":
+            patch.setattr(external_data, "MOST_INLINE_BYTES", 0)
+            patch.setattr(external_data, "_LEAST_OUTSIDE_BYTES", 64)
+        for variant in ("fp16", "int8"):
+            (folder / variant).mkdir()
+            for tower in spec.towers:
+                convert(folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant)
+    saved = replace(spec, variants=("fp32", "fp16", "int8")).save(folder)
+    beside = {f"{variant}/text.onnx.data" for variant in ("fp16", "int8")}  # other weights are too small
+    assert beside & set(saved.files) == (beside if request.param == "beside" else set())
     return folder
 
 

@@ -502,3 +502,16 @@ def test_resolve__a_hub_id_that_is_not_here_and_no_network_says_what_to_do(hub: 
     (_snapshot(hub, "someone/half", "f" * 40) / "config.json").write_text("{}")
     with pytest.raises(HubNotCached, match="weights, tokenizer missing"):
         backbones.resolve("someone/half")
+
+
+def test_load__draws_no_random_number(folder: Path) -> None:
+    """Weights that are overwritten are not made up first: it took most of the time, and moved the seed's stream."""
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    model = backbones.load(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *model.buffers()))
+    torch.manual_seed(6)
+    again = backbones.load(folder)
+    pairs = zip((*model.parameters(), *model.buffers()), (*again.parameters(), *again.buffers()), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)

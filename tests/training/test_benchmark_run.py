@@ -52,7 +52,7 @@ def by_hand(model: backbones.Backbone, paths: Sequence[Path], texts: Sequence[st
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     with torch.no_grad():
         videos = torch.cat([model.embed_videos(to_pixels(resize_frames(
-            decode_uniform(path, spec.frames)[None], side=spec.side, resize=spec.resize), spec)) for path in paths])
+            decode_uniform(path, spec.frames)[None], spec.resizing), spec)) for path in paths])
         rows = torch.cat([model.embed_texts(torch.from_numpy(tokenizer.encode([text]))) for text in texts])
     scores: NDArray[np.float32] = (rows @ videos.T).numpy()
     return scores

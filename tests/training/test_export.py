@@ -22,6 +22,7 @@ from tests.training.tiny import (
     write_clip,
     write_viclip,
 )
+from vidseek_encoder import external_data
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, GateFailed
@@ -257,6 +258,59 @@ def test_measure__looks_at_batches_and_at_lone_rows(
     monkeypatch.setattr(Encoder, "embed_texts", wrong_when_alone)
     parity = export._measure(exported / "encoder", "fp32", reference, FP32_LIMITS)
     assert parity.min_cosine_text < -0.99 and "min_cosine_text" in parity.failed[0]
+
+
+def test_export_champion__a_large_tower_has_its_weights_beside_it_in_every_variant(
+    exported: Path, archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All towers are large where none of their bytes may lie in the model."""
+    monkeypatch.setattr(external_data, "MOST_INLINE_BYTES", 0)
+    out = tmp_path / "encoder"
+    spec, _ = exporting(exported / "champion", backbone, archive, out, fp16=NO_LIMITS, int8=NO_LIMITS)
+    inside = EncoderSpec.load(exported / "encoder")
+    assert spec.variants == ("fp32", "fp16", "int8") and spec.encoder_version == inside.encoder_version
+    for variant in spec.variants:
+        names = {"text.onnx", "text.onnx.data", "video.onnx", "video.onnx.data"}
+        assert {path.name for path in (out / variant).iterdir()} == names
+        assert {f"{variant}/{name}" for name in names} <= set(spec.files)
+        assert (out / variant / "text.onnx").stat().st_size < (out / variant / "text.onnx.data").stat().st_size
+    shutil.move(out, tmp_path / "elsewhere")
+    whole, beside = Encoder.load(exported / "encoder", threads=1), Encoder.load(tmp_path / "elsewhere", threads=1)
+    np.testing.assert_array_equal(beside.embed_texts(TEXTS), whole.embed_texts(TEXTS))
+    for variant, least in (("fp16", 0.999), ("int8", 0.98)):
+        near = Encoder.load(tmp_path / "elsewhere", threads=1, variant=variant)
+        assert (near.embed_texts(TEXTS) * whole.embed_texts(TEXTS)).sum(1).min() > least
+
+
+@pytest.mark.usefixtures("towers_of")
+@pytest.mark.parametrize("broken", ["made", "run"])
+def test_export_champion__a_variant_that_cannot_be_made_or_run_is_left_out_and_said(
+    exported: Path, archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    convert, tried = export.convert, []
+
+    def fails(source: Path, out: Path, *, variant: str, recipe: str, **rest: object) -> None:
+        tried.append(recipe)
+        if variant == "fp16":
+            convert(source, out, variant=variant, recipe=recipe, **rest)  # type: ignore[arg-type]
+        elif broken == "made":
+            raise ArtifactError("protobuf holds no more than 2 GiB", code="variant-not-made")
+        else:
+            out.write_bytes(b"what no runtime opens")
+
+    monkeypatch.setattr(export, "convert", fails)
+    out = tmp_path / "encoder"
+    spec, parities = exporting(exported / "champion", backbone, archive, out, fp16=NO_LIMITS, int8=NO_LIMITS)
+    assert spec.variants == ("fp32", "fp16") and not (out / "int8").exists()
+    assert "protobuf" in parities["int8"].failed[0] if broken == "made" else "cannot be opened" in parities["int8"].failed[0]
+    assert (parities["int8"].min_cosine, parities["int8"].size_mb) == (None, None)
+    # What cannot be made once is not made otherwise; what does not run may run by another recipe.
+    assert {name for name in tried if name != "all"} == (set() if broken == "made" else {"sparing", "static"})
+    assert parities["int8"].failed[0] in (out / "README.md").read_text()
+    content = json.loads((out / "parity.json").read_text())
+    assert Parity.from_json(content["int8"]) == parities["int8"]
+    assert export._still_proven(out, spec.encoder_version, {"fp32": FP32_LIMITS, "int8": NO_LIMITS}) is not None
+    Encoder.load(out, variant="fp16", threads=1)
 
 
 @pytest.mark.usefixtures("towers_of")

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import string
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, normalizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, CLIPTokenizer
+from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
 from tests.training.tiny import write_tokenizer
 from vidseek_encoder.tokenizer_file import read_tokenizer
@@ -78,6 +83,88 @@ def test_find_tokenizer__takes_what_is_there_and_lower_cases_once(tmp_path: Path
     other.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     other.save(str(ready))
     assert find_tokenizer(tmp_path, lowercase=True) == ready
+
+
+CAPTIONS = st.text(st.one_of(
+    st.sampled_from(" \t\n.,!?;:'\"-_/\\<>()[]{}&#@%+=*^|~`$aAbBcCdDeErRsS01"),
+    # Small letters of these depend on what is beside them in Python (final sigma), or are two signs.
+    st.characters(exclude_characters="\u03a3\u0130", exclude_categories=("Cs", "Cc")),
+), max_size=24)
+PIECES = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((sign, -3.0) for sign in "\u2581abcders01.,!'<>/")]
+PIECES += [("\u2581a", -2.0), ("\u2581red", -1.5), ("car", -1.5)]
+
+
+def siglip_tokenizer(*rule: normalizers.Normalizer) -> Tokenizer:
+    """Unigrams as SentencePiece's, behind this rule."""
+    tokenizer = Tokenizer(models.Unigram(PIECES, unk_id=2))
+    tokenizer.normalizer = normalizers.Sequence([*rule, normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), "\u2581")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer
+
+
+WITHOUT_SOME = "[!\"#$%&'()*+,\\-.:;=?@\\[\\]^_`{|}~]"
+RULES: dict[str, list[normalizers.Normalizer]] = {
+    "none": [], "small letters": [normalizers.Lowercase()],
+    "most punctuation": [normalizers.Lowercase(), normalizers.Replace(Regex(WITHOUT_SOME), ""), normalizers.Strip()],
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_find_tokenizer__siglip_s_texts_have_no_punctuation_whatever_its_file_says(tmp_path: Path, rule: str) -> None:
+    """The rule of transformers' SiglipTokenizer, written out; without sentencepiece that class does not import."""
+    siglip_tokenizer(*RULES[rule]).save(str(tmp_path / "tokenizer.json"))
+    found = Tokenizer.from_file(str(find_tokenizer(tmp_path, lowercase=True, unpunctuated=True)))
+    plain = siglip_tokenizer()
+
+    @settings(max_examples=200, deadline=None)
+    @given(text=CAPTIONS)
+    def same(text: str) -> None:
+        form = text.lower()
+        for sign in string.punctuation:
+            form = form.replace(sign, "")
+        form = re.sub(r"\s+", " ", form).strip()
+        assert found.encode(text).ids == plain.encode(form).ids
+
+    same()
+    assert found.encode("A RED car!").tokens == ["\u2581a", "\u2581red", "\u2581", "car", "</s>"]
+
+
+def test_find_tokenizer__unigrams_of_others_keep_their_punctuation(tmp_path: Path) -> None:
+    siglip_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    found = Tokenizer.from_file(str(find_tokenizer(tmp_path, lowercase=True)))
+    assert found.encode("A RED car!").ids == siglip_tokenizer().encode("a red car!").ids
+
+
+def test_find_tokenizer__a_file_with_the_whole_rule_is_taken_as_it_is(tmp_path: Path) -> None:
+    whole = [
+        normalizers.Lowercase(), normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+        normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(),
+    ]
+    siglip_tokenizer(*whole).save(str(tmp_path / "tokenizer.json"))
+    assert find_tokenizer(tmp_path, lowercase=True, unpunctuated=True) == tmp_path / "tokenizer.json"
+
+
+def test_find_tokenizer__siglip_2_s_texts_are_those_of_transformers(tmp_path: Path) -> None:
+    """Small letters, and punctuation stays."""
+    letters = "\u2581abcdefghijklmnopqrstuvwxyzABR.,!'-/<>"
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *letters, "re", "red"]
+    vocabulary = {word: place for place, word in enumerate(words)}
+    merges = [("r", "e"), ("re", "d")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    found = Tokenizer.from_file(str(find_tokenizer(tmp_path, lowercase=True, unpunctuated=True)))
+    theirs = Siglip2Tokenizer(vocab=vocabulary, merges=merges)
+
+    @settings(max_examples=200, deadline=None)
+    @given(text=CAPTIONS)
+    def same(text: str) -> None:
+        assert found.encode(text).ids == theirs(text)["input_ids"]
+
+    same()
+    assert found.encode("A Red!").tokens == ["a", "\u2581", "red", "!"]
 
 
 def test_find_tokenizer__none_or_a_broken_one_is_an_error_that_names_it(tmp_path: Path) -> None:

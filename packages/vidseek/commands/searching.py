@@ -109,7 +109,8 @@ def _search_here(
     spec = encoder.spec
     more = Asked(
         tuple(texts or ()), tuple(read_image(file) for file in images or ()),
-        tuple(read_clip(file, num_frames=spec.frames, side_px=spec.side) for file in clips or ()), tuple(like or ()),
+        tuple(read_clip(file, num_frames=spec.frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
+        tuple(like or ()),
     )
     less = Asked(
         texts=tuple(less_texts or ()), images=tuple(read_image(file) for file in less_images or ()),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidseek_encoder.bundle import Resize
+from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ConfigError
 from vidseek_training.backbones.towers import ExportTower, usual_towers
 
@@ -37,12 +37,20 @@ class BackboneSpec:
     side: int
     """Of the square picture that the model takes, in pixels."""
     resize: Resize
-    """`squash` (straight to the square) or `crop` (shorter side, then the middle)."""
+    """`squash` (straight to the square) or `crop` (shorter side, then the middle): see `Resizing`."""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     pad_id: int
     tokenizer: Path
     """Its tokenizer.json."""
+    resample: Resample = "bicubic"
+    resize_side: int | None = None
+    """See `Resizing`."""
+
+    @property
+    def resizing(self) -> Resizing:
+        """How a frame gets to `side`."""
+        return Resizing(self.side, self.resize, self.resample, self.resize_side)
 
 
 class Backbone(nn.Module, abc.ABC):

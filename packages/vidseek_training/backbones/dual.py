@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,21 +20,22 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vidseek_encoder.bundle import Resize
+from vidseek_encoder.preprocess import Resizing
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_training.backbone_files import read_beside
 from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
 from vidseek_training.backbones.called import ByCalls, Called, called
-from vidseek_training.backbones.registry import Family, read_beside, register
+from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.transformers_family import (
     CLIP_DEVIATION,
     CLIP_MEAN,
     Preprocessing,
     pad_id_of,
-    published_preprocessing,
 )
 from vidseek_training.backbones.vocabulary import find_tokenizer
+from vidseek_training.image_processing import ImageProcessing, published_processing
 
 _START_SCALE = math.log(1 / 0.07)
 """Of a model that has none of its own: CLIP's at its beginning."""
@@ -154,15 +155,18 @@ class DualFamily(Family):
         """See `Family.spec_of`."""
         kind, sizes = _kind_of(config, folder), _sizes_of(config)
         tokenizer = find_tokenizer(folder, lowercase=kind.lowercase)
-        seen = {**asdict(kind.preprocessing), **published_preprocessing(folder), **_levels(folder), **config}
+        usual = kind.preprocessing
+        resizing = Resizing(_side_of(config, folder), usual.resize, usual.resample)
+        sees_videos = hasattr(_class_of(config["model_type"]), "get_video_features")
+        seen = published_processing(
+            folder, ImageProcessing(resizing, usual.mean, usual.deviation), of_videos=sees_videos
+        ).changed(config)
         pad_id = config.get("pad_id", pad_id_of(folder, tokenizer, getattr(sizes.text_config, "pad_token_id", 0) or 0))
-        resize: Resize = seen["resize"]
         return BackboneSpec(
             family=config["model_type"], name=name, dimension=_found_of(config).text_shape[-1],
             context=config.get("context", _context_of(kind, sizes.text_config, folder)),
             frames=config.get("frames", getattr(sizes.vision_config, "num_frames", kind.preprocessing.frames)),
-            side=_side_of(config, folder), resize=resize, mean=tuple(seen["mean"]), deviation=tuple(seen["deviation"]),
-            pad_id=pad_id, tokenizer=tokenizer,
+            pad_id=pad_id, tokenizer=tokenizer, **seen.to_spec(),
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
@@ -326,24 +330,6 @@ def _kind_of(config: dict[str, Any], folder: Path) -> Kind:
             remedy="Fetch the model again with all its JSON files",
         )
     return kind or Kind(Preprocessing(resize="squash", mean=CLIP_MEAN, deviation=CLIP_DEVIATION), trims=False)
-
-
-def _levels(folder: Path) -> dict[str, Any]:
-    """Mean and deviation on a scale of 0 to 1, by all that a preprocessor's config says of levels; empty where it does not.
-
-    It computes `(level * rescale_factor - offset - mean) / deviation` of levels of 0 to 255.
-    """
-    said = read_beside(folder / "preprocessor_config.json") or read_beside(folder / "video_preprocessor_config.json")
-    mean, deviation = said.get("image_mean"), said.get("image_std")
-    if said.get("do_normalize") is False:
-        mean, deviation = (0.0,) * 3, (1.0,) * 3
-    if not mean or not deviation:
-        return {}
-    factor = 255 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
-    offset = 1.0 if said.get("rescale_offset") else 0.0
-    return {
-        "mean": tuple((offset + each) / factor for each in mean), "deviation": tuple(each / factor for each in deviation),
-    }
 
 
 def _context_of(kind: Kind, text: Any, folder: Path) -> int:

@@ -18,13 +18,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.json_files import read_json
+from vidseek_media.errors import ConfigError
+from vidseek_training.backbone_files import read_config
 from vidseek_training.backbones.base import Backbone, BackboneSpec
 
 ENTRY_POINTS = "vidseek.backbones"
-MOST_BYTES = 16 * 2**20
-"""Of a config.json and the JSON files beside it."""
 
 
 class Family(abc.ABC):
@@ -115,7 +113,7 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for family in families():
         if family.config_file not in found and (folder / family.config_file).is_file():
-            found[family.config_file] = _read_config(folder / family.config_file)
+            found[family.config_file] = read_config(folder / family.config_file)
         said = found.get(family.config_file)
         config = family.config_of(said) if said is not None else None
         if config is not None:
@@ -125,31 +123,6 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
         f"{folder}: {came or 'no config.json'}; wanted one of the families {', '.join(names())}",
         remedy="docs/backbones.md lists what each family reads",
     )
-
-
-def read_beside(path: Path) -> dict[str, Any]:
-    """A JSON file beside a config.json; empty where there is none, or where it holds something else than a table.
-
-    Raises:
-        ArtifactError: it cannot be read.
-    """
-    try:
-        content = read_json(path, most_bytes=MOST_BYTES)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = read_json(path, most_bytes=MOST_BYTES)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ArtifactError(f"{path} holds {type(config).__name__}, wanted a mapping")
-    return config
 
 
 @functools.cache

@@ -78,6 +78,7 @@ class SigLIPFamily(TransformersFamily):
     config_class = "SiglipConfig"
     preprocessing = Preprocessing(resize="squash", mean=(0.5,) * 3, deviation=(0.5,) * 3)
     lowercase = True
+    unpunctuated = True
 
     def dimension_of(self, sizes: Any) -> int:
         """See `TransformersFamily.dimension_of`."""

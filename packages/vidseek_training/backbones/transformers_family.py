@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vidseek_encoder.bundle import Resize
+from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_encoder.tokenizer_file import read_tokenizer
+from vidseek_training.backbone_files import read_beside
 from vidseek_training.backbones.base import BackboneSpec
-from vidseek_training.backbones.registry import Family, read_beside
+from vidseek_training.backbones.registry import Family
 from vidseek_training.backbones.vocabulary import find_tokenizer
+from vidseek_training.image_processing import ImageProcessing, published_processing
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -26,6 +28,7 @@ class Preprocessing:
     frames: int = 8
     """Of a clip."""
     resize: Resize = "crop"
+    resample: Resample = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN
     deviation: tuple[float, float, float] = CLIP_DEVIATION
 
@@ -37,15 +40,19 @@ class TransformersFamily(Family, abc.ABC):
         config_class: The name of its config class in transformers.
         preprocessing: Where neither preprocessor_config.json nor config.json says otherwise.
         lowercase: Whether texts are lower-cased before they are tokenized.
+        unpunctuated: Whether those of a tokenizer of unigrams lose their punctuation too.
         own_keys: Keys of config.json that are ours and not transformers'.
         held_as: The attribute of our model that is transformers' model; by default the family's name.
+        of_videos: Whether it is published with a processor of videos, whose file then counts before that of pictures.
     """
 
     config_class: ClassVar[str]
     preprocessing: ClassVar[Preprocessing] = Preprocessing()
     lowercase: ClassVar[bool] = False
+    unpunctuated: ClassVar[bool] = False
     own_keys: ClassVar[tuple[str, ...]] = ()
     held_as: ClassVar[str] = ""
+    of_videos: ClassVar[bool] = False
 
     def sizes_of(self, config: dict[str, Any]) -> Any:
         """transformers' reading of a config.json, with its own defaults for what is left out.
@@ -70,14 +77,14 @@ class TransformersFamily(Family, abc.ABC):
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
         """See `Family.spec_of`."""
         sizes = self.sizes_of(config)
-        tokenizer = find_tokenizer(folder, lowercase=self.lowercase)
-        usual = {**asdict(self.preprocessing), "frames": self.frames_of(sizes)}
-        seen = {**usual, **published_preprocessing(folder), **config}
-        text = sizes.text_config
+        tokenizer = find_tokenizer(folder, lowercase=self.lowercase, unpunctuated=self.unpunctuated)
+        usual, text = self.preprocessing, sizes.text_config
+        resizing = Resizing(self.side_of(sizes), usual.resize, usual.resample)
+        seen = published_processing(folder, ImageProcessing(resizing, usual.mean, usual.deviation), of_videos=self.of_videos)
+        seen = seen.changed(config)
         return BackboneSpec(
             family=self.name, name=name, dimension=self.dimension_of(sizes), context=text.max_position_embeddings,
-            frames=seen["frames"], side=self.side_of(sizes), resize=seen["resize"], mean=tuple(seen["mean"]),
-            deviation=tuple(seen["deviation"]), tokenizer=tokenizer,
+            frames=config.get("frames", self.frames_of(sizes)), tokenizer=tokenizer, **seen.to_spec(),
             pad_id=config.get("pad_id", pad_id_of(folder, tokenizer, text.pad_token_id or 0)),
         )
 
@@ -114,16 +121,6 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if f"{prefix}.logit_scale" in ours:
         ours["logit_scale"] = ours[f"{prefix}.logit_scale"]
     return ours
-
-
-def published_preprocessing(folder: Path) -> dict[str, Any]:
-    """Mean, deviation and resize by transformers' preprocessor_config.json, where it is there and says so."""
-    said = read_beside(folder / "preprocessor_config.json")
-    names = {"image_mean": "mean", "image_std": "deviation"}
-    found: dict[str, Any] = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
-    if "do_center_crop" in said:
-        found["resize"] = "crop" if said["do_center_crop"] else "squash"
-    return found
 
 
 def pad_id_of(folder: Path, tokenizer: Path, otherwise: int) -> int:

@@ -242,8 +242,9 @@ class ViCLIPFamily(Family):
         return BackboneSpec(
             family=self.name, name=name, dimension=config["dimension"], context=text["context"],
             frames=vision["frames"], side=vision["side"], resize=config.get("resize", "squash"),
-            mean=tuple(config.get("mean", IMAGENET_MEAN)), deviation=tuple(config.get("deviation", IMAGENET_DEVIATION)),
-            pad_id=config.get("pad_id", 0), tokenizer=find_tokenizer(folder),
+            resample=config.get("resample", "bicubic"), mean=tuple(config.get("mean", IMAGENET_MEAN)),
+            deviation=tuple(config.get("deviation", IMAGENET_DEVIATION)), pad_id=config.get("pad_id", 0),
+            tokenizer=find_tokenizer(folder),
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:

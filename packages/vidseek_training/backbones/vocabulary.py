@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
-import json
+import string
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ _CLIP_WORDS = (
 """What CLIP takes for a word (Radford et al. 2021): contractions, letters, one digit, other signs."""
 
 
-def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
+def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool = False) -> Path:
     """The tokenizer.json of the backbone in `folder`.
 
     Taken as it is; or built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
@@ -34,6 +34,7 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
     Args:
         folder: Of the backbone.
         lowercase: Texts were lower-cased before tokenizing, and a published tokenizer.json does not say so.
+        unpunctuated: Where its model is one of unigrams, texts lost their ASCII punctuation too, as the first SigLIP's.
 
     Raises:
         ArtifactError: there is none of these, or it cannot be read.
@@ -41,7 +42,7 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False) -> Path:
     ready = folder / "tokenizer.json"
     try:
         if ready.is_file():
-            return _lowercased(ready) if lowercase else ready
+            return _in_one_form(ready, unpunctuated=unpunctuated) if lowercase else ready
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             vocabulary = read_json(folder / "vocab.json")
             with (folder / "merges.txt").open("rb") as file:
@@ -135,15 +136,37 @@ def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
     return content.decode("utf-8")
 
 
-def _lowercased(path: Path) -> Path:
+def _in_one_form(path: Path, *, unpunctuated: bool) -> Path:
+    """The tokenizer with a rule of how texts are written in front, where it is not in it already.
+
+    SigLIP (SentencePiece's unigrams): small letters, no ASCII punctuation, one space between words, none around them, as
+    transformers' SiglipTokenizer. SigLIP 2 (Gemma's byte pairs): small letters alone, as transformers' Siglip2Tokenizer.
+    """
     tokenizer = read_tokenizer(path)
-    if tokenizer.normalizer is None:
-        tokenizer.normalizer = normalizers.Lowercase()
-    elif "Lowercase" not in json.dumps(read_json(path)["normalizer"]):
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), tokenizer.normalizer])
-    else:
+    is_first = unpunctuated and isinstance(tokenizer.model, models.Unigram)
+    before = tokenizer.normalizer
+    if before is not None and all(before.normalize_str(text) == before.normalize_str(form) for text, form in (
+        (text, canonical(text) if is_first else text.lower()) for text in _FORMS
+    )):
         return path
+    rule: list[normalizers.Normalizer] = [normalizers.Lowercase()]
+    if is_first:
+        rule += [
+            normalizers.Replace(Regex(_PUNCTUATION), ""), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(),
+        ]
+    tokenizer.normalizer = normalizers.Sequence([*rule, *([] if before is None else [before])])
     return _write(tokenizer)
+
+
+def canonical(text: str) -> str:
+    """The form in which the first SigLIP takes texts."""
+    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
+
+
+_PUNCTUATION = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\]\\\\^_`{|}~]"
+"""ASCII's, as a pattern that `tokenizer_file` knows for harmless."""
+_FORMS = ("A Red Car", "a  b", " a ", *(f"a{sign}b {sign} c" for sign in string.punctuation))
+"""Texts that a tokenizer with the whole rule takes for the same as their form."""
 
 
 @functools.cache

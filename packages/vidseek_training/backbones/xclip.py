@@ -56,7 +56,9 @@ class XCLIPFamily(TransformersFamily):
 
     name = "xclip"
     config_class = "XCLIPConfig"
-    preprocessing = Preprocessing(mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)
+    # That of VideoMAE's processor, which X-CLIP is published with.
+    preprocessing = Preprocessing(resample="bilinear", mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)
+    of_videos = True
 
     def frames_of(self, sizes: Any) -> int:
         """See `TransformersFamily.frames_of`: just as many as the model was built for."""
