@@ -60,7 +60,7 @@ def _prepare(source: Path, out: Path, *, fused: bool) -> None:
     model = onnx.load(source)
     if fused:
         model = fuse(model)
-    # Shapes that the exporter wrote down contradict those that the converters infer (trials.md, D2).
+    # Shapes that the exporter wrote down contradict those that the converters infer.
     del model.graph.value_info[:]
     for place, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{place}"  # products are told apart by it
