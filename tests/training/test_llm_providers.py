@@ -156,6 +156,25 @@ def test_ask__no_answer_in_time_is_another_try_and_may_be_paid(
 
 
 @pytest.mark.parametrize("provider", ["openai", "gemini"])
+def test_ask__a_longer_answer_has_longer_to_come(server: Server, replies: list[Reply], provider: str) -> None:
+    """Four times the tokens, four times the seconds; and the address, the key and no other try are as before."""
+    replies.append(openai_reply(seconds=0.7) if provider == "openai" else gemini_reply(seconds=0.7))
+    settings = settings_of(provider, timeout_seconds=0.4, max_output_tokens=100)
+    assert ask(settings, replace(REQUEST, max_output_tokens=400)).text
+    replies.append(Reply({}, seconds=30))
+    failure = ask(settings, replace(REQUEST, max_output_tokens=200))
+    assert isinstance(failure, Retry) and "0.8 s" in str(failure)
+    assert KEY in str(server.asked[0].headers) and len(server.asked) == 2
+
+
+def test_openai__a_server_that_names_no_model_is_read_all_the_same(server: Server, replies: list[Reply]) -> None:
+    body = {name: value for name, value in openai_reply().body.items() if name != "model"}
+    replies.append(Reply(body))
+    answer = ask(settings_of("openai"))
+    assert read_answer(answer.text) == CAPTIONS and answer.model == ""
+
+
+@pytest.mark.parametrize("provider", ["openai", "gemini"])
 def test_ask__nobody_there_is_another_try_and_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDSEEK_LLM_URL", "http://127.0.0.1:9")
     failure = ask(settings_of(provider))

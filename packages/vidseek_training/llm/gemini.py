@@ -59,11 +59,14 @@ class Gemini:
                 video_metadata=types.VideoMetadata(fps=min(self._settings.video_fps, 24.0)),
             ))
         parts.append(types.Part.from_text(text=request.prompt))
-        config, longest = self._config, request.max_output_tokens
+        seconds = self._settings.timeout_of(request.max_output_tokens)
         try:
             response = self._client.models.generate_content(
                 model=str(self._settings.model), contents=[types.Content(role="user", parts=parts)],
-                config=config if longest is None else config.model_copy(update={"max_output_tokens": longest}),
+                config=self._config.model_copy(update={
+                    "max_output_tokens": request.max_output_tokens or self._settings.max_output_tokens,
+                    "http_options": types.HttpOptions(timeout=max(1, round(seconds * 1000))),
+                }),
             )
         except errors.APIError as error:
             if self._gives_way(error):
@@ -71,7 +74,7 @@ class Gemini:
             raise self._failure(error) from error
         except httpx2.TimeoutException as error:
             raise Retry(
-                f"no answer in {self._settings.timeout_seconds:g} s", may_be_paid=not isinstance(error, _UNSENT)
+                f"no answer in {seconds:g} s", may_be_paid=not isinstance(error, _UNSENT)
             ) from error
         except httpx2.HTTPError as error:
             raise Retry(

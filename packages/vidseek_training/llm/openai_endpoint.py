@@ -62,7 +62,7 @@ class OpenAIEndpoint:
             return _answer_of(response)
         except openai.APITimeoutError as error:
             raise Retry(
-                f"no answer in {self._settings.timeout_seconds:g} s", may_be_paid=not isinstance(error.__cause__, _UNSENT)
+                f"no answer in {body['timeout']:g} s", may_be_paid=not isinstance(error.__cause__, _UNSENT)
             ) from error
         except openai.APIConnectionError as error:
             said = without_key(str(error.__cause__ or error), self._key)
@@ -89,6 +89,7 @@ class OpenAIEndpoint:
             "messages": [{"role": "user", "content": content}],
             "response_format": {"type": "json_schema", "json_schema": schema},
             self._max_tokens_field: request.max_output_tokens or self._settings.max_output_tokens,
+            "timeout": self._settings.timeout_of(request.max_output_tokens),
             "extra_body": {**self._thinking, **self._settings.options},
         }
 
@@ -147,9 +148,8 @@ def _answer_of(response: Any) -> Answer:
         raise Skip("blocked by the provider's filter", usage=usage)
     if refusal := getattr(choice.message, "refusal", None):
         raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
-    return Answer(
-        str(choice.message.content or ""), usage, is_cut=choice.finish_reason in _CUT, model=str(response.model or ""),
-    )
+    model = str(getattr(response, "model", None) or "")
+    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason in _CUT, model=model)
 
 
 def _message_of(error: openai.APIStatusError) -> str:

@@ -109,6 +109,10 @@ class LlmSettings(Section):
             return {}
         return dict(provider.thinking_fields(self.model, self.thinking, self.max_output_tokens))
 
+    def timeout_of(self, max_output_tokens: int | None) -> float:
+        """Return the seconds that a request may take: more for an answer that may be longer than usual."""
+        return self.timeout_seconds * max(1.0, (max_output_tokens or 0) / self.max_output_tokens)
+
     @field_validator("options")
     @classmethod
     def _leave_ours_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
