@@ -408,6 +408,19 @@ def test_fetch__a_transfer_that_is_always_cut_off(hub: Hub, cache: Path) -> None
     assert fetch(NAME).num_fetched == 1  # what came before it is kept
 
 
+def test_fetch__a_storage_behind_the_hub_that_is_not_reached_is_gone_round(hub: Hub, tmp_path: Path) -> None:
+    """hf_xet says so by a plain RuntimeError. Its settings are read when its library starts: a process of its own."""
+    hub.repositories[NAME].xet_storage = "http://127.0.0.1:9"
+    said = run_command(
+        hub, tmp_path, NAME, "--json", HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1", HF_XET_CLIENT_RETRY_BASE_DELAY="10ms",
+        HF_XET_CACHE=str(tmp_path / "xet"),
+    )
+    assert said.returncode == 0, said.stderr
+    assert "Xet" in said.stderr and "taking it from the hub itself" in said.stderr
+    assert json.loads(said.stdout)["num_fetched"] == 5
+    assert any(path.startswith("/lfs/") for path in hub.paths())
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 2_000_000])
 def test_fetch__other_bytes_than_were_listed_are_not_kept(hub: Hub, file: str, content: bytes) -> None:
