@@ -25,7 +25,8 @@ from tests.training.tiny import write_clip
 from vidseek.cli import app
 from vidseek.pinning import pin_backbone
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
-from vidseek_training import backbones
+from vidseek_training import backbones, lora
+from vidseek_training.export import _spec_of
 from vidseek_training.hub import HubName, fetch, find_snapshot, pinned
 from vidseek_training.hub.faults import (
     HubAddressError,
@@ -43,6 +44,8 @@ from vidseek_training.hub.faults import (
     fault_of,
 )
 from vidseek_training.hub.files import choose_weights, known_weights, parts_of
+from vidseek_training.settings import TrainSettings
+from vidseek_training.train import _lineage
 
 NAME = "someone/tiny-clip"
 ROOT = Path(__file__).parents[2]
@@ -221,6 +224,17 @@ def test_parts_of__an_index_names_weights_beside_it(tmp_path: Path, part: str) -
     index.write_text(json.dumps({"weight_map": {"a": part}}))
     with pytest.raises(ValueError, match="wanted"):
         parts_of(index)
+
+
+def test_fetch__the_commit_stands_in_the_adapter_in_encoder_json_and_in_the_run(hub: Hub, tmp_path: Path) -> None:
+    fetch(NAME)
+    model = backbones.load(NAME)  # as params.yaml may name it
+    handle = lora.attach(model, TrainSettings(rank=2, alpha=2.0, targets=("projections",)))
+    lora.save(handle, model, tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "vidseek.json").read_text())["backbone"] == f"{NAME}@{COMMIT}"
+    assert _spec_of(model, model.spec.tokenizer).backbone == f"{NAME}@{COMMIT}"
+    lineage = _lineage(pinned(NAME), tmp_path / "none", tmp_path / "none", None)
+    assert lineage["backbone"] == f"{NAME}@{COMMIT}" and lineage["backbone_revision"] == COMMIT
 
 
 # Half a cache
