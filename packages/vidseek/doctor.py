@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from vidseek.archive import ALIAS, Archive
+from vidseek.params_file import ParamsFile
 from vidseek_media.errors import ConfigError
 from vidseek_media.json_files import read_json
 from vidseek_media.sandbox import in_force
@@ -247,6 +248,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
                       "" if has_params else "Go to the folder of the archive, or set VIDSEEK_HOME to it")
     except ConfigError as error:
         yield Finding("pipeline", "params.yaml", "error", error.message, error.remedy)
+    yield from _backbone(archive)
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
     yield _made("encoder bundle", bundle, f"encoder_version {bundle}")
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
@@ -262,6 +264,29 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.state / "mlflow.db").exists()
     yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else bare_url(uri),
                   "dvc repro" if local else "")
+
+
+def _backbone(archive: Archive) -> Iterable[Finding]:
+    """Of one from the model hub: whether it was fetched, and whether params.yaml says which commit. Asks no network."""
+    try:
+        named = str((ParamsFile.read(archive.params).content.get("backbone") or {}).get("name", ""))
+        from vidseek_training.hub.cache import cached_commit
+        from vidseek_training.hub.names import HubName
+
+        name = HubName.parse(named)
+        if name is None or named.startswith("vidseek/") or (archive.root / named).exists():
+            return
+        commit = cached_commit(name)
+    except (ConfigError, AttributeError, ImportError):
+        return  # said above, with its remedy
+    if commit is None:
+        yield Finding("pipeline", "backbone", "missing", f"{named} was not fetched from the model hub",
+                      f"vidseek backbone fetch {named}")
+    elif not name.is_pinned:
+        yield Finding("pipeline", "backbone", "note", f"{named} is fetched at {commit}, and params.yaml does not say so",
+                      f"Set backbone.name to {name.at(commit)}")
+    else:
+        yield Finding("pipeline", "backbone", "ok", named)
 
 
 def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:

@@ -99,6 +99,25 @@ def test_examine__says_whether_the_pipeline_has_run(archive: Archive) -> None:
     assert by_name(examine(archive))["versions agree"].state == "error"
 
 
+def test_examine__a_backbone_of_the_hub_is_fetched_and_pinned(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    archive.params.write_text("backbone: {name: someone/clip}\n")
+    found = by_name(examine(archive))["backbone"]
+    assert (found.state, found.remedy) == ("missing", "vidseek backbone fetch someone/clip")
+    (tmp_path / "cache" / "models--someone--clip" / "snapshots" / commit).mkdir(parents=True)
+    (tmp_path / "cache" / "models--someone--clip" / "refs").mkdir()
+    (tmp_path / "cache" / "models--someone--clip" / "refs" / "main").write_text(commit)
+    found = by_name(examine(archive))["backbone"]
+    assert found.state == "note" and f"someone/clip@{commit}" in found.remedy
+    archive.params.write_text(f"backbone: {{name: someone/clip@{commit}}}\n")
+    assert by_name(examine(archive))["backbone"].state == "ok"
+    archive.params.write_text("backbone: {name: vidseek/viclip-tiny}\n")
+    assert "backbone" not in by_name(examine(archive))
+
+
 def test_examine__wrong_params_are_an_error(archive: Archive) -> None:
     archive.params.write_text("search: {nonsense: 1}")
     assert by_name(examine(archive))["params.yaml"].state == "error"

@@ -31,6 +31,8 @@ class Repository:
     pipeline_tag: str | None = None
     library_name: str | None = None
     renamed_to: str = ""
+    xet_storage: str = ""
+    """Where the storage behind the hub is: large files then come from there."""
 
 
 @dataclass
@@ -125,6 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._tree(self.server.repositories[found[1]], method)
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(found[1], found[2], found[3], method, trouble)
+        elif found := re.fullmatch(r"/api/xet-token/([^/]+/[^/]+)", path):
+            storage = self.server.repositories[found[1]].xet_storage
+            pass_ = {"X-Xet-Cas-Url": storage, "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": "4102444800"}
+            self._send(200, b"{}", pass_, method)
         elif found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/(.+)", path):
             self._file(self.server.repositories[found[1]].files[found[2]], {}, method, trouble)
         else:
@@ -194,6 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
             port = self.server.server_address[1]
             location = f"http://localhost:{port}/lfs/{name}/{file}"
             linked = {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+            if repository.xet_storage:
+                route = f"{self.server.url}/api/xet-token/{name}"
+                linked |= {"X-Xet-Hash": hashlib.sha256(content).hexdigest(), "X-Xet-Refresh-Route": route}
             return self._send(302, b"", {**head, **linked, "Location": location}, method)
         return self._file(content, {**head, "ETag": f'"{blob_id(content)}"'}, method, trouble)
 

@@ -25,7 +25,8 @@ from tests.training.tiny import write_clip
 from vidseek.cli import app
 from vidseek.pinning import pin_backbone
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
-from vidseek_training import backbones
+from vidseek_training import backbones, lora
+from vidseek_training.export import _spec_of
 from vidseek_training.hub import HubName, fetch, find_snapshot, pinned
 from vidseek_training.hub.faults import (
     HubAddressError,
@@ -43,6 +44,8 @@ from vidseek_training.hub.faults import (
     fault_of,
 )
 from vidseek_training.hub.files import choose_weights, known_weights, parts_of
+from vidseek_training.settings import TrainSettings
+from vidseek_training.train import _lineage
 
 NAME = "someone/tiny-clip"
 ROOT = Path(__file__).parents[2]
@@ -221,6 +224,17 @@ def test_parts_of__an_index_names_weights_beside_it(tmp_path: Path, part: str) -
     index.write_text(json.dumps({"weight_map": {"a": part}}))
     with pytest.raises(ValueError, match="wanted"):
         parts_of(index)
+
+
+def test_fetch__the_commit_stands_in_the_adapter_in_encoder_json_and_in_the_run(hub: Hub, tmp_path: Path) -> None:
+    fetch(NAME)
+    model = backbones.load(NAME)  # as params.yaml may name it
+    handle = lora.attach(model, TrainSettings(rank=2, alpha=2.0, targets=("projections",)))
+    lora.save(handle, model, tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "vidseek.json").read_text())["backbone"] == f"{NAME}@{COMMIT}"
+    assert _spec_of(model, model.spec.tokenizer).backbone == f"{NAME}@{COMMIT}"
+    lineage = _lineage(pinned(NAME), tmp_path / "none", tmp_path / "none", None)
+    assert lineage["backbone"] == f"{NAME}@{COMMIT}" and lineage["backbone_revision"] == COMMIT
 
 
 # Half a cache
@@ -406,6 +420,19 @@ def test_fetch__a_transfer_that_is_always_cut_off(hub: Hub, cache: Path) -> None
         find_snapshot(HubName(NAME, COMMIT))
     hub.troubles = []
     assert fetch(NAME).num_fetched == 1  # what came before it is kept
+
+
+def test_fetch__a_storage_behind_the_hub_that_is_not_reached_is_gone_round(hub: Hub, tmp_path: Path) -> None:
+    """hf_xet says so by a plain RuntimeError. Its settings are read when its library starts: a process of its own."""
+    hub.repositories[NAME].xet_storage = "http://127.0.0.1:9"
+    said = run_command(
+        hub, tmp_path, NAME, "--json", HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1", HF_XET_CLIENT_RETRY_BASE_DELAY="10ms",
+        HF_XET_CACHE=str(tmp_path / "xet"),
+    )
+    assert said.returncode == 0, said.stderr
+    assert "Xet" in said.stderr and "taking it from the hub itself" in said.stderr
+    assert json.loads(said.stdout)["num_fetched"] == 5
+    assert any(path.startswith("/lfs/") for path in hub.paths())
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])

@@ -86,6 +86,11 @@ class HubCutOff(ServiceError):
 
     code = "hub-cut-off"
 
+    def __init__(self, message: str, *, remedy: str = "", is_of_xet: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.is_of_xet = is_of_xet
+        """The storage behind the hub failed (Xet, other hosts than the hub's): the plain way may do."""
+
 
 class HubBusy(ServiceError):
     """The hub asks for fewer requests."""
@@ -129,7 +134,7 @@ def fault_of(error: BaseException, name: str, *, file: str = "", has_token: bool
         return full
     of = f"{name}, {file}" if file else name
     for each in (each for each in _causes(error) if not _is_wrapper(each)):
-        found = _of_hub(each, name, of, has_token) or _of_http(each, of) or _of_transfer(each, of)
+        found = _of_hub(each, name, of, has_token) or _of_http(each, of) or _of_transfer(each, of, file)
         if found is not None:
             return found
     return _of_system(error, of)
@@ -246,9 +251,9 @@ def _of_http(error: BaseException, of: str) -> VidseekError | None:
     return None
 
 
-def _of_transfer(error: BaseException, of: str) -> VidseekError | None:
-    """Faults of a transfer that have no class of their own, and those of hf_xet."""
-    if type(error).__module__.split(".")[0] == "hf_xet":
+def _of_transfer(error: BaseException, of: str, file: str) -> VidseekError | None:
+    """Faults of a transfer that have no class of their own, and those of hf_xet: mostly a plain RuntimeError."""
+    if type(error).__module__.split(".")[0] == "hf_xet" or (file and isinstance(error, RuntimeError)):
         return _of_xet(error, of)
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return HubCutOff(f"{of}: the transfer gave another number of bytes: {_line(error)}", remedy=AGAIN)
@@ -261,6 +266,7 @@ def _of_xet(error: BaseException, of: str) -> VidseekError:
     return HubCutOff(
         f"{of}: the hub's storage (Xet) does not give it: {_line(error)}",
         remedy=f"{AGAIN}; HF_HUB_DISABLE_XET=1 takes the plain way, where a firewall lets only the hub itself through",
+        is_of_xet=True,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,8 @@ _MOST_SMALL_BYTES = 64 * 2**20
 """Of one config or tokenizer file; the largest published vocabularies have 35 MB."""
 _SPARE_BYTES = 64 * 2**20
 _CHUNK = 2**20
+_XET_SETTINGS = {"HF_XET_TELEMETRY_ENABLED": "false", "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2"}
+"""Of the client of the storage behind the hub: no reports, and not minutes of tries where it cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def fetch(text: str, *, say: Callable[[str], None] = _silent, endpoint: str | No
     from huggingface_hub import HfApi, constants
 
     asked = HubName.asked(text)
+    for name, value in _XET_SETTINGS.items():
+        os.environ.setdefault(name, value)
     if constants.is_offline_mode():
         if asked.is_pinned and cached_commit(asked) is not None and not missing_in(snapshot_folder(asked, asked.revision)):
             return _as_cached(asked)
@@ -215,11 +221,21 @@ class _Fetch:
             self._api.hf_hub_download, name.repository, file, revision=name.revision, force_download=damaged
         )
         self._num_fetched += 1
-        # The client itself tries a transfer that breaks off, and a busy hub, five times more.
-        got = Path(str(self._translated(download, file=file)))
+        got = Path(self._transferred(download, file))
         if not _is_as_listed(got, listed):
             _forget(got)
             raise HubCutOff(f"{self._asked}, {file}: its content is not what the hub lists", remedy=AGAIN)
+
+    def _transferred(self, download: Callable[[], Any], file: str) -> str:
+        """Where the file is. The client itself tries a transfer that breaks off, and a busy hub, five times more."""
+        try:
+            return str(self._translated(download, file=file))
+        except HubCutOff as error:
+            if not error.is_of_xet:
+                raise
+            self._say(f"{error.message}; taking it from the hub itself")
+        with _without_xet():
+            return str(self._translated(download, file=file))
 
     def _parts(self, listing: _Listing, index: str) -> list[str]:
         folder = snapshot_folder(listing.name, listing.name.revision)
@@ -258,6 +274,18 @@ class _Fetch:
             return
         with whole_file(repository_folder(name) / "refs" / self._asked.branch) as beside:
             beside.write_text(name.revision, encoding="ascii")
+
+
+@contextmanager
+def _without_xet() -> Iterator[None]:
+    """Within the block, files come over plain HTTP."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _has_token() -> bool:
