@@ -21,7 +21,7 @@ def main() -> str:
         PATHS.general.data.mkdir(parents=True)
         return "no general.source: no replay, and retention is not measured"
     world = PATHS.general
-    source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest.youtube)
+    source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest)
     ingest(
         source, out=world.ingest, ledger=PATHS.ledger, timeout_seconds=params.ingest.timeout_seconds,
         workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=read_forgotten(PATHS.decisions),

@@ -10,7 +10,7 @@ from vidseek_media.sources import open_source
 def main() -> str:
     """The ingest stage."""
     params = load_params().ingest
-    source = open_source(params.source, downloads=PATHS.downloads, settings=params.youtube)
+    source = open_source(params.source, downloads=PATHS.downloads, settings=params)
     report = ingest(
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),

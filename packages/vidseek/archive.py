@@ -82,7 +82,7 @@ class Archive(ArchivePaths):
         ingest = self.section(IngestSettings)
         if not ingest.source:
             return None
-        return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest.youtube)
+        return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest)
 
     def settings(self) -> Settings:
         """What params.yaml says of searching and serving.

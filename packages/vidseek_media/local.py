@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.listing import VIDEO_SUFFIXES, Listing
+from vidseek_media.listing import VIDEO_SUFFIXES, Listing, Source
 from vidseek_media.records import Refusal
 from vidseek_media.sidecars import PICTURE_SUFFIXES, names_of, read_sidecar, same_name
+from vidseek_media.source_registry import Place, SourceKind, register
 
 SOURCE_REMEDY = (
     "Set ingest.source (or general.source) in params.yaml to a folder of videos, a pattern, a manifest or a URL "
@@ -115,6 +116,27 @@ class Pattern(Folder):
     def _enters(self, root: Path, folder: str, name: str) -> bool:
         depth = len((Path(folder) / name).relative_to(root).parts)
         return self._depth is None or depth < self._depth
+
+
+@register
+class LocalKind(SourceKind):
+    """A folder, a pattern or one video file. It is asked last: whatever is no URL is a path."""
+
+    name = "local"
+    rank = 40
+
+    def reads(self, place: Place) -> bool:
+        """Anything that nobody else reads."""
+        return True
+
+    def open(self, place: Place, settings: None) -> Source:
+        """A `Folder` or a `Pattern`."""
+        path = place.path
+        if path.is_dir():
+            return Folder(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return Pattern(path, is_literal=path.is_file())  # of a file, brackets in its name are no wildcards
+        return Pattern(path) if is_pattern(place.text) else Folder(path)
 
 
 def is_pattern(text: str) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.listing import FORGOTTEN, Listing
-from vidseek_media.local import SOURCE_REMEDY, path_inside
+from vidseek_media.listing import FORGOTTEN, Listing, Source
+from vidseek_media.local import SOURCE_REMEDY, is_pattern, path_inside
 from vidseek_media.records import Refusal, Rejection
 from vidseek_media.remote import Downloads, split_url
 from vidseek_media.rows import READERS
@@ -25,6 +25,7 @@ from vidseek_media.sidecars import (
     require_columns,
     same_name,
 )
+from vidseek_media.source_registry import Place, SourceKind, register
 from vidseek_media.urls import bare_url, is_url
 
 
@@ -105,6 +106,23 @@ class Manifest:
             rows, _ = read_manifest(self._path)
             self._named = state, frozenset(row.file for row in rows if _path_in(row.file).is_absolute())
         return self._named[1]
+
+
+@register
+class ManifestKind(SourceKind):
+    """A file by its suffix: CSV, Parquet or JSON lines."""
+
+    name = "manifest"
+    rank = 30
+
+    def reads(self, place: Place) -> bool:
+        """Whether the suffix is one of a table, and the text no pattern of files."""
+        path = place.path
+        return path.suffix.lower() in READERS and not path.is_dir() and (path.is_file() or not is_pattern(place.text))
+
+    def open(self, place: Place, settings: None) -> Source:
+        """A `Manifest`."""
+        return Manifest(place.path, downloads=place.downloads)
 
 
 def read_manifest(

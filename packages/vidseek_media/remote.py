@@ -23,12 +23,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
-from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, Listing
+from vidseek_media.listing import FORGOTTEN, VIDEO_SUFFIXES, Listing, Source
 from vidseek_media.local import path_inside
 from vidseek_media.records import Refusal
 from vidseek_media.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
+from vidseek_media.source_registry import Place, SourceKind, register
 from vidseek_media.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
-from vidseek_media.urls import bare_url, without_secrets
+from vidseek_media.urls import bare_url, is_url, without_secrets
 
 EXTRAS: Mapping[str, str] = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """The extra of vidseek that reads a protocol."""
@@ -148,6 +149,22 @@ class Remote:
             if path.relative_to(self._root).as_posix() not in wanted:
                 for each in _files_at(path):
                     each.unlink(missing_ok=True)
+
+
+@register
+class RemoteKind(SourceKind):
+    """A URL that fsspec reads; `file://` is a path."""
+
+    name = "remote"
+    rank = 20
+
+    def reads(self, place: Place) -> bool:
+        """Whether it is a URL of another machine."""
+        return is_url(place.text) and not place.text.lower().startswith("file://")
+
+    def open(self, place: Place, settings: None) -> Source:
+        """A `Remote`."""
+        return Remote(place.text, downloads=place.downloads)
 
 
 class Downloads:

@@ -207,6 +207,8 @@ class IngestSettings(Section):
     """Processes that probe."""
     youtube: DownloadSettings = DownloadSettings()
     """Read where the source is a page: docs/youtube.md."""
+    sources: dict[str, dict[str, Any]] = {}
+    """Settings of sources that other packages bring, by their name."""
 
 
 class ShotSettings(Section):

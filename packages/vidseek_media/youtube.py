@@ -27,13 +27,14 @@ from vidseek_media.folders import whole_file
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.javascript import REMEDY, RUNTIMES, javascript
 from vidseek_media.json_files import read_json
-from vidseek_media.listing import FORGOTTEN, About, Listing
+from vidseek_media.listing import FORGOTTEN, About, Listing, Source
 from vidseek_media.local import path_inside
 from vidseek_media.names import plain_name
 from vidseek_media.records import Refusal, Rejection
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.site_failures import Cause, SiteFailure, Streak, failure_of, stopped
 from vidseek_media.site_subtitles import choose_track, load_track
+from vidseek_media.source_registry import Place, SourceKind, register
 from vidseek_media.urls import bare_url, without_secrets
 
 MAX_BACK_OFF_SECONDS = 60.0
@@ -41,6 +42,8 @@ MAX_BACK_OFF_SECONDS = 60.0
 _NOT_YET = {"is_live": "is a live stream that still runs", "is_upcoming": "is not shown yet",
             "post_live": "is a live stream that is still being processed"}
 
+SITE_PREFIX = "yt-dlp:"
+"""Before the URL of another site that yt-dlp knows."""
 YOUTUBE = re.compile(
     r"https?://(?:[\w-]+\.)*(?:youtube\.com|youtu\.be|youtube-nocookie\.com)(?:[/?:].*)?", re.IGNORECASE
 )
@@ -142,6 +145,23 @@ class Youtube:
                 remedy="Name the page of a video, a playlist or a channel; a private one wants ingest.youtube.cookies",
             ) from error
         return list(entries.values())
+
+
+@register
+class YoutubeKind(SourceKind):
+    """A page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows."""
+
+    name = "youtube"
+    settings = DownloadSettings
+    rank = 10
+
+    def reads(self, place: Place) -> bool:
+        """Whether it is such a page."""
+        return place.text.startswith(SITE_PREFIX) or _of_youtube(place.text)
+
+    def open(self, place: Place, settings: DownloadSettings) -> Source:
+        """A `Youtube`."""
+        return Youtube(place.text.removeprefix(SITE_PREFIX), downloads=place.downloads, settings=settings)
 
 
 class _Run:

@@ -32,7 +32,7 @@ def ingest(
         )
     opened = open_source(
         wanted, base=Path() if source else archive.root, downloads=archive.downloads,
-        settings=settings.youtube,
+        settings=settings,
     )
     report = ingest_source(
         opened,
