@@ -20,6 +20,7 @@ import vidseek.archive
 import vidseek.cli
 import vidseek.printing
 from tests.media.conftest import write_video
+from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
@@ -335,7 +336,7 @@ def test_mlflow__is_started_for_this_machine_alone_and_its_store_is_in_no_comman
     monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://mlflow:pa55word@host/runs")
     monkeypatch.setattr(running.os, "execve", lambda _, command, environment: started.append((command, environment)))
-    with pytest.raises(ConfigError, match="can be reached from elsewhere"):
+    with raises(ConfigError, code="not-only-local"):
         running.mlflow(host="0.0.0.0", port=5000)
     running.mlflow(host="127.0.0.1", port=0)
     [(command, environment)] = started
