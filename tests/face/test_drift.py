@@ -91,10 +91,13 @@ def test_drift__broken_files_and_nothing_published(asked_archive: Archive, tmp_p
         measure_drift(Archive(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("text", ["gates: {drift: {max_psi: much}}", "gates: {drift: {psi: 1}}", "gates: {drift: 3}"])
-def test_gate__refuses_what_it_cannot_mean(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "code"), [
+    ("gates: {drift: {max_psi: much}}", "setting-out-of-range"), ("gates: {drift: {psi: 1}}", "unknown-setting"),
+    ("gates: {drift: 3}", "setting-out-of-range"),
+])
+def test_gate__refuses_what_it_cannot_mean(text: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
-    with raises(ConfigError, code="invalid-settings", naming="gates.drift"):
+    with raises(ConfigError, code=code, naming="gates.drift"):
         load_section(tmp_path / "params.yaml", DriftThresholds)
     assert load_section(tmp_path / "none.yaml", DriftThresholds) == DriftThresholds()
     assert np.isclose(DriftThresholds().max_psi, 0.25)
