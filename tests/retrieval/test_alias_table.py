@@ -207,7 +207,7 @@ def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], 
         assert bool(home.lost_aliases()) == gone
     assert client.count(server.STATE).count == 0
     if gone:
-        with pytest.raises(ArtifactError, match="clips"):
+        with raises(ArtifactError, code="aliases-broken", naming="clips"):
             prune(home)
         assert home.stored() == NAMES
 
@@ -221,9 +221,9 @@ def test_server__aliases_that_are_gone_remove_nothing(act: Callable[[IndexHome],
     if others:
         home.move_alias("base", Alias(NAMES[0]))
     client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="clips"))])
-    with pytest.raises(ArtifactError) as caught:
+    with raises(ArtifactError, code=("aliases-broken", "not-published"), remedy="index use"):
         act(home)
-    assert home.stored() == NAMES and "index use" in caught.value.remedy
+    assert home.stored() == NAMES
     use_collection(home, NAMES[2])
     require_alias_table(home)
 
@@ -237,7 +237,7 @@ def test_server__an_alias_that_somebody_else_moved_is_not_taken_for_ours() -> No
         models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAMES[0], alias_name="clips")),
     ])
     for act in (prune, rollback):
-        with pytest.raises(ArtifactError, match="noted otherwise"):
+        with raises(ArtifactError, code="aliases-broken"):
             act(home)
     assert home.stored() == NAMES
 
@@ -263,12 +263,10 @@ def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_fre
 ) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
-    with pytest.raises(ServiceError, match="does not answer") as caught:
+    with raises(ServiceError, code="server-no-answer", remedy=("stays on the server", "10 minutes")):
         publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "update_collection")))  # type: ignore[arg-type]
-    assert "stays on the server until the next publish" in caught.value.remedy
-    assert "10 minutes at most" in caught.value.remedy
     home = server.QdrantHome(client)
-    with pytest.raises(ServiceError, match="another publish") as caught, home.building():
+    with raises(ServiceError, code="publish-running") as caught, home.building():
         pass  # our own process lives: it might still be at it
     assert re.search(r"its lock ends in \d+ s", caught.value.remedy)
     monkeypatch.setattr(qdrant_lock, "is_dead", lambda held: held["pid"] == os.getpid())
