@@ -95,7 +95,7 @@ def test_edge__a_table_that_is_not_right_removes_and_moves_nothing(
 
 def test_edge__a_torn_table_is_mended_as_the_remedy_says(whole: EdgeHome) -> None:
     DAMAGES["torn"](whole.root / TABLE)
-    with raises(ArtifactError, code="aliases-broken", remedy="Move that one file"):
+    with raises(ArtifactError, code="aliases-broken", remedy="that one file"):
         use_collection(whole, NAMES[2])
     (whole.root / TABLE).rename(whole.root / "aside.json")
     use_collection(whole, NAMES[2])
@@ -263,7 +263,7 @@ def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_fre
 ) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
-    with raises(ServiceError, code="server-no-answer", remedy=("stays on the server", "10 minutes")):
+    with raises(ServiceError, code="server-no-answer", remedy=("stays", "10 minutes")):
         publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "update_collection")))  # type: ignore[arg-type]
     home = server.QdrantHome(client)
     with raises(ServiceError, code="publish-running") as caught, home.building():

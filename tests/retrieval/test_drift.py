@@ -108,7 +108,7 @@ def test_psi__refuses_what_is_no_number(reference: np.ndarray, observed: np.ndar
 
 
 def test_mmd__refuses_rows_of_two_widths_and_what_is_no_number() -> None:
-    with raises(InputRejected, code="bad-shape", naming="2 and of 3"):
+    with raises(InputRejected, code="bad-shape", naming=("of 2", "of 3")):
         mmd(np.ones((4, 2)), np.ones((4, 3)))
     with raises(InputRejected, code="values-not-finite"):
         mmd(np.ones((4, 2)), np.full((4, 2), np.nan))

@@ -115,7 +115,7 @@ def test_embed__on_ray_tells_errors_as_they_are(tmp_path: Path, encoder: Encoder
     write_frames(tmp_path / "frames")
     out = tmp_path / "ray"
     greedy = executor_on_ray(tmp_path / "bundle", variant="fp32", settings=RaySettings(actors=2, cpus_per_actor=2))
-    with raises(ConfigError, code="ray-too-small", naming=("2 actors of 2", "1 fit")):
+    with raises(ConfigError, code="ray-too-small", naming=("2 actors", "1 fit")):
         embed_archive(tmp_path / "frames", encoder, out=out, executor=greedy)
     with raises(ArtifactError, code="not-shared-disk", naming="elsewhere", remedy="Share"):
         embed_archive(tmp_path / "frames", encoder, out=out, executor=on_two(tmp_path / "elsewhere"))
