@@ -87,13 +87,19 @@ def _end_with(error: VidseekError) -> NoReturn:
     if error.remedy:
         typer.echo(f"  → {printable(error.remedy)}", err=True)
     if _wants_json(sys.argv[1:]):
-        from vidseek.printing import print_json
+        _print_as_json(error)
+    sys.exit(error.exit_code)
 
-        print_json({"error": {
+
+def _print_as_json(error: VidseekError) -> None:
+    """The error as the one document on standard output, where there is none yet: `index verify` prints what it found."""
+    from vidseek import printing
+
+    if not printing.has_printed_json:
+        printing.print_json({"error": {
             "code": error.code, "class": error.category, "exit_code": error.exit_code, "message": error.message,
             "remedy": error.remedy,
         }})
-    sys.exit(error.exit_code)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

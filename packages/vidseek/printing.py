@@ -91,9 +91,16 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text, keep="\n"), err=err)
 
 
+has_printed_json = False
+"""Whether standard output has its document: an error that follows is told on standard error alone."""
+
+
 def print_json(content: object) -> None:
     """Print one JSON document, indented."""
     from vidseek_media.output import printable
+
+    global has_printed_json
+    has_printed_json = True
 
     text = json.dumps(content, indent=2, ensure_ascii=False)
     # JSON itself escapes control bytes up to 0x1f; those after, and changes of direction, are in strings alone.

@@ -52,23 +52,27 @@ class Fault:
 
     key: str
     """Dotted: `frames.side_px`."""
-    kind: Literal["unknown", "missing", "changed", "value"]
+    kind: Literal["unknown", "missing", "changed", "choice", "value"]
     text: str
     """One clause that names the key, what came, and what is wanted."""
 
 
 class SettingsRefused(ConfigError):
-    """Settings have an unknown key, lack one, or have a value out of its range."""
+    """Settings have an unknown key, lack one, or have a value out of its range.
+
+    Its code is that of its faults, where all are of one kind.
+    """
 
     code = "invalid-settings"
+    codes: ClassVar[Mapping[str, str]] = {
+        "unknown": "unknown-setting", "missing": "setting-missing", "changed": "setting-changed", "choice": "unknown-choice",
+        "value": "setting-out-of-range",
+    }
 
-    def __init__(self, message: str, *, code: str = "", remedy: str, faults: tuple[Fault, ...]) -> None:
-        super().__init__(message, code=code, remedy=remedy)
+    def __init__(self, message: str, *, code: str = "", remedy: str = "", faults: tuple[Fault, ...] = ()) -> None:
+        kinds = {fault.kind for fault in faults}
+        super().__init__(message, code=code or (self.codes[kinds.pop()] if len(kinds) == 1 else ""), remedy=remedy)
         self.faults = faults
-
-
-_CODES = {"extra_forbidden": "invalid-settings", "missing": "setting-missing", "literal_error": "unknown-choice"}
-"""The code of an error by what pydantic found, where it is not `setting-out-of-range`."""
 
 
 class _SectionType(_ModelType):
@@ -122,15 +126,14 @@ def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
             is_record = each["type"] == "value_error" and isinstance(each["input"], dict)
             came = key if is_record else f"{key} is {reprlib.repr(each['input'])}"
             wanted = str(each["ctx"]["error"]) if each["type"] == "value_error" else each["msg"].lower()
-            yield Fault(key, "value", f"{came}: {wanted}")
+            kind: Literal["choice", "value"] = "choice" if each["type"] == "literal_error" else "value"
+            yield Fault(key, kind, f"{came}: {wanted}")
 
 
 def _refused(error: ValidationError, place: str) -> SettingsRefused:
     faults = tuple(faults_of(error, place))
-    kinds = {_CODES.get(each["type"], "setting-out-of-range") for each in error.errors()}
     return SettingsRefused(
-        "; ".join(fault.text for fault in faults), code=kinds.pop() if len(kinds) == 1 else "",
-        remedy=f"Mend {place} in params.yaml", faults=faults,
+        "; ".join(fault.text for fault in faults), remedy=f"Mend {place} in params.yaml", faults=faults
     )
 
 

@@ -123,7 +123,7 @@ def _export(
         parities = {"fp32": _measure(folder, "fp32", references.judging, limits["fp32"])}
         if failed := parities["fp32"].failed:
             raise GateFailed(
-                f"the fp32 export is not the model that was trained: {'; '.join(failed)}",
+                f"the fp32 export is not the model that was trained: {'; '.join(failed)}", code="export-differs",
                 remedy="No bundle was written; check torch, onnxscript and onnxruntime with `vidseek doctor`",
             )
         examples = lru_cache(1)(lambda: _examples_of(model, spec, pairs=pairs, frames=frames))

@@ -55,7 +55,7 @@ def test_caption__without_a_model_asks_nobody(server: Server, tmp_path: Path) ->
     assert caption(tmp_path, server) == {"num_in": 2, "num_out": 2, "num_whole_video": 0, "num_rejected": 0}
     for option in ("--dry-run", "--limit=3"):
         done = run("caption", option, folder=tmp_path)
-        assert done.returncode == 11 and "Add llm to caption.sources" in done.stderr
+        assert done.returncode == 11 and "caption.sources" in done.stderr
     assert server.asked == []
 
 

@@ -20,6 +20,7 @@ import vidseek.archive
 import vidseek.cli
 import vidseek.printing
 from tests.media.conftest import write_video
+from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
@@ -63,6 +64,11 @@ def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedPro
         [sys.executable, "-m", "vidseek.cli", *args], cwd=folder, capture_output=True, text=True, check=False,
         env={**inherited, "PYTHONPATH": str(PACKAGES), **environment},
     )
+
+
+def code_of(ended: subprocess.CompletedProcess[str]) -> str:
+    """The code of the error that the command, called with `--json`, printed."""
+    return str(json.loads(ended.stdout)["error"]["code"])
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
@@ -242,8 +248,8 @@ def test_usage__wrong_arguments_exit_2(tmp_path: Path, args: list[str]) -> None:
 
 
 def test_search__blank_query_is_rejected(tmp_path: Path) -> None:
-    ended = run("search", "  ", folder=tmp_path)
-    assert ended.returncode == 10 and "blank" in ended.stderr
+    ended = run("search", "  ", "--json", folder=tmp_path)
+    assert (ended.returncode, code_of(ended)) == (10, "empty-query") and "blank" in ended.stderr
 
 
 @pytest.mark.parametrize("command", [["search", "a red ball"], ["serve"], ["mlflow"], ["dedup"]])
@@ -256,8 +262,8 @@ def test_commands__before_anything_is_published_name_the_remedy(tmp_path: Path, 
 
 def test_search__wrong_params_are_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("search: {marg: 1}")
-    ended = run("search", "x", folder=tmp_path)
-    assert ended.returncode == 11 and "search.marg" in ended.stderr
+    ended = run("search", "x", "--json", folder=tmp_path)
+    assert (ended.returncode, code_of(ended)) == (11, "unknown-setting") and "search.marg" in ended.stderr
 
 
 def test_ingest__without_a_source_is_a_config_error(tmp_path: Path) -> None:
@@ -266,16 +272,16 @@ def test_ingest__without_a_source_is_a_config_error(tmp_path: Path) -> None:
 
 def test_probe__no_video_is_rejected_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"")
-    ended = run("probe", "x.mp4", folder=tmp_path)
-    assert ended.returncode == 10 and "x.mp4" in ended.stderr and "empty" in ended.stderr
+    ended = run("probe", "x.mp4", "--json", folder=tmp_path)
+    assert (ended.returncode, code_of(ended)) == (10, "file-empty") and "x.mp4" in ended.stderr
 
 
 def test_index__nothing_published(tmp_path: Path) -> None:
     assert json.loads(run("index", "list", "--json", folder=tmp_path).stdout) == []
     assert json.loads(run("index", "prune", "--json", folder=tmp_path).stdout) == {"removed": []}
     for command in ("verify", "rollback"):
-        ended = run("index", command, folder=tmp_path)
-        assert ended.returncode == 12 and "nothing was published" in ended.stderr
+        ended = run("index", command, "--json", folder=tmp_path)
+        assert (ended.returncode, code_of(ended)) == (12, "not-published")
     assert not list(tmp_path.iterdir())
 
 
@@ -335,7 +341,7 @@ def test_mlflow__is_started_for_this_machine_alone_and_its_store_is_in_no_comman
     monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://mlflow:pa55word@host/runs")
     monkeypatch.setattr(running.os, "execve", lambda _, command, environment: started.append((command, environment)))
-    with pytest.raises(ConfigError, match="can be reached from elsewhere"):
+    with raises(ConfigError, code="not-only-local"):
         running.mlflow(host="0.0.0.0", port=5000)
     running.mlflow(host="127.0.0.1", port=0)
     [(command, environment)] = started

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek.feedback import Feedback, append, freeze, read, read_frozen
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import FEEDBACK, read_table
@@ -81,5 +82,5 @@ def test_freeze__nothing_said_is_an_empty_table(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="no device that is full")
 def test_append__full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "2026-11-01.jsonl").symlink_to("/dev/full")
-    with pytest.raises(ArtifactError, match="No space left"):
+    with raises(ArtifactError, code="not-writable", naming="No space left"):
         append(tmp_path, said("red", True, "01T10:00:00"))

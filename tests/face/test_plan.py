@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.face.test_cli import call
+from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
 from vidseek import plan as plan_module
 from vidseek.archive import Archive
@@ -48,18 +49,18 @@ def test_publish__a_small_index_is_built_and_measured(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("wrong", [{"num_clips": 0}, {"cores": 0}, {"gpus": -1}])
 def test_plan__out_of_range(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="wanted at least"):
+    with raises(ConfigError, code="setting-out-of-range"):
         plan(RATES, **{"num_clips": 1, "cores": 1, "gpus": 0, **wrong})
 
 
 def test_rates__are_read_back_or_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rates.json"
-    with pytest.raises(ConfigError, match="no rate was measured"):
+    with raises(ConfigError, code="rates-missing"):
         Rates.read(path)
     RATES.write(path)
     assert Rates.read(path) == RATES and [each.name for each in path.parent.iterdir()] == ["rates.json"]
     path.write_text(json.dumps({"machine": "here"}))
-    with pytest.raises(ArtifactError, match="is broken"):
+    with raises(ArtifactError, code="rates-broken"):
         Rates.read(path)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek.queries import filters_of, read_clip, read_image, weights_of
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.query import Weights
@@ -24,7 +25,7 @@ def test_filters__signs_and_values() -> None:
     ("channel",), ("=x",), ("channel~x",), ("channel=",), ("a=1", "a=2"), ("a=1", "a>2"),
 ])
 def test_filters__what_is_none(conditions: tuple[str, ...]) -> None:
-    with pytest.raises(InputRejected):
+    with raises(InputRejected, code="bad-filter"):
         filters(*conditions)
 
 
@@ -35,14 +36,17 @@ def test_weights__what_is_not_named_counts_nothing() -> None:
 
 @pytest.mark.parametrize("text", ["", "video", "sound=1", "video=x", "video=-1", "video=0", "video=1=2"])
 def test_weights__what_is_none(text: str) -> None:
-    with pytest.raises(InputRejected, match="the weights are"):
+    with raises(InputRejected, code="bad-query-weights"):
         weights_of(text)
 
 
 def test_files__that_cannot_be_read_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"neither picture nor video")
-    for file in (tmp_path / "file", tmp_path / "missing"):
-        with pytest.raises(InputRejected, match=file.name):
+    for name, image_code, clip_code in (
+        ("file", "image-unreadable", "not-a-video"), ("missing", "file-missing", "file-missing"),
+    ):
+        file = tmp_path / name
+        with raises(InputRejected, code=image_code, naming=file):
             read_image(file)
-        with pytest.raises(InputRejected):
+        with raises(InputRejected, code=clip_code, naming=file):
             read_clip(file, num_frames=2, side_px=8)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.raising import raises
 from tests.serving.colours import write_colour_archive
 from vidseek.archive import Archive
 from vidseek.report import script_of, write_report
@@ -100,7 +101,7 @@ def test_report__names_of_files_and_reasons_are_text(archive: Archive) -> None:
 def test_report__broken_figures_stop_it_and_leave_the_page_before(archive: Archive) -> None:
     before = written(archive)
     (archive.root / "models" / "selected.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"selected\.json is broken"):
+    with raises(ArtifactError, code="json-unreadable", naming="selected.json"):
         written(archive)
     assert (archive.root / "reports" / "report.html").read_text(encoding="utf-8") == before
 

@@ -11,6 +11,7 @@ from tests.face.test_cli import run
 from tests.face.test_forget import repro, search, write_colour
 from tests.media.loopback import Server
 from tests.media.test_secret_urls import signed, written
+from tests.raising import raises
 from tests.retrieval.archive import VERSION
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek.archive import Archive
@@ -50,9 +51,9 @@ def test_archive__its_tables_index_export_and_commands_have_no_secret(
     assert [each.returncode for each in commands] == [0, 15], [each.stderr for each in commands]
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setenv("QDRANT_URL", f"http://me:{secret}@127.0.0.1:9/?api-key={secret}")
-    with pytest.raises(ServiceError) as silent:
+    with raises(ServiceError, code="server-no-answer") as silent:
         archive.home().aliases()
-    with pytest.raises(ServiceError) as away:
+    with raises(ServiceError, code="api-error") as away:
         ask_api(f"http://me:{secret}@127.0.0.1:9/?token={secret}", {"text": "red"})
     texts = [written(root), *said, str(silent.value), str(away.value), *(each.stdout + each.stderr for each in commands)]
     for text in texts:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek.params import Settings, load_settings
 from vidseek_media.errors import ConfigError
 
@@ -34,26 +35,26 @@ def test_load_settings__a_margin_as_a_cosine_is_read_and_the_new_key_named(
     assert load_settings(written(tmp_path, "search: {merge_margin_sd: 0.1}")).search.margin(0.5) == 0.05
 
 
-@pytest.mark.parametrize(("text", "place"), [
-    ("search: {margin: 0.1}", "search.margin"),
-    ("search: {merge_margin: -1}", "search.merge_margin"),
-    ("search: {merge_margin_sd: -1}", "search.merge_margin_sd"),
-    ("search: {merge_margin: wide}", "search.merge_margin"),
-    ("serve: {max_queue: 0}", "serve.max_queue"),
-    ("search: {provider: rocm}", "search.provider"),
-    ("search: [1]", "search"),
-    ("- a list", "list"),
-    ("a: [", "YAML"),
+@pytest.mark.parametrize(("text", "place", "code"), [
+    ("search: {margin: 0.1}", "search.margin", "unknown-setting"),
+    ("search: {merge_margin: -1}", "search.merge_margin", "setting-out-of-range"),
+    ("search: {merge_margin_sd: -1}", "search.merge_margin_sd", "setting-out-of-range"),
+    ("search: {merge_margin: wide}", "search.merge_margin", "setting-out-of-range"),
+    ("serve: {max_queue: 0}", "serve.max_queue", "setting-out-of-range"),
+    ("search: {provider: rocm}", "search.provider", "unknown-choice"),
+    ("search: {provider: rocm, margin: 1}", "search.margin", "invalid-settings"),
+    ("search: [1]", "search", "setting-out-of-range"),
+    ("- a list", "list", "params-unreadable"),
+    ("a: [", "YAML", "params-unreadable"),
 ])
 def test_load_settings__wrong_params_are_one_config_error_that_names_the_place(
-    tmp_path: Path, text: str, place: str
+    tmp_path: Path, text: str, place: str, code: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code=code, naming=place):
         load_settings(written(tmp_path, text))
-    assert place in str(caught.value)
 
 
 def test_load_settings__not_utf8_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"a: \xff")
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code="params-unreadable"):
         load_settings(tmp_path / "params.yaml")

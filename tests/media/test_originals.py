@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.ids import video_id_of
 from vidseek_media.originals import FileChanged, FileUnreadable, original
 from vidseek_media.records import TRY_AGAIN, Refusal
@@ -17,7 +18,7 @@ def test_original__of_other_bytes_may_be_mended_by_another_run(tmp_path: Path) -
     path.write_bytes(b"one")
     video_id = video_id_of(path)
     path.write_bytes(b"two")
-    with pytest.raises(FileChanged) as caught, original(path, video_id):
+    with raises(FileChanged, code="file-changed") as caught, original(path, video_id):
         raise AssertionError("nothing may be done with it")
     refusal = Refusal.of(caught.value, "a.mp4: ")
     assert refusal.retryable and refusal.reason.startswith("a.mp4: ") and refusal.reason.endswith(TRY_AGAIN)
@@ -26,7 +27,7 @@ def test_original__of_other_bytes_may_be_mended_by_another_run(tmp_path: Path) -
 def test_original__of_a_file_that_changes_inside(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"one")
-    with pytest.raises(FileChanged), original(path, video_id_of(path)):
+    with raises(FileChanged, code="file-changed"), original(path, video_id_of(path)):
         path.write_bytes(b"longer")
 
 

@@ -58,7 +58,8 @@ def test_run_each__an_error_of_ours_arrives_whole() -> None:
 def test_run_each__more_memory_than_allowed_costs_its_item_alone() -> None:
     greedy = "len(bytearray(2**30))"
     outcomes = {o.item: o for o in run_each(eval, ["1", greedy, "2"], workers=1, timeout_seconds=60, memory_mib=600)}
-    assert "more than 600 MiB" in str(outcomes[greedy].error)
+    error = outcomes[greedy].error
+    assert error is not None and error.code == "too-much-memory" and "600 MiB" in error.message
     assert [outcomes[item].value for item in ("1", "2")] == [1, 2]
 
 

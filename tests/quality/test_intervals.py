@@ -159,9 +159,9 @@ def test_interval__holds_its_estimate_and_moves_with_the_values(rows: list[tuple
 
 
 def test_interval__refuses_groups_that_do_not_fit() -> None:
-    with raises(ValueError, naming="2 values of 3 groups"):
+    with raises(ValueError, naming=("2 values", "3 groups")):
         interval([1.0, 2.0], [1, 2, 3])
-    with pytest.raises(ValueError, match="at least one"):
+    with raises(ValueError, naming="at least one"):
         interval([], [])
 
 

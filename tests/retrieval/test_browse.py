@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.test_homes import facts_of, home, points  # noqa: F401  (the fixture of both homes)
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.browse import ClipUnknown, facets_of, neighbours
@@ -54,5 +55,5 @@ def test_neighbours__at_the_ends_of_a_video_are_fewer(collection: Collection) ->
 
 
 def test_neighbours__of_a_clip_that_is_not_there(collection: Collection) -> None:
-    with pytest.raises(ClipUnknown, match="has no clip"):
+    with raises(ClipUnknown, code="unknown-clip"):
         neighbours(collection, str(clip_id_of(f"{9:032x}", 0, 3000)))

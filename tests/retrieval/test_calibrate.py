@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
@@ -109,7 +110,7 @@ def test_write_report__is_read_back(root: Path, encoder: Encoder, tmp_path: Path
     assert len((tmp_path / "reports" / "reliability.csv").read_text().splitlines()) == len(report.bins) + 1
     (tmp_path / "out" / "calibration.json").write_text("{")
     for folder in (tmp_path / "out", tmp_path / "none"):
-        with pytest.raises(ArtifactError, match="dvc repro calibrate"):
+        with raises(ArtifactError, code="calibration-broken", remedy="dvc repro calibrate"):
             read_calibration(folder)
 
 
@@ -143,15 +144,15 @@ def test_search__min_confidence_for_what_has_none_is_refused(root: Path, encoder
     publish(**tables, index=tmp_path / "index")
     options = SearchOptions(min_confidence=0.5)
     searcher = Searcher.open(tmp_path / "index", encoder)
-    with pytest.raises(InputRejected, match="was not calibrated"):
+    with raises(InputRejected, code="no-confidence"):
         searcher.search(searcher.encode(Asked(texts=("red",))), options)
     publish(**tables, index=tmp_path / "index", calibration=run(root, encoder).calibration)
     two = searcher.encode(Asked(texts=("red", "blue")))
     assert all(hit.confidence is None for hit in searcher.search(two).hits)
     for query, wanted in ((two, options), (searcher.encode(Asked(texts=("red",)), Asked(texts=("blue",))), options)):
-        with pytest.raises(InputRejected, match="no confidence for such a query"):
+        with raises(InputRejected, code="no-confidence"):
             searcher.search(query, wanted)
-    with pytest.raises(InputRejected, match="min_confidence is 2"):
+    with raises(InputRejected, code="bad-option", naming="min_confidence is 2"):
         searcher.search(two, SearchOptions(min_confidence=2, weights=Weights()))
 
 
@@ -159,7 +160,7 @@ def test_publish__a_calibration_of_another_encoder_is_refused(root: Path, encode
     calibration = run(root, encoder).calibration
     assert calibration is not None
     other = replace(calibration, encoder_version="f" * 16)
-    with pytest.raises(ArtifactError, match="dvc repro calibrate"):
+    with raises(ArtifactError, code="other-encoder", remedy="dvc repro calibrate"):
         publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=other)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.raising import raises
 from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.calibration import (
     Calibration,
@@ -123,14 +124,14 @@ def test_calibration__json_and_back() -> None:
     assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
     assert calibration.confidences([], Context((0.5,))) == []
     for wrong in ({}, {"format": 2, "weights": 3}, {**calibration.to_json(), "bias": "high"}):
-        with pytest.raises(ArtifactError, match="no calibration"):
+        with raises(ArtifactError, code="calibration-broken"):
             Calibration.from_json(wrong)
 
 
 def test_calibration__of_an_earlier_version_is_refused_with_the_command_that_makes_it_anew() -> None:
     named = dict.fromkeys(("score", "below_first", "over_level", "lead", "strange", "novel"), 1.0)
     older = {"encoder_version": VERSION, "weights": named, "bias": 0.0, "min_confidence": 0.1, "num_queries": 9}
-    with pytest.raises(OldCalibration) as caught:
+    with raises(OldCalibration, code="calibration-old-format") as caught:
         Calibration.from_json(older)
     assert "dvc repro calibrate publish" in caught.value.remedy
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.pictures import film
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_retrieval.alignment import Alignment
@@ -81,13 +82,13 @@ def test_choose__still_pictures_by_those_that_motion_tells_apart() -> None:
 
 @pytest.mark.parametrize("target", [0.0, 1.0, -1.0, float("nan")])
 def test_choose__target_out_of_range(target: float) -> None:
-    with pytest.raises(ConfigError, match="precision"):
+    with raises(ConfigError, code="setting-out-of-range", naming="precision"):
         choose_threshold(sample(), sample(), [], target=target)
 
 
 def test_choose__too_little_or_never_precise() -> None:
-    with pytest.raises(GateFailed, match="too few"):
+    with raises(GateFailed, code="too-few-pairs"):
         choose_threshold(sample(num=4), sample(), [], target=0.9)
     same = Sample(pairs("scaled", [0.9] * 50), pairs("chance", [0.9] * 50))
-    with pytest.raises(GateFailed, match="no threshold has a precision"):
+    with raises(GateFailed, code="no-threshold"):
         choose_threshold(same, same, [], target=0.9)

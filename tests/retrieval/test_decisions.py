@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.decisions import DecisionsChanged, decide_rows, key_of, read_decisions, without_refused
 from vidseek_retrieval.duplicates import Duplicate, read_duplicates
@@ -45,7 +46,7 @@ def test_decide__mind_can_be_changed_both_ways(tmp_path: Path) -> None:
 def test_decide__who_saw_an_older_state_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     seen = read_decisions(tmp_path).revision
     first = decide_rows(tmp_path, revision=seen, found=FOUND, accept=[key_of(ONE)], refuse=[])
-    with pytest.raises(DecisionsChanged):
+    with raises(DecisionsChanged, code="decisions-changed"):
         decide_rows(tmp_path, revision=seen, found=FOUND, accept=[], refuse=[key_of(ONE)])
     assert read_decisions(tmp_path) == first
 
@@ -69,10 +70,10 @@ def test_decide__of_many_at_once_one_wins(tmp_path: Path) -> None:
     assert read_decisions(tmp_path).accepted == (FOUND[won[0] % 2],)
 
 
-@pytest.mark.parametrize(("accept", "refuse", "says"), [
-    (["nonsense"], [], "no near-duplicate"), ([key_of(ONE)], [key_of(ONE)], "both"),
+@pytest.mark.parametrize(("accept", "refuse", "fact"), [
+    (["nonsense"], [], "nonsense"), ([key_of(ONE)], [key_of(ONE)], "both"),
 ])
-def test_decide__keys_that_cannot_be(tmp_path: Path, accept: list[str], refuse: list[str], says: str) -> None:
-    with pytest.raises(InputRejected, match=says):
+def test_decide__keys_that_cannot_be(tmp_path: Path, accept: list[str], refuse: list[str], fact: str) -> None:
+    with raises(InputRejected, code="bad-decision", naming=fact):
         decide_rows(tmp_path, revision=read_decisions(tmp_path).revision, found=FOUND, accept=accept, refuse=refuse)
     assert not (tmp_path / "duplicates.parquet").exists()

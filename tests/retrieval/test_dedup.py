@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, write_archive
 from tests.retrieval.pictures import film
 from tests.retrieval.test_embed import write_shard
@@ -86,5 +87,5 @@ def test_find__too_few_videos(tmp_path: Path) -> None:
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], [clip_row("a" * 32, 0, 0, 3000)], unit_rows(1, 8))
     publish(**tables, index=tmp_path / "index")
     write_shard(tmp_path / "frames" / "shards" / "a.tar", {"a" * 32: [np.stack(film(1, num=6))]})
-    with pytest.raises(GateFailed, match="1 videos have frames"):
+    with raises(GateFailed, code="too-few-videos", naming="1 videos"):
         find_duplicates(open_live(tmp_path), tmp_path / "frames", tmp_path / "ingest", precision=0.95)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
 from tests.retrieval.pictures import film
 from vidseek_media.errors import ArtifactError
@@ -129,7 +130,7 @@ def test_decisions__are_read_back(tmp_path: Path) -> None:
         write_duplicates(path, wanted)
         assert read_duplicates(path) == wanted
     path.write_bytes(b"nothing")
-    with pytest.raises(ArtifactError, match=r"duplicates\.parquet"):
+    with raises(ArtifactError, code="not-parquet", naming="duplicates.parquet"):
         read_duplicates(path)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.media.conftest import write_video
+from tests.raising import raises
 from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cut import cut_archive
@@ -270,7 +271,7 @@ def test_embed__a_full_disk_is_told_and_leaves_no_half_part(
 
     with monkeypatch.context() as patch:
         patch.setattr(parts.pq, "write_table", full)
-        with pytest.raises(OSError, match="No space left"):
+        with raises(OSError, naming="No space left"):
             embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
     assert list((tmp_path / "embed" / "parts").iterdir()) == []
     assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_written == 2
@@ -290,16 +291,16 @@ def test_embed__broken_shard_is_named_and_leaves_no_part(tmp_path: Path, encoder
     write_frames(tmp_path / "frames")
     shard = tmp_path / "frames" / "shards" / "b.tar"
     shard.write_bytes(shard.read_bytes()[:700])
-    with pytest.raises(ArtifactError, match=r"b\.tar"):
+    with raises(ArtifactError, code="broken-shard", naming="b.tar"):
         embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
     assert [name[:2] for name in parts_of(tmp_path / "embed")] == ["a-"]
 
 
 def test_embed__no_shards(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(ArtifactError, match="dvc repro frames"):
+    with raises(ArtifactError, code="no-shards", remedy="dvc repro frames"):
         embed_archive(tmp_path / "none", encoder, out=tmp_path / "embed")
 
 
 def test_embed__batch_out_of_range(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(ConfigError, match="batch is 0"):
+    with raises(ConfigError, code="setting-out-of-range", naming="batch is 0"):
         embed_archive(tmp_path, encoder, out=tmp_path / "embed", batch=0)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, random_archive
 from tests.retrieval.test_homes import facts_of, points
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
@@ -119,7 +120,7 @@ def test_import__facts_that_cannot_be_are_refused_and_nothing_is_made(
     (victim / "thesis.txt").write_text("mine")
     facts = {name: str(victim) if value == "/tmp/elsewhere" else value for name, value in BAD_FACTS[what].items()}
     path = changed(good, tmp_path / "bad.parquet", **facts)
-    with pytest.raises(ArtifactError, match=r"bad\.parquet is no exported collection"):
+    with raises(ArtifactError, code="import-broken", naming="bad.parquet"):
         import_collection(EdgeHome(tmp_path / "archive" / "index"), path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bad.parquet", "elsewhere"]
     assert (victim / "thesis.txt").read_text() == "mine"
@@ -131,7 +132,7 @@ def test_import__a_row_that_cannot_be_is_refused_before_anything_is_built(
 ) -> None:
     monkeypatch.setattr(transfer, "check_file", check_here)
     path = changed(good, tmp_path / "bad.parquet", rows=BAD_ROWS[what])
-    with pytest.raises(ArtifactError, match=r"bad\.parquet is no exported collection"):
+    with raises(ArtifactError, code="import-broken", naming="bad.parquet"):
         import_collection(EdgeHome(tmp_path / "index"), path)
     assert not (tmp_path / "index").exists()
 
@@ -148,21 +149,21 @@ def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_pat
 
 
 def test_import__names_are_checked_in_the_process_with_limits(good: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no exported collection: the name of the collection is '\.\./\.\./photos'"):
+    with raises(ArtifactError, code="import-broken", naming="'../../photos'"):
         import_collection(EdgeHome(tmp_path / "index"), changed(good, tmp_path / "a.parquet", name="../../photos"))
-    with pytest.raises(ArtifactError, match="no exported collection: it holds a clip twice"):
+    with raises(ArtifactError, code="import-broken", naming="clip twice"):
         import_collection(EdgeHome(tmp_path / "index"), changed(good, tmp_path / "b.parquet", rows=twice))
 
 
 def test_import__of_another_encoder_is_refused_before_anything_is_built(good: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=f"encoder here is of {'f' * 16}"):
+    with raises(ArtifactError, code="other-encoder", naming="f" * 16):
         import_collection(EdgeHome(tmp_path / "index"), good, encoder_version="f" * 16)
     assert not (tmp_path / "index").exists()
     assert import_collection(EdgeHome(tmp_path / "index"), good, encoder_version=VERSION).moved
 
 
 def test_import__an_alias_that_is_no_name_is_refused(good: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="an alias is"):
+    with raises(ConfigError, code="bad-alias"):
         import_collection(EdgeHome(tmp_path / "index"), good, alias="../clips")
     assert not (tmp_path / "index").exists()
 
@@ -177,14 +178,14 @@ def test_import__a_file_of_kilobytes_that_unpacks_to_gigabytes_is_refused(good: 
     path = tmp_path / "bomb.parquet"
     pq.write_table(bomb.replace_schema_metadata({b"vidseek": json.dumps(facts).encode()}), path)
     assert path.stat().st_size < 200_000
-    with pytest.raises(ArtifactError, match=r"bomb\.parquet"):
+    with raises(ArtifactError, code="import-broken", naming="bomb.parquet"):
         import_collection(EdgeHome(tmp_path / "index"), path)
     assert not (tmp_path / "index").exists()
 
 
 def test_check_file__is_ended_in_time(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imported, "SECONDS", 0.01)
-    with pytest.raises(ArtifactError, match="takes longer than"):
+    with raises(ArtifactError, code="import-too-slow"):
         imported.check_file(good)
 
 
@@ -196,7 +197,7 @@ def test_import__the_alias_stays_where_a_trial_search_fails(
     home.build(facts, content)
     home.move_alias("clips", Alias(facts.name))
     monkeypatch.setattr(publish, "trial_problems", lambda *_: ["a trial search failed"])
-    with pytest.raises(GateFailed, match=f"a trial search failed.*{facts.name} stays live"):
+    with raises(GateFailed, code="publish-not-verified", naming=(facts.name, "trial search")):
         import_collection(home, good)
     assert home.aliases()["clips"] == Alias(facts.name) and [each.name for each in home.collections()] == [facts.name]
 
@@ -240,7 +241,7 @@ def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_i
 def test_build__facts_whose_name_is_none_touch_nothing(tmp_path: Path, name: str) -> None:
     content = points(4)
     facts = replace(facts_of(content), name=name and name.replace("/elsewhere", str(tmp_path / "elsewhere")))
-    with pytest.raises(ArtifactError, match="no such collection"):
+    with raises(ArtifactError, code="bad-collection"):
         EdgeHome(tmp_path / "index").build(facts, content)
     assert list(tmp_path.iterdir()) == []
 
@@ -253,7 +254,7 @@ def test_build__what_is_there_is_not_removed(tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / "thesis.txt").write_text("mine")
         make()
-        with pytest.raises(ServiceError, match="cannot be written"):
+        with raises(ServiceError, code="index-not-writable"):
             EdgeHome(tmp_path / "index").build(facts, content)
         assert folder.exists() and (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
         folder.unlink() if folder.is_symlink() else [(folder / "shard").rmdir(), folder.rmdir()]
@@ -266,7 +267,7 @@ def test_build__what_is_there_is_not_removed(tmp_path: Path) -> None:
 ])
 def test_aliases__names_that_are_none_are_a_broken_table(tmp_path: Path, content: Any) -> None:
     (tmp_path / "aliases.json").write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match="is broken"):
+    with raises(ArtifactError, code="aliases-broken"):
         EdgeHome(tmp_path).aliases()
 
 
@@ -276,7 +277,7 @@ def test_collection_json__of_another_name_is_broken(tmp_path: Path) -> None:
     home.build(facts, content)
     other = collection_name(VERSION, "2" * 12)
     (tmp_path / facts.name).rename(tmp_path / other)
-    with pytest.raises(ArtifactError, match="it says that it is"):
+    with raises(ArtifactError, code="collection-broken"):
         home.open(other)
 
 

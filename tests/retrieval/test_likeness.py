@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.raising import raises
 from tests.retrieval.pictures import picture
 from tests.retrieval.test_embed import write_shard
 from vidseek_media.errors import ArtifactError
@@ -73,5 +74,5 @@ def test_read_looks__by_video_in_order_of_time_and_thinned(tmp_path: Path) -> No
     # The clips begin at 0 and 1000 ms, their frames are 1 ms apart: one of each is kept.
     assert looks["b" * 32].times_ms.tolist() == [0, 1000] and looks["b" * 32].looks.shape == (2, 2, 256)
     assert MIN_STEP_MS > 1
-    with pytest.raises(ArtifactError, match="dvc repro frames"):
+    with raises(ArtifactError, code="no-shards", remedy="dvc repro frames"):
         read_looks(tmp_path / "none", ["a"])

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import unit_rows
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.moments import NUM_CLIPS, Moment, RankedClip, first_moments, merge_moments, rank_exact, rank_order
@@ -154,5 +155,5 @@ def test_first_moments__a_clip_behind_the_first_thousand_widens_and_begins_none(
 
 
 def test_rank_exact__rows_must_match() -> None:
-    with pytest.raises(ValueError, match="1 clips for 2 vectors"):
+    with raises(ValueError, naming=("1 clips", "2 vectors")):
         rank_exact(unit_rows(1, 4), unit_rows(2, 4), [clip(0, 3, 0)])

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.test_embed import parts_of, write_frames, write_shard
 from tests.tiny_bundle import COLOURS, clip_of, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
@@ -114,18 +115,18 @@ def test_embed__on_ray_tells_errors_as_they_are(tmp_path: Path, encoder: Encoder
     write_frames(tmp_path / "frames")
     out = tmp_path / "ray"
     greedy = executor_on_ray(tmp_path / "bundle", variant="fp32", settings=RaySettings(actors=2, cpus_per_actor=2))
-    with pytest.raises(ConfigError, match=r"2 actors of 2 CPUs and 0 GPUs; 1 fit .* 2 CPUs and 0 GPUs"):
+    with raises(ConfigError, code="ray-too-small", naming=("2 actors", "1 fit")):
         embed_archive(tmp_path / "frames", encoder, out=out, executor=greedy)
-    with pytest.raises(ArtifactError, match=r"elsewhere is not on .*Share the archive's folder"):
+    with raises(ArtifactError, code="not-shared-disk", naming="elsewhere", remedy="Share"):
         embed_archive(tmp_path / "frames", encoder, out=out, executor=on_two(tmp_path / "elsewhere"))
     with monkeypatch.context() as patch:  # written by an actor on a disk that is not ours
         patch.setattr(on_ray, "is_whole", lambda _: False)
         patch.setattr(on_ray, "VISIBLE_SECONDS", 0.0)
-        with pytest.raises(ArtifactError, match=r"not on this machine.*Share the archive's folder"):
+        with raises(ArtifactError, code="not-shared-disk", remedy="Share"):
             embed_archive(tmp_path / "frames", encoder, out=out, executor=on_two(tmp_path / "bundle"))
     shard = tmp_path / "frames" / "shards" / "b.tar"
     shard.write_bytes(shard.read_bytes()[:700])
-    with pytest.raises(ArtifactError, match=r"b\.tar"):
+    with raises(ArtifactError, code="broken-shard", naming="b.tar"):
         embed_archive(tmp_path / "frames", encoder, out=out, executor=on_two(tmp_path / "bundle"))
     assert not (out / "embeddings.json").exists()
 
@@ -139,17 +140,17 @@ def test_embed__a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ServiceError, match=rf"{address} \(RAY_ADDRESS\).*refused"), on_ray._connected():
+    with raises(ServiceError, code="ray-no-answer", naming=(address, "RAY_ADDRESS")), on_ray._connected():
         pass
 
 
 def test_executor__ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"pip install .*\[ray\].*embed\.executor to local"):
+    with raises(ConfigError, code="not-installed", naming="embed.executor", remedy="[ray]"):
         on_two(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"actors": 0}, {"cpus_per_actor": 0}, {"gpus_per_actor": 2}])
 def test_settings__out_of_range(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=r"Mend embed\.ray"):
+    with raises(ConfigError, code="setting-out-of-range", remedy="embed.ray"):
         RaySettings(**wrong)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
@@ -73,7 +74,7 @@ def test_publish__captions_and_words_of_the_clips(tmp_path: Path) -> None:
     caption = {**dict.fromkeys(CAPTIONS.names, ""), "video_id": "a" * 32, "clip_id": clips[0]["clip_id"], "text": "red",
                "cost_usd": 0.0}
     write_table(tmp_path / "caption" / "captions.parquet", [caption], CAPTIONS)
-    with pytest.raises(ArtifactError, match="1 texts of the clips have no vector"):
+    with raises(ArtifactError, code="texts-without-vectors", naming="1 texts"):
         publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index")
     write_tiny_bundle(tmp_path / "bundle", encoder_version=VERSION)
     encoder = Encoder.load(tmp_path / "bundle", threads=1, towers=["text"])
@@ -158,7 +159,7 @@ def test_publish__only_clips_of_the_cut(tmp_path: Path) -> None:
     ]
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, unit_rows(3, 4))
     assert publish(**tables, index=tmp_path / "index").num_points == 2
-    with pytest.raises(GateFailed, match=r"nothing to publish.*'shots'"):
+    with raises(GateFailed, code="nothing-to-publish", naming="'shots'"):
         publish(**tables, index=tmp_path / "index", cut="shots")
 
 
@@ -201,7 +202,7 @@ def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkey
     index = tmp_path / "index"
     live = publish(**random_archive(tmp_path, seed=0), index=index).collection
     monkeypatch.setattr(verification, "_recall", lambda *_: 0.5)
-    with pytest.raises(GateFailed, match=r"recall@10 is 0.5000.*stays live"):
+    with raises(GateFailed, code="publish-not-verified", naming=("recall@10 is 0.5000", "stays live")):
         publish(**random_archive(tmp_path, seed=1), index=index)
     assert EdgeHome(index).aliases()["clips"].collection == live
     assert [each.facts.name for each in list_collections(index)] == [live]
@@ -212,7 +213,7 @@ def test_publish__nan_vector_is_named(tmp_path: Path) -> None:
     vectors[1, 2] = np.nan
     clips = [clip_row("a" * 32, 0, 0, 3000), clip_row("a" * 32, 1, 1000, 4000)]
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, vectors)
-    with pytest.raises(GateFailed, match=str(clips[1]["clip_id"])):
+    with raises(GateFailed, code="vectors-not-unit", naming=clips[1]["clip_id"]):
         publish(**tables, index=tmp_path / "index")
     assert not (tmp_path / "index").exists()
 
@@ -221,33 +222,34 @@ def test_publish__truncated_part_is_refused(tmp_path: Path) -> None:
     tables = random_archive(tmp_path)
     part = tmp_path / "embed" / "parts" / "0-0.parquet"
     part.write_bytes(part.read_bytes()[:1000])
-    with pytest.raises(ArtifactError, match=r"0-0\.parquet"):
+    with raises(ArtifactError, code="not-parquet", naming="0-0.parquet"):
         publish(**tables, index=tmp_path / "index")
 
 
 def test_publish__missing_part_is_refused(tmp_path: Path) -> None:
     tables = random_archive(tmp_path)
     (tmp_path / "embed" / "embeddings.json").write_text(json.dumps({"encoder_version": VERSION, "num_clips": 999}))
-    with pytest.raises(ArtifactError, match="says 999"):
+    with raises(ArtifactError, code="embeddings-broken", naming="says 999"):
         publish(**tables, index=tmp_path / "index")
 
 
 def test_publish__embeddings_of_other_clips_are_refused(tmp_path: Path) -> None:
     tables = random_archive(tmp_path)
     write_archive(tmp_path / "other", [video_row("a" * 32, "a.mp4")], [clip_row("a" * 32, 0, 0, 1)], unit_rows(1, 4))
-    with pytest.raises(ArtifactError, match="232 embedded clips are not in"):
+    with raises(ArtifactError, code="tables-disagree", naming="232 embedded clips"):
         publish(**{**tables, "cut_dir": tmp_path / "other" / "cut"}, index=tmp_path / "index")
 
 
 @pytest.mark.parametrize("wrong", [{"keep_previous": -1}, {"min_recall": 1.5}, {"alias": ""}])
 def test_publish__argument_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code="setting-out-of-range"):
         publish(tmp_path, tmp_path, tmp_path, index=tmp_path / "index", **wrong)  # type: ignore[arg-type]
 
 
 def test_publish__second_at_once_says_so(tmp_path: Path) -> None:
     tables = random_archive(tmp_path)
-    with EdgeHome(tmp_path / "index").building(), pytest.raises(ServiceError, match=f"process {os.getpid()}"):
+    busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
+    with EdgeHome(tmp_path / "index").building(), busy:
         publish(**tables, index=tmp_path / "index")
     assert publish(**tables, index=tmp_path / "index").moved  # the lock is free again
 
@@ -271,7 +273,7 @@ def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment, text=True
     ) as builder:
         assert builder.stdout is not None and builder.stdout.readline() == "building\n"
-        with pytest.raises(ServiceError, match=f"process {builder.pid}"):
+        with raises(ServiceError, code="publish-running", naming=f"process {builder.pid}"):
             publish(**random_archive(tmp_path, seed=1), index=index)
         builder.send_signal(signal.SIGKILL)
     assert EdgeHome(index).aliases()["clips"].collection == live
@@ -365,7 +367,7 @@ def test_publish__a_broken_collection_file_is_mended(tmp_path: Path) -> None:
 def test_publish__disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ServiceError, match="has 1 MiB free, 232 points want about 128"):
+    with raises(ServiceError, code="no-space", naming=("1 MiB free", "about 128")):
         publish(**random_archive(tmp_path), index=tmp_path / "index")
     assert list_collections(tmp_path / "index") == []
     assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
@@ -395,7 +397,7 @@ def test_publish__the_disk_fills_up_while_it_builds(
     videos = [video_row(f"{1:032x}", "long.mp4", duration_ms=num * 1000)]
     clips = [clip_row(f"{1:032x}", place, 1000 * place, 1000 * place + 3000) for place in range(num)]
     large = write_archive(tmp_path / "large", videos, clips, unit_rows(num, 512))
-    with pytest.raises(ServiceError, match=r"cannot be built|was ended by SIG|cannot be written"):
+    with raises(ServiceError, code=("index-not-writable", "index-build-ended")):
         publish(**large, index=index)
     assert [each.facts.name for each in list_collections(index)] == [live.collection]
     assert sorted(path.name for path in index.iterdir()) == sorted([".lock", "aliases.json", live.collection])
@@ -406,12 +408,12 @@ def test_index__nothing_published(tmp_path: Path) -> None:
     assert list_collections(tmp_path / "none") == []
     assert prune(tmp_path / "none") == []
     for call in (rollback, verify):
-        with pytest.raises(ArtifactError, match="dvc repro"):
+        with raises(ArtifactError, code="not-published", remedy="dvc repro"):
             call(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_rollback__nothing_earlier(tmp_path: Path) -> None:
     publish(**random_archive(tmp_path), index=tmp_path / "index")
-    with pytest.raises(ArtifactError, match="no earlier collection"):
+    with raises(ArtifactError, code="no-earlier-collection"):
         rollback(tmp_path / "index")

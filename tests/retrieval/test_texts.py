@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, video_row
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
@@ -74,10 +75,10 @@ def test_embed_texts__each_once_resumed_and_read_back(tmp_path: Path, encoder: E
 
 def test_read_texts__another_encoder_version_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     embed_texts(["red"], encoder, out=tmp_path)
-    with pytest.raises(ArtifactError, match=f"{VERSION}, the clips are of {'f' * 16}"):
+    with raises(ArtifactError, code="other-encoder", naming=(VERSION, "f" * 16)):
         read_texts(tmp_path, encoder_version="f" * 16)
 
 
 def test_embed_texts__batch_out_of_range(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(ConfigError, match="batch is 0"):
+    with raises(ConfigError, code="setting-out-of-range", naming="batch is 0"):
         embed_texts(["red"], encoder, out=tmp_path, batch=0)

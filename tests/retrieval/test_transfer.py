@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from qdrant_client import QdrantClient
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, unit_rows
 from tests.retrieval.test_homes import WORDS, facts_of, points
 from vidseek_media.errors import ArtifactError
@@ -47,7 +48,7 @@ def test_transfer__between_the_homes_answers_stay_the_same(tmp_path: Path, way: 
 
 
 def test_export__nothing_published(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="nothing was published"):
+    with raises(ArtifactError, code="not-published"):
         export_collection(EdgeHome(tmp_path), tmp_path / "archive.parquet")
     assert list(tmp_path.iterdir()) == []
 
@@ -64,10 +65,10 @@ def test_import__what_is_no_export_is_refused_and_the_live_one_stays(tmp_path: P
     table = pq.read_table(file)
     for name, broken in (("short", table.slice(0, 5)), ("none", pa.table({"a": [1]}))):
         pq.write_table(broken, tmp_path / name)
-        with pytest.raises(ArtifactError, match=name):
+        with raises(ArtifactError, code="import-broken", naming=name):
             import_collection(home, tmp_path / name)
     (tmp_path / "cut").write_bytes(file.read_bytes()[:200])
-    for name in ("cut", "missing"):
-        with pytest.raises(ArtifactError, match=name):
+    for name, code in (("cut", "import-broken"), ("missing", "import-unreadable")):
+        with raises(ArtifactError, code=code, naming=name):
             import_collection(home, tmp_path / name)
     assert home.aliases()["clips"].collection == facts.name and VERSION in facts.name

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_retrieval.words import WordEncoder
 
@@ -48,5 +49,5 @@ def test_language__stems_and_leaves_stop_words_out() -> None:
 
 @pytest.mark.parametrize("language", ["klingon", "", "English"])
 def test_language__unknown_lists_those_that_are(language: str) -> None:
-    with pytest.raises(ConfigError, match="multilingual or one of arabic"):
+    with raises(ConfigError, code="unknown-choice", naming=("multilingual", "arabic")):
         WordEncoder(language)

@@ -29,6 +29,7 @@ from serving.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.model import Opened, open_archive
 from serving.schemas import ClipAnswer, SearchAnswer
+from tests.raising import raises
 from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive, load_encoder, open_searcher
@@ -503,7 +504,7 @@ def test_routes__with_a_key_it_is_asked_of_everybody(archive: Archive) -> None:
 @pytest.mark.parametrize("key", ["", "short", "sixteen letters ", "sixteen\nletters!!", "schlüssel-schlüssel"])
 def test_key_from_environment__refuses_what_protects_nothing(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDSEEK_API_KEY", key)
-    with pytest.raises(ConfigError, match="VIDSEEK_API_KEY has"):
+    with raises(ConfigError, code="key-too-short", naming="VIDSEEK_API_KEY"):
         key_from_environment()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from serving.batcher import Batcher, QueueFull
+from tests.raising import raises
 from vidseek_media.errors import InputRejected
 
 
@@ -23,7 +24,7 @@ class Doubling:
         self.batches.append(list(items))
         assert self.gate.wait(5)
         if 13 in items:
-            raise InputRejected("13")
+            raise InputRejected("13", code="c")
         return [2 * item for item in items]
 
 
@@ -77,7 +78,7 @@ def test_submit__one_more_than_the_queue_holds_is_told_so(doubling: Doubling) ->
             await asyncio.sleep(0.001)
         tasks += [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull):
+        with raises(QueueFull, code="queue-full"):
             await batcher.submit(3)
         doubling.gate.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4]
@@ -116,12 +117,12 @@ def test_submit_all__is_all_or_nothing_and_in_order(doubling: Doubling) -> None:
         first = asyncio.create_task(batcher.submit_all([1, 2, 3]))
         while len(doubling.batches) < 3:
             await asyncio.sleep(0.001)
-        with pytest.raises(QueueFull):
+        with raises(QueueFull, code="queue-full"):
             await batcher.submit_all([4, 5, 6])  # one waits already
         assert batcher.num_waiting == 1
         doubling.gate.set()
         assert await first == [2, 4, 6]
-        with pytest.raises(InputRejected):
+        with raises(InputRejected, code="c"):
             await batcher.submit_all([1, 13])
         batcher.close()
 

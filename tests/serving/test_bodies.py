@@ -21,6 +21,7 @@ from serving.bodies import MAX_DEPTH, MAX_INTEGER, MAX_KEYS, MAX_VALUES, NotUnde
 from serving.engine import Engine, Places
 from serving.model import open_archive
 from serving.schemas import EmbedClips, EmbeddingsRequest, EmbedImages, EmbedTexts, FeedbackRequest, SearchRequest
+from tests.raising import raises
 from tests.serving.colours import picture, write_colour_archive
 from tests.serving.test_connections import examples
 from vidseek.params import Settings
@@ -64,7 +65,7 @@ def test_read_json__gives_what_python_reads_or_refuses_what_is_deep(value: Any) 
     if depth_of(value) <= MAX_DEPTH:
         assert read_json(content) == json.loads(content)
     else:
-        with pytest.raises(NotUnderstood, match="deep"):
+        with raises(NotUnderstood, code="invalid-request", naming="deep"):
             read_json(content)
 
 
@@ -88,7 +89,7 @@ def wrapped(inner: str, depth: int) -> str:
 )
 @examples
 def test_read_json__refuses_what_no_request_needs(inner: str, depth: int) -> None:
-    with pytest.raises(NotUnderstood):
+    with raises(NotUnderstood, code="invalid-request"):
         read_json(wrapped(inner, depth).encode())
 
 
@@ -99,7 +100,7 @@ def test_read_json__refuses_what_no_request_needs(inner: str, depth: int) -> Non
 ])
 def test_read_json__of_a_megabyte_is_refused_in_no_time(content: bytes) -> None:
     begin = time.perf_counter()
-    with pytest.raises(NotUnderstood):
+    with raises(NotUnderstood, code="invalid-request"):
         read_json(content)
     assert time.perf_counter() - begin < 1.0  # tens of milliseconds on an idle machine
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.media import MediaGone, find_media
+from tests.raising import raises
 from vidseek.archive import Archive
 from vidseek_media.listing import Source
 from vidseek_media.sources import open_source
@@ -49,7 +50,7 @@ def test_find_media__finds_the_users_own_file(root: Path, text: str, uri: str, f
 ])
 def test_find_media__finds_what_was_downloaded_without_asking_anybody(root: Path, text: str, uri: str) -> None:
     opened = source(root, text)
-    with pytest.raises(MediaGone):
+    with raises(MediaGone, code="media-not-found"):
         find_media(opened, uri)
     put(opened.path_of(uri))
     media = find_media(opened, uri)
@@ -62,13 +63,13 @@ def test_find_media__finds_what_was_downloaded_without_asking_anybody(root: Path
 @pytest.mark.parametrize("uri", ["../secret.txt", "{root}/secret.txt", "deep/../../secret.txt", "link/secret.txt", ""])
 def test_find_media__never_leaves_the_source(root: Path, text: str, uri: str) -> None:
     (root / "videos" / "link").symlink_to(root)
-    with pytest.raises(MediaGone):
+    with raises(MediaGone, code="media-not-found"):
         find_media(source(root, text), uri.format(root=root))
 
 
 def test_find_media__of_a_manifest_that_is_gone_is_gone(root: Path) -> None:
     (root / "videos" / "list.csv").write_bytes(b"\xff")
-    with pytest.raises(MediaGone):
+    with raises(MediaGone, code="media-not-found"):
         find_media(source(root, "videos/list.csv"), f"{root}/elsewhere/c.mov")
 
 

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.answers import answer_error
 from serving.clients import PEER, Proxies, client_key
 from serving.middleware import BodyLimit, BodyTooSlow, Busy, ProxiedClients, RequestId, Upload, Uploads
+from tests.raising import raises
 from tests.serving.test_connections import examples
 from vidseek.settings import ConnectionLimits, ServeSettings
 from vidseek_media.errors import ConfigError
@@ -55,8 +56,8 @@ def test_client__of_ipv6_is_its_network(one: str, other: str, *, same: bool) -> 
 
 @pytest.mark.parametrize("given", [["anybody"], ["10.0.0.1/8"], [""], ["1.2.3.4:80"]])
 def test_proxies__are_addresses_or_networks(given: list[str]) -> None:
-    with pytest.raises(ConfigError):
-        ConnectionLimits.model_validate({"trusted_proxies": given})
+    with raises(ConfigError, code="setting-out-of-range", naming="trusted_proxies"):
+        ConnectionLimits.of({"trusted_proxies": given})
 
 
 @hypothesis.given(
@@ -128,7 +129,7 @@ def test_uploads__the_slowest_that_waits_gives_way() -> None:
         ]
         await asyncio.sleep(1.1)  # before, they are too new to give way
         assert await read(uploads, Slow([b"a" * 100] * 4), client="9.9.9.9") == 400
-        with pytest.raises(Busy):
+        with raises(Busy, code="too-slow-upload"):
             await next(each for each in stalled if each.done())
         assert uploads.num_bytes == 400
         for each in stalled:
@@ -145,7 +146,7 @@ def test_uploads__what_is_being_answered_gives_way_to_nobody() -> None:
         answered = asyncio.create_task(read(uploads, Slow([b"a" * 450]), client="1.2.3.4", hold=1.5))
         other = asyncio.create_task(read(uploads, Slow([b"a" * 450]), client="1.2.3.5", hold=1.5))
         await asyncio.sleep(1.2)
-        with pytest.raises(Busy):
+        with raises(Busy, code="too-many-uploads"):
             await read(uploads, Slow([b"a" * 450]), client="1.2.3.6")
         assert await answered == await other == 450
 
@@ -158,7 +159,7 @@ def test_bodies__that_come_steadily_may_take_longer() -> None:
         steady = Slow([b"a" * 200_000] * 10, every=0.1)  # a second, where 0.3 are allowed for none
         assert await read(uploads, steady, client="1.2.3.4") == 2_000_000
         for slow in (Slow([b"a"] * 20, every=0.1), Slow([b"a" * 10**6], is_whole=False), Slow([], is_whole=False)):
-            with pytest.raises(BodyTooSlow):
+            with raises(BodyTooSlow, code="body-too-slow"):
                 await asyncio.wait_for(read(uploads, slow, client="1.2.3.4"), 2)
 
     asyncio.run(run())

@@ -23,6 +23,7 @@ from serving.page.query import Asked, filters_of, split_queries
 from serving.page.settings import PageSettings
 from serving.page.shown import Shown, address
 from serving.page.texts import TEXTS, text
+from tests.raising import raises
 from vidseek.client import Api, Problem
 from vidseek_media.errors import ConfigError
 
@@ -72,18 +73,19 @@ def test_span__whole_seconds_hold_all_of_it(start_ms: int, end_ms: int, shown: s
 def test_settings__an_open_page_wants_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDSEEK_PAGE_HOST", "0.0.0.0")
     monkeypatch.delenv("VIDSEEK_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match="anybody could search"):
+    with raises(ConfigError, code="key-not-set"):
         PageSettings.of_environment()
     monkeypatch.setenv("VIDSEEK_API_KEY", "k" * 16)
     assert PageSettings.of_environment().is_open
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("VIDSEEK_URL", "localhost:3000"), ("VIDSEEK_PAGE_PORT", "many"), ("VIDSEEK_PAGE_HOST", "example.com"),
+@pytest.mark.parametrize(("name", "value", "code"), [
+    ("VIDSEEK_URL", "localhost:3000", "bad-url"), ("VIDSEEK_PAGE_PORT", "many", "setting-out-of-range"),
+    ("VIDSEEK_PAGE_HOST", "example.com", "setting-out-of-range"),
 ])
-def test_settings__what_cannot_be(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings__what_cannot_be(name: str, value: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code=code, naming=value):
         PageSettings.of_environment()
 
 
@@ -122,7 +124,7 @@ def answering(answer: httpx.Response | Exception) -> Api:
     (httpx.Response(422, json={"error": {"code": "too_odd", "message": "m", "remedy": "r"}}), "too_odd", False),
 ])
 def test_api__every_fault_is_one_problem(answer: Any, name: str, passes: bool) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises(Problem, code="api-error") as caught:
         answering(answer).facets()
     assert (caught.value.name, caught.value.is_passing) == (name, passes)
     assert caught.value.message and caught.value.remedy

@@ -24,6 +24,7 @@ import pytest
 
 from bench.hostile_files import HostileFiles
 from bench.soak import Bounds, broken_bounds, measure
+from tests.raising import raises
 from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
 from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
@@ -145,7 +146,7 @@ def test_serve__answers_clients_of_openai(archive: Archive, address: str) -> Non
     )
     numbers = client.embeddings.create(model=answer.model, input="blue", encoding_format="float").data[0].embedding
     assert numbers == pytest.approx(answer.data[0].embedding, abs=1e-7)
-    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
+    with raises(openai.NotFoundError, naming="'gpt'"):
         client.embeddings.create(model="gpt", input="blue")
 
 

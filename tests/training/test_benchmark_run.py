@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import vidseek.cli
 from tests.media.conftest import write_video
+from tests.raising import raises
 from vidseek_encoder.preprocess import resize_frames
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -154,17 +155,17 @@ def test_benchmark__of_msvd_counts_several_captions_and_prints_ours_beside_paper
 
 def test_run_benchmark__says_what_is_missing(msrvtt: Path, backbone: Path, tmp_path: Path) -> None:
     embedder = BackboneEmbedder(str(backbone))
-    with pytest.raises(ConfigError, match="no benchmark 'msrvtt'"):
+    with raises(ConfigError, code="unknown-choice", naming="'msrvtt'"):
         run_benchmark("msrvtt", msrvtt, embedder, work=tmp_path)
-    with pytest.raises(ConfigError, match="is no folder"):
+    with raises(ConfigError, code="folder-missing"):
         run_benchmark("msvd", msrvtt / "nothing", embedder, work=tmp_path)
-    with pytest.raises(ConfigError, match="is neither in"):
+    with raises(ConfigError, code="annotations-missing"):
         run_benchmark("msvd", msrvtt / "videos", embedder, work=tmp_path)
     (tmp_path / "empty").mkdir()
     listed = msrvtt / "MSRVTT_JSFUSION_test.csv"
-    with pytest.raises(InputRejected, match="not one of the 6 videos"):
+    with raises(InputRejected, code="benchmark-videos-missing", naming="6 videos"):
         run_benchmark("msrvtt-1ka", tmp_path / "empty", embedder, work=tmp_path, annotations=listed)
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with raises(ArtifactError, code="benchmark-unreadable"):
         run_benchmark("msrvtt-1ka", msrvtt, embedder, work=tmp_path, annotations=tmp_path / "none.csv")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.raising import raises
 from vidseek_media.cut import cut_archive
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_id_of
@@ -122,7 +123,7 @@ def test_write_captions__of_none_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_write_captions__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is missing"):
+    with raises(ArtifactError, code="file-absent"):
         write_captions(tmp_path, tmp_path, out=tmp_path, settings=CaptionSettings())
 
 
@@ -155,12 +156,12 @@ def test_write_captions__a_source_that_is_not_listed_writes_nothing(tmp_path: Pa
 
 
 def test_write_captions__refuses_a_source_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"caption\.sources.* 'sound'"):
+    with raises(ConfigError, code="unknown-choice", naming=("caption.sources", "'sound'")):
         write(tmp_path, {B: 2000}, [], sources=("file", "sound"))
 
 
 def test_write_captions__llm_needs_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no model was named"):
+    with raises(ConfigError, code="settings-disagree"):
         write(tmp_path, {B: 2000}, [], sources=("file", "llm"))
 
 

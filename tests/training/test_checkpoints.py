@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.raising import raises
 from vidseek_media.errors import ArtifactError
 from vidseek_training.checkpoints import Checkpoint, fingerprint
 
@@ -36,7 +37,7 @@ def test_checkpoint__a_disk_that_is_full_leaves_the_one_before(tmp_path: Path, m
         raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ArtifactError, match="no space left") as caught:
+    with raises(ArtifactError, code="not-writable", naming="no space left") as caught:
         kept.save({"step": 2})
     assert "goes on" in caught.value.remedy
     assert kept.load() == {"step": 1} and len(list(tmp_path.iterdir())) == 1
@@ -45,7 +46,7 @@ def test_checkpoint__a_disk_that_is_full_leaves_the_one_before(tmp_path: Path, m
 def test_checkpoint__a_broken_one_is_an_error_that_names_it(tmp_path: Path) -> None:
     kept = Checkpoint(tmp_path, "lora", "0" * 16)
     kept.path.write_bytes(b"no checkpoint")
-    with pytest.raises(ArtifactError, match=kept.path.name):
+    with raises(ArtifactError, code="checkpoint-broken", naming=kept.path.name):
         kept.load()
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
+from tests.raising import raises
 from tests.training.champions import write_champion
 from tests.training.tiny import Archive, Row, all_colours, write_archive, write_viclip
 from vidseek_encoder.bundle import EncoderSpec
@@ -145,7 +146,7 @@ def test_evaluate__a_bundle_of_another_backbone_is_an_error(
 ) -> None:
     other = write_viclip(tmp_path / "other", seed=9)
     champion = write_champion(tmp_path / "champion", other, seed=None)
-    with pytest.raises(ArtifactError, match="other") as caught:
+    with raises(ArtifactError, code="other-backbone", naming="other") as caught:
         judging(exported, other, two_galleries, champion=champion)
     assert "dvc repro export" in caught.value.remedy
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from tests.raising import raises
 from tests.training.champions import write_champion
 from tests.training.tiny import (
     DIMENSION,
@@ -129,7 +130,7 @@ def test_export_champion__again_is_the_same_space(
 ) -> None:
     first = EncoderSpec.load(exported / "encoder")
     assert exporting(exported / "champion", backbone, archive, tmp_path / "again")[0] == first
-    with pytest.raises(GateFailed):  # the towers are of another adapter
+    with raises(GateFailed, code="export-differs"):  # the towers are of another adapter
         exporting(write_champion(tmp_path / "other", backbone, seed=8), backbone, archive, tmp_path / "encoder")
 
 
@@ -167,7 +168,7 @@ def test_export_champion__a_broken_tower_fails_the_gate_and_leaves_nothing(
         onnx.save(graph, folder / f"{tower}.onnx")
 
     monkeypatch.setattr(export, "_export_towers", broken)
-    with pytest.raises(GateFailed, match=f"min_cosine_{tower}"):
+    with raises(GateFailed, code="export-differs", naming=f"min_cosine_{tower}"):
         exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     assert list(tmp_path.iterdir()) == []
 
@@ -178,7 +179,7 @@ def test_export_champion__a_failed_gate_leaves_the_bundle_that_was_there(
 ) -> None:
     exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     before = (tmp_path / "encoder" / "encoder.json").read_bytes()
-    with pytest.raises(GateFailed, match="top_10_overlap"):
+    with raises(GateFailed, code="export-differs", naming="top_10_overlap"):
         wanted = FP32_LIMITS.model_copy(update={"min_overlap": 1.01})
         exporting(exported / "champion", backbone, archive, tmp_path / "encoder", fp32=wanted)
     assert (tmp_path / "encoder" / "encoder.json").read_bytes() == before
@@ -214,7 +215,7 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
     assert "min_cosine_video" in parities["int8"].failed[0]
     assert json.loads((out / "parity.json").read_text())["int8"]["failed"]
     assert "no: min_cosine_video" in (out / "README.md").read_text()
-    with pytest.raises(ArtifactError, match="not 'int8'"):
+    with raises(ArtifactError, code="no-such-variant", naming="'int8'"):
         Encoder.load(out, variant="int8")
 
 
@@ -331,7 +332,7 @@ def test_export_champion__without_clips_there_is_no_proof(
     exported: Path, backbone: Path, tmp_path: Path
 ) -> None:
     archive = write_archive(tmp_path / "archive", [])
-    with pytest.raises(ArtifactError, match="no frame shards"):
+    with raises(ArtifactError, code="no-shards"):
         exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     assert not (tmp_path / "encoder").exists()
 
@@ -415,6 +416,6 @@ def test_export_base__again_is_left_as_it_is_until_something_is_new(
     spec, is_new = exporting_base(backbone, archive, out, fp16=impossible)
     assert is_new and spec.variants == ("fp32",)  # what the gate let through, it does not any more
     assert not exporting_base(backbone, archive, out, fp16=impossible)[1]  # and is not tried again
-    with pytest.raises(GateFailed):  # other weights: these towers are not theirs
+    with raises(GateFailed, code="export-differs"):  # other weights: these towers are not theirs
         exporting_base(write_viclip(tmp_path / "other", seed=5), archive, out)
     assert EncoderSpec.load(out).encoder_version == spec.encoder_version

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from tests.media.conftest import write_video
+from tests.raising import raises
 from tests.training.llm_servers import (
     CAPTIONS,
     KEY,
@@ -275,7 +276,7 @@ def test_caption__what_was_not_answered_is_tried_again(tmp_path: Path, monkeypat
 
 def test_caption__a_stop_writes_no_table_and_keeps_what_was_paid_for(server: Server, tmp_path: Path) -> None:
     write_archive(tmp_path, 9)
-    with pytest.raises(ConfigError, match="used up"):
+    with raises(ConfigError, code="budget-used-up"):
         caption(tmp_path, settings_of(budget_usd=0.0165, max_output_tokens=1024))
     assert not (tmp_path / "data" / "caption").exists()
     num_asked = len(server.asked)
@@ -286,7 +287,7 @@ def test_caption__a_stop_writes_no_table_and_keeps_what_was_paid_for(server: Ser
 
 def test_caption__without_model_or_price_asks_for_it(server: Server, tmp_path: Path) -> None:
     write_archive(tmp_path, 1)
-    with pytest.raises(ConfigError, match=r"caption\.llm\.model is not said"):
+    with raises(ConfigError, code="setting-missing", naming="caption.llm.model"):
         caption(tmp_path, LlmSettings())
 
 
@@ -330,7 +331,7 @@ def test_estimate__rests_on_answers_where_there_are_some(server: Server, tmp_pat
 
 def test_clips_for_llm__needs_llm_among_the_sources(tmp_path: Path) -> None:
     write_archive(tmp_path, 1)
-    with pytest.raises(ConfigError, match="no model is asked"):
+    with raises(ConfigError, code="settings-disagree", naming="caption.sources"):
         clips_for_llm(
             tmp_path / "data" / "ingest", tmp_path / "data" / "cut",
             settings=CaptionSettings(sources=("file",)),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.raising import raises
 from tests.training.llm_servers import CAPTIONS
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.llm.journal import (
@@ -235,7 +236,7 @@ def test_journal__is_nobodys_but_the_owners(tmp_path: Path) -> None:
 
 
 def test_open_journal__one_process_at_a_time(tmp_path: Path) -> None:
-    with open_journal(tmp_path), pytest.raises(ConfigError, match="another process"), open_journal(tmp_path):
+    with open_journal(tmp_path), raises(ConfigError, code="locked-elsewhere"), open_journal(tmp_path):
         pass
     with open_journal(tmp_path):
         pass

@@ -96,7 +96,8 @@ def test_purse__what_a_killed_run_had_on_its_way_counts_in_the_next(tmp_path: Pa
         purse = Purse(settings_of(budget_usd=MOST_USD * 1.9), journal)
         with pytest.raises(Stop) as caught:
             purse.reserve(SUBJECT)
-    assert isinstance(caught.value.error, ConfigError) and "whose answer was never seen" in caught.value.error.message
+    error = caught.value.error
+    assert isinstance(error, ConfigError) and error.code == "budget-used-up" and "never seen" in error.message
 
 
 def test_most_usd__grows_with_what_the_model_counted() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.raising import raises
 from tests.training.tiny import VISION, ids_of, random_pixels, write_clip, write_viclip
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones, lora
@@ -120,7 +121,7 @@ def test_load_into__a_partial_match_is_an_error(folder: Path, tmp_path: Path, ch
     else:
         tensors[name] = tensors[name][:, :-1].contiguous()
     save_file(tensors, file)
-    with pytest.raises(ArtifactError, match=rf"{len(tensors)} tensors") as caught:
+    with raises(ArtifactError, code="adapter-does-not-fit", naming=f"{len(tensors)} tensors") as caught:
         lora.load_into(backbones.load(folder), tmp_path)
     assert str(folder) in caught.value.remedy
 
@@ -128,7 +129,7 @@ def test_load_into__a_partial_match_is_an_error(folder: Path, tmp_path: Path, ch
 def test_load_into__an_adapter_of_another_base_is_an_error(tmp_path: Path) -> None:
     viclip, clip = write_viclip(tmp_path / "viclip"), write_clip(tmp_path / "clip")
     trained(viclip, tmp_path / "adapter")
-    with pytest.raises(ArtifactError, match="viclip"):
+    with raises(ArtifactError, code="adapter-does-not-fit", naming="viclip"):
         lora.load_into(backbones.load(clip), tmp_path / "adapter")
 
 
@@ -139,7 +140,7 @@ def test_load_into__a_broken_adapter_is_an_error(folder: Path, tmp_path: Path, n
     (tmp_path / name).unlink()
     if broken:
         (tmp_path / name).write_text("{ no")
-    with pytest.raises(ArtifactError):
+    with raises(ArtifactError, code="adapter-broken"):
         lora.load_into(backbones.load(folder), tmp_path)
 
 
@@ -149,13 +150,13 @@ def test_merged__weights_that_are_not_finite_are_an_error(folder: Path, tmp_path
     tensors = load_file(file)
     name = next(name for name in sorted(tensors) if "out_proj" in name)
     save_file(tensors | {name: torch.full_like(tensors[name], float("inf"))}, file)
-    with pytest.raises(ArtifactError, match="cannot be merged"):
+    with raises(ArtifactError, code="adapter-broken"):
         lora.merged(backbones.load(folder), tmp_path)
 
 
 def test_attach__settings_that_reach_nothing_say_what_to_name(folder: Path) -> None:
     nothing = SETTINGS.model_copy(update={"targets": ("stem",), "towers": ("text",)})
-    with pytest.raises(ConfigError, match="stem in the towers text"):
+    with raises(ConfigError, code="no-lora-targets", naming="stem"):
         lora.attach(backbones.load(folder), nothing)
 
 

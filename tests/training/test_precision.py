@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.raising import raises
 from tests.training.tiny import ids_of, random_pixels, write_clip, write_viclip
 from vidseek_media.errors import DeviceError
 from vidseek_training import backbones, lora, precision
@@ -173,6 +174,6 @@ def test_multiplies_in_bf16__auto_asks_the_processor(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(precision, "_has_bf16", lambda device, able=able: able)
         assert multiplies_in_bf16("auto", CPU) is able
         assert multiplies_in_bf16("fp32", CPU) is False
-    with pytest.raises(DeviceError, match="bf16") as caught:
+    with raises(DeviceError, code="no-bf16", naming="bf16") as caught:
         multiplies_in_bf16("bf16", CPU)
     assert "precision" in caught.value.remedy

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_training.presets import PRESETS, Model, refuse_large, resolve
 from vidseek_training.settings import TrainSettings
@@ -75,22 +76,21 @@ def test_resolve__twice_changes_nothing() -> None:
 
 
 def test_resolve__keys_that_do_not_go_with_the_preset_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"cached_views.*base-many.*last_layers"):
+    with raises(ConfigError, code="settings-disagree", naming=("cached_views", "base-many", "last_layers")):
         resolve(TrainSettings(last_layers=None, preset="base-many", cached_views=0).model_copy(update={"cached_views": 2}),
                 B32, 9_000)
 
 
 @pytest.mark.parametrize(("given", "told"), [
-    ({"learning_rate": 4.0e-3}, "learning_rate is 0.004"), ({"targets": ("attention", "stem")}, "stem"),
-    ({"targets": ("token_embedding",), "learning_rate": 2.0e-3}, "learning_rate is 0.002.*token_embedding"),
+    ({"learning_rate": 4.0e-3}, "0.004"), ({"targets": ("attention", "stem")}, "stem"),
+    ({"targets": ("token_embedding",), "learning_rate": 2.0e-3}, "token_embedding"),
 ])
 @pytest.mark.parametrize("preset", ["auto", "none"])
 def test_resolve__updates_that_wreck_a_real_model_are_refused_unless_said_twice(
     given: dict[str, Any], told: str, preset: Any
 ) -> None:
-    with pytest.raises(ConfigError, match=told) as caught:
+    with raises(ConfigError, code="preset-destructive", naming=(told, "151 M"), remedy="allow_large_updates"):
         resolve(TrainSettings(**given), B32, 500, default=preset)
-    assert "allow_large_updates" in caught.value.remedy and "151 M" in str(caught.value)
     assert resolve(TrainSettings(**given, allow_large_updates=True), B32, 500, default=preset).settings.learning_rate > 0
     assert resolve(TrainSettings(**given), TINY, 500, default=preset).settings.learning_rate > 0
 
@@ -100,13 +100,13 @@ def test_refuse_large__lets_a_rate_of_1e_3_through() -> None:
 
 
 def test_resolve__the_tiny_preset_of_a_real_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"over 0\.001"):
+    with raises(ConfigError, code="preset-destructive", naming="0.001"):
         resolve(TrainSettings(preset="tiny"), B32, 500)
 
 
 @pytest.mark.parametrize("both", [{"steps": 3, "epochs": 1.0}, {"evaluate_every": 3, "looks_per_epoch": 1.0}])
 def test_settings__one_of_two_ways_to_count(both: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="are both set"):
+    with raises(ConfigError, code="setting-out-of-range", naming=tuple(both)):
         TrainSettings(**both)
 
 

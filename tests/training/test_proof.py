@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.raising import raises
 from vidseek_media.errors import ArtifactError
 from vidseek_training.proof import ALPHA, Contender, alpha_of_use, proof_mask, prove, why_no_proof
 from vidseek_training.proof_ledger import ProofLedger, ProofUse, as_lines, used
@@ -174,7 +175,7 @@ def test_ledger__reads_what_it_wrote_each_use_once(tmp_path: Path) -> None:
         ledger.write(tmp_path / name)
     assert ProofLedger.read(tmp_path / "one", tmp_path / "two", tmp_path / "none") == ledger
     (tmp_path / "two").write_text('{"rows": 3}\n')
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with raises(ArtifactError, code="proof-ledger-broken"):
         ProofLedger.read(tmp_path / "two")
 
 

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 import torch
 
+from tests.raising import raises
 from tests.training.champions import write_champion
 from tests.training.tiny import Archive, random_pixels, write_clip
 from vidseek_media.errors import ArtifactError, ServiceError
@@ -46,14 +47,14 @@ def test_push_adapter__the_card_has_the_evaluation_s_figures_with_intervals(
     assert "On 16 test captions of 1 groups of videos" in card and "forgot of the general world was not measured" in card
     # Figures of another adapter are refused.
     other = write_champion(tmp_path / "other", backbone, seed=9)
-    with pytest.raises(ArtifactError, match="is of the adapter") as caught:
+    with raises(ArtifactError, code="metrics-of-other-adapter") as caught:
         push_adapter(other, tmp_path / "report" / "metrics.json", str(tmp_path / "no"))
     assert "evaluate" in caught.value.remedy and not (tmp_path / "no").exists()
 
 
 def test_push_adapter__the_base_as_champion_has_none(backbone: Path, tmp_path: Path) -> None:
     champion = write_champion(tmp_path / "champion", backbone, seed=None)
-    with pytest.raises(ArtifactError, match="no adapter"):
+    with raises(ArtifactError, code="no-adapter"):
         push_adapter(champion, tmp_path / "none.json", str(tmp_path / "out"))
 
 
@@ -72,7 +73,7 @@ def test_push_adapter__the_hub_gets_the_whole_folder_or_says_why_not(
     assert found == "https://hub/someone/mine"
     assert sent == {"someone/mine": {"README.md", "adapter_config.json", "adapter_model.safetensors", "vidseek.json"}}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ServiceError, match="someone/mine") as caught:
+    with raises(ServiceError, code="hub-no-answer", naming="someone/mine") as caught:
         push_adapter(exported / "champion", tmp_path / "none.json", "hub:someone/mine")
     assert "HF_HUB_OFFLINE=0" in caught.value.remedy
 
@@ -84,7 +85,7 @@ def test_push_adapter__a_hub_that_is_not_reached_is_a_service_error(
         raise httpx2.ConnectError("Name or service not known")
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
-    with pytest.raises(ServiceError, match="someone/mine: Name or service not known"):
+    with raises(ServiceError, code="hub-no-answer", naming=("someone/mine", "not known")):
         push_adapter(exported / "champion", tmp_path / "none.json", "hub:someone/mine")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from tests.training.champions import write_champion
 from tests.training.tiny import CONTEXT, DIMENSION, FRAMES_OF_CLIP, SIDE, WORDS, Archive, random_pixels, write_folder
 from vidseek_media.errors import ConfigError
@@ -130,9 +131,8 @@ def test_entry_point__a_family_of_another_package_goes_from_folder_to_proven_bun
 ])
 def test_entry_point__what_cannot_be_used_is_named(install: Install, source: str, target: str, fact: str) -> None:
     install(source, target)
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="entry-point-broken", naming=(fact, target.partition(":")[0])) as caught:
         registry.families()
-    assert fact in caught.value.message and target.partition(":")[0] in caught.value.message
     assert caught.value.remedy
 
 

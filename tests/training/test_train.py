@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.raising import raises
 from tests.training.tiny import Archive, all_colours, write_archive
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, DeviceError, GateFailed, ServiceError
@@ -179,7 +180,7 @@ def test_train_adapter__a_loss_that_is_no_number_stops_it_and_nothing_is_written
         return videos.sum() * 0 + next(losses)
 
     monkeypatch.setattr(fitting, "info_nce", info_nce)
-    with pytest.raises(GateFailed, match="nan at step 3") as caught:
+    with raises(GateFailed, code="loss-not-finite", naming=("nan", "step 3")) as caught:
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"warmup_text_steps": 0}))
     assert "learning_rate" in caught.value.remedy
     assert not (tmp_path / "adapters" / "lora").exists()
@@ -191,7 +192,7 @@ def test_train_adapter__a_store_that_does_not_answer_is_a_service_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://nowhere")
-    with pytest.raises(ServiceError, match="nonsense"):
+    with raises(ServiceError, code="mlflow-no-answer", naming="nonsense"):
         trained(archive, backbone, tmp_path, SETTINGS)
     assert not (tmp_path / "adapters").exists()
 
@@ -243,7 +244,7 @@ def test_train_adapter__other_settings_do_not_go_on_from_a_checkpoint(
     short = SETTINGS.model_copy(update={"steps": 4, "warmup_text_steps": 0, "evaluate_every": 2})
     with monkeypatch.context() as patch:
         patch.setattr(lora, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(ArtifactError, match="No space"):
+        with raises(ArtifactError, code="not-writable", naming="No space"):
             trained(archive, backbone, tmp_path, short, state=tmp_path)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # nothing lost: the same settings would go on from it
     begun: list[object] = []
@@ -278,7 +279,7 @@ def test_train_adapter__a_device_that_is_not_there_stops_it(
     archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="cuda"):
+    with raises(DeviceError, code="no-cuda"):
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"device": "cuda"}))
 
 

@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import BertTokenizer, CLIPTokenizer
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
+from tests.raising import raises
 from tests.training.tiny import write_tokenizer
 from vidseek_encoder.tokenizer_file import read_tokenizer
 from vidseek_media.errors import ArtifactError
@@ -168,10 +169,10 @@ def test_find_tokenizer__siglip_2_s_texts_are_those_of_transformers(tmp_path: Pa
 
 
 def test_find_tokenizer__none_or_a_broken_one_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"tokenizer\.json is missing"):
+    with raises(ArtifactError, code="tokenizer-absent", naming="tokenizer.json"):
         find_tokenizer(tmp_path)
     (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"not gzip")
-    with pytest.raises(ArtifactError, match=str(tmp_path)):
+    with raises(ArtifactError, code="tokenizer-broken", naming=tmp_path):
         find_tokenizer(tmp_path)
 
 

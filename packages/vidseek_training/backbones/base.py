@@ -171,7 +171,7 @@ class Backbone(nn.Module, abc.ABC):
 
     def _not_apart(self) -> ConfigError:
         return ConfigError(
-            f"{self.spec.name}: the layers of a {self.spec.family} tower cannot be computed apart",
+            f"{self.spec.name}: the layers of a {self.spec.family} tower cannot be computed apart", code="layers-not-apart",
             remedy="Set train.settings.<name>.cached_views to 0",
         )
 

@@ -222,6 +222,7 @@ def _decline_remote(kind: str, auto_map: object) -> NoReturn:
     code = ", ".join(sorted(map(str, auto_map.values()))) if isinstance(auto_map, Mapping) else str(auto_map)
     raise ConfigError(
         f"model_type {kind!r} needs the code of its repository ({code}), which vidseek does not run",
+        code="backbone-needs-code",
         remedy="Take a model of a family in docs/backbones.md, or bring this one by a package (CONTRIBUTING.md)",
     )
 
@@ -232,7 +233,7 @@ def _require_towers(kind: str, model_class: Any) -> None:
         towers = f"get_{'_features and get_'.join(found)}_features" if found else "neither text nor picture features"
         raise ConfigError(
             f"model_type {kind!r} ({model_class.__name__}) has {towers}; wanted get_text_features and get_image_features "
-            "or get_video_features",
+            "or get_video_features", code="backbone-not-two-towers",
             remedy="Name a model that puts texts and pictures or videos into one space",
         )
 
@@ -284,12 +285,13 @@ def _found(config: str) -> Called:
     except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
         raise ConfigError(
             f"model_type {kind!r}: its towers do not take token ids and {tower} pixels alone: {error}",
+            code="backbone-not-two-towers",
             remedy="docs/backbones.md lists what is read",
         ) from error
     if len(found.text_shape) != 2 or found.text_shape != found.video_shape:
         raise ConfigError(
             f"model_type {kind!r}: two texts give features of shape {found.text_shape}, two pictures or clips "
-            f"{found.video_shape}; wanted one vector each, of one length",
+            f"{found.video_shape}; wanted one vector each, of one length", code="backbone-not-two-towers",
             remedy="docs/backbones.md lists what is read",
         )
     return found
@@ -327,6 +329,7 @@ def _kind_of(config: dict[str, Any], folder: Path) -> Kind:
     if kind is None and not (folder / "preprocessor_config.json").is_file():
         raise ArtifactError(
             f"{folder}: preprocessor_config.json is missing, which says how a {config['model_type']} gets its pixels",
+            code="backbone-broken",
             remedy="Fetch the model again with all its JSON files",
         )
     return kind or Kind(Preprocessing(resize="squash", mean=CLIP_MEAN, deviation=CLIP_DEVIATION), trims=False)

@@ -51,7 +51,9 @@ def load(path_or_id: str | Path) -> Backbone:
         with torch.device("meta"):  # of no memory: a config may ask for more than there is
             shapes = family.build(config, spec).state_dict()
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise ArtifactError(f"{folder / family.config_file} is of no {family.name} model: {error!r}") from error
+        raise ArtifactError(
+            f"{folder / family.config_file} is of no {family.name} model: {error!r}", code="backbone-broken",
+        ) from error
     _require_same(shapes, tensors, path)
     with torch.random.fork_rng(devices=()), _NoDraws():  # single vectors are still drawn
         model = family.build(config, spec)
@@ -86,7 +88,10 @@ def resolve(path_or_id: str | Path) -> Path:
         folder = SHIPPED / text.removeprefix("vidseek/")
         if not folder.is_dir():
             known = ", ".join(sorted(f"vidseek/{config.parent.name}" for config in SHIPPED.glob("*/config.json")))
-            raise ConfigError(f"backbone {text} is not shipped", remedy=f"Choose one of: {known or '(none is here)'}")
+            raise ConfigError(
+                f"backbone {text} is not shipped", code="unknown-backbone",
+                remedy=f"Choose one of: {known or '(none is here)'}",
+            )
         return folder
     folder = Path(text)
     if any((folder / name).is_file() for name in config_files()):
@@ -95,7 +100,7 @@ def resolve(path_or_id: str | Path) -> Path:
     if name is not None:
         return find_snapshot(name)
     raise ConfigError(
-        f"backbone {text}: no folder with a config.json is there",
+        f"backbone {text}: no folder with a config.json is there", code="unknown-backbone",
         remedy="Name a shipped one (vidseek/viclip-tiny, vidseek/clip-tiny), a folder, or a hub id in `backbone.name`",
     )
 
@@ -124,7 +129,9 @@ def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, T
                 raise ValueError(f"{twice[0]} is in another part too")
             tensors |= {name: tensor.float() for name, tensor in found.items()}
     except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", remedy="Fetch the backbone's weights again") from error
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", code="backbone-broken", remedy="Fetch the backbone's weights again",
+        ) from error
     return path, tensors
 
 
@@ -154,4 +161,4 @@ def _require_same(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor], path
     if missing or unexpected or wrong:
         parts = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
         told = "; ".join(f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in parts.items() if names)
-        raise ArtifactError(f"{path} does not fit its config.json: {told}")
+        raise ArtifactError(f"{path} does not fit its config.json: {told}", code="backbone-broken")

@@ -279,6 +279,6 @@ def _require_known(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
 
 def _decline(key: str, value: object) -> NoReturn:
     raise ConfigError(
-        f"open_clip_config.json: {key} is {value!r}, which vidseek does not build",
+        f"open_clip_config.json: {key} is {value!r}, which vidseek does not build", code="backbone-not-built",
         remedy="Take the model as transformers publishes it, if it does, or another of docs/backbones.md",
     )

@@ -77,6 +77,7 @@ def register(family: type[Family]) -> type[Family]:
     if known is not None and _origin(type(known)) != _origin(family):
         raise ConfigError(
             f"backbone family {family.name!r} comes from {_origin(family)} and from {_origin(type(known))}",
+            code="entry-point-broken",
             remedy="Give one of them another name, or uninstall its package",
         )
     _REGISTERED[family.name] = family()
@@ -120,7 +121,7 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
             return family, config
     came = "; ".join(f"{name}: model_type {said.get('model_type')!r}" for name, said in found.items())
     raise ConfigError(
-        f"{folder}: {came or 'no config.json'}; wanted one of the families {', '.join(names())}",
+        f"{folder}: {came or 'no config.json'}; wanted one of the families {', '.join(names())}", code="unknown-family",
         remedy="docs/backbones.md lists what each family reads",
     )
 
@@ -141,9 +142,12 @@ def _load_point(point: EntryPoint) -> None:
     try:
         family = point.load()
     except Exception as error:  # another package's code may raise anything
-        raise ConfigError(f"{where} cannot be loaded: {error!r}", remedy=remedy) from error
+        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="entry-point-broken", remedy=remedy) from error
     if not (isinstance(family, type) and issubclass(family, Family)):
-        raise ConfigError(f"{where} is {family!r}, wanted a class derived from {Family.__name__}", remedy=remedy)
+        raise ConfigError(
+            f"{where} is {family!r}, wanted a class derived from {Family.__name__}", code="entry-point-broken",
+            remedy=remedy,
+        )
     register(family)
 
 

@@ -25,7 +25,7 @@ class ConvStem(nn.Module):
         super().__init__()
         depth = round(math.log2(patch))
         if 2**depth != patch or depth < 1:
-            raise ConfigError(f"a convolutional stem with patch {patch}; wanted a power of two")
+            raise ConfigError(f"a convolutional stem with patch {patch}; wanted a power of two", code="bad-patch")
         layers: list[nn.Module] = []
         channels = 3
         for level in range(depth):
@@ -101,7 +101,7 @@ class MotionStem(ConvStem):
     def __init__(self, width: int, *, patch: int) -> None:
         super().__init__(width, patch=patch)
         if patch < 4:
-            raise ConfigError(f"a stem that sees motion with patch {patch}; wanted at least 4")
+            raise ConfigError(f"a stem that sees motion with patch {patch}; wanted at least 4", code="bad-patch")
         channels = width >> (round(math.log2(patch)) - 2)
         hidden = max(8, channels // 2)
         self.compare = nn.Sequential(

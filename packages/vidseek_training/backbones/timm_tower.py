@@ -38,6 +38,7 @@ class TimmTower(nn.Module):
         if projection not in (None, "", "none", "linear") or pool in ("abs_attn", "rot_attn"):
             raise ConfigError(
                 f"open_clip_config.json: vision_cfg has timm_pool {pool!r} and timm_proj {projection!r}, which is not built",
+                code="backbone-not-built",
                 remedy="docs/backbones.md lists what is read",
             )
         # Without a projection of its own the trunk's classifier projects to the common space.
@@ -58,7 +59,7 @@ def _create(name: str, *, num_classes: int, global_pool: str, side: int | None) 
     timm = import_timm()
     if not timm.is_model(name):
         raise ConfigError(
-            f"open_clip_config.json: timm {timm.__version__} has no model {name!r}",
+            f"open_clip_config.json: timm {timm.__version__} has no model {name!r}", code="backbone-not-built",
             remedy="Run `make open-clip`, which installs the version that was tried",
         )
     options = {}
@@ -80,6 +81,7 @@ def import_timm() -> ModuleType:
     except (ImportError, RuntimeError, AttributeError) as error:
         raise ConfigError(
             f"the vision tower of this open_clip model is one of timm, which cannot be imported: {error}",
+            code="not-installed",
             remedy="Run `make open-clip`, which installs timm without what else it asks for",
         ) from error
     module: ModuleType = timm

@@ -56,9 +56,10 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool 
             with gzip.open(plain, "rb") as file:
                 return _write(clip_tokenizer(None, _merges_of(_bounded(file))))
     except Exception as error:  # tokenizers raises bare Exception
-        raise ArtifactError(f"the tokenizer in {folder} cannot be read: {error}") from error
+        raise ArtifactError(f"the tokenizer in {folder} cannot be read: {error}", code="tokenizer-broken") from error
     raise ArtifactError(
         f"{ready} is missing, and so are vocab.json with merges.txt, vocab.txt and bpe_simple_vocab_16e6.txt.gz",
+        code="tokenizer-absent",
         remedy="A backbone's folder holds its tokenizer",
     )
 

@@ -122,11 +122,13 @@ class _Run:
         if self._num_unanswered >= MAX_UNANSWERED:
             raise ServiceError(
                 f"{self._settings.name} left {MAX_UNANSWERED} clips in a row without an answer, the last: {outcome.reason}",
+                code="llm-no-answer",
                 remedy="Look at what it says, and run again: all that was answered is kept",
             )
         if self._num_fruitless >= MAX_FRUITLESS:
             raise ServiceError(
                 f"{self._settings.name} gave no captions for the first {MAX_FRUITLESS} clips, the last: {outcome.reason}",
+                code="llm-no-captions",
                 remedy="Look at caption.llm: the model, the prompt, thinking, max_output_tokens",
             )
 
@@ -203,7 +205,7 @@ class _Run:
             self._wait_until(time.monotonic() + longest * random.uniform(0.5, 1.0))
         elif failure.after_seconds > MAX_WAIT_SECONDS:
             raise Stop(ServiceError(
-                f"{failure}; it asks to come back in {failure.after_seconds:.0f} s",
+                f"{failure}; it asks to come back in {failure.after_seconds:.0f} s", code="llm-no-answer",
                 remedy="Run again then: all that was answered is kept",
             ))
         else:

@@ -247,7 +247,9 @@ class Captioner:
                 yield by_clip[clip_id].subject, Request(by_clip[clip_id].prompt, pictures=pictures)
             return
         if self.path_of is None:
-            raise ConfigError("send: video reads the videos, and no source is named", remedy="Set ingest.source")
+            raise ConfigError(
+                "send: video reads the videos, and no source is named", code="source-not-set", remedy="Set ingest.source",
+            )
         for each in plan.to_ask:
             try:
                 video = cut_excerpt(

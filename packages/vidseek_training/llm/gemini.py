@@ -113,7 +113,7 @@ class Gemini:
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(
-                f"caption.llm.options: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                f"caption.llm.options: {'.'.join(map(str, first['loc']))}: {first['msg']}", code="invalid-settings",
                 remedy="Name fields of Gemini's GenerateContentConfig, thinking_config say",
             ) from error
 

@@ -197,7 +197,7 @@ class Journal:
     def _writing(self, *, sync: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction, whole or not begun: it outlives this process, with `sync` a power loss too."""
         if self._db is None:
-            raise ArtifactError(f"{self.path} was not opened for writing")
+            raise ArtifactError(f"{self.path} was not opened for writing", code="journal-not-open")
         try:
             with self._lock:
                 if not self._has_log:  # With one, an answer costs one sync of the disk, and a request none.
@@ -208,7 +208,8 @@ class Journal:
                     yield self._db
         except sqlite3.Error as error:
             raise ArtifactError(
-                f"{self.path} cannot be written: {error}", remedy="Make room; nothing more is asked until it is kept"
+                f"{self.path} cannot be written: {error}",
+                code="not-writable", remedy="Make room; nothing more is asked until it is kept"
             ) from error
 
 
@@ -291,7 +292,8 @@ def _loaded(path: Path, db: sqlite3.Connection) -> Journal:
     [version] = db.execute("PRAGMA user_version").fetchone()
     if version > _VERSION:
         raise ArtifactError(
-            f"{path} is of format {version}, this version reads {_VERSION}", remedy="Update vidseek, or move the file away"
+            f"{path} is of format {version}, this version reads {_VERSION}",
+            code="journal-other-format", remedy="Update vidseek, or move the file away"
         )
     if version == 0:
         with db:
@@ -316,7 +318,7 @@ def _take_over(path: Path, db: sqlite3.Connection) -> int:
                 _take_event(db, number, event)
             except _BROKEN as error:
                 raise ArtifactError(
-                    f"{path} holds a line that is none of its kind: {error!r} in {str(event)[:120]}",
+                    f"{path} holds a line that is none of its kind: {error!r} in {str(event)[:120]}", code="journal-broken",
                     remedy="Mend that line, or move the file away: what it holds is then paid for again",
                 ) from error
     return lines.num_broken + len(lines.values) - len(events)
@@ -365,11 +367,12 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(
-            f"{error.filename or path} cannot be used: {error.strerror or error}", remedy="Mend its rights"
+            f"{error.filename or path} cannot be used: {error.strerror or error}",
+            code="journal-broken", remedy="Mend its rights"
         ) from error
     except _BROKEN as error:
         raise ArtifactError(
-            f"{path} is no journal, or broken: {error}",
+            f"{path} is no journal, or broken: {error}", code="journal-broken",
             remedy="Copy it back from where it is kept, or move it away: what it holds is then paid for again",
         ) from error
 
@@ -382,7 +385,7 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"{path.with_name(JOURNAL_NAME)} is open in another process",
+                f"{path.with_name(JOURNAL_NAME)} is open in another process", code="locked-elsewhere",
                 remedy="Wait for the other `vidseek caption` or `dvc repro`",
             ) from error
         yield

@@ -22,7 +22,7 @@ def open_provider(settings: LlmSettings) -> Provider:
     provider = caption_provider(settings.provider)
     if not _is_installed(provider.library):
         raise ConfigError(
-            f"the library for caption.llm.provider {settings.provider} is not installed",
+            f"the library for caption.llm.provider {settings.provider} is not installed", code="not-installed",
             remedy="Run `pip install -c constraints.txt -e '.[llm]'`",
         )
     url = os.environ.get(URL_VARIABLE) or None
@@ -42,6 +42,6 @@ def _key(own_variable: str, url: str | None) -> str:
     if key := secret(own_variable):
         return key
     raise ConfigError(
-        f"{own_variable} is not set in the environment",
+        f"{own_variable} is not set in the environment", code="variable-not-set",
         remedy=f"Set it, or name a server of your own in {URL_VARIABLE} (and its key in {KEY_VARIABLE})",
     )

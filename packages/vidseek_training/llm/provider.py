@@ -137,14 +137,17 @@ def failure_of(
     """What an HTTP status means for the clip and for the run."""
     said = f"{who} answered HTTP {status}: {message[:300]}"
     if status in (401, 403):
-        return Stop(ConfigError(said, remedy="Check the key in the environment, and what it may do"))
+        return Stop(ConfigError(said, code="llm-key-refused", remedy="Check the key in the environment, and what it may do"))
     if status in (404, 410):
         return Stop(ConfigError(
             f"{who} is not served (HTTP {status}: {message[:300]}): the model is retired, renamed, or at another address",
+            code="llm-model-unknown",
             remedy=f"Look the current name up ({models_page}), set caption.llm.model in params.yaml, check {URL_VARIABLE}",
         ))
     if status == 402 or quota_is_gone:
-        return Stop(ServiceError(said, remedy="Its quota is used up: raise it or wait; what is there is kept"))
+        return Stop(ServiceError(
+            said, code="llm-quota-used-up", remedy="Its quota is used up: raise it or wait; what is there is kept",
+        ))
     if status in (408, 409, 425, 429) or status >= 500:
         return Retry(said, after_seconds=after_seconds)
     return Skip(said, is_judged=False)

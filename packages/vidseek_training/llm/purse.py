@@ -150,6 +150,6 @@ class Purse:
         maybe = f", {unseen:.4f} of them for requests whose answer was never seen" if unseen else ""
         return ConfigError(
             f"the budget of {self._settings.budget_usd:g} USD is used up: {self.counted_usd:.4f} are spent{maybe}, and one "
-            f"more request may cost {most:.4f}",
+            f"more request may cost {most:.4f}", code="budget-used-up",
             remedy="Raise caption.llm.budget_usd, or set max_clips; all that was answered is kept and not asked again",
         )

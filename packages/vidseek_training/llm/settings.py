@@ -134,7 +134,7 @@ class LlmSettings(Section):
         for key in ("model", "usd_per_million_tokens_in", "usd_per_million_tokens_out"):
             if getattr(self, key) is None:
                 raise ConfigError(
-                    f"caption.sources lists llm, and caption.llm.{key} is not said",
+                    f"caption.sources lists llm, and caption.llm.{key} is not said", code="setting-missing",
                     remedy="Set it in params.yaml: prices as your provider states them, 0 for a model of your own",
                 )
 

@@ -40,6 +40,7 @@ def thinking_fields(model: str, thinking: Thinking, max_output_tokens: int) -> d
     if isinstance(thinking, int):
         raise ConfigError(
             f"caption.llm.thinking is {thinking}, and OpenAI's protocol takes none, minimal, low, medium or high",
+            code="settings-disagree",
             remedy="Take one of these, or your server's own field in caption.llm.options",
         )
     if thinking == "auto":
