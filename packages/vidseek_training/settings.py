@@ -24,6 +24,10 @@ Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "
 DEFAULT_STEPS, DEFAULT_EVALUATE_EVERY = 1000, 100
 
 
+NEAR_DUPLICATE_SHARE = 0.5
+"""Of a video that shows what another shows, for the two to count as one."""
+
+
 class CaptionSettings(Section):
     """Where captions come from."""
 
@@ -53,7 +57,7 @@ class PairSettings(Section):
     """Clips that say nothing make no pairs."""
     near_duplicate_bits: Annotated[int, Field(ge=0, le=7)] | None = 6
     """Of 63: frames whose hashes differ no more show the same; null: do not look."""
-    near_duplicate_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    near_duplicate_share: Annotated[float, Field(gt=0, le=1)] = NEAR_DUPLICATE_SHARE
     """Of a video that shows what another shows; then both are on one side."""
 
 

@@ -97,6 +97,7 @@ def test_load_params__a_file_of_an_earlier_version_is_one_message_that_says_what
     parity = content["export"].pop("parity")["fp32"]
     content["export"] |= parity
     content["publish"]["alias"] = "clips"
+    content["ingest"]["youtube"]["max_height"] = 720
     del content["frames"]["per_bin"], content["calibrate"], content["gates"]["drift"]
     with pytest.raises(SettingsRefused) as caught:
         load_params(written(tmp_path, yaml.safe_dump(content)))
