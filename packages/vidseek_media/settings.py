@@ -53,6 +53,7 @@ class Fault:
     key: str
     """Dotted: `frames.side_px`."""
     kind: Literal["unknown", "missing", "changed", "choice", "value"]
+    """`changed`: a key of an earlier version; `choice`: none of the values there are; `value`: another type or range."""
     text: str
     """One clause that names the key, what came, and what is wanted."""
 
