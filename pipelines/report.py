@@ -25,7 +25,7 @@ def _attach(run_id: str, archive: Archive) -> bool:
     from vidseek_training.tracking import attach  # torch and mlflow: an archive with the base does without
 
     under = alias_of("archive")
-    pictures = [(picture, f"{under}/{picture.parent.parent.name}") for picture, _ in pictures_of(archive.root)]
+    pictures = [(picture, f"{under}/{picture.parent.parent.name}") for picture, _ in pictures_of(archive)]
     return attach(run_id, [(PATHS.reports / "report.html", under), *pictures])
 
 

@@ -171,7 +171,7 @@ class Admin:
     def _uri_of(self, video_id: str) -> str:
         import pyarrow.parquet as pq
 
-        path = self._archive.root / "data" / "ingest" / "videos.parquet"
+        path = self._archive.ingest / "videos.parquet"
         try:
             rows = pq.read_table(path, columns=["uris"], filters=[("video_id", "=", video_id)]).to_pylist()
         except (OSError, ValueError) as error:

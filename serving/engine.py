@@ -64,7 +64,7 @@ class Places:
     @classmethod
     def of(cls, archive: Archive) -> Places:
         """Those of `archive`."""
-        return cls(archive.source, archive.feedback, archive.state / "thumbnails", archive.queries)
+        return cls(archive.source, archive.feedback, archive.thumbnails, archive.queries)
 
 
 @dataclass(frozen=True)

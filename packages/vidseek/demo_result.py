@@ -37,14 +37,14 @@ def show() -> None:
         ArtifactError: the pipeline has not run.
     """
     archive, console = Archive.here(), Console()
-    figures = _read_json(archive.root / "reports" / "evaluate" / "metrics.json")
+    figures = _read_json(archive.reports / "evaluate" / "metrics.json")
     console.print()
-    for caution in cautions(archive.root):
+    for caution in cautions(archive):
         console.print(f"[bold red]{escape(caution)}.[/]")
     console.print(_recalls(figures))
     for line in _facts(figures):
         console.print(line)
-    for line in lines_of(_read_json(archive.root / "models" / "selected.json")):
+    for line in lines_of(_read_json(archive.selected)):
         console.print(f"Proof: {escape(line)}", highlight=False)
     console.print()
     _searches(archive, console)
@@ -133,9 +133,8 @@ def is_right(hit: Hit, query: dict[str, Any]) -> bool:
 
 def test_queries(archive: Archive, *, count: int) -> list[dict[str, Any]]:
     """Test captions, spread over the table so that they differ, with where they are true."""
-    data = archive.root / "data"
-    pairs = read_table(data / "pairs" / "pairs.parquet", PAIRS)
-    clips = read_table(data / "cut" / "clips.parquet", CLIPS)[["clip_id", "start_ms", "end_ms"]]
+    pairs = read_table(archive.pairs_table, PAIRS)
+    clips = read_table(archive.cut / "clips.parquet", CLIPS)[["clip_id", "start_ms", "end_ms"]]
     test: pd.DataFrame = pairs[pairs.split == "test"].merge(clips, on="clip_id").sort_values("clip_id")
     step = max(1, len(test) // count)
     rows: list[dict[str, Any]] = test.iloc[::step].head(count).to_dict("records")

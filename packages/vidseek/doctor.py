@@ -261,7 +261,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
             yield Finding("pipeline", "versions agree", "error",
                           f"the bundle is of {bundle}, the published index of {published}", "dvc repro")
     uri = archive.tracking_uri()
-    local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.state / "mlflow.db").exists()
+    local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.mlflow).exists()
     yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else bare_url(uri),
                   "dvc repro" if local else "")
 

@@ -57,8 +57,7 @@ def plan_forget(archive: Archive, name: str) -> Plan:
     from vidseek_media.ingest import read_videos
     from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS
 
-    data = archive.root / "data"
-    videos = read_videos(data / "ingest")
+    videos = read_videos(archive.ingest)
     uris = {video.video_id: video.uris for video in videos}
     video_id = _one_of(name, uris)
     if video_id is None:
@@ -67,18 +66,18 @@ def plan_forget(archive: Archive, name: str) -> Plan:
                 f"{old} is forgotten already", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
             )
         raise InputRejected(
-            f"there is no video {name!r} in {data / 'ingest' / 'videos.parquet'}", code="unknown-video",
+            f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
             remedy="Name the video_id or the uri of a hit, or the first digits of the id",
         )
     video = next(each for each in videos if each.video_id == video_id)
-    clips = _rows(data / "cut" / "clips.parquet", CLIPS, video_id)
+    clips = _rows(archive.cut / "clips.parquet", CLIPS, video_id)
     downloads, kept = _files_of(archive, video)
     caches = _caches_of(archive, video_id, set(clips))
     return Plan(
         ForgottenVideo(video_id, video.uris, _addresses_of(archive, video), video.title, _now()),
-        num_clips=len(clips), num_frames=len(_rows(data / "frames" / "frames.parquet", FRAMES, video_id)),
-        num_captions=len(_rows(data / "caption" / "captions.parquet", CAPTIONS, video_id)),
-        num_pairs=len(_rows(data / "pairs" / "pairs.parquet", PAIRS, video_id)),
+        num_clips=len(clips), num_frames=len(_rows(archive.frames / "frames.parquet", FRAMES, video_id)),
+        num_captions=len(_rows(archive.caption / "captions.parquet", CAPTIONS, video_id)),
+        num_pairs=len(_rows(archive.pairs_table, PAIRS, video_id)),
         removed=tuple(sorted({*downloads, *caches})), kept=tuple(sorted(kept)),
     )
 
@@ -106,12 +105,12 @@ def forget(archive: Archive, plan: Plan) -> None:
             write_forgotten(
                 archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
             )
-        book = Ledger.load(archive.state / "ledger")
+        book = Ledger.load(archive.ledger)
         if book.forget([plan.video.video_id]):
             book.save()
         for path in plan.removed:
             path.unlink(missing_ok=True)
-        forget_captions(archive.state / "captions", [plan.video.video_id])
+        forget_captions(archive.caption_journal, [plan.video.video_id])
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or archive.decisions}: {error.strerror}",
@@ -193,7 +192,7 @@ def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
         loaded |= set(found)
         if not found and path.exists() and not path.resolve().is_relative_to(downloads):
             own.add(path)
-    for known, (*_, video_id) in Ledger.load(archive.state / "ledger").files.items():
+    for known, (*_, video_id) in Ledger.load(archive.ledger).files.items():
         path = Path(known)
         if video_id == video.video_id and path.resolve().is_relative_to(downloads):
             loaded |= {each for each in (path, path.with_name(f".{path.name}.stamp")) if each.exists()}

@@ -26,14 +26,13 @@ def overview(archive: Archive) -> dict[str, Any]:
         ArtifactError: a table or a report is broken.
         ServiceError: the Qdrant server does not answer.
     """
-    data = archive.root / "data"
     return {
-        "videos": _videos(data / "ingest"),
-        "num_clips": _num_clips(data / "cut"),
-        "rejected": list(_rejected(data)),
-        "gates": list(_gates(archive.root / "reports")),
-        "figures": _figures(archive.root / "reports"),
-        "reports": [name for name, place in REPORTS.items() if (archive.root / "reports" / place).is_file()],
+        "videos": _videos(archive.ingest),
+        "num_clips": _num_clips(archive.cut),
+        "rejected": list(_rejected(archive.data)),
+        "gates": list(_gates(archive.reports)),
+        "figures": _figures(archive.reports),
+        "reports": [name for name, place in REPORTS.items() if (archive.reports / place).is_file()],
         "model": _model(archive),
         **_collections(archive),
     }
@@ -41,7 +40,7 @@ def overview(archive: Archive) -> dict[str, Any]:
 
 def report_file(archive: Archive, name: str) -> Path | None:
     """The page of that name, where it was written."""
-    path = archive.root / "reports" / REPORTS[name]
+    path = archive.reports / REPORTS[name]
     return path if path.is_file() else None
 
 
@@ -97,7 +96,7 @@ def _model(archive: Archive) -> dict[str, Any] | None:
     spec = read_json(archive.bundle / "encoder.json")
     if spec is None:
         return None
-    selected = read_json(archive.root / "models" / "selected.json") or {}
+    selected = read_json(archive.selected) or {}
     return {
         "encoder_version": spec["encoder_version"], "backbone": spec["backbone"], "variants": spec["variants"],
         "setting": selected.get("setting"), "proof": _proof(selected.get("proof")),

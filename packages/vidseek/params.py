@@ -125,4 +125,4 @@ def _unstated(kind: type[Section], content: Mapping[str, Any], place: str = "") 
 def _flow(name: str, default: Any) -> str:
     value = default.model_dump(mode="json") if isinstance(default, Section) else default
     value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump({name: value}, default_flow_style=True, width=10_000).strip().strip("{}")
+    return yaml.safe_dump({name: value}, default_flow_style=True, width=10_000).strip()[1:-1]

@@ -36,10 +36,8 @@ class ParamsFile:
             ConfigError: it is no YAML mapping in UTF-8, or names a key twice in one mapping.
         """
         try:
-            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-            node = loader.get_single_node()
-            lines = dict(_lines(node, seen=set())) if node is not None else {}
-            content = loader.construct_document(node) if node is not None else None
+            text = path.read_text(encoding="utf-8")
+            lines, content = lines_of(text), yaml.safe_load(text)
         except FileNotFoundError:
             return cls(path, {})
         except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -99,6 +97,16 @@ class ParamsFile:
         line = self.lines.get(fault.key)
         hint = _nearest(fault.key, known) if fault.kind == "unknown" else ""
         return f"{fault.text}{hint}{f' (line {line})' if line else ''}"
+
+
+def lines_of(text: str) -> dict[str, int]:
+    """The line of every key of a YAML document, by its dotted name, in order of the document; the first line is 1.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or a mapping has a key twice.
+    """
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return dict(_lines(node, seen=set())) if node is not None else {}
 
 
 def keys_of(kind: type[Section], place: str = "") -> Iterator[tuple[str, type[Section], str]]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from vidseek.archive import Archive
 from vidseek.overview import GATES, STAGES, read_json
+from vidseek.paths import ArchivePaths
 from vidseek_media.folders import whole_file
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.intervals import interval_text
@@ -39,11 +40,10 @@ def write_report(archive: Archive, path: Path) -> None:
         ArtifactError: a table or a report is missing or broken.
         OSError: the disk does not take it.
     """
-    root = archive.root
+    data, reports = archive.data, archive.reports
     sections = [
-        _cautions(root), _data(root / "data"), _rejected(root / "data"), _gates(root / "reports"), _proof(root / "reports"),
-        _moments(root / "reports"), _calibration(root / "reports"), _drift(root / "reports"),
-        _duplicates(root / "data"), _pictures(root), _lineage(archive),
+        _cautions(archive), _data(data), _rejected(data), _gates(reports), _proof(reports), _moments(reports),
+        _calibration(reports), _drift(reports), _duplicates(data), _pictures(archive), _lineage(archive),
     ]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -53,10 +53,10 @@ def write_report(archive: Archive, path: Path) -> None:
         beside.write_text(page, encoding="utf-8")
 
 
-def cautions(root: Path) -> list[str]:
-    """What to know before any figure of the archive at `root`: what was not measured, and warnings of the training."""
-    metrics = read_json(root / "reports" / "evaluate" / "metrics.json") or {}
-    selected = read_json(root / "models" / "selected.json") or {}
+def cautions(paths: ArchivePaths) -> list[str]:
+    """What to know before any figure of the archive: what was not measured, and warnings of the training."""
+    metrics = read_json(paths.reports / "evaluate" / "metrics.json") or {}
+    selected = read_json(paths.selected) or {}
     if not metrics or selected.get("setting") == "base":
         return []
     found = []
@@ -66,7 +66,7 @@ def cautions(root: Path) -> list[str]:
             "adapted model lost of what the base knew"
         )
     if selected.get("setting"):
-        folder = _training_of(root, selected)
+        folder = _training_of(paths, selected)
         if folder is None:
             found.append(
                 f"The adapter {selected['setting']} is of an earlier training than the last of that name: what was warned "
@@ -77,15 +77,15 @@ def cautions(root: Path) -> list[str]:
     return found
 
 
-def _training_of(root: Path, selected: Mapping[str, Any]) -> Path | None:
+def _training_of(paths: ArchivePaths, selected: Mapping[str, Any]) -> Path | None:
     """The report folder of the training that the adapter is from; None where a later one of its name has overwritten it."""
-    folder = root / "reports" / "train" / str(selected.get("setting", ""))
+    folder = paths.reports / "train" / str(selected.get("setting", ""))
     of = (read_json(folder / "metrics.json") or {}).get("adapter_sha256")
     return None if of is not None and of != selected.get("adapter_sha256") else folder
 
 
-def _cautions(root: Path) -> str:
-    return "".join(f'<p class="no"><b>{_text(each)}.</b></p>' for each in cautions(root))
+def _cautions(paths: ArchivePaths) -> str:
+    return "".join(f'<p class="no"><b>{_text(each)}.</b></p>' for each in cautions(paths))
 
 
 def _length(duration_ms: int) -> str:
@@ -255,13 +255,13 @@ def _duplicates(data: Path) -> str:
     )
 
 
-def pictures_of(root: Path) -> list[tuple[Path, str]]:
+def pictures_of(paths: ArchivePaths) -> list[tuple[Path, str]]:
     """The pictures that the page shows, each with what is on it."""
-    train = _training_of(root, read_json(root / "models" / "selected.json") or {})
+    train = _training_of(paths, read_json(paths.selected) or {})
     wanted = [
-        (root / "reports" / "evaluate" / "pictures" / "retrieval.png",
+        (paths.reports / "evaluate" / "pictures" / "retrieval.png",
          "Test queries and the clips that were found; the right one is framed in green"),
-        (root / "reports" / "evaluate" / "pictures" / "map.png", "Texts and clips on a plane"),
+        (paths.reports / "evaluate" / "pictures" / "map.png", "Texts and clips on a plane"),
     ]
     if train is not None:
         wanted += [
@@ -271,20 +271,19 @@ def pictures_of(root: Path) -> list[tuple[Path, str]]:
     return [(path, caption) for path, caption in wanted if path.is_file()]
 
 
-def _pictures(root: Path) -> str:
+def _pictures(paths: ArchivePaths) -> str:
     shown = [
         f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
-        for path, caption in pictures_of(root)
+        for path, caption in pictures_of(paths)
     ]
     return f"<h2>Pictures</h2>{''.join(shown)}" if shown else ""
 
 
 def _lineage(archive: Archive) -> str:
-    root = archive.root
     spec = read_json(archive.bundle / "encoder.json") or {}
-    selected = read_json(root / "models" / "selected.json") or {}
-    receipt = read_json(root / "receipts" / "publish.json") or {}
+    selected = read_json(archive.selected) or {}
+    receipt = read_json(archive.receipts / "publish.json") or {}
     parts = [
         ("backbone", spec.get("backbone")), ("encoder_version", spec.get("encoder_version")),
         ("variants", ", ".join(spec.get("variants") or [])), ("setting", selected.get("setting")),

@@ -79,6 +79,7 @@ class ConnectionLimits(_Section):
     send_seconds: Annotated[float, Field(gt=0)] = 60.0
     """How long a client may read nothing of an answer; then its connection is cut."""
     max_connections: Annotated[int, Field(ge=1)] = 512
+    """Of all clients together."""
     max_per_client: Annotated[int, Field(ge=1)] = 256
     """Connections of one address. Of a trusted proxy: requests at once of one address that it forwards."""
     max_uploads_mb: Annotated[int, Field(ge=1)] = 256
@@ -99,7 +100,9 @@ class ServeSettings(_Section):
     place = "serve"
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """IP address to listen at."""
     port: Annotated[int, Field(ge=1, le=65535)] = 3000
+    """Port to listen at."""
     max_batch: Annotated[int, Field(ge=1)] = 32
     """Texts, or clips, that go through the encoder together."""
     max_queue: Annotated[int, Field(ge=1)] = 256
@@ -111,9 +114,11 @@ class ServeSettings(_Section):
     max_json_mb: Annotated[int, Field(ge=1, le=16)] = 1
     """Of a JSON body, and of the part `query` of a form."""
     connections: ConnectionLimits = ConnectionLimits()
+    """What connections and clients may hold."""
     max_text_length: Annotated[int, Field(ge=1)] = 2000
     """In characters."""
     max_image_megapixels: Annotated[int, Field(ge=1)] = 50
+    """Of an uploaded picture."""
     max_clip_seconds: Annotated[float, Field(gt=0)] = 600.0
     """Of an uploaded clip."""
     max_embed: Annotated[int, Field(ge=1)] = 64
@@ -121,6 +126,7 @@ class ServeSettings(_Section):
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
     """For an uploaded clip, or a thumbnail of the archive."""
     decode: DecodeSettings = DecodeSettings()
+    """The pools of processes that decode."""
     url_hosts: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
     ] = ()

@@ -53,6 +53,7 @@ class Fault:
     key: str
     """Dotted: `frames.side_px`."""
     kind: Literal["unknown", "missing", "changed", "choice", "value"]
+    """`changed`: a key of an earlier version; `choice`: none of the values there are; `value`: another type or range."""
     text: str
     """One clause that names the key, what came, and what is wanted."""
 
@@ -73,6 +74,11 @@ class SettingsRefused(ConfigError):
         kinds = {fault.kind for fault in faults}
         super().__init__(message, code=code or (self.codes[kinds.pop()] if len(kinds) == 1 else ""), remedy=remedy)
         self.faults = faults
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+"""Of values that came: a few lines of YAML with anchors can stand for gigabytes."""
 
 
 class _SectionType(_ModelType):
@@ -122,9 +128,8 @@ def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
         elif each["type"] == "missing":
             yield Fault(key, "missing", f"{key} is missing")
         else:
-            # Not repr: a few lines of YAML with anchors can stand for gigabytes.
             is_record = each["type"] == "value_error" and isinstance(each["input"], dict)
-            came = key if is_record else f"{key} is {reprlib.repr(each['input'])}"
+            came = key if is_record else f"{key} is {_SHORT.repr(each['input'])}"
             wanted = str(each["ctx"]["error"]) if each["type"] == "value_error" else each["msg"].lower()
             kind: Literal["choice", "value"] = "choice" if each["type"] == "literal_error" else "value"
             yield Fault(key, kind, f"{came}: {wanted}")
@@ -262,7 +267,7 @@ class FrameSettings(Section):
     place = "frames"
 
     num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = 8
-    """Equal bins of each clip; a model sees one frame of each, the centre by default."""
+    """Of each clip, at the centres of equal bins. A model sees one frame of each bin."""
     per_bin: Positive = 1
     """Frames kept of each bin; 3, 5, ... for training views that vary. Odd, so that the centre of the bin is among them."""
     decoder: Decoder = "auto"

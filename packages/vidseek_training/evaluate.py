@@ -22,6 +22,7 @@ from vidseek_training.embedding import embed_pairs
 from vidseek_training.judging import Judgement, Vectors, judge
 from vidseek_training.metrics import Ranks, paired_gain, recall_gain, recall_interval
 from vidseek_training.select import adapter_of, read_selected
+from vidseek_training.settings import NEAR_DUPLICATE_SHARE
 
 NOT_MEASURED = "not measured"
 
@@ -39,7 +40,7 @@ class Evaluation:
 def evaluate(
     champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
     seed: int, variant: str = "fp32", query_variant: str | None = None, near_duplicate_bits: int | None = None,
-    near_duplicate_share: float = 0.5,
+    near_duplicate_share: float = NEAR_DUPLICATE_SHARE,
 ) -> Evaluation:
     """Judge the base, the adapted model and the exported bundle on the same test pairs.
 

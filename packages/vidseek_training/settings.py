@@ -24,6 +24,10 @@ Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "
 DEFAULT_STEPS, DEFAULT_EVALUATE_EVERY = 1000, 100
 
 
+NEAR_DUPLICATE_SHARE = 0.5
+"""Of a video that shows what another shows, for the two to count as one."""
+
+
 class CaptionSettings(Section):
     """Where captions come from."""
 
@@ -53,7 +57,7 @@ class PairSettings(Section):
     """Clips that say nothing make no pairs."""
     near_duplicate_bits: Annotated[int, Field(ge=0, le=7)] | None = 6
     """Of 63: frames whose hashes differ no more show the same; null: do not look."""
-    near_duplicate_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    near_duplicate_share: Annotated[float, Field(gt=0, le=1)] = NEAR_DUPLICATE_SHARE
     """Of a video that shows what another shows; then both are on one side."""
 
 
@@ -75,11 +79,13 @@ class TrainSettings(Section):
     preset: Preset | None = None
     """Where the values of keys that are not given come from; None: as `train.preset` says."""
     seed: int = 0
+    """Of everything that is drawn in a training."""
     rank: int = Field(32, ge=1)
     """Of the low-rank matrices (Hu et al. 2021)."""
     alpha: int = Field(64, ge=1)
     """LoRA's updates are scaled by alpha / rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
+    """Before the low-rank matrices, in training."""
     targets: tuple[Group, ...] = ("attention",)
     """The groups of modules, in both towers, that get an adapter."""
     towers: tuple[Literal["video", "text"], ...] = Field(("video", "text"), min_length=1)
@@ -92,18 +98,23 @@ class TrainSettings(Section):
     warmup_text_steps: int = Field(0, ge=0)
     """Steps on the text tower alone, against cached video vectors of the base, before both towers are trained."""
     warmup_text_batch: int = Field(128, ge=2)
+    """Pairs of each of those steps."""
     steps: int | None = Field(None, ge=1)
     """Steps on both towers; None: as `epochs` says, or 1,000 where it says nothing either."""
     epochs: float | None = Field(None, gt=0)
     """How often each training pair is seen, in the place of `steps`."""
     batch: int = Field(64, ge=2)
+    """Pairs of the domain in each step."""
     chunk: int | None = Field(None, ge=1)
     """Most rows that are in memory at once, the loss being that of the whole batch (Gao et al. 2021, GradCache)."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """cpu or cuda."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the towers' matrix products in training; `auto` is bf16 where the processor has it. All else is fp32."""
     learning_rate: float = Field(1.0e-4, gt=0)
+    """The largest, after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of the adapter's matrices (AdamW)."""
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps with a linearly rising learning rate; a cosine follows."""
     cycles: int = Field(1, ge=1)
@@ -114,6 +125,7 @@ class TrainSettings(Section):
     replay: int = Field(0, ge=0)
     """General pairs added to each step, so that the general world is not forgotten."""
     replay_weight: float = Field(0.5, ge=0)
+    """Of their loss."""
     replay_anchor: float = Field(0.0, ge=0)
     """Weight of keeping clips and captions of the general world where the base had them (Li and Hoiem 2016, LwF)."""
     shift_share: float = Field(0.06, ge=0, lt=0.5)
@@ -147,6 +159,7 @@ class TrainSettings(Section):
     patience: int = Field(10, ge=1)
     """How long without a better mean reciprocal rank until training stops; the best adapter is kept."""
     patience_unit: Literal["evaluations", "epochs"] = "evaluations"
+    """Of `patience`."""
     scales: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((1.0,), min_length=1)
     """Strengths of the adapter among which `scales.choose` chooses on validation; (0, 0.25, 0.5, 0.75, 1) is a sweep."""
     min_pairs: int = Field(16, ge=2)

@@ -110,7 +110,7 @@ def mlflow(
     if uri.startswith(("http://", "https://")):
         printing.say(f"The runs are kept by a server: open {bare_url(uri)}")
         return
-    database = archive.state / "mlflow.db"
+    database = archive.mlflow
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
         raise ArtifactError(f"{database} is missing: no run was tracked yet", code="no-runs", remedy="Run `dvc repro`")
     printing.require_module("mlflow", "train")
@@ -152,8 +152,8 @@ def push_adapter(
     from vidseek.archive import Archive
     from vidseek_training.push import push_adapter as push
 
-    root = Archive.here().root
-    where = push(root / "models" / "champion", root / "reports" / "evaluate" / "metrics.json", destination)
+    archive = Archive.here()
+    where = push(archive.champion, archive.reports / "evaluate" / "metrics.json", destination)
     printing.say(f"The adapter is at {where}.")
 
 
@@ -175,7 +175,7 @@ def mteb(
         if base:
             write_unproven(backbones.load(EncoderSpec.load(archive.bundle).backbone), Path(scratch))
         encoder = Encoder.load(Path(scratch) if base else archive.bundle)
-        scores = run_tasks(encoder, "base" if base else "taught", tasks, archive.root / "reports" / "mteb")
+        scores = run_tasks(encoder, "base" if base else "taught", tasks, archive.reports / "mteb")
     printing.report(scores, as_json=as_json)
 
 

@@ -32,29 +32,37 @@ class LlmSettings(Section):
     unstated = ("*",)
 
     provider: str = "gemini"
-    """`openai` is every endpoint that speaks OpenAI's protocol: VIDSEEK_LLM_URL says where."""
+    """gemini, or openai: any endpoint of that protocol, named by VIDSEEK_LLM_URL."""
     model: str | None = None
-    """As the provider names it today: names are retired."""
+    """Your provider's small model that sees, by today's name: docs/captions.md says where to look. Names are retired."""
     usd_per_million_tokens_in: _Usd | None = None
+    """As your provider states it; 0 for a model of your own."""
     usd_per_million_tokens_out: _Usd | None = None
+    """As your provider states it; 0 for a model of your own."""
     budget_usd: _Usd = 1.0
-    """Of all runs of this archive together; requests under way are counted at the most that they may cost."""
+    """Of all runs of this archive together. Requests under way are counted at the most that they may cost."""
     prompt: str | None = None
     """None: `prompt.DEFAULT_PROMPT`. `{title}`, `{category}` and `{channel}` stand for those of the clip's video."""
     send: Literal["frames", "video"] = "frames"
+    """frames, or video: the clip itself, to a provider that takes it."""
     num_frames: int = Field(4, ge=1, le=100)
-    """Of those in the shard, at the centres of equal parts of them."""
+    """Of each clip, shown to the model. They are those in the shard at the centres of equal parts of them."""
     video_side_px: int = Field(256, ge=16)
+    """Of the shorter side of a video that is sent."""
     video_fps: float = Field(2.0, gt=0, le=60)
+    """Frames a second of a video that is sent."""
     keep: tuple[Grain, ...] = Field(GRAINS, min_length=1)
-    """Which of the captions become rows; all are asked for, so that another choice costs nothing."""
+    """Which of its captions are kept. All are asked for, so that another choice costs nothing."""
     cuts: tuple[CutMode, ...] = Field(("captions", "windows", "shots"), min_length=1)
     """Only clips of these cuts are shown to the model."""
     max_clips: int | None = Field(None, ge=0)
     """At most so many clips of the archive, spread over it; None: all."""
     skip_marks: tuple[Mark, ...] = ("black", "flat", "frozen")
+    """Clips with one of these marks are not shown to the model."""
     concurrency: int = Field(4, ge=1, le=256)
+    """Requests under way at once."""
     timeout_seconds: float = Field(60.0, gt=0)
+    """For one request."""
     attempts: int = Field(5, ge=1)
     """Of one request, where it is worth another: too many requests, a fault of the server, no answer in time."""
     thinking: Thinking = "auto"
