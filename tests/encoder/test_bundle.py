@@ -188,5 +188,5 @@ def test_load__a_bundle_of_the_former_format_means_what_it_meant(tmp_path: Path)
     assert spec.resizing == Resizing(SIDE, "squash", "bicubic")
     # A file of format 2 with keys that it cannot have is neither.
     (tmp_path / "encoder.json").write_text(json.dumps(former | {"resample": "bilinear"}))
-    with pytest.raises(ArtifactError):
+    with raises(ArtifactError, code="bundle-old-format"):
         EncoderSpec.load(tmp_path)

@@ -101,7 +101,7 @@ def test_require_plain_model__refuses(tmp_path: Path, what: str) -> None:
 def test_require_plain_model__weights_may_lie_in_the_one_file_beside_it(tmp_path: Path) -> None:
     path, data = tmp_path / "a.onnx", tmp_path / "a.onnx.data"
     path.write_bytes(model_of([add()], elsewhere("a.onnx.data", offset=16, length=16)).SerializeToString())
-    with pytest.raises(ValueError, match=r"there is no a\.onnx\.data"):
+    with raises(ValueError, naming="a.onnx.data"):
         require_plain_model(path)
     data.write_bytes(bytes(32))
     assert require_plain_model(path)
@@ -116,7 +116,7 @@ def test_require_plain_model__weights_that_are_a_link_to_elsewhere_are_refused(t
     path = tmp_path / "b" / "a.onnx"
     path.write_bytes(model_of([add()], elsewhere("a.onnx.data")).SerializeToString())
     (tmp_path / "b" / "a.onnx.data").symlink_to(tmp_path / "secret" / "a.onnx.data")
-    with pytest.raises(ValueError, match="a link to a file elsewhere"):
+    with raises(ValueError, naming="a link"):
         require_plain_model(path)
     # A folder that is a link, or a model and its weights in one other folder, are what ONNX Runtime takes too.
     (tmp_path / "c").symlink_to(tmp_path / "secret")
@@ -146,9 +146,9 @@ def test_load__weights_beside_a_model_are_checked_as_it_is(tmp_path: Path, chang
         files = {name: digest for name, digest in spec.files.items() if not name.endswith("text.onnx.data")}
         content = json.loads((tmp_path / "encoder.json").read_text())
         (tmp_path / "encoder.json").write_text(json.dumps(content | {"files": files}))
-    with pytest.raises(ArtifactError) as caught:
+    codes = {"other": "bundle-changed", "short": "model-file-broken", "gone": "file-absent", "unrecorded": "bundle-broken"}
+    with raises(ArtifactError, code=codes[change], naming="text.onnx"):
         Encoder.load(tmp_path, threads=1)
-    assert "text.onnx" in caught.value.message
 
 
 def test_load__a_model_that_names_other_files_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.media.loopback import Server
+from tests.raising import raises
 from vidseek_media import youtube
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, VidseekError
 from vidseek_media.ingest import ingest, read_videos
@@ -210,7 +211,7 @@ def test_youtube__three_alike_in_a_row_stop_the_run_and_one_does_not(site: Site,
     source = many(site, "one", "bad1", "two", "bad2", "bad3", "bad4", "three")
     for number in range(1, 5):
         site.fail(f"bad{number}", said)
-    with pytest.raises(SiteStopped) as caught:
+    with raises(SiteStopped, code="site-stopped") as caught:
         source.list_videos()
     assert caught.value.cause is cause and caught.value.exit_code == 15 and "3 videos" in caught.value.message
     assert site.asked[-1].endswith("bad4") and caught.value.remedy
@@ -226,7 +227,7 @@ def test_youtube__media_that_is_forbidden_is_found_by_the_status(site: Site) -> 
     """The media file itself answers 403: what yt-dlp's own downloader raises, and no sentence of a test."""
     source = many(site, "one", "two", "three", "four")
     site.server.status["/small.mp4"] = site.server.status["/large.mp4"] = 403
-    with pytest.raises(SiteStopped) as caught:
+    with raises(SiteStopped, code="site-stopped") as caught:
         source.list_videos()
     assert caught.value.cause is Cause.FORBIDDEN
     assert not [each for each in site.asked if each.endswith("four")]
@@ -240,7 +241,7 @@ def test_youtube__no_format_is_found_by_what_yt_dlp_itself_says(site: Site) -> N
     source = many(site, "one", "two", "three", "four")
     for id in ("two", "three", "four"):
         site.add(id, formats=[])
-    with pytest.raises(SiteStopped) as caught:
+    with raises(SiteStopped, code="site-stopped") as caught:
         source.list_videos()
     assert caught.value.cause is Cause.NO_FORMAT and "vidseek doctor" in caught.value.remedy
 
@@ -260,13 +261,13 @@ def test_youtube__a_private_video_between_does_not_end_a_row(site: Site) -> None
     site.fail("private", "Private video")
     for number in range(1, 4):
         site.fail(f"bad{number}", BOT)
-    with pytest.raises(SiteStopped):
+    with raises(SiteStopped, code="site-stopped"):
         source.list_videos()
 
 
 def test_youtube__where_nothing_is_here_one_failure_of_the_site_is_the_error(site: Site) -> None:
     site.fail("one", BOT)
-    with pytest.raises(SiteStopped) as caught:
+    with raises(SiteStopped, code="site-stopped") as caught:
         Youtube("https://www.youtube.com/watch?v=one", downloads=site.folder, settings=QUICK).list_videos()
     assert caught.value.cause is Cause.BLOCKED and "ingest.youtube.cookies" in caught.value.remedy
 
@@ -277,9 +278,8 @@ def test_youtube__where_nothing_is_here_one_failure_of_the_site_is_the_error(sit
 ])
 def test_youtube__a_page_that_cannot_be_listed_is_one_error(site: Site, said: str, error: type[VidseekError]) -> None:
     site.pages[CHANNEL] = ExtractorError(said, expected=True)
-    with pytest.raises(error) as caught:
+    with raises(error, code="page-not-listed" if error is ConfigError else "site-stopped"):
         Youtube(CHANNEL, downloads=site.folder, settings=QUICK).list_videos()
-    assert caught.value.code == ("page-not-listed" if error is ConfigError else "site-stopped")
 
 
 def test_youtube__an_error_on_a_later_page_of_the_list_is_ours_too(site: Site) -> None:
@@ -288,14 +288,14 @@ def test_youtube__an_error_on_a_later_page_of_the_list_is_ours_too(site: Site) -
         raise ExtractorError("HTTP Error 429: Too Many Requests", expected=True)
 
     site.pages[CHANNEL] = {"_type": "playlist", "id": "x", "entries": entries()}
-    with pytest.raises(SiteStopped) as caught:
+    with raises(SiteStopped, code="site-stopped") as caught:
         Youtube(CHANNEL, downloads=site.folder, settings=QUICK).list_videos()
     assert caught.value.cause is Cause.BLOCKED
 
 
 def test_youtube__an_empty_page_is_a_config_error(site: Site, tmp_path: Path) -> None:
     site.list(CHANNEL)
-    with pytest.raises(ConfigError, match="lists no video"):
+    with raises(ConfigError, code="source-empty"):
         Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
 
 
@@ -334,13 +334,13 @@ def test_youtube__a_link_to_a_server_that_is_down_or_busy_is_a_service_error(sit
     wanted = {"http://127.0.0.1:9/a.mp4": Cause.SILENT, f"{site.url}/busy.mp4": Cause.BLOCKED,
               f"{site.url}/refused.mp4": Cause.FORBIDDEN, f"{site.url}/broken.mp4": Cause.SILENT}
     for url, cause in wanted.items():
-        with pytest.raises(SiteStopped) as caught:
+        with raises(SiteStopped, code="site-stopped") as caught:
             Youtube(url, downloads=tmp_path, settings=QUICK).list_videos()
         assert caught.value.cause is cause
 
 
 def test_youtube__a_link_to_nothing_is_one_error(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="page-not-listed") as caught:
         Youtube(f"{site.url}/lost.mp4", downloads=tmp_path, settings=QUICK).list_videos()
     assert caught.value.code == "page-not-listed"
 
@@ -569,27 +569,27 @@ def test_youtube__cookies_are_read_and_never_written(site: Site, tmp_path: Path)
     settings = DownloadSettings(**AWAKE, cookies=cookies)
     Youtube("https://www.youtube.com/watch?v=one", downloads=tmp_path / "d", settings=settings).list_videos()
     assert cookies.read_text() == content
-    with pytest.raises(ConfigError, match="cookies"):
+    with raises(ConfigError, code="cookies-unreadable", naming="cookies"):
         options_of(DownloadSettings(cookies=tmp_path / "none.txt"), tmp_path)
 
 
 def test_youtube__without_yt_dlp_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(youtube, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="not-installed") as caught:
         Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
     assert "'.[youtube]'" in caught.value.remedy
 
 
 def test_youtube__a_disk_that_takes_nothing_is_an_artifact_error(site: Site, tmp_path: Path) -> None:
     (tmp_path / "youtube").write_text("in the way")
-    with pytest.raises(ArtifactError, match="cannot be written"):
+    with raises(ArtifactError, code="download-not-written"):
         Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
 
 
 def test_address_of__is_the_records_word_or_read_off_the_name(tmp_path: Path) -> None:
     source = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK)
     assert source.address_of("Youtube-a-b_c.mp4") == "Youtube:a-b_c"
-    with pytest.raises(InputRejected):
+    with raises(InputRejected, code="outside-source"):
         source.path_of("../x.mp4")
 
 
@@ -600,7 +600,7 @@ def test_stem_of__other_letters_get_a_hash_so_that_two_ids_are_two_files() -> No
 
 def test_settings_of__an_unknown_key_is_a_config_error() -> None:
     assert DownloadSettings.of({"max_videos": 3, "cookies": "c.txt"}).cookies == Path("c.txt")
-    with pytest.raises(ConfigError, match=r"ingest\.youtube"):
+    with raises(ConfigError, code="unknown-setting", naming="ingest.youtube"):
         DownloadSettings.of({"max_video": 3})
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from tests.raising import raises
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
 from tests.retrieval.qdrant_stand_in import STRICT, standing
 from tests.retrieval.test_imported import check_here
@@ -161,7 +162,7 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
     wild = {clip_id for clip_id, each in content.items() if each["mood"] == "wild"}
     assert hits and {clip_id for hit in hits for clip_id in hit.clip_ids} <= wild
     assert content[hits[0].best_clip_id]["tag"] == 2 and hits[0].score > 0.5
-    with pytest.raises(InputRejected) as caught:  # a text that has no tag, and nothing else to rank by
+    with raises(InputRejected, code="nothing-to-rank-by") as caught:  # a text that has no tag, and nothing else to rank by
         searcher.search(Query.of_vector(query, VERSION, words="a crane"), SearchOptions(weights=Weights(video=0, tags=1)))
     assert caught.value.code == "nothing-to-rank-by"
 
@@ -198,10 +199,10 @@ def test_names__that_nobody_registered_are_errors() -> None:
         lambda: Weights(gist=1.0), lambda: IndexSettings(vectors=("video", "gist")),
         lambda: SearchSettings.of({"weights": {"gist": 1.0}}),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with raises(ConfigError, code="setting-out-of-range") as caught:
             make()
         assert "gist" in caught.value.message and "video, caption, words" in caught.value.message
-    with pytest.raises(InputRejected, match="mood"):
+    with raises(InputRejected, code="unknown-filter", naming="mood"):
         parse_filters({"mood": "calm"})
 
 
@@ -213,7 +214,7 @@ def test_entry_points__that_are_no_vector_are_named(found: object, code: str) ->
         return found
 
     point: Any = SimpleNamespace(name="gist", value="other.package:Gist", load=load)
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="vector-not-loaded") as caught:
         registry._load_point(point)
     assert caught.value.code == code and "other.package:Gist" in caught.value.message
 
@@ -227,7 +228,7 @@ def test_entry_points__one_that_is_a_vector_is_registered_and_two_of_a_name_are_
         class Other(Gist):
             """Another class of the same name."""
 
-        with pytest.raises(ConfigError) as caught:
+        with raises(ConfigError, code="vector-twice") as caught:
             registry.register(Other)
         assert caught.value.code == "vector-twice"
     finally:

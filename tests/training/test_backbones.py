@@ -505,12 +505,12 @@ def test_load__a_hub_id_is_read_from_the_local_cache(hub: Path) -> None:
 
 
 def test_resolve__a_hub_id_that_is_not_here_and_no_network_says_what_to_do(hub: Path) -> None:
-    with pytest.raises(HubNotCached, match="someone/unknown") as caught:
+    names, command = ("someone/unknown", hub), "fetch someone/unknown"
+    with raises(HubNotCached, code="hub-not-cached", naming=names, remedy=command):
         backbones.resolve("someone/unknown")
-    assert "vidseek backbone fetch someone/unknown" in caught.value.remedy and str(hub) in caught.value.message
     # Half a download is none.
     (_snapshot(hub, "someone/half", "f" * 40) / "config.json").write_text("{}")
-    with pytest.raises(HubNotCached, match="weights, tokenizer missing"):
+    with raises(HubNotCached, code="hub-not-cached", naming="weights, tokenizer missing"):
         backbones.resolve("someone/half")
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from tests.raising import raises
 from tests.training.hub_server import COMMIT, Hub, Repository, Trouble, blob_id, running_hub
 from tests.training.tiny import write_clip
 from vidseek.cli import app
@@ -105,7 +106,7 @@ def fetched_files(hub: Hub) -> set[str]:
 
 
 def fault(name: str = NAME) -> VidseekError:
-    with pytest.raises(VidseekError) as caught:
+    with raises(VidseekError, code="hub-cut-off") as caught:
         fetch(name)
     assert caught.value.remedy and name.split("@")[0] in caught.value.message
     return caught.value
@@ -163,7 +164,7 @@ def test_fetch__a_tag_a_branch_and_a_commit_are_pinned_alike(hub: Hub, revision:
     done = fetch(f"{NAME}@{revision}")
     assert done.name == f"{NAME}@{COMMIT}"
     assert pinned(f"{NAME}@{revision}") == done.name
-    with pytest.raises(HubNotCached, match=COMMIT):  # main was not asked for
+    with raises(HubNotCached, code="hub-not-cached", naming=COMMIT):  # main was not asked for
         pinned(NAME)
 
 
@@ -191,7 +192,7 @@ def test_fetch__weights_in_parts_come_with_their_index_and_are_read(hub: Hub, fo
     assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
     assert len(backbones.weights_sha256(done.name)) == 64
     (done.folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(HubNotCached, match="weights"):
+    with raises(HubNotCached, code="hub-not-cached", naming="weights"):
         backbones.load(done.name)
     assert fetch(done.name).num_fetched == 1
 
@@ -244,7 +245,7 @@ def test_fetch__the_commit_stands_in_the_adapter_in_encoder_json_and_in_the_run(
 def test_fetch__completes_half_a_cache(hub: Hub, lost: str) -> None:
     done = fetch(NAME)
     (done.folder / lost).unlink()
-    with pytest.raises(HubNotCached) as caught:
+    with raises(HubNotCached, code="hub-not-cached") as caught:
         find_snapshot(HubName.asked(done.name))
     assert "vidseek backbone fetch" in caught.value.remedy
     hub.requests.clear()
@@ -266,7 +267,7 @@ def test_fetch__a_cache_that_another_program_left_is_completed(hub: Hub, cache: 
     from huggingface_hub import snapshot_download
 
     snapshot_download(NAME, allow_patterns=["config.json", "model.safetensors"])
-    with pytest.raises(HubNotCached, match="tokenizer"):
+    with raises(HubNotCached, code="hub-not-cached", naming="tokenizer"):
         backbones.load(NAME)
     assert fetch(NAME).num_fetched == 3
     assert backbones.load(NAME).spec.family == "clip"
@@ -416,7 +417,7 @@ def test_fetch__a_transfer_that_is_always_cut_off(hub: Hub, cache: Path) -> None
     hub.troubles = [Trouble("/lfs/", cut_after=0, method="GET")]
     error = fault()
     assert type(error) is HubCutOff and "model.safetensors" in error.message and "again" in error.remedy
-    with pytest.raises(HubNotCached):
+    with raises(HubNotCached, code="hub-not-cached"):
         find_snapshot(HubName(NAME, COMMIT))
     hub.troubles = []
     assert fetch(NAME).num_fetched == 1  # what came before it is kept
@@ -485,7 +486,7 @@ def test_fetch__offline_says_so_and_needs_no_network_for_what_is_whole(hub: Hub,
 
 
 def test_load__never_asks_the_network(hub: Hub) -> None:
-    with pytest.raises(HubNotCached) as caught:
+    with raises(HubNotCached, code="hub-not-cached") as caught:
         backbones.load(NAME)
     assert f"make hub MODEL={NAME}" in caught.value.remedy
     fetch(NAME)
@@ -587,7 +588,7 @@ def test_asked__is_a_name_or_the_address_of_a_page(text: str, name: HubName) -> 
 ])
 def test_asked__refuses_what_is_no_name(text: str) -> None:
     assert HubName.parse(text) is None
-    with pytest.raises(HubNameError):
+    with raises(HubNameError, code="hub-name"):
         HubName.asked(text)
 
 
@@ -601,7 +602,7 @@ def test_parse__a_revision_never_leaves_its_folder(text: str) -> None:
 
 
 def test_asked__a_data_set_s_page_is_no_model() -> None:
-    with pytest.raises(HubWrongKind, match="data set"):
+    with raises(HubWrongKind, code="hub-wrong-kind", naming="data set"):
         HubName.asked("https://huggingface.co/datasets/a/b")
 
 

@@ -12,6 +12,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
+from tests.raising import raises
 from tests.training.tiny import write_clip, write_siglip, write_viclip, write_xclip
 from vidseek_encoder.preprocess import Resample, Resize, Resizing, preprocess_frames
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -108,7 +109,7 @@ def test_published__video_s_own_file_counts_for_a_family_of_videos(tmp_path: Pat
     {"image_mean": ["a", "b", "c"]}, {"rescale_factor": 0}, {"rescale_factor": "1/255"}, {"image_std": [float("nan")] * 3},
 ])
 def test_published__what_would_be_done_otherwise_here_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
-    with pytest.raises(ArtifactError) as caught:
+    with raises(ArtifactError, code="preprocessing-unknown") as caught:
         published_processing(said(tmp_path, content), CLIP)
     assert caught.value.code == "preprocessing-unknown" and "preprocessor_config.json" in caught.value.message
 
@@ -118,7 +119,7 @@ def test_load__spec_and_bundle_have_what_is_published(tmp_path: Path) -> None:
     assert backbones.load(folder).spec.resizing == Resizing(32, "squash")
     spec = backbones.load(said(folder, {"resample": 2, "size": {"height": 32, "width": 32}})).spec
     assert spec.resizing == Resizing(32, "squash", "bilinear")
-    with pytest.raises(ArtifactError):
+    with raises(ArtifactError, code="preprocessing-unknown"):
         backbones.load(said(folder, {"size": {"height": 48, "width": 48}}))
     assert backbones.load(write_xclip(tmp_path / "xclip")).spec.resample == "bilinear"  # that of VideoMAE's processor
 
@@ -148,6 +149,6 @@ def test_published_side__of_open_clip(tmp_path: Path) -> None:
 
 
 def test_published_side__that_nothing_says_is_an_error_with_the_fix(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="side-unknown") as caught:
         published_side(said(tmp_path, {"model_type": "other"}, "config.json"))
     assert caught.value.code == "side-unknown" and "frames.side_px" in caught.value.remedy

@@ -91,7 +91,7 @@ def test_journal__of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / JOURNAL_NAME)) as db:
         db.execute("PRAGMA user_version = 7")
     before = (tmp_path / JOURNAL_NAME).read_bytes()
-    with pytest.raises(ArtifactError) as caught, open_journal(tmp_path):
+    with raises(ArtifactError, code="journal-other-format") as caught, open_journal(tmp_path):
         pass
     assert "format 7" in caught.value.message and (tmp_path / JOURNAL_NAME).read_bytes() == before
 
@@ -111,7 +111,7 @@ def test_journal__looking_beside_a_writer_sees_what_is_there(tmp_path: Path) -> 
         assert set(read_journal(tmp_path).entries) == {"a"}
         answer(journal, ask(journal, "b"))
         assert set(read_journal(tmp_path).entries) == {"a", "b"}
-    with pytest.raises(ArtifactError):
+    with raises(ArtifactError, code="journal-not-open"):
         ask(read_journal(tmp_path), "c")
 
 
@@ -213,7 +213,7 @@ def test_journal__an_earlier_one_with_a_line_of_another_kind_stays_as_it_is(tmp_
     lines = write_earlier(tmp_path) + '{"event": "answer", "ask": "1"}\n'
     (tmp_path / EARLIER_NAME).write_text(lines)
     for use in (read_journal, lambda folder: forget_captions(folder, {"v"})):
-        with pytest.raises(ArtifactError) as caught:
+        with raises(ArtifactError, code="journal-broken") as caught:
             use(tmp_path)
         assert EARLIER_NAME in caught.value.message
     assert (tmp_path / EARLIER_NAME).read_text() == lines
@@ -224,7 +224,7 @@ def test_journal__an_earlier_one_with_a_line_of_another_kind_stays_as_it_is(tmp_
 @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\x00" + b"\xff" * 200])
 def test_journal__what_is_none_is_an_artifact_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / JOURNAL_NAME).write_bytes(content)
-    with pytest.raises(ArtifactError) as caught:
+    with raises(ArtifactError, code="journal-broken") as caught:
         read_journal(tmp_path)
     assert JOURNAL_NAME in caught.value.message
 

@@ -100,14 +100,14 @@ def test_provider__of_another_package_captions_an_archive(install: Install, tmp_
 def test_provider__its_settings_and_key_are_its_own(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(PARROT)
     assert "parrot" in registry.provider_names()
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="setting-out-of-range") as caught:
         settings_of(options={"colour": "grey"})
     assert "options.colour" in caught.value.message and "caption.llm" in caught.value.message
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="setting-out-of-range") as caught:
         settings_of(send="video")
     assert "send: frames" in caught.value.message
     monkeypatch.delenv("PARROT_KEY")
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="variable-not-set") as caught:
         open_provider(settings_of())
     assert "PARROT_KEY" in caught.value.message
 

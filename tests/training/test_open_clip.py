@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.raising import raises
 from tests.training.tiny import CONTEXT, DIMENSION, FRAMES_OF_CLIP, SIDE, ids_of, random_pixels, write_clip
 from tests.training.tiny_open_clip import PLAIN, reference_of, write_checkpoint, write_open_clip
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -67,11 +68,11 @@ def test_load__a_tensor_too_few_or_too_many_is_named(tmp_path: Path) -> None:
     tensors = load_file(path)
     del tensors["visual.ln_post.bias"]
     save_file(tensors | {"text_decoder.stranger": torch.zeros(2)}, path)
-    with pytest.raises(ArtifactError) as caught:
+    with raises(ArtifactError, code="backbone-broken") as caught:
         backbones.load(tmp_path)
     assert "visual.ln_post.bias" in caught.value.message and "text_decoder.stranger" in caught.value.message
     path.unlink()
-    with pytest.raises(ArtifactError, match=r"open_clip_model\.safetensors"):
+    with raises(ArtifactError, code="backbone-broken", naming="open_clip_model.safetensors"):
         backbones.load(tmp_path)
 
 
@@ -84,7 +85,7 @@ def test_load__a_tensor_too_few_or_too_many_is_named(tmp_path: Path) -> None:
 def test_load__what_is_not_built_is_declined_by_its_key(section: str, key: str, value: object, tmp_path: Path) -> None:
     model = {**PLAIN["quick"], section: {**PLAIN["quick"][section], key: value}}
     write_checkpoint(tmp_path, model, {})
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="backbone-not-built") as caught:
         backbones.load(tmp_path)
     assert f"{section}.{key}" in caught.value.message and str(value) in caught.value.message
 
@@ -130,9 +131,9 @@ def test_timm_tower__is_built_where_torchvision_is_absent(site: Path, projection
     assert tower(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 8 if projection == "none" else 12)
     assert {name.partition(".")[0] for name, _ in tower.named_parameters()} == names
     assert importlib.util.find_spec("torchvision") is not None or "torchvision.ops" not in sys.modules
-    with pytest.raises(ConfigError, match="vit_unknown"):
+    with raises(ConfigError, code="backbone-not-built", naming="vit_unknown"):
         timm_tower.TimmTower({**config, "timm_model_name": "vit_unknown"}, 8)
-    with pytest.raises(ConfigError, match="rot_attn"):
+    with raises(ConfigError, code="backbone-not-built", naming="rot_attn"):
         timm_tower.TimmTower({**config, "timm_pool": "rot_attn"}, 8)
 
 
@@ -140,6 +141,6 @@ def test_timm_tower__without_timm_says_what_to_run(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "timm", None)
     vision = {"timm_model_name": "vit_pe_core_tiny_patch16_384"}
     write_checkpoint(tmp_path, {**PLAIN["quick"], "vision_cfg": vision}, {"logit_scale": torch.zeros(())})
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="not-installed") as caught:
         backbones.load(tmp_path)
     assert "timm" in caught.value.message and "make open-clip" in caught.value.remedy
