@@ -47,6 +47,7 @@ from vidseek_media.errors import GateFailed, InputRejected
 from vidseek_media.frames import frames_at
 from vidseek_media.ids import clip_id_of
 from vidseek_media.packets import read_plan
+from vidseek_media.stored_side import with_stored_side
 from vidseek_retrieval.copies import CHANCE, MOMENTS
 from vidseek_retrieval.duplicates import candidates
 from vidseek_retrieval.edge import EdgeHome
@@ -250,7 +251,7 @@ def cut_of_params() -> Cut:
     params = load_params()
     return Cut(
         round(params.cut.window_length_seconds * 1000), round(params.cut.window_stride_seconds * 1000),
-        params.frames.num_frames, params.frames.side_px,
+        params.frames.num_frames, with_stored_side(params.frames, Path("data/side.json")).stored_px,
     )
 
 

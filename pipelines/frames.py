@@ -4,13 +4,15 @@ from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
 from vidseek_media.shards import write_frames
 from vidseek_media.sources import open_source
+from vidseek_media.stored_side import with_stored_side
 
 
 def main() -> str:
     """The frames stage."""
     params = load_params()
     source = open_source(params.ingest.source, downloads=PATHS.downloads)
-    report = write_frames(source, PATHS.ingest, PATHS.cut, out=PATHS.frames, settings=params.frames)
+    settings = with_stored_side(params.frames, PATHS.side)
+    report = write_frames(source, PATHS.ingest, PATHS.cut, out=PATHS.frames, settings=settings)
     return (
         f"{report.num_in} clips, {report.num_out} with frames, {report.num_rejected} rejected; "
         f"{report.num_shards} shards, {report.num_shards_kept} kept"

@@ -9,6 +9,7 @@ from vidseek_media.forgotten import read_forgotten
 from vidseek_media.ingest import ingest
 from vidseek_media.shards import write_frames
 from vidseek_media.sources import open_source
+from vidseek_media.stored_side import with_stored_side
 from vidseek_training.captions import write_captions
 from vidseek_training.pairs import make_pairs
 
@@ -30,7 +31,8 @@ def main() -> str:
         world.ingest, out=world.cut, modes=("captions",), window_length_seconds=params.cut.window_length_seconds,
         window_stride_seconds=params.cut.window_stride_seconds,
     )
-    write_frames(source, world.ingest, world.cut, out=world.frames, settings=params.frames)
+    settings = with_stored_side(params.frames, PATHS.side)
+    write_frames(source, world.ingest, world.cut, out=world.frames, settings=settings)
     # Nobody pays a model to describe the world that is only held on to.
     free = tuple(each for each in params.caption.sources if each != "llm")
     write_captions(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from vidseek.archive import ALIAS, Archive
 from vidseek.params_file import ParamsFile
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ConfigError, VidseekError
 from vidseek_media.json_files import read_json
 from vidseek_media.sandbox import in_force
 from vidseek_media.urls import bare_url
@@ -249,6 +249,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     except ConfigError as error:
         yield Finding("pipeline", "params.yaml", "error", error.message, error.remedy)
     yield from _backbone(archive)
+    yield from _frames(archive)
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
     yield _made("encoder bundle", bundle, f"encoder_version {bundle}")
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
@@ -287,6 +288,22 @@ def _backbone(archive: Archive) -> Iterable[Finding]:
                       f"Set backbone.name to {name.at(commit)}")
     else:
         yield Finding("pipeline", "backbone", "ok", named)
+
+
+def _frames(archive: Archive) -> Iterable[Finding]:
+    """Whether frames are kept as large as the backbone takes them, where `ingest` has run."""
+    from vidseek.frame_side import choose_side
+    from vidseek.params import load_params
+
+    videos = archive.ingest / "videos.parquet"
+    if not archive.params.is_file() or not videos.is_file():
+        return
+    try:
+        params = load_params(archive.params)
+        found = choose_side(params.frames.side_px, backbone=params.backbone.name, videos=videos)
+        yield Finding("pipeline", "frames", "ok", str(found))
+    except VidseekError as error:
+        yield Finding("pipeline", "frames", "error", error.message, error.remedy)
 
 
 def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:

@@ -83,6 +83,11 @@ class ArchivePaths(StageFolders):
         return GeneralPaths(self.data / "general")
 
     @property
+    def side(self) -> Path:
+        """How large frames are kept: `vidseek_media.stored_side`."""
+        return self.data / "side.json"
+
+    @property
     def embed(self) -> Path:
         """Embeddings of clips and texts."""
         return self.data / "embed"

@@ -179,6 +179,7 @@ def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFram
     """Clips of the published cut in a second of one worker, bytes of each, and the clips."""
     from vidseek_media.ingest import read_videos
     from vidseek_media.shards import list_shards, read_shard, write_frames
+    from vidseek_media.stored_side import with_stored_side
     from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
 
     if archive.source is None:
@@ -201,7 +202,7 @@ def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFram
     start = time.perf_counter()
     write_frames(
         archive.source, folder / "ingest", folder / "cut", out=folder / "frames",
-        settings=archive.section(FrameSettings).model_copy(update={"workers": 1}),
+        settings=with_stored_side(archive.section(FrameSettings), archive.side).model_copy(update={"workers": 1}),
     )
     seconds = time.perf_counter() - start
     shards = list_shards(folder / "frames")

@@ -117,7 +117,7 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verd
     pictures: dict[int, _Picture] = {}
     verdict = Verdict({}, {})
     made: tuple[NDArray[np.uint8], bytes, NDArray[np.float32]] | None = None
-    for frame in frames_at(job.path, wanted_ms, side_px=settings.side_px, decoder=settings.decoder):
+    for frame in frames_at(job.path, wanted_ms, side_px=settings.stored_px, decoder=settings.decoder):
         if made is None or made[0] is not frame.pixels:
             made = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality), thumb_of(frame.pixels))
         pictures[frame.wanted_ms] = _Picture(

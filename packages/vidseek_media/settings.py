@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -261,6 +262,12 @@ class CutSettings(Section):
     """Read where modes lists shots."""
 
 
+def _side_px(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 16 <= value <= 8192):
+        raise ValueError("it must be auto, or a number of pixels from 16 to 8192")
+    return value
+
+
 class FrameSettings(Section):
     """Which frames of a clip are kept, and how they are decoded and stored."""
 
@@ -272,8 +279,8 @@ class FrameSettings(Section):
     """Frames kept of each bin; 3, 5, ... for training views that vary. Odd, so that the centre of the bin is among them."""
     decoder: Decoder = "auto"
     """auto, pyav or decord."""
-    side_px: Annotated[int, Field(ge=16, le=8192)] = 224
-    """Of the shorter side; smaller videos are not enlarged."""
+    side_px: Annotated[int | Literal["auto"], PlainValidator(_side_px)] = "auto"
+    """Of the shorter side; smaller videos are not enlarged. auto: what the backbone takes."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Of the JPEG files, 1 to 100."""
     shard_digits: Annotated[int, Field(ge=0, le=4)] = 1
@@ -295,6 +302,19 @@ class FrameSettings(Section):
         if per_bin * given.data.get("num_frames", 1) > MAX_FRAMES:
             raise ValueError(f"num_frames times per_bin must be at most {MAX_FRAMES}")
         return per_bin
+
+    @property
+    def stored_px(self) -> int:
+        """`side_px` as a number.
+
+        Raises:
+            ConfigError: it is auto: the stage `side` finds the number, and `stored_side` puts it here.
+        """
+        if self.side_px == "auto":
+            raise ConfigError(
+                "frames.side_px is auto, wanted a number here", code="side-auto", remedy="Run `dvc repro side`"
+            )
+        return self.side_px
 
     @property
     def num_kept(self) -> int:

@@ -85,7 +85,7 @@ def test_load__of_an_old_format_says_which_is_wanted(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path)
     content = json.loads((tmp_path / "encoder.json").read_text())
     (tmp_path / "encoder.json").write_text(json.dumps(content | {"format": 1}))
-    with raises(ArtifactError, code="bundle-old-format", naming=("format 1", "wanted 2")):
+    with raises(ArtifactError, code="bundle-old-format", naming=("format 1", "wanted 3")):
         EncoderSpec.load(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_decode__reads_the_longest_videos_whether_or_not_their_source_counts_vie
     clips = [clip_row(str(each["video_id"]), 0, 0, 1) for each in videos]
     write_table(tmp_path / "data" / "ingest" / "videos.parquet", videos, VIDEOS)
     write_table(tmp_path / "data" / "cut" / "clips.parquet", clips, CLIPS)
-    (tmp_path / "params.yaml").write_text(f"ingest: {{source: {tmp_path}}}")
+    (tmp_path / "params.yaml").write_text(f"ingest: {{source: {tmp_path}}}\nframes: {{side_px: 64}}")
     decoded = []
 
     def write_frames(source: object, ingest: Path, cut: Path, *, out: Path, **_: object) -> None:

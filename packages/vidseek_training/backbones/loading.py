@@ -14,15 +14,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
+from vidseek_training import backbone_files
 from vidseek_training.backbones.base import Backbone
 from vidseek_training.backbones.registry import config_files, family_of
-from vidseek_training.hub import HubName, find_snapshot, pinned
+from vidseek_training.hub import pinned
 from vidseek_training.hub.files import weight_files
 from vidseek_training.torch_files import read_torch
-
-SHIPPED = Path(__file__).parents[1] / "weights"
-"""The small backbones that come with vidseek, one folder each."""
 
 _MOST_SIZE = 2**24
 _MOST_LAYERS = 1024
@@ -78,31 +76,8 @@ class _NoDraws(TorchDispatchMode):
 
 
 def resolve(path_or_id: str | Path) -> Path:
-    """The folder that `path_or_id` names. Never asks the network.
-
-    Raises:
-        ConfigError: there is none, or the hub's files are not, or not whole, in the local cache.
-    """
-    text = str(path_or_id)
-    if text.startswith("vidseek/"):
-        folder = SHIPPED / text.removeprefix("vidseek/")
-        if not folder.is_dir():
-            known = ", ".join(sorted(f"vidseek/{config.parent.name}" for config in SHIPPED.glob("*/config.json")))
-            raise ConfigError(
-                f"backbone {text} is not shipped", code="unknown-backbone",
-                remedy=f"Choose one of: {known or '(none is here)'}",
-            )
-        return folder
-    folder = Path(text)
-    if any((folder / name).is_file() for name in config_files()):
-        return folder
-    name = HubName.parse(text) if isinstance(path_or_id, str) and not folder.exists() else None
-    if name is not None:
-        return find_snapshot(name)
-    raise ConfigError(
-        f"backbone {text}: no folder with a config.json is there", code="unknown-backbone",
-        remedy="Name a shipped one (vidseek/viclip-tiny, vidseek/clip-tiny), a folder, or a hub id in `backbone.name`",
-    )
+    """See `backbone_files.resolve`: with the files that mark the folders of all families."""
+    return backbone_files.resolve(path_or_id, configs=config_files())
 
 
 def revision_of(path_or_id: str | Path) -> str:

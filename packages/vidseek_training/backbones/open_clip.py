@@ -204,9 +204,10 @@ class OpenCLIPFamily(Family):
         return BackboneSpec(
             family=self.name, name=name, dimension=model["embed_dim"], context=text.get("context_length", 77),
             frames=config.get("frames", 8), side=vision.get("image_size", 224),
-            resize="squash" if seen.get("resize_mode") == "squash" else "crop", mean=tuple(seen.get("mean", CLIP_MEAN)),
-            deviation=tuple(seen.get("std", CLIP_DEVIATION)), pad_id=config.get("pad_id", text.get("pad_id", 0)),
-            tokenizer=find_tokenizer(folder),
+            resize="squash" if seen.get("resize_mode") == "squash" else "crop",
+            resample="bilinear" if seen.get("interpolation") == "bilinear" else "bicubic",
+            mean=tuple(seen.get("mean", CLIP_MEAN)), deviation=tuple(seen.get("std", CLIP_DEVIATION)),
+            pad_id=config.get("pad_id", text.get("pad_id", 0)), tokenizer=find_tokenizer(folder),
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
