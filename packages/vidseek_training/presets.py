@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from vidseek_media.errors import ConfigError
+from vidseek_media.settings import SettingsRefused
 from vidseek_training.settings import Preset, TrainSettings
 
 REAL_PARAMETERS = 20_000_000
@@ -101,8 +100,8 @@ def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: P
         values.pop("replay_anchor", None)
     try:
         filled = TrainSettings(**values, **given, preset=preset)
-    except ValidationError as error:
-        told = "; ".join(str(each["msg"]) for each in error.errors())
+    except SettingsRefused as error:
+        told = "; ".join(fault.text for fault in error.faults)
         raise ConfigError(
             f"the keys given in params.yaml ({', '.join(sorted(given))}) do not go with preset {preset}: {told}",
             code="settings-disagree",

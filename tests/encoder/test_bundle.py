@@ -9,7 +9,7 @@ import pytest
 
 from tests.raising import raises
 from tests.tiny_bundle import SIDE, write_tiny_bundle
-from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
+from vidseek_encoder.bundle import FORMAT, EncoderSpec, encoder_version_of
 from vidseek_encoder.preprocess import Resizing
 from vidseek_media.errors import ArtifactError
 
@@ -85,7 +85,7 @@ def test_load__of_an_old_format_says_which_is_wanted(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path)
     content = json.loads((tmp_path / "encoder.json").read_text())
     (tmp_path / "encoder.json").write_text(json.dumps(content | {"format": 1}))
-    with raises(ArtifactError, code="bundle-old-format", naming=("format 1", "wanted 3")):
+    with raises(ArtifactError, code="bundle-old-format", naming=("format 1", f"wanted {FORMAT}")):
         EncoderSpec.load(tmp_path)
 
 

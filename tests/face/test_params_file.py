@@ -51,14 +51,14 @@ def test_read__anchors_and_merged_keys_are_no_doubles(tmp_path: Path) -> None:
     "frames: 3", "frames: [1]", "1: {}",
 ])
 def test_load_params__odd_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError):
+    with raises(ConfigError, code=("params-unreadable", "invalid-settings")):
         load_params(written(tmp_path, text))
 
 
 def test_load_params__anchors_that_stand_for_gigabytes_cost_nothing(tmp_path: Path) -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
     start = time.monotonic()
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="setting-out-of-range") as caught:
         load_section(written(tmp_path, f"{bomb}frames: {{quality: *a39}}\n"), FrameSettings)
     assert time.monotonic() - start < 5 and len(caught.value.message) < 1000
 
@@ -75,7 +75,7 @@ def test_lines_of__every_key_stands_where_it_is_said_to(content: dict[str, objec
 
 def test_load_params__an_unknown_key_is_told_with_its_section_the_nearest_one_and_its_line(tmp_path: Path) -> None:
     text = TEXT.replace("  quality: 95", "  qualty: 95").replace("  workers: 2  ", "  side_pixels: 3\n  workers: 2  ", 1)
-    with pytest.raises(SettingsRefused) as caught:
+    with raises(SettingsRefused, code="invalid-settings") as caught:
         load_params(written(tmp_path, text))
     number = next(n for n, line in enumerate(text.splitlines(), 1) if "qualty" in line)
     assert f"frames.qualty is no key that we know; the nearest is frames.quality (line {number})" in caught.value.message
@@ -97,7 +97,7 @@ def test_load_params__a_file_of_an_earlier_version_is_one_message_that_says_what
     content["publish"]["alias"] = "clips"
     content["ingest"]["youtube"]["max_height"] = 720
     del content["frames"]["per_bin"], content["calibrate"], content["gates"]["drift"]
-    with pytest.raises(SettingsRefused) as caught:
+    with raises(SettingsRefused, code="invalid-settings") as caught:
         load_params(written(tmp_path, yaml.safe_dump(content)))
     faults = {fault.key: fault for fault in caught.value.faults}
     assert {key for key, fault in faults.items() if fault.kind == "changed"} == set(CHANGED)
@@ -114,7 +114,7 @@ def test_load_params__what_a_missing_key_is_to_be_written_as_is_taken(tmp_path: 
     content = yaml.safe_load(TEXT)
     wanted = {section: {} for section in content if section not in ("backbone", "train")}
     needed = {"backbone": content["backbone"], "train": content["train"]}
-    with pytest.raises(SettingsRefused) as caught:
+    with raises(SettingsRefused, code="setting-missing") as caught:
         load_params(written(tmp_path, yaml.safe_dump({**wanted, **needed})))
     for fault in caught.value.faults:
         place = wanted

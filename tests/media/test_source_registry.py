@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media import source_registry
 from vidseek_media.errors import ConfigError
 from vidseek_media.source_registry import ENTRY_POINTS, Place, SourceKind, kinds, register
@@ -127,13 +128,11 @@ def test_register__refuses_two_of_one_name() -> None:
             raise NotImplementedError
 
     kinds()
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="plugin-broken"):
         register(Other)
-    assert caught.value.code == "plugin-broken"
 
 
 @pytest.mark.parametrize("value", ["no_such_module:Kind", "pathlib:Path", "pathlib:no_such_name"])
 def test_load_point__that_is_no_kind_names_itself(value: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises(ConfigError, code="plugin-broken", naming=value):
         source_registry._load_point(EntryPoint("bad", value, ENTRY_POINTS))
-    assert caught.value.code == "plugin-broken" and value in caught.value.message

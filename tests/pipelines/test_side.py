@@ -70,7 +70,7 @@ def test_side__of_a_backbone_that_is_not_here_is_asked_for_only_by_auto(archive:
     set_params(archive, backbone="someone/not-here", side_px=96)
     assert json.loads(stored(archive)) == {"side_px": 96}
     set_params(archive, backbone="someone/not-here", side_px="auto")
-    with pytest.raises(ConfigError, match="someone/not-here"):
+    with raises(ConfigError, code="hub-not-cached", naming="someone/not-here"):
         side.main()
 
 

@@ -137,11 +137,11 @@ def test_load__a_missing_file_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize(("content", "error", "code", "fact"), [
-    ("{ no", ArtifactError, "backbone-broken", "config.json"),
+    ("{ no", ArtifactError, "backbone-config-broken", "config.json"),
     ('{"model_type": "bert"}', ConfigError, "backbone-not-two-towers", "model_type"),
     ('{"model_type": "viclip"}', ArtifactError, "backbone-broken", "config.json"),
     ('{"model_type": "clip", "vision_config": 3}', ArtifactError, "backbone-broken", "config.json"),
-    ("[]", ArtifactError, "backbone-broken", "config.json"),
+    ("[]", ArtifactError, "backbone-config-broken", "config.json"),
 ])
 def test_load__a_config_that_cannot_be_is_an_error(
     viclip: Path, content: str, error: type[Exception], code: str, fact: str

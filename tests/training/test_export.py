@@ -208,9 +208,8 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
     exported: Path, archive: Archive, backbone: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "encoder"
-    spec, parities = exporting(
-        exported / "champion", backbone, archive, out, fp16=NO_LIMITS, int8=replace(FP32_LIMITS, min_cosine=1.01)
-    )
+    impossible = FP32_LIMITS.model_copy(update={"min_cosine": 1.01})
+    spec, parities = exporting(exported / "champion", backbone, archive, out, fp16=NO_LIMITS, int8=impossible)
     assert spec.variants == ("fp32", "fp16") and not (out / "int8").exists()
     assert "min_cosine_video" in parities["int8"].failed[0]
     assert json.loads((out / "parity.json").read_text())["int8"]["failed"]

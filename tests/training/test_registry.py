@@ -131,7 +131,7 @@ def test_entry_point__a_family_of_another_package_goes_from_folder_to_proven_bun
 ])
 def test_entry_point__what_cannot_be_used_is_named(install: Install, source: str, target: str, fact: str) -> None:
     install(source, target)
-    with raises(ConfigError, code="entry-point-broken", naming=(fact, target.partition(":")[0])) as caught:
+    with raises(ConfigError, code="plugin-broken", naming=(fact, target.partition(":")[0])) as caught:
         registry.families()
     assert caught.value.remedy
 

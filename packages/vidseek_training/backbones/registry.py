@@ -77,7 +77,7 @@ def register(family: type[Family]) -> type[Family]:
     if known is not None and _origin(type(known)) != _origin(family):
         raise ConfigError(
             f"backbone family {family.name!r} comes from {_origin(family)} and from {_origin(type(known))}",
-            code="entry-point-broken",
+            code="plugin-broken",
             remedy="Give one of them another name, or uninstall its package",
         )
     _REGISTERED[family.name] = family()
@@ -142,10 +142,10 @@ def _load_point(point: EntryPoint) -> None:
     try:
         family = point.load()
     except Exception as error:  # another package's code may raise anything
-        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="entry-point-broken", remedy=remedy) from error
+        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="plugin-broken", remedy=remedy) from error
     if not (isinstance(family, type) and issubclass(family, Family)):
         raise ConfigError(
-            f"{where} is {family!r}, wanted a class derived from {Family.__name__}", code="entry-point-broken",
+            f"{where} is {family!r}, wanted a class derived from {Family.__name__}", code="plugin-broken",
             remedy=remedy,
         )
     register(family)
