@@ -34,7 +34,8 @@ def test_features__are_those_of_the_towers_as_open_clip_computes_them(name: str,
     assert model.logit_bias == (-9.5 if name == "custom" else None)
     spec = model.spec
     assert (spec.dimension, spec.context, spec.side, spec.frames) == (DIMENSION, CONTEXT, SIDE, FRAMES_OF_CLIP)
-    assert (spec.resize, spec.mean, spec.deviation) == ("squash", (0.5,) * 3, (0.25,) * 3)
+    assert (spec.resize, spec.resample) == ("squash", "bilinear")
+    assert (spec.mean, spec.deviation) == ((0.5,) * 3, (0.25,) * 3)
 
 
 def test_tokens__of_any_depth_go_on_to_the_same_features(tmp_path: Path) -> None:
@@ -88,6 +89,17 @@ def test_load__what_is_not_built_is_declined_by_its_key(section: str, key: str, 
     with raises(ConfigError, code="backbone-not-built") as caught:
         backbones.load(tmp_path)
     assert f"{section}.{key}" in caught.value.message and str(value) in caught.value.message
+
+
+@pytest.mark.parametrize(("key", "value"), [("resize_mode", "longest"), ("interpolation", "random")])
+def test_load__preprocessing_that_is_not_built_is_declined(key: str, value: str, tmp_path: Path) -> None:
+    path = write_open_clip(tmp_path) / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["preprocess_cfg"][key] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError) as caught:
+        backbones.load(tmp_path)
+    assert f"preprocess_cfg.{key}" in caught.value.message and value in caught.value.message
 
 
 @pytest.fixture

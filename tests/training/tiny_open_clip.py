@@ -128,7 +128,7 @@ def write_open_clip(folder: Path, name: str = "quick") -> Path:
 def write_checkpoint(folder: Path, model: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
     """A folder as open_clip pushes one; gives it."""
     folder.mkdir(parents=True, exist_ok=True)
-    seen = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    seen = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
     config = {"model_cfg": model, "preprocess_cfg": seen, "frames": FRAMES_OF_CLIP}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     write_tokenizer(folder)

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +40,9 @@ from vidseek_training.image_processing import ImageProcessing, published_process
 _START_SCALE = math.log(1 / 0.07)
 """Of a model that has none of its own: CLIP's at its beginning."""
 _SCALES = ("logit_scale", "temperature", "logit_bias")
-_OWN_KEYS = ("model_type", "frames", "resize", "mean", "deviation", "pad_id", "context", "side")
+_OWN_KEYS = (
+    "model_type", "frames", "resize", "resample", "resize_side", "mean", "deviation", "pad_id", "context", "side",
+)
 """Keys of config.json that are ours, or are said already."""
 
 
@@ -67,7 +69,7 @@ KINDS: Mapping[str, Kind] = {
     "align": Kind(Preprocessing(mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)), context=64),
     "aimv2": Kind(Preprocessing(), context=77),
     "clipseg": Kind(Preprocessing(resize="squash", mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)),
-    "tipsv2": Kind(_PLAIN, context=64, lowercase=True),
+    "tipsv2": Kind(replace(_PLAIN, resample="bilinear"), context=64, lowercase=True),
     "videoprism": Kind(_PLAIN, context=64, trims=False),
 }
 """Those that were compared with transformers' own outputs. Of others the preprocessing must be in the folder."""

@@ -13,13 +13,14 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vidseek_encoder.preprocess import Resample
 from vidseek_media.errors import ConfigError
 from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import Backbone, BackboneSpec
@@ -205,9 +206,9 @@ class OpenCLIPFamily(Family):
             family=self.name, name=name, dimension=model["embed_dim"], context=text.get("context_length", 77),
             frames=config.get("frames", 8), side=vision.get("image_size", 224),
             resize="squash" if seen.get("resize_mode") == "squash" else "crop",
-            resample="bilinear" if seen.get("interpolation") == "bilinear" else "bicubic",
-            mean=tuple(seen.get("mean", CLIP_MEAN)), deviation=tuple(seen.get("std", CLIP_DEVIATION)),
-            pad_id=config.get("pad_id", text.get("pad_id", 0)), tokenizer=find_tokenizer(folder),
+            resample=seen.get("interpolation", "bicubic"), mean=tuple(seen.get("mean", CLIP_MEAN)),
+            deviation=tuple(seen.get("std", CLIP_DEVIATION)), pad_id=config.get("pad_id", text.get("pad_id", 0)),
+            tokenizer=find_tokenizer(folder),
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
@@ -274,8 +275,11 @@ def _require_known(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
         _decline("vision_cfg.pool_type", vision["pool_type"])
     if text.get("pool_type", "argmax") not in ("argmax", "eos", "first", "last"):
         _decline("text_cfg.pool_type", text["pool_type"])
-    if seen.get("resize_mode", "shortest") not in ("shortest", "squash"):
-        _decline("preprocess_cfg.resize_mode", seen["resize_mode"])
+    for key, usual, built in (
+        ("resize_mode", "shortest", ("shortest", "squash")), ("interpolation", "bicubic", get_args(Resample)),
+    ):
+        if seen.get(key, usual) not in built:
+            _decline(f"preprocess_cfg.{key}", seen[key])
 
 
 def _decline(key: str, value: object) -> NoReturn:

@@ -8,6 +8,7 @@ the tower is one of fixed resolution.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +53,7 @@ class SigLIP2Family(SigLIPFamily):
 
     name = "siglip2"
     config_class = "Siglip2Config"
+    preprocessing = replace(SigLIPFamily.preprocessing, resample="bilinear")
     held_as = "siglip"
 
     def side_of(self, sizes: Any) -> int:

@@ -92,8 +92,8 @@ def _without_config(files: Collection[str], task: str | None, library: str | Non
         return "a language model for llama.cpp (GGUF)"
     if "modules.json" in files or library == "sentence-transformers":
         return "a model of sentence-transformers, whose parts lie in folders"
-    if "open_clip_config.json" in files or library == "open_clip":
-        return "a model of open_clip without a config.json of transformers"
+    if library == "open_clip":
+        return "a model of open_clip without its open_clip_config.json"
     return f"{_task(task)} without a config.json ({_sorts(files)})"
 
 
