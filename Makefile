@@ -64,31 +64,31 @@ e2e: setup ## The whole loop on a world of a few scenes
 	PATH="$(BIN):$$PATH" $(BIN)/pytest -q tests/e2e
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.seeds
+	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds
 
 controls: setup ## What each part of the demo's recipe is worth, one row each, into bench/controls.json (after make demo)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.controls
+	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.controls
 
 bench-train: setup ## Speed of training against plain loops, ViT-B/32's shape (half an hour on a quiet machine)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
-	$(BIN)/python -m bench.train
+	$(BIN)/python -m bench.teaching.train
 
 bench-flickr: setup ## A small CLIP from scratch on Flickr8k in $$VIDSEEK_REALDATA, then LoRA (an hour of CPU time)
-	$(BIN)/python -m bench.flickr
-	$(BIN)/python -m bench.flickr_adapt
+	$(BIN)/python -m bench.teaching.flickr
+	$(BIN)/python -m bench.teaching.flickr_adapt
 
 bench-recipe: setup ## Which settings teach a model of CLIP's size, on a GPU, into bench/recipe.json (five minutes on an H100)
-	$(BIN)/python -m bench.recipe pack .vidseek/recipe
-	$(BIN)/python -m bench.recipe run .vidseek/recipe
+	$(BIN)/python -m bench.teaching.recipe pack .vidseek/recipe
+	$(BIN)/python -m bench.teaching.recipe run .vidseek/recipe
 
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
-	$(BIN)/python -m bench.media
+	$(BIN)/python -m bench.videos.media
 
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
-	$(BIN)/python -m bench.shots
+	$(BIN)/python -m bench.videos.shots
 
 bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
-	$(BIN)/python -m bench.gates
+	$(BIN)/python -m bench.videos.gates
 
 # Without what it asks for: torchvision would break transformers beside the CPU build of torch, and is not needed.
 open-clip: setup ## Install timm, which the vision towers of PE-Core, MobileCLIP2 and EVA-02 are made of
@@ -102,24 +102,24 @@ open-clip-check: setup .vidseek/open_clip/open_clip ## open_clip's models agains
 	PYTHONPATH=.vidseek/open_clip OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_open_clip_itself.py
 
 families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
-	VIDSEEK_FAMILIES=all OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_families.py tests/training/test_dual.py
+	VIDSEEK_FAMILIES=all OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/backbones/test_families.py tests/training/backbones/test_dual.py
 
 kills: setup ## Kill the embedding of an archive fifty times and trainings twenty times at random points (ten minutes)
-	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py -k random_points
-	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_kills.py -k kill
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py -k random_points
+	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/fitting/test_kills.py -k kill
 
 proofs: setup ## False wins of intervals and of select, two thousand simulated archives of each layout (about ten minutes)
-	VIDSEEK_PROOFS=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/quality/test_intervals.py tests/training/test_proof.py
+	VIDSEEK_PROOFS=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/quality/test_intervals.py tests/training/evaluation/test_proof.py
 
 mutations: setup ## Five hundred damaged files, made and real, through ingest, cut and frames (a minute)
 	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py
 
 faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
-	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/test_embed.py tests/retrieval/test_publish.py tests/retrieval/test_parts.py tests/retrieval/test_server_faults.py
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py tests/retrieval/index/test_publish.py tests/retrieval/embedding/test_embedding_parts.py tests/retrieval/index/qdrant/test_faults.py
 
 qdrant-check: setup ## The index's contract, a publish, a kill and a rollback on a server: make qdrant-check QDRANT_URL=... (a minute)
 	@test -n "$(QDRANT_URL)" || { echo "Say make qdrant-check QDRANT_URL=https://... ; the key goes into the variable QDRANT_API_KEY"; exit 2; }
-	QDRANT_URL=$(QDRANT_URL) $(BIN)/pytest -q tests/retrieval/test_homes.py tests/retrieval/test_qdrant_check.py \
+	QDRANT_URL=$(QDRANT_URL) $(BIN)/pytest -q tests/retrieval/index/test_backends.py tests/retrieval/index/qdrant/test_qdrant_check.py \
 	    -k "(server and not embedded and not strict) or check"
 
 docs: setup $(VENV)/.checks ## The documentation as a site, with the API reference and its links checked, into .vidseek/site
@@ -150,24 +150,24 @@ bento-check: setup ## Start a built bento in a fresh environment without torch, 
 
 bench-encode: setup .vidseek/bench-others/open_clip ## Encoding speed against transformers, sentence-transformers and open_clip (about five minutes)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),bench]'
-	$(BIN)/python -m bench.encode
+	$(BIN)/python -m bench.service.encode
 
 bench-serve: setup ## Requests a second of the service, against plain ways of serving (about seven minutes)
-	$(BIN)/python -m bench.serve
+	$(BIN)/python -m bench.service.serve
 
 bench-embed: setup ## From video file to published point, against a plain loop (ten minutes on a quiet machine)
-	$(BIN)/python -m bench.embed
+	$(BIN)/python -m bench.searching.embed
 
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
-	$(BIN)/python -m bench.search
+	$(BIN)/python -m bench.searching.search
 
 bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to 10^5 clips; how well it tells, against plain ways
-	$(BIN)/python -m bench.dedup
-	$(BIN)/python -m bench.near
+	$(BIN)/python -m bench.searching.dedup
+	$(BIN)/python -m bench.searching.near
 
 # Nothing is installed: a CUDA build of torch is the user's own.
 gpu-check: ## What a GPU does here: training, towers and exports against the CPU, into bench/gpu.json (five minutes; without one: a line)
-	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m bench.gpu
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m bench.gpu.check
 
 # The one target that asks the model hub: nothing else does so by itself.
 hub: setup ## Fetch a backbone from the model hub and pin it: make hub MODEL=openai/clip-vit-base-patch32
@@ -178,16 +178,16 @@ soak: setup ## Ten minutes of mixed requests to the service: no memory or file i
 	VIDSEEK_SOAK_SECONDS=600 $(BIN)/pytest -q tests/serving/test_process.py -k soak
 
 soak-hostile: setup ## Ten minutes of eight kinds of hostile clients beside an ordinary one, into bench/soak.json
-	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.service.soak
 
 faults: setup ## Thousands of odd requests and broken files to the service, and hostile artefacts to their readers (about half an hour)
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_faults.py tests/serving/test_hostile.py
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_connections.py tests/serving/test_bodies.py tests/serving/test_sites.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/http/test_connections.py tests/serving/http/test_bodies.py tests/serving/http/test_sites.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_urls.py tests/media/test_secret_urls.py    # secrets in URLs
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_appending.py tests/face/test_feedback.py    # confirmed is kept
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_readiness.py tests/retrieval/test_alias_table.py    # ready is ready
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_output.py tests/serving/test_fetching.py tests/serving/test_faults_told.py
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_urls.py tests/media/sources/test_secret_urls.py    # secrets in URLs
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/files/test_appending.py tests/face/actions/test_feedback.py    # confirmed is kept
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_readiness.py tests/retrieval/index/test_alias_table.py    # ready is ready
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_output.py tests/serving/inputs/test_fetching.py tests/serving/test_faults_told.py
 
 backbones: setup ## Train the shipped backbones from scratch (about half an hour)
 	$(BIN)/python -m vidseek_demo.train_backbones --work .vidseek/backbones --out packages/vidseek_training/weights

@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTraine
 from vidseek_training.backbones.base import BackboneSpec
 from vidseek_training.backbones.clip import FrameAveragedCLIP
 from vidseek_training.backbones.xclip import XCLIP
-from vidseek_training.export import write_unproven
+from vidseek_training.export.onnx_export import write_unproven
 
 FRAMES = 8
 _MEAN, _DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

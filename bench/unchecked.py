@@ -1,6 +1,6 @@
 """A stand-in for pydantic where it is not installed: settings have their defaults, and nothing is checked.
 
-`bench.gpu` measures on machines where nothing can be installed. There its settings are written in the code and were
+`bench.gpu.check` measures on machines where nothing can be installed. There its settings are written in the code and were
 checked where pydantic is.
 """
 

@@ -1,11 +1,11 @@
 """Fit what a score says of how likely a hit is right, and measure it."""
 
 from pipelines.stage import PATHS, run_stage
-from vidseek.feedback import TABLE, read_frozen
+from vidseek.actions.feedback import TABLE, read_frozen
 from vidseek.params import load_params
 from vidseek_encoder.encoder import Encoder
-from vidseek_retrieval.calibrate import Said, calibrate, write_report
-from vidseek_retrieval.moment_recall import PublishedWindows
+from vidseek_retrieval.confidence.calibrate import Said, calibrate, write_report
+from vidseek_retrieval.search.moment_recall import PublishedWindows
 
 
 def main() -> str:

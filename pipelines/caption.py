@@ -2,9 +2,9 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import Params, load_params
-from vidseek_media.sources import open_source
-from vidseek_training.captions import write_captions
-from vidseek_training.llm.captioner import Captioner
+from vidseek_media.sources.opening import open_source
+from vidseek_training.captioning.captioner import Captioner
+from vidseek_training.captioning.captions import write_captions
 
 
 def main() -> str:

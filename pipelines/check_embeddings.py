@@ -5,8 +5,8 @@ from vidseek.archive import ALIAS
 from vidseek.params import load_params
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_quality.gates import check_embeddings
-from vidseek_retrieval.homes import open_home
-from vidseek_retrieval.published import published_sample
+from vidseek_retrieval.index.live_sample import published_sample
+from vidseek_retrieval.index.open_backend import open_home
 
 
 def main() -> str:

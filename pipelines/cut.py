@@ -2,8 +2,8 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_media.cut import ShotSearch, cut_archive
-from vidseek_media.sources import open_source
+from vidseek_media.cutting.cut import ShotSearch, cut_archive
+from vidseek_media.sources.opening import open_source
 
 
 def main() -> str:

@@ -2,7 +2,7 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_retrieval.embed_all import Tables, embed_all
+from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
 
 
 def main() -> str:

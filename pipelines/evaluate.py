@@ -4,9 +4,9 @@ from typing import Any
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import Params, load_params
-from vidseek_media.cut import read_clips
-from vidseek_retrieval.moment_recall import PublishedWindows, Truth, moment_recalls
-from vidseek_training.evaluate import Evaluation, evaluate, write_evaluation
+from vidseek_media.cutting.cut import read_clips
+from vidseek_retrieval.search.moment_recall import PublishedWindows, Truth, moment_recalls
+from vidseek_training.evaluation.evaluate import Evaluation, evaluate, write_evaluation
 from vidseek_training.hub import pinned
 
 

@@ -2,7 +2,7 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_training.export import export_champion
+from vidseek_training.export.onnx_export import export_champion
 from vidseek_training.hub import pinned
 
 

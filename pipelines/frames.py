@@ -2,9 +2,9 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_media.shards import write_frames
-from vidseek_media.sources import open_source
-from vidseek_media.stored_side import with_stored_side
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.frame_store.stored_side import with_stored_side
+from vidseek_media.sources.opening import open_source
 
 
 def main() -> str:

@@ -4,14 +4,14 @@ import shutil
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_media.cut import cut_archive
+from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.forgotten import read_forgotten
-from vidseek_media.ingest import ingest
-from vidseek_media.shards import write_frames
-from vidseek_media.sources import open_source
-from vidseek_media.stored_side import with_stored_side
-from vidseek_training.captions import write_captions
-from vidseek_training.pairs import make_pairs
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.frame_store.stored_side import with_stored_side
+from vidseek_media.sources.ingest import ingest
+from vidseek_media.sources.opening import open_source
+from vidseek_training.captioning.captions import write_captions
+from vidseek_training.dataset.pairs import make_pairs
 
 
 def main() -> str:

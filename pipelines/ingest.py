@@ -3,8 +3,8 @@
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
 from vidseek_media.forgotten import read_forgotten
-from vidseek_media.ingest import ingest
-from vidseek_media.sources import open_source
+from vidseek_media.sources.ingest import ingest
+from vidseek_media.sources.opening import open_source
 
 
 def main() -> str:

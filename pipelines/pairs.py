@@ -2,10 +2,10 @@
 
 from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
-from vidseek_media.ingest import read_videos
-from vidseek_retrieval.duplicates import read_duplicates, same_videos
-from vidseek_training.pairs import make_pairs
-from vidseek_training.proof import why_no_proof
+from vidseek_media.sources.ingest import read_videos
+from vidseek_retrieval.dedup.video_matches import read_duplicates, same_videos
+from vidseek_training.dataset.pairs import make_pairs
+from vidseek_training.evaluation.proof import why_no_proof
 
 
 def main() -> str:

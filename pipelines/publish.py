@@ -3,10 +3,10 @@
 from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.archive import ALIAS
 from vidseek.params import load_params
-from vidseek_retrieval.calibrate import read_calibration
-from vidseek_retrieval.duplicates import read_duplicates
-from vidseek_retrieval.homes import open_home
-from vidseek_retrieval.publish import publish
+from vidseek_retrieval.confidence.calibrate import read_calibration
+from vidseek_retrieval.dedup.video_matches import read_duplicates
+from vidseek_retrieval.index.open_backend import open_home
+from vidseek_retrieval.index.publish import publish
 
 
 def main() -> str:

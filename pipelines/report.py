@@ -4,9 +4,9 @@ import json
 
 from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.archive import Archive
-from vidseek.overview import read_json
-from vidseek.report import pictures_of, write_report
-from vidseek_media.folders import whole_file
+from vidseek.reports.overview import read_json
+from vidseek.reports.report import pictures_of, write_report
+from vidseek_media.files.folders import whole_file
 
 
 def main() -> str:

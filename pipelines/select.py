@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.params import load_params
+from vidseek_training.evaluation.proof_ledger import LEDGER, lines_of
+from vidseek_training.evaluation.select import crown, select
 from vidseek_training.hub import pinned
-from vidseek_training.proof_ledger import LEDGER, lines_of
-from vidseek_training.select import crown, select
 
 
 def main() -> str:

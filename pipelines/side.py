@@ -1,9 +1,9 @@
 """Decide how large frames are kept: as params.yaml says, or as the backbone takes them."""
 
 from pipelines.stage import PATHS, run_stage
-from vidseek.frame_side import choose_side
+from vidseek.configuration.frame_side import choose_side
 from vidseek.params import load_params
-from vidseek_media.stored_side import write_side
+from vidseek_media.frame_store.stored_side import write_side
 
 
 def main() -> str:

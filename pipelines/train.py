@@ -4,8 +4,8 @@ import sys
 
 from pipelines.stage import PATHS, run_stage, say
 from vidseek.params import load_params
+from vidseek_training.fitting.train import train_adapter
 from vidseek_training.hub import pinned
-from vidseek_training.train import train_adapter
 
 
 def main() -> str:

@@ -9,13 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving import answers, bodies, browsing, routes
-from serving.admin import Admin, add_admin
-from serving.clients import Client, Proxies
+from serving.api import browsing, routes
+from serving.api.admin import Admin, add_admin
+from serving.api.schemas import ErrorAnswer
 from serving.engine import Engine
-from serving.middleware import BodyLimit, Guard, ProxiedClients, Record, RequestId, Uploads
-from serving.safe_headers import SafeHeaders
-from serving.schemas import ErrorAnswer
+from serving.http import answers, bodies
+from serving.http.clients import Client, Proxies
+from serving.http.middleware import BodyLimit, Guard, ProxiedClients, Record, RequestId, Uploads
+from serving.http.safe_headers import SafeHeaders
 from vidseek.service import KEY_VARIABLE
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError, VidseekError

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.decoding import Decoding, jpeg
-from serving.media import ClipGone, Media, find_media
+from serving.api.schemas import SearchRequest
+from serving.inputs.decoding import Decoding, jpeg
+from serving.inputs.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
 from serving.model import Frames, Model, ModelGone, NotReady, Opened, QueryVector, open_archive
 from serving.readiness import Readiness
-from serving.schemas import SearchRequest
 from serving.seen import Window
-from vidseek import feedback
+from vidseek.actions import feedback
+from vidseek.actions.base import base_facts
 from vidseek.archive import Archive, ModelName
-from vidseek.base import base_facts
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, VidseekError
-from vidseek_retrieval.query import Query, SearchOptions
+from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.settings import Weights
 
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec
-    from vidseek_media.listing import Source
-    from vidseek_retrieval.index import Collection, CollectionFacts, Point
-    from vidseek_retrieval.query import Answer
+    from vidseek_media.sources.source import Source
+    from vidseek_retrieval.index.backend import Collection, CollectionFacts, Point
+    from vidseek_retrieval.search.query import Answer
 
 SEARCH_THREADS = 4
 LIVE: ModelName = "vidseek"

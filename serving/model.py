@@ -21,7 +21,7 @@ from vidseek_media.errors import ArtifactError, DeviceError, InputRejected, Serv
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.search.searcher import Searcher
 
 RETRY_SECONDS = 1.0
 """Opening is not tried more often than this: each try reads the bundle."""

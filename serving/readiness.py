@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from serving.model import Model, NotReady, Opened
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.query import Query, SearchOptions
+from vidseek_retrieval.search.query import Query, SearchOptions
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder

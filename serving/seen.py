@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.seen import MAX_QUERIES, SEEN_FILES, QuerySample, Seen, compare, reference_of, write_sample
+from vidseek_retrieval.confidence.query_stats import (
+    MAX_QUERIES,
+    SEEN_FILES,
+    QuerySample,
+    Seen,
+    compare,
+    reference_of,
+    write_sample,
+)
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.calibration import Calibration
-    from vidseek_retrieval.seen import QueryDrift
+    from vidseek_retrieval.confidence.calibration import Calibration
+    from vidseek_retrieval.confidence.query_stats import QueryDrift
 
 WRITE_EVERY = 50
 """Queries: a service that is killed loses no more."""

@@ -19,10 +19,10 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "true"  # an archive tool does not phone ho
 
 import bentoml
 
-from serving.admin import Admin
+from serving.api.admin import Admin
 from serving.app import create_app, key_from_environment
-from serving.connections import limit_connections
 from serving.engine import Base, Engine, Places
+from serving.http.connections import limit_connections
 from serving.logs import write_json_lines
 from serving.model import open_archive
 from vidseek.archive import Archive

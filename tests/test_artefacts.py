@@ -27,40 +27,41 @@ import pytest
 import torch
 
 from tests.retrieval.archive import random_archive
-from tests.retrieval.test_homes import facts_of, points
+from tests.retrieval.index.test_backends import facts_of, points
 from tests.tiny_bundle import write_tiny_bundle
 from tests.training.champions import write_adapter, write_champion
 from tests.training.tiny import write_clip, write_viclip
-from vidseek.overview import read_json
+from vidseek.reports.overview import read_json
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.tokenize import Tokenizer
-from vidseek_media.cut import read_clips
+from vidseek_media.cutting.cut import read_clips
+from vidseek_media.decoding.probe import Probe
 from vidseek_media.errors import VidseekError
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
+from vidseek_media.frame_store.members import encode_jpeg
+from vidseek_media.frame_store.shards import read_shard
 from vidseek_media.ids import clip_id_of
-from vidseek_media.ingest import read_videos
-from vidseek_media.ledger import LEDGER_FILE, Ledger
-from vidseek_media.members import encode_jpeg
-from vidseek_media.probe import Probe
-from vidseek_media.shards import read_shard
+from vidseek_media.sources.ingest import read_videos
+from vidseek_media.sources.ledger import LEDGER_FILE, Ledger
 from vidseek_media.tables import CAPTIONS, read_table, write_table
-from vidseek_retrieval.calibrate import read_calibration
-from vidseek_retrieval.calibration import FEATURES, FORMAT
-from vidseek_retrieval.decisions import read_decisions
-from vidseek_retrieval.duplicates import Duplicate, write_duplicates
-from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.index import Alias
-from vidseek_retrieval.points import facts_of as facts_of_points
-from vidseek_retrieval.points import read_points
-from vidseek_retrieval.seen import QuerySample, read_sample, write_sample
+from vidseek_retrieval.confidence.calibrate import read_calibration
+from vidseek_retrieval.confidence.calibration import FEATURES, FORMAT
+from vidseek_retrieval.confidence.query_stats import QuerySample, read_sample, write_sample
+from vidseek_retrieval.dedup.decisions import read_decisions
+from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
+from vidseek_retrieval.index.backend import Alias
+from vidseek_retrieval.index.collection_points import facts_of as facts_of_points
+from vidseek_retrieval.index.collection_points import read_points
+from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
+from vidseek_retrieval.index.verification import verify_collection
 from vidseek_retrieval.settings import IndexSettings
-from vidseek_retrieval.transfer import export_collection, import_collection
-from vidseek_retrieval.verification import verify_collection
-from vidseek_training import backbones, lora
-from vidseek_training.checkpoints import Checkpoint
-from vidseek_training.llm.journal import JOURNAL_NAME, open_journal, read_journal
-from vidseek_training.select import read_selected
+from vidseek_training import backbones
+from vidseek_training.captioning.journal import JOURNAL_NAME, open_journal, read_journal
+from vidseek_training.evaluation.select import read_selected
+from vidseek_training.fitting import lora
+from vidseek_training.fitting.checkpoints import Checkpoint
 
 NUM_DAMAGES = int(os.environ.get("VIDSEEK_FAULTS", "12"))
 SECONDS = 60

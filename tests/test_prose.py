@@ -14,13 +14,13 @@ MOST_WORDS = 3
 TOLD = frozenset({"message", "remedy", "stderr", "err"})
 WORDING = frozenset({
     "face/test_cli.py: no such thing\n  → Leave it",  # how a message and its remedy are laid out
-    "face/test_doctor.py: pip install -c constraints.txt -e .",
+    "face/reports/test_doctor.py: pip install -c constraints.txt -e .",
     "media/test_output.py: temporary files go to",  # which of the two folders is full
-    "media/test_workers.py: took longer than 0.1 s, see a.timeout_seconds in params.yaml",
-    "retrieval/test_calibration.py: dvc repro calibrate publish",
-    "retrieval/test_search.py: dvc repro calibrate publish",
-    "training/test_llm_providers.py: pip install -c constraints.txt -e '.[llm]'",
-    "training/test_select.py: Run `dvc repro select`",
+    "media/decoding/test_workers.py: took longer than 0.1 s, see a.timeout_seconds in params.yaml",
+    "retrieval/confidence/test_calibration.py: dvc repro calibrate publish",
+    "retrieval/search/test_searcher.py: dvc repro calibrate publish",
+    "training/captioning/test_providers.py: pip install -c constraints.txt -e '.[llm]'",
+    "training/evaluation/test_select.py: Run `dvc repro select`",
 })
 """Commands that a person is told to run, and the few tests of the wording itself."""
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vidseek.configuration.yaml_file import Model
 from vidseek.params import Settings, load_section, load_settings
-from vidseek.params_file import Model
 from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError
 from vidseek_media.settings import IngestSettings
@@ -16,9 +16,9 @@ from vidseek_retrieval.settings import SearchSettings
 
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
-    from vidseek_media.listing import Source
-    from vidseek_retrieval.index import IndexHome
-    from vidseek_retrieval.search import Searcher
+    from vidseek_media.sources.source import Source
+    from vidseek_retrieval.index.backend import IndexHome
+    from vidseek_retrieval.search.searcher import Searcher
 
 HOME_VARIABLE = "VIDSEEK_HOME"
 ALIAS = "clips"
@@ -66,7 +66,7 @@ class Archive(ArchivePaths):
 
     def home(self) -> IndexHome:
         """Where collections are: the server that QDRANT_URL names, or else `index`."""
-        from vidseek_retrieval.homes import open_home
+        from vidseek_retrieval.index.open_backend import open_home
 
         return open_home(self.index)
 
@@ -77,7 +77,7 @@ class Archive(ArchivePaths):
         Raises:
             ConfigError: params.yaml cannot be read.
         """
-        from vidseek_media.sources import open_source
+        from vidseek_media.sources.opening import open_source
 
         ingest = self.section(IngestSettings)
         if not ingest.source:
@@ -145,7 +145,7 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
         ArtifactError: nothing was published, or by another encoder_version.
     """
     from vidseek_media.forgotten import ForgottenIds
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.search.searcher import Searcher
 
     return Searcher.open(
         archive.home(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,

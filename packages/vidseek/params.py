@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from vidseek.params_file import PARAMS_FILE, Model, ParamsFile, records_in
+from vidseek.configuration.yaml_file import PARAMS_FILE, Model, ParamsFile, records_in
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
 from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, Section

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidseek.params_file import PARAMS_FILE
+from vidseek.configuration.yaml_file import PARAMS_FILE
 
 
 class StageFolders(ABC):
@@ -84,7 +84,7 @@ class ArchivePaths(StageFolders):
 
     @property
     def side(self) -> Path:
-        """How large frames are kept: `vidseek_media.stored_side`."""
+        """How large frames are kept: `vidseek_media.frame_store.stored_side`."""
         return self.data / "side.json"
 
     @property
@@ -189,7 +189,7 @@ class ArchivePaths(StageFolders):
 
     @property
     def queries(self) -> Path:
-        """What services saw of queries, as numbers: `vidseek_retrieval.seen`."""
+        """What services saw of queries, as numbers: `vidseek_retrieval.confidence.query_stats`."""
         return self.state / "queries"
 
     @property

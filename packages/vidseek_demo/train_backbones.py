@@ -49,10 +49,10 @@ from vidseek_demo.scenes import (
     random_scene,
 )
 from vidseek_demo.words import caption_of
-from vidseek_media.appending import append_line
+from vidseek_media.files.appending import append_line
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, config_of
-from vidseek_training.precision import bf16_products, multiplies_in_bf16
+from vidseek_training.fitting.precision import bf16_products, multiplies_in_bf16
 
 SIDE, FRAMES, DIMENSION, CONTEXT, VOCABULARY = 64, 8, 128, 48, 1000
 VISION = VisionShape(side=SIDE, patch=16, width=128, layers=4, heads=4, frames=FRAMES, stem="motion")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Look, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
-from vidseek_media.folders import require_replaceable
+from vidseek_media.files.folders import require_replaceable
 
 STAMP = ".world.json"
 """Stands in each folder that was rendered, and says how."""

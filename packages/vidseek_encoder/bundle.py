@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from vidseek_encoder.onnx_file import DATA_SUFFIX, data_file
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ArtifactError
-from vidseek_media.folders import whole_file
-from vidseek_media.json_files import read_json
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import read_json
 from vidseek_media.names import hex_digits, relative_file, shown
 
 Vision = Literal["video", "frame"]

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from vidseek_encoder.patterns import KNOWN, require_tame
 from vidseek_media.errors import ArtifactError
-from vidseek_media.json_files import parse_json
+from vidseek_media.files.json_files import parse_json
 from vidseek_media.names import shown
 
 MOST_BYTES = 64 * 2**20

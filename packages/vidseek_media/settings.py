@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.languages import is_language
+from vidseek_media.text.languages import is_language
 from vidseek_media.urls import has_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]

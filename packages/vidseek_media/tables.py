@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.folders import whole_file
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.parquet_files import read_bounded
 from vidseek_media.names import shown
-from vidseek_media.parquet_files import read_bounded
 
 _text = pa.string()
 _texts = pa.list_(pa.string())

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.parquet_files import read_bounded
+from vidseek_media.files.parquet_files import read_bounded
 from vidseek_quality.suites import Rules, arrow_of
 from vidseek_quality.vectors import Sample
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from vidseek_media.errors import ConfigError, GateFailed
-from vidseek_media.folders import whole_folder
-from vidseek_media.sides import read_both_sides
+from vidseek_media.files.folders import whole_folder
+from vidseek_media.splitting.both_sides import read_both_sides
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.embedded import read_embedded
 from vidseek_quality.languages import UNSURE, known_languages, languages_of

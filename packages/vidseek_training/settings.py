@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vidseek_media.settings import Mark, Positive, Section, Share
-from vidseek_training.llm.settings import LlmSettings
+from vidseek_training.captioning.settings import LlmSettings
 
 CaptionSource = Literal["file", "transcript", "title", "llm"]
 SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]

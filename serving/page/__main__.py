@@ -9,10 +9,10 @@ from starlette.middleware import Middleware
 from streamlit import net_util
 from streamlit.starlette import App
 
+from serving.http.safe_headers import PAGE_HEADERS, SafeHeaders
+from serving.http.sites import OwnPagesOnly
 from serving.page.settings import MAX_UPLOAD_MB, PageSettings
 from serving.page.shown import Shown
-from serving.safe_headers import PAGE_HEADERS, SafeHeaders
-from serving.sites import OwnPagesOnly
 from vidseek_media.errors import ConfigError
 from vidseek_media.output import printable
 

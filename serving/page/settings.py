@@ -6,7 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 
-from vidseek.queries import URL_VARIABLE
+from vidseek.actions.queries import URL_VARIABLE
 from vidseek.service import ADMIN_KEY_VARIABLE, KEY_VARIABLE
 from vidseek_media.errors import ConfigError
 from vidseek_media.secret import secret

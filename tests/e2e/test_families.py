@@ -1,6 +1,6 @@
 """A backbone of transformers goes from pairs to an evaluated and registered adapter by `dvc repro`: tiny, random weights.
 
-ViCLIP does so in test_loop.py. tests/training/test_families.py takes every family from a folder to a proven bundle.
+ViCLIP does so in test_loop.py. tests/training/backbones/test_families.py takes every family from a folder to a bundle.
 """
 
 import json

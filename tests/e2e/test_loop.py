@@ -82,7 +82,7 @@ def test_search__the_command_finds_moments_as_evaluate_counted_them(looped: Chec
     clips = pd.read_parquet(root / "data/cut/clips.parquet").set_index("clip_id")
     test = pairs[(pairs.split == "test") & (pairs.gallery == "unseen")]
     from vidseek_encoder.encoder import Encoder
-    from vidseek_retrieval.search import Searcher
+    from vidseek_retrieval.search.searcher import Searcher
 
     searcher = Searcher.open(root / "index", Encoder.load(root / "models/encoder"), merge_margin=0.02)
     right = 0
@@ -179,8 +179,8 @@ def test_search__before_anything_is_published_says_what_to_do(tmp_path: Path) ->
 
 def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:
     """One film is said to be a copy of another: the published clips say so, and without the table nothing does."""
-    from vidseek_retrieval.duplicates import Duplicate, write_duplicates
-    from vidseek_retrieval.edge import EdgeHome
+    from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
+    from vidseek_retrieval.index.edge.backend import EdgeHome
 
     def marked() -> set[str]:
         home = EdgeHome(looped.path / "index")

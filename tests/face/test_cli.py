@@ -24,7 +24,7 @@ from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
-from vidseek_retrieval.query import Asked, SearchOptions, Weights
+from vidseek_retrieval.search.query import Asked, SearchOptions, Weights
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ANSWER = {
@@ -325,7 +325,7 @@ def test_mteb__judges_the_bundle_or_its_base(
         return {"MSVDT2VRetrieval": 0.5}
 
     monkeypatch.setenv("VIDSEEK_HOME", str(tmp_path))
-    monkeypatch.setattr("vidseek_training.mteb_model.run_tasks", run_tasks)
+    monkeypatch.setattr("vidseek_training.benchmarks.mteb_model.run_tasks", run_tasks)
     assert call(monkeypatch, "mteb", "MSVDT2VRetrieval", "--json", *option) == 0
     assert json.loads(capsys.readouterr().out) == {"MSVDT2VRetrieval": 0.5}
     wanted = ("clip", "base") if option else ("tiny", "taught")

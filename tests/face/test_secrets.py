@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.face.actions.test_forget import repro, search, write_colour
 from tests.face.test_cli import run
-from tests.face.test_forget import repro, search, write_colour
 from tests.media.loopback import Server
-from tests.media.test_secret_urls import signed, written
+from tests.media.sources.test_secret_urls import signed, written
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
+from vidseek.actions.queries import ask_api
 from vidseek.archive import Archive
-from vidseek.queries import ask_api
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval import qdrant_requests
-from vidseek_retrieval.publish import list_collections
-from vidseek_retrieval.transfer import export_collection
+from vidseek_retrieval.index.exchange.transfer import export_collection
+from vidseek_retrieval.index.publish import list_collections
+from vidseek_retrieval.index.qdrant import requests as qdrant_requests
 
 pytest.importorskip("aiohttp")
 

@@ -22,9 +22,9 @@ from qdrant_client import QdrantClient, models
 
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import live_api
-from vidseek_retrieval.edge import EdgeHome
-from vidseek_retrieval.publish import require_published
-from vidseek_retrieval.server import QdrantHome
+from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.publish import require_published
+from vidseek_retrieval.index.qdrant.backend import QdrantHome
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 KEY, QDRANT_KEY = "a key for everybody", "a key of qdrant"

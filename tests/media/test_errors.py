@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from vidseek_media.decoding.pictures import TooManyPixels
+from vidseek_media.decoding.workers import WorkerLost
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError
-from vidseek_media.pictures import TooManyPixels
-from vidseek_media.workers import WorkerLost
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("packages", "pipelines", "serving", "bench")

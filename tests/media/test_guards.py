@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.guards import is_broken, mended_text, moment_of, moment_or_empty, number_of, number_or_none, text_of
-from vidseek_media.manifests import read_manifest
-from vidseek_media.sidecars import read_sidecar
+from vidseek_media.sources.manifest import read_manifest
+from vidseek_media.text.sidecars import read_sidecar
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(exclude_categories=[])), st.binary(),

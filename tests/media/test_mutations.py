@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vidseek_media.cut import cut_archive
+from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import InputRejected
-from vidseek_media.ingest import VIDEO_SUFFIXES, ingest
+from vidseek_media.frame_store.shards import read_shard, write_frames
 from vidseek_media.settings import FrameSettings
-from vidseek_media.shards import read_shard, write_frames
+from vidseek_media.sources.ingest import VIDEO_SUFFIXES, ingest
 from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table
 
 NUM_MUTATIONS = int(os.environ.get("VIDSEEK_MUTATIONS", "36"))

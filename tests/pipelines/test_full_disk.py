@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from tests.media.conftest import write_video
-from vidseek_media.cut import ShotSearch, cut_archive
+from vidseek_media.cutting.cut import ShotSearch, cut_archive
 from vidseek_media.errors import VidseekError
-from vidseek_media.ingest import ingest
+from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.settings import FrameSettings, ShotSettings
-from vidseek_media.shards import write_frames
-from vidseek_training.captions import write_captions
-from vidseek_training.pairs import make_pairs
+from vidseek_media.sources.ingest import ingest
+from vidseek_training.captioning.captions import write_captions
+from vidseek_training.dataset.pairs import make_pairs
 from vidseek_training.settings import CaptionSettings, PairSettings
 
 ROOT = Path(__file__).resolve().parents[2]

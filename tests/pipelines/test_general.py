@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines import general
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones
-from vidseek_training.data import load_pairs
+from vidseek_training.dataset.pair_set import load_pairs
 
 ROOT = Path(__file__).parents[2]
 NUM_PICTURES = 12

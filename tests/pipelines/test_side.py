@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import side
-from tests.media.test_stored_side import videos_of
+from tests.media.frame_store.test_stored_side import videos_of
 from tests.raising import raises
 from vidseek_media.errors import ConfigError
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CLIPS, VIDEOS, write_table
-from vidseek_retrieval.parts import write_part
+from vidseek_retrieval.embedding.embedding_parts import write_part
 
 VERSION = "0123456789abcdef"
 

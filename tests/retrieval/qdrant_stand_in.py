@@ -23,8 +23,8 @@ from pydantic import BaseModel, ValidationError
 from qdrant_client import QdrantClient, models
 
 from vidseek_media.secret import secret
-from vidseek_retrieval.homes import KEY_VARIABLE
-from vidseek_retrieval.server import QdrantHome
+from vidseek_retrieval.index.open_backend import KEY_VARIABLE
+from vidseek_retrieval.index.qdrant.backend import QdrantHome
 
 STRICT = models.StrictModeConfig(
     enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False, max_query_limit=17,

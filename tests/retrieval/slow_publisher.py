@@ -12,9 +12,9 @@ from typing import Any
 
 from tests.retrieval.archive import random_archive
 from vidseek_media.secret import secret
-from vidseek_retrieval import server
-from vidseek_retrieval.homes import KEY_VARIABLE
-from vidseek_retrieval.publish import publish
+from vidseek_retrieval.index.open_backend import KEY_VARIABLE
+from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.index.qdrant import backend as server
 
 BATCH = 8
 PAUSE_SECONDS = 0.2

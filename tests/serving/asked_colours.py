@@ -11,10 +11,10 @@ from tests.serving.colours import VERSION, publish_colours
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
 from vidseek_encoder.encoder import Encoder
-from vidseek_retrieval.calibration import Calibration
-from vidseek_retrieval.familiarity import Familiarity
-from vidseek_retrieval.search import Searcher
-from vidseek_retrieval.seen import QuerySample
+from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.familiarity import Familiarity
+from vidseek_retrieval.confidence.query_stats import QuerySample
+from vidseek_retrieval.search.searcher import Searcher
 
 OWN, OTHER = ("red", "green", "blue"), ("white", "cat", "white", "dog")
 

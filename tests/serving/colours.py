@@ -14,8 +14,8 @@ from PIL import Image
 from tests.retrieval.archive import clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
-from vidseek_retrieval.calibration import Calibration
-from vidseek_retrieval.publish import publish
+from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.index.publish import publish
 
 VERSION = "0123456789abcdef"
 BASE_VERSION = "ba5eba5eba5eba5e"

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from serving.admin import Admin
+from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive

@@ -21,14 +21,14 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from serving import decoding as decoding_module
 from serving import model as model_module
+from serving.api.schemas import ClipAnswer, SearchAnswer
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Places
-from serving.fetching import Fetcher
+from serving.inputs import decoding as decoding_module
+from serving.inputs.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.model import Opened, open_archive
-from serving.schemas import ClipAnswer, SearchAnswer
 from tests.raising import raises
 from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
@@ -36,9 +36,9 @@ from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
-from vidseek_media.folders import whole_folder
+from vidseek_media.files.folders import whole_folder
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
-from vidseek_retrieval.query import Asked, SearchOptions
+from vidseek_retrieval.search.query import Asked, SearchOptions
 
 LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
 

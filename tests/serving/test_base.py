@@ -27,8 +27,8 @@ from tests.serving.colours import (
     video_id_of_colour,
     write_colour_archive,
 )
+from vidseek.actions.base import remove_base
 from vidseek.archive import Archive
-from vidseek.base import remove_base
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 

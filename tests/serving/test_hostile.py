@@ -25,15 +25,15 @@ from PIL import Image
 
 from serving.app import create_app
 from serving.engine import Engine, Places
+from serving.inputs.uploads import decode_clip
 from serving.model import open_archive
-from serving.uploads import decode_clip
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.serving.colours import film, picture, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import DecodeSettings, PoolSettings, ServeSettings
-from vidseek_media import packets
+from vidseek_media.decoding import packets
 from vidseek_media.errors import InputRejected
 
 KEY = "0123456789abcdef-secret"

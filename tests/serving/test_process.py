@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import pytest
 
-from bench.hostile_files import HostileFiles
-from bench.soak import Bounds, broken_bounds, measure
+from bench.service.hostile_files import HostileFiles
+from bench.service.soak import Bounds, broken_bounds, measure
 from tests.raising import raises
 from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
 from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
@@ -198,7 +198,7 @@ def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: S
 
 
 def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, service: Service) -> None:
-    """BentoML sets up the server; tests/serving/test_connections.py has each limit by itself."""
+    """BentoML sets up the server; tests/serving/http/test_connections.py has each limit by itself."""
     wait_until_ready(service.address, archive.root / "serve.log")
     port = int(service.address.rpartition(":")[2])
     begin = time.monotonic()

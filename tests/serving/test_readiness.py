@@ -15,7 +15,7 @@ from serving import model, readiness
 from tests.serving.colours import write_colour_archive
 from tests.serving.test_app import is_error, serving
 from vidseek.archive import Archive
-from vidseek_retrieval.search import Searcher
+from vidseek_retrieval.search.searcher import Searcher
 
 
 @pytest.fixture(autouse=True)

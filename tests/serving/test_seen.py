@@ -18,8 +18,8 @@ from tests.serving.test_metrics import figure
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
-from vidseek_retrieval.drift import ACT
-from vidseek_retrieval.seen import (
+from vidseek_retrieval.confidence.drift import ACT
+from vidseek_retrieval.confidence.query_stats import (
     ACCEPTED_FILE,
     MAX_QUERIES,
     SEEN_FILES,

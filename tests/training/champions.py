@@ -12,11 +12,12 @@ import torch
 
 from tests.training.tiny import Archive
 from vidseek_encoder.bundle import file_sha256
-from vidseek_training import backbones, lora
-from vidseek_training.data import load_pairs
-from vidseek_training.select import ProofRows, Selected
+from vidseek_training import backbones
+from vidseek_training.dataset.pair_set import load_pairs
+from vidseek_training.evaluation.select import ProofRows, Selected
+from vidseek_training.fitting import lora
+from vidseek_training.fitting.train import Outcome, gallery_hash
 from vidseek_training.settings import TrainSettings
-from vidseek_training.train import Outcome, gallery_hash
 
 SETTINGS = TrainSettings(rank=4, alpha=8, targets=("attention", "mlp", "projections", "token_embedding"))
 

@@ -51,7 +51,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than a tiny training."""
-    from vidseek_training import pictures
+    from vidseek_training.fitting import pictures
 
     for name in ("draw_curves", "draw_similarity", "draw_retrieval", "draw_map"):
         monkeypatch.setattr(pictures, name, lambda *_, **__: None)
@@ -61,7 +61,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory, archive: Archive, backbone: Path) -> Path:
     """A folder with a champion (an adapter that was shaken) and the bundle that was exported of it."""
     from tests.training.champions import write_champion
-    from vidseek_training.export import FP32_LIMITS, export_champion
+    from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
 
     root = tmp_path_factory.mktemp("exported")
     write_champion(root / "champion", backbone, seed=7)

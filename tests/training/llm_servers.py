@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vidseek_media.frame_store.members import encode_jpeg
 from vidseek_media.ids import clip_id_of, shard_key_of
-from vidseek_media.members import encode_jpeg
 from vidseek_media.tables import CLIPS, FRAMES, SIDECAR, TRANSCRIPTS, VIDEOS, write_table
 
 KEY = "sk-secret-of-the-tests"

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from vidseek_training import pictures
-from vidseek_training.fitting import Fitting
+from vidseek_training.fitting import pictures
+from vidseek_training.fitting.train import train_adapter
+from vidseek_training.fitting.trainer import Fitting
 from vidseek_training.settings import TrainSettings
-from vidseek_training.train import train_adapter
 
 SETTINGS = TrainSettings(
     rank=4, alpha=8, dropout=0.1, targets=("attention", "mlp", "projections", "token_embedding"), steps=60, batch=8,

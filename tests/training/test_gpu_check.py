@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu
-from bench.gpu_limits import beyond
+from bench.gpu import check as gpu
+from bench.gpu.limits import beyond
 from bench.unchecked import UncheckedModel
 
 _ROOT = Path(__file__).parents[2]
@@ -27,8 +27,8 @@ import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name in {_ABSENT!r} else found(name, package)
 sys.meta_path.insert(0, Absent())
-sys.argv = ["bench.gpu", "--tiny", "--out", sys.argv[1]]
-runpy.run_module("bench.gpu", run_name="__main__")
+sys.argv = ["bench.gpu.check", "--tiny", "--out", sys.argv[1]]
+runpy.run_module("bench.gpu.check", run_name="__main__")
 """
 
 
@@ -64,7 +64,7 @@ def test_main__says_in_one_line_that_there_is_no_gpu(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["bench.gpu", "--out", str(tmp_path / "gpu.json")])
+    monkeypatch.setattr(sys, "argv", ["bench.gpu.check", "--out", str(tmp_path / "gpu.json")])
     assert gpu.main() == 0
     assert capsys.readouterr().out == "gpu-check: skipped, torch finds no CUDA here\n"
     assert not (tmp_path / "gpu.json").exists()

@@ -14,7 +14,7 @@ from tests.training.tiny_open_clip import PLAIN, TEXT, write_checkpoint
 from vidseek_training import backbones
 from vidseek_training.backbones import registry, timm_tower
 from vidseek_training.backbones.open_clip import OpenCLIP
-from vidseek_training.export import FP32_LIMITS, export_champion
+from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
 
 TEXTS = ["a red film", "cyan", "a dark black film"]
 TIMM: dict[str, dict[str, Any]] = {

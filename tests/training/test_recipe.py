@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import flickr, recipe
-from bench.recipe import SMOKE, SMOKE_TRIALS, TRIALS, Side, read_packed, run, write_packed
-from vidseek_training.presets import Model, resolve
+from bench.teaching import flickr, recipe
+from bench.teaching.recipe import SMOKE, SMOKE_TRIALS, TRIALS, Side, read_packed, run, write_packed
+from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.settings import TrainSettings
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "white": (240, 240, 240)}
@@ -78,7 +78,7 @@ def test_bench__needs_no_decoder_of_videos_and_no_mlflow() -> None:
     """The device machine has neither."""
     code = (
         "import sys\nfor name in ('av', 'decord', 'mlflow', 'great_expectations', 'dvc'):\n    sys.modules[name] = None\n"
-        "import bench.recipe"
+        "import bench.teaching.recipe"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, XCLIPConfig, XCLIPModel
 
+from vidseek_media.frame_store.members import encode_jpeg
 from vidseek_media.ids import clip_id_of, shard_key_of
-from vidseek_media.members import encode_jpeg
 from vidseek_media.tables import FRAMES, PAIRS, write_table
 from vidseek_training import backbones
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, ViCLIPFamily, VisionShape, build_viclip, config_of

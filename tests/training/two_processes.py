@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from vidseek_training import backbones
-from vidseek_training.data import load_pairs
-from vidseek_training.fitting import Fitting
-from vidseek_training.processes import Processes
-from vidseek_training.sampling import Data, Sampler
+from vidseek_training.dataset.pair_set import load_pairs
+from vidseek_training.dataset.sampling import Data, Sampler
+from vidseek_training.fitting.distributed import Processes
+from vidseek_training.fitting.trainer import Fitting
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(

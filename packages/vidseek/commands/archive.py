@@ -19,9 +19,9 @@ def ingest(
     """List the videos of a source, download what lies elsewhere, and read what is new: as the stage `ingest` does."""
     from vidseek.archive import Archive
     from vidseek_media.forgotten import read_forgotten
-    from vidseek_media.ingest import ingest as ingest_source
     from vidseek_media.settings import IngestSettings
-    from vidseek_media.sources import open_source
+    from vidseek_media.sources.ingest import ingest as ingest_source
+    from vidseek_media.sources.opening import open_source
 
     archive = Archive.here()
     settings = archive.section(IngestSettings)
@@ -54,8 +54,8 @@ def probe(
     """Measure one video file, and decode a frame of it: what `ingest` would say of it, and who would decode it."""
     from dataclasses import asdict
 
-    from vidseek_media.frames import DECODERS
-    from vidseek_media.probe import examine
+    from vidseek_media.decoding.frames import DECODERS
+    from vidseek_media.decoding.probe import examine
 
     if decoder not in DECODERS:
         raise typer.BadParameter(f"--decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}")
@@ -75,10 +75,10 @@ def dedup(
 ) -> None:
     """Look for near-duplicate videos of the published archive. No file is ever deleted."""
     from vidseek.archive import ALIAS, Archive
-    from vidseek_retrieval.decisions import ACCEPTED_TABLE, deciding, read_decisions, without_refused
-    from vidseek_retrieval.dedup import find_duplicates, write_page
-    from vidseek_retrieval.duplicates import write_duplicates
-    from vidseek_retrieval.publish import require_published
+    from vidseek_retrieval.dedup.decisions import ACCEPTED_TABLE, deciding, read_decisions, without_refused
+    from vidseek_retrieval.dedup.find import find_duplicates, write_page
+    from vidseek_retrieval.dedup.video_matches import write_duplicates
+    from vidseek_retrieval.index.publish import require_published
 
     archive = Archive.here()
     home = archive.home()
@@ -112,8 +112,8 @@ def dedup(
 
 def feedback_freeze(as_json: printing.AsJson = False) -> None:
     """Write what was said so far to data/decisions/feedback.parquet: what was said last of a query and a clip."""
+    from vidseek.actions.feedback import TABLE, freeze
     from vidseek.archive import Archive
-    from vidseek.feedback import TABLE, freeze
 
     archive = Archive.here()
     printing.report(freeze(archive.feedback, archive.decisions / TABLE), as_json=as_json)

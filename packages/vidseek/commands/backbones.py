@@ -18,7 +18,7 @@ def backbone_fetch(
 ) -> None:
     """Fetch a backbone from the model hub into its local cache, and pin it to a commit."""
     from vidseek.archive import Archive
-    from vidseek.pinning import pin_backbone
+    from vidseek.configuration.hub_pin import pin_backbone
     from vidseek_training.hub import fetch
 
     done = fetch(model, say=lambda line: printing.say(line, err=True))
@@ -53,7 +53,7 @@ def backbone_import(
     as_json: printing.AsJson = False,
 ) -> None:
     """Fold low-rank updates that another project trained (W + s A B) into a backbone of their own."""
-    from vidseek_training.backbone_import import import_backbone
+    from vidseek_training.importing.imported_backbone import import_backbone
 
     done = import_backbone(
         source, out, base=base, allow_pickle=allow_pickle, scale=scale, product=product,

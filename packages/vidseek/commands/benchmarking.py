@@ -11,7 +11,7 @@ from vidseek import printing
 from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vidseek_training.benchmark_run import BenchmarkResult
+    from vidseek_training.benchmarks.run import BenchmarkResult
 
 
 def benchmark(
@@ -28,7 +28,7 @@ def benchmark(
 ) -> None:
     """Run a published benchmark: R@1, R@5, R@10, median and mean rank both ways, beside published figures."""
     from vidseek.archive import Archive
-    from vidseek_training.benchmark_run import BackboneEmbedder, BundleEmbedder, run_benchmark
+    from vidseek_training.benchmarks.run import BackboneEmbedder, BundleEmbedder, run_benchmark
 
     if backbone is not None and bundle is not None:
         raise ConfigError("both --backbone and --bundle were named, wanted one of them", code="options-disagree")

@@ -20,8 +20,8 @@ def caption(
 ) -> None:
     """Give clips their captions, as the stage `caption` does, and say what the language model did."""
     from vidseek.archive import Archive
-    from vidseek_training.captions import clips_for_llm, write_captions
-    from vidseek_training.llm.captioner import Captioner
+    from vidseek_training.captioning.captioner import Captioner
+    from vidseek_training.captioning.captions import clips_for_llm, write_captions
     from vidseek_training.settings import CaptionSettings
 
     archive = Archive.here()

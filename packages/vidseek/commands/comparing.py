@@ -21,8 +21,8 @@ def base(
 
     Run it again after each `dvc repro`: what is there already is not made twice.
     """
+    from vidseek.actions.base import make_base, remove_base
     from vidseek.archive import Archive
-    from vidseek.base import make_base, remove_base
 
     archive = Archive.here()
     if remove:

@@ -24,13 +24,13 @@ def demo_render(
 
 def demo_show() -> None:
     """Show what the demo came to: base against adapted, and four searches."""
-    from vidseek.demo_result import show
+    from vidseek.reports.demo_result import show
 
     show()
 
 
 def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> None:
     """Draw some searches of the demo archive with the frames of what they found."""
-    from vidseek.demo_picture import draw_searches
+    from vidseek.reports.demo_picture import draw_searches
 
     draw_searches(out)

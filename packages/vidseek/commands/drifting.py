@@ -10,7 +10,7 @@ from vidseek import printing
 from vidseek_media.errors import GateFailed
 
 if TYPE_CHECKING:
-    from vidseek.drift import DriftReport
+    from vidseek.reports.drift import DriftReport
 
 
 def drift(
@@ -21,8 +21,8 @@ def drift(
 
     Ends with 14 where something has gone further than gates.drift.max_psi.
     """
-    from vidseek import drift as drifting
     from vidseek.archive import Archive
+    from vidseek.reports import drift as drifting
     from vidseek_quality.thresholds import DriftThresholds
 
     archive = Archive.here()

@@ -11,7 +11,7 @@ import typer
 from vidseek import printing
 
 if TYPE_CHECKING:
-    from vidseek.forget import Plan
+    from vidseek.actions.forget import Plan
 
 AFTERWARDS = ("dvc repro", "dvc gc --workspace")
 OF_THE_BASE = "vidseek base"
@@ -25,7 +25,7 @@ def forget(
     as_json: printing.AsJson = False,
 ) -> None:
     """Take a video out of the archive and keep it out. Files that are your own are never deleted."""
-    from vidseek import forget as forgetting
+    from vidseek.actions import forget as forgetting
     from vidseek.archive import Archive
 
     archive = Archive.here()

@@ -19,9 +19,9 @@ def plan(
 ) -> None:
     """Cores, GPUs, hours and storage for archives of 10^4, 10^6 and 10^8 clips, and yours, from rates measured here."""
     from vidseek.archive import Archive
-    from vidseek.plan import RATES_FILE, SIZES, Rates, num_clips_of
-    from vidseek.plan import measure as measure_rates
-    from vidseek.plan import plan as plan_for
+    from vidseek.reports.plan import RATES_FILE, SIZES, Rates, num_clips_of
+    from vidseek.reports.plan import measure as measure_rates
+    from vidseek.reports.plan import plan as plan_for
 
     archive = Archive.here()
     path = archive.state / RATES_FILE

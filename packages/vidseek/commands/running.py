@@ -47,7 +47,7 @@ def ui(
     """Open the page to search with, in a browser."""
     from contextlib import ExitStack
 
-    from vidseek import page
+    from vidseek.actions import page
     from vidseek.archive import HOME_VARIABLE, Archive
     from vidseek.service import require_free, require_key, require_ready, serve_command
 
@@ -87,7 +87,7 @@ def mcp(
     from vidseek.service import KEY_VARIABLE
 
     printing.require_module("mcp", "mcp")
-    from vidseek.agents import create_server
+    from vidseek.actions.agents import create_server
     from vidseek.client import Api
     from vidseek_media.secret import secret
 
@@ -126,7 +126,7 @@ def mlflow(
 def doctor(as_json: printing.AsJson = False) -> None:
     """Say what is installed, which versions agree, what is missing and how to mend it."""
     from vidseek.archive import Archive
-    from vidseek.doctor import examine
+    from vidseek.reports.doctor import examine
 
     diagnosis = examine(Archive.here())
     if as_json:
@@ -150,7 +150,7 @@ def push_adapter(
 ) -> None:
     """Hand the champion's adapter on: PEFT's format, with a model card."""
     from vidseek.archive import Archive
-    from vidseek_training.push import push_adapter as push
+    from vidseek_training.export.push import push_adapter as push
 
     archive = Archive.here()
     where = push(archive.champion, archive.reports / "evaluate" / "metrics.json", destination)
@@ -167,8 +167,8 @@ def mteb(
     from vidseek_encoder.bundle import EncoderSpec
     from vidseek_encoder.encoder import Encoder
     from vidseek_training import backbones
-    from vidseek_training.export import write_unproven
-    from vidseek_training.mteb_model import run_tasks
+    from vidseek_training.benchmarks.mteb_model import run_tasks
+    from vidseek_training.export.onnx_export import write_unproven
 
     archive = Archive.here()
     with tempfile.TemporaryDirectory(prefix="vidseek-") as scratch:

@@ -12,7 +12,7 @@ from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.query import SearchOptions
+    from vidseek_retrieval.search.query import SearchOptions
 
 
 def search(
@@ -43,7 +43,7 @@ def search(
     as_json: printing.AsJson = False,
 ) -> None:
     """Find moments of the archive: by words, pictures, clips, or several of them at once."""
-    from vidseek import queries
+    from vidseek.actions import queries
 
     if not any((texts, image, clip, like)):
         raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --like")
@@ -62,7 +62,7 @@ def search(
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
     else:
-        from vidseek_retrieval.query import SearchOptions
+        from vidseek_retrieval.search.query import SearchOptions
 
         options = SearchOptions(
             limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity,
@@ -92,9 +92,9 @@ def _search_here(
     clips: list[Path] | None, like: list[str] | None, less_texts: list[str] | None, less_images: list[Path] | None,
     unlike: list[str] | None,
 ) -> dict[str, Any]:
+    from vidseek.actions.queries import read_clip, read_image
     from vidseek.archive import Archive, load_encoder, open_searcher
-    from vidseek.queries import read_clip, read_image
-    from vidseek_retrieval.query import Asked
+    from vidseek_retrieval.search.query import Asked
 
     archive = Archive.here().seen_by(model)
     settings = archive.settings().search

@@ -9,7 +9,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.vectors.registry import IndexVector, register
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.values import Tables, Value
+    from vidseek_retrieval.index.values import Tables, Value
 
 
 @register
@@ -27,7 +27,7 @@ class CaptionVector(IndexVector):
         Raises:
             ArtifactError: a text was not embedded.
         """
-        from vidseek_retrieval.texts import text_id_of
+        from vidseek_retrieval.embedding.embed_texts import text_id_of
 
         texts, embedded = tables.texts, tables.text_vectors
         lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(embedded)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vidseek_retrieval.values import Tables, Value
+    from vidseek_retrieval.index.values import Tables, Value
 
 ENTRY_POINTS = "vidseek.index_vectors"
 FieldKind = Literal["keyword", "integer", "datetime"]

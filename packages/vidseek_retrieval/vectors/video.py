@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vidseek_retrieval.vectors.registry import IndexVector, register
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.values import Tables, Value
+    from vidseek_retrieval.index.values import Tables, Value
 
 
 @register

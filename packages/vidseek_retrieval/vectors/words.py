@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vidseek_retrieval.values import Tables, Value
+    from vidseek_retrieval.index.values import Tables, Value
 
 
 @register
@@ -24,7 +24,7 @@ class WordsVector(IndexVector):
 
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
         """The weights of each clip's words; None where it has no text, or a text without words."""
-        from vidseek_retrieval.words import WordEncoder
+        from vidseek_retrieval.index.bm25 import WordEncoder
 
         texts, encoder = tables.texts, WordEncoder(tables.language)
 
@@ -37,6 +37,6 @@ class WordsVector(IndexVector):
 
     def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
         """Each word of what was asked counts 1; None where nothing was asked in words."""
-        from vidseek_retrieval.words import WordEncoder
+        from vidseek_retrieval.index.bm25 import WordEncoder
 
         return WordEncoder(language).query(text) if text else None

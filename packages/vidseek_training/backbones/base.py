@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ConfigError
-from vidseek_training.backbones.towers import ExportTower, usual_towers
+from vidseek_training.backbones.modules.towers import ExportTower, usual_towers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.modules.averaging import FrameAveraging
+from vidseek_training.backbones.modules.stem import ConvStem, ResidualStem
 from vidseek_training.backbones.registry import register
-from vidseek_training.backbones.stem import ConvStem, ResidualStem
 from vidseek_training.backbones.transformers_family import TransformersFamily, transformers_config
 
 if TYPE_CHECKING:

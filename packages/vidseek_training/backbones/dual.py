@@ -23,10 +23,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vidseek_encoder.preprocess import Resizing
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_training.backbone_files import read_beside
-from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
-from vidseek_training.backbones.called import ByCalls, Called, called
+from vidseek_training.backbones.files.folder import read_beside
+from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
+from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
+from vidseek_training.backbones.modules.averaging import FrameAveraging
+from vidseek_training.backbones.modules.called import ByCalls, Called, called
 from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.transformers_family import (
     CLIP_DEVIATION,
@@ -34,8 +36,6 @@ from vidseek_training.backbones.transformers_family import (
     Preprocessing,
     pad_id_of,
 )
-from vidseek_training.backbones.vocabulary import find_tokenizer
-from vidseek_training.image_processing import ImageProcessing, published_processing
 
 _START_SCALE = math.log(1 / 0.07)
 """Of a model that has none of its own: CLIP's at its beginning."""

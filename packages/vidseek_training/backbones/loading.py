@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
-from vidseek_training import backbone_files
 from vidseek_training.backbones.base import Backbone
+from vidseek_training.backbones.files import folder as backbone_files
 from vidseek_training.backbones.registry import config_files, family_of
 from vidseek_training.hub import pinned
 from vidseek_training.hub.files import weight_files

@@ -22,14 +22,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vidseek_encoder.preprocess import Resample
 from vidseek_media.errors import ConfigError
-from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import Backbone, BackboneSpec
-from vidseek_training.backbones.called import ByCalls, Called, called
+from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
+from vidseek_training.backbones.modules.averaging import FrameAveraging
+from vidseek_training.backbones.modules.called import ByCalls, Called, called
+from vidseek_training.backbones.modules.timm_tower import TimmTower
+from vidseek_training.backbones.modules.transformer import Transformer, quick_gelu
 from vidseek_training.backbones.registry import Family, register
-from vidseek_training.backbones.timm_tower import TimmTower
-from vidseek_training.backbones.transformer import Transformer, quick_gelu
 from vidseek_training.backbones.transformers_family import CLIP_DEVIATION, CLIP_MEAN
-from vidseek_training.backbones.vocabulary import find_tokenizer
 
 _VISION_KEYS = ("image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout", "pool_type")
 _TIMM_KEYS = (

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vidseek_media.errors import ConfigError
-from vidseek_training.backbone_files import read_config
 from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.files.folder import read_config
 
 ENTRY_POINTS = "vidseek.backbones"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from vidseek_training.backbones.averaging import FrameAveraging
 from vidseek_training.backbones.base import Backbone, BackboneSpec
+from vidseek_training.backbones.modules.averaging import FrameAveraging
 from vidseek_training.backbones.registry import register
 from vidseek_training.backbones.transformers_family import Preprocessing, TransformersFamily
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_encoder.tokenizer_file import read_tokenizer
-from vidseek_training.backbone_files import read_beside
 from vidseek_training.backbones.base import BackboneSpec
+from vidseek_training.backbones.files.folder import read_beside
+from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
+from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.registry import Family
-from vidseek_training.backbones.vocabulary import find_tokenizer
-from vidseek_training.image_processing import ImageProcessing, published_processing
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
+from vidseek_training.backbones.modules.stem import ConvStem, MotionStem
+from vidseek_training.backbones.modules.transformer import Transformer
 from vidseek_training.backbones.registry import Family, register
-from vidseek_training.backbones.stem import ConvStem, MotionStem
-from vidseek_training.backbones.transformer import Transformer
-from vidseek_training.backbones.vocabulary import find_tokenizer
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     size: {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidseek_media.errors import ArtifactError, VidseekError
-from vidseek_media.folders import whole_file
+from vidseek_media.files.folders import whole_file
 from vidseek_training.hub.cache import cached_commit, find_snapshot, repository_folder, snapshot_folder
 from vidseek_training.hub.faults import AGAIN, HubBusy, HubCutOff, HubFailed, HubNotFound, fault_of, offline
 from vidseek_training.hub.files import (

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.json_files import read_json
+from vidseek_media.files.json_files import read_json
 from vidseek_media.names import shown
 
 CONFIGS = (

@@ -98,7 +98,7 @@ def _without_config(files: Collection[str], task: str | None, library: str | Non
 
 
 def _by_config(folder: Path, task: str | None) -> str:
-    from vidseek_media.json_files import read_json
+    from vidseek_media.files.json_files import read_json
 
     try:
         config: Any = read_json(folder / "config.json")

@@ -1,0 +1,1 @@
+"""Checks and figures on a GPU."""

@@ -1,0 +1,1 @@
+"""Benchmarks of embedding, search and near-duplicates."""

@@ -1,0 +1,572 @@
+"""Which settings teach a model of CLIP's size: towers of ViT-B/32's shape, trained here on Flickr8k, then adapted.
+
+    python -m bench.teaching.recipe pack DIR              (where VIDSEEK_REALDATA is: one file of pictures and captions)
+    python -m bench.teaching.recipe run DIR --device cuda (a few minutes on one H100; writes bench/recipe.json)
+
+The published weights are not to be had here, so a CLIP of the published shape (151 M parameters, 224 pixels, patches of 32)
+is trained from scratch on the pictures of Flickr8k that show no dog. Then `Fitting` adapts it to two domains: photos of
+exercises (few pairs), and the pictures that show dogs (many). Each trial says what the domain gains on held-out pictures,
+what is left of the rest of Flickr8k's dev pictures, and how strong the update of any layer was against its weight, in
+spectral norm, after any step.
+
+The device machine has no decoder of videos, no MLflow and no pydantic: this file and what it imports need only the last
+of these, which can be carried as wheels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.teaching import flickr
+from vidseek_encoder.preprocess import Resizing, resize_frame
+from vidseek_encoder.tokenize import Tokenizer as Texts
+from vidseek_training import backbones
+from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
+from vidseek_training.backbones.clip import build_clip
+from vidseek_training.dataset.pair_set import Batches, FramesOfPairs, PairSet, drop_words
+from vidseek_training.dataset.sampling import Batch, Data
+from vidseek_training.evaluation.embedding import embed_pairs
+from vidseek_training.evaluation.metrics import Ranks, bootstrap
+from vidseek_training.evaluation.retrieval_metrics import judge
+from vidseek_training.fitting import lora
+from vidseek_training.fitting.losses import info_nce
+from vidseek_training.fitting.presets import Model, resolve
+from vidseek_training.fitting.timing import StepTimer
+from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.settings import TrainSettings
+
+OUT = Path(__file__).parents[1].joinpath("recipe.json")
+PACKED = "recipe.npz"
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_TIMED = 8
+"""Steps of the training from scratch that say how many there is time for."""
+DOGS = frozenset(["dog", "dogs", "puppy", "puppies"])
+NUM_VALIDATION, NUM_REPLAYED = 100, 1500
+KEPT_SIDE = 128
+"""Of the pictures that the towers are trained from scratch on; crops of them are enlarged to what the model takes."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the towers, and of their training from scratch."""
+
+    side: int = 224
+    patch: int = 32
+    width: int = 768
+    text_width: int = 512
+    layers: int = 12
+    dimension: int = 512
+    context: int = 77
+    batch: int = 512
+    rate: float = 5.0e-4
+    weight_decay: float = 0.1
+
+    def config(self, num_tokens: int) -> dict[str, Any]:
+        """The config.json, as transformers has it."""
+        vision, text = (
+            {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64 or 1}
+            for width in (self.width, self.text_width)
+        )
+        both = {"hidden_act": "quick_gelu", "num_hidden_layers": self.layers, "projection_dim": self.dimension}
+        return {
+            "model_type": "clip", "projection_dim": self.dimension, "frames": 1, "resize": "squash", "mean": list(MEAN),
+            "deviation": list(DEVIATION), "pad_id": 0,
+            "vision_config": {**both, **vision, "image_size": self.side, "patch_size": self.patch},
+            "text_config": {
+                **both, **text, "vocab_size": num_tokens, "max_position_embeddings": self.context, "pad_token_id": 0,
+                "bos_token_id": num_tokens - 2, "eos_token_id": num_tokens - 1,
+            },
+        }
+
+
+SMOKE = Shape(side=32, patch=16, width=64, text_width=64, layers=2, dimension=32, context=24, batch=8)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One adapter setting on one domain."""
+
+    name: str
+    domain: str
+    """exercise or dogs."""
+    preset: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Keys in the place of the preset's."""
+    replays: bool = True
+    """Whether general pairs are at hand, as with `general.source`."""
+
+
+_MEANT = {"allow_large_updates": True}
+_FREE = {"hold_updates": False}
+TRIALS = (
+    Trial("preset", "exercise", "base-few"),
+    Trial("preset", "dogs", "base-many"),
+    Trial("the tiny backbones' settings", "exercise", "tiny", _MEANT),
+    Trial("preset, no general pairs", "exercise", "base-few", {"scales": (1.0,)}, replays=False),
+    Trial("preset, updates not held", "exercise", "base-few", _FREE),
+    Trial("preset, updates not held", "dogs", "base-many", _FREE),
+    Trial("rate 3e-4", "exercise", "base-few", {"learning_rate": 3.0e-4}),
+    Trial("rate 3e-4, not held", "exercise", "base-few", {"learning_rate": 3.0e-4, **_FREE}),
+    Trial("rate 1e-3, not held", "exercise", "base-few", {"learning_rate": 1.0e-3, **_FREE}),
+    Trial("attention of all layers", "exercise", "base-few", {"last_layers": None}),
+    Trial("attention and MLP of all layers, rank 16", "exercise", "base-few",
+          {"last_layers": None, "targets": ("attention", "mlp"), "rank": 16, "alpha": 16}),
+    Trial("30 epochs", "exercise", "base-few", {"epochs": 30.0}),
+    Trial("attention of the last 4, rank 8", "dogs", "base-many",
+          {"targets": ("attention",), "last_layers": 4, "rank": 8, "alpha": 8}),
+    Trial("rate 5e-4", "dogs", "base-many", {"learning_rate": 5.0e-4}),
+    Trial("preset, no general pairs", "dogs", "base-many", {"scales": (1.0,)}, replays=False),
+    Trial("the tiny backbones' settings", "dogs", "tiny", _MEANT),
+)
+"""The more they say, the earlier: a lease may end before all are done."""
+SMOKE_TRIALS = (
+    Trial("preset", "exercise", "base-few", {"epochs": 1.0, "batch": 8, "last_layers": 1, "replay": 4}),
+    Trial("the tiny backbones' settings", "dogs", "tiny", {"steps": 2, "batch": 8, "replay": 4, "warmup_text_steps": 1}),
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Pictures of one side of the data, as JPEG files, with their captions."""
+
+    names: list[str]
+    jpegs: list[bytes]
+    captions: list[list[str]]
+
+    def pixels(self, side: int) -> NDArray[np.uint8]:
+        """Shape (n, side, side, 3)."""
+        out = np.empty((len(self.jpegs), side, side, 3), np.uint8)
+
+        def decode(row: int) -> None:
+            with Image.open(io.BytesIO(self.jpegs[row])) as picture:
+                out[row] = resize_frame(np.asarray(picture.convert("RGB")), Resizing(side, "squash"))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(decode, range(len(self.jpegs))))
+        return out
+
+
+def pack(folder: Path) -> None:
+    """Write the pictures, captions and CLIP's tokenizer of `VIDSEEK_REALDATA` into `folder`."""
+    from bench.teaching import flickr_adapt
+    from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    root = flickr.REALDATA / "B_image_text"
+    sides = {}
+    train, dev = (_read_captions(root / name) for name in ("flickr8k_train", "flickr8k_dev"))
+    rng = np.random.default_rng(0)
+    for name, shows in (("general", False), ("dogs", True)):
+        rows = [row for row, own in enumerate(train.captions) if _shows_dogs(own) == shows]
+        order = [rows[place] for place in rng.permutation(len(rows))]
+        sides[f"{name}_validation"] = _some(train, order[:NUM_VALIDATION])
+        sides[f"{name}_train"] = _some(train, order[NUM_VALIDATION:])
+        sides[f"{name}_test"] = _some(dev, [row for row, own in enumerate(dev.captions) if _shows_dogs(own) == shows])
+    for split, photos in flickr_adapt.split(flickr_adapt.read_photos()).items():
+        jpegs = [(root / "exercise_photos" / "images" / name).read_bytes() for name in photos.names]
+        sides[f"exercise_{split}"] = Side(photos.names, jpegs, photos.captions)
+    write_packed(sides, folder)
+    with tempfile.TemporaryDirectory() as plain:
+        name = "bpe_simple_vocab_16e6.txt.gz"
+        shutil.copy(flickr.REALDATA / "C_models_tokenizers" / name, Path(plain) / name)
+        shutil.copy(find_tokenizer(Path(plain)), folder / "tokenizer.json")
+
+
+def write_packed(sides: Mapping[str, Side], folder: Path) -> None:
+    """Write one file of all sides."""
+    arrays: dict[str, Any] = {}
+    for name, side in sides.items():
+        arrays[f"{name}_bytes"] = np.frombuffer(b"".join(side.jpegs), np.uint8)
+        arrays[f"{name}_ends"] = np.cumsum([len(each) for each in side.jpegs])
+        arrays[f"{name}_texts"] = np.frombuffer(json.dumps([side.names, side.captions]).encode(), np.uint8)
+    np.savez(folder / PACKED, **arrays)
+
+
+def read_packed(folder: Path) -> dict[str, Side]:
+    """What `write_packed` wrote."""
+    sides = {}
+    with np.load(folder / PACKED) as arrays:
+        for name in sorted(key.removesuffix("_ends") for key in arrays.files if key.endswith("_ends")):
+            content, ends = arrays[f"{name}_bytes"].tobytes(), arrays[f"{name}_ends"].tolist()
+            names, captions = json.loads(arrays[f"{name}_texts"].tobytes())
+            jpegs = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            sides[name] = Side(names, jpegs, captions)
+    return sides
+
+
+def _read_captions(folder: Path) -> Side:
+    captions: dict[str, list[str]] = {}
+    with (folder / "captions.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            captions.setdefault(row["image"], []).append(row["caption"])
+    names = list(captions)
+    return Side(names, [(folder / "images" / name).read_bytes() for name in names], list(captions.values()))
+
+
+def _shows_dogs(captions: list[str]) -> bool:
+    return any(DOGS & set(caption.lower().split()) for caption in captions)
+
+
+def _some(side: Side, rows: list[int]) -> Side:
+    return Side(
+        [side.names[row] for row in rows], [side.jpegs[row] for row in rows], [side.captions[row] for row in rows]
+    )
+
+
+class Pretraining:
+    """A CLIP from scratch: InfoNCE with two captions of each picture and between them, and the words of the captions."""
+
+    def __init__(self, side: Side, shape: Shape, tokenizer: Path, device: str) -> None:
+        self._shape, self._device, self.tokenizer = shape, device, tokenizer
+        texts = Texts.load(tokenizer, context=shape.context, pad_id=0)
+        self.config = shape.config(int(texts.encode([side.captions[0][0]]).max()) + 1)
+        self._ids = [texts.encode(own) for own in side.captions]
+        self._pictures = torch.from_numpy(side.pixels(KEPT_SIDE)).to(device)
+        self._words = torch.from_numpy(flickr.words_of(side.captions)).to(device)
+        torch.manual_seed(0)
+        spec = BackboneSpec("clip", "recipe", shape.dimension, shape.context, 1, shape.side, "squash", MEAN, DEVIATION, 0,
+                            tokenizer)
+        self.model = build_clip(self.config, spec).to(device)
+        self._says = nn.Linear(shape.width, self._words.shape[1]).to(device)
+        self._rng = np.random.default_rng(0)
+        self._rows = Batches(len(self._ids), shape.batch, self._rng)
+        self._optimiser = torch.optim.AdamW(
+            flickr._groups(self.model, self._says), lr=shape.rate, betas=(0.9, 0.98), fused=device == "cuda",
+            weight_decay=shape.weight_decay,
+        )
+        self._mean = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.losses: list[list[float]] = []
+
+    def run(self, seconds: float) -> int:
+        """Train for about so long; the first `_TIMED` steps say how many there are time for. Gives the number of all."""
+        began = time.monotonic()
+        num_steps = _TIMED
+        found: list[Tensor] = []
+        while len(found) < num_steps:
+            # While the steps are timed, the rate rises as in a long training.
+            found.append(self._step(len(found), num_steps if len(found) >= _TIMED else 100 * _TIMED))
+            if len(found) == _TIMED // 2:  # the first ones also pay for memory and kernels
+                self._synchronise()
+                timed = time.monotonic()
+            if len(found) == _TIMED:
+                self._synchronise()
+                now = time.monotonic()
+                num_steps = _TIMED + max(0, int((began + seconds - now) / ((now - timed) / (_TIMED - _TIMED // 2))))
+        for start in range(0, len(found), 100):
+            self.losses.append([round(value, 3) for value in torch.stack(found[start : start + 100]).mean(0).tolist()])
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                value.copy_(self._mean[name])
+        return num_steps
+
+    def _synchronise(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def _step(self, step: int, num_steps: int) -> Tensor:
+        warm = max(1, num_steps // 12)
+        share = (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (num_steps - warm))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._shape.rate * share
+        rows = self._rows.draw()
+        picks = [self._rng.permutation(len(self._ids[row]))[:2] for row in rows]
+        ids = np.concatenate([
+            np.stack([self._ids[row][pick[which % len(pick)]] for row, pick in zip(rows, picks, strict=True)])
+            for which in (0, 1)
+        ])
+        ids = drop_words(ids, self._rng, share=0.1, pad_id=0)
+        texts_in = torch.from_numpy(ids[:, : int((ids != 0).sum(1).max())]).to(self._device)
+        where = torch.from_numpy(rows).to(self._device)
+        views = flickr.views_of(self._pictures[where], self._rng, side=self._shape.side, mean=MEAN, deviation=DEVIATION)
+        self.model.train()
+        with torch.autocast(self._device, torch.bfloat16):
+            seen = self.model.clip.vision_model(views[:, 0]).pooler_output
+            videos = self.model.clip.visual_projection(seen)
+            texts = self.model.text_features(texts_in)
+            said = self._says(F.dropout(seen, 0.2))
+        videos, texts = F.normalize(videos.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+        scale, count = self.model.logit_scale, len(rows)
+        contrast = (info_nce(videos, texts[:count], scale) + info_nce(videos, texts[count:], scale)) / 2
+        between = info_nce(texts[:count], texts[count:], scale)
+        words = -(self._words[where] * F.log_softmax(said.float(), 1)).sum(1).mean()
+        loss = contrast + flickr.TEXTS_WEIGHT * between + flickr.WORDS_WEIGHT * words
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self._says.parameters()], 1.0)
+        self._optimiser.step()
+        clamp_logit_scale(self.model)
+        keep = min(0.99, (1 + step) / (10 + step))
+        with torch.no_grad():
+            names, values = zip(*self.model.named_parameters(), strict=True)
+            torch._foreach_lerp_([self._mean[name] for name in names], [value.detach() for value in values], 1 - keep)
+        return torch.stack([contrast.detach(), between.detach(), words.detach()])
+
+    def save(self, folder: Path) -> None:
+        """Write the model as `backbones.load` reads one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.clip.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
+        shutil.copy(self.tokenizer, folder / "tokenizer.json")
+
+
+class GaugedFitting(Fitting):
+    """A training that looks at the strength of its updates after every step.
+
+    Attributes:
+        strengths: For each step the largest ratio of an update to its weight, and the layer.
+    """
+
+    strengths: list[tuple[float, str]]
+
+    def _descend(self, batch: Batch) -> float:
+        self._note()
+        return super()._descend(batch)
+
+    def _look(self, rate: float, timer: StepTimer) -> None:
+        super()._look(rate, timer)
+        self._note()
+
+    def _note(self) -> None:
+        layer, ratio = max(self._gauge.ratios().items(), key=lambda each: each[1])
+        if not hasattr(self, "strengths"):
+            self.strengths = []
+        self.strengths.append((ratio, layer))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the trials find what they need."""
+
+    data: Path
+    work: Path
+    """The base's folder `model`, and frames as `<side>.npy`."""
+    device: str
+    most_judged: int | None = None
+    """Captions of a picture that are queries of a validation or test; None: all."""
+
+    def pairs(self, name: str, texts: Texts, *, most_captions: int | None = None, most: int | None = None) -> PairSet:
+        """Pairs of one side, a row for each caption; the frames of a picture are not repeated on disk."""
+        side = read_packed(self.data)[name]
+        names, captions = side.names[:most], [own[:most_captions] for own in side.captions[:most]]
+        rows = [(picture, caption) for picture, own in zip(names, captions, strict=True) for caption in own]
+        table = pd.DataFrame(rows, columns=["clip_id", "caption"]).assign(video_id=[picture for picture, _ in rows])
+        table = table.assign(gallery="default", contrast="", axis="")
+        frames = np.load(self.work / f"{name}.npy", mmap_mode="r")[:most]
+        ids = texts.encode(list(table.caption))
+        place = np.repeat(np.arange(len(names)), [len(own) for own in captions])
+        return PairSet(table, FramesOfPairs(frames[:, None], place), ids, ids)
+
+
+def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[str, Any]:
+    """Adapt the base to the trial's domain, and judge it.
+
+    Args:
+        trial: What to do.
+        place: Where data and base lie.
+        base: Ranks of the base's text queries on each test side.
+    """
+    began = time.monotonic()
+    model = backbones.load(place.work / "model").to(place.device)
+    texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
+    judged = place.most_judged
+    sides = {
+        name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=None if name == "train" else judged)
+        for name in ("train", "validation", "test")
+    }
+    general = {
+        "train": place.pairs("general_train", texts, most_captions=1, most=NUM_REPLAYED) if trial.replays else None,
+        "validation": place.pairs("general_validation", texts, most_captions=judged) if trial.replays else None,
+        "test": place.pairs("general_test", texts, most_captions=judged),
+    }
+    asked = TrainSettings(preset=trial.preset, device=place.device, **trial.changes)  # type: ignore[arg-type]
+    settings = resolve(asked, model_of(model), len(sides["train"])).settings
+    torch.manual_seed(settings.seed)
+    training = GaugedFitting(
+        model, settings, Data(sides["train"], sides["validation"], general["train"], general["validation"])
+    )
+    training.run()
+    ratio, layer = max(training.strengths)
+    after = {"on_domain": ranks_of(model, sides["test"]), "on_general": ranks_of(model, general["test"])}
+    before = {"on_domain": np.array(base[trial.domain]), "on_general": np.array(base["general"])}
+    on_gpu = place.device == "cuda"
+    return {
+        **asdict(trial), "num_pairs": len(sides["train"]), "num_steps": training.steps_done,
+        "settings": settings.model_dump(mode="json"), "max_update_ratio": round(ratio, 4), "in_layer": layer,
+        "update_ratios": [round(value, 4) for value, _ in training.strengths[:: max(1, len(training.strengths) // 12)]],
+        "sweep": [each.to_json() for each in training.sweep],
+        "curve": [{key: each.get(key) for key in ("step", "loss", "validation_mrr")} for each in training.curves],
+        **{name: change(before[name], after[name], pairs) for name, pairs in (
+            ("on_domain", sides["test"]), ("on_general", general["test"]))},
+        "step_seconds": round(training.seconds / max(1, training.steps_done), 4),
+        "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def model_of(model: Backbone) -> Model:
+    """The sizes that choose a preset."""
+    return Model(model.spec.name, model.num_parameters(), model.num_embedding_parameters())
+
+
+def ranks_of(model: Backbone, pairs: PairSet | None) -> Ranks:
+    """Of each caption's picture among the side's pictures."""
+    assert pairs is not None
+    return judge(embed_pairs(model, pairs), pairs.table).text_ranks
+
+
+def change(before: NDArray[np.int64], after: Ranks, pairs: PairSet | None) -> dict[str, Any]:
+    """R@1, R@5 and R@10 before and after, and the difference with an interval over pictures."""
+    assert pairs is not None
+    of, found = pairs.table.clip_id.to_numpy(), {}
+    for k in (1, 5, 10):
+        old, new = ((ranks <= k).astype(float) for ranks in (before, after))
+        by_picture = pd.Series(new - old).groupby(of).mean().to_numpy(np.float64)
+        found[f"r{k}"] = {"before": round(float(old.mean()), 4), "after": round(float(new.mean()), 4),
+                          "change": bootstrap(by_picture, resamples=2000, seed=0).to_json()}
+    return found | {"num_queries": len(of), "num_pictures": len(set(of))}
+
+
+def base_strengths(model: Backbone) -> dict[str, Any]:
+    """Spectral norms of the weights that adapters are added to: least, median and greatest."""
+    norms = sorted(
+        lora.spectral_norm(model.get_submodule(name).weight.detach()) for name in model.lora_targets(("attention", "mlp"))
+    )
+    return {"least": round(norms[0], 3), "median": round(norms[len(norms) // 2], 3), "greatest": round(norms[-1], 3)}
+
+
+def run(data: Path, work: Path, out: Path, *, device: str, shape: Shape, trials: tuple[Trial, ...], pretrain_seconds: float,
+        budget_seconds: float, workers: int) -> dict[str, Any]:
+    """Train the base, then all trials for which there is time; `out` is written anew after each.
+
+    Without `workers` all is done in this process.
+    """
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if workers:
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (2,)))
+            for _ in range(workers):
+                pool.submit(os.getpid)  # they import while the base is trained
+        report = _pretrain(data, work, device=device, shape=shape, seconds=pretrain_seconds)
+        place = Place(data, work, device)
+        report["base"], base = _judge_base(place)
+        report["seconds"], report["trials"] = round(time.monotonic() - began, 1), []
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        for found in _each(pool, trials, place, base, until=began + budget_seconds):
+            report["trials"].append(found)
+            report["seconds"] = round(time.monotonic() - began, 1)
+            out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            _say(found)
+    return report
+
+
+def _pretrain(data: Path, work: Path, *, device: str, shape: Shape, seconds: float) -> dict[str, Any]:
+    """Leave the base and the pictures at its size in `work`; say what was done."""
+    began = time.monotonic()
+    sides = read_packed(data)
+    pretraining = Pretraining(sides["general_train"], shape, data / "tokenizer.json", device)
+    num_steps = pretraining.run(seconds)
+    pretraining.save(work / "model")
+    for name, side in sides.items():
+        rows = range(min(len(side.names), NUM_REPLAYED if name == "general_train" else len(side.names)))
+        np.save(work / f"{name}.npy", _some(side, list(rows)).pixels(shape.side))
+    return {
+        "machine": {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__},
+        "shape": asdict(shape), "num_parameters": pretraining.model.num_parameters(),
+        "pretraining": {"pictures": len(sides["general_train"].names), "steps": num_steps, "losses": pretraining.losses,
+                        "seconds": round(time.monotonic() - began, 1)},
+    }
+
+
+def _judge_base(place: Place) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    model = backbones.load(place.work / "model").to(place.device)
+    texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
+    ranks, figures = {}, {}
+    for name in ("general", "dogs", "exercise"):
+        found = ranks_of(model, place.pairs(f"{name}_test", texts, most_captions=place.most_judged))
+        ranks[name] = found.tolist()
+        figures[name] = {f"r{k}": round(float((found <= k).mean()), 4) for k in (1, 5, 10)}
+    figures["spectral_norms"] = base_strengths(model)
+    print("base", json.dumps(figures), flush=True)  # noqa: T201 - progress of minutes
+    return figures, ranks
+
+
+def _each(
+    pool: ProcessPoolExecutor | None, trials: tuple[Trial, ...], place: Place, base: dict[str, list[int]], *, until: float
+) -> Iterator[dict[str, Any]]:
+    """What came of the trials, as they end; those that are not done at `until` are left out."""
+    if pool is None:
+        yield from (run_trial(trial, place, base) for trial in trials if time.monotonic() < until)
+        return
+    waiting = {pool.submit(run_trial, trial, place, base): trial for trial in trials}
+    try:
+        for done in as_completed(waiting, timeout=max(1.0, until - time.monotonic())):
+            if error := done.exception():  # the others go on
+                print("failed:", waiting[done], repr(error), flush=True)  # noqa: T201
+            else:
+                yield done.result()
+    except TimeoutError:
+        print("no time for the rest", flush=True)  # noqa: T201
+        for process in list(pool._processes.values()):
+            process.terminate()
+
+
+def _say(found: dict[str, Any]) -> None:
+    def told(side: str) -> str:
+        return " ".join(f"{k} {found[side][k]['before']:.3f} to {found[side][k]['after']:.3f}" for k in ("r1", "r5", "r10"))
+
+    what = f"{found['domain']}, {found['name']} ({found['num_steps']} steps, {found['seconds']:.0f} s)"
+    print(f"{what}: domain {told('on_domain')}; general {told('on_general')}; largest update "  # noqa: T201 - progress
+          f"{found['max_update_ratio']} in {found['in_layer']}", flush=True)
+
+
+def main() -> None:
+    """Pack, or run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("pack", "run"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--pretrain-seconds", type=float, default=90.0)
+    parser.add_argument("--budget-seconds", type=float, default=270.0, help="for all; trials that do not fit are left out")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--smoke", action="store_true", help="tiny towers, two trials")
+    options = parser.parse_args()
+    if options.what == "pack":
+        pack(options.data)
+        return
+    with tempfile.TemporaryDirectory(prefix="recipe-") as work:
+        run(options.data, Path(work), options.out, device=options.device, shape=SMOKE if options.smoke else Shape(),
+            trials=SMOKE_TRIALS if options.smoke else TRIALS, budget_seconds=options.budget_seconds,
+            pretrain_seconds=0.0 if options.smoke else options.pretrain_seconds,
+            workers=0 if options.smoke else options.workers)
+
+
+if __name__ == "__main__":
+    main()

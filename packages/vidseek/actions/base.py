@@ -1,0 +1,147 @@
+"""The base beside what was taught: without the adapter, embedded, and published under an alias of its own.
+
+It is no stage: most archives do without it, and it costs as much as the stages export, embed and publish together. All of
+it lies in .vidseek/base and under the alias `base`; what the stages wrote is read, and nothing of it is moved.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseek.archive import BASE_ALIAS, Archive
+from vidseek_media.errors import GateFailed, ServiceError
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.index.backend import CollectionFacts
+    from vidseek_training.export.parity import Parity
+
+
+@dataclass(frozen=True)
+class BaseReport:
+    """What a run did."""
+
+    encoder_version: str
+    collection: str
+    num_clips: int
+    """In the collection."""
+    exported: bool
+    """False where the bundle was there already; so the next two."""
+    num_embedded: int
+    """Parts of the embeddings, of clips and of texts, that this run made."""
+    built: bool
+    removed: tuple[str, ...]
+    """Collections that no alias needs any more: earlier ones of the base, that is."""
+
+    @property
+    def did_something(self) -> bool:
+        """False where all of it was there."""
+        return self.exported or self.num_embedded > 0 or self.built
+
+
+def make_base(archive: Archive) -> BaseReport | None:
+    """Export, embed and publish the model that the champion was taught from; what is there already is kept.
+
+    None where the champion is the base itself: what is live is all there is.
+
+    Raises:
+        ArtifactError: a stage has not run, or left something broken.
+        ConfigError: params.yaml is wrong in a section that these stages read.
+        GateFailed: the export is not near enough to the model in torch, or the collection does not verify.
+        ServiceError: a publish runs, the disk does not take it, or another program does not answer.
+    """
+    # As the stages do: what was trained on is here already.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from vidseek_retrieval.dedup.video_matches import read_duplicates
+    from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
+    from vidseek_retrieval.index.open_backend import open_home
+    from vidseek_retrieval.index.publish import publish
+    from vidseek_retrieval.settings import EmbedSettings, PublishSettings, SearchSettings
+    from vidseek_training.evaluation.select import read_selected
+    from vidseek_training.export.onnx_export import export_base
+    from vidseek_training.settings import ExportSettings
+
+    selected = read_selected(archive.champion)
+    if not selected.adapter_sha256:
+        return None
+    export, embed = archive.section(ExportSettings), archive.section(EmbedSettings)
+    settings = archive.section(PublishSettings)
+    # No other variant is needed than those that are embedded with and searched with.
+    wanted = {"fp32", embed.variant, archive.section(SearchSettings).variant}
+    tables = Tables(archive.ingest, archive.cut, archive.frames, archive.caption)
+    own = archive.seen_by("base")
+    spec, parities, exported = export_base(
+        backbone=_found_from(archive.root, selected.backbone), pairs=archive.pairs_table, frames=tables.frames,
+        out=own.bundle, limits={name: export.parity.limits(name) for name in wanted}, max_clips=export.max_clips,
+    )
+    _require_variants(parities, wanted)
+    clips, texts = embed_all(
+        own.bundle, tables, out=archive.base / "embed", variant=embed.variant, batch=embed.batch, cut=settings.cut,
+        ray=embed.ray if embed.executor == "ray" else None,
+    )
+    done = publish(
+        archive.base / "embed", tables.cut, tables.ingest, tables.caption,
+        index=open_home(archive.index, settings.server), alias=BASE_ALIAS, cut=settings.cut,
+        keep_previous=0,  # it is held against what is live now: nobody goes back to an earlier one
+        min_recall=settings.min_recall, settings=settings.index,
+        duplicates=read_duplicates(archive.duplicates),
+    )
+    return BaseReport(
+        spec.encoder_version, done.collection, done.num_points, exported, clips.num_written + texts.num_written, done.built,
+        done.removed,
+    )
+
+
+def remove_base(archive: Archive) -> list[str]:
+    """Take the base away again: its alias, its collections (whose names are given), its bundle and its embeddings.
+
+    Raises:
+        ServiceError: a publish runs, or the disk does not let go.
+    """
+    from vidseek_retrieval.index.publish import retract
+
+    removed = retract(archive.home(), alias=BASE_ALIAS)  # first, so that a service stops asking for what goes next
+    try:
+        shutil.rmtree(archive.base)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ServiceError(
+            f"{error.filename or archive.base}: {error.strerror}",
+            code="base-not-removed", remedy="Mend the rights, then remove it again"
+        ) from error
+    return removed
+
+
+def base_facts(archive: Archive) -> CollectionFacts | None:
+    """What is known of the base's collection; None where the base is not published.
+
+    Raises:
+        ArtifactError: the index is broken.
+        ServiceError: the Qdrant server does not answer.
+    """
+    home = archive.home()
+    alias = home.aliases().get(BASE_ALIAS)
+    if alias is None or not archive.seen_by("base").bundle.is_dir():
+        return None
+    return next((facts for facts in home.collections() if facts.name == alias.collection), None)
+
+
+def _found_from(root: Path, backbone: str) -> str:
+    """The base's name; a folder is named as from the archive, in which the stages run."""
+    folder = root / backbone
+    return str(folder) if folder.is_dir() else backbone
+
+
+def _require_variants(parities: Mapping[str, Parity], wanted: Iterable[str]) -> None:
+    for name in sorted(wanted):
+        if failed := parities[name].failed:
+            raise GateFailed(
+                f"the base in {name} is not near enough to the base in torch: {'; '.join(failed)}", code="export-differs",
+                remedy="Set embed.variant and search.variant in params.yaml to fp32, `dvc repro`, and run it again",
+            )

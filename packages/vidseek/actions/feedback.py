@@ -1,0 +1,117 @@
+"""What people say of hits: lines appended as they come in, and frozen into a table on command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.files.appending import append_line, read_lines
+
+TABLE = "feedback.parquet"
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One person's word on one clip for one query."""
+
+    query: str
+    """In words."""
+    clip_id: str
+    relevant: bool
+    encoder_version: str
+    """Of the index in which the clip was found."""
+    said_at: str
+    """RFC 3339."""
+
+
+@dataclass(frozen=True)
+class FreezeReport:
+    """What a freeze came to."""
+
+    num_said: int
+    num_rows: int
+    """One for each query and clip."""
+    num_broken: int
+    """Lines that are no feedback: a killed writer left them unfinished, or a disk damaged them."""
+
+
+def now() -> str:
+    """The time in RFC 3339, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def append(folder: Path, feedback: Feedback) -> None:
+    """Add one line to today's file in `folder`, on the disk when this returns; what is there is never changed.
+
+    Safe from several processes. The order of files and lines is the order in which things were said: a clock that was
+    set back writes on in the last file.
+
+    Raises:
+        ArtifactError: the disk does not take it. Nothing of it is kept.
+    """
+    path = folder / f"{feedback.said_at[:10]}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = max([path, *folder.glob("*.jsonl")])
+        append_line(path, asdict(feedback))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror}",
+            code="not-writable", remedy="Make room or mend the rights, then say it again"
+        ) from error
+
+
+def freeze(folder: Path, out: Path) -> FreezeReport:
+    """Write what was said in `folder` to the table `out`: whole or absent, byte-identical for the same lines.
+
+    Raises:
+        ArtifactError: the files cannot be read.
+    """
+    from vidseek_media.tables import FEEDBACK, write_table  # pandas: the service appends without it
+
+    said, num_broken = read(folder)
+    last = {(each.query, each.clip_id): each for each in said}  # by place: a clock may have been set back
+    write_table(out, [asdict(last[key]) for key in sorted(last)], FEEDBACK, sync=True)
+    return FreezeReport(num_said=len(said), num_rows=len(last), num_broken=num_broken)
+
+
+def read_frozen(table: Path) -> list[Feedback]:
+    """What `freeze` wrote; nothing where there is no such table.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
+    from vidseek_media.tables import FEEDBACK, read_table
+
+    return [Feedback(**row) for row in read_table(table, FEEDBACK).to_dict("records")] if table.exists() else []
+
+
+def read(folder: Path) -> tuple[list[Feedback], int]:
+    """What was said, in the order of days and lines; and how many lines are broken.
+
+    Raises:
+        ArtifactError: the files cannot be read.
+    """
+    said, num_broken = [], 0
+    try:
+        for path in sorted(folder.glob("*.jsonl")):
+            lines = read_lines(path)
+            known = [_feedback_of(value) for value in lines.values]
+            said += [each for each in known if each is not None]
+            num_broken += lines.num_broken + known.count(None)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be read: {error.strerror}", code="feedback-unreadable", remedy="Mend its rights",
+        ) from error
+    return said, num_broken
+
+
+def _feedback_of(value: Mapping[str, Any]) -> Feedback | None:
+    """None where a field is missing or is of another type."""
+    texts = [field.name for field in fields(Feedback) if field.name != "relevant"]
+    is_whole = all(isinstance(value.get(name), str) for name in texts) and isinstance(value.get("relevant"), bool)
+    return Feedback(**value) if is_whole and len(value) == len(texts) + 1 else None

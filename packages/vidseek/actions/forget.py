@@ -1,0 +1,218 @@
+"""Forgetting a video: what a person decides, what is removed at once, and what the next `dvc repro` takes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseek.archive import Archive
+from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.files.appending import locked
+from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
+from vidseek_media.urls import bare_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidseek_media.records import Video
+
+MIN_PREFIX = 4
+"""Digits of an id that may stand for the whole."""
+NO_CACHES = ("demo", "downloads", "mlartifacts")
+"""Folders of .vidseek in which nothing is named after a video of the archive, but videos, and MLflow's runs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What forgetting one video comes to."""
+
+    video: ForgottenVideo
+    num_clips: int
+    """Rows of the tables that `dvc repro` takes out; so the next three."""
+    num_frames: int
+    """Clips with frames."""
+    num_captions: int
+    num_pairs: int
+    removed: tuple[Path, ...]
+    """Downloads and caches, which go at once."""
+    kept: tuple[Path, ...]
+    """Files that are the user's own: they stay where they are, and are not looked at any more."""
+
+
+def plan_forget(archive: Archive, name: str) -> Plan:
+    """What it would come to. Nothing is changed.
+
+    Args:
+        archive: Where.
+        name: The video's id, the first digits of it (4 or more, of no other video), or a uri of it.
+
+    Raises:
+        InputRejected: it is no video of the archive, or of several.
+        ArtifactError: nothing was ingested.
+    """
+    from vidseek_media.sources.ingest import read_videos
+    from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, PAIRS
+
+    videos = read_videos(archive.ingest)
+    uris = {video.video_id: video.uris for video in videos}
+    video_id = _one_of(name, uris)
+    if video_id is None:
+        if (old := _one_of(name, _names_of_forgotten(archive))) is not None:
+            raise InputRejected(
+                f"{old} is forgotten already", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
+            )
+        raise InputRejected(
+            f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
+            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
+        )
+    video = next(each for each in videos if each.video_id == video_id)
+    clips = _rows(archive.cut / "clips.parquet", CLIPS, video_id)
+    downloads, kept = _files_of(archive, video)
+    caches = _caches_of(archive, video_id, set(clips))
+    return Plan(
+        ForgottenVideo(video_id, video.uris, _addresses_of(archive, video), video.title, _now()),
+        num_clips=len(clips), num_frames=len(_rows(archive.frames / "frames.parquet", FRAMES, video_id)),
+        num_captions=len(_rows(archive.caption / "captions.parquet", CAPTIONS, video_id)),
+        num_pairs=len(_rows(archive.pairs_table, PAIRS, video_id)),
+        removed=tuple(sorted({*downloads, *caches})), kept=tuple(sorted(kept)),
+    )
+
+
+def forget(archive: Archive, plan: Plan) -> None:
+    """Write the decision down, so that no search shows the video from now on, and remove what goes at once.
+
+    Done again after it was interrupted, it finishes.
+
+    Raises:
+        ArtifactError: the table of decisions or that of the index's aliases is broken, or something cannot be removed or
+            written.
+        ServiceError: the Qdrant server does not answer.
+    """
+    from vidseek_media.sources.ledger import Ledger
+    from vidseek_retrieval.index.publish import require_alias_table
+    from vidseek_training.captioning.journal import forget_captions
+
+    require_alias_table(archive.home())  # else nobody can say which collections show the video
+    try:
+        with locked(archive.decisions):
+            earlier = read_forgotten(archive.decisions)
+            known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
+            addresses = {*plan.video.addresses, *(known.addresses if known else ())}
+            write_forgotten(
+                archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
+            )
+        book = Ledger.load(archive.ledger)
+        if book.forget([plan.video.video_id]):
+            book.save()
+        for path in plan.removed:
+            path.unlink(missing_ok=True)
+        forget_captions(archive.caption_journal, [plan.video.video_id])
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or archive.decisions}: {error.strerror}",
+            code="not-writable", remedy="Mend the rights, then forget it again"
+        ) from error
+
+
+def take_back(archive: Archive, name: str) -> ForgottenVideo:
+    """Undo the decision, and give the video; the next `dvc repro` takes it in again where its file is still there.
+
+    Raises:
+        InputRejected: no such video is forgotten, or several are.
+    """
+    video_id = _one_of(name, _names_of_forgotten(archive))
+    if video_id is None:
+        raise InputRejected(
+            f"no video {name!r} is forgotten", code="unknown-video", remedy="`vidseek forget --list` says what is",
+        )
+    try:
+        with locked(archive.decisions):
+            known = read_forgotten(archive.decisions).videos
+            write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
+    except OSError as error:
+        raise ArtifactError(
+            f"{archive.decisions} cannot be written: {error.strerror}", code="not-writable", remedy="Make room",
+        ) from error
+    return next(video for video in known if video.video_id == video_id)
+
+
+def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
+    return {video.video_id: (*video.uris, *video.addresses) for video in read_forgotten(archive.decisions).videos}
+
+
+def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
+    """The id of the one video that is meant; None where none is."""
+    name = bare_url(name)
+    if name in videos:
+        return name
+    found = [video_id for video_id, names in videos.items() if name in names]
+    if not found and re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},}}", name):
+        found = [video_id for video_id in videos if video_id.startswith(name)]
+    if len(found) > 1:
+        shown = ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")
+        raise InputRejected(
+            f"{name!r} names {len(found)} videos: {shown}", code="ambiguous-video", remedy="Give more digits of the id",
+        )
+    return found[0] if found else None
+
+
+def _rows(path: Path, schema: pa.Schema, video_id: str) -> list[str]:
+    """The clip ids (or the video's) of the rows that are of the video; none where the stage has not run."""
+    from vidseek_media.tables import read_table
+
+    if not path.exists():
+        return []
+    table = read_table(path, schema)
+    return [str(each) for each in table.loc[table["video_id"] == video_id, "clip_id"]]
+
+
+def _addresses_of(archive: Archive, video: Video) -> tuple[str, ...]:
+    source = archive.source
+    found = [source.address_of(uri) for uri in video.uris] if source else []
+    return tuple(sorted({address for address in found if address}))
+
+
+def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
+    """What was downloaded of it, from this source or an earlier one; and the user's own files."""
+    from vidseek_media.sources.ledger import Ledger
+
+    source, downloads = archive.source, archive.downloads.resolve()
+    loaded: set[Path] = set()
+    own: set[Path] = set()
+    for uri in video.uris if source else ():
+        assert source is not None
+        try:
+            found, path = source.downloads_of(uri), source.path_of(uri)
+        except InputRejected:
+            continue  # The source has changed since.
+        loaded |= set(found)
+        if not found and path.exists() and not path.resolve().is_relative_to(downloads):
+            own.add(path)
+    for known, (*_, video_id) in Ledger.load(archive.ledger).files.items():
+        path = Path(known)
+        if video_id == video.video_id and path.resolve().is_relative_to(downloads):
+            loaded |= {each for each in (path, path.with_name(f".{path.name}.stamp")) if each.exists()}
+    return {path for path in loaded if path.resolve().is_relative_to(downloads)}, own
+
+
+def _caches_of(archive: Archive, video_id: str, clip_ids: set[str]) -> Iterator[Path]:
+    """Files of .vidseek that are named after the video or a clip of it: its cuts, thumbnails."""
+    for folder in _folders(archive.state):
+        for path in folder.iterdir():
+            if path.is_file() and (path.name.startswith(video_id) or path.name[:36] in clip_ids):
+                yield path
+
+
+def _folders(state: Path) -> Iterable[Path]:
+    """The caches."""
+    if not state.is_dir():
+        return []
+    return [path for path in sorted(state.iterdir()) if path.is_dir() and path.name not in NO_CACHES]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""What the options of `vidseek search` mean: files to pixels, filters, weights; a running API; a player."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.secret import secret
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.settings import Weights
+
+URL_VARIABLE = "VIDSEEK_URL"
+DECODE_SECONDS = 60.0
+"""For a picture or a clip of a query."""
+_FILTER = re.compile(r"(?P<field>\w+)\s*(?P<sign>>=|<=|=|>|<)\s*(?P<value>.+)", re.DOTALL)
+_BOUNDS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
+_PLAYERS: Mapping[str, Sequence[str]] = {
+    "mpv": ("--start={seconds}", "--", "{file}"),
+    "vlc": ("--start-time={seconds}", "--", "{file}"),
+    "ffplay": ("-ss", "{seconds}", "-i", "{file}"),
+}
+"""What is looked for, in this order, and how each begins at a second."""
+
+
+def read_image(file: Path) -> NDArray[np.uint8]:
+    """The picture upright: uint8 RGB of shape (height, width, 3). It is decoded in a process of its own, within limits.
+
+    Raises:
+        InputRejected: it is missing, or no picture.
+    """
+    from vidseek_media.decoding.pictures import read_query_picture
+
+    return _decoded(read_query_picture, file, "a picture")
+
+
+def read_clip(file: Path, *, num_frames: int, side_px: int) -> NDArray[np.uint8]:
+    """Frames of a video file at bin centres: uint8 RGB of shape (num_frames, height, width, 3), upright. As `read_image`.
+
+    Raises:
+        InputRejected: it is missing, or no video.
+    """
+    from vidseek_media.decoding.frames import decode_uniform
+
+    return _decoded(partial(decode_uniform, num_frames=num_frames, side_px=side_px), file, "a video")
+
+
+def _decoded(decode: Callable[[Path], NDArray[np.uint8]], file: Path, what: str) -> NDArray[np.uint8]:
+    from vidseek_media.decoding.workers import Limits, run_one
+
+    path = file.absolute()
+    if not path.is_file():
+        raise InputRejected(f"{file} is not there, or no file", code="file-missing", remedy="Look at its name")
+    try:
+        return run_one(decode, path, limits=Limits(DECODE_SECONDS))
+    except InputRejected as error:
+        raise InputRejected(
+            f"{file} cannot be read as {what}: {error.message}", code=error.code, remedy=error.remedy,
+        ) from error
+
+
+def filters_of(
+    conditions: Sequence[str], *, channels: Sequence[str], categories: Sequence[str], after: str | None, before: str | None
+) -> dict[str, Any]:
+    """The filters that `parse_filters` takes.
+
+    Args:
+        conditions: `field=value` (several values with commas between), `field>=value`, and so with `<=`, `<`, `>`.
+        channels: One of these.
+        categories: One of these.
+        after: Published then or later.
+        before: Published before then.
+
+    Raises:
+        InputRejected: a condition is no such thing, or a field is named in two ways.
+    """
+    filters: dict[str, Any] = {}
+    named = [("channel", list(channels)), ("category", list(categories))]
+    filters.update({name: values for name, values in named if values})
+    times = {name: value for name, value in (("gte", after), ("lt", before)) if value}
+    if times:
+        filters["published_at"] = times
+    for condition in conditions:
+        match = _FILTER.fullmatch(condition.strip())
+        if match is None:
+            raise InputRejected(
+                f"the filter is {condition!r}", code="bad-filter", remedy="Write field=value, field>=value or field<value"
+            )
+        field, sign, value = match["field"], match["sign"], match["value"]
+        new: Any = [_number(each) for each in value.split(",")] if sign == "=" else {_BOUNDS[sign]: _number(value)}
+        old = filters.get(field)
+        if old is not None and not (isinstance(old, dict) and isinstance(new, dict)):
+            raise InputRejected(
+                f"the field {field} is filtered twice", code="bad-filter", remedy="Put its values behind one =, with commas",
+            )
+        filters[field] = {**old, **new} if isinstance(old, dict) else new
+    return filters
+
+
+def weights_of(text: str) -> Weights:
+    """`video=1,words=0.5` as weights; what is not named counts nothing.
+
+    Raises:
+        InputRejected: it is no such thing.
+    """
+    from vidseek_retrieval.settings import Weights
+    from vidseek_retrieval.vectors.registry import vector_names
+
+    try:
+        given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
+        return Weights(**{**dict.fromkeys(vector_names(), 0.0), **given})
+    except (ValueError, TypeError, ConfigError) as error:
+        raise InputRejected(
+            f"the weights are {text!r}", code="bad-query-weights", remedy="Write them as video=1,caption=0.5,words=0.5",
+        ) from error
+
+
+def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a running API to POST /v1/search, asked with the key in VIDSEEK_API_KEY where one is there.
+
+    Args:
+        url: Where it runs.
+        body: The request's JSON; bytes go in as files of their own.
+
+    Raises:
+        ConfigError: that is no URL, or the key is not the API's.
+        InputRejected: it refuses the query.
+        ServiceError: it does not answer, or cannot.
+    """
+    from vidseek.client import Api, Problem
+    from vidseek.service import KEY_VARIABLE
+
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the URL of the API is {url!r}", code="bad-url", remedy="It begins with http:// or https://")
+    files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
+    asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
+    try:
+        return Api(url.rstrip("/"), key=secret(KEY_VARIABLE)).search(asked, files=files)
+    except Problem as error:
+        if error.status in (401, 403):
+            raise ConfigError(
+                f"{url} does not let us in ({error.status}): {error.message}", code="api-key-refused", remedy=error.remedy,
+            ) from error
+        if error.status is not None and error.status < 500:
+            raise InputRejected(
+                f"{url} refuses the query ({error.status}): {error.message}", code=error.fault or "api-refuses",
+                remedy=error.remedy,
+            ) from error
+        raise
+
+
+def play(file: Path, *, start_ms: int) -> None:
+    """Open a player on `file` at `start_ms`, and leave it open.
+
+    Raises:
+        ConfigError: the file or a player is missing.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"{file} is not there", code="video-not-there", remedy="See that ingest.source in params.yaml is reachable",
+        )
+    for name, arguments in _PLAYERS.items():
+        player = shutil.which(name)
+        if player:
+            filled = [each.format(seconds=f"{start_ms / 1000:.3f}", file=file) for each in arguments]
+            subprocess.Popen(
+                [player, *filled], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            return
+    raise ConfigError(
+        f"no player is installed, looked for {', '.join(_PLAYERS)}", code="no-player", remedy="Install one of them",
+    )
+
+
+def _number(value: str) -> str | int:
+    text = value.strip()
+    return int(text) if re.fullmatch(r"-?\d+", text) else text

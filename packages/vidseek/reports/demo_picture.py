@@ -1,0 +1,47 @@
+"""A picture of searches and what they found, for the README: a few frames of each query's best moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.reports.demo_result import is_right, test_queries
+from vidseek_media.decoding.frames import bin_centres, decode_at
+from vidseek_media.errors import ConfigError
+
+matplotlib.use("Agg")
+_RIGHT, _OTHER = "#2a9d4a", "#c8c8c8"
+_NUM_FRAMES = 4
+
+
+def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
+    """Draw `queries` test captions of the demo archive with their first `hits` moments, right ones framed in green."""
+    archive = Archive.here()
+    settings, source = archive.settings().search, archive.source
+    if source is None:
+        raise ConfigError(
+            f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
+        )
+    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
+    grid = figure.subplots(queries, hits, squeeze=False)
+    for row, query in enumerate(test_queries(archive, count=queries)):
+        answer = searcher.search_text(query["caption"], limit=hits)
+        for axes, hit in zip(grid[row], answer.hits, strict=True):
+            times = bin_centres(hit.start_ms, hit.end_ms, _NUM_FRAMES)
+            frames = [frame for _, frame in decode_at(source.path_of(hit.uri), times)]
+            axes.imshow(np.concatenate(frames, axis=1))
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(
+                f"{hit.score:.2f}   {Path(hit.uri).stem}  {hit.start_ms / 1000:.1f} - {hit.end_ms / 1000:.1f} s", fontsize=7
+            )
+            right = is_right(hit, query)
+            for spine in axes.spines.values():
+                spine.set(color=_RIGHT if right else _OTHER, linewidth=4 if right else 1)
+        grid[row][0].set_title(query["caption"], fontsize=9, loc="left")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=80)

@@ -1,0 +1,249 @@
+"""Videos into clips: one for each timed caption, windows of equal length, and shots."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vidseek_media.cutting.shots import find_all_cuts, shot_spans
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.ids import to_ms
+from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
+from vidseek_media.settings import ShotSettings
+from vidseek_media.sources.ingest import read_videos
+from vidseek_media.sources.opening import source_of
+from vidseek_media.sources.source import Source
+from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
+
+MODES = ("captions", "windows", "shots")
+
+@dataclass(frozen=True)
+class ShotSearch:
+    """What the mode `shots` needs, for it looks into the videos."""
+
+    source: Path | Source
+    settings: ShotSettings
+    memory: Path
+    """A folder that remembers the cuts of each video."""
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """Rejections are videos that gave no clip or no shots, and captions whose times lie outside their video."""
+
+    num_in: int
+    """Videos."""
+    num_out: int
+    """Clips."""
+    num_rejected: int
+
+
+def cut_archive(
+    ingest_dir: Path,
+    *,
+    out: Path,
+    modes: Sequence[str],
+    window_length_seconds: float,
+    window_stride_seconds: float,
+    shots: ShotSearch | None = None,
+) -> CutReport:
+    """Cut the videos of `ingest_dir`; write `clips.parquet` (by video and index) and `rejected.parquet` into `out`.
+
+    Raises:
+        ConfigError: a mode is unknown, a length is not positive, or `shots` is wanted and not told how.
+        ArtifactError: a table of `ingest_dir` is missing or broken.
+    """
+    videos, sidecar = read_videos(ingest_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR)
+    cuts, lost = _cuts_of(videos, shots) if "shots" in modes and shots else ({}, {})
+    clips, rejections = cut_videos(
+        videos, sidecar, modes=modes, window_length_seconds=window_length_seconds,
+        window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
+    )
+    rejections = [each for each in rejections if each.id not in lost]  # Without shots, some gave no clip.
+    rejections += [Rejection(video_id, "cut", why.reason, retryable=why.retryable) for video_id, why in sorted(lost.items())]
+    rows = [
+        {
+            "clip_id": str(c.clip_id), "video_id": c.video_id, "index": c.index, "start_ms": c.start_ms,
+            "end_ms": c.end_ms, "cut": list(c.cut),
+        }
+        for c in clips
+    ]
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
+    write_table(out / "clips.parquet", rows, CLIPS)
+    return CutReport(num_in=len(videos), num_out=len(clips), num_rejected=len(rejections))
+
+
+def cut_videos(
+    videos: Iterable[Video],
+    sidecar: pd.DataFrame,
+    *,
+    modes: Sequence[str],
+    window_length_seconds: float,
+    window_stride_seconds: float,
+    cuts_ms: Mapping[str, Sequence[int]] | None = None,
+    shots: ShotSettings | None = None,
+) -> tuple[list[Clip], list[Rejection]]:
+    """The clips of `videos`, ordered by video and index, and what gave none.
+
+    A span that two modes make is one clip that lists both. A file that is one clip of a video by its name
+    (`Video.clip_of`) is one window and one shot, whatever its length.
+
+    Args:
+        videos: What ingest kept.
+        sidecar: Rows of the SIDECAR schema.
+        modes: `captions` (a clip for each timed caption; an untimed one makes a clip of its whole video where that is
+            no longer than a window), `windows` (`window_spans`), `shots` (`shot_spans`); one or more.
+        window_length_seconds: Length of a window.
+        window_stride_seconds: From the start of one window to the start of the next.
+        cuts_ms: Where shots begin, by video_id; a video that is not there has no shots.
+        shots: The lengths that shots are brought to.
+
+    Raises:
+        ConfigError: a mode is unknown, or a length is not positive.
+    """
+    if "shots" in modes and shots is None:
+        raise ConfigError(
+            "cut.modes lists shots, and cut.shots is missing", code="setting-missing", remedy="Set cut.shots in params.yaml",
+        )
+    unknown = [mode for mode in modes if mode not in MODES]
+    if unknown or not modes:
+        raise ConfigError(
+            f"cut.modes is {list(modes)}, wanted one or more of {', '.join(MODES)}", code="unknown-choice",
+            remedy="Set cut.modes in params.yaml",
+        )
+    length_ms, stride_ms = to_ms(window_length_seconds), to_ms(window_stride_seconds)
+    if length_ms <= 0 or stride_ms <= 0:
+        raise ConfigError(
+            f"windows of {window_length_seconds} s every {window_stride_seconds} s: both must be at least 1 ms",
+            code="setting-out-of-range",
+            remedy="Set cut.window_length_seconds and cut.window_stride_seconds in params.yaml",
+        )
+    captions = captions_by_video(sidecar)
+    clips: list[Clip] = []
+    rejections: list[Rejection] = []
+    for video in videos:
+        made: dict[Span, set[str]] = defaultdict(set)
+        if "captions" in modes:
+            for wanted in captions.get(video.video_id, []):
+                span = caption_span(wanted, video.duration_ms, length_ms)
+                if span is not None:
+                    made[span].add("captions")
+                elif wanted is not None:
+                    rejections.append(_outside(video, wanted))
+        if "windows" in modes:
+            for span in _windows_of(video, length_ms=length_ms, stride_ms=stride_ms):
+                made[span].add("windows")
+        if shots and "shots" in modes and (cuts := (cuts_ms or {}).get(video.video_id)) is not None:
+            for span in _shots_of(video, cuts, shots):
+                made[span].add("shots")
+        if not made:
+            reason = f"{video.uris[0]}: no caption gives it a clip, and no other mode cuts it"
+            rejections.append(Rejection(video.video_id, "cut", reason))
+        clips += [
+            Clip(video.video_id, index, *span, tuple(sorted(made[span]))) for index, span in enumerate(sorted(made))
+        ]
+    return clips, rejections
+
+
+def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
+    """Cuts by video_id, and why others have none; a file that is one clip already is not looked into."""
+    source = source_of(shots.source)
+    paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
+    cuts, lost = find_all_cuts(paths, settings=shots.settings, memory=shots.memory)
+    return cuts | {v.video_id: [] for v in videos if v.clip_of}, lost
+
+
+def _windows_of(video: Video, *, length_ms: int, stride_ms: int) -> Iterable[Span]:
+    if video.clip_of:
+        return [(0, video.duration_ms)]
+    return window_spans(video.duration_ms, length_ms=length_ms, stride_ms=stride_ms)
+
+
+def _shots_of(video: Video, cuts_ms: Sequence[int], shots: ShotSettings) -> Iterable[Span]:
+    if video.clip_of:
+        return [(0, video.duration_ms)]
+    return shot_spans(
+        cuts_ms, video.duration_ms, min_ms=to_ms(shots.min_seconds), max_ms=max(to_ms(shots.max_seconds), 1)
+    )
+
+
+def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterator[Span]:
+    """Windows of `length_ms` every `stride_ms`, in order.
+
+    A tail that no window reaches is one more, from the next start to the end, if that is at least half a window. A
+    video shorter than a window is one span.
+    """
+    if duration_ms < length_ms:
+        yield (0, duration_ms)
+        return
+    start_ms = 0
+    while start_ms + length_ms <= duration_ms:
+        yield (start_ms, start_ms + length_ms)
+        start_ms += stride_ms
+    reached_ms = start_ms - stride_ms + length_ms
+    if reached_ms < duration_ms and 2 * (duration_ms - start_ms) >= length_ms:
+        yield (start_ms, duration_ms)
+
+
+def caption_span(wanted: Span | None, duration_ms: int, length_ms: int) -> Span | None:
+    """The span of the clip that a caption makes: `wanted` cut off at the end of the video, or None.
+
+    None where at least half of `wanted` lies outside; and for an untimed caption (`wanted` is None) of a video longer
+    than `length_ms`, which says nothing of any one clip.
+    """
+    if wanted is None:
+        return (0, duration_ms) if duration_ms <= length_ms else None
+    start_ms, end_ms = wanted[0], min(wanted[1], duration_ms)
+    return (start_ms, end_ms) if 2 * (end_ms - start_ms) > wanted[1] - wanted[0] else None
+
+
+def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
+    """The spans that captions name, by video_id, in order of the table; None for one without times.
+
+    A caption of a clip by its index names no span.
+    """
+    sidecar = sidecar[sidecar["clip_index"].isna()]
+    spans: dict[str, list[Span | None]] = defaultdict(list)
+    for video_id, start_ms, end_ms in zip(sidecar["video_id"], sidecar["start_ms"], sidecar["end_ms"], strict=True):
+        is_timed = pd.notna(start_ms) and pd.notna(end_ms)
+        spans[video_id].append((int(start_ms), int(end_ms)) if is_timed else None)
+    return spans
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """The clips that `cut_archive` wrote into `folder`, in order.
+
+    Raises:
+        ArtifactError: the table is missing or not of this kind.
+    """
+    path = folder / "clips.parquet"
+    rows = read_table(path, CLIPS)
+    try:
+        clips = [
+            Clip(video_id, int(index), int(start_ms), int(end_ms), tuple(cut))
+            for video_id, index, start_ms, end_ms, cut in rows[
+                ["video_id", "index", "start_ms", "end_ms", "cut"]
+            ].itertuples(index=False)
+        ]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(
+            f"{path} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
+        ) from error
+    if [str(c.clip_id) for c in clips] != list(rows["clip_id"]):
+        raise ArtifactError(
+            f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
+        )
+    return clips
+
+
+def _outside(video: Video, wanted: Span) -> Rejection:
+    return Rejection(
+        f"{video.video_id}:{wanted[0]}:{wanted[1]}", "cut",
+        f"a caption of {video.uris[0]} lies at [{wanted[0]}, {wanted[1]}) ms, the video ends at {video.duration_ms} ms",
+        "caption",
+    )

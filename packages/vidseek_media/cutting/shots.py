@@ -1,0 +1,148 @@
+"""Shots of a video: found where its picture changes, at once (PySceneDetect) or by and by, and brought to wanted lengths."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of
+from vidseek_media.decoding.frames import frames_at
+from vidseek_media.decoding.packets import read_plan
+from vidseek_media.decoding.workers import run_each
+from vidseek_media.errors import ConfigError
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import read_json
+from vidseek_media.records import Refusal, Span
+from vidseek_media.settings import ShotSettings
+from vidseek_media.sources.originals import original
+
+LOOKED_AT_PX = 144
+"""Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
+
+_OF_CUTS = {"threshold", "min_content", "gradual"}
+"""Settings that move a cut; the others make shots of cuts."""
+
+FORMAT = 3
+"""Of what is remembered of a video: raise it when the same settings find other cuts."""
+
+
+def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms: int) -> Iterator[Span]:
+    """`[0, duration_ms)` divided at `cuts_ms`, in order and without gaps.
+
+    A shot under `min_ms` is joined to those that follow until they have that length, the last one to the one before; a
+    shot over `max_ms` is split into equal parts, no more of them than needed.
+    """
+    bounds = [0, *sorted({cut for cut in cuts_ms if 0 < cut < duration_ms}), duration_ms]
+    kept = [0]
+    for bound in bounds[1:]:
+        if bound - kept[-1] >= min_ms:
+            kept.append(bound)
+    kept = [*(kept[:-1] if len(kept) > 1 else kept), duration_ms]
+    for start, end in itertools.pairwise(kept):
+        parts = -(-(end - start) // max_ms)
+        edges = [start + (2 * i * (end - start) + parts) // (2 * parts) for i in range(parts + 1)]
+        yield from itertools.pairwise(edges)
+
+
+def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
+    """The times at which a new shot begins, in ms, ascending; the first shot's 0 is not among them.
+
+    Of a dissolve that is its middle, of a fade its darkest frame.
+
+    Raises:
+        InputRejected: the file cannot be decoded.
+    """
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    plan = read_plan(path)
+    detector = AdaptiveDetector(
+        adaptive_threshold=settings.threshold, min_content_val=settings.min_content, min_scene_len=1
+    )
+    starts_ms: list[int] = []
+    cuts: list[int] = []
+    cells: list[NDArray[np.uint8]] = []
+    # A time is asked for 1 ms after the frame begins: rounded down it would lie before it.
+    times_ms = [plan.ms_of(pts) + 1 for pts in plan.pts]
+    for number, frame in enumerate(frames_at(path, times_ms, side_px=LOOKED_AT_PX, plan=plan)):
+        starts_ms.append(frame.time_ms)
+        # The detector counts frames; their rate is of no consequence to it.
+        found = detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame.pixels[:, :, ::-1]))
+        cuts += [cut.frame_num for cut in found]
+        if settings.gradual:
+            cells.append(cells_of(frame.pixels))
+    if settings.gradual:
+        cuts = add_gradual(cuts, np.stack(cells), Pace.of(plan.step * float(plan.time_base)))
+    return [starts_ms[number] for number in cuts]
+
+
+def find_all_cuts(
+    paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path
+) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
+    """The cuts of each video by video_id, and why others have none: they cannot be decoded, or not now.
+
+    What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
+    it changes no result.
+
+    Raises:
+        ConfigError: PySceneDetect is not installed.
+    """
+    if find_spec("scenedetect") is None:
+        raise ConfigError(
+            "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
+            remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
+        )
+    cuts: dict[str, list[int]] = {}
+    lost: dict[str, Refusal] = {}
+    for video_id in paths:
+        if (known := _recall(_file_of(memory, video_id, settings))) is not None:
+            cuts[video_id] = known
+    todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
+    with closing(
+        run_each(
+            partial(_cuts_of_original, settings=settings), todo, workers=min(settings.workers, len(todo)),
+            timeout_seconds=settings.timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
+        )
+    ) as outcomes:
+        for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):
+            path, video_id = outcome.item
+            if outcome.error is not None:
+                lost[video_id] = Refusal.of(outcome.error, f"{path.name}: its shots were not found: ")
+            else:
+                cuts[video_id] = outcome.value or []
+                _remember(_file_of(memory, video_id, settings), cuts[video_id])
+    return cuts, lost
+
+
+def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings) -> list[int]:
+    path, video_id = item
+    with original(path, video_id):
+        return find_cuts(path, settings=settings)
+
+
+def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:
+    asked = {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)}
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    return memory / f"{video_id}-{digest}.json"
+
+
+def _recall(path: Path) -> list[int] | None:
+    try:
+        return [int(cut) for cut in read_json(path)]
+    except (OSError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def _remember(path: Path, cuts: list[int]) -> None:
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(cuts), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Video files to frames as a player shows them, in confined workers."""

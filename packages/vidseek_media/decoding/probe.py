@@ -1,0 +1,140 @@
+"""What a video file really holds: length, rate, upright size and codec, from its packets and a decoded frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.decoding.frames import decoder_of, frames_at
+from vidseek_media.decoding.packets import PacketPlan, open_video, read_plan
+from vidseek_media.errors import InputRejected
+from vidseek_media.sources.originals import FileUnreadable
+
+MAX_FRAME_MS = 600_000
+"""Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""
+
+MAX_STILL_MS = 3_600_000
+"""Longer than this no frame is shown."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measured, not taken from the header."""
+
+    duration_ms: int
+    """From the container's start to the end of the last frame."""
+    fps: float
+    """Frames a second on average, from the first frame to the end, to three digits."""
+    width: int
+    """Upright, in pixels."""
+    height: int
+    codec: str
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `vidseek probe` says of a file: the measures, beside what its header says, and who would decode it."""
+
+    probe: Probe
+    header_duration_ms: int | None
+    """What the header says, which nothing here relies on; None where it says nothing."""
+    header_fps: float | None
+    shortest_frame_ms: float
+    """From one frame to the next."""
+    longest_frame_ms: float
+    is_variable_rate: bool
+    """Whether frames are shown for different times, by more than the rounding of their times."""
+    num_keyframes: int
+    pixel_format: str
+    times: str
+    """Where its times come from: `packets`, or `decoder` where packets lack times of their own."""
+    decoder: str
+    """pyav or decord."""
+    why: str
+    """Why this decoder."""
+
+
+def examine(path: Path, *, decoder: str = "auto") -> Examination:
+    """Look at `path` as `probe` does, and further. `decoder` as `frames.decoder` has it.
+
+    Raises:
+        InputRejected: as `probe`; or the decoder that is asked for cannot take the file.
+    """
+    plan = _plan_of(path)
+    found = _measured(path, plan)
+    chosen, why = decoder_of(path, plan, decoder=decoder)
+    steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
+    shortest, longest = (float(steps_ms.min()), float(steps_ms.max())) if len(steps_ms) else (0.0, 0.0)
+    header_duration_ms, header_fps = _header_of(path)
+    return Examination(
+        found, header_duration_ms, header_fps, round(shortest, 3), round(longest, 3), _is_variable(steps_ms, plan),
+        num_keyframes=len(plan.key_pts), pixel_format=plan.pixel_format,
+        times="packets" if plan.is_trusted else "decoder", decoder=chosen, why=why,
+    )
+
+
+def _is_variable(steps_ms: NDArray[np.float64], plan: PacketPlan) -> bool:
+    """Times are rounded to ticks, and in some containers to milliseconds; a tenth of a frame is no other rate."""
+    if not len(steps_ms):
+        return False
+    least_ms = max(1.5 * float(plan.time_base * 1000), 0.1 * float(np.median(steps_ms)), 1.0)
+    return float(steps_ms.max() - steps_ms.min()) > least_ms
+
+
+def _header_of(path: Path) -> tuple[int | None, float | None]:
+    """Length in ms and rate in frames a second, as the header has them."""
+    with open_video(path) as (container, stream):
+        seconds: Fraction | None = None
+        if stream.duration is not None and stream.time_base is not None:
+            seconds = stream.duration * stream.time_base
+        elif container.duration is not None:
+            seconds = Fraction(container.duration, 1_000_000)
+        rate = stream.average_rate
+        return None if seconds is None else int(seconds * 1000), None if not rate else round(float(rate), 3)
+
+
+def probe(path: Path) -> Probe:
+    """Measure `path`, and prove by one decoded frame that it can be decoded.
+
+    Raises:
+        InputRejected: it is empty, no video, or not one frame of it can be decoded; the message is the reason.
+    """
+    return _measured(path, _plan_of(path))
+
+
+def _plan_of(path: Path) -> PacketPlan:
+    try:
+        if path.stat().st_size == 0:
+            raise InputRejected("is empty (0 bytes)", code="file-empty")
+    except OSError as error:
+        raise FileUnreadable.of(error) from error
+    return read_plan(path)
+
+
+def _measured(path: Path, plan: PacketPlan) -> Probe:
+    _refuse_impossible_times(plan)
+    [first] = frames_at(path, [0], plan=plan)
+    height, width = first.pixels.shape[:2]
+    shown_ms = max(plan.ms_of(plan.end_pts) - plan.ms_of(plan.pts[0]), 1)
+    fps = round(1000 * len(plan.pts) / shown_ms, 3)
+    return Probe(plan.duration_ms, fps, width, height, plan.codec, num_frames=len(plan.pts))
+
+
+def _refuse_impossible_times(plan: PacketPlan) -> None:
+    if plan.duration_ms > MAX_FRAME_MS * len(plan.pts):
+        raise InputRejected(
+            f"its times are broken: {len(plan.pts)} frames over {plan.duration_ms // 1000} s", code="broken-times",
+        )
+    steps = np.diff(np.concatenate([[plan.origin], plan.pts, [plan.end_pts]]))
+    longest = int(steps.argmax())
+    longest_ms = int(steps[longest] * plan.time_base * 1000)
+    if longest_ms > MAX_STILL_MS:
+        raise InputRejected(
+            f"its times are broken: {longest_ms // 1000} s before frame {longest} of {len(plan.pts)}", code="broken-times",
+            remedy="Write the file anew, with ffmpeg -i FILE -c copy say, or cut out what is wanted",
+        )

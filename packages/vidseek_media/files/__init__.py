@@ -1,0 +1,1 @@
+"""Files that are read in bounds and written whole or absent."""

@@ -1,0 +1,278 @@
+"""What a frame worker does: the clips of one video as members of a tar, decoded once; and how they are read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import struct
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vidseek_media.cutting.quality_flags import INTERLACED, marks_of, thumb_of
+from vidseek_media.decoding.frames import bin_centres, frames_at
+from vidseek_media.errors import ArtifactError
+from vidseek_media.files.json_files import parse_json
+from vidseek_media.names import clip_id, shown
+from vidseek_media.records import Clip, Refusal
+from vidseek_media.settings import FrameSettings
+from vidseek_media.sources.originals import original
+from vidseek_media.splitting.perceptual_hashes import hash_of
+
+MOST_PICTURES = 1000
+"""Of a clip, in a shard that is read; what is written has at most a hundred."""
+MOST_ABOUT_BYTES = 2**20
+MOST_JPEG_BYTES = 2**26
+MOST_PIXELS = 2**26
+"""Of a frame: frames of 8,192 pixels square are the largest that `frames.side_px` lets through."""
+_MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\.jpg)")
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video: what its worker needs, and where its members go."""
+
+    video_id: str
+    path: Path
+    clips: tuple[Clip, ...]
+    """By index."""
+    part: Path
+    """The members of this video as a tar without its end, so that parts make a shard when laid end to end."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the shard says of a clip whose frames it holds."""
+
+    num_repeated: int
+    decoder: str
+    """pyav or decord."""
+    marks: tuple[str, ...]
+    """Why it is no clip to learn from or to find: see `vidseek_media.cutting.quality_flags`."""
+    hashes: tuple[int, ...]
+    """Of its different frames, less plain ones: see `vidseek_media.splitting.perceptual_hashes`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of clips, by clip_id: frames, or the reason why there are none."""
+
+    kept: dict[str, Kept]
+    refused: dict[str, Refusal]
+    changed: set[str] = dataclasses.field(default_factory=set)
+    """Of those refused, the clips whose file was replaced."""
+
+
+def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:
+    """Decode one video once for all its clips, and write its members to `job.part`: whole or absent.
+
+    Raises:
+        InputRejected: not one frame of the video can be decoded.
+        FileChanged: the file holds other bytes than those that were ingested.
+        ArtifactError: the disk does not take the members.
+    """
+    beside = job.part.with_suffix(".beside")
+    try:
+        with original(job.path, job.video_id):
+            verdict = _write_beside(job, beside, settings)
+        beside.replace(job.part)
+    except OSError as error:
+        raise disk_error(job.part.parent.parent, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return verdict
+
+
+@dataclass(frozen=True)
+class _Picture:
+    jpeg: bytes
+    time_ms: int
+    is_repeated: bool
+    decoder: str
+    is_interlaced: bool
+    thumb: NDArray[np.float32]
+    """What `vidseek_media.cutting.quality_flags` looks at."""
+
+
+def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> Verdict:
+    try:
+        with beside.open("wb") as file:
+            return _write_clips(job, file, settings)
+    except OSError as error:
+        raise disk_error(job.part.parent.parent, error) from error
+
+
+def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
+    centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_kept) for clip in job.clips}
+    wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
+    waiting = list(reversed(job.clips))
+    pictures: dict[int, _Picture] = {}
+    verdict = Verdict({}, {})
+    made: tuple[NDArray[np.uint8], bytes, NDArray[np.float32]] | None = None
+    for frame in frames_at(job.path, wanted_ms, side_px=settings.stored_px, decoder=settings.decoder):
+        if made is None or made[0] is not frame.pixels:
+            made = (frame.pixels, encode_jpeg(frame.pixels, quality=settings.quality), thumb_of(frame.pixels))
+        pictures[frame.wanted_ms] = _Picture(
+            made[1], frame.time_ms, frame.is_repeated, frame.decoder, frame.is_interlaced, made[2]
+        )
+        while waiting and centres[waiting[-1].index][-1] <= frame.wanted_ms:
+            clip = waiting.pop()
+            own = [pictures[time_ms] for time_ms in centres[clip.index]]
+            if all(picture.is_repeated for picture in own):
+                reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
+                verdict.refused[str(clip.clip_id)] = Refusal(reason)
+            else:
+                verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own)
+            _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
+    return verdict
+
+
+def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
+    """Clips come in order of start, so no later one asks for a picture before `start_ms`."""
+    while pictures and (first := next(iter(pictures))) < start_ms:
+        del pictures[first]
+
+
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kept:
+    """Write the members of `clip`."""
+    thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
+    kept = Kept(
+        num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
+        marks=(*marks_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
+        hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
+    )
+    about = {
+        "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
+        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], **dataclasses.asdict(kept),
+    }
+    _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
+    for i, picture in enumerate(pictures):
+        _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
+    return kept
+
+
+def kept_of(about: Mapping[str, Any]) -> Kept:
+    """What the .json of a clip says.
+
+    Raises:
+        KeyError: it lacks something.
+    """
+    return Kept(about["num_repeated"], about["decoder"], tuple(about["marks"]), tuple(about["hashes"]))
+
+
+def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)  # Everything else stays at its default of 0 or empty: equal frames give equal bytes.
+    file.write(info.tobuf(tarfile.USTAR_FORMAT))
+    file.write(content)
+    file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+
+
+def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Clip by clip: the content of its .json, and its JPEGs (empty ones where they are not wanted).
+
+    Raises:
+        ArtifactError: the tar is missing, broken, or lacks pictures of a clip.
+    """
+    about: dict[str, Any] = {}
+    jpegs: list[bytes] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, place = _named(member)
+                if place is None:
+                    if about:
+                        yield _whole(about, jpegs)
+                    about, jpegs = _about(_content(tar, member, MOST_ABOUT_BYTES), key), []
+                elif key != about.get("key") or place != len(jpegs):
+                    raise ValueError(f"the member {shown(member.name)} does not follow the one before it")
+                else:
+                    jpegs.append(_content(tar, member, MOST_JPEG_BYTES) if with_jpegs else b"")
+        if about:
+            yield _whole(about, jpegs)
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ArtifactError(
+            f"{path} is no whole frame shard: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+        ) from error
+
+
+def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
+    """The key that a member's name has, and the number of its picture; None of the .json."""
+    found = _MEMBER.fullmatch(member.name)
+    if found is None or not member.isreg() or member.issparse():
+        raise ValueError(f"it has the member {shown(member.name)}, wanted files <video_id>_<index>.json and .<number>.jpg")
+    return found[1], None if found[2] is None else int(found[2])
+
+
+def _about(content: bytes, key: str) -> dict[str, Any]:
+    """What a .json says, of its types and in its ranges."""
+    about = parse_json(content)
+    if not isinstance(about, dict) or about["key"] != key:
+        raise ValueError(f"the .json of {key} is of another clip")
+    clip_id(about["clip_id"])
+    times = about["times_ms"]
+    if not isinstance(times, list) or not 0 < len(times) <= MOST_PICTURES or not all(map(_is_time, times)):
+        raise ValueError(f"clip {key} has times that are none: {shown(times)}")
+    marks, hashes = about.get("marks", []), about.get("hashes", [])
+    if not isinstance(marks, list) or not all(isinstance(each, str) for each in (about.get("decoder", ""), *marks)):
+        raise ValueError(f"the .json of {key} has marks or a decoder that are none: {shown(marks)}")
+    if not _is_time(about.get("num_repeated", 0)) or not isinstance(hashes, list) or len(hashes) > MOST_PICTURES:
+        raise ValueError(f"the .json of {key} has counts that are none: {shown(about.get('num_repeated'))}")
+    if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):
+        raise ValueError(f"clip {key} has hashes that are none: {shown(hashes)}")
+    return about
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _whole(about: dict[str, Any], jpegs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    if len(jpegs) != len(about["times_ms"]):
+        raise ValueError(f"clip {about['key']} has {len(jpegs)} pictures, its times are {len(about['times_ms'])}")
+    return about, jpegs
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, most_bytes: int) -> bytes:
+    if member.size > most_bytes:
+        raise ValueError(f"the member {member.name} has {member.size} bytes, wanted at most {most_bytes}")
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
+    """`pixels` (height, width, 3) as JPEG with full colour resolution: small frames have no colour to spare."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
+    """Shape (height, width, 3), RGB.
+
+    Raises:
+        OSError: `content` is no picture, or a larger one than a frame is.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise OSError(f"a frame is {image.width} x {image.height}, wanted at most {MOST_PIXELS} pixels")
+            return np.asarray(image.convert("RGB"))
+    except (Image.DecompressionBombError, SyntaxError, ValueError, TypeError, struct.error) as error:
+        raise OSError(f"a frame is no picture: {error}") from error
+
+
+def disk_error(folder: Path, error: OSError) -> ArtifactError:
+    """What to raise when the disk does not take what belongs into `folder`."""
+    return ArtifactError(
+        f"{folder} cannot be written: {error.strerror or error}", code="not-writable",
+        remedy="Make room; the videos that are done are kept, and a new run goes on from there",
+    )

@@ -1,0 +1,1 @@
+"""Where videos come from, and the table of videos."""

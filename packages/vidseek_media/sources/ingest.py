@@ -1,0 +1,261 @@
+"""A source of videos to a table of videos: list, hash and probe what is new, merge equal files, match the captions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from vidseek_media.decoding.probe import Probe, probe
+from vidseek_media.decoding.workers import run_each
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.forgotten import Forgotten
+from vidseek_media.ids import video_id_of
+from vidseek_media.records import Refusal, Rejection, Video
+from vidseek_media.sources.ledger import Ledger
+from vidseek_media.sources.opening import source_of
+from vidseek_media.sources.originals import FileUnreadable
+from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, About, Source
+from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
+from vidseek_media.text.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
+from vidseek_media.text.transcripts import Cue, read_transcripts
+
+CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True)
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """num_in = num_files kept + num_rejected, and rows likewise."""
+
+    num_in: int
+    """Video files that were listed."""
+    num_out: int
+    """Videos; equal files are one."""
+    num_merged: int
+    """Files that equal another one."""
+    num_rejected: int
+    num_probed: int
+    """Videos that the ledger did not know."""
+    num_captions_in: int
+    """Rows of the files of captions."""
+    num_captions_out: int
+    num_captions_rejected: int
+    num_transcripts: int
+    """Videos whose transcript was read."""
+
+
+def ingest(
+    source: Path | Source,
+    *,
+    out: Path,
+    ledger: Path,
+    timeout_seconds: float,
+    workers: int,
+    clip_pattern: str | None = None,
+    forgotten: Forgotten | None = None,
+) -> IngestReport:
+    """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of `source` into `out`.
+
+    The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
+    size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
+    result. Tables are byte-identical when nothing changed.
+
+    Args:
+        source: A folder, or what `sources.open_source` gives.
+        out: The folder of the tables.
+        ledger: See above.
+        timeout_seconds: For probing one file; as much again for each GB of it.
+        workers: Processes that probe.
+        clip_pattern: A regular expression with the groups `stem` and `index` that a file's whole name without its
+            suffix may match: such a file is clip `index` of the video `stem`, and a caption of a file of such a name
+            that is not there is one of clip `index` of the video that is.
+        forgotten: Videos that are kept out, each a rejection.
+
+    Raises:
+        ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
+        InputRejected: every file was rejected; `rejected.parquet` says why.
+        ServiceError: the source lies elsewhere, and does not answer.
+    """
+    naming, forgotten = ClipNaming.of(clip_pattern), forgotten or Forgotten()
+    source = source_of(source)
+    listing = source.list_videos(forgotten=forgotten.addresses)
+    rejected, sidecar = dict(listing.rejected), listing.sidecar
+    if not listing.paths and not rejected and not sidecar.rejections:
+        raise ConfigError(
+            f"{source.name} holds no video file",
+            code="source-empty", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
+        )
+    book = Ledger.load(ledger)
+    ids = _identify(listing.paths, book, rejected)
+    rejected |= {uri: FORGOTTEN for uri, video_id in ids.items() if video_id in forgotten.video_ids}
+    num_probed = _probe_new(listing.paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
+    book.forget_missing(listing.paths.values())
+    book.save()
+
+    kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
+    matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
+    transcripts, unreadable = read_transcripts(listing.paths, kept)
+    videos = _merge(kept, book.probes, matched, listing.about, naming)
+    files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
+    lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
+    if not videos:
+        raise _nothing_left(source.name, files or lines, out)
+    write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
+    write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
+    write_table(out / "videos.parquet", [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in videos], VIDEOS)
+    return IngestReport(
+        num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
+        num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),
+        num_captions_rejected=len(sidecar.rejections) + len(refused), num_transcripts=len(transcripts),
+    )
+
+
+def read_videos(folder: Path) -> list[Video]:
+    """The videos that `ingest` wrote into `folder`, by video_id.
+
+    Raises:
+        ArtifactError: the table is missing or not of this kind.
+    """
+    path = folder / "videos.parquet"
+    rows = read_table(path, VIDEOS).to_dict("records")
+    try:
+        return [
+            Video(**{**row, "uris": tuple(row["uris"]), "views": None if pd.isna(row["views"]) else int(row["views"])})
+            for row in rows
+        ]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(
+            f"{path} holds a row that is no video: {error}", code="broken-rows", remedy="Run `dvc repro`",
+        ) from error
+
+
+def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> InputRejected:
+    """What to raise where no video is left; the tables of an earlier run go."""
+    for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
+        (out / stale).unlink(missing_ok=True)
+    return InputRejected(
+        f"{name}: not one of {len(rejections)} video files can be used; the first, {rejections[0].id}: "
+        f"{rejections[0].reason}", code="no-usable-video",
+        remedy=f"{out / 'rejected.parquet'} has the reason for each",
+    )
+
+
+def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refusal]) -> dict[str, str]:
+    """video_id by uri: from the ledger where size and time are as they were, else from the bytes.
+
+    Args:
+        paths: Of the files, by uri.
+        book: Knows what was read before, and learns what is read now.
+        rejected: Gets why, by uri, of what cannot be read.
+    """
+    ids = {}
+    for uri, path in tqdm(paths.items(), desc="hash", unit="file", disable=None):
+        try:
+            stat = path.stat()
+            ids[uri] = book.id_of(path, stat) or video_id_of(path)
+            after = path.stat()
+        except OSError as error:
+            rejected[uri] = Refusal.of(FileUnreadable.of(error))
+            continue
+        if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
+            rejected[uri] = CHANGED
+            continue
+        book.note(path, stat, ids[uri])
+    return ids
+
+
+def _probe_new(
+    paths: Mapping[str, Path], ids: Mapping[str, str], book: Ledger, *, timeout_seconds: float, workers: int,
+    rejected: dict[str, Refusal],
+) -> int:
+    """Probe each video that the ledger does not know, and spread the verdicts over the uris; the number of these videos."""
+    new: dict[str, Path] = {}
+    for uri, video_id in ids.items():
+        if uri not in rejected and not book.knows(video_id):
+            new.setdefault(video_id, paths[uri])
+    id_of = {path: video_id for video_id, path in new.items()}
+    lost: dict[str, Refusal] = {}
+    with closing(
+        run_each(
+            probe, list(id_of), workers=min(workers, len(id_of)), timeout_setting="ingest.timeout_seconds",
+            timeout_seconds=partial(_seconds_for, timeout_seconds=timeout_seconds),
+        )
+    ) as outcomes:
+        for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
+            video_id = id_of[outcome.item]
+            if not book.is_as_noted(outcome.item):
+                lost[video_id] = CHANGED
+            elif outcome.error is not None and outcome.error.retryable:
+                lost[video_id] = Refusal.of(outcome.error)  # Not for the ledger: the next run tries again.
+            elif outcome.error is not None:
+                book.rejections[video_id] = outcome.error.message
+            elif outcome.value is not None:
+                book.probes[video_id] = outcome.value
+            book.save_now_and_then()
+    for uri, video_id in ids.items():
+        if (reason := book.rejections.get(video_id)) is not None:
+            rejected.setdefault(uri, Refusal(reason))
+        elif video_id in lost:
+            rejected.setdefault(uri, lost[video_id])
+    return len(id_of)
+
+
+def _seconds_for(path: Path, *, timeout_seconds: float) -> float:
+    """A probe reads the whole file: a large one, on a slow disk, may take longer."""
+    try:
+        return round(timeout_seconds * (1 + path.stat().st_size / 1e9), 1)
+    except OSError:
+        return timeout_seconds
+
+
+def _merge(
+    kept: Mapping[str, str],
+    probes: Mapping[str, Probe],
+    matched: Iterable[tuple[str, SidecarCaption]],
+    known: Mapping[str, About],
+    naming: ClipNaming,
+) -> list[Video]:
+    """One video for each id, with all its uris, and what is said about it: by the first row that says it, or the source."""
+    uris: dict[str, list[str]] = {}
+    for uri in sorted(kept):
+        uris.setdefault(kept[uri], []).append(uri)
+    about: dict[str, dict[str, Any]] = {}
+    for video_id, caption in matched:
+        for name in ABOUT_VIDEO:
+            if value := caption.about.get(name):
+                about.setdefault(video_id, {}).setdefault(name, value)
+    for uri in sorted(set(kept) & set(known)):
+        for name, value in dataclasses.asdict(known[uri]).items():
+            about.setdefault(kept[uri], {}).setdefault(name, value)
+    return [
+        Video(
+            video_id, tuple(uris[video_id]), duration_ms=p.duration_ms, fps=p.fps, width=p.width, height=p.height,
+            codec=p.codec, clip_of=(naming.clip_of(uris[video_id][0]) or ("", 0))[0], **about.get(video_id, {}),
+        )
+        for video_id, p in ((video_id, probes[video_id]) for video_id in sorted(uris))
+    ]
+
+
+def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> list[dict[str, object]]:
+    return [
+        {
+            "video_id": video_id, "clip_index": c.clip_index, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
+            "split": c.split, "gallery": c.gallery, "contrast": c.contrast, "axis": c.axis,
+        }
+        for video_id, c in sorted(matched, key=lambda pair: pair[0]) if c.text
+    ]
+
+
+def _transcript_rows(transcripts: Mapping[str, Sequence[Cue]]) -> list[dict[str, object]]:
+    return [
+        {"video_id": video_id, "start_ms": cue.start_ms, "end_ms": cue.end_ms, "lines": list(cue.lines)}
+        for video_id in sorted(transcripts) for cue in transcripts[video_id]
+    ]

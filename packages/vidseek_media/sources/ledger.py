@@ -1,0 +1,132 @@
+"""What earlier ingests learned of files and videos: a cache that changes no result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from vidseek_media.decoding.probe import Probe
+from vidseek_media.errors import ConfigError
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import read_json
+
+LEDGER_VERSION = f"2 av{version('av')}"
+"""A ledger of another version is not believed: another decoder, or other rules of time and size, may measure otherwise."""
+
+log = logging.getLogger("vidseek.media")
+
+LEDGER_FILE = "ingest.json"
+SAVE_SECONDS = 10.0
+MOST_BYTES = 2**30
+"""A kilobyte for each of a million videos."""
+
+
+@dataclass
+class Ledger:
+    """Files by absolute path, probes and rejections by video id."""
+
+    path: Path
+    files: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    """Size, time of change of the bytes and of the inode in ns, and video_id. The second time nobody can set back."""
+    probes: dict[str, Probe] = field(default_factory=dict)
+    rejections: dict[str, str] = field(default_factory=dict)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def load(cls, path: Path) -> Ledger:
+        """The ledger at `path` (without a suffix it is the folder of `ingest.json`).
+
+        An empty one where that is missing, broken or of another version.
+        """
+        path = path if path.suffix else path / LEDGER_FILE
+        try:
+            content = read_json(path, most_bytes=MOST_BYTES)
+            if content["version"] != LEDGER_VERSION:
+                return cls(path)
+            return cls(
+                path,
+                {str(key): _file_of(entry) for key, entry in content["files"].items() if len(entry) == _FILE_FIELDS},
+                {key: Probe(**value) for key, value in content["probes"].items()},
+                {str(key): str(value) for key, value in content["rejections"].items()},
+            )
+        except FileNotFoundError:
+            return cls(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            log.warning("%s is broken (%r) and is made anew: all files are read again", path, error)
+            return cls(path)
+
+    def id_of(self, path: Path, stat: os.stat_result) -> str | None:
+        """The video_id of the file, where size and times are as they were."""
+        known = self.files.get(str(path))
+        return known[3] if known and known[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) else None
+
+    def note(self, path: Path, stat: os.stat_result, video_id: str) -> None:
+        """Remember whose bytes the file has."""
+        self.files[str(path)] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, video_id)
+
+    def is_as_noted(self, path: Path) -> bool:
+        """Whether the file's size and time are still those that were noted."""
+        try:
+            return self.id_of(path, path.stat()) is not None
+        except OSError:
+            return False
+
+    def knows(self, video_id: str) -> bool:
+        """Whether the video was probed."""
+        return video_id in self.probes or video_id in self.rejections
+
+    def forget_missing(self, there: Iterable[Path]) -> None:
+        """Drop the files that are gone: neither `there` nor on the disk. Probes stay, for a file may return."""
+        known = {str(path) for path in there}
+        self.files = {key: value for key, value in self.files.items() if key in known or Path(key).exists()}
+
+    def forget(self, video_ids: Collection[str]) -> int:
+        """Drop all that is known of these videos, and say how many entries that were."""
+        before = len(self.files) + len(self.probes) + len(self.rejections)
+        self.files = {key: value for key, value in self.files.items() if value[3] not in video_ids}
+        self.probes = {key: value for key, value in self.probes.items() if key not in video_ids}
+        self.rejections = {key: value for key, value in self.rejections.items() if key not in video_ids}
+        return before - len(self.files) - len(self.probes) - len(self.rejections)
+
+    def save_now_and_then(self) -> None:
+        """Save, if that is long ago."""
+        if time.monotonic() - self.saved_at > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write it: whole or not at all.
+
+        Raises:
+            ConfigError: the disk does not take it.
+        """
+        content = {
+            "version": LEDGER_VERSION,
+            "files": self.files,
+            "probes": {key: dataclasses.asdict(value) for key, value in self.probes.items()},
+            "rejections": self.rejections,
+        }
+        try:
+            with whole_file(self.path) as beside:
+                beside.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"the ledger {self.path} cannot be written: {error.strerror}", code="ledger-not-writable",
+                remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
+            ) from error
+        self.saved_at = time.monotonic()
+
+
+_FILE_FIELDS = 4
+"""Entries of another number are an older ledger's: those files are hashed again, and their probes are kept."""
+
+
+def _file_of(entry: list[object]) -> tuple[int, int, int, str]:
+    size, mtime, ctime, video_id = entry
+    return int(str(size)), int(str(mtime)), int(str(ctime)), str(video_id)

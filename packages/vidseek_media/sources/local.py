@@ -1,0 +1,199 @@
+"""Videos that lie on this machine: a folder with its subfolders, or what a pattern names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Set
+from pathlib import Path
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.records import Refusal
+from vidseek_media.sources.registry import Place, SourceKind, register
+from vidseek_media.sources.source import VIDEO_SUFFIXES, Listing, Source
+from vidseek_media.text.sidecars import PICTURE_SUFFIXES, names_of, read_sidecar, same_name
+
+SOURCE_REMEDY = (
+    "Set ingest.source (or general.source) in params.yaml to a folder of videos, a pattern, a manifest or a URL "
+    "(docs/own-videos.md)"
+)
+
+_ANY_FOLDERS = "(?:.*/)?"
+
+
+class Folder:
+    """All videos in a folder, by their suffix; names with a dot first are passed over, links that lead out refused."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
+        """See `Source`. `forgotten` counts nothing: what is on this machine is known by its bytes."""
+        require_folder(self.root)
+        root = self.root.resolve()
+        sidecar = read_sidecar(root)
+        pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
+        paths: dict[str, Path] = {}
+        rejected: dict[str, Refusal] = {}
+        for uri, path, reason in self._walk(root, pictures):
+            if reason:
+                rejected[uri] = Refusal(reason)
+            else:
+                paths[uri] = path
+        return Listing(dict(sorted(paths.items())), rejected, sidecar)
+
+    def path_of(self, uri: str) -> Path:
+        """See `Source`: inside the folder, and not by a link that leads out."""
+        return path_inside(self.root, uri)
+
+    def address_of(self, uri: str) -> str:
+        """Empty: the file is the user's own."""
+        return ""
+
+    def downloads_of(self, uri: str) -> list[Path]:
+        """None: see `address_of`."""
+        return []
+
+    def _walk(self, root: Path, pictures: Set[str]) -> Iterator[tuple[str, Path, str]]:
+        """Uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named."""
+        unlisted: list[tuple[Path, str]] = []
+
+        def note(error: OSError) -> None:
+            unlisted.append((Path(error.filename), f"cannot be listed: {error.strerror}"))
+
+        for folder, folders, files in os.walk(root, onerror=note):
+            for name in [name for name in folders if (Path(folder) / name).is_symlink()]:
+                if not (Path(folder) / name).resolve().is_relative_to(root):
+                    unlisted.append((Path(folder) / name, "is a link to a folder outside the source"))
+            folders[:] = sorted(each for each in folders if not each.startswith(".") and self._enters(root, folder, each))
+            for name in files:
+                path, uri = Path(folder) / name, uri_of(Path(folder) / name, root)
+                is_picture = path.suffix.lower() in PICTURE_SUFFIXES and same_name(uri) in pictures
+                is_video = path.suffix.lower() in VIDEO_SUFFIXES or is_picture
+                if is_video and not name.startswith(".") and self._takes(uri):
+                    yield uri, path, _why_not(path, root)
+        for path, reason in unlisted:
+            yield uri_of(path, root), path, reason
+
+    def _takes(self, uri: str) -> bool:
+        return True
+
+    def _enters(self, root: Path, folder: str, name: str) -> bool:
+        return True
+
+
+class Pattern(Folder):
+    """The videos that a pattern names: `*` and `?` stay within one name, `**` stands for any number of folders.
+
+    Uris are relative to the part before the first wildcard, and files of captions are looked for there.
+    """
+
+    def __init__(self, pattern: Path, *, is_literal: bool = False) -> None:
+        """`is_literal`: its signs stand for themselves, since it is the name of one file."""
+        parts = pattern.parts
+        is_wild = [not is_literal and is_pattern(part) for part in parts]
+        num_fixed = is_wild.index(True) if True in is_wild else len(parts) - 1
+        super().__init__(Path(*parts[:num_fixed]))
+        self._pattern = pattern
+        wild = (*parts[num_fixed:], "*") if parts[-1] == "**" else parts[num_fixed:]
+        regex = "/".join(map(re.escape if is_literal else _regex_of, wild))
+        self._wanted = re.compile(regex.replace(f"{_ANY_FOLDERS}/", _ANY_FOLDERS))
+        self._depth = None if "**" in parts else len(parts) - num_fixed
+
+    @property
+    def name(self) -> str:
+        """The pattern."""
+        return str(self._pattern)
+
+    def _takes(self, uri: str) -> bool:
+        return self._wanted.fullmatch(uri) is not None
+
+    def _enters(self, root: Path, folder: str, name: str) -> bool:
+        depth = len((Path(folder) / name).relative_to(root).parts)
+        return self._depth is None or depth < self._depth
+
+
+@register
+class LocalKind(SourceKind):
+    """A folder, a pattern or one video file. It is asked last: whatever is no URL is a path."""
+
+    name = "local"
+    rank = 40
+
+    def reads(self, place: Place) -> bool:
+        """Anything that nobody else reads."""
+        return True
+
+    def open(self, place: Place, settings: None) -> Source:
+        """A `Folder` or a `Pattern`."""
+        path = place.path
+        if path.is_dir():
+            return Folder(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return Pattern(path, is_literal=path.is_file())  # of a file, brackets in its name are no wildcards
+        return Pattern(path) if is_pattern(place.text) else Folder(path)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether there is a wildcard in it."""
+    return any(char in text for char in "*?[")
+
+
+def require_folder(path: Path) -> None:
+    """Raise ConfigError where there is no folder at `path`."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ConfigError(f"{path} {what}", code="source-unreadable", remedy=SOURCE_REMEDY)
+
+
+def path_inside(root: Path, uri: str) -> Path:
+    """The absolute path of `uri` under `root`.
+
+    Raises:
+        InputRejected: it lies outside, by `..`, because it is absolute, or by a link.
+    """
+    path = root.resolve() / uri
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputRejected(f"{uri} leads out of {root}", code="outside-source")
+    return path
+
+
+def uri_of(path: Path, root: Path) -> str:
+    """Relative to the source root; bytes that are no UTF-8 are written as \\xNN."""
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _regex_of(part: str) -> str:
+    """What one part of a pattern matches; `**` brings its own slash, for it may match nothing."""
+    if part == "**":
+        return _ANY_FOLDERS
+    text = ""
+    for piece in re.split(r"(\*+|\?|\[!?[^\]/]+\])", part):
+        if piece.startswith("*") and set(piece) == {"*"}:
+            text += "[^/]*"
+        elif piece == "?":
+            text += "[^/]"
+        elif piece.startswith("[") and piece.endswith("]"):
+            inner = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
+            text += f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+        else:
+            text += re.escape(piece)
+    return text
+
+
+def _why_not(path: Path, root: Path) -> str:
+    try:
+        path.relative_to(root).as_posix().encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    if not path.resolve().is_relative_to(root):
+        return "is a link to a file outside the source"
+    return "" if path.is_file() else "is no regular file"
+

@@ -1,0 +1,55 @@
+"""What `ingest.source` may be: each registered kind of source is asked whether it reads it (`source_registry.py`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.secret import secret
+from vidseek_media.settings import IngestSettings
+from vidseek_media.sources.local import SOURCE_REMEDY, Folder
+from vidseek_media.sources.registry import Place, kinds
+from vidseek_media.sources.source import Source
+
+ENVIRONMENT_PREFIX = "env:"
+"""Before a variable of the environment that has the source: a URL with a password or a signature belongs there."""
+
+
+def open_source(
+    text: str, *, base: Path = Path(), downloads: Path, settings: IngestSettings | None = None
+) -> Source:
+    """The source that `text` names. Neither disk (but to tell a folder from a pattern) nor network is touched.
+
+    Args:
+        text: A folder; a pattern (`/archive/**/*.mp4`) or one video file; a manifest (.csv, .parquet, .jsonl); a URL
+            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows; what
+            another package reads; or `env:` and the variable of the environment that has one of these.
+        base: What relative paths are relative to.
+        downloads: Where files from elsewhere are kept.
+        settings: The section `ingest` of params.yaml, which has the settings of each kind; None: their defaults.
+
+    Raises:
+        InputRejected: it looks like a URL, and is none.
+        ConfigError: the variable of the environment is not set, or settings are wrong.
+    """
+    if text.startswith(ENVIRONMENT_PREFIX):
+        text = _of_environment(text.removeprefix(ENVIRONMENT_PREFIX))
+    place = Place(text, base, downloads)
+    for kind in kinds():
+        if kind.reads(place):
+            return kind.open(place, kind.settings_in(settings or IngestSettings()))
+    raise ConfigError(f"no kind of source reads {text}", code="source-unreadable", remedy=SOURCE_REMEDY)
+
+
+def _of_environment(variable: str) -> str:
+    if text := secret(variable):
+        return text
+    raise ConfigError(
+        f"the source is {ENVIRONMENT_PREFIX}{variable}, and {variable} is not set", code="variable-not-set",
+        remedy="Set it in the environment",
+    )
+
+
+def source_of(source: Path | Source) -> Source:
+    """The source itself, or that of a folder."""
+    return Folder(source) if isinstance(source, Path) else source

@@ -1,0 +1,152 @@
+"""The registry of kinds of source: a kind is one file that registers its name, its settings and how a source is made.
+
+The kinds that come with vidseek are in `BUILT_IN`. Another package brings its own by an entry point of the group
+`vidseek.sources` that names a `SourceKind` class.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.settings import IngestSettings, Section
+from vidseek_media.sources.source import Source
+
+ENTRY_POINTS = "vidseek.sources"
+BUILT_IN = (
+    "vidseek_media.sources.youtube.source", "vidseek_media.sources.remote", "vidseek_media.sources.manifest",
+    "vidseek_media.sources.local",
+)
+"""Modules that register a kind. None of them imports its library before a source lists its videos."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the user wrote as the source."""
+
+    text: str
+    """As `ingest.source` has it; of `env:NAME`, what the variable has."""
+    base: Path
+    """What relative paths are relative to."""
+    downloads: Path
+    """Where files from elsewhere are kept."""
+
+    @property
+    def path(self) -> Path:
+        """The path that it is, where it is one; a `file://` URL is a path.
+
+        Raises:
+            InputRejected: it looks like a URL, and is none.
+        """
+        return self.base / Path(self._plain).expanduser()
+
+    @property
+    def _plain(self) -> str:
+        if not self.text.lower().startswith("file://"):
+            return self.text
+        try:
+            return unquote(urlsplit(self.text).path)
+        except ValueError as error:
+            raise InputRejected(f"{self.text} is no URL: {error}", code="url-unreadable") from error
+
+
+class SourceKind(abc.ABC):
+    """A kind of source. Making one touches neither disk nor network.
+
+    Attributes:
+        name: In messages, and the key of its settings in `ingest` of params.yaml; of a kind from another package, in
+            `ingest.sources`.
+        settings: The record of its settings, or None. Every key has a default, and none changes what `path_of` gives: the
+            stages after `ingest` open a source without them.
+        rank: Kinds are asked in this order, then by name. Those of other packages come first, unless they say otherwise.
+    """
+
+    name: ClassVar[str]
+    settings: ClassVar[type[Section] | None] = None
+    rank: ClassVar[int] = 0
+
+    @abc.abstractmethod
+    def reads(self, place: Place) -> bool:
+        """Whether `place` is of this kind. The disk may be asked what is there, the network not."""
+
+    @abc.abstractmethod
+    def open(self, place: Place, settings: Any) -> Source:
+        """The source at `place`.
+
+        Args:
+            place: Of this kind.
+            settings: A record of the class `settings`; None where that is None.
+        """
+
+    def settings_in(self, ingest: IngestSettings) -> Section | None:
+        """What the section `ingest` of params.yaml says of this kind.
+
+        Raises:
+            ConfigError: a key is unknown or out of range.
+        """
+        if self.settings is None:
+            return None
+        own = getattr(ingest, self.name, None)
+        return own if isinstance(own, self.settings) else self.settings.of(ingest.sources.get(self.name, {}))
+
+
+_REGISTERED: dict[str, SourceKind] = {}
+
+
+def register(kind: type[SourceKind]) -> type[SourceKind]:
+    """Make a kind of source known; the decorator of its class.
+
+    Raises:
+        ConfigError: another class is registered under this name.
+    """
+    known = _REGISTERED.get(kind.name)
+    if known is not None and _origin(type(known)) != _origin(kind):
+        raise ConfigError(
+            f"the source {kind.name!r} comes from {_origin(kind)} and from {_origin(type(known))}", code="plugin-broken",
+            remedy="Give one of them another name, or uninstall its package",
+        )
+    _REGISTERED[kind.name] = kind()
+    return kind
+
+
+def kinds() -> tuple[SourceKind, ...]:
+    """All kinds, in the order in which they are asked.
+
+    Raises:
+        ConfigError: an installed package names a kind that cannot be used.
+    """
+    _load_all()
+    return tuple(sorted(_REGISTERED.values(), key=lambda kind: (kind.rank, kind.name)))
+
+
+@functools.cache
+def _load_all() -> None:
+    for module in BUILT_IN:
+        importlib.import_module(module)
+    for point in entry_points(group=ENTRY_POINTS):
+        _load_point(point)
+
+
+def _load_point(point: EntryPoint) -> None:
+    where = f"the entry point {point.name!r} of {ENTRY_POINTS} ({point.value})"
+    remedy = "Fix or uninstall the package that brings it"
+    try:
+        kind = point.load()
+    except Exception as error:  # another package's code may raise anything
+        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="plugin-broken", remedy=remedy) from error
+    if not (isinstance(kind, type) and issubclass(kind, SourceKind)):
+        raise ConfigError(
+            f"{where} is {kind!r}, wanted a class derived from {SourceKind.__name__}", code="plugin-broken", remedy=remedy
+        )
+    register(kind)
+
+
+def _origin(kind: type[SourceKind]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

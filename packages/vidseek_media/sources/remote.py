@@ -1,0 +1,438 @@
+"""Videos that lie elsewhere, downloaded once: whatever fsspec reads (s3, gs, https, ...). The one home of fsspec.
+
+What is downloaded lies beside a stamp, `.<name>.stamp`, that says which state of the remote file it is. A file is
+loaded to a name beside and renamed when it is whole; the stamp comes after it, so a killed run loads it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from tqdm import tqdm
+
+from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
+from vidseek_media.records import Refusal
+from vidseek_media.sources.local import path_inside
+from vidseek_media.sources.registry import Place, SourceKind, register
+from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Listing, Source
+from vidseek_media.text.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
+from vidseek_media.text.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
+from vidseek_media.urls import bare_url, is_url, without_secrets
+
+EXTRAS: Mapping[str, str] = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+"""The extra of vidseek that reads a protocol."""
+
+TRIES = 4
+FIRST_WAIT_SECONDS = 1.0
+"""Doubled after each try."""
+THREADS = 4
+MAX_NAME_BYTES = 200
+"""Of one part of a path: what is put around the name while it is loaded must fit as well."""
+
+_STATE_FIELDS = ("size", "ETag", "etag", "md5Hash", "crc32c", "Content-MD5", "Last-Modified", "LastModified", "mtime",
+                 "updated", "created")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A remote file, and where it belongs on this machine."""
+
+    path: str
+    """As its file system names it."""
+    target: Path
+    state: str
+    """Changes when the remote file does; empty where it is still to be asked for."""
+
+
+class Remote:
+    """The videos under one fsspec URL: a prefix with all below it, or one file. Files of captions and transcripts too."""
+
+    def __init__(self, url: str, *, downloads: Path) -> None:
+        self._url = url
+        where = split_url(url)
+        shown = _safe((where.hostname or "") + where.path)  # no password in a name
+        self._root = downloads.absolute() / f"{shown}-{_digest(bare_url(url))}"
+        self._is_file = PurePosixPath(where.path).suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def name(self) -> str:
+        """The URL, bare."""
+        return bare_url(self._url)
+
+    def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
+        """See `Source`."""
+        fs, root = open_fs(self._url)
+        with _answers(self._url):
+            names, rejected = self._names(fs, root)
+        downloads = Downloads(self._root)
+        texts = [name for name in names if name in FILES or name.endswith(TRANSCRIPT_SUFFIXES)]
+        self._drop_stale(texts)
+        downloads.fetch(fs, [self._file(names[name], name) for name in texts if name in FILES], url=self._url)
+        sidecar = read_sidecar(self._root)
+        pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
+        videos = [name for name in names if _is_video(name, pictures)]
+        rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
+        rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
+        stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
+        wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
+        todo = [self._file(names[name], name) for name in wanted if name not in rejected]
+        refused = downloads.fetch(fs, todo, url=self._url)
+        rejected |= {name: refused[self._root / name] for name in videos if self._root / name in refused}
+        paths = {name: self._root / name for name in sorted(videos) if name not in rejected}
+        return Listing(paths, rejected, sidecar)
+
+    def path_of(self, uri: str) -> Path:
+        """See `Source`: inside the folder of downloads."""
+        return path_inside(self._root, uri)
+
+    def address_of(self, uri: str) -> str:
+        """The URL of the file, bare."""
+        own = bare_url(self._url)
+        return own if self._is_file else f"{own.rstrip('/')}/{uri}"
+
+    def downloads_of(self, uri: str) -> list[Path]:
+        """See `Source`."""
+        return _files_at(path_inside(self._root, uri))
+
+    def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, Refusal]]:
+        """What fsspec says of each file, by name relative to the URL; and names that are refused."""
+        if self._is_file and fs.isfile(root):
+            return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
+        if _is_web(fs) and (kind := fs.info(root).get("mimetype") or "text/html") != "text/html":
+            raise ConfigError(
+                f"{self._url} is one file of {kind}, and its name says no kind of video",
+                code="source-unreadable", remedy="Name it in a manifest"
+            )
+        fs.invalidate_cache()  # of listings: a process may live longer than they hold
+        found = fs.find(root, detail=True)
+        if not found:
+            raise ConfigError(
+                f"{self._url} holds no file", code="source-empty",
+                remedy="Name a folder or prefix with videos, or one video",
+            )
+        base = root.rstrip("/") + "/"
+        names: dict[str, dict[str, Any]] = {}
+        rejected: dict[str, Refusal] = {}
+        for path, info in found.items():
+            name = unquote(str(path).removeprefix(base)) if _is_web(fs) else str(path).removeprefix(base)
+            parts = name.split("/")
+            if any(part.startswith(".") and part != ".." for part in parts):
+                continue
+            if name == path or any(part in ("", "..") for part in parts) or "\0" in name:
+                rejected[name] = Refusal("its name leads out of the source")
+            elif any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+                rejected[name] = Refusal(f"its name is longer than {MAX_NAME_BYTES} bytes")
+            else:
+                names[name] = {**info, "name": path}
+        return dict(sorted(names.items())), rejected
+
+    def _file(self, info: Mapping[str, Any], name: str) -> _File:
+        return _File(str(info["name"]), self._root / name, _state_of(info))
+
+    def _drop_stale(self, wanted: Collection[str]) -> None:
+        """Remove files of captions and transcripts that are gone there; videos stay, for they are not read unlisted."""
+        texts = [self._root / name for name in FILES]
+        texts += [path for suffix in TRANSCRIPT_SUFFIXES for path in self._root.rglob(f"*{suffix}")]
+        for path in texts:
+            if path.relative_to(self._root).as_posix() not in wanted:
+                for each in _files_at(path):
+                    each.unlink(missing_ok=True)
+
+
+@register
+class RemoteKind(SourceKind):
+    """A URL that fsspec reads; `file://` is a path."""
+
+    name = "remote"
+    rank = 20
+
+    def reads(self, place: Place) -> bool:
+        """Whether it is a URL of another machine."""
+        return is_url(place.text) and not place.text.lower().startswith("file://")
+
+    def open(self, place: Place, settings: None) -> Source:
+        """A `Remote`."""
+        return Remote(place.text, downloads=place.downloads)
+
+
+class Downloads:
+    """A folder of downloaded files."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, Refusal]:
+        """Load the files that are not here in their present state; why, by target, of those that cannot be had.
+
+        Args:
+            fs: Where they are.
+            files: Which.
+            url: That names the place, with what is secret of it: never in a message.
+
+        Raises:
+            ServiceError: the other side does not answer, after some tries. What is loaded stays.
+            ArtifactError: the disk does not take it.
+        """
+        return self._run([(file.target, _Job(fs, file, url)) for file in files if not _is_here(file)])
+
+    def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, Refusal]]:
+        """Path by bare URL of the files that are here now, and why others are not. Raises as `fetch`."""
+        targets: dict[str, Path] = {}
+        jobs: list[tuple[Path, _Job]] = []
+        refused: dict[str, Refusal] = {}
+        for url in urls:
+            try:
+                target, (fs, path) = self.path_of_url(url), open_fs(url)
+            except InputRejected as error:
+                refused[bare_url(url)] = Refusal.of(error)
+            else:
+                targets[bare_url(url)] = target
+                jobs.append((target, _Job(fs, _File(path, target, ""), url)))
+        failed = self._run(jobs)
+        refused |= {url: failed[target] for url, target in targets.items() if target in failed}
+        return {url: target for url, target in targets.items() if target not in failed}, refused
+
+    def path_of_url(self, url: str) -> Path:
+        """Where the file of a URL lies: the same for every manifest that names it, and however it is signed.
+
+        Raises:
+            InputRejected: it is no URL.
+        """
+        name = PurePosixPath(unquote(split_url(url).path)).name
+        return self._root / _digest(bare_url(url)) / (_safe(name) or "video")
+
+    def files_of_url(self, url: str) -> list[Path]:
+        """What is here of it."""
+        return _files_at(self.path_of_url(url))
+
+    def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, Refusal]:
+        refused: dict[Path, Refusal] = {}
+        stop = threading.Event()
+        with ThreadPoolExecutor(THREADS) as pool:
+            futures = [(target, pool.submit(job.run, stop)) for target, job in jobs]
+            try:
+                for target, future in tqdm(futures, desc="download", unit="file", disable=None):
+                    try:
+                        future.result()
+                    except InputRejected as error:
+                        refused[target] = Refusal.of(error)
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return refused
+
+
+@dataclass(frozen=True)
+class _Job:
+    fs: Any
+    file: _File
+    url: str = ""
+    """As it was named, with what is secret of it: never in a message."""
+
+    def run(self, stop: threading.Event) -> None:
+        file = self.file
+        if not file.state:
+            info = _try(lambda: self.fs.info(file.path), file.path, self.url)
+            file = _File(file.path, file.target, _state_of(info) or "{}")
+            if _is_here(file):
+                return
+        beside = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")
+        try:
+            file.target.parent.mkdir(parents=True, exist_ok=True)
+            _try(lambda: _load(self.fs, file.path, beside, stop), file.path, self.url)
+            if stop.is_set():
+                return
+            size = json.loads(file.state).get("size")
+            if size is not None and beside.stat().st_size != size:
+                raise CutShort(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
+            beside.replace(file.target)
+            beside.write_text(file.state, encoding="utf-8")
+            beside.replace(_stamp_of(file.target))
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise InputRejected("is a file and a folder at once: rename one of them", code="name-taken-twice") from error
+        except (_DiskFull, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise ArtifactError(
+                f"{file.target} cannot be written: {why}", code="not-writable", remedy="Make room, then run it again",
+            ) from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+class CutShort(InputRejected):
+    """A download ended early, or the file changed meanwhile."""
+
+    code = "download-incomplete"
+    retryable = True
+
+
+class _DiskFull(Exception):
+    """This machine's disk does not take it: not the other side's fault."""
+
+
+def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
+    with fs.open(path, "rb") as source:
+        try:
+            target = beside.open("wb")
+        except OSError as error:
+            raise _DiskFull(error.strerror) from error
+        with target:
+            while not stop.is_set() and (block := source.read(2**20)):
+                try:
+                    target.write(block)
+                except OSError as error:
+                    raise _DiskFull(error.strerror) from error
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of it.
+
+    Raises:
+        InputRejected: it is no URL.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise InputRejected(f"{url} is no URL: {error}", code="url-unreadable") from error
+
+
+def open_fs(url: str) -> tuple[Any, str]:
+    """The file system that reads `url`, and the path of it there.
+
+    Raises:
+        ConfigError: the extra that reads it is not installed.
+        InputRejected: there is no such protocol.
+    """
+    import fsspec
+
+    protocol = url.split("://", 1)[0].lower()
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        how = f"Run `pip install -c constraints.txt -e '.[{extra}]'`" if extra else f"Install what fsspec wants: {error}"
+        raise ConfigError(
+            f"{url} needs a library that is not installed: {error}", code="not-installed", remedy=how,
+        ) from error
+    except ValueError as error:
+        raise InputRejected(
+            f"{url} cannot be read: {error}", code="url-unreadable",
+            remedy="Name a path, or a URL of a protocol that fsspec has",
+        ) \
+            from error
+    return fs, str(path)
+
+
+def _try(ask: Any, path: str, url: str) -> Any:
+    """What `ask` gives, after some tries where the other side does not answer."""
+    for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
+        try:
+            return ask()
+        except (_DiskFull, VidseekError):
+            raise
+        except Exception as error:  # each file system raises what its library does
+            if _is_final(error):
+                raise InputRejected(f"cannot be downloaded: {_say(error, url or path)}", code="not-downloaded") from error
+            if wait is None:
+                raise _no_answer(path, error, url or path) from error
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+@contextlib.contextmanager
+def _answers(url: str) -> Any:
+    """Turns what a file system raises while it is listed into errors of ours."""
+    try:
+        yield
+    except VidseekError:
+        raise
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and _is_final(error):
+            raise ConfigError(
+                f"{url} does not exist", code="source-unreadable", remedy="Set ingest.source to a URL that is there",
+            ) from error
+        raise _no_answer(url, error, url) from error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether asking again would bring the same: the file is not there, or not for us.
+
+    fsspec's HTTP says FileNotFoundError of everything, also of a server that is down: what it came from tells.
+    """
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 429)
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _is_final(error.__cause__)
+    return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+
+
+def _no_answer(path: str, error: Exception, url: str) -> ServiceError:
+    return ServiceError(
+        f"{path} does not answer as wanted: {_say(error, url)}", code="source-no-answer",
+        remedy="See that it is reachable and that you may read it, then run it again: what is downloaded is kept",
+    )
+
+
+def _say(error: Exception, url: str) -> str:
+    """In one line, without what is secret of the URL that was asked for: cut off only then, or half a secret stays."""
+    said = without_secrets(str(error) or type(error).__name__, of=[url])
+    return " ".join(said.split())[:200]
+
+
+def _is_video(name: str, pictures: Collection[str]) -> bool:
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix in PICTURE_SUFFIXES and same_name(name) in pictures)
+
+
+def _is_transcript_of(name: str, stems: Collection[str]) -> bool:
+    plain = PurePosixPath(name).with_suffix("")
+    return plain.as_posix() in stems or plain.with_suffix("").as_posix() in stems
+
+
+def _state_of(info: Mapping[str, Any]) -> str:
+    state = {name: info[name] for name in _STATE_FIELDS if info.get(name) is not None}
+    return json.dumps(state, default=str) if state else ""
+
+
+def _is_here(file: _File) -> bool:
+    if not file.state or not file.target.is_file():
+        return False
+    try:
+        return _stamp_of(file.target).read_text(encoding="utf-8") == file.state
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _stamp_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.stamp")
+
+
+def _files_at(target: Path) -> list[Path]:
+    return [path for path in (target, _stamp_of(target)) if path.exists()]
+
+
+def _is_web(fs: Any) -> bool:
+    return "http" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _safe(name: str) -> str:
+    """Letters, digits and dots of it, for people to recognise."""
+    return re.sub(r"[^\w.]+", "_", name)[-80:].lstrip("._")

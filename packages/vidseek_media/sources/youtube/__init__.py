@@ -1,0 +1,1 @@
+"""Videos of YouTube, and of other sites that yt-dlp knows."""

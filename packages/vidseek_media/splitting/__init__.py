@@ -1,0 +1,1 @@
+"""Which videos and captions belong on one side of a split."""

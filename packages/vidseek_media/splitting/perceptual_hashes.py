@@ -1,0 +1,134 @@
+"""Perceptual hashes of frames, and the videos that show the same by them: near-duplicates belong on one side of a split."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.cutting.quality_flags import FLAT_DEVIATION
+
+LOW_FREQUENCIES = 8
+"""Of the cosine transform, in each direction."""
+
+MAX_BITS = 7
+"""Hashes up to so many bits apart can be found without comparing each with each."""
+
+_CHUNK = 2**22
+"""Candidates that are compared at once: 100 MB."""
+
+
+def hash_of(thumb: NDArray[np.float32]) -> int | None:
+    """63 bits of a grey picture (`thumb_of`): which of its low frequencies lie above their median (Zauner 2010).
+
+    Pictures that look alike differ in few bits; bars, crops and turned pictures do not look alike. None for a plain
+    picture, and one of fewer than 8 pixels a side: their frequencies are noise.
+    """
+    if min(thumb.shape) < LOW_FREQUENCIES or thumb.std() <= FLAT_DEVIATION:
+        return None
+    rows, columns = _cosines(thumb.shape[0]), _cosines(thumb.shape[1])
+    # In whole numbers: sums of floats come out otherwise on another machine, and a bit hangs on the last digit.
+    low = (rows @ np.rint(16 * thumb).astype(np.int64) @ columns.T).ravel()[1:]  # The first is the mean brightness.
+    bits = low > np.median(low)
+    return int(sum(1 << place for place in np.flatnonzero(bits)))
+
+
+@cache
+def _cosines(size: int) -> NDArray[np.int64]:
+    """The first rows of the cosine transform (DCT-II) of `size` values, times 1024."""
+    at = (2 * np.arange(size) + 1) * np.pi / (2 * size)
+    return np.rint(1024 * np.cos(np.arange(LOW_FREQUENCIES)[:, None] * at)).astype(np.int64)
+
+
+def near_duplicates(
+    hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float
+) -> list[tuple[str, str]]:
+    """Pairs of keys of `hashes`, sorted, that show the same.
+
+    That is, of the different hashes of one of the two at least `min_share` lie within `max_bits` bits of one of the
+    other's. So an excerpt is a near-duplicate of the whole.
+
+    Raises:
+        ValueError: `max_bits` is over 7.
+    """
+    if not 0 <= max_bits <= MAX_BITS:
+        raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
+    keys = sorted(hashes)
+    own = [np.unique(np.fromiter(hashes[key], np.uint64)) for key in keys]
+    values = np.concatenate(own) if own else np.empty(0, np.uint64)
+    owners = np.repeat(np.arange(len(own)), [len(each) for each in own])
+    seen: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for left, right in _close(values, max_bits):
+        for a, b in ((left, right), (right, left)):
+            apart = owners[a] != owners[b]
+            for of, to, which in zip(owners[a][apart], owners[b][apart], a[apart], strict=True):
+                seen[(int(of), int(to))].add(int(which))
+    similar = {
+        (min(pair), max(pair)) for pair, matched in seen.items() if len(matched) >= min_share * len(own[pair[0]])
+    }
+    return [(keys[a], keys[b]) for a, b in sorted(similar)]
+
+
+def lie_near(
+    values: NDArray[np.uint64], others: NDArray[np.uint64], *, max_bits: int
+) -> NDArray[np.bool_]:
+    """Which of `values` lie within `max_bits` bits of one of `others`: shape (values,).
+
+    Raises:
+        ValueError: `max_bits` is over 7.
+    """
+    if not 0 <= max_bits <= MAX_BITS:
+        raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
+    known, place = np.unique(np.concatenate([values, others]), return_inverse=True)
+    is_other = np.zeros(len(known), np.bool_)
+    is_other[place[len(values) :]] = True
+    near = is_other.copy()
+    for left, right in _close(known, max_bits) if max_bits else ():
+        near[left[is_other[right]]] = True
+        near[right[is_other[left]]] = True
+    found: NDArray[np.bool_] = near[place[: len(values)]]
+    return found
+
+
+def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Places of values at most `max_bits` apart, the same pair perhaps more than once.
+
+    Of 4 parts of 16 bits at least one differs in at most 1 bit, if the whole differs in at most 7: so only values with
+    a nearly equal part are compared.
+    """
+    for part in range(4):
+        parts = ((values >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.int64)
+        order = np.argsort(parts, kind="stable")
+        ordered = parts[order]
+        for flip in (0, *(1 << bit for bit in range(16))):
+            first = np.searchsorted(ordered, parts ^ flip, "left")
+            counts = np.searchsorted(ordered, parts ^ flip, "right") - first
+            starts = np.searchsorted(np.cumsum(counts), np.arange(0, int(counts.sum()), _CHUNK))
+            for start, end in itertools.pairwise([*np.unique(starts), len(values)]):
+                some = counts[start:end]
+                left = np.repeat(np.arange(start, end), some)
+                within = np.arange(len(left)) - np.repeat(np.cumsum(some) - some, some)
+                right = order[np.repeat(first[start:end], some) + within]
+                is_close = (left < right) & (np.bitwise_count(values[left] ^ values[right]) <= max_bits)
+                if is_close.any():
+                    yield left[is_close], right[is_close]
+
+
+def groups_of(keys: Sequence[str], together: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The group of each of `keys`, named by its first member in order: what `together` joins, directly or by others."""
+    leader = {key: key for key in keys}
+
+    def find(key: str) -> str:
+        while leader[key] != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    for a, b in together:
+        low, high = sorted((find(a), find(b)))
+        leader[high] = low
+    return {key: find(key) for key in keys}

@@ -1,0 +1,148 @@
+"""Rows of a file that a person wrote (CSV, Parquet, JSON lines), as text by column, each with its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.guards import is_broken
+
+csv.field_size_limit(2**24)
+
+Row: TypeAlias = "tuple[int, dict[str, str] | InputRejected]"
+"""Line from 1 (of a Parquet file the number of the row), and its cells by column, or why it has none."""
+
+Columns: TypeAlias = Callable[[list[str], Path], list[str]]
+"""Names for the columns of a header, in its order. Raises ConfigError where one is missing."""
+
+
+def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a CSV file in UTF-8 with a header; a BOM, Windows line ends and blank lines are no harm.
+
+    Raises:
+        ConfigError: it is empty, not UTF-8, no CSV, or `columns` refuses its header; the line is named.
+    """
+    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
+    try:
+        names = columns(next(reader, []), path)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(names):
+                yield reader.line_num, InputRejected(
+                    f"has {len(cells)} cells, the header has {len(names)}", code="row-malformed",
+                )
+            else:
+                yield reader.line_num, _row(zip(names, cells, strict=True), texts)
+    except csv.Error as error:
+        raise ConfigError(
+            f"{path}, line {reader.line_num}: not readable as CSV: {error}", code="rows-unreadable",
+            remedy="Write it with commas, and texts that hold a comma or a quote in double quotes",
+        ) from error
+
+
+def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a Parquet file. A cell of a column in `texts` that is no text, number or time refuses its row.
+
+    Raises:
+        ConfigError: it is no Parquet, or `columns` refuses its columns.
+    """
+    import pyarrow as pa  # the service opens sources too, and need not wait for it
+
+    from vidseek_media.files.parquet_files import read_bounded
+
+    try:
+        table = read_bounded(path)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as Parquet: {error}", code="rows-unreadable", remedy="Write it again, or remove it",
+        ) from error
+    names = columns(table.column_names, path)
+    number = 0
+    for batch in table.rename_columns(names).to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, _row(row.items(), texts)
+
+
+def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a file of JSON objects, one a line. Cells as in `rows_of_parquet`.
+
+    Raises:
+        ConfigError: it is empty or not UTF-8.
+    """
+    # Only \n ends a line: JSON may hold U+2028, U+2029 and U+0085 as they are (https://jsonlines.org).
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, InputRejected(f"is no JSON: {error}", code="row-malformed")
+            continue
+        if not isinstance(row, dict):
+            yield number, InputRejected("is no JSON object with the columns as keys", code="row-malformed")
+            continue
+        yield number, _row(zip(columns(list(row), path), row.values(), strict=True), texts)
+
+
+def text_of(path: Path) -> str:
+    """The content of a text file in UTF-8, without its BOM.
+
+    Raises:
+        ConfigError: it cannot be read, is empty, or is no such text.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", code="rows-unreadable", remedy="Check the file and its rights",
+        ) from error
+    if not content.strip():
+        raise ConfigError(
+            f"{path} is empty, wanted a line with the names of its columns",
+            code="rows-unreadable", remedy="Write rows into it, or remove it"
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {line}: is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}", code="rows-not-text",
+            remedy="Save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
+        ) from error
+    if "\0" in text.partition("\n")[0]:
+        raise ConfigError(
+            f"{path} is no text: its first line holds null bytes", code="rows-not-text", remedy="Save it as UTF-8 CSV",
+        )
+    return text
+
+
+def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[str, str] | InputRejected:
+    """The cells as the text that a CSV would hold."""
+    row: dict[str, str] = {}
+    for name, value in cells:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            row[name] = ""
+        elif isinstance(value, datetime | date):
+            row[name] = value.isoformat()
+        elif name in texts and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+            return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text", code="row-malformed")
+        elif name in texts and isinstance(value, str) and is_broken(value):
+            return InputRejected(f"has something in the column {name} that is no text", code="row-malformed")
+        else:
+            row[name] = str(value)
+    return row
+
+
+READERS: Mapping[str, Callable[[Path, Columns, Collection[str]], Iterator[Row]]] = {
+    ".csv": rows_of_csv, ".parquet": rows_of_parquet, ".jsonl": rows_of_jsonl,
+}
+"""The readers by the suffix of the file."""

@@ -1,0 +1,327 @@
+"""Captions that lie beside the videos (CSV, Parquet, JSON lines): read, checked, and matched to the videos they name."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.guards import moment_of, number_or_none, text_of
+from vidseek_media.ids import to_ms
+from vidseek_media.records import Refusal, Rejection
+from vidseek_media.text.rows import READERS, Row
+from vidseek_media.text.rows import text_of as file_text_of
+from vidseek_media.urls import bare_url
+
+SIDECAR_NAME = "captions.csv"
+FILE_ALIASES = ("image", "video", "uri", "path", "filename")
+"""Columns that are taken for `file` where there is none."""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""A picture is a video of one frame. It counts where a row names it: archives are full of thumbnails."""
+TIMES = ("start", "end")
+WISHES = ("split", "gallery", "contrast", "axis")
+ABOUT_VIDEO = ("title", "channel", "category", "published_at")
+SPLITS = ("train", "validation", "test")
+MAX_SECONDS = 1e9
+"""A later time, 32 years, is none of a video."""
+COLUMNS = ("file", "caption", *TIMES, *WISHES, *ABOUT_VIDEO)
+
+
+@dataclass(frozen=True)
+class SidecarCaption:
+    """One row of a file of captions, checked but not yet matched to a video."""
+
+    line: int
+    """Of the file, from 1."""
+    file: str
+    text: str
+    """Empty where the row only says something about the video."""
+    start_ms: int | None = None
+    """Null with `end_ms` where the row has no times: the caption is of the whole video."""
+    end_ms: int | None = None
+    clip_index: int | None = None
+    """Where `file` names a clip of the video by its number."""
+    split: str = ""
+    gallery: str = ""
+    contrast: str = ""
+    axis: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """Title, channel, category and published_at of the video, where given."""
+    origin: str = SIDECAR_NAME
+    """The name of the file of captions."""
+
+    @property
+    def place(self) -> str:
+        """File and line: names the row in rejections."""
+        return f"{self.origin}:{self.line}"
+
+
+@dataclass(frozen=True)
+class ClipNaming:
+    """How names say that a file is a clip of a video; without a pattern none does."""
+
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, pattern: str | None) -> ClipNaming:
+        """As the params say it.
+
+        Raises:
+            ConfigError: it is no regular expression with the groups `stem` and `index`.
+        """
+        if pattern is None:
+            return cls()
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"ingest.clip_pattern is no regular expression: {error}", code="bad-pattern", remedy="Mend it in params.yaml"
+            ) from error
+        if not {"stem", "index"} <= set(compiled.groupindex):
+            raise ConfigError(
+                f"ingest.clip_pattern {pattern!r} lacks one of the groups stem and index", code="bad-pattern",
+                remedy=r"Write one like (?P<stem>.+)_(?P<index>\d+)",
+            )
+        return cls(compiled)
+
+    def clip_of(self, uri: str) -> tuple[str, int] | None:
+        """The video that `uri` is a clip of, as a uri without suffix, and the clip's number; None where it is none."""
+        path = PurePosixPath(uri)
+        match = self.pattern.fullmatch(path.stem) if self.pattern else None
+        if match is None or not match["index"].isdecimal():
+            return None
+        return (path.parent / match["stem"]).as_posix(), int(match["index"])
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """All rows of a source's files of captions."""
+
+    captions: tuple[SidecarCaption, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows read: captions and rejections together."""
+        return len(self.captions) + len(self.rejections)
+
+
+def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
+    """The rows of the files of captions in the folder `source` (`FILES`), in order; none where there is no such file.
+
+    A row that says nothing usable (no caption and no title, an end before its start) is a rejection. Further columns
+    are ignored.
+
+    Args:
+        source: The folder.
+        but: The name of a file that is no sidecar here.
+
+    Raises:
+        ConfigError: a file is not of its kind, or lacks a column that is required.
+    """
+    captions: list[SidecarCaption] = []
+    rejections: list[Rejection] = []
+    seen: dict[tuple[object, ...], str] = {}
+    for name, read in FILES.items():
+        if name == but or not (source / name).exists():
+            continue
+        for line, row in read(source / name):
+            try:
+                caption = caption_of(row, name, line)
+                caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
+                if not caption.text and not caption.about.get("title"):
+                    raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
+                refuse_repeated(caption, seen)
+                captions.append(caption)
+            except InputRejected as error:
+                rejections.append(reject_row(f"{name}:{line}", error.message))
+    return Sidecar(tuple(captions), tuple(rejections))
+
+
+def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]) -> None:
+    """Note in `seen` what `caption` says.
+
+    Raises:
+        InputRejected: an earlier row says the same.
+    """
+    said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
+    same = seen.setdefault(said, caption.place)
+    if same != caption.place:
+        raise InputRejected(f"says the same as {same}", code="row-repeated")
+
+
+def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
+    """The row at `place` (file and line), refused; of a manifest that is a `file`."""
+    return Rejection(place, "ingest", reason, kind)
+
+
+def match_captions(
+    captions: Iterable[SidecarCaption],
+    videos: Mapping[str, str],
+    rejected: Mapping[str, Refusal],
+    naming: ClipNaming | None = None,
+) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
+    """Each caption with the id of the video that its `file` names, in order; and the captions that name none.
+
+    Args:
+        captions: What `read_sidecar` gave.
+        videos: video_id by uri.
+        rejected: Why, by uri, of the files that are no video.
+        naming: How a caption may name a clip of a video; a file of that very name comes first.
+    """
+    ids = {same_name(uri): video_id for uri, video_id in videos.items()}
+    reasons = {same_name(uri): why.reason for uri, why in rejected.items()}
+    stems = {PurePosixPath(uri).with_suffix("").as_posix(): video_id for uri, video_id in ids.items()}
+    matched, refused = [], []
+    for caption in captions:
+        clip = (naming or ClipNaming()).clip_of(same_name(caption.file))
+        there = [uri for uri in names_of(caption.file) if uri in ids]
+        bad = [uri for uri in names_of(caption.file) if uri in reasons]
+        if there:
+            matched.append((ids[there[0]], caption))
+        elif bad:
+            reason = f"names {caption.file}, which was rejected: {reasons[bad[0]]}"
+            refused.append(reject_row(caption.place, reason))
+        elif clip is not None and clip[0] in stems and caption.start_ms is None:
+            matched.append((stems[clip[0]], dataclasses.replace(caption, clip_index=clip[1])))
+        else:
+            reason = f"names {caption.file}, which is no video of this source (names are relative to it)"
+            refused.append(reject_row(caption.place, reason))
+    return matched, refused
+
+
+def names_of(file: str) -> list[str]:
+    """What a row that says `file` may mean, the likeliest first: as it stands, under `images/`, a picture by its stem."""
+    uri = same_name(file)
+    names = [uri, f"images/{uri}"]
+    if PurePosixPath(uri).suffix.lower() not in PICTURE_SUFFIXES:
+        names += [f"{uri}{suffix}" for suffix in PICTURE_SUFFIXES]
+    return names
+
+
+def same_name(uri: str) -> str:
+    """One spelling of a path: macOS stores accents decomposed, Windows writes backslashes."""
+    return PurePosixPath(unicodedata.normalize("NFC", uri.replace("\\", "/"))).as_posix()
+
+
+def _rows_of_metadata(path: Path) -> Iterator[Row]:
+    """Of a folder of thumbnails: `Id, Title, Category, Channel`, the pictures in `images/<channel>/<Id>.jpg`."""
+    rows = csv.reader(io.StringIO(file_text_of(path), newline=""))
+    names = [name.strip().lower() for name in next(rows, [])]
+    if not {"id", "title"} <= set(names):
+        return  # Metadata of another kind.
+    for cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = dict(zip(names, cells, strict=False))
+        if not row.get("id", "").strip():
+            yield rows.line_num, InputRejected("has no Id", code="row-malformed")
+            continue
+        folder = row.get("channel", "").strip()
+        file = f"images/{folder}/{row['id'].strip()}" if folder else f"images/{row['id'].strip()}"
+        yield rows.line_num, {**{name: row.get(name, "") for name in ABOUT_VIDEO}, "file": file}
+
+
+def _rows_of_captions(path: Path) -> Iterator[Row]:
+    return READERS[path.suffix](path, _columns_of, COLUMNS)
+
+
+FILES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    SIDECAR_NAME: _rows_of_captions, "captions.parquet": _rows_of_captions, "captions.jsonl": _rows_of_captions,
+    "metadata.csv": _rows_of_metadata,
+}
+"""The files of captions that a source may hold, each with its reader; a row's columns are named in lower case."""
+
+
+def _with_alias(names: list[str]) -> list[str]:
+    """`names` with the first name that means a file called `file`, if there is none of that name."""
+    alias = next((name for name in FILE_ALIASES if name in names), None)
+    return names if "file" in names else ["file" if name == alias else name for name in names]
+
+
+def _columns_of(header: list[str], path: Path) -> list[str]:
+    if path.suffix == ".jsonl":  # each object has its own
+        return names_of_columns(header)
+    return require_columns(names_of_columns(header), header, path, required=("file", "caption|title"))
+
+
+def names_of_columns(header: Iterable[str]) -> list[str]:
+    """The columns in lower case, the first that means a file called `file`."""
+    return _with_alias([name.strip().lower() for name in header])
+
+
+def require_columns(names: list[str], header: Sequence[str], path: Path, *, required: Sequence[str]) -> list[str]:
+    """`names`, where they are enough.
+
+    Args:
+        names: As `names_of_columns` gives them.
+        header: As the file has them.
+        path: Of the file.
+        required: Names that must be there; `a|b` is one of two.
+
+    Raises:
+        ConfigError: one is missing, or a column is there twice.
+    """
+    missing = [each.split("|")[0] for each in required if not set(each.split("|")) & set(names)]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    halves = [a for a, b in (TIMES, TIMES[::-1]) if b in names and a not in names]
+    if missing or twice or halves:
+        wrong = "; ".join(
+            f"{what}: {', '.join(which)}"
+            for what, which in (("missing", missing), ("twice", twice), ("missing beside the other", halves))
+            if which
+        )
+        wanted = [each.split("|")[0] for each in required]
+        raise ConfigError(
+            f"{path} has the columns {', '.join(header) or '(none)'} ({wrong})", code="unknown-columns",
+            remedy=f"Wanted, separated by commas: {', '.join(wanted)}; optional: "
+            f"{', '.join(name for name in COLUMNS if name not in wanted)}",
+        )
+    return names
+
+
+def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
+    """The row of the file `origin` at `line`, checked; caption and title may both be empty.
+
+    Raises:
+        InputRejected: it names no file, or what it says cannot be.
+    """
+    if isinstance(cells, InputRejected):
+        raise cells
+    row = {name: text_of(cell, name) for name, cell in cells.items() if name in COLUMNS}
+    if not row.get("file"):
+        raise InputRejected("names no file", code="row-names-no-file")
+    start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
+    split = row.get("split", "").lower()
+    if split and split not in SPLITS:
+        raise InputRejected(f"wants the split {split!r}, there are {', '.join(SPLITS)}", code="unknown-split")
+    if bool(row.get("contrast")) != bool(row.get("axis")):
+        raise InputRejected("has a contrast without its axis, or an axis without its contrast", code="row-malformed")
+    about = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
+    if "published_at" in about:
+        about["published_at"] = moment_of(about["published_at"], "published_at")
+    return SidecarCaption(
+        line, cells["file"].strip(), row.get("caption", ""), start_ms, end_ms, split=split, about=about, origin=origin,
+        gallery=row.get("gallery", ""), contrast=row.get("contrast", ""), axis=row.get("axis", ""),
+    )
+
+
+def _span_of(start: str, end: str) -> tuple[int | None, int | None]:
+    if not start and not end:
+        return None, None
+    try:
+        seconds = float(start), float(end)
+    except ValueError:
+        raise InputRejected(
+            f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither", code="bad-span",
+        ) from None
+    sane = [number_or_none(each, low=0, high=MAX_SECONDS) for each in seconds]
+    if sane[0] is None or sane[1] is None or to_ms(sane[0]) >= to_ms(sane[1]):
+        raise InputRejected(f"[{start}, {end}) is not a span of seconds", code="bad-span")
+    return to_ms(sane[0]), to_ms(sane[1])

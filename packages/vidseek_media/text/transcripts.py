@@ -1,0 +1,312 @@
+"""What is said in a video, from the SRT or WebVTT file beside it: read, cleaned, and cut to a span."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import itertools
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vidseek_media.errors import InputRejected
+from vidseek_media.guards import mended_text
+from vidseek_media.records import Rejection
+from vidseek_media.text.languages import is_language
+
+SUFFIXES = (".srt", ".vtt")
+
+MAX_BYTES = 64 * 2**20
+"""A larger file is no transcript."""
+
+_TIME = r"(?:(\d{1,4})\s*:\s*)?(\d{1,2})\s*:\s*(\d{1,2})(?:\s*[.,:;]\s*(\d{1,9}))?"
+_ARROW = r"(?:[-\u2013\u2014=]{1,3}\s?>|[\u2192\u27f6\u2794])"
+_TIMING = re.compile(rf"^\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s(?P<rest>.*))?$")
+_CLOCK = r"(?:\d+\s?[:;.]\s?\w+\s?[:;.]\s?\d+(?:[.,:;]\d+)?|\d+\s?:\s?\d+[.,]\d+)"
+_LOOKS_TIMED = re.compile(
+    rf"^\s*-?\d[\d\s.,:;]*-->|^\s*-?\d[\d\s.,;]*:[\d\s.,:;]*{_ARROW}|-->\s*-?\d+\s*:"
+    rf"|^[^\w-]*(?:\d+\s+)?\w?{_CLOCK}[^\w]+{_CLOCK}|^\s*\d+:\d\d:\d\d(?:[.,]\d+)?\s*$"
+)
+"""A line of times that cannot be read: with an arrow, of two times to the second, or one time alone. It is never text."""
+_SETTING = re.compile(r"[A-Za-z]\w*:\S*")
+"""What may follow the times: a place on the screen."""
+_UNSEEN = re.compile("[\ufeff\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+_MARKUP = re.compile(
+    r"</?(?:b|i|u|s|c|v|font|span|lang|ruby|rt|rp)(?:[.\s][^<>]*)?/?>|<\d[\d:.]*>|\{\\[^{}]*\}", re.IGNORECASE
+)
+_BREAK = re.compile(r"<br\s*/?>|\\[Nn](?=[A-Z\W])", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,31});", re.IGNORECASE)
+_BLOCK = re.compile(r"^(?:NOTE|STYLE|REGION)(?:\s|$)")
+"""Blocks of WebVTT that are no cues."""
+
+_MAX_WHY = 5
+"""Broken cues of one file that are named one by one; the rest is counted."""
+
+_MAX_PAUSE_MS = 50
+"""Between two cues of rolling captions: they follow each other at once, or 10 ms later."""
+
+_ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig", "original", "full", "signs"])
+"""What may stand beside a language in a file's name."""
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is said in `[start_ms, end_ms)`."""
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+    """Plain text, none of them blank."""
+
+
+@dataclass(frozen=True)
+class BrokenCue:
+    """A cue that cannot be used."""
+
+    line: int
+    """Of the file, from 1: that of its times."""
+    reason: str
+
+
+def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
+    """Cues by video_id of the videos that have a transcript, and the files and cues that cannot be read.
+
+    Of `harbour.mp4` that is `harbour.srt` or `harbour.vtt`, else the first by name of `harbour.<language>.srt` and so on,
+    whatever the case of the suffix. A file that has exactly the name of another video is that video's.
+
+    Args:
+        paths: Of the files, by uri.
+        videos: video_id by uri.
+    """
+    found: dict[str, list[Cue]] = {}
+    refused: list[Rejection] = []
+    stems: dict[Path, set[str]] = defaultdict(set)
+    for path in paths.values():
+        stems[path.parent].add(_spelled(path.stem))
+    folders = {folder: _transcripts_in(folder, stems[folder]) for folder in sorted(stems)}
+    for uri, video_id in videos.items():
+        video = paths[uri]
+        beside = folders[video.parent].get(_spelled(video.stem))
+        if not beside or video_id in found:
+            continue
+        name = PurePosixPath(uri).with_name(beside[0].name).as_posix()
+        try:
+            found[video_id], broken = read_transcript(beside[0])
+        except InputRejected as error:
+            refused.append(Rejection(name, "ingest", error.message, "transcript"))
+        else:
+            refused += _rejections_of(name, broken)
+    return found, refused
+
+
+def read_cues(path: Path) -> list[Cue]:
+    """The cues of an SRT or WebVTT file, in order of time.
+
+    Raises:
+        InputRejected: as `read_transcript`.
+    """
+    return read_transcript(path)[0]
+
+
+def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
+    """The cues of an SRT or WebVTT file in order of time, and those that cannot be used.
+
+    Raises:
+        InputRejected: it is neither UTF-8 nor marked UTF-16, is too large, or holds no cue.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputRejected(f"has {path.stat().st_size} bytes, wanted at most {MAX_BYTES}", code="transcript-too-large")
+        text = _decoded(path.read_bytes())
+    except OSError as error:
+        raise InputRejected(f"cannot be read: {error.strerror}", code="file-unreadable") from error
+    cues, broken = parse_transcript(text)
+    if not cues:
+        first = f"; line {broken[0].line}: {broken[0].reason}" if broken else ""
+        raise InputRejected(
+            f"holds no cue with a time like 00:00:01,000 --> 00:00:02,500{first}", code="transcript-without-cues",
+        )
+    return cues, broken
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff") and "-->" in (text := content.decode("utf-16", "replace")):
+            return text
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8", code="transcript-not-utf8") from error
+
+
+def parse_cues(text: str) -> list[Cue]:
+    """The cues of `text` (SRT or WebVTT), in order of time; those that cannot be used are left out."""
+    return parse_transcript(text)[0]
+
+
+def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
+    """The cues of `text` (SRT or WebVTT) in order of time, and those that cannot be used; markup is dropped.
+
+    A cue is a line of times and what follows it up to the next one, less the number or name that belongs to that. A blank
+    line ends a WebVTT cue (https://www.w3.org/TR/webvtt1/); SRT has no standard, and texts with blank lines in them.
+    """
+    lines = re.split(r"\r+\n|\n|\r", text.removeprefix("\ufeff"))
+    timings = {number: plain for number, line in enumerate(lines) if _is_timed(plain := _as_timing(line))}
+    is_vtt, starts = lines[0].strip().upper().startswith("WEBVTT"), list(timings)
+    before = [line for line in lines[: starts[0] if starts else 0] if line.strip()]
+    is_numbered = bool(before) and before[-1].strip().isdecimal()
+    said_of = _said_in_vtt if is_vtt else _said_in_srt
+    cues: list[Cue] = []
+    broken: list[BrokenCue] = []
+    if not is_vtt and len(before) > is_numbered:
+        broken.append(BrokenCue(lines.index(before[0]) + 1, "a text before the first times"))
+    for start, end in itertools.pairwise([*starts, len(lines)]):
+        said, lost = said_of(lines[start + 1 : end], is_numbered=is_numbered, is_last=end == len(lines))
+        said = [*_said_beside(timings[start]), *said]
+        try:
+            if said or not _TIMING.match(timings[start]):
+                cues.append(Cue(*_span_of(timings[start]), tuple(said)))
+        except InputRejected as error:
+            broken.append(BrokenCue(start + 1, error.message))
+        if lost is not None:
+            broken.append(BrokenCue(start + 2 + lost, "a text after a blank line, without times"))
+    return without_rolled(sorted(cues, key=lambda cue: (cue.start_ms, cue.end_ms))), broken
+
+
+def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
+    """The cues of rolling captions, each line at the time at which it is new; others as they are.
+
+    YouTube's automatic captions show two lines: the one that is being said, and above it the one before, which stays. Every
+    line is in the file two or three times. Captions roll if most cues begin with the lines that the cue before ends with,
+    without a pause between them.
+    """
+    numbers = [_num_repeated(before, cue) for before, cue in itertools.pairwise(cues)]
+    if 2 * sum(number > 0 for number in numbers) <= len(numbers):
+        return list(cues)
+    kept = [dataclasses.replace(cue, lines=cue.lines[number:]) for number, cue in zip([0, *numbers], cues, strict=True)]
+    return [cue for cue in kept if cue.lines]
+
+
+def _num_repeated(before: Cue, cue: Cue) -> int:
+    """How many lines at the start of `cue` are the last ones of `before`, which it follows at once."""
+    if abs(cue.start_ms - before.end_ms) > _MAX_PAUSE_MS:
+        return 0
+    most = min(len(before.lines), len(cue.lines))
+    return next((number for number in range(most, 0, -1) if before.lines[-number:] == cue.lines[:number]), 0)
+
+
+def _as_timing(line: str) -> str:
+    """`line` as a line of times would be: without marks of direction, with full-width digits and signs as plain ones."""
+    return unicodedata.normalize("NFKC", _UNSEEN.sub("", line))
+
+
+def _is_timed(line: str) -> bool:
+    return _TIMING.match(line) is not None or _LOOKS_TIMED.search(line) is not None
+
+
+def _said_beside(timing: str) -> Iterator[str]:
+    """The text that some writers put behind the times."""
+    match = _TIMING.match(timing)
+    if match and match["rest"] and not all(map(_SETTING.fullmatch, match["rest"].split())):
+        yield from _plain([match["rest"]])
+
+
+def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
+    """What is said in `[start_ms, end_ms)`: the cues whose middle lies there, at most so many characters, in whole words.
+
+    A line that only repeats the one before (rolling captions do) is said once.
+    """
+    said: list[str] = []
+    for cue in cues:
+        if start_ms <= (cue.start_ms + cue.end_ms) // 2 < end_ms:
+            said += cue.lines
+    text = " ".join(line for line, _ in itertools.groupby(said))
+    if len(text) <= max_characters:
+        return text
+    return text[: max_characters + 1].rsplit(" ", 1)[0][:max_characters]
+
+
+def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
+    """The transcripts in `folder` by the stem of their video, the one to read first."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError:
+        return {}
+    ranked: dict[str, list[tuple[int, str, Path]]] = {}
+    for path in files:
+        stem, marks = _spelled(path.stem), list[str]()
+        while stem not in stems and "." in stem and _is_mark(mark := stem.rsplit(".", 1)[1]):
+            stem, marks = stem.rsplit(".", 1)[0], [*marks, mark.lower()]
+        if stem in stems:
+            rank = (2 if "forced" in marks else 1) if marks else 0
+            ranked.setdefault(stem, []).append((rank, f"{path.suffix.lower()}{path.name}" if not marks else path.name, path))
+    return {stem: [path for *_, path in sorted(every)] for stem, every in ranked.items()}
+
+
+def _spelled(stem: str) -> str:
+    """One spelling of a name: macOS stores accents decomposed."""
+    return unicodedata.normalize("NFC", stem)
+
+
+def _is_mark(text: str) -> bool:
+    return text.lower() in _ROLES or is_language(text)
+
+
+def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], None]:
+    """The text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    is_broken_off = is_last and len(lines) > 1 and not lines[-2].strip()  # A number, and no cue any more.
+    if is_numbered and (not is_last or is_broken_off) and lines and lines[-1].strip().isdecimal():
+        lines = lines[:-1]
+    return list(_plain(lines)), None
+
+
+def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
+    """The text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
+    blank = next((number for number, line in enumerate(lines) if not line), len(lines))  # A space is a line of text.
+    said = lines[:blank]
+    if blank == len(lines) and is_numbered and not is_last and said and said[-1].strip().isdecimal():
+        said = said[:-1]
+    starts = [n for n in range(blank + 1, len(lines)) if lines[n].strip() and not lines[n - 1].strip()]
+    for start in starts:
+        end = next((n for n in range(start, len(lines)) if not lines[n].strip()), len(lines))
+        names_the_next = end == len(lines) and not is_last and end == start + 1
+        if not _BLOCK.match(lines[start]) and not names_the_next:
+            return list(_plain(said)), start
+    return list(_plain(said)), None
+
+
+def _plain(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), _MARKUP.sub("", _BREAK.sub(" ", line)))
+        if plain := mended_text(text):
+            yield plain
+
+
+def _span_of(line: str) -> tuple[int, int]:
+    match = _TIMING.match(line)
+    if match is None:
+        raise InputRejected(f"its times cannot be read: {line.strip()[:60]!r}", code="cue-malformed")
+    start_ms, end_ms = _ms_of(match.groups()[:4]), _ms_of(match.groups()[4:8])
+    if start_ms >= end_ms:
+        raise InputRejected(f"it ends before it begins: {line.strip()[:60]!r}", code="cue-malformed")
+    return start_ms, end_ms
+
+
+def _ms_of(parts: tuple[str | None, ...]) -> int:
+    hours, minutes, seconds, fraction = (part or "0" for part in parts)
+    if int(minutes) > 59 or int(seconds) > 59:
+        raise InputRejected(f"{minutes} minutes and {seconds} seconds are no time", code="cue-malformed")
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(fraction.ljust(3, "0")[:3])
+
+
+def _rejections_of(name: str, broken: list[BrokenCue]) -> Iterator[Rejection]:
+    for each in broken[:_MAX_WHY]:
+        yield Rejection(f"{name}:{each.line}", "ingest", f"a cue is left out: {each.reason}", "cue")
+    if len(broken) > _MAX_WHY:
+        num_more = len(broken) - _MAX_WHY
+        reason = f"{num_more} more cues are left out, the last in line {broken[-1].line}"
+        yield Rejection(name, "ingest", reason, "cue")

@@ -1,0 +1,1 @@
+"""How likely a hit is right, and whether queries and clips still are what they were."""

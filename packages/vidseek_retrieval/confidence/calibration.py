@@ -1,0 +1,380 @@
+"""How likely a hit is right: fitted on held-out captions, for one encoder and one archive.
+
+A cosine means nothing by itself: it differs from model to model. Every moment of a ranking, and "none of them", gets a
+weight that grows with its score; a moment's confidence is its share of all the weights. This is the conditional logit
+(McFadden, 1974, "Conditional logit analysis of qualitative choice behavior"). So the confidences of one answer sum to at
+most 1, fall with the score, and a first hit far ahead of the others is surer than one in a crowd.
+
+How many queries have an answer in the archive cannot be learned from captions, and every confidence depends on it. It is
+the setting `calibrate.prior`: queries with and without an answer weigh by it in the fit and in every figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.names import hex_digits, shown
+from vidseek_quality.intervals import GroupSums
+from vidseek_retrieval.confidence.familiarity import Familiarity
+from vidseek_retrieval.confidence.query_stats import QuerySample, Seen
+from vidseek_retrieval.search.moments import Moment
+from vidseek_retrieval.settings import PRIOR
+
+FORMAT = 2
+"""Counted up when the form of confidences changes, so that an earlier calibration is not misread."""
+FEATURES = ("first", "strange", "novel")
+"""What the weight of "none of them" depends on: the best score, and how unfamiliar the query is."""
+LEVEL = 30
+"""Moments of a ranking that share the probability with "none of them"."""
+MIN_RIGHT = 10
+"""Right hits that a fit needs, at least: fewer say nothing."""
+KEEP = 0.95
+"""Of right hits, the share that `min_confidence` keeps, elsewhere as on the queries of the fit."""
+ASSURANCE = 0.95
+"""How surely: few right hits in the fit say little of others, and then less is cut."""
+PRESENT = "present"
+"""The kind of queries that the archive has an answer to."""
+FEEDBACK = "feedback"
+"""The kind of what people said of hits: fitted on, and not what is measured."""
+_RIDGE = 1e-3
+_STEPS = 100
+REBUILD_REMEDY = "Run `dvc repro calibrate publish`"
+
+
+def is_current(content: Mapping[str, Any]) -> bool:
+    """Whether a stored calibration is of the form that this version reads."""
+    return content.get("format", 1) == FORMAT
+
+
+class OldCalibration(ArtifactError):
+    """A calibration of an earlier version, whose confidences meant something else."""
+
+    code = "calibration-old-format"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the whole ranking of a query says about each of its hits."""
+
+    scores: tuple[float, ...]
+    """Of the first `LEVEL` moments, best first; at least one."""
+    strange: float = 0.0
+    """As `Familiarity.strange` has it; 0 where nothing is known of that."""
+    novel: float = 0.0
+    """As `Familiarity.novel` has it."""
+    place: tuple[float, ...] = ()
+    """As `Familiarity.place` has it."""
+
+    @property
+    def first(self) -> float:
+        """The best score."""
+        return self.scores[0]
+
+    @staticmethod
+    def of(
+        moments: Sequence[Moment], *, familiarity: Familiarity | None = None, text: str = "",
+        vector: NDArray[np.float32] | None = None,
+    ) -> Context:
+        """Of a ranking that is not empty, best first, and of the query that it answers."""
+        context = Context(tuple(moment.score for moment in moments[:LEVEL]))
+        if familiarity is None or vector is None:
+            return context
+        return replace(
+            context, strange=familiarity.strange(vector), novel=familiarity.novel(text), place=familiarity.place(vector)
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted conditional logit, for searches by one text over the vector `video`."""
+
+    encoder_version: str
+    slope: float
+    """By which the logarithm of a moment's weight grows with its score; at least 0."""
+    weights: tuple[float, ...]
+    """Of `FEATURES`: what the logarithm of the weight of "none of them" is made of."""
+    bias: float
+    min_confidence: float
+    """Hits of at least this confidence keep nearly all right ones (`KEEP`), on the queries that it was fitted on."""
+    num_queries: int
+    """That it was fitted on."""
+    prior: float = PRIOR
+    """The share of queries with an answer in the archive that the fit assumed."""
+    familiarity: Familiarity | None = None
+    """What the last two features are measured by; None where there were too few captions to learn from."""
+    reference: QuerySample | None = field(default=None, compare=False)
+    """The held-out queries as they were seen, which drift is measured against."""
+
+    def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
+        """How likely each moment is right, 0 to 1.
+
+        Args:
+            moments: Hits of the query, not necessarily the first ones.
+            context: Of its ranking over the whole archive.
+        """
+        if not moments:
+            return []
+        none = self.bias + float(np.dot(self.weights, _query_features(context)))
+        logits = self.slope * (np.array([moment.score for moment in moments]) - context.first)
+        total = np.append(self.slope * (np.array(context.scores) - context.first), none)
+        rounded: list[float] = np.round(np.exp(logits - np.logaddexp.reduce(total)), 4).tolist()
+        return rounded
+
+    def seen(self, moments: Sequence[Moment], context: Context) -> Seen:
+        """What is kept of a query whose whole ranking this is; it is not empty."""
+        (confidence,) = self.confidences(moments[:1], context)
+        axes = self.familiarity.key if self.familiarity else ""
+        place = (context.strange, *context.place) if axes else ()
+        return Seen(self.encoder_version, axes, (context.first, confidence, *place))
+
+    def to_json(self) -> dict[str, Any]:
+        """As calibration.json and collection.json have it."""
+        known = self.familiarity.to_json() if self.familiarity else None
+        reference = self.reference.to_json() if self.reference else None
+        names = ("encoder_version", "slope", "bias", "min_confidence", "num_queries", "prior")
+        return {"format": FORMAT, **{name: getattr(self, name) for name in names},
+                "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known, "reference": reference}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Calibration:
+        """The reverse of `to_json`.
+
+        Raises:
+            OldCalibration: it is of an earlier version.
+            ArtifactError: it is no calibration.
+        """
+        try:
+            if "weights" in content and not is_current(content):
+                raise OldCalibration(
+                    f"the calibration is of format {content.get('format', 1)}, this version reads format {FORMAT}",
+                    remedy=REBUILD_REMEDY,
+                )
+            weights = tuple(float(content["weights"][name]) for name in FEATURES)
+            known, reference = content.get("familiarity"), content.get("reference")
+            found = Calibration(
+                hex_digits(content["encoder_version"], 16, what="encoder_version"), float(content["slope"]), weights,
+                float(content["bias"]), float(content["min_confidence"]), int(content["num_queries"]),
+                float(content["prior"]), Familiarity.from_json(known) if known else None,
+                QuerySample.from_json(reference) if reference else None,
+            )
+            if not all(map(math.isfinite, (*weights, found.bias, found.slope))) or found.slope < 0:
+                raise ValueError("slope, weights and bias are no finite numbers, or the slope is below 0")
+            if not 0 <= found.min_confidence <= 1 or not 0 < found.prior < 1:
+                raise ValueError("min_confidence and prior are not within 0 and 1")
+            return found
+        except OldCalibration:
+            raise
+        except (ArtifactError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArtifactError(
+                f"no calibration is {shown(content)}: {error!r}", code="calibration-broken", remedy=REBUILD_REMEDY,
+            ) from error
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The first hits of one query, and whether each is right."""
+
+    moments: tuple[Moment, ...]
+    context: Context
+    right: tuple[bool, ...]
+    kind: str
+    """`PRESENT`, or why the archive has not what was asked for."""
+    group: str = ""
+    """The video that the query is about, with its near-duplicates: queries of one group are not independent."""
+
+
+def prior_weights(judged: Sequence[Judged], prior: float) -> NDArray[np.float64]:
+    """Shape (n,): what each query counts, so that those with an answer make up `prior` of all.
+
+    The kinds without an answer share the rest equally. Feedback counts 1 each. Where one side is missing, the other
+    has all of it.
+    """
+    kinds = np.array([each.kind for each in judged], dtype=object)
+    asked = kinds != FEEDBACK
+    present, absent = kinds == PRESENT, sorted(set(kinds[asked]) - {PRESENT})
+    weights = np.ones(len(judged))
+    for kind in sorted(set(kinds[asked])):
+        rows = kinds == kind
+        share = prior if kind == PRESENT else (1 - prior) / len(absent)
+        if not absent or not present.any():
+            share = 1 / max(1, len(absent))
+        weights[rows] = share * asked.sum() / rows.sum()
+    return weights
+
+
+def fit(
+    judged: Sequence[Judged], *, encoder_version: str, familiarity: Familiarity | None = None, keep: float = KEEP,
+    prior: float = PRIOR,
+) -> Calibration | None:
+    """The calibration that these hits support; None where too few of them are right, or none is wrong.
+
+    It maximises the likelihood of each hit being right or wrong, so that confidences are right hit by hit, first or not.
+
+    Args:
+        judged: The first hits of held-out queries; those that the archive has no answer to belong to them.
+        encoder_version: Of the vectors.
+        familiarity: By which the contexts of `judged` were made.
+        keep: The share of right hits that `min_confidence` keeps.
+        prior: The share of queries that have an answer in the archive, above 0 and at most 1.
+    """
+    right = [flag for each in judged for flag in each.right]
+    if sum(right) < MIN_RIGHT or all(right):
+        return None
+    slope, weights, bias = _solve(judged, prior_weights(judged, prior))
+    found = Calibration(encoder_version, slope, weights, bias, 0.0, len(judged), prior, familiarity)
+    return replace(found, min_confidence=_min_confidence(found, judged, keep=keep))
+
+
+def _min_confidence(calibration: Calibration, judged: Sequence[Judged], *, keep: float) -> float:
+    """The confidence that `keep` of right hits reach elsewhere too, with `ASSURANCE`.
+
+    The lesser of two limits: one that needs no distribution and takes hits for independent (`num_spared`), and one that
+    takes videos for independent (`_grouped_limit`).
+    """
+    asked = [each for each in judged if each.kind != FEEDBACK and any(each.right)] or judged
+    values, groups = [], []
+    for each in asked:
+        sure = calibration.confidences(each.moments, each.context)
+        of_right = [value for value, flag in zip(sure, each.right, strict=True) if flag]
+        values += of_right
+        groups += [each.group] * len(of_right)
+    free = sorted(values)[num_spared(len(values), 1 - keep)]
+    return min(free, _grouped_limit(np.array(values), np.array(groups, dtype=np.str_), keep=keep))
+
+
+def _grouped_limit(values: NDArray[np.float64], groups: NDArray[np.str_], *, keep: float) -> float:
+    """The lower end, at `ASSURANCE`, of the value that `keep` of all reach, for values that depend on each other in groups.
+
+    The share of values up to the observed quantile has an error over groups; the value at the lower end of that share is
+    the limit (Woodruff 1952, "Confidence intervals for medians and other position measures"). A percentile of resampled
+    groups fails two to three times as often. Where not even the least value is assured, that one: nothing is cut. A single
+    group says nothing of others: then it is the observed quantile.
+    """
+    ordered = np.sort(values)
+    quantile = float(np.quantile(ordered, 1 - keep, method="lower"))
+    share = GroupSums.of((values <= quantile).astype(np.float64), groups)
+    if share.count < 2:
+        return quantile
+    least = share.mean - share.t_quantile(ASSURANCE) * share.error
+    return float(ordered[max(0, math.floor(least * len(ordered)) - 1)])
+
+
+def num_spared(num: int, share: float, assurance: float = ASSURANCE) -> int:
+    """How many of `num` draws may lie below a limit that at most `share` of all draws lie below, with that assurance.
+
+    It needs no distribution (Wilks, 1941, "Determination of sample sizes for setting tolerance limits"): with the limit at
+    the draw after the `k` least, more than `share` lie below only if no more than `k` of `num` draws fell into the lowest
+    `share`, which is binomial. 0 where `num` is too small for any assurance.
+    """
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])  # logarithms: else they overflow
+    k = np.arange(num)
+    chances = np.exp(
+        factorials[num] - factorials[k] - factorials[num - k] + k * math.log(share) + (num - k) * math.log1p(-share)
+    )
+    return max(0, int(np.searchsorted(np.cumsum(chances), 1 - assurance, side="right")) - 1)
+
+
+def _query_features(context: Context) -> NDArray[np.float64]:
+    """Shape (3,), in the order of `FEATURES`."""
+    return np.array([context.first, context.strange, context.novel])
+
+
+def _solve(judged: Sequence[Judged], weights: NDArray[np.float64]) -> tuple[float, tuple[float, ...], float]:
+    """Slope, weights and bias by Fisher scoring with a halved step, and a ridge that keeps separable hits finite."""
+    hits = _Hits.of(judged, weights)
+    theta = np.zeros(2 + len(FEATURES))
+    theta[0] = 1.0
+    likelihood = hits.likelihood(theta)
+    for _ in range(_STEPS):
+        step, reached = hits.step(theta), False
+        for _ in range(20):
+            moved = theta + step
+            moved[0] = max(moved[0], 0.0)
+            gained = hits.likelihood(moved) - likelihood
+            if gained >= 0:
+                theta, likelihood, reached = moved, likelihood + gained, gained < 1e-10
+                break
+            step = step / 2
+        else:
+            break
+        if reached:
+            break
+    scaled = theta[2:] / hits.deviation
+    return float(theta[0] / hits.unit), tuple(scaled.tolist()), float(theta[1] - scaled @ hits.mean)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Judged hits as arrays, scaled, for the fit. Parameters are slope, bias, weights of the query's features."""
+
+    below: NDArray[np.float64]
+    """Shape (n, `LEVEL`): how far each moment of each ranking is below the first; -inf where there is none."""
+    queries: NDArray[np.float64]
+    """Shape (n, 1 + features): 1 and the features."""
+    owner: NDArray[np.int64]
+    """Shape (hits,): the query of each hit."""
+    hit_below: NDArray[np.float64]
+    right: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    """Shape (hits,)."""
+    unit: float
+    """In which scores below the first are measured."""
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @staticmethod
+    def of(judged: Sequence[Judged], weights: NDArray[np.float64]) -> _Hits:
+        below = np.full((len(judged), LEVEL), -np.inf)
+        for row, each in enumerate(judged):
+            below[row, : len(each.context.scores)] = np.array(each.context.scores) - each.context.first
+        features: NDArray[np.float64] = np.stack([_query_features(each.context) for each in judged])
+        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-9
+        owner = np.repeat(np.arange(len(judged)), [len(each.right) for each in judged])
+        hit_below = np.array([moment.score - each.context.first for each in judged for moment in each.moments])
+        unit = float(-below[np.isfinite(below)].mean()) or 1.0
+        queries = np.concatenate([np.ones((len(judged), 1)), (features - mean) / deviation], axis=1)
+        right = np.array([flag for each in judged for flag in each.right], dtype=np.float64)
+        return _Hits(below / unit, queries, owner, hit_below / unit, right, weights[owner], unit, mean, deviation)
+
+    def likelihood(self, theta: NDArray[np.float64]) -> float:
+        """The penalised logarithm of the likelihood of right and wrong, hit by hit."""
+        chances, _, _ = self._chances(theta)
+        each = self.right * np.log(chances) + (1 - self.right) * np.log1p(-chances)
+        return float(self.weights @ each - 0.5 * self._ridge() @ theta**2)
+
+    def step(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The step of Fisher scoring from `theta`."""
+        chances, mean_below, none = self._chances(theta)
+        slopes = np.concatenate([
+            (self.hit_below - mean_below[self.owner])[:, None], -(none[:, None] * self.queries)[self.owner]
+        ], axis=1) * chances[:, None]
+        worth = self.weights / (chances * (1 - chances))
+        gradient = slopes.T @ (worth * (self.right - chances)) - self._ridge() * theta
+        curve = (slopes * worth[:, None]).T @ slopes + np.diag(self._ridge() + 1e-9)
+        found: NDArray[np.float64] = np.linalg.solve(curve, gradient).astype(np.float64)
+        return found
+
+    def _chances(
+        self, theta: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Of each hit the confidence; of each query the mean place below the first, and the chance of "none of them"."""
+        present = np.isfinite(self.below)
+        logits = np.where(present, theta[0] * np.where(present, self.below, 0.0), -np.inf)
+        none = self.queries @ theta[1:]
+        total = np.logaddexp(np.logaddexp.reduce(logits, axis=1), none)
+        shares = np.exp(logits - total[:, None])
+        mean_below = (shares * np.where(present, self.below, 0.0)).sum(axis=1)
+        chances = np.exp(theta[0] * self.hit_below - total[self.owner])
+        return np.clip(chances, 1e-9, 1 - 1e-9), mean_below, np.exp(none - total)
+
+    def _ridge(self) -> NDArray[np.float64]:
+        # Slope and bias are the law itself: they are held only so far that separable hits leave them finite.
+        strength = np.array([_RIDGE / 10, _RIDGE / 100, *[_RIDGE] * (self.queries.shape[1] - 1)])
+        return strength * float(self.weights.sum())

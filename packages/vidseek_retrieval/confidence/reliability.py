@@ -1,0 +1,170 @@
+"""Whether confidences are right: over all hits, over first hits, and over each kind of query by itself.
+
+An error over all queries together hides opposite errors: too little where the answer is there, too much where it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_quality.intervals import interval
+from vidseek_retrieval.confidence.calibration import Calibration, Judged, prior_weights
+
+NUM_BINS = 10
+_NUM_CHANCES = 200
+
+
+def reliability(
+    calibration: Calibration, judged: Sequence[Judged], *, num_bins: int = NUM_BINS,
+    weights: NDArray[np.float64] | None = None,
+) -> list[dict[str, float]]:
+    """Bins of equally many hits, by confidence: its mean, the share that is right, the number, and the share of all.
+
+    Args:
+        calibration: Gives the confidences.
+        judged: Queries with their first hits.
+        num_bins: At most.
+        weights: Shape (queries,): what each query counts; by default all count the same.
+    """
+    values, right, worth = _flat(calibration, judged, weights)
+    bins = _binned(values, right, worth, num_bins)
+    return [{**each, "confidence": round(each["confidence"], 4), "right": round(each["right"], 4)} for each in bins]
+
+
+def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """The expected calibration error: the mean distance of confidence from the share that is right, over hits."""
+    total = sum(_share(each) for each in bins)
+    distance = sum(_share(each) * abs(each["confidence"] - each["right"]) for each in bins)
+    return float(distance / total) if total else 0.0
+
+
+def error_by_chance(values: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
+    """The calibration error that these hits would show on average if every confidence were exactly right.
+
+    A bin of 40 hits shows an error of 0.06 by chance alone: an error is to be read beside this number.
+
+    Args:
+        values: Shape (n,): the confidences.
+        worth: Shape (n,): what each hit counts.
+    """
+    draws = np.random.default_rng(0).random((_NUM_CHANCES, len(values))) < values
+    return float(np.mean([calibration_error(_binned(values, draw.astype(float), worth, NUM_BINS)) for draw in draws]))
+
+
+def debiased_error(
+    values: NDArray[np.float64], right: NDArray[np.float64], worth: NDArray[np.float64], num_bins: int = NUM_BINS
+) -> float:
+    """The root of the mean squared calibration error over bins, less what chance adds to it; 0 where that is all.
+
+    See Kumar, Liang and Ma, 2019, "Verified Uncertainty Calibration": the variance of each bin's share of right hits is
+    taken off its squared distance.
+
+    Args:
+        values: Shape (n,): the confidences.
+        right: Shape (n,): 1 for a right hit, 0 for a wrong one.
+        worth: Shape (n,): what each hit counts.
+        num_bins: At most.
+    """
+    squared = 0.0
+    for rows in _bins_of(values, num_bins):
+        num = worth[rows].sum() ** 2 / (worth[rows] ** 2).sum()
+        share = np.average(right[rows], weights=worth[rows])
+        distance = np.average(values[rows], weights=worth[rows]) - share
+        squared += worth[rows].sum() / worth.sum() * (distance**2 - share * (1 - share) / max(1.0, num - 1))
+    return float(np.sqrt(max(0.0, squared)))
+
+
+def error_figures(calibration: Calibration, judged: Sequence[Judged]) -> dict[str, Any]:
+    """For each kind of query and for all at the prior: what confidences say and what is right, of first hits and all hits.
+
+    Each entry has `num` hits of `num_queries` queries from `num_groups` groups of videos; `confidence`, the mean; `right`,
+    the base rate; `gap`, confidence minus right, with its interval over groups (none below 20 of them); `error`, the
+    expected calibration error; `error_by_chance`, what that would be if every confidence were exactly right; and
+    `error_debiased`.
+    """
+    figures: dict[str, Any] = {"at_prior": _of_hits(calibration, judged, prior_weights(judged, calibration.prior))}
+    for kind in sorted({each.kind for each in judged}):
+        figures[kind] = _of_hits(calibration, [each for each in judged if each.kind == kind], None)
+    return figures
+
+
+def firsts_of(judged: Sequence[Judged]) -> list[Judged]:
+    """The first hit of each query alone."""
+    return [replace(each, moments=each.moments[:1], right=each.right[:1]) for each in judged]
+
+
+def kept_and_turned_away(calibration: Calibration, judged: Sequence[Judged]) -> dict[str, float]:
+    """At `min_confidence`: the share of right hits that stays, and by kind the share of queries left without a hit."""
+    stays = [
+        [value >= calibration.min_confidence for value in calibration.confidences(each.moments, each.context)]
+        for each in judged
+    ]
+    right = [flag for each, kept in zip(judged, stays, strict=True) for flag, is_right in
+             zip(kept, each.right, strict=True) if is_right]
+    shares = {"kept": float(np.mean(right))} if right else {}
+    for kind in sorted({each.kind for each in judged}):
+        empty = [not any(kept) for each, kept in zip(judged, stays, strict=True) if each.kind == kind]
+        shares[f"turned_away_{kind}"] = float(np.mean(empty))
+    return {name: round(share, 4) for name, share in shares.items()}
+
+
+def _of_hits(
+    calibration: Calibration, judged: Sequence[Judged], weights: NDArray[np.float64] | None
+) -> dict[str, dict[str, Any]]:
+    return {
+        name: _entry(calibration, hits, weights) for name, hits in (("first", firsts_of(judged)), ("all", judged))
+    }
+
+
+def _entry(
+    calibration: Calibration, judged: Sequence[Judged], weights: NDArray[np.float64] | None
+) -> dict[str, Any]:
+    values, right, worth = _flat(calibration, judged, weights)
+    groups = [each.group for each in judged for _ in each.right]
+    # Weights of mean 1: a mean of weighted values is the weighted mean.
+    gap = interval((values - right) * worth / worth.mean(), groups)
+    return {
+        "num": len(values), "num_queries": len(judged), "num_groups": gap.num_groups,
+        "confidence": round(float(np.average(values, weights=worth)), 4),
+        "right": round(float(np.average(right, weights=worth)), 4), "gap": gap.to_json(),
+        "error": round(calibration_error(_binned(values, right, worth, NUM_BINS)), 4),
+        "error_by_chance": round(error_by_chance(values, worth), 4),
+        "error_debiased": round(debiased_error(values, right, worth), 4),
+    }
+
+
+def _flat(
+    calibration: Calibration, judged: Sequence[Judged], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Hit by hit: confidence, whether it is right, and what it counts."""
+    values = np.array([value for each in judged for value in calibration.confidences(each.moments, each.context)])
+    right = np.array([flag for each in judged for flag in each.right], dtype=np.float64)
+    of_query = np.ones(len(judged)) if weights is None else weights
+    return values, right, np.repeat(of_query, [len(each.right) for each in judged])
+
+
+def _binned(
+    values: NDArray[np.float64], right: NDArray[np.float64], worth: NDArray[np.float64], num_bins: int
+) -> list[dict[str, float]]:
+    return [
+        {"confidence": float(np.average(values[rows], weights=worth[rows])),
+         "right": float(np.average(right[rows], weights=worth[rows])), "num": len(rows),
+         "share": round(float(worth[rows].sum() / worth.sum()), 6)}
+        for rows in _bins_of(values, num_bins)
+    ]
+
+
+def _bins_of(values: NDArray[np.float64], num_bins: int) -> list[NDArray[np.int64]]:
+    """The rows of each bin of equally many, by value."""
+    if not len(values):
+        return []
+    return list(np.array_split(np.argsort(values, kind="stable"), min(num_bins, len(values))))
+
+
+def _share(each: Mapping[str, float]) -> float:
+    return each.get("share", each["num"])

@@ -1,0 +1,220 @@
+"""The near-duplicates of a published archive: a threshold from made copies, matches, decisions, and a page to look at."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vidseek_media.errors import GateFailed
+from vidseek_media.frame_store.shards import list_shards, read_shard
+from vidseek_media.sources.ingest import read_videos
+from vidseek_retrieval.dedup.alignment import MIN_FRAMES, MIN_LENGTH_MS, TOLERANCE_MS, Alignment, Pair, align
+from vidseek_retrieval.dedup.made_copies import CHANCE, MOMENTS, Sample, Scored, Threshold, choose_threshold, score_copies
+from vidseek_retrieval.dedup.picture_likeness import VideoLooks, read_looks
+from vidseek_retrieval.dedup.video_matches import MAX_CANDIDATES, Duplicate, candidates, decide, find_matches
+from vidseek_retrieval.index.backend import Collection
+
+NUM_SAMPLES = 200
+"""Clips that copies are made of."""
+NUM_DIFFERENT = 2000
+"""Pairs of videos that are put together by chance, at most."""
+NOWHERE = Alignment(1.0, 0.0, 0.0, 0.0)
+"""How two videos fit that fit nowhere."""
+_PICTURE_PX = 240
+
+
+@dataclass(frozen=True)
+class DedupReport:
+    """What was found; nothing is decided by it."""
+
+    collection: str
+    num_videos: int
+    num_candidates: int
+    """Pairs of videos that have clips near each other."""
+    threshold: Threshold
+    duplicates: tuple[Duplicate, ...]
+    uris: Mapping[str, str]
+    """Of the videos in `duplicates`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def find_duplicates(
+    collection: Collection, frames: Path, ingest_dir: Path, *, precision: float, seed: int = 0
+) -> DedupReport:
+    """Look for near-duplicates among the videos of `collection`.
+
+    Args:
+        collection: The published clips.
+        frames: The folder of the frame shards.
+        ingest_dir: With videos.parquet.
+        precision: Of 100 pairs that are called equal, how many shall be, on made copies.
+        seed: For the sample that copies are made of.
+
+    Raises:
+        ArtifactError: frames or videos are missing or broken.
+        GateFailed: the archive is too small to choose a threshold on.
+    """
+    videos = {video.video_id: video for video in read_videos(ingest_dir)}
+    near = candidates(collection)
+    looks = read_looks(frames, videos)
+    videos = {video_id: video for video_id, video in videos.items() if video_id in looks}
+    if len(videos) < 2:
+        raise GateFailed(
+            f"{len(videos)} videos have frames: there is nothing to compare", code="too-few-videos",
+            remedy="Run `dvc repro`",
+        )
+    alignments = align(near, looks)
+    chosen_on, measured_on = _samples(frames, looks, alignments, np.random.default_rng(seed))
+    threshold = choose_threshold(chosen_on, measured_on, list(alignments.values()), target=precision)
+    found = decide(find_matches(alignments, looks, videos, limits=threshold.limits), videos)
+    named = {video_id for row in found for video_id in (row.video_id, row.duplicate_of)}
+    return DedupReport(
+        collection.facts.name, len(videos), len(near), threshold, tuple(found),
+        {video_id: videos[video_id].uris[0] for video_id in sorted(named)},
+    )
+
+
+def write_page(path: Path, report: DedupReport, frames: Path) -> None:
+    """A page with the two sides of each duplicate next to each other; it needs no other file.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    pictures = _pictures(frames, report.duplicates)
+    rows = "\n".join(_row(row, report.uris, pictures) for row in report.duplicates)
+    found = report.threshold
+    by_change = ", ".join(f"{name} {share:.2f}" for name, share in found.recall_by_change.items())
+    path.write_text(
+        f"""<!doctype html><meta charset="utf-8"><title>Near-duplicates</title>
+<style>body{{font:15px sans-serif;margin:2em}}td{{padding:.4em .8em;vertical-align:top}}img{{width:{_PICTURE_PX}px}}</style>
+<h1>{len(report.duplicates)} near-duplicates in {report.num_videos} videos</h1>
+<p>Likeness of at least {found.limits.moving:.3f} ({found.limits.still:.3f} where nothing moves): precision
+{found.precision:.3f}, recall {found.recall:.3f} on copies made of this archive ({found.num_copies}) and pairs that are none
+({found.num_different}). Recall: {html.escape(by_change)}.</p>
+<table>{rows}</table>
+""",
+        encoding="utf-8",
+    )
+
+
+def _samples(
+    frames: Path, looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], draws: np.random.Generator
+) -> tuple[Sample, Sample]:
+    """Two halves of the videos: one to choose a threshold on, one to measure it on."""
+    ids = [sorted(looks)[place] for place in draws.permutation(len(looks))]
+    halves = set(ids[::2]), set(ids[1::2])
+    copies = _copies(frames, halves, draws)
+    chosen_on, measured_on = (
+        Sample(made, _chance(looks, alignments, of=of, wanted=half, draws=draws)
+               + _moments({each: looks[each] for each in half}, draws))
+        # A pair of both halves is one to choose on: few videos make few pairs.
+        for half, made, of in zip(halves, copies, (any, all), strict=True)
+    )
+    return chosen_on, measured_on
+
+
+def _copies(frames: Path, halves: Sequence[Set[str]], draws: np.random.Generator) -> list[list[Scored]]:
+    """For each half copies of clips drawn from all shards, in one pass."""
+    kept: list[list[Any]] = [[] for _ in halves]
+    seen = [0 for _ in halves]
+    for clip in (clip for shard in list_shards(frames) for clip in read_shard(shard)):
+        for number, half in enumerate(halves):
+            if clip.key.rsplit("_", 1)[0] in half:
+                seen[number] += 1
+                if len(kept[number]) < NUM_SAMPLES // 2:
+                    kept[number].append(clip)
+                elif (place := int(draws.integers(seen[number]))) < NUM_SAMPLES // 2:
+                    kept[number][place] = clip
+    return [
+        [
+            scored for clip in clips
+            for scored in score_copies(clip.frames, np.array(clip.times_ms, dtype=np.int64) - clip.times_ms[0])
+        ]
+        for clips in kept
+    ]
+
+
+def _chance(
+    looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], *, of: Callable[[Iterable[bool]], bool],
+    wanted: Set[str], draws: np.random.Generator,
+) -> list[Scored]:
+    """Pairs of which any or all are wanted, put together by chance, in time too, and never where they fit best: so that
+    duplicates among them do not fit. As many ways are tried as with pairs that are judged."""
+    # In a shorter one every time is near every other.
+    ids = sorted(each for each, those in looks.items() if np.ptp(those.times_ms) >= 2 * TOLERANCE_MS + MIN_LENGTH_MS)
+    if len(ids) < 2:
+        return []
+    near = {}
+    for _ in range(NUM_DIFFERENT):
+        one, other = sorted(ids[place] for place in draws.choice(len(ids), size=2, replace=False))
+        if not of(each in wanted for each in (one, other)):
+            continue
+        times = draws.choice(looks[one].times_ms, MAX_CANDIDATES), draws.choice(looks[other].times_ms, MAX_CANDIDATES)
+        fits = alignments.get((one, other))
+        near[one, other] = [
+            (int(mine), int(theirs)) for mine, theirs in zip(*times, strict=True)
+            if fits is None or abs(theirs - mine * fits.speed - fits.offset_ms) > 2 * TOLERANCE_MS
+        ]
+    found = align(near, looks)
+    return [Scored(found.get(pair, NOWHERE), CHANCE) for pair in near]
+
+
+def _moments(looks: Mapping[str, VideoLooks], draws: np.random.Generator) -> list[Scored]:
+    """The first half of a video against its second: what a still camera makes of two recordings."""
+    halves: dict[str, VideoLooks] = {}
+    near: dict[Pair, list[tuple[int, int]]] = {}
+    for video_id, those in sorted(looks.items())[: NUM_DIFFERENT // 4]:
+        middle = len(those.times_ms) // 2
+        parts = [VideoLooks(those.times_ms[rows], those.looks[rows]) for rows in (slice(middle), slice(middle, None))]
+        if middle >= MIN_FRAMES and min(np.ptp(part.times_ms) for part in parts) >= MIN_LENGTH_MS:
+            one, other = f"{video_id}/0", f"{video_id}/1"
+            halves |= {one: parts[0], other: parts[1]}
+            times = (draws.choice(part.times_ms, MAX_CANDIDATES) for part in parts)
+            near[one, other] = [(int(mine), int(theirs)) for mine, theirs in zip(*times, strict=True)]
+    return [Scored(found, MOMENTS) for found in align(near, halves).values()]
+
+
+def _pictures(frames: Path, rows: Iterable[Duplicate]) -> dict[tuple[str, int], str]:
+    """For each end of each row, by video and wanted time, the nearest frame as a data address."""
+    wanted: dict[str, set[int]] = {}
+    for row in rows:
+        wanted.setdefault(row.video_id, set()).add((row.start_ms + row.end_ms) // 2)
+        wanted.setdefault(row.duplicate_of, set()).add((row.of_start_ms + row.of_end_ms) // 2)
+    best: dict[tuple[str, int], tuple[int, Any]] = {}
+    for shard in list_shards(frames):
+        for clip in read_shard(shard):
+            video_id = clip.key.rsplit("_", 1)[0]
+            for middle in wanted.get(video_id, ()):
+                for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
+                    if abs(time_ms - middle) < best.get((video_id, middle), (2**62, None))[0]:
+                        best[video_id, middle] = abs(time_ms - middle), frame
+    return {place: _address(frame) for place, (_, frame) in best.items()}
+
+
+def _address(frame: Any) -> str:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _row(row: Duplicate, uris: Mapping[str, str], pictures: Mapping[tuple[str, int], str]) -> str:
+    def side(video_id: str, start_ms: int, end_ms: int) -> str:
+        picture = pictures.get((video_id, (start_ms + end_ms) // 2), "")
+        span = f"{start_ms / 1000:.1f} – {end_ms / 1000:.1f} s"
+        return f'<td><img src="{picture}" alt=""><br>{html.escape(uris[video_id])}<br>{span}</td>'
+
+    return (
+        f"<tr>{side(row.video_id, row.start_ms, row.end_ms)}{side(row.duplicate_of, row.of_start_ms, row.of_end_ms)}"
+        f"<td>{row.kind}<br>likeness {row.score:.3f}</td></tr>"
+    )

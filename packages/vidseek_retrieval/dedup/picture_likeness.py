@@ -1,0 +1,120 @@
+"""How alike two frames are as pictures, whatever their size, codec, brightness, bars or side: no model, only pixels.
+
+A frame is cut free of its bars, made grey, 16 x 16, of mean 0 and length 1, whole and once more without its margin, so
+that a crop finds its like. Flat frames (black, a fade) are like nothing: they prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from vidseek_media.frame_store.shards import list_shards, read_shard
+
+SIDE = 16
+MARGIN = 0.08
+"""Of each side, left out of the second look."""
+FLAT_LEVELS = 4.0
+"""The standard deviation, of 256 levels, below which a frame shows nothing."""
+MIN_STEP_MS = 250
+"""Overlapping clips are sampled at nearly the same times: of frames nearer than this the first is kept."""
+BAR_LEVELS = 6.0
+MAX_BAR = 0.3
+"""Of a side: more is no bar."""
+_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class VideoLooks:
+    """The frames of one video that its clips were sampled at, in order of time."""
+
+    times_ms: NDArray[np.int64]
+    looks: NDArray[np.float16]
+    """Shape (n, 2, 256): whole and without margin; unit rows, or zeros where the frame is flat."""
+
+
+def look_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """The two looks of one frame, uint8 RGB (height, width, 3): shape (2, 256)."""
+    grey = _without_bars(frame.astype(np.float32) @ _WEIGHTS)
+    height, width = grey.shape
+    down, right = int(height * MARGIN), int(width * MARGIN)
+    inner = grey[down : height - down, right : width - right]
+    return np.stack([_small(grey), _small(inner)]).astype(np.float16)
+
+
+def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
+    """The looks of these videos from the frame shards in `frames`; videos without frames are left out.
+
+    Raises:
+        ArtifactError: there is no shard, or one is broken.
+    """
+    wanted = set(video_ids)
+    found: dict[str, dict[int, NDArray[np.float16]]] = {}
+    for shard in tqdm(list_shards(frames), desc="look", unit="shard", disable=None):
+        for clip in read_shard(shard):
+            video_id = clip.key.rsplit("_", 1)[0]
+            if video_id in wanted:
+                of_video = found.setdefault(video_id, {})
+                for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
+                    if of_video.keys().isdisjoint(range(time_ms - MIN_STEP_MS + 1, time_ms + MIN_STEP_MS)):
+                        of_video[time_ms] = look_of(frame)
+    return {
+        video_id: VideoLooks(np.array(sorted(looks), dtype=np.int64), np.stack([looks[each] for each in sorted(looks)]))
+        for video_id, looks in found.items()
+    }
+
+
+def likeness(one: NDArray[np.float16], other: NDArray[np.float16]) -> NDArray[np.float32]:
+    """How alike frames are, -1 to 1, as they are or mirrored: shape (n, m) of looks (n, 2, 256) and (m, 2, 256)."""
+    best = np.full((len(one), len(other)), -1.0, dtype=np.float32)
+    for mine, theirs in views(one, other):
+        np.maximum(best, mine @ theirs.T, out=best)
+    return best
+
+
+def views(
+    one: NDArray[np.float16], other: NDArray[np.float16]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The ways in which frames may be alike: as they are or mirrored, one of the two cropped or neither.
+
+    Shapes (n, 256) and (m, 256), of looks (n, 2, 256) and (m, 2, 256).
+    """
+    left, right = one.astype(np.float32), other.astype(np.float32)
+    mirrored = right.reshape(-1, 2, SIDE, SIDE)[..., ::-1].reshape(right.shape)
+    for looks in (right, mirrored):
+        for mine, theirs in ((0, 0), (0, 1), (1, 0)):
+            yield left[:, mine], looks[:, theirs]
+
+
+def is_flat(looks: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Which frames show nothing: shape (n,)."""
+    flat: NDArray[np.bool_] = np.all(looks[:, 0] == 0, axis=1)
+    return flat
+
+
+def _small(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    small = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32).reshape(-1)
+    if small.std() < FLAT_LEVELS:
+        return np.zeros(SIDE * SIDE, dtype=np.float32)
+    centred = small - small.mean()
+    return centred / np.linalg.norm(centred)
+
+
+def _without_bars(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = _inside(np.ptp(grey, axis=1)), _inside(np.ptp(grey, axis=0))
+    return grey[rows, columns]
+
+
+def _inside(ranges: NDArray[np.float32]) -> slice:
+    """From the first to the last line that is not of one level; all of them where a bar would be too thick."""
+    lines = np.flatnonzero(ranges > BAR_LEVELS)
+    most = int(len(ranges) * MAX_BAR)
+    if not len(lines) or lines[0] > most or len(ranges) - 1 - lines[-1] > most:
+        return slice(0, len(ranges))
+    return slice(int(lines[0]), int(lines[-1]) + 1)

@@ -1,0 +1,1 @@
+"""Clips and texts to vectors."""

@@ -1,0 +1,158 @@
+"""What was written about each clip: the text for the text tower, and the words for BM25."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.cutting.cut import read_clips
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.records import Clip
+from vidseek_media.tables import CAPTIONS, VIDEOS, read_table
+from vidseek_retrieval.embedding.embedding_parts import is_whole, read_parts, remove_stale, write_part
+from vidseek_retrieval.settings import BATCH
+
+TEXTS_FOLDER = "texts"
+TEXT_ID_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """What was written about one clip; either may be empty."""
+
+    spoken: str
+    """Title and captions, as the text tower reads them: empty where the source gave neither."""
+    words: str
+    """The same, with the file's name in the place of a missing title: a name is no sentence, but may be searched for."""
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """What a run did."""
+
+    num_texts: int
+    """Different ones."""
+    num_parts: int
+    num_written: int
+
+
+def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) -> dict[str, ClipText]:
+    """The texts of the clips of the cut mode `cut`, by clip_id.
+
+    A caption belongs to each clip of its video that it overlaps by at least half of the shorter of the two; one without
+    a span belongs to every clip of its video. Those of the whole video come first, the others in order of time; equal
+    ones count once.
+
+    Raises:
+        ArtifactError: a table is missing or broken.
+    """
+    titles = {
+        str(row.video_id): (str(row.title), PurePosixPath(row.uris[0]).stem)
+        for row in read_table(ingest_dir / "videos.parquet", VIDEOS).itertuples(index=False)
+    }
+    clips = read_clips(cut_dir)
+    captions = _captions_by_video(caption_dir, clips)
+    texts = {}
+    for clip in clips:
+        if cut in clip.cut:
+            title, stem = titles.get(clip.video_id, ("", ""))
+            said = [text for start, end, text in captions[clip.video_id] if _belongs(clip, start, end)]
+            lines = list(dict.fromkeys(said))
+            texts[str(clip.clip_id)] = ClipText(
+                spoken=_join([title, *lines]), words=_join([title or stem.replace("_", " "), *lines])
+            )
+    return texts
+
+
+def text_id_of(text: str) -> str:
+    """The first 32 hex digits of the sha256 of the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:TEXT_ID_DIGITS]
+
+
+def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int = BATCH) -> TextReport:
+    """Write the vectors of the different `texts` as `out/texts/<digit>-<hash>.parquet`, keyed by `text_id_of`.
+
+    A part holds the texts whose ids begin with the same digit, and its name the hash of those and of the encoder: what
+    is there is kept, and what no text asks for is removed. So it resumes as `embed_archive` does, and is as equal.
+
+    Raises:
+        ConfigError: `batch` is not positive.
+        OSError: the disk does not take it.
+    """
+    if batch < 1:
+        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
+    by_id = {text_id_of(text): text for text in texts if text}
+    buckets: dict[str, list[str]] = defaultdict(list)
+    for text_id in sorted(by_id):
+        buckets[text_id[0]].append(text_id)
+    folder = out / TEXTS_FOLDER
+    wanted = {folder / f"{digit}-{_part_hash(ids, encoder)}.parquet": ids for digit, ids in buckets.items()}
+    remove_stale(folder, keep=set(wanted))
+    missing = {part: ids for part, ids in wanted.items() if not is_whole(part)}
+    for part, ids in missing.items():
+        vectors = [encoder.embed_texts([by_id[each] for each in ids[at : at + batch]]) for at in range(0, len(ids), batch)]
+        write_part(
+            part, clip_ids=ids, vectors=np.concatenate(vectors), encoder_version=encoder.spec.encoder_version,
+            variant=encoder.variant,
+        )
+    return TextReport(num_texts=len(by_id), num_parts=len(wanted), num_written=len(missing))
+
+
+def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np.float32]]:
+    """The vectors that `embed_texts` wrote, by text id; empty where no clip has a text.
+
+    Raises:
+        ArtifactError: a part is broken, or of another encoder_version.
+        GateFailed: a vector is not of length 1.
+    """
+    folder = embed_dir / TEXTS_FOLDER
+    if not any(folder.glob("*.parquet")):
+        return {}
+    table = read_parts(folder)
+    if table.encoder_version != encoder_version:
+        raise ArtifactError(
+            f"{folder} is of encoder_version {table.encoder_version}, the clips are of {encoder_version}",
+            code="other-encoder",
+            remedy="Run `dvc repro embed` to make it again",
+        )
+    return dict(zip(table.clip_ids, table.vectors, strict=True))
+
+
+def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """What `read_texts` gives as one matrix, in order of text id."""
+    return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
+
+
+def _captions_by_video(caption_dir: Path, clips: Iterable[Clip]) -> dict[str, list[tuple[int, int | None, str]]]:
+    """Start, end (null: the whole video) and text of each caption, in order of time."""
+    spans = {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips}
+    captions: dict[str, list[tuple[int, int | None, str]]] = defaultdict(list)
+    for row in read_table(caption_dir / "captions.parquet", CAPTIONS).itertuples(index=False):
+        start, end = spans.get(row.clip_id, (0, None))
+        captions[row.video_id].append((start, end, row.text))
+    for of_video in captions.values():
+        of_video.sort(key=lambda each: (each[0], each[1] or 0, each[2]))
+    return captions
+
+
+def _belongs(clip: Clip, start_ms: int, end_ms: int | None) -> bool:
+    if end_ms is None:
+        return True
+    shared = min(clip.end_ms, end_ms) - max(clip.start_ms, start_ms)
+    return 2 * shared >= min(clip.end_ms - clip.start_ms, end_ms - start_ms)
+
+
+def _join(lines: Iterable[str]) -> str:
+    return "; ".join(line.strip() for line in lines if line.strip())
+
+
+def _part_hash(text_ids: Iterable[str], encoder: Encoder) -> str:
+    named = f"{','.join(text_ids)}:{encoder.spec.encoder_version}:{encoder.variant}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16]

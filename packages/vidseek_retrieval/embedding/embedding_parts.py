@@ -1,0 +1,168 @@
+"""The embeddings table: one Parquet part for each frame shard, whole or absent, read back as one matrix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.parquet_files import read_bounded
+from vidseek_media.names import plain_name, shown
+
+PARTS_FOLDER = "parts"
+SUMMARY_FILE = "embeddings.json"
+UNIT_TOLERANCE = 1e-3
+_REMEDY = "Run `dvc repro embed` to make it again"
+_COLUMNS = ["clip_id", "values", "encoder_version", "variant"]
+
+
+class Embeddings(NamedTuple):
+    """Rows of the embeddings table, in order of part name and row."""
+
+    clip_ids: list[str]
+    vectors: NDArray[np.float32]
+    """Shape (n, dimension), unit rows."""
+    encoder_version: str
+
+
+def embeddings_schema(dimension: int) -> pa.Schema:
+    """The schema of a part. Key: clip_id."""
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("values", pa.list_(pa.float32(), dimension)),
+            ("encoder_version", pa.string()),
+            ("variant", pa.string()),
+        ]
+    )
+
+
+def write_part(
+    path: Path, *, clip_ids: Sequence[str], vectors: NDArray[np.float32], encoder_version: str, variant: str
+) -> None:
+    """Write one part: to a file beside, then renamed. Equal rows give equal bytes.
+
+    The key is a clip's id, or a text's (`texts.py`).
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    num, dimension = vectors.shape
+    if len(clip_ids) != num:
+        raise ValueError(f"{len(clip_ids)} clip ids for {num} vectors")
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
+    table = pa.table(
+        [
+            pa.array(list(clip_ids), type=pa.string()),
+            pa.FixedSizeListArray.from_arrays(flat, dimension),
+            pa.array([encoder_version] * num, type=pa.string()),
+            pa.array([variant] * num, type=pa.string()),
+        ],
+        schema=embeddings_schema(dimension),
+    )
+    with whole_file(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
+
+
+def is_whole(part: Path) -> bool:
+    """Whether a part is there and has its end: a disk may lose what a process has written."""
+    try:
+        pq.read_metadata(part)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def remove_stale(folder: Path, *, keep: set[Path]) -> int:
+    """Remove all but the parts to keep, and say how many parts went. What a killed run left beside goes too."""
+    if not folder.is_dir():
+        return 0
+    written = (path for path in folder.iterdir() if path.suffix == ".parquet" or path.name.startswith("."))
+    stale = [path for path in written if path not in keep and not path.is_dir()]
+    for path in stale:
+        path.unlink(missing_ok=True)  # an actor that outlived its killed run may have just renamed what it wrote
+    # What is left beside begins with a dot, and ends in the number of a process.
+    return sum(path.suffix == ".parquet" for path in stale)
+
+
+def read_parts(folder: Path) -> Embeddings:
+    """All parts in `folder` as one matrix.
+
+    Raises:
+        ArtifactError: there is no part; one is broken; they disagree on encoder_version or dimension; a clip is in two.
+        GateFailed: a vector is not finite, or not of length 1. The clips are named.
+    """
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise ArtifactError(f"no embeddings in {folder}", code="no-embeddings", remedy="Run `dvc repro` to make them")
+    clip_ids: list[str] = []
+    matrices: list[NDArray[np.float32]] = []
+    versions: set[str] = set()
+    for path in paths:
+        table = _read_table(path)
+        clip_ids += table["clip_id"].to_pylist()
+        versions |= set(table["encoder_version"].to_pylist())
+        matrices.append(_matrix_of(table, path))
+    if len(versions) > 1:
+        raise ArtifactError(
+            f"{folder} mixes the encoder_versions {', '.join(sorted(versions))}", code="versions-mixed", remedy=_REMEDY,
+        )
+    dimensions = {matrix.shape[1] for matrix in matrices}
+    if len(dimensions) > 1:
+        raise ArtifactError(f"{folder} mixes vectors of {sorted(dimensions)} values", code="versions-mixed", remedy=_REMEDY)
+    if len(set(clip_ids)) != len(clip_ids):
+        twice = sorted(clip_id for clip_id, num in Counter(clip_ids).items() if num > 1)[:5]
+        raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
+    embeddings = Embeddings(clip_ids, np.concatenate(matrices), versions.pop() if versions else "")
+    _check_vectors(embeddings, folder)
+    return embeddings
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        table = read_bounded(path)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+    values = table.schema.field("values").type if table.schema.names == _COLUMNS else pa.null()
+    if not pa.types.is_fixed_size_list(values) or values.value_type != pa.float32() or not values.list_size:
+        raise ArtifactError(
+            f"{path} is no part: it has {shown(table.schema.names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
+        )
+    texts = [name for name in _COLUMNS if name != "values"]
+    if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in texts):
+        raise ArtifactError(f"{path} is no part: {', '.join(texts)} are not all texts", code="wrong-schema", remedy=_REMEDY)
+    try:
+        for version in pc.unique(table["encoder_version"]).to_pylist():
+            plain_name(version, what="encoder_version")  # it becomes part of a collection's name, and so of a path
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no part: {error}", code="wrong-schema", remedy=_REMEDY) from error
+    return table
+
+
+def _matrix_of(table: pa.Table, path: Path) -> NDArray[np.float32]:
+    column = table["values"].combine_chunks()
+    dimension = column.type.list_size
+    values = column.flatten()
+    if column.null_count or values.null_count:
+        raise ArtifactError(f"{path} has empty vectors", code="wrong-schema", remedy=_REMEDY)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, dimension)
+
+
+def _check_vectors(embeddings: Embeddings, folder: Path) -> None:
+    lengths = np.linalg.norm(embeddings.vectors, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # NaN is wrong too
+    if len(wrong):
+        named = ", ".join(f"{embeddings.clip_ids[row]} ({lengths[row]})" for row in wrong[:5])
+        raise GateFailed(
+            f"{len(wrong)} of {len(lengths)} vectors in {folder} are not of length 1: {named}", code="vectors-not-unit",
+            remedy="Look at the frames of these clips and at the encoder, then embed again",
+        )

@@ -1,0 +1,182 @@
+"""Embedding on many machines with Ray: actors hold a session each, and make whole parts, as one machine would.
+
+Frame shards, bundle and parts lie in a folder that every machine has under the same path. A part is written by the actor
+that embeds it, whole or absent, so resuming, killing and checking are those of `embed.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
+from vidseek_retrieval.embedding.embed_clips import Executor, embed_shards
+from vidseek_retrieval.embedding.embedding_parts import is_whole
+from vidseek_retrieval.settings import RaySettings
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Names the cluster; without it Ray is started on this machine alone, and ended with the stage."""
+RETRIES = 3
+"""Times that an actor, and a part, is begun again where its process or machine dies."""
+CONNECT_SECONDS = 10.0
+VISIBLE_SECONDS = 60.0
+"""A shared file system may show a new file late."""
+
+_SHARE_REMEDY = "Share the archive's folder with every machine of the cluster, under the same path (docs/operations.md)"
+
+
+def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Executor:
+    """What `embed_archive` takes in the place of this process.
+
+    Args:
+        bundle: The encoder's folder; each actor opens its video tower.
+        variant: Which precision.
+        settings: The actors.
+
+    Raises:
+        ConfigError: Ray is not installed. While it runs also: the cluster has too little for the actors.
+        ArtifactError: while it runs, as `embed_archive`; and a folder is not shared.
+        ServiceError: while it runs: the cluster does not answer, or actors die again and again.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "embed.executor is ray, and ray is not installed", code="not-installed",
+            remedy="Run `pip install -c constraints.txt -e '.[ray]'`, or set embed.executor to local",
+        )
+    return partial(_embed_on_ray, bundle=bundle.absolute(), variant=variant, settings=settings)
+
+
+class Embedder:
+    """What runs in an actor."""
+
+    def __init__(self, bundle: Path, variant: str, settings: RaySettings) -> None:
+        self._bundle = bundle
+        self._variant = variant
+        self._settings = settings
+
+    def embed(self, part: Path, shard: Path, batch: int) -> Path:
+        """Write one part, and say which."""
+        for path in (self._bundle, shard):
+            if not path.exists():
+                raise ArtifactError(f"{path} is not on {socket.gethostname()}", code="not-shared-disk", remedy=_SHARE_REMEDY)
+        embed_shards({part: shard}, self._encoder, batch=batch)
+        return part
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        # Not when the actor is made: Ray would tell an error there as an actor that died.
+        return Encoder.load(
+            self._bundle, provider="cuda" if self._settings.gpus_per_actor else "cpu", variant=self._variant,
+            threads=self._settings.cpus_per_actor, towers=("video",),
+        )
+
+
+def _embed_on_ray(
+    shard_of: Mapping[Path, Path], *, batch: int, progress: Callable[[int], object], bundle: Path, variant: str,
+    settings: RaySettings,
+) -> None:
+    import ray
+    from ray.util import ActorPool
+
+    with _connected() as nodes, _our_errors():
+        _require_room(nodes, settings)
+        maker = ray.remote(Embedder).options(
+            num_cpus=settings.cpus_per_actor, num_gpus=settings.gpus_per_actor, max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+        actors = [maker.remote(bundle, variant, settings) for _ in range(min(settings.actors, len(shard_of)))]
+        works = [(part.absolute(), shard.absolute()) for part, shard in shard_of.items()]
+        try:
+            for part in ActorPool(actors).map_unordered(lambda actor, work: actor.embed.remote(*work, batch), works):
+                _require_here(part)
+                progress(pq.read_metadata(part).num_rows)
+        finally:
+            for actor in actors:  # a cluster lives on, and so would they
+                ray.kill(actor)
+
+
+@contextmanager
+def _connected() -> Iterator[list[Mapping[str, Any]]]:
+    """The machines of the cluster; one that is connected already stays so."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    if ray.is_initialized():
+        yield ray.nodes()
+        return
+    address = os.environ.get(ADDRESS_VARIABLE, "")
+    try:
+        _knock(address)
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level="ERROR",
+            **({} if address else {"include_dashboard": False}),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ServiceError(
+            f"Ray does not answer at {address or 'this machine'} ({ADDRESS_VARIABLE}): {error}", code="ray-no-answer",
+            remedy="Start the cluster, or set embed.executor to local",
+        ) from error
+    try:
+        yield ray.nodes()
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for more than two minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _require_room(nodes: list[Mapping[str, Any]], settings: RaySettings) -> None:
+    """Ray would wait for ever for what no machine has."""
+    have = [(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0)) for each in nodes if each["Alive"]]
+    fitting = sum(
+        int(min(cpus // settings.cpus_per_actor, gpus // settings.gpus_per_actor if settings.gpus_per_actor else cpus))
+        for cpus, gpus in have
+    )
+    if fitting < settings.actors:
+        machines = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in have)
+        raise ConfigError(
+            f"embed.ray asks for {settings.actors} actors of {settings.cpus_per_actor} CPUs and "
+            f"{settings.gpus_per_actor} GPUs; {fitting} fit on the machines, which have {machines}", code="ray-too-small",
+            remedy="Ask for fewer, or add machines to the cluster",
+        )
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """What an actor raised, as it raised it; what Ray itself raises is a ServiceError."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise ServiceError(
+            f"Ray failed: {error}",
+            code="ray-failed", remedy="See that the machines have memory for a session each; whole parts are kept"
+        ) from error
+
+
+def _require_here(part: Path) -> None:
+    """Whether a part that an actor wrote lies on this machine too."""
+    until = time.monotonic() + VISIBLE_SECONDS
+    while not is_whole(part):
+        if time.monotonic() > until:
+            raise ArtifactError(
+                f"{part} was written by an actor, and is not on this machine", code="not-shared-disk", remedy=_SHARE_REMEDY,
+            )
+        time.sleep(0.5)

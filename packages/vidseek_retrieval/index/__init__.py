@@ -1,0 +1,1 @@
+"""Collections: what they hold, and how they are built, verified and published."""

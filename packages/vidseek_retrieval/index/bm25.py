@@ -1,0 +1,65 @@
+"""Texts to sparse word weights (BM25): one tokenizer for both homes of the index, for documents and for queries."""
+
+from __future__ import annotations
+
+import re
+
+import qdrant_edge as qdrant
+
+from vidseek_media.errors import ConfigError
+from vidseek_retrieval.index.values import Words
+from vidseek_retrieval.settings import MULTILINGUAL
+
+AVERAGE_LENGTH = 24.0
+"""Words of a document of average length: a title and some captions."""
+
+_NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?![A-Za-z\d])")
+"""A number that stands alone or in a script without spaces. The multilingual tokenizer drops it (seen in 0.9.0), and
+`camera 12` would be any camera; with letters before it, it is a word."""
+_LANGUAGES = frozenset(name.lower() for name in dir(qdrant.SnowballLanguage) if not name.startswith("_"))
+
+
+class WordEncoder:
+    """Weights of the words of a text. Safe to share between threads.
+
+    A document's weights are BM25's term frequencies (k 1.2, b 0.75); how rare a word is in the archive is the index's to
+    know, and it multiplies. Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond".
+
+    Args:
+        language: `multilingual`, or a language whose stop words are left out and whose words are stemmed.
+
+    Raises:
+        ConfigError: the language is none of those.
+    """
+
+    def __init__(self, language: str = MULTILINGUAL) -> None:
+        if language != MULTILINGUAL and language not in _LANGUAGES:
+            raise ConfigError(
+                f"the language of words is {language!r}, wanted {MULTILINGUAL} or one of {', '.join(sorted(_LANGUAGES))}",
+                code="unknown-choice",
+                remedy="Set publish.index.language in params.yaml",
+            )
+        if language == MULTILINGUAL:
+            config = qdrant.Bm25Config(
+                avg_len=AVERAGE_LENGTH, tokenizer=qdrant.TokenizerType.Multilingual, stemmer=qdrant.DisabledStemmer(),
+                stopwords=qdrant.StopwordsSet(languages=set(), custom=set()),
+            )
+        else:
+            config = qdrant.Bm25Config(avg_len=AVERAGE_LENGTH, language=language)
+        self._model = qdrant.Bm25(config)
+
+    def document(self, text: str) -> Words:
+        """The weights of a text that goes into the index; none where it has no words."""
+        return _words_of(self._model.embed_document(_keep_numbers(text)))
+
+    def query(self, text: str) -> Words:
+        """The weights of a query: 1 for each of its words."""
+        return _words_of(self._model.embed_query(_keep_numbers(text)))
+
+
+def _keep_numbers(text: str) -> str:
+    return _NUMBER.sub(r" num\g<0> ", text)
+
+
+def _words_of(vector: qdrant.SparseVector) -> Words:
+    return Words(tuple(vector.indices), tuple(vector.values))

@@ -1,0 +1,301 @@
+"""The embedded home: Qdrant Edge shards in a folder, with the aliases, facts and lock that Edge does not have.
+
+<root>/aliases.json                    replaced by rename; readers look at it before each search
+<root>/.lock                           flock: held while a build or a move runs, and freed by the kernel at any end
+<root>/<collection>/shard/             the Edge shard; nothing in it changes once it is finished
+<root>/<collection>/spans.npy          video and span of each clip
+<root>/<collection>/collection.json    written last: a folder without it is what a killed build left
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vidseek_encoder.bundle import file_sha256
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import parse_json, read_json
+from vidseek_media.names import relative_file, shown
+from vidseek_retrieval.index.backend import (
+    COLLECTION_NAME,
+    USE_REMEDY,
+    Alias,
+    CollectionFacts,
+    Point,
+    alias_name,
+    canonical_json,
+    name_of_collection,
+    require_facts,
+)
+from vidseek_retrieval.index.edge.collection import EdgeCollection
+from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard, edge_errors
+
+ALIASES_FILE = "aliases.json"
+COLLECTION_FILE = "collection.json"
+LOCK_FILE = ".lock"
+_REMOVED = ".removed-"
+
+
+class EdgeHome:
+    """A folder of Edge collections."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def aliases(self) -> dict[str, Alias]:
+        """All aliases; empty where nothing was published.
+
+        Raises:
+            ArtifactError: aliases.json is broken.
+        """
+        path = self.root / ALIASES_FILE
+        try:
+            content = read_json(path)
+            return {
+                alias_name(name): Alias(
+                    name_of_collection(entry["collection"]), tuple(map(name_of_collection, entry["previous"]))
+                )
+                for name, entry in content.items()
+            }
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path} is broken: {error}", code="aliases-broken",
+                remedy=f"Move that one file to another name; the collections beside it stay. Then {USE_REMEDY}",
+            ) from error
+
+    def live(self, alias: str) -> str | None:
+        """The collection that `alias` points to now.
+
+        Raises:
+            ArtifactError: aliases.json is broken.
+        """
+        found = self.aliases().get(alias)
+        return found.collection if found else None
+
+    def lost_aliases(self) -> list[str]:
+        """None: all aliases are in the one table."""
+        return []
+
+    def collections(self) -> list[CollectionFacts]:
+        """The finished collections that can be read, oldest first."""
+        facts = [facts for name in self.stored() if (facts := self._facts_or_none(name)) is not None]
+        return sorted(facts, key=lambda each: (each.created_at, each.name))
+
+    def stored(self) -> list[str]:
+        """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
+        names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
+        return sorted(name for name in names if COLLECTION_NAME.fullmatch(name))
+
+    def open(self, name: str) -> EdgeCollection:
+        """Open a finished collection. Any number of processes may have it open.
+
+        Raises:
+            ArtifactError: it is not there, or broken.
+        """
+        return EdgeCollection.open(self.root / name, self._facts(name))
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Hold the builder's lock. A process that is killed holds it no longer.
+
+        Raises:
+            ServiceError: another one holds it, or the folder cannot be written.
+        """
+        with _write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / LOCK_FILE).open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise ServiceError(
+                    f"another publish (process {file.read().strip() or 'unknown'}) is writing to {self.root}",
+                    code="publish-running",
+                    remedy="Wait for it to end, then publish again",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
+        """Make a collection: payload indexes first, load, optimise, flush, close; then collection.json.
+
+        Raises:
+            ArtifactError: the facts cannot be those of a collection: their name is no name, say. Nothing was touched.
+            ServiceError: a folder of that name is there, or the disk or Edge does not take it. Nothing of ours is left.
+        """
+        folder = self.root / require_facts(facts).name
+        with _write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()  # fails where anything is there: what follows removes this folder, and so only what it made
+        try:
+            with _write_errors(self.root):
+                (folder / SHARD_FOLDER).mkdir()
+                _require_space(self.root, facts)
+            said = f"the collection {facts.name} cannot be built"
+            with edge_errors(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY):
+                build_shard(folder, facts, points)
+            with _write_errors(self.root):
+                _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder)})
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def check(self, name: str) -> list[str]:
+        """Compare the files of a collection with the sha256 recorded when it was finished."""
+        recorded: dict[str, str] = self._content(name)["files"]
+        wrong = []
+        for file, digest in recorded.items():
+            try:
+                if _digest(self.root / name / relative_file(file, what="a file of the collection")) != digest:
+                    wrong.append(f"{file} was changed")
+            except ValueError as error:
+                wrong.append(str(error))
+            except OSError as error:
+                wrong.append(f"{file} is missing or cannot be read: {error.strerror}")
+        return wrong
+
+    def move_alias(self, alias: str, to: Alias) -> None:
+        """Point `alias` elsewhere, by one rename.
+
+        Raises:
+            ConfigError: it cannot be the name of an alias.
+        """
+        try:
+            self._write_aliases({**self.aliases(), alias_name(alias): to})
+        except ValueError as error:
+            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+
+    def drop_alias(self, alias: str) -> None:
+        """Let `alias` point nowhere; nothing where it does not point anywhere."""
+        aliases = self.aliases()
+        if aliases.pop(alias, None) is not None:
+            self._write_aliases(aliases)
+
+    def _write_aliases(self, aliases: Mapping[str, Alias]) -> None:
+        content = {
+            name: {"collection": each.collection, "previous": list(each.previous)} for name, each in aliases.items()
+        }
+        with _write_errors(self.root):
+            _write_json(self.root / ALIASES_FILE, dict(sorted(content.items())))
+
+    def drop(self, name: str) -> None:
+        """Remove a collection. Who has it open goes on reading: its files live as long as they are mapped."""
+        folder = self.root / self._checked(name)
+        with _write_errors(self.root):
+            # First the file that makes it a collection: killed after this, the rest is unfinished and goes next time.
+            (folder / COLLECTION_FILE).unlink(missing_ok=True)
+        self._remove(name)
+
+    def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
+        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
+        for left in self.root.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        names = sorted(path.name for path in self.root.iterdir() if COLLECTION_NAME.fullmatch(path.name))
+        unfinished = sorted(set(names) - set(self.stored()) - needed)
+        for name in unfinished:
+            self._remove(name)
+        return unfinished
+
+    def _facts_or_none(self, name: str) -> CollectionFacts | None:
+        try:
+            return self._facts(name)
+        except ArtifactError:
+            return None
+
+    def _remove(self, name: str) -> None:
+        # A reader that opens or lets go of a shard rewrites two small files of it. It finds no renamed folder, and what
+        # it does put back beside us goes next time.
+        with _write_errors(self.root):
+            renamed = (self.root / name).rename(self.root / f"{_REMOVED}{name}-{os.getpid()}")
+        shutil.rmtree(renamed, ignore_errors=True)
+
+    def _facts(self, name: str) -> CollectionFacts:
+        try:
+            facts = CollectionFacts.from_json(self._content(name))
+            if facts.name != name:
+                raise ValueError(f"it says that it is {facts.name}")
+            return facts
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            path = self.root / name / COLLECTION_FILE
+            raise ArtifactError(f"{path} is broken: {error!r}", code="collection-broken", remedy=REBUILD_REMEDY) from error
+
+    def _checked(self, name: str) -> str:
+        if not COLLECTION_NAME.fullmatch(name):  # a name may come from outside: it is never a path
+            raise ArtifactError(
+                f"{shown(name)} is no name of a collection", code="bad-collection-name", remedy=REBUILD_REMEDY,
+            )
+        return name
+
+    def _content(self, name: str) -> dict[str, Any]:
+        path = self.root / self._checked(name) / COLLECTION_FILE
+        try:
+            content = read_json(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArtifactError(
+                f"there is no collection {name} in {self.root}", code="collection-absent", remedy=REBUILD_REMEDY,
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} is broken: {error}", code="collection-broken", remedy=REBUILD_REMEDY) from error
+        if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+            raise ArtifactError(f"{path} is broken: it lists no files", code="collection-broken", remedy=REBUILD_REMEDY)
+        return content
+
+
+def _require_space(root: Path, facts: CollectionFacts) -> None:
+    """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
+    # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part: pages
+    # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).
+    num_vectors = sum(facts.num_with(name) for name in facts.dense_vectors)
+    wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 128 * 2**20
+    free = shutil.disk_usage(root).free
+    if free < wanted:
+        raise ServiceError(
+            f"the disk of {root} has {free // 2**20} MiB free, {facts.num_points} points want about {wanted // 2**20}",
+            code="no-space",
+            remedy=SPACE_REMEDY,
+        )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file; of what it says, where it is JSON: Edge writes its keys anew, in any order, as it opens."""
+    if path.suffix != ".json":
+        return file_sha256(path)
+    try:
+        content = canonical_json(parse_json(path.read_bytes()))
+    except ValueError:
+        return ""
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _write_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(
+            f"the index {root} cannot be written: {error}", code="index-not-writable", remedy=SPACE_REMEDY,
+        ) from error

@@ -1,0 +1,201 @@
+"""A finished Qdrant Edge shard, open for reading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qdrant
+from numpy.typing import NDArray
+
+from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.index.backend import (
+    WORDS_VECTOR,
+    CollectionFacts,
+    Dense,
+    Point,
+    Stretch,
+    Words,
+)
+from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, edge_errors, sparse_vector
+from vidseek_retrieval.index.edge.spans import SPANS_FILE, Spans
+from vidseek_retrieval.index.payload import payload_indexes
+from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
+from vidseek_retrieval.search.filters import Condition
+from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.settings import Vector
+
+
+class EdgeCollection:
+    """A finished Edge shard, open for reading."""
+
+    def __init__(self, facts: CollectionFacts, shard: Any, spans: Spans) -> None:
+        self._facts = facts
+        self._shard = shard
+        self._spans = spans
+
+    @classmethod
+    def open(cls, folder: Path, facts: CollectionFacts) -> EdgeCollection:
+        """The collection of `facts` in `folder`. Any number of processes may have it open.
+
+        Raises:
+            ArtifactError: the shard or its spans are missing or broken.
+        """
+        said = f"the collection {facts.name} in {folder.parent} cannot be opened"
+        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
+            spans = Spans.read(folder / SPANS_FILE, facts.num_points)
+            return cls(facts, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What collection.json says."""
+        return self._facts
+
+    @property
+    def allows_exact(self) -> bool:
+        """Always."""
+        return True
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        at_least: float = -math.inf,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        if not self._facts.has(using):
+            return []
+        params = qdrant.SearchParams(
+            hnsw_ef=self._facts.search_ef, exact=exact,
+            quantization=qdrant.QuantizationSearchParams(
+                ignore=exact, rescore=True, oversampling=self._facts.oversampling(limit)
+            ) if self._facts.settings.quantization != "none" else None,
+        )
+        # Edge filters by ids in less time than by videos and starts, above all where there are many stretches.
+        fitting = _filter(conditions, self._spans.within(stretches) if stretches else None)
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, at_least)
+
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
+        if not self._facts.has(using) or not words.indices:
+            return []
+        query = qdrant.Query.Nearest(sparse_vector(words), using=using)
+        return self._query(query, limit, None, _filter(conditions))
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
+        with self._broken_is_ours():
+            records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=False)
+        return {str(record.id): record.payload or {} for record in records}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
+        if vector is not None and not self._facts.has(vector):
+            return 0
+        having = qdrant.Filter(must=[qdrant.HasVectorCondition(vector)]) if vector else None
+        with self._broken_is_ours():
+            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=having)))
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """The clip ids of up to `num` points, the same ones for the same seed."""
+        def first_from(offset: str | None) -> str | None:
+            with self._broken_is_ours():
+                records, _ = self._shard.scroll(qdrant.ScrollRequest(offset=offset, limit=1, with_payload=False))
+            return str(records[0].id) if records else None
+
+        return draw_ids(num, seed=seed, first_from=first_from)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """The points with these ids, in this order; those that are not there are left out."""
+        with self._broken_is_ours():
+            records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=True)
+        return points_in_order(records, clip_ids)
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
+        offset = None
+        while True:
+            request = qdrant.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
+            with self._broken_is_ours():
+                records, offset = self._shard.scroll(request)
+            yield from map(point_of, records)
+            if offset is None:
+                return
+
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        with self._broken_is_ours():
+            request = qdrant.FacetRequest(field, limit=limit, exact=True, filter=_filter(conditions))
+            hits = self._shard.facet(request).hits
+        return {str(hit.value): hit.count for hit in hits}
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        ends = []
+        for direction in (qdrant.Direction.Asc, qdrant.Direction.Desc):
+            request = qdrant.ScrollRequest(limit=1, with_payload=True, order_by=qdrant.OrderBy(field, direction=direction))
+            with self._broken_is_ours():
+                records, _ = self._shard.scroll(request)
+            ends += [record.payload[field] for record in records]
+        return (ends[0], ends[1]) if ends else None
+
+    def close(self) -> None:
+        """Give back memory and files."""
+        with self._broken_is_ours():
+            self._shard.close()
+
+    def _query(
+        self, query: Any, limit: int, params: Any, fitting: Any, at_least: float = -math.inf
+    ) -> list[RankedClip]:
+        request = qdrant.QueryRequest(
+            query=query, limit=limit, with_payload=False, filter=fitting, params=params,
+            score_threshold=threshold_of(at_least),
+        )
+        with self._broken_is_ours():
+            found = self._shard.query(request)
+            spans = self._spans.of(b"".join([point.id.bytes for point in found]))
+        columns = [
+            [name.decode() for name in spans["clip_id"].tolist()],
+            [name.decode() for name in spans["video_id"].tolist()],
+            spans["start_ms"].tolist(),
+            spans["end_ms"].tolist(),
+            [round(point.score, SCORE_DIGITS) for point in found],
+            [name.decode() for name in spans["duplicate_of"].tolist()],
+        ]
+        return list(map(RankedClip._make, zip(*columns, strict=True)))
+
+    @contextmanager
+    def _broken_is_ours(self) -> Iterator[None]:
+        said = f"the collection {self._facts.name} does not answer"
+        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
+            yield
+
+
+def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = None) -> Any:
+    """Of what fits all `conditions`, and, where there are `clip_ids`, is one of these."""
+    must = [_edge_condition(each) for each in conditions if not each.none_of]
+    if clip_ids is not None:
+        must.append(qdrant.HasIdCondition(set(clip_ids)))
+    must_not = [_edge_condition(each) for each in conditions if each.none_of]
+    return qdrant.Filter(must=must, must_not=must_not) if must or must_not else None
+
+
+def _edge_condition(condition: Condition) -> Any:
+    if values := condition.any_of or condition.none_of:
+        return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(values)))  # type: ignore[arg-type]
+    if payload_indexes()[condition.field] == "integer":
+        bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
+        return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))
+    times = {name: value.isoformat() for name, value in condition.bounds}  # type: ignore[union-attr]
+    return qdrant.FieldCondition(condition.field, range=qdrant.RangeDateTime(**times))

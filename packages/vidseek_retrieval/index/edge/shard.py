@@ -1,0 +1,162 @@
+"""How a Qdrant Edge shard is made, in a process of its own where it is large, and what its errors become.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qdrant
+
+from vidseek_media.errors import ServiceError, VidseekError
+from vidseek_retrieval.index.backend import CollectionFacts, Point, Words
+from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, row_of, write_spans
+from vidseek_retrieval.index.payload import payload_indexes
+from vidseek_retrieval.index.qdrant.records import vectors_of
+from vidseek_retrieval.vectors.registry import index_vector
+
+SHARD_FOLDER = "shard"
+LOAD_BATCH = 1000
+CHILD_FROM_POINTS = 5000
+"""Below this a shard is of a few MB, and is built in the process that asks for it."""
+LAST_LINES = 20
+"""Of what a child says, to tell why it failed."""
+FULL_SCAN_KB = 10_000
+"""Below this Qdrant compares with every vector: exact, and as fast."""
+
+_SCHEMAS = {
+    "keyword": qdrant.PayloadSchemaType.Keyword,
+    "integer": qdrant.PayloadSchemaType.Integer,
+    "datetime": qdrant.PayloadSchemaType.Datetime,
+}
+REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it again"
+SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
+
+
+def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    """Write `shard/` and spans.npy into `folder`: in a process of its own where there are many points.
+
+    Edge writes through mapped files, and where the disk fills up the kernel ends its process by a signal: the child's
+    end is told as an error, and the collection that is live stays.
+
+    Raises:
+        ServiceError: the process was ended by a signal.
+        Exception: whatever Edge raises.
+    """
+    if facts.num_points < CHILD_FROM_POINTS:
+        load_shard(folder, facts, points)
+        return
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vidseek_retrieval.index.edge.builder", str(folder)],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )
+    assert child.stdin is not None and child.stderr is not None
+    said: deque[bytes] = deque(maxlen=LAST_LINES)
+    # Read while we write: a child that says more than its pipe holds would wait for us, and we for it.
+    listener = threading.Thread(target=said.extend, args=(child.stderr,), daemon=True)
+    listener.start()
+    try:
+        with suppress(BrokenPipeError), child.stdin as pipe:  # a child that died is told of below
+            pickle.dump(facts, pipe)
+            remaining = iter(points)
+            while batch := list(islice(remaining, LOAD_BATCH)):
+                pickle.dump(batch, pipe)
+            pickle.dump([], pipe)  # nothing more: a pipe that breaks off ends without it
+        child.wait()
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        listener.join()
+        child.stderr.close()
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise ServiceError(
+            f"building {facts.name} was ended by {name}: the disk or the memory is full",
+            code="index-build-ended", remedy=SPACE_REMEDY
+        )
+    if child.returncode:
+        raise RuntimeError(b"".join(said).decode(errors="replace").strip().rsplit("\n", 1)[-1])
+
+
+def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    """Write `shard/` and spans.npy into `folder`, in this process."""
+    path = str(folder / SHARD_FOLDER)
+    spans = np.zeros(facts.num_points, dtype=ROW)
+    settings = facts.settings
+    config = qdrant.EdgeConfig(
+        vectors={name: _vector_params(facts, name) for name in facts.dense_vectors},
+        sparse_vectors={
+            name: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf) for name in facts.sparse_vectors
+        } or None,
+        hnsw_config=qdrant.HnswIndexConfig(settings.m, settings.ef_construct, FULL_SCAN_KB),
+        # One segment is one graph: the fewest steps a search can take.
+        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=FULL_SCAN_KB),
+        # A shard that is written once needs no log, and without one any number of processes can open it.
+        wal_enabled=False,
+    )
+    shard = qdrant.EdgeShard.create(path, config)
+    try:
+        for field, kind in payload_indexes().items():
+            shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
+        remaining = iter(points)
+        num = 0
+        while batch := list(islice(remaining, LOAD_BATCH)):
+            spans[num : num + len(batch)] = [row_of(point) for point in batch]
+            num += len(batch)
+            shard.update(qdrant.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
+        shard.optimize()
+        shard.flush()
+    finally:
+        shard.close()
+    # The first opening tidies journals away: done here, so that readers find files that never change.
+    qdrant.EdgeShard.load(path).close()
+    write_spans(folder / SPANS_FILE, spans)
+
+
+def _vector_params(facts: CollectionFacts, name: str) -> Any:
+    memory = qdrant.Memory.Cold if facts.settings.on_disk else qdrant.Memory.Cached
+    is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
+    return qdrant.EdgeVectorParams(
+        facts.dimension, qdrant.Distance.Cosine, memory=memory,
+        quantization_config=qdrant.ScalarQuantizationConfig(
+            qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
+        ) if is_quantized else None,
+    )
+
+
+def _edge_point(point: Point) -> Any:
+    return qdrant.Point(point.clip_id, vectors_of(point, sparse_vector), dict(point.payload))
+
+
+def sparse_vector(words: Words) -> Any:
+    """`words` as Edge takes them."""
+    return qdrant.SparseVector(list(words.indices), list(words.values))
+
+
+@contextmanager
+def edge_errors(kind: type[VidseekError], message: str, *, code: str, remedy: str) -> Iterator[None]:
+    """Edge's errors and panics as ours, of this kind."""
+    try:
+        yield
+    except VidseekError:
+        raise
+    except Exception as error:  # Edge raises bare Exception
+        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error
+    except BaseException as error:
+        # A panic inside Edge is no Exception; an interrupt by the user is none of ours.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error

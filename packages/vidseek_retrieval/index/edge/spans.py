@@ -1,0 +1,122 @@
+"""The table of each clip's video and span that lies beside an Edge shard, mapped by who reads.
+
+Moments form from hundreds of clips of a search, and from what lies around them: reading so many payloads, or filtering by
+them, takes Edge longer than the search.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.index.backend import Point, Stretch
+
+SPANS_FILE = "spans.npy"
+ROW = np.dtype(
+    [("high", "<u8"), ("low", "<u8"), ("clip_id", "S36"), ("video_id", "S32"), ("start_ms", "<i8"), ("end_ms", "<i8"),
+     ("duplicate_of", "S32"), ("by_id", "<u4")]
+)
+"""Of a point, with its id's upper and lower half. Rows lie in order of video and start; `by_id` is no part of its row: one
+after the other its numbers are the rows in order of id."""
+_LOW = 2**64 - 1
+
+
+class Spans:
+    """The spans of a collection, found by clip and by video."""
+
+    def __init__(self, rows: NDArray[np.void]) -> None:
+        """Of rows as `write_spans` ordered them.
+
+        Raises:
+            ValueError: they are in another order.
+        """
+        self._rows = rows = np.asarray(rows)  # a memmap makes each look at it slower
+        # Of its own: a search in the mapped column, whose numbers lie unaligned, would copy all of it each time.
+        self._by_id = np.ascontiguousarray(rows["by_id"])
+        if len(rows) and self._by_id.max() >= len(rows):
+            raise ValueError("by_id names rows that are not there")
+        self._highs = np.ascontiguousarray(rows["high"])[self._by_id]
+        videos = np.ascontiguousarray(rows["video_id"])
+        if (self._highs[1:] < self._highs[:-1]).any() or (videos[1:] < videos[:-1]).any():
+            raise ValueError("its rows are out of order")
+        begins = np.flatnonzero(np.append(True, videos[1:] != videos[:-1]))[: len(rows)]
+        self._begins = np.append(begins, len(rows))
+        self._videos = videos[begins]
+
+    @classmethod
+    def read(cls, path: Path, num_points: int) -> Spans:
+        """The spans of a file that `write_spans` made.
+
+        Raises:
+            ValueError: it is missing, broken, of another number of points, or of another version of vidseek.
+        """
+        try:
+            rows: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path} is missing or broken: {error}") from error
+        if rows.dtype != ROW or rows.shape != (num_points,):
+            raise ValueError(
+                f"{path} has {rows.shape} rows of {', '.join(rows.dtype.names or ())}, wanted {num_points} of "
+                f"{', '.join(ROW.names or ())}: it is broken, or of another version of vidseek"
+            )
+        try:
+            return cls(rows)
+        except ValueError as error:
+            raise ValueError(f"{path} is broken: {error}") from error
+
+    def of(self, ids: bytes) -> NDArray[np.void]:
+        """The rows of these clips, whose ids have 16 bytes each.
+
+        Raises:
+            LookupError: one is not there.
+        """
+        highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
+        places = np.searchsorted(self._highs, highs)
+        # Two ids may share their upper half.
+        while True:
+            rows = self._rows[self._by_id[np.minimum(places, len(self._by_id) - 1)]]
+            other = (rows["high"] == highs) & (rows["low"] < lows)
+            if not other.any():
+                break
+            places = places + other
+        if (rows["high"] != highs).any() or (rows["low"] != lows).any():
+            raise LookupError(f"{SPANS_FILE} lacks clips of its shard")
+        return rows
+
+    def within(self, stretches: Iterable[Stretch]) -> set[str]:
+        """The ids of the clips that begin in one of these."""
+        found: set[str] = set()
+        for video_id, first_ms, last_ms in stretches:
+            number = int(np.searchsorted(self._videos, video_id.encode()))
+            if number == len(self._videos) or self._videos[number] != video_id.encode():
+                continue
+            rows = self._rows[self._begins[number] : self._begins[number + 1]]
+            first, last = np.searchsorted(rows["start_ms"], [first_ms, last_ms + 1])
+            found.update(clip_id.decode() for clip_id in rows["clip_id"][first:last].tolist())
+        return found
+
+
+def row_of(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes, int]:
+    """A row of the table, without its place by id."""
+    number, payload = uuid.UUID(point.clip_id).int, point.payload
+    return (
+        number >> 64,
+        number & _LOW,
+        point.clip_id.encode(),
+        payload["video_id"].encode(),
+        payload["start_ms"],
+        payload["end_ms"],
+        payload.get("duplicate_of", "").encode(),
+        0,
+    )
+
+
+def write_spans(path: Path, rows: NDArray[np.void]) -> None:
+    """Write these rows, in any order, as `Spans.read` takes them."""
+    rows = rows[np.lexsort((rows["low"], rows["high"], rows["start_ms"], rows["video_id"]))]
+    rows["by_id"] = np.lexsort((rows["low"], rows["high"]))
+    np.save(path, rows)

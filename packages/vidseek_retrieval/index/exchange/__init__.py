@@ -1,0 +1,1 @@
+"""A published collection to one file and back."""

@@ -1,0 +1,114 @@
+"""A published collection to one Parquet file and back: how an archive moves between the two homes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.files.folders import whole_file
+from vidseek_retrieval.index.backend import CollectionFacts, IndexHome, Point, Words, alias_name, canonical_json
+from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
+from vidseek_retrieval.index.publish import Published, go_live, require_published
+from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
+
+ROWS = 10_000
+"""Of a row group: what is in memory at once."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    collection: str
+    num_points: int
+    path: Path
+
+
+def export_collection(
+    home: IndexHome, path: Path, *, alias: str = "clips", collection: str | None = None
+) -> Export:
+    """Write the collection that `alias` points to (or `collection`) to the file `path`, whole or not at all.
+
+    Columns: clip_id, video, caption (null where there is none), words_indices, words_values, payload (JSON), and the same
+    for each other vector of the collection; its facts are in the file's metadata.
+
+    Raises:
+        ArtifactError: nothing was published, or there is no such collection.
+        OSError: the disk does not take it.
+    """
+    source = home.open(collection or require_published(home, alias).collection)
+    num = 0
+    schema = _schema(source.facts)
+    with closing(source), whole_file(path) as beside:
+        with pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer:
+            remaining = source.scroll()
+            while points := list(islice(remaining, ROWS)):
+                num += len(points)
+                writer.write_table(pa.Table.from_pylist([_row(point) for point in points], schema=schema))
+        if num != source.facts.num_points:
+            raise ArtifactError(
+                f"{source.facts.name} gave {num} points, wanted {source.facts.num_points}", code="export-incomplete",
+                remedy="Run `vidseek index verify`",
+            )
+    return Export(source.facts.name, num, path)
+
+
+def import_collection(
+    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS, min_recall: float = MIN_RECALL,
+    encoder_version: str | None = None,
+) -> Published:
+    """Build the collection of the file `path` in `home`, verify it, try it, and only then move `alias`: as `publish` does.
+
+    Before anything is built the whole file is checked: names, types, ranges and counts of all that it says (`imported`).
+
+    Args:
+        home: Where to.
+        path: A file that `export_collection` wrote.
+        alias: The name that searches ask for.
+        keep_previous: Collections kept for a rollback of this alias.
+        min_recall: The least recall at 10 of approximate against exact searches.
+        encoder_version: Of the encoder that will search it; None where none is here yet.
+
+    Raises:
+        ArtifactError: the file is missing, broken, or none of ours; or it is of another encoder_version.
+        ConfigError: `alias` is no name.
+        GateFailed: the new collection does not verify; the live one stays.
+        ServiceError: another publish runs, or the home does not take it.
+    """
+    try:
+        alias_name(alias)
+    except ValueError as error:
+        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+    check_file(path)
+    with opened(path) as export:
+        if encoder_version is not None and export.facts.encoder_version != encoder_version:
+            raise ArtifactError(
+                f"{path} is of encoder_version {export.facts.encoder_version}, the encoder here is of {encoder_version}: no "
+                "search could ask it",
+                code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
+            )
+        return go_live(
+            home, replace(export.facts, imported=True), export.points(), alias=alias, keep_previous=keep_previous,
+            min_recall=min_recall,
+        )
+
+
+def _schema(facts: CollectionFacts) -> pa.Schema:
+    return pa.schema(columns_of(facts), metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
+
+
+def _row(point: Point) -> dict[str, Any]:
+    row: dict[str, Any] = {"clip_id": point.clip_id, "payload": canonical_json(dict(point.payload))}
+    for name, value in point.vectors.items():
+        if isinstance(value, Words):
+            row |= {f"{name}_indices": value.indices, f"{name}_values": value.values}
+        else:
+            row[name] = value
+    return row

@@ -1,0 +1,248 @@
+"""A finished collection on a Qdrant server, for reading, within what the server's strict mode allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+
+from vidseek_retrieval.index.backend import (
+    PUBLISH_REMEDY,
+    WORDS_VECTOR,
+    CollectionFacts,
+    CollectionRemoved,
+    Dense,
+    Point,
+    Stretch,
+    Words,
+)
+from vidseek_retrieval.index.payload import payload_indexes
+from vidseek_retrieval.index.qdrant.limits import Limits
+from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
+from vidseek_retrieval.index.qdrant.requests import ServerRefused, request
+from vidseek_retrieval.search.filters import Condition
+from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
+from vidseek_retrieval.settings import Vector
+
+MOST_STRETCHES = 32
+"""In one search: each clip of their videos is held against each of them."""
+EF_FOR_EXACT = 1024
+"""Candidates in the place of an exact search, where strict mode allows none; filtered to a few clips Qdrant looks at all."""
+_SPAN_FIELDS = ["video_id", "start_ms", "end_ms", "duplicate_of"]
+
+
+class QdrantCollection:
+    """A finished collection on a server, for reading."""
+
+    def __init__(
+        self, client: QdrantClient, facts: CollectionFacts, limits: Limits | None = None, *, stored_as: str = ""
+    ) -> None:
+        self._client = client
+        self._facts = facts
+        self._limits = limits or Limits()
+        self._name = stored_as or facts.name
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What its metadata says."""
+        return self._facts
+
+    @property
+    def allows_exact(self) -> bool:
+        """Whether `search` compares with every clip where it is asked to."""
+        return self._limits.allows_exact
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        at_least: float = -math.inf,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
+    ) -> list[RankedClip]:
+        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        if not self._facts.has(using):
+            return []
+        must, must_not = self._conditions(conditions)
+        most = self._limits.stretches(len(must) + len(must_not), most=MOST_STRETCHES)
+        parts = [
+            self._query(
+                vector.tolist(), using, limit, self._params(limit, exact=exact),
+                _filter(must, must_not, stretches[start : start + most]), at_least,
+            )
+            for start in range(0, max(1, len(stretches)), most)
+        ]
+        return parts[0] if len(parts) == 1 else sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
+
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
+        if not self._facts.has(using) or not words.indices:
+            return []
+        found = self._query(sparse_vector(words), using, limit, None, _filter(*self._conditions(conditions)))
+        # The in-memory mode gives clips that share no word as well, with a score of 0.
+        return [clip for clip in found if clip.score > 0]
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The payloads of these points, by id; those that are not there are left out."""
+        records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True)
+        return {str(record.id): record.payload or {} for record in records}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """How many points there are (with such a vector), counted."""
+        if vector is not None and not self._facts.has(vector):
+            return 0
+        having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)]) if vector else None
+        if self.allows_exact:
+            return self._ask(self._client.count, count_filter=having, exact=True).count
+        return sum(len(records) for records in self._scroll(10_000, scroll_filter=having, with_payload=False))
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """The clip ids of up to `num` points, the same ones for the same seed."""
+        def first_from(offset: str | None) -> str | None:
+            records, _ = self._ask(self._client.scroll, limit=1, offset=offset, with_payload=False)
+            return str(records[0].id) if records else None
+
+        return draw_ids(num, seed=seed, first_from=first_from)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """The points with these ids, in this order; those that are not there are left out."""
+        records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True, with_vectors=True)
+        return points_in_order(records, clip_ids)
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """All points, in order of clip id, `batch` in memory at once."""
+        for records in self._scroll(batch, with_payload=True, with_vectors=True):
+            yield from map(point_of, records)
+
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        hits = self._ask(
+            self._client.facet, field, facet_filter=_filter(*self._conditions(conditions)),
+            limit=self._limits.page(limit), exact=self.allows_exact,
+        ).hits
+        return {str(hit.value): hit.count for hit in hits}
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        ends = []
+        for direction in (models.Direction.ASC, models.Direction.DESC):
+            order = models.OrderBy(key=field, direction=direction)
+            records, _ = self._ask(self._client.scroll, limit=1, order_by=order, with_payload=True)
+            ends += [(record.payload or {})[field] for record in records]
+        return (ends[0], ends[1]) if ends else None
+
+    def close(self) -> None:
+        """Nothing is held: the client is the home's."""
+
+    def _params(self, limit: int, *, exact: bool) -> models.SearchParams:
+        facts, limits = self._facts, self._limits
+        wanted = max(facts.search_ef, EF_FOR_EXACT if exact and not self.allows_exact else 0)
+        return models.SearchParams(
+            hnsw_ef=limits.ef(wanted), exact=exact and self.allows_exact,
+            quantization=models.QuantizationSearchParams(
+                ignore=exact, rescore=True, oversampling=limits.oversampling(facts.oversampling(limit))
+            ) if facts.settings.quantization != "none" else None,
+        )
+
+    def _query(
+        self, query: Any, using: str, limit: int, params: models.SearchParams | None, fitting: models.Filter | None,
+        at_least: float = -math.inf,
+    ) -> list[RankedClip]:
+        page = self._limits.page(limit)
+        found: dict[str, RankedClip] = {}
+        for start in range(0, limit, page):
+            points = self._ask(
+                self._client.query_points, query=query, using=using, limit=min(page, limit - start), query_filter=fitting,
+                search_params=params, with_payload=_SPAN_FIELDS, score_threshold=threshold_of(at_least),
+                **({"offset": start} if start else {}),
+            ).points
+            for clip in map(_ranked, points):
+                found.setdefault(clip.clip_id, clip)
+            if len(points) < page:
+                break
+        return list(found.values()) if page >= limit else sorted(found.values(), key=rank_order)
+
+    def _scroll(self, batch: int, **named: Any) -> Iterator[list[models.Record]]:
+        offset: Any = None
+        while True:
+            records, offset = self._ask(self._client.scroll, limit=self._limits.page(batch), offset=offset, **named)
+            yield records
+            if offset is None:
+                return
+
+    def _conditions(self, conditions: Sequence[Condition]) -> tuple[list[models.Condition], list[models.Condition]]:
+        """What must hold, and what must not."""
+        must = [self._field_condition(each) for each in conditions if not each.none_of]
+        must_not: list[models.Condition] = [
+            _one_of(each.field, values) for each in conditions for values in self._limits.split(each.none_of)
+        ]
+        return must, must_not
+
+    def _field_condition(self, condition: Condition) -> models.Condition:
+        if condition.any_of:
+            parts: list[models.Condition] = [
+                _one_of(condition.field, values) for values in self._limits.split(condition.any_of)
+            ]
+            return parts[0] if len(parts) == 1 else models.Filter(should=parts)
+        bounds: dict[str, Any] = dict(condition.bounds)
+        if payload_indexes()[condition.field] == "integer":
+            return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
+        return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
+
+    def _ask(self, ask: Any, *args: Any, **named: Any) -> Any:
+        """Ask the server about this collection.
+
+        Raises:
+            CollectionRemoved: it is not there any more.
+        """
+        try:
+            return request(ask, self._name, *args, **named)
+        except ServerRefused as error:
+            if error.status != 404:
+                raise
+            raise CollectionRemoved(
+                f"the collection {self._facts.name} is not on the server any more", remedy=PUBLISH_REMEDY
+            ) from error
+
+
+def sparse_vector(words: Words) -> models.SparseVector:
+    """`words` as the client takes them."""
+    return models.SparseVector(indices=list(words.indices), values=list(words.values))
+
+
+def _ranked(point: models.ScoredPoint) -> RankedClip:
+    payload = point.payload or {}
+    return RankedClip(
+        str(point.id), str(payload["video_id"]), int(payload["start_ms"]), int(payload["end_ms"]),
+        round(point.score, SCORE_DIGITS), str(payload.get("duplicate_of", "")),
+    )
+
+
+def _one_of(field: str, values: Sequence[str | int]) -> models.FieldCondition:
+    return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))  # type: ignore[arg-type]
+
+
+def _filter(
+    must: Sequence[models.Condition], must_not: Sequence[models.Condition], stretches: Sequence[Stretch] = ()
+) -> models.Filter | None:
+    if not must and not must_not and not stretches:
+        return None
+    within: list[models.Condition] = [_within(each) for each in stretches]
+    return models.Filter(must=list(must), must_not=list(must_not), should=within or None)
+
+
+def _within(stretch: Stretch) -> models.Filter:
+    begins = models.Range(gte=stretch.first_ms, lte=stretch.last_ms)
+    return models.Filter(must=[
+        models.FieldCondition(key="video_id", match=models.MatchValue(value=stretch.video_id)),
+        models.FieldCondition(key="start_ms", range=begins),
+    ])

@@ -1,0 +1,111 @@
+"""What a Qdrant server allows on a collection: its strict mode, as Qdrant Cloud turns it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from qdrant_client import models
+
+from vidseek_media.errors import ServiceError
+from vidseek_retrieval.index.backend import CollectionFacts
+from vidseek_retrieval.index.payload import payload_indexes
+
+Item = TypeVar("Item")
+
+_BYTES_OF_A_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The strict mode of one collection. None is no limit.
+
+    Limits that vidseek keeps by itself: every field of a filter has an index, and no request names a timeout.
+    """
+
+    max_query_limit: int | None = None
+    """Clips of one answer: longer rankings are asked for in pages."""
+    search_max_hnsw_ef: int | None = None
+    search_max_oversampling: float | None = None
+    allows_exact: bool = True
+    """Whether searches, counts and facets may be exact."""
+    upsert_max_batchsize: int | None = None
+    filter_max_conditions: int | None = None
+    condition_max_size: int | None = None
+    """Values of one condition: longer lists are split."""
+    max_payload_index_count: int | None = None
+    max_points_count: int | None = None
+    max_collection_vector_size_bytes: int | None = None
+
+    @staticmethod
+    def of(info: models.CollectionInfo) -> Limits:
+        """The limits of the collection that `info` describes; none where its strict mode is off."""
+        strict = info.config.strict_mode_config
+        if strict is None or not strict.enabled:
+            return Limits()
+        return Limits(
+            max_query_limit=strict.max_query_limit,
+            search_max_hnsw_ef=strict.search_max_hnsw_ef,
+            search_max_oversampling=strict.search_max_oversampling,
+            allows_exact=strict.search_allow_exact is not False,
+            upsert_max_batchsize=strict.upsert_max_batchsize,
+            filter_max_conditions=strict.filter_max_conditions,
+            condition_max_size=strict.condition_max_size,
+            max_payload_index_count=strict.max_payload_index_count,
+            max_points_count=strict.max_points_count,
+            max_collection_vector_size_bytes=strict.max_collection_vector_size_bytes,
+        )
+
+    def page(self, num: int) -> int:
+        """Points of one answer, where `num` are wanted."""
+        return _least(num, self.max_query_limit)
+
+    def batch(self, num: int) -> int:
+        """Points of one upsert, where `num` would be taken."""
+        return _least(num, self.upsert_max_batchsize)
+
+    def ef(self, wanted: int) -> int:
+        """Candidates of a search."""
+        return _least(wanted, self.search_max_hnsw_ef)
+
+    def oversampling(self, wanted: float) -> float:
+        """Candidates that are scored again for each one that is wanted."""
+        most = self.search_max_oversampling
+        return wanted if most is None else min(wanted, most)
+
+    def split(self, values: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """`values` in lists that one condition may have."""
+        most = len(values) if self.condition_max_size is None else max(1, self.condition_max_size)
+        for start in range(0, len(values), max(1, most)):
+            yield values[start : start + most]
+
+    def stretches(self, num_conditions: int, *, most: int) -> int:
+        """Stretches of one search beside so many other conditions; at least 1, and `most` at most."""
+        if self.filter_max_conditions is None:
+            return most
+        return max(1, min(most, (self.filter_max_conditions - num_conditions) // 2))  # a video and a start each
+
+    def require_room(self, facts: CollectionFacts) -> None:
+        """See that a collection of `facts` may be built at all, before anything of it is written.
+
+        Raises:
+            ServiceError: a limit is too low for it.
+        """
+        num_dense = sum(facts.num_with(name) for name in facts.dense_vectors)
+        for name, wanted in (
+            ("max_payload_index_count", len(payload_indexes())),
+            ("max_points_count", facts.num_points),
+            ("max_collection_vector_size_bytes", num_dense * facts.dimension * _BYTES_OF_A_FLOAT),
+        ):
+            allowed = getattr(self, name)
+            if allowed is not None and wanted > allowed:
+                raise ServiceError(
+                    f"the strict mode of the Qdrant server has {name} {allowed}, the collection {facts.name} wants {wanted}",
+                    code="server-limit",
+                    remedy=f"Raise {name} in the server's strict mode, or publish less",
+                )
+
+
+def _least(wanted: int, allowed: int | None) -> int:
+    return wanted if allowed is None else max(1, min(wanted, allowed))

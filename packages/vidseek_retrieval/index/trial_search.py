@@ -1,0 +1,65 @@
+"""A trial of a collection before an alias moves to it: searches as the command and the service make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidseek_media.errors import VidseekError
+from vidseek_retrieval.index.backend import VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, IndexHome, Point
+from vidseek_retrieval.search.browse import facets_of, neighbours
+from vidseek_retrieval.search.query import Query, SearchOptions
+from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import Weights
+
+NUM_QUERIES = 3
+_ALIAS = "trial"
+
+
+def trial_problems(home: IndexHome, facts: CollectionFacts) -> list[str]:
+    """What goes wrong where the collection is searched by some of its own clips, fused with words, filtered and browsed.
+
+    Empty where nothing does.
+    """
+    searcher = Searcher(_AsIfLive(home, facts.name), None, alias=_ALIAS)  # type: ignore[arg-type]
+    try:
+        opened = searcher.opened()
+        try:
+            facets_of(opened)
+            points = opened.points(opened.sample(NUM_QUERIES, seed=1))
+            problems = [problem for point in points for problem in _search_problems(searcher, facts, point)]
+            for point in () if problems else points:
+                neighbours(opened, point.clip_id, num=1)
+        finally:
+            opened.close()
+    except VidseekError as error:
+        return [f"a trial search failed: {error.message}"]
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        return [f"a trial search failed: {error!r}"]
+    return problems
+
+
+@dataclass(frozen=True)
+class _AsIfLive:
+    """A home whose one alias points to the collection on trial."""
+
+    home: IndexHome
+    name: str
+
+    def live(self, alias: str) -> str:
+        assert alias == _ALIAS
+        return self.name
+
+    def open(self, name: str) -> object:
+        return self.home.open(name)
+
+
+def _search_problems(searcher: Searcher, facts: CollectionFacts, point: Point) -> Sequence[str]:
+    """A clip is found by its own vector, also within its own video, and among words."""
+    query = Query.of_vector(point.vector, facts.encoder_version, words=str(point.payload.get("title", "video")))
+    own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())
+    options = [SearchOptions(limit=10, weights=Weights()), own_video]
+    if facts.has(WORDS_VECTOR):
+        options.append(SearchOptions(limit=10, weights=Weights(**{VIDEO_VECTOR: 1.0, WORDS_VECTOR: 1.0})))
+    answers = [searcher.search(query, each).to_json() for each in options]
+    return [f"a trial search by the clip {point.clip_id} finds nothing" for each in answers if not each["hits"]]

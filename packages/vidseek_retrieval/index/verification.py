@@ -1,0 +1,162 @@
+"""What is measured on a finished collection before it may go live, and whenever it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
+from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionFacts, IndexHome, Point, Words
+from vidseek_retrieval.search.moments import SCORE_DIGITS
+from vidseek_retrieval.settings import Vector
+from vidseek_retrieval.vectors.registry import index_vector, vector_names
+
+NEIGHBOURS = 10
+SAMPLE = 64
+_TIE = 1e-6
+_SCAN_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured on a finished collection."""
+
+    collection: str
+    num_points: int
+    """Counted in the collection."""
+    num_sampled: int
+    """Points looked at, each one's vector a query too."""
+    recall_at_10: float
+    """Of the approximate search against the exact one, over the sample; equal scores are ties."""
+    text_recall_at_10: float | None
+    """The same where the queries are the sample's captions: words lie elsewhere than clips. None where there are none."""
+    problems: tuple[str, ...]
+    """What is wrong; empty where it may go live."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify_collection(
+    home: IndexHome, name: str, *, min_recall: float, expected: CollectionFacts | None = None
+) -> Verification:
+    """Look at every file of a collection, count it, and compare approximate with exact searches.
+
+    Args:
+        home: Where it is.
+        name: Its name.
+        min_recall: The least recall at 10 that is no problem.
+        expected: What it shall be; by default what it says of itself.
+
+    Raises:
+        ArtifactError: it is not there, or does not open.
+    """
+    problems = list(home.check(name))[:5]
+    if problems:
+        return Verification(name, 0, 0, 0.0, None, tuple(problems))
+    collection = home.open(name)
+    try:
+        facts = expected or collection.facts
+        count = collection.count()
+        problems += list(_count_problems(collection, facts))
+        sample = collection.points(collection.sample(min(SAMPLE, count), seed=0))
+        problems += [problem for point in sample for problem in _point_problems(point, facts)][:5]
+        recall = _recall(collection, [(point.clip_id, point.vector) for point in sample])
+        captions = [("", point.caption) for point in sample if point.caption is not None]
+        text_recall = _recall(collection, captions) if captions else None
+        others = [(f" by {name}", _recall_by(collection, sample, name)) for name in _measured(facts)]
+        for what, value in (("", recall), (" of captions", text_recall), *others):
+            if value is not None and value < min_recall:
+                problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
+    finally:
+        collection.close()
+    return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
+
+
+def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[str]:
+    wanted: dict[Vector | None, int] = {
+        None: facts.num_points, **{name: facts.num_with(name) for name in vector_names() if name != VIDEO_VECTOR}
+    }
+    for vector, num in wanted.items():
+        count = collection.count(vector)
+        if count != num:
+            yield f"{count} points{f' with the vector {vector}' if vector else ''}, wanted {num}"
+
+
+def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
+    if point.payload.get("encoder_version") != facts.encoder_version:
+        yield f"{point.clip_id} is of encoder_version {point.payload.get('encoder_version')}"
+    for name, value in point.vectors.items():
+        if not isinstance(value, Words) and not abs(float(np.linalg.norm(value)) - 1) <= UNIT_TOLERANCE:
+            yield f"the vector {name} of {point.clip_id} is not of length 1"
+
+
+def _measured(facts: CollectionFacts) -> list[str]:
+    """The dense vectors beside `video` whose searches are measured."""
+    return [name for name in facts.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
+
+
+def _recall_by(collection: Collection, sample: Sequence[Point], name: str) -> float:
+    """The recall of searches by the vector `name`, of the clips of the sample that have it."""
+    return _recall(collection, [(each.clip_id, each.vectors[name]) for each in sample if name in each.vectors], using=name)  # type: ignore[misc]
+
+
+def _recall(
+    collection: Collection, queries: Sequence[tuple[str, NDArray[np.float32]]], *, using: str = VIDEO_VECTOR
+) -> float:
+    """Mean share of the exact top 10 that the approximate search found as well.
+
+    Args:
+        collection: The one that is searched.
+        queries: Vectors, each with the clip whose own it is, or "": that a clip finds itself proves little.
+        using: The vector of the clips that is searched by.
+    """
+    wanted = [each for _, each in queries]
+    exactly = _exactly(collection, using)
+    rankings = map(exactly, wanted) if collection.allows_exact else _by_a_scan(collection, wanted, using)
+    shares = []
+    for (own, query), ranking in zip(queries, rankings, strict=True):
+        exact = [score for clip_id, score in ranking if clip_id != own][:NEIGHBOURS]
+        near = collection.search(query, limit=NEIGHBOURS + 1, using=using)
+        found = [clip for clip in near if clip.clip_id != own][:NEIGHBOURS]
+        if exact:
+            shares.append(min(1.0, sum(clip.score >= exact[-1] - _TIE for clip in found) / len(exact)))
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def _exactly(collection: Collection, using: str) -> Callable[[NDArray[np.float32]], list[tuple[str, float]]]:
+    return lambda query: [
+        (clip.clip_id, clip.score) for clip in collection.search(query, limit=NEIGHBOURS + 1, exact=True, using=using)
+    ]
+
+
+def _by_a_scan(
+    collection: Collection, queries: Sequence[NDArray[np.float32]], using: str
+) -> list[list[tuple[str, float]]]:
+    """For each query its nearest clips and their scores, best first, where the home allows no exact search.
+
+    All points are read once, a batch in memory at a time.
+    """
+    if not queries:
+        return []
+    stacked = np.stack(queries)
+    best: list[list[tuple[str, float]]] = [[] for _ in queries]
+    remaining = collection.scroll()
+    while scanned := list(islice(remaining, _SCAN_BATCH)):
+        batch = [point for point in scanned if using in point.vectors]
+        if not batch:
+            continue
+        rows = np.stack([np.asarray(point.vectors[using]) for point in batch])
+        scores = (stacked @ rows.T).round(SCORE_DIGITS)
+        for ranking, row in zip(best, scores, strict=True):
+            places = np.argsort(-row, kind="stable")[: NEIGHBOURS + 1]
+            ranking += [(batch[place].clip_id, float(row[place])) for place in places]
+            ranking.sort(key=lambda each: -each[1])
+            del ranking[NEIGHBOURS + 1 :]
+    return best

@@ -1,0 +1,82 @@
+"""What a collection can be browsed by: the values that its filters may have, and what lies around a clip in its video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vidseek_media.errors import InputRejected
+from vidseek_retrieval.index.backend import Collection
+from vidseek_retrieval.search.filters import Condition
+from vidseek_retrieval.search.moments import RankedClip
+
+WORD_FIELDS = ("channel", "category")
+MAX_VALUES = 200
+"""Of a field; the most frequent ones."""
+MAX_NEIGHBOURS = 10
+REACH = 3
+"""How many times their number times the length of a clip is looked for neighbours to either side."""
+
+
+class ClipUnknown(InputRejected):
+    """The collection has no such clip."""
+
+    code = "unknown-clip"
+
+
+@dataclass(frozen=True)
+class Facets:
+    """By what a collection can be narrowed."""
+
+    values: dict[str, dict[str, int]]
+    """For each of `WORD_FIELDS` its values and the number of clips that have each, the most frequent first."""
+    duration_ms: tuple[int, int] | None
+    """The shortest and the longest video; None of an empty collection."""
+    published_at: tuple[str, str] | None
+    """The first and the last time, RFC 3339; None where no video has one."""
+
+
+def facets_of(collection: Collection) -> Facets:
+    """What the filters of a search over `collection` may be set to."""
+    lengths, times = collection.bounds("duration_ms"), collection.bounds("published_at")
+    return Facets(
+        {field: collection.facet(field, limit=MAX_VALUES) for field in WORD_FIELDS},
+        None if lengths is None else (int(lengths[0]), int(lengths[1])),
+        None if times is None else (str(times[0]), str(times[1])),
+    )
+
+
+def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[RankedClip]:
+    """The clips before and after a clip in its video, up to `num` to either side, and itself, in order of time.
+
+    They do not overlap: of windows that do, those next to each other are taken. `score` is the likeness to the clip.
+
+    Raises:
+        ClipUnknown: the collection has no such clip.
+    """
+    points = collection.points([clip_id])
+    if not points:
+        raise ClipUnknown(f"{collection.facts.name} has no clip {clip_id}", remedy="Take best_clip_id of a hit")
+    payload, vector = points[0].payload, points[0].vector
+    start_ms, end_ms = int(payload["start_ms"]), int(payload["end_ms"])
+    reach_ms = REACH * num * (end_ms - start_ms)
+    conditions = (
+        Condition("start_ms", bounds=(("gte", start_ms - reach_ms), ("lte", end_ms + reach_ms))),
+        Condition("video_id", any_of=(str(payload["video_id"]),)),
+    )
+    near = collection.search(vector, limit=1000, exact=True, conditions=conditions)
+    itself = next(clip for clip in near if clip.clip_id == clip_id)
+    before = _apart((clip for clip in near if clip.end_ms <= start_ms), itself, num=num, later=False)
+    after = _apart((clip for clip in near if clip.start_ms >= end_ms), itself, num=num, later=True)
+    return [*reversed(before), itself, *after]
+
+
+def _apart(clips: Iterable[RankedClip], first: RankedClip, *, num: int, later: bool) -> list[RankedClip]:
+    """Clips going away from `first`, none overlapping the one before it: the nearest first."""
+    kept: list[RankedClip] = []
+    last = first
+    for clip in sorted(clips, key=lambda each: each.start_ms if later else -each.end_ms):
+        if len(kept) < num and (clip.start_ms >= last.end_ms if later else clip.end_ms <= last.start_ms):
+            kept.append(clip)
+            last = clip
+    return kept

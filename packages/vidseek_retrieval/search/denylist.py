@@ -1,0 +1,105 @@
+"""A collection without the videos that were forgotten since it was built.
+
+A finished collection is never written again, and an alias may be rolled back to an older one: so what was forgotten is
+left out by whoever reads, in both homes alike, from the moment of the decision on. The next publish builds without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.index.backend import WORDS_VECTOR, Collection, CollectionFacts, Dense, Point, Stretch, Words
+from vidseek_retrieval.search.filters import Condition
+from vidseek_retrieval.search.moments import RankedClip
+from vidseek_retrieval.settings import Vector
+
+Hidden = Callable[[], frozenset[str]]
+"""Gives the video_ids that are not to be shown, as they are now. Must be cheap: every search asks."""
+
+
+class Shown:
+    """`collection`, as if the clips of hidden videos were not in it; `count`, `sample`, `bounds`, `facts` are of all."""
+
+    def __init__(self, collection: Collection, hidden: Hidden) -> None:
+        self._collection = collection
+        self._hidden = hidden
+
+    @property
+    def facts(self) -> CollectionFacts:
+        """What collection.json says."""
+        return self._collection.facts
+
+    @property
+    def allows_exact(self) -> bool:
+        """See `Collection`."""
+        return self._collection.allows_exact
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        exact: bool = False,
+        at_least: float = -math.inf,
+        using: Dense = "video",
+        conditions: Sequence[Condition] = (),
+        stretches: Sequence[Stretch] = (),
+    ) -> list[RankedClip]:
+        """See `Collection`."""
+        return self._collection.search(
+            vector, limit=limit, exact=exact, at_least=at_least, using=using,
+            conditions=(*conditions, *self._conditions()), stretches=stretches,
+        )
+
+    def search_words(
+        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+    ) -> list[RankedClip]:
+        """See `Collection`."""
+        return self._collection.search_words(
+            words, limit=limit, using=using, conditions=(*conditions, *self._conditions())
+        )
+
+    def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        found = self._collection.payloads(clip_ids)
+        return {clip_id: payload for clip_id, payload in found.items() if payload.get("video_id") not in hidden}
+
+    def count(self, vector: Vector | None = None) -> int:
+        """See `Collection`."""
+        return self._collection.count(vector)
+
+    def sample(self, num: int, *, seed: int) -> list[str]:
+        """See `Collection`."""
+        return self._collection.sample(num, seed=seed)
+
+    def points(self, clip_ids: Sequence[str]) -> list[Point]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        return [p for p in self._collection.points(clip_ids) if p.payload.get("video_id") not in hidden]
+
+    def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
+        """See `Collection`."""
+        hidden = self._hidden()
+        return (p for p in self._collection.scroll(batch=batch) if p.payload.get("video_id") not in hidden)
+
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """See `Collection`."""
+        return self._collection.facet(field, limit=limit, conditions=(*conditions, *self._conditions()))
+
+    def bounds(self, field: str) -> tuple[Any, Any] | None:
+        """See `Collection`."""
+        return self._collection.bounds(field)
+
+    def close(self) -> None:
+        """Give back memory and files."""
+        self._collection.close()
+
+    def _conditions(self) -> tuple[Condition, ...]:
+        hidden = self._hidden()
+        return (Condition("video_id", none_of=tuple(sorted(hidden))),) if hidden else ()

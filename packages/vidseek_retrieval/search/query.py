@@ -1,0 +1,111 @@
+"""What is asked of an index and what it answers, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.settings import Weights
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for, encoded. Several things at once are one direction: the sum of what is wanted, less a share of
+    what is not."""
+
+    encoder_version: str
+    """Of the vectors."""
+    more: NDArray[np.float32]
+    """Shape (n, dimension), unit rows: what the moments shall look like."""
+    less: NDArray[np.float32]
+    """The same: what they shall not look like."""
+    like: tuple[str, ...] = ()
+    """Clips of the archive that they shall look like; neither these nor what overlaps them is an answer."""
+    unlike: tuple[str, ...] = ()
+    words: str = ""
+    """What was asked in words, for the vector `words`."""
+
+    @staticmethod
+    def of_vector(vector: NDArray[np.float32], encoder_version: str, *, words: str = "") -> Query:
+        """A query of one vector."""
+        return Query(encoder_version, vector[np.newaxis], np.empty((0, *vector.shape), np.float32), words=words)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Things in their own form: texts, pictures (uint8 RGB (height, width, 3)), clips (T, height, width, 3), clip ids."""
+
+    texts: tuple[str, ...] = ()
+    images: tuple[NDArray[np.uint8], ...] = ()
+    clips: tuple[NDArray[np.uint8], ...] = ()
+    like: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.images or self.clips or self.like)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which moments of a query's ranking are the answer."""
+
+    limit: int = 10
+    offset: int = 0
+    collection: str | None = None
+    """The one to search, as the page before names it; by default the live one."""
+    filters: Mapping[str, object] = field(default_factory=dict)
+    """As `parse_filters` takes them."""
+    weights: Weights | None = None
+    """By default those of the searcher."""
+    diversity: float = 0.0
+    """0 to 1: how much an answer loses by being like one before it."""
+    min_confidence: float = 0.0
+    """0 to 1: hits that are less likely right are left out. Above 0 it is for queries of one text that are ranked by the
+    vector `video`: others have no confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A moment, as it is shown: the same in the command, the API and the web page."""
+
+    video_id: str
+    start_ms: int
+    end_ms: int
+    score: float
+    """Of the best clip: its cosine, or 0 to 1 where several vectors were fused."""
+    confidence: float | None
+    """0 to 1, where it was calibrated."""
+    best_clip_id: str
+    best_ms: int
+    clip_ids: tuple[str, ...]
+    title: str
+    uri: str
+    """As the source names the file: relative to its root, or what a manifest says."""
+    thumbnail_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One page of hits."""
+
+    encoder_version: str
+    collection: str
+    """Name it with the next offset, and the next page is of the same index."""
+    hits: tuple[Hit, ...]
+    next_offset: int | None
+    """None on the last page."""
+    seen: Seen | None = None
+    """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        return {
+            "encoder_version": self.encoder_version,
+            "collection": self.collection,
+            "hits": [{**asdict(hit), "clip_ids": list(hit.clip_ids)} for hit in self.hits],
+            "next_offset": self.next_offset,
+        }

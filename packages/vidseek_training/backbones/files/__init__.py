@@ -1,0 +1,1 @@
+"""A backbone's folder: its JSON files, preprocessing and tokenizer."""

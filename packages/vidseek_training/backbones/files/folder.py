@@ -1,0 +1,79 @@
+"""A backbone's folder, and the JSON files in it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.files.json_files import read_json
+from vidseek_training.hub import HubName, find_snapshot
+
+SHIPPED = Path(__file__).parents[2] / "weights"
+"""The small backbones that come with vidseek, one folder each."""
+CONFIGS = ("config.json", "open_clip_config.json")
+MOST_BYTES = 16 * 2**20
+"""Of a config.json and the JSON files beside it."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config.json, or what a family has in its place.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds something else than a table.
+    """
+    try:
+        config: dict[str, Any] = read_json(path, most_bytes=MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", code="backbone-config-broken") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{path} holds {type(config).__name__}, wanted a mapping", code="backbone-config-broken")
+    return config
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """A JSON file beside a config.json; empty where there is none, or where it holds something else than a table.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        content = read_json(path, most_bytes=MOST_BYTES)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", code="backbone-config-broken") from error
+    return content if isinstance(content, dict) else {}
+
+
+def resolve(path_or_id: str | Path, *, configs: Sequence[str] = CONFIGS) -> Path:
+    """The folder that `path_or_id` names. Never asks the network.
+
+    Args:
+        path_or_id: `vidseek/<name>` for one that is shipped, a folder, or a hub id that was fetched before.
+        configs: The names of the files of which one marks a folder as a backbone's.
+
+    Raises:
+        ConfigError: there is none, or the hub's files are not, or not whole, in the local cache.
+    """
+    text = str(path_or_id)
+    if text.startswith("vidseek/"):
+        folder = SHIPPED / text.removeprefix("vidseek/")
+        if not folder.is_dir():
+            known = ", ".join(sorted(f"vidseek/{config.parent.name}" for config in SHIPPED.glob("*/config.json")))
+            raise ConfigError(
+                f"backbone {text} is not shipped", code="unknown-backbone",
+                remedy=f"Choose one of: {known or '(none is here)'}",
+            )
+        return folder
+    folder = Path(text)
+    if any((folder / name).is_file() for name in configs):
+        return folder
+    name = HubName.parse(text) if isinstance(path_or_id, str) and not folder.exists() else None
+    if name is not None:
+        return find_snapshot(name)
+    raise ConfigError(
+        f"backbone {text}: no folder with a config.json is there", code="unknown-backbone",
+        remedy="Name a shipped one (vidseek/viclip-tiny, vidseek/clip-tiny), a folder, or a hub id in `backbone.name`",
+    )

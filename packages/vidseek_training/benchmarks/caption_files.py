@@ -1,0 +1,168 @@
+"""Published retrieval benchmarks as they were published: which captions belong to which video or picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import parse_json
+
+_VIDEO_KEYS = ("video_id", "video", "file", "vid", "image")
+_CAPTION_KEYS = ("sentence", "caption", "description", "query", "text")
+_START_KEYS, _END_KEYS = ("start", "start_seconds"), ("end", "end_seconds")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One caption of one video, or of a span of it."""
+
+    video: str
+    """Or picture, as the benchmark names it, with or without a folder and a suffix."""
+    caption: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+def read_benchmark(path: Path, *, video: str | None = None, caption: str | None = None) -> list[Query]:
+    """All captions of a benchmark's file, in its order.
+
+    Known are: MSR-VTT's 1k-A (a CSV with video_id and sentence); MSVD and others (JSON, a list of a video with a caption
+    or a list of them); DiDeMo (JSON with video, description and times in pieces of 5 s); JSON lines; and any CSV with a
+    column for videos and one for captions, separated by a comma, a semicolon or a tab. DiDeMo's descriptions of one video
+    are one paragraph, as in CLIP4Clip.
+
+    Args:
+        path: The file.
+        video: The column that names the video or picture, where it is none of those known.
+        caption: The column with the caption, where it is none of those known.
+
+    Raises:
+        ArtifactError: the file is missing or of none of these forms.
+        InputRejected: it has no caption, or a row without one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = _rows_of(text, path.suffix.lower())
+    except (OSError, ValueError, csv.Error) as error:
+        raise ArtifactError(f"benchmark {path} cannot be read: {error}", code="benchmark-unreadable") from error
+    if not rows:
+        raise InputRejected(f"benchmark {path} has no row", code="benchmark-malformed")
+    if "description" in rows[0] and "times" in rows[0]:
+        rows = _paragraphs(rows)
+    video_keys, caption_keys = (video,) if video else _VIDEO_KEYS, (caption,) if caption else _CAPTION_KEYS
+    return [
+        query for number, row in enumerate(rows, 1)
+        for query in _queries_of(row, f"{path}, row {number}", video_keys, caption_keys)
+    ]
+
+
+def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: str = "test") -> int:
+    """Write captions.csv of `queries` for the films or pictures in `videos`: what `ingest` reads.
+
+    Args:
+        queries: Of a benchmark.
+        videos: The folder of its films or pictures; one is found by its path in the folder, else by the benchmark's name
+            without folder, with or without a suffix.
+        out: The file to write; it belongs into `videos`.
+        split: test, validation or train, for all of them; empty: by a hash of each video.
+
+    Returns:
+        How many captions were written.
+
+    Raises:
+        InputRejected: films are missing; some are named.
+    """
+    queries = list(queries)
+    films = find_films(queries, videos)
+    missing = sorted(video for video, path in films.items() if path is None)
+    if missing:
+        raise InputRejected(
+            f"{len(missing)} of {len(films)} films of the benchmark are not in {videos}: {', '.join(missing[:5])}",
+            code="benchmark-videos-missing",
+            remedy="Fetch them, or leave their rows out of the benchmark's file",
+        )
+    with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "caption", "start", "end", "split"])
+        for query in queries:
+            film = films[query.video]
+            assert film is not None
+            times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
+            writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, split])
+    return len(queries)
+
+
+def find_films(
+    queries: Iterable[Query], videos: Path, *, suffixes: Collection[str] | None = None
+) -> dict[str, Path | None]:
+    """The file in `videos` of each film or picture of `queries`, None where there is none.
+
+    Args:
+        queries: Of a benchmark.
+        videos: A folder; a file is found by its path in it, else by the benchmark's name without folder, with or without
+            a suffix.
+        suffixes: Lower case, of files that count; None: all.
+    """
+    files = [
+        path for path in sorted(videos.rglob("*"))
+        if path.is_file() and (suffixes is None or path.suffix.lower() in suffixes)
+    ]
+    found = {path.stem: path for path in files} | {path.relative_to(videos).as_posix(): path for path in files}
+    return {query.video: found.get(query.video) or found.get(Path(query.video).stem) for query in queries}
+
+
+def _rows_of(text: str, suffix: str) -> list[dict[str, Any]]:
+    if suffix == ".json":
+        content = parse_json(text)
+        if isinstance(content, Mapping):  # video to its captions
+            content = [{"video": video, "caption": captions} for video, captions in content.items()]
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError("wanted a list of records, or captions by video")
+        return content
+    if suffix == ".jsonl":
+        return [parse_json(line) for line in text.splitlines() if line.strip()]
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    return list(csv.DictReader(io.StringIO(text), delimiter=separator))
+
+
+def _queries_of(
+    row: Mapping[str, Any], where: str, video_keys: Sequence[str], caption_keys: Sequence[str]
+) -> list[Query]:
+    video, captions = _first(row, video_keys), _first(row, caption_keys)
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(video, str) or not isinstance(captions, Sequence) or not captions:
+        raise InputRejected(
+            f"{where} has the columns {', '.join(map(str, row))}", code="benchmark-malformed",
+            remedy=f"Name the video one of {', '.join(video_keys)}, the caption one of {', '.join(caption_keys)}",
+        )
+    if not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise InputRejected(f"{where}: a caption of {video} is empty", code="benchmark-malformed")
+    start, end = (_seconds(_first(row, keys), where) for keys in (_START_KEYS, _END_KEYS))
+    return [Query(video, " ".join(caption.split()), start, end) for caption in captions]
+
+
+def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((row[key] for key in keys if row.get(key) not in (None, "")), None)
+
+
+def _seconds(value: Any, where: str) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise InputRejected(f"{where}: {value!r} is no number of seconds", code="benchmark-malformed") from error
+
+
+def _paragraphs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All descriptions of one video as one caption."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        said.setdefault(str(row["video"]), []).append(str(row["description"]).strip())
+    return [{"video": video, "caption": ". ".join(text.rstrip(".") for text in texts)} for video, texts in said.items()]

@@ -1,0 +1,295 @@
+"""A published benchmark from nothing but its videos and a model: how well texts find videos, and videos texts.
+
+Videos are decoded as the archive's clips are: frames at the centres of equal bins of the whole. What was embedded is kept,
+so that a run that was stopped goes on, and one with another model decodes but learns nothing anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.preprocess import resize_frames
+from vidseek_encoder.tokenize import Tokenizer
+from vidseek_media.decoding.frames import decode_uniform
+from vidseek_media.decoding.workers import run_each
+from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.files.folders import whole_file
+from vidseek_media.sources.source import VIDEO_SUFFIXES
+from vidseek_training import backbones
+from vidseek_training.backbones import Backbone
+from vidseek_training.benchmarks.caption_files import Query, find_films, read_benchmark
+from vidseek_training.benchmarks.published_figures import PUBLISHED
+from vidseek_training.evaluation.embedding import embed_frames, embed_ids
+from vidseek_training.evaluation.metrics import summarise
+from vidseek_training.evaluation.retrieval_metrics import Vectors, judge, one_a_clip
+
+ANNOTATIONS: Mapping[str, str] = {"msrvtt-1ka": "MSRVTT_JSFUSION_test.csv", "msvd": "msvd_caption_test.json"}
+"""The file of captions of each benchmark, as it is published."""
+_BATCH = 32
+"""Videos that are embedded, and written down, at once."""
+_FIGURES = ("r1", "r5", "r10", "mdr", "mnr")
+
+Frames = NDArray[np.uint8]
+
+
+class Embedder(Protocol):
+    """A backbone or a bundle."""
+
+    name: str
+    key: str
+    """16 hex digits of all that decides its vectors."""
+    num_frames: int
+
+    def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
+        """Unit rows of clips, each (T, height, width, 3)."""
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit rows."""
+
+
+class BundleEmbedder:
+    """An exported bundle."""
+
+    def __init__(self, path: Path, *, variant: str = "fp32") -> None:
+        """Raises as `Encoder.load`."""
+        self._encoder = Encoder.load(path, variant=variant)
+        spec = self._encoder.spec
+        self.name, self.num_frames = f"{path} ({variant})", spec.frames
+        self.key = hashlib.sha256(f"{spec.encoder_version} {variant}".encode()).hexdigest()[:16]
+
+    def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        return self._encoder.embed_frames(clips)
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        return self._encoder.embed_texts(texts)
+
+
+class BackboneEmbedder:
+    """A backbone as it is, without an export."""
+
+    def __init__(self, name: str) -> None:
+        """Raises as `backbones.load`."""
+        self._model: Backbone = backbones.load(name).eval()
+        spec = self._model.spec
+        self.name, self.num_frames = name, spec.frames
+        self._tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+        about = {**asdict(spec), "tokenizer": hashlib.sha256(spec.tokenizer.read_bytes()).hexdigest(), "name": ""}
+        self.key = hashlib.sha256(f"{backbones.weights_sha256(name)} {sorted(about.items())}".encode()).hexdigest()[:16]
+
+    def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        spec = self._model.spec
+        resized = [resize_frames(clip[None], spec.resizing)[0] for clip in clips]
+        return embed_frames(self._model, np.stack(resized))
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        return embed_ids(self._model, self._tokenizer.encode(list(texts)))
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a run found. R@k in percent, as papers have them."""
+
+    benchmark: str
+    model: str
+    num_videos: int
+    """That were searched."""
+    num_queries: int
+    num_videos_published: int
+    num_queries_published: int
+    missing: tuple[str, ...]
+    """Videos of the benchmark that are not in the folder."""
+    rejected: dict[str, str]
+    """Videos that cannot be decoded, with the reason."""
+    text_to_video: dict[str, float]
+    video_to_text: dict[str, float]
+    published: tuple[dict[str, Any], ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the figures are over what the published ones are over."""
+        return self.num_videos == self.num_videos_published
+
+    def to_json(self) -> dict[str, Any]:
+        """For a program."""
+        return {**asdict(self), "missing": list(self.missing), "published": list(self.published), "is_whole": self.is_whole}
+
+
+def run_benchmark(
+    name: str, videos: Path, embedder: Embedder, *, work: Path, annotations: Path | None = None, workers: int = 1,
+    timeout_seconds: float = 120,
+) -> BenchmarkResult:
+    """Embed the benchmark's videos and captions, and rank them both ways.
+
+    Several captions of a video are counted as in CLIP4Clip (see `judging.judge`). Videos that are missing or cannot be
+    decoded are left out with their captions; the gallery is then smaller than the published one.
+
+    Args:
+        name: msrvtt-1ka or msvd.
+        videos: The folder of its videos, at any depth, named as the benchmark names them.
+        embedder: The model.
+        work: Keeps what was embedded.
+        annotations: The file of captions; by default the published one, in `videos`.
+        workers: Processes that decode.
+        timeout_seconds: For one video.
+
+    Raises:
+        ConfigError: there is no such benchmark or folder, or no file of captions.
+        ArtifactError: the file of captions is broken.
+        InputRejected: not one of its videos is there, or can be decoded.
+    """
+    queries = read_benchmark(_annotations_of(name, videos, annotations))
+    found = find_films(queries, videos, suffixes=VIDEO_SUFFIXES)
+    missing = tuple(sorted(video for video, path in found.items() if path is None))
+    paths = {video: path for video, path in found.items() if path is not None}
+    if not paths:
+        raise InputRejected(
+            f"not one of the {len(found)} videos of {name} is in {videos}, the first would be {next(iter(found))}",
+            code="benchmark-videos-missing",
+            remedy="Name the folder that holds the videos themselves",
+        )
+    folder = work / name / embedder.key
+    vectors, rejected = _video_vectors(
+        paths, embedder, folder / "videos.npz", workers=workers, timeout_seconds=timeout_seconds
+    )
+    kept = [query for query in queries if query.video in vectors]
+    if not kept:
+        raise InputRejected(
+            f"not one of the {len(paths)} videos in {videos} can be decoded, the first: {next(iter(rejected.values()))}",
+            code="no-usable-video",
+        )
+    texts = _text_vectors([query.caption for query in kept], embedder, folder / "texts.npz")
+    text_to_video, video_to_text = _figures(kept, vectors, texts)
+    return BenchmarkResult(
+        name, embedder.name, num_videos=len({query.video for query in kept}), num_queries=len(kept),
+        num_videos_published=len(found), num_queries_published=len(queries), missing=missing, rejected=rejected,
+        text_to_video=text_to_video, video_to_text=video_to_text, published=tuple(asdict(each) for each in PUBLISHED[name]),
+    )
+
+
+def _annotations_of(name: str, videos: Path, annotations: Path | None) -> Path:
+    if name not in ANNOTATIONS:
+        raise ConfigError(f"there is no benchmark {name!r}, wanted {' or '.join(ANNOTATIONS)}", code="unknown-choice")
+    if not videos.is_dir():
+        raise ConfigError(
+            f"{videos} is no folder", code="folder-missing", remedy="Name the folder of the benchmark's videos",
+        )
+    if annotations is not None:
+        return annotations
+    found = sorted([*videos.rglob(ANNOTATIONS[name]), *videos.parent.glob(ANNOTATIONS[name])])
+    if not found:
+        raise ConfigError(
+            f"{ANNOTATIONS[name]} is neither in {videos} nor beside it", code="annotations-missing",
+            remedy="Put it there, or name it with --annotations: its captions are what is searched with",
+        )
+    return found[0]
+
+
+def _figures(
+    queries: Sequence[Query], videos: Mapping[str, NDArray[np.float32]], texts: NDArray[np.float32]
+) -> tuple[dict[str, float], dict[str, float]]:
+    table = pd.DataFrame({
+        "clip_id": [query.video for query in queries], "gallery": "default", "contrast": "", "axis": "",
+    })
+    rows = np.stack([videos[query.video] for query in queries])
+    seen = judge(Vectors(rows, texts, texts), table)
+    return _in_percent(summarise(seen.text_ranks)), _in_percent(summarise(seen.video_ranks[one_a_clip(table)]))
+
+
+def _in_percent(figures: Mapping[str, float]) -> dict[str, float]:
+    return {
+        name: round(100 * figures[name], 1) if name.startswith("r") else round(figures[name], 1) for name in _FIGURES
+    }
+
+
+def _video_vectors(
+    paths: Mapping[str, Path], embedder: Embedder, cache: Path, *, workers: int, timeout_seconds: float
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """The vector of each video that can be decoded, and the reasons of those that cannot."""
+    marks = {video: _mark(path) for video, path in paths.items()}
+    known = _read(cache)
+    vectors = {video: known[mark] for video, mark in marks.items() if mark in known}
+    rejected: dict[str, str] = {}
+    todo = {path: video for video, path in paths.items() if video not in vectors}
+    with closing(run_each(
+        partial(decode_uniform, num_frames=embedder.num_frames), list(todo), workers=max(1, min(workers, len(todo))),
+        timeout_seconds=timeout_seconds,
+    )) as outcomes:
+        waiting: list[tuple[str, Frames]] = []
+        for outcome in tqdm(outcomes, desc="videos", unit="video", total=len(todo), disable=None):
+            video = todo[outcome.item]
+            if outcome.error is not None or outcome.value is None:
+                rejected[video] = outcome.error.message if outcome.error else "it has no frames"
+                continue
+            waiting.append((video, outcome.value))
+            if len(waiting) == _BATCH:
+                _embed_waiting(waiting, vectors, known, marks, embedder, cache)
+        _embed_waiting(waiting, vectors, known, marks, embedder, cache)
+    return vectors, dict(sorted(rejected.items()))
+
+
+def _embed_waiting(
+    waiting: list[tuple[str, Frames]], vectors: dict[str, NDArray[np.float32]], known: dict[str, NDArray[np.float32]],
+    marks: Mapping[str, str], embedder: Embedder, cache: Path,
+) -> None:
+    """Embed what waits, and write all that is known down."""
+    if not waiting:
+        return
+    rows = embedder.videos([clip for _, clip in waiting])
+    for (video, _), row in zip(waiting, rows, strict=True):
+        vectors[video] = known[marks[video]] = row
+    waiting.clear()
+    _write(cache, known)
+
+
+def _text_vectors(texts: Sequence[str], embedder: Embedder, cache: Path) -> NDArray[np.float32]:
+    marks = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+    known = _read(cache)
+    todo = {mark: text for mark, text in zip(marks, texts, strict=True) if mark not in known}
+    for part in _parts(list(todo.items()), 32 * _BATCH):
+        rows = embedder.texts([text for _, text in part])
+        known |= {mark: row for (mark, _), row in zip(part, rows, strict=True)}
+        _write(cache, known)
+    return np.stack([known[mark] for mark in marks])
+
+
+def _parts(items: list[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _mark(path: Path) -> str:
+    """Of a file as it is now: its name, size and time of change."""
+    about = path.stat()
+    return hashlib.sha256(f"{path.name} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:32]
+
+
+def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
+    """What was kept; nothing where there is no file, or a broken one."""
+    try:
+        with np.load(cache) as content:
+            return dict(zip(content["marks"].tolist(), content["vectors"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+
+
+def _write(cache: Path, known: Mapping[str, NDArray[np.float32]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(cache) as beside, beside.open("wb") as file:
+        np.savez(file, marks=np.array(list(known)), vectors=np.stack(list(known.values())))

@@ -1,0 +1,1 @@
+"""Captions for clips: from files, titles, transcripts and language models. No torch here."""

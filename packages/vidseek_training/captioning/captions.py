@@ -1,0 +1,234 @@
+"""Captions for clips: from files, transcripts, titles and a language model, given to the clip that each belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pandas as pd
+
+from vidseek_media.cutting.cut import caption_span, read_clips
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.records import Clip, Rejection, Span, Video
+from vidseek_media.sources.ingest import read_videos
+from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_table, write_table
+from vidseek_media.text.transcripts import Cue, said_in
+from vidseek_training.settings import CaptionSettings
+
+if TYPE_CHECKING:
+    from vidseek_training.captioning.captioner import Captioner, LlmReport, Written
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """num_in = num_out + num_rejected, in captions."""
+
+    num_in: int
+    num_out: int
+    num_whole_video: int
+    """Of num_out, those that belong to no one clip: they make no pair."""
+    num_rejected: int
+    llm: LlmReport | None = None
+    """What the language model did, where one was asked."""
+
+
+def write_captions(
+    ingest_dir: Path,
+    cut_dir: Path,
+    *,
+    out: Path,
+    settings: CaptionSettings,
+    llm: Captioner | None = None,
+) -> CaptionReport:
+    """Write `captions.parquet` and `rejected.parquet` into `out`.
+
+    Args:
+        settings: Their `sources` write, the first before the next; a clip takes what the first source has to say of it.
+            `file`: the captions that lie beside the videos. A timed one belongs to the clip of its span, one that names
+            a clip by its index to that clip of the video. One without either belongs to the clip that is the whole
+            video, else to the video's only clip, else to the video alone (clip_id null). A caption whose span or index
+            is no clip is rejected.
+            `transcript`: what is said in the clip.
+            `title`: category and title of the video, which belong where a caption without times does.
+            `llm`: what a language model says of the clip's frames, in captions of several grains.
+            Talk longer than `max_transcript_characters` is cut off after a whole word.
+        llm: The model that `llm` asks.
+
+    Raises:
+        ConfigError: there is no `llm` where the sources list it.
+        ArtifactError: a table is missing or broken.
+        VidseekError: what `Captioner.caption` raises; nothing is written then, and what was paid for is kept.
+    """
+    if "llm" in settings.sources and llm is None:
+        raise ConfigError(
+            "caption.sources lists llm, and no model was named", code="settings-disagree",
+            remedy="Hand over the model to ask",
+        )
+    archive = _Archive.load(ingest_dir, cut_dir)
+    rows: list[_Row] = []
+    rejections: list[Rejection] = []
+    llm_report = None
+    for source in settings.sources:
+        if source == "llm" and llm is not None:
+            written, declined, llm_report = llm.caption(_untold(archive, rows), archive.videos)
+            found, refused = _from_llm(archive, written), declined
+        else:
+            found, refused = _from_source(source, archive, settings.max_transcript_characters)
+        rows += _news(found, rows)
+        rejections += refused
+    rows.sort(key=lambda row: str(row["video_id"]))
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
+    write_table(out / "captions.parquet", rows, CAPTIONS)
+    return CaptionReport(
+        num_in=len(rows) + len(rejections), num_out=len(rows),
+        num_whole_video=sum(row["clip_id"] is None for row in rows), num_rejected=len(rejections), llm=llm_report,
+    )
+
+
+def clips_for_llm(
+    ingest_dir: Path, cut_dir: Path, *, settings: CaptionSettings
+) -> tuple[list[Clip], dict[str, Video]]:
+    """The clips that no source before `llm` captions, and all videos by id: what the model would be asked about.
+
+    Raises:
+        ConfigError: `llm` is not among the sources.
+        ArtifactError: a table is missing or broken.
+    """
+    sources = settings.sources
+    if "llm" not in sources:
+        raise ConfigError(
+            f"caption.sources lists {', '.join(sources) or 'nothing'}, so no model is asked", code="settings-disagree",
+            remedy="Add llm to caption.sources in params.yaml",
+        )
+    archive = _Archive.load(ingest_dir, cut_dir)
+    rows: list[_Row] = []
+    for source in sources[: sources.index("llm")]:
+        rows += _news(_from_source(source, archive, settings.max_transcript_characters)[0], rows)
+    return _untold(archive, rows), archive.videos
+
+
+_Row: TypeAlias = dict[str, object]
+"""Of the schema CAPTIONS."""
+
+
+@dataclass(frozen=True)
+class _Archive:
+    videos: dict[str, Video]
+    clips: dict[str, list[Clip]]
+    """By video_id."""
+    sidecar: pd.DataFrame
+    transcripts: dict[str, list[Cue]]
+
+    @classmethod
+    def load(cls, ingest_dir: Path, cut_dir: Path) -> _Archive:
+        clips: dict[str, list[Clip]] = defaultdict(list)
+        for cut in read_clips(cut_dir):
+            clips[cut.video_id].append(cut)
+        cues: dict[str, list[Cue]] = defaultdict(list)
+        for row in read_table(ingest_dir / "transcripts.parquet", TRANSCRIPTS).itertuples(index=False):
+            cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
+        videos = {video.video_id: video for video in read_videos(ingest_dir)}
+        return cls(videos, clips, read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+
+
+def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[list[_Row], list[Rejection]]:
+    if source == "file":
+        return _from_files(archive)
+    return (_from_transcripts(archive, max_characters) if source == "transcript" else _from_titles(archive)), []
+
+
+def _news(found: Iterable[_Row], rows: Iterable[_Row]) -> list[_Row]:
+    """Of `found`, what is about clips (or whole videos) that `rows` say nothing of."""
+    told = {row["clip_id"] or row["video_id"] for row in rows}
+    return [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
+
+
+def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:
+    told = {row["clip_id"] for row in rows}
+    return [clip for own in archive.clips.values() for clip in own if str(clip.clip_id) not in told]
+
+
+def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
+    return [
+        {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[grain]),
+         "cost_usd": each.cost_usd / len(each.texts), "model": each.model}
+        for each in written for grain, text in each.texts.items()
+    ]
+
+
+def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
+    rows: list[_Row] = []
+    rejections: list[Rejection] = []
+    for row in archive.sidecar.itertuples(index=False):
+        video = archive.videos.get(row.video_id)
+        if video is None:
+            raise ArtifactError(
+                f"a caption is of {row.video_id}, which is no ingested video", code="tables-disagree",
+                remedy="Run `dvc repro`",
+            )
+        own = archive.clips[video.video_id]
+        wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
+        if pd.notna(row.clip_index):
+            clip = next((c for c in own if c.index == int(row.clip_index)), None)
+            if clip is None:
+                rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))
+                continue
+        else:
+            clip = _clip_of(wanted, video, own)
+        if wanted is not None and clip is None:
+            rejections.append(_no_clip(video, wanted, row.text))
+            continue
+        wishes = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
+        rows.append(_caption(video, clip, row.text, "file", **wishes))
+    return rows, rejections
+
+
+def _from_transcripts(archive: _Archive, max_characters: int) -> list[_Row]:
+    return [
+        _caption(archive.videos[video_id], clip, text, "transcript")
+        for video_id, cues in archive.transcripts.items() if video_id in archive.videos
+        for clip in archive.clips[video_id]
+        if (text := said_in(cues, clip.start_ms, clip.end_ms, max_characters=max_characters))
+    ]
+
+
+def _from_titles(archive: _Archive) -> list[_Row]:
+    return [
+        _caption(video, _clip_of(None, video, archive.clips[video.video_id]),
+                 f"{video.category}, {video.title}" if video.category else video.title, "title")
+        for video in archive.videos.values() if video.title
+    ]
+
+
+def _caption(video: Video, clip: Clip | None, text: str, writer: str, **wishes: str) -> _Row:
+    return {
+        "video_id": video.video_id, "clip_id": None if clip is None else str(clip.clip_id), "text": text,
+        "writer": writer, "cost_usd": 0.0, "model": "", "split": "", "gallery": "", "contrast": "", "axis": "", **wishes,
+    }
+
+
+def _clip_of(wanted: Span | None, video: Video, clips: Sequence[Clip]) -> Clip | None:
+    if wanted is None:
+        whole = [clip for clip in clips if (clip.start_ms, clip.end_ms) == (0, video.duration_ms)]
+        return whole[0] if whole else clips[0] if len(clips) == 1 else None
+    span = caption_span(wanted, video.duration_ms, video.duration_ms)
+    return next((clip for clip in clips if (clip.start_ms, clip.end_ms) == span), None)
+
+
+def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:
+    return Rejection(
+        f"{video.video_id}:{wanted[0]}:{wanted[1]}", "caption",
+        f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or "
+        "cut.modes does not list captions",
+    )
+
+
+def _no_index(video: Video, index: int, num_clips: int, text: str) -> Rejection:
+    return Rejection(
+        f"{video.video_id}:{index}", "caption",
+        f"{video.uris[0]} has {num_clips} clips, counted from 0, none of them number {index}: {text[:60]!r}",
+    )

@@ -1,0 +1,156 @@
+"""Any endpoint of OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import httpx2
+import openai
+
+from vidseek_training.captioning.prompt import SCHEMA
+from vidseek_training.captioning.provider import (
+    Answer,
+    Request,
+    Retry,
+    Skip,
+    Stop,
+    Usage,
+    failure_of,
+    seconds_of,
+    without_key,
+)
+from vidseek_training.captioning.providers.openai import PROVIDER
+from vidseek_training.captioning.settings import LlmSettings
+
+PUBLIC_URL = "https://api.openai.com/v1"
+
+_HEADERS = {
+    "host", "accept", "accept-encoding", "connection", "authorization", "content-type", "content-length", "user-agent",
+}
+_CUT = {"length", "max_tokens", "model_length"}
+"""`finish_reason` of an answer that ended at the longest that was allowed, as OpenAI and others call it."""
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+class OpenAIEndpoint:
+    """Chat completions with pictures as data URIs and an answer bound to the schema."""
+
+    def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
+        self._settings = settings
+        self._key = key
+        self._thinking = settings.thinking_fields()
+        self._max_tokens_field = settings.max_tokens_field
+        if self._max_tokens_field == "auto":
+            self._max_tokens_field = "max_completion_tokens" if url is None else "max_tokens"
+        self._may_rename = settings.max_tokens_field == "auto"
+        # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
+        self._client = openai.OpenAI(
+            api_key=key or "none", base_url=url or PUBLIC_URL, max_retries=0, timeout=settings.timeout_seconds,
+            http_client=httpx2.Client(
+                timeout=settings.timeout_seconds, follow_redirects=False,
+                event_hooks={"request": [_leave_off_machine if url is None else _leave_off_all]},
+            ),
+        )
+
+    def ask(self, request: Request) -> Answer:
+        """As `Provider.ask`."""
+        body = self._body(request)
+        try:
+            response = self._client.chat.completions.create(**body)
+            return _answer_of(response)
+        except openai.APITimeoutError as error:
+            raise Retry(
+                f"no answer in {body['timeout']:g} s", may_be_paid=not isinstance(error.__cause__, _UNSENT)
+            ) from error
+        except openai.APIConnectionError as error:
+            said = without_key(str(error.__cause__ or error), self._key)
+            raise Retry(f"no connection: {said}", may_be_paid=not isinstance(error.__cause__, _UNSENT)) from error
+        except openai.APIStatusError as error:
+            if self._gives_way(error, sent=body):
+                return self.ask(request)
+            raise self._failure(error) from error
+        except (openai.OpenAIError, ValueError, AttributeError, LookupError, TypeError) as error:
+            raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
+
+    def close(self) -> None:
+        """As `Provider.close`."""
+        self._client.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]
+        for picture in request.pictures:
+            uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+            content.append({"type": "image_url", "image_url": {"url": uri}})
+        schema = {"name": "captions", "strict": True, "schema": SCHEMA}
+        return {
+            "model": self._settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+            self._max_tokens_field: request.max_output_tokens or self._settings.max_output_tokens,
+            "timeout": self._settings.timeout_of(request.max_output_tokens),
+            "extra_body": {**self._thinking, **self._settings.options},
+        }
+
+    def _gives_way(self, error: openai.APIStatusError, *, sent: dict[str, Any]) -> bool:
+        """Whether a field that no setting asked for was refused, and is left away or renamed from now on.
+
+        Which of them a model takes, its name says only roughly. A refused request costs nothing.
+        """
+        if error.status_code not in (400, 422):
+            return False
+        refused = f"{error.param or ''} {_message_of(error)}"
+        if self._settings.thinking == "auto" and "reasoning_effort" in sent["extra_body"] and "reasoning" in refused:
+            self._thinking = {}
+            return "reasoning_effort" not in self._settings.options
+        known = "max_tokens" if "max_tokens" in sent else "max_completion_tokens"
+        if self._may_rename and re.search(rf"\b{known}\b", refused):
+            self._max_tokens_field = "max_completion_tokens" if known == "max_tokens" else "max_tokens"
+            self._may_rename = False
+            return True
+        return False
+
+    def _failure(self, error: openai.APIStatusError) -> Retry | Skip | Stop:
+        codes = {error.code, error.type}
+        message = without_key(_message_of(error), self._key)
+        status = 404 if error.status_code == 400 and (error.code == "model_not_found" or error.param == "model") else (
+            error.status_code
+        )
+        if codes & {"content_policy_violation", "content_filter"}:
+            return Skip(f"blocked by the provider's filter: {message[:200]}")
+        return failure_of(
+            status, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
+            models_page=PROVIDER.models_page,
+            quota_is_gone=bool(codes & {"insufficient_quota", "billing_hard_limit_reached"}),
+        )
+
+
+def _leave_off_machine(request: httpx2.Request) -> None:
+    """Which machine and Python this is, the library tells with every request: nobody needs it."""
+    for name in [name for name in request.headers if name.lower().startswith("x-stainless")]:
+        del request.headers[name]
+
+
+def _leave_off_all(request: httpx2.Request) -> None:
+    """What the environment says for OpenAI (organization, project, headers of one's own) is for OpenAI alone."""
+    for name in [name for name in request.headers if name.lower() not in _HEADERS]:
+        del request.headers[name]
+
+
+def _answer_of(response: Any) -> Answer:
+    choice, counted = response.choices[0], response.usage
+    usage = None
+    if counted is not None:
+        thought = getattr(getattr(counted, "completion_tokens_details", None), "reasoning_tokens", None) or 0
+        usage = Usage(int(counted.prompt_tokens), int(counted.completion_tokens), int(thought))
+    if choice.finish_reason == "content_filter":
+        raise Skip("blocked by the provider's filter", usage=usage)
+    if refusal := getattr(choice.message, "refusal", None):
+        raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
+    model = str(getattr(response, "model", None) or "")
+    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason in _CUT, model=model)
+
+
+def _message_of(error: openai.APIStatusError) -> str:
+    return str(error.body.get("message") or error.message) if isinstance(error.body, dict) else error.message

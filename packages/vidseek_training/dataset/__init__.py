@@ -1,0 +1,1 @@
+"""Pairs of clips and captions, and what a training step sees of them."""

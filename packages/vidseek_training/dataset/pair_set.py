@@ -1,0 +1,278 @@
+"""Pairs with their frames, ready for a model: tokens, and frames resized once and kept on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidseek_encoder.preprocess import normalise, resize_frames
+from vidseek_encoder.tokenize import Tokenizer
+from vidseek_media.errors import ArtifactError
+from vidseek_media.records import ClipFrames
+from vidseek_media.splitting.video_groups import video_groups
+from vidseek_media.tables import FRAMES, PAIRS, read_table
+from vidseek_training.backbones import BackboneSpec
+from vidseek_training.evaluation.proof import proof_mask
+
+Half = Literal["choosing", "proof"]
+
+
+@dataclass(frozen=True)
+class FramesOfPairs:
+    """The frames of pairs, row by row, each clip stored once however many captions it has."""
+
+    stored: NDArray[np.uint8]
+    """Shape (clips, T, side, side, 3); a memory map on disk."""
+    place: NDArray[np.int64]
+    """Shape (n,): the clip of each pair."""
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """The frames of `rows`, any index of one axis; a copy in memory."""
+        return np.asarray(self.stored[self.place[rows]])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (n, T, side, side, 3)."""
+        return (len(self.place), *self.stored.shape[1:])
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of one split, row by row."""
+
+    table: pd.DataFrame
+    """Schema PAIRS and the column `group`, a row for each pair, sorted by clip_id."""
+    frames: NDArray[np.uint8] | FramesOfPairs
+    """Shape (n, T, side, side, 3), resized as the backbone wants. More than T with all frames."""
+    ids: NDArray[np.int64]
+    """Shape (n, context): the captions' tokens."""
+    contrast_ids: NDArray[np.int64]
+    """Shape (n, context): the contrasts' tokens; the caption's own where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def captions(self) -> list[str]:
+        """The texts of the pairs."""
+        return list(self.table.caption)
+
+    @property
+    def has_contrast(self) -> NDArray[np.bool_]:
+        """Shape (n,): where the source gave a caption that is false of the clip."""
+        flags: NDArray[np.bool_] = (self.table.contrast != "").to_numpy(bool)
+        return flags
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """Shape (n,): the group of videos of each pair, which is what intervals resample."""
+        return self.table["group" if "group" in self.table else "video_id"].to_numpy(np.str_)
+
+    def clips(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A row of each clip, shape (clips,), and the clip of each pair, shape (n,): one may have several captions."""
+        owner, _ = pd.factorize(self.table.clip_id)
+        first = np.flatnonzero(~self.table.clip_id.duplicated().to_numpy(bool))
+        return first, owner
+
+
+def load_pairs(
+    pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None,
+    half: Half | None = None,
+) -> PairSet:
+    """The pairs of `split` with their frames.
+
+    Args:
+        pairs: The pairs table.
+        frames: The frames stage's folder.
+        spec: Of the backbone that they are for.
+        split: train, validation or test.
+        all_frames: Keep all frames of the shards, to choose from (`choose_frames`), where all clips have as many.
+        most: Only the first so many pairs.
+        half: Only this half of them (`proof.proof_mask`): what is chosen by, or what is proven on. None: both.
+
+    Raises:
+        ArtifactError: a pair's clip is in no shard.
+    """
+    table = read_table(pairs, PAIRS)
+    table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
+    table["group"] = video_groups(pairs, table.video_id)
+    if half is not None:
+        table = table[proof_mask(table.group) == (half == "proof")].reset_index(drop=True)
+    table = table[:most]
+    table = table.fillna({"contrast": "", "axis": "", "gallery": "default"})
+    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    ids = tokenizer.encode(list(table.caption))
+    contrasts = [row.contrast or row.caption for row in table.itertuples()]
+    gathered = _gather_frames(frames, list(table.clip_id), spec, all_frames=all_frames)
+    return PairSet(table, gathered, ids, tokenizer.encode(contrasts))
+
+
+def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
+    """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
+    # Its writer imports the decoders, which pairs that lie in memory do not need.
+    from vidseek_media.frame_store.shards import read_shard, shard_files
+
+    shards = read_table(folder / "frames.parquet", FRAMES)
+    counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])
+    num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.frames
+    num_frames = max(num_frames, spec.frames)
+    place, clips = pd.factorize(np.array(clip_ids, dtype=object))
+    shape = (len(clips), num_frames, spec.side, spec.side, 3)
+    if not clip_ids:
+        return FramesOfPairs(np.empty(shape, np.uint8), place)
+    places = {str(clip_id): row for row, clip_id in enumerate(clips)}
+    with tempfile.TemporaryFile() as file:
+        gathered = np.memmap(file, np.uint8, "w+", shape=shape)
+    for shard in shard_files(folder, shards[shards.clip_id.isin(places)].shard):
+        for clip in read_shard(shard):
+            row = places.pop(str(clip.clip_id), None)
+            if row is not None:
+                gathered[row] = _fit(clip, spec, num_frames)
+    if places:
+        raise ArtifactError(
+            f"{len(places)} clips have no frames in {folder}, the first {next(iter(places))}", code="frames-missing",
+            remedy="Run `dvc repro frames` again",
+        )
+    return FramesOfPairs(gathered, place)
+
+
+def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.uint8]:
+    """`num_frames` of the backbone's side; of more frames those nearest to the centres of as many equal bins."""
+    count = len(clip.frames)
+    if count < spec.frames:
+        raise ArtifactError(
+            f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.frames}", code="frames-do-not-fit",
+            remedy=f"Set frames.num_frames to at least {spec.frames}",
+        )
+    frames = clip.frames[_centres(count, num_frames)][None]
+    resized: NDArray[np.uint8] = resize_frames(frames, spec.resizing)[0]
+    return resized
+
+
+def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
+    """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
+    from vidseek_media.frame_store.shards import list_shards, read_shard
+
+    found: list[NDArray[np.uint8]] = []
+    for shard in list_shards(frames):
+        for clip in read_shard(shard):
+            found.append(_fit(clip, spec, spec.frames))
+            if len(found) == count:
+                return np.stack(found)
+    return np.stack(found) if found else np.empty((0, spec.frames, spec.side, spec.side, 3), np.uint8)
+
+
+def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec, device: torch.device | None = None) -> Tensor:
+    """Frames (n, T, side, side, 3) to what the model takes: float (n, T, 3, side, side), on `device` (None: the CPU).
+
+    A GPU gets the bytes and normalises itself, to the same numbers: of 10 ms for a clip of ViT-B/32 on an H100 the
+    processor's normalising and the way of what it made took 8.
+    """
+    if device is None or device.type == "cpu":
+        return torch.from_numpy(normalise(frames, mean=spec.mean, deviation=spec.deviation))
+    return _normalise_there(torch.from_numpy(np.array(frames)).to(device), spec)
+
+
+def _normalise_there(frames: Tensor, spec: BackboneSpec) -> Tensor:
+    """`normalise` of bytes that lie on a device."""
+    levels = np.arange(256, dtype=np.uint8)[None, None, :, None, None].repeat(3, axis=4)  # one column of 256
+    tables = normalise(levels, mean=spec.mean, deviation=spec.deviation)[0, 0, :, :, 0]
+    channels = [
+        torch.take(torch.from_numpy(tables[channel]).to(frames.device), frames[..., channel].long()) for channel in range(3)
+    ]
+    return torch.stack(channels, dim=2)
+
+
+class Batches:
+    """Rows in random order, epoch after epoch, without end; every batch has `size` rows (or all, if fewer).
+
+    Attributes:
+        left: Rows of the running epoch that are still to come; with the generator's state all there is to go on from.
+    """
+
+    def __init__(self, num_rows: int, size: int, rng: np.random.Generator) -> None:
+        self._num_rows, self.size, self._rng = num_rows, min(size, num_rows), rng
+        self.left = np.empty(0, np.int64)
+
+    def draw(self) -> NDArray[np.int64]:
+        """The next batch, shape (size,)."""
+        if len(self.left) < self.size:
+            # What is left of an epoch opens the next batch, so that no pair is seen less often than another.
+            fresh = self._rng.permutation(self._num_rows)
+            known = np.isin(fresh, self.left)
+            self.left = np.concatenate([self.left, fresh[~known], fresh[known]])
+        rows, self.left = self.left[: self.size], self.left[self.size :]
+        return rows
+
+
+def choose_frames(
+    frames: NDArray[np.uint8], num_frames: int, rng: np.random.Generator | None
+) -> NDArray[np.uint8]:
+    """`num_frames` of each clip's frames, one of each of as many equal bins.
+
+    Args:
+        frames: Shape (n, N, side, side, 3), N at least `num_frames`.
+        num_frames: T.
+        rng: Picks within the bins; None for their centres, which is what is served.
+
+    Returns:
+        Shape (n, T, side, side, 3).
+    """
+    count = frames.shape[1]
+    if count == num_frames:
+        return np.asarray(frames)
+    if rng is None:
+        return np.asarray(frames[:, _centres(count, num_frames)])
+    edges = np.arange(num_frames) * count / num_frames
+    picks = (edges + rng.uniform(size=(len(frames), num_frames)) * count / num_frames).astype(int)
+    return np.take_along_axis(frames, picks[:, :, None, None, None], axis=1)
+
+
+def _centres(count: int, num_frames: int) -> NDArray[np.int64]:
+    """The frames of `count` at the centres of `num_frames` equal bins."""
+    return ((np.arange(num_frames) + 0.5) * count / num_frames).astype(np.int64)
+
+
+def augment(
+    frames: NDArray[np.uint8], rng: np.random.Generator, *, shift_share: float, brightness: float
+) -> NDArray[np.uint8]:
+    """One view of each clip: one shift, one gain and one level for all its frames. No flip: captions speak of sides."""
+    largest = round(shift_share * frames.shape[2])
+    views = np.empty_like(frames, subok=False)
+    for row, clip in enumerate(frames):
+        down, right = (int(step) for step in rng.integers(-largest, largest + 1, 2))
+        gain, level = 1 + rng.uniform(-brightness, brightness), rng.uniform(-brightness, brightness) * 128
+        padded = np.pad(clip, ((0, 0), (largest,) * 2, (largest,) * 2, (0, 0)), mode="edge")
+        top, left = largest + down, largest + right
+        table = np.clip(np.arange(256) * gain + level, 0, 255).astype(np.uint8)
+        views[row] = table[padded[:, top : top + clip.shape[1], left : left + clip.shape[2]]]
+    return views
+
+
+def drop_words(ids: NDArray[np.int64], rng: np.random.Generator, *, share: float, pad_id: int) -> NDArray[np.int64]:
+    """Texts with each token left out by the chance `share`; first and end token stay, padding closes the gaps."""
+    result = np.full_like(ids, pad_id)
+    ends = (ids != pad_id).cumsum(1).argmax(1)
+    for row, (line, end) in enumerate(zip(ids, ends, strict=True)):
+        keep = rng.uniform(size=end + 1) >= share
+        keep[[0, end]] = True
+        kept = line[: end + 1][keep]
+        result[row, : len(kept)] = kept
+    return result
+
+
+def cut_padding(ids: NDArray[np.int64], *, pad_id: int) -> NDArray[np.int64]:
+    """Texts (n, context) without the columns at the end that hold only padding; one column stays."""
+    used = np.flatnonzero((ids != pad_id).any(0))
+    return ids[:, : int(used[-1]) + 1 if len(used) else 1]

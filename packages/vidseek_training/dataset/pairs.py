@@ -1,0 +1,241 @@
+"""Clip-caption pairs, split so that a source video and its near-duplicates are on one side only."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.records import Rejection, Video
+from vidseek_media.sources.ingest import read_videos
+from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
+from vidseek_media.splitting.perceptual_hashes import groups_of, near_duplicates
+from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
+from vidseek_training.settings import PairSettings
+
+DEFAULT_GALLERY = "default"
+
+
+@dataclass(frozen=True)
+class PairsReport:
+    """num_in (captions) = num_out (pairs) + num_rejected, and num_out is the sum of the splits."""
+
+    num_in: int
+    num_out: int
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_rejected: int
+    num_groups: int
+    """Of videos that are on one side."""
+    num_validation_groups: int
+    """Those that validation has pairs of; a proof wants 25."""
+    num_in_largest_group: int
+    """Videos; where that is most of them, the archive cannot be split by what it shows (a camera that never moves)."""
+    num_captions_on_both_sides: int
+    """Pairs of validation and test whose caption is also one of a training pair."""
+    num_clips_on_both_sides: int
+    """Clips of validation and test that show what a training clip shows, though most of their videos differs."""
+
+
+def make_pairs(
+    ingest_dir: Path,
+    caption_dir: Path,
+    frames_dir: Path,
+    *,
+    out: Path,
+    settings: PairSettings,
+    decided: Iterable[tuple[str, str]] = (),
+) -> PairsReport:
+    """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet` and `rejected.parquet` into `out`.
+
+    A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_marks`
+    make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
+    near-duplicates, and what people decided. A group's split is the one that the source wishes, else that of
+    `split_videos`. Where the source contradicts itself about a video, all captions of that video are rejected; where it
+    wishes videos of a group on several sides, those of the test come before those of the validation, and these before
+    those of the training, and the others are rejected. Without captions all tables are empty.
+
+    Args:
+        settings: Which captions make pairs, the shares of the splits, and what is a near-duplicate.
+        decided: Pairs of video ids that people say show the same.
+
+    Raises:
+        ConfigError: the shares of validation and test leave nothing for training.
+        ArtifactError: a table is missing or broken.
+    """
+    captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
+    frames = read_table(frames_dir / "frames.parquet", FRAMES)
+    has_frames = set(frames["clip_id"])
+    skipped = _skipped(frames, settings.skip_marks)
+    wishes = _wishes(captions)
+    usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
+    usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
+    groups = _groups(
+        sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
+        max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided,
+    )
+    splits = split_groups(
+        groups, wishes, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
+    )
+    rows: list[dict[str, object]] = []
+    rejections: list[Rejection] = []
+    for row in captions.itertuples(index=False):
+        reason = (
+            _why_not(row.clip_id, wishes[row.video_id], has_frames) or skipped.get(row.clip_id, "")
+            or _on_another_side(wishes[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
+        )
+        if reason:
+            id = row.video_id if pd.isna(row.clip_id) else row.clip_id
+            rejections.append(Rejection(id, "pairs", f"{reason}: {row.text[:60]!r}"))
+            continue
+        rows.append({
+            "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
+            "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
+        })
+    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
+    write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
+    write_table(out / "pairs.parquet", rows, PAIRS)
+    both = find_both_sides(
+        pd.DataFrame(rows, columns=PAIRS.names), hashes_of(frames), max_bits=settings.near_duplicate_bits or 0,
+        min_share=settings.near_duplicate_share,
+    )
+    write_table(out / "both_sides.parquet", both, BOTH_SIDES)
+    counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
+    sizes = Counter(groups.values())
+    return PairsReport(
+        num_in=len(captions), num_out=len(rows), num_train=counts["train"], num_validation=counts["validation"],
+        num_test=counts["test"], num_rejected=len(rejections), num_groups=len(sizes),
+        num_validation_groups=len({groups[str(row["video_id"])] for row in rows if row["split"] == "validation"}),
+        num_in_largest_group=max(sizes.values(), default=0),
+        num_captions_on_both_sides=int(both["same_caption"].sum()),
+        num_clips_on_both_sides=int(both.loc[both["same_frames"], "clip_id"].nunique()),
+    )
+
+
+def split_groups(
+    groups: Mapping[str, str],
+    wishes: Mapping[str, Set[str]],
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> dict[str, str]:
+    """train, validation or test by video_id, the same for all videos of a group.
+
+    Args:
+        groups: The group of each video, which is the id of one of its videos.
+        wishes: What the source wishes, by video_id: nothing, or one split.
+    """
+    wished: dict[str, str] = {}
+    for video_id, group in groups.items():
+        for wish in wishes.get(video_id, ()):
+            wished[group] = min(wish, wished.get(group, wish), key=_STRONGEST.index)
+    free = {group for group in groups.values() if group not in wished}
+    splits = wished | split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
+    return {video_id: splits[group] for video_id, group in groups.items()}
+
+
+_STRONGEST = ("test", "validation", "train")
+
+
+def _groups(
+    video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
+    decided: Iterable[tuple[str, str]],
+) -> dict[str, str]:
+    """The group of each of `video_ids`, named by the first of its videos."""
+    together = list(decided)
+    first: dict[str, str] = {}
+    wanted = set(video_ids)
+    for video in videos:
+        if (name := video.clip_of or video.source_id) and video.video_id in wanted:
+            together.append((first.setdefault(name, video.video_id), video.video_id))
+    if max_bits is not None:
+        hashes: dict[str, set[int]] = defaultdict(set)
+        for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
+            hashes[video_id].update(int(value) for value in (own if own is not None else ()))
+        together += near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
+    # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
+    others = sorted({video_id for pair in together for video_id in pair} - wanted)
+    groups = groups_of([*video_ids, *others], together)
+    names: dict[str, str] = {}
+    return {video_id: names.setdefault(groups[video_id], video_id) for video_id in video_ids}
+
+
+def _on_another_side(wishes: Set[str], split: str, group: str) -> str:
+    if wishes and split not in wishes:
+        return f"it is wished into {next(iter(wishes))}, and shows the same as {group} and others, which are in {split}"
+    return ""
+
+
+def split_videos(
+    video_ids: Iterable[str], *, validation_share: float, test_share: float, seed: int
+) -> dict[str, str]:
+    """train, validation or test by video_id: each by a hash of its own id, so that a new video moves no other one.
+
+    A share above 0 gets at least one video where there are three or more: an archive of a few files can be tried too.
+
+    Raises:
+        ConfigError: a share is negative, or they leave nothing to train on.
+    """
+    if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
+        raise ConfigError(
+            f"pairs.validation_share is {validation_share} and pairs.test_share {test_share}, "
+            "wanted shares of at least 0 that together stay under 1", code="setting-out-of-range",
+            remedy="Set them in params.yaml",
+        )
+    places = {video_id: _place_of(video_id, seed) for video_id in video_ids}
+    splits = {
+        video_id: "test" if place < test_share else "validation" if place < test_share + validation_share else "train"
+        for video_id, place in places.items()
+    }
+    if len(splits) >= 3:
+        for name, share in (("test", test_share), ("validation", validation_share), ("train", 1.0)):
+            if share > 0 and name not in splits.values():
+                _move_one(splits, places, name)
+    return splits
+
+
+def _move_one(splits: dict[str, str], places: Mapping[str, float], name: str) -> None:
+    """Give `name` one video of the largest split: that with the lowest hash."""
+    sizes = {split: list(splits.values()).count(split) for split in sorted(set(splits.values()))}
+    largest = max(sizes, key=lambda split: sizes[split])
+    splits[min((v for v in splits if splits[v] == largest), key=lambda v: (places[v], v))] = name
+
+
+def _place_of(video_id: str, seed: int) -> float:
+    """Where in [0, 1) the video stands."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
+
+
+def _skipped(frames: pd.DataFrame, skip_marks: Sequence[str]) -> dict[str, str]:
+    """The reason by clip_id of the clips that say nothing."""
+    found = {}
+    for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True):
+        own = [mark for mark in skip_marks if marks is not None and mark in marks]
+        if own:
+            found[clip_id] = f"its clip is {' and '.join(own)} (pairs.skip_marks)"
+    return found
+
+
+def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
+    """The splits that the source wishes, by video_id."""
+    wishes: dict[str, set[str]] = defaultdict(set)
+    for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
+        if split:
+            wishes[video_id].add(split)
+    return wishes
+
+
+def _why_not(clip_id: object, wishes: set[str], has_frames: set[str]) -> str:
+    if len(wishes) > 1:
+        return f"its video is wished into {' and '.join(sorted(wishes))}, one video is on one side"
+    if pd.isna(clip_id):
+        return "it is of a whole video of several clips"
+    return "" if clip_id in has_frames else "its clip has no frames"

@@ -1,0 +1,1 @@
+"""The champion to ONNX, behind the parity gate."""

@@ -1,0 +1,315 @@
+"""Merge the champion, export both towers to ONNX in several precisions, and keep those whose vectors are torch's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import Dim
+
+from vidseek_encoder import external_data
+from vidseek_encoder.bundle import EncoderSpec, encoder_version_of
+from vidseek_encoder.encoder import INPUTS, OUTPUTS
+from vidseek_encoder.preprocess import normalise
+from vidseek_encoder.tokenize import Tokenizer
+from vidseek_encoder.variants import RECIPES, convert
+from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.files.folders import whole_folder
+from vidseek_media.files.json_files import read_json
+from vidseek_media.tables import PAIRS, read_table
+from vidseek_training import backbones
+from vidseek_training.backbones import Backbone
+from vidseek_training.dataset.pair_set import load_pairs, sample_clips
+from vidseek_training.export.bundle_card import write_card
+from vidseek_training.export.parity import CHOSEN_ON, JUDGED_ON, PROBES, Parity, Reference, failures
+from vidseek_training.export.parity import measure as _measure
+from vidseek_training.export.parity import reference_of as _reference_of
+from vidseek_training.fitting import lora
+from vidseek_training.settings import ParityLimits, ParitySettings
+
+_OPSET = 18
+_LARGEST_BATCH = 1024
+_NUM_EXAMPLES = 32
+"""Training clips and captions by which int8 is made where its plainest form is not good enough."""
+_Examples = dict[str, NDArray[Any]]
+
+PARITY_FILE = "parity.json"
+FP32_LIMITS = ParitySettings().fp32
+
+
+def export_champion(
+    champion: Path,
+    *,
+    backbone: str,
+    pairs: Path,
+    frames: Path,
+    out: Path,
+    limits: Mapping[str, ParityLimits],
+    max_clips: int,
+) -> tuple[EncoderSpec, dict[str, Parity]]:
+    """Write the encoder bundle of the champion to `out`, whole or absent.
+
+    A variant that does not reach its limits is left out, and its report says why; without fp32 there is no bundle.
+
+    Args:
+        champion: The select stage's folder.
+        backbone: The base.
+        pairs: The pairs table: captions for the gate.
+        frames: The frames stage's folder: clips for the gate.
+        out: Gets encoder.json, a folder for each variant, tokenizer.json, parity.json and the model card.
+        limits: What each variant must reach; the variants to make, fp32 among them.
+        max_clips: Most clips and captions for the gate.
+
+    Returns:
+        The bundle's spec, and the report of every variant that was made, by its name.
+
+    Raises:
+        ArtifactError: the adapter does not fit the base, or a table is missing.
+        GateFailed: the vectors in fp32 are not torch's; nothing is written.
+    """
+    from vidseek_training.evaluation.select import (  # MLflow comes with it, and only this function wants it
+        adapter_of,
+        read_selected,
+    )
+
+    selected = read_selected(champion)
+    model = lora.merged(backbones.load(backbone), adapter_of(champion))
+    made_of = (
+        f"with the adapter setting `{selected.setting}`, chosen on {selected.num_queries} validation captions with a mean "
+        f"reciprocal rank of {selected.mrr}"
+    )
+    return _export(model, made_of, pairs=pairs, frames=frames, out=out, limits=limits, max_clips=max_clips)
+
+
+def export_base(
+    *, backbone: str, pairs: Path, frames: Path, out: Path, limits: Mapping[str, ParityLimits], max_clips: int
+) -> tuple[EncoderSpec, dict[str, Parity], bool]:
+    """Write the bundle of the base without any adapter to `out`, behind the gate of `export_champion`, whose arguments
+    these are.
+
+    One that is there stays as it is where it is of the same weights, whole, and what its gate measured says the same of
+    today's limits.
+
+    Returns:
+        The bundle's spec, the report of every variant that was made, and whether it was written now.
+
+    Raises:
+        ArtifactError, ConfigError: the base cannot be loaded, or a table is missing.
+        GateFailed: the vectors in fp32 are not torch's; nothing is written.
+    """
+    model = backbones.load(backbone)
+    kept = _still_proven(out, _spec_of(model, model.spec.tokenizer).encoder_version, limits)
+    if kept is not None:
+        return *kept, False
+    made_of = "as it is, without an adapter"
+    return *_export(model, made_of, pairs=pairs, frames=frames, out=out, limits=limits, max_clips=max_clips), True
+
+
+def _export(
+    model: Backbone, made_of: str, *, pairs: Path, frames: Path, out: Path, limits: Mapping[str, ParityLimits],
+    max_clips: int,
+) -> tuple[EncoderSpec, dict[str, Parity]]:
+    with whole_folder(out) as folder:
+        shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
+        _export_towers(model, folder / "fp32")
+        spec = _spec_of(model, folder / "tokenizer.json").save(folder)
+        references = _References(model, pairs=pairs, frames=frames, max_clips=max_clips)
+        parities = {"fp32": _measure(folder, "fp32", references.judging, limits["fp32"])}
+        if failed := parities["fp32"].failed:
+            raise GateFailed(
+                f"the fp32 export is not the model that was trained: {'; '.join(failed)}", code="export-differs",
+                remedy="No bundle was written; check torch, onnxscript and onnxruntime with `vidseek doctor`",
+            )
+        examples = lru_cache(1)(lambda: _examples_of(model, spec, pairs=pairs, frames=frames))
+        for variant in sorted(limits.keys() - {"fp32"}):
+            parities[variant] = _make(folder, spec, variant, references, limits[variant], examples)
+            if not parities[variant].failed:
+                spec = replace(spec, variants=(*spec.variants, variant))
+        spec = spec.save(folder)
+        content = {variant: asdict(parity) for variant, parity in sorted(parities.items())}
+        (folder / PARITY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_card(folder, spec, content, made_of=made_of)
+    return spec, parities
+
+
+def _still_proven(
+    bundle: Path, encoder_version: str, limits: Mapping[str, ParityLimits]
+) -> tuple[EncoderSpec, dict[str, Parity]] | None:
+    """The bundle that is there, where the gate would do with it today what it did; what an earlier version measured
+    proves nothing."""
+    try:
+        spec = EncoderSpec.load(bundle)
+        for variant in spec.variants:
+            spec.check_files(bundle, variant)
+        content = read_json(bundle / PARITY_FILE)
+        parities = {name: Parity.from_json(each) for name, each in content.items()}
+    except (ArtifactError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    says_the_same = limits.keys() <= parities.keys() and all(
+        failures(parities[name], each) == parities[name].failed for name, each in limits.items()
+    )
+    return (spec, parities) if spec.encoder_version == encoder_version and says_the_same else None
+
+
+class _References:
+    """Captions and clips that judge, and others that choose, each embedded by torch once and only when asked for."""
+
+    def __init__(self, model: Backbone, *, pairs: Path, frames: Path, max_clips: int) -> None:
+        self._of = lru_cache(2)(
+            lambda splits: _reference_of(model, pairs=pairs, frames=frames, max_clips=max_clips, splits=splits)
+        )
+
+    @property
+    def judging(self) -> Reference:
+        """What a variant is judged by, once."""
+        return self._of(JUDGED_ON)
+
+    @property
+    def choosing(self) -> Reference:
+        """What chooses among the recipes of a variant."""
+        return self._of(CHOSEN_ON)
+
+
+def _make(
+    folder: Path, spec: EncoderSpec, variant: str, references: _References, limits: ParityLimits,
+    examples: Callable[[], _Examples],
+) -> Parity:
+    """Make `variant` in `folder` by the first of its recipes that reaches its limits on the captions that choose, and keep
+    it where it reaches them on those that judge. Otherwise it is not there: no other recipe is tried on these. A variant
+    that cannot be made or run is left out as one that is not near enough: the others are good without it."""
+    tried: list[str] = []
+    parity, recipes = None, RECIPES[variant]
+    # With a single recipe there is nothing to choose.
+    choosing, judging = references.choosing if len(recipes) > 1 else None, references.judging
+    for recipe in recipes:
+        inputs = examples() if recipe != recipes[0] else None
+        try:
+            _convert_towers(folder, spec, variant, recipe, inputs)
+            replace(spec, variants=(*spec.variants, variant)).save(folder)
+            if choosing is not None:
+                parity = replace(_measure(folder, variant, choosing, limits), recipe=recipe, tried=tuple(tried))
+            if parity is None or not parity.failed:
+                parity = replace(_measure(folder, variant, judging, limits), recipe=recipe, tried=tuple(tried))
+                break
+        except ArtifactError as error:
+            parity = replace(Parity.not_made(judging, error.message), recipe=recipe, tried=tuple(tried))
+            if error.code == "variant-not-made":  # what the converters do not take they take by no recipe
+                break
+        tried.append(f"{recipe}: {'; '.join(parity.failed)}")
+        shutil.rmtree(folder / variant)
+    assert parity is not None  # there is a recipe
+    if parity.failed:
+        shutil.rmtree(folder / variant, ignore_errors=True)
+    return parity
+
+
+def write_unproven(model: Backbone, folder: Path, *, variants: Sequence[str] = ()) -> EncoderSpec:
+    """A bundle of `model` in fp32 and `variants` without a proof of any, to measure how fast it is.
+
+    Args:
+        model: The backbone.
+        folder: Gets encoder.json, the variants and tokenizer.json; it is there and empty.
+        variants: What to make beside fp32.
+    """
+    shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
+    _export_towers(model, folder / "fp32")
+    spec = _spec_of(model, folder / "tokenizer.json")
+    for variant in variants:
+        _convert_towers(folder, spec, variant)
+    return replace(spec, variants=("fp32", *variants)).save(folder)
+
+
+def _export_towers(model: Backbone, folder: Path) -> None:
+    folder.mkdir()
+    # Names of outputs must not be names of operators: ONNX Runtime then finds a value defined twice.
+    batch = Dim("batch", min=1, max=_LARGEST_BATCH)
+    for tower in model.export_towers():
+        shape = {0: batch} if tower.longest is None else {0: batch, 1: Dim("tokens", min=2, max=tower.longest)}
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                tower.module.eval(), (tower.example,), input_names=[INPUTS[tower.name]], output_names=[OUTPUTS[tower.name]],
+                dynamic_shapes=(shape,), opset_version=_OPSET, dynamo=True, optimize=True, verbose=False,
+            )
+        assert program is not None
+        # Where in our code each node came from: paths of this machine, in files that others get, and a tenth of a small one.
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+        weights = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
+        # Beside the model they get the name that `onnx_file.data_file` expects.
+        program.save(folder / f"{tower.name}.onnx", external_data=weights > external_data.MOST_INLINE_BYTES)
+
+
+def _convert_towers(
+    folder: Path, spec: EncoderSpec, variant: str, recipe: str = "all", examples: _Examples | None = None
+) -> None:
+    (folder / variant).mkdir()
+    # The quantizer recommends a step that fails on these graphs; the fusions tell what they leave.
+    with _quiet("root", "onnxscript"):
+        for tower in spec.towers:
+            convert(
+                folder / "fp32" / f"{tower}.onnx", folder / variant / f"{tower}.onnx", variant=variant, recipe=recipe,
+                examples=examples[tower] if examples else None,
+            )
+
+
+def _examples_of(model: Backbone, spec: EncoderSpec, *, pairs: Path, frames: Path) -> _Examples:
+    """Inputs of each tower to judge and calibrate by: of training pairs, so that the gate sees others."""
+    table = read_table(pairs, PAIRS)
+    if (table.split == "train").any():
+        learned = load_pairs(pairs, frames, model.spec, split="train", most=_NUM_EXAMPLES)
+        clips, captions = np.asarray(learned.frames), learned.captions
+    else:
+        clips, captions = sample_clips(frames, model.spec, count=_NUM_EXAMPLES), list(PROBES)
+    pixels = normalise(clips, mean=spec.mean, deviation=spec.deviation)
+    tokenizer = Tokenizer.load(model.spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    return {
+        "text": tokenizer.encode(captions, trim=spec.trims_texts),
+        spec.vision: pixels if spec.vision == "video" else pixels.reshape(-1, *pixels.shape[2:]),
+    }
+
+
+class _quiet:  # noqa: N801 - reads as a word in `with`
+    """Only errors of these loggers for the length of a block."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._levels = [logger.level for logger in self._loggers]
+
+    def __enter__(self) -> None:
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+
+
+def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
+    spec = model.spec
+    # The scale on cosines does not move a vector, so it is no part of the space.
+    tensors = {
+        name: tensor.float().numpy() for name, tensor in model.state_dict().items() if not name.endswith("logit_scale")
+    }
+    space = {
+        "family": spec.family, "context": spec.context, "frames": spec.frames, "side": spec.side, "resize": spec.resize,
+        "resample": spec.resample, "resize_side": spec.resize_side, "mean": spec.mean, "deviation": spec.deviation,
+        "dimension": spec.dimension,
+    }
+    version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]
+    return EncoderSpec(
+        encoder_version=version, pad_id=spec.pad_id, backbone=spec.name, variants=("fp32",),
+        vision="frame" if model.averages_frames else "video", trims_texts=not model.reads_padding, **space,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""Training: the loop, the loss, adapters, precision, several processes."""

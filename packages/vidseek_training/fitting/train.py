@@ -1,0 +1,292 @@
+"""Teach a backbone the domain: LoRA on both towers with a contrastive loss, watched on the validation gallery."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vidseek_encoder.bundle import file_sha256
+from vidseek_media.errors import ArtifactError, DeviceError
+from vidseek_media.files.folders import whole_folder
+from vidseek_media.tables import PAIRS, read_table
+from vidseek_training import backbones, tracking
+from vidseek_training.backbones import Backbone
+from vidseek_training.dataset.pair_set import PairSet, load_pairs
+from vidseek_training.dataset.sampling import Data
+from vidseek_training.evaluation.scales import choose
+from vidseek_training.fitting import lora, pictures
+from vidseek_training.fitting.checkpoints import Checkpoint, fingerprint
+from vidseek_training.fitting.distributed import Processes
+from vidseek_training.fitting.presets import REAL_PARAMETERS, Choice, Model, resolve
+from vidseek_training.fitting.trainer import Fitting, Say
+from vidseek_training.settings import Preset, TrainSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one adapter setting; outcome.json."""
+
+    setting: str
+    trained: bool
+    reason: str
+    """Why nothing was trained, or empty."""
+    backbone: str
+    num_pairs: int
+    num_steps: int
+    seconds: float
+    run_id: str
+    """Of MLflow, or empty."""
+    preset: str = "none"
+    """Where the values of keys that params.yaml does not give came from, and why; see `presets`."""
+    preset_reason: str = ""
+    update_ratio: float = 0.0
+    """The largest update over its weight, in spectral norm, that was measured while training, and its layer."""
+    update_layer: str = ""
+    warnings: list[str] = field(default_factory=list)
+    forecast: dict[str, Any] = field(default_factory=dict)
+    """What the training was expected to take; see `forecast.Forecast`."""
+
+
+def train_adapter(
+    name: str, settings: TrainSettings, *, backbone: str, pairs: Path, frames: Path, general: Path | None, out: Path,
+    report: Path, state: Path | None = None, preset: Preset = "none", say: Say | None = None,
+) -> Outcome:
+    """Train the setting `name` and write its adapter, its validation ranks and its curves.
+
+    Of validation only the choosing half is looked at: the other one is `select`'s, for the proof.
+
+    Where a run of the same settings, pairs, frames and backbone was stopped, it goes on from its last look and ends as if
+    it had not been.
+
+    Args:
+        name: Of the setting, in params.
+        settings: How to train.
+        backbone: See `backbones.load`.
+        pairs: The pairs table.
+        frames: The frames stage's folder.
+        general: The general world's folder (pairs/ and frames/), or None: nothing to replay.
+        out: Gets adapter/, outcome.json and validation.json; whole or absent.
+        report: Gets metrics.json, curves.csv and pictures/.
+        state: Gets checkpoints/, tensorboard/, and lower/ where `settings.cached_views` are kept; None for none of them.
+        preset: Where keys that `settings` leave open come from, unless they name a preset themselves.
+        say: Gets lines for the person who waits: the preset, the plan, warnings.
+
+    Raises:
+        ConfigError: the settings contradict each other, or would destroy what the backbone knows.
+        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken; or the disk is full.
+        GateFailed: the loss is no longer a number.
+        DeviceError: the precision or the device asked for is not there.
+        ServiceError: the tracking store does not answer.
+    """
+    torch.manual_seed(settings.seed)
+    cuda = _wants_cuda(settings)
+    processes = Processes.here(cuda=cuda)
+    model = backbones.load(backbone).to(processes.device(cuda=cuda))
+    choice = _choose(settings, model, pairs, preset)
+    settings = choice.settings
+    tell = say if say is not None and processes.is_first else _silent
+    tell(choice.reason)
+    data = _load(model, settings, pairs, frames, general)
+    (report / "pictures").mkdir(parents=True, exist_ok=True)
+    if len(data.train) < settings.min_pairs:
+        reason = f"{len(data.train)} training pairs; the setting wants at least {settings.min_pairs}"
+        outcome = Outcome(
+            name, False, reason, backbone, len(data.train), 0, 0.0, "", preset=choice.preset, preset_reason=choice.reason
+        )
+        if processes.is_first:
+            _write_untrained(outcome, out, report)
+        return outcome
+    lineage = _lineage(backbone, pairs, frames, general)
+    checkpoint = saved = None
+    lower = None if state is None else state / "lower"
+    if state is not None:
+        mark = fingerprint(
+            settings=settings.model_dump(mode="json"), processes=processes.count, validation=gallery_hash(data.validation),
+            **lineage,
+        )
+        checkpoint = Checkpoint(state / "checkpoints", name, mark)
+        saved = checkpoint.load()
+    if not processes.is_first:
+        Fitting(model, settings, data, processes=processes, lower=lower).run(saved)
+        processes.wait()
+        return Outcome(name, True, "", backbone, len(data.train), 0, 0.0, "")
+    params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
+    tags = {"setting": name, **lineage, "git_commit": tracking.git_commit(), "processes": str(processes.count)}
+    board = None if state is None else state / "tensorboard"
+    with tracking.run(f"train-{name}", params, tags, board=board, again=saved.get("run_id", "") if saved else "") as run:
+        fitting = Fitting(
+            model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes,
+            lower=lower, say=tell,
+        )
+        forecast = fitting.forecast()
+        tell(str(forecast))
+        for kind, text in _early_warnings(settings, data, model, general):
+            fitting.warn(kind, text)
+        run.tag({"precision": "bf16" if fitting.in_bf16 else "fp32", "preset": choice.reason})
+        fitting.run(saved)
+        model.to("cpu")
+        ratio, layer = fitting.strongest
+        outcome = Outcome(
+            name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id,
+            preset=choice.preset, preset_reason=choice.reason, update_ratio=round(ratio, 4), update_layer=layer,
+            warnings=fitting.warnings, forecast=forecast.to_json(),
+        )
+        run.tag({"warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}"})
+        try:
+            _write_trained(outcome, fitting, out, report)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(
+                f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
+                remedy="Make room or mend the rights, then run it again: it goes on from the last look",
+            ) from error
+        run.log_folder(out / "adapter", under="adapter")
+        run.log_folder(report, under="report")
+    if checkpoint is not None:
+        checkpoint.remove()
+    processes.wait()
+    return outcome
+
+
+def _wants_cuda(settings: TrainSettings) -> bool:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "device is cuda, and torch finds none", code="no-cuda", remedy="Set train.settings.<name>.device to cpu",
+        )
+    return settings.device == "cuda"
+
+
+def _silent(_line: str) -> None:
+    """Nobody waits."""
+
+
+def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Preset) -> Choice:
+    """The settings with every key filled in, for `model` and the training pairs there are."""
+    num_pairs = int((read_table(pairs, PAIRS).split == "train").sum())
+    sizes = Model(model.spec.name, model.num_parameters(), model.num_embedding_parameters())
+    return resolve(settings, sizes, num_pairs, default=preset)
+
+
+def _early_warnings(
+    settings: TrainSettings, data: Data, model: Backbone, general: Path | None
+) -> list[tuple[str, str]]:
+    """What can be known before the first step."""
+    found = []
+    if model.num_parameters() > REAL_PARAMETERS and general is None:
+        found.append((
+            "forgetting",
+            "general.source names no general pairs: what the model forgets is neither held nor measured; name a folder of "
+            "pictures with captions.csv (docs/training.md)",
+        ))
+    elif settings.replay and data.general is None and general is not None:
+        found.append(("replay", f"the general world has fewer than {settings.replay} training pairs: nothing is replayed"))
+    if not len(data.validation):
+        found.append(("validation", "there is no validation pair: no step is judged, and nothing can be proven"))
+    count = len(data.train)
+    seen = settings.num_steps(count) * settings.pairs_a_step(count) / count
+    if seen < 1:
+        found.append(("epochs", f"the steps see {seen:.2f} of the training pairs: set epochs in the place of steps"))
+    if settings.look_every(count) > settings.num_steps(count):
+        found.append(("looks", "validation comes only after the last step: set looks_per_epoch"))
+    return found
+
+
+def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
+    """What a training was made from: hashes of data and base, and the base's revision."""
+    tables = {"pairs": pairs, "frames": frames / "frames.parquet"}
+    if general is not None:
+        tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}
+    return {
+        **{f"{name}_sha256": file_sha256(path) for name, path in tables.items() if path.is_file()},
+        "backbone": backbone, "backbone_revision": backbones.revision_of(backbone),
+        "backbone_sha256": backbones.weights_sha256(backbone),
+    }
+
+
+def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, general: Path | None) -> Data:
+    spec = model.spec
+    train = load_pairs(pairs, frames, spec, split="train", all_frames=settings.random_frames)
+    num_pairs = max(1, len(train))
+    replayed = kept = None
+    if general is not None and settings.scales != (1.0,):
+        kept = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="validation")
+    if general is not None and settings.replay:
+        # No more than the steps draw: each is embedded by the base first.
+        most = settings.replay * (settings.num_steps(num_pairs) + settings.warmup_text_steps)
+        replayed = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", spec, split="train", most=most)
+    return Data(
+        train,
+        load_pairs(pairs, frames, spec, split="validation", half="choosing"),
+        replayed if replayed is not None and len(replayed) >= settings.replay else None, kept,
+    )
+
+
+def gallery_hash(pairs: PairSet) -> str:
+    """Names a gallery by its clips and captions: ranks on another gallery cannot be compared."""
+    rows = [[row.clip_id, row.caption, row.gallery] for row in pairs.table.itertuples()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
+    with whole_folder(out) as folder:
+        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+    (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
+    (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
+    (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
+
+
+def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path) -> None:
+    pairs = training.data.validation
+    ranks = {
+        "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
+        "adapted": training.adapted.text_ranks.tolist(),
+    }
+    with whole_folder(out) as folder:
+        lora.save(training.handle, training.model, folder / "adapter")
+        (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
+        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+    figures: dict[str, Any] = {
+        "trained": True, "validation": {
+            "base": training.base.figures(pairs.table), "adapted": training.adapted.figures(pairs.table),
+        },
+    }
+    figures |= {
+        "adapter_sha256": file_sha256(out / "adapter" / "adapter_model.safetensors"),
+        "update_ratio": outcome.update_ratio, "update_layer": outcome.update_layer, "preset": outcome.preset,
+        "warnings": outcome.warnings,
+    }
+    if training.sweep:
+        figures["scale"] = choose(training.sweep).scale
+        figures["sweep"] = [each.to_json() for each in training.sweep]
+    (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _write_rows(report / "curves.csv", training.curves)
+    _write_rows(report / "scales.csv", _scales(training))
+    pictures.draw_curves(training.curves, report / "pictures" / "curves.png")
+    if len(pairs):
+        vectors = training.adapted_vectors
+        pictures.draw_similarity(vectors.texts, vectors.videos, report / "pictures" / "similarity.png")
+        pictures.draw_retrieval(pairs, vectors.texts, vectors.videos, report / "pictures" / "retrieval.png")
+        pictures.draw_map({"before": training.base_validation, "after": vectors}, report / "pictures" / "map.png")
+
+
+def _scales(training: Fitting) -> list[dict[str, float | None]]:
+    """Mean reciprocal ranks on validation by the adapter's scale: of a sweep, or of the one scale that was judged."""
+    if training.sweep:
+        return [{"scale": each.scale, "mrr": each.mrr, "general_mrr": each.general_mrr} for each in training.sweep]
+    ranks = training.adapted.text_ranks
+    return [{"scale": 1.0, "mrr": float((1 / ranks).mean()) if len(ranks) else None, "general_mrr": None}]
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a CSV of at least one row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,1 @@
+"""The routes and what goes in and comes out of them."""

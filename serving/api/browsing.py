@@ -1,0 +1,137 @@
+"""The routes that a page needs to let people browse: what can be filtered by, what lies around a clip, a strip of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
+from serving.api.schemas import ModelInfo, ModelsAnswer
+from serving.engine import LIVE, Engine
+from serving.inputs.media import ClipGone
+from vidseek_retrieval.confidence.calibration import is_current
+from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours
+
+MAX_STRIP = 16
+
+
+class FacetValue(BaseModel):
+    """A value of a field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: str
+    num_clips: int
+
+
+class Lengths(BaseModel):
+    """The shortest and the longest video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    least: int
+    greatest: int
+
+
+class Times(BaseModel):
+    """The first and the last time that a video was published, RFC 3339."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    least: str
+    greatest: str
+
+
+class FacetsAnswer(BaseModel):
+    """By what a search over the live index can be narrowed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    collection: str
+    num_clips: int
+    channel: list[FacetValue] = Field(description="The most frequent first.")
+    category: list[FacetValue]
+    duration_ms: Lengths | None
+    published_at: Times | None
+
+
+class Neighbour(BaseModel):
+    """A clip of the same video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip_id: str
+    start_ms: int
+    end_ms: int
+
+
+class NeighboursAnswer(BaseModel):
+    """The clip and those before and after it, in order of time; none overlaps another."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    clips: list[Neighbour]
+
+
+def add_browsing(app: FastAPI, engine: Engine) -> None:
+    """Put the routes of this module into `app`."""
+
+    @app.get("/v1/facets", response_model=FacetsAnswer, responses=refusals(504))
+    async def facets() -> dict[str, Any]:
+        """What the filters of a search may be set to."""
+        name, num, found = await engine.browse(lambda live: (live.facts.name, live.facts.num_points, facets_of(live)))
+        fields = {
+            field: [{"value": value, "num_clips": num_clips} for value, num_clips in values.items()]
+            for field, values in found.values.items()
+        }
+        ends = {
+            field: None if span is None else {"least": span[0], "greatest": span[1]}
+            for field, span in (("duration_ms", found.duration_ms), ("published_at", found.published_at))
+        }
+        return {"collection": name, "num_clips": num, **fields, **ends}
+
+    @app.get("/v1/models", response_model=ModelsAnswer, responses=refusals(504))
+    async def models() -> ModelsAnswer:
+        """The models that a search may name, and whether the base's collection is of the archive as it is now."""
+        found = await engine.models()
+        live = found[LIVE].content
+        return ModelsAnswer(data=[
+            ModelInfo(
+                id=name, created=int(datetime.fromisoformat(facts.created_at).timestamp()),
+                encoder_version=facts.encoder_version, collection=facts.name, num_clips=facts.num_points,
+                has_confidence=facts.calibration is not None and is_current(facts.calibration),
+                is_current=facts.content == live if facts.content and live else None,
+            )
+            for name, facts in found.items()
+        ])
+
+    @app.get("/v1/clips/{clip_id}/neighbours", response_model=NeighboursAnswer, responses=refusals(404, 422, 504))
+    async def around(
+        clip_id: ClipInPath,
+        num: Annotated[int, Query(ge=1, le=MAX_NEIGHBOURS, description="To either side, at most.")] = 3,
+    ) -> dict[str, Any]:
+        """The clips before and after a clip in its video."""
+        await engine.clip(clip_id)  # what searches do not show has no neighbours either
+        try:
+            found = await engine.browse(partial(neighbours, clip_id=clip_id, num=num))
+        except ClipUnknown as error:
+            raise ClipGone(error.message, remedy=error.remedy) from error
+        clips = [{"clip_id": each.clip_id, "start_ms": each.start_ms, "end_ms": each.end_ms} for each in found]
+        return {"video_id": found[0].video_id, "clips": clips}
+
+    @app.get(
+        "/v1/clips/{clip_id}/strip", response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}, **refusals(404, 422, 504)},
+    )
+    async def strip(
+        clip_id: ClipInPath, frames: Annotated[int, Query(ge=1, le=MAX_STRIP)] = 4
+    ) -> Response:
+        """Frames of a clip side by side, at the centres of equal parts of it."""
+        content = await engine.strip(clip_id, frames=frames)
+        return Response(content, media_type="image/jpeg", headers=THUMBNAIL_HEADERS)

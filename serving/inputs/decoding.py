@@ -1,0 +1,165 @@
+"""Bytes of others to frames: pictures of URLs are fetched; uploads and the archive's videos are decoded in three pools."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.batcher import QueueFull
+from serving.http.clients import current_client
+from serving.inputs.fetching import Fetcher
+from serving.inputs.pool import Pool, Task
+from serving.inputs.uploads import MODULES, decode_clip, decode_image, decode_strip
+from serving.metrics import Metrics
+from serving.model import Frames
+from vidseek.settings import PoolSettings, ServeSettings
+from vidseek_media.decoding.sandbox import Confinement, in_force
+from vidseek_media.decoding.worker_process import Job
+from vidseek_media.decoding.workers import ForkServer
+from vidseek_media.settings import RECYCLE_AFTER
+
+if TYPE_CHECKING:
+    from vidseek_encoder.bundle import EncoderSpec
+
+FETCH_THREADS = 4
+MAX_FETCHING = 32
+"""Pictures of URLs that are being fetched or wait for it."""
+MAX_FETCHING_OF_ONE = 16
+"""Of one client; more only in a request that is its only one."""
+THUMBNAIL_PX = 256
+"""Of the shorter side."""
+
+log = logging.getLogger("vidseek.serving")
+
+
+class Decoding:
+    """Decoders, and the queues before them.
+
+    Args:
+        settings: What is taken.
+        metrics: Told of the decoders' runs, under `picture`, `film` and `archive`.
+    """
+
+    def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._server = ForkServer(MODULES)
+        self._metrics = metrics
+        decode, seconds = settings.decode, settings.decode_timeout_seconds
+        self._pictures = self._pool(
+            "picture", decode.pictures, Confinement.UPLOAD, decode.picture_timeout_seconds, RECYCLE_AFTER
+        )
+        # A film has a process to itself: what it does to its decoder meets no other.
+        self._films = self._pool("film", decode.clips, Confinement.UPLOAD, seconds, 1)
+        self._archive = self._pool("archive", decode.archive, Confinement.ARCHIVE, seconds, 1)
+        self._fetcher = Fetcher(
+            settings.url_hosts, max_bytes=settings.max_body_mb * 2**20, timeout_seconds=settings.url_timeout_seconds
+        )
+        self._fetching = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        self._num_fetching: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Start what workers are forked from, so that the first picture need not wait for it. Takes half a second."""
+        if not in_force().is_whole:
+            log.warning("decoders are not wholly confined: %s; see docs/security.md", in_force().in_words())
+        self._server.start()
+
+    async def images(self, contents: Sequence[bytes]) -> list[Frames]:
+        """A clip of one frame for each picture file.
+
+        Raises:
+            InputRejected: one is no picture, too large, or takes too long.
+            QueueFull: too many are waiting, or too many of this client.
+            CutOff: the service ends, or this is slow and others are too.
+        """
+        most = self._settings.max_image_megapixels
+        tasks = [Task(Job(partial(decode_image, max_megapixels=most), (content,))) for content in contents]
+        return [pixels[np.newaxis] for pixels in await self._pictures.submit_all(tasks)] if tasks else []
+
+    async def clips(self, contents: Sequence[bytes], spec: EncoderSpec) -> list[Frames]:
+        """As many frames as `spec` says of each video file. Raises as `images`."""
+        job = Job(decode_clip, (spec.frames, spec.resizing.shorter_px, self._settings.max_clip_seconds), takes_content=True)
+        return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
+
+    async def strip(self, path: Path, times_ms: Sequence[int]) -> NDArray[np.uint8]:
+        """Frames of a video file side by side: RGB of shape (height, width, 3). Raises as `images`."""
+        job = Job(decode_strip, (path, tuple(times_ms), THUMBNAIL_PX), file=path)
+        strip: NDArray[np.uint8]
+        [strip] = await self._archive.submit_all([Task(job)])
+        return strip
+
+    async def fetch(self, urls: Sequence[str]) -> list[bytes]:
+        """The pictures that lie there.
+
+        Raises:
+            InputRejected: one is not at a host that the settings name, or does not come.
+            QueueFull: too many are being fetched.
+        """
+        if not urls:
+            return []
+        client = current_client()
+        held, total = self._num_fetching[client], self._num_fetching.total()
+        if total + len(urls) > MAX_FETCHING or held + len(urls) > max(MAX_FETCHING_OF_ONE, len(urls)):
+            raise QueueFull(
+                f"{total} pictures are being fetched already", code="too-many-downloads", remedy="Try again in a second",
+            )
+        self._num_fetching[client] += len(urls)
+        try:
+            loop = asyncio.get_running_loop()
+            return list(await asyncio.gather(
+                *(loop.run_in_executor(self._fetching, self._fetcher.fetch, url) for url in urls)
+            ))
+        finally:
+            self._num_fetching[client] -= len(urls)
+            self._num_fetching += Counter()  # forgets who has none
+
+    def close(self) -> None:
+        """End the workers, and let the threads go."""
+        for pool in (self._pictures, self._films, self._archive):
+            pool.close()
+        self._server.close()
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+
+    def _pool(
+        self, work: str, settings: PoolSettings, confinement: Confinement, timeout_seconds: float, recycle_after: int
+    ) -> Pool:
+        def observe(size: int, seconds: float) -> None:
+            self._metrics.batch_size.labels(work).observe(size)
+            self._metrics.work_seconds.labels(work).observe(seconds)
+
+        told: dict[str, Any] = {
+            "observe": observe, "lost": lambda fault: self._metrics.workers_lost.labels(work, fault).inc(),
+            "max_answer_bytes": self._settings.decode.max_output_mb * 2**20,
+        }
+        pool = Pool(
+            work, self._server, settings, confinement, timeout_seconds=timeout_seconds, recycle_after=recycle_after, **told
+        )
+        self._metrics.watch_queue(work, lambda: pool.num_waiting)
+        return pool
+
+
+def jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
+    """The picture as JPEG, kept at `kept` where the disk takes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    if kept is None:
+        return buffer.getvalue()
+    beside = kept.with_name(f".{kept.name}.{time.monotonic_ns()}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(buffer.getvalue())
+        beside.replace(kept)
+    except OSError:
+        beside.unlink(missing_ok=True)  # it is made again the next time
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""Bytes of a request to frames: what the workers run. Nothing here is called in the service's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_media.decoding.pictures import MAX_SIDE_PX, PLUGINS, decode_picture
+from vidseek_media.errors import InputRejected
+
+MODULES = ("serving.inputs.uploads", "vidseek_media.decoding.frames", *PLUGINS)
+"""What workers have imported before they see an input."""
+
+
+def decode_image(content: bytes, *, max_megapixels: int) -> NDArray[np.uint8]:
+    """The picture upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
+
+    Raises:
+        InputRejected: it is no picture of a known format, broken, or has too many pixels.
+    """
+    return decode_picture(content, max_pixels=max_megapixels * 1_000_000, max_side_px=MAX_SIDE_PX)
+
+
+def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:
+    """`num_frames` frames of an uploaded film at bin centres: uint8 RGB (num_frames, height, width, 3), upright.
+
+    Raises:
+        InputRejected: it cannot be decoded, or is longer than `max_seconds`.
+    """
+    from vidseek_media.decoding.frames import decode_uniform
+    from vidseek_media.decoding.packets import as_upload, read_plan
+
+    with as_upload(), _saying("the clip cannot be used", "Send a whole video file"):
+        length_ms = read_plan(path).duration_ms
+        if length_ms > max_seconds * 1000:
+            raise InputRejected(
+                f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken", code="clip-too-long",
+            )
+        return decode_uniform(path, num_frames=num_frames, side_px=side_px)
+
+
+def decode_strip(path: Path, times_ms: Sequence[int], side_px: int) -> NDArray[np.uint8]:
+    """The frames of a video at `times_ms`, side by side: uint8 RGB (height, n * width, 3).
+
+    The shorter side of a frame has at most `side_px`.
+
+    Raises:
+        InputRejected: it cannot be decoded.
+    """
+    from vidseek_media.decoding.frames import decode_at
+
+    with _saying("the video cannot be shown", "Run `vidseek probe` on it"):
+        return np.concatenate([frame for _, frame in decode_at(path, list(times_ms), side_px=side_px)], axis=1)
+
+
+@contextmanager
+def _saying(what: str, remedy: str) -> Iterator[None]:
+    """Put before a refusal what it is about, and behind it what to do."""
+    try:
+        yield
+    except InputRejected as error:
+        raise type(error)(f"{what}: {error.message}", code=error.code, remedy=error.remedy or remedy) from error

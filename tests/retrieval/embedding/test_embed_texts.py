@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.raising import raises
+from tests.retrieval.archive import VERSION, clip_row, video_row
+from tests.tiny_bundle import COLOURS, write_tiny_bundle
+from vidseek_encoder.encoder import Encoder
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
+from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts, read_texts, text_id_of
+
+
+def caption_row(video_id: str, clip: dict[str, object] | None, text: str) -> dict[str, object]:
+    clip_id = clip["clip_id"] if clip else None
+    return {**dict.fromkeys(CAPTIONS.names, ""), "video_id": video_id, "clip_id": clip_id, "text": text, "cost_usd": 0.0}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Two videos: one titled, with two captions of parts and one of the whole; one with neither title nor caption."""
+    one, two = "a" * 32, "b" * 32
+    videos = [video_row(one, "one.mp4", title="Harbour"), video_row(two, "my_tape.mp4")]
+    early, late = clip_row(one, 0, 0, 1500, cut=("captions",)), clip_row(one, 3, 4500, 9000, cut=("captions",))
+    windows = [clip_row(one, 1, 0, 3000), clip_row(one, 2, 3000, 6000), clip_row(two, 0, 0, 3000)]
+    write_table(tmp_path / "ingest" / "videos.parquet", videos, VIDEOS)
+    write_table(tmp_path / "cut" / "clips.parquet", [early, late, *windows], CLIPS)
+    captions = [caption_row(one, late, "a van"), caption_row(one, early, "a crane"), caption_row(one, None, "a quay"),
+                caption_row(one, early, "a crane")]
+    write_table(tmp_path / "caption" / "captions.parquet", captions, CAPTIONS)
+    return tmp_path / "ingest", tmp_path / "cut", tmp_path / "caption"
+
+
+def test_clip_texts__captions_that_overlap_by_half_of_the_shorter(folders: tuple[Path, Path, Path]) -> None:
+    texts = clip_texts(*folders, cut="windows")
+    by_span = {
+        (video, start): texts[str(clip_row(video * 32, 0, start, start + 3000)["clip_id"])]
+        for video, start in (("a", 0), ("a", 3000), ("b", 0))
+    }
+    # [0, 1500) lies in the first window; 1,500 of [4500, 9000) are half of the second.
+    assert by_span["a", 0].spoken == "Harbour; a quay; a crane"
+    assert by_span["a", 3000].spoken == "Harbour; a quay; a van"
+    assert (by_span["b", 0].spoken, by_span["b", 0].words) == ("", "my tape")
+    assert by_span["a", 0].words == by_span["a", 0].spoken
+    assert len(clip_texts(*folders, cut="captions")) == 2
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Encoder:
+    write_tiny_bundle(tmp_path / "bundle", encoder_version=VERSION)
+    return Encoder.load(tmp_path / "bundle", threads=1, towers=["text"])
+
+
+def test_embed_texts__each_once_resumed_and_read_back(tmp_path: Path, encoder: Encoder) -> None:
+    texts = [*COLOURS, "red blue", "", "red"]
+    report = embed_texts(texts, encoder, out=tmp_path, batch=2)
+    assert report.num_texts == 5 and report.num_written == report.num_parts > 1
+    vectors = read_texts(tmp_path, encoder_version=VERSION)
+    assert set(vectors) == {text_id_of(text) for text in texts if text}
+    for text in texts:
+        if text:
+            np.testing.assert_allclose(vectors[text_id_of(text)], encoder.embed_texts([text])[0], atol=1e-6)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "texts").iterdir()}
+    assert embed_texts(texts, encoder, out=tmp_path, batch=2).num_written == 0
+    killed = next((tmp_path / "texts").iterdir())
+    killed.write_bytes(killed.read_bytes()[:100])
+    assert embed_texts(texts, encoder, out=tmp_path, batch=2).num_written == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "texts").iterdir()} == before
+    assert embed_texts(["red"], encoder, out=tmp_path).num_parts == len(list((tmp_path / "texts").iterdir())) == 1
+    assert embed_texts([], encoder, out=tmp_path).num_texts == 0 and read_texts(tmp_path, encoder_version=VERSION) == {}
+
+
+def test_read_texts__another_encoder_version_is_refused(tmp_path: Path, encoder: Encoder) -> None:
+    embed_texts(["red"], encoder, out=tmp_path)
+    with raises(ArtifactError, code="other-encoder", naming=(VERSION, "f" * 16)):
+        read_texts(tmp_path, encoder_version="f" * 16)
+
+
+def test_embed_texts__batch_out_of_range(tmp_path: Path, encoder: Encoder) -> None:
+    with raises(ConfigError, code="setting-out-of-range", naming="batch is 0"):
+        embed_texts(["red"], encoder, out=tmp_path, batch=0)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.raising import raises
+from tests.retrieval.archive import random_archive, unit_rows
+from vidseek_media.errors import ServiceError
+from vidseek_retrieval.index.edge import shard as edge_shard
+from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.publish import publish
+
+
+def test_build__a_child_builds_what_we_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = random_archive(tmp_path)
+    own = publish(**tables, index=tmp_path / "own")
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
+    child = publish(**tables, index=tmp_path / "child")
+    assert child.collection == own.collection and child.verification == own.verification
+    query = unit_rows(1, 16, seed=8)[0]
+    answers = [EdgeHome(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGBUS, signal.SIGKILL])
+def test_build__a_child_that_is_ended_by_a_signal_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_by: signal.Signals
+) -> None:
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+
+    def ended(command: list[str], **named: Any) -> subprocess.Popen[bytes]:
+        return popen([*command[:1], "-c", f"import os; os.kill(os.getpid(), {int(ended_by)})"], **named)
+
+    monkeypatch.setattr(edge_shard.subprocess, "Popen", ended)
+    with raises(ServiceError, code="index-build-ended", naming=ended_by.name):
+        publish(**random_archive(tmp_path), index=tmp_path / "index")
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
+
+
+TALKS = (
+    "import os, sys, threading; end = threading.Timer(120, os._exit, [3]); end.daemon = True; end.start(); "
+    "sys.stderr.write('careful\\n' * 2**17);"
+)
+"""Says a megabyte; one that hangs ends after two minutes, so that the test fails."""
+
+
+def test_build__a_child_that_says_more_than_its_pipe_holds_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe holds 64 KiB, and what we have to write is more as well."""
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+    talks = f"{TALKS} from vidseek_retrieval.index.edge.builder import main; main()"
+    monkeypatch.setattr(edge_shard.subprocess, "Popen", lambda command, **named: popen(
+        [command[0], "-c", talks, command[-1]], **named))
+    report = publish(**random_archive(tmp_path, num_videos=20), index=tmp_path / "index")
+    assert report.num_points == 1160 and report.verification.passed
+
+
+def test_build__a_child_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
+    popen = subprocess.Popen
+    fails = f"{TALKS} sys.exit('the shard is too round')"
+    monkeypatch.setattr(edge_shard.subprocess, "Popen", lambda command, **named: popen([command[0], "-c", fails], **named))
+    with raises(ServiceError, code="index-not-writable", naming="too round"):
+        publish(**random_archive(tmp_path, num_videos=20), index=tmp_path / "index")
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]

@@ -1,0 +1,411 @@
+"""One contract, two homes: the folder, and a Qdrant server.
+
+The server is in memory, or the one that QDRANT_URL names (under a prefix of its own); and a stand-in on loopback with every
+limit of strict mode, as Qdrant Cloud has it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from tests.raising import raises
+from tests.retrieval.archive import VERSION, random_archive, unit_rows
+from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
+from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
+from vidseek_media.ids import clip_id_of
+from vidseek_retrieval.index import verification
+from vidseek_retrieval.index.backend import Alias, CollectionFacts, IndexHome, Point, Stretch, collection_name
+from vidseek_retrieval.index.bm25 import WordEncoder
+from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.open_backend import open_home
+from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.index.qdrant import backend as server
+from vidseek_retrieval.index.qdrant import collection as qdrant_collection
+from vidseek_retrieval.index.qdrant import lock as qdrant_lock
+from vidseek_retrieval.index.qdrant import requests as qdrant_requests
+from vidseek_retrieval.search.denylist import Shown
+from vidseek_retrieval.search.filters import parse_filters
+from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import IndexSettings
+
+NUM = 40
+DIMENSION = 16
+WORDS = WordEncoder()
+
+
+@pytest.fixture(params=["embedded", "server", "strict"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexHome]:
+    if request.param == "embedded":
+        yield EdgeHome(tmp_path / "index")
+    elif request.param == "strict":
+        with standing(strict=STRICT) as stand_in:
+            yield server.QdrantHome.connect(stand_in.url)
+    elif os.environ.get("QDRANT_URL"):
+        with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:
+            yield borrowed
+    else:
+        yield server.QdrantHome(QdrantClient(":memory:"))
+
+
+def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
+    """Every second point has a caption and words; months and channels go round."""
+    made = []
+    for place, (vector, caption) in enumerate(
+        zip(unit_rows(num, DIMENSION, seed=seed), unit_rows(num, DIMENSION, seed=seed + 100), strict=True)
+    ):
+        payload = {
+            "video_id": f"{place % 4:032x}", "start_ms": 1000 * place, "end_ms": 1000 * place + 3000,
+            "channel": f"channel {place % 3}", "duration_ms": 10_000 * (place % 5),
+            "published_at": f"2024-{place % 12 + 1:02d}-01T00:00:00Z", "encoder_version": VERSION,
+        }
+        has_text = place % 2 == 0
+        made.append(Point(
+            str(clip_id_of(payload["video_id"], payload["start_ms"], payload["end_ms"])), vector, payload,
+            caption=caption if has_text else None,
+            words=WORDS.document(f"a {'red' if place % 4 else 'blue'} crane {place}") if has_text else None,
+        ))
+    return made
+
+
+def facts_of(content: list[Point], *, build: str = "0" * 12, **settings: object) -> CollectionFacts:
+    return CollectionFacts(
+        name=collection_name(VERSION, build), encoder_version=VERSION, build=build, dimension=DIMENSION,
+        num_points=len(content), settings=IndexSettings(**settings), created_at=f"2024-01-01T00:00:{int(build[0], 16):02}",  # type: ignore[arg-type]
+        num_captions=sum(point.caption is not None for point in content),
+        num_words=sum(point.words is not None for point in content),
+    )
+
+
+def expected(content: list[Point], query: np.ndarray, *, using: str = "vector") -> list[str]:
+    """Clip ids by cosine, best first, by numpy."""
+    having = [point for point in content if getattr(point, using) is not None]
+    scores = [round(float(getattr(point, using) @ query), 6) for point in having]
+    return [having[place].clip_id for place in np.argsort([-score for score in scores], kind="stable")]
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexHome, quantization: str) -> None:
+    content = points()
+    facts = facts_of(content, quantization=quantization)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    for using, field in (("video", "vector"), ("caption", "caption")):
+        found = collection.search(query, limit=NUM, using=using, exact=True)  # type: ignore[arg-type]
+        assert [clip.clip_id for clip in found] == expected(content, query, using=field)
+        near = collection.search(query, limit=5, using=using)  # type: ignore[arg-type]
+        assert [clip.clip_id for clip in near] == expected(content, query, using=field)[:5]
+    by_id = {point.clip_id: point for point in content}
+    best = collection.search(query, limit=1)[0]
+    payload = by_id[best.clip_id].payload
+    assert (best.video_id, best.start_ms, best.end_ms) == (payload["video_id"], payload["start_ms"], payload["end_ms"])
+    assert best.score == pytest.approx(float(by_id[best.clip_id].vector @ query), abs=1e-5)
+    whole = collection.search(query, limit=NUM, exact=True)
+    assert collection.search(query, limit=NUM, exact=True, at_least=whole[6].score) == whole[:7]
+
+
+def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexHome) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    by_id = {point.clip_id: place for place, point in enumerate(content)}
+    found = [by_id[clip.clip_id] for clip in collection.search_words(WORDS.query("blue crane 8"), limit=NUM)]
+    assert found[0] == 8 and set(found) == set(range(0, NUM, 2))
+    assert set(found[:10]) == set(range(0, NUM, 4))  # blue is rarer than crane, which all have
+    assert collection.search_words(WORDS.query("nowhere"), limit=NUM) == []
+    assert collection.search_words(WORDS.query("!"), limit=NUM) == []
+
+
+def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
+    content = points()
+    facts, scores = facts_of(content), []
+    for each in (EdgeHome(tmp_path), server.QdrantHome(QdrantClient(":memory:"))):
+        each.build(facts, content)
+        found = each.open(facts.name).search_words(WORDS.query("red crane 2"), limit=NUM)
+        scores.append({clip.clip_id: clip.score for clip in found})
+    assert scores[0].keys() == scores[1].keys()
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("filters", "fits"), [
+    ({"channel": "channel 1"}, lambda place: place % 3 == 1),
+    ({"channel": ["channel 0", "channel 2"]}, lambda place: place % 3 != 1),
+    ({"duration_ms": {"gte": 20_000, "lt": 40_000}}, lambda place: place % 5 in (2, 3)),
+    ({"duration_ms": 30_000}, lambda place: place % 5 == 3),
+    ({"published_at": {"gte": "2024-03-01", "lte": "2024-05-01T00:00:00Z"}}, lambda place: place % 12 in (2, 3, 4)),
+    ({"video_id": f"{2:032x}", "channel": "channel 1"}, lambda place: place % 4 == 2 and place % 3 == 1),
+    ({"category": "none has it"}, lambda place: False),
+])
+def test_search__filters_hold_for_every_vector(
+    home: IndexHome, filters: dict[str, object], fits: Callable[[int], bool]
+) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection, conditions = home.open(facts.name), parse_filters(filters)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    wanted = {point.clip_id for place, point in enumerate(content) if fits(place)}
+    captioned = {point.clip_id for place, point in enumerate(content) if fits(place) and place % 2 == 0}
+    found = collection.search(query, limit=NUM, conditions=conditions)
+    assert {clip.clip_id for clip in found} == wanted
+    found = collection.search(query, limit=NUM, using="caption", conditions=conditions)
+    assert {clip.clip_id for clip in found} == captioned
+    found = collection.search_words(WORDS.query("crane"), limit=NUM, conditions=conditions)
+    assert {clip.clip_id for clip in found} == captioned
+
+
+@pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
+def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(qdrant_collection, "MOST_STRETCHES", most)
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION, seed=9)
+    stretches = [
+        Stretch(f"{1:032x}", 5000, 13_000), Stretch(f"{2:032x}", -3000, 2000), Stretch(f"{1:032x}", 12_000, 17_000),
+        Stretch(f"{3:032x}", 4000, 6999), Stretch(f"{9:032x}", 0, 99_000),  # nothing begins there, no such video
+    ]
+    of_channel = parse_filters({"channel": "channel 2"})
+    for conditions, wanted in (((), {1: (5, 9, 13, 17), 2: (2,)}), (of_channel, {1: (5, 17), 2: (2,)})):
+        found = collection.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        assert sorted((int(clip.video_id, 16), clip.start_ms // 1000) for clip in found) == [
+            (video, place) for video, places in wanted.items() for place in places
+        ]
+        whole = collection.search(query, limit=NUM, exact=True)
+        assert found == [clip for clip in whole if clip in found]
+        assert collection.search(query, limit=2, exact=True, conditions=conditions, stretches=stretches) == found[:2]
+        shown = Shown(collection, lambda: frozenset({f"{1:032x}"}))
+        hidden = shown.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        assert hidden == [clip for clip in found if clip.video_id == f"{2:032x}"]
+    assert collection.search(query, limit=NUM, exact=True, stretches=stretches[-2:]) == []
+
+
+def test_search__what_is_hidden_is_in_no_ranking(home: IndexHome) -> None:
+    content = points()
+    home.build(facts_of(content), content)
+    hidden = {f"{0:032x}", f"{3:032x}"}
+    shown = Shown(home.open(facts_of(content).name), lambda: frozenset(hidden))
+    wanted = {point.clip_id for point in content if point.payload["video_id"] not in hidden}
+    query = content[0].vector
+    assert {clip.clip_id for clip in shown.search(query, limit=NUM)} == wanted
+    assert {clip.clip_id for clip in shown.search(query, limit=NUM, exact=True)} == wanted
+    assert {clip.video_id for clip in shown.search(query, limit=NUM, using="caption")} == {f"{2:032x}"}
+    assert {clip.video_id for clip in shown.search_words(WORDS.query("crane"), limit=NUM)} == {f"{2:032x}"}
+    both = shown.search(query, limit=NUM, conditions=parse_filters({"channel": "channel 1"}))
+    assert {clip.clip_id for clip in both} == {
+        point.clip_id for point in content if point.clip_id in wanted and point.payload["channel"] == "channel 1"
+    }
+    every = [point.clip_id for point in content]
+    assert set(shown.payloads(every)) == {point.clip_id for point in shown.points(every)} == wanted
+    assert {point.clip_id for point in shown.scroll()} == wanted
+    hidden.clear()
+    assert len(shown.search(query, limit=NUM)) == NUM
+
+
+
+def test_collection__gives_back_what_was_put_in(home: IndexHome) -> None:
+    content = points()
+    facts = facts_of(content)
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    assert collection.facts == facts
+    assert [collection.count(name) for name in (None, "video", "caption", "words")] == [NUM, NUM, NUM // 2, NUM // 2]
+    back = list(collection.scroll(batch=7))
+    assert [point.clip_id for point in back] == sorted(point.clip_id for point in content)
+    of = {point.clip_id: point for point in content}
+    for point in back:
+        was = of[point.clip_id]
+        assert dict(point.payload) == was.payload
+        np.testing.assert_allclose(point.vector, was.vector, atol=1e-6)
+        assert (point.caption is None) == (was.caption is None)
+        if was.caption is not None and was.words is not None:
+            assert point.caption is not None and point.words is not None
+            np.testing.assert_allclose(point.caption, was.caption, atol=1e-6)
+            assert dict(zip(*point.words, strict=True)) == pytest.approx(dict(zip(*was.words, strict=True)), abs=1e-6)
+    ids = [content[3].clip_id, str(uuid.uuid4()), content[1].clip_id]
+    assert [point.clip_id for point in collection.points(ids)] == [ids[0], ids[2]]
+    assert set(collection.payloads(ids)) == {ids[0], ids[2]}
+    assert collection.sample(5, seed=1) == collection.sample(5, seed=1) and len(collection.sample(500, seed=0)) > 30
+
+
+def test_collection__without_captions_and_words(home: IndexHome) -> None:
+    content = [replace(point, caption=None, words=None) for point in points(4)]
+    facts = facts_of(content, vectors=("video",))
+    home.build(facts, content)
+    collection = home.open(facts.name)
+    (query,) = unit_rows(1, DIMENSION)
+    assert collection.search(query, limit=4, using="caption") == []
+    assert collection.search_words(WORDS.query("crane"), limit=4) == []
+    assert collection.count("caption") == 0 and len(collection.search(query, limit=9)) == 4
+
+
+def test_home__aliases_move_and_remember(home: IndexHome) -> None:
+    assert home.aliases() == {} and home.collections() == []
+    names = []
+    with home.building():
+        for build in ("1" * 12, "2" * 12):
+            content = points(4)
+            facts = facts_of(content, build=build)
+            home.build(facts, content)
+            names.append(facts.name)
+        home.move_alias("clips", Alias(names[0]))
+        home.move_alias("clips", Alias(names[1], (names[0],)))
+    assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
+    assert [facts.name for facts in home.collections()] == names
+    home.move_alias("base", Alias(names[0]))
+    assert home.aliases() == {"base": Alias(names[0]), "clips": Alias(names[1], (names[0],))}
+    for _ in range(2):
+        home.drop_alias("base")
+        assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
+    home.drop(names[0])
+    assert [facts.name for facts in home.collections()] == names[1:]
+    with raises(ArtifactError, code="collection-absent", naming=names[0]):
+        home.open(names[0])
+    for wrong in ("../x", "clips"):
+        with raises(ArtifactError, code=("bad-collection-name", "collection-absent"), naming=wrong):
+            home.open(wrong)
+
+
+def test_home__one_builder_at_a_time(home: IndexHome) -> None:
+    busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
+    with home.building(), busy, home.building():
+        pass
+    with home.building():
+        pass
+
+
+def test_home__a_failed_build_leaves_nothing(home: IndexHome) -> None:
+    def broken() -> Iterator[Point]:
+        yield from points(4)
+        raise ValueError("the disk is on fire")
+
+    facts = facts_of(points(5))
+    with home.building(), pytest.raises((ValueError, ServiceError), match="on fire"):
+        home.build(facts, broken())
+    assert home.collections() == []
+    with home.building():
+        assert home.remove_unfinished() == []
+
+
+def test_publish__the_whole_life_of_a_collection(home: IndexHome, tmp_path: Path) -> None:
+    first = publish(**random_archive(tmp_path, seed=0), index=home)
+    assert first.built and first.moved and first.verification.passed and first.num_points == 232
+    again = publish(**random_archive(tmp_path, seed=0), index=home)
+    assert not again.built and not again.moved
+    second = publish(**random_archive(tmp_path, seed=1), index=home)
+    assert home.aliases()["clips"] == Alias(second.collection, (first.collection,))
+    assert [each.live_as for each in list_collections(home)] == [(), ("clips",)]
+    (query,) = unit_rows(1, 16, seed=3)
+    searcher = Searcher(home, None)
+    assert searcher.search_vector(query, VERSION).collection == second.collection
+    assert rollback(home) == first.collection
+    assert searcher.search_vector(query, VERSION).collection == first.collection
+    assert verify(home).passed and prune(home) == []
+
+
+def test_publish__failed_verification_leaves_the_live_one(
+    home: IndexHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = publish(**random_archive(tmp_path, seed=0), index=home).collection
+    monkeypatch.setattr(verification, "_recall", lambda *_, **__: 0.5)
+    with raises(GateFailed, code="publish-not-verified", naming=("recall@10 is 0.5000", "stays live")):
+        publish(**random_archive(tmp_path, seed=1), index=home)
+    assert home.aliases()["clips"].collection == live
+    assert [each.facts.name for each in list_collections(home)] == [live]
+
+
+class Failing:
+    """A client whose calls of one method fail some times before they come through."""
+
+    def __init__(self, client: QdrantClient, method: str, error: Exception, times: int) -> None:
+        self.client, self.method, self.error, self.left = client, method, error, times
+
+    def __getattr__(self, name: str) -> object:
+        call = getattr(self.client, name)
+        if name != self.method:
+            return call
+
+        def fail(*args: object, **named: object) -> object:
+            if self.left:
+                self.left -= 1
+                raise self.error
+            return call(*args, **named)
+
+        return fail
+
+
+CUT_OFF = ResponseHandlingException(ConnectionResetError("reset by peer"))
+TOO_BUSY = UnexpectedResponse(503, "busy", b"later", {})  # type: ignore[arg-type]
+REFUSED = UnexpectedResponse(400, "bad", b"no room", {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [CUT_OFF, TOO_BUSY])
+@pytest.mark.parametrize("method", ["upsert", "create_payload_index", "update_collection", "query_points"])
+def test_server__comes_back_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
+) -> None:
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
+    home = server.QdrantHome(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
+    report = publish(**random_archive(tmp_path), index=home)
+    assert report.moved and report.verification.num_points == report.num_points == 232
+
+
+@pytest.mark.parametrize(("error", "times"), [(CUT_OFF, 99), (TOO_BUSY, 99), (REFUSED, 1)])
+def test_server__gone_for_good_leaves_the_live_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int
+) -> None:
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
+    client = QdrantClient(":memory:")
+    live = publish(**random_archive(tmp_path, seed=0), index=server.QdrantHome(client)).collection
+    failing = server.QdrantHome(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
+    with raises(ServiceError, code="server-no-answer" if error is CUT_OFF else "server-refused"):
+        publish(**random_archive(tmp_path, seed=1), index=failing)
+    home = server.QdrantHome(client)
+    assert home.aliases()["clips"].collection == live
+    assert [facts.name for facts in home.collections()] == [live]
+    assert publish(**random_archive(tmp_path, seed=1), index=home).moved  # the lock was let go
+
+
+def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    home, other = (server.QdrantHome(client) for client in [QdrantClient(":memory:")] * 2)
+    dead = home.building()
+    dead.__enter__()
+    with raises(ServiceError, code="publish-running"), other.building():
+        pass
+    now = qdrant_lock.time.time
+    monkeypatch.setattr(qdrant_lock.time, "time", lambda: now() + qdrant_lock.LEASE_SECONDS + 1)
+    with other.building(), raises(ServiceError, code="lock-lost"):
+        home._lock.renew()
+    dead.__exit__(None, None, None)
+
+
+def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    home = server.QdrantHome(client)
+    left = facts_of(points(4), build="a" * 12)
+    home._create(left)
+    assert home.collections() == []
+    report = publish(**random_archive(tmp_path), index=home)
+    assert report.removed == (left.name,)
+
+
+def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    assert isinstance(open_home(tmp_path), EdgeHome)
+    monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
+    home = open_home(tmp_path)
+    assert isinstance(home, server.QdrantHome)
+    with raises(ServiceError, code="server-no-answer"):
+        home.aliases()

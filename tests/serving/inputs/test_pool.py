@@ -1,0 +1,307 @@
+"""Who waits for whom in a pool of decoders, and what becomes of inputs that are slow, that crash, or that are cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.batcher import QueueFull
+from serving.http.clients import UNKNOWN, _client, client_key
+from serving.inputs.pool import CutOff, Pool, Task
+from vidseek.settings import PoolSettings
+from vidseek_media.decoding.sandbox import Confinement
+from vidseek_media.decoding.worker_process import Job
+from vidseek_media.decoding.workers import ForkServer, WorkerLost
+from vidseek_media.errors import InputRejected
+
+BURN = "all(each == 0 for each in iter(int, 1))"
+"""Computes for ever."""
+SLEEP = "__import__('time').sleep({})"
+PID = "__import__('os').getpid()"
+Play = Callable[[Pool], Awaitable[Any]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    one = ForkServer()
+    yield one
+    one.close()
+
+
+def task(expression: str) -> Task:
+    return Task(Job(eval, (expression,)))
+
+
+def play(server: ForkServer, work: Play, *, recycle_after: int = 100, timeout: float = 20.0, **how: Any) -> Any:
+    """What `work` gives with a pool of its own."""
+    async def main() -> Any:
+        pool = Pool(
+            "test", server, PoolSettings(**how), Confinement.BATCH, timeout_seconds=timeout, recycle_after=recycle_after,
+            max_answer_bytes=2**20,
+        )
+        try:
+            return await work(pool)
+        finally:
+            pool.close()
+
+    return asyncio.run(main())
+
+
+async def ask(pool: Pool, expression: str, client: str = "a", *, num: int = 1) -> Any:
+    _client.set(client)  # each asyncio task has a context of its own
+    try:
+        found = await pool.submit_all([task(expression)] * num)
+    except Exception as error:  # noqa: BLE001 - it is what the test looks at
+        return error
+    return found[0] if num == 1 else found
+
+
+def begin(pool: Pool, expression: str, client: str = "a", *, num: int = 1) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(ask(pool, expression, client, num=num))
+
+
+def kill_workers(pool: Pool, number: int) -> int:
+    pids = [each.worker.pid for each in pool._running if each.worker is not None]
+    for pid in pids:
+        os.kill(pid, number)
+    return len(pids)
+
+
+def test_pool__gives_values_and_arrays_and_errors(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        assert await ask(pool, "6 * 7") == 42
+        array = await ask(pool, "__import__('numpy').arange(24, dtype='uint8').reshape(2, 3, 4)")
+        np.testing.assert_array_equal(array, np.arange(24).reshape(2, 3, 4))
+        assert isinstance(await ask(pool, "1 / 0"), InputRejected)
+        assert await ask(pool, "1", num=3) == [1, 1, 1]
+        assert not pool._held and not pool._running
+
+    play(server, work)
+
+
+def test_pool__takes_nothing_else_from_a_worker(server: ForkServer) -> None:
+    """What a worker sends may be an attacker's: neither code nor more bytes than were asked for."""
+    async def work(pool: Pool) -> None:
+        evil = "type('E', (), {'__reduce__': lambda s: (__import__('os').mkdir, ('/tmp/vidseek-was-hurt',))})()"
+        assert isinstance(await ask(pool, evil), WorkerLost)
+        assert not Path("/tmp/vidseek-was-hurt").exists()
+        assert isinstance(await ask(pool, "bytes(2**21)"), WorkerLost)
+        assert await ask(pool, "1") == 1
+
+    play(server, work)
+
+
+def test_pool__uses_a_worker_again_as_often_as_it_may(server: ForkServer) -> None:
+    async def work(pool: Pool) -> list[int]:
+        return [await ask(pool, PID) for _ in range(4)]
+
+    first, second, third, fourth = play(server, work, recycle_after=2, workers=1)
+    assert first == second != third == fourth
+
+
+def test_pool__clients_take_turns(server: ForkServer) -> None:
+    async def work(pool: Pool) -> list[str]:
+        order: list[str] = []
+
+        async def one(client: str) -> None:
+            await ask(pool, SLEEP.format(0.05), client)
+            order.append(client)
+
+        greedy = [asyncio.create_task(one("greedy")) for _ in range(6)]
+        await asyncio.sleep(0.01)
+        await asyncio.gather(one("late"), *greedy)
+        return order
+
+    assert "late" in play(server, work, workers=1)[:3]
+
+
+def test_pool__a_client_has_a_share_and_others_theirs(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        running = [begin(pool, SLEEP.format(0.3)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        refused = await ask(pool, "1")
+        assert isinstance(refused, QueueFull) and "for this client" in refused.message
+        assert await ask(pool, "2", "b") == 2
+        await asyncio.gather(*running)
+        assert await ask(pool, "3", num=20) == [3] * 20  # one request with more, and nothing else
+
+    play(server, work, workers=4, max_share=3, max_waiting=8)
+
+
+def test_pool__has_an_end(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        running = [begin(pool, SLEEP.format(0.3), str(number)) for number in range(3)]
+        await asyncio.sleep(0.1)
+        assert pool.num_waiting == 2
+        assert isinstance(await ask(pool, "1", "late"), QueueFull)
+        await asyncio.gather(*running)
+
+    play(server, work, workers=1, max_waiting=2)
+
+
+def test_pool__what_is_slow_steps_aside(server: ForkServer) -> None:
+    """One worker; three clients send what computes for ever. An ordinary client is answered as if they were not there."""
+    async def work(pool: Pool) -> None:
+        slow = [begin(pool, BURN, f"slow {number}") for number in range(3)]
+        await asyncio.sleep(0.05)
+        for _ in range(5):
+            start = time.monotonic()
+            assert await ask(pool, "1", "ordinary") == 1
+            assert time.monotonic() - start < 2.5
+        ends = await asyncio.gather(*slow)
+        assert [type(end) for end in ends].count(QueueFull) == 1  # no place for a third
+        for end in ends:
+            assert isinstance(end, QueueFull) or "of computing" in end.message
+
+    play(server, work, workers=1, slow_workers=2, quick_seconds=0.1, cpu_seconds=1.0)
+
+
+def test_pool__one_client_never_has_all_slow_places(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        ends = await asyncio.gather(*(ask(pool, BURN, "greedy") for _ in range(3)))
+        assert [type(end) for end in ends].count(QueueFull) == 2
+
+    play(server, work, workers=2, slow_workers=2, quick_seconds=0.1, cpu_seconds=1.0)
+
+
+def test_pool__a_client_that_has_used_much_comes_last(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        pool._used = {"heavy": (5.0, time.monotonic()), "of old": (5.0, time.monotonic() - 10_000)}
+        begin(pool, SLEEP.format(0.1), "first")
+        await asyncio.sleep(0.02)
+        order: list[str] = []
+
+        async def one(client: str) -> None:
+            await ask(pool, "1", client)
+            order.append(client)
+
+        await asyncio.gather(*(one(client) for client in ("heavy", "heavy", "of old", "new")))
+        assert order == ["new", "of old", "heavy", "heavy"] or order == ["of old", "new", "heavy", "heavy"]
+
+    play(server, work, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [({"timeout": 0.5}, "longer than 0.5 s"), ({"cpu_seconds": 1.0}, "of computing")]
+)
+def test_pool__what_takes_too_long_is_killed(server: ForkServer, how: dict[str, float], reason: str) -> None:
+    async def work(pool: Pool) -> None:
+        pid = await ask(pool, PID)
+        end = await ask(pool, BURN)
+        assert isinstance(end, WorkerLost) and end.fault == "time" and reason in end.message
+        await gone([pid])
+        assert await ask(pool, "1") == 1
+
+    play(server, work, workers=1, **how)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_pool__a_crash_is_tried_once_more_where_the_worker_was_not_fresh(server: ForkServer, number: int) -> None:
+    crash = f"__import__('signal').raise_signal({int(number)})"
+
+    async def work(pool: Pool) -> None:
+        assert await ask(pool, "1") == 1
+        end = await ask(pool, crash)
+        assert isinstance(end, WorkerLost) and end.fault == "crash" and end.was_fresh  # the second worker died too
+        assert signal.Signals(number).name in end.message
+        # Harm that another input did: this one is well in a fresh worker.
+        assert await ask(pool, "__import__('sys').__dict__.setdefault('harmed', 1)") == 1
+        once = f"({crash}) if hasattr(__import__('sys'), 'harmed') else 'well'"
+        assert await ask(pool, once) == "well"
+
+    play(server, work, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, None), (signal.SIGKILL, WorkerLost), (signal.SIGUSR1, CutOff)]
+)
+def test_pool__a_worker_that_is_ended_from_outside(server: ForkServer, number: int, kind: type[Exception] | None) -> None:
+    """SIGTERM goes to all processes of a service that ends: a decoder finishes. SIGKILL may be the kernel's for memory: it
+    is tried once more, and then is the input's fault. Other signals are nobody's fault: 503."""
+    async def work(pool: Pool) -> None:
+        one = begin(pool, SLEEP.format(0.4))
+        num_killed = 0
+        while not one.done():
+            await asyncio.sleep(0.05)
+            if not num_killed or (kind and pool._running):
+                num_killed += kill_workers(pool, number)
+        assert num_killed == (1 if kind is None else 2)
+        assert one.result() is None if kind is None else isinstance(one.result(), kind)
+
+    play(server, work, workers=1)
+
+
+def test_pool__killed_once_by_the_kernel_is_answered_all_the_same(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        one = begin(pool, SLEEP.format(0.3))
+        await asyncio.sleep(0.1)
+        assert kill_workers(pool, signal.SIGKILL) == 1
+        assert await one is None
+
+    play(server, work, workers=1)
+
+
+def test_pool__closing_ends_all_work_and_says_503(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        tasks = [begin(pool, BURN, str(number)) for number in range(4)]
+        await asyncio.sleep(0.2)
+        pids = [each.worker.pid for each in pool._running if each.worker is not None]
+        pool.close()
+        for end in await asyncio.gather(*tasks):
+            assert isinstance(end, CutOff) and "ending" in end.message
+        assert isinstance(await ask(pool, "1"), CutOff)
+        await gone(pids)
+
+    play(server, work, workers=2)
+
+
+async def gone(pids: list[int]) -> None:
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        await asyncio.sleep(0.01)
+    assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_pool__who_goes_away_takes_the_work_along(server: ForkServer) -> None:
+    async def work(pool: Pool) -> None:
+        tasks = [begin(pool, BURN) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        pids = [each.worker.pid for each in pool._running if each.worker is not None]
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await gone(pids)
+        assert await ask(pool, "1") == 1
+        assert not pool._held and pool.num_waiting == 0
+
+    play(server, work, workers=1)
+
+
+def test_pool__goes_on_when_its_server_is_killed(server: ForkServer) -> None:
+    own = ForkServer()
+
+    async def work(pool: Pool) -> None:
+        assert await ask(pool, "1") == 1
+        assert own._process is not None
+        own._process.kill()
+        await asyncio.sleep(0.1)
+        assert await ask(pool, "2") == 2
+
+    play(own, work, workers=1)
+    own.close()
+
+
+@pytest.mark.parametrize(("address", "client"), [
+    ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+    ("2001:db8:1:2::9%eth0", "2001:db8:1:2::/64"), ("testclient", UNKNOWN), ("", UNKNOWN),
+])
+def test_client_key__is_an_address_or_a_network_of_ipv6(address: str, client: str) -> None:
+    assert client_key(address) == client

@@ -1,0 +1,75 @@
+"""Every family at reduced sizes with random weights: from a folder over an adapter to a bundle whose vectors are torch's.
+
+A new family adds its tiny model to `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.training.champions import write_champion
+from tests.training.tiny import (
+    FRAMES_OF_CLIP,
+    SIDE,
+    Archive,
+    ids_of,
+    random_pixels,
+    write_clip,
+    write_siglip,
+    write_viclip,
+    write_xclip,
+)
+from tests.training.tiny_dual import KINDS, write_dual
+from tests.training.tiny_open_clip import write_open_clip
+from vidseek_encoder.bundle import EncoderSpec
+from vidseek_training import backbones
+from vidseek_training.backbones import registry
+from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+
+ROOT = Path(__file__).parents[3]
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "viclip": write_viclip, "clip": write_clip, "xclip": write_xclip, "siglip": write_siglip,
+    "siglip2": partial(write_dual, kind="siglip2"), "dual": partial(write_dual, kind="chinese_clip"),
+    "open_clip": write_open_clip,
+}
+"""By family: what writes a tiny model of it into a folder, which reads the captions of `tiny.write_archive`."""
+EXPORTED_ELSEWHERE = ("viclip", "clip")
+"""By test_export.py."""
+ALL_KINDS = sorted(set(KINDS) - {"siglip2"})
+EXPORTED_KINDS = ALL_KINDS if os.environ.get("VIDSEEK_FAMILIES") == "all" else ["align", "chinese_clip", "videoprism"]
+"""Of `dual`: a tower of convolutions, a masked text tower, one of videos. The rest takes half a minute: `make families`."""
+
+
+def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
+    table = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert set(FAMILIES) == set(registry.names())
+    assert [name for name in registry.names() if f"\n| `{name}` |" not in table] == []
+
+
+@pytest.mark.parametrize(("name", "family"), [
+    *((name, name) for name in sorted(set(FAMILIES) - {"dual", *EXPORTED_ELSEWHERE})),
+    *((kind, "dual") for kind in EXPORTED_KINDS),
+])
+def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
+    name: str, family: str, archive: Archive, tmp_path: Path
+) -> None:
+    folder = write_dual(tmp_path / "backbone", name) if family == "dual" else FAMILIES[family](tmp_path / "backbone")
+    champion = write_champion(tmp_path / "champion", folder, seed=3)
+    spec, parities = export_champion(
+        champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
+        limits={"fp32": FP32_LIMITS}, max_clips=16,
+    )
+    assert not parities["fp32"].failed
+    model = backbones.load(folder)
+    assert (spec.family, spec.dimension, spec.side, spec.frames) == (name, model.spec.dimension, SIDE, FRAMES_OF_CLIP)
+    assert spec.trims_texts != model.reads_padding
+    assert EncoderSpec.load(tmp_path / "encoder").encoder_version == spec.encoder_version
+    # Vectors that are all alike would agree with anything.
+    videos = model.embed_videos(random_pixels(4)).detach()
+    texts = model.embed_texts(ids_of(model, ["a red film", "cyan", "dark"])).detach()
+    assert (videos @ videos.T).min() < 0.9999 and (texts @ texts.T).min() < 0.9999
