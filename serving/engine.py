@@ -32,7 +32,7 @@ from vidseek_retrieval.settings import Weights
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec
     from vidseek_media.sources.source import Source
-    from vidseek_retrieval.index.backend import Collection, CollectionFacts, Point
+    from vidseek_retrieval.index.backend import Collection, CollectionMetadata, Point
     from vidseek_retrieval.search.query import Answer
 
 SEARCH_THREADS = 4
@@ -73,7 +73,7 @@ class Base:
 
     opener: Callable[[], Opened]
     """Raises BaseMissing where it is not."""
-    facts: Callable[[], CollectionFacts | None]
+    facts: Callable[[], CollectionMetadata | None]
     """Of its collection, without opening it."""
 
     @classmethod
@@ -120,7 +120,7 @@ class Engine:
         version, collection = await self._readiness.check()
         return {"encoder_version": version, "collection": collection}
 
-    async def models(self) -> dict[ModelName, CollectionFacts]:
+    async def models(self) -> dict[ModelName, CollectionMetadata]:
         """The models that queries may ask for, by name, the live one first, each with what is known of its collection.
 
         Raises:

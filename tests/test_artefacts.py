@@ -53,7 +53,7 @@ from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
 from vidseek_retrieval.index.backend import Alias
 from vidseek_retrieval.index.collection_points import facts_of as facts_of_points
 from vidseek_retrieval.index.collection_points import read_points
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
 from vidseek_retrieval.index.verification import verify_collection
 from vidseek_retrieval.settings import IndexSettings
@@ -94,14 +94,14 @@ def _made(folder: Path) -> Path:
 
 
 def _index(folder: Path) -> None:
-    content, home = points(8), EdgeHome(folder)
+    content, home = points(8), EdgeBackend(folder)
     facts = facts_of(content)
     home.build(facts, content)
     home.move_alias("clips", Alias(facts.name))
 
 
 def _read_index(folder: Path) -> None:
-    home = EdgeHome(folder)
+    home = EdgeBackend(folder)
     for facts in home.collections():
         verify_collection(home, facts.name, min_recall=0.0)
     for alias in home.aliases().values():
@@ -111,12 +111,12 @@ def _read_index(folder: Path) -> None:
 def _export(folder: Path) -> None:
     with_index = folder.parent / "made-index"
     _index(with_index)
-    export_collection(EdgeHome(with_index), folder / "export.parquet")
+    export_collection(EdgeBackend(with_index), folder / "export.parquet")
     shutil.rmtree(with_index)
 
 
 def _import(folder: Path) -> None:
-    import_collection(EdgeHome(folder / "index"), folder / "export.parquet")
+    import_collection(EdgeBackend(folder / "index"), folder / "export.parquet")
 
 
 def _shard(folder: Path) -> None:
@@ -150,7 +150,7 @@ def _read_tables(folder: Path) -> None:
         settings=IndexSettings(vectors=("video", "words")), duplicates=(),
     )
     facts = facts_of_points(read, IndexSettings(), None)
-    EdgeHome(folder / "index").build(facts, read)
+    EdgeBackend(folder / "index").build(facts, read)
 
 
 def _decisions(folder: Path) -> None:

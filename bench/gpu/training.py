@@ -23,7 +23,7 @@ from vidseek_training.fitting import lora
 from vidseek_training.fitting.checkpoints import Checkpoint
 from vidseek_training.fitting.losses import info_nce
 from vidseek_training.fitting.precision import bf16_products
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -138,11 +138,11 @@ def _curve(model: Backbone, data: Data, device: torch.device, **told: Any) -> li
     return _losses(_fitted(model, data, device, settings_of(**told)))
 
 
-def _losses(fitting: Fitting) -> list[float]:
+def _losses(fitting: Trainer) -> list[float]:
     return [float(figures["loss"]) for figures in fitting.curves]
 
 
-def _fitted(model: Backbone, data: Data, device: torch.device, settings: TrainSettings) -> Fitting:
+def _fitted(model: Backbone, data: Data, device: torch.device, settings: TrainSettings) -> Trainer:
     fitting = _begun(model, data, device, settings)
     fitting.run()
     return fitting
@@ -150,10 +150,10 @@ def _fitted(model: Backbone, data: Data, device: torch.device, settings: TrainSe
 
 def _begun(
     model: Backbone, data: Data, device: torch.device, settings: TrainSettings, *, checkpoint: Checkpoint | None = None
-) -> Fitting:
+) -> Trainer:
     """A training of a copy of `model` whose adapter begins with the same numbers on every device."""
     own = copy_on(model, device)
-    fitting = Fitting(own, settings, data, checkpoint=checkpoint)
+    fitting = Trainer(own, settings, data, checkpoint=checkpoint)
     _fill(own, ups=False)
     return fitting
 
@@ -184,12 +184,12 @@ def chunks_against_whole(model: Backbone, device: torch.device) -> dict[str, Any
     return found
 
 
-def _step_gradients(fitting: Fitting, settings: TrainSettings) -> dict[str, Tensor]:
+def _step_gradients(fitting: Trainer, settings: TrainSettings) -> dict[str, Tensor]:
     model = fitting.model
     batch = Sampler(fitting.data, settings, model, np.random.default_rng(0), size=settings.batch).draw()
     model.train()
     model.zero_grad(set_to_none=True)
-    fitting._descend(batch)
+    fitting._train_step(batch)
     return {name: each.grad.detach().float().cpu() for name, each in model.named_parameters() if each.grad is not None}
 
 
@@ -286,10 +286,10 @@ def _speed(
     )
     data = Data(coloured_pairs(model, batch), coloured_pairs(model, 0), None)
     with peak_gib(device) as peak:
-        fitting = Fitting(copy_on(model, device), settings, data)
+        fitting = Trainer(copy_on(model, device), settings, data)
         drawn = Sampler(data, settings, fitting.model, np.random.default_rng(0), size=batch).draw()
         fitting.model.train()
-        step_ms = median_ms(lambda: fitting._descend(drawn), device, seconds=0.5, most=10)
+        step_ms = median_ms(lambda: fitting._train_step(drawn), device, seconds=0.5, most=10)
         fitting.model.zero_grad(set_to_none=True)
         fitting.run()
     looks = fitting.curves[1:] or fitting.curves

@@ -26,8 +26,8 @@ from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.dedup.alignment import Limits, align
 from vidseek_retrieval.dedup.picture_likeness import SIDE, VideoLooks
 from vidseek_retrieval.dedup.video_matches import candidates
-from vidseek_retrieval.index.backend import CollectionFacts, Point, collection_name
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 
 OUT = Path(__file__).parents[1].joinpath("dedup.json")
@@ -63,8 +63,8 @@ def measure(num: int) -> dict[str, Any]:
              for video in range(num_videos)}
     name = collection_name("0" * 16, "0" * 12)
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        home = EdgeHome(Path(folder))
-        facts = CollectionFacts(name, "0" * 16, "0" * 12, videos.shape[1], num_videos * WINDOWS,
+        home = EdgeBackend(Path(folder))
+        facts = CollectionMetadata(name, "0" * 16, "0" * 12, videos.shape[1], num_videos * WINDOWS,
                                 IndexSettings(vectors=("video",)), "2026-01-01T00:00:00")
         with home.building():
             home.build(facts, _points(videos, draws))

@@ -50,8 +50,8 @@ from vidseek_media.frame_store.stored_side import with_stored_side
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.dedup.made_copies import CHANCE, MOMENTS
 from vidseek_retrieval.dedup.video_matches import candidates
-from vidseek_retrieval.index.backend import CollectionFacts, Point, collection_name
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 
 WORLDS = ["demo", "demo, short", "real"]
@@ -231,11 +231,11 @@ def find_proposed(originals: Mapping[str, Seen], copies: Mapping[str, Seen]) -> 
     videos = [(ids[name][side], seen) for side, of in enumerate((originals, copies)) for name, seen in of.items()]
     num, dimension = sum(len(seen.vectors) for _, seen in videos), next(iter(originals.values())).vectors.shape[1]
     name = collection_name("0" * 16, "0" * 12)
-    facts = CollectionFacts(
+    facts = CollectionMetadata(
         name, "0" * 16, "0" * 12, dimension, num, IndexSettings(vectors=("video",)), "2026-01-01T00:00:00"
     )
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        home = EdgeHome(Path(folder))
+        home = EdgeBackend(Path(folder))
         with home.building():
             home.build(facts, _points(videos))
         near = candidates(home.open(name))

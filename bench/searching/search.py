@@ -31,8 +31,8 @@ from bench.searching.vectors import base_vectors, draw, gaussian
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.confidence.calibration import FEATURES, Calibration
 from vidseek_retrieval.confidence.familiarity import Familiarity
-from vidseek_retrieval.index.backend import Alias, CollectionFacts, Point, collection_name
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import Alias, CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
@@ -118,9 +118,9 @@ def _ours(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], nearest: NDArray[np.int64], folder: Path, quantization: Any
 ) -> dict[str, Any]:
     num, dimension = vectors.shape
-    home = EdgeHome(folder / f"index-{quantization}")
+    home = EdgeBackend(folder / f"index-{quantization}")
     name = collection_name(VERSION, "0" * 12)
-    facts = CollectionFacts(name, VERSION, "0" * 12, dimension, num,
+    facts = CollectionMetadata(name, VERSION, "0" * 12, dimension, num,
                             IndexSettings(vectors=("video",), quantization=quantization), "2026-01-01T00:00:00",
                             longest_ms=CLIP_MS, calibration=_calibration(queries).to_json())
     if ALIAS not in home.aliases():

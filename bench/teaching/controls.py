@@ -37,10 +37,10 @@ from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import recall_gain, recall_interval
-from vidseek_training.evaluation.retrieval_metrics import Judgement, judge
+from vidseek_training.evaluation.retrieval_metrics import RetrievalMetrics, judge
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.presets import Model, resolve
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 OUT = Path(__file__).parents[1].joinpath("controls.json")
@@ -107,7 +107,7 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
     if control.trained:
         data = _data(model, settings, control.num_pairs)
         with _whole_model() if control.whole_model else contextlib.nullcontext():
-            training = Fitting(model, settings, data)
+            training = Trainer(model, settings, data)
             training.run()
         row |= {
             "settings": {key: value for key, value in settings.model_dump(mode="json").items()
@@ -146,7 +146,7 @@ def _some(pairs: PairSet, rows: Any) -> PairSet:
     )
 
 
-def _recalls(after: Judgement, base: Judgement, pairs: PairSet) -> dict[str, Any]:
+def _recalls(after: RetrievalMetrics, base: RetrievalMetrics, pairs: PairSet) -> dict[str, Any]:
     """R@1 of each gallery with its interval, and what was gained over this row's own base."""
     found = {}
     for gallery in sorted(set(pairs.table.gallery)):
@@ -185,7 +185,7 @@ class _Whole:
 
 @contextlib.contextmanager
 def _whole_model() -> Iterator[None]:
-    """Let `Fitting` train all weights: the same steps, the same looks, the same best state kept."""
+    """Let `Trainer` train all weights: the same steps, the same looks, the same best state kept."""
 
     def attach(model: nn.Module, settings: TrainSettings) -> Any:
         model.requires_grad_(True)

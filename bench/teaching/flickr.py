@@ -219,7 +219,7 @@ class Training:
             losses.append(self._step(step))
             if step % look_every == look_every - 1 or step == self._num_steps - 1:
                 self.cpu_seconds = time.process_time() - began
-                self._look(step + 1, np.mean(losses, axis=0))
+                self._validate(step + 1, np.mean(losses, axis=0))
                 losses = []
                 self._checkpoint.save(self._state(step + 1))
         self.averaged.load_state_dict(self.best)
@@ -262,7 +262,7 @@ class Training:
                 mean.lerp_(value, 1 - keep)
         return [float(each.detach()) for each in (contrast, between, words)]
 
-    def _look(self, step: int, losses: NDArray[np.float64]) -> None:
+    def _validate(self, step: int, losses: NDArray[np.float64]) -> None:
         seen = judge(embed_pairs(self.averaged, self._held_out), self._held_out.table)
         figures = summarise(seen.text_ranks)
         if figures["mrr"] > max((each["mrr"] for each in self.curve), default=0):

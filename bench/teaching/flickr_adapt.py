@@ -30,7 +30,7 @@ from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, bootstrap, summarise
 from vidseek_training.evaluation.retrieval_metrics import judge
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 RATES = (5.0e-4, 2.0e-3)
@@ -96,7 +96,7 @@ def adapt(folder: Path) -> dict[str, Any]:
         for rate in RATES:
             settings = SETTINGS.model_copy(update={"learning_rate": rate, **(REPLAY if replayed else {})})
             torch.manual_seed(settings.seed)
-            training = Fitting(backbones.load(folder), settings, Data(photos["train"], photos["validation"], replayed))
+            training = Trainer(backbones.load(folder), settings, Data(photos["train"], photos["validation"], replayed))
             training.run()
             score = max(curve["validation_mrr"] for curve in training.curves)
             if best is None or score > best[0]:

@@ -29,7 +29,7 @@ from vidseek_training.backbones.clip import build_clip
 from vidseek_training.dataset.pair_set import FramesOfPairs, PairSet
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.fitting.presets import Model, resolve
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 OUT = Path(__file__).parents[1].joinpath("many_pairs.json")
@@ -60,7 +60,7 @@ def anonymous_gib() -> float:
     return int(line.split()[1]) / 2**20
 
 
-class Gauged(Fitting):
+class Gauged(Trainer):
     """A training that looks at its own memory."""
 
     anonymous = 0.0

@@ -4,7 +4,7 @@
     python -m bench.teaching.recipe run DIR --device cuda (a few minutes on one H100; writes bench/recipe.json)
 
 The published weights are not to be had here, so a CLIP of the published shape (151 M parameters, 224 pixels, patches of 32)
-is trained from scratch on the pictures of Flickr8k that show no dog. Then `Fitting` adapts it to two domains: photos of
+is trained from scratch on the pictures of Flickr8k that show no dog. Then `Trainer` adapts it to two domains: photos of
 exercises (few pairs), and the pictures that show dogs (many). Each trial says what the domain gains on held-out pictures,
 what is left of the rest of Flickr8k's dev pictures, and how strong the update of any layer was against its weight, in
 spectral norm, after any step.
@@ -56,7 +56,7 @@ from vidseek_training.fitting import lora
 from vidseek_training.fitting.losses import info_nce
 from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.fitting.timing import StepTimer
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 OUT = Path(__file__).parents[1].joinpath("recipe.json")
@@ -334,7 +334,7 @@ class Pretraining:
         shutil.copy(self.tokenizer, folder / "tokenizer.json")
 
 
-class GaugedFitting(Fitting):
+class GaugedTrainer(Trainer):
     """A training that looks at the strength of its updates after every step.
 
     Attributes:
@@ -343,12 +343,12 @@ class GaugedFitting(Fitting):
 
     strengths: list[tuple[float, str]]
 
-    def _descend(self, batch: Batch) -> float:
+    def _train_step(self, batch: Batch) -> float:
         self._note()
-        return super()._descend(batch)
+        return super()._train_step(batch)
 
-    def _look(self, rate: float, timer: StepTimer) -> None:
-        super()._look(rate, timer)
+    def _validate(self, rate: float, timer: StepTimer) -> None:
+        super()._validate(rate, timer)
         self._note()
 
     def _note(self) -> None:
@@ -406,7 +406,7 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     asked = TrainSettings(preset=trial.preset, device=place.device, **trial.changes)  # type: ignore[arg-type]
     settings = resolve(asked, model_of(model), len(sides["train"])).settings
     torch.manual_seed(settings.seed)
-    training = GaugedFitting(
+    training = GaugedTrainer(
         model, settings, Data(sides["train"], sides["validation"], general["train"], general["validation"])
     )
     training.run()

@@ -122,7 +122,7 @@ def ours(work: Path, gop: int, *, last_layers: int | None = None, **others: Any)
     from vidseek_training import backbones
     from vidseek_training.dataset.pair_set import load_pairs
     from vidseek_training.dataset.sampling import Data
-    from vidseek_training.fitting.trainer import Fitting
+    from vidseek_training.fitting.trainer import Trainer
 
     root = work / f"archive_{gop}"
     model = backbones.load(work / "backbone")
@@ -132,7 +132,7 @@ def ours(work: Path, gop: int, *, last_layers: int | None = None, **others: Any)
     assert len(data.train) == NUM_CLIPS, len(data.train)
     settings = settings_of(last_layers=last_layers, **others)
     torch.manual_seed(0)
-    training = Fitting(model, settings, data)
+    training = Trainer(model, settings, data)
     began = time.monotonic()
     training.run()
     return {
@@ -240,12 +240,12 @@ def large_batch(work: Path) -> dict[str, Any]:
     """One step of 64 clips of 8 frames in chunks, and the most memory that it took."""
     from vidseek_training import backbones
     from vidseek_training.dataset.sampling import Data
-    from vidseek_training.fitting.trainer import Fitting
+    from vidseek_training.fitting.trainer import Trainer
 
     model = backbones.load(work / "backbone")
     data = Data(_random_pairs(MEMORY_CLIPS, model), _random_pairs(0, model), None)
     settings = settings_of(last_layers=None, batch=MEMORY_CLIPS, chunk=MEMORY_CHUNK, steps=1, precision="auto")
-    training = Fitting(model, settings, data)
+    training = Trainer(model, settings, data)
     forget_peak()
     training.run()
     return {"step_seconds": training.seconds, "peak_gib": peak_gib()}
@@ -255,16 +255,16 @@ def pictures_ours(work: Path, precision: str) -> dict[str, Any]:
     """Steps of pictures and texts by our GradCache."""
     from vidseek_training import backbones
     from vidseek_training.dataset.sampling import Data, Sampler
-    from vidseek_training.fitting.trainer import Fitting
+    from vidseek_training.fitting.trainer import Trainer
 
     model = backbones.load(work / "backbone")
     data = Data(_random_pairs(PICTURES, model, frames=1), _random_pairs(0, model), None)
     settings = settings_of(last_layers=None, batch=PICTURES, chunk=PICTURES_CHUNK, precision=precision)
-    training = Fitting(model, settings, data)
+    training = Trainer(model, settings, data)
     batch = Sampler(data, settings, model, np.random.default_rng(0), size=PICTURES).draw()
     model.train()
     forget_peak()
-    return {"step_seconds": _fastest(lambda: training._descend(batch)), "peak_gib": peak_gib()}
+    return {"step_seconds": _fastest(lambda: training._train_step(batch)), "peak_gib": peak_gib()}
 
 
 def pictures_sentence_transformers(work: Path) -> dict[str, Any]:

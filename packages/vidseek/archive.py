@@ -17,7 +17,7 @@ from vidseek_retrieval.settings import SearchSettings
 if TYPE_CHECKING:
     from vidseek_encoder.encoder import Encoder
     from vidseek_media.sources.source import Source
-    from vidseek_retrieval.index.backend import IndexHome
+    from vidseek_retrieval.index.backend import IndexBackend
     from vidseek_retrieval.search.searcher import Searcher
 
 HOME_VARIABLE = "VIDSEEK_HOME"
@@ -64,7 +64,7 @@ class Archive(ArchivePaths):
             return self.base / "encoder"
         return self.packed_bundle if self.packed_bundle is not None and not self.encoder.exists() else self.encoder
 
-    def home(self) -> IndexHome:
+    def home(self) -> IndexBackend:
         """Where collections are: the server that QDRANT_URL names, or else `index`."""
         from vidseek_retrieval.index.open_backend import open_home
 

@@ -93,7 +93,7 @@ class IndexSettings(Section):
     ef_construct: Annotated[int, Field(ge=4)] = 200
     """Candidates while the graph is built."""
     hnsw_ef: Positive = 64
-    """Candidates while it is searched, up to 10^5 clips; four times as many at 10^6. See `CollectionFacts.search_ef`."""
+    """Candidates while it is searched, up to 10^5 clips; four times as many at 10^6. See `CollectionMetadata.search_ef`."""
     vectors: Annotated[tuple[Vector, ...], Field(min_length=1)] = ("video", "caption", "words")
     """Named vectors of the points; video is always one."""
     language: Annotated[str, Field(min_length=1)] = MULTILINGUAL
@@ -101,7 +101,7 @@ class IndexSettings(Section):
     quantization: Literal["none", "int8"] = "none"
     """none, or int8: a graph over bytes, the best candidates scored again by float32."""
     oversampling: Annotated[float, Field(ge=1)] = 4.0
-    """Candidates that are scored again, for each that is wanted. See `CollectionFacts.oversampling`."""
+    """Candidates that are scored again, for each that is wanted. See `CollectionMetadata.oversampling`."""
     on_disk: bool = False
     """Leave float32 vectors to the page cache."""
 

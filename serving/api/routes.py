@@ -38,7 +38,7 @@ from vidseek.settings import ServeSettings
 from vidseek_media.errors import InputRejected
 from vidseek_media.urls import bare_url
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
 THUMBNAIL_HEADERS = {"Cache-Control": "private, max-age=86400"}
 

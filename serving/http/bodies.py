@@ -21,7 +21,7 @@ from starlette.datastructures import UploadFile
 from serving.http.middleware import BodyTooLarge
 from vidseek_media.errors import InputRejected
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 QUERY = "query"
 """The part with the JSON."""
@@ -70,8 +70,8 @@ class WrongType(InputRejected):
 
 
 async def read_body(
-    request: Request, kind: type[Asked], *, files: Mapping[str, bool] | None = None, max_json_bytes: int = 2**20
-) -> Asked:
+    request: Request, kind: type[Body], *, files: Mapping[str, bool] | None = None, max_json_bytes: int = 2**20
+) -> Body:
     """What `request` asks for.
 
     Args:
@@ -99,7 +99,7 @@ async def read_body(
     )
 
 
-async def _read_parts(request: Request, kind: type[Asked], files: Mapping[str, bool], max_json_bytes: int) -> Asked:
+async def _read_parts(request: Request, kind: type[Body], files: Mapping[str, bool], max_json_bytes: int) -> Body:
     most = MAX_FILES if any(files.values()) else len(files)
     async with request.form(max_files=most + 1, max_fields=len(files) + 1, max_part_size=max_json_bytes) as form:
         if unknown := sorted({name for name, _ in form.multi_items()} - {QUERY, *files}):
@@ -121,13 +121,13 @@ async def _bytes_of(part: UploadFile | str) -> bytes:
     return part.encode() if isinstance(part, str) else await part.read()
 
 
-async def _away(num_bytes: int, work: Callable[[], Asked]) -> Asked:
+async def _away(num_bytes: int, work: Callable[[], Body]) -> Body:
     if num_bytes <= INLINE_BYTES:
         return work()
     return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 
-def _parsed(kind: type[Asked], content: bytes, parts: Mapping[str, Any] | None = None) -> Asked:
+def _parsed(kind: type[Body], content: bytes, parts: Mapping[str, Any] | None = None) -> Body:
     said = read_json(content)
     if not isinstance(said, dict):
         raise NotUnderstood.at("", f"the JSON is a {type(said).__name__}, wanted an object")

@@ -50,7 +50,7 @@ def search_page() -> None:
             _show_answer(words, place, asked, files, looks_up=_has_facts(facets))
 
 
-def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Asked]:
+def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.QueryInputs]:
     # Open from the start where the address filters: else nobody would see why there is so little.
     is_open = st.session_state.setdefault("options_open", bool(_IN_OPTIONS & st.query_params.keys()))
     with st.expander(t("more_options"), expanded=is_open):
@@ -66,7 +66,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Aske
     files = [
         ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
     ]
-    return files, query.Asked(
+    return files, query.QueryInputs(
         query.split_queries(written), less.strip(), query.examples("like"), query.examples("unlike"), filters,
         float(sure), query.num_shown(),
     )
@@ -94,7 +94,7 @@ def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _show_examples(asked: query.Asked) -> None:
+def _show_examples(asked: query.QueryInputs) -> None:
     if not (asked.like or asked.unlike):
         return
     st.write(t("examples"))
@@ -104,7 +104,7 @@ def _show_examples(asked: query.Asked) -> None:
                 show_example(clip_id, place=f"{name}-{place}", sign=sign)
 
 
-def _show_answer(words: str, place: int, asked: query.Asked, files: Files, *, looks_up: bool) -> None:
+def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files, *, looks_up: bool) -> None:
     with st.spinner(t("searching"), show_time=False):
         try:
             answer = _search(asked.body(words), files)

@@ -180,10 +180,10 @@ def test_search__before_anything_is_published_says_what_to_do(tmp_path: Path) ->
 def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:
     """One film is said to be a copy of another: the published clips say so, and without the table nothing does."""
     from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
-    from vidseek_retrieval.index.edge.backend import EdgeHome
+    from vidseek_retrieval.index.edge.backend import EdgeBackend
 
     def marked() -> set[str]:
-        home = EdgeHome(looped.path / "index")
+        home = EdgeBackend(looped.path / "index")
         points = home.open(home.aliases()["clips"].collection).scroll()
         return {str(point.payload.get("duplicate_of", "")) for point in points}
 

@@ -24,7 +24,7 @@ from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
-from vidseek_retrieval.search.query import Asked, SearchOptions, Weights
+from vidseek_retrieval.search.query import QueryInputs, SearchOptions, Weights
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ANSWER = {
@@ -44,10 +44,10 @@ class FakeSearcher:
 
     spec = SimpleNamespace(frames=2, side=8)
 
-    def encode(self, more: Asked, less: Asked) -> tuple[Asked, Asked]:
+    def encode(self, more: QueryInputs, less: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
         return more, less
 
-    def search(self, query: tuple[Asked, Asked], options: SearchOptions) -> FakeSearcher:
+    def search(self, query: tuple[QueryInputs, QueryInputs], options: SearchOptions) -> FakeSearcher:
         self.more, self.less = query
         self.options = options
         return self
@@ -134,7 +134,7 @@ def test_search__json_is_the_answer(
 ) -> None:
     assert call(monkeypatch, "search", "a red ball", "--limit", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
-    assert (searcher.more, searcher.less) == (Asked(texts=("a red ball",)), Asked())
+    assert (searcher.more, searcher.less) == (QueryInputs(texts=("a red ball",)), QueryInputs())
     assert searcher.options == SearchOptions(limit=3)
 
 

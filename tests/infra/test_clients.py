@@ -22,9 +22,9 @@ from qdrant_client import QdrantClient, models
 
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import live_api
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import require_published
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 KEY, QDRANT_KEY = "a key for everybody", "a key of qdrant"
@@ -41,7 +41,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     """Of the API and of the stand-in, which hold the same clips."""
     archive = write_colour_archive(tmp_path_factory.mktemp("clients"))
     client = QdrantClient(":memory:")
-    copy_live(EdgeHome(archive.index), QdrantHome(client))
+    copy_live(EdgeBackend(archive.index), QdrantBackend(client))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_over(client))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with live_api(archive, key=KEY) as url:
@@ -52,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     server.shutdown()
 
 
-def copy_live(source: EdgeHome, to: QdrantHome) -> None:
+def copy_live(source: EdgeBackend, to: QdrantBackend) -> None:
     alias = require_published(source, "clips")
     collection = source.open(alias.collection)
     with to.building():

@@ -24,7 +24,7 @@ from qdrant_client import QdrantClient, models
 
 from vidseek_media.secret import secret
 from vidseek_retrieval.index.open_backend import KEY_VARIABLE
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
 STRICT = models.StrictModeConfig(
     enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False, max_query_limit=17,
@@ -95,7 +95,7 @@ def standing(**named: Any) -> Iterator[QdrantStandIn]:
 
 
 @contextmanager
-def borrowed_home(url: str) -> Iterator[QdrantHome]:
+def borrowed_home(url: str) -> Iterator[QdrantBackend]:
     """A home on a server that others use too, under a prefix of its own: all of it is removed at the end.
 
     The key is in QDRANT_API_KEY, where the server wants one.
@@ -103,7 +103,7 @@ def borrowed_home(url: str) -> Iterator[QdrantHome]:
     prefix = f"vidseek-check-{uuid.uuid4().hex[:12]}-"
     client = QdrantClient(url=url, api_key=secret(KEY_VARIABLE), timeout=60, check_compatibility=False)
     try:
-        yield QdrantHome(client, prefix=prefix)
+        yield QdrantBackend(client, prefix=prefix)
     finally:
         for collection in client.get_collections().collections:
             if collection.name.startswith(prefix):

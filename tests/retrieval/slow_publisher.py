@@ -24,7 +24,7 @@ def main() -> None:
     """Publish, a few points at a time."""
     url, prefix, folder, seed = sys.argv[1:]
     server.LOAD_BATCH = BATCH
-    home = server.QdrantHome.connect(url, api_key=secret(KEY_VARIABLE), prefix=prefix)
+    home = server.QdrantBackend.connect(url, api_key=secret(KEY_VARIABLE), prefix=prefix)
     upsert = home._client.upsert
 
     def slow_upsert(*args: Any, **named: Any) -> Any:

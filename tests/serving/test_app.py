@@ -38,7 +38,7 @@ from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
-from vidseek_retrieval.search.query import Asked, SearchOptions
+from vidseek_retrieval.search.query import QueryInputs, SearchOptions
 
 LIMITS = ServeSettings(max_text_length=40, max_body_mb=1, max_image_megapixels=1, max_embed=4)
 
@@ -337,8 +337,8 @@ def test_search__several_examples_are_what_the_command_makes_of_them(client: Tes
     encoder = load_encoder(archive, settings)
     searcher = open_searcher(archive, settings, encoder)
     red = np.asarray(Image.open(io.BytesIO(picture("red"))))
-    wanted = Asked(texts=("white", "green"), images=(red,), like=(clip_of_colour(client, "green"),))
-    unwanted = Asked(texts=("blue",), like=(clip_of_colour(client, "blue"),))
+    wanted = QueryInputs(texts=("white", "green"), images=(red,), like=(clip_of_colour(client, "green"),))
+    unwanted = QueryInputs(texts=("blue",), like=(clip_of_colour(client, "blue"),))
     options = SearchOptions(limit=3, offset=1, filters={"start_ms": {"lt": 2000}}, diversity=0.5)
     image = base64.b64encode(picture("red")).decode()
     answer = client.post("/v1/search", json={

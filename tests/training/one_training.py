@@ -11,7 +11,7 @@ import torch
 
 from vidseek_training.fitting import pictures
 from vidseek_training.fitting.train import train_adapter
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
@@ -22,13 +22,13 @@ SETTINGS = TrainSettings(
 
 def main(backbone: str, pairs: str, frames: str, root: str, pause_seconds: str, dropout: str = "0.1") -> None:
     torch.set_num_threads(1)
-    usual = Fitting._descend
+    usual = Trainer._train_step
 
-    def slow(self: Fitting, batch: Any) -> float:
+    def slow(self: Trainer, batch: Any) -> float:
         time.sleep(float(pause_seconds))
         return usual(self, batch)
 
-    Fitting._descend = slow  # type: ignore[method-assign]
+    Trainer._train_step = slow  # type: ignore[method-assign]
     for name in ("draw_curves", "draw_similarity", "draw_retrieval", "draw_map"):
         setattr(pictures, name, lambda *_, **__: None)
     sys.stdout.write("loaded\n")

@@ -11,8 +11,8 @@ import torch
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import Data, Sampler
-from vidseek_training.fitting.distributed import Processes
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.distributed import DistributedContext
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
@@ -24,7 +24,7 @@ SETTINGS = TrainSettings(
 
 def main(backbone: str, pairs: str, frames: str, out: str) -> None:
     torch.set_num_threads(1)
-    processes = Processes.here(cuda=False)
+    processes = DistributedContext.here(cuda=False)
     found: dict[str, object] = {"count": processes.count}
     for chunk in (None, 3):
         torch.manual_seed(0)
@@ -32,14 +32,14 @@ def main(backbone: str, pairs: str, frames: str, out: str) -> None:
         model = backbones.load(backbone)
         splits = ("train", "validation")
         data = Data(*(load_pairs(Path(pairs), Path(frames), model.spec, split=each) for each in splits), None)
-        training = Fitting(model, settings, data, processes=processes)
+        training = Trainer(model, settings, data, processes=processes)
         torch.manual_seed(3)
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.data.normal_(std=0.05)
         batch = Sampler(data, settings, model, np.random.default_rng(1), size=settings.batch).draw()
         model.train()
-        loss = training._descend(batch)
+        loss = training._train_step(batch)
         gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
         found[f"step in chunks of {chunk}"] = (loss, gradients)
     model.zero_grad()

@@ -17,7 +17,7 @@ from vidseek.archive import BASE_ALIAS, Archive
 from vidseek_media.errors import GateFailed, ServiceError
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.index.backend import CollectionFacts
+    from vidseek_retrieval.index.backend import CollectionMetadata
     from vidseek_training.export.parity import Parity
 
 
@@ -118,7 +118,7 @@ def remove_base(archive: Archive) -> list[str]:
     return removed
 
 
-def base_facts(archive: Archive) -> CollectionFacts | None:
+def base_facts(archive: Archive) -> CollectionMetadata | None:
     """What is known of the base's collection; None where the base is not published.
 
     Raises:

@@ -94,7 +94,7 @@ def _search_here(
 ) -> dict[str, Any]:
     from vidseek.actions.queries import read_clip, read_image
     from vidseek.archive import Archive, load_encoder, open_searcher
-    from vidseek_retrieval.search.query import Asked
+    from vidseek_retrieval.search.query import QueryInputs
 
     archive = Archive.here().seen_by(model)
     settings = archive.settings().search
@@ -107,12 +107,12 @@ def _search_here(
     encoder = load_encoder(archive, settings, text_only=not (images or clips or less_images))
     searcher = open_searcher(archive, settings, encoder)
     spec = encoder.spec
-    more = Asked(
+    more = QueryInputs(
         tuple(texts or ()), tuple(read_image(file) for file in images or ()),
         tuple(read_clip(file, num_frames=spec.frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
         tuple(like or ()),
     )
-    less = Asked(
+    less = QueryInputs(
         texts=tuple(less_texts or ()), images=tuple(read_image(file) for file in less_images or ()),
         like=tuple(unlike or ()),
     )

@@ -22,7 +22,7 @@ from vidseek_retrieval.confidence.query_stats import (
     reference_of,
     write_sample,
 )
-from vidseek_retrieval.index.backend import CollectionFacts
+from vidseek_retrieval.index.backend import CollectionMetadata
 from vidseek_retrieval.index.publish import require_published
 from vidseek_retrieval.settings import PublishSettings
 
@@ -120,7 +120,7 @@ def accept(archive: Archive) -> int:
     return len(seen.rows)
 
 
-def _live(archive: Archive) -> tuple[CollectionFacts, Calibration | None]:
+def _live(archive: Archive) -> tuple[CollectionMetadata, Calibration | None]:
     """The live collection and its calibration."""
     home = archive.home()
     name = require_published(home, ALIAS).collection

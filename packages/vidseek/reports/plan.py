@@ -225,15 +225,15 @@ def _encode(encoder: Any, clips: list[ClipFrames]) -> float:
 
 def _publish(dimension: int, index: Path) -> tuple[float, float]:
     """Points loaded and optimised in a second, and bytes of each on the disk."""
-    from vidseek_retrieval.index.backend import CollectionFacts, collection_name
-    from vidseek_retrieval.index.edge.backend import EdgeHome
+    from vidseek_retrieval.index.backend import CollectionMetadata, collection_name
+    from vidseek_retrieval.index.edge.backend import EdgeBackend
     from vidseek_retrieval.settings import IndexSettings
 
     name = collection_name("0" * 16, "0" * 12)
     now = datetime.now(UTC).isoformat()
-    facts = CollectionFacts(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), now)
+    facts = CollectionMetadata(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), now)
     start = time.perf_counter()
-    EdgeHome(index).build(facts, _points(dimension))
+    EdgeBackend(index).build(facts, _points(dimension))
     seconds = time.perf_counter() - start
     return NUM_PUBLISHED / seconds, sum(file.stat().st_size for file in index.rglob("*") if file.is_file()) / NUM_PUBLISHED
 

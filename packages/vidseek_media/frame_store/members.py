@@ -49,7 +49,7 @@ class VideoJob:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ClipFramesInfo:
     """What the shard says of a clip whose frames it holds."""
 
     num_repeated: int
@@ -62,16 +62,16 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DecodeResult:
     """What became of clips, by clip_id: frames, or the reason why there are none."""
 
-    kept: dict[str, Kept]
+    kept: dict[str, ClipFramesInfo]
     refused: dict[str, Refusal]
     changed: set[str] = dataclasses.field(default_factory=set)
     """Of those refused, the clips whose file was replaced."""
 
 
-def write_part(job: VideoJob, *, settings: FrameSettings) -> Verdict:
+def write_part(job: VideoJob, *, settings: FrameSettings) -> DecodeResult:
     """Decode one video once for all its clips, and write its members to `job.part`: whole or absent.
 
     Raises:
@@ -102,7 +102,7 @@ class _Picture:
     """What `vidseek_media.cutting.quality_flags` looks at."""
 
 
-def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> Verdict:
+def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> DecodeResult:
     try:
         with beside.open("wb") as file:
             return _write_clips(job, file, settings)
@@ -110,12 +110,12 @@ def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> Verdi
         raise disk_error(job.part.parent.parent, error) from error
 
 
-def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Verdict:
+def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> DecodeResult:
     centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_kept) for clip in job.clips}
     wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
     waiting = list(reversed(job.clips))
     pictures: dict[int, _Picture] = {}
-    verdict = Verdict({}, {})
+    verdict = DecodeResult({}, {})
     made: tuple[NDArray[np.uint8], bytes, NDArray[np.float32]] | None = None
     for frame in frames_at(job.path, wanted_ms, side_px=settings.stored_px, decoder=settings.decoder):
         if made is None or made[0] is not frame.pixels:
@@ -141,10 +141,10 @@ def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
         del pictures[first]
 
 
-def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kept:
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> ClipFramesInfo:
     """Write the members of `clip`."""
     thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
-    kept = Kept(
+    kept = ClipFramesInfo(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
         marks=(*marks_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
         hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
@@ -159,13 +159,13 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Kep
     return kept
 
 
-def kept_of(about: Mapping[str, Any]) -> Kept:
+def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
     """What the .json of a clip says.
 
     Raises:
         KeyError: it lacks something.
     """
-    return Kept(about["num_repeated"], about["decoder"], tuple(about["marks"]), tuple(about["hashes"]))
+    return ClipFramesInfo(about["num_repeated"], about["decoder"], tuple(about["marks"]), tuple(about["hashes"]))
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:

@@ -28,7 +28,7 @@ from vidseek_media.decoding.workers import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.folders import whole_file
 from vidseek_media.frame_store.members import (
-    Verdict,
+    DecodeResult,
     VideoJob,
     decode_jpeg,
     disk_error,
@@ -199,12 +199,12 @@ def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str
 
 def _fill_shards(
     shards: Sequence[_Shard], out: Path, settings: FrameSettings
-) -> tuple[list[dict[str, object]], list[Rejection], int, Verdict]:
+) -> tuple[list[dict[str, object]], list[Rejection], int, DecodeResult]:
     """Make the shards that are not there; the rows of all clips, the rejections, how many shards were there, and all."""
     (out / "shards").mkdir(parents=True, exist_ok=True)
     (out / ".parts").mkdir(exist_ok=True)
     earlier = _earlier_reasons(out)
-    verdict = Verdict({}, {})
+    verdict = DecodeResult({}, {})
     missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
     for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
         if _OURS.fullmatch(stale.name):
@@ -230,7 +230,7 @@ def _fill_shards(
 
 
 def _decode_shards(
-    shards: Sequence[_Shard], verdict: Verdict, settings: FrameSettings
+    shards: Sequence[_Shard], verdict: DecodeResult, settings: FrameSettings
 ) -> None:
     """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
     todo: list[VideoJob] = []
@@ -260,7 +260,7 @@ def _decode_shards(
             finish(outcome.item)
 
 
-def _note_outcome(outcome: Outcome[VideoJob, Verdict], verdict: Verdict) -> None:
+def _note_outcome(outcome: Outcome[VideoJob, DecodeResult], verdict: DecodeResult) -> None:
     job, error = outcome.item, outcome.error
     if isinstance(error, ArtifactError):
         raise error
@@ -301,7 +301,7 @@ def _earlier_reasons(out: Path) -> dict[str, str]:
     }
 
 
-def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: Verdict) -> bool:
+def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: DecodeResult) -> bool:
     """Whether the tar at `path` holds `clips`, but for those that `earlier` refused; if so, `verdict` learns it."""
     if not path.exists():
         return False

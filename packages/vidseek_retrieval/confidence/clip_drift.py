@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidseek_quality.gates import Published
 from vidseek_quality.vectors import Sample, drift
 from vidseek_retrieval.confidence.drift import Level, level_of, num_needed, psi
-from vidseek_retrieval.index.backend import IndexHome
+from vidseek_retrieval.index.backend import IndexBackend
 from vidseek_retrieval.index.live_sample import published_sample
 from vidseek_retrieval.search.moment_recall import PublishedWindows
 
@@ -45,7 +45,9 @@ class ClipDrift:
         return level_of(self.psi, num_reference=self.num_reference, num_observed=self.num_observed)
 
 
-def clip_drift(home: IndexHome, alias: str, embed_dir: Path, cut_dir: Path, *, cut: str, encoder_version: str) -> ClipDrift:
+def clip_drift(
+    home: IndexBackend, alias: str, embed_dir: Path, cut_dir: Path, *, cut: str, encoder_version: str
+) -> ClipDrift:
     """How far the clips of `cut` in `embed_dir`, of `encoder_version`, are from those that `alias` names.
 
     Raises:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.names import hex_digits, plain_name, shown
+from vidseek_retrieval.index.values import SparseVector as SparseVector
 from vidseek_retrieval.index.values import Value as Value
-from vidseek_retrieval.index.values import Words as Words
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import IndexSettings, Vector
@@ -52,7 +52,7 @@ class CollectionRemoved(ArtifactError):
     code = "collection-removed"
 
 
-class Stretch(NamedTuple):
+class TimeRange(NamedTuple):
     """A part of a video, in which clips begin; both ends are of it."""
 
     video_id: str
@@ -68,7 +68,7 @@ FEWER_AGAIN = 2.0
 
 
 @dataclass(frozen=True)
-class CollectionFacts:
+class CollectionMetadata:
     """What is known of a finished collection without opening it."""
 
     name: str
@@ -141,7 +141,7 @@ class CollectionFacts:
         return {**asdict(self), "settings": self.settings.model_dump()}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> CollectionFacts:
+    def from_json(cls, content: Mapping[str, Any]) -> CollectionMetadata:
         """The reverse of `to_json`: every field of its type and in its range, the name made of encoder_version and build.
 
         Raises:
@@ -207,7 +207,7 @@ class Point:
         return self.vectors.get(CAPTION_VECTOR)  # type: ignore[return-value]
 
     @property
-    def words(self) -> Words | None:
+    def words(self) -> SparseVector | None:
         """The vector `words`."""
         return self.vectors.get(WORDS_VECTOR)  # type: ignore[return-value]
 
@@ -216,7 +216,7 @@ class Collection(Protocol):
     """A finished collection, open for reading. Safe to share between threads."""
 
     @property
-    def facts(self) -> CollectionFacts:
+    def facts(self) -> CollectionMetadata:
         """What collection.json says."""
 
     @property
@@ -229,19 +229,19 @@ class Collection(Protocol):
         *,
         limit: int,
         exact: bool = False,
-        at_least: float = -math.inf,
+        score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[Stretch] = (),
+        stretches: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`.
 
-        Only clips that have such a vector, score `at_least` so much, fit all `conditions`, and, where there are
+        Only clips that have such a vector, score `score_threshold` so much, fit all `conditions`, and, where there are
         `stretches`, begin in one of these.
         """
 
     def search_words(
-        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+        self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
         """The clips whose sparse vector `using` has some of `words`, best first, by BM25; fitting all `conditions`."""
 
@@ -273,7 +273,7 @@ class Collection(Protocol):
         """Give back memory and files."""
 
 
-class IndexHome(Protocol):
+class IndexBackend(Protocol):
     """A place where collections live: a folder with Qdrant Edge shards, or a Qdrant server."""
 
     def aliases(self) -> dict[str, Alias]:
@@ -285,7 +285,7 @@ class IndexHome(Protocol):
     def lost_aliases(self) -> list[str]:
         """What the home's own notes say of aliases that the table lacks or has otherwise; empty where they agree."""
 
-    def collections(self) -> list[CollectionFacts]:
+    def collections(self) -> list[CollectionMetadata]:
         """The finished collections that can be read, oldest first."""
 
     def stored(self) -> list[str]:
@@ -305,7 +305,7 @@ class IndexHome(Protocol):
             ServiceError: another one holds it.
         """
 
-    def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection, searchable and immutable. It is finished or it is not there.
 
         Raises:
@@ -328,14 +328,14 @@ class IndexHome(Protocol):
         """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
 
 
-def require_facts(facts: CollectionFacts) -> CollectionFacts:
+def require_facts(facts: CollectionMetadata) -> CollectionMetadata:
     """`facts`, where they can be those of a collection: a home asks before it makes anything of their name.
 
     Raises:
         ArtifactError: they cannot.
     """
     try:
-        return CollectionFacts.from_json(facts.to_json())
+        return CollectionMetadata.from_json(facts.to_json())
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ArtifactError(
             f"there can be no such collection: {error}", code="bad-collection", remedy="Make what it was built from again"
@@ -385,7 +385,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     _check_each("settings.", settings, rules)
 
 
-def _check_facts(facts: CollectionFacts) -> None:
+def _check_facts(facts: CollectionMetadata) -> None:
     points = _whole_number(0, facts.num_points if isinstance(facts.num_points, int) else 0)
     hex_digits(facts.encoder_version, VERSION_DIGITS, what="encoder_version")
     hex_digits(facts.build, BUILD_DIGITS, what="build")

@@ -7,7 +7,7 @@ import re
 import qdrant_edge as qdrant
 
 from vidseek_media.errors import ConfigError
-from vidseek_retrieval.index.values import Words
+from vidseek_retrieval.index.values import SparseVector
 from vidseek_retrieval.settings import MULTILINGUAL
 
 AVERAGE_LENGTH = 24.0
@@ -48,11 +48,11 @@ class WordEncoder:
             config = qdrant.Bm25Config(avg_len=AVERAGE_LENGTH, language=language)
         self._model = qdrant.Bm25(config)
 
-    def document(self, text: str) -> Words:
+    def document(self, text: str) -> SparseVector:
         """The weights of a text that goes into the index; none where it has no words."""
         return _words_of(self._model.embed_document(_keep_numbers(text)))
 
-    def query(self, text: str) -> Words:
+    def query(self, text: str) -> SparseVector:
         """The weights of a query: 1 for each of its words."""
         return _words_of(self._model.embed_query(_keep_numbers(text)))
 
@@ -61,5 +61,5 @@ def _keep_numbers(text: str) -> str:
     return _NUMBER.sub(r" num\g<0> ", text)
 
 
-def _words_of(vector: qdrant.SparseVector) -> Words:
-    return Words(tuple(vector.indices), tuple(vector.values))
+def _words_of(vector: qdrant.SparseVector) -> SparseVector:
+    return SparseVector(tuple(vector.indices), tuple(vector.values))

@@ -25,10 +25,10 @@ from vidseek_retrieval.index.backend import (
     CAPTION_VECTOR,
     VIDEO_VECTOR,
     WORDS_VECTOR,
-    CollectionFacts,
+    CollectionMetadata,
     Point,
+    SparseVector,
     Value,
-    Words,
     canonical_json,
     collection_name,
 )
@@ -108,7 +108,7 @@ def read_points(
     return Points(rows, tables, {each.name: each.values(tables) for each in wanted})
 
 
-def facts_of(points: Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionFacts:
+def facts_of(points: Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionMetadata:
     """The facts of a collection of `points`: its name holds a hash of all that is in it."""
     encoder_version = points.encoder_version
     kept = calibration.to_json() if calibration else None
@@ -127,7 +127,7 @@ def facts_of(points: Points, settings: IndexSettings, calibration: Calibration |
         longest_ms = max(longest_ms, point.payload["end_ms"] - point.payload["start_ms"])
     digest.update(content.digest())
     build = digest.hexdigest()[:12]
-    return CollectionFacts(
+    return CollectionMetadata(
         name=collection_name(encoder_version, build),
         encoder_version=encoder_version,
         build=build,
@@ -158,7 +158,7 @@ def _in_order(point: Point) -> Iterator[tuple[str, Any]]:
 
 
 def _is_sparse(value: Any) -> bool:
-    return value is None or isinstance(value, Words)
+    return value is None or isinstance(value, SparseVector)
 
 
 def _fields(tables: ClipTables, settings: IndexSettings) -> Callable[[str], dict[str, Any]]:

@@ -9,10 +9,10 @@ import numpy as np
 from vidseek_media.errors import ArtifactError
 from vidseek_quality.gates import Published
 from vidseek_quality.vectors import Sample
-from vidseek_retrieval.index.backend import IndexHome
+from vidseek_retrieval.index.backend import IndexBackend
 
 
-def published_sample(home: IndexHome, alias: str, *, num: int) -> Published | None:
+def published_sample(home: IndexBackend, alias: str, *, num: int) -> Published | None:
     """The `video` vectors of the first `num` clips by id of the collection that `alias` names; ids are hashes.
 
     None where nothing was published, or what was cannot be read: a lost index must not keep a new one from being built.

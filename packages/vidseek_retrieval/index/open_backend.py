@@ -9,11 +9,11 @@ from pathlib import Path
 from vidseek_media.errors import ConfigError
 from vidseek_media.names import shown
 from vidseek_media.secret import secret
-from vidseek_retrieval.index.backend import IndexHome
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import IndexBackend
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import ServerSettings
 
-Index = Path | IndexHome
+Index = Path | IndexBackend
 """The folder of an embedded index, or any home."""
 
 URL_VARIABLE = "QDRANT_URL"
@@ -22,7 +22,7 @@ PREFIX_VARIABLE = "QDRANT_PREFIX"
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
-def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
+def open_home(index: Path, settings: ServerSettings | None = None) -> IndexBackend:
     """The server at QDRANT_URL (with QDRANT_API_KEY, where it wants one), or else the folder `index`.
 
     QDRANT_PREFIX goes before the names of all collections and aliases there, so that several archives may share a server.
@@ -36,8 +36,8 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
     """
     url = os.environ.get(URL_VARIABLE)
     if not url:
-        return EdgeHome(index)
-    from vidseek_retrieval.index.qdrant.backend import QdrantHome
+        return EdgeBackend(index)
+    from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
     prefix = os.environ.get(PREFIX_VARIABLE, "")
     if not PREFIX.fullmatch(prefix):
@@ -45,9 +45,9 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexHome:
             f"{PREFIX_VARIABLE} is {shown(prefix)}, wanted at most 64 letters, digits, '_' and '-'", code="bad-prefix",
             remedy=f"Set {PREFIX_VARIABLE} anew, or unset it",
         )
-    return QdrantHome.connect(url, api_key=secret(KEY_VARIABLE), settings=settings, prefix=prefix)
+    return QdrantBackend.connect(url, api_key=secret(KEY_VARIABLE), settings=settings, prefix=prefix)
 
 
-def home_of(index: Index) -> IndexHome:
+def home_of(index: Index) -> IndexBackend:
     """The home itself, or the embedded one in a folder."""
-    return EdgeHome(index) if isinstance(index, Path) else index
+    return EdgeBackend(index) if isinstance(index, Path) else index

@@ -20,14 +20,14 @@ from vidseek_retrieval.index.backend import (
     PUBLISH_REMEDY,
     USE_REMEDY,
     Alias,
-    CollectionFacts,
-    IndexHome,
+    CollectionMetadata,
+    IndexBackend,
     Point,
+    SparseVector,
     Value,
-    Words,
 )
 from vidseek_retrieval.index.collection_points import facts_of, read_points
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.trial_search import trial_problems
 from vidseek_retrieval.index.verification import Verification, verify_collection
@@ -81,7 +81,7 @@ class PublishReport:
 class CollectionStatus:
     """A finished collection, and who needs it."""
 
-    facts: CollectionFacts
+    facts: CollectionMetadata
     live_as: tuple[str, ...]
     """The aliases that point to it."""
     kept_for: tuple[str, ...]
@@ -167,8 +167,8 @@ def publish(
 
 
 def go_live(
-    home: IndexHome,
-    facts: CollectionFacts,
+    home: IndexBackend,
+    facts: CollectionMetadata,
     points: Iterable[Point],
     *,
     alias: str,
@@ -208,7 +208,7 @@ def go_live(
     return Published(facts.name, verification, not found, moved, previous, tuple(removed))
 
 
-def _is_made_of(home: IndexHome, facts: CollectionFacts, points: Iterable[Point]) -> bool:
+def _is_made_of(home: IndexBackend, facts: CollectionMetadata, points: Iterable[Point]) -> bool:
     """Whether the collection that is there holds what `facts` and `points` say, vectors but for rounding."""
     if facts.imported:
         return True  # a file says the same as an earlier one did: neither is better than the other
@@ -232,12 +232,12 @@ def _are_same(one: Point, other: Point) -> bool:
 
 
 def _are_equal(one: Value, other: Value) -> bool:
-    if isinstance(one, Words) or isinstance(other, Words):
-        return isinstance(one, Words) and isinstance(other, Words) and _weights(one) == _weights(other)
+    if isinstance(one, SparseVector) or isinstance(other, SparseVector):
+        return isinstance(one, SparseVector) and isinstance(other, SparseVector) and _weights(one) == _weights(other)
     return np.allclose(one, other, atol=_ROUNDING)
 
 
-def _weights(words: Words) -> dict[int, float]:
+def _weights(words: SparseVector) -> dict[int, float]:
     return {index: round(float(value), 4) for index, value in zip(words.indices, words.values, strict=True)}
 
 
@@ -306,7 +306,7 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
         return verification
 
 
-def alias_problems(home: IndexHome, *, alias: str | None = None) -> list[str]:
+def alias_problems(home: IndexBackend, *, alias: str | None = None) -> list[str]:
     """Why the table of aliases (or what it says of `alias`) cannot say which collections are needed; empty where it can.
 
     Raises:
@@ -347,7 +347,7 @@ def prune(index: Index) -> list[str]:
         ServiceError: a publish runs, or the disk does not let go.
     """
     home = home_of(index)
-    if isinstance(home, EdgeHome) and not home.root.is_dir():
+    if isinstance(home, EdgeBackend) and not home.root.is_dir():
         return []  # taking the lock would make the folder
     with home.building():
         require_alias_table(home)
@@ -400,7 +400,7 @@ def _not_verified(verification: Verification, name: str, *, live: Alias | None) 
     )
 
 
-def _move(home: IndexHome, alias: str, name: str, *, keep_previous: int) -> bool:
+def _move(home: IndexBackend, alias: str, name: str, *, keep_previous: int) -> bool:
     current = home.aliases().get(alias)
     if current is not None and current.collection == name:
         return False
@@ -411,7 +411,7 @@ def _move(home: IndexHome, alias: str, name: str, *, keep_previous: int) -> bool
     return True
 
 
-def _prune(home: IndexHome) -> list[str]:
+def _prune(home: IndexBackend) -> list[str]:
     unneeded = sorted(set(home.stored()) - _named_by(home.aliases()))
     for name in unneeded:
         home.drop(name)
@@ -422,7 +422,7 @@ def _named_by(aliases: Mapping[str, Alias]) -> set[str]:
     return {name for alias in aliases.values() for name in (alias.collection, *alias.previous)}
 
 
-def require_published(home: IndexHome, alias: str) -> Alias:
+def require_published(home: IndexBackend, alias: str) -> Alias:
     """Where `alias` points.
 
     Raises:

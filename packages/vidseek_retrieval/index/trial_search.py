@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.index.backend import VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, IndexHome, Point
+from vidseek_retrieval.index.backend import VIDEO_VECTOR, WORDS_VECTOR, CollectionMetadata, IndexBackend, Point
 from vidseek_retrieval.search.browse import facets_of, neighbours
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
@@ -16,7 +16,7 @@ NUM_QUERIES = 3
 _ALIAS = "trial"
 
 
-def trial_problems(home: IndexHome, facts: CollectionFacts) -> list[str]:
+def trial_problems(home: IndexBackend, facts: CollectionMetadata) -> list[str]:
     """What goes wrong where the collection is searched by some of its own clips, fused with words, filtered and browsed.
 
     Empty where nothing does.
@@ -43,7 +43,7 @@ def trial_problems(home: IndexHome, facts: CollectionFacts) -> list[str]:
 class _AsIfLive:
     """A home whose one alias points to the collection on trial."""
 
-    home: IndexHome
+    home: IndexBackend
     name: str
 
     def live(self, alias: str) -> str:
@@ -54,7 +54,7 @@ class _AsIfLive:
         return self.home.open(name)
 
 
-def _search_problems(searcher: Searcher, facts: CollectionFacts, point: Point) -> Sequence[str]:
+def _search_problems(searcher: Searcher, facts: CollectionMetadata, point: Point) -> Sequence[str]:
     """A clip is found by its own vector, also within its own video, and among words."""
     query = Query.of_vector(point.vector, facts.encoder_version, words=str(point.payload.get("title", "video")))
     own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Words(NamedTuple):
+class SparseVector(NamedTuple):
     """A sparse vector over words; equal lengths."""
 
     indices: tuple[int, ...]
     values: tuple[float, ...]
 
 
-Value = NDArray[np.float32] | Words
+Value = NDArray[np.float32] | SparseVector
 """Of one clip: dense of shape (dimension,) and unit length, or sparse."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
-from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionFacts, IndexHome, Point, Words
+from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionMetadata, IndexBackend, Point, SparseVector
 from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import Vector
 from vidseek_retrieval.vectors.registry import index_vector, vector_names
@@ -44,7 +44,7 @@ class Verification:
 
 
 def verify_collection(
-    home: IndexHome, name: str, *, min_recall: float, expected: CollectionFacts | None = None
+    home: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None
 ) -> Verification:
     """Look at every file of a collection, count it, and compare approximate with exact searches.
 
@@ -79,7 +79,7 @@ def verify_collection(
     return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
 
 
-def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[str]:
+def _count_problems(collection: Collection, facts: CollectionMetadata) -> Iterator[str]:
     wanted: dict[Vector | None, int] = {
         None: facts.num_points, **{name: facts.num_with(name) for name in vector_names() if name != VIDEO_VECTOR}
     }
@@ -89,15 +89,15 @@ def _count_problems(collection: Collection, facts: CollectionFacts) -> Iterator[
             yield f"{count} points{f' with the vector {vector}' if vector else ''}, wanted {num}"
 
 
-def _point_problems(point: Point, facts: CollectionFacts) -> Iterator[str]:
+def _point_problems(point: Point, facts: CollectionMetadata) -> Iterator[str]:
     if point.payload.get("encoder_version") != facts.encoder_version:
         yield f"{point.clip_id} is of encoder_version {point.payload.get('encoder_version')}"
     for name, value in point.vectors.items():
-        if not isinstance(value, Words) and not abs(float(np.linalg.norm(value)) - 1) <= UNIT_TOLERANCE:
+        if not isinstance(value, SparseVector) and not abs(float(np.linalg.norm(value)) - 1) <= UNIT_TOLERANCE:
             yield f"the vector {name} of {point.clip_id} is not of length 1"
 
 
-def _measured(facts: CollectionFacts) -> list[str]:
+def _measured(facts: CollectionMetadata) -> list[str]:
     """The dense vectors beside `video` whose searches are measured."""
     return [name for name in facts.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
 

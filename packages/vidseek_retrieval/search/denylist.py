@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index.backend import WORDS_VECTOR, Collection, CollectionFacts, Dense, Point, Stretch, Words
+from vidseek_retrieval.index.backend import (
+    WORDS_VECTOR,
+    Collection,
+    CollectionMetadata,
+    Dense,
+    Point,
+    SparseVector,
+    TimeRange,
+)
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import Vector
@@ -30,7 +38,7 @@ class Shown:
         self._hidden = hidden
 
     @property
-    def facts(self) -> CollectionFacts:
+    def facts(self) -> CollectionMetadata:
         """What collection.json says."""
         return self._collection.facts
 
@@ -45,19 +53,19 @@ class Shown:
         *,
         limit: int,
         exact: bool = False,
-        at_least: float = -math.inf,
+        score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[Stretch] = (),
+        stretches: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """See `Collection`."""
         return self._collection.search(
-            vector, limit=limit, exact=exact, at_least=at_least, using=using,
+            vector, limit=limit, exact=exact, score_threshold=score_threshold, using=using,
             conditions=(*conditions, *self._conditions()), stretches=stretches,
         )
 
     def search_words(
-        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+        self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
         """See `Collection`."""
         return self._collection.search_words(

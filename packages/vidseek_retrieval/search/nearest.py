@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index.backend import Collection, Dense, Point, Stretch
+from vidseek_retrieval.index.backend import Collection, Dense, Point, TimeRange
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import (
     NUM_CLIPS,
@@ -84,7 +84,7 @@ class Nearest:
             of_video.setdefault(clip.video_id, {})[clip.clip_id] = clip
         begins = {clip.clip_id for clip in listed}
         moments = self._merged(listed)
-        asked: set[tuple[str, Stretch]] = set()
+        asked: set[tuple[str, TimeRange]] = set()
         while True:
             first = (fold_duplicates(moments) if is_last else moments)[:num]
             if len(first) < num and not is_last:
@@ -117,7 +117,7 @@ class Nearest:
         reach = self.collection.facts.longest_ms or FOREVER_MS
         found = self.collection.search(
             self.vector, limit=MOST_AROUND, exact=True, using=self.using, conditions=self.conditions,
-            at_least=min(lacking.floor for lacking in all_lacking),
+            score_threshold=min(lacking.floor for lacking in all_lacking),
             stretches=[around._replace(first_ms=around.first_ms - reach) for around, _, _ in all_lacking],
         )
         return [clip for clip in found if any(lacking.has(clip) for lacking in of_video[clip.video_id])]
@@ -129,7 +129,7 @@ class Nearest:
 class _Lacking(NamedTuple):
     """The clips that a moment may lack."""
 
-    around: Stretch
+    around: TimeRange
     """They overlap or touch this."""
     floor: float
     """They score no less than this,"""
@@ -146,7 +146,7 @@ def _end_before(moment: Moment, ends: Sequence[float]) -> float:
     return next((end for end in ends if end < moment.score), ends[-1] if ends else -math.inf)
 
 
-def _chain(moment: Moment, floor: float, clips: Iterable[RankedClip]) -> Stretch:
+def _chain(moment: Moment, floor: float, clips: Iterable[RankedClip]) -> TimeRange:
     """From where to where `moment` goes, with all of `clips` that it hangs together with and that are no lower than `floor`.
 
     More than the moment itself: what lies between two moments may be part of neither, and what joins on to that decides.
@@ -161,7 +161,7 @@ def _chain(moment: Moment, floor: float, clips: Iterable[RankedClip]) -> Stretch
         for clip in sorted(beside, key=lambda clip: clip.start_ms):
             if clip.start_ms <= last_ms and clip.end_ms >= first_ms:
                 last_ms = max(last_ms, clip.end_ms)
-    return Stretch(moment.video_id, first_ms, last_ms)
+    return TimeRange(moment.video_id, first_ms, last_ms)
 
 
 def without(ranked: Iterable[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:

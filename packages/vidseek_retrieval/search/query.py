@@ -37,7 +37,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryInputs:
     """Things in their own form: texts, pictures (uint8 RGB (height, width, 3)), clips (T, height, width, 3), clip ids."""
 
     texts: tuple[str, ...] = ()

@@ -29,13 +29,13 @@ from vidseek_retrieval.index.backend import (
     USE_REMEDY,
     VIDEO_VECTOR,
     Collection,
-    CollectionFacts,
+    CollectionMetadata,
     CollectionRemoved,
     Dense,
-    IndexHome,
+    IndexBackend,
     Point,
+    SparseVector,
     Value,
-    Words,
 )
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of, score_spread
@@ -44,7 +44,7 @@ from vidseek_retrieval.search.filters import Condition, parse_filters
 from vidseek_retrieval.search.fusion import diversify, fuse
 from vidseek_retrieval.search.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
 from vidseek_retrieval.search.nearest import Nearest, without
-from vidseek_retrieval.search.query import Answer, Asked, Hit, Query, SearchOptions
+from vidseek_retrieval.search.query import Answer, Hit, Query, QueryInputs, SearchOptions
 from vidseek_retrieval.settings import MERGE_MARGIN_SD, NEGATIVE_WEIGHT, Weights
 from vidseek_retrieval.vectors.registry import index_vectors
 
@@ -65,7 +65,7 @@ class Searcher:
 
     def __init__(
         self,
-        home: IndexHome,
+        home: IndexBackend,
         encoder: Encoder | None,
         *,
         alias: str = "clips",
@@ -123,13 +123,13 @@ class Searcher:
             _require_same_space(encoder.spec.encoder_version, collection)
         return searcher
 
-    def encode(self, more: Asked, less: Asked | None = None) -> Query:
+    def encode(self, more: QueryInputs, less: QueryInputs | None = None) -> Query:
         """What is wanted, and what is not, as a query.
 
         Raises:
             InputRejected: nothing is wanted; a text is blank or not valid Unicode.
         """
-        less = less or Asked()
+        less = less or QueryInputs()
         if not more:
             raise InputRejected(
                 "the query wants nothing", code="empty-query", remedy="Say what to look for, not only what not",
@@ -148,19 +148,19 @@ class Searcher:
             InputRejected: the text is blank or not valid Unicode; limit or offset is out of range.
             ArtifactError: nothing was published, or by another encoder_version.
         """
-        return self.search(self.encode(Asked(texts=(text,))), SearchOptions(limit, offset, collection))
+        return self.search(self.encode(QueryInputs(texts=(text,))), SearchOptions(limit, offset, collection))
 
     def search_image(
         self, image: NDArray[np.uint8], *, limit: int = 10, offset: int = 0, collection: str | None = None
     ) -> Answer:
         """Moments that look like a picture: uint8 RGB of shape (height, width, 3). Else as `search_text`."""
-        return self.search(self.encode(Asked(images=(image,))), SearchOptions(limit, offset, collection))
+        return self.search(self.encode(QueryInputs(images=(image,))), SearchOptions(limit, offset, collection))
 
     def search_frames(
         self, frames: NDArray[np.uint8], *, limit: int = 10, offset: int = 0, collection: str | None = None
     ) -> Answer:
         """Moments that look like a clip: uint8 RGB of shape (T, height, width, 3). Else as `search_text`."""
-        return self.search(self.encode(Asked(clips=(frames,))), SearchOptions(limit, offset, collection))
+        return self.search(self.encode(QueryInputs(clips=(frames,))), SearchOptions(limit, offset, collection))
 
     def search_vector(
         self,
@@ -227,7 +227,7 @@ class Searcher:
         like = [examples[clip_id] for clip_id in query.like]
         weights = options.weights or self._weights
         compared = _compared(opened, vector, query.words, weights)
-        if len(compared) != 1 or isinstance(compared[0].value, Words):
+        if len(compared) != 1 or isinstance(compared[0].value, SparseVector):
             ranked = without(fuse(_rank(opened, compared, weights, conditions)), like)
             moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
@@ -253,7 +253,7 @@ class Searcher:
                 self._spreads = {key: spread, **{each: kept for each, kept in self._spreads.items() if each[0] == key[0]}}
         return margin_of(spread, margin_sd=self._merge_margin_sd)
 
-    def _calibration(self, facts: CollectionFacts) -> Calibration | None:
+    def _calibration(self, facts: CollectionMetadata) -> Calibration | None:
         """Of a collection that has one of this version; read once."""
         if facts.calibration is None:
             return None
@@ -262,7 +262,7 @@ class Searcher:
                 self._calibrations = {facts.name: _read_calibration(facts.name, facts.calibration)}
             return self._calibrations[facts.name]
 
-    def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionFacts) -> NDArray[np.float32]:
+    def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionMetadata) -> NDArray[np.float32]:
         """The unit vector that is searched for, of shape (dimension,)."""
         for vectors in (query.more, query.less):
             if vectors.shape[1:] != (facts.dimension,) or not np.isfinite(vectors).all():
@@ -283,7 +283,7 @@ class Searcher:
             direction = _unit(direction - self._negative_weight * _unit(less.mean(axis=0)))
         return direction
 
-    def _vectors_of(self, asked: Asked) -> NDArray[np.float32]:
+    def _vectors_of(self, asked: QueryInputs) -> NDArray[np.float32]:
         encoder = self._require_encoder()
         vectors = [np.empty((0, encoder.spec.dimension), np.float32)]
         if asked.texts:
@@ -463,7 +463,7 @@ def _rank(
         )
     rankings = []
     for name, weight, value in compared:
-        if isinstance(value, Words):
+        if isinstance(value, SparseVector):
             found = opened.search_words(value, limit=NUM_CLIPS, using=name, conditions=conditions)
         else:
             found = opened.search(value, limit=NUM_CLIPS, using=name, conditions=conditions)
@@ -500,7 +500,7 @@ def _is_one_text(query: Query, weights: Weights) -> bool:
     return bool(query.words) and is_alone and not others
 
 
-def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionFacts) -> list[_Rated]:
+def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionMetadata) -> list[_Rated]:
     if any(each.confidence is None for each in rated):
         why, remedy = "such a query", "Ask in one text, ranked by video alone, or leave min_confidence out"
         if not facts.calibration:

@@ -13,7 +13,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from vidseek_media.errors import ServiceError
-from vidseek_training.captioning.budget import Cancelled, Purse, Reservation, Subject
+from vidseek_training.captioning.budget import Budget, Cancelled, Reservation, Subject
 from vidseek_training.captioning.journal import Journal
 from vidseek_training.captioning.prompt import BadAnswer, read_answer
 from vidseek_training.captioning.provider import Answer, Provider, Request, Retry, Skip, Stop, Usage
@@ -89,7 +89,7 @@ class _Run:
     def __init__(self, provider: Provider, settings: LlmSettings, journal: Journal) -> None:
         self._provider = provider
         self._settings = settings
-        self._purse = Purse(settings, journal)
+        self._purse = Budget(settings, journal)
         self._stopped = threading.Event()
         self._not_before = 0.0
         self._num_unanswered = self._num_fruitless = 0

@@ -58,7 +58,7 @@ def most_usd(settings: LlmSettings, tally: Tally, guessed_in: int, max_output_to
     return settings.cost_usd(tokens_in, max(max_output_tokens or settings.max_output_tokens, tally.max_tokens_out))
 
 
-class Purse:
+class Budget:
     """What is spent, and what may be. Safe to be used by several threads."""
 
     def __init__(self, settings: LlmSettings, journal: Journal) -> None:

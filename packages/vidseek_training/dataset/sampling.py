@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.negatives import RightOnes, with_hard
 from vidseek_training.dataset.pair_set import Batches, PairSet, cut_padding, drop_words
-from vidseek_training.fitting.cached_hidden_states import LowerTokens, make_views
+from vidseek_training.fitting.cached_hidden_states import CachedHiddenStates, make_views
 from vidseek_training.settings import TrainSettings
 
 
@@ -61,7 +61,7 @@ class BaseVectors:
     general_texts: NDArray[np.float32]
 
 
-Lower = tuple[LowerTokens | None, LowerTokens | None]
+Lower = tuple[CachedHiddenStates | None, CachedHiddenStates | None]
 """Of the domain's clips, and of the general world's."""
 
 
@@ -70,8 +70,8 @@ class Batch:
     """What one step sees."""
 
     clips: NDArray[Any]
-    """Views, uint8 (m, T, side, side, 3); or views' `LowerTokens`, float16 (m, ..., tokens, width); or the clips' vectors,
-    float32 (m, dimension), where they do not change."""
+    """Views, uint8 (m, T, side, side, 3); or views' `CachedHiddenStates`, float16 (m, ..., tokens, width); or the clips'
+    vectors, float32 (m, dimension), where they do not change."""
     ids: NDArray[np.int64]
     """Shape (k, length)."""
     terms: tuple[Term, ...]
@@ -87,7 +87,7 @@ class _Side:
     weight: float
     known: NDArray[np.float32] | None
     word_dropout: float
-    lower: LowerTokens | None
+    lower: CachedHiddenStates | None
     right: RightOnes
 
 

@@ -16,14 +16,14 @@ from vidseek_media.tables import PAIRS, read_table
 from vidseek_training.backbones import BackboneSpec
 from vidseek_training.dataset.pair_set import PairSet
 from vidseek_training.evaluation.metrics import summarise
-from vidseek_training.evaluation.retrieval_metrics import Judgement
+from vidseek_training.evaluation.retrieval_metrics import RetrievalMetrics
 
 Flags = NDArray[np.bool_]
 
 
 def figures_without_both_sides(
-    judged: Mapping[str, Judgement], test: PairSet, spec: BackboneSpec, *, pairs: Path, frames: Path, general: Path | None,
-    max_bits: int, min_share: float,
+    judged: Mapping[str, RetrievalMetrics], test: PairSet, spec: BackboneSpec, *, pairs: Path, frames: Path,
+    general: Path | None, max_bits: int, min_share: float,
 ) -> dict[str, Any]:
     """How many test queries stand in training or in the general world too, and each model's figures without them.
 

@@ -20,7 +20,7 @@ from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.evaluation.both_sides import figures_without_both_sides
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, paired_gain, recall_gain, recall_interval
-from vidseek_training.evaluation.retrieval_metrics import Judgement, Vectors, judge
+from vidseek_training.evaluation.retrieval_metrics import RetrievalMetrics, Vectors, judge
 from vidseek_training.evaluation.select import adapter_of, read_selected
 from vidseek_training.fitting import lora, pictures
 from vidseek_training.settings import NEAR_DUPLICATE_SHARE
@@ -104,7 +104,7 @@ def _exported_vectors(encoder: Encoder, queries: Encoder, pairs: PairSet) -> Vec
 
 
 def _galleries(
-    judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int
+    judged: dict[str, RetrievalMetrics], pairs: PairSet, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """For each gallery every model's figures, recalls with intervals, and the paired gains of adapted over base."""
     result: dict[str, dict[str, Any]] = {}
@@ -134,7 +134,7 @@ def _recall_intervals(
     }
 
 
-def _choices(judged: dict[str, Judgement], pairs: PairSet, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def _choices(judged: dict[str, RetrievalMetrics], pairs: PairSet, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
     """For each axis the share of right two-way choices of base and adapted, and the paired gain, with intervals."""
     base, adapted = judged["base"].choices, judged["adapted"].choices
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}

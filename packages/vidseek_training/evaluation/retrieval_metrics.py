@@ -78,7 +78,7 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class RetrievalMetrics:
     """One model on one set of pairs."""
 
     text: Direction
@@ -111,7 +111,8 @@ class Judgement:
         return result
 
     def gain_over(
-        self, base: Judgement, table: pd.DataFrame, gallery: str, groups: NDArray[np.str_], *, resamples: int, seed: int
+        self, base: RetrievalMetrics, table: pd.DataFrame, gallery: str, groups: NDArray[np.str_], *, resamples: int,
+        seed: int,
     ) -> dict[str, dict[str, Any]]:
         """Each figure of `gallery` minus `base`'s, both ways, paired by query, with its interval.
 
@@ -145,7 +146,7 @@ def one_a_clip(table: pd.DataFrame) -> NDArray[np.bool_]:
     return first
 
 
-def judge(vectors: Vectors, table: pd.DataFrame) -> Judgement:
+def judge(vectors: Vectors, table: pd.DataFrame) -> RetrievalMetrics:
     """Rank within each gallery, and choose between caption and contrast.
 
     Several captions a clip are counted as CLIP4Clip counts them (Luo et al. 2022): each caption looks for its clip among
@@ -167,7 +168,7 @@ def judge(vectors: Vectors, table: pd.DataFrame) -> Judgement:
     own = (vectors.videos * vectors.texts).sum(1)
     other = (vectors.videos * vectors.contrasts).sum(1)
     choices = np.where((table.contrast != "").to_numpy(), (own > other).astype(np.float64), np.nan)
-    return Judgement(text, video, choices)
+    return RetrievalMetrics(text, video, choices)
 
 
 def _text_to_video(scores: Matrix, owner: NDArray[np.int64]) -> Direction:

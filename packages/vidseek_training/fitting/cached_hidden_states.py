@@ -27,7 +27,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class LowerTokens:
+class CachedHiddenStates:
     """The tokens of views of clips; each clip once, however many captions it has."""
 
     values: NDArray[np.float16]
@@ -60,7 +60,7 @@ def make_views(
 
 def lower_tokens(
     model: Backbone, pairs: PairSet, settings: TrainSettings, *, in_bf16: bool, folder: Path | None, side: str
-) -> LowerTokens:
+) -> CachedHiddenStates:
     """The tokens of `settings.cached_views` views of each clip, from `folder` where they lie there already.
 
     Args:
@@ -85,14 +85,14 @@ def lower_tokens(
 
     try:
         if folder is None:
-            return LowerTokens(_vanishing(fill), owner)
+            return CachedHiddenStates(_vanishing(fill), owner)
         path = folder / f"{side}-{mark}.npy"
         if not path.is_file():
             for old in folder.glob(f"{side}-*.npy"):
                 old.unlink(missing_ok=True)
             with whole_file(path) as beside:
                 fill(beside)
-        return LowerTokens(np.load(path, mmap_mode="r"), owner)
+        return CachedHiddenStates(np.load(path, mmap_mode="r"), owner)
     except (OSError, ValueError) as error:
         where = folder or tempfile.gettempdir()
         raise ArtifactError(

@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """The processes of one training, as torchrun or `accelerate launch` started them."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
-    def here(cls, *, cuda: bool) -> Processes:
+    def here(cls, *, cuda: bool) -> DistributedContext:
         """Join the others, if there are any; each takes the GPU of its number where `cuda`."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()

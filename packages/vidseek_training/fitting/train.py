@@ -24,9 +24,9 @@ from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.scales import choose
 from vidseek_training.fitting import lora, pictures
 from vidseek_training.fitting.checkpoints import Checkpoint, fingerprint
-from vidseek_training.fitting.distributed import Processes
+from vidseek_training.fitting.distributed import DistributedContext
 from vidseek_training.fitting.presets import REAL_PARAMETERS, Choice, Model, resolve
-from vidseek_training.fitting.trainer import Fitting, Say
+from vidseek_training.fitting.trainer import Say, Trainer
 from vidseek_training.settings import Preset, TrainSettings
 
 
@@ -88,7 +88,7 @@ def train_adapter(
     """
     torch.manual_seed(settings.seed)
     cuda = _wants_cuda(settings)
-    processes = Processes.here(cuda=cuda)
+    processes = DistributedContext.here(cuda=cuda)
     model = backbones.load(backbone).to(processes.device(cuda=cuda))
     choice = _choose(settings, model, pairs, preset)
     settings = choice.settings
@@ -115,14 +115,14 @@ def train_adapter(
         checkpoint = Checkpoint(state / "checkpoints", name, mark)
         saved = checkpoint.load()
     if not processes.is_first:
-        Fitting(model, settings, data, processes=processes, lower=lower).run(saved)
+        Trainer(model, settings, data, processes=processes, lower=lower).run(saved)
         processes.wait()
         return Outcome(name, True, "", backbone, len(data.train), 0, 0.0, "")
     params = {**settings.model_dump(mode="json"), "backbone": backbone, "num_pairs": len(data.train)}
     tags = {"setting": name, **lineage, "git_commit": tracking.git_commit(), "processes": str(processes.count)}
     board = None if state is None else state / "tensorboard"
     with tracking.run(f"train-{name}", params, tags, board=board, again=saved.get("run_id", "") if saved else "") as run:
-        fitting = Fitting(
+        fitting = Trainer(
             model, settings, data, log=run.log, checkpoint=checkpoint, about={"run_id": run.id}, processes=processes,
             lower=lower, say=tell,
         )
@@ -242,7 +242,7 @@ def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
     (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
 
 
-def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path) -> None:
+def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
     pairs = training.data.validation
     ranks = {
         "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
@@ -276,7 +276,7 @@ def _write_trained(outcome: Outcome, training: Fitting, out: Path, report: Path)
         pictures.draw_map({"before": training.base_validation, "after": vectors}, report / "pictures" / "map.png")
 
 
-def _scales(training: Fitting) -> list[dict[str, float | None]]:
+def _scales(training: Trainer) -> list[dict[str, float | None]]:
     """Mean reciprocal ranks on validation by the adapter's scale: of a sweep, or of the one scale that was judged."""
     if training.sweep:
         return [{"scale": each.scale, "mrr": each.mrr, "general_mrr": each.general_mrr} for each in training.sweep]

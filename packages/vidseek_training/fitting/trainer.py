@@ -30,7 +30,7 @@ from vidseek_training.evaluation.scales import Scaled
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.cached_hidden_states import depth_of, lower_tokens
 from vidseek_training.fitting.checkpoints import REMEDY, Checkpoint
-from vidseek_training.fitting.distributed import Processes
+from vidseek_training.fitting.distributed import DistributedContext
 from vidseek_training.fitting.forecast import Forecast, Measured, Work, probe
 from vidseek_training.fitting.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
 from vidseek_training.fitting.precision import bf16_products, multiplies_in_bf16
@@ -48,7 +48,7 @@ _HIGHEST_FACTOR = 100.0
 """Of cosines: CLIP's own limit. A model that was trained to a higher one keeps its own."""
 
 
-class Fitting:
+class Trainer:
     """One run: the model, its adapter, and what was seen on the way.
 
     Attributes:
@@ -64,7 +64,7 @@ class Fitting:
     def __init__(
         self, model: Backbone, settings: TrainSettings, data: Data, *, log: Log | None = None,
         checkpoint: Checkpoint | None = None, about: dict[str, str] | None = None,
-        processes: Processes | None = None, lower: Path | None = None, say: Say | None = None,
+        processes: DistributedContext | None = None, lower: Path | None = None, say: Say | None = None,
     ) -> None:
         """Of `model`, in place; `log` gets each look's figures, `about` stands in each checkpoint, `say` gets warnings.
 
@@ -73,7 +73,7 @@ class Fitting:
         self.model, self.settings, self.data = model, settings, data
         self._log, self._checkpoint = log or (lambda figures, step: None), checkpoint
         self._say = say or (lambda line: None)
-        self._about, self._processes, self._lower_folder = about or {}, processes or Processes(), lower
+        self._about, self._processes, self._lower_folder = about or {}, processes or DistributedContext(), lower
         self._rng = np.random.default_rng(settings.seed)
         self._device = model.logit_scale.device
         self.in_bf16 = multiplies_in_bf16(settings.precision, self._device)
@@ -242,7 +242,7 @@ class Fitting:
                 with timer.waiting():
                     batch = sampler.draw()
                 optimiser.zero_grad(set_to_none=True)
-                self._losses.append(self._descend(batch))
+                self._losses.append(self._train_step(batch))
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
                 clamp_logit_scale(self.model, self._highest_factor)
@@ -255,7 +255,7 @@ class Fitting:
                 if step % _GAUGE_EVERY == _GAUGE_EVERY - 1:
                     self._gauge_updates()
                 if looks and (step % look_every == look_every - 1 or last):
-                    self._look(optimiser.param_groups[0]["lr"], timer)
+                    self._validate(optimiser.param_groups[0]["lr"], timer)
                     bar.set_postfix(loss=f"{self.curves[-1]['loss']:.3f}", r1=f"{self.curves[-1]['validation_r1']:.3f}")
                     if last or self._has_stalled():
                         return
@@ -265,7 +265,7 @@ class Fitting:
                         self._checkpoint.save(state)
                     self.model.train()
 
-    def _descend(self, batch: Batch) -> float:
+    def _train_step(self, batch: Batch) -> float:
         """Add the gradients of the step's loss to the parameters; gives the loss.
 
         Raises:
@@ -348,7 +348,7 @@ class Fitting:
         else:
             torch.set_rng_state(state)
 
-    def _look(self, rate: float, timer: StepTimer) -> None:
+    def _validate(self, rate: float, timer: StepTimer) -> None:
         """Judge on validation, log, and remember the adapter if it is the best so far."""
         figures = {
             "loss": float(np.mean(self._losses)), "learning_rate": rate,

@@ -16,7 +16,7 @@ from vidseek_media.tables import PAIRS, read_table, write_table
 from vidseek_retrieval.confidence.calibrate import CalibrateReport, Said, calibrate, read_calibration, write_report
 from vidseek_retrieval.confidence.calibration import FEATURES
 from vidseek_retrieval.index.publish import publish
-from vidseek_retrieval.search.query import Asked, SearchOptions, Weights
+from vidseek_retrieval.search.query import QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
 
 
@@ -124,10 +124,10 @@ def test_search__confidence_and_what_it_cuts(root: Path, encoder: Encoder, tmp_p
     hits = searcher.search_text("red", limit=1000).hits
     confidences = [hit.confidence for hit in hits if hit.confidence is not None]
     assert len(confidences) == len(hits) and confidences == sorted(confidences, reverse=True)
-    red = searcher.encode(Asked(texts=("red",)))
+    red = searcher.encode(QueryInputs(texts=("red",)))
     sure = searcher.search(red, SearchOptions(limit=1000, min_confidence=confidences[3])).hits
     assert sure == tuple(hit for hit in hits if (hit.confidence or 0) >= confidences[3])
-    white = searcher.encode(Asked(texts=("white",)))
+    white = searcher.encode(QueryInputs(texts=("white",)))
     nothing = searcher.search(white, SearchOptions(min_confidence=calibration.min_confidence))
     assert nothing.hits == () and nothing.next_offset is None
     # A filter takes clips away and leaves what each of the others is worth.
@@ -145,11 +145,12 @@ def test_search__min_confidence_for_what_has_none_is_refused(root: Path, encoder
     options = SearchOptions(min_confidence=0.5)
     searcher = Searcher.open(tmp_path / "index", encoder)
     with raises(InputRejected, code="no-confidence"):
-        searcher.search(searcher.encode(Asked(texts=("red",))), options)
+        searcher.search(searcher.encode(QueryInputs(texts=("red",))), options)
     publish(**tables, index=tmp_path / "index", calibration=run(root, encoder).calibration)
-    two = searcher.encode(Asked(texts=("red", "blue")))
+    two = searcher.encode(QueryInputs(texts=("red", "blue")))
     assert all(hit.confidence is None for hit in searcher.search(two).hits)
-    for query, wanted in ((two, options), (searcher.encode(Asked(texts=("red",)), Asked(texts=("blue",))), options)):
+    both = searcher.encode(QueryInputs(texts=("red",)), QueryInputs(texts=("blue",)))
+    for query, wanted in ((two, options), (both, options)):
         with raises(InputRejected, code="no-confidence"):
             searcher.search(query, wanted)
     with raises(InputRejected, code="bad-option", naming="min_confidence is 2"):

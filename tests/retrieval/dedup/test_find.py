@@ -13,7 +13,7 @@ from tests.retrieval.pictures import film
 from vidseek_media.errors import GateFailed
 from vidseek_retrieval.dedup.find import DedupReport, find_duplicates, write_page
 from vidseek_retrieval.dedup.video_matches import Duplicate
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -45,7 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_live(root: Path) -> object:
-    home = EdgeHome(root / "index")
+    home = EdgeBackend(root / "index")
     return home.open(home.aliases()["clips"].collection)
 
 

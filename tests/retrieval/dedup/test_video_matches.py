@@ -23,7 +23,7 @@ from vidseek_retrieval.dedup.video_matches import (
     same_videos,
     write_duplicates,
 )
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import publish
 
 STEP_MS = 500
@@ -181,6 +181,6 @@ def test_candidates__a_still_camera_does_not_hide_its_copy(tmp_path: Path) -> No
     vectors = np.stack([alike] * 58 + [other + 9 * alike])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     publish(**write_archive(tmp_path, videos, clips, vectors), index=tmp_path / "index")
-    home = EdgeHome(tmp_path / "index")
+    home = EdgeBackend(tmp_path / "index")
     near = candidates(home.open(home.aliases()["clips"].collection))
     assert list(near) == [("a" * 32, "b" * 32)] and len(near["a" * 32, "b" * 32]) == 58

@@ -18,8 +18,8 @@ from tests.raising import raises
 from tests.retrieval.archive import random_archive
 from tests.retrieval.index.test_backends import facts_of, points
 from vidseek_media.errors import ArtifactError, ServiceError
-from vidseek_retrieval.index.backend import Alias, IndexHome
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import Alias, IndexBackend
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import prune, publish, require_alias_table, retract, rollback, use_collection
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import lock as qdrant_lock
@@ -29,7 +29,7 @@ TABLE = "aliases.json"
 NAMES = [facts_of(points(4), build=digit * 12).name for digit in "123"]
 
 
-def filled(home: IndexHome) -> None:
+def filled(home: IndexBackend) -> None:
     """Three small collections: `clips` goes to the third and may be rolled back to the second; nobody needs the first."""
     with home.building():
         for digit in "123":
@@ -42,19 +42,19 @@ def filled(home: IndexHome) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded index as `filled` leaves it: to be copied."""
     root = tmp_path_factory.mktemp("built") / "index"
-    filled(EdgeHome(root))
+    filled(EdgeBackend(root))
     return root
 
 
 @pytest.fixture
-def edge(built: Path, tmp_path: Path) -> EdgeHome:
+def edge(built: Path, tmp_path: Path) -> EdgeBackend:
     """All but the shards, which take the most room and are looked at by `use_collection` alone."""
-    return EdgeHome(Path(shutil.copytree(built, tmp_path / "index", ignore=shutil.ignore_patterns("shard"))))
+    return EdgeBackend(Path(shutil.copytree(built, tmp_path / "index", ignore=shutil.ignore_patterns("shard"))))
 
 
 @pytest.fixture
-def whole(built: Path, tmp_path: Path) -> EdgeHome:
-    return EdgeHome(Path(shutil.copytree(built, tmp_path / "whole")))
+def whole(built: Path, tmp_path: Path) -> EdgeBackend:
+    return EdgeBackend(Path(shutil.copytree(built, tmp_path / "whole")))
 
 
 def _make_unreadable(path: Path) -> None:
@@ -83,7 +83,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("act", [prune, rollback, require_alias_table])
 def test_edge__a_table_that_is_not_right_removes_and_moves_nothing(
-    edge: EdgeHome, damage: str, act: Callable[[IndexHome], object]
+    edge: EdgeBackend, damage: str, act: Callable[[IndexBackend], object]
 ) -> None:
     home = edge
     (home.root / NAMES[0] / "collection.json").rename(home.root / NAMES[0] / "aside")  # looks like a killed build
@@ -95,7 +95,7 @@ def test_edge__a_table_that_is_not_right_removes_and_moves_nothing(
     assert not re.search(r"\b(remove|delete|unlink)\b(?! nothing)", caught.value.remedy, re.IGNORECASE), caught.value.remedy
 
 
-def test_edge__a_torn_table_is_mended_as_the_remedy_says(whole: EdgeHome) -> None:
+def test_edge__a_torn_table_is_mended_as_the_remedy_says(whole: EdgeBackend) -> None:
     DAMAGES["torn"](whole.root / TABLE)
     with raises(ArtifactError, code="aliases-broken", remedy="that one file"):
         use_collection(whole, NAMES[2])
@@ -104,7 +104,7 @@ def test_edge__a_torn_table_is_mended_as_the_remedy_says(whole: EdgeHome) -> Non
     assert whole.aliases() == {"clips": Alias(NAMES[2])} and whole.stored() == NAMES
 
 
-def test_edge__a_missing_live_collection_is_named_and_another_can_be_used(whole: EdgeHome) -> None:
+def test_edge__a_missing_live_collection_is_named_and_another_can_be_used(whole: EdgeBackend) -> None:
     home = whole
     home.drop(NAMES[2])
     with raises(ArtifactError, code="aliases-broken", naming=NAMES[2]):
@@ -118,7 +118,7 @@ def test_edge__a_missing_live_collection_is_named_and_another_can_be_used(whole:
 
 @pytest.mark.parametrize("damage", ["missing", "no aliases"])
 def test_publish__with_a_lost_table_goes_live_and_clears_nothing_away(tmp_path: Path, damage: str) -> None:
-    home = EdgeHome(tmp_path / "index")
+    home = EdgeBackend(tmp_path / "index")
     first = publish(**random_archive(tmp_path, seed=0), index=home)
     DAMAGES[damage](home.root / TABLE)
     second = publish(**random_archive(tmp_path, seed=1), index=home)
@@ -126,8 +126,8 @@ def test_publish__with_a_lost_table_goes_live_and_clears_nothing_away(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["embedded", "server"])
-def test_retract__takes_its_own_collections_and_no_others(edge: EdgeHome, kind: str) -> None:
-    home: IndexHome = edge if kind == "embedded" else server.QdrantHome(QdrantClient(":memory:"))
+def test_retract__takes_its_own_collections_and_no_others(edge: EdgeBackend, kind: str) -> None:
+    home: IndexBackend = edge if kind == "embedded" else server.QdrantBackend(QdrantClient(":memory:"))
     if kind == "server":
         filled(home)
     home.move_alias("base", Alias(NAMES[0], (NAMES[1],)))
@@ -160,10 +160,10 @@ class Dying:
 @pytest.mark.parametrize("after", [False, True])
 def test_server__a_death_within_a_move_leaves_an_alias_with_its_own_history(after: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     filled(home)
     with pytest.raises(KeyboardInterrupt):
-        server.QdrantHome(Dying(client, "update_collection_aliases", after=after)).move_alias(  # type: ignore[arg-type]
+        server.QdrantBackend(Dying(client, "update_collection_aliases", after=after)).move_alias(  # type: ignore[arg-type]
             "clips", Alias(NAMES[0], (NAMES[2], NAMES[1]))
         )
     wanted = Alias(NAMES[0], (NAMES[2], NAMES[1])) if after else Alias(NAMES[2], (NAMES[1],))
@@ -174,11 +174,11 @@ def test_server__a_death_within_a_move_leaves_an_alias_with_its_own_history(afte
 
 def test_server__a_death_within_the_first_move_is_made_good_by_the_next() -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     with home.building():
         home.build(facts_of(points(4), build="1" * 12), points(4))
     with pytest.raises(KeyboardInterrupt):
-        server.QdrantHome(Dying(client, "update_collection_aliases")).move_alias("clips", Alias(NAMES[0]))  # type: ignore[arg-type]
+        server.QdrantBackend(Dying(client, "update_collection_aliases")).move_alias("clips", Alias(NAMES[0]))  # type: ignore[arg-type]
     with raises(ArtifactError, code="aliases-broken"):
         prune(home)
     use_collection(home, NAMES[0])
@@ -196,7 +196,7 @@ OF_LAST, OF_FIRST = {NAMES[2]: [NAMES[1]]}, {NAMES[0]: [NAMES[2], NAMES[1]]}
 @pytest.mark.parametrize("gone", [False, True])
 def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], gone: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     filled(home)
     note_of = models.PointStruct(id=server._note_id("clips"), vector={}, payload={"kind": "alias", "alias": "clips", **note})
     client.upsert(server.STATE, [note_of])
@@ -216,9 +216,9 @@ def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], 
 
 @pytest.mark.parametrize("act", [prune, rollback, require_alias_table])
 @pytest.mark.parametrize("others", [False, True])
-def test_server__aliases_that_are_gone_remove_nothing(act: Callable[[IndexHome], object], others: bool) -> None:
+def test_server__aliases_that_are_gone_remove_nothing(act: Callable[[IndexBackend], object], others: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     filled(home)
     if others:
         home.move_alias("base", Alias(NAMES[0]))
@@ -232,7 +232,7 @@ def test_server__aliases_that_are_gone_remove_nothing(act: Callable[[IndexHome],
 
 def test_server__an_alias_that_somebody_else_moved_is_not_taken_for_ours() -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     filled(home)
     client.update_collection_aliases([
         models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="clips")),
@@ -266,8 +266,8 @@ def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_fre
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
     with raises(ServiceError, code="server-no-answer", remedy=("stays", "10 minutes")):
-        publish(**random_archive(tmp_path), index=server.QdrantHome(Lost(client, "update_collection")))  # type: ignore[arg-type]
-    home = server.QdrantHome(client)
+        publish(**random_archive(tmp_path), index=server.QdrantBackend(Lost(client, "update_collection")))  # type: ignore[arg-type]
+    home = server.QdrantBackend(client)
     with raises(ServiceError, code="publish-running") as caught, home.building():
         pass  # our own process lives: it might still be at it
     assert re.search(r"its lock ends in \d+ s", caught.value.remedy)

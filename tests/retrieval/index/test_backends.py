@@ -23,9 +23,9 @@ from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
 from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import Alias, CollectionFacts, IndexHome, Point, Stretch, collection_name
+from vidseek_retrieval.index.backend import Alias, CollectionMetadata, IndexBackend, Point, TimeRange, collection_name
 from vidseek_retrieval.index.bm25 import WordEncoder
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.open_backend import open_home
 from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
 from vidseek_retrieval.index.qdrant import backend as server
@@ -43,17 +43,17 @@ WORDS = WordEncoder()
 
 
 @pytest.fixture(params=["embedded", "server", "strict"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexHome]:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     if request.param == "embedded":
-        yield EdgeHome(tmp_path / "index")
+        yield EdgeBackend(tmp_path / "index")
     elif request.param == "strict":
         with standing(strict=STRICT) as stand_in:
-            yield server.QdrantHome.connect(stand_in.url)
+            yield server.QdrantBackend.connect(stand_in.url)
     elif os.environ.get("QDRANT_URL"):
         with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:
             yield borrowed
     else:
-        yield server.QdrantHome(QdrantClient(":memory:"))
+        yield server.QdrantBackend(QdrantClient(":memory:"))
 
 
 def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
@@ -76,8 +76,8 @@ def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
     return made
 
 
-def facts_of(content: list[Point], *, build: str = "0" * 12, **settings: object) -> CollectionFacts:
-    return CollectionFacts(
+def facts_of(content: list[Point], *, build: str = "0" * 12, **settings: object) -> CollectionMetadata:
+    return CollectionMetadata(
         name=collection_name(VERSION, build), encoder_version=VERSION, build=build, dimension=DIMENSION,
         num_points=len(content), settings=IndexSettings(**settings), created_at=f"2024-01-01T00:00:{int(build[0], 16):02}",  # type: ignore[arg-type]
         num_captions=sum(point.caption is not None for point in content),
@@ -93,7 +93,7 @@ def expected(content: list[Point], query: np.ndarray, *, using: str = "vector") 
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexHome, quantization: str) -> None:
+def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexBackend, quantization: str) -> None:
     content = points()
     facts = facts_of(content, quantization=quantization)
     home.build(facts, content)
@@ -110,10 +110,10 @@ def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexHome, quanti
     assert (best.video_id, best.start_ms, best.end_ms) == (payload["video_id"], payload["start_ms"], payload["end_ms"])
     assert best.score == pytest.approx(float(by_id[best.clip_id].vector @ query), abs=1e-5)
     whole = collection.search(query, limit=NUM, exact=True)
-    assert collection.search(query, limit=NUM, exact=True, at_least=whole[6].score) == whole[:7]
+    assert collection.search(query, limit=NUM, exact=True, score_threshold=whole[6].score) == whole[:7]
 
 
-def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexHome) -> None:
+def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexBackend) -> None:
     content = points()
     facts = facts_of(content)
     home.build(facts, content)
@@ -129,7 +129,7 @@ def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexHome) 
 def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
     content = points()
     facts, scores = facts_of(content), []
-    for each in (EdgeHome(tmp_path), server.QdrantHome(QdrantClient(":memory:"))):
+    for each in (EdgeBackend(tmp_path), server.QdrantBackend(QdrantClient(":memory:"))):
         each.build(facts, content)
         found = each.open(facts.name).search_words(WORDS.query("red crane 2"), limit=NUM)
         scores.append({clip.clip_id: clip.score for clip in found})
@@ -147,7 +147,7 @@ def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
     ({"category": "none has it"}, lambda place: False),
 ])
 def test_search__filters_hold_for_every_vector(
-    home: IndexHome, filters: dict[str, object], fits: Callable[[int], bool]
+    home: IndexBackend, filters: dict[str, object], fits: Callable[[int], bool]
 ) -> None:
     content = points()
     facts = facts_of(content)
@@ -165,7 +165,9 @@ def test_search__filters_hold_for_every_vector(
 
 
 @pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
-def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_search__in_stretches_finds_what_begins_in_them(
+    home: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     monkeypatch.setattr(qdrant_collection, "MOST_STRETCHES", most)
     content = points()
     facts = facts_of(content)
@@ -173,8 +175,8 @@ def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeyp
     collection = home.open(facts.name)
     (query,) = unit_rows(1, DIMENSION, seed=9)
     stretches = [
-        Stretch(f"{1:032x}", 5000, 13_000), Stretch(f"{2:032x}", -3000, 2000), Stretch(f"{1:032x}", 12_000, 17_000),
-        Stretch(f"{3:032x}", 4000, 6999), Stretch(f"{9:032x}", 0, 99_000),  # nothing begins there, no such video
+        TimeRange(f"{1:032x}", 5000, 13_000), TimeRange(f"{2:032x}", -3000, 2000), TimeRange(f"{1:032x}", 12_000, 17_000),
+        TimeRange(f"{3:032x}", 4000, 6999), TimeRange(f"{9:032x}", 0, 99_000),  # nothing begins there, no such video
     ]
     of_channel = parse_filters({"channel": "channel 2"})
     for conditions, wanted in (((), {1: (5, 9, 13, 17), 2: (2,)}), (of_channel, {1: (5, 17), 2: (2,)})):
@@ -191,7 +193,7 @@ def test_search__in_stretches_finds_what_begins_in_them(home: IndexHome, monkeyp
     assert collection.search(query, limit=NUM, exact=True, stretches=stretches[-2:]) == []
 
 
-def test_search__what_is_hidden_is_in_no_ranking(home: IndexHome) -> None:
+def test_search__what_is_hidden_is_in_no_ranking(home: IndexBackend) -> None:
     content = points()
     home.build(facts_of(content), content)
     hidden = {f"{0:032x}", f"{3:032x}"}
@@ -214,7 +216,7 @@ def test_search__what_is_hidden_is_in_no_ranking(home: IndexHome) -> None:
 
 
 
-def test_collection__gives_back_what_was_put_in(home: IndexHome) -> None:
+def test_collection__gives_back_what_was_put_in(home: IndexBackend) -> None:
     content = points()
     facts = facts_of(content)
     home.build(facts, content)
@@ -239,7 +241,7 @@ def test_collection__gives_back_what_was_put_in(home: IndexHome) -> None:
     assert collection.sample(5, seed=1) == collection.sample(5, seed=1) and len(collection.sample(500, seed=0)) > 30
 
 
-def test_collection__without_captions_and_words(home: IndexHome) -> None:
+def test_collection__without_captions_and_words(home: IndexBackend) -> None:
     content = [replace(point, caption=None, words=None) for point in points(4)]
     facts = facts_of(content, vectors=("video",))
     home.build(facts, content)
@@ -250,7 +252,7 @@ def test_collection__without_captions_and_words(home: IndexHome) -> None:
     assert collection.count("caption") == 0 and len(collection.search(query, limit=9)) == 4
 
 
-def test_home__aliases_move_and_remember(home: IndexHome) -> None:
+def test_home__aliases_move_and_remember(home: IndexBackend) -> None:
     assert home.aliases() == {} and home.collections() == []
     names = []
     with home.building():
@@ -277,7 +279,7 @@ def test_home__aliases_move_and_remember(home: IndexHome) -> None:
             home.open(wrong)
 
 
-def test_home__one_builder_at_a_time(home: IndexHome) -> None:
+def test_home__one_builder_at_a_time(home: IndexBackend) -> None:
     busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
     with home.building(), busy, home.building():
         pass
@@ -285,7 +287,7 @@ def test_home__one_builder_at_a_time(home: IndexHome) -> None:
         pass
 
 
-def test_home__a_failed_build_leaves_nothing(home: IndexHome) -> None:
+def test_home__a_failed_build_leaves_nothing(home: IndexBackend) -> None:
     def broken() -> Iterator[Point]:
         yield from points(4)
         raise ValueError("the disk is on fire")
@@ -298,7 +300,7 @@ def test_home__a_failed_build_leaves_nothing(home: IndexHome) -> None:
         assert home.remove_unfinished() == []
 
 
-def test_publish__the_whole_life_of_a_collection(home: IndexHome, tmp_path: Path) -> None:
+def test_publish__the_whole_life_of_a_collection(home: IndexBackend, tmp_path: Path) -> None:
     first = publish(**random_archive(tmp_path, seed=0), index=home)
     assert first.built and first.moved and first.verification.passed and first.num_points == 232
     again = publish(**random_archive(tmp_path, seed=0), index=home)
@@ -315,7 +317,7 @@ def test_publish__the_whole_life_of_a_collection(home: IndexHome, tmp_path: Path
 
 
 def test_publish__failed_verification_leaves_the_live_one(
-    home: IndexHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = publish(**random_archive(tmp_path, seed=0), index=home).collection
     monkeypatch.setattr(verification, "_recall", lambda *_, **__: 0.5)
@@ -356,7 +358,7 @@ def test_server__comes_back_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
 ) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
-    home = server.QdrantHome(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
+    home = server.QdrantBackend(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
     report = publish(**random_archive(tmp_path), index=home)
     assert report.moved and report.verification.num_points == report.num_points == 232
 
@@ -367,18 +369,18 @@ def test_server__gone_for_good_leaves_the_live_one(
 ) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     client = QdrantClient(":memory:")
-    live = publish(**random_archive(tmp_path, seed=0), index=server.QdrantHome(client)).collection
-    failing = server.QdrantHome(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
+    live = publish(**random_archive(tmp_path, seed=0), index=server.QdrantBackend(client)).collection
+    failing = server.QdrantBackend(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
     with raises(ServiceError, code="server-no-answer" if error is CUT_OFF else "server-refused"):
         publish(**random_archive(tmp_path, seed=1), index=failing)
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     assert home.aliases()["clips"].collection == live
     assert [facts.name for facts in home.collections()] == [live]
     assert publish(**random_archive(tmp_path, seed=1), index=home).moved  # the lock was let go
 
 
 def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    home, other = (server.QdrantHome(client) for client in [QdrantClient(":memory:")] * 2)
+    home, other = (server.QdrantBackend(client) for client in [QdrantClient(":memory:")] * 2)
     dead = home.building()
     dead.__enter__()
     with raises(ServiceError, code="publish-running"), other.building():
@@ -392,7 +394,7 @@ def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantHome(client)
+    home = server.QdrantBackend(client)
     left = facts_of(points(4), build="a" * 12)
     home._create(left)
     assert home.collections() == []
@@ -402,10 +404,10 @@ def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
 
 def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QDRANT_URL", raising=False)
-    assert isinstance(open_home(tmp_path), EdgeHome)
+    assert isinstance(open_home(tmp_path), EdgeBackend)
     monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     home = open_home(tmp_path)
-    assert isinstance(home, server.QdrantHome)
+    assert isinstance(home, server.QdrantBackend)
     with raises(ServiceError, code="server-no-answer"):
         home.aliases()

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from tests.retrieval.archive import VERSION, random_archive
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.live_sample import published_sample
 from vidseek_retrieval.index.publish import publish
 
 
 def test_published_sample__is_what_went_live(tmp_path: Path) -> None:
     report = publish(**random_archive(tmp_path), index=tmp_path / "index")
-    found = published_sample(EdgeHome(tmp_path / "index"), "clips", num=50)
+    found = published_sample(EdgeBackend(tmp_path / "index"), "clips", num=50)
     assert found is not None
     assert (found.collection, found.encoder_version) == (report.collection, VERSION)
-    collection = EdgeHome(tmp_path / "index").open(report.collection)
+    collection = EdgeBackend(tmp_path / "index").open(report.collection)
     every = sorted(point.clip_id for point in collection.scroll())
     assert found.sample.clip_ids == tuple(every[:50])
     stored = np.stack([point.vector for point in collection.points(found.sample.clip_ids)])
@@ -24,7 +24,7 @@ def test_published_sample__is_what_went_live(tmp_path: Path) -> None:
 
 
 def test_published_sample__of_nothing_or_of_what_is_lost_is_none(tmp_path: Path) -> None:
-    home = EdgeHome(tmp_path / "index")
+    home = EdgeBackend(tmp_path / "index")
     assert published_sample(home, "clips", num=50) is None
     report = publish(**random_archive(tmp_path), index=tmp_path / "index")
     assert published_sample(home, "another", num=50) is None

@@ -24,11 +24,11 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, Service
 from vidseek_media.tables import CAPTIONS, CLIPS, write_table
 from vidseek_retrieval.embedding.embed_texts import embed_texts
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import CollectionFacts, Point, collection_name
+from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.index.edge import backend as edge
 from vidseek_retrieval.index.edge import shard as edge_shard
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
 from vidseek_retrieval.search.moments import RankedClip
@@ -46,7 +46,7 @@ def test_publish__builds_verifies_and_moves(tmp_path: Path) -> None:
     assert (report.num_points, report.built, report.moved, report.num_without_vector) == (4 * 58, True, True, 0)
     assert report.verification.passed and report.verification.num_points == 4 * 58
     assert report.verification.recall_at_10 >= 0.99
-    assert EdgeHome(tmp_path / "index").aliases()["clips"].collection == report.collection
+    assert EdgeBackend(tmp_path / "index").aliases()["clips"].collection == report.collection
     assert json.loads((tmp_path / "receipts" / "publish.json").read_text())["collection"] == report.collection
 
 
@@ -54,7 +54,7 @@ def test_publish__payload_has_the_fields_of_the_hit(tmp_path: Path) -> None:
     video = video_row("a" * 32, "tapes/my tape.mp4", channel="news", published_at="2024-05-01T10:00:00Z")
     clips = [clip_row("a" * 32, 3, 1000, 4000)]
     report = publish(**write_archive(tmp_path, [video], clips, unit_rows(1, 4)), index=tmp_path / "index")
-    (point,) = EdgeHome(tmp_path / "index").open(report.collection).points([str(clips[0]["clip_id"])])
+    (point,) = EdgeBackend(tmp_path / "index").open(report.collection).points([str(clips[0]["clip_id"])])
     assert dict(point.payload) == {
         "video_id": "a" * 32,
         "start_ms": 1000,
@@ -83,7 +83,7 @@ def test_publish__captions_and_words_of_the_clips(tmp_path: Path) -> None:
     embed_texts(["red"], encoder, out=tmp_path / "embed")
     report = publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index")
     assert (report.num_points, report.num_captions, report.num_words) == (2, 1, 2)
-    collection = EdgeHome(tmp_path / "index").open(report.collection)
+    collection = EdgeBackend(tmp_path / "index").open(report.collection)
     captioned = collection.search(encoder.embed_texts(["red"])[0], limit=5, using="caption")
     assert [(clip.clip_id, round(clip.score, 4)) for clip in captioned] == [(clips[0]["clip_id"], 1.0)]
     words = WordEncoder()
@@ -100,7 +100,7 @@ def test_publish__every_setting_is_another_collection_that_answers_alike(tmp_pat
     for settings in (IndexSettings(), IndexSettings(quantization="int8"), IndexSettings(on_disk=True), IndexSettings(m=8)):
         report = publish(**tables, index=tmp_path / "index", settings=settings)
         names.add(report.collection)
-        collection = EdgeHome(tmp_path / "index").open(report.collection)
+        collection = EdgeBackend(tmp_path / "index").open(report.collection)
         assert collection.facts.settings == settings and report.verification.recall_at_10 >= 0.99
         answers.append([clip.clip_id for clip in collection.search(unit_rows(1, 16, seed=8)[0], limit=10)])
     assert len(names) == 4 and all(answer == answers[0] for answer in answers)
@@ -178,7 +178,7 @@ def test_publish__new_content_keeps_the_previous_for_rollback(tmp_path: Path) ->
     index = tmp_path / "index"
     names = [publish(**random_archive(tmp_path, seed=seed), index=index).collection for seed in range(3)]
     assert len(set(names)) == 3
-    assert EdgeHome(index).aliases()["clips"].previous == (names[1],)
+    assert EdgeBackend(index).aliases()["clips"].previous == (names[1],)
     assert [each.facts.name for each in list_collections(index)] == names[1:]  # the oldest went
     assert rollback(index) == names[1]
     assert [(each.facts.name, each.live_as) for each in list_collections(index)] == [
@@ -193,7 +193,7 @@ def test_publish__experiment_leaves_the_live_alias(tmp_path: Path) -> None:
     index = tmp_path / "index"
     live = publish(**random_archive(tmp_path, seed=0), index=index)
     other = publish(**random_archive(tmp_path, seed=1), index=index, alias="exp-one")
-    aliases = EdgeHome(index).aliases()
+    aliases = EdgeBackend(index).aliases()
     assert aliases["clips"].collection == live.collection
     assert aliases["exp-one"].collection == other.collection
     again = publish(**random_archive(tmp_path, seed=1), index=index)  # the experiment is taken over as it is
@@ -206,7 +206,7 @@ def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkey
     monkeypatch.setattr(verification, "_recall", lambda *_: 0.5)
     with raises(GateFailed, code="publish-not-verified", naming=("recall@10 is 0.5000", "stays live")):
         publish(**random_archive(tmp_path, seed=1), index=index)
-    assert EdgeHome(index).aliases()["clips"].collection == live
+    assert EdgeBackend(index).aliases()["clips"].collection == live
     assert [each.facts.name for each in list_collections(index)] == [live]
 
 
@@ -251,7 +251,7 @@ def test_publish__argument_out_of_range(tmp_path: Path, wrong: dict[str, object]
 def test_publish__second_at_once_says_so(tmp_path: Path) -> None:
     tables = random_archive(tmp_path)
     busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
-    with EdgeHome(tmp_path / "index").building(), busy:
+    with EdgeBackend(tmp_path / "index").building(), busy:
         publish(**tables, index=tmp_path / "index")
     assert publish(**tables, index=tmp_path / "index").moved  # the lock is free again
 
@@ -279,14 +279,14 @@ def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path
         with raises(ServiceError, code="publish-running", naming=f"process {builder.pid}"):
             publish(**random_archive(tmp_path, seed=1), index=index)
         builder.send_signal(signal.SIGKILL)
-    assert EdgeHome(index).aliases()["clips"].collection == live
+    assert EdgeBackend(index).aliases()["clips"].collection == live
     assert [each.facts.name for each in list_collections(index)] == [live]
     report = publish(**random_archive(tmp_path, seed=1), index=index)
     assert report.removed == (report.collection,) and report.built and report.moved  # the half-built one went first
 
 
 def _count(index: Path, name: str, queue: multiprocessing.Queue[int]) -> None:
-    collection = EdgeHome(index).open(name)
+    collection = EdgeBackend(index).open(name)
     queue.put(collection.count())
     time.sleep(0.3)
     queue.put(len(collection.search(unit_rows(1, 16)[0], limit=5)))
@@ -310,13 +310,13 @@ def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("num", "wanted"), [(0, 64), (100_000, 64), (1_000_000, 255), (10_000_000, 1014)])
 def test_search_ef__grows_with_the_graph(num: int, wanted: int) -> None:
-    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, num, IndexSettings(), "")
+    facts = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, num, IndexSettings(), "")
     assert facts.search_ef == wanted
 
 
 @pytest.mark.parametrize(("most", "limit", "wanted"), [(4.0, 1, 4.0), (4.0, 10, 4.0), (4.0, 100, 2.2), (1.5, 100, 1.5)])
 def test_oversampling__is_whole_for_the_first_ten(most: float, limit: int, wanted: float) -> None:
-    facts = CollectionFacts("", "", "", 4, 10, IndexSettings(quantization="int8", oversampling=most), "")
+    facts = CollectionMetadata("", "", "", 4, 10, IndexSettings(quantization="int8", oversampling=most), "")
     assert facts.oversampling(limit) == pytest.approx(wanted)
 
 
@@ -327,8 +327,8 @@ def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
         for place, (clip_id, row) in enumerate(zip(ids, np.eye(4, dtype=np.float32), strict=True))
     ]
     made_at = "2026-11-27T00:00:00+00:00"
-    facts = CollectionFacts(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), made_at)
-    home = EdgeHome(tmp_path)
+    facts = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), made_at)
+    home = EdgeBackend(tmp_path)
     home.build(facts, points)
     opened = home.open(facts.name)
     for place, point in enumerate(points):

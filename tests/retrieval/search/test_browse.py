@@ -10,13 +10,13 @@ import pytest
 from tests.raising import raises
 from tests.retrieval.index.test_backends import facts_of, home, points  # noqa: F401  (the fixture of both homes)
 from vidseek_media.ids import clip_id_of
-from vidseek_retrieval.index.backend import Collection, IndexHome
+from vidseek_retrieval.index.backend import Collection, IndexBackend
 from vidseek_retrieval.search.browse import ClipUnknown, facets_of, neighbours
 from vidseek_retrieval.search.denylist import Shown
 
 
 @pytest.fixture
-def collection(home: IndexHome) -> Collection:  # noqa: F811
+def collection(home: IndexBackend) -> Collection:  # noqa: F811
     # Windows of 9 s: two of one video that follow one another overlap, since they begin 4 s apart.
     content = [
         replace(point, payload={**point.payload, "end_ms": point.payload["start_ms"] + 9000}) for point in points(40)

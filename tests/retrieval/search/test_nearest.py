@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidseek_retrieval.index.backend import Point, Stretch
+from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import NUM_CLIPS, RankedClip, first_moments, fold_duplicates, merge_moments, rank_order
 from vidseek_retrieval.search.nearest import MOST_AROUND, STEPS, Nearest, without
@@ -31,8 +31,8 @@ class Ranking:
         self.num_around = 0
 
     def search(
-        self, vector: Any, *, limit: int, exact: bool = False, at_least: float = -1.0, using: str = "video",
-        conditions: Sequence[Condition] = (), stretches: Sequence[Stretch] = (),
+        self, vector: Any, *, limit: int, exact: bool = False, score_threshold: float = -1.0, using: str = "video",
+        conditions: Sequence[Condition] = (), stretches: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         self.asked.append(limit)
         missed = () if exact else self._missed.get(limit, ())
@@ -40,7 +40,7 @@ class Ranking:
             clip.video_id == video_id and first_ms <= clip.start_ms <= last_ms for video_id, first_ms, last_ms in stretches
         )]
         self.num_around += len(within) if exact else 0
-        return [clip for clip in within if clip.clip_id not in missed and clip.score >= at_least][:limit]
+        return [clip for clip in within if clip.clip_id not in missed and clip.score >= score_threshold][:limit]
 
 
 def clips_of(seed: int, num: int, *, digits: int = 6, duplicates: bool = False) -> list[RankedClip]:

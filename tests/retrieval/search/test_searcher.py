@@ -18,11 +18,11 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.tables import CAPTIONS, write_table
 from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts
 from vidseek_retrieval.embedding.embedding_parts import read_parts
-from vidseek_retrieval.index.backend import CollectionFacts
+from vidseek_retrieval.index.backend import CollectionMetadata
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments, rank_exact
-from vidseek_retrieval.search.query import Answer, Asked, SearchOptions, Weights
+from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
 
 
@@ -278,7 +278,7 @@ def found(answer: Answer) -> list[str]:
 
 def test_search__several_things_at_once_are_their_sum(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
-    both = searcher.search(searcher.encode(Asked(texts=("red",), images=(clip_of(COLOURS["blue"])[0],))))
+    both = searcher.search(searcher.encode(QueryInputs(texts=("red",), images=(clip_of(COLOURS["blue"])[0],))))
     vectors = encoder.embed_texts(["red", "blue"])
     direction = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
     scores = {name: float(colour_vector(colour) @ direction) for name, colour in COLOURS.items()}
@@ -288,8 +288,8 @@ def test_search__several_things_at_once_are_their_sum(captioned: Path, encoder: 
 
 def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
-    white = searcher.encode(Asked(texts=("white",)))
-    without = searcher.search(searcher.encode(Asked(texts=("white",)), Asked(texts=("red",))))
+    white = searcher.encode(QueryInputs(texts=("white",)))
+    without = searcher.search(searcher.encode(QueryInputs(texts=("white",)), QueryInputs(texts=("red",))))
     before, after = found(searcher.search(white)), found(without)
     assert before[0] == after[0] == "white"
     assert {hit.uri: hit.score for hit in without.hits}["red.mp4"] < {
@@ -298,15 +298,15 @@ def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
     assert after[-1] == "red"
     with raises(InputRejected, code="vectors-cancel"):
         same = Searcher.open(captioned, encoder, negative_weight=1.0)
-        same.search(same.encode(Asked(texts=("red",)), Asked(texts=("red",))))
+        same.search(same.encode(QueryInputs(texts=("red",)), QueryInputs(texts=("red",))))
     with raises(InputRejected, code="empty-query"):
-        searcher.encode(Asked(), Asked(texts=("red",)))
+        searcher.encode(QueryInputs(), QueryInputs(texts=("red",)))
 
 
 def test_search__like_a_clip_of_the_archive_leaves_it_out(colours: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(colours, encoder)
     (hit,) = searcher.search_text("blue", limit=1).hits
-    answer = searcher.search(searcher.encode(Asked(like=(hit.best_clip_id,))))
+    answer = searcher.search(searcher.encode(QueryInputs(like=(hit.best_clip_id,))))
     best = next(each for each in answer.hits if each.video_id == hit.video_id)
     assert best.score == pytest.approx(1.0, abs=1e-5) and answer.hits[0] == best  # the rest of the blue video
     (own,) = searcher.points([hit.best_clip_id])
@@ -315,12 +315,12 @@ def test_search__like_a_clip_of_the_archive_leaves_it_out(colours: Path, encoder
             assert each.end_ms <= own.payload["start_ms"] or each.start_ms >= own.payload["end_ms"]
     for wrong, code in (("nonsense", "bad-clip-id"), ("00000000-0000-5000-8000-000000000000", "unknown-example")):
         with raises(InputRejected, code=code, naming=wrong):
-            searcher.search(searcher.encode(Asked(like=(wrong,))))
+            searcher.search(searcher.encode(QueryInputs(like=(wrong,))))
 
 
 def test_search__filters_and_an_unknown_one(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
-    query = searcher.encode(Asked(texts=("red",)))
+    query = searcher.encode(QueryInputs(texts=("red",)))
     assert set(found(searcher.search(query, SearchOptions(filters={"channel": "channel 1"})))) == {"green", "white"}
     assert found(searcher.search(query, SearchOptions(filters={"channel": "none"}))) == []
     with raises(InputRejected, code="unknown-filter", naming="'colour'"):
@@ -329,7 +329,7 @@ def test_search__filters_and_an_unknown_one(captioned: Path, encoder: Encoder) -
 
 def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
-    query = searcher.encode(Asked(texts=("green",)))
+    query = searcher.encode(QueryInputs(texts=("green",)))
     assert found(searcher.search(query))[0] == "green"
     by_caption = searcher.search(query, SearchOptions(weights=Weights(video=0, caption=1)))
     assert found(by_caption)[0] == "red" and len(by_caption.hits) == 4
@@ -338,7 +338,7 @@ def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encod
     both = searcher.search(query, SearchOptions(weights=Weights(video=1, words=1)))
     # Red is first by words; by video green is first and red third or fourth.
     assert found(both)[:2] == ["red", "green"] and both.hits[0].score < 1
-    camera = searcher.encode(Asked(texts=("camera 7",)))
+    camera = searcher.encode(QueryInputs(texts=("camera 7",)))
     assert found(searcher.search(camera, SearchOptions(weights=Weights(video=0, words=1)))) == ["white"]
     default = Searcher.open(captioned, encoder, weights=Weights(video=0, words=1))
     assert found(default.search(query)) == ["red"]
@@ -348,17 +348,17 @@ def test_search__weights_that_leave_nothing(colours: Path, captioned: Path, enco
     words = SearchOptions(weights=Weights(video=0, words=1))
     without = Searcher.open(colours, encoder)
     with raises(InputRejected, code="nothing-to-rank-by"):
-        without.search(without.encode(Asked(texts=("red",))), words)
+        without.search(without.encode(QueryInputs(texts=("red",))), words)
     searcher = Searcher.open(captioned, encoder)
     with raises(InputRejected, code="nothing-to-rank-by"):
-        searcher.search(searcher.encode(Asked(images=(clip_of(COLOURS["red"])[0],))), words)
+        searcher.search(searcher.encode(QueryInputs(images=(clip_of(COLOURS["red"])[0],))), words)
     with raises(ConfigError, code="bad-weights"):
         Weights(video=0)
 
 
 def test_search__diversity_brings_what_differs(colours: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(colours, encoder, merge_margin=0.0)
-    query = searcher.encode(Asked(texts=("red",)))
+    query = searcher.encode(QueryInputs(texts=("red",)))
     plain = searcher.search(query, SearchOptions(limit=1000))
     spread = searcher.search(query, SearchOptions(limit=1000, diversity=0.7))
     assert spread.hits[0] == plain.hits[0]
@@ -381,7 +381,7 @@ def test_search__the_margin_is_in_standard_deviations_of_the_collections_scores(
     assert spread == PublishedWindows.load(noise / "embed", noise / "cut", cut="windows").score_spread
     assert spread == pytest.approx(0.25, abs=0.02)
     if not knows:
-        monkeypatch.setattr(CollectionFacts, "from_json", lambda content: replace(
+        monkeypatch.setattr(CollectionMetadata, "from_json", lambda content: replace(
             _facts_of(content), score_spread={}
         ))
     query = unit_rows(1, 16, seed=9)[0]
@@ -391,18 +391,18 @@ def test_search__the_margin_is_in_standard_deviations_of_the_collections_scores(
         assert found.search_vector(query, VERSION).hits == as_cosine.search_vector(query, VERSION).hits
 
 
-_facts_of = CollectionFacts.from_json
+_facts_of = CollectionMetadata.from_json
 
 
 def test_search__a_calibration_of_an_earlier_version_gives_no_confidence_and_names_the_command(
     colours: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     older = {"encoder_version": VERSION, "weights": {"score": 1.0, "lead": 0.0}, "bias": 0.0, "min_confidence": 0.1}
-    monkeypatch.setattr(CollectionFacts, "from_json", lambda content: replace(_facts_of(content), calibration=older))
+    monkeypatch.setattr(CollectionMetadata, "from_json", lambda content: replace(_facts_of(content), calibration=older))
     searcher = Searcher.open(colours, encoder)
     for _ in range(2):
         assert searcher.search_text("red").hits[0].confidence is None
     assert caplog.text.count("dvc repro calibrate publish") == 1
     with raises(InputRejected, code="no-confidence", naming="earlier version") as caught:
-        searcher.search(searcher.encode(Asked(texts=("red",))), SearchOptions(min_confidence=0.5))
+        searcher.search(searcher.encode(QueryInputs(texts=("red",))), SearchOptions(min_confidence=0.5))
     assert "dvc repro calibrate publish" in caught.value.remedy

@@ -19,13 +19,13 @@ from tests.retrieval.index.exchange.test_import_checks import check_here
 from tests.retrieval.qdrant_stand_in import STRICT, standing
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import Collection, CollectionFacts, IndexHome, Point
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import Collection, CollectionMetadata, IndexBackend, Point
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange import transfer
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
 from vidseek_retrieval.index.publish import publish
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
-from vidseek_retrieval.index.values import Tables, Value, Words
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
+from vidseek_retrieval.index.values import SparseVector, Tables, Value
 from vidseek_retrieval.index.verification import verify_collection
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.query import Query, SearchOptions
@@ -66,10 +66,10 @@ class Tags(IndexVector):
 
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
         found = read(tables)
-        return lambda clip_id: Words((found[clip_id]["tag"],), (1.0,)) if clip_id in found else None
+        return lambda clip_id: SparseVector((found[clip_id]["tag"],), (1.0,)) if clip_id in found else None
 
     def query(self, direction: np.ndarray, text: str, *, language: str) -> Value | None:
-        return Words((int(text),), (1.0,)) if text.isdecimal() else None
+        return SparseVector((int(text),), (1.0,)) if text.isdecimal() else None
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ def registered() -> Iterator[None]:
 
 
 @pytest.fixture(params=["embedded", "server", "strict"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexHome]:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     with ExitStack() as stack:
         if request.param == "embedded":
-            yield EdgeHome(tmp_path / "index")
+            yield EdgeBackend(tmp_path / "index")
         elif request.param == "server":
-            yield QdrantHome(QdrantClient(":memory:"))
+            yield QdrantBackend(QdrantClient(":memory:"))
         else:
-            yield QdrantHome.connect(stack.enter_context(standing(strict=STRICT)).url)
+            yield QdrantBackend.connect(stack.enter_context(standing(strict=STRICT)).url)
 
 
 SETTINGS = IndexSettings(vectors=("video",), quantization="int8")
@@ -127,7 +127,7 @@ def check(collection: Collection, content: Mapping[str, Any]) -> None:
     (query,) = unit_rows(1, 16, seed=3)
     found = collection.search(query, limit=58, using="gist", exact=True)
     assert [clip.clip_id for clip in found] == by_cosine(content, query)
-    tagged = collection.search_words(Words((2,), (1.0,)), limit=58, using="tags")
+    tagged = collection.search_words(SparseVector((2,), (1.0,)), limit=58, using="tags")
     assert {clip.clip_id for clip in tagged} == {clip_id for clip_id, each in content.items() if each["tag"] == 2}
     calm = parse_filters({"mood": "calm", "loudness": {"gte": 10}})
     wanted = {clip_id for clip_id, each in content.items() if each["mood"] == "calm" and each["loudness"] >= 10}
@@ -137,11 +137,11 @@ def check(collection: Collection, content: Mapping[str, Any]) -> None:
         assert set(point.vectors) == ({"video", "gist", "tags"} if kept else {"video"})
         if kept:
             np.testing.assert_allclose(np.asarray(point.vectors["gist"]), kept["gist"], atol=1e-6)
-            assert point.vectors["tags"] == Words((kept["tag"],), (1.0,)) and point.payload["mood"] == kept["mood"]
+            assert point.vectors["tags"] == SparseVector((kept["tag"],), (1.0,)) and point.payload["mood"] == kept["mood"]
 
 
 def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
-    registered: None, home: IndexHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: None, home: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "check_file", check_here)  # the process that checks knows installed packages alone
     tables, content = archive(tmp_path / "archive")
@@ -168,17 +168,17 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
     assert caught.value.code == "nothing-to-rank-by"
 
     export_collection(home, tmp_path / "export.parquet")
-    for other in (EdgeHome(tmp_path / "other"), QdrantHome(QdrantClient(":memory:"))):
+    for other in (EdgeBackend(tmp_path / "other"), QdrantBackend(QdrantClient(":memory:"))):
         import_collection(other, tmp_path / "export.parquet")
         check(other.open(report.collection), content)
 
 
 def test_verify__counts_and_lengths_of_a_vector_that_a_file_adds(registered: None, tmp_path: Path) -> None:
     tables, _ = archive(tmp_path / "archive")
-    home, settings = EdgeHome(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    home, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
     name = publish(**tables, index=home, settings=settings).collection
     facts = home.open(name).facts
-    wrong = CollectionFacts.from_json({**facts.to_json(), "num_others": {"gist": 30}})
+    wrong = CollectionMetadata.from_json({**facts.to_json(), "num_others": {"gist": 30}})
     (problem,) = verify_collection(home, name, min_recall=0.99, expected=wrong).problems
     assert "29 points with the vector gist" in problem and "30" in problem
     bad = Point("a", np.eye(16, dtype=np.float32)[0], {"encoder_version": VERSION}, gist=2 * np.eye(16, dtype=np.float32)[0])
@@ -187,7 +187,7 @@ def test_verify__counts_and_lengths_of_a_vector_that_a_file_adds(registered: Non
 
 
 def test_publish__other_values_are_another_collection(registered: None, tmp_path: Path) -> None:
-    home, settings = EdgeHome(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    home, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
     first, second = (
         publish(**archive(tmp_path / "archive", seed=seed)[0], index=home, settings=settings).collection for seed in (7, 8)
     )

@@ -19,7 +19,7 @@ from streamlit.web.server import server_util
 from serving.page import shown
 from serving.page.__main__ import config_of, stay_silent
 from serving.page.frame import span
-from serving.page.query import Asked, filters_of, split_queries
+from serving.page.query import QueryInputs, filters_of, split_queries
 from serving.page.settings import PageSettings
 from serving.page.shown import Shown, address
 from serving.page.texts import TEXTS, text
@@ -53,11 +53,11 @@ def test_split_queries__by_commas_and_lines(written: str, queries: tuple[str, ..
 
 
 def test_body__leaves_out_what_is_not_asked() -> None:
-    assert Asked((), "", (), (), {}, 0.0, 12).body("red") == {"limit": 12, "text": "red"}
+    assert QueryInputs((), "", (), (), {}, 0.0, 12).body("red") == {"limit": 12, "text": "red"}
     filters = filters_of(
         channels=["news"], categories=[], after=date(2024, 5, 1), before=None, shortest=0, longest=60
     )
-    assert Asked((), "blue", (CLIP,), (), filters, 0.2, 24).body("") == {
+    assert QueryInputs((), "blue", (CLIP,), (), filters, 0.2, 24).body("") == {
         "limit": 24, "not": "blue", "clip_id": [CLIP], "min_confidence": 0.2,
         "filters": {"channel": ["news"], "published_at": {"gte": "2024-05-01"}, "duration_ms": {"gte": 0, "lte": 60_000}},
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vidseek_media.errors import ConfigError
-from vidseek_training.captioning.budget import Cancelled, Purse, Subject, most_usd
+from vidseek_training.captioning.budget import Budget, Cancelled, Subject, most_usd
 from vidseek_training.captioning.journal import Tally, open_journal, read_journal
 from vidseek_training.captioning.provider import Stop, Usage
 from vidseek_training.captioning.settings import LlmSettings
@@ -55,7 +55,7 @@ def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed
                 purse.settle(reserved, usage, captions=None, reason="")
 
     with open_journal(tmp_path) as journal:
-        purse = Purse(settings_of(budget_usd=budget), journal)
+        purse = Budget(settings_of(budget_usd=budget), journal)
         with ThreadPoolExecutor(12) as pool:
             num_asked = sum(pool.map(work, chance.sample(range(100), 12)))
         assert max(worst) <= budget + 1e-9
@@ -68,7 +68,7 @@ def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed
 def test_purse__waits_for_those_under_way_before_it_gives_up(tmp_path: Path) -> None:
     """The budget takes one request at the most; its answer is cheap, so a second one fits after all."""
     with open_journal(tmp_path) as journal:
-        purse = Purse(settings_of(budget_usd=MOST_USD * 1.5), journal)
+        purse = Budget(settings_of(budget_usd=MOST_USD * 1.5), journal)
         first = purse.reserve(SUBJECT)
         with ThreadPoolExecutor(1) as pool:
             second = pool.submit(purse.reserve, SUBJECT)
@@ -80,7 +80,7 @@ def test_purse__waits_for_those_under_way_before_it_gives_up(tmp_path: Path) -> 
 
 def test_purse__closing_frees_who_waits(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
-        purse = Purse(settings_of(budget_usd=MOST_USD), journal)
+        purse = Budget(settings_of(budget_usd=MOST_USD), journal)
         purse.reserve(SUBJECT)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(purse.reserve, SUBJECT)
@@ -91,9 +91,9 @@ def test_purse__closing_frees_who_waits(tmp_path: Path) -> None:
 
 def test_purse__what_a_killed_run_had_on_its_way_counts_in_the_next(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
-        Purse(settings_of(budget_usd=1.0), journal).reserve(SUBJECT)  # and no more of it
+        Budget(settings_of(budget_usd=1.0), journal).reserve(SUBJECT)  # and no more of it
     with open_journal(tmp_path) as journal:
-        purse = Purse(settings_of(budget_usd=MOST_USD * 1.9), journal)
+        purse = Budget(settings_of(budget_usd=MOST_USD * 1.9), journal)
         with pytest.raises(Stop) as caught:
             purse.reserve(SUBJECT)
     error = caught.value.error

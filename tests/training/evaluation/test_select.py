@@ -23,7 +23,7 @@ from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.evaluation.select import BASE, ProofRows, Selected, adapter_of, crown, read_selected, select
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.train import Outcome, gallery_hash
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 VIDEOS, CLIPS = 50, 2
@@ -62,7 +62,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, watched: Archive, backbone:
         load_pairs(watched.pairs, watched.frames, model.spec, split=split, half=half)  # type: ignore[arg-type]
         for split, half in halves.items()
     ), None)
-    fitting = Fitting(model, settings, data)
+    fitting = Trainer(model, settings, data)
     fitting.run()
     folder = tmp_path_factory.mktemp("taught") / "adapter"
     lora.save(fitting.handle, fitting.model, folder)

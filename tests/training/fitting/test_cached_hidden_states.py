@@ -29,8 +29,8 @@ from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import Data, Sampler
 from vidseek_training.fitting import cached_hidden_states as lower
-from vidseek_training.fitting.cached_hidden_states import LowerTokens, depth_of, lower_tokens
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.cached_hidden_states import CachedHiddenStates, depth_of, lower_tokens
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
@@ -60,11 +60,11 @@ def data(archive: Archive, deep: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def fit(deep: Path, data: Data) -> Callable[..., Fitting]:
-    def begin(*, folder: Path | None = None, **others: object) -> Fitting:
+def fit(deep: Path, data: Data) -> Callable[..., Trainer]:
+    def begin(*, folder: Path | None = None, **others: object) -> Trainer:
         settings = SETTINGS.model_copy(update=others)
         torch.manual_seed(settings.seed)
-        return Fitting(backbones.load(deep), settings, data, lower=folder)
+        return Trainer(backbones.load(deep), settings, data, lower=folder)
 
     return begin
 
@@ -103,20 +103,20 @@ def test_settings__what_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None
         TrainSettings(**{**SETTINGS.model_dump(), **wrong})
 
 
-def gradients_of(training: Fitting, sampler: Sampler) -> dict[str, Tensor]:
+def gradients_of(training: Trainer, sampler: Sampler) -> dict[str, Tensor]:
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in training.model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.05)
     training.model.train()
-    training._descend(sampler.draw())
+    training._train_step(sampler.draw())
     return {name: each.grad.clone() for name, each in training.model.named_parameters() if each.grad is not None}
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_descend__from_kept_tokens_gives_the_gradients_of_the_whole_tower(
-    fit: Callable[..., Fitting], data: Data, chunk: int | None
+    fit: Callable[..., Trainer], data: Data, chunk: int | None
 ) -> None:
     whole, kept = fit(cached_views=0, chunk=chunk), fit(chunk=chunk)
     tokens = kept._lower_tokens()
@@ -145,7 +145,7 @@ class Fixed(np.random.Generator):
         return np.random.default_rng(2).uniform(*args, **kwargs)
 
 
-def test_run__on_kept_tokens_learns_as_on_frames(fit: Callable[..., Fitting]) -> None:
+def test_run__on_kept_tokens_learns_as_on_frames(fit: Callable[..., Trainer]) -> None:
     whole, kept = fit(cached_views=0), fit()
     for each in (whole, kept):
         each.run()
@@ -154,7 +154,7 @@ def test_run__on_kept_tokens_learns_as_on_frames(fit: Callable[..., Fitting]) ->
 
 
 def test_lower_tokens__each_clip_is_kept_once_and_its_first_view_is_what_is_served(
-    fit: Callable[..., Fitting], data: Data
+    fit: Callable[..., Trainer], data: Data
 ) -> None:
     training = fit(cached_views=3, shift_share=0.1, brightness=0.2)
     tokens, _ = training._lower_tokens()
@@ -175,13 +175,13 @@ def test_lower_tokens__each_clip_is_kept_once_and_its_first_view_is_what_is_serv
 
 def test_draw__takes_any_view_of_the_pair_s_own_clip() -> None:
     values = np.arange(2 * 3, dtype=np.float16).reshape(2, 3, 1, 1)
-    tokens = LowerTokens(values, np.array([1, 0, 1]))
+    tokens = CachedHiddenStates(values, np.array([1, 0, 1]))
     found = tokens.draw(np.array([0, 1] * 40), np.random.default_rng(0)).ravel()
     assert set(found[::2]) == {3, 4, 5} and set(found[1::2]) == {0, 1, 2}
 
 
 def test_lower_tokens__are_found_again_and_what_they_depend_on_makes_them_anew(
-    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
     usual = lower._tokens
@@ -198,7 +198,7 @@ def test_lower_tokens__are_found_again_and_what_they_depend_on_makes_them_anew(
 
 
 def test_lower_tokens__that_were_not_finished_are_not_there(
-    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -210,7 +210,7 @@ def test_lower_tokens__that_were_not_finished_are_not_there(
     assert not list(tmp_path.iterdir())
 
 
-def test_lower_tokens__too_large_for_half_precision_are_an_error(fit: Callable[..., Fitting]) -> None:
+def test_lower_tokens__too_large_for_half_precision_are_an_error(fit: Callable[..., Trainer]) -> None:
     training = fit()
     model: Backbone = training.model
     with torch.no_grad():

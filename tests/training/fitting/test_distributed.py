@@ -10,7 +10,7 @@ import torch
 
 from tests.training import two_processes
 from tests.training.tiny import Archive
-from vidseek_training.fitting.distributed import Processes
+from vidseek_training.fitting.distributed import DistributedContext
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,7 +45,7 @@ def test_two_processes__have_the_loss_and_gradients_of_one_with_the_same_batch(
 
 def test_processes__alone_says_nothing_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    alone = Processes.here(cuda=False)
+    alone = DistributedContext.here(cuda=False)
     values = torch.tensor([1.0, 2.0])
     assert alone.is_first and alone.count == 1 and alone.device(cuda=False) == torch.device("cpu")
     assert torch.equal(alone.add(values.clone()), values) and torch.equal(alone.agree(values.clone()), values)

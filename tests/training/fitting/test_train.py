@@ -250,8 +250,8 @@ def test_train_adapter__other_settings_do_not_go_on_from_a_checkpoint(
             trained(archive, backbone, tmp_path, short, state=tmp_path)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # nothing lost: the same settings would go on from it
     begun: list[object] = []
-    usual = fitting.Fitting.run
-    monkeypatch.setattr(fitting.Fitting, "run", lambda self, saved: begun.append(saved) or usual(self, saved))
+    usual = fitting.Trainer.run
+    monkeypatch.setattr(fitting.Trainer, "run", lambda self, saved: begun.append(saved) or usual(self, saved))
     trained(archive, backbone, tmp_path, short.model_copy(update={"seed": 1}), state=tmp_path)
     assert begun == [None]
 

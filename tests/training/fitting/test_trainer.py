@@ -19,7 +19,7 @@ from vidseek_training.dataset.sampling import BaseVectors, Data, Sampler
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.fitting import trainer as fitting
 from vidseek_training.fitting.checkpoints import Checkpoint
-from vidseek_training.fitting.trainer import Fitting
+from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
@@ -41,18 +41,18 @@ def data(archive: Archive, backbone: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def fit(backbone: Path, data: Data) -> Callable[..., Fitting]:
+def fit(backbone: Path, data: Data) -> Callable[..., Trainer]:
     """A fresh training; other settings by name."""
 
-    def begin(*, checkpoint: Checkpoint | None = None, log: Any = None, **others: object) -> Fitting:
+    def begin(*, checkpoint: Checkpoint | None = None, log: Any = None, **others: object) -> Trainer:
         settings = SETTINGS.model_copy(update=others)
         torch.manual_seed(settings.seed)
-        return Fitting(backbones.load(backbone), settings, data, checkpoint=checkpoint, log=log)
+        return Trainer(backbones.load(backbone), settings, data, checkpoint=checkpoint, log=log)
 
     return begin
 
 
-def adapter_of(training: Fitting) -> dict[str, Tensor]:
+def adapter_of(training: Trainer) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(training.handle).items()}
 
 
@@ -66,21 +66,21 @@ class Killed(Exception):
     (4, {"hard_share": 0.25, "hard_depth": 2, "hard_clips": 8}),  # most pairs have no hard negative yet
 ])
 def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped(
-    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, others: dict[str, Any]
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, others: dict[str, Any]
 ) -> None:
     undisturbed = fit(checkpoint=Checkpoint(tmp_path, "whole", "0" * 16), **others)
     undisturbed.run()
     kept = Checkpoint(tmp_path, "stopped", "0" * 16)
     first = fit(checkpoint=kept, **others)
-    usual = Fitting._descend
+    usual = Trainer._train_step
 
-    def descend(self: Fitting, batch: Any) -> float:
+    def descend(self: Trainer, batch: Any) -> float:
         if self.steps_done == 3 + stopped_at + 1:
             raise Killed
         return usual(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fitting, "_descend", descend)
+        patch.setattr(Trainer, "_descend", descend)
         with pytest.raises(Killed):
             first.run()
     saved = kept.load()
@@ -98,15 +98,15 @@ def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped
     assert second.adapted.text_ranks.tolist() == undisturbed.adapted.text_ranks.tolist()
 
 
-def step_gradients(training: Fitting, batch: Any) -> dict[str, Tensor]:
+def step_gradients(training: Trainer, batch: Any) -> dict[str, Tensor]:
     training.model.train()
     training.model.zero_grad()
     torch.manual_seed(5)
-    training._descend(batch)
+    training._train_step(batch)
     return {name: each.grad.clone() for name, each in training.model.named_parameters() if each.grad is not None}
 
 
-def shaken(training: Fitting) -> Fitting:
+def shaken(training: Trainer) -> Trainer:
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in training.model.named_parameters():
@@ -116,7 +116,7 @@ def shaken(training: Fitting) -> Fitting:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_descend__in_chunks_gives_the_gradients_of_the_whole_batch(fit: Callable[..., Fitting], chunk: int) -> None:
+def test_descend__in_chunks_gives_the_gradients_of_the_whole_batch(fit: Callable[..., Trainer], chunk: int) -> None:
     whole, pieces = shaken(fit(dropout=0.0)), shaken(fit(dropout=0.0, chunk=chunk))
     batch = Sampler(whole.data, whole.settings, whole.model, np.random.default_rng(1), size=8).draw()
     wanted, found = step_gradients(whole, batch), step_gradients(pieces, batch)
@@ -126,12 +126,12 @@ def test_descend__in_chunks_gives_the_gradients_of_the_whole_batch(fit: Callable
 
 
 def test_descend__in_chunks_the_second_pass_drops_what_the_first_one_did(
-    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = shaken(fit(dropout=0.5, chunk=3))
     seen: list[Tensor] = []
-    usual = Fitting._embed
-    monkeypatch.setattr(Fitting, "_embed", lambda self, piece: seen.append(usual(self, piece)) or seen[-1])
+    usual = Trainer._embed
+    monkeypatch.setattr(Trainer, "_embed", lambda self, piece: seen.append(usual(self, piece)) or seen[-1])
     batch = Sampler(training.data, training.settings, training.model, np.random.default_rng(1), size=8).draw()
     step_gradients(training, batch)
     half = len(seen) // 2
@@ -139,7 +139,7 @@ def test_descend__in_chunks_the_second_pass_drops_what_the_first_one_did(
     assert not any(part.requires_grad for part in seen[:half]) and all(part.requires_grad for part in seen[half:])
 
 
-def test_draw__terms_are_the_pairs_replay_and_two_views_of_each_kind(fit: Callable[..., Fitting]) -> None:
+def test_draw__terms_are_the_pairs_replay_and_two_views_of_each_kind(fit: Callable[..., Trainer]) -> None:
     training = fit()
     batch = Sampler(training.data, training.settings, training.model, np.random.default_rng(0), size=8).draw()
     pairs, replay, clips, texts = batch.terms
@@ -155,7 +155,7 @@ def test_draw__terms_are_the_pairs_replay_and_two_views_of_each_kind(fit: Callab
     assert not np.array_equal(batch.clips[:8], batch.clips[12:20])
 
 
-def test_mine__hard_negatives_join_after_the_first_look(fit: Callable[..., Fitting]) -> None:
+def test_mine__hard_negatives_join_after_the_first_look(fit: Callable[..., Trainer]) -> None:
     training = fit(hard_share=0.5, hard_depth=1)
     sampler = Sampler(training.data, training.settings, training.model, np.random.default_rng(0), size=8)
     training._mine(sampler)
@@ -166,7 +166,7 @@ def test_mine__hard_negatives_join_after_the_first_look(fit: Callable[..., Fitti
     assert fit(hard_share=0.0)._mine(sampler) is None
 
 
-def test_look__logs_losses_recall_both_ways_and_speed(fit: Callable[..., Fitting]) -> None:
+def test_look__logs_losses_recall_both_ways_and_speed(fit: Callable[..., Trainer]) -> None:
     told: list[tuple[int, dict[str, float]]] = []
     training = fit(log=lambda figures, step: told.append((step, figures)))
     training.run()
@@ -179,7 +179,7 @@ def test_look__logs_losses_recall_both_ways_and_speed(fit: Callable[..., Fitting
     assert last["epoch"] == pytest.approx(15 * 8 / 32)
 
 
-def test_run__patience_counts_epochs_where_it_is_said_so(fit: Callable[..., Fitting]) -> None:
+def test_run__patience_counts_epochs_where_it_is_said_so(fit: Callable[..., Trainer]) -> None:
     training = fit(
         patience=1, patience_unit="epochs", learning_rate=1e-9, warmup_text_steps=0, steps=40, evaluate_every=2, hard_share=0
     )
@@ -189,7 +189,7 @@ def test_run__patience_counts_epochs_where_it_is_said_so(fit: Callable[..., Fitt
 
 
 def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
-    fit: Callable[..., Fitting], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = Checkpoint(tmp_path, "lora", "0" * 16)
     training = fit(checkpoint=kept, warmup_text_steps=0)
@@ -207,7 +207,7 @@ def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
 
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_run__an_anchor_keeps_the_general_world_where_the_base_had_it(
-    fit: Callable[..., Fitting], data: Data, chunk: int | None
+    fit: Callable[..., Trainer], data: Data, chunk: int | None
 ) -> None:
     assert data.general is not None
     kept = {}
@@ -241,7 +241,7 @@ def test_draw__anchors_are_the_rows_of_the_general_world(backbone: Path, data: D
     assert len(warm.anchors) == 1 and warm.clips.shape == (12, 4)
 
 
-def test_run__by_the_sigmoid_loss_learns_and_begins_where_the_softmax_stands(fit: Callable[..., Fitting]) -> None:
+def test_run__by_the_sigmoid_loss_learns_and_begins_where_the_softmax_stands(fit: Callable[..., Trainer]) -> None:
     training = fit(loss="sigmoid", steps=30, evaluate_every=10, dropout=0.0, hard_share=0.0, text_view_weight=0.0,
                    clip_view_weight=0.0, warmup_text_steps=0, learning_rate=2e-2)
     training.run()
@@ -250,7 +250,7 @@ def test_run__by_the_sigmoid_loss_learns_and_begins_where_the_softmax_stands(fit
     assert training.curves[-1]["validation_mrr"] > (1 / training.base.text_ranks).mean() + 0.1
 
 
-def test_descend__the_sigmoid_loss_in_chunks_has_the_gradients_of_the_whole_batch(fit: Callable[..., Fitting]) -> None:
+def test_descend__the_sigmoid_loss_in_chunks_has_the_gradients_of_the_whole_batch(fit: Callable[..., Trainer]) -> None:
     found = []
     for chunk in (None, 3):
         training = shaken(fit(dropout=0.0, loss="sigmoid", chunk=chunk))
@@ -272,7 +272,7 @@ def test_cosine__warms_up_once_and_falls_as_often_as_it_is_told() -> None:
 
 
 def test_mine__looks_at_no_more_clips_than_its_budget_and_at_others_next_time(
-    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = fit(hard_share=0.5, hard_depth=2, hard_clips=8)
     sampler = Sampler(training.data, training.settings, training.model, np.random.default_rng(0), size=8)
@@ -293,7 +293,7 @@ def test_mine__looks_at_no_more_clips_than_its_budget_and_at_others_next_time(
 
 
 def test_look__of_many_pairs_judges_as_many_as_it_is_told_and_the_result_is_of_all(
-    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[int] = []
     usual = fitting.judge
@@ -304,7 +304,7 @@ def test_look__of_many_pairs_judges_as_many_as_it_is_told_and_the_result_is_of_a
     assert len(training.adapted.text_ranks) == 16
 
 
-def test_look__measures_the_updates_and_warns_once_of_one_that_is_too_strong(fit: Callable[..., Fitting]) -> None:
+def test_look__measures_the_updates_and_warns_once_of_one_that_is_too_strong(fit: Callable[..., Trainer]) -> None:
     told: list[str] = []
     strong = fit(learning_rate=5e-2, max_update_ratio=0.2)
     strong._say = told.append
@@ -317,7 +317,7 @@ def test_look__measures_the_updates_and_warns_once_of_one_that_is_too_strong(fit
     assert fit(learning_rate=5e-2, max_update_ratio=None).warnings == []
 
 
-def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Fitting]) -> None:
+def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Trainer]) -> None:
     training = fit(epochs=2.0, steps=None, looks_per_epoch=2.0, evaluate_every=None, warmup_text_steps=0)
     training.run()
     assert training.steps_done == 8 and [row["step"] for row in training.curves] == [2, 4, 6, 8]
@@ -326,7 +326,7 @@ def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Fitting]) -> 
 @pytest.mark.parametrize("others", [
     {}, {"chunk": 3}, {"last_layers": 1, "cached_views": 1, "targets": ("attention",)}, {"towers": ("text",)},
 ])
-def test_forecast__counts_what_run_does_and_changes_nothing(fit: Callable[..., Fitting], others: dict[str, Any]) -> None:
+def test_forecast__counts_what_run_does_and_changes_nothing(fit: Callable[..., Trainer], others: dict[str, Any]) -> None:
     plain, asked = fit(**others), fit(**others)
     found = asked.forecast()
     work = found.work
@@ -347,7 +347,7 @@ def test_run__a_siglip_goes_on_from_its_own_scale_and_bias(data: Data, tmp_path:
     with torch.no_grad():
         model.logit_scale.fill_(4.8)  # SigLIP's own factor is over CLIP's limit of 100
         model.siglip.logit_bias.fill_(-12.5)
-    training = Fitting(model, SETTINGS.model_copy(update={
+    training = Trainer(model, SETTINGS.model_copy(update={
         "loss": "sigmoid", "replay": 0, "steps": 1, "warmup_text_steps": 0, "learning_rate": 1e-6,
     }), Data(data.train, data.validation, None))
     training.run()
@@ -356,17 +356,17 @@ def test_run__a_siglip_goes_on_from_its_own_scale_and_bias(data: Data, tmp_path:
 
 
 def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
-    fit: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+    fit: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = fit(learning_rate=5e-2, max_update_ratio=0.2, hold_updates=True)
     seen: list[float] = []
-    usual = Fitting._descend
+    usual = Trainer._train_step
 
-    def descend(self: Fitting, batch: Any) -> float:
+    def descend(self: Trainer, batch: Any) -> float:
         seen.append(max(self._gauge.ratios().values()))
         return usual(self, batch)
 
-    monkeypatch.setattr(Fitting, "_descend", descend)
+    monkeypatch.setattr(Trainer, "_descend", descend)
     training.run()
     assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
     assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)

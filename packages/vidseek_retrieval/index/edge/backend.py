@@ -28,7 +28,7 @@ from vidseek_retrieval.index.backend import (
     COLLECTION_NAME,
     USE_REMEDY,
     Alias,
-    CollectionFacts,
+    CollectionMetadata,
     Point,
     alias_name,
     canonical_json,
@@ -44,7 +44,7 @@ LOCK_FILE = ".lock"
 _REMOVED = ".removed-"
 
 
-class EdgeHome:
+class EdgeBackend:
     """A folder of Edge collections."""
 
     def __init__(self, root: Path) -> None:
@@ -86,7 +86,7 @@ class EdgeHome:
         """None: all aliases are in the one table."""
         return []
 
-    def collections(self) -> list[CollectionFacts]:
+    def collections(self) -> list[CollectionMetadata]:
         """The finished collections that can be read, oldest first."""
         facts = [facts for name in self.stored() if (facts := self._facts_or_none(name)) is not None]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
@@ -129,7 +129,7 @@ class EdgeHome:
             file.flush()
             yield
 
-    def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load, optimise, flush, close; then collection.json.
 
         Raises:
@@ -209,7 +209,7 @@ class EdgeHome:
             self._remove(name)
         return unfinished
 
-    def _facts_or_none(self, name: str) -> CollectionFacts | None:
+    def _facts_or_none(self, name: str) -> CollectionMetadata | None:
         try:
             return self._facts(name)
         except ArtifactError:
@@ -222,9 +222,9 @@ class EdgeHome:
             renamed = (self.root / name).rename(self.root / f"{_REMOVED}{name}-{os.getpid()}")
         shutil.rmtree(renamed, ignore_errors=True)
 
-    def _facts(self, name: str) -> CollectionFacts:
+    def _facts(self, name: str) -> CollectionMetadata:
         try:
-            facts = CollectionFacts.from_json(self._content(name))
+            facts = CollectionMetadata.from_json(self._content(name))
             if facts.name != name:
                 raise ValueError(f"it says that it is {facts.name}")
             return facts
@@ -254,7 +254,7 @@ class EdgeHome:
         return content
 
 
-def _require_space(root: Path, facts: CollectionFacts) -> None:
+def _require_space(root: Path, facts: CollectionMetadata) -> None:
     """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
     # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part: pages
     # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.index.backend import (
     WORDS_VECTOR,
-    CollectionFacts,
+    CollectionMetadata,
     Dense,
     Point,
-    Stretch,
-    Words,
+    SparseVector,
+    TimeRange,
 )
 from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, edge_errors, sparse_vector
 from vidseek_retrieval.index.edge.spans import SPANS_FILE, Spans
@@ -33,13 +33,13 @@ from vidseek_retrieval.settings import Vector
 class EdgeCollection:
     """A finished Edge shard, open for reading."""
 
-    def __init__(self, facts: CollectionFacts, shard: Any, spans: Spans) -> None:
+    def __init__(self, facts: CollectionMetadata, shard: Any, spans: Spans) -> None:
         self._facts = facts
         self._shard = shard
         self._spans = spans
 
     @classmethod
-    def open(cls, folder: Path, facts: CollectionFacts) -> EdgeCollection:
+    def open(cls, folder: Path, facts: CollectionMetadata) -> EdgeCollection:
         """The collection of `facts` in `folder`. Any number of processes may have it open.
 
         Raises:
@@ -51,7 +51,7 @@ class EdgeCollection:
             return cls(facts, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
 
     @property
-    def facts(self) -> CollectionFacts:
+    def facts(self) -> CollectionMetadata:
         """What collection.json says."""
         return self._facts
 
@@ -66,10 +66,10 @@ class EdgeCollection:
         *,
         limit: int,
         exact: bool = False,
-        at_least: float = -math.inf,
+        score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[Stretch] = (),
+        stretches: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
@@ -82,10 +82,10 @@ class EdgeCollection:
         )
         # Edge filters by ids in less time than by videos and starts, above all where there are many stretches.
         fitting = _filter(conditions, self._spans.within(stretches) if stretches else None)
-        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, at_least)
+        return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, score_threshold)
 
     def search_words(
-        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+        self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
         """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
         if not self._facts.has(using) or not words.indices:
@@ -156,11 +156,11 @@ class EdgeCollection:
             self._shard.close()
 
     def _query(
-        self, query: Any, limit: int, params: Any, fitting: Any, at_least: float = -math.inf
+        self, query: Any, limit: int, params: Any, fitting: Any, score_threshold: float = -math.inf
     ) -> list[RankedClip]:
         request = qdrant.QueryRequest(
             query=query, limit=limit, with_payload=False, filter=fitting, params=params,
-            score_threshold=threshold_of(at_least),
+            score_threshold=threshold_of(score_threshold),
         )
         with self._broken_is_ours():
             found = self._shard.query(request)

@@ -20,7 +20,7 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from vidseek_media.errors import ServiceError, VidseekError
-from vidseek_retrieval.index.backend import CollectionFacts, Point, Words
+from vidseek_retrieval.index.backend import CollectionMetadata, Point, SparseVector
 from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, row_of, write_spans
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import vectors_of
@@ -44,7 +44,7 @@ REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it agai
 SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 
 
-def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+def build_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]) -> None:
     """Write `shard/` and spans.npy into `folder`: in a process of its own where there are many points.
 
     Edge writes through mapped files, and where the disk fills up the kernel ends its process by a signal: the child's
@@ -91,7 +91,7 @@ def build_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -
         raise RuntimeError(b"".join(said).decode(errors="replace").strip().rsplit("\n", 1)[-1])
 
 
-def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) -> None:
+def load_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]) -> None:
     """Write `shard/` and spans.npy into `folder`, in this process."""
     path = str(folder / SHARD_FOLDER)
     spans = np.zeros(facts.num_points, dtype=ROW)
@@ -126,7 +126,7 @@ def load_shard(folder: Path, facts: CollectionFacts, points: Iterable[Point]) ->
     write_spans(folder / SPANS_FILE, spans)
 
 
-def _vector_params(facts: CollectionFacts, name: str) -> Any:
+def _vector_params(facts: CollectionMetadata, name: str) -> Any:
     memory = qdrant.Memory.Cold if facts.settings.on_disk else qdrant.Memory.Cached
     is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
     return qdrant.EdgeVectorParams(
@@ -141,7 +141,7 @@ def _edge_point(point: Point) -> Any:
     return qdrant.Point(point.clip_id, vectors_of(point, sparse_vector), dict(point.payload))
 
 
-def sparse_vector(words: Words) -> Any:
+def sparse_vector(words: SparseVector) -> Any:
     """`words` as Edge takes them."""
     return qdrant.SparseVector(list(words.indices), list(words.values))
 

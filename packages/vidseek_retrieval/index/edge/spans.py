@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index.backend import Point, Stretch
+from vidseek_retrieval.index.backend import Point, TimeRange
 
 SPANS_FILE = "spans.npy"
 ROW = np.dtype(
@@ -87,7 +87,7 @@ class Spans:
             raise LookupError(f"{SPANS_FILE} lacks clips of its shard")
         return rows
 
-    def within(self, stretches: Iterable[Stretch]) -> set[str]:
+    def within(self, stretches: Iterable[TimeRange]) -> set[str]:
         """The ids of the clips that begin in one of these."""
         found: set[str] = set()
         for video_id, first_ms, last_ms in stretches:

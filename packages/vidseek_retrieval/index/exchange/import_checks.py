@@ -35,7 +35,15 @@ from vidseek_media.ids import clip_ids_of
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
-from vidseek_retrieval.index.backend import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, CollectionFacts, Point, Value, Words
+from vidseek_retrieval.index.backend import (
+    CAPTION_VECTOR,
+    VIDEO_VECTOR,
+    WORDS_VECTOR,
+    CollectionMetadata,
+    Point,
+    SparseVector,
+    Value,
+)
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.vectors.registry import filter_fields, vector_names
 
@@ -58,7 +66,7 @@ _REMEDY = "Export it again"
 _OPTIONS: Mapping[str, Any] = {"buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True}
 
 
-def columns_of(facts: CollectionFacts) -> list[tuple[str, pa.DataType]]:
+def columns_of(facts: CollectionMetadata) -> list[tuple[str, pa.DataType]]:
     """The columns of an exported collection and their types: those of earlier versions first."""
     # Lists of no fixed size: pyarrow reads no null among those (seen in 25.0).
     vector, indices = pa.list_(pa.float32()), pa.list_(pa.int64())
@@ -72,7 +80,7 @@ def columns_of(facts: CollectionFacts) -> list[tuple[str, pa.DataType]]:
     return columns
 
 
-def _others(facts: CollectionFacts) -> list[str]:
+def _others(facts: CollectionMetadata) -> list[str]:
     return [
         name for name in vector_names()
         if name in facts.settings.vectors and name not in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR)
@@ -133,7 +141,7 @@ class ExportFile:
 
     path: Path
     file: pq.ParquetFile
-    facts: CollectionFacts
+    facts: CollectionMetadata
 
     def points(self) -> Iterator[Point]:
         """The points, each checked.
@@ -177,13 +185,13 @@ def _read_errors(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path} is no exported collection: {why}", code="import-broken", remedy=_REMEDY) from error
 
 
-def _facts_of(file: pq.ParquetFile) -> CollectionFacts:
+def _facts_of(file: pq.ParquetFile) -> CollectionMetadata:
     schema = file.schema_arrow
     kinds = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
     said = (schema.metadata or {}).get(FACTS_KEY, b"")
     if not 0 < len(said) <= MOST_FACTS_BYTES:
         raise ValueError(f"its facts have {len(said)} bytes, wanted at least 1 and at most {MOST_FACTS_BYTES}")
-    facts = CollectionFacts.from_json(parse_json(said))
+    facts = CollectionMetadata.from_json(parse_json(said))
     wanted = columns_of(facts)
     if list(kinds) != [name for name, _ in wanted] or not all(_is_of(kinds[name], kind) for name, kind in wanted):
         shown = ", ".join(name for name, _ in wanted)
@@ -195,7 +203,7 @@ def _facts_of(file: pq.ParquetFile) -> CollectionFacts:
     return facts
 
 
-def _check_calibration(calibration: Calibration, facts: CollectionFacts) -> None:
+def _check_calibration(calibration: Calibration, facts: CollectionMetadata) -> None:
     if calibration.encoder_version != facts.encoder_version:
         raise ValueError(
             f"its calibration is of encoder_version {names.shown(calibration.encoder_version)}, the collection is of "
@@ -213,7 +221,7 @@ def _is_of(kind: pa.DataType, wanted: pa.DataType) -> bool:
     return kind.equals(wanted)
 
 
-def _batch(batch: pa.RecordBatch, facts: CollectionFacts) -> Iterator[Point]:
+def _batch(batch: pa.RecordBatch, facts: CollectionMetadata) -> Iterator[Point]:
     texts = batch.column("payload")
     if texts.null_count or max(pc.binary_length(texts).to_pylist(), default=0) > MOST_PAYLOAD_BYTES:
         raise ValueError(f"a payload is empty, or larger than {MOST_PAYLOAD_BYTES} bytes")
@@ -234,7 +242,7 @@ def _batch(batch: pa.RecordBatch, facts: CollectionFacts) -> Iterator[Point]:
         yield Point(clip_id, payload=payload, vectors=found)
 
 
-def _sparse(batch: pa.RecordBatch, name: str, clip_ids: Sequence[str]) -> Iterator[Words | None]:
+def _sparse(batch: pa.RecordBatch, name: str, clip_ids: Sequence[str]) -> Iterator[SparseVector | None]:
     columns = [batch.column(f"{name}_{part}") for part in ("indices", "values")]
     for column, part in zip(columns, ("indices", "values"), strict=True):
         _check_lengths(column, MOST_WORDS, f"{name}_{part}")
@@ -242,7 +250,7 @@ def _sparse(batch: pa.RecordBatch, name: str, clip_ids: Sequence[str]) -> Iterat
     return map(_words, clip_ids, indices, values)
 
 
-def _vectors(column: pa.ListArray, facts: CollectionFacts, name: str) -> list[NDArray[np.float32] | None]:
+def _vectors(column: pa.ListArray, facts: CollectionMetadata, name: str) -> list[NDArray[np.float32] | None]:
     _check_lengths(column, facts.dimension, name, least=facts.dimension)
     flat = column.flatten()
     if flat.null_count:
@@ -260,7 +268,7 @@ def _check_lengths(column: pa.ListArray, most: int, name: str, *, least: int = 1
         raise ValueError(f"{name} has {lengths.min()} to {lengths.max()} values in a row, wanted {least} to {most}")
 
 
-def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) -> Words | None:
+def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) -> SparseVector | None:
     if indices is None and values is None:
         return None
     if indices is None or values is None or len(indices) != len(values) or len(set(indices)) != len(indices):
@@ -269,10 +277,10 @@ def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) 
         raise ValueError(f"the words of {clip_id} have numbers beyond 32 bits")
     if not all(value is not None and 0 < value < 1e6 for value in values):
         raise ValueError(f"the words of {clip_id} have weights that are no finite numbers above 0")
-    return Words(tuple(indices), tuple(values))
+    return SparseVector(tuple(indices), tuple(values))
 
 
-def _payload(payload: object, facts: CollectionFacts) -> dict[str, Any]:
+def _payload(payload: object, facts: CollectionMetadata) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise ValueError(f"a payload is {names.shown(payload)}, wanted a table")
     unknown = sorted(set(payload) - set(payload_fields()))

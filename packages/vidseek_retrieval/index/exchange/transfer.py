@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.files.folders import whole_file
-from vidseek_retrieval.index.backend import CollectionFacts, IndexHome, Point, Words, alias_name, canonical_json
+from vidseek_retrieval.index.backend import CollectionMetadata, IndexBackend, Point, SparseVector, alias_name, canonical_json
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
 from vidseek_retrieval.index.publish import Published, go_live, require_published
 from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
@@ -32,7 +32,7 @@ class Export:
 
 
 def export_collection(
-    home: IndexHome, path: Path, *, alias: str = "clips", collection: str | None = None
+    home: IndexBackend, path: Path, *, alias: str = "clips", collection: str | None = None
 ) -> Export:
     """Write the collection that `alias` points to (or `collection`) to the file `path`, whole or not at all.
 
@@ -61,8 +61,8 @@ def export_collection(
 
 
 def import_collection(
-    home: IndexHome, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS, min_recall: float = MIN_RECALL,
-    encoder_version: str | None = None,
+    home: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
+    min_recall: float = MIN_RECALL, encoder_version: str | None = None,
 ) -> Published:
     """Build the collection of the file `path` in `home`, verify it, try it, and only then move `alias`: as `publish` does.
 
@@ -100,14 +100,14 @@ def import_collection(
         )
 
 
-def _schema(facts: CollectionFacts) -> pa.Schema:
+def _schema(facts: CollectionMetadata) -> pa.Schema:
     return pa.schema(columns_of(facts), metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
 
 
 def _row(point: Point) -> dict[str, Any]:
     row: dict[str, Any] = {"clip_id": point.clip_id, "payload": canonical_json(dict(point.payload))}
     for name, value in point.vectors.items():
-        if isinstance(value, Words):
+        if isinstance(value, SparseVector):
             row |= {f"{name}_indices": value.indices, f"{name}_values": value.values}
         else:
             row[name] = value

@@ -24,7 +24,7 @@ from vidseek_media.names import shown
 from vidseek_retrieval.index.backend import (
     COLLECTION_NAME,
     Alias,
-    CollectionFacts,
+    CollectionMetadata,
     Point,
     alias_name,
     require_facts,
@@ -74,7 +74,7 @@ _LOCK_STAYS = (
 log = logging.getLogger("vidseek.index")
 
 
-class QdrantHome:
+class QdrantBackend:
     """The collections of a Qdrant server.
 
     Args:
@@ -95,7 +95,7 @@ class QdrantHome:
     @classmethod
     def connect(
         cls, url: str, *, api_key: str | None = None, settings: ServerSettings | None = None, prefix: str = ""
-    ) -> QdrantHome:
+    ) -> QdrantBackend:
         """The server at `url`. Nothing is asked of it yet."""
         client = QdrantClient(url=url, api_key=api_key, timeout=60, check_compatibility=False)
         return cls(client, settings, prefix=prefix)
@@ -124,7 +124,7 @@ class QdrantHome:
                 lost.append(f"the alias {name!r} names {live}, and {name}~0 has noted otherwise")
         return lost
 
-    def collections(self) -> list[CollectionFacts]:
+    def collections(self) -> list[CollectionMetadata]:
         """The finished collections that can be read, oldest first."""
         facts = [found for name in self._names() if (found := self._facts(name)) is not None]
         return sorted(facts, key=lambda each: (each.created_at, each.name))
@@ -177,7 +177,7 @@ class QdrantHome:
             if not self._lock.release():
                 log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
-    def build(self, facts: CollectionFacts, points: Iterable[Point]) -> None:
+    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
 
         Raises:
@@ -276,11 +276,11 @@ class QdrantHome:
         except ValueError:  # as the client's in-memory mode says it
             return None
 
-    def _facts(self, name: str) -> CollectionFacts | None:
+    def _facts(self, name: str) -> CollectionMetadata | None:
         """The facts of a finished collection; None for one that is not there or not finished."""
         return _facts_in(self._info(name), name)
 
-    def _create(self, facts: CollectionFacts) -> Limits:
+    def _create(self, facts: CollectionMetadata) -> Limits:
         """Make the collection, empty and with its payload indexes; gives what the server allows on it."""
         settings, cluster = facts.settings, self._settings
         self._try_to_delete(facts.name)
@@ -447,10 +447,10 @@ def _metadata(info: models.CollectionInfo | None) -> dict[str, Any]:
     return dict(info.config.metadata or {}) if info else {}
 
 
-def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionFacts | None:
+def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionMetadata | None:
     """The facts that a collection carries; None where it is not there or not finished."""
     try:
-        facts = CollectionFacts.from_json(_metadata(info)["vidseek"])
+        facts = CollectionMetadata.from_json(_metadata(info)["vidseek"])
     except (KeyError, TypeError, ValueError, ConfigError):
         return None
     return facts if facts.name == name else None
@@ -464,7 +464,7 @@ def _say_more(error: BaseException, what: str) -> None:
         log.warning("%s", what)
 
 
-def _vector_params(facts: CollectionFacts, name: str) -> models.VectorParams:
+def _vector_params(facts: CollectionMetadata, name: str) -> models.VectorParams:
     is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
     return models.VectorParams(
         size=facts.dimension, distance=models.Distance.COSINE, on_disk=facts.settings.on_disk,

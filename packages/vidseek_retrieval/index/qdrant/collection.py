@@ -13,12 +13,12 @@ from qdrant_client import QdrantClient, models
 from vidseek_retrieval.index.backend import (
     PUBLISH_REMEDY,
     WORDS_VECTOR,
-    CollectionFacts,
+    CollectionMetadata,
     CollectionRemoved,
     Dense,
     Point,
-    Stretch,
-    Words,
+    SparseVector,
+    TimeRange,
 )
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.limits import Limits
@@ -39,7 +39,7 @@ class QdrantCollection:
     """A finished collection on a server, for reading."""
 
     def __init__(
-        self, client: QdrantClient, facts: CollectionFacts, limits: Limits | None = None, *, stored_as: str = ""
+        self, client: QdrantClient, facts: CollectionMetadata, limits: Limits | None = None, *, stored_as: str = ""
     ) -> None:
         self._client = client
         self._facts = facts
@@ -47,7 +47,7 @@ class QdrantCollection:
         self._name = stored_as or facts.name
 
     @property
-    def facts(self) -> CollectionFacts:
+    def facts(self) -> CollectionMetadata:
         """What its metadata says."""
         return self._facts
 
@@ -62,10 +62,10 @@ class QdrantCollection:
         *,
         limit: int,
         exact: bool = False,
-        at_least: float = -math.inf,
+        score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[Stretch] = (),
+        stretches: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
@@ -75,14 +75,14 @@ class QdrantCollection:
         parts = [
             self._query(
                 vector.tolist(), using, limit, self._params(limit, exact=exact),
-                _filter(must, must_not, stretches[start : start + most]), at_least,
+                _filter(must, must_not, stretches[start : start + most]), score_threshold,
             )
             for start in range(0, max(1, len(stretches)), most)
         ]
         return parts[0] if len(parts) == 1 else sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
 
     def search_words(
-        self, words: Words, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
+        self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
         """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
         if not self._facts.has(using) or not words.indices:
@@ -155,14 +155,14 @@ class QdrantCollection:
 
     def _query(
         self, query: Any, using: str, limit: int, params: models.SearchParams | None, fitting: models.Filter | None,
-        at_least: float = -math.inf,
+        score_threshold: float = -math.inf,
     ) -> list[RankedClip]:
         page = self._limits.page(limit)
         found: dict[str, RankedClip] = {}
         for start in range(0, limit, page):
             points = self._ask(
                 self._client.query_points, query=query, using=using, limit=min(page, limit - start), query_filter=fitting,
-                search_params=params, with_payload=_SPAN_FIELDS, score_threshold=threshold_of(at_least),
+                search_params=params, with_payload=_SPAN_FIELDS, score_threshold=threshold_of(score_threshold),
                 **({"offset": start} if start else {}),
             ).points
             for clip in map(_ranked, points):
@@ -214,7 +214,7 @@ class QdrantCollection:
             ) from error
 
 
-def sparse_vector(words: Words) -> models.SparseVector:
+def sparse_vector(words: SparseVector) -> models.SparseVector:
     """`words` as the client takes them."""
     return models.SparseVector(indices=list(words.indices), values=list(words.values))
 
@@ -232,7 +232,7 @@ def _one_of(field: str, values: Sequence[str | int]) -> models.FieldCondition:
 
 
 def _filter(
-    must: Sequence[models.Condition], must_not: Sequence[models.Condition], stretches: Sequence[Stretch] = ()
+    must: Sequence[models.Condition], must_not: Sequence[models.Condition], stretches: Sequence[TimeRange] = ()
 ) -> models.Filter | None:
     if not must and not must_not and not stretches:
         return None
@@ -240,7 +240,7 @@ def _filter(
     return models.Filter(must=list(must), must_not=list(must_not), should=within or None)
 
 
-def _within(stretch: Stretch) -> models.Filter:
+def _within(stretch: TimeRange) -> models.Filter:
     begins = models.Range(gte=stretch.first_ms, lte=stretch.last_ms)
     return models.Filter(must=[
         models.FieldCondition(key="video_id", match=models.MatchValue(value=stretch.video_id)),

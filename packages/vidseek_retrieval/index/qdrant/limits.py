@@ -9,7 +9,7 @@ from typing import TypeVar
 from qdrant_client import models
 
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval.index.backend import CollectionFacts
+from vidseek_retrieval.index.backend import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_indexes
 
 Item = TypeVar("Item")
@@ -86,7 +86,7 @@ class Limits:
             return most
         return max(1, min(most, (self.filter_max_conditions - num_conditions) // 2))  # a video and a start each
 
-    def require_room(self, facts: CollectionFacts) -> None:
+    def require_room(self, facts: CollectionMetadata) -> None:
         """See that a collection of `facts` may be built at all, before anything of it is written.
 
         Raises:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vidseek_retrieval.index.backend import Point, Value, Words
+from vidseek_retrieval.index.backend import Point, SparseVector, Value
 from vidseek_retrieval.search.moments import SCORE_DIGITS
 
 
-def vectors_of(point: Point, sparse: Callable[[Words], Any]) -> dict[str, Any]:
+def vectors_of(point: Point, sparse: Callable[[SparseVector], Any]) -> dict[str, Any]:
     """The named vectors of `point` as both clients take them; `sparse` makes the client's own of words."""
     return {
-        name: sparse(value) if isinstance(value, Words) else value.tolist() for name, value in point.vectors.items()
+        name: sparse(value) if isinstance(value, SparseVector) else value.tolist() for name, value in point.vectors.items()
     }
 
 
@@ -31,7 +31,7 @@ def point_of(record: Any) -> Point:
 
 def _value_of(value: Any) -> Value:
     if hasattr(value, "indices"):
-        return Words(tuple(value.indices), tuple(value.values))
+        return SparseVector(tuple(value.indices), tuple(value.values))
     return np.asarray(value, dtype=np.float32)
 
 
@@ -60,6 +60,6 @@ def draw_ids(num: int, *, seed: int, first_from: Callable[[str | None], str | No
     return sorted(found)
 
 
-def threshold_of(at_least: float) -> float | None:
+def threshold_of(score_threshold: float) -> float | None:
     """What Qdrant is told of a least score: it compares before scores are rounded, and knows no infinity."""
-    return None if math.isinf(at_least) else at_least - 10**-SCORE_DIGITS
+    return None if math.isinf(score_threshold) else score_threshold - 10**-SCORE_DIGITS

@@ -11,7 +11,7 @@ from tests.raising import raises
 from tests.retrieval.archive import random_archive, unit_rows
 from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.edge import shard as edge_shard
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import publish
 
 
@@ -22,7 +22,7 @@ def test_build__a_child_builds_what_we_would(tmp_path: Path, monkeypatch: pytest
     child = publish(**tables, index=tmp_path / "child")
     assert child.collection == own.collection and child.verification == own.verification
     query = unit_rows(1, 16, seed=8)[0]
-    answers = [EdgeHome(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
+    answers = [EdgeBackend(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
     assert answers[0] == answers[1]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.raising import raises
-from vidseek_retrieval.index.backend import Point, Stretch
+from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, Spans, row_of, write_spans
 
 NUM = 60
@@ -48,8 +48,8 @@ def test_of__is_the_row_of_each_clip(tmp_path: Path) -> None:
 def test_within__is_what_begins_there(tmp_path: Path) -> None:
     content = points()
     spans = Spans.read(written(tmp_path, content), NUM)
-    stretches = [Stretch(f"{3:032x}", 2000, 19_000), Stretch(f"{3:032x}", 9000, 25_000), Stretch(f"{5:032x}", -5, 0),
-                 Stretch("a", 0, 99_000), Stretch("f" * 32, 0, 99_000)]
+    stretches = [TimeRange(f"{3:032x}", 2000, 19_000), TimeRange(f"{3:032x}", 9000, 25_000), TimeRange(f"{5:032x}", -5, 0),
+                 TimeRange("a", 0, 99_000), TimeRange("f" * 32, 0, 99_000)]
     wanted = {
         point.clip_id for point in content for video_id, first_ms, last_ms in stretches
         if point.payload["video_id"] == video_id and first_ms <= point.payload["start_ms"] <= last_ms
@@ -60,7 +60,7 @@ def test_within__is_what_begins_there(tmp_path: Path) -> None:
 
 def test_read__an_empty_table(tmp_path: Path) -> None:
     spans = Spans.read(written(tmp_path, []), 0)
-    assert spans.within([Stretch("a", 0, 1)]) == set()
+    assert spans.within([TimeRange("a", 0, 1)]) == set()
 
 
 def _rows_in_another_order(rows: np.ndarray) -> np.ndarray:

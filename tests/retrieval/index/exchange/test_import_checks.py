@@ -19,8 +19,8 @@ from tests.retrieval.index.test_backends import facts_of, points
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
 from vidseek_retrieval.index import publish
 from vidseek_retrieval.index import trial_search as trial
-from vidseek_retrieval.index.backend import Alias, CollectionFacts, collection_name
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import Alias, CollectionMetadata, collection_name
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange import import_checks as imported
 from vidseek_retrieval.index.exchange import transfer
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
@@ -30,7 +30,7 @@ from vidseek_retrieval.index.exchange.transfer import export_collection, import_
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported collection of eight clips."""
     root = tmp_path_factory.mktemp("good")
-    home, content = EdgeHome(root / "index"), points(8)
+    home, content = EdgeBackend(root / "index"), points(8)
     home.build(facts_of(content), content)
     home.move_alias("clips", Alias(facts_of(content).name))
     export_collection(home, root / "good.parquet")
@@ -124,7 +124,7 @@ def test_import__facts_that_cannot_be_are_refused_and_nothing_is_made(
     facts = {name: str(victim) if value == "/tmp/elsewhere" else value for name, value in BAD_FACTS[what].items()}
     path = changed(good, tmp_path / "bad.parquet", **facts)
     with raises(ArtifactError, code="import-broken", naming="bad.parquet"):
-        import_collection(EdgeHome(tmp_path / "archive" / "index"), path)
+        import_collection(EdgeBackend(tmp_path / "archive" / "index"), path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bad.parquet", "elsewhere"]
     assert (victim / "thesis.txt").read_text() == "mine"
 
@@ -136,14 +136,14 @@ def test_import__a_row_that_cannot_be_is_refused_before_anything_is_built(
     monkeypatch.setattr(transfer, "check_file", check_here)
     path = changed(good, tmp_path / "bad.parquet", rows=BAD_ROWS[what])
     with raises(ArtifactError, code="import-broken", naming="bad.parquet"):
-        import_collection(EdgeHome(tmp_path / "index"), path)
+        import_collection(EdgeBackend(tmp_path / "index"), path)
     assert not (tmp_path / "index").exists()
 
 
 def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_path: Path) -> None:
     url = "https://name:pass-1@host.example/a.jpg?X-Amz-Signature=sign-1#frag-1"
     path = changed(good, tmp_path / "signed.parquet", rows=payload(uri=url, thumbnail_url=url))
-    home = EdgeHome(tmp_path / "index")
+    home = EdgeBackend(tmp_path / "index")
     import_collection(home, path)
     export_collection(home, tmp_path / "again.parquet")
     stored = "".join(pq.read_table(tmp_path / "again.parquet")["payload"].to_pylist())
@@ -153,21 +153,21 @@ def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_pat
 
 def test_import__names_are_checked_in_the_process_with_limits(good: Path, tmp_path: Path) -> None:
     with raises(ArtifactError, code="import-broken", naming="'../../photos'"):
-        import_collection(EdgeHome(tmp_path / "index"), changed(good, tmp_path / "a.parquet", name="../../photos"))
+        import_collection(EdgeBackend(tmp_path / "index"), changed(good, tmp_path / "a.parquet", name="../../photos"))
     with raises(ArtifactError, code="import-broken", naming="clip twice"):
-        import_collection(EdgeHome(tmp_path / "index"), changed(good, tmp_path / "b.parquet", rows=twice))
+        import_collection(EdgeBackend(tmp_path / "index"), changed(good, tmp_path / "b.parquet", rows=twice))
 
 
 def test_import__of_another_encoder_is_refused_before_anything_is_built(good: Path, tmp_path: Path) -> None:
     with raises(ArtifactError, code="other-encoder", naming="f" * 16):
-        import_collection(EdgeHome(tmp_path / "index"), good, encoder_version="f" * 16)
+        import_collection(EdgeBackend(tmp_path / "index"), good, encoder_version="f" * 16)
     assert not (tmp_path / "index").exists()
-    assert import_collection(EdgeHome(tmp_path / "index"), good, encoder_version=VERSION).moved
+    assert import_collection(EdgeBackend(tmp_path / "index"), good, encoder_version=VERSION).moved
 
 
 def test_import__an_alias_that_is_no_name_is_refused(good: Path, tmp_path: Path) -> None:
     with raises(ConfigError, code="bad-alias"):
-        import_collection(EdgeHome(tmp_path / "index"), good, alias="../clips")
+        import_collection(EdgeBackend(tmp_path / "index"), good, alias="../clips")
     assert not (tmp_path / "index").exists()
 
 
@@ -182,7 +182,7 @@ def test_import__a_file_of_kilobytes_that_unpacks_to_gigabytes_is_refused(good: 
     pq.write_table(bomb.replace_schema_metadata({b"vidseek": json.dumps(facts).encode()}), path)
     assert path.stat().st_size < 200_000
     with raises(ArtifactError, code="import-broken", naming="bomb.parquet"):
-        import_collection(EdgeHome(tmp_path / "index"), path)
+        import_collection(EdgeBackend(tmp_path / "index"), path)
     assert not (tmp_path / "index").exists()
 
 
@@ -195,7 +195,7 @@ def test_check_file__is_ended_in_time(good: Path, monkeypatch: pytest.MonkeyPatc
 def test_import__the_alias_stays_where_a_trial_search_fails(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, content = EdgeHome(tmp_path / "index"), points(9, seed=3)
+    home, content = EdgeBackend(tmp_path / "index"), points(9, seed=3)
     facts = facts_of(content, build="1" * 12)
     home.build(facts, content)
     home.move_alias("clips", Alias(facts.name))
@@ -208,7 +208,7 @@ def test_import__the_alias_stays_where_a_trial_search_fails(
 def test_trial_problems__a_collection_that_answers_nothing_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, content = EdgeHome(tmp_path / "index"), points(8)
+    home, content = EdgeBackend(tmp_path / "index"), points(8)
     facts = facts_of(content)
     home.build(facts, content)
     assert trial.trial_problems(home, facts) == []
@@ -216,13 +216,13 @@ def test_trial_problems__a_collection_that_answers_nothing_is_told(
     assert "finds nothing" in trial.trial_problems(home, facts)[0]
     monkeypatch.setattr("vidseek_retrieval.index.edge.collection.EdgeCollection.search", lambda *_, **__: 1 / 0)
     assert "ZeroDivisionError" in trial.trial_problems(home, facts)[0]
-    assert "there is no collection" in trial.trial_problems(EdgeHome(tmp_path / "none"), facts)[0]
+    assert "there is no collection" in trial.trial_problems(EdgeBackend(tmp_path / "none"), facts)[0]
 
 
 def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_is_something_else(tmp_path: Path) -> None:
     folders = random_archive(tmp_path / "data", num_videos=1)
     report = publish.publish(**folders, index=tmp_path / "first")
-    first = EdgeHome(tmp_path / "first")
+    first = EdgeBackend(tmp_path / "first")
     export_collection(first, tmp_path / "same.parquet")
 
     def forge(rows: list[dict[str, Any]]) -> None:
@@ -230,7 +230,7 @@ def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_i
 
     changed(tmp_path / "same.parquet", tmp_path / "forged.parquet", rows=forge)
     for name, is_built in (("same", False), ("forged", True)):
-        home = EdgeHome(tmp_path / name)
+        home = EdgeBackend(tmp_path / name)
         import_collection(home, tmp_path / f"{name}.parquet")
         assert home.collections()[0].imported
         again = publish.publish(**folders, index=home)
@@ -245,7 +245,7 @@ def test_build__facts_whose_name_is_none_touch_nothing(tmp_path: Path, name: str
     content = points(4)
     facts = replace(facts_of(content), name=name and name.replace("/elsewhere", str(tmp_path / "elsewhere")))
     with raises(ArtifactError, code="bad-collection"):
-        EdgeHome(tmp_path / "index").build(facts, content)
+        EdgeBackend(tmp_path / "index").build(facts, content)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +258,7 @@ def test_build__what_is_there_is_not_removed(tmp_path: Path) -> None:
         (tmp_path / "mine" / "thesis.txt").write_text("mine")
         make()
         with raises(ServiceError, code="index-not-writable"):
-            EdgeHome(tmp_path / "index").build(facts, content)
+            EdgeBackend(tmp_path / "index").build(facts, content)
         assert folder.exists() and (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
         folder.unlink() if folder.is_symlink() else [(folder / "shard").rmdir(), folder.rmdir()]
 
@@ -271,11 +271,11 @@ def test_build__what_is_there_is_not_removed(tmp_path: Path) -> None:
 def test_aliases__names_that_are_none_are_a_broken_table(tmp_path: Path, content: Any) -> None:
     (tmp_path / "aliases.json").write_text(json.dumps(content))
     with raises(ArtifactError, code="aliases-broken"):
-        EdgeHome(tmp_path).aliases()
+        EdgeBackend(tmp_path).aliases()
 
 
 def test_collection_json__of_another_name_is_broken(tmp_path: Path) -> None:
-    content, home = points(4), EdgeHome(tmp_path)
+    content, home = points(4), EdgeBackend(tmp_path)
     facts = facts_of(content)
     home.build(facts, content)
     other = collection_name(VERSION, "2" * 12)
@@ -286,4 +286,4 @@ def test_collection_json__of_another_name_is_broken(tmp_path: Path) -> None:
 
 def test_facts__read_back_are_the_same() -> None:
     facts = replace(facts_of(points(4)), longest_ms=3000, content="0" * 16)
-    assert CollectionFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    assert CollectionMetadata.from_json(json.loads(json.dumps(facts.to_json()))) == facts

@@ -12,15 +12,15 @@ from tests.raising import raises
 from tests.retrieval.archive import VERSION, unit_rows
 from tests.retrieval.index.test_backends import WORDS, facts_of, points
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.index.backend import Alias, IndexHome
-from vidseek_retrieval.index.edge.backend import EdgeHome
+from vidseek_retrieval.index.backend import Alias, IndexBackend
+from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
 
 @pytest.mark.parametrize("way", ["to the server", "to the folder"])
 def test_transfer__between_the_homes_answers_stay_the_same(tmp_path: Path, way: str) -> None:
-    homes: list[IndexHome] = [EdgeHome(tmp_path / "index"), QdrantHome(QdrantClient(":memory:"))]
+    homes: list[IndexBackend] = [EdgeBackend(tmp_path / "index"), QdrantBackend(QdrantClient(":memory:"))]
     here, there = homes if way == "to the server" else homes[::-1]
     content = points()
     facts = facts_of(content)
@@ -49,12 +49,12 @@ def test_transfer__between_the_homes_answers_stay_the_same(tmp_path: Path, way: 
 
 def test_export__nothing_published(tmp_path: Path) -> None:
     with raises(ArtifactError, code="not-published"):
-        export_collection(EdgeHome(tmp_path), tmp_path / "archive.parquet")
+        export_collection(EdgeBackend(tmp_path), tmp_path / "archive.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_import__what_is_no_export_is_refused_and_the_live_one_stays(tmp_path: Path) -> None:
-    home = EdgeHome(tmp_path / "index")
+    home = EdgeBackend(tmp_path / "index")
     content = points(8)
     facts = facts_of(content)
     with home.building():

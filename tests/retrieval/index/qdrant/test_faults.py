@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient, models
 from tests.raising import raises
 from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
 
 class StandIn(ThreadingHTTPServer):
@@ -72,8 +72,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     standing.server_close()
 
 
-def home_at(url: str) -> QdrantHome:
-    return QdrantHome(QdrantClient(url=url, timeout=1, check_compatibility=False))
+def home_at(url: str) -> QdrantBackend:
+    return QdrantBackend(QdrantClient(url=url, timeout=1, check_compatibility=False))
 
 
 @pytest.mark.parametrize("fault", ["drop", "cut", "busy", "slow"])

@@ -20,7 +20,7 @@ from tests.retrieval.archive import VERSION, random_archive, unit_rows
 from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
 from vidseek_retrieval.index.backend import Alias
 from vidseek_retrieval.index.publish import prune, publish, rollback, verify
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 from vidseek_retrieval.search.searcher import Searcher
 
 PATIENCE_SECONDS = 60.0
@@ -35,7 +35,7 @@ def url() -> Iterator[str]:
         yield stand_in.url
 
 
-def wait_until_it_writes(home: QdrantHome, live: str, publisher: subprocess.Popen[bytes]) -> str:
+def wait_until_it_writes(home: QdrantBackend, live: str, publisher: subprocess.Popen[bytes]) -> str:
     """The collection that the publisher builds beside `live`, once points are in it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and publisher.poll() is None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from vidseek_retrieval.index.backend import Point, Words
+from vidseek_retrieval.index.backend import Point, SparseVector
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of, vectors_of
 
 IDS = [f"{first}0000000-0000-5000-8000-000000000000" for first in "159d"]
@@ -28,7 +28,7 @@ def test_points__come_back_as_they_went_in_the_order_asked_for() -> None:
     vector = np.array([0.6, 0.8], np.float32)
     points = [
         Point(IDS[0], vector, {"video_id": "a"}),
-        Point(IDS[1], -vector, {}, caption=vector, words=Words((3, 5), (1.0, 0.5))),
+        Point(IDS[1], -vector, {}, caption=vector, words=SparseVector((3, 5), (1.0, 0.5))),
     ]
     records = [
         SimpleNamespace(id=each.clip_id, payload=dict(each.payload), vector=vectors_of(each, lambda words: words))

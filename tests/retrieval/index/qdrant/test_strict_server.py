@@ -19,11 +19,11 @@ from tests.retrieval.index.test_backends import WORDS, facts_of, points
 from tests.retrieval.qdrant_stand_in import STRICT, QdrantStandIn, standing
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import Alias, Stretch
+from vidseek_retrieval.index.backend import Alias, TimeRange
 from vidseek_retrieval.index.publish import publish, use_collection
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
-from vidseek_retrieval.index.qdrant.backend import QdrantHome
+from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.requests import ServerBusy, ServerRefused
@@ -54,7 +54,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def built(home: QdrantHome) -> None:
+def built(home: QdrantBackend) -> None:
     with home.building():
         home.build(FACTS, FEW)
         home.move_alias("clips", Alias(FACTS.name))
@@ -66,19 +66,19 @@ def test_build__a_limit_that_is_too_low_is_told_and_the_lock_is_free_at_once(
 ) -> None:
     stand_in.strict = models.StrictModeConfig(enabled=True, **{limit: allowed})
     with raises(ServiceError, code="server-limit", naming=(limit, allowed), remedy=limit):
-        built(QdrantHome.connect(stand_in.url))
+        built(QdrantBackend.connect(stand_in.url))
     assert [each.name for each in stand_in.client.get_collections().collections] == [server.STATE]
     stand_in.strict = None
-    built(QdrantHome.connect(stand_in.url))
+    built(QdrantBackend.connect(stand_in.url))
 
 
 def test_building__a_server_that_refuses_every_filtered_update_gets_its_lock_back(stand_in: QdrantStandIn) -> None:
     stand_in.strict = STRICT.model_copy(update={"max_payload_index_count": 0})
-    with raises(ServerRefused, code="server-refused"), QdrantHome.connect(stand_in.url).building():
+    with raises(ServerRefused, code="server-refused"), QdrantBackend.connect(stand_in.url).building():
         raise AssertionError("the lock cannot have an index")
     assert stand_in.client.count(server.STATE).count == 0
     stand_in.strict = None
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     with pytest.raises(RuntimeError), home.building():
         stand_in.strict, stand_in.indexed[server.STATE] = STRICT, {}
         raise RuntimeError
@@ -87,20 +87,20 @@ def test_building__a_server_that_refuses_every_filtered_update_gets_its_lock_bac
 
 def test_strict_mode__that_is_off_limits_nothing(stand_in: QdrantStandIn) -> None:
     stand_in.strict = STRICT.model_copy(update={"enabled": False})
-    info = QdrantHome.connect(stand_in.url)
+    info = QdrantBackend.connect(stand_in.url)
     with info.building():
         assert Limits.of(info._client.get_collection(server.STATE)) == Limits()
 
 
 def test_state__is_replicated(stand_in: QdrantStandIn) -> None:
-    built(QdrantHome.connect(stand_in.url))
+    built(QdrantBackend.connect(stand_in.url))
     body = stand_in.created[server.STATE]
     assert (body["replication_factor"], body["write_consistency_factor"], body["shard_number"]) == (3, 2, 1)
     assert stand_in.indexed[server.STATE] == {"token": "keyword"}
 
 
 def test_verify__where_exact_search_is_forbidden_measures_the_same_recall(stand_in: QdrantStandIn) -> None:
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     built(home)
     free = verify_collection(home, FACTS.name, min_recall=0.99)
     stand_in.strict = STRICT
@@ -110,7 +110,7 @@ def test_verify__where_exact_search_is_forbidden_measures_the_same_recall(stand_
 
 def test_by_a_scan__is_the_exact_ranking() -> None:
     content = points(40)
-    home = QdrantHome(QdrantClient(":memory:"))
+    home = QdrantBackend(QdrantClient(":memory:"))
     home.build(facts_of(content), content)
     collection, queries = home.open(FACTS.name), list(unit_rows(5, 16, seed=4))
     wanted = list(map(verification._exactly(collection, "video"), queries))
@@ -120,8 +120,8 @@ def test_by_a_scan__is_the_exact_ranking() -> None:
 
 
 @pytest.fixture(scope="module")
-def forty() -> QdrantHome:
-    home = QdrantHome(QdrantClient(":memory:"))
+def forty() -> QdrantBackend:
+    home = QdrantBackend(QdrantClient(":memory:"))
     home.build(facts_of(points()), points())
     return home
 
@@ -133,14 +133,14 @@ def forty() -> QdrantHome:
     stretches=st.lists(st.integers(0, 3), max_size=4),
 )
 def test_search__within_any_limits_finds_what_it_finds_without(
-    forty: QdrantHome, page: int, conditions: int, size: int, limit: int, hidden: set[int], channels: set[int],
+    forty: QdrantBackend, page: int, conditions: int, size: int, limit: int, hidden: set[int], channels: set[int],
     stretches: list[int],
 ) -> None:
     wanted = [
         *([Condition("video_id", none_of=tuple(f"{each:032x}" for each in sorted(hidden)))] if hidden else []),
         *([Condition("channel", any_of=tuple(f"channel {each}" for each in sorted(channels)))] if channels else []),
     ]
-    within = [Stretch(f"{each:032x}", 0, 30_000) for each in stretches]
+    within = [TimeRange(f"{each:032x}", 0, 30_000) for each in stretches]
     free = forty.open(FACTS.name)
     limited = QdrantCollection(forty._client, free.facts, Limits(
         max_query_limit=page, filter_max_conditions=conditions, condition_max_size=size, search_max_hnsw_ef=2,
@@ -162,7 +162,7 @@ def test_search__within_any_limits_finds_what_it_finds_without(
 
 def test_request__429_is_waited_for_as_told(stand_in: QdrantStandIn, waits: list[float]) -> None:
     stand_in.faults = [("/aliases", "429 3"), ("/aliases", "429 2"), ("/aliases", "429")]
-    assert QdrantHome.connect(stand_in.url).aliases() == {}
+    assert QdrantBackend.connect(stand_in.url).aliases() == {}
     assert waits == [3.0, 2.0, qdrant_requests.WAIT_WITHOUT_WORD_SECONDS] and len(stand_in.requests) == 4
 
 
@@ -170,14 +170,14 @@ def test_request__429_is_waited_for_as_told(stand_in: QdrantStandIn, waits: list
 def test_request__429_without_end_is_an_error_that_says_when(stand_in: QdrantStandIn, waits: list[float], told: str) -> None:
     stand_in.faults = [("/aliases", f"429 {told}".strip())] * 100
     with raises(ServerBusy, code="server-busy") as caught:
-        QdrantHome.connect(stand_in.url).aliases()
+        QdrantBackend.connect(stand_in.url).aliases()
     assert caught.value.retry_after_s == float(told or 1)
     assert sum(waits) <= qdrant_requests.READER_PATIENCE_SECONDS < sum(waits) + float(told or 1)
 
 
 def test_publish__goes_through_a_limited_rate(stand_in: QdrantStandIn, tmp_path: Path, waits: list[float]) -> None:
     stand_in.faults = [("PUT .*/points", "429 20"), ("PUT .*/points", "429 40"), ("POST .*/query", "429 60")]
-    assert publish(**random_archive(tmp_path), index=QdrantHome.connect(stand_in.url)).moved
+    assert publish(**random_archive(tmp_path), index=QdrantBackend.connect(stand_in.url)).moved
     assert {20.0, 40.0, 60.0} <= set(waits)
 
 
@@ -186,7 +186,7 @@ def test_publish__goes_through_a_limited_rate(stand_in: QdrantStandIn, tmp_path:
     "POST /collections/aliases", "DELETE ", "POST .*/query", "POST .*/delete",
 ])
 def test_publish__an_answer_that_is_lost_is_no_failure(stand_in: QdrantStandIn, tmp_path: Path, lost: str) -> None:
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     home._create(facts_of(FEW, build="a" * 12))  # what a killed build left: it is removed
     stand_in.faults = [(lost, "lost"), (lost, "lost")]
     report = publish(**random_archive(tmp_path), index=home)
@@ -195,7 +195,7 @@ def test_publish__an_answer_that_is_lost_is_no_failure(stand_in: QdrantStandIn, 
 
 
 def test_build__a_full_collection_that_cannot_be_removed_is_not_taken_for_ours(stand_in: QdrantStandIn) -> None:
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     home._create(FACTS)
     stand_in.client.upsert(FACTS.name, [server._struct(FEW[0])])
     stand_in.faults = [("DELETE", "500")] * qdrant_requests.TRIES
@@ -208,7 +208,7 @@ def test_build__a_full_collection_that_cannot_be_removed_is_not_taken_for_ours(s
 def test_check__grey_is_woken_yellow_waited_for_and_red_told(
     stand_in: QdrantStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     built(home)
     assert stand_in.woken == 0
     stand_in.statuses = ["grey", "yellow", "yellow", "green"]
@@ -223,7 +223,7 @@ def test_check__grey_is_woken_yellow_waited_for_and_red_told(
 
 
 def test_build__red_ends_it_with_its_text_and_nothing_stays(stand_in: QdrantStandIn) -> None:
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     with raises(ServiceError, code="server-not-settled", naming="no space left"), home.building():
         home.build(FACTS, reddening(stand_in))
     assert home.stored() == [] and home._info(FACTS.name) is None
@@ -243,7 +243,7 @@ def test_version__an_old_server_is_told_before_anything_is_written(
     stand_in: QdrantStandIn, version: str, is_old: bool
 ) -> None:
     stand_in.version = version
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     if is_old:
         with raises(ConfigError, code="server-too-old", naming=("1.17", version)), home.building():
             raise AssertionError("never")
@@ -258,21 +258,21 @@ def test_version__an_old_server_is_told_before_anything_is_written(
 
 def test_version__a_proxy_that_does_not_tell_it_is_let_through(stand_in: QdrantStandIn) -> None:
     stand_in.faults = [("GET /$", "404")]
-    built(QdrantHome.connect(stand_in.url))
+    built(QdrantBackend.connect(stand_in.url))
 
 
 def test_key__a_wrong_one_is_named(stand_in: QdrantStandIn) -> None:
     stand_in.api_key = "right"
     with raises(ServerRefused, code="server-refused", remedy="QDRANT_API_KEY") as caught:
-        QdrantHome.connect(stand_in.url, api_key="wrong").aliases()
+        QdrantBackend.connect(stand_in.url, api_key="wrong").aliases()
     assert caught.value.status == 401
-    built(QdrantHome.connect(stand_in.url, api_key="right"))
+    built(QdrantBackend.connect(stand_in.url, api_key="right"))
 
 
 def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    built(QdrantHome.connect(stand_in.url))
+    built(QdrantBackend.connect(stand_in.url))
     monkeypatch.setattr(server, "LIVE_SECONDS", 60.0)
-    home = QdrantHome.connect(stand_in.url)
+    home = QdrantBackend.connect(stand_in.url)
     searcher = Searcher(home, None)
     searcher.search_vector(FEW[0].vector, VERSION)
     stand_in.requests.clear()
@@ -286,7 +286,7 @@ def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monk
 
 
 def test_search__follows_where_the_collection_was_moved_and_removed_elsewhere(stand_in: QdrantStandIn) -> None:
-    home, other = QdrantHome.connect(stand_in.url), QdrantHome.connect(stand_in.url)
+    home, other = QdrantBackend.connect(stand_in.url), QdrantBackend.connect(stand_in.url)
     built(other)
     searcher = Searcher(home, None)
     first = searcher.search_vector(FEW[0].vector, VERSION)
@@ -301,7 +301,7 @@ def test_search__follows_where_the_collection_was_moved_and_removed_elsewhere(st
 
 
 def test_prefix__two_archives_share_a_server(stand_in: QdrantStandIn) -> None:
-    mine, yours = (QdrantHome.connect(stand_in.url, prefix=prefix) for prefix in ("", "team-b-"))
+    mine, yours = (QdrantBackend.connect(stand_in.url, prefix=prefix) for prefix in ("", "team-b-"))
     built(mine)
     assert yours.aliases() == {} and yours.stored() == [] and yours.remove_unfinished() == []
     with mine.building(), yours.building():
