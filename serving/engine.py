@@ -73,7 +73,7 @@ class Base:
 
     opener: Callable[[], Opened]
     """Raises BaseMissing where it is not."""
-    facts: Callable[[], CollectionMetadata | None]
+    metadata: Callable[[], CollectionMetadata | None]
     """Of its collection, without opening it."""
 
     @classmethod
@@ -127,12 +127,12 @@ class Engine:
             NotReady: nothing can be searched, or the index is broken.
         """
         await self.live.live()
-        found = {LIVE: await self.browse(lambda live: live.facts)}
+        found = {LIVE: await self.browse(lambda live: live.metadata)}
         try:
-            facts = await self.in_thread(self._base.facts) if self._base is not None else None
+            metadata = await self.in_thread(self._base.metadata) if self._base is not None else None
         except ArtifactError as error:
             raise NotReady(error.message, remedy=error.remedy) from error
-        return {**found, BASE: facts} if facts is not None else found
+        return {**found, BASE: metadata} if metadata is not None else found
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """The answer's JSON.
@@ -273,8 +273,8 @@ class Engine:
     async def metrics_page(self) -> bytes:
         """The figures for Prometheus, with what can be searched at this moment."""
         try:
-            facts = await self.browse(lambda live: live.facts)
-            self.metrics.note_index(facts.name, facts.num_points)
+            metadata = await self.browse(lambda live: live.metadata)
+            self.metrics.note_index(metadata.name, metadata.num_points)
             calibration = await self.live.answer(lambda opened: self.in_thread(opened.searcher.calibration))
             self.metrics.note_drift(await self.in_thread(self._window.drift(calibration)))
         except (VidseekError, TimeoutError):

@@ -94,18 +94,18 @@ def _made(folder: Path) -> Path:
 
 
 def _index(folder: Path) -> None:
-    content, home = points(8), EdgeBackend(folder)
-    facts = facts_of(content)
-    home.build(facts, content)
-    home.move_alias("clips", Alias(facts.name))
+    content, backend = points(8), EdgeBackend(folder)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    backend.move_alias("clips", Alias(metadata.name))
 
 
 def _read_index(folder: Path) -> None:
-    home = EdgeBackend(folder)
-    for facts in home.collections():
-        verify_collection(home, facts.name, min_recall=0.0)
-    for alias in home.aliases().values():
-        home.open(alias.collection).close()
+    backend = EdgeBackend(folder)
+    for metadata in backend.collections():
+        verify_collection(backend, metadata.name, min_recall=0.0)
+    for alias in backend.aliases().values():
+        backend.open(alias.collection).close()
 
 
 def _export(folder: Path) -> None:
@@ -149,8 +149,8 @@ def _read_tables(folder: Path) -> None:
         folder / "embed", folder / "cut", folder / "ingest", folder / "caption", cut="windows",
         settings=IndexSettings(vectors=("video", "words")), duplicates=(),
     )
-    facts = facts_of_points(read, IndexSettings(), None)
-    EdgeBackend(folder / "index").build(facts, read)
+    metadata = facts_of_points(read, IndexSettings(), None)
+    EdgeBackend(folder / "index").build(metadata, read)
 
 
 def _decisions(folder: Path) -> None:
@@ -374,10 +374,10 @@ def _damage_table(path: Path, draw: random.Random) -> str:
     table = pq.read_table(path)
     metadata = table.schema.metadata or {}
     if b"vidseek" in metadata and draw.random() < 0.5:
-        facts = json.loads(metadata[b"vidseek"])
-        parent, key = draw.choice(list(_places(facts)))
+        metadata = json.loads(metadata[b"vidseek"])
+        parent, key = draw.choice(list(_places(metadata)))
         parent[key] = value = draw.choice(HOSTILE)
-        pq.write_table(table.replace_schema_metadata({b"vidseek": json.dumps(facts).encode()}), path)
+        pq.write_table(table.replace_schema_metadata({b"vidseek": json.dumps(metadata).encode()}), path)
         return f"the facts' {key}: {str(value)[:40]!r}"
     name = draw.choice(table.column_names)
     rows = table.to_pylist()

@@ -63,13 +63,13 @@ def measure(num: int) -> dict[str, Any]:
              for video in range(num_videos)}
     name = collection_name("0" * 16, "0" * 12)
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        home = EdgeBackend(Path(folder))
-        facts = CollectionMetadata(name, "0" * 16, "0" * 12, videos.shape[1], num_videos * WINDOWS,
+        backend = EdgeBackend(Path(folder))
+        metadata = CollectionMetadata(name, "0" * 16, "0" * 12, videos.shape[1], num_videos * WINDOWS,
                                 IndexSettings(vectors=("video",)), "2026-01-01T00:00:00")
-        with home.building():
-            home.build(facts, _points(videos, draws))
+        with backend.building():
+            backend.build(metadata, _points(videos, draws))
         start = time.perf_counter()
-        near = candidates(home.open(name))
+        near = candidates(backend.open(name))
         seen = time.perf_counter()
         found = align(near, looks)
         end = time.perf_counter()

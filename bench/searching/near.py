@@ -231,14 +231,14 @@ def find_proposed(originals: Mapping[str, Seen], copies: Mapping[str, Seen]) -> 
     videos = [(ids[name][side], seen) for side, of in enumerate((originals, copies)) for name, seen in of.items()]
     num, dimension = sum(len(seen.vectors) for _, seen in videos), next(iter(originals.values())).vectors.shape[1]
     name = collection_name("0" * 16, "0" * 12)
-    facts = CollectionMetadata(
+    metadata = CollectionMetadata(
         name, "0" * 16, "0" * 12, dimension, num, IndexSettings(vectors=("video",)), "2026-01-01T00:00:00"
     )
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
-        home = EdgeBackend(Path(folder))
-        with home.building():
-            home.build(facts, _points(videos))
-        near = candidates(home.open(name))
+        backend = EdgeBackend(Path(folder))
+        with backend.building():
+            backend.build(metadata, _points(videos))
+        near = candidates(backend.open(name))
     return {name for name in copies if ids[name] in near}
 
 

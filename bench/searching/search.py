@@ -118,21 +118,21 @@ def _ours(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], nearest: NDArray[np.int64], folder: Path, quantization: Any
 ) -> dict[str, Any]:
     num, dimension = vectors.shape
-    home = EdgeBackend(folder / f"index-{quantization}")
+    backend = EdgeBackend(folder / f"index-{quantization}")
     name = collection_name(VERSION, "0" * 12)
-    facts = CollectionMetadata(name, VERSION, "0" * 12, dimension, num,
+    metadata = CollectionMetadata(name, VERSION, "0" * 12, dimension, num,
                             IndexSettings(vectors=("video",), quantization=quantization), "2026-01-01T00:00:00",
                             longest_ms=CLIP_MS, calibration=_calibration(queries).to_json())
-    if ALIAS not in home.aliases():
+    if ALIAS not in backend.aliases():
         start = time.perf_counter()
-        with home.building():
-            home.build(facts, _points(vectors))
-            home.move_alias(ALIAS, Alias(name))
-        (home.root / "build_seconds").write_text(f"{time.perf_counter() - start:.2f}", encoding="utf-8")
-    built = float((home.root / "build_seconds").read_text(encoding="utf-8"))
+        with backend.building():
+            backend.build(metadata, _points(vectors))
+            backend.move_alias(ALIAS, Alias(name))
+        (backend.root / "build_seconds").write_text(f"{time.perf_counter() - start:.2f}", encoding="utf-8")
+    built = float((backend.root / "build_seconds").read_text(encoding="utf-8"))
     before = _resident_mb()
     start = time.perf_counter()
-    collection = home.open(name)
+    collection = backend.open(name)
     opened = time.perf_counter() - start
     row_of = {_clip(row)[0]: row for row in range(num)}
     conditions = parse_filters(FILTER)
@@ -142,11 +142,11 @@ def _ours(
 
     by_ef = {}
     for ef in EFS:
-        collection._facts = replace(facts, settings=facts.settings.model_copy(update={"hnsw_ef": ef}))
-        by_ef[collection.facts.search_ef] = _times(search, queries, nearest)
-    plain = by_ef[facts.search_ef]
+        collection._facts = replace(metadata, settings=metadata.settings.model_copy(update={"hnsw_ef": ef}))
+        by_ef[collection.metadata.search_ef] = _times(search, queries, nearest)
+    plain = by_ef[metadata.search_ef]
     filtered = _milliseconds(lambda query: collection.search(query, limit=10, conditions=conditions), queries)
-    searcher = Searcher.open(home, None, alias=ALIAS)
+    searcher = Searcher.open(backend, None, alias=ALIAS)
 
     def call(query: NDArray[np.float32], *, words: str = "") -> object:
         return searcher.search(Query.of_vector(query, VERSION, words=words), SearchOptions())
@@ -157,14 +157,14 @@ def _ours(
     _milliseconds(text, queries)
     confident = _milliseconds(text, queries)
     return {
-        "build_seconds": built, "open_seconds": round(opened, 3), "hnsw_ef": facts.search_ef, **plain,
+        "build_seconds": built, "open_seconds": round(opened, 3), "hnsw_ef": metadata.search_ef, **plain,
         "by_hnsw_ef": by_ef,
         "filtered_p50_ms": filtered[0], "filtered_p99_ms": filtered[1],
         "search_call_p50_ms": whole[0], "search_call_p99_ms": whole[1], "added_ms": round(whole[0] - plain["p50_ms"], 3),
         "first_search_call_p50_ms": first[0],
         "with_confidence_p50_ms": confident[0], "with_confidence_p99_ms": confident[1],
         "memory_mb": round(_resident_mb() - before),
-        "disk_mb": round(sum(file.stat().st_size for file in (home.root / name).rglob("*") if file.is_file()) / 1e6),
+        "disk_mb": round(sum(file.stat().st_size for file in (backend.root / name).rglob("*") if file.is_file()) / 1e6),
     }
 
 

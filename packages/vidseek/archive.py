@@ -64,7 +64,7 @@ class Archive(ArchivePaths):
             return self.base / "encoder"
         return self.packed_bundle if self.packed_bundle is not None and not self.encoder.exists() else self.encoder
 
-    def home(self) -> IndexBackend:
+    def backend(self) -> IndexBackend:
         """Where collections are: the server that QDRANT_URL names, or else `index`."""
         from vidseek_retrieval.index.open_backend import open_home
 
@@ -112,7 +112,7 @@ def require_base(archive: Archive) -> None:
         BaseMissing: it was not.
         ServiceError: the Qdrant server does not answer.
     """
-    if archive.model == "base" and not (archive.bundle.is_dir() and BASE_ALIAS in archive.home().aliases()):
+    if archive.model == "base" and not (archive.bundle.is_dir() and BASE_ALIAS in archive.backend().aliases()):
         raise BaseMissing("the base is not published here", remedy="Run `vidseek base` in the folder of the archive")
 
 
@@ -148,7 +148,7 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     from vidseek_retrieval.search.searcher import Searcher
 
     return Searcher.open(
-        archive.home(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
+        archive.backend(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
         merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
         weights=settings.weights,
         hidden=ForgottenIds(archive.decisions),

@@ -153,8 +153,8 @@ class Admin:
     def _roll_back(self, live: str) -> str:
         from vidseek_retrieval.index.publish import require_published, rollback  # pandas: the service starts without it
 
-        home = self._archive.home()
-        alias = require_published(home, ALIAS)
+        backend = self._archive.backend()
+        alias = require_published(backend, ALIAS)
         if alias.collection != live:
             raise LiveChanged(f"live is {alias.collection}, not {live}", remedy="Look at what is live again")
         if not alias.previous:
@@ -166,7 +166,7 @@ class Admin:
                 remedy="Bring the model back first (`git checkout` of dvc.lock, then `dvc checkout models/encoder`), and "
                        "`vidseek index rollback`",
             )
-        return rollback(home)
+        return rollback(backend)
 
     def _uri_of(self, video_id: str) -> str:
         import pyarrow.parquet as pq

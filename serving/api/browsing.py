@@ -85,7 +85,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/facets", response_model=FacetsAnswer, responses=refusals(504))
     async def facets() -> dict[str, Any]:
         """What the filters of a search may be set to."""
-        name, num, found = await engine.browse(lambda live: (live.facts.name, live.facts.num_points, facets_of(live)))
+        name, num, found = await engine.browse(lambda live: (live.metadata.name, live.metadata.num_points, facets_of(live)))
         fields = {
             field: [{"value": value, "num_clips": num_clips} for value, num_clips in values.items()]
             for field, values in found.values.items()
@@ -103,12 +103,12 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
         live = found[LIVE].content
         return ModelsAnswer(data=[
             ModelInfo(
-                id=name, created=int(datetime.fromisoformat(facts.created_at).timestamp()),
-                encoder_version=facts.encoder_version, collection=facts.name, num_clips=facts.num_points,
-                has_confidence=facts.calibration is not None and is_current(facts.calibration),
-                is_current=facts.content == live if facts.content and live else None,
+                id=name, created=int(datetime.fromisoformat(metadata.created_at).timestamp()),
+                encoder_version=metadata.encoder_version, collection=metadata.name, num_clips=metadata.num_points,
+                has_confidence=metadata.calibration is not None and is_current(metadata.calibration),
+                is_current=metadata.content == live if metadata.content and live else None,
             )
-            for name, facts in found.items()
+            for name, metadata in found.items()
         ])
 
     @app.get("/v1/clips/{clip_id}/neighbours", response_model=NeighboursAnswer, responses=refusals(404, 422, 504))

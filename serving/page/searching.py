@@ -113,7 +113,7 @@ def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files,
                 ask(lambda: _search(asked.body(words), files))  # shows it, and waits
             show_problem(problem)
             return
-        facts = _facts_of(answer) if looks_up else {}
+        metadata = _facts_of(answer) if looks_up else {}
     hits = answer["hits"]
     if words and len(asked.texts) > 1:
         st.html(f'<div class="vs-title">{html.escape(words)}</div>')
@@ -123,7 +123,7 @@ def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files,
     st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(hits):
-            show_card(hit, place=f"{place}-{number}", asked=words, facts=facts.get(hit["best_clip_id"]))
+            show_card(hit, place=f"{place}-{number}", asked=words, metadata=metadata.get(hit["best_clip_id"]))
     if answer["next_offset"] is not None and asked.num < query.MAX_SHOWN:
         st.button(t("more"), key=f"more-{place}", on_click=query.show_more)
 

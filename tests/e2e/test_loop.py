@@ -183,8 +183,8 @@ def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: P
     from vidseek_retrieval.index.edge.backend import EdgeBackend
 
     def marked() -> set[str]:
-        home = EdgeBackend(looped.path / "index")
-        points = home.open(home.aliases()["clips"].collection).scroll()
+        backend = EdgeBackend(looped.path / "index")
+        points = backend.open(backend.aliases()["clips"].collection).scroll()
         return {str(point.payload.get("duplicate_of", "")) for point in points}
 
     videos = pd.read_parquet(looped.path / "data/ingest/videos.parquet").sort_values("video_id")

@@ -40,9 +40,9 @@ def test_archive__its_tables_index_export_and_commands_have_no_secret(
     archive = Archive(root)
     repro(archive)
     assert search(archive)[0] == f"{server.url}/red.mp4"
-    export_collection(archive.home(), root / "export.parquet")
+    export_collection(archive.backend(), root / "export.parquet")
     [status] = list_collections(archive.index)
-    said = [repr(status), *(repr(point) for point in archive.home().open(status.facts.name).scroll())]
+    said = [repr(status), *(repr(point) for point in archive.backend().open(status.metadata.name).scroll())]
     server.close()
     commands = [
         run("search", "red", "--json", folder=root),
@@ -52,7 +52,7 @@ def test_archive__its_tables_index_export_and_commands_have_no_secret(
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setenv("QDRANT_URL", f"http://me:{secret}@127.0.0.1:9/?api-key={secret}")
     with raises(ServiceError, code="server-no-answer") as silent:
-        archive.home().aliases()
+        archive.backend().aliases()
     with raises(ServiceError, code="api-error") as away:
         ask_api(f"http://me:{secret}@127.0.0.1:9/?token={secret}", {"text": "red"})
     texts = [written(root), *said, str(silent.value), str(away.value), *(each.stdout + each.stderr for each in commands)]

@@ -24,15 +24,15 @@ def main() -> None:
     """Publish, a few points at a time."""
     url, prefix, folder, seed = sys.argv[1:]
     server.LOAD_BATCH = BATCH
-    home = server.QdrantBackend.connect(url, api_key=secret(KEY_VARIABLE), prefix=prefix)
-    upsert = home._client.upsert
+    backend = server.QdrantBackend.connect(url, api_key=secret(KEY_VARIABLE), prefix=prefix)
+    upsert = backend._client.upsert
 
     def slow_upsert(*args: Any, **named: Any) -> Any:
         time.sleep(PAUSE_SECONDS)
         return upsert(*args, **named)
 
-    home._client.upsert = slow_upsert  # type: ignore[method-assign]
-    publish(**random_archive(Path(folder), seed=int(seed)), index=home)
+    backend._client.upsert = slow_upsert  # type: ignore[method-assign]
+    publish(**random_archive(Path(folder), seed=int(seed)), index=backend)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def test_search__each_model_finds_its_own_and_says_which_it_is(archive: Archive)
         assert best(live) == best(client.post("/v1/search", json={"text": "green", "model": "vidseek"}))
         assert (best(live), best(base)) == (video_id_of_colour("green"), video_id_of_colour("red"))
         assert (live.json()["encoder_version"], base.json()["encoder_version"]) == (VERSION, BASE_VERSION)
-        assert base.json()["collection"] == archive.home().aliases()["base"].collection
-        assert live.json()["collection"] == archive.home().aliases()["clips"].collection
+        assert base.json()["collection"] == archive.backend().aliases()["base"].collection
+        assert live.json()["collection"] == archive.backend().aliases()["clips"].collection
 
 
 def test_search__pictures_clips_and_examples_by_the_base(archive: Archive, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def remove_base(archive: Archive) -> list[str]:
     """
     from vidseek_retrieval.index.publish import retract
 
-    removed = retract(archive.home(), alias=BASE_ALIAS)  # first, so that a service stops asking for what goes next
+    removed = retract(archive.backend(), alias=BASE_ALIAS)  # first, so that a service stops asking for what goes next
     try:
         shutil.rmtree(archive.base)
     except FileNotFoundError:
@@ -125,11 +125,11 @@ def base_facts(archive: Archive) -> CollectionMetadata | None:
         ArtifactError: the index is broken.
         ServiceError: the Qdrant server does not answer.
     """
-    home = archive.home()
-    alias = home.aliases().get(BASE_ALIAS)
+    backend = archive.backend()
+    alias = backend.aliases().get(BASE_ALIAS)
     if alias is None or not archive.seen_by("base").bundle.is_dir():
         return None
-    return next((facts for facts in home.collections() if facts.name == alias.collection), None)
+    return next((metadata for metadata in backend.collections() if metadata.name == alias.collection), None)
 
 
 def _found_from(root: Path, backbone: str) -> str:

@@ -96,7 +96,7 @@ def forget(archive: Archive, plan: Plan) -> None:
     from vidseek_retrieval.index.publish import require_alias_table
     from vidseek_training.captioning.journal import forget_captions
 
-    require_alias_table(archive.home())  # else nobody can say which collections show the video
+    require_alias_table(archive.backend())  # else nobody can say which collections show the video
     try:
         with locked(archive.decisions):
             earlier = read_forgotten(archive.decisions)

@@ -81,8 +81,8 @@ def dedup(
     from vidseek_retrieval.index.publish import require_published
 
     archive = Archive.here()
-    home = archive.home()
-    collection = home.open(require_published(home, ALIAS).collection)
+    backend = archive.backend()
+    collection = backend.open(require_published(backend, ALIAS).collection)
     found = find_duplicates(collection, archive.frames, archive.ingest, precision=precision)
     if report:
         write_page(report, found, archive.frames)

@@ -18,15 +18,15 @@ def index_list(as_json: printing.AsJson = False) -> None:
     from vidseek.archive import Archive
     from vidseek_retrieval.index.publish import list_collections
 
-    collections = list_collections(Archive.here().home())
+    collections = list_collections(Archive.here().backend())
     if as_json:
         printing.print_json([
-            {**one.facts.to_json(), "live_as": list(one.live_as), "kept_for": list(one.kept_for)} for one in collections
+            {**one.metadata.to_json(), "live_as": list(one.live_as), "kept_for": list(one.kept_for)} for one in collections
         ])
         return
     printing.show(printing.table(
         ["collection", "clips", "made", "live as", "kept for"],
-        [(one.facts.name, str(one.facts.num_points), one.facts.created_at[:19].replace("T", " "),
+        [(one.metadata.name, str(one.metadata.num_points), one.metadata.created_at[:19].replace("T", " "),
           printing.escape(", ".join(one.live_as)), printing.escape(", ".join(one.kept_for))) for one in collections],
     ), nothing="Nothing is published yet: run `dvc repro`.")
 
@@ -40,7 +40,7 @@ def index_verify(
     from vidseek.archive import Archive
     from vidseek_retrieval.index.publish import verify
 
-    verification = verify(Archive.here().home(), alias=alias, collection=collection)
+    verification = verify(Archive.here().backend(), alias=alias, collection=collection)
     printing.report(verification, as_json=as_json)
     if not verification.passed:
         raise ArtifactError(
@@ -54,7 +54,7 @@ def index_rollback(alias: AliasName = "clips", as_json: printing.AsJson = False)
     from vidseek.archive import Archive
     from vidseek_retrieval.index.publish import rollback
 
-    printing.report({"alias": alias, "collection": rollback(Archive.here().home(), alias=alias)}, as_json=as_json)
+    printing.report({"alias": alias, "collection": rollback(Archive.here().backend(), alias=alias)}, as_json=as_json)
 
 
 def index_use(
@@ -66,7 +66,7 @@ def index_use(
     from vidseek.archive import Archive
     from vidseek_retrieval.index.publish import use_collection
 
-    printing.report(use_collection(Archive.here().home(), collection, alias=alias), as_json=as_json)
+    printing.report(use_collection(Archive.here().backend(), collection, alias=alias), as_json=as_json)
 
 
 def index_prune(as_json: printing.AsJson = False) -> None:
@@ -74,7 +74,7 @@ def index_prune(as_json: printing.AsJson = False) -> None:
     from vidseek.archive import Archive
     from vidseek_retrieval.index.publish import prune
 
-    removed = prune(Archive.here().home())
+    removed = prune(Archive.here().backend())
     if as_json:
         printing.print_json({"removed": removed})
     else:
@@ -91,7 +91,7 @@ def index_export(
     from vidseek.archive import Archive
     from vidseek_retrieval.index.exchange.transfer import export_collection
 
-    done = export_collection(Archive.here().home(), file, alias=alias, collection=collection)
+    done = export_collection(Archive.here().backend(), file, alias=alias, collection=collection)
     printing.report({"collection": done.collection, "num_points": done.num_points, "file": str(done.path)}, as_json=as_json)
 
 
@@ -108,6 +108,6 @@ def index_import(
     here = Archive.here()
     bundle = here.seen_by("base" if alias == BASE_ALIAS else "vidseek").bundle
     version = EncoderSpec.load(bundle).encoder_version if bundle.exists() else None
-    done = import_collection(here.home(), file, alias=alias, encoder_version=version)
+    done = import_collection(here.backend(), file, alias=alias, encoder_version=version)
     printing.report({"collection": done.collection, "num_points": done.verification.num_points, "built": done.built,
              "moved": done.moved, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)

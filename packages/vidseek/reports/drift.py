@@ -71,17 +71,17 @@ def measure_drift(archive: Archive) -> DriftReport:
         ArtifactError: nothing was published; a file is broken.
         ServiceError: the Qdrant server does not answer.
     """
-    facts, calibration = _live(archive)
+    metadata, calibration = _live(archive)
     published = calibration.reference if calibration else None
     reference = reference_of(published, archive.queries)
     queries = None if reference is None else compare(reference, _seen(archive, reference))
     spec = read_json(archive.embed / "embeddings.json") or {}
     clips = clip_drift(
-        archive.home(), ALIAS, archive.embed, archive.cut,
+        archive.backend(), ALIAS, archive.embed, archive.cut,
         cut=archive.section(PublishSettings).cut,
         encoder_version=str(spec.get("encoder_version", "unknown")),
     )
-    return DriftReport(facts.name, facts.encoder_version, reference is not published, queries, clips)
+    return DriftReport(metadata.name, metadata.encoder_version, reference is not published, queries, clips)
 
 
 def write_drift(report: DriftReport, root: Path) -> Path:
@@ -122,15 +122,15 @@ def accept(archive: Archive) -> int:
 
 def _live(archive: Archive) -> tuple[CollectionMetadata, Calibration | None]:
     """The live collection and its calibration."""
-    home = archive.home()
-    name = require_published(home, ALIAS).collection
-    facts = next((facts for facts in home.collections() if facts.name == name), None)
-    if facts is None:
+    backend = archive.backend()
+    name = require_published(backend, ALIAS).collection
+    metadata = next((metadata for metadata in backend.collections() if metadata.name == name), None)
+    if metadata is None:
         raise ArtifactError(
             f"{name} is live, and not in the index", code="collection-absent",
             remedy="`vidseek index rollback`, or publish again",
         )
-    return facts, Calibration.from_json(facts.calibration) if facts.calibration else None
+    return metadata, Calibration.from_json(metadata.calibration) if metadata.calibration else None
 
 
 def _seen(archive: Archive, reference: QuerySample) -> QuerySample | None:

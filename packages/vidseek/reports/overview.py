@@ -110,16 +110,16 @@ def _proof(said: dict[str, Any] | None) -> dict[str, Any] | None:
 def _collections(archive: Archive) -> dict[str, Any]:
     from vidseek_retrieval.index.publish import list_collections
 
-    home = archive.home()
-    alias = home.aliases().get(ALIAS)
+    backend = archive.backend()
+    alias = backend.aliases().get(ALIAS)
     return {
         "live": alias.collection if alias else None,
         "previous": alias.previous[0] if alias and alias.previous else None,
         "collections": [
-            {"name": one.facts.name, "num_clips": one.facts.num_points, "made_at": one.facts.created_at,
-             "encoder_version": one.facts.encoder_version, "is_live": ALIAS in one.live_as,
+            {"name": one.metadata.name, "num_clips": one.metadata.num_points, "made_at": one.metadata.created_at,
+             "encoder_version": one.metadata.encoder_version, "is_live": ALIAS in one.live_as,
              "is_kept": ALIAS in one.kept_for, "is_base": BASE_ALIAS in one.live_as}
-            for one in list_collections(home)
+            for one in list_collections(backend)
         ],
     }
 

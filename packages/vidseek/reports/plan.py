@@ -231,9 +231,9 @@ def _publish(dimension: int, index: Path) -> tuple[float, float]:
 
     name = collection_name("0" * 16, "0" * 12)
     now = datetime.now(UTC).isoformat()
-    facts = CollectionMetadata(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), now)
+    metadata = CollectionMetadata(name, "0" * 16, "0" * 12, dimension, NUM_PUBLISHED, IndexSettings(), now)
     start = time.perf_counter()
-    EdgeBackend(index).build(facts, _points(dimension))
+    EdgeBackend(index).build(metadata, _points(dimension))
     seconds = time.perf_counter() - start
     return NUM_PUBLISHED / seconds, sum(file.stat().st_size for file in index.rglob("*") if file.is_file()) / NUM_PUBLISHED
 

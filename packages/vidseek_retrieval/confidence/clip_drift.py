@@ -46,7 +46,7 @@ class ClipDrift:
 
 
 def clip_drift(
-    home: IndexBackend, alias: str, embed_dir: Path, cut_dir: Path, *, cut: str, encoder_version: str
+    backend: IndexBackend, alias: str, embed_dir: Path, cut_dir: Path, *, cut: str, encoder_version: str
 ) -> ClipDrift:
     """How far the clips of `cut` in `embed_dir`, of `encoder_version`, are from those that `alias` names.
 
@@ -56,7 +56,7 @@ def clip_drift(
     """
     if not (embed_dir / "parts").is_dir():
         return _unknown(f"nothing is embedded in {embed_dir}")
-    published = published_sample(home, alias, num=NUM_SAMPLED)
+    published = published_sample(backend, alias, num=NUM_SAMPLED)
     if published is None:
         return _unknown("nothing is published")
     if published.encoder_version != encoder_version:

@@ -80,7 +80,7 @@ def find_duplicates(
     found = decide(find_matches(alignments, looks, videos, limits=threshold.limits), videos)
     named = {video_id for row in found for video_id in (row.video_id, row.duplicate_of)}
     return DedupReport(
-        collection.facts.name, len(videos), len(near), threshold, tuple(found),
+        collection.metadata.name, len(videos), len(near), threshold, tuple(found),
         {video_id: videos[video_id].uris[0] for video_id in sorted(named)},
     )
 

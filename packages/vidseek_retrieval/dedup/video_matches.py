@@ -178,7 +178,7 @@ def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
 
 def _with_neighbours(collection: Collection) -> Iterator[tuple[Point, list[RankedClip]]]:
     """Each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
-    points = iter(tqdm(collection.scroll(), total=collection.facts.num_points, desc="near", unit="clip", disable=None))
+    points = iter(tqdm(collection.scroll(), total=collection.metadata.num_points, desc="near", unit="clip", disable=None))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         while batch := list(islice(points, BATCH)):
             yield from zip(batch, pool.map(lambda point: _neighbours(collection, point), batch), strict=True)

@@ -154,11 +154,11 @@ class CollectionMetadata:
             raise TypeError(f"settings is {shown(settings)}, wanted a table")
         _check_settings(settings)
         try:
-            facts = cls(**known, settings=IndexSettings.of(settings))
+            metadata = cls(**known, settings=IndexSettings.of(settings))
         except ConfigError as error:
             raise ValueError(error.message) from error
-        _check_facts(facts)
-        return facts
+        _check_facts(metadata)
+        return metadata
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Collection(Protocol):
     """A finished collection, open for reading. Safe to share between threads."""
 
     @property
-    def facts(self) -> CollectionMetadata:
+    def metadata(self) -> CollectionMetadata:
         """What collection.json says."""
 
     @property
@@ -232,12 +232,12 @@ class Collection(Protocol):
         score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[TimeRange] = (),
+        time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`.
 
         Only clips that have such a vector, score `score_threshold` so much, fit all `conditions`, and, where there are
-        `stretches`, begin in one of these.
+        `time_ranges`, begin in one of these.
         """
 
     def search_words(
@@ -305,7 +305,7 @@ class IndexBackend(Protocol):
             ServiceError: another one holds it.
         """
 
-    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
+    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection, searchable and immutable. It is finished or it is not there.
 
         Raises:
@@ -328,14 +328,14 @@ class IndexBackend(Protocol):
         """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
 
 
-def require_facts(facts: CollectionMetadata) -> CollectionMetadata:
-    """`facts`, where they can be those of a collection: a home asks before it makes anything of their name.
+def require_facts(metadata: CollectionMetadata) -> CollectionMetadata:
+    """`metadata`, where they can be those of a collection: a home asks before it makes anything of their name.
 
     Raises:
         ArtifactError: they cannot.
     """
     try:
-        return CollectionMetadata.from_json(facts.to_json())
+        return CollectionMetadata.from_json(metadata.to_json())
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ArtifactError(
             f"there can be no such collection: {error}", code="bad-collection", remedy="Make what it was built from again"
@@ -385,13 +385,13 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     _check_each("settings.", settings, rules)
 
 
-def _check_facts(facts: CollectionMetadata) -> None:
-    points = _whole_number(0, facts.num_points if isinstance(facts.num_points, int) else 0)
-    hex_digits(facts.encoder_version, VERSION_DIGITS, what="encoder_version")
-    hex_digits(facts.build, BUILD_DIGITS, what="build")
-    if facts.name != collection_name(facts.encoder_version, facts.build):
-        wanted = collection_name(facts.encoder_version, facts.build)
-        raise ValueError(f"the name of the collection is {shown(facts.name)}, encoder_version and build make {wanted}")
+def _check_facts(metadata: CollectionMetadata) -> None:
+    points = _whole_number(0, metadata.num_points if isinstance(metadata.num_points, int) else 0)
+    hex_digits(metadata.encoder_version, VERSION_DIGITS, what="encoder_version")
+    hex_digits(metadata.build, BUILD_DIGITS, what="build")
+    if metadata.name != collection_name(metadata.encoder_version, metadata.build):
+        wanted = collection_name(metadata.encoder_version, metadata.build)
+        raise ValueError(f"the name of the collection is {shown(metadata.name)}, encoder_version and build make {wanted}")
     rules: Mapping[str, Callable[[Any], bool]] = {
         "dimension": _whole_number(1, MOST_DIMENSIONS), "num_points": _whole_number(0, MOST_POINTS),
         "num_captions": points, "num_words": points, "longest_ms": _whole_number(0, 2**53),
@@ -404,7 +404,7 @@ def _check_facts(facts: CollectionMetadata) -> None:
             name in vector_names() and points(num) for name, num in value.items()
         ),
     }
-    _check_each("", {name: getattr(facts, name) for name in rules}, rules)
+    _check_each("", {name: getattr(metadata, name) for name in rules}, rules)
 
 
 def _is_spread(value: Any) -> bool:

@@ -12,7 +12,7 @@ from vidseek_quality.vectors import Sample
 from vidseek_retrieval.index.backend import IndexBackend
 
 
-def published_sample(home: IndexBackend, alias: str, *, num: int) -> Published | None:
+def published_sample(backend: IndexBackend, alias: str, *, num: int) -> Published | None:
     """The `video` vectors of the first `num` clips by id of the collection that `alias` names; ids are hashes.
 
     None where nothing was published, or what was cannot be read: a lost index must not keep a new one from being built.
@@ -21,10 +21,10 @@ def published_sample(home: IndexBackend, alias: str, *, num: int) -> Published |
         ServiceError: the server does not answer.
     """
     try:
-        live = home.aliases().get(alias)
+        live = backend.aliases().get(alias)
         if live is None:
             return None
-        collection = home.open(live.collection)
+        collection = backend.open(live.collection)
         try:
             points = list(islice(collection.scroll(batch=num), num))
         finally:
@@ -34,4 +34,4 @@ def published_sample(home: IndexBackend, alias: str, *, num: int) -> Published |
     if not points:
         return None
     sample = Sample(tuple(point.clip_id for point in points), np.stack([point.vector for point in points]))
-    return Published(live.collection, collection.facts.encoder_version, sample)
+    return Published(live.collection, collection.metadata.encoder_version, sample)

@@ -81,7 +81,7 @@ class PublishReport:
 class CollectionStatus:
     """A finished collection, and who needs it."""
 
-    facts: CollectionMetadata
+    metadata: CollectionMetadata
     live_as: tuple[str, ...]
     """The aliases that point to it."""
     kept_for: tuple[str, ...]
@@ -143,17 +143,17 @@ def publish(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
             f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro calibrate`",
         )
-    facts = facts_of(points, settings, calibration)
+    metadata = facts_of(points, settings, calibration)
     live = go_live(
-        home_of(index), facts, tqdm(points, total=facts.num_points, desc="publish", unit="point", disable=None),
+        home_of(index), metadata, tqdm(points, total=metadata.num_points, desc="publish", unit="point", disable=None),
         alias=alias, keep_previous=keep_previous, min_recall=min_recall,
     )
     report = PublishReport(
         alias=alias,
-        collection=facts.name,
-        num_points=facts.num_points,
-        num_captions=facts.num_captions,
-        num_words=facts.num_words,
+        collection=metadata.name,
+        num_points=metadata.num_points,
+        num_captions=metadata.num_captions,
+        num_words=metadata.num_words,
         num_without_vector=points.rows.num_without_vector,
         verification=live.verification,
         built=live.built,
@@ -167,54 +167,54 @@ def publish(
 
 
 def go_live(
-    home: IndexBackend,
-    facts: CollectionMetadata,
+    backend: IndexBackend,
+    metadata: CollectionMetadata,
     points: Iterable[Point],
     *,
     alias: str,
     keep_previous: int,
     min_recall: float,
 ) -> Published:
-    """Build the collection of `facts` where it is not there yet, verify it, and only then move `alias` to it.
+    """Build the collection of `metadata` where it is not there yet, verify it, and only then move `alias` to it.
 
     Raises:
         GateFailed: it does not verify; what was live stays.
         ServiceError: another publish runs, or the home does not take it.
     """
-    with home.building():
-        aliases, wrong = home.aliases(), alias_problems(home)
-        removed = home.remove_unfinished(needed=_named_by(aliases) - {facts.name})
-        there = {each.name: each for each in home.collections()}.get(facts.name)
-        if not there and facts.name in home.stored():  # its metadata cannot be read: it is built again
-            home.drop(facts.name)
-            removed.append(facts.name)
+    with backend.building():
+        aliases, wrong = backend.aliases(), alias_problems(backend)
+        removed = backend.remove_unfinished(needed=_named_by(aliases) - {metadata.name})
+        there = {each.name: each for each in backend.collections()}.get(metadata.name)
+        if not there and metadata.name in backend.stored():  # its metadata cannot be read: it is built again
+            backend.drop(metadata.name)
+            removed.append(metadata.name)
         # Its files are not what they were, or it came from elsewhere and is not what its name says.
-        if there and (home.check(facts.name) or (there.imported and not _is_made_of(home, facts, points))):
-            home.drop(facts.name)
+        if there and (backend.check(metadata.name) or (there.imported and not _is_made_of(backend, metadata, points))):
+            backend.drop(metadata.name)
             there = None
         found = there is not None
         if not found:
-            home.build(facts, points)
-        verification = verify_collection(home, facts.name, min_recall=min_recall, expected=facts)
-        if verification.passed and (problems := trial_problems(home, facts)):
+            backend.build(metadata, points)
+        verification = verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata)
+        if verification.passed and (problems := trial_problems(backend, metadata)):
             verification = replace(verification, problems=tuple(problems))
         if not verification.passed:
             if not found:
-                home.drop(facts.name)
-            raise _not_verified(verification, facts.name, live=home.aliases().get(alias))
-        moved = _move(home, alias, facts.name, keep_previous=keep_previous)
-        removed += [] if wrong else _prune(home)  # nothing is cleared away by a table that was not right
-        previous = home.aliases()[alias].previous
-    return Published(facts.name, verification, not found, moved, previous, tuple(removed))
+                backend.drop(metadata.name)
+            raise _not_verified(verification, metadata.name, live=backend.aliases().get(alias))
+        moved = _move(backend, alias, metadata.name, keep_previous=keep_previous)
+        removed += [] if wrong else _prune(backend)  # nothing is cleared away by a table that was not right
+        previous = backend.aliases()[alias].previous
+    return Published(metadata.name, verification, not found, moved, previous, tuple(removed))
 
 
-def _is_made_of(home: IndexBackend, facts: CollectionMetadata, points: Iterable[Point]) -> bool:
-    """Whether the collection that is there holds what `facts` and `points` say, vectors but for rounding."""
-    if facts.imported:
+def _is_made_of(backend: IndexBackend, metadata: CollectionMetadata, points: Iterable[Point]) -> bool:
+    """Whether the collection that is there holds what `metadata` and `points` say, vectors but for rounding."""
+    if metadata.imported:
         return True  # a file says the same as an earlier one did: neither is better than the other
-    collection = home.open(facts.name)
+    collection = backend.open(metadata.name)
     try:
-        same_facts = replace(collection.facts, created_at=facts.created_at) == facts
+        same_facts = replace(collection.metadata, created_at=metadata.created_at) == metadata
         return same_facts and all(
             one is not None and other is not None and _are_same(one, other)
             for one, other in zip_longest(collection.scroll(), points)
@@ -243,15 +243,15 @@ def _weights(words: SparseVector) -> dict[int, float]:
 
 def list_collections(index: Index) -> list[CollectionStatus]:
     """The finished collections in the folder `index`, oldest first."""
-    home = home_of(index)
-    aliases = home.aliases()
+    backend = home_of(index)
+    aliases = backend.aliases()
     return [
         CollectionStatus(
-            facts,
-            live_as=tuple(sorted(name for name, alias in aliases.items() if alias.collection == facts.name)),
-            kept_for=tuple(sorted(name for name, alias in aliases.items() if facts.name in alias.previous)),
+            metadata,
+            live_as=tuple(sorted(name for name, alias in aliases.items() if alias.collection == metadata.name)),
+            kept_for=tuple(sorted(name for name, alias in aliases.items() if metadata.name in alias.previous)),
         )
-        for facts in home.collections()
+        for metadata in backend.collections()
     ]
 
 
@@ -265,18 +265,18 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
             earlier one, or it does not open.
         ServiceError: a publish runs.
     """
-    home = home_of(index)
-    require_published(home, alias)
-    with home.building():
-        current = require_published(home, alias)
-        require_alias_table(home, alias=alias)
+    backend = home_of(index)
+    require_published(backend, alias)
+    with backend.building():
+        current = require_published(backend, alias)
+        require_alias_table(backend, alias=alias)
         if not current.previous:
             raise ArtifactError(
                 f"{alias!r} has no earlier collection", code="no-earlier-collection", remedy="Publish what you want live",
             )
         back, *earlier = current.previous
-        home.open(back).close()
-        home.move_alias(alias, Alias(back, (*earlier, current.collection)))
+        backend.open(back).close()
+        backend.move_alias(alias, Alias(back, (*earlier, current.collection)))
         return back
 
 
@@ -289,37 +289,37 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
         ArtifactError: it is not there, or does not verify.
         ServiceError: a publish runs.
     """
-    home = home_of(index)
-    home.open(name).close()  # before the lock, which makes the folder
-    with home.building():
-        verification = verify_collection(home, name, min_recall=min_recall)
+    backend = home_of(index)
+    backend.open(name).close()  # before the lock, which makes the folder
+    with backend.building():
+        verification = verify_collection(backend, name, min_recall=min_recall)
         if not verification.passed:
             raise ArtifactError(
                 f"{name} does not verify ({'; '.join(verification.problems)}); what is live stays",
                 code="collection-not-verified",
                 remedy="Use another one, or publish",
             )
-        current = home.aliases().get(alias)
+        current = backend.aliases().get(alias)
         earlier = (current.collection, *current.previous) if current else ()
-        there = set(home.stored())
-        home.move_alias(alias, Alias(name, tuple(each for each in earlier if each != name and each in there)))
+        there = set(backend.stored())
+        backend.move_alias(alias, Alias(name, tuple(each for each in earlier if each != name and each in there)))
         return verification
 
 
-def alias_problems(home: IndexBackend, *, alias: str | None = None) -> list[str]:
+def alias_problems(backend: IndexBackend, *, alias: str | None = None) -> list[str]:
     """Why the table of aliases (or what it says of `alias`) cannot say which collections are needed; empty where it can.
 
     Raises:
         ArtifactError: it is broken.
     """
-    aliases, stored = home.aliases(), set(home.stored())
+    aliases, stored = backend.aliases(), set(backend.stored())
     wrong = [f"no alias names any of the {len(stored)} collections"] if stored and not aliases else []
     wrong += [
         f"the alias {name!r} names {each}, which is not there"
         for name, of in sorted(aliases.items()) if alias in (None, name)
         for each in (of.collection, *of.previous) if each not in stored
     ]
-    return wrong + home.lost_aliases()
+    return wrong + backend.lost_aliases()
 
 
 def require_alias_table(index: Index, *, alias: str | None = None) -> None:
@@ -346,12 +346,12 @@ def prune(index: Index) -> list[str]:
         ArtifactError: the table of aliases is missing, empty or broken, or names what is not there: nothing is removed.
         ServiceError: a publish runs, or the disk does not let go.
     """
-    home = home_of(index)
-    if isinstance(home, EdgeBackend) and not home.root.is_dir():
+    backend = home_of(index)
+    if isinstance(backend, EdgeBackend) and not backend.root.is_dir():
         return []  # taking the lock would make the folder
-    with home.building():
-        require_alias_table(home)
-        return home.remove_unfinished(needed=_named_by(home.aliases())) + _prune(home)
+    with backend.building():
+        require_alias_table(backend)
+        return backend.remove_unfinished(needed=_named_by(backend.aliases())) + _prune(backend)
 
 
 def retract(index: Index, *, alias: str) -> list[str]:
@@ -360,16 +360,16 @@ def retract(index: Index, *, alias: str) -> list[str]:
     Raises:
         ServiceError: a publish runs, or the disk does not let go.
     """
-    home = home_of(index)
-    if alias not in home.aliases():
+    backend = home_of(index)
+    if alias not in backend.aliases():
         return []
-    with home.building():
-        aliases = home.aliases()
+    with backend.building():
+        aliases = backend.aliases()
         mine = _named_by({alias: aliases.pop(alias)})
-        home.drop_alias(alias)
-        gone = sorted((mine - _named_by(aliases)) & set(home.stored()))
+        backend.drop_alias(alias)
+        gone = sorted((mine - _named_by(aliases)) & set(backend.stored()))
         for name in gone:
-            home.drop(name)
+            backend.drop(name)
         return gone
 
 
@@ -387,9 +387,9 @@ def verify(
     Raises:
         ArtifactError: it is not there, or does not open.
     """
-    home = home_of(index)
-    name = collection or require_published(home, alias).collection
-    return verify_collection(home, name, min_recall=min_recall)
+    backend = home_of(index)
+    name = collection or require_published(backend, alias).collection
+    return verify_collection(backend, name, min_recall=min_recall)
 
 
 def _not_verified(verification: Verification, name: str, *, live: Alias | None) -> GateFailed:
@@ -400,21 +400,21 @@ def _not_verified(verification: Verification, name: str, *, live: Alias | None) 
     )
 
 
-def _move(home: IndexBackend, alias: str, name: str, *, keep_previous: int) -> bool:
-    current = home.aliases().get(alias)
+def _move(backend: IndexBackend, alias: str, name: str, *, keep_previous: int) -> bool:
+    current = backend.aliases().get(alias)
     if current is not None and current.collection == name:
         return False
     earlier = (current.collection, *current.previous) if current else ()
-    there = set(home.stored())
+    there = set(backend.stored())
     kept = tuple(each for each in earlier if each != name and each in there)[:keep_previous]
-    home.move_alias(alias, Alias(name, kept))
+    backend.move_alias(alias, Alias(name, kept))
     return True
 
 
-def _prune(home: IndexBackend) -> list[str]:
-    unneeded = sorted(set(home.stored()) - _named_by(home.aliases()))
+def _prune(backend: IndexBackend) -> list[str]:
+    unneeded = sorted(set(backend.stored()) - _named_by(backend.aliases()))
     for name in unneeded:
-        home.drop(name)
+        backend.drop(name)
     return unneeded
 
 
@@ -422,14 +422,14 @@ def _named_by(aliases: Mapping[str, Alias]) -> set[str]:
     return {name for alias in aliases.values() for name in (alias.collection, *alias.previous)}
 
 
-def require_published(home: IndexBackend, alias: str) -> Alias:
+def require_published(backend: IndexBackend, alias: str) -> Alias:
     """Where `alias` points.
 
     Raises:
         ArtifactError: nowhere, or the table of aliases is broken.
     """
-    current = home.aliases().get(alias)
-    if current is None and (stored := home.stored()):
+    current = backend.aliases().get(alias)
+    if current is None and (stored := backend.stored()):
         raise ArtifactError(
             f"no alias {alias!r} names any of the {len(stored)} collections", code="not-published", remedy=USE_REMEDY,
         )

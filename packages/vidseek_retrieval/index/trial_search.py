@@ -16,18 +16,18 @@ NUM_QUERIES = 3
 _ALIAS = "trial"
 
 
-def trial_problems(home: IndexBackend, facts: CollectionMetadata) -> list[str]:
+def trial_problems(backend: IndexBackend, metadata: CollectionMetadata) -> list[str]:
     """What goes wrong where the collection is searched by some of its own clips, fused with words, filtered and browsed.
 
     Empty where nothing does.
     """
-    searcher = Searcher(_AsIfLive(home, facts.name), None, alias=_ALIAS)  # type: ignore[arg-type]
+    searcher = Searcher(_AsIfLive(backend, metadata.name), None, alias=_ALIAS)  # type: ignore[arg-type]
     try:
         opened = searcher.opened()
         try:
             facets_of(opened)
             points = opened.points(opened.sample(NUM_QUERIES, seed=1))
-            problems = [problem for point in points for problem in _search_problems(searcher, facts, point)]
+            problems = [problem for point in points for problem in _search_problems(searcher, metadata, point)]
             for point in () if problems else points:
                 neighbours(opened, point.clip_id, num=1)
         finally:
@@ -43,7 +43,7 @@ def trial_problems(home: IndexBackend, facts: CollectionMetadata) -> list[str]:
 class _AsIfLive:
     """A home whose one alias points to the collection on trial."""
 
-    home: IndexBackend
+    backend: IndexBackend
     name: str
 
     def live(self, alias: str) -> str:
@@ -51,15 +51,15 @@ class _AsIfLive:
         return self.name
 
     def open(self, name: str) -> object:
-        return self.home.open(name)
+        return self.backend.open(name)
 
 
-def _search_problems(searcher: Searcher, facts: CollectionMetadata, point: Point) -> Sequence[str]:
+def _search_problems(searcher: Searcher, metadata: CollectionMetadata, point: Point) -> Sequence[str]:
     """A clip is found by its own vector, also within its own video, and among words."""
-    query = Query.of_vector(point.vector, facts.encoder_version, words=str(point.payload.get("title", "video")))
+    query = Query.of_vector(point.vector, metadata.encoder_version, words=str(point.payload.get("title", "video")))
     own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())
     options = [SearchOptions(limit=10, weights=Weights()), own_video]
-    if facts.has(WORDS_VECTOR):
+    if metadata.has(WORDS_VECTOR):
         options.append(SearchOptions(limit=10, weights=Weights(**{VIDEO_VECTOR: 1.0, WORDS_VECTOR: 1.0})))
     answers = [searcher.search(query, each).to_json() for each in options]
     return [f"a trial search by the clip {point.clip_id} finds nothing" for each in answers if not each["hits"]]

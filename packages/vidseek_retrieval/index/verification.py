@@ -44,7 +44,7 @@ class Verification:
 
 
 def verify_collection(
-    home: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None
+    backend: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None
 ) -> Verification:
     """Look at every file of a collection, count it, and compare approximate with exact searches.
 
@@ -57,20 +57,20 @@ def verify_collection(
     Raises:
         ArtifactError: it is not there, or does not open.
     """
-    problems = list(home.check(name))[:5]
+    problems = list(backend.check(name))[:5]
     if problems:
         return Verification(name, 0, 0, 0.0, None, tuple(problems))
-    collection = home.open(name)
+    collection = backend.open(name)
     try:
-        facts = expected or collection.facts
+        metadata = expected or collection.metadata
         count = collection.count()
-        problems += list(_count_problems(collection, facts))
+        problems += list(_count_problems(collection, metadata))
         sample = collection.points(collection.sample(min(SAMPLE, count), seed=0))
-        problems += [problem for point in sample for problem in _point_problems(point, facts)][:5]
+        problems += [problem for point in sample for problem in _point_problems(point, metadata)][:5]
         recall = _recall(collection, [(point.clip_id, point.vector) for point in sample])
         captions = [("", point.caption) for point in sample if point.caption is not None]
         text_recall = _recall(collection, captions) if captions else None
-        others = [(f" by {name}", _recall_by(collection, sample, name)) for name in _measured(facts)]
+        others = [(f" by {name}", _recall_by(collection, sample, name)) for name in _measured(metadata)]
         for what, value in (("", recall), (" of captions", text_recall), *others):
             if value is not None and value < min_recall:
                 problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
@@ -79,9 +79,9 @@ def verify_collection(
     return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
 
 
-def _count_problems(collection: Collection, facts: CollectionMetadata) -> Iterator[str]:
+def _count_problems(collection: Collection, metadata: CollectionMetadata) -> Iterator[str]:
     wanted: dict[Vector | None, int] = {
-        None: facts.num_points, **{name: facts.num_with(name) for name in vector_names() if name != VIDEO_VECTOR}
+        None: metadata.num_points, **{name: metadata.num_with(name) for name in vector_names() if name != VIDEO_VECTOR}
     }
     for vector, num in wanted.items():
         count = collection.count(vector)
@@ -89,17 +89,17 @@ def _count_problems(collection: Collection, facts: CollectionMetadata) -> Iterat
             yield f"{count} points{f' with the vector {vector}' if vector else ''}, wanted {num}"
 
 
-def _point_problems(point: Point, facts: CollectionMetadata) -> Iterator[str]:
-    if point.payload.get("encoder_version") != facts.encoder_version:
+def _point_problems(point: Point, metadata: CollectionMetadata) -> Iterator[str]:
+    if point.payload.get("encoder_version") != metadata.encoder_version:
         yield f"{point.clip_id} is of encoder_version {point.payload.get('encoder_version')}"
     for name, value in point.vectors.items():
         if not isinstance(value, SparseVector) and not abs(float(np.linalg.norm(value)) - 1) <= UNIT_TOLERANCE:
             yield f"the vector {name} of {point.clip_id} is not of length 1"
 
 
-def _measured(facts: CollectionMetadata) -> list[str]:
+def _measured(metadata: CollectionMetadata) -> list[str]:
     """The dense vectors beside `video` whose searches are measured."""
-    return [name for name in facts.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
+    return [name for name in metadata.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
 
 
 def _recall_by(collection: Collection, sample: Sequence[Point], name: str) -> float:

@@ -56,7 +56,7 @@ def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[Ra
     """
     points = collection.points([clip_id])
     if not points:
-        raise ClipUnknown(f"{collection.facts.name} has no clip {clip_id}", remedy="Take best_clip_id of a hit")
+        raise ClipUnknown(f"{collection.metadata.name} has no clip {clip_id}", remedy="Take best_clip_id of a hit")
     payload, vector = points[0].payload, points[0].vector
     start_ms, end_ms = int(payload["start_ms"]), int(payload["end_ms"])
     reach_ms = REACH * num * (end_ms - start_ms)

@@ -26,21 +26,21 @@ from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import Vector
 
-Hidden = Callable[[], frozenset[str]]
+Denylist = Callable[[], frozenset[str]]
 """Gives the video_ids that are not to be shown, as they are now. Must be cheap: every search asks."""
 
 
-class Shown:
-    """`collection`, as if the clips of hidden videos were not in it; `count`, `sample`, `bounds`, `facts` are of all."""
+class FilteredCollection:
+    """`collection`, as if the clips of hidden videos were not in it; `count`, `sample`, `bounds`, `metadata` are of all."""
 
-    def __init__(self, collection: Collection, hidden: Hidden) -> None:
+    def __init__(self, collection: Collection, hidden: Denylist) -> None:
         self._collection = collection
         self._hidden = hidden
 
     @property
-    def facts(self) -> CollectionMetadata:
+    def metadata(self) -> CollectionMetadata:
         """What collection.json says."""
-        return self._collection.facts
+        return self._collection.metadata
 
     @property
     def allows_exact(self) -> bool:
@@ -56,12 +56,12 @@ class Shown:
         score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[TimeRange] = (),
+        time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """See `Collection`."""
         return self._collection.search(
             vector, limit=limit, exact=exact, score_threshold=score_threshold, using=using,
-            conditions=(*conditions, *self._conditions()), stretches=stretches,
+            conditions=(*conditions, *self._conditions()), time_ranges=time_ranges,
         )
 
     def search_words(

@@ -114,11 +114,11 @@ class Nearest:
         of_video: dict[str, list[_Lacking]] = {}
         for lacking in all_lacking:
             of_video.setdefault(lacking.around.video_id, []).append(lacking)
-        reach = self.collection.facts.longest_ms or FOREVER_MS
+        reach = self.collection.metadata.longest_ms or FOREVER_MS
         found = self.collection.search(
             self.vector, limit=MOST_AROUND, exact=True, using=self.using, conditions=self.conditions,
             score_threshold=min(lacking.floor for lacking in all_lacking),
-            stretches=[around._replace(first_ms=around.first_ms - reach) for around, _, _ in all_lacking],
+            time_ranges=[around._replace(first_ms=around.first_ms - reach) for around, _, _ in all_lacking],
         )
         return [clip for clip in found if any(lacking.has(clip) for lacking in of_video[clip.video_id])]
 

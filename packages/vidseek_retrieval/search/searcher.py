@@ -39,7 +39,7 @@ from vidseek_retrieval.index.backend import (
 )
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of, score_spread
-from vidseek_retrieval.search.denylist import Hidden, Shown
+from vidseek_retrieval.search.denylist import Denylist, FilteredCollection
 from vidseek_retrieval.search.filters import Condition, parse_filters
 from vidseek_retrieval.search.fusion import diversify, fuse
 from vidseek_retrieval.search.moments import NUM_CLIPS, Moment, RankedClip, fold_duplicates, merge_moments
@@ -65,7 +65,7 @@ class Searcher:
 
     def __init__(
         self,
-        home: IndexBackend,
+        backend: IndexBackend,
         encoder: Encoder | None,
         *,
         alias: str = "clips",
@@ -73,14 +73,14 @@ class Searcher:
         merge_margin: float | None = None,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
-        hidden: Hidden = frozenset,
+        hidden: Denylist = frozenset,
     ) -> None:
         for name, value in (
             ("merge_margin_sd", merge_margin_sd), ("merge_margin", merge_margin), ("negative_weight", negative_weight)
         ):
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name} is {value}, wanted a number of at least 0", code="setting-out-of-range")
-        self._home = home
+        self._home = backend
         self._encoder = encoder
         self._alias = alias
         self._merge_margin_sd = merge_margin_sd
@@ -104,7 +104,7 @@ class Searcher:
         merge_margin: float | None = None,
         negative_weight: float = NEGATIVE_WEIGHT,
         weights: Weights | None = None,
-        hidden: Hidden = frozenset,
+        hidden: Denylist = frozenset,
     ) -> Searcher:
         """Open what `alias` points to in `index` (a folder, or another home), and see that `encoder` speaks its language.
 
@@ -211,7 +211,7 @@ class Searcher:
         end = options.offset + options.limit
         return Answer(
             encoder_version=query.encoder_version,
-            collection=opened.facts.name,
+            collection=opened.metadata.name,
             hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
             seen=seen,
@@ -223,7 +223,7 @@ class Searcher:
         """Moments, best first: all of them, or as many as the page needs and one more, which says that a page follows; and
         how the query was seen."""
         examples = _examples(opened, (*query.like, *query.unlike))
-        vector = self._direction(query, examples, opened.facts)
+        vector = self._direction(query, examples, opened.metadata)
         like = [examples[clip_id] for clip_id in query.like]
         weights = options.weights or self._weights
         compared = _compared(opened, vector, query.words, weights)
@@ -231,7 +231,7 @@ class Searcher:
             ranked = without(fuse(_rank(opened, compared, weights, conditions)), like)
             moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
             return _chosen([_Rated(moment, None) for moment in moments], opened, options), None
-        calibration = self._calibration(opened.facts) if _is_one_text(query, weights) else None
+        calibration = self._calibration(opened.metadata) if _is_one_text(query, weights) else None
         num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
         using, value = compared[0].name, compared[0].value
         nearest = Nearest(opened, value, self._margin(opened, using), using, conditions, like, num_least)
@@ -244,30 +244,30 @@ class Searcher:
         """How far below the best a neighbour may score and still widen a moment, as a difference of scores by `using`."""
         if self._merge_margin is not None:
             return self._merge_margin
-        key = (opened.facts.name, using)
+        key = (opened.metadata.name, using)
         with self._lock:
-            spread = self._spreads.get(key, opened.facts.score_spread.get(using))
+            spread = self._spreads.get(key, opened.metadata.score_spread.get(using))
         if spread is None:  # of an earlier build
             spread = _sampled_spread(opened, using)
             with self._lock:
                 self._spreads = {key: spread, **{each: kept for each, kept in self._spreads.items() if each[0] == key[0]}}
         return margin_of(spread, margin_sd=self._merge_margin_sd)
 
-    def _calibration(self, facts: CollectionMetadata) -> Calibration | None:
+    def _calibration(self, metadata: CollectionMetadata) -> Calibration | None:
         """Of a collection that has one of this version; read once."""
-        if facts.calibration is None:
+        if metadata.calibration is None:
             return None
         with self._lock:
-            if facts.name not in self._calibrations:
-                self._calibrations = {facts.name: _read_calibration(facts.name, facts.calibration)}
-            return self._calibrations[facts.name]
+            if metadata.name not in self._calibrations:
+                self._calibrations = {metadata.name: _read_calibration(metadata.name, metadata.calibration)}
+            return self._calibrations[metadata.name]
 
-    def _direction(self, query: Query, examples: Mapping[str, Point], facts: CollectionMetadata) -> NDArray[np.float32]:
+    def _direction(self, query: Query, examples: Mapping[str, Point], metadata: CollectionMetadata) -> NDArray[np.float32]:
         """The unit vector that is searched for, of shape (dimension,)."""
         for vectors in (query.more, query.less):
-            if vectors.shape[1:] != (facts.dimension,) or not np.isfinite(vectors).all():
+            if vectors.shape[1:] != (metadata.dimension,) or not np.isfinite(vectors).all():
                 raise InputRejected(
-                    f"a query vector of shape {vectors.shape[1:]}, wanted ({facts.dimension},) and every value finite",
+                    f"a query vector of shape {vectors.shape[1:]}, wanted ({metadata.dimension},) and every value finite",
                     code="bad-vector",
                 )
         more = np.concatenate([query.more, *[examples[each].vector[np.newaxis] for each in query.like]])
@@ -317,8 +317,8 @@ class Searcher:
         Raises:
             ArtifactError: nothing was published, or it is broken.
         """
-        facts = self._collection(None).facts
-        return self._calibration(facts)
+        metadata = self._collection(None).metadata
+        return self._calibration(metadata)
 
     @property
     def live(self) -> str:
@@ -356,7 +356,7 @@ class Searcher:
             if wanted in self._open:
                 return self._open[wanted]
         try:
-            opened: Collection = Shown(self._home.open(wanted), self._hidden)
+            opened: Collection = FilteredCollection(self._home.open(wanted), self._hidden)
         except ArtifactError as error:
             if wanted != live:
                 raise InputRejected(
@@ -393,7 +393,7 @@ def _sampled_spread(opened: Collection, using: Dense) -> float:
     points = opened.points(sorted(opened.sample(_SPREAD_SAMPLE, seed=0)))
     captions = [point.caption for point in points if point.caption is not None]
     clips = [np.asarray(point.vectors[using]) for point in points if using in point.vectors]
-    empty = np.empty((0, opened.facts.dimension), np.float32)
+    empty = np.empty((0, opened.metadata.dimension), np.float32)
     return score_spread(np.stack(clips) if clips else empty, np.stack(captions) if captions else empty)
 
 
@@ -426,7 +426,7 @@ def _examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
     lacking = [clip_id for clip_id in wanted if clip_id not in found]
     if lacking:
         raise InputRejected(
-            f"{opened.facts.name} has no clip {lacking[0]}", code="unknown-example", remedy="Take best_clip_id of a hit",
+            f"{opened.metadata.name} has no clip {lacking[0]}", code="unknown-example", remedy="Take best_clip_id of a hit",
         )
     return dict(zip(clip_ids, (found[clip_id] for clip_id in wanted), strict=True))
 
@@ -444,8 +444,8 @@ def _compared(
     """The vectors that have a weight, that the collection has, and that the query can be compared with."""
     found, of = [], weights.by_name()
     for each in index_vectors():
-        if of[each.name] and opened.facts.has(each.name):
-            value = each.query(direction, text, language=opened.facts.settings.language)
+        if of[each.name] and opened.metadata.has(each.name):
+            value = each.query(direction, text, language=opened.metadata.settings.language)
             if value is not None:
                 found.append(_Compared(each.name, of[each.name], value))
     return found
@@ -457,7 +457,7 @@ def _rank(
     """The ranking by each of these vectors, with its weight."""
     if not compared:
         raise InputRejected(
-            f"{weights} leave nothing to rank by: {opened.facts.name} has not these vectors, or the query no words",
+            f"{weights} leave nothing to rank by: {opened.metadata.name} has not these vectors, or the query no words",
             code="nothing-to-rank-by",
             remedy="Give video a weight",
         )
@@ -489,7 +489,7 @@ def _rate(
 def _chosen(rated: list[_Rated], opened: Collection, options: SearchOptions) -> list[_Rated]:
     """Those that are sure enough, in the order that was asked for."""
     if options.min_confidence:
-        rated = _sure(rated, options.min_confidence, opened.facts)
+        rated = _sure(rated, options.min_confidence, opened.metadata)
     return _diversified(rated, opened, options.diversity) if options.diversity else rated
 
 
@@ -500,13 +500,13 @@ def _is_one_text(query: Query, weights: Weights) -> bool:
     return bool(query.words) and is_alone and not others
 
 
-def _sure(rated: Sequence[_Rated], min_confidence: float, facts: CollectionMetadata) -> list[_Rated]:
+def _sure(rated: Sequence[_Rated], min_confidence: float, metadata: CollectionMetadata) -> list[_Rated]:
     if any(each.confidence is None for each in rated):
         why, remedy = "such a query", "Ask in one text, ranked by video alone, or leave min_confidence out"
-        if not facts.calibration:
-            why = f"the collection {facts.name}, which was not calibrated"
-        elif not is_current(facts.calibration):
-            why = f"the collection {facts.name}, which was calibrated by an earlier version"
+        if not metadata.calibration:
+            why = f"the collection {metadata.name}, which was not calibrated"
+        elif not is_current(metadata.calibration):
+            why = f"the collection {metadata.name}, which was calibrated by an earlier version"
             remedy = f"{REBUILD_REMEDY}, or leave min_confidence out"
         raise InputRejected(
             f"min_confidence is {min_confidence}, and there is no confidence for {why}", code="no-confidence", remedy=remedy,
@@ -533,11 +533,11 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _require_same_space(encoder_version: str, collection: Collection) -> None:
-    facts = collection.facts
-    if encoder_version != facts.encoder_version:
+    metadata = collection.metadata
+    if encoder_version != metadata.encoder_version:
         raise ArtifactError(
-            f"the query is of encoder_version {encoder_version}, the collection {facts.name} is of "
-            f"{facts.encoder_version}: their vectors cannot be compared", code="other-encoder",
+            f"the query is of encoder_version {encoder_version}, the collection {metadata.name} is of "
+            f"{metadata.encoder_version}: their vectors cannot be compared", code="other-encoder",
             remedy="Publish with this bundle by `dvc repro --force --single-item publish`, or bring the published one "
             "back by `git checkout dvc.lock params.yaml && dvc checkout`",
         )

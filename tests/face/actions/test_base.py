@@ -110,9 +110,10 @@ def files_under(folder: Path) -> dict[str, tuple[int, int]]:
 
 def live_side(archive: Archive) -> Any:
     """All that is told of what is live."""
-    home = archive.home()
-    kept = [each for each in list_collections(home) if ALIAS in (*each.live_as, *each.kept_for)]
-    return home.aliases()[ALIAS], kept, [verify(home, collection=each.facts.name) for each in kept], measure_drift(archive)
+    backend = archive.backend()
+    kept = [each for each in list_collections(backend) if ALIAS in (*each.live_as, *each.kept_for)]
+    verified = [verify(backend, collection=each.metadata.name) for each in kept]
+    return backend.aliases()[ALIAS], kept, verified, measure_drift(archive)
 
 
 def test_make_base__is_the_model_without_the_adapter_over_the_same_clips(made: Archive) -> None:
@@ -120,26 +121,27 @@ def test_make_base__is_the_model_without_the_adapter_over_the_same_clips(made: A
     from vidseek_training.dataset.pair_set import load_pairs
     from vidseek_training.evaluation.embedding import embed_frames
 
-    base, facts = made.seen_by("base"), base_facts(made)
-    assert facts is not None
-    live = next(each.facts for each in list_collections(made.home()) if ALIAS in each.live_as)
-    assert facts.encoder_version == EncoderSpec.load(base.bundle).encoder_version != live.encoder_version
-    assert (facts.num_points, facts.num_captions, facts.content) == (live.num_points, live.num_captions, live.content)
-    assert facts.calibration is None
+    base, metadata = made.seen_by("base"), base_facts(made)
+    assert metadata is not None
+    live = next(each.metadata for each in list_collections(made.backend()) if ALIAS in each.live_as)
+    assert metadata.encoder_version == EncoderSpec.load(base.bundle).encoder_version != live.encoder_version
+    for key in ("num_points", "num_captions", "content"):
+        assert getattr(metadata, key) == getattr(live, key)
+    assert metadata.calibration is None
     model = backbones.load(made.root / "backbone")
     data = made.root / "data"
     pairs = load_pairs(data / "pairs" / "pairs.parquet", data / "frames", model.spec, split="test")
     wanted = dict(zip(pairs.table.clip_id, embed_frames(model, pairs.frames), strict=True))
-    for point in made.home().open(facts.name).points(list(wanted)):
+    for point in made.backend().open(metadata.name).points(list(wanted)):
         np.testing.assert_allclose(point.vector, wanted[point.clip_id], atol=1e-4)
     settings = made.settings().search
     answer = open_searcher(base, settings, load_encoder(base, settings)).search_text("a bright red film")
-    assert (answer.encoder_version, answer.collection) == (facts.encoder_version, facts.name) and answer.hits
+    assert (answer.encoder_version, answer.collection) == (metadata.encoder_version, metadata.name) and answer.hits
 
 
 def test_make_base__leaves_what_is_live_alone(archive: Archive) -> None:
     remove_base(archive)
-    assert not archive.base.exists() and BASE_ALIAS not in archive.home().aliases()
+    assert not archive.base.exists() and BASE_ALIAS not in archive.backend().aliases()
     before, files = live_side(archive), files_under(archive.root / "data") | files_under(archive.root / "models")
     assert [each.kept_for for each in before[1]] == [("clips",), ()] and all(each.passed for each in before[2])
     assert make_base(archive) is not None
@@ -149,29 +151,29 @@ def test_make_base__leaves_what_is_live_alone(archive: Archive) -> None:
 
 
 def test_index__of_what_is_live_leaves_the_base_alone(archive: Archive) -> None:
-    home = archive.home()
-    alias = home.aliases()[BASE_ALIAS]
-    assert [each.live_as for each in list_collections(home)] == [(), ("clips",), ("base",)]
-    assert prune(home) == []
-    first = rollback(home)
-    assert home.aliases()[ALIAS].collection == first
+    backend = archive.backend()
+    alias = backend.aliases()[BASE_ALIAS]
+    assert [each.live_as for each in list_collections(backend)] == [(), ("clips",), ("base",)]
+    assert prune(backend) == []
+    first = rollback(backend)
+    assert backend.aliases()[ALIAS].collection == first
     data = archive.root / "data"
     for title in ("third", "fourth"):  # the first two are not needed any more: the base is
         write_tables(data, [*all_colours(1, "train"), *all_colours(2, "test")], title=title)
         publish_live(archive)
-    assert first not in {each.facts.name for each in list_collections(home)}
-    assert home.aliases()[BASE_ALIAS] == alias and verify(home, alias=BASE_ALIAS).passed
+    assert first not in {each.metadata.name for each in list_collections(backend)}
+    assert backend.aliases()[BASE_ALIAS] == alias and verify(backend, alias=BASE_ALIAS).passed
 
 
 def test_make_base__again_does_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, index = files_under(archive.base), archive.home().aliases()
+    before, index = files_under(archive.base), archive.backend().aliases()
     monkeypatch.setattr(Encoder, "embed_frames", None)
     monkeypatch.setattr(Encoder, "embed_texts", None)
     done = make_base(archive)
     assert done is not None and not done.did_something and done.removed == ()
     after = files_under(archive.base)
     assert {name for name in after if after[name] != before.get(name)} <= {"embed/embeddings.json"}  # a summary, the same
-    assert set(after) == set(before) and archive.home().aliases() == index
+    assert set(after) == set(before) and archive.backend().aliases() == index
 
 
 def test_make_base__goes_on_where_it_was_killed(archive: Archive) -> None:
@@ -189,7 +191,7 @@ def test_make_base__of_a_new_archive_takes_the_place_of_the_old_and_is_said_to_b
     assert old is not None
     write_tables(archive.root / "data", [*all_colours(1, "train"), *all_colours(2, "test")], title="new")
     publish_live(archive)
-    live = next(each.facts for each in list_collections(archive.home()) if ALIAS in each.live_as)
+    live = next(each.metadata for each in list_collections(archive.backend()) if ALIAS in each.live_as)
     assert live.content != old.content
     done = make_base(archive)
     assert done is not None and done.built and not done.exported
@@ -233,10 +235,10 @@ def test_command__says_what_it_did_and_search_asks_the_base(
     for model in ("vidseek", "base"):
         assert call(monkeypatch, "search", "a dark red film", "--model", model, "--json") == 0
         answers.append(json.loads(capsys.readouterr().out))
-    facts = base_facts(archive)
-    assert facts is not None and answers[1]["collection"] == facts.name != answers[0]["collection"]
+    metadata = base_facts(archive)
+    assert metadata is not None and answers[1]["collection"] == metadata.name != answers[0]["collection"]
     assert call(monkeypatch, "base", "--remove") == 0
-    assert capsys.readouterr().out == f"removed {facts.name}\n"
+    assert capsys.readouterr().out == f"removed {metadata.name}\n"
     assert call(monkeypatch, "search", "a dark red film", "--model", "base") == BaseMissing.exit_code
     assert "Run `vidseek base`" in capsys.readouterr().err
     assert call(monkeypatch, "search", "a dark red film", "--json") == 0

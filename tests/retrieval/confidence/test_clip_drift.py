@@ -41,11 +41,11 @@ def test_compare__too_few_clips_give_no_number() -> None:
 
 
 def test_clip_drift__of_an_archive_and_what_cannot_be_compared(tmp_path: Path) -> None:
-    home, data = open_home(tmp_path / "index"), tmp_path / "data"
+    backend, data = open_home(tmp_path / "index"), tmp_path / "data"
 
     def look(version: str = VERSION) -> str:
         return clip_drift(
-            home, "clips", data / "embed", data / "cut", cut="windows", encoder_version=version
+            backend, "clips", data / "embed", data / "cut", cut="windows", encoder_version=version
         ).reason
 
     assert look() == f"nothing is embedded in {data / 'embed'}"
@@ -54,5 +54,5 @@ def test_clip_drift__of_an_archive_and_what_cannot_be_compared(tmp_path: Path) -
     assert look() == "nothing is published"
     publish(**tables, index=tmp_path / "index")
     assert look("f" * 16) == f"{data / 'embed'} is of encoder_version {'f' * 16}, published is {VERSION}"
-    found = clip_drift(home, "clips", data / "embed", data / "cut", cut="windows", encoder_version=VERSION)
+    found = clip_drift(backend, "clips", data / "embed", data / "cut", cut="windows", encoder_version=VERSION)
     assert found.level == "steady" and found.num_reference > 250

@@ -45,8 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_live(root: Path) -> object:
-    home = EdgeBackend(root / "index")
-    return home.open(home.aliases()["clips"].collection)
+    backend = EdgeBackend(root / "index")
+    return backend.open(backend.aliases()["clips"].collection)
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,6 @@ def test_candidates__a_still_camera_does_not_hide_its_copy(tmp_path: Path) -> No
     vectors = np.stack([alike] * 58 + [other + 9 * alike])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     publish(**write_archive(tmp_path, videos, clips, vectors), index=tmp_path / "index")
-    home = EdgeBackend(tmp_path / "index")
-    near = candidates(home.open(home.aliases()["clips"].collection))
+    backend = EdgeBackend(tmp_path / "index")
+    near = candidates(backend.open(backend.aliases()["clips"].collection))
     assert list(near) == [("a" * 32, "b" * 32)] and len(near["a" * 32, "b" * 32]) == 58

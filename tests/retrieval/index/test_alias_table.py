@@ -29,13 +29,13 @@ TABLE = "aliases.json"
 NAMES = [facts_of(points(4), build=digit * 12).name for digit in "123"]
 
 
-def filled(home: IndexBackend) -> None:
+def filled(backend: IndexBackend) -> None:
     """Three small collections: `clips` goes to the third and may be rolled back to the second; nobody needs the first."""
-    with home.building():
+    with backend.building():
         for digit in "123":
-            home.build(facts_of(points(4), build=digit * 12), points(4))
-        home.move_alias("clips", Alias(NAMES[1]))
-        home.move_alias("clips", Alias(NAMES[2], (NAMES[1],)))
+            backend.build(facts_of(points(4), build=digit * 12), points(4))
+        backend.move_alias("clips", Alias(NAMES[1]))
+        backend.move_alias("clips", Alias(NAMES[2], (NAMES[1],)))
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_edge__a_table_that_is_not_right_removes_and_moves_nothing(
     edge: EdgeBackend, damage: str, act: Callable[[IndexBackend], object]
 ) -> None:
-    home = edge
-    (home.root / NAMES[0] / "collection.json").rename(home.root / NAMES[0] / "aside")  # looks like a killed build
-    DAMAGES[damage](home.root / TABLE)
-    before = {path for path in home.root.rglob("*") if path.name != ".lock"}
+    backend = edge
+    (backend.root / NAMES[0] / "collection.json").rename(backend.root / NAMES[0] / "aside")  # looks like a killed build
+    DAMAGES[damage](backend.root / TABLE)
+    before = {path for path in backend.root.rglob("*") if path.name != ".lock"}
     with raises(ArtifactError, code=("aliases-broken", "not-published")) as caught:
-        act(home)
-    assert {path for path in home.root.rglob("*") if path.name != ".lock"} == before
+        act(backend)
+    assert {path for path in backend.root.rglob("*") if path.name != ".lock"} == before
     assert not re.search(r"\b(remove|delete|unlink)\b(?! nothing)", caught.value.remedy, re.IGNORECASE), caught.value.remedy
 
 
@@ -105,34 +105,34 @@ def test_edge__a_torn_table_is_mended_as_the_remedy_says(whole: EdgeBackend) -> 
 
 
 def test_edge__a_missing_live_collection_is_named_and_another_can_be_used(whole: EdgeBackend) -> None:
-    home = whole
-    home.drop(NAMES[2])
+    backend = whole
+    backend.drop(NAMES[2])
     with raises(ArtifactError, code="aliases-broken", naming=NAMES[2]):
-        prune(home)
-    assert use_collection(home, NAMES[1]).passed
-    assert home.aliases() == {"clips": Alias(NAMES[1])}
-    assert prune(home) == [NAMES[0]]
+        prune(backend)
+    assert use_collection(backend, NAMES[1]).passed
+    assert backend.aliases() == {"clips": Alias(NAMES[1])}
+    assert prune(backend) == [NAMES[0]]
     with raises(ArtifactError, code="collection-absent"):
-        use_collection(home, NAMES[2])
+        use_collection(backend, NAMES[2])
 
 
 @pytest.mark.parametrize("damage", ["missing", "no aliases"])
 def test_publish__with_a_lost_table_goes_live_and_clears_nothing_away(tmp_path: Path, damage: str) -> None:
-    home = EdgeBackend(tmp_path / "index")
-    first = publish(**random_archive(tmp_path, seed=0), index=home)
-    DAMAGES[damage](home.root / TABLE)
-    second = publish(**random_archive(tmp_path, seed=1), index=home)
-    assert second.moved and second.removed == () and set(home.stored()) == {first.collection, second.collection}
+    backend = EdgeBackend(tmp_path / "index")
+    first = publish(**random_archive(tmp_path, seed=0), index=backend)
+    DAMAGES[damage](backend.root / TABLE)
+    second = publish(**random_archive(tmp_path, seed=1), index=backend)
+    assert second.moved and second.removed == () and set(backend.stored()) == {first.collection, second.collection}
 
 
 @pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_retract__takes_its_own_collections_and_no_others(edge: EdgeBackend, kind: str) -> None:
-    home: IndexBackend = edge if kind == "embedded" else server.QdrantBackend(QdrantClient(":memory:"))
+    backend: IndexBackend = edge if kind == "embedded" else server.QdrantBackend(QdrantClient(":memory:"))
     if kind == "server":
-        filled(home)
-    home.move_alias("base", Alias(NAMES[0], (NAMES[1],)))
-    assert retract(home, alias="base") == [NAMES[0]]
-    assert retract(home, alias="clips") == NAMES[1:] and home.stored() == [] and prune(home) == []
+        filled(backend)
+    backend.move_alias("base", Alias(NAMES[0], (NAMES[1],)))
+    assert retract(backend, alias="base") == [NAMES[0]]
+    assert retract(backend, alias="clips") == NAMES[1:] and backend.stored() == [] and prune(backend) == []
 
 
 class Dying:
@@ -160,29 +160,29 @@ class Dying:
 @pytest.mark.parametrize("after", [False, True])
 def test_server__a_death_within_a_move_leaves_an_alias_with_its_own_history(after: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
-    filled(home)
+    backend = server.QdrantBackend(client)
+    filled(backend)
     with pytest.raises(KeyboardInterrupt):
         server.QdrantBackend(Dying(client, "update_collection_aliases", after=after)).move_alias(  # type: ignore[arg-type]
             "clips", Alias(NAMES[0], (NAMES[2], NAMES[1]))
         )
     wanted = Alias(NAMES[0], (NAMES[2], NAMES[1])) if after else Alias(NAMES[2], (NAMES[1],))
-    assert home.aliases() == {"clips": wanted} and home.lost_aliases() == []
-    assert rollback(home) == (NAMES[2] if after else NAMES[1])
-    assert home.aliases()["clips"].collection == (NAMES[2] if after else NAMES[1])
+    assert backend.aliases() == {"clips": wanted} and backend.lost_aliases() == []
+    assert rollback(backend) == (NAMES[2] if after else NAMES[1])
+    assert backend.aliases()["clips"].collection == (NAMES[2] if after else NAMES[1])
 
 
 def test_server__a_death_within_the_first_move_is_made_good_by_the_next() -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
-    with home.building():
-        home.build(facts_of(points(4), build="1" * 12), points(4))
+    backend = server.QdrantBackend(client)
+    with backend.building():
+        backend.build(facts_of(points(4), build="1" * 12), points(4))
     with pytest.raises(KeyboardInterrupt):
         server.QdrantBackend(Dying(client, "update_collection_aliases")).move_alias("clips", Alias(NAMES[0]))  # type: ignore[arg-type]
     with raises(ArtifactError, code="aliases-broken"):
-        prune(home)
-    use_collection(home, NAMES[0])
-    assert prune(home) == [] and home.stored() == [NAMES[0]]
+        prune(backend)
+    use_collection(backend, NAMES[0])
+    assert prune(backend) == [] and backend.stored() == [NAMES[0]]
 
 
 OF_LAST, OF_FIRST = {NAMES[2]: [NAMES[1]]}, {NAMES[0]: [NAMES[2], NAMES[1]]}
@@ -196,52 +196,52 @@ OF_LAST, OF_FIRST = {NAMES[2]: [NAMES[1]]}, {NAMES[0]: [NAMES[2], NAMES[1]]}
 @pytest.mark.parametrize("gone", [False, True])
 def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], gone: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
-    filled(home)
+    backend = server.QdrantBackend(client)
+    filled(backend)
     note_of = models.PointStruct(id=server._note_id("clips"), vector={}, payload={"kind": "alias", "alias": "clips", **note})
     client.upsert(server.STATE, [note_of])
     every = [each.alias_name for each in client.get_aliases().aliases if gone or "~" in each.alias_name]
     client.update_collection_aliases([
         models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name)) for name in every
     ])
-    with home.building():
-        assert home.aliases() == ({} if gone else {"clips": Alias(NAMES[2], (NAMES[1],))})
-        assert bool(home.lost_aliases()) == gone
+    with backend.building():
+        assert backend.aliases() == ({} if gone else {"clips": Alias(NAMES[2], (NAMES[1],))})
+        assert bool(backend.lost_aliases()) == gone
     assert client.count(server.STATE).count == 0
     if gone:
         with raises(ArtifactError, code="aliases-broken", naming="clips"):
-            prune(home)
-        assert home.stored() == NAMES
+            prune(backend)
+        assert backend.stored() == NAMES
 
 
 @pytest.mark.parametrize("act", [prune, rollback, require_alias_table])
 @pytest.mark.parametrize("others", [False, True])
 def test_server__aliases_that_are_gone_remove_nothing(act: Callable[[IndexBackend], object], others: bool) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
-    filled(home)
+    backend = server.QdrantBackend(client)
+    filled(backend)
     if others:
-        home.move_alias("base", Alias(NAMES[0]))
+        backend.move_alias("base", Alias(NAMES[0]))
     client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="clips"))])
     with raises(ArtifactError, code=("aliases-broken", "not-published"), remedy="index use"):
-        act(home)
-    assert home.stored() == NAMES
-    use_collection(home, NAMES[2])
-    require_alias_table(home)
+        act(backend)
+    assert backend.stored() == NAMES
+    use_collection(backend, NAMES[2])
+    require_alias_table(backend)
 
 
 def test_server__an_alias_that_somebody_else_moved_is_not_taken_for_ours() -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
-    filled(home)
+    backend = server.QdrantBackend(client)
+    filled(backend)
     client.update_collection_aliases([
         models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="clips")),
         models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAMES[0], alias_name="clips")),
     ])
     for act in (prune, rollback):
         with raises(ArtifactError, code="aliases-broken"):
-            act(home)
-    assert home.stored() == NAMES
+            act(backend)
+    assert backend.stored() == NAMES
 
 
 class Lost:
@@ -267,12 +267,12 @@ def test_server__one_that_is_lost_says_what_stays_and_a_dead_holders_lock_is_fre
     client = QdrantClient(":memory:")
     with raises(ServiceError, code="server-no-answer", remedy=("stays", "10 minutes")):
         publish(**random_archive(tmp_path), index=server.QdrantBackend(Lost(client, "update_collection")))  # type: ignore[arg-type]
-    home = server.QdrantBackend(client)
-    with raises(ServiceError, code="publish-running") as caught, home.building():
+    backend = server.QdrantBackend(client)
+    with raises(ServiceError, code="publish-running") as caught, backend.building():
         pass  # our own process lives: it might still be at it
     assert re.search(r"its lock ends in \d+ s", caught.value.remedy)
     monkeypatch.setattr(qdrant_lock, "is_dead", lambda held: held["pid"] == os.getpid())
-    assert publish(**random_archive(tmp_path), index=home).moved
+    assert publish(**random_archive(tmp_path), index=backend).moved
 
 
 def test_server__whose_process_died_is_told_by_machine_and_number(monkeypatch: pytest.MonkeyPatch) -> None:

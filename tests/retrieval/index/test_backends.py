@@ -32,7 +32,7 @@ from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import collection as qdrant_collection
 from vidseek_retrieval.index.qdrant import lock as qdrant_lock
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
-from vidseek_retrieval.search.denylist import Shown
+from vidseek_retrieval.search.denylist import FilteredCollection
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.searcher import Searcher
 from vidseek_retrieval.settings import IndexSettings
@@ -43,7 +43,7 @@ WORDS = WordEncoder()
 
 
 @pytest.fixture(params=["embedded", "server", "strict"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     if request.param == "embedded":
         yield EdgeBackend(tmp_path / "index")
     elif request.param == "strict":
@@ -93,11 +93,11 @@ def expected(content: list[Point], query: np.ndarray, *, using: str = "vector") 
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexBackend, quantization: str) -> None:
+def test_search__is_numpys_ranking_for_each_dense_vector(backend: IndexBackend, quantization: str) -> None:
     content = points()
-    facts = facts_of(content, quantization=quantization)
-    home.build(facts, content)
-    collection = home.open(facts.name)
+    metadata = facts_of(content, quantization=quantization)
+    backend.build(metadata, content)
+    collection = backend.open(metadata.name)
     (query,) = unit_rows(1, DIMENSION, seed=9)
     for using, field in (("video", "vector"), ("caption", "caption")):
         found = collection.search(query, limit=NUM, using=using, exact=True)  # type: ignore[arg-type]
@@ -113,11 +113,11 @@ def test_search__is_numpys_ranking_for_each_dense_vector(home: IndexBackend, qua
     assert collection.search(query, limit=NUM, exact=True, score_threshold=whole[6].score) == whole[:7]
 
 
-def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexBackend) -> None:
+def test_search_words__finds_rare_words_first_and_nothing_else(backend: IndexBackend) -> None:
     content = points()
-    facts = facts_of(content)
-    home.build(facts, content)
-    collection = home.open(facts.name)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    collection = backend.open(metadata.name)
     by_id = {point.clip_id: place for place, point in enumerate(content)}
     found = [by_id[clip.clip_id] for clip in collection.search_words(WORDS.query("blue crane 8"), limit=NUM)]
     assert found[0] == 8 and set(found) == set(range(0, NUM, 2))
@@ -128,10 +128,10 @@ def test_search_words__finds_rare_words_first_and_nothing_else(home: IndexBacken
 
 def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
     content = points()
-    facts, scores = facts_of(content), []
+    metadata, scores = facts_of(content), []
     for each in (EdgeBackend(tmp_path), server.QdrantBackend(QdrantClient(":memory:"))):
-        each.build(facts, content)
-        found = each.open(facts.name).search_words(WORDS.query("red crane 2"), limit=NUM)
+        each.build(metadata, content)
+        found = each.open(metadata.name).search_words(WORDS.query("red crane 2"), limit=NUM)
         scores.append({clip.clip_id: clip.score for clip in found})
     assert scores[0].keys() == scores[1].keys()
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
@@ -147,12 +147,12 @@ def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
     ({"category": "none has it"}, lambda place: False),
 ])
 def test_search__filters_hold_for_every_vector(
-    home: IndexBackend, filters: dict[str, object], fits: Callable[[int], bool]
+    backend: IndexBackend, filters: dict[str, object], fits: Callable[[int], bool]
 ) -> None:
     content = points()
-    facts = facts_of(content)
-    home.build(facts, content)
-    collection, conditions = home.open(facts.name), parse_filters(filters)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    collection, conditions = backend.open(metadata.name), parse_filters(filters)
     (query,) = unit_rows(1, DIMENSION, seed=9)
     wanted = {point.clip_id for place, point in enumerate(content) if fits(place)}
     captioned = {point.clip_id for place, point in enumerate(content) if fits(place) and place % 2 == 0}
@@ -166,38 +166,38 @@ def test_search__filters_hold_for_every_vector(
 
 @pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
 def test_search__in_stretches_finds_what_begins_in_them(
-    home: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
+    backend: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(qdrant_collection, "MOST_STRETCHES", most)
     content = points()
-    facts = facts_of(content)
-    home.build(facts, content)
-    collection = home.open(facts.name)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    collection = backend.open(metadata.name)
     (query,) = unit_rows(1, DIMENSION, seed=9)
-    stretches = [
+    time_ranges = [
         TimeRange(f"{1:032x}", 5000, 13_000), TimeRange(f"{2:032x}", -3000, 2000), TimeRange(f"{1:032x}", 12_000, 17_000),
         TimeRange(f"{3:032x}", 4000, 6999), TimeRange(f"{9:032x}", 0, 99_000),  # nothing begins there, no such video
     ]
     of_channel = parse_filters({"channel": "channel 2"})
     for conditions, wanted in (((), {1: (5, 9, 13, 17), 2: (2,)}), (of_channel, {1: (5, 17), 2: (2,)})):
-        found = collection.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        found = collection.search(query, limit=NUM, exact=True, conditions=conditions, time_ranges=time_ranges)
         assert sorted((int(clip.video_id, 16), clip.start_ms // 1000) for clip in found) == [
             (video, place) for video, places in wanted.items() for place in places
         ]
         whole = collection.search(query, limit=NUM, exact=True)
         assert found == [clip for clip in whole if clip in found]
-        assert collection.search(query, limit=2, exact=True, conditions=conditions, stretches=stretches) == found[:2]
-        shown = Shown(collection, lambda: frozenset({f"{1:032x}"}))
-        hidden = shown.search(query, limit=NUM, exact=True, conditions=conditions, stretches=stretches)
+        assert collection.search(query, limit=2, exact=True, conditions=conditions, time_ranges=time_ranges) == found[:2]
+        shown = FilteredCollection(collection, lambda: frozenset({f"{1:032x}"}))
+        hidden = shown.search(query, limit=NUM, exact=True, conditions=conditions, time_ranges=time_ranges)
         assert hidden == [clip for clip in found if clip.video_id == f"{2:032x}"]
-    assert collection.search(query, limit=NUM, exact=True, stretches=stretches[-2:]) == []
+    assert collection.search(query, limit=NUM, exact=True, time_ranges=time_ranges[-2:]) == []
 
 
-def test_search__what_is_hidden_is_in_no_ranking(home: IndexBackend) -> None:
+def test_search__what_is_hidden_is_in_no_ranking(backend: IndexBackend) -> None:
     content = points()
-    home.build(facts_of(content), content)
+    backend.build(facts_of(content), content)
     hidden = {f"{0:032x}", f"{3:032x}"}
-    shown = Shown(home.open(facts_of(content).name), lambda: frozenset(hidden))
+    shown = FilteredCollection(backend.open(facts_of(content).name), lambda: frozenset(hidden))
     wanted = {point.clip_id for point in content if point.payload["video_id"] not in hidden}
     query = content[0].vector
     assert {clip.clip_id for clip in shown.search(query, limit=NUM)} == wanted
@@ -216,12 +216,12 @@ def test_search__what_is_hidden_is_in_no_ranking(home: IndexBackend) -> None:
 
 
 
-def test_collection__gives_back_what_was_put_in(home: IndexBackend) -> None:
+def test_collection__gives_back_what_was_put_in(backend: IndexBackend) -> None:
     content = points()
-    facts = facts_of(content)
-    home.build(facts, content)
-    collection = home.open(facts.name)
-    assert collection.facts == facts
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    collection = backend.open(metadata.name)
+    assert collection.metadata == metadata
     assert [collection.count(name) for name in (None, "video", "caption", "words")] == [NUM, NUM, NUM // 2, NUM // 2]
     back = list(collection.scroll(batch=7))
     assert [point.clip_id for point in back] == sorted(point.clip_id for point in content)
@@ -241,90 +241,90 @@ def test_collection__gives_back_what_was_put_in(home: IndexBackend) -> None:
     assert collection.sample(5, seed=1) == collection.sample(5, seed=1) and len(collection.sample(500, seed=0)) > 30
 
 
-def test_collection__without_captions_and_words(home: IndexBackend) -> None:
+def test_collection__without_captions_and_words(backend: IndexBackend) -> None:
     content = [replace(point, caption=None, words=None) for point in points(4)]
-    facts = facts_of(content, vectors=("video",))
-    home.build(facts, content)
-    collection = home.open(facts.name)
+    metadata = facts_of(content, vectors=("video",))
+    backend.build(metadata, content)
+    collection = backend.open(metadata.name)
     (query,) = unit_rows(1, DIMENSION)
     assert collection.search(query, limit=4, using="caption") == []
     assert collection.search_words(WORDS.query("crane"), limit=4) == []
     assert collection.count("caption") == 0 and len(collection.search(query, limit=9)) == 4
 
 
-def test_home__aliases_move_and_remember(home: IndexBackend) -> None:
-    assert home.aliases() == {} and home.collections() == []
+def test_home__aliases_move_and_remember(backend: IndexBackend) -> None:
+    assert backend.aliases() == {} and backend.collections() == []
     names = []
-    with home.building():
+    with backend.building():
         for build in ("1" * 12, "2" * 12):
             content = points(4)
-            facts = facts_of(content, build=build)
-            home.build(facts, content)
-            names.append(facts.name)
-        home.move_alias("clips", Alias(names[0]))
-        home.move_alias("clips", Alias(names[1], (names[0],)))
-    assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
-    assert [facts.name for facts in home.collections()] == names
-    home.move_alias("base", Alias(names[0]))
-    assert home.aliases() == {"base": Alias(names[0]), "clips": Alias(names[1], (names[0],))}
+            metadata = facts_of(content, build=build)
+            backend.build(metadata, content)
+            names.append(metadata.name)
+        backend.move_alias("clips", Alias(names[0]))
+        backend.move_alias("clips", Alias(names[1], (names[0],)))
+    assert backend.aliases() == {"clips": Alias(names[1], (names[0],))}
+    assert [metadata.name for metadata in backend.collections()] == names
+    backend.move_alias("base", Alias(names[0]))
+    assert backend.aliases() == {"base": Alias(names[0]), "clips": Alias(names[1], (names[0],))}
     for _ in range(2):
-        home.drop_alias("base")
-        assert home.aliases() == {"clips": Alias(names[1], (names[0],))}
-    home.drop(names[0])
-    assert [facts.name for facts in home.collections()] == names[1:]
+        backend.drop_alias("base")
+        assert backend.aliases() == {"clips": Alias(names[1], (names[0],))}
+    backend.drop(names[0])
+    assert [metadata.name for metadata in backend.collections()] == names[1:]
     with raises(ArtifactError, code="collection-absent", naming=names[0]):
-        home.open(names[0])
+        backend.open(names[0])
     for wrong in ("../x", "clips"):
         with raises(ArtifactError, code=("bad-collection-name", "collection-absent"), naming=wrong):
-            home.open(wrong)
+            backend.open(wrong)
 
 
-def test_home__one_builder_at_a_time(home: IndexBackend) -> None:
+def test_home__one_builder_at_a_time(backend: IndexBackend) -> None:
     busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
-    with home.building(), busy, home.building():
+    with backend.building(), busy, backend.building():
         pass
-    with home.building():
+    with backend.building():
         pass
 
 
-def test_home__a_failed_build_leaves_nothing(home: IndexBackend) -> None:
+def test_home__a_failed_build_leaves_nothing(backend: IndexBackend) -> None:
     def broken() -> Iterator[Point]:
         yield from points(4)
         raise ValueError("the disk is on fire")
 
-    facts = facts_of(points(5))
-    with home.building(), pytest.raises((ValueError, ServiceError), match="on fire"):
-        home.build(facts, broken())
-    assert home.collections() == []
-    with home.building():
-        assert home.remove_unfinished() == []
+    metadata = facts_of(points(5))
+    with backend.building(), pytest.raises((ValueError, ServiceError), match="on fire"):
+        backend.build(metadata, broken())
+    assert backend.collections() == []
+    with backend.building():
+        assert backend.remove_unfinished() == []
 
 
-def test_publish__the_whole_life_of_a_collection(home: IndexBackend, tmp_path: Path) -> None:
-    first = publish(**random_archive(tmp_path, seed=0), index=home)
+def test_publish__the_whole_life_of_a_collection(backend: IndexBackend, tmp_path: Path) -> None:
+    first = publish(**random_archive(tmp_path, seed=0), index=backend)
     assert first.built and first.moved and first.verification.passed and first.num_points == 232
-    again = publish(**random_archive(tmp_path, seed=0), index=home)
+    again = publish(**random_archive(tmp_path, seed=0), index=backend)
     assert not again.built and not again.moved
-    second = publish(**random_archive(tmp_path, seed=1), index=home)
-    assert home.aliases()["clips"] == Alias(second.collection, (first.collection,))
-    assert [each.live_as for each in list_collections(home)] == [(), ("clips",)]
+    second = publish(**random_archive(tmp_path, seed=1), index=backend)
+    assert backend.aliases()["clips"] == Alias(second.collection, (first.collection,))
+    assert [each.live_as for each in list_collections(backend)] == [(), ("clips",)]
     (query,) = unit_rows(1, 16, seed=3)
-    searcher = Searcher(home, None)
+    searcher = Searcher(backend, None)
     assert searcher.search_vector(query, VERSION).collection == second.collection
-    assert rollback(home) == first.collection
+    assert rollback(backend) == first.collection
     assert searcher.search_vector(query, VERSION).collection == first.collection
-    assert verify(home).passed and prune(home) == []
+    assert verify(backend).passed and prune(backend) == []
 
 
 def test_publish__failed_verification_leaves_the_live_one(
-    home: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = publish(**random_archive(tmp_path, seed=0), index=home).collection
+    live = publish(**random_archive(tmp_path, seed=0), index=backend).collection
     monkeypatch.setattr(verification, "_recall", lambda *_, **__: 0.5)
     with raises(GateFailed, code="publish-not-verified", naming=("recall@10 is 0.5000", "stays live")):
-        publish(**random_archive(tmp_path, seed=1), index=home)
-    assert home.aliases()["clips"].collection == live
-    assert [each.facts.name for each in list_collections(home)] == [live]
+        publish(**random_archive(tmp_path, seed=1), index=backend)
+    assert backend.aliases()["clips"].collection == live
+    assert [each.metadata.name for each in list_collections(backend)] == [live]
 
 
 class Failing:
@@ -358,8 +358,8 @@ def test_server__comes_back_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
 ) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
-    home = server.QdrantBackend(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
-    report = publish(**random_archive(tmp_path), index=home)
+    backend = server.QdrantBackend(Failing(QdrantClient(":memory:"), method, error, qdrant_requests.TRIES - 1))  # type: ignore[arg-type]
+    report = publish(**random_archive(tmp_path), index=backend)
     assert report.moved and report.verification.num_points == report.num_points == 232
 
 
@@ -373,32 +373,32 @@ def test_server__gone_for_good_leaves_the_live_one(
     failing = server.QdrantBackend(Failing(client, "create_payload_index", error, times))  # type: ignore[arg-type]
     with raises(ServiceError, code="server-no-answer" if error is CUT_OFF else "server-refused"):
         publish(**random_archive(tmp_path, seed=1), index=failing)
-    home = server.QdrantBackend(client)
-    assert home.aliases()["clips"].collection == live
-    assert [facts.name for facts in home.collections()] == [live]
-    assert publish(**random_archive(tmp_path, seed=1), index=home).moved  # the lock was let go
+    backend = server.QdrantBackend(client)
+    assert backend.aliases()["clips"].collection == live
+    assert [metadata.name for metadata in backend.collections()] == [live]
+    assert publish(**random_archive(tmp_path, seed=1), index=backend).moved  # the lock was let go
 
 
 def test_server__a_dead_builders_lock_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    home, other = (server.QdrantBackend(client) for client in [QdrantClient(":memory:")] * 2)
-    dead = home.building()
+    backend, other = (server.QdrantBackend(client) for client in [QdrantClient(":memory:")] * 2)
+    dead = backend.building()
     dead.__enter__()
     with raises(ServiceError, code="publish-running"), other.building():
         pass
     now = qdrant_lock.time.time
     monkeypatch.setattr(qdrant_lock.time, "time", lambda: now() + qdrant_lock.LEASE_SECONDS + 1)
     with other.building(), raises(ServiceError, code="lock-lost"):
-        home._lock.renew()
+        backend._lock.renew()
     dead.__exit__(None, None, None)
 
 
 def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
-    home = server.QdrantBackend(client)
+    backend = server.QdrantBackend(client)
     left = facts_of(points(4), build="a" * 12)
-    home._create(left)
-    assert home.collections() == []
-    report = publish(**random_archive(tmp_path), index=home)
+    backend._create(left)
+    assert backend.collections() == []
+    report = publish(**random_archive(tmp_path), index=backend)
     assert report.removed == (left.name,)
 
 
@@ -407,7 +407,7 @@ def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(open_home(tmp_path), EdgeBackend)
     monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
-    home = open_home(tmp_path)
-    assert isinstance(home, server.QdrantBackend)
+    backend = open_home(tmp_path)
+    assert isinstance(backend, server.QdrantBackend)
     with raises(ServiceError, code="server-no-answer"):
-        home.aliases()
+        backend.aliases()

@@ -24,9 +24,9 @@ def test_published_sample__is_what_went_live(tmp_path: Path) -> None:
 
 
 def test_published_sample__of_nothing_or_of_what_is_lost_is_none(tmp_path: Path) -> None:
-    home = EdgeBackend(tmp_path / "index")
-    assert published_sample(home, "clips", num=50) is None
+    backend = EdgeBackend(tmp_path / "index")
+    assert published_sample(backend, "clips", num=50) is None
     report = publish(**random_archive(tmp_path), index=tmp_path / "index")
-    assert published_sample(home, "another", num=50) is None
+    assert published_sample(backend, "another", num=50) is None
     shutil.rmtree(tmp_path / "index" / report.collection)
-    assert published_sample(home, "clips", num=50) is None
+    assert published_sample(backend, "clips", num=50) is None

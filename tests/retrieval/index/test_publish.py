@@ -101,7 +101,7 @@ def test_publish__every_setting_is_another_collection_that_answers_alike(tmp_pat
         report = publish(**tables, index=tmp_path / "index", settings=settings)
         names.add(report.collection)
         collection = EdgeBackend(tmp_path / "index").open(report.collection)
-        assert collection.facts.settings == settings and report.verification.recall_at_10 >= 0.99
+        assert collection.metadata.settings == settings and report.verification.recall_at_10 >= 0.99
         answers.append([clip.clip_id for clip in collection.search(unit_rows(1, 16, seed=8)[0], limit=10)])
     assert len(names) == 4 and all(answer == answers[0] for answer in answers)
 
@@ -179,9 +179,9 @@ def test_publish__new_content_keeps_the_previous_for_rollback(tmp_path: Path) ->
     names = [publish(**random_archive(tmp_path, seed=seed), index=index).collection for seed in range(3)]
     assert len(set(names)) == 3
     assert EdgeBackend(index).aliases()["clips"].previous == (names[1],)
-    assert [each.facts.name for each in list_collections(index)] == names[1:]  # the oldest went
+    assert [each.metadata.name for each in list_collections(index)] == names[1:]  # the oldest went
     assert rollback(index) == names[1]
-    assert [(each.facts.name, each.live_as) for each in list_collections(index)] == [
+    assert [(each.metadata.name, each.live_as) for each in list_collections(index)] == [
         (names[1], ("clips",)),
         (names[2], ()),
     ]
@@ -207,7 +207,7 @@ def test_publish__failed_verification_leaves_the_live_one(tmp_path: Path, monkey
     with raises(GateFailed, code="publish-not-verified", naming=("recall@10 is 0.5000", "stays live")):
         publish(**random_archive(tmp_path, seed=1), index=index)
     assert EdgeBackend(index).aliases()["clips"].collection == live
-    assert [each.facts.name for each in list_collections(index)] == [live]
+    assert [each.metadata.name for each in list_collections(index)] == [live]
 
 
 def test_publish__nan_vector_is_named(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path
             publish(**random_archive(tmp_path, seed=1), index=index)
         builder.send_signal(signal.SIGKILL)
     assert EdgeBackend(index).aliases()["clips"].collection == live
-    assert [each.facts.name for each in list_collections(index)] == [live]
+    assert [each.metadata.name for each in list_collections(index)] == [live]
     report = publish(**random_archive(tmp_path, seed=1), index=index)
     assert report.removed == (report.collection,) and report.built and report.moved  # the half-built one went first
 
@@ -310,14 +310,14 @@ def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("num", "wanted"), [(0, 64), (100_000, 64), (1_000_000, 255), (10_000_000, 1014)])
 def test_search_ef__grows_with_the_graph(num: int, wanted: int) -> None:
-    facts = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, num, IndexSettings(), "")
-    assert facts.search_ef == wanted
+    metadata = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, num, IndexSettings(), "")
+    assert metadata.search_ef == wanted
 
 
 @pytest.mark.parametrize(("most", "limit", "wanted"), [(4.0, 1, 4.0), (4.0, 10, 4.0), (4.0, 100, 2.2), (1.5, 100, 1.5)])
 def test_oversampling__is_whole_for_the_first_ten(most: float, limit: int, wanted: float) -> None:
-    facts = CollectionMetadata("", "", "", 4, 10, IndexSettings(quantization="int8", oversampling=most), "")
-    assert facts.oversampling(limit) == pytest.approx(wanted)
+    metadata = CollectionMetadata("", "", "", 4, 10, IndexSettings(quantization="int8", oversampling=most), "")
+    assert metadata.oversampling(limit) == pytest.approx(wanted)
 
 
 def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
@@ -327,10 +327,10 @@ def test_collection__ids_that_share_their_upper_half(tmp_path: Path) -> None:
         for place, (clip_id, row) in enumerate(zip(ids, np.eye(4, dtype=np.float32), strict=True))
     ]
     made_at = "2026-11-27T00:00:00+00:00"
-    facts = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), made_at)
-    home = EdgeBackend(tmp_path)
-    home.build(facts, points)
-    opened = home.open(facts.name)
+    metadata = CollectionMetadata(collection_name(VERSION, "0" * 12), VERSION, "0" * 12, 4, 4, IndexSettings(), made_at)
+    backend = EdgeBackend(tmp_path)
+    backend.build(metadata, points)
+    opened = backend.open(metadata.name)
     for place, point in enumerate(points):
         (best,) = opened.search(point.vector, limit=1)
         assert best == RankedClip(ids[place], "a" * 32, place, place + 1, 1.0)
@@ -402,7 +402,7 @@ def test_publish__the_disk_fills_up_while_it_builds(
     large = write_archive(tmp_path / "large", videos, clips, unit_rows(num, 512))
     with raises(ServiceError, code=("index-not-writable", "index-build-ended")):
         publish(**large, index=index)
-    assert [each.facts.name for each in list_collections(index)] == [live.collection]
+    assert [each.metadata.name for each in list_collections(index)] == [live.collection]
     assert sorted(path.name for path in index.iterdir()) == sorted([".lock", "aliases.json", live.collection])
     assert verify(index).passed
 

@@ -8,21 +8,21 @@ from dataclasses import replace
 import pytest
 
 from tests.raising import raises
-from tests.retrieval.index.test_backends import facts_of, home, points  # noqa: F401  (the fixture of both homes)
+from tests.retrieval.index.test_backends import backend, facts_of, points  # noqa: F401  (the fixture of both homes)
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.index.backend import Collection, IndexBackend
 from vidseek_retrieval.search.browse import ClipUnknown, facets_of, neighbours
-from vidseek_retrieval.search.denylist import Shown
+from vidseek_retrieval.search.denylist import FilteredCollection
 
 
 @pytest.fixture
-def collection(home: IndexBackend) -> Collection:  # noqa: F811
+def collection(backend: IndexBackend) -> Collection:  # noqa: F811
     # Windows of 9 s: two of one video that follow one another overlap, since they begin 4 s apart.
     content = [
         replace(point, payload={**point.payload, "end_ms": point.payload["start_ms"] + 9000}) for point in points(40)
     ]
-    home.build(facts_of(content), content)
-    return home.open(facts_of(content).name)
+    backend.build(facts_of(content), content)
+    return backend.open(facts_of(content).name)
 
 
 def test_facets__count_what_filters_may_say(collection: Collection) -> None:
@@ -36,7 +36,7 @@ def test_facets__count_what_filters_may_say(collection: Collection) -> None:
 
 def test_facets__leave_out_what_is_hidden(collection: Collection) -> None:
     hidden = f"{1:032x}"
-    found = facets_of(Shown(collection, lambda: frozenset([hidden]))).values["channel"]
+    found = facets_of(FilteredCollection(collection, lambda: frozenset([hidden]))).values["channel"]
     shown = [p for p in points(40) if p.payload["video_id"] != hidden]
     assert 0 < len(shown) < 40
     assert found == Counter(p.payload["channel"] for p in shown)

@@ -26,18 +26,18 @@ class Ranking:
     ) -> None:
         self._clips = sorted(clips, key=rank_order)
         self._missed = missed or {}
-        self.facts = SimpleNamespace(longest_ms=longest_ms)
+        self.metadata = SimpleNamespace(longest_ms=longest_ms)
         self.asked: list[int] = []
         self.num_around = 0
 
     def search(
         self, vector: Any, *, limit: int, exact: bool = False, score_threshold: float = -1.0, using: str = "video",
-        conditions: Sequence[Condition] = (), stretches: Sequence[TimeRange] = (),
+        conditions: Sequence[Condition] = (), time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         self.asked.append(limit)
         missed = () if exact else self._missed.get(limit, ())
-        within = [clip for clip in self._clips if not stretches or any(
-            clip.video_id == video_id and first_ms <= clip.start_ms <= last_ms for video_id, first_ms, last_ms in stretches
+        within = [clip for clip in self._clips if not time_ranges or any(
+            clip.video_id == video_id and first_ms <= clip.start_ms <= last_ms for video_id, first_ms, last_ms in time_ranges
         )]
         self.num_around += len(within) if exact else 0
         return [clip for clip in within if clip.clip_id not in missed and clip.score >= score_threshold][:limit]

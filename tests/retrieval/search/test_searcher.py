@@ -377,7 +377,7 @@ def test_search__the_margin_is_in_standard_deviations_of_the_collections_scores(
     noise: Path, monkeypatch: pytest.MonkeyPatch, knows: bool
 ) -> None:
     """Whether the collection knows the spread of its scores or, of an earlier build, a sample of its points says it."""
-    spread = Searcher.open(noise / "index", None).opened().facts.score_spread["video"]
+    spread = Searcher.open(noise / "index", None).opened().metadata.score_spread["video"]
     assert spread == PublishedWindows.load(noise / "embed", noise / "cut", cut="windows").score_spread
     assert spread == pytest.approx(0.25, abs=0.02)
     if not knows:

@@ -83,7 +83,7 @@ def registered() -> Iterator[None]:
 
 
 @pytest.fixture(params=["embedded", "server", "strict"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     with ExitStack() as stack:
         if request.param == "embedded":
             yield EdgeBackend(tmp_path / "index")
@@ -141,20 +141,20 @@ def check(collection: Collection, content: Mapping[str, Any]) -> None:
 
 
 def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
-    registered: None, home: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: None, backend: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "check_file", check_here)  # the process that checks knows installed packages alone
     tables, content = archive(tmp_path / "archive")
     settings = IndexSettings(vectors=("video", "gist", "tags"), quantization="int8")
-    report = publish(**tables, index=home, settings=settings)
-    assert report.verification.passed and not publish(**tables, index=home, settings=settings).built
-    collection = home.open(report.collection)
-    assert collection.facts.num_others == {"gist": 29, "tags": 29}
-    assert set(collection.facts.score_spread) == {"video", "gist"}
+    report = publish(**tables, index=backend, settings=settings)
+    assert report.verification.passed and not publish(**tables, index=backend, settings=settings).built
+    collection = backend.open(report.collection)
+    assert collection.metadata.num_others == {"gist": 29, "tags": 29}
+    assert set(collection.metadata.score_spread) == {"video", "gist"}
     check(collection, content)
 
     (query,) = unit_rows(1, 16, seed=3)
-    searcher = Searcher(home, None, weights=Weights(video=0, gist=1))
+    searcher = Searcher(backend, None, weights=Weights(video=0, gist=1))
     best = searcher.search(Query.of_vector(query, VERSION)).hits[0]
     first = by_cosine(content, query)[0]
     assert best.best_clip_id == first and best.score == pytest.approx(float(np.dot(content[first]["gist"], query)), abs=1e-5)
@@ -167,7 +167,7 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
         searcher.search(Query.of_vector(query, VERSION, words="a crane"), SearchOptions(weights=Weights(video=0, tags=1)))
     assert caught.value.code == "nothing-to-rank-by"
 
-    export_collection(home, tmp_path / "export.parquet")
+    export_collection(backend, tmp_path / "export.parquet")
     for other in (EdgeBackend(tmp_path / "other"), QdrantBackend(QdrantClient(":memory:"))):
         import_collection(other, tmp_path / "export.parquet")
         check(other.open(report.collection), content)
@@ -175,21 +175,22 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
 
 def test_verify__counts_and_lengths_of_a_vector_that_a_file_adds(registered: None, tmp_path: Path) -> None:
     tables, _ = archive(tmp_path / "archive")
-    home, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
-    name = publish(**tables, index=home, settings=settings).collection
-    facts = home.open(name).facts
-    wrong = CollectionMetadata.from_json({**facts.to_json(), "num_others": {"gist": 30}})
-    (problem,) = verify_collection(home, name, min_recall=0.99, expected=wrong).problems
+    backend, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    name = publish(**tables, index=backend, settings=settings).collection
+    metadata = backend.open(name).metadata
+    wrong = CollectionMetadata.from_json({**metadata.to_json(), "num_others": {"gist": 30}})
+    (problem,) = verify_collection(backend, name, min_recall=0.99, expected=wrong).problems
     assert "29 points with the vector gist" in problem and "30" in problem
     bad = Point("a", np.eye(16, dtype=np.float32)[0], {"encoder_version": VERSION}, gist=2 * np.eye(16, dtype=np.float32)[0])
-    (problem,) = verification._point_problems(bad, facts)
+    (problem,) = verification._point_problems(bad, metadata)
     assert "gist" in problem
 
 
 def test_publish__other_values_are_another_collection(registered: None, tmp_path: Path) -> None:
-    home, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    backend, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
     first, second = (
-        publish(**archive(tmp_path / "archive", seed=seed)[0], index=home, settings=settings).collection for seed in (7, 8)
+        publish(**archive(tmp_path / "archive", seed=seed)[0], index=backend, settings=settings).collection
+        for seed in (7, 8)
     )
     assert first != second
 

@@ -105,7 +105,7 @@ def test_guard__admin_key_alone_leaves_searching_to_this_machine(archive: Archiv
 
 
 def test_archive__tells_the_base_s_collection_from_what_is_live(client: TestClient, archive: Archive) -> None:
-    live, base = archive.home().aliases()["clips"].collection, publish_base(archive.root)
+    live, base = archive.backend().aliases()["clips"].collection, publish_base(archive.root)
     said = client.get("/v1/admin/archive").json()
     marks = {each["name"]: (each["is_live"], each["is_kept"], each["is_base"]) for each in said["collections"]}
     assert marks == {live: (True, False, False), base: (False, False, True)}

@@ -21,7 +21,7 @@ from serving.page.__main__ import config_of, stay_silent
 from serving.page.frame import span
 from serving.page.query import QueryInputs, filters_of, split_queries
 from serving.page.settings import PageSettings
-from serving.page.shown import Shown, address
+from serving.page.shown import FilteredCollection, address
 from serving.page.texts import TEXTS, text
 from tests.raising import raises
 from vidseek.client import Api, Problem
@@ -149,7 +149,7 @@ def page(asked: list[httpx.Request], monkeypatch: pytest.MonkeyPatch) -> Iterato
         })
 
     monkeypatch.setattr(shown, "BUSY_WAIT_SECONDS", 0.0)
-    routes = Shown(PageSettings(url="http://api", key="secret"))
+    routes = FilteredCollection(PageSettings(url="http://api", key="secret"))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:

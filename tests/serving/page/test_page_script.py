@@ -333,15 +333,15 @@ def test_archive_page__shows_and_rolls_back_after_a_question(tmp_path: Path, mon
     own = write_film_archive(tmp_path)
     with live_api(own) as url:
         monkeypatch.setenv("VIDSEEK_URL", url)
-        first = own.home().aliases()["clips"].collection
+        first = own.backend().aliases()["clips"].collection
         assert "no earlier collection" in said(page_of("archive_page"))
         second = publish_colours(own.root, folder="elsewhere")
         app = page_of("archive_page")
         assert [metric.value for metric in app.metric] == ["4", "4:00", "12", "0"]
         app.button(key="rollback").click().run()
-        assert own.home().aliases()["clips"].collection == second  # asked, not done
+        assert own.backend().aliases()["clips"].collection == second  # asked, not done
         app.button(key="rollback-yes").click().run()
-        assert own.home().aliases()["clips"].collection == first
+        assert own.backend().aliases()["clips"].collection == first
 
 
 def test_admin_pages__ask_for_the_admin_key(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,23 +39,23 @@ def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed
         own, num_asked = random.Random(seed * 100 + number), 0
         while True:
             try:
-                reserved = purse.reserve(SUBJECT)
+                reserved = budget.reserve(SUBJECT)
             except Stop:
                 return num_asked
             num_asked += 1
-            worst.append(purse.counted_usd)
+            worst.append(budget.counted_usd)
             threading.Event().wait(own.uniform(0, 0.002))
             draw = own.random()
             if draw < 0.1:
-                purse.release(reserved, may_be_paid=True)
+                budget.release(reserved, may_be_paid=True)
             elif draw < 0.2:
-                purse.release(reserved, may_be_paid=False)
+                budget.release(reserved, may_be_paid=False)
             else:
                 usage = Usage(own.randint(1, 500), own.randint(1, 100)) if draw < 0.9 else None
-                purse.settle(reserved, usage, captions=None, reason="")
+                budget.settle(reserved, usage, captions=None, reason="")
 
     with open_journal(tmp_path) as journal:
-        purse = Budget(settings_of(budget_usd=budget), journal)
+        budget = Budget(settings_of(budget_usd=budget), journal)
         with ThreadPoolExecutor(12) as pool:
             num_asked = sum(pool.map(work, chance.sample(range(100), 12)))
         assert max(worst) <= budget + 1e-9
@@ -68,23 +68,23 @@ def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed
 def test_purse__waits_for_those_under_way_before_it_gives_up(tmp_path: Path) -> None:
     """The budget takes one request at the most; its answer is cheap, so a second one fits after all."""
     with open_journal(tmp_path) as journal:
-        purse = Budget(settings_of(budget_usd=MOST_USD * 1.5), journal)
-        first = purse.reserve(SUBJECT)
+        budget = Budget(settings_of(budget_usd=MOST_USD * 1.5), journal)
+        first = budget.reserve(SUBJECT)
         with ThreadPoolExecutor(1) as pool:
-            second = pool.submit(purse.reserve, SUBJECT)
+            second = pool.submit(budget.reserve, SUBJECT)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.1)
-            purse.settle(first, Usage(100, 10), captions=None, reason="")
+            budget.settle(first, Usage(100, 10), captions=None, reason="")
             assert second.result(timeout=5).most_usd == pytest.approx(MOST_USD)
 
 
 def test_purse__closing_frees_who_waits(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
-        purse = Budget(settings_of(budget_usd=MOST_USD), journal)
-        purse.reserve(SUBJECT)
+        budget = Budget(settings_of(budget_usd=MOST_USD), journal)
+        budget.reserve(SUBJECT)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(purse.reserve, SUBJECT)
-            purse.close()
+            waiting = pool.submit(budget.reserve, SUBJECT)
+            budget.close()
             with pytest.raises(Cancelled):
                 waiting.result(timeout=5)
 
@@ -93,9 +93,9 @@ def test_purse__what_a_killed_run_had_on_its_way_counts_in_the_next(tmp_path: Pa
     with open_journal(tmp_path) as journal:
         Budget(settings_of(budget_usd=1.0), journal).reserve(SUBJECT)  # and no more of it
     with open_journal(tmp_path) as journal:
-        purse = Budget(settings_of(budget_usd=MOST_USD * 1.9), journal)
+        budget = Budget(settings_of(budget_usd=MOST_USD * 1.9), journal)
         with pytest.raises(Stop) as caught:
-            purse.reserve(SUBJECT)
+            budget.reserve(SUBJECT)
     error = caught.value.error
     assert isinstance(error, ConfigError) and error.code == "budget-used-up" and "never seen" in error.message
 

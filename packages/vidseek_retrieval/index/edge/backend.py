@@ -88,8 +88,8 @@ class EdgeBackend:
 
     def collections(self) -> list[CollectionMetadata]:
         """The finished collections that can be read, oldest first."""
-        facts = [facts for name in self.stored() if (facts := self._facts_or_none(name)) is not None]
-        return sorted(facts, key=lambda each: (each.created_at, each.name))
+        metadata = [metadata for name in self.stored() if (metadata := self._facts_or_none(name)) is not None]
+        return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
         """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
@@ -129,26 +129,26 @@ class EdgeBackend:
             file.flush()
             yield
 
-    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
+    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load, optimise, flush, close; then collection.json.
 
         Raises:
             ArtifactError: the facts cannot be those of a collection: their name is no name, say. Nothing was touched.
             ServiceError: a folder of that name is there, or the disk or Edge does not take it. Nothing of ours is left.
         """
-        folder = self.root / require_facts(facts).name
+        folder = self.root / require_facts(metadata).name
         with _write_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             folder.mkdir()  # fails where anything is there: what follows removes this folder, and so only what it made
         try:
             with _write_errors(self.root):
                 (folder / SHARD_FOLDER).mkdir()
-                _require_space(self.root, facts)
-            said = f"the collection {facts.name} cannot be built"
+                _require_space(self.root, metadata)
+            said = f"the collection {metadata.name} cannot be built"
             with edge_errors(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY):
-                build_shard(folder, facts, points)
+                build_shard(folder, metadata, points)
             with _write_errors(self.root):
-                _write_json(folder / COLLECTION_FILE, {**facts.to_json(), "files": _digests(folder)})
+                _write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": _digests(folder)})
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -224,10 +224,10 @@ class EdgeBackend:
 
     def _facts(self, name: str) -> CollectionMetadata:
         try:
-            facts = CollectionMetadata.from_json(self._content(name))
-            if facts.name != name:
-                raise ValueError(f"it says that it is {facts.name}")
-            return facts
+            metadata = CollectionMetadata.from_json(self._content(name))
+            if metadata.name != name:
+                raise ValueError(f"it says that it is {metadata.name}")
+            return metadata
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             path = self.root / name / COLLECTION_FILE
             raise ArtifactError(f"{path} is broken: {error!r}", code="collection-broken", remedy=REBUILD_REMEDY) from error
@@ -254,16 +254,16 @@ class EdgeBackend:
         return content
 
 
-def _require_space(root: Path, facts: CollectionMetadata) -> None:
+def _require_space(root: Path, metadata: CollectionMetadata) -> None:
     """Edge writes through mapped files: where the disk fills up, the process is killed by a signal, with no error."""
     # Vectors are there up to three times while segments are merged; the rest is payload, graph, and a fixed part: pages
     # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).
-    num_vectors = sum(facts.num_with(name) for name in facts.dense_vectors)
-    wanted = num_vectors * 3 * 4 * facts.dimension + facts.num_points * 1024 + 128 * 2**20
+    num_vectors = sum(metadata.num_with(name) for name in metadata.dense_vectors)
+    wanted = num_vectors * 3 * 4 * metadata.dimension + metadata.num_points * 1024 + 128 * 2**20
     free = shutil.disk_usage(root).free
     if free < wanted:
         raise ServiceError(
-            f"the disk of {root} has {free // 2**20} MiB free, {facts.num_points} points want about {wanted // 2**20}",
+            f"the disk of {root} has {free // 2**20} MiB free, {metadata.num_points} points want about {wanted // 2**20}",
             code="no-space",
             remedy=SPACE_REMEDY,
         )

@@ -25,8 +25,8 @@ def read_points(pipe: BinaryIO) -> Iterator[Point]:
 def main() -> None:
     """Build what comes in by stdin in the folder that is named."""
     pipe = sys.stdin.buffer
-    facts = pickle.load(pipe)
-    load_shard(Path(sys.argv[1]), facts, read_points(pipe))
+    metadata = pickle.load(pipe)
+    load_shard(Path(sys.argv[1]), metadata, read_points(pipe))
 
 
 if __name__ == "__main__":

@@ -33,25 +33,25 @@ from vidseek_retrieval.settings import Vector
 class EdgeCollection:
     """A finished Edge shard, open for reading."""
 
-    def __init__(self, facts: CollectionMetadata, shard: Any, spans: Spans) -> None:
-        self._facts = facts
+    def __init__(self, metadata: CollectionMetadata, shard: Any, spans: Spans) -> None:
+        self._facts = metadata
         self._shard = shard
         self._spans = spans
 
     @classmethod
-    def open(cls, folder: Path, facts: CollectionMetadata) -> EdgeCollection:
-        """The collection of `facts` in `folder`. Any number of processes may have it open.
+    def open(cls, folder: Path, metadata: CollectionMetadata) -> EdgeCollection:
+        """The collection of `metadata` in `folder`. Any number of processes may have it open.
 
         Raises:
             ArtifactError: the shard or its spans are missing or broken.
         """
-        said = f"the collection {facts.name} in {folder.parent} cannot be opened"
+        said = f"the collection {metadata.name} in {folder.parent} cannot be opened"
         with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
-            spans = Spans.read(folder / SPANS_FILE, facts.num_points)
-            return cls(facts, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
+            spans = Spans.read(folder / SPANS_FILE, metadata.num_points)
+            return cls(metadata, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
 
     @property
-    def facts(self) -> CollectionMetadata:
+    def metadata(self) -> CollectionMetadata:
         """What collection.json says."""
         return self._facts
 
@@ -69,7 +69,7 @@ class EdgeCollection:
         score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[TimeRange] = (),
+        time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
@@ -81,7 +81,7 @@ class EdgeCollection:
             ) if self._facts.settings.quantization != "none" else None,
         )
         # Edge filters by ids in less time than by videos and starts, above all where there are many stretches.
-        fitting = _filter(conditions, self._spans.within(stretches) if stretches else None)
+        fitting = _filter(conditions, self._spans.within(time_ranges) if time_ranges else None)
         return self._query(qdrant.Query.Nearest(vector.tolist(), using=using), limit, params, fitting, score_threshold)
 
     def search_words(

@@ -44,7 +44,7 @@ REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it agai
 SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 
 
-def build_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]) -> None:
+def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
     """Write `shard/` and spans.npy into `folder`: in a process of its own where there are many points.
 
     Edge writes through mapped files, and where the disk fills up the kernel ends its process by a signal: the child's
@@ -54,8 +54,8 @@ def build_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]
         ServiceError: the process was ended by a signal.
         Exception: whatever Edge raises.
     """
-    if facts.num_points < CHILD_FROM_POINTS:
-        load_shard(folder, facts, points)
+    if metadata.num_points < CHILD_FROM_POINTS:
+        load_shard(folder, metadata, points)
         return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     child = subprocess.Popen(
@@ -69,7 +69,7 @@ def build_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]
     listener.start()
     try:
         with suppress(BrokenPipeError), child.stdin as pipe:  # a child that died is told of below
-            pickle.dump(facts, pipe)
+            pickle.dump(metadata, pipe)
             remaining = iter(points)
             while batch := list(islice(remaining, LOAD_BATCH)):
                 pickle.dump(batch, pipe)
@@ -84,22 +84,22 @@ def build_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise ServiceError(
-            f"building {facts.name} was ended by {name}: the disk or the memory is full",
+            f"building {metadata.name} was ended by {name}: the disk or the memory is full",
             code="index-build-ended", remedy=SPACE_REMEDY
         )
     if child.returncode:
         raise RuntimeError(b"".join(said).decode(errors="replace").strip().rsplit("\n", 1)[-1])
 
 
-def load_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point]) -> None:
+def load_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
     """Write `shard/` and spans.npy into `folder`, in this process."""
     path = str(folder / SHARD_FOLDER)
-    spans = np.zeros(facts.num_points, dtype=ROW)
-    settings = facts.settings
+    spans = np.zeros(metadata.num_points, dtype=ROW)
+    settings = metadata.settings
     config = qdrant.EdgeConfig(
-        vectors={name: _vector_params(facts, name) for name in facts.dense_vectors},
+        vectors={name: _vector_params(metadata, name) for name in metadata.dense_vectors},
         sparse_vectors={
-            name: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf) for name in facts.sparse_vectors
+            name: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf) for name in metadata.sparse_vectors
         } or None,
         hnsw_config=qdrant.HnswIndexConfig(settings.m, settings.ef_construct, FULL_SCAN_KB),
         # One segment is one graph: the fewest steps a search can take.
@@ -126,11 +126,11 @@ def load_shard(folder: Path, facts: CollectionMetadata, points: Iterable[Point])
     write_spans(folder / SPANS_FILE, spans)
 
 
-def _vector_params(facts: CollectionMetadata, name: str) -> Any:
-    memory = qdrant.Memory.Cold if facts.settings.on_disk else qdrant.Memory.Cached
-    is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
+def _vector_params(metadata: CollectionMetadata, name: str) -> Any:
+    memory = qdrant.Memory.Cold if metadata.settings.on_disk else qdrant.Memory.Cached
+    is_quantized = metadata.settings.quantization == "int8" and index_vector(name).quantized
     return qdrant.EdgeVectorParams(
-        facts.dimension, qdrant.Distance.Cosine, memory=memory,
+        metadata.dimension, qdrant.Distance.Cosine, memory=memory,
         quantization_config=qdrant.ScalarQuantizationConfig(
             qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
         ) if is_quantized else None,

@@ -87,10 +87,10 @@ class Spans:
             raise LookupError(f"{SPANS_FILE} lacks clips of its shard")
         return rows
 
-    def within(self, stretches: Iterable[TimeRange]) -> set[str]:
+    def within(self, time_ranges: Iterable[TimeRange]) -> set[str]:
         """The ids of the clips that begin in one of these."""
         found: set[str] = set()
-        for video_id, first_ms, last_ms in stretches:
+        for video_id, first_ms, last_ms in time_ranges:
             number = int(np.searchsorted(self._videos, video_id.encode()))
             if number == len(self._videos) or self._videos[number] != video_id.encode():
                 continue

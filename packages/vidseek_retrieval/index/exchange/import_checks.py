@@ -66,7 +66,7 @@ _REMEDY = "Export it again"
 _OPTIONS: Mapping[str, Any] = {"buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True}
 
 
-def columns_of(facts: CollectionMetadata) -> list[tuple[str, pa.DataType]]:
+def columns_of(metadata: CollectionMetadata) -> list[tuple[str, pa.DataType]]:
     """The columns of an exported collection and their types: those of earlier versions first."""
     # Lists of no fixed size: pyarrow reads no null among those (seen in 25.0).
     vector, indices = pa.list_(pa.float32()), pa.list_(pa.int64())
@@ -74,16 +74,16 @@ def columns_of(facts: CollectionMetadata) -> list[tuple[str, pa.DataType]]:
         ("clip_id", pa.string()), (VIDEO_VECTOR, vector), (CAPTION_VECTOR, vector), (f"{WORDS_VECTOR}_indices", indices),
         (f"{WORDS_VECTOR}_values", vector), ("payload", pa.string()),
     ]
-    for name in _others(facts):
+    for name in _others(metadata):
         is_dense = name in vector_names("dense")
         columns += [(name, vector)] if is_dense else [(f"{name}_indices", indices), (f"{name}_values", vector)]
     return columns
 
 
-def _others(facts: CollectionMetadata) -> list[str]:
+def _others(metadata: CollectionMetadata) -> list[str]:
     return [
         name for name in vector_names()
-        if name in facts.settings.vectors and name not in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR)
+        if name in metadata.settings.vectors and name not in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR)
     ]
 
 
@@ -131,8 +131,8 @@ def opened(path: Path) -> Iterator[ExportFile]:
         file = pq.ParquetFile(path, **_OPTIONS)
     with file:
         with _read_errors(path):
-            facts = _facts_of(file)
-        yield ExportFile(path, file, facts)
+            metadata = _facts_of(file)
+        yield ExportFile(path, file, metadata)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ExportFile:
 
     path: Path
     file: pq.ParquetFile
-    facts: CollectionMetadata
+    metadata: CollectionMetadata
 
     def points(self) -> Iterator[Point]:
         """The points, each checked.
@@ -153,7 +153,7 @@ class ExportFile:
             ids = bytearray()
             counts: Counter[str] = Counter()
             for batch in self.file.iter_batches(ROWS, use_threads=False):
-                points = list(_batch(batch, self.facts))
+                points = list(_batch(batch, self.metadata))
                 ids += b"".join(uuid.UUID(point.clip_id).bytes for point in points)
                 for point in points:
                     counts.update(point.vectors.keys())
@@ -162,9 +162,9 @@ class ExportFile:
             if len(np.unique(rows)) != len(rows):
                 raise ValueError("it holds a clip twice")
             for name in vector_names():
-                if counts[name] != self.facts.num_with(name):
+                if counts[name] != self.metadata.num_with(name):
                     raise ValueError(
-                        f"it holds {counts[name]} points with {name}, its facts say {self.facts.num_with(name)}"
+                        f"it holds {counts[name]} points with {name}, its facts say {self.metadata.num_with(name)}"
                     )
 
 
@@ -191,27 +191,27 @@ def _facts_of(file: pq.ParquetFile) -> CollectionMetadata:
     said = (schema.metadata or {}).get(FACTS_KEY, b"")
     if not 0 < len(said) <= MOST_FACTS_BYTES:
         raise ValueError(f"its facts have {len(said)} bytes, wanted at least 1 and at most {MOST_FACTS_BYTES}")
-    facts = CollectionMetadata.from_json(parse_json(said))
-    wanted = columns_of(facts)
+    metadata = CollectionMetadata.from_json(parse_json(said))
+    wanted = columns_of(metadata)
     if list(kinds) != [name for name, _ in wanted] or not all(_is_of(kinds[name], kind) for name, kind in wanted):
         shown = ", ".join(name for name, _ in wanted)
         raise ValueError(f"its columns are {names.shown(schema.names)}, wanted {shown} of their types")
-    if file.metadata.num_rows != facts.num_points:
-        raise ValueError(f"it has {file.metadata.num_rows} rows, its facts say {facts.num_points}")
-    if facts.calibration is not None:
-        _check_calibration(Calibration.from_json(facts.calibration), facts)
-    return facts
+    if file.metadata.num_rows != metadata.num_points:
+        raise ValueError(f"it has {file.metadata.num_rows} rows, its facts say {metadata.num_points}")
+    if metadata.calibration is not None:
+        _check_calibration(Calibration.from_json(metadata.calibration), metadata)
+    return metadata
 
 
-def _check_calibration(calibration: Calibration, facts: CollectionMetadata) -> None:
-    if calibration.encoder_version != facts.encoder_version:
+def _check_calibration(calibration: Calibration, metadata: CollectionMetadata) -> None:
+    if calibration.encoder_version != metadata.encoder_version:
         raise ValueError(
             f"its calibration is of encoder_version {names.shown(calibration.encoder_version)}, the collection is of "
-            f"{facts.encoder_version}"
+            f"{metadata.encoder_version}"
         )
     known = calibration.familiarity
-    if known is not None and len(known.mean) != facts.dimension:
-        raise ValueError(f"its calibration is for vectors of {len(known.mean)} values, wanted {facts.dimension}")
+    if known is not None and len(known.mean) != metadata.dimension:
+        raise ValueError(f"its calibration is for vectors of {len(known.mean)} values, wanted {metadata.dimension}")
 
 
 def _is_of(kind: pa.DataType, wanted: pa.DataType) -> bool:
@@ -221,20 +221,20 @@ def _is_of(kind: pa.DataType, wanted: pa.DataType) -> bool:
     return kind.equals(wanted)
 
 
-def _batch(batch: pa.RecordBatch, facts: CollectionMetadata) -> Iterator[Point]:
+def _batch(batch: pa.RecordBatch, metadata: CollectionMetadata) -> Iterator[Point]:
     texts = batch.column("payload")
     if texts.null_count or max(pc.binary_length(texts).to_pylist(), default=0) > MOST_PAYLOAD_BYTES:
         raise ValueError(f"a payload is empty, or larger than {MOST_PAYLOAD_BYTES} bytes")
-    payloads = [_payload(parse_json(text), facts) for text in texts.to_pylist()]
+    payloads = [_payload(parse_json(text), metadata) for text in texts.to_pylist()]
     clip_ids = [names.clip_id(value) for value in batch.column("clip_id").to_pylist()]
     spans = ([each[name] for each in payloads] for name in ("video_id", "start_ms", "end_ms"))
     for clip_id, wanted in zip(clip_ids, clip_ids_of(*spans), strict=True):
         if clip_id != wanted:
             raise ValueError(f"the clip {clip_id} is not that of its video and span, which is {wanted}")
     values: dict[str, Iterator[Value | None]] = {}
-    for name in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR, *_others(facts)):
+    for name in (VIDEO_VECTOR, CAPTION_VECTOR, WORDS_VECTOR, *_others(metadata)):
         is_dense = name in vector_names("dense")
-        values[name] = iter(_vectors(batch.column(name), facts, name)) if is_dense else _sparse(batch, name, clip_ids)
+        values[name] = iter(_vectors(batch.column(name), metadata, name)) if is_dense else _sparse(batch, name, clip_ids)
     for clip_id, payload in zip(clip_ids, payloads, strict=True):
         found = {name: value for name, each in values.items() if (value := next(each)) is not None}
         if VIDEO_VECTOR not in found:
@@ -250,12 +250,12 @@ def _sparse(batch: pa.RecordBatch, name: str, clip_ids: Sequence[str]) -> Iterat
     return map(_words, clip_ids, indices, values)
 
 
-def _vectors(column: pa.ListArray, facts: CollectionMetadata, name: str) -> list[NDArray[np.float32] | None]:
-    _check_lengths(column, facts.dimension, name, least=facts.dimension)
+def _vectors(column: pa.ListArray, metadata: CollectionMetadata, name: str) -> list[NDArray[np.float32] | None]:
+    _check_lengths(column, metadata.dimension, name, least=metadata.dimension)
     flat = column.flatten()
     if flat.null_count:
         raise ValueError(f"a vector {name} has empty values")
-    matrix = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, facts.dimension)
+    matrix = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, metadata.dimension)
     if not (np.abs(np.linalg.norm(matrix, axis=1) - 1) <= UNIT_TOLERANCE).all():  # NaN is wrong too
         raise ValueError(f"a vector {name} is not of length 1")
     rows = iter(matrix)
@@ -280,7 +280,7 @@ def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) 
     return SparseVector(tuple(indices), tuple(values))
 
 
-def _payload(payload: object, facts: CollectionMetadata) -> dict[str, Any]:
+def _payload(payload: object, metadata: CollectionMetadata) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise ValueError(f"a payload is {names.shown(payload)}, wanted a table")
     unknown = sorted(set(payload) - set(payload_fields()))
@@ -290,14 +290,14 @@ def _payload(payload: object, facts: CollectionMetadata) -> dict[str, Any]:
     for field, value in payload.items():
         if not _fits(field, value):
             raise ValueError(f"the field {field} of a payload is {names.shown(value)}, which it cannot be")
-    if payload["encoder_version"] != facts.encoder_version:
+    if payload["encoder_version"] != metadata.encoder_version:
         raise ValueError(
             f"a point is of encoder_version {names.shown(payload['encoder_version'])}, the collection is of "
-            f"{facts.encoder_version}"
+            f"{metadata.encoder_version}"
         )
     length_ms = payload["end_ms"] - payload["start_ms"]
-    if length_ms <= 0 or (facts.longest_ms and length_ms > facts.longest_ms):
-        raise ValueError(f"a clip is {length_ms} ms long, wanted more than 0 and at most {facts.longest_ms or MOST_MS}")
+    if length_ms <= 0 or (metadata.longest_ms and length_ms > metadata.longest_ms):
+        raise ValueError(f"a clip is {length_ms} ms long, wanted more than 0 and at most {metadata.longest_ms or MOST_MS}")
     # A URL with a password or a signature is a secret of whoever made the file, and would be shown and exported on.
     bare = {"uri": bare_url, "thumbnail_url": bare_address}
     return {name: bare[name](value) if name in bare else value for name, value in payload.items()}

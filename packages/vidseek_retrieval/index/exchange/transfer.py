@@ -32,7 +32,7 @@ class Export:
 
 
 def export_collection(
-    home: IndexBackend, path: Path, *, alias: str = "clips", collection: str | None = None
+    backend: IndexBackend, path: Path, *, alias: str = "clips", collection: str | None = None
 ) -> Export:
     """Write the collection that `alias` points to (or `collection`) to the file `path`, whole or not at all.
 
@@ -43,28 +43,28 @@ def export_collection(
         ArtifactError: nothing was published, or there is no such collection.
         OSError: the disk does not take it.
     """
-    source = home.open(collection or require_published(home, alias).collection)
+    source = backend.open(collection or require_published(backend, alias).collection)
     num = 0
-    schema = _schema(source.facts)
+    schema = _schema(source.metadata)
     with closing(source), whole_file(path) as beside:
         with pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer:
             remaining = source.scroll()
             while points := list(islice(remaining, ROWS)):
                 num += len(points)
                 writer.write_table(pa.Table.from_pylist([_row(point) for point in points], schema=schema))
-        if num != source.facts.num_points:
+        if num != source.metadata.num_points:
             raise ArtifactError(
-                f"{source.facts.name} gave {num} points, wanted {source.facts.num_points}", code="export-incomplete",
+                f"{source.metadata.name} gave {num} points, wanted {source.metadata.num_points}", code="export-incomplete",
                 remedy="Run `vidseek index verify`",
             )
-    return Export(source.facts.name, num, path)
+    return Export(source.metadata.name, num, path)
 
 
 def import_collection(
-    home: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
+    backend: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
     min_recall: float = MIN_RECALL, encoder_version: str | None = None,
 ) -> Published:
-    """Build the collection of the file `path` in `home`, verify it, try it, and only then move `alias`: as `publish` does.
+    """Build the collection of the file `path` in `backend`, verify and try it, and only then move `alias`, as `publish` does.
 
     Before anything is built the whole file is checked: names, types, ranges and counts of all that it says (`imported`).
 
@@ -88,20 +88,20 @@ def import_collection(
         raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
     check_file(path)
     with opened(path) as export:
-        if encoder_version is not None and export.facts.encoder_version != encoder_version:
+        if encoder_version is not None and export.metadata.encoder_version != encoder_version:
             raise ArtifactError(
-                f"{path} is of encoder_version {export.facts.encoder_version}, the encoder here is of {encoder_version}: no "
-                "search could ask it",
+                f"{path} is of encoder_version {export.metadata.encoder_version}, the encoder here is of {encoder_version}: "
+                "no search could ask it",
                 code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
             )
         return go_live(
-            home, replace(export.facts, imported=True), export.points(), alias=alias, keep_previous=keep_previous,
+            backend, replace(export.metadata, imported=True), export.points(), alias=alias, keep_previous=keep_previous,
             min_recall=min_recall,
         )
 
 
-def _schema(facts: CollectionMetadata) -> pa.Schema:
-    return pa.schema(columns_of(facts), metadata={FACTS_KEY: canonical_json(facts.to_json()).encode()})
+def _schema(metadata: CollectionMetadata) -> pa.Schema:
+    return pa.schema(columns_of(metadata), metadata={FACTS_KEY: canonical_json(metadata.to_json()).encode()})
 
 
 def _row(point: Point) -> dict[str, Any]:

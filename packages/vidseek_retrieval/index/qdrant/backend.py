@@ -126,8 +126,8 @@ class QdrantBackend:
 
     def collections(self) -> list[CollectionMetadata]:
         """The finished collections that can be read, oldest first."""
-        facts = [found for name in self._names() if (found := self._facts(name)) is not None]
-        return sorted(facts, key=lambda each: (each.created_at, each.name))
+        metadata = [found for name in self._names() if (found := self._facts(name)) is not None]
+        return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
         """The names of the finished collections, sorted; also of those whose metadata another version wrote."""
@@ -143,13 +143,13 @@ class QdrantBackend:
         """
         self._require_version()
         info = self._info(name) if COLLECTION_NAME.fullmatch(name) else None
-        facts = _facts_in(info, name)
-        if info is None or facts is None:
+        metadata = _facts_in(info, name)
+        if info is None or metadata is None:
             self._live = None  # an alias that we remember may have led here
             raise ArtifactError(
                 f"there is no collection {name} on the server", code="collection-absent", remedy="Publish, or import it"
             )
-        return QdrantCollection(self._client, facts, Limits.of(info), stored_as=self._on_server(name))
+        return QdrantCollection(self._client, metadata, Limits.of(info), stored_as=self._on_server(name))
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -177,33 +177,33 @@ class QdrantBackend:
             if not self._lock.release():
                 log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
-    def build(self, facts: CollectionMetadata, points: Iterable[Point]) -> None:
+    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
         """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
 
         Raises:
             ArtifactError: the facts cannot be those of a collection. Nothing was touched.
             ServiceError: the server has a finished one of that name, or does not take it. Nothing of ours is left.
         """
-        if self._facts(require_facts(facts).name) is not None:
+        if self._facts(require_facts(metadata).name) is not None:
             raise ServiceError(
-                f"the server has a finished collection {facts.name} already", code="collection-there",
+                f"the server has a finished collection {metadata.name} already", code="collection-there",
                 remedy="Drop it, or search that one",
             )
         try:
-            limits = self._create(facts)
+            limits = self._create(metadata)
             remaining = iter(points)
             while batch := list(islice(remaining, limits.batch(LOAD_BATCH))):
                 structs = [_struct(point) for point in batch]
                 # The same ids again are the same points: a batch that was cut off is sent once more.
-                request(self._client.upsert, self._on_server(facts.name), structs, wait=True)
+                request(self._client.upsert, self._on_server(metadata.name), structs, wait=True)
                 self._lock.renew()
-            self._optimise(facts.name)
+            self._optimise(metadata.name)
             request(
-                self._client.update_collection, self._on_server(facts.name), metadata={"vidseek": facts.to_json()}
+                self._client.update_collection, self._on_server(metadata.name), metadata={"vidseek": metadata.to_json()}
             )
         except BaseException as error:
-            if not self._try_to_delete(facts.name):
-                _say_more(error, f"what was built of {facts.name} stays on the server until the next publish")
+            if not self._try_to_delete(metadata.name):
+                _say_more(error, f"what was built of {metadata.name} stays on the server until the next publish")
             raise
 
     def check(self, name: str) -> list[str]:
@@ -280,17 +280,17 @@ class QdrantBackend:
         """The facts of a finished collection; None for one that is not there or not finished."""
         return _facts_in(self._info(name), name)
 
-    def _create(self, facts: CollectionMetadata) -> Limits:
+    def _create(self, metadata: CollectionMetadata) -> Limits:
         """Make the collection, empty and with its payload indexes; gives what the server allows on it."""
-        settings, cluster = facts.settings, self._settings
-        self._try_to_delete(facts.name)
-        stored_as = self._on_server(facts.name)
+        settings, cluster = metadata.settings, self._settings
+        self._try_to_delete(metadata.name)
+        stored_as = self._on_server(metadata.name)
         try:
             request(
                 self._client.create_collection, stored_as,
-                vectors_config={name: _vector_params(facts, name) for name in facts.dense_vectors},
+                vectors_config={name: _vector_params(metadata, name) for name in metadata.dense_vectors},
                 sparse_vectors_config={
-                    name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in facts.sparse_vectors
+                    name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in metadata.sparse_vectors
                 } or None,
                 shard_number=cluster.shards, replication_factor=cluster.replicas,
                 write_consistency_factor=cluster.write_consistency,
@@ -299,10 +299,10 @@ class QdrantBackend:
             )
         except ServerRefused as error:
             # The answer to our own request was lost, and the second try finds what the first one made.
-            if error.status != 409 or not self._is_empty(facts.name):
+            if error.status != 409 or not self._is_empty(metadata.name):
                 raise
         limits = Limits.of(request(self._client.get_collection, stored_as))
-        limits.require_room(facts)
+        limits.require_room(metadata)
         for field, kind in payload_indexes().items():
             request(self._client.create_payload_index, stored_as, field, field_schema=_SCHEMAS[kind], wait=True)
         return limits
@@ -450,10 +450,10 @@ def _metadata(info: models.CollectionInfo | None) -> dict[str, Any]:
 def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionMetadata | None:
     """The facts that a collection carries; None where it is not there or not finished."""
     try:
-        facts = CollectionMetadata.from_json(_metadata(info)["vidseek"])
+        metadata = CollectionMetadata.from_json(_metadata(info)["vidseek"])
     except (KeyError, TypeError, ValueError, ConfigError):
         return None
-    return facts if facts.name == name else None
+    return metadata if metadata.name == name else None
 
 
 def _say_more(error: BaseException, what: str) -> None:
@@ -464,10 +464,10 @@ def _say_more(error: BaseException, what: str) -> None:
         log.warning("%s", what)
 
 
-def _vector_params(facts: CollectionMetadata, name: str) -> models.VectorParams:
-    is_quantized = facts.settings.quantization == "int8" and index_vector(name).quantized
+def _vector_params(metadata: CollectionMetadata, name: str) -> models.VectorParams:
+    is_quantized = metadata.settings.quantization == "int8" and index_vector(name).quantized
     return models.VectorParams(
-        size=facts.dimension, distance=models.Distance.COSINE, on_disk=facts.settings.on_disk,
+        size=metadata.dimension, distance=models.Distance.COSINE, on_disk=metadata.settings.on_disk,
         quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )) if is_quantized else None,

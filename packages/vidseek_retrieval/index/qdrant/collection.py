@@ -28,7 +28,7 @@ from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.settings import Vector
 
-MOST_STRETCHES = 32
+MOST_TIME_RANGES = 32
 """In one search: each clip of their videos is held against each of them."""
 EF_FOR_EXACT = 1024
 """Candidates in the place of an exact search, where strict mode allows none; filtered to a few clips Qdrant looks at all."""
@@ -39,15 +39,15 @@ class QdrantCollection:
     """A finished collection on a server, for reading."""
 
     def __init__(
-        self, client: QdrantClient, facts: CollectionMetadata, limits: Limits | None = None, *, stored_as: str = ""
+        self, client: QdrantClient, metadata: CollectionMetadata, limits: Limits | None = None, *, stored_as: str = ""
     ) -> None:
         self._client = client
-        self._facts = facts
+        self._facts = metadata
         self._limits = limits or Limits()
-        self._name = stored_as or facts.name
+        self._name = stored_as or metadata.name
 
     @property
-    def facts(self) -> CollectionMetadata:
+    def metadata(self) -> CollectionMetadata:
         """What its metadata says."""
         return self._facts
 
@@ -65,19 +65,19 @@ class QdrantCollection:
         score_threshold: float = -math.inf,
         using: Dense = "video",
         conditions: Sequence[Condition] = (),
-        stretches: Sequence[TimeRange] = (),
+        time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
         """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
         if not self._facts.has(using):
             return []
         must, must_not = self._conditions(conditions)
-        most = self._limits.stretches(len(must) + len(must_not), most=MOST_STRETCHES)
+        most = self._limits.time_ranges(len(must) + len(must_not), most=MOST_TIME_RANGES)
         parts = [
             self._query(
                 vector.tolist(), using, limit, self._params(limit, exact=exact),
-                _filter(must, must_not, stretches[start : start + most]), score_threshold,
+                _filter(must, must_not, time_ranges[start : start + most]), score_threshold,
             )
-            for start in range(0, max(1, len(stretches)), most)
+            for start in range(0, max(1, len(time_ranges)), most)
         ]
         return parts[0] if len(parts) == 1 else sorted({clip for part in parts for clip in part}, key=rank_order)[:limit]
 
@@ -144,13 +144,13 @@ class QdrantCollection:
         """Nothing is held: the client is the home's."""
 
     def _params(self, limit: int, *, exact: bool) -> models.SearchParams:
-        facts, limits = self._facts, self._limits
-        wanted = max(facts.search_ef, EF_FOR_EXACT if exact and not self.allows_exact else 0)
+        metadata, limits = self._facts, self._limits
+        wanted = max(metadata.search_ef, EF_FOR_EXACT if exact and not self.allows_exact else 0)
         return models.SearchParams(
             hnsw_ef=limits.ef(wanted), exact=exact and self.allows_exact,
             quantization=models.QuantizationSearchParams(
-                ignore=exact, rescore=True, oversampling=limits.oversampling(facts.oversampling(limit))
-            ) if facts.settings.quantization != "none" else None,
+                ignore=exact, rescore=True, oversampling=limits.oversampling(metadata.oversampling(limit))
+            ) if metadata.settings.quantization != "none" else None,
         )
 
     def _query(
@@ -232,17 +232,17 @@ def _one_of(field: str, values: Sequence[str | int]) -> models.FieldCondition:
 
 
 def _filter(
-    must: Sequence[models.Condition], must_not: Sequence[models.Condition], stretches: Sequence[TimeRange] = ()
+    must: Sequence[models.Condition], must_not: Sequence[models.Condition], time_ranges: Sequence[TimeRange] = ()
 ) -> models.Filter | None:
-    if not must and not must_not and not stretches:
+    if not must and not must_not and not time_ranges:
         return None
-    within: list[models.Condition] = [_within(each) for each in stretches]
+    within: list[models.Condition] = [_within(each) for each in time_ranges]
     return models.Filter(must=list(must), must_not=list(must_not), should=within or None)
 
 
-def _within(stretch: TimeRange) -> models.Filter:
-    begins = models.Range(gte=stretch.first_ms, lte=stretch.last_ms)
+def _within(time_range: TimeRange) -> models.Filter:
+    begins = models.Range(gte=time_range.first_ms, lte=time_range.last_ms)
     return models.Filter(must=[
-        models.FieldCondition(key="video_id", match=models.MatchValue(value=stretch.video_id)),
+        models.FieldCondition(key="video_id", match=models.MatchValue(value=time_range.video_id)),
         models.FieldCondition(key="start_ms", range=begins),
     ])

@@ -80,28 +80,29 @@ class Limits:
         for start in range(0, len(values), max(1, most)):
             yield values[start : start + most]
 
-    def stretches(self, num_conditions: int, *, most: int) -> int:
+    def time_ranges(self, num_conditions: int, *, most: int) -> int:
         """Stretches of one search beside so many other conditions; at least 1, and `most` at most."""
         if self.filter_max_conditions is None:
             return most
         return max(1, min(most, (self.filter_max_conditions - num_conditions) // 2))  # a video and a start each
 
-    def require_room(self, facts: CollectionMetadata) -> None:
-        """See that a collection of `facts` may be built at all, before anything of it is written.
+    def require_room(self, metadata: CollectionMetadata) -> None:
+        """See that a collection of `metadata` may be built at all, before anything of it is written.
 
         Raises:
             ServiceError: a limit is too low for it.
         """
-        num_dense = sum(facts.num_with(name) for name in facts.dense_vectors)
+        num_dense = sum(metadata.num_with(name) for name in metadata.dense_vectors)
         for name, wanted in (
             ("max_payload_index_count", len(payload_indexes())),
-            ("max_points_count", facts.num_points),
-            ("max_collection_vector_size_bytes", num_dense * facts.dimension * _BYTES_OF_A_FLOAT),
+            ("max_points_count", metadata.num_points),
+            ("max_collection_vector_size_bytes", num_dense * metadata.dimension * _BYTES_OF_A_FLOAT),
         ):
             allowed = getattr(self, name)
             if allowed is not None and wanted > allowed:
                 raise ServiceError(
-                    f"the strict mode of the Qdrant server has {name} {allowed}, the collection {facts.name} wants {wanted}",
+                    f"the strict mode of the Qdrant server has {name} {allowed}, the collection {metadata.name} wants "
+                    f"{wanted}",
                     code="server-limit",
                     remedy=f"Raise {name} in the server's strict mode, or publish less",
                 )

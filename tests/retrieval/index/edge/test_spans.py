@@ -48,14 +48,14 @@ def test_of__is_the_row_of_each_clip(tmp_path: Path) -> None:
 def test_within__is_what_begins_there(tmp_path: Path) -> None:
     content = points()
     spans = Spans.read(written(tmp_path, content), NUM)
-    stretches = [TimeRange(f"{3:032x}", 2000, 19_000), TimeRange(f"{3:032x}", 9000, 25_000), TimeRange(f"{5:032x}", -5, 0),
+    time_ranges = [TimeRange(f"{3:032x}", 2000, 19_000), TimeRange(f"{3:032x}", 9000, 25_000), TimeRange(f"{5:032x}", -5, 0),
                  TimeRange("a", 0, 99_000), TimeRange("f" * 32, 0, 99_000)]
     wanted = {
-        point.clip_id for point in content for video_id, first_ms, last_ms in stretches
+        point.clip_id for point in content for video_id, first_ms, last_ms in time_ranges
         if point.payload["video_id"] == video_id and first_ms <= point.payload["start_ms"] <= last_ms
     }
-    assert spans.within(stretches) == wanted and len(wanted) == 3
-    assert spans.within(stretches[-2:]) == spans.within([]) == set()
+    assert spans.within(time_ranges) == wanted and len(wanted) == 3
+    assert spans.within(time_ranges[-2:]) == spans.within([]) == set()
 
 
 def test_read__an_empty_table(tmp_path: Path) -> None:

@@ -30,17 +30,17 @@ from vidseek_retrieval.index.exchange.transfer import export_collection, import_
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported collection of eight clips."""
     root = tmp_path_factory.mktemp("good")
-    home, content = EdgeBackend(root / "index"), points(8)
-    home.build(facts_of(content), content)
-    home.move_alias("clips", Alias(facts_of(content).name))
-    export_collection(home, root / "good.parquet")
+    backend, content = EdgeBackend(root / "index"), points(8)
+    backend.build(facts_of(content), content)
+    backend.move_alias("clips", Alias(facts_of(content).name))
+    export_collection(backend, root / "good.parquet")
     return root / "good.parquet"
 
 
-def changed(good: Path, out: Path, *, rows: Callable[[list[dict[str, Any]]], object] | None = None, **facts: Any) -> Path:
+def changed(good: Path, out: Path, *, rows: Callable[[list[dict[str, Any]]], object] | None = None, **metadata: Any) -> Path:
     """The export with other facts, or other rows."""
     table = pq.read_table(good)
-    said = {**json.loads(table.schema.metadata[b"vidseek"]), **facts}
+    said = {**json.loads(table.schema.metadata[b"vidseek"]), **metadata}
     if rows is not None:
         made = table.to_pylist()
         for row in made:
@@ -121,8 +121,8 @@ def test_import__facts_that_cannot_be_are_refused_and_nothing_is_made(
     victim = tmp_path / "elsewhere"
     victim.mkdir()
     (victim / "thesis.txt").write_text("mine")
-    facts = {name: str(victim) if value == "/tmp/elsewhere" else value for name, value in BAD_FACTS[what].items()}
-    path = changed(good, tmp_path / "bad.parquet", **facts)
+    metadata = {name: str(victim) if value == "/tmp/elsewhere" else value for name, value in BAD_FACTS[what].items()}
+    path = changed(good, tmp_path / "bad.parquet", **metadata)
     with raises(ArtifactError, code="import-broken", naming="bad.parquet"):
         import_collection(EdgeBackend(tmp_path / "archive" / "index"), path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bad.parquet", "elsewhere"]
@@ -143,9 +143,9 @@ def test_import__a_row_that_cannot_be_is_refused_before_anything_is_built(
 def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_path: Path) -> None:
     url = "https://name:pass-1@host.example/a.jpg?X-Amz-Signature=sign-1#frag-1"
     path = changed(good, tmp_path / "signed.parquet", rows=payload(uri=url, thumbnail_url=url))
-    home = EdgeBackend(tmp_path / "index")
-    import_collection(home, path)
-    export_collection(home, tmp_path / "again.parquet")
+    backend = EdgeBackend(tmp_path / "index")
+    import_collection(backend, path)
+    export_collection(backend, tmp_path / "again.parquet")
     stored = "".join(pq.read_table(tmp_path / "again.parquet")["payload"].to_pylist())
     assert stored.count("https://host.example/a.jpg") == 2
     assert not any(secret in stored for secret in ("pass-1", "sign-1", "frag-1"))
@@ -177,9 +177,9 @@ def test_import__a_file_of_kilobytes_that_unpacks_to_gigabytes_is_refused(good: 
     lists = pa.array([[0.25] * 16] * 20_000, pa.list_(pa.float32()))
     none = pa.nulls(20_000, pa.list_(pa.int64()))
     bomb = pa.table([texts, lists, lists, none, none.cast(pa.list_(pa.float32())), texts], names=table.column_names)
-    facts = {**json.loads(table.schema.metadata[b"vidseek"]), "num_points": 20_000}
+    metadata = {**json.loads(table.schema.metadata[b"vidseek"]), "num_points": 20_000}
     path = tmp_path / "bomb.parquet"
-    pq.write_table(bomb.replace_schema_metadata({b"vidseek": json.dumps(facts).encode()}), path)
+    pq.write_table(bomb.replace_schema_metadata({b"vidseek": json.dumps(metadata).encode()}), path)
     assert path.stat().st_size < 200_000
     with raises(ArtifactError, code="import-broken", naming="bomb.parquet"):
         import_collection(EdgeBackend(tmp_path / "index"), path)
@@ -195,28 +195,29 @@ def test_check_file__is_ended_in_time(good: Path, monkeypatch: pytest.MonkeyPatc
 def test_import__the_alias_stays_where_a_trial_search_fails(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, content = EdgeBackend(tmp_path / "index"), points(9, seed=3)
-    facts = facts_of(content, build="1" * 12)
-    home.build(facts, content)
-    home.move_alias("clips", Alias(facts.name))
+    backend, content = EdgeBackend(tmp_path / "index"), points(9, seed=3)
+    metadata = facts_of(content, build="1" * 12)
+    backend.build(metadata, content)
+    backend.move_alias("clips", Alias(metadata.name))
     monkeypatch.setattr(publish, "trial_problems", lambda *_: ["a trial search failed"])
-    with raises(GateFailed, code="publish-not-verified", naming=(facts.name, "trial search")):
-        import_collection(home, good)
-    assert home.aliases()["clips"] == Alias(facts.name) and [each.name for each in home.collections()] == [facts.name]
+    with raises(GateFailed, code="publish-not-verified", naming=(metadata.name, "trial search")):
+        import_collection(backend, good)
+    assert backend.aliases()["clips"] == Alias(metadata.name)
+    assert [each.name for each in backend.collections()] == [metadata.name]
 
 
 def test_trial_problems__a_collection_that_answers_nothing_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, content = EdgeBackend(tmp_path / "index"), points(8)
-    facts = facts_of(content)
-    home.build(facts, content)
-    assert trial.trial_problems(home, facts) == []
+    backend, content = EdgeBackend(tmp_path / "index"), points(8)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
+    assert trial.trial_problems(backend, metadata) == []
     monkeypatch.setattr("vidseek_retrieval.index.edge.collection.EdgeCollection.search", lambda *_, **__: [])
-    assert "finds nothing" in trial.trial_problems(home, facts)[0]
+    assert "finds nothing" in trial.trial_problems(backend, metadata)[0]
     monkeypatch.setattr("vidseek_retrieval.index.edge.collection.EdgeCollection.search", lambda *_, **__: 1 / 0)
-    assert "ZeroDivisionError" in trial.trial_problems(home, facts)[0]
-    assert "there is no collection" in trial.trial_problems(EdgeBackend(tmp_path / "none"), facts)[0]
+    assert "ZeroDivisionError" in trial.trial_problems(backend, metadata)[0]
+    assert "there is no collection" in trial.trial_problems(EdgeBackend(tmp_path / "none"), metadata)[0]
 
 
 def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_is_something_else(tmp_path: Path) -> None:
@@ -230,12 +231,12 @@ def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_i
 
     changed(tmp_path / "same.parquet", tmp_path / "forged.parquet", rows=forge)
     for name, is_built in (("same", False), ("forged", True)):
-        home = EdgeBackend(tmp_path / name)
-        import_collection(home, tmp_path / f"{name}.parquet")
-        assert home.collections()[0].imported
-        again = publish.publish(**folders, index=home)
+        backend = EdgeBackend(tmp_path / name)
+        import_collection(backend, tmp_path / f"{name}.parquet")
+        assert backend.collections()[0].imported
+        again = publish.publish(**folders, index=backend)
         assert again.collection == report.collection and again.built is is_built
-        mine, theirs = (each.open(report.collection) for each in (first, home))
+        mine, theirs = (each.open(report.collection) for each in (first, backend))
         for one, other in zip(mine.scroll(), theirs.scroll(), strict=True):
             np.testing.assert_allclose(one.vector, other.vector, atol=1e-5)
 
@@ -243,22 +244,22 @@ def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_i
 @pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "clips-0", ""])
 def test_build__facts_whose_name_is_none_touch_nothing(tmp_path: Path, name: str) -> None:
     content = points(4)
-    facts = replace(facts_of(content), name=name and name.replace("/elsewhere", str(tmp_path / "elsewhere")))
+    metadata = replace(facts_of(content), name=name and name.replace("/elsewhere", str(tmp_path / "elsewhere")))
     with raises(ArtifactError, code="bad-collection"):
-        EdgeBackend(tmp_path / "index").build(facts, content)
+        EdgeBackend(tmp_path / "index").build(metadata, content)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_build__what_is_there_is_not_removed(tmp_path: Path) -> None:
     content = points(4)
-    facts = facts_of(content)
-    folder = tmp_path / "index" / facts.name
+    metadata = facts_of(content)
+    folder = tmp_path / "index" / metadata.name
     for make in (lambda: (folder / "shard").mkdir(parents=True), lambda: folder.symlink_to(tmp_path / "mine")):
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / "thesis.txt").write_text("mine")
         make()
         with raises(ServiceError, code="index-not-writable"):
-            EdgeBackend(tmp_path / "index").build(facts, content)
+            EdgeBackend(tmp_path / "index").build(metadata, content)
         assert folder.exists() and (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
         folder.unlink() if folder.is_symlink() else [(folder / "shard").rmdir(), folder.rmdir()]
 
@@ -275,15 +276,15 @@ def test_aliases__names_that_are_none_are_a_broken_table(tmp_path: Path, content
 
 
 def test_collection_json__of_another_name_is_broken(tmp_path: Path) -> None:
-    content, home = points(4), EdgeBackend(tmp_path)
-    facts = facts_of(content)
-    home.build(facts, content)
+    content, backend = points(4), EdgeBackend(tmp_path)
+    metadata = facts_of(content)
+    backend.build(metadata, content)
     other = collection_name(VERSION, "2" * 12)
-    (tmp_path / facts.name).rename(tmp_path / other)
+    (tmp_path / metadata.name).rename(tmp_path / other)
     with raises(ArtifactError, code="collection-broken"):
-        home.open(other)
+        backend.open(other)
 
 
 def test_facts__read_back_are_the_same() -> None:
-    facts = replace(facts_of(points(4)), longest_ms=3000, content="0" * 16)
-    assert CollectionMetadata.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    metadata = replace(facts_of(points(4)), longest_ms=3000, content="0" * 16)
+    assert CollectionMetadata.from_json(json.loads(json.dumps(metadata.to_json()))) == metadata

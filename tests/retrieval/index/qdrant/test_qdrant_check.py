@@ -35,12 +35,12 @@ def url() -> Iterator[str]:
         yield stand_in.url
 
 
-def wait_until_it_writes(home: QdrantBackend, live: str, publisher: subprocess.Popen[bytes]) -> str:
+def wait_until_it_writes(backend: QdrantBackend, live: str, publisher: subprocess.Popen[bytes]) -> str:
     """The collection that the publisher builds beside `live`, once points are in it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and publisher.poll() is None:
-        for name in set(home._names()) - {live}:
-            info = home._info(name)
+        for name in set(backend._names()) - {live}:
+            info = backend._info(name)
             if info is not None and info.points_count:
                 return name
         time.sleep(0.02)
@@ -48,28 +48,28 @@ def wait_until_it_writes(home: QdrantBackend, live: str, publisher: subprocess.P
 
 
 def test_check__a_publisher_that_is_killed_changes_nothing_and_the_next_one_goes_on(url: str, tmp_path: Path) -> None:
-    with borrowed_home(url) as home:
-        first = publish(**random_archive(tmp_path / "first", seed=0), index=home)
+    with borrowed_home(url) as backend:
+        first = publish(**random_archive(tmp_path / "first", seed=0), index=backend)
         publisher = subprocess.Popen(
-            [sys.executable, "-m", "tests.retrieval.slow_publisher", url, home._prefix, str(tmp_path / "second"), "1"],
+            [sys.executable, "-m", "tests.retrieval.slow_publisher", url, backend._prefix, str(tmp_path / "second"), "1"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         try:
-            half = wait_until_it_writes(home, first.collection, publisher)
+            half = wait_until_it_writes(backend, first.collection, publisher)
         finally:
             publisher.send_signal(signal.SIGKILL)
             publisher.wait()
         assert publisher.returncode == -signal.SIGKILL
-        assert home.aliases() == {"clips": Alias(first.collection)} and home.stored() == [first.collection]
+        assert backend.aliases() == {"clips": Alias(first.collection)} and backend.stored() == [first.collection]
         (query,) = unit_rows(1, 16, seed=3)
-        searcher = Searcher(home, None)
+        searcher = Searcher(backend, None)
         assert searcher.search_vector(query, VERSION).collection == first.collection
 
         began = time.monotonic()
-        second = publish(**random_archive(tmp_path / "second", seed=1), index=home)  # takes the dead one's lock at once
+        second = publish(**random_archive(tmp_path / "second", seed=1), index=backend)  # takes the dead one's lock at once
         assert half in (second.collection, *second.removed)
         assert second.moved and second.verification.passed and time.monotonic() - began < PATIENCE_SECONDS
         assert searcher.search_vector(query, VERSION).collection == second.collection
-        assert rollback(home) == first.collection
+        assert rollback(backend) == first.collection
         assert searcher.search_vector(query, VERSION).collection == first.collection
-        assert verify(home).passed and prune(home) == []
+        assert verify(backend).passed and prune(backend) == []

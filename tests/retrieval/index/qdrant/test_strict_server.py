@@ -54,10 +54,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def built(home: QdrantBackend) -> None:
-    with home.building():
-        home.build(FACTS, FEW)
-        home.move_alias("clips", Alias(FACTS.name))
+def built(backend: QdrantBackend) -> None:
+    with backend.building():
+        backend.build(FACTS, FEW)
+        backend.move_alias("clips", Alias(FACTS.name))
 
 
 @pytest.mark.parametrize(("limit", "allowed"), LIMITED)
@@ -78,8 +78,8 @@ def test_building__a_server_that_refuses_every_filtered_update_gets_its_lock_bac
         raise AssertionError("the lock cannot have an index")
     assert stand_in.client.count(server.STATE).count == 0
     stand_in.strict = None
-    home = QdrantBackend.connect(stand_in.url)
-    with pytest.raises(RuntimeError), home.building():
+    backend = QdrantBackend.connect(stand_in.url)
+    with pytest.raises(RuntimeError), backend.building():
         stand_in.strict, stand_in.indexed[server.STATE] = STRICT, {}
         raise RuntimeError
     assert stand_in.client.count(server.STATE).count == 0
@@ -100,19 +100,19 @@ def test_state__is_replicated(stand_in: QdrantStandIn) -> None:
 
 
 def test_verify__where_exact_search_is_forbidden_measures_the_same_recall(stand_in: QdrantStandIn) -> None:
-    home = QdrantBackend.connect(stand_in.url)
-    built(home)
-    free = verify_collection(home, FACTS.name, min_recall=0.99)
+    backend = QdrantBackend.connect(stand_in.url)
+    built(backend)
+    free = verify_collection(backend, FACTS.name, min_recall=0.99)
     stand_in.strict = STRICT
-    assert verify_collection(home, FACTS.name, min_recall=0.99) == free and free.passed
+    assert verify_collection(backend, FACTS.name, min_recall=0.99) == free and free.passed
     assert any(each.endswith("/scroll") for each in stand_in.requests)
 
 
 def test_by_a_scan__is_the_exact_ranking() -> None:
     content = points(40)
-    home = QdrantBackend(QdrantClient(":memory:"))
-    home.build(facts_of(content), content)
-    collection, queries = home.open(FACTS.name), list(unit_rows(5, 16, seed=4))
+    backend = QdrantBackend(QdrantClient(":memory:"))
+    backend.build(facts_of(content), content)
+    collection, queries = backend.open(FACTS.name), list(unit_rows(5, 16, seed=4))
     wanted = list(map(verification._exactly(collection, "video"), queries))
     for ranking, exact in zip(verification._by_a_scan(collection, queries, "video"), wanted, strict=True):
         assert [clip_id for clip_id, _ in ranking] == [clip_id for clip_id, _ in exact]
@@ -121,34 +121,34 @@ def test_by_a_scan__is_the_exact_ranking() -> None:
 
 @pytest.fixture(scope="module")
 def forty() -> QdrantBackend:
-    home = QdrantBackend(QdrantClient(":memory:"))
-    home.build(facts_of(points()), points())
-    return home
+    backend = QdrantBackend(QdrantClient(":memory:"))
+    backend.build(facts_of(points()), points())
+    return backend
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     page=st.integers(1, 50), conditions=st.integers(1, 12), size=st.integers(1, 5), limit=st.integers(1, 45),
     hidden=st.sets(st.integers(0, 3), max_size=3), channels=st.sets(st.integers(0, 2), max_size=3),
-    stretches=st.lists(st.integers(0, 3), max_size=4),
+    time_ranges=st.lists(st.integers(0, 3), max_size=4),
 )
 def test_search__within_any_limits_finds_what_it_finds_without(
     forty: QdrantBackend, page: int, conditions: int, size: int, limit: int, hidden: set[int], channels: set[int],
-    stretches: list[int],
+    time_ranges: list[int],
 ) -> None:
     wanted = [
         *([Condition("video_id", none_of=tuple(f"{each:032x}" for each in sorted(hidden)))] if hidden else []),
         *([Condition("channel", any_of=tuple(f"channel {each}" for each in sorted(channels)))] if channels else []),
     ]
-    within = [TimeRange(f"{each:032x}", 0, 30_000) for each in stretches]
+    within = [TimeRange(f"{each:032x}", 0, 30_000) for each in time_ranges]
     free = forty.open(FACTS.name)
-    limited = QdrantCollection(forty._client, free.facts, Limits(
+    limited = QdrantCollection(forty._client, free.metadata, Limits(
         max_query_limit=page, filter_max_conditions=conditions, condition_max_size=size, search_max_hnsw_ef=2,
     ))
     (query,) = unit_rows(1, 16, seed=9)
     for exact in (True, False):
         both = [
-            each.search(query, limit=limit, exact=exact, conditions=wanted, stretches=within) for each in (free, limited)
+            each.search(query, limit=limit, exact=exact, conditions=wanted, time_ranges=within) for each in (free, limited)
         ]
         assert both[0] == both[1]
     words = WORDS.query("red crane 8")
@@ -156,7 +156,7 @@ def test_search__within_any_limits_finds_what_it_finds_without(
         free.search_words(words, limit=limit, conditions=wanted)
     )
     assert [each.clip_id for each in limited.scroll()] == [each.clip_id for each in free.scroll()]
-    unexact = QdrantCollection(forty._client, free.facts, Limits(max_query_limit=page, allows_exact=False))
+    unexact = QdrantCollection(forty._client, free.metadata, Limits(max_query_limit=page, allows_exact=False))
     assert [unexact.count(name) for name in (None, "caption")] == [free.count(name) for name in (None, "caption")]
 
 
@@ -186,47 +186,47 @@ def test_publish__goes_through_a_limited_rate(stand_in: QdrantStandIn, tmp_path:
     "POST /collections/aliases", "DELETE ", "POST .*/query", "POST .*/delete",
 ])
 def test_publish__an_answer_that_is_lost_is_no_failure(stand_in: QdrantStandIn, tmp_path: Path, lost: str) -> None:
-    home = QdrantBackend.connect(stand_in.url)
-    home._create(facts_of(FEW, build="a" * 12))  # what a killed build left: it is removed
+    backend = QdrantBackend.connect(stand_in.url)
+    backend._create(facts_of(FEW, build="a" * 12))  # what a killed build left: it is removed
     stand_in.faults = [(lost, "lost"), (lost, "lost")]
-    report = publish(**random_archive(tmp_path), index=home)
+    report = publish(**random_archive(tmp_path), index=backend)
     assert report.moved and stand_in.faults == [] and report.num_points == report.verification.num_points == 232
     assert stand_in.client.count(server.STATE).count == 0  # the lock was let go
 
 
 def test_build__a_full_collection_that_cannot_be_removed_is_not_taken_for_ours(stand_in: QdrantStandIn) -> None:
-    home = QdrantBackend.connect(stand_in.url)
-    home._create(FACTS)
+    backend = QdrantBackend.connect(stand_in.url)
+    backend._create(FACTS)
     stand_in.client.upsert(FACTS.name, [server._struct(FEW[0])])
     stand_in.faults = [("DELETE", "500")] * qdrant_requests.TRIES
-    with raises(ServerRefused, code="server-refused") as caught, home.building():
-        home.build(FACTS, FEW)
+    with raises(ServerRefused, code="server-refused") as caught, backend.building():
+        backend.build(FACTS, FEW)
     assert caught.value.status == 409
-    built(home)
+    built(backend)
 
 
 def test_check__grey_is_woken_yellow_waited_for_and_red_told(
     stand_in: QdrantStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = QdrantBackend.connect(stand_in.url)
-    built(home)
+    backend = QdrantBackend.connect(stand_in.url)
+    built(backend)
     assert stand_in.woken == 0
     stand_in.statuses = ["grey", "yellow", "yellow", "green"]
-    assert home.check(FACTS.name) == [] and stand_in.statuses == [] and stand_in.woken == 1
+    assert backend.check(FACTS.name) == [] and stand_in.statuses == [] and stand_in.woken == 1
     stand_in.statuses = ["yellow", "red:the optimizer met a wall"]
-    (problem,) = home.check(FACTS.name)
+    (problem,) = backend.check(FACTS.name)
     assert "red" in problem and "the optimizer met a wall" in problem
     monkeypatch.setattr(server, "CHECK_TIMEOUT_SECONDS", 0.02)
     stand_in.statuses = ["yellow"] * 100
-    (problem,) = home.check(FACTS.name)
+    (problem,) = backend.check(FACTS.name)
     assert "yellow" in problem and len(stand_in.statuses) > 50
 
 
 def test_build__red_ends_it_with_its_text_and_nothing_stays(stand_in: QdrantStandIn) -> None:
-    home = QdrantBackend.connect(stand_in.url)
-    with raises(ServiceError, code="server-not-settled", naming="no space left"), home.building():
-        home.build(FACTS, reddening(stand_in))
-    assert home.stored() == [] and home._info(FACTS.name) is None
+    backend = QdrantBackend.connect(stand_in.url)
+    with raises(ServiceError, code="server-not-settled", naming="no space left"), backend.building():
+        backend.build(FACTS, reddening(stand_in))
+    assert backend.stored() == [] and backend._info(FACTS.name) is None
 
 
 def reddening(stand_in: QdrantStandIn) -> Iterator[object]:
@@ -243,16 +243,16 @@ def test_version__an_old_server_is_told_before_anything_is_written(
     stand_in: QdrantStandIn, version: str, is_old: bool
 ) -> None:
     stand_in.version = version
-    home = QdrantBackend.connect(stand_in.url)
+    backend = QdrantBackend.connect(stand_in.url)
     if is_old:
-        with raises(ConfigError, code="server-too-old", naming=("1.17", version)), home.building():
+        with raises(ConfigError, code="server-too-old", naming=("1.17", version)), backend.building():
             raise AssertionError("never")
         assert stand_in.client.get_collections().collections == []
         with raises(ConfigError, code="server-too-old"):
-            home.open(FACTS.name)
+            backend.open(FACTS.name)
     else:
-        built(home)
-        home.open(FACTS.name)
+        built(backend)
+        backend.open(FACTS.name)
         assert stand_in.requests.count("GET /") == 1
 
 
@@ -272,23 +272,23 @@ def test_key__a_wrong_one_is_named(stand_in: QdrantStandIn) -> None:
 def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     built(QdrantBackend.connect(stand_in.url))
     monkeypatch.setattr(server, "LIVE_SECONDS", 60.0)
-    home = QdrantBackend.connect(stand_in.url)
-    searcher = Searcher(home, None)
+    backend = QdrantBackend.connect(stand_in.url)
+    searcher = Searcher(backend, None)
     searcher.search_vector(FEW[0].vector, VERSION)
     stand_in.requests.clear()
     searcher.search_vector(FEW[0].vector, VERSION)
     assert {each.rpartition("/")[2] for each in stand_in.requests} <= {"query", "points"} and stand_in.requests
     stand_in.requests.clear()
     monkeypatch.setattr(server, "LIVE_SECONDS", -1.0)
-    assert home.live("clips") == FACTS.name and stand_in.requests == ["GET /aliases"]
+    assert backend.live("clips") == FACTS.name and stand_in.requests == ["GET /aliases"]
     stand_in.requests.clear()
-    assert home.aliases() == {"clips": Alias(FACTS.name)} and stand_in.requests == ["GET /aliases"]
+    assert backend.aliases() == {"clips": Alias(FACTS.name)} and stand_in.requests == ["GET /aliases"]
 
 
 def test_search__follows_where_the_collection_was_moved_and_removed_elsewhere(stand_in: QdrantStandIn) -> None:
-    home, other = QdrantBackend.connect(stand_in.url), QdrantBackend.connect(stand_in.url)
+    backend, other = QdrantBackend.connect(stand_in.url), QdrantBackend.connect(stand_in.url)
     built(other)
-    searcher = Searcher(home, None)
+    searcher = Searcher(backend, None)
     first = searcher.search_vector(FEW[0].vector, VERSION)
     second = facts_of(FEW, build="2" * 12)
     with other.building():
