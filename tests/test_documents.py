@@ -58,3 +58,19 @@ def test_decisions__each_has_its_date_and_stands_in_the_list() -> None:
         title = path.read_text(encoding="utf-8").splitlines()[0]
         assert title.startswith(f"# {path.name[:10]} "), path.name
         assert f"| {path.name[:10]} | [{title[13:]}]({path.name}) |" in listed, path.name
+
+
+def prose_of(document: Path) -> list[str]:
+    """Lines of running text: no code, no tables, no headings, no quotations."""
+    lines, fenced = [], False
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced and not line.startswith(("|", "#", ">", "![", "    ")):
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose__has_lines_under_a_hundred_characters(document: Path) -> None:
+    assert [line for line in prose_of(document) if len(line) >= 100 and " " in line.strip()[:-1]] == []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,32 @@ def test_import__needs_no_torch(room: str) -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGES)}, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+MOST_MODULES = 14
+"""In a folder, `__init__.py` not counted."""
+
+
+def test_folders__have_few_modules() -> None:
+    folders = {path.parent for path in sources() if path.parts[-2] != "pipelines"}  # pipelines: one script for each stage
+    full = {str(folder.relative_to(ROOT)): num for folder in folders
+            if (num := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > MOST_MODULES}
+    assert full == {}
+
+
+def test_modules__import_each_other_in_no_circle() -> None:
+    files = {".".join(path.relative_to(PACKAGES if path.is_relative_to(PACKAGES) else ROOT).with_suffix("").parts)
+             .removesuffix(".__init__"): path for path in [*sources(), *(ROOT / "bench").rglob("*.py")]}
+
+    def module_of(name: str) -> str:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {
+        # A package around a module is no other module.
+        name: {wanted for _, each in imports_of(path.read_text(encoding="utf-8"))
+               if (wanted := module_of(each)) and not f"{name}.".startswith(f"{wanted}.")}
+        for name, path in files.items()
+    }
+    TopologicalSorter(graph).prepare()  # CycleError names the circle

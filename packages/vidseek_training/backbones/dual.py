@@ -24,7 +24,7 @@ from vidseek_encoder.preprocess import Resizing
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
-from vidseek_training.backbones.files.folder import read_beside
+from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
 from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.modules.averaging import FrameAveraging

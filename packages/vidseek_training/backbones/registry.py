@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vidseek_media.errors import ConfigError
 from vidseek_training.backbones.base import Backbone, BackboneSpec
-from vidseek_training.backbones.files.folder import read_config
+from vidseek_training.backbones.files.configs import read_config
 
 ENTRY_POINTS = "vidseek.backbones"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_encoder.tokenizer_file import read_tokenizer
 from vidseek_training.backbones.base import BackboneSpec
-from vidseek_training.backbones.files.folder import read_beside
+from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
 from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.registry import Family

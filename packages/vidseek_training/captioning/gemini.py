@@ -23,7 +23,6 @@ from vidseek_training.captioning.provider import (
     seconds_of,
     without_key,
 )
-from vidseek_training.captioning.providers.gemini import PROVIDER
 from vidseek_training.captioning.settings import LlmSettings
 
 PUBLIC_URL = "https://generativelanguage.googleapis.com"
@@ -35,8 +34,9 @@ _BLOCKED = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "RECITATION", "
 class Gemini:
     """One `generateContent` for each request, with an answer bound to the schema."""
 
-    def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
+    def __init__(self, settings: LlmSettings, *, url: str | None, key: str, models_page: str) -> None:
         self._settings = settings
+        self._models_page = models_page
         self._key = key
         self._config = self._config_of(settings, settings.thinking_fields())
         self._may_give_way = settings.thinking == "auto"
@@ -125,7 +125,7 @@ class Gemini:
             status = 401  # What other services call it.
         headers = getattr(error.response, "headers", None) or {}
         return failure_of(
-            status, message, who=self._settings.name, models_page=PROVIDER.models_page,
+            status, message, who=self._settings.name, models_page=self._models_page,
             after_seconds=seconds_of(headers) or _delay_of(details),
             quota_is_gone=status == 429 and any("PerDay" in str(each.get("violations", "")) for each in details),
         )

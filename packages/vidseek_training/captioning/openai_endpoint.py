@@ -21,7 +21,6 @@ from vidseek_training.captioning.provider import (
     seconds_of,
     without_key,
 )
-from vidseek_training.captioning.providers.openai import PROVIDER
 from vidseek_training.captioning.settings import LlmSettings
 
 PUBLIC_URL = "https://api.openai.com/v1"
@@ -37,8 +36,9 @@ _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 class OpenAIEndpoint:
     """Chat completions with pictures as data URIs and an answer bound to the schema."""
 
-    def __init__(self, settings: LlmSettings, *, url: str | None, key: str) -> None:
+    def __init__(self, settings: LlmSettings, *, url: str | None, key: str, models_page: str) -> None:
         self._settings = settings
+        self._models_page = models_page
         self._key = key
         self._thinking = settings.thinking_fields()
         self._max_tokens_field = settings.max_tokens_field
@@ -121,7 +121,7 @@ class OpenAIEndpoint:
             return Skip(f"blocked by the provider's filter: {message[:200]}")
         return failure_of(
             status, message, who=self._settings.name, after_seconds=seconds_of(error.response.headers),
-            models_page=PROVIDER.models_page,
+            models_page=self._models_page,
             quota_is_gone=bool(codes & {"insufficient_quota", "billing_hard_limit_reached"}),
         )
 

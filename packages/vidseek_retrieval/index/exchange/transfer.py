@@ -64,7 +64,7 @@ def import_collection(
     backend: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
     min_recall: float = MIN_RECALL, encoder_version: str | None = None,
 ) -> Published:
-    """Build the collection of the file `path` in `backend`, verify and try it, and only then move `alias`, as `publish` does.
+    """Build the collection of the file `path`, verify it, try it, and only then move `alias`: as `publish` does.
 
     Before anything is built the whole file is checked: names, types, ranges and counts of all that it says (`imported`).
 

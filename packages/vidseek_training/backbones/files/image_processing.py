@@ -16,7 +16,7 @@ from typing import Any, get_args
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.names import shown
-from vidseek_training.backbones.files.folder import read_beside
+from vidseek_training.backbones.files.configs import read_beside
 
 _PICTURE_FILES = (("processor_config.json", "image_processor"), ("preprocessor_config.json", None))
 _VIDEO_FILES = (("processor_config.json", "video_processor"), ("video_preprocessor_config.json", None))

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from vidseek_training.backbones.base import Backbone
+
+class Sizes(Protocol):
+    """Of a backbone's inputs, as its `BackboneSpec` has them."""
+
+    @property
+    def frames(self) -> int: ...  # noqa: D102
+    @property
+    def side(self) -> int: ...  # noqa: D102
+    @property
+    def context(self) -> int: ...  # noqa: D102
+
+
+class Embeds(Protocol):
+    """What a `Backbone` has that its towers need."""
+
+    averages_frames: bool
+    reads_padding: bool
+
+    @property
+    def spec(self) -> Sizes: ...  # noqa: D102
+    def embed_videos(self, pixel_values: Tensor) -> Tensor: ...  # noqa: D102
+    def embed_texts(self, input_ids: Tensor) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class ExportTower:
 
 
 class _Videos(nn.Module):
-    def __init__(self, model: Backbone) -> None:
+    def __init__(self, model: Embeds) -> None:
         super().__init__()
         self.model = model
 
@@ -39,7 +59,7 @@ class _Frames(_Videos):
 
 
 class _Texts(nn.Module):
-    def __init__(self, model: Backbone) -> None:
+    def __init__(self, model: Embeds) -> None:
         super().__init__()
         self.model = model
 
@@ -47,7 +67,7 @@ class _Texts(nn.Module):
         return self.model.embed_texts(input_ids)
 
 
-def usual_towers(model: Backbone) -> tuple[ExportTower, ...]:
+def usual_towers(model: Embeds) -> tuple[ExportTower, ...]:
     """A text tower, and one of frames where a clip's vector is the mean of its frames', else one of clips."""
     spec = model.spec
     pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)

@@ -109,7 +109,7 @@ def _resolution_of(options: Mapping[str, Any]) -> str:
 def _open(settings: Any, *, url: str | None, key: str) -> Provider:
     from vidseek_training.captioning.gemini import Gemini
 
-    return Gemini(settings, url=url, key=key)
+    return Gemini(settings, url=url, key=key, models_page=PROVIDER.models_page)
 
 
 PROVIDER = CaptionProvider(

@@ -87,7 +87,7 @@ def _name_of(model: str) -> str:
 def _open(settings: Any, *, url: str | None, key: str) -> Provider:
     from vidseek_training.captioning.openai_endpoint import OpenAIEndpoint
 
-    return OpenAIEndpoint(settings, url=url, key=key)
+    return OpenAIEndpoint(settings, url=url, key=key, models_page=PROVIDER.models_page)
 
 
 PROVIDER = CaptionProvider(
