@@ -74,3 +74,11 @@ def prose_of(document: Path) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose__has_lines_under_a_hundred_characters(document: Path) -> None:
     assert [line for line in prose_of(document) if len(line) >= 100 and " " in line.strip()[:-1]] == []
+
+
+def test_modules__that_documents_name_are_there() -> None:
+    files = [f"/{path.relative_to(ROOT).as_posix()}" for path in CODE if path.suffix == ".py"]
+    # Decisions are of their day.
+    for document in [path for path in DOCUMENTS if "decisions" not in path.parts and path.name != "CHANGELOG.md"]:
+        for name in re.findall(r"`([\w/]+\.py)`", document.read_text(encoding="utf-8")):
+            assert any(file.endswith(f"/{name}") for file in files), f"{document.name}: {name}"
