@@ -43,13 +43,25 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-PARTS := lint types docs unit e2e bento-check
+PARTS := static unit e2e bento-check
+# Two processes share two cores; a module's tests share what is made for them. More processes than cores gain nothing.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope
+# Tests publish indexes by the hundred: in memory, where there is enough of it, each takes a quarter of the time.
+MEMORY := $(shell test "$$(awk '/MemAvailable/ {print $$2}' /proc/meminfo)" -gt 12000000 \
+    -a "$$(df --output=avail -k /dev/shm | tail -1)" -gt 8000000 2> /dev/null && echo /dev/shm)
+UNITS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTEST) tests --ignore tests/e2e --ignore tests/serving/test_bento.py
 
-test: setup ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all of them, then what failed
+test: setup ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all, then what failed (10 minutes)
 	@failed= ; for part in $(PARTS); do \
 	    echo "== $$part"; begun=$$SECONDS; $(MAKE) --no-print-directory $$part && said=passed || { said=FAILED; failed="$$failed $$part"; }; \
 	    sums="$$sums$$(printf '%-12s %s in %d s' $$part $$said $$((SECONDS - begun)))\n"; \
 	done; printf "\n== make test\n$$sums"; test -z "$$failed"
+
+test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, Prometheus
+	$(UNITS) -m slow
+
+static: setup $(VENV)/.checks ## lint, types and docs, two at a time
+	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target lint types docs
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
@@ -57,11 +69,11 @@ lint: setup ## ruff
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-unit: setup $(VENV)/.checks ## All tests but the whole loop and the built bento
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope tests --ignore tests/e2e --ignore tests/serving/test_bento.py
+unit: setup $(VENV)/.checks ## All tests but the slow ones, the whole loop and the built bento
+	$(UNITS) -m "not slow"
 
 e2e: setup ## The whole loop on a world of a few scenes
-	PATH="$(BIN):$$PATH" $(BIN)/pytest -q tests/e2e
+	PATH="$(BIN):$$PATH" $(PYTEST) tests/e2e
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds
@@ -138,9 +150,12 @@ release-check: setup ## What a release must have: a digest for every image
 bento: setup ## Pack the service with models/encoder into a bento (after make demo)
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
-bento-check: setup ## Start a built bento in a fresh environment without torch, and ask it
+.vidseek/bento-env/.installed: serving/requirements.txt constraints.txt
 	rm -rf .vidseek/bento-env && $(PYTHON) -m venv .vidseek/bento-env
 	.vidseek/bento-env/bin/pip install --disable-pip-version-check --quiet -c constraints.txt -r serving/requirements.txt
+	@touch $@
+
+bento-check: setup .vidseek/bento-env/.installed ## Start a built bento in an environment of its own without torch, and ask it
 	VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(BIN)/pytest -q tests/serving/test_bento.py
 
 # open_clip wants torchvision, which would pull a CUDA torch: it gets a folder of its own, without what it depends on.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.copying import copy_tree
 
 if TYPE_CHECKING:
     from vidseek.archive import Archive
@@ -55,8 +56,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture
 def asked_archive(calibrated: Archive, tmp_path: Path) -> Archive:
     """A copy of `calibrated` of one's own."""
-    shutil.copytree(calibrated.root, tmp_path / "archive")
-    return type(calibrated)(tmp_path / "archive")
+    return type(calibrated)(copy_tree(calibrated.root, tmp_path / "archive"))
 
 
 @pytest.fixture(scope="session")

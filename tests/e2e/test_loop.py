@@ -1,14 +1,13 @@
 """The whole loop, as a user runs it, on a world of a few scenes."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import Checkout, make_checkout
+from tests.e2e.conftest import Checkout
 
 
 def _read(path: Path) -> dict:
@@ -131,50 +130,6 @@ def make_checkout_of(looped: Checkout, path: Path) -> Checkout:
     subprocess.run(["git", *identity, "commit", "-qm", "looped"], cwd=looped.path, check=True, capture_output=True)
     subprocess.run(["git", "clone", "-q", str(looped.path), str(path)], check=True, capture_output=True)
     return Checkout(path)
-
-
-def test_own_videos__without_captions_are_published_with_the_base(tiny_world: Path, tmp_path: Path) -> None:
-    source = tmp_path / "mine"
-    source.mkdir()
-    for file in sorted((tiny_world / "domain").glob("*.mp4"))[:2]:
-        shutil.copy(file, source / file.name)
-    (source / "broken.mp4").write_bytes(b"this is no video")
-    checkout = make_checkout(tmp_path / "own")
-    checkout.edit_params({"ingest.source": str(source), "general.source": None})
-    said = checkout.succeed("dvc", "repro")
-    assert "base is champion" in said
-    rejected = pd.read_parquet(checkout.path / "data/ingest/rejected.parquet")
-    assert list(rejected.id) == ["broken.mp4"]
-    answer = json.loads(checkout.succeed("vidseek", "search", "a large disc", "--json"))
-    assert answer["hits"]
-    metrics = _read(checkout.path / "reports/evaluate/metrics.json")
-    assert metrics["retention"] == "not measured" and metrics["num_test_pairs"] == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "code", "words"),
-    [
-        ({"ingest.source": "no/such/folder"}, 11, "no/such/folder"),
-        ({"cut.window_length": 3}, 11, "cut.window_length is no key that we know"),
-        ({"frames.quality": 400}, 11, "frames.quality is 400"),
-    ],
-)
-def test_bad_params__one_message_and_the_exit_code(
-    tmp_path: Path, changes: dict[str, object], code: int, words: str
-) -> None:
-    checkout = make_checkout(tmp_path)
-    checkout.edit_params(changes)
-    done = checkout.run("python", "-m", "pipelines.ingest")
-    assert done.returncode == code
-    assert words in done.stderr and "Traceback" not in done.stderr
-    assert {path.name for path in (tmp_path / "data").iterdir()} == {"decisions"}
-
-
-def test_search__before_anything_is_published_says_what_to_do(tmp_path: Path) -> None:
-    checkout = make_checkout(tmp_path)
-    done = checkout.run("vidseek", "search", "a dog")
-    assert done.returncode == 12
-    assert "dvc repro" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:

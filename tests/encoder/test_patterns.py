@@ -55,6 +55,6 @@ def test_require_tame__what_is_let_through_is_quick_on_the_worst_text(pattern: s
         return
     normalizer = normalizers.Replace(Regex(pattern), "")
     for text in ("a" * 1500 + "!", "ab" * 700 + "!", "b" * 1500 + "\n"):
-        began = time.monotonic()
+        began = time.process_time()  # of this process alone, whatever else runs
         normalizer.normalize_str(text)
-        assert time.monotonic() - began < 3, (pattern, text[:4])
+        assert time.process_time() - began < 3, (pattern, text[:4])

@@ -22,7 +22,6 @@ from tests.serving.test_process import stop, wait_until_ready
 from vidseek.archive import Archive
 
 PYTHON = os.environ.get("VIDSEEK_BENTO_PYTHON", sys.executable)
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,6 @@ SOAK_SECONDS = float(os.environ.get("VIDSEEK_SOAK_SECONDS", "4"))
 """Long with `make soak`."""
 SOAK_THREADS = 2
 HOSTILE_SECONDS = 12.0
-pytestmark = pytest.mark.slow
 
 
 def command(*args: str, folder: Path) -> tuple[list[str], dict[str, object]]:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.copying import copy_tree
 from tests.face.test_cli import call
 from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
@@ -96,8 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture
 def archive(made: Archive, tmp_path: Path) -> Archive:
-    shutil.copytree(made.root, tmp_path / "archive")
-    return Archive(tmp_path / "archive")
+    return Archive(copy_tree(made.root, tmp_path / "archive"))
 
 
 def files_under(folder: Path) -> dict[str, tuple[int, int]]:

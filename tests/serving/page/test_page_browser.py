@@ -25,9 +25,7 @@ from vidseek_retrieval.dedup.decisions import read_decisions
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("streamlit")
-pytestmark = [
-    pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 WAIT_MS = 60_000
 sync_api.expect.set_options(timeout=WAIT_MS)
 
@@ -138,9 +136,13 @@ def test_play__second_is_where_a_link_says(tab: Any, page_url: str, api: str) ->
     tab.goto(f"{page_url}/?q=blue")
     cards(tab).first.get_by_role("button", name="Play").click()
     address = wait_for_address(tab, "play=")
+    begin = re.search(r"#t=([\d.]+)", tab.locator("video.vs-video").get_attribute("src"))
     tab.goto("about:blank")
     tab.goto(address)
     tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
+    video = tab.locator("video.vs-video")
+    assert begin and video.get_attribute("src").endswith(begin[0])
+    assert video.evaluate("video => video.currentTime") >= float(begin[1])
 
 
 def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:

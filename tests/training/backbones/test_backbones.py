@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,7 @@ from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
+from vidseek_training.backbones.loading import _NoDraws
 from vidseek_training.backbones.modules.stem import ConvStem, MotionStem, ResidualStem, _Residual
 from vidseek_training.backbones.viclip import from_checkpoint
 from vidseek_training.hub.faults import HubNotCached
@@ -525,3 +529,29 @@ def test_load__draws_no_random_number(folder: Path) -> None:
     again = backbones.load(folder)
     pairs = zip((*model.parameters(), *model.buffers()), (*again.parameters(), *again.buffers()), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("draw", [
+    torch.nn.init.normal_, torch.nn.init.uniform_, torch.nn.init.trunc_normal_,
+    lambda tensor: torch.nn.init.trunc_normal_(tensor, std=1.0, a=2.5, b=9.0),
+])
+def test_load__what_memory_held_does_not_make_it_endless(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """torch draws a truncated normal anew while a number lies outside of its bounds."""
+    held = torch.full((3, 4), 77.0)
+    with stopped_after(20), _NoDraws():
+        assert draw(held).abs().max() < 10
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """TimeoutError in what takes longer."""
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
