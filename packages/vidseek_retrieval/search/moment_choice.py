@@ -1,0 +1,104 @@
+"""Give moments their confidence, leave out the unlikely ones, and reorder the rest for diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from vidseek_media.errors import InputRejected
+from vidseek_retrieval.confidence.calibration import LEVEL, REBUILD_REMEDY, Calibration, Context, is_current
+from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionMetadata
+from vidseek_retrieval.search.fusion import diversify
+from vidseek_retrieval.search.moments import Moment
+from vidseek_retrieval.search.nearest import Nearest
+from vidseek_retrieval.search.query import Query, SearchOptions
+from vidseek_retrieval.settings import Weights
+
+MAX_DIVERSIFIED = 100
+"""Moments that are reordered for diversity; those after them keep their order."""
+
+
+class RatedMoment(NamedTuple):
+    """A moment and the probability that it is right."""
+
+    moment: Moment
+    confidence: float | None
+    """0 to 1; None if there is no calibration for the query."""
+
+
+def can_be_calibrated(query: Query, weights: Weights) -> bool:
+    """Return whether the query is of the kind that calibrations are fitted on: one text, ranked by `video` alone.
+
+    Args:
+        query: The encoded query.
+        weights: Of each vector, at least 0.
+    """
+    is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
+    others = any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
+    return bool(query.words) and is_alone and not others
+
+
+def rate_moments(
+    moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
+) -> tuple[list[RatedMoment], Seen | None]:
+    """Return the moments with their confidence, and the query's statistics if there is a calibration.
+
+    A confidence depends on the query's ranking over the whole archive. If `nearest` is filtered, the unfiltered ranking
+    is searched for as well.
+
+    Args:
+        moments: Best first.
+        calibration: Of the collection; None gives no confidence.
+        query: The encoded query.
+        nearest: The ranking that `moments` come from.
+    """
+    if calibration is None or not moments:
+        return [RatedMoment(moment, None) for moment in moments], None
+    whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
+    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
+    return list(map(RatedMoment, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
+
+
+def choose_moments(rated: list[RatedMoment], opened: Collection, options: SearchOptions) -> list[RatedMoment]:
+    """Return the moments of at least `options.min_confidence`, reordered by `options.diversity`.
+
+    Args:
+        rated: Best first.
+        opened: The collection that they are of.
+        options: Of the search.
+
+    Raises:
+        InputRejected: a least confidence is given and there is no confidence for this query.
+    """
+    if options.min_confidence:
+        rated = _confident(rated, options.min_confidence, opened.metadata)
+    return _diversified(rated, opened, options.diversity) if options.diversity else rated
+
+
+def _confident(
+    rated: Sequence[RatedMoment], min_confidence: float, metadata: CollectionMetadata
+) -> list[RatedMoment]:
+    if any(each.confidence is None for each in rated):
+        why, remedy = "such a query", "Ask in one text, ranked by video alone, or leave min_confidence out"
+        if not metadata.calibration:
+            why = f"the collection {metadata.name}, which was not calibrated"
+        elif not is_current(metadata.calibration):
+            why = f"the collection {metadata.name}, which was calibrated by an earlier version"
+            remedy = f"{REBUILD_REMEDY}, or leave min_confidence out"
+        raise InputRejected(
+            f"min_confidence is {min_confidence}, and there is no confidence for {why}", code="no-confidence", remedy=remedy,
+        )
+    return [each for each in rated if each.confidence is not None and each.confidence >= min_confidence]
+
+
+def _diversified(rated: list[RatedMoment], opened: Collection, diversity: float) -> list[RatedMoment]:
+    head, tail = rated[:MAX_DIVERSIFIED], rated[MAX_DIVERSIFIED:]
+    if not head:
+        return rated
+    vectors = np.stack([point.vector for point in opened.points([each.moment.best_clip_id for each in head])])
+    order = diversify([each.moment.score for each in head], vectors, diversity=diversity)
+    return [head[place] for place in order] + tail
