@@ -41,7 +41,7 @@ def main() -> str:
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
         world.ingest, world.caption, world.frames, out=world.pairs,
-        settings=params.pairs.model_copy(update={"skip_marks": ()}),
+        settings=params.pairs.model_copy(update={"skip_quality_flags": ()}),
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

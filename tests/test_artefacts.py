@@ -126,7 +126,7 @@ def _shard(folder: Path) -> None:
     with tarfile.open(folder / "0-0.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         key = f"{VIDEO}_00000"
         about = {"key": key, "clip_id": str(clip_id_of(VIDEO, 0, 1000)), "video_id": VIDEO, "start_ms": 0, "end_ms": 1000,
-                 "times_ms": [0, 500], "num_repeated": 0, "decoder": "pyav", "marks": ["black"], "hashes": [2**63]}
+                 "times_ms": [0, 500], "num_repeated": 0, "decoder": "pyav", "quality_flags": ["black"], "hashes": [2**63]}
         members = {f"{key}.json": json.dumps(about).encode()}
         members |= {f"{key}.{i:02d}.jpg": encode_jpeg(np.full((8, 8, 3), 90, np.uint8), quality=90) for i in range(2)}
         for name, content in members.items():

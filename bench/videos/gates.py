@@ -59,7 +59,7 @@ def make_archive(folder: Path, *, num_rows: int, dimension: int) -> None:
     }), CLIPS)
     write_table(folder / "frames" / "frames.parquet", pd.DataFrame({
         "clip_id": clip_id, "video_id": video_id, "key": clip_id, "shard": "all.tar", "num_frames": 8,
-        "num_repeated": 0, "decoder": "pyav", "marks": [[]] * num_rows,
+        "num_repeated": 0, "decoder": "pyav", "quality_flags": [[]] * num_rows,
         "hashes": list(rng.integers(2**63, size=(num_rows, 8), dtype=np.uint64)),
     }), FRAMES)
     write_table(folder / "caption" / "captions.parquet", pd.DataFrame({

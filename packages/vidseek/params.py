@@ -5,7 +5,7 @@ Stages ask for all of it (`load_params`), the command and the service for single
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ CHANGED = {
     "export.min_overlap": "each variant has its own: write export.parity.fp32.min_overlap",
     "export.min_r1_difference": "each variant has its own: write export.parity.fp32.min_r1_difference",
     "ingest.youtube.max_height": "the shorter side counts, as in upright videos: write ingest.youtube.max_side_px",
+    "caption.llm.skip_marks": "write caption.llm.skip_quality_flags",
+    "pairs.skip_marks": "write pairs.skip_quality_flags",
     "publish.alias": "the live alias is always clips: take the line out",
 }
 """Keys of earlier versions, and what is written now. `search.merge_margin` is not among them: it is still read."""
@@ -95,17 +97,26 @@ def load_section(path: Path, kind: type[Model]) -> Model:
     Raises:
         ConfigError: it is not YAML, or a key of the section is unknown, an earlier one, or out of range.
     """
-    return ParamsFile.read(path).section(kind)
+    file = ParamsFile.read(path)
+    within = [fault for fault in _changed(file.content) if fault.key.startswith(f"{kind.place}.")]
+    return file.section(kind, others=within)
 
 
 def _changed(content: Mapping[str, Any]) -> Iterator[Fault]:
-    for key, now in CHANGED.items():
-        *above, name = key.split(".")
-        place: Any = content
-        for part in above:
-            place = place.get(part) if isinstance(place, dict) else None
-        if isinstance(place, dict) and name in place:
-            yield Fault(key, "changed", f"{key} is of an earlier version: {now}")
+    for changed, now in CHANGED.items():
+        for key in _found(content, changed.split(".")):
+            yield Fault(key, "changed", f"{key} is of an earlier version: {now.replace('*', key.split('.')[-2])}")
+
+
+def _found(content: Any, path: Sequence[str], place: str = "") -> Iterator[str]:
+    """The keys of `content` that `path` names, where `*` is any key, by their dotted names."""
+    if not isinstance(content, dict):
+        return
+    for name in content if path[0] == "*" else [name for name in path[:1] if name in content]:
+        if len(path) == 1:
+            yield f"{place}{name}"
+        else:
+            yield from _found(content[name], path[1:], f"{place}{name}.")
 
 
 def _unstated(kind: type[Section], content: Mapping[str, Any], place: str = "") -> Iterator[Fault]:

@@ -32,7 +32,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 CutMode = Literal["captions", "windows", "shots"]
 Decoder = Literal["auto", "pyav", "decord"]
-Mark = Literal["black", "flat", "frozen"]
+QualityFlag = Literal["black", "flat", "frozen"]
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass as _ModelType

@@ -18,6 +18,8 @@ _text = pa.string()
 _texts = pa.list_(pa.string())
 _NEWER = {b"newer": b"1"}
 """Of a column that tables of an earlier version lack: they are read with nulls there."""
+_FORMERLY = b"formerly"
+"""Of a column that has another name in tables of an earlier version: it is read under both."""
 
 VIDEOS = pa.schema([
     ("video_id", _text), ("uris", _texts), ("source_id", _text), ("duration_ms", pa.int64()), ("fps", pa.float64()),
@@ -47,12 +49,13 @@ CLIPS = pa.schema([
 
 FRAMES = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
-    ("num_repeated", pa.int32()), ("decoder", _text), ("marks", _texts),
+    ("num_repeated", pa.int32()), ("decoder", _text),
+    pa.field("quality_flags", _texts, metadata={_FORMERLY: b"marks"}),
     ("hashes", pa.list_(pa.uint64())),
 ])
 """Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
-damaged, where the last good one stands in. `decoder`: pyav or decord. `marks`: of black, flat, frozen, interlaced. `hashes`:
-perceptual ones of the frames."""
+damaged, where the last good one stands in. `decoder`: pyav or decord. `quality_flags`: of black, flat, frozen,
+interlaced. `hashes`: perceptual ones of the frames."""
 
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
@@ -122,7 +125,7 @@ def write_table(
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table at `path`, its columns exactly those of `schema`; of them only `columns` are read, where given.
 
-    A column that came with a later version may be missing, and is null then.
+    A column that came with a later version may be missing, and is null then. One that was renamed may have its earlier name.
 
     Raises:
         ArtifactError: the file is missing, broken, or has other columns.
@@ -130,13 +133,18 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
     remedy = "Run `dvc repro` to make it again"
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+            stored = file.schema_arrow.names
+        now = {former: name for name, former in _former_names(schema).items() if former in stored}
+        names = [now.get(name, name) for name in stored]
         absent = [field.name for field in schema if field.metadata == _NEWER and field.name not in names]
         if names != [name for name in schema.names if name not in absent]:
             raise ArtifactError(
-                f"{path} has columns {shown(names)}, wanted {schema.names}", code="wrong-schema", remedy=remedy,
+                f"{path} has columns {shown(stored)}, wanted {schema.names}", code="wrong-schema", remedy=remedy,
             )
-        table = read_bounded(path, columns if columns is None else [name for name in columns if name not in absent])
+        before = {name: former for former, name in now.items()}
+        wanted = None if columns is None else [before.get(name, name) for name in columns if name not in absent]
+        table = read_bounded(path, wanted)
+        table = table.rename_columns([now.get(name, name) for name in table.schema.names])
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", code="file-absent", remedy=remedy) from error
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
@@ -149,3 +157,8 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
         return table.to_pandas()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path} has other column types: {error}", code="wrong-schema", remedy=remedy) from error
+
+
+def _former_names(schema: pa.Schema) -> dict[str, str]:
+    """The earlier name of each column that was renamed, by its name now."""
+    return {field.name: field.metadata[_FORMERLY].decode() for field in schema if _FORMERLY in (field.metadata or {})}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vidseek_media.settings import Mark, Positive, Section, Share
+from vidseek_media.settings import Positive, QualityFlag, Section, Share
 from vidseek_training.captioning.settings import LlmSettings
 
 CaptionSource = Literal["file", "transcript", "title", "llm"]
@@ -53,7 +53,7 @@ class PairSettings(Section):
     """Of the videos, where the source does not say."""
     seed: int = 0
     """Of the split."""
-    skip_marks: tuple[Mark, ...] = ("black", "flat", "frozen")
+    skip_quality_flags: tuple[QualityFlag, ...] = ("black", "flat", "frozen")
     """Clips that say nothing make no pairs."""
     near_duplicate_bits: Annotated[int, Field(ge=0, le=7)] | None = 6
     """Of 63: frames whose hashes differ no more show the same; null: do not look."""

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import GROUPS, REJECTED, read_table, write_table
+from vidseek_media.tables import FRAMES, GROUPS, REJECTED, read_table, write_table
 
 
 def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: Path) -> None:
@@ -29,3 +29,15 @@ def test_read_table__other_columns_or_types_are_refused_whatever_is_asked_for(tm
     path.write_bytes(b"PAR1")
     with raises(ArtifactError, code="not-parquet", naming=path):
         read_table(path, REJECTED)
+
+
+def test_read_table__a_column_of_an_earlier_name_is_read_under_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "frames.parquet"
+    row = {"clip_id": "c", "video_id": "v", "key": "v_00000", "shard": "shards/0.tar", "num_frames": 8, "num_repeated": 0,
+           "decoder": "pyav", "quality_flags": ["black"], "hashes": [2**63]}
+    write_table(path, [row], FRAMES)
+    now = read_table(path, FRAMES)
+    table = pq.read_table(path)
+    pq.write_table(table.rename_columns(["marks" if name == "quality_flags" else name for name in table.column_names]), path)
+    assert read_table(path, FRAMES).to_json() == now.to_json()
+    assert read_table(path, FRAMES, columns=["quality_flags"])["quality_flags"].tolist() == [["black"]]

@@ -56,7 +56,7 @@ def sound_tables(num_videos: int = 6, per_video: int = 4) -> dict[str, list[dict
         "videos": videos,
         "clips": clips,
         "frames": [{"clip_id": c["clip_id"], "video_id": c["video_id"], "key": "", "shard": "0.tar", "num_frames": 8,
-                    "num_repeated": 0, "decoder": "pyav", "marks": [], "hashes": []} for c in clips],
+                    "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": []} for c in clips],
         "captions": [{"video_id": c["video_id"], "clip_id": c["clip_id"], "text": text, "writer": "file", "cost_usd": 0.0,
                       "split": "", **wishes} for c, text in zip(clips, texts, strict=True)],
         "pairs": [{"clip_id": c["clip_id"], "video_id": c["video_id"], "caption": text, **wishes,

@@ -193,8 +193,8 @@ def gemini_fault(status: int, name: str, message: str, *details: dict[str, Any])
 
 
 def write_archive(
-    folder: Path, num_videos: int, *, marks: dict[int, list[str]] | None = None, num_frames: int = 4, same: bool = False,
-    still: bool = False,
+    folder: Path, num_videos: int, *, quality_flags: dict[int, list[str]] | None = None,
+    num_frames: int = 4, same: bool = False, still: bool = False,
 ) -> list[str]:
     """Tables and shards in `folder/data` of videos of one clip of 2 s, each unlike the others (`same`: all alike), its
     frames too (`still`: all alike).
@@ -216,7 +216,8 @@ def write_archive(
     } for clip_id, video_id in zip(clip_ids, videos, strict=True)], CLIPS)
     write_table(data / "frames" / "frames.parquet", [{
         "clip_id": clip_id, "video_id": video_id, "key": shard_key_of(video_id, 0), "shard": f"shards/{number % 2}.tar",
-        "num_frames": num_frames, "num_repeated": 0, "decoder": "pyav", "marks": (marks or {}).get(number, []), "hashes": [],
+        "num_frames": num_frames, "num_repeated": 0, "decoder": "pyav",
+        "quality_flags": (quality_flags or {}).get(number, []), "hashes": [],
     } for number, (clip_id, video_id) in enumerate(zip(clip_ids, videos, strict=True))], FRAMES)
     for shard in (0, 1):
         own = range(shard, num_videos, 2)

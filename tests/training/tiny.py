@@ -219,7 +219,7 @@ def write_archive(root: Path, rows: Sequence[Row], *, num_frames: int = FRAMES_O
                 times = [1000 * row.index + 100 * number for number in range(num_frames)]
                 about = {"key": key, "clip_id": row.clip_id, "video_id": row.video_id, "times_ms": times,
                          "start_ms": times[0], "end_ms": times[0] + 1000, "num_repeated": 0,
-                         "decoder": "made", "marks": [], "hashes": []}
+                         "decoder": "made", "quality_flags": [], "hashes": []}
                 _add(tar, f"{key}.json", json.dumps(about).encode())
                 for number, pixels in enumerate(frames_of(row, num_frames=num_frames, side=side)):
                     _add(tar, f"{key}.{number:02d}.jpg", encode_jpeg(pixels, quality=95))

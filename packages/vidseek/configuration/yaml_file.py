@@ -51,13 +51,13 @@ class ParamsFile:
             )
         return cls(path, content, lines)
 
-    def section(self, kind: type[Model]) -> Model:
-        """What the file says at `kind.place`, or the defaults where it says nothing.
+    def section(self, kind: type[Model], *, others: Iterable[Fault] = ()) -> Model:
+        """What the file says at `kind.place`, or the defaults where it says nothing. `others` is that of `checked`.
 
         Raises:
             ConfigError: a key is unknown or out of range; every fault is named.
         """
-        return self.checked(kind, self._at(kind.place), place=kind.place)
+        return self.checked(kind, self._at(kind.place), place=kind.place, others=others)
 
     def checked(self, kind: type[Model], content: Any, *, place: str = "", others: Iterable[Fault] = ()) -> Model:
         """`content`, which stands at `place`, as a record.

@@ -8,9 +8,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.settings import Mark
+from vidseek_media.settings import QualityFlag
 
-MARKS: tuple[Mark, ...] = get_args(Mark)
+QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
 
 INTERLACED = "interlaced"
 """The mark of a clip whose frames are made of two fields each: moving edges are combed. It is still one to learn from."""
@@ -43,17 +43,17 @@ def _block_sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.add.reduceat(values, np.arange(min(size, THUMB_PX)) * size // min(size, THUMB_PX), axis=0)
 
 
-def marks_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
-    """Those of `MARKS` that hold of a clip whose different frames have these `thumbs` (`thumb_of`), in their order.
+def quality_flags_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
+    """Those of `QUALITY_FLAGS` that hold of a clip whose different frames have these `thumbs` (`thumb_of`), in their order.
 
     `black`: all frames are. `flat`: all frames are one plain colour each (a black one too). `frozen`: two frames or
     more, and nothing changes from the first to any other.
     """
-    marks = []
+    quality_flags = []
     if all(np.quantile(thumb, 0.99) <= BLACK_LEVEL for thumb in thumbs):
-        marks.append("black")
+        quality_flags.append("black")
     if all(float(thumb.std()) <= FLAT_DEVIATION for thumb in thumbs):
-        marks.append("flat")
+        quality_flags.append("flat")
     if len(thumbs) > 1 and all(float(np.abs(thumb - thumbs[0]).mean()) <= FROZEN_CHANGE for thumb in thumbs[1:]):
-        marks.append("frozen")
-    return tuple(marks)
+        quality_flags.append("frozen")
+    return tuple(quality_flags)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidseek_media.cutting.quality_flags import INTERLACED, marks_of, thumb_of
+from vidseek_media.cutting.quality_flags import INTERLACED, quality_flags_of, thumb_of
 from vidseek_media.decoding.frames import bin_centres, frames_at
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import parse_json
@@ -55,7 +55,7 @@ class ClipFramesInfo:
     num_repeated: int
     decoder: str
     """pyav or decord."""
-    marks: tuple[str, ...]
+    quality_flags: tuple[str, ...]
     """Why it is no clip to learn from or to find: see `vidseek_media.cutting.quality_flags`."""
     hashes: tuple[int, ...]
     """Of its different frames, less plain ones: see `vidseek_media.splitting.perceptual_hashes`."""
@@ -146,7 +146,7 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Cli
     thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
     kept = ClipFramesInfo(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
-        marks=(*marks_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
+        quality_flags=(*quality_flags_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
         hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
     )
     about = {
@@ -165,7 +165,12 @@ def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
     Raises:
         KeyError: it lacks something.
     """
-    return ClipFramesInfo(about["num_repeated"], about["decoder"], tuple(about["marks"]), tuple(about["hashes"]))
+    return ClipFramesInfo(about["num_repeated"], about["decoder"], tuple(_flags_of(about)), tuple(about["hashes"]))
+
+
+def _flags_of(about: Mapping[str, Any]) -> Any:
+    """`quality_flags`; shards of earlier versions call them `marks`."""
+    return about["quality_flags"] if "quality_flags" in about else about["marks"]
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
@@ -221,9 +226,9 @@ def _about(content: bytes, key: str) -> dict[str, Any]:
     times = about["times_ms"]
     if not isinstance(times, list) or not 0 < len(times) <= MOST_PICTURES or not all(map(_is_time, times)):
         raise ValueError(f"clip {key} has times that are none: {shown(times)}")
-    marks, hashes = about.get("marks", []), about.get("hashes", [])
-    if not isinstance(marks, list) or not all(isinstance(each, str) for each in (about.get("decoder", ""), *marks)):
-        raise ValueError(f"the .json of {key} has marks or a decoder that are none: {shown(marks)}")
+    flags, hashes = _flags_of(about) if "quality_flags" in about or "marks" in about else [], about.get("hashes", [])
+    if not isinstance(flags, list) or not all(isinstance(each, str) for each in (about.get("decoder", ""), *flags)):
+        raise ValueError(f"the .json of {key} has quality flags or a decoder that are none: {shown(flags)}")
     if not _is_time(about.get("num_repeated", 0)) or not isinstance(hashes, list) or len(hashes) > MOST_PICTURES:
         raise ValueError(f"the .json of {key} has counts that are none: {shown(about.get('num_repeated'))}")
     if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):

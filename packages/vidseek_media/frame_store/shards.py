@@ -220,8 +220,8 @@ def _fill_shards(
                 rows.append({
                     "clip_id": clip_id, "video_id": clip.video_id, "key": clip.key,
                     "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_kept,
-                    "num_repeated": kept.num_repeated, "decoder": kept.decoder, "marks": list(kept.marks),
-                    "hashes": list(kept.hashes),
+                    "num_repeated": kept.num_repeated, "decoder": kept.decoder,
+                    "quality_flags": list(kept.quality_flags), "hashes": list(kept.hashes),
                 })
             else:
                 why = verdict.refused[clip_id]

@@ -164,8 +164,8 @@ class Captioner:
         frames = read_table(self.frames_dir / "frames.parquet", FRAMES)
         shards = dict(zip(frames["clip_id"], frames["shard"], strict=True))
         skipped = {
-            clip_id for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True)
-            if marks is not None and set(marks) & set(self.settings.skip_marks)
+            clip_id for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True)
+            if quality_flags is not None and set(quality_flags) & set(self.settings.skip_quality_flags)
         }
         of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in shards]
         seen = [clip for clip in of_cuts if str(clip.clip_id) not in skipped]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.settings import CutMode, Mark, Section, faults_of
+from vidseek_media.settings import CutMode, QualityFlag, Section, faults_of
 from vidseek_training.captioning.provider import CaptionProvider, Thinking
 from vidseek_training.captioning.registry import caption_provider
 
@@ -57,7 +57,7 @@ class LlmSettings(Section):
     """Only clips of these cuts are shown to the model."""
     max_clips: int | None = Field(None, ge=0)
     """At most so many clips of the archive, spread over it; None: all."""
-    skip_marks: tuple[Mark, ...] = ("black", "flat", "frozen")
+    skip_quality_flags: tuple[QualityFlag, ...] = ("black", "flat", "frozen")
     """Clips with one of these marks are not shown to the model."""
     concurrency: int = Field(4, ge=1, le=256)
     """Requests under way at once."""

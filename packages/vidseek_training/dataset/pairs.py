@@ -55,7 +55,7 @@ def make_pairs(
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet` and `rejected.parquet` into `out`.
 
-    A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_marks`
+    A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_quality_flags`
     make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
     near-duplicates, and what people decided. A group's split is the one that the source wishes, else that of
     `split_videos`. Where the source contradicts itself about a video, all captions of that video are rejected; where it
@@ -73,7 +73,7 @@ def make_pairs(
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     frames = read_table(frames_dir / "frames.parquet", FRAMES)
     has_frames = set(frames["clip_id"])
-    skipped = _skipped(frames, settings.skip_marks)
+    skipped = _skipped(frames, settings.skip_quality_flags)
     wishes = _wishes(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
@@ -214,13 +214,13 @@ def _place_of(video_id: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
 
 
-def _skipped(frames: pd.DataFrame, skip_marks: Sequence[str]) -> dict[str, str]:
+def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, str]:
     """The reason by clip_id of the clips that say nothing."""
     found = {}
-    for clip_id, marks in zip(frames["clip_id"], frames["marks"], strict=True):
-        own = [mark for mark in skip_marks if marks is not None and mark in marks]
+    for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True):
+        own = [flag for flag in skip_quality_flags if quality_flags is not None and flag in quality_flags]
         if own:
-            found[clip_id] = f"its clip is {' and '.join(own)} (pairs.skip_marks)"
+            found[clip_id] = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
     return found
 
 

@@ -14,7 +14,7 @@ from vidseek.params import CHANGED, Params, load_params, load_section
 from vidseek_media.errors import ConfigError
 from vidseek_media.settings import CutSettings, FrameSettings, SettingsRefused
 from vidseek_retrieval.settings import IndexSettings
-from vidseek_training.settings import BackboneSettings
+from vidseek_training.settings import BackboneSettings, PairSettings
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -96,17 +96,25 @@ def test_load_params__a_file_of_an_earlier_version_is_one_message_that_says_what
     content["export"] |= parity
     content["publish"]["alias"] = "clips"
     content["ingest"]["youtube"]["max_height"] = 720
+    content["pairs"]["skip_marks"] = content["pairs"].pop("skip_quality_flags")
+    content["caption"]["llm"]["skip_marks"] = ["black"]
     del content["frames"]["per_bin"], content["calibrate"], content["gates"]["drift"]
     with raises(SettingsRefused, code="invalid-settings") as caught:
         load_params(written(tmp_path, yaml.safe_dump(content)))
     faults = {fault.key: fault for fault in caught.value.faults}
     assert {key for key, fault in faults.items() if fault.kind == "changed"} == set(CHANGED)
     assert {key for key, fault in faults.items() if fault.kind == "missing"} == {
-        "export.parity", "frames.per_bin", "calibrate", "gates.drift",
+        "export.parity", "frames.per_bin", "calibrate", "gates.drift", "pairs.skip_quality_flags",
     }
     assert "write per_bin: 1" in faults["frames.per_bin"].text
     assert "export.parity.fp32.min_cosine" in faults["export.min_cosine"].text
     assert all(fault.text in caught.value.message for fault in faults.values())
+
+
+def test_load_section__a_key_of_an_earlier_version_is_told_as_such(tmp_path: Path) -> None:
+    path = written(tmp_path, "pairs: {skip_marks: [black], seed: 1}\nexport: {min_cosine: 1}\n")
+    with raises(SettingsRefused, code="setting-changed", naming=("pairs.skip_marks", "pairs.skip_quality_flags", "line 1")):
+        load_section(path, PairSettings)
 
 
 def test_load_params__what_a_missing_key_is_to_be_written_as_is_taken(tmp_path: Path) -> None:

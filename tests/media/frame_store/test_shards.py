@@ -17,7 +17,7 @@ from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.decoding.frames import bin_centres
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.frame_store.members import decode_jpeg, encode_jpeg
+from vidseek_media.frame_store.members import decode_jpeg, encode_jpeg, kept_of
 from vidseek_media.frame_store.shards import FramesReport, list_shards, read_shard, write_frames
 from vidseek_media.records import ClipFrames
 from vidseek_media.settings import FrameSettings
@@ -134,17 +134,17 @@ def test_write_frames__by_decord_says_so_for_each_clip_and_refuses_the_rest(
     assert all("its pixels are yuv444p" in r for r in read_table(archive.out / "rejected.parquet", REJECTED)["reason"])
 
 
-def test_write_frames__marks_clips_that_stand_still_and_remembers_it(archive: Archive) -> None:
+def test_write_frames__flags_clips_that_stand_still_and_remembers_it(archive: Archive) -> None:
     still = archive.source / "still.mp4"
     _still_video(still)
     archive.take_in()
-    for is_again in (False, True):  # The second run reads the marks back from the shards.
+    for is_again in (False, True):  # The second run reads the quality flags back from the shards.
         report = archive.write()
         assert (report.num_shards_kept == report.num_shards) is is_again
         table = read_table(archive.out / "frames.parquet", FRAMES)
-        marks = {video_id: {tuple(m) for m in rows["marks"]} for video_id, rows in table.groupby("video_id")}
-        assert marks.pop(archive.video_id("still.mp4")) == {("frozen",)}
-        assert all(found == {()} for found in marks.values())
+        quality_flags = {video_id: {tuple(m) for m in rows["quality_flags"]} for video_id, rows in table.groupby("video_id")}
+        assert quality_flags.pop(archive.video_id("still.mp4")) == {("frozen",)}
+        assert all(found == {()} for found in quality_flags.values())
 
 
 def test_write_frames__members_are_sorted_and_carry_no_times_or_owners(archive: Archive) -> None:
@@ -405,3 +405,11 @@ def damage(path: Path, *, first: int, last: int) -> None:
     for start, size in spans[first : last + 1]:
         content[start : start + size] = b"\xff" * size
     path.write_bytes(bytes(content))
+
+
+def test_kept_of__a_shard_of_an_earlier_version_calls_its_flags_marks() -> None:
+    about = {"num_repeated": 0, "decoder": "pyav", "hashes": [1]}
+    now = kept_of({**about, "quality_flags": ["black"]})
+    assert kept_of({**about, "marks": ["black"]}) == now and now.quality_flags == ("black",)
+    with pytest.raises(KeyError):
+        kept_of(about)

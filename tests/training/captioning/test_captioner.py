@@ -177,7 +177,7 @@ def test_caption__what_shows_the_same_is_paid_for_once(server: Server, tmp_path:
 
 
 def test_caption__clips_that_say_nothing_are_not_shown(server: Server, tmp_path: Path) -> None:
-    clip_ids = write_archive(tmp_path, 3, marks={1: ["black"]})
+    clip_ids = write_archive(tmp_path, 3, quality_flags={1: ["black"]})
     report = caption(tmp_path, settings_of())
     assert {row.clip_id for row in rows_of(tmp_path) if row.writer != "title"} == {clip_ids[0], clip_ids[2]}
     assert report.llm is not None and report.llm.num_marked == 1
@@ -292,7 +292,7 @@ def test_caption__without_model_or_price_asks_for_it(server: Server, tmp_path: P
 
 
 def test_estimate__is_tokens_times_prices_and_sends_nothing(server: Server, tmp_path: Path) -> None:
-    write_archive(tmp_path, 4, marks={3: ["flat"]})
+    write_archive(tmp_path, 4, quality_flags={3: ["flat"]})
     settings = settings_of(prompt="x" * 400, tokens_per_picture=200, max_output_tokens=500)
     found = estimate(tmp_path, settings)
     tokens_in = 3 * (2 * 200 + found.tokens_in // 3 - 400)

@@ -45,7 +45,7 @@ def write(
     write_table(folder / "caption" / "captions.parquet", captions, CAPTIONS)
     write_table(folder / "frames" / "frames.parquet", [
         {"clip_id": clip_id, "video_id": video, "key": "", "shard": "", "num_frames": 8, "num_repeated": 0,
-         "decoder": "pyav", "marks": [], "hashes": (hashes or {}).get(clip_id, (hashes or {}).get(video, []))}
+         "decoder": "pyav", "quality_flags": [], "hashes": (hashes or {}).get(clip_id, (hashes or {}).get(video, []))}
         for clip_id, video in clips.items()
     ], FRAMES)
     write_table(folder / "ingest" / "videos.parquet", [
@@ -126,8 +126,8 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     rows = [{"video": IDS[v], "text": str(v)} for v in range(10)]
     write(tmp_path, rows)
     frames = read_table(tmp_path / "frames" / "frames.parquet", FRAMES)
-    marks = [["frozen"], ["black", "flat"], *([] for _ in range(8))]
-    write_table(tmp_path / "frames" / "frames.parquet", frames.assign(marks=marks), FRAMES)
+    quality_flags = [["frozen"], ["black", "flat"], *([] for _ in range(8))]
+    write_table(tmp_path / "frames" / "frames.parquet", frames.assign(quality_flags=quality_flags), FRAMES)
 
     def again(**changed: object) -> PairsReport:
         return make_pairs(
@@ -139,10 +139,10 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     reasons = list(read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)["reason"])
     assert any("its clip is black and flat" in reason for reason in reasons)
     assert any("its clip is frozen" in reason for reason in reasons)
-    assert again(skip_marks=("black",)).num_out == 9
-    assert again(skip_marks=()).num_out == 10
-    with raises(ConfigError, code="unknown-choice", naming=("skip_marks", "'dull'")):
-        again(skip_marks=("dull",))
+    assert again(skip_quality_flags=("black",)).num_out == 9
+    assert again(skip_quality_flags=()).num_out == 10
+    with raises(ConfigError, code="unknown-choice", naming=("skip_quality_flags", "'dull'")):
+        again(skip_quality_flags=("dull",))
 
 
 def test_make_pairs__the_wish_of_the_source_holds_for_the_whole_video(tmp_path: Path) -> None:
