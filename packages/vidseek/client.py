@@ -42,12 +42,19 @@ class Problem(ServiceError):
 
 
 class Api:
-    """Asks a running API. Safe to share between threads.
+    """Client of a running API. Safe to share between threads.
 
     Args:
-        url: Where it is, without a slash at the end.
-        key: Sent with every request, where there is one.
-        client: For tests; by default one of its own.
+        url: Base URL, without a slash at the end.
+        key: API key, sent with every request; None sends none.
+        client: HTTP client to use; None creates one.
+
+    Example:
+        >>> def answer(request):  # stands for a running service
+        ...     return httpx.Response(200, json={"hits": [], "next_offset": None})
+        >>> api = Api("http://localhost:3000", client=httpx.Client(transport=httpx.MockTransport(answer)))
+        >>> api.search({"text": "a red car", "limit": 3})["hits"]
+        []
     """
 
     def __init__(self, url: str, *, key: str | None = None, client: httpx.Client | None = None) -> None:

@@ -69,11 +69,18 @@ class Settings(Section):
 
 
 def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
-    """Read and check all of `path`, as the stages do: every key that DVC compares must be stated.
+    """Read and check all of params.yaml, as the stages do: every key that DVC compares must be stated.
+
+    Args:
+        path: The file.
 
     Raises:
-        ConfigError: it is missing, no YAML, has a key twice, an unknown or an earlier one, lacks one, or has a value out of
-            range; every fault is named.
+        ConfigError: the file is missing or not YAML; a key is missing, repeated, unknown or of an earlier version; or a
+            value is out of range. Every fault is named.
+
+    Example:
+        >>> load_params(Path("params.yaml")).cut.window_length_seconds > 0
+        True
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing in {Path.cwd()}", code="params-missing", remedy="Run in the project's folder")
@@ -92,10 +99,19 @@ def load_settings(path: Path) -> Settings:
 
 
 def load_section(path: Path, kind: type[Model]) -> Model:
-    """One section, and no look at the others; a missing file or section gives the defaults.
+    """Read one section of params.yaml, and ignore the others; a missing file or section gives the defaults.
+
+    Args:
+        path: The file.
+        kind: The record of the section.
 
     Raises:
-        ConfigError: it is not YAML, or a key of the section is unknown, an earlier one, or out of range.
+        ConfigError: the file is not YAML, or a key of the section is unknown, of an earlier version, or out of range.
+
+    Example:
+        >>> _ = Path("changed.yaml").write_text("search: {negative_weight: 0.25}")
+        >>> load_section(Path("changed.yaml"), SearchSettings).negative_weight
+        0.25
     """
     file = ParamsFile.read(path)
     within = [fault for fault in _changed(file.content) if fault.key.startswith(f"{kind.place}.")]

@@ -219,9 +219,18 @@ def p_value(
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[tuple[bool, float]]:
-    """Return for each hypothesis whether it is rejected, and the level that it was tested at (Holm 1979).
+    """Test several hypotheses by Holm's method (1979), which bounds the chance of any false rejection by `alpha`.
 
-    The chance of any false rejection is at most `alpha`, however the hypotheses depend on each other.
+    Args:
+        p_values: The p-value of each of n hypotheses, from 0 to 1. They may depend on each other.
+        alpha: Family-wise error rate, from 0 to 1.
+
+    Returns:
+        For each hypothesis whether it is rejected, and the level that it was tested at.
+
+    Example:
+        >>> holm([0.01, 0.04], 0.05)
+        [(True, 0.025), (True, 0.05)]
     """
     order = sorted(range(len(p_values)), key=lambda each: p_values[each])
     found: list[tuple[bool, float]] = [(False, alpha)] * len(order)

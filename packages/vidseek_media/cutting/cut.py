@@ -173,10 +173,19 @@ def _shots_of(video: Video, cuts_ms: Sequence[int], shots: ShotSettings) -> Iter
 
 
 def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterator[Span]:
-    """Windows of `length_ms` every `stride_ms`, in order.
+    """Yield the windows of a video as spans `(start_ms, end_ms)`, in order of time.
 
-    A tail that no window reaches is one more, from the next start to the end, if that is at least half a window. A
-    video shorter than a window is one span.
+    The rest of the video after the last full window is one more span if it is at least half a window long. A video shorter
+    than a window is one span.
+
+    Args:
+        duration_ms: Length of the video in milliseconds, above 0.
+        length_ms: Length of a window in milliseconds, above 0.
+        stride_ms: Time from the start of one window to the start of the next, in milliseconds, above 0.
+
+    Example:
+        >>> list(window_spans(8000, length_ms=3000, stride_ms=3000))
+        [(0, 3000), (3000, 6000), (6000, 8000)]
     """
     if duration_ms < length_ms:
         yield (0, duration_ms)

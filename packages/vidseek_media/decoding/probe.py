@@ -99,10 +99,20 @@ def _header_of(path: Path) -> tuple[int | None, float | None]:
 
 
 def probe(path: Path) -> Probe:
-    """Measure `path`, and prove by one decoded frame that it can be decoded.
+    """Measure a video file, and decode one frame to prove that it can be decoded.
+
+    Args:
+        path: A video file, or a still picture.
 
     Raises:
-        InputRejected: it is empty, no video, or not one frame of it can be decoded; the message is the reason.
+        InputRejected: the file is empty, is no video, or no frame of it can be decoded. The message is the reason.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (64, 48), "red").save("red.png")
+        >>> found = probe(Path("red.png"))
+        >>> found.width, found.height, found.num_frames, found.codec
+        (64, 48, 1, 'png')
     """
     return _measured(path, _plan_of(path))
 

@@ -13,11 +13,23 @@ _LOWEST, _HIGHEST = -(2**63), 2**64  # hashes of frames are unsigned
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file of bounded size.
+
+    Args:
+        path: The file, in UTF-8.
+        most_bytes: Largest size of the file in bytes.
+
+    Returns:
+        The parsed value. Its integers fit into 64 bits, its texts are valid Unicode.
 
     Raises:
-        OSError: it cannot be read; FileNotFoundError where it is missing.
-        ValueError: it is larger than `most_bytes`, or `parse_json` refuses it.
+        OSError: the file cannot be read; FileNotFoundError if it is missing.
+        ValueError: the file is larger than `most_bytes`, or `parse_json` refuses it.
+
+    Example:
+        >>> _ = Path("clip.json").write_text('{"start_ms": 0, "end_ms": 3000}')
+        >>> read_json(Path("clip.json"))
+        {'start_ms': 0, 'end_ms': 3000}
     """
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)

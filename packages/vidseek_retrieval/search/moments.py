@@ -57,15 +57,25 @@ def moment_order(moment: Moment) -> tuple[float, str]:
 
 
 def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment]:
-    """Moments of a ranking, best first.
+    """Merge the ranked clips of each video into moments, best first.
 
-    Clips are taken in the order of `rank_order`. One that overlaps or touches a moment of its video joins it, and the
-    span grows, if its score is within `margin` of the moment's best; two moments that so come to touch, both within
-    `margin`, are one. Else, if more than half of it lies in a moment of its video, it is part of that answer and makes
-    no hit of its own. Else it begins a moment.
+    Clips are taken in the order of `rank_order`:
 
-    A small margin keeps spans tight: the window that fits best already overlaps its scene well, and each window that
-    joins adds a stride to the span. A margin of 0 joins only clips of equal score.
+    - A clip that overlaps or touches a moment of its video joins it, and widens its span, if its score is at most `margin`
+      below the moment's best score. Two moments that come to touch in this way, both within `margin`, become one.
+    - Any other clip that lies by more than half in a moment of its video is left out.
+    - Any other clip begins a moment.
+
+    A small margin keeps spans tight, since each joining window adds a stride to the span.
+
+    Args:
+        ranked: Clips with scores, in any order.
+        margin: Largest difference to the best score of a moment, at least 0; 0 joins only clips of equal score.
+
+    Example:
+        >>> clips = [RankedClip("a", "v", 0, 3000, 0.9), RankedClip("b", "v", 2000, 5000, 0.88)]
+        >>> [(moment.start_ms, moment.end_ms, moment.score) for moment in merge_moments(clips, margin=0.05)]
+        [(0, 5000, 0.9)]
     """
     moments: list[_Growing] = []
     by_video: dict[str, list[_Growing]] = {}
@@ -111,14 +121,27 @@ def rank_exact(
     limit: int = NUM_CLIPS,
     margin: float = 0.0,
 ) -> list[list[RankedClip]]:
-    """The exact ranking of each query over all clips, as a search over the published collection would order them.
+    """Return the exact ranking of all clips for each query, in the order in which a published collection is searched.
 
     Args:
         query_vectors: Shape (num_queries, dimension), unit rows.
         clip_vectors: Shape (num_clips, dimension), unit rows.
-        clips: One for each row of `clip_vectors`; their scores are not looked at.
-        limit: Clips kept for each query,
-        margin: and with them those that are no more than this below the last of them.
+        clips: The clip of each row of `clip_vectors`; their scores are ignored.
+        limit: Number of clips kept for each query, at least 1.
+        margin: Clips that score at most this much below the last kept one are kept too, at least 0.
+
+    Returns:
+        For each query its clips with their cosines as scores, best first; ties are ordered by clip_id.
+
+    Raises:
+        ValueError: the number of clips is not the number of vectors.
+
+    Example:
+        >>> clips = [RankedClip("a", "v", 0, 3000, 0.0), RankedClip("b", "v", 3000, 6000, 0.0)]
+        >>> vectors = np.eye(2, dtype=np.float32)
+        >>> [[best, _]] = rank_exact(vectors[1:], vectors, clips)
+        >>> best.clip_id, best.score
+        ('b', 1.0)
     """
     if len(clips) != len(clip_vectors):
         raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")

@@ -27,17 +27,22 @@ _MOST_LAYERS = 1024
 
 
 def load(path_or_id: str | Path) -> Backbone:
-    """The backbone at `path_or_id`, in fp32, in evaluation mode.
+    """Load a backbone in fp32, in evaluation mode.
 
     Args:
-        path_or_id: `vidseek/<name>` for one that is shipped; a folder with a config, the weights and the tokenizer as its
-            family has them (config.json, model.safetensors or pytorch_model.bin, or their parts with an index, and see
-            `vocabulary.find_tokenizer`); or a hub id, `owner/name` or `owner/name@commit`, that was fetched before
-            (`vidseek_training.hub`).
+        path_or_id: `vidseek/<name>` for a shipped one; a folder with a config, weights and a tokenizer in the layout of
+            its family (config.json; model.safetensors or pytorch_model.bin, or their parts with an index; tokenizer files as
+            `tokenizer_files.find_tokenizer` reads them); or a hub id, `owner/name` or `owner/name@commit`, that was fetched
+            before (`vidseek_training.hub`).
 
     Raises:
-        ConfigError: nothing is there, or it is of a family that we do not know.
-        ArtifactError: its files are missing, broken, or hold other tensors than its config says.
+        ConfigError: nothing is there, or its family is unknown.
+        ArtifactError: its files are missing or broken, or do not hold the tensors that its config describes.
+
+    Example:
+        >>> model = load("vidseek/clip-tiny")
+        >>> model.spec.name
+        'vidseek/clip-tiny'
     """
     folder = resolve(path_or_id)
     family, config = family_of(folder)

@@ -49,15 +49,25 @@ class AdapterNotes:
 
 
 def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
-    """Put an untrained adapter into `model`, in place; everything else is frozen but the logit scale.
+    """Add an untrained LoRA adapter to `model` in place. All other weights are frozen, except the logit scale.
 
-    `settings.dropout` is for all but convolutions.
+    Args:
+        model: The backbone.
+        settings: Rank, alpha, dropout, and the modules, towers and layers to adapt. Dropout is not applied to convolutions.
 
     Returns:
-        peft's handle on it; `model` itself now runs with the adapter.
+        The peft model that wraps `model`; `model` itself now runs with the adapter.
 
     Raises:
-        ConfigError: the settings reach no module of it.
+        ConfigError: the settings select no module of the backbone.
+
+    Example:
+        >>> from vidseek_training.backbones import load
+        >>> handle = attach(load("vidseek/clip-tiny"), TrainSettings(rank=4, alpha=8))
+        >>> handle.peft_config["default"].r
+        4
+        >>> all("lora_" in name for name in state_of(handle))
+        True
     """
     targets = model.lora_targets(settings.targets, last_layers=settings.last_layers, towers=settings.towers)
     if not targets:
@@ -244,10 +254,22 @@ def _is_module(name: object) -> bool:
 
 
 def merged(model: Backbone, folder: Path | None) -> Backbone:
-    """A copy of `model` with the adapter at `folder` folded into its weights, or a plain copy where there is none.
+    """Return a copy of `model` with an adapter folded into its weights.
+
+    Args:
+        model: The backbone; it is not changed.
+        folder: The adapter, as `save` writes it; None returns a plain copy.
 
     Raises:
-        ArtifactError: see `load_into`; or the merged weights are not finite.
+        ArtifactError: the adapter is missing, broken or made for another model, or the merged weights are not finite.
+
+    Example:
+        >>> from vidseek_training.backbones import load
+        >>> model = load("vidseek/clip-tiny")
+        >>> save(attach(model, TrainSettings(rank=4, alpha=8)), model, Path("adapter"))
+        >>> names = merged(load("vidseek/clip-tiny"), Path("adapter")).state_dict()
+        >>> any("lora_" in name for name in names)
+        False
     """
     model = copy.deepcopy(model)
     model.eval()
