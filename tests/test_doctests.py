@@ -27,7 +27,7 @@ MODULES = {
     "vidseek_media.ids": 3,
     "vidseek_media.sources.opening": 1,
     "vidseek_media.tables": 2,
-    "vidseek_quality.intervals": 1,
+    "vidseek_quality.intervals": 2,
     "vidseek_retrieval.index.publish": 1,
     "vidseek_retrieval.search.filters": 1,
     "vidseek_retrieval.search.fusion": 1,

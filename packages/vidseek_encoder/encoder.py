@@ -1,4 +1,4 @@
-"""Frames, images and texts to unit vectors: the bundle's two towers, run by ONNX Runtime."""
+"""Embeds frames, images and texts as unit vectors with the bundle's two towers, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 Rows = TypeVar("Rows", NDArray[Any], Sequence[NDArray[np.uint8]])
 Tower = Literal["text", "video"]
-"""What reads, and what sees: the second is the model that the spec's `vision` names."""
+"""The text tower and the vision tower. The spec's `vision` says which model the second one is."""
 
 TOWERS: tuple[Tower, ...] = ("text", "video")
 INPUTS: Mapping[str, str] = {"text": "input_ids", "video": "pixel_values", "frame": "pixel_values"}
 OUTPUTS: Mapping[str, str] = {"text": "text_embeds", "video": "video_embeds", "frame": "frame_embeds"}
-"""The names in each model, by the model's."""
+"""Name of each model's input and output."""
 
 _REMEDY = "Run `dvc repro export` to write the bundle again"
 _INT8_PICTURES = 8
-"""Of one run in int8: what lies between products then fits the caches (ViT-B/32, two cores: 14.7 ms a picture, by 32 16.4;
-fp32 gains nothing)."""
+"""Pictures of one int8 run: the activations then fit the CPU caches (ViT-B/32 on two cores: 14.7 ms a picture, 16.4 ms with
+32 pictures; fp32 gains nothing).
+"""
 _UNIT_TOLERANCE = 1e-2
-"""How far from 1 a model's vector may be before it is made unit: fp16 stays far inside it, a graph without L2 does not."""
+"""Largest difference from 1 of the length of a model's vector before it is normalised. fp16 stays far below it; a graph
+without its final L2 normalisation does not.
+"""
 
 
 class Encoder:
@@ -211,7 +214,7 @@ class Encoder:
         return round(time.perf_counter() - begin, 3)
 
     def _picked(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As many frames as the spec's, or a still."""
+        """Return the spec's number of frames of a clip; a clip of one frame stays as it is."""
         if clip.ndim != 4 or len(clip) == 0:
             raise InputRejected(
                 f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0", code="bad-shape",
@@ -219,11 +222,11 @@ class Encoder:
         return clip if len(clip) in (1, self.spec.frames) else clip[_bin_centres(len(clip), self.spec.frames)]
 
     def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """The vectors of these rows of the model's input, each of shape (T, height, width, 3)."""
+        """Return the vectors of rows of the vision model, each of shape (T, height, width, 3)."""
         return self._run(model, self._pixels_of(model, self._batches(model, rows)))
 
     def _batches(self, model: str, rows: Rows) -> list[Rows]:
-        """As many rows as go through the vision tower together."""
+        """Split rows into the batches that the vision tower runs."""
         most = self.batch
         if self.variant == "int8":
             pictures = self.spec.frames if model == "video" else 1
@@ -231,7 +234,7 @@ class Encoder:
         return [rows[start : start + most] for start in range(0, len(rows), most)]
 
     def _pixels_of(self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]]) -> Iterator[NDArray[np.float32]]:
-        """The model's input for each batch; that of the next is made while it runs."""
+        """Yield the model's input for each batch; the next batch is prepared while the model runs."""
         shape = _row_shape(model, self.spec)
 
         def begin(batch: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], list[Future[None]]]:
@@ -285,12 +288,12 @@ class Encoder:
 
 
 def _bin_centres(length: int, num_frames: int) -> list[int]:
-    """Which of `length` frames lie at the centres of `num_frames` equal bins."""
+    """Return the indices of the frames at the centres of `num_frames` equal bins of `length` frames."""
     return [int((place + 0.5) * length / num_frames) for place in range(num_frames)]
 
 
 def _row_shape(model: str, spec: EncoderSpec) -> list[int]:
-    """Of one row of a model's input."""
+    """Return the shape of one row of a model's input."""
     frame = [3, spec.side, spec.side]
     return {"text": [spec.context], "frame": frame, "video": [spec.frames, *frame]}[model]
 
