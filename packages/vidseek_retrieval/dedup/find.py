@@ -1,4 +1,4 @@
-"""The near-duplicates of a published archive: a threshold from made copies, matches, decisions, and a page to look at."""
+"""Finds near-duplicates in a published archive: threshold, matches, proposed decisions, and a page to review them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PICTURE_PX = 240
 
 @dataclass(frozen=True)
 class DedupReport:
-    """What was found; nothing is decided by it."""
+    """The near-duplicates that were found; nothing is decided by it."""
 
     collection: str
     num_videos: int
@@ -45,7 +45,7 @@ class DedupReport:
     """Of the videos in `duplicates`."""
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report as JSON values, for `--json`."""
         return asdict(self)
 
 
@@ -86,10 +86,15 @@ def find_duplicates(
 
 
 def write_page(path: Path, report: DedupReport, frames: Path) -> None:
-    """A page with the two sides of each duplicate next to each other; it needs no other file.
+    """Write a self-contained HTML page that shows both sides of each duplicate.
+
+    Args:
+        path: The file to write.
+        report: The duplicates that were found.
+        frames: Folder with the frame shards.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     pictures = _pictures(frames, report.duplicates)
     rows = "\n".join(_row(row, report.uris, pictures) for row in report.duplicates)

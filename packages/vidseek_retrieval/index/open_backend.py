@@ -1,4 +1,4 @@
-"""Which home an index has: a folder, or the Qdrant server that QDRANT_URL names."""
+"""Selects the index backend: the Qdrant server that QDRANT_URL names, or a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial of a collection before an alias moves to it: searches as the command and the service make them."""
+"""Tries a collection before an alias moves to it, with searches as the command and the service make them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ _ALIAS = "trial"
 
 
 def trial_problems(backend: IndexBackend, metadata: CollectionMetadata) -> list[str]:
-    """What goes wrong where the collection is searched by some of its own clips, fused with words, filtered and browsed.
+    """Search a collection by some of its own clips, with fusion, filters and browsing, and return what fails.
 
-    Empty where nothing does.
+    Args:
+        backend: The index.
+        metadata: Metadata of the collection.
+
+    Returns:
+        A description of each problem; empty if all searches succeed.
     """
     searcher = Searcher(_AsIfLive(backend, metadata.name), None, alias=_ALIAS)  # type: ignore[arg-type]
     try:

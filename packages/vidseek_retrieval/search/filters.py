@@ -1,6 +1,6 @@
-"""Filters of a search: conditions on payload fields, checked before any home sees them.
+"""Filters of a search: conditions on payload fields, checked before a backend receives them.
 
-A home that is asked for a field that it does not have answers with an empty list; here that is an error.
+A backend answers a filter on an unknown field with an empty list; here an unknown field is an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rankings to one ranking: fused by rank where they come of different vectors, reordered where answers are too alike."""
+"""Combines rankings of different vectors by rank, and reorders answers that are too similar."""
 
 from __future__ import annotations
 

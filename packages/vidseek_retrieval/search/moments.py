@@ -1,4 +1,4 @@
-"""Ranked clips to moments: neighbours of one video that answer alike are one hit."""
+"""Merges ranked clips into moments: neighbouring clips of a video with similar scores become one hit."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Moment(NamedTuple):  # of a thousand clips up to a thousand are made: a da
 
 
 def rank_order(clip: RankedClip) -> tuple[float, str]:
-    """The sort key of a ranking: by score, ties by clip_id."""
+    """Return the sort key of a ranking: by score, ties by clip_id."""
     return -clip.score, clip.clip_id
 
 
 def moment_order(moment: Moment) -> tuple[float, str]:
-    """The sort key of moments: that of their best clips."""
+    """Return the sort key of moments: that of their best clips."""
     return -moment.score, moment.best_clip_id
 
 
@@ -92,11 +92,11 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
 
 
 def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Moment]:
-    """The moments that begin in the first `NUM_CLIPS` clips, widened by clips behind them: what a search answers with.
+    """Return the moments that begin in the first `NUM_CLIPS` clips, widened by later clips.
 
     Args:
-        ranking: In the order of `rank_order`, with all clips that are within `margin` of the last of those first.
-        margin: As `merge_moments` has it.
+        ranking: Clips in the order of `rank_order`, including all clips within `margin` of the last of those first ones.
+        margin: Largest difference to the best score of a moment, at least 0.
     """
     moments = merge_moments(ranking, margin=margin)
     if len(ranking) <= NUM_CLIPS:
@@ -106,7 +106,7 @@ def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Momen
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
-    """The moments without those of duplicates whose original is among them as well: one of a group is answer enough."""
+    """Remove moments of duplicate videos whose original has a moment too."""
     if not any(moment.duplicate_of for moment in moments):
         return list(moments)
     videos = {moment.video_id for moment in moments}
@@ -160,7 +160,12 @@ def rank_exact(
 
 
 def floor_of(best: float, margin: float) -> float:
-    """The least score of a clip that widens a moment."""
+    """Return the least score of a clip that widens a moment.
+
+    Args:
+        best: Best score of the moment.
+        margin: Largest difference to it, at least 0.
+    """
     return round(best - margin, SCORE_DIGITS)  # or a margin of 0.1 would not reach from 0.9 to 0.8
 
 
@@ -191,7 +196,7 @@ _NONE: list[_Growing] = []
 
 
 def _around(clip: RankedClip, neighbours: list[_Growing]) -> tuple[list[_Growing], bool]:
-    """The moments that `clip` may join, the best first; and whether more than half of it lies in one of the others."""
+    """Return the moments that `clip` may join, best first, and whether more than half of it lies in one of the others."""
     _, _, start_ms, end_ms, score, _ = clip
     takers, is_inside = [], False
     for moment in neighbours:  # in the order they began: the best first
