@@ -1,4 +1,6 @@
-"""CLIP from transformers: a clip's vector is the mean of its frames' unit vectors, so the order of frames is not seen."""
+"""CLIP from transformers: a clip's vector is the mean of its frames' unit vectors, so the order of frames has no
+influence.
+"""
 
 from __future__ import annotations
 
@@ -57,15 +59,19 @@ class FrameAveragedCLIP(FrameAveraging):
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
+        """Return text features; implements `Backbone.text_features`. No padding mask: attention is causal, padding comes
+        last.
+        """
         result: Tensor = self.clip.get_text_features(input_ids=input_ids).pooler_output
         return result
 
 
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:
-    """A CLIP of the sizes in transformers' `config`, weights random.
+    """Create a CLIP with random weights.
 
-    `"stem"` is `patch` (as published) or one of ours in the place of the patch embedding: `conv`, `residual`.
+    Args:
+        config: transformers' config. Its additional key `stem` is `patch` (as published), `conv` or `residual` (ours).
+        spec: Preprocessing and names.
     """
     from transformers import CLIPModel
 

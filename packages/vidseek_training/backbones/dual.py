@@ -1,8 +1,8 @@
 """Any two-tower model of transformers: a class with `get_text_features`, and `get_image_features` or `get_video_features`.
 
-The model is transformers' own, its tensors are named by transformers' own rules, and where adapters go is found by running
-it (`called.py`). Pictures are averaged over frames; a model of videos sees whole clips. What an installed transformers does
-not know, or would need the code of a repository for, is declined.
+The model is transformers' own, with transformers' names of tensors, and `called.py` finds the modules to adapt by running
+it. An image model averages frames; a video model takes whole clips. Models that the installed transformers does not know, or
+that need code from a repository, are refused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _OWN_KEYS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What a `model_type` does that neither its config nor its tensors say."""
+    """Behaviour of a `model_type` that neither its config nor its tensors state."""
 
     preprocessing: Preprocessing
     context: int | None = None
@@ -76,7 +76,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 class _Dual(ByCalls, Backbone):
-    """What both kinds have: transformers' model, its texts, where adapters go, and its scale."""
+    """The shared part of image and video models: transformers' model, its texts, its adapters, and its scale."""
 
     def __init__(self, spec: BackboneSpec, model: nn.Module, found: Called, *, trims: bool) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Dual(ByCalls, Backbone):
         return None if self.bias is None else float(self.bias.detach())
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`; padding is masked, as transformers' processors do."""
+        """Return text features with padding masked, as transformers' processors do; implements `Backbone.text_features`."""
         padding = input_ids == self.spec.pad_id
         if self._end_is_padding:  # the first of them is the end token
             padding = padding & (padding.cumsum(1) > 1)
@@ -109,19 +109,19 @@ class DualPictures(_Dual, FrameAveraging):
         return _features(self.model, "image", pictures)
 
     def picture_tokens(self, pictures: Tensor) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def features_of_last(self, tokens: Tensor) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
 
@@ -179,7 +179,7 @@ class DualFamily(Family):
         return made(spec, model, found, trims=config["model_type"] in KINDS and KINDS[config["model_type"]].trims)
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: transformers' own loader says which tensor is which."""
+        """Return the tensors under the names that transformers' own loader assigns; implements `Family.renamed`."""
         tensors, logit_scale = _without_scales(tensors)
         model_class = _class_of(config["model_type"])
         assert model_class is not None

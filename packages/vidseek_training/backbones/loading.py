@@ -1,4 +1,4 @@
-"""From a name, a folder or a hub id to a backbone, strictly: a missing or an unexpected tensor is an error that names it."""
+"""Loads a backbone by name, folder or hub id. A missing or unexpected tensor is an error that names it."""
 
 from __future__ import annotations
 
@@ -66,12 +66,14 @@ def load(path_or_id: str | Path) -> Backbone:
 
 
 class _NoDraws(TorchDispatchMode):
-    """No random number is drawn into a tensor that is there: weights that a checkpoint overwrites need none.
+    """Skips random initialisation of weights that a checkpoint overwrites.
 
-    Of the seconds that a ViT-B/32 took to load these were five sixths. What is not overwritten (positions, masks) is no
-    random number, and is made as always. A tensor that would be drawn is filled with the first number of the call
-    instead: the mean of `normal_`, the lower bound of `uniform_`. Left as it is in memory, it may hold anything, and torch
-    draws a truncated normal anew until every number lies within its bounds, so a SigLIP might never have been loaded.
+    It took five sixths of the time to load a ViT-B/32. Buffers that no checkpoint overwrites (positions, masks) are not
+    random,
+    and are created as usual. A tensor that would be drawn is filled with the first number of the call instead: the mean of
+    `normal_`, the lower bound of `uniform_`. Uninitialised memory could hold anything, and torch repeats a truncated normal
+    draw
+    until every number lies within its bounds, so loading a SigLIP might never end.
     """
 
     _DRAWS = frozenset({torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default})
@@ -88,18 +90,18 @@ class _NoDraws(TorchDispatchMode):
 
 
 def resolve(path_or_id: str | Path) -> Path:
-    """See `backbone_files.resolve`: with the files that mark the folders of all families."""
+    """Return the folder of a backbone, for the config files of all families (`files.folder.resolve`)."""
     return backbone_files.resolve(path_or_id, configs=config_files())
 
 
 def revision_of(path_or_id: str | Path) -> str:
-    """The commit of a hub id's snapshot; empty for what is shipped and for folders."""
+    """Return the commit of a hub id's snapshot; empty for shipped backbones and folders."""
     folder = resolve(path_or_id)
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def weights_sha256(path_or_id: str | Path) -> str:
-    """Of the file of weights; of weights in parts, of their hashes in order; empty where there are none."""
+    """Return the sha256 of the file of weights, or of the hashes of its parts in order; empty if there are none."""
     folder = resolve(path_or_id)
     hashes = [file_sha256(path) for path in weight_files(folder, family_of(folder)[0].weights)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest() if hashes else ""

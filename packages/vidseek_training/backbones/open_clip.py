@@ -1,8 +1,8 @@
-"""What open_clip publishes: open_clip_config.json and open_clip_model.safetensors (DFN, PE-Core, MobileCLIP2, EVA-02).
+"""Models in open_clip's format: open_clip_config.json and open_clip_model.safetensors (DFN, PE-Core, MobileCLIP2, EVA-02).
 
-The text tower and the plain vision transformer are our own code under open_clip's names, so that LoRA reaches attention. A
-vision tower of timm is timm's own (`timm_tower.py`). What changes the towers in a way that is not
-built here is declined by its key.
+The text tower and the plain vision transformer are our own code with open_clip's names, so that LoRA can adapt attention.
+A vision tower of timm is timm's own (`timm_tower.py`). A config key that changes the towers in an unsupported way is refused
+by its name.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class VisionTower(nn.Module):
         return self.features_of(self.transformer(self.tokens_of(pictures)))
 
     def tokens_of(self, pictures: Tensor) -> Tensor:
-        """The tokens that the first layer sees: the class token, then patches."""
+        """Convert pictures (n, 3, side, side) into the tokens of the first layer: the class token, then patches."""
         patches = self.conv1(pictures).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(patches.shape[0], 1, -1)
         result: Tensor = self.ln_pre(torch.cat([first, patches], 1) + self.positional_embedding)
         return result
 
     def features_of(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) after all layers to features."""
+        """Convert tokens (n, tokens, width) after all layers into features (n, dimension)."""
         tokens = self.ln_post(tokens)
         result: Tensor = self.proj(tokens[:, 1:].mean(1) if self.averages else tokens[:, 0])
         return result
@@ -142,7 +142,7 @@ class OpenCLIP(ByCalls, FrameAveraging):
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`; there is no mask of padding, as in open_clip."""
+        """Return text features without a padding mask, as open_clip does; implements `Backbone.text_features`."""
         features: Tensor = self.text(input_ids)
         return features
 
@@ -182,7 +182,9 @@ class OpenCLIP(ByCalls, FrameAveraging):
 
 @register
 class OpenCLIPFamily(Family):
-    """Folders with open_clip's own config and weights; where a config.json says more, its family reads it."""
+    """Folders with open_clip's own config and weights. A folder that also has a config.json belongs to the family that
+    reads it.
+    """
 
     name = "open_clip"
     config_file = "open_clip_config.json"
@@ -216,7 +218,7 @@ class OpenCLIPFamily(Family):
         return OpenCLIP(spec, config, _found(json.dumps(config, sort_keys=True), spec))
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: the text tower below `text`, projections and attention as linear layers."""
+        """Rename the text tower to `text`, projections and attention to linear layers; implements `Family.renamed`."""
         ours: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if name.rpartition(".")[2] in _NO_WEIGHTS:

@@ -1,7 +1,7 @@
-"""SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual pictures and texts, frames averaged.
+"""SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual images and texts, frames averaged.
 
-The fixed-resolution checkpoints, whose `model_type` is `siglip`. They were trained with a sigmoid loss: `loss: sigmoid` goes
-on from their own scale and bias; InfoNCE needs no bias.
+Reads the fixed-resolution checkpoints, with `model_type` `siglip`. They were trained with a sigmoid loss: `loss: sigmoid`
+continues with their scale and bias; InfoNCE needs no bias.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FrameAveragedSigLIP(FrameAveraging):
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`: the vector at the last place, padding or not, which sees the whole text."""
+        """Return the vector at the last position, which sees the whole text; implements `Backbone.text_features`."""
         result: Tensor = self.siglip.get_text_features(input_ids=input_ids).pooler_output
         return result
 

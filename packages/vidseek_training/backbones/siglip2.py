@@ -1,8 +1,8 @@
 """SigLIP 2 of any aspect ratio (NaFlex) from transformers, on square pictures of the grid of its stored positions.
 
-The model takes a picture as a list of patches, as many as its aspect ratio asks for. Here every picture is brought to the
-square, as the encoder does for all families: then the stored positions fit without being resampled, no patch is padding, and
-the tower is one of fixed resolution.
+The model takes a picture as a list of patches whose number depends on the aspect ratio. Here every picture is resized to a
+square, as for all families. The stored positions then fit without resampling, no patch is padding, and the tower is one of
+fixed resolution.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NaFlexSigLIP(FrameAveragedSigLIP):
         return tokens + embeddings.position_embedding.weight
 
     def lora_group(self, name: str, module: Any) -> str | None:
-        """See `Backbone.lora_group`; the patch embedding is a linear layer."""
+        """Return the group of a module; the patch embedding is a linear layer here. Implements `Backbone.lora_group`."""
         return "stem" if name.endswith(".patch_embedding") else super().lora_group(name, module)
 
 
@@ -57,7 +57,7 @@ class SigLIP2Family(SigLIPFamily):
     held_as = "siglip"
 
     def side_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.side_of`: as many patches as there are positions."""
+        """Return the side in pixels with as many patches as there are stored positions."""
         vision = sizes.vision_config
         grid = math.isqrt(vision.num_patches)
         if grid * grid != vision.num_patches:

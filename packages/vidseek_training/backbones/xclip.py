@@ -1,7 +1,7 @@
-"""X-CLIP from transformers (Ni et al. 2022): frames exchange messages, and a small transformer joins them to a clip.
+"""X-CLIP from transformers (Ni et al. 2022): frames exchange messages, and a small transformer combines them into a clip.
 
-Its own `forward` mixes the clip into each text by a prompt generator, which no index of stored vectors could answer. Here
-texts never see clips, in training as in serving, and the generator's weights are not loaded.
+Its own `forward` mixes the clip into each text by a prompt generator, which an index of stored vectors cannot use. Here
+texts never depend on clips, in training and serving alike, and the generator's weights are not loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class XCLIP(Backbone):
         return result
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
+        """Return text features; implements `Backbone.text_features`. No padding mask: attention is causal, padding comes
+        last.
+        """
         result: Tensor = self.xclip.get_text_features(input_ids=input_ids).pooler_output
         return result
 
@@ -61,7 +63,7 @@ class XCLIPFamily(TransformersFamily):
     of_videos = True
 
     def frames_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.frames_of`: just as many as the model was built for."""
+        """Return the number of frames that the model was built for."""
         return int(sizes.vision_config.num_frames)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:

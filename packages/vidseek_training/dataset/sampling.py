@@ -1,4 +1,4 @@
-"""What one step of a training sees: views of clips and of captions, and which of them are compared."""
+"""Samples the batches of a training: views of clips and captions, and which of them are compared."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class BaseVectors:
-    """What the base says of the training clips, and of the general clips and captions; unit rows of each PairSet."""
+    """The base model's vectors of the training clips, and of the general clips and captions; unit rows of each PairSet."""
 
     clips: NDArray[np.float32]
     general_clips: NDArray[np.float32]
@@ -67,7 +67,7 @@ Lower = tuple[CachedHiddenStates | None, CachedHiddenStates | None]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees."""
+    """The inputs of one training step."""
 
     clips: NDArray[Any]
     """Views, uint8 (m, T, side, side, 3); or views' `CachedHiddenStates`, float16 (m, ..., tokens, width); or the clips'

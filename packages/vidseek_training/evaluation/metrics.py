@@ -1,4 +1,4 @@
-"""Retrieval figures: ranks, recalls, and paired intervals by groups of videos. Equal scores never count as hits."""
+"""Retrieval figures: ranks, recalls, and paired intervals over groups of videos. Equal scores never count as hits."""
 
 from __future__ import annotations
 

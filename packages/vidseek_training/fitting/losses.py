@@ -1,4 +1,4 @@
-"""The contrastive loss."""
+"""Contrastive losses, and the loss that holds old vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokenizer.json of a backbone, made from what it was published with where there is none."""
+"""Finds the tokenizer.json of a backbone, or builds it from older tokenizer files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ _CLIP_WORDS = (
 
 
 def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool = False) -> Path:
-    """The tokenizer.json of the backbone in `folder`.
+    """Return the tokenizer.json of a backbone.
 
-    Taken as it is; or built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
-    bpe_simple_vocab_16e6.txt.gz. What is built lies in a folder that vanishes with the process: a snapshot of the hub is not
-    ours to write into.
+    If there is none it is built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
+    bpe_simple_vocab_16e6.txt.gz. A built file lies in a temporary folder of the process, since a snapshot of the hub is
+    never
+    written to.
 
     Args:
-        folder: Of the backbone.
-        lowercase: Texts were lower-cased before tokenizing, and a published tokenizer.json does not say so.
-        unpunctuated: Where its model is one of unigrams, texts lost their ASCII punctuation too, as the first SigLIP's.
+        folder: The backbone's folder.
+        lowercase: Whether texts were lower-cased before tokenizing, and a published tokenizer.json does not do so.
+        unpunctuated: Whether texts of a unigram model also lost their ASCII punctuation, as with the first SigLIP.
 
     Raises:
-        ArtifactError: there is none of these, or it cannot be read.
+        ArtifactError: none of these files exists, or it cannot be read.
     """
     ready = folder / "tokenizer.json"
     try:
@@ -65,11 +66,11 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool 
 
 
 def clip_tokenizer(vocabulary: dict[str, int] | None, merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """CLIP's byte-pair encoding.
+    """Create CLIP's byte-pair encoding.
 
     Args:
-        vocabulary: Numbers of tokens; None for CLIP's own, which follow from the merges.
-        merges: Pairs in order; those beyond CLIP's 49,408 tokens are left out where there is no vocabulary.
+        vocabulary: Token ids; None takes CLIP's own, which follow from the merges.
+        merges: Pairs in order. Without a vocabulary, merges beyond CLIP's 49,408 tokens are left out.
     """
     if vocabulary is None:
         letters = _letters()
@@ -160,7 +161,7 @@ def _in_one_form(path: Path, *, unpunctuated: bool) -> Path:
 
 
 def canonical(text: str) -> str:
-    """The form in which the first SigLIP takes texts."""
+    """Return a text in the canonical form of the first SigLIP."""
     return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
