@@ -1,4 +1,4 @@
-"""Names that a re-run reproduces: video ids from bytes, clip ids from video and span."""
+"""Reproducible ids: video ids from bytes, clip ids from video and span."""
 
 from __future__ import annotations
 

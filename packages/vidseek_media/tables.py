@@ -1,4 +1,4 @@
-"""The Parquet tables between stages: their schemas, written whole or absent, byte-identical for equal rows."""
+"""The Parquet tables between stages: their schemas; written whole or not at all, with equal bytes for equal rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders that a stage writes: whole or absent."""
+"""Writes files and folders of stages whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
-    """See to it that a folder which somebody named, and which is there, may be replaced by a new one.
+    """Check that a folder named by the user may be replaced.
 
     Args:
-        path: The folder.
-        marks: Files of which one is in every folder that was written here before.
+        path: The folder. It may be missing or empty.
+        marks: File names of which vidseek writes at least one into each such folder.
 
     Raises:
         ConfigError: it holds something else.
@@ -109,7 +109,7 @@ def sync_path(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk.
 
     Raises:
-        OSError: the disk does not take them.
+        OSError: the disk cannot hold them.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -122,7 +122,7 @@ def sync_path(path: Path) -> None:
 
 
 def _lives(pid: str) -> bool:
-    """Whether a process of that number runs on this machine; what is no number is not ours to judge."""
+    """Whether a process with this id runs on this machine; a text that is not a number counts as running."""
     if not pid.isdigit():
         return True
     try:

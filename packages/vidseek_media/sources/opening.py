@@ -1,4 +1,4 @@
-"""What `ingest.source` may be: each registered kind of source is asked whether it reads it (`source_registry.py`)."""
+"""Opens the source that `ingest.source` names: the first registered kind that reads it (`registry.py`)."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def _of_environment(variable: str) -> str:
 
 
 def source_of(source: Path | Source) -> Source:
-    """The source itself, or that of a folder."""
+    """Return the source itself, or the source of a folder."""
     return Folder(source) if isinstance(source, Path) else source

@@ -1,4 +1,4 @@
-"""What is said in a video, from the SRT or WebVTT file beside it: read, cleaned, and cut to a span."""
+"""Reads transcripts of videos from SRT or WebVTT files, cleans them, and cuts them to a span."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig
 
 @dataclass(frozen=True)
 class Cue:
-    """What is said in `[start_ms, end_ms)`."""
+    """The text that is spoken in `[start_ms, end_ms)`."""
 
     start_ms: int
     end_ms: int
@@ -103,19 +103,19 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
 
 
 def read_cues(path: Path) -> list[Cue]:
-    """The cues of an SRT or WebVTT file, in order of time.
+    """Read the cues of an SRT or WebVTT file, in order of time.
 
     Raises:
-        InputRejected: as `read_transcript`.
+        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
     """
     return read_transcript(path)[0]
 
 
 def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
-    """The cues of an SRT or WebVTT file in order of time, and those that cannot be used.
+    """Read the cues of an SRT or WebVTT file in order of time, and the cues that cannot be used.
 
     Raises:
-        InputRejected: it is neither UTF-8 nor marked UTF-16, is too large, or holds no cue.
+        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -142,15 +142,16 @@ def _decoded(content: bytes) -> str:
 
 
 def parse_cues(text: str) -> list[Cue]:
-    """The cues of `text` (SRT or WebVTT), in order of time; those that cannot be used are left out."""
+    """Parse the usable cues of an SRT or WebVTT text, in order of time."""
     return parse_transcript(text)[0]
 
 
 def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
-    """The cues of `text` (SRT or WebVTT) in order of time, and those that cannot be used; markup is dropped.
+    """Parse the cues of an SRT or WebVTT text in order of time, and the cues that cannot be used; markup is dropped.
 
-    A cue is a line of times and what follows it up to the next one, less the number or name that belongs to that. A blank
-    line ends a WebVTT cue (https://www.w3.org/TR/webvtt1/); SRT has no standard, and texts with blank lines in them.
+    A cue is a line of times and the text up to the next one, without the number or name that belongs to the next. A blank
+    line
+    ends a WebVTT cue (https://www.w3.org/TR/webvtt1/). SRT has no standard, and its texts may contain blank lines.
     """
     lines = re.split(r"\r+\n|\n|\r", text.removeprefix("\ufeff"))
     timings = {number: plain for number, line in enumerate(lines) if _is_timed(plain := _as_timing(line))}
@@ -176,11 +177,11 @@ def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
 
 
 def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
-    """The cues of rolling captions, each line at the time at which it is new; others as they are.
+    """Reduce rolling captions to one cue for each line, at the time at which the line is new; other cues stay.
 
-    YouTube's automatic captions show two lines: the one that is being said, and above it the one before, which stays. Every
-    line is in the file two or three times. Captions roll if most cues begin with the lines that the cue before ends with,
-    without a pause between them.
+    YouTube's automatic captions show two lines: the present one, and the previous one above it. Every line is in the file
+    two or
+    three times. Captions roll if most cues begin with the last lines of the previous cue, without a pause.
     """
     numbers = [_num_repeated(before, cue) for before, cue in itertools.pairwise(cues)]
     if 2 * sum(number > 0 for number in numbers) <= len(numbers):
@@ -214,9 +215,13 @@ def _said_beside(timing: str) -> Iterator[str]:
 
 
 def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
-    """What is said in `[start_ms, end_ms)`: the cues whose middle lies there, at most so many characters, in whole words.
+    """Return the text spoken in a span: the cues whose middle lies in it. A line that repeats the previous one is left out.
 
-    A line that only repeats the one before (rolling captions do) is said once.
+    Args:
+        cues: Cues in order of time.
+        start_ms: Start of the span in milliseconds.
+        end_ms: End of the span in milliseconds, exclusive.
+        max_characters: Longest text; it is cut between words.
     """
     said: list[str] = []
     for cue in cues:
