@@ -1,6 +1,6 @@
-"""params.yaml: every section is a record of the room that reads it, and here they are together.
+"""params.yaml: assembles the records of its sections, which live in the packages that read them.
 
-Stages ask for all of it (`load_params`), the command and the service for single sections (`load_section`).
+Stages read the whole file (`load_params`); the command and the service read single sections (`load_section`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHANGED = {
     "pairs.skip_marks": "write pairs.skip_quality_flags",
     "publish.alias": "the live alias is always clips: take the line out",
 }
-"""Keys of earlier versions, and what is written now. `search.merge_margin` is not among them: it is still read."""
+"""Keys of earlier versions, and their replacements. `search.merge_margin` is not listed, since it is still read."""
 
 
 class Params(Section):
@@ -62,7 +62,7 @@ class Params(Section):
 
 
 class Settings(Section):
-    """What searching and serving read; what is not in the file has its default."""
+    """The sections for searching and serving; missing keys have their defaults."""
 
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
@@ -89,10 +89,10 @@ def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
 
 
 def load_settings(path: Path) -> Settings:
-    """The sections `search` and `serve`; a missing file gives the defaults, so that a bundle and an index are enough.
+    """Read the sections `search` and `serve`; a missing file gives the defaults, so that bundle and index suffice.
 
     Raises:
-        ConfigError: it is not YAML, or a key of these sections is unknown or out of range.
+        ConfigError: the file is not YAML, or a key of these sections is unknown or out of range.
     """
     file = ParamsFile.read(path)
     return Settings(search=file.section(SearchSettings), serve=file.section(ServeSettings))

@@ -1,4 +1,4 @@
-"""The archive as tools for agents, over the Model Context Protocol: search, similar, get_clip, feedback."""
+"""The archive as tools for agents over the Model Context Protocol: search, similar, get_clip, feedback."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Moments(BaseModel):
 
 
 def create_server(api: Api) -> MCPServer:
-    """A server whose tools ask `api`. What the API refuses is an error of the tool, in its words and with its remedy."""
+    """Create a server whose tools call `api`. A refusal of the API becomes an error of the tool, with its message and
+    remedy.
+    """
     server: MCPServer = MCPServer("vidseek", instructions=INSTRUCTIONS)
     _add_searching(server, api)
     _add_clips(server, api)

@@ -1,6 +1,7 @@
-"""The comments of params.yaml, from the docs of the records: `python -m vidseek.configuration.comments [--write] [FILE]`.
+"""Writes the comments of params.yaml from the docs of the records: `python -m vidseek.configuration.comments [--write]
+[FILE]`.
 
-Without `--write` it says which lines differ and ends with 1.
+Without `--write` it prints the lines that differ, and exits with 1.
 """
 
 from __future__ import annotations

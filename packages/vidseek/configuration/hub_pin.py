@@ -1,4 +1,4 @@
-"""Write the backbone's name, with its commit, into params.yaml: one value, and nothing else of the file."""
+"""Writes the backbone's name with its commit into params.yaml; nothing else of the file changes."""
 
 from __future__ import annotations
 

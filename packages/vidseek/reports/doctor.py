@@ -1,6 +1,6 @@
-"""What is installed, which versions agree, what is missing and the command that mends it, and how far the pipeline is.
+"""Diagnoses an installation: versions, missing parts with the command that fixes them, and the state of the pipeline.
 
-Libraries are asked in processes of their own: one that is broken, or that crashes at import, is a finding and no end.
+Libraries are imported in separate processes, so that one which is broken or crashes becomes a finding.
 """
 
 from __future__ import annotations

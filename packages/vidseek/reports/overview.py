@@ -1,4 +1,4 @@
-"""What an archive has come to, read off the tables and reports that its stages left; what has not run yet is absent."""
+"""Summarises an archive from the tables and reports of its stages; stages that have not run are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips to captions by a language model: which are asked about, what it would cost, what came of it."""
+"""Captions clips with a language model: which clips to ask about, the expected cost, and the result."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LlmReport:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost. Nothing was asked."""
+    """The expected cost of a run; nothing was asked."""
 
     num_clips: int
     num_marked: int
@@ -112,10 +112,14 @@ class Captioner:
     def caption(
         self, clips: Sequence[Clip], videos: Mapping[str, Video]
     ) -> tuple[list[Written], list[Rejection], LlmReport]:
-        """The captions of `clips`, in their order; what the journal knows is not asked.
+        """Return the captions of clips, in order, with rejections and a report. Answers in the journal are reused.
+
+        Args:
+            clips: The clips.
+            videos: Their videos by id.
 
         Raises:
-            ConfigError: the settings are not whole, the key is missing or refused, or the budget is used up.
+            ConfigError: the settings are incomplete, the key is missing or refused, or the budget is used up.
             ArtifactError: frames or journal cannot be read, or the journal cannot be written.
             ServiceError: the model does not answer.
         """
@@ -141,10 +145,14 @@ class Captioner:
         )
 
     def estimate(self, clips: Sequence[Clip], videos: Mapping[str, Video]) -> Estimate:
-        """What `caption` would ask and cost.
+        """Estimate the requests and the cost of `caption`.
+
+        Args:
+            clips: The clips.
+            videos: Their videos by id.
 
         Raises:
-            ConfigError: the settings are not whole.
+            ConfigError: the settings are incomplete.
             ArtifactError: frames or journal cannot be read.
         """
         self.settings.require_complete()

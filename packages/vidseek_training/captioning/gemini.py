@@ -1,4 +1,4 @@
-"""Gemini over its REST protocol: pictures or one small video in a request."""
+"""Client of Gemini's REST protocol: images or one small video in a request."""
 
 from __future__ import annotations
 

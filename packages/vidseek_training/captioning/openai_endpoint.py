@@ -1,4 +1,4 @@
-"""Any endpoint of OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
+"""Client of any endpoint with OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
 
 from __future__ import annotations
 

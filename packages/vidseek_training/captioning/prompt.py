@@ -1,4 +1,4 @@
-"""What the model is told, the form in which it must answer, and whether an answer is one."""
+"""The prompt of the model, the schema of its answer, and the check of an answer."""
 
 from __future__ import annotations
 
@@ -48,17 +48,22 @@ _REFUSAL = re.compile(
 
 
 class BadAnswer(Exception):
-    """The model's answer holds no captions; the text says why."""
+    """The model's answer holds no captions; the message has the reason."""
 
 
 def prompt_of(settings: LlmSettings, video: Video) -> str:
-    """The prompt for the clips of `video`."""
+    """Return the prompt for the clips of a video.
+
+    Args:
+        settings: The section `caption.llm`.
+        video: The video.
+    """
     text = (settings.prompt or DEFAULT_PROMPT).strip()
     return _PLACES.sub(lambda match: str(getattr(video, match[1])), text)
 
 
 def prompt_hash(settings: LlmSettings) -> str:
-    """8 hex digits over all that decides what is asked, but for the clip: the prompt, the schema, what is sent, options."""
+    """Return 8 hex digits over everything that determines a request except the clip: prompt, schema, media, options."""
     asked: dict[str, Any] = {
         "prompt": (settings.prompt or DEFAULT_PROMPT).strip(), "schema": SCHEMA, "send": settings.send,
         "options": settings.options,
