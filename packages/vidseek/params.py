@@ -125,7 +125,7 @@ def _changed(content: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _found(content: Any, path: Sequence[str], place: str = "") -> Iterator[str]:
-    """The keys of `content` that `path` names, where `*` is any key, by their dotted names."""
+    """Yield the keys of `content` that `path` names, where `*` is any key, by their dotted names."""
     if not isinstance(content, dict):
         return
     for name in content if path[0] == "*" else [name for name in path[:1] if name in content]:
@@ -136,7 +136,7 @@ def _found(content: Any, path: Sequence[str], place: str = "") -> Iterator[str]:
 
 
 def _unstated(kind: type[Section], content: Mapping[str, Any], place: str = "") -> Iterator[Fault]:
-    """Keys that the file leaves to their defaults and may not: DVC compares only what is stated."""
+    """Yield keys that the file leaves to their defaults and may not: DVC compares only what is stated."""
     for name, info in kind.model_fields.items():
         key = f"{place}{name}"
         if "*" in kind.unstated or name in kind.unstated or (info.is_required() and name not in content):

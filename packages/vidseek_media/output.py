@@ -79,7 +79,7 @@ def disk_fault(error: BaseException) -> ArtifactError | None:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The fault of a disk that `error` is, or came of."""
+    """Return the fault of a disk that `error` is, or came of."""
     for _ in range(8):
         if isinstance(error, OSError) and (error.errno in _FULL or _NO_TEMPORARY in str(error)):
             return error

@@ -180,5 +180,5 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
 
 
 def _former_names(schema: pa.Schema) -> dict[str, str]:
-    """The earlier name of each column that was renamed, by its name now."""
+    """Return the earlier name of each column that was renamed, by its name now."""
     return {field.name: field.metadata[_FORMERLY].decode() for field in schema if _FORMERLY in (field.metadata or {})}

@@ -173,7 +173,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _shown(url: str) -> str:
-    """A URL of a text, as the text may have it."""
+    """Return a URL of a text, as the text may have it."""
     kept = url.rstrip(_TRAILING)
     parts = _split(kept) if is_url(kept) else None
     if parts is None:
@@ -213,7 +213,7 @@ def _is_signing(name: str, value: str) -> bool:
 
 
 def _spellings(url: str) -> set[str]:
-    """How the secrets of a URL may stand in a text."""
+    """Return the forms in which the secrets of a URL may appear in a text."""
     if not is_url(url):
         return set()
     parts = _split(url)

@@ -134,7 +134,7 @@ def base_facts(archive: Archive) -> CollectionMetadata | None:
 
 
 def _found_from(root: Path, backbone: str) -> str:
-    """The base's name; a folder is named as from the archive, in which the stages run."""
+    """Return the base's name; a folder is named as from the archive, in which the stages run."""
     folder = root / backbone
     return str(folder) if folder.is_dir() else backbone
 

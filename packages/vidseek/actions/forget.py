@@ -152,7 +152,7 @@ def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
 
 
 def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
-    """The id of the one video that is meant; None where none is."""
+    """Return the id of the one video that is meant; None where none is."""
     name = bare_url(name)
     if name in videos:
         return name
@@ -168,7 +168,7 @@ def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
 
 
 def _rows(path: Path, schema: pa.Schema, video_id: str) -> list[str]:
-    """The clip ids (or the video's) of the rows that are of the video; none where the stage has not run."""
+    """Return the clip ids (or the video's) of the rows that are of the video; none where the stage has not run."""
     from vidseek_media.tables import read_table
 
     if not path.exists():
@@ -184,7 +184,7 @@ def _addresses_of(archive: Archive, video: Video) -> tuple[str, ...]:
 
 
 def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
-    """What was downloaded of it, from this source or an earlier one; and the user's own files."""
+    """Return the files of a video: downloads from this or an earlier source, and the user's own files."""
     from vidseek_media.sources.ledger import Ledger
 
     source, downloads = archive.source, archive.downloads.resolve()
@@ -207,7 +207,7 @@ def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
 
 
 def _caches_of(archive: Archive, video_id: str, clip_ids: set[str]) -> Iterator[Path]:
-    """Files of .vidseek that are named after the video or a clip of it: its cuts, thumbnails."""
+    """Yield files of .vidseek that are named after the video or a clip of it: its cuts, thumbnails."""
     for folder in _folders(archive.state):
         for path in folder.iterdir():
             if path.is_file() and (path.name.startswith(video_id) or path.name[:36] in clip_ids):
@@ -215,7 +215,7 @@ def _caches_of(archive: Archive, video_id: str, clip_ids: set[str]) -> Iterator[
 
 
 def _folders(state: Path) -> Iterable[Path]:
-    """The caches."""
+    """Return the caches."""
     if not state.is_dir():
         return []
     return [path for path in sorted(state.iterdir()) if path.is_dir() and path.name not in NO_CACHES]

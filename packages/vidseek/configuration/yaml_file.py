@@ -114,7 +114,9 @@ def lines_of(text: str) -> dict[str, int]:
 
 
 def keys_of(kind: type[Section], place: str = "") -> Iterator[tuple[str, type[Section], str]]:
-    """Every key below `kind`, sections too: its dotted name (`*` where the name is free), its record, and its name there."""
+    """Yield every key below `kind`, sections too: its dotted name (`*` where the name is free), its record, and its name
+    there.
+    """
     for name, info in kind.model_fields.items():
         key = f"{place}{name}"
         yield key, kind, name
@@ -123,14 +125,16 @@ def keys_of(kind: type[Section], place: str = "") -> Iterator[tuple[str, type[Se
 
 
 def records_in(annotation: Any) -> list[type[Section]]:
-    """The records that a type names: `ShotSettings`, `ShotSettings | None`, `dict[str, TrainSettings]`."""
+    """Return the records that a type names: `ShotSettings`, `ShotSettings | None`, `dict[str, TrainSettings]`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [record for each in get_args(annotation) for record in records_in(each)]
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    """What was meant, perhaps: the key of the same section whose spelling is nearest, else one of that name elsewhere."""
+    """Return the key that was probably meant: the most similar one of the same section, else one of the same name
+    elsewhere.
+    """
     *section, name = key.split(".")
     names = {each.rpartition(".")[2]: each for each in known if fnmatchcase(".".join(section), each.rpartition(".")[0])}
     if near := get_close_matches(name, names, n=1):
@@ -144,7 +148,7 @@ def _within(key: str, other: str) -> bool:
 
 
 def _lines(node: yaml.Node, place: str = "", *, seen: set[int]) -> Iterator[tuple[str, int]]:
-    """The line of every key below `node`; what an anchor names is looked at once.
+    """Yield the line of every key below `node`; what an anchor names is looked at once.
 
     Raises:
         yaml.YAMLError: a mapping has a key twice. A key that overrides a merged one (`<<`) is no such case.

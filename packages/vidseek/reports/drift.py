@@ -121,7 +121,7 @@ def accept(archive: Archive) -> int:
 
 
 def _live(archive: Archive) -> tuple[CollectionMetadata, Calibration | None]:
-    """The live collection and its calibration."""
+    """Return the live collection and its calibration."""
     backend = archive.backend()
     name = require_published(backend, ALIAS).collection
     metadata = next((metadata for metadata in backend.collections() if metadata.name == name), None)

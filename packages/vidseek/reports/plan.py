@@ -177,7 +177,7 @@ def measure(archive: Archive) -> Rates:
 
 
 def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFrames]]:
-    """Clips of the published cut in a second of one worker, bytes of each, and the clips."""
+    """Return clips of the published cut in a second of one worker, bytes of each, and the clips."""
     from vidseek_media.frame_store.shards import list_shards, read_shard, write_frames
     from vidseek_media.frame_store.stored_side import with_stored_side
     from vidseek_media.sources.ingest import read_videos
@@ -225,7 +225,7 @@ def _encode(encoder: Any, clips: list[ClipFrames]) -> float:
 
 
 def _publish(dimension: int, index: Path) -> tuple[float, float]:
-    """Points loaded and optimised in a second, and bytes of each on the disk."""
+    """Return points loaded and optimised in a second, and bytes of each on the disk."""
     from vidseek_retrieval.index.backend import CollectionMetadata, collection_name
     from vidseek_retrieval.index.edge.backend import EdgeBackend
     from vidseek_retrieval.settings import IndexSettings

@@ -82,7 +82,9 @@ def cautions(paths: ArchivePaths) -> list[str]:
 
 
 def _training_of(paths: ArchivePaths, selected: Mapping[str, Any]) -> Path | None:
-    """The report folder of the training that the adapter is from; None where a later one of its name has overwritten it."""
+    """Return the report folder of the training that the adapter is from; None where a later one of its name has overwritten
+    it.
+    """
     folder = paths.reports / "train" / str(selected.get("setting", ""))
     of = (read_json(folder / "metrics.json") or {}).get("adapter_sha256")
     return None if of is not None and of != selected.get("adapter_sha256") else folder
@@ -167,7 +169,7 @@ def _proof(reports: Path) -> str:
 
 
 def _on_both_sides(metrics: Mapping[str, Any]) -> str:
-    """How many test queries training has seen under another name, and R@1 without them."""
+    """Describe how many test queries also occur in training, and R@1 without them."""
     found = metrics.get("both_sides") or {}
     counts = [
         f"{num} {what}" for key, what in (
@@ -300,7 +302,7 @@ def _lineage(archive: Archive) -> str:
 
 
 def _challenges(selected: Mapping[str, Any]) -> str:
-    """What was proven when the adapter was chosen, with which rows, and how often these have been used."""
+    """Describe the proof of the adapter: the challenges, their rows, and how often these were used."""
     if "proof" not in selected:
         return ""
     from vidseek_training.evaluation.proof_ledger import lines_of
@@ -326,7 +328,7 @@ def _histogram(values: pd.Series[Any], title: str) -> str:
 
 
 def _reliability(rows: pd.DataFrame) -> str:
-    """The share that is right against the confidence; on the line they agree."""
+    """Return the share that is right against the confidence; on the line they agree."""
     points = "".join(
         f'<circle cx="{row.confidence * _HEIGHT:.1f}" cy="{(1 - row.right) * _HEIGHT:.1f}" r="4" fill="#3a7bd5"/>'
         for row in rows.itertuples()

@@ -126,7 +126,7 @@ def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
 
 
 def _jump(cells: NDArray[np.uint8], at: int) -> float:
-    """How much changes from the frame before `at` to it, in levels."""
+    """Return the mean change from the previous frame to frame `at`, in levels."""
     return float(np.abs(cells[at].astype(np.float32) - cells[max(at - 1, 0)]).mean())
 
 
@@ -142,7 +142,7 @@ def _stands_out(change: NDArray[np.float64], at: int, half: int) -> bool:
 
 
 def _share_of_middle(stretch: NDArray[np.float32]) -> float | None:
-    """How much of the last frame is in the middle one, if the frames between are mixes of the first and the last.
+    """Return the share of the last frame in the middle one, if the frames between are mixes of the first and the last.
 
     None if they are not, or the middle is not about half of each.
     """

@@ -97,7 +97,7 @@ def decode_picture(
 def _read(
     content: bytes, max_pixels: int, max_side_px: int | None, shorter_side_px: int | None
 ) -> tuple[Image.Image, Transpose | None]:
-    """The picture as RGB, and the turn that brings it upright."""
+    """Return the picture as RGB, and the turn that brings it upright."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         _check_pixels(image, max_pixels)
         image.load()
@@ -142,7 +142,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _in_8_bit(image: Image.Image) -> Image.Image:
-    """The picture as L, LA, RGB or RGBA."""
+    """Return the picture as L, LA, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):
         return _levels(image)
     if image.has_transparency_data:
@@ -151,7 +151,7 @@ def _in_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _levels(image: Image.Image) -> Image.Image:
-    """A grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
+    """Return a grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
     values = np.asarray(image)
     if values.dtype.kind == "f":
         most = 1.0 if not values.size or np.nanmax(values) <= 1 else 255.0
@@ -168,7 +168,7 @@ def _levels(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
-    """Values of 0 to `most` as 0 to 255."""
+    """Return values of 0 to `most` as 0 to 255."""
     scaled: NDArray[np.float64 | np.float32] = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
     scaled = np.multiply(scaled, 255 / most, out=scaled)
     scaled = np.add(scaled, 0.5, out=scaled)

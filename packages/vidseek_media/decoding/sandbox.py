@@ -41,7 +41,7 @@ class InForce:
     has_seccomp: bool
 
     def in_words(self) -> str:
-        """One line for a person."""
+        """Describe the rules in one line."""
         landlock = f"Landlock ABI {self.landlock_abi}" if self.landlock_abi else "no Landlock"
         return f"{landlock}, {'seccomp' if self.has_seccomp else 'no seccomp'}"
 

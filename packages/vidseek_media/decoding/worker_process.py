@@ -145,7 +145,7 @@ def main(control_fd: int, modules: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _child_alarm() -> Iterator[int]:
-    """A file descriptor that can be read when a child has ended."""
+    """Yield a file descriptor that becomes readable when a child has ended."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -263,7 +263,7 @@ def _limit_computing(seconds: float | None) -> None:
 
 
 def _libraries() -> list[Path]:
-    """The folders of the modules that are loaded: what is imported late lies there too."""
+    """Return the folders of the modules that are loaded: what is imported late lies there too."""
     folders = {Path(os.__file__).parent}
     for name in ("numpy", "PIL", "av", "decord"):
         if (file := getattr(sys.modules.get(name), "__file__", None)) is not None:
@@ -283,7 +283,7 @@ def _open_memory() -> int:
 
 
 def _resident_mib(memory: int) -> float:
-    """What this process holds now; 0 where the system does not say."""
+    """Return the memory of this process in MiB; 0 if the system does not tell."""
     try:
         return int(os.pread(memory, 128, 0).split()[1]) * resource.getpagesize() / 2**20
     except (OSError, IndexError, ValueError):

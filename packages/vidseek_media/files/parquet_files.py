@@ -53,7 +53,7 @@ def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _leaves(metadata: pq.FileMetaData) -> list[tuple[str, str]]:
-    """Path and physical type of each column that holds values."""
+    """Return path and physical type of each column that holds values."""
     schema = metadata.schema
     columns = [schema.column(number) for number in range(len(schema.names))]
     return [(each.path, each.physical_type) for each in columns]
@@ -87,7 +87,7 @@ def _has_texts(kind: pa.DataType) -> bool:
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
-    """The field with its texts as texts."""
+    """Return the field with its texts as texts."""
     return field.with_type(_plain_type(field.type))
 
 

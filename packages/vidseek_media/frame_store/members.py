@@ -218,7 +218,7 @@ def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[
 
 
 def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
-    """The key that a member's name has, and the number of its picture; None of the .json."""
+    """Return the key that a member's name has, and the number of its picture; None of the .json."""
     found = _MEMBER.fullmatch(member.name)
     if found is None or not member.isreg() or member.issparse():
         raise ValueError(f"it has the member {shown(member.name)}, wanted files <video_id>_<index>.json and .<number>.jpg")
@@ -226,7 +226,7 @@ def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
 
 
 def _about(content: bytes, key: str) -> dict[str, Any]:
-    """What a .json says, of its types and in its ranges."""
+    """Return the content of a clip's .json, with types and ranges checked."""
     about = parse_json(content)
     if not isinstance(about, dict) or about["key"] != key:
         raise ValueError(f"the .json of {key} is of another clip")

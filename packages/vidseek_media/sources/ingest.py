@@ -137,7 +137,7 @@ def read_videos(folder: Path) -> list[Video]:
 
 
 def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> InputRejected:
-    """What to raise where no video is left; the tables of an earlier run go."""
+    """Return the error to raise if no video is left, and remove the tables of an earlier run."""
     for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
         (out / stale).unlink(missing_ok=True)
     return InputRejected(
@@ -208,7 +208,7 @@ def _probe_new(
 
 
 def _seconds_for(path: Path, *, timeout_seconds: float) -> float:
-    """A probe reads the whole file: a large one, on a slow disk, may take longer."""
+    """Return a probe reads the whole file: a large one, on a slow disk, may take longer."""
     try:
         return round(timeout_seconds * (1 + path.stat().st_size / 1e9), 1)
     except OSError:
@@ -222,7 +222,7 @@ def _merge(
     known: Mapping[str, About],
     naming: ClipNaming,
 ) -> list[Video]:
-    """One video for each id, with all its uris, and what is said about it: by the first row that says it, or the source."""
+    """Return one video for each id, with all its uris, and facts from the first row that states them, or from the source."""
     uris: dict[str, list[str]] = {}
     for uri in sorted(kept):
         uris.setdefault(kept[uri], []).append(uri)

@@ -60,7 +60,8 @@ class Folder:
         return []
 
     def _walk(self, root: Path, pictures: Set[str]) -> Iterator[tuple[str, Path, str]]:
-        """Uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named."""
+        """Yield uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named.
+        """
         unlisted: list[tuple[Path, str]] = []
 
         def note(error: OSError) -> None:
@@ -130,7 +131,7 @@ class LocalKind(SourceKind):
         return True
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Folder` or a `Pattern`."""
+        """Return a `Folder` or a `Pattern`."""
         path = place.path
         if path.is_dir():
             return Folder(path)
@@ -178,7 +179,9 @@ def uri_of(path: Path, root: Path) -> str:
 
 
 def _regex_of(part: str) -> str:
-    """What one part of a pattern matches; `**` brings its own slash, for it may match nothing."""
+    """Return the regular expression of one part of a pattern; that of `**` includes its slash, since it may match
+    nothing.
+    """
     if part == "**":
         return _ANY_FOLDERS
     text = ""

@@ -51,7 +51,7 @@ class Manifest:
         return str(self._path)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`."""
+        """Implement `Source.list_videos`."""
         addresses: dict[str, str] = {}
         rows, rejections = read_manifest(self._path, addresses)
         root = self._path.parent.resolve()
@@ -94,11 +94,11 @@ class Manifest:
         return bare_url(uri) if _is_elsewhere(uri) else ""
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """See `Source`."""
+        """Implement `Source.downloads_of`."""
         return self._downloads.files_of_url(uri) if _is_elsewhere(uri) else []
 
     def _absolute_paths(self) -> frozenset[str]:
-        """Those that the manifest names, read again when it has changed."""
+        """Return those that the manifest names, read again when it has changed."""
         try:
             stat = self._path.stat()
         except OSError as error:
@@ -123,7 +123,7 @@ class ManifestKind(SourceKind):
         return path.suffix.lower() in READERS and not path.is_dir() and (path.is_file() or not is_pattern(place.text))
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Manifest`."""
+        """Return a `Manifest`."""
         return Manifest(place.path, downloads=place.downloads)
 
 
@@ -197,12 +197,12 @@ def _is_elsewhere(uri: str) -> bool:
 
 
 def _path_in(uri: str) -> Path:
-    """The path that a uri of this machine is, or that its `file://` URL means."""
+    """Return the path that a uri of this machine is, or that its `file://` URL means."""
     return Path(unquote(split_url(uri).path)) if is_url(uri) else Path(uri)
 
 
 def _local_path(root: Path, uri: str) -> Path:
-    """Where the file is.
+    """Return the path of the file.
 
     Raises:
         InputRejected: it is not there, or a relative path leads out of the manifest's folder.

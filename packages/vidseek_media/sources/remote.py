@@ -72,7 +72,7 @@ class Remote:
         return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`."""
+        """Implement `Source.list_videos`."""
         fs, root = open_fs(self._url)
         with _answers(self._url):
             names, rejected = self._names(fs, root)
@@ -103,11 +103,11 @@ class Remote:
         return own if self._is_file else f"{own.rstrip('/')}/{uri}"
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """See `Source`."""
+        """Implement `Source.downloads_of`."""
         return _files_at(path_inside(self._root, uri))
 
     def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, Refusal]]:
-        """What fsspec says of each file, by name relative to the URL; and names that are refused."""
+        """Return fsspec's info of each file, by name relative to the URL, and the names that are refused."""
         if self._is_file and fs.isfile(root):
             return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
         if _is_web(fs) and (kind := fs.info(root).get("mimetype") or "text/html") != "text/html":
@@ -163,7 +163,7 @@ class RemoteKind(SourceKind):
         return is_url(place.text) and not place.text.lower().startswith("file://")
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Remote`."""
+        """Return a `Remote`."""
         return Remote(place.text, downloads=place.downloads)
 
 
@@ -342,7 +342,7 @@ def open_fs(url: str) -> tuple[Any, str]:
 
 
 def _try(ask: Any, path: str, url: str) -> Any:
-    """What `ask` gives, after some tries where the other side does not answer."""
+    """Call `ask`, and repeat it a few times if the other side does not answer."""
     for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
         try:
             return ask()

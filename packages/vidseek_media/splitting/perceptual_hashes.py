@@ -39,7 +39,7 @@ def hash_of(thumb: NDArray[np.float32]) -> int | None:
 
 @cache
 def _cosines(size: int) -> NDArray[np.int64]:
-    """The first rows of the cosine transform (DCT-II) of `size` values, times 1024."""
+    """Return the first rows of the cosine transform (DCT-II) of `size` values, times 1024."""
     at = (2 * np.arange(size) + 1) * np.pi / (2 * size)
     return np.rint(1024 * np.cos(np.arange(LOW_FREQUENCIES)[:, None] * at)).astype(np.int64)
 

@@ -141,7 +141,7 @@ def text_of(path: Path) -> str:
 
 
 def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[str, str] | InputRejected:
-    """The cells as the text that a CSV would hold."""
+    """Return the cells as the text that a CSV would hold."""
     row: dict[str, str] = {}
     for name, value in cells:
         if value is None or (isinstance(value, float) and math.isnan(value)):

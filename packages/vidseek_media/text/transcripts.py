@@ -191,7 +191,7 @@ def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
 
 
 def _num_repeated(before: Cue, cue: Cue) -> int:
-    """How many lines at the start of `cue` are the last ones of `before`, which it follows at once."""
+    """Return how many first lines of `cue` repeat the last lines of `before`, which ends where it begins."""
     if abs(cue.start_ms - before.end_ms) > _MAX_PAUSE_MS:
         return 0
     most = min(len(before.lines), len(cue.lines))
@@ -208,7 +208,7 @@ def _is_timed(line: str) -> bool:
 
 
 def _said_beside(timing: str) -> Iterator[str]:
-    """The text that some writers put behind the times."""
+    """Yield the text that some writers put behind the times."""
     match = _TIMING.match(timing)
     if match and match["rest"] and not all(map(_SETTING.fullmatch, match["rest"].split())):
         yield from _plain([match["rest"]])
@@ -234,7 +234,7 @@ def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: 
 
 
 def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
-    """The transcripts in `folder` by the stem of their video, the one to read first."""
+    """Return the transcripts in `folder` by the stem of their video, the one to read first."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError:
@@ -251,7 +251,7 @@ def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
 
 
 def _spelled(stem: str) -> str:
-    """One spelling of a name: macOS stores accents decomposed."""
+    """Normalise the spelling of a name: macOS decomposes accents."""
     return unicodedata.normalize("NFC", stem)
 
 
@@ -260,7 +260,7 @@ def _is_mark(text: str) -> bool:
 
 
 def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], None]:
-    """The text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
+    """Return the text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
     while lines and not lines[-1].strip():
         lines = lines[:-1]
     is_broken_off = is_last and len(lines) > 1 and not lines[-2].strip()  # A number, and no cue any more.
@@ -270,7 +270,7 @@ def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
 
 
 def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
-    """The text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
+    """Return the text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
     blank = next((number for number, line in enumerate(lines) if not line), len(lines))  # A space is a line of text.
     said = lines[:blank]
     if blank == len(lines) and is_numbered and not is_last and said and said[-1].strip().isdecimal():

@@ -77,17 +77,17 @@ class Familiarity:
         return Familiarity.of(captions, embed(sample_captions(captions)))
 
     def strange(self, vector: NDArray[np.float32]) -> float:
-        """The logarithm of the distance of a query from the plane in which the captions' vectors lie."""
+        """Return the logarithm of the distance of a query from the plane in which the captions' vectors lie."""
         centred = vector - self.mean
         return float(np.log(np.linalg.norm(centred - (centred @ self.axes.T) @ self.axes) + _LEAST))
 
     def novel(self, text: str) -> float:
-        """The share of the words of a query that no caption had, 0 to 1."""
+        """Return the share of the words of a query that no caption had, 0 to 1."""
         words = _words(text)
         return sum(word not in self.words for word in words) / len(words) if words else 1.0
 
     def place(self, vector: NDArray[np.float32]) -> tuple[float, ...]:
-        """Where a query lies along the first `NUM_PLACES` axes."""
+        """Return the coordinates of a query along the first `NUM_PLACES` axes."""
         return tuple(((vector - self.mean) @ self.axes[:NUM_PLACES].T).tolist())
 
     @cached_property

@@ -197,7 +197,7 @@ def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | N
 
 
 def read_seen(folder: Path, *, encoder_version: str, axes: str) -> QuerySample | None:
-    """The last `MAX_QUERIES` that services left in `folder`, newest file first, and are of this space; None of none.
+    """Return the last `MAX_QUERIES` that services left in `folder`, newest file first, and are of this space; None of none.
 
     Raises:
         ArtifactError: a file is broken.

@@ -171,7 +171,7 @@ def _binned(
 
 
 def _bins_of(values: NDArray[np.float64], num_bins: int) -> list[NDArray[np.int64]]:
-    """The rows of each bin of equally many, by value."""
+    """Return the rows of each bin of equally many, by value."""
     if not len(values):
         return []
     return list(np.array_split(np.argsort(values, kind="stable"), min(num_bins, len(values))))

@@ -248,7 +248,7 @@ def _share(scores: Sequence[float], threshold: float) -> float:
 
 
 def _precision(sample: Scores, threshold: float) -> float:
-    """Where copies are as frequent as pairs that are none, half of each kind that there is."""
+    """Return the precision if copies and different pairs are equally frequent, with half of each existing kind."""
     right = _share(_copies(sample), threshold)
     wrong = float(np.mean([_share(sample[kind], threshold) for kind in DIFFERENT if sample.get(kind)] or [0.0]))
     return right / (right + wrong) if right + wrong else 1.0

@@ -211,7 +211,7 @@ def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
 
 
 def _with_neighbours(collection: Collection) -> Iterator[tuple[Point, list[RankedClip]]]:
-    """Each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
+    """Yield each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
     points = iter(tqdm(collection.scroll(), total=collection.metadata.num_points, desc="near", unit="clip", disable=None))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         while batch := list(islice(points, BATCH)):
@@ -273,7 +273,7 @@ def _members(group: Mapping[str, str], videos: Mapping[str, Video]) -> dict[str,
 
 
 def _rank(video: Video) -> tuple[int, int, str, str]:
-    """The least one represents: longest, sharpest, oldest (those without a date last), least id."""
+    """Return the least one represents: longest, sharpest, oldest (those without a date last), least id."""
     return -(video.duration_ms // 100), -video.width * video.height, video.published_at or "9999", video.video_id
 
 

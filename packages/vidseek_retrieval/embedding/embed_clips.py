@@ -274,7 +274,7 @@ def _batches(clips: Iterator[ClipFrames], size: int) -> Iterator[list[ClipFrames
 
 
 def _num_clips(frames: Path, shards: Iterable[Path]) -> int | None:
-    """How many clips these shards hold, so that the bar can say the time left; None where no table says it."""
+    """Return the number of clips in these shards, for the progress bar; None if no table states it."""
     table = frames / "frames.parquet"
     if not table.exists():
         return None

@@ -167,7 +167,7 @@ _UNNAMED = (WORDS_VECTOR, VIDEO_VECTOR, CAPTION_VECTOR)
 
 
 def _in_order(point: Point) -> Iterator[tuple[str, Any]]:
-    """The values of a point as they go into the hash; words that it lacks are in there as None."""
+    """Yield the values of a point as they go into the hash; words that it lacks are in there as None."""
     yield WORDS_VECTOR, point.words
     for name in (*_UNNAMED[1:], *sorted(set(point.vectors) - set(_UNNAMED))):
         if name in point.vectors:
@@ -179,7 +179,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def _fields(tables: ClipTables, settings: IndexSettings) -> Callable[[str], dict[str, Any]]:
-    """What gives the payload fields that vectors bring, by clip_id."""
+    """Return a function from a clip id to the payload fields that vectors add."""
     of_each = [each.fields(tables) for each in index_vectors() if each.name in settings.vectors and each.filter_fields]
     return lambda clip_id: {name: value for fields in of_each for name, value in fields(clip_id).items()}
 

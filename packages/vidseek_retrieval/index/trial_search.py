@@ -60,7 +60,7 @@ class _AsIfLive:
 
 
 def _search_problems(searcher: Searcher, metadata: CollectionMetadata, point: Point) -> Sequence[str]:
-    """A clip is found by its own vector, also within its own video, and among words."""
+    """Return a clip is found by its own vector, also within its own video, and among words."""
     query = Query.of_vector(point.vector, metadata.encoder_version, words=str(point.payload.get("title", "video")))
     own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())
     options = [SearchOptions(limit=10, weights=Weights()), own_video]

@@ -98,12 +98,12 @@ def _point_problems(point: Point, metadata: CollectionMetadata) -> Iterator[str]
 
 
 def _measured(metadata: CollectionMetadata) -> list[str]:
-    """The dense vectors beside `video` whose searches are measured."""
+    """Return the dense vectors beside `video` whose searches are measured."""
     return [name for name in metadata.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
 
 
 def _recall_by(collection: Collection, sample: Sequence[Point], name: str) -> float:
-    """The recall of searches by the vector `name`, of the clips of the sample that have it."""
+    """Return the recall of searches by the vector `name`, of the clips of the sample that have it."""
     return _recall(collection, [(each.clip_id, each.vectors[name]) for each in sample if name in each.vectors], using=name)  # type: ignore[misc]
 
 

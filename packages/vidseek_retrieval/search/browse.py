@@ -77,7 +77,7 @@ def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[Ra
 
 
 def _apart(clips: Iterable[RankedClip], first: RankedClip, *, num: int, later: bool) -> list[RankedClip]:
-    """Clips going away from `first`, none overlapping the one before it: the nearest first."""
+    """Return clips going away from `first`, none overlapping the one before it: the nearest first."""
     kept: list[RankedClip] = []
     last = first
     for clip in sorted(clips, key=lambda each: each.start_ms if later else -each.end_ms):

@@ -75,7 +75,7 @@ class Nearest:
         return moments
 
     def _first(self, num: int, listed: Sequence[RankedClip], ends: Sequence[float], *, is_last: bool) -> list[Moment]:
-        """The first `num` moments that begin in `listed`; those that there are, where it is not the last.
+        """Return the first `num` moments that begin in `listed`; those that there are, where it is not the last.
 
         Where no search has an end, no clip is lacking.
         """
@@ -108,7 +108,7 @@ class Nearest:
             moments = sorted(kept + [each for each in again if each.best_clip_id in begins], key=moment_order)
 
     def _joining(self, all_lacking: Sequence[_Lacking]) -> list[RankedClip]:
-        """The clips that are lacking, searched for exactly."""
+        """Return the clips that are lacking, searched for exactly."""
         if not all_lacking:
             return []
         of_video: dict[str, list[_Lacking]] = {}
@@ -142,7 +142,7 @@ class _Lacking(NamedTuple):
 
 
 def _end_before(moment: Moment, ends: Sequence[float]) -> float:
-    """Where the search ended that `moment` begins in; where none has an end, nothing is behind it."""
+    """Return the end of the search that `moment` begins in; if no search has an end, no clip follows."""
     return next((end for end in ends if end < moment.score), ends[-1] if ends else -math.inf)
 
 

@@ -199,11 +199,11 @@ class Backbone(nn.Module, abc.ABC):
         return F.normalize(self.text_features(input_ids), dim=-1)
 
     def num_parameters(self) -> int:
-        """The number of parameters."""
+        """Return the number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def num_embedding_parameters(self) -> int:
-        """The number of parameters in the token embedding."""
+        """Return the number of parameters in the token embedding."""
         tables = (module for name, module in self.named_modules() if self.lora_group(name, module) == "token_embedding")
         return sum(parameter.numel() for module in tables for parameter in module.parameters())
 
@@ -230,7 +230,7 @@ _LAYER = re.compile(r"(.*\.(?:layers|resblocks))\.(\d+)\b")
 
 
 def _in_last_layers(targets: list[str], count: int, modules: Iterable[str]) -> list[str]:
-    """Those of `targets` that are in no layer, or in one of the last `count` of its stack."""
+    """Return those of `targets` that are in no layer, or in one of the last `count` of its stack."""
     sizes: dict[str, int] = {}
     for name in modules:
         if found := _LAYER.match(name):

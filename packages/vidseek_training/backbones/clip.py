@@ -37,7 +37,7 @@ class FrameAveragedCLIP(FrameAveraging):
         self.logit_scale = clip.logit_scale
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.clip.get_image_features(pixel_values=pictures).pooler_output
         return features
 
@@ -48,13 +48,13 @@ class FrameAveragedCLIP(FrameAveraging):
         return layers
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         vision = self.clip.vision_model
         tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pictures))
         return tokens
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         features: Tensor = self.clip.visual_projection(self.clip.vision_model.post_layernorm(tokens[:, 0]))
         return features
 
@@ -92,5 +92,5 @@ class CLIPFamily(TransformersFamily):
     own_keys = ("stem",)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return build_clip(config, spec)

@@ -105,7 +105,7 @@ class DualPictures(_Dual, FrameAveraging):
     """A two-tower model of pictures: a clip's vector is the mean of its frames' unit vectors."""
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         return _features(self.model, "image", pictures)
 
     def picture_tokens(self, pictures: Tensor) -> NoReturn:
@@ -129,7 +129,7 @@ class DualVideos(_Dual):
     """A two-tower model of videos, for clips of just as many frames as it was built for."""
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         return _features(self.model, "video", pixel_values)
 
 
@@ -141,7 +141,7 @@ class DualFamily(Family):
     last = True
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         kind = said.get("model_type")
         if not isinstance(kind, str):
             return None
@@ -154,7 +154,7 @@ class DualFamily(Family):
         return dict(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         kind, sizes = _kind_of(config, folder), _sizes_of(config)
         tokenizer = find_tokenizer(folder, lowercase=kind.lowercase)
         usual = kind.preprocessing
@@ -172,7 +172,7 @@ class DualFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         found = _found_of(config)
         model = _model_of(config)
         made = DualVideos if hasattr(model, "get_video_features") else DualPictures
@@ -267,7 +267,7 @@ def _found_of(config: dict[str, Any]) -> Called:
 
 @functools.lru_cache(maxsize=4)
 def _found(config: str) -> Called:
-    """What a run without values shows; once for each config."""
+    """Return the modules recorded in a run on meta tensors, once for each config."""
     content = json.loads(config)
     sizes, kind = _sizes_of(content), content["model_type"]
     side = content.get("side") or _declared_side(sizes)
@@ -316,7 +316,7 @@ def _take_scales(model: nn.Module) -> nn.Parameter | None:
 
 
 def _without_scales(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """A checkpoint without its factor on cosines, and the natural logarithm of that factor."""
+    """Return a checkpoint without its factor on cosines, and the natural logarithm of that factor."""
     factors = ("logit_scale", "temperature")
     kept = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in factors}
     scale = torch.tensor(_START_SCALE)

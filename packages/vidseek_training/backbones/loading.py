@@ -108,7 +108,7 @@ def weights_sha256(path_or_id: str | Path) -> str:
 
 
 def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Tensor]]:
-    """The weights' file (of several the first) and its tensors, in fp32."""
+    """Return the weights' file (of several the first) and its tensors, in fp32."""
     first, tensors = folder / names[0], dict[str, Tensor]()
     path = first
     try:

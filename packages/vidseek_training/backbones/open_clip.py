@@ -137,7 +137,7 @@ class OpenCLIP(ByCalls, FrameAveraging):
         return None if self.bias is None else float(self.bias.detach())
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.visual(pictures)
         return features
 
@@ -152,22 +152,22 @@ class OpenCLIP(ByCalls, FrameAveraging):
         return self._plain().transformer.resblocks
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         return self._plain().tokens_of(pictures)
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         return self._plain().features_of(tokens)
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        """Return tokens of shape (n, T, tokens, width); implements `Backbone.video_tokens`."""
         tokens = self.picture_tokens(pixel_values.flatten(0, 1))
         for layer in self.video_layers[:depth]:
             tokens = layer(tokens)
         return tokens.unflatten(0, pixel_values.shape[:2])
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         batch, frames = tokens.shape[:2]
         tokens = tokens.flatten(0, 1)
         for layer in self.video_layers[depth:]:
@@ -192,7 +192,7 @@ class OpenCLIPFamily(Family):
     last = True
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         model = said.get("model_cfg")
         towers = [model.get(key) for key in ("vision_cfg", "text_cfg")] if isinstance(model, Mapping) else [None]
         if not isinstance(model, Mapping) or not all(isinstance(tower, Mapping) for tower in towers):
@@ -201,7 +201,7 @@ class OpenCLIPFamily(Family):
         return dict(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         model, seen = config["model_cfg"], config.get("preprocess_cfg") or {}
         vision, text = model["vision_cfg"], model["text_cfg"]
         return BackboneSpec(
@@ -214,7 +214,7 @@ class OpenCLIPFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return OpenCLIP(spec, config, _found(json.dumps(config, sort_keys=True), spec))
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,7 +248,7 @@ def _activation(tower: Mapping[str, Any], *, quick: bool) -> Callable[[Tensor], 
 
 @functools.lru_cache(maxsize=4)
 def _found(config: str, spec: BackboneSpec) -> Called:
-    """Where adapters go, by a run without values; once for each config."""
+    """Return the modules recorded in a run on meta tensors, once for each config."""
     with torch.device("meta"):
         model = OpenCLIP(spec, json.loads(config), None).eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):

@@ -43,7 +43,7 @@ class FrameAveragedSigLIP(FrameAveraging):
         return float(self.siglip.logit_bias.detach())
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.siglip.get_image_features(pixel_values=pictures).pooler_output
         return features
 
@@ -54,12 +54,12 @@ class FrameAveragedSigLIP(FrameAveraging):
         return layers
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         tokens: Tensor = self.siglip.vision_model.embeddings(pictures)
         return tokens
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         vision = self.siglip.vision_model
         features: Tensor = vision.head(vision.post_layernorm(tokens))
         return features
@@ -81,11 +81,11 @@ class SigLIPFamily(TransformersFamily):
     unpunctuated = True
 
     def dimension_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.dimension_of`."""
+        """Implement `TransformersFamily.dimension_of`."""
         return int(sizes.text_config.projection_size)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import SiglipModel
 
         return FrameAveragedSigLIP(spec, SiglipModel(self.sizes_of(config)))

@@ -22,14 +22,14 @@ class NaFlexSigLIP(FrameAveragedSigLIP):
     """Any Siglip2Model."""
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         tokens = self.picture_tokens(pictures)
         for layer in self.video_layers:
             tokens = layer(tokens, None)
         return self.features_of_last(tokens)
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         embeddings = self.siglip.vision_model.embeddings
         tokens: Tensor = embeddings.patch_embedding(_patches(pictures, embeddings.patch_size))
         return tokens + embeddings.position_embedding.weight
@@ -65,7 +65,7 @@ class SigLIP2Family(SigLIPFamily):
         return int(grid * vision.patch_size)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import Siglip2Model
 
         return NaFlexSigLIP(spec, Siglip2Model(self.sizes_of(config)))

@@ -75,7 +75,7 @@ class TransformersFamily(Family, abc.ABC):
         return int(sizes.vision_config.image_size)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         sizes = self.sizes_of(config)
         tokenizer = find_tokenizer(folder, lowercase=self.lowercase, unpunctuated=self.unpunctuated)
         usual, text = self.preprocessing, sizes.text_config

@@ -154,7 +154,7 @@ class ViCLIP(Backbone):
         self.apply(_initialise)
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         result: Tensor = self.vision_encoder(pixel_values)
         return result
 
@@ -171,13 +171,13 @@ class ViCLIP(Backbone):
         return tokens
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         for block in self.video_layers[depth:]:
             tokens = block(tokens)
         return self.vision_encoder.features_of(tokens)
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`."""
+        """Implement `Backbone.text_features`."""
         result: Tensor = self.text_encoder(input_ids)
         return result
 
@@ -240,7 +240,7 @@ class ViCLIPFamily(Family):
     name = "viclip"
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         size = said.get("size")
         if said.get("architectures") == ["ViCLIP"] and isinstance(size, str) and size in _PUBLISHED and "vision" not in said:
             # As it is on the hub: the sizes are in its code, which we do not run.
@@ -248,7 +248,7 @@ class ViCLIPFamily(Family):
         return super().config_of(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         vision, text = config["vision"], config["text"]
         return BackboneSpec(
             family=self.name, name=name, dimension=config["dimension"], context=text["context"],
@@ -259,7 +259,7 @@ class ViCLIPFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return build_viclip(config, spec)
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

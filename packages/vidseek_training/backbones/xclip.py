@@ -40,7 +40,7 @@ class XCLIP(Backbone):
         self.logit_scale = xclip.logit_scale
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         result: Tensor = self.xclip.get_video_features(pixel_values=pixel_values).pooler_output
         return result
 
@@ -67,12 +67,12 @@ class XCLIPFamily(TransformersFamily):
         return int(sizes.vision_config.num_frames)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import XCLIPModel
 
         return XCLIP(spec, XCLIPModel(self.sizes_of(config)))
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`."""
+        """Implement `Family.renamed`."""
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)}
         return super().renamed(config, kept)

@@ -165,7 +165,7 @@ def _seconds(value: Any, where: str) -> float | None:
 
 
 def _paragraphs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """All descriptions of one video as one caption."""
+    """Return all descriptions of one video as one caption."""
     said: dict[str, list[str]] = {}
     for row in rows:
         said.setdefault(str(row["video"]), []).append(str(row["description"]).strip())

@@ -71,11 +71,11 @@ class BundleEmbedder:
         self.key = hashlib.sha256(f"{spec.encoder_version} {variant}".encode()).hexdigest()[:16]
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.videos`."""
         return self._encoder.embed_frames(clips)
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.texts`."""
         return self._encoder.embed_texts(texts)
 
 
@@ -92,13 +92,13 @@ class BackboneEmbedder:
         self.key = hashlib.sha256(f"{backbones.weights_sha256(name)} {sorted(about.items())}".encode()).hexdigest()[:16]
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.videos`."""
         spec = self._model.spec
         resized = [resize_frames(clip[None], spec.resizing)[0] for clip in clips]
         return embed_frames(self._model, np.stack(resized))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.texts`."""
         return embed_ids(self._model, self._tokenizer.encode(list(texts)))
 
 
@@ -222,7 +222,7 @@ def _in_percent(figures: Mapping[str, float]) -> dict[str, float]:
 def _video_vectors(
     paths: Mapping[str, Path], embedder: Embedder, cache: Path, *, workers: int, timeout_seconds: float
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
-    """The vector of each video that can be decoded, and the reasons of those that cannot."""
+    """Return the vector of each video that can be decoded, and the reasons of those that cannot."""
     marks = {video: _mark(path) for video, path in paths.items()}
     known = _read(cache)
     vectors = {video: known[mark] for video, mark in marks.items() if mark in known}
@@ -282,7 +282,7 @@ def _mark(path: Path) -> str:
 
 
 def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
-    """What was kept; nothing where there is no file, or a broken one."""
+    """Read kept embeddings; none if the file is missing or broken."""
     try:
         with np.load(cache) as content:
             return dict(zip(content["marks"].tolist(), content["vectors"], strict=True))

@@ -178,7 +178,8 @@ class _Run:
     def _declined(
         self, reserved: Reservation, usage: Usage | None, reason: str, *, is_cut: bool = False, answer: Answer | None = None
     ) -> Outcome:
-        """A verdict that is kept: another run asks again only where it allows a longer answer than was any use here."""
+        """Return a verdict that is kept: another run asks again only where it allows a longer answer than was any use here.
+        """
         self._purse.settle(
             reserved, usage, captions=None, reason=reason, is_free=answer is None and usage is None,
             model=answer.model if answer else "", cut_at=longest_answer(self._settings) if is_cut else None,
@@ -188,7 +189,9 @@ class _Run:
     def _answered(
         self, reserved: Reservation, answer: Answer, cuts: list[str], *, is_last: bool
     ) -> Outcome | None:
-        """What the answer comes to; None where it is bad and not the last. A cut one is noted in `cuts`."""
+        """Return the result of an answer; None if it is unusable and not the last attempt. A cut answer is recorded in
+        `cuts`.
+        """
         try:
             captions = read_answer(answer.text)
         except BadAnswer as bad:

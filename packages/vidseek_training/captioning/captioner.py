@@ -188,7 +188,7 @@ class Captioner:
         return _Plan(wanted, to_ask, num_cached, num_marked=len(of_cuts) - len(seen))
 
     def _known(self, journal: Journal, key: str) -> Entry | None:
-        """What counts as paid for: captions, or a verdict that a longer answer would not change."""
+        """Return a reusable answer: captions, or a refusal that a longer answer would not change."""
         entry = journal.entries.get(key)
         if entry is None or entry.captions is not None:
             return entry
@@ -213,7 +213,7 @@ class Captioner:
         return wanted
 
     def _contents(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, _Content]]:
-        """What would be shown of each of `clips`, by clip_id."""
+        """Yield the media of each clip for the model, by clip_id."""
         if self.settings.send == "frames":
             for clip_id, pictures in self._pictures(clips, shards):
                 yield clip_id, _Content(_digest(pictures), len(pictures) * self._picture_tokens(pictures[0]))
@@ -247,7 +247,7 @@ class Captioner:
     def _jobs(
         self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, str]
     ) -> Iterator[tuple[Subject, Request]]:
-        """What to send, read as it is drawn; a clip that cannot be cut is noted in `reasons`."""
+        """Yield requests, created when they are drawn; the reason for a clip that cannot be cut is recorded in `reasons`."""
         by_clip = {str(each.clip.clip_id): each for each in plan.to_ask}
         if self.settings.send == "frames":
             shards = {clip_id: each.shard for clip_id, each in by_clip.items()}
@@ -270,7 +270,7 @@ class Captioner:
             yield each.subject, Request(each.prompt, video=video)
 
     def _pictures(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-        """The JPEG files to send of each of `clips`, shard by shard, by clip_id."""
+        """Yield the JPEG files to send of each of `clips`, shard by shard, by clip_id."""
         by_shard: dict[str, set[str]] = defaultdict(set)
         for clip in clips:
             by_shard[shards[str(clip.clip_id)]].add(str(clip.clip_id))
@@ -337,7 +337,7 @@ class _Plan:
 
 
 def _spread(clip: Clip) -> str:
-    """An order that goes all over the archive: ids are hashes."""
+    """Return an order that goes all over the archive: ids are hashes."""
     return str(clip.clip_id)
 
 

@@ -126,7 +126,7 @@ class Journal:
             return sum(ask.reserved_usd for ask in self._asks.values())
 
     def ask(self, *, key: str, basis: str, video_id: str, reserved_usd: float) -> str:
-        """A request goes out; its number, for `answer` or `free`."""
+        """Return a request goes out; its number, for `answer` or `free`."""
         number, ask = uuid.uuid4().hex[:16], _Ask(key, basis, reserved_usd)
         with self._writing(sync=False) as db:
             _insert_ask(db, number, ask, video_id)
@@ -292,7 +292,7 @@ def _close_log(db: sqlite3.Connection) -> None:
 
 
 def _loaded(path: Path, db: sqlite3.Connection) -> Journal:
-    """The journal that `db` holds, with what an earlier version left beside it."""
+    """Return the journal that `db` holds, with what an earlier version left beside it."""
     [version] = db.execute("PRAGMA user_version").fetchone()
     if version > _VERSION:
         raise ArtifactError(

@@ -78,7 +78,7 @@ def prompt_hash(settings: LlmSettings) -> str:
 
 
 def read_answer(text: str) -> dict[str, str]:
-    """The caption of each grain, its white space made plain.
+    """Return the caption of each grain, its white space made plain.
 
     Raises:
         BadAnswer: `text` is not of the schema, or a caption is empty, too long, or says that there is none.
@@ -104,7 +104,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def _object_in(text: str) -> dict[str, Any]:
-    """The last JSON object in `text`.
+    """Return the last JSON object in `text`.
 
     Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence, or begin with a mark of
     the byte order. All of that is paid for, and what it says is clear.

@@ -134,7 +134,7 @@ def failure_of(
     status: int, message: str, *, who: str, after_seconds: float | None = None, quota_is_gone: bool = False,
     models_page: str = "",
 ) -> Retry | Skip | Stop:
-    """What an HTTP status means for the clip and for the run."""
+    """Return the error for an HTTP status: retry or skip this clip, or stop the run."""
     said = f"{who} answered HTTP {status}: {message[:300]}"
     if status in (401, 403):
         return Stop(ConfigError(said, code="llm-key-refused", remedy="Check the key in the environment, and what it may do"))

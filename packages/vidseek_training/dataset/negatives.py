@@ -96,13 +96,13 @@ class RightOnes:
         return found
 
     def _shown_by(self, text: int) -> Rows:
-        """The rows whose clips a text is right of; remembered, since a common one has thousands."""
+        """Return the rows whose clips a text is right of; remembered, since a common one has thousands."""
         if text not in self._shown:
             self._shown[text] = np.unique(np.concatenate([self._kin(int(row)) for row in self._rows_of_text[text]]))
         return self._shown[text]
 
     def _kin(self, row: int) -> Rows:
-        """The rows whose clips show what the clip of `row` shows, its own among them."""
+        """Return the rows whose clips show what the clip of `row` shows, its own among them."""
         group = self._rows_of_group[self._group[row]]
         if self._same_video:
             return group
@@ -125,7 +125,7 @@ class _Lists:
 
 
 def _texts_of(pairs: PairSet) -> tuple[Rows, Rows]:
-    """A number for each caption and for each contrast: equal ones are one text, to the model or to a reader."""
+    """Return a number for each caption and for each contrast: equal ones are one text, to the model or to a reader."""
     texts = [" ".join(str(text).casefold().split()) for text in (*pairs.table.caption, *pairs.table.contrast)]
     count, ids = len(pairs), getattr(pairs, "ids", None)
     if ids is None or not ids.shape[1]:
@@ -143,7 +143,7 @@ def _numbers_of(texts: Sequence[str]) -> Rows:
 
 
 def _joined(one: Rows, other: Rows) -> Rows:
-    """Numbers that are equal where either of two numberings says so, directly or by others between."""
+    """Return numbers that are equal where either of two numberings says so, directly or by others between."""
     while True:
         joined = one
         for numbering in (other, one):

@@ -35,7 +35,7 @@ class FramesOfPairs:
     """Shape (n,): the clip of each pair."""
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        """The frames of `rows`, any index of one axis; a copy in memory."""
+        """Return the frames of `rows`, any index of one axis; a copy in memory."""
         return np.asarray(self.stored[self.place[rows]])
 
     def __len__(self) -> int:
@@ -121,7 +121,8 @@ def load_pairs(
 
 
 def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
-    """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
+    """Return the frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive.
+    """
     # Its writer imports the decoders, which pairs that lie in memory do not need.
     from vidseek_media.frame_store.shards import read_shard, shard_files
 
@@ -223,7 +224,7 @@ class Batches:
         self.left = np.empty(0, np.int64)
 
     def draw(self) -> NDArray[np.int64]:
-        """The next batch, shape (size,)."""
+        """Return the next batch, shape (size,)."""
         if len(self.left) < self.size:
             # What is left of an epoch opens the next batch, so that no pair is seen less often than another.
             fresh = self._rng.permutation(self._num_rows)
@@ -257,7 +258,7 @@ def choose_frames(
 
 
 def _centres(count: int, num_frames: int) -> NDArray[np.int64]:
-    """The frames of `count` at the centres of `num_frames` equal bins."""
+    """Return the frames of `count` at the centres of `num_frames` equal bins."""
     return ((np.arange(num_frames) + 0.5) * count / num_frames).astype(np.int64)
 
 

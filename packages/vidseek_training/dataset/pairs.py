@@ -152,7 +152,7 @@ def _groups(
     video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
     decided: Iterable[tuple[str, str]],
 ) -> dict[str, str]:
-    """The group of each of `video_ids`, named by the first of its videos."""
+    """Return the group of each of `video_ids`, named by the first of its videos."""
     together = list(decided)
     first: dict[str, str] = {}
     wanted = set(video_ids)
@@ -219,12 +219,12 @@ def _move_one(splits: dict[str, str], places: Mapping[str, float], name: str) ->
 
 
 def _place_of(video_id: str, seed: int) -> float:
-    """Where in [0, 1) the video stands."""
+    """Return the position of a video in [0, 1), by a hash of its id."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
 
 
 def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, str]:
-    """The reason by clip_id of the clips that say nothing."""
+    """Return the reason by clip_id of the clips that say nothing."""
     found = {}
     for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True):
         own = [flag for flag in skip_quality_flags if quality_flags is not None and flag in quality_flags]
@@ -234,7 +234,7 @@ def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[st
 
 
 def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
-    """The splits that the source wishes, by video_id."""
+    """Return the splits that the source wishes, by video_id."""
     wishes: dict[str, set[str]] = defaultdict(set)
     for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
         if split:

@@ -99,7 +99,7 @@ def _seen_in_general(
 
 
 def _same_tokens(test: PairSet, spec: BackboneSpec, captions: list[str]) -> Flags:
-    """Which test captions are among `captions` to the model."""
+    """Return which test captions have the same tokens as one of `captions`."""
     if not captions:
         return np.zeros(len(test), np.bool_)
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)

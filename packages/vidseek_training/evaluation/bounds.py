@@ -67,7 +67,7 @@ def _divergence(mean: float, share: float) -> float:
 
 
 def _root(falls: Callable[[float], float], low: float) -> float:
-    """Where a falling function crosses 0 between `low` and 1, from above."""
+    """Return the zero of a falling function between `low` and 1, rounded up."""
     high = 1.0
     for _ in range(60):
         middle = (low + high) / 2

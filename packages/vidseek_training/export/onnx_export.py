@@ -151,7 +151,7 @@ def _export(
 def _still_proven(
     bundle: Path, encoder_version: str, limits: Mapping[str, ParityLimits]
 ) -> tuple[EncoderSpec, dict[str, Parity]] | None:
-    """The bundle that is there, where the gate would do with it today what it did; what an earlier version measured
+    """Return the bundle that is there, where the gate would do with it today what it did; what an earlier version measured
     proves nothing."""
     try:
         spec = EncoderSpec.load(bundle)

@@ -103,7 +103,7 @@ class Parity:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Parity:
-        """One variant of parity.json.
+        """Restore the report of one variant in parity.json.
 
         Raises:
             KeyError, TypeError: it is none, or of an earlier version.
@@ -150,8 +150,8 @@ class Reference:
 def reference_of(
     model: Backbone, *, pairs: Path, frames: Path, max_clips: int, splits: Sequence[str] = JUDGED_ON
 ) -> Reference:
-    """The captions of the first of `splits` that has enough, with up to `max_clips` clips, each once; the probes and any
-    clips where none has.
+    """Return the captions of the first of `splits` that has enough, with up to `max_clips` clips, each once; the probes and
+    any clips where none has.
 
     Raises:
         ArtifactError: there are no clips, or a table is missing.
@@ -212,7 +212,7 @@ def measure(folder: Path, variant: str, reference: Reference, limits: ParityLimi
 def _first_places(
     reference: Reference, texts: NDArray[np.float32], videos: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """What of the first places is lost and won, and what that says of other queries."""
+    """Return how many first places are lost and won, and bounds for other queries."""
     if not reference.are_pairs:
         none: dict[str, Any] = dict.fromkeys(("r1_torch", "r1", "r1_difference_low", "r1_difference_low_by_video"))
         return {**none, "num_lost": 0, "num_won": 0}
@@ -285,7 +285,7 @@ def _suffices(num: int, limits: ParityLimits) -> bool:
 
 
 def _least(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """The least cosine of rows that belong together, as many as there are of `ours`."""
+    """Return the least cosine of rows that belong together, as many as there are of `ours`."""
     return round(float((ours * theirs[: len(ours)]).sum(1).min()), 7) if len(ours) else 1.0
 
 

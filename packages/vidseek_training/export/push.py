@@ -101,7 +101,7 @@ def licence_of(backbone: str) -> str:
 
 
 def _base_of(selected: Selected) -> tuple[str, str | None]:
-    """The base's name as PEFT and the hub know it, and its commit."""
+    """Return the base's name as PEFT and the hub know it, and its commit."""
     name = HubName.parse(selected.backbone)
     return (name.repository, name.revision or None) if name is not None else (selected.backbone, None)
 

@@ -184,7 +184,7 @@ def _mark(
 
 
 def _vanishing(fill: Callable[[Path], None]) -> NDArray[np.float16]:
-    """What `fill` writes, mapped from a file that no longer has a name."""
+    """Map the output of `fill` from a file that is already unlinked."""
     with tempfile.TemporaryDirectory(prefix="vidseek-lower-") as name:
         path = Path(name) / "tokens.npy"
         fill(path)

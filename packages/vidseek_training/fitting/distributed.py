@@ -43,7 +43,7 @@ class DistributedContext:
         return values
 
     def agree(self, values: Tensor) -> Tensor:
-        """The first one's values, in place."""
+        """Return the first one's values, in place."""
         if self.count > 1:
             distributed.broadcast(values, src=0)
         return values

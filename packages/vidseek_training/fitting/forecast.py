@@ -130,7 +130,7 @@ def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: in
 
 
 def _pass(embed: Callable[[], Tensor], own: set[int]) -> tuple[float, float, int]:
-    """Seconds forwards, seconds in all, and bytes kept that are not of the storages `own`."""
+    """Return seconds forwards, seconds in all, and bytes kept that are not of the storages `own`."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

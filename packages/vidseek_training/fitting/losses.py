@@ -75,7 +75,7 @@ def sigmoid_bias(videos: Tensor, texts: Tensor, logit_scale: Tensor) -> float:
 
 
 def drift(vectors: Tensor, held: Tensor) -> Tensor:
-    """How far unit rows have moved from where they are to be held: the mean of 1 - cosine, a scalar in [0, 2].
+    """Return the mean distance (1 - cosine) of unit rows from the vectors to hold, a scalar in [0, 2].
 
     Args:
         vectors: Unit rows (n, dimension).

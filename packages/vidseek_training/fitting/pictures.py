@@ -108,7 +108,7 @@ def draw_map(sides: dict[str, Vectors], path: Path) -> None:
 
 
 def on_a_plane(vectors: Vectors) -> tuple[Matrix, Matrix]:
-    """Clips and captions by the first two principal components of both together, each (n, 2)."""
+    """Project clips and captions on the first two principal components of both together, each (n, 2)."""
     both = np.concatenate([vectors.videos, vectors.texts])
     centred = both - both.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)

@@ -88,7 +88,8 @@ def _plain_forward(layer: nn.Linear, _usual: Any, values: Tensor) -> Tensor:
 
 
 def _adapted_forward(layer: LoraLinear, usual: Any, values: Tensor) -> Tensor:
-    """The layer with its LoRA (Hu et al. 2021). What we do not train, an adapter of another kind, goes the usual way."""
+    """Return the layer with its LoRA (Hu et al. 2021). What we do not train, an adapter of another kind, goes the usual way.
+    """
     base, names = layer.base_layer, layer.active_adapters
     if layer.disable_adapters or layer.merged or layer.lora_variant or len(names) != 1 or base.weight.requires_grad:
         result: Tensor = usual(values)

@@ -166,7 +166,7 @@ def _silent(_line: str) -> None:
 
 
 def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Preset) -> Choice:
-    """The settings with every key filled in, for `model` and the training pairs there are."""
+    """Return the settings with every key filled in, for `model` and the training pairs there are."""
     num_pairs = int((read_table(pairs, PAIRS).split == "train").sum())
     sizes = Model(model.spec.name, model.num_parameters(), model.num_embedding_parameters())
     return resolve(settings, sizes, num_pairs, default=preset)
@@ -175,7 +175,7 @@ def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Prese
 def _early_warnings(
     settings: TrainSettings, data: Data, model: Backbone, general: Path | None
 ) -> list[tuple[str, str]]:
-    """What can be known before the first step."""
+    """Return warnings that are known before the first step."""
     found = []
     if model.num_parameters() > REAL_PARAMETERS and general is None:
         found.append((
@@ -197,7 +197,7 @@ def _early_warnings(
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
-    """What a training was made from: hashes of data and base, and the base's revision."""
+    """Return the inputs of a training: hashes of data and base, and the base's revision."""
     tables = {"pairs": pairs, "frames": frames / "frames.parquet"}
     if general is not None:
         tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}

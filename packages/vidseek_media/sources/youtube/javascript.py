@@ -39,7 +39,7 @@ class JavaScript:
         return bool(self.solver) and self.solver.split(".")[:2] == (self.wanted_solver or self.solver).split(".")[:2]
 
     def in_words(self) -> str:
-        """What is here and what is missing, in one line."""
+        """Describe what is installed and what is missing, in one line."""
         said = [", ".join(self.runtimes) or f"no JavaScript runtime (wanted one of {', '.join(RUNTIMES)})"]
         said += [f"too old: {each}" for each in self.too_old]
         if self._has_solver:

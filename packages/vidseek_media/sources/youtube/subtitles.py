@@ -58,7 +58,7 @@ def load_track(ydl: Any, track: Track, info: Mapping[str, Any], target: Path) ->
 
 
 def _tracks(by_language: object) -> dict[str, Mapping[str, Any]]:
-    """The file of each language in a format that is read; of several the last, which yt-dlp takes too."""
+    """Return the file of each language in a format that is read; of several the last, which yt-dlp takes too."""
     found: dict[str, Mapping[str, Any]] = {}
     for language, files in (by_language.items() if isinstance(by_language, Mapping) else ()):
         for suffix in SUFFIXES:

@@ -143,7 +143,7 @@ class ExportFile:
     metadata: CollectionMetadata
 
     def points(self) -> Iterator[Point]:
-        """The points, each checked.
+        """Yield the points, each checked.
 
         Raises:
             ArtifactError: the file is broken, or a row is none of a collection of these facts.

@@ -24,7 +24,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class Export:
-    """What was written."""
+    """The result of an export."""
 
     collection: str
     num_points: int

@@ -208,7 +208,7 @@ class QdrantCollection:
                 return
 
     def _conditions(self, conditions: Sequence[Condition]) -> tuple[list[models.Condition], list[models.Condition]]:
-        """What must hold, and what must not."""
+        """Return the filter conditions that must hold, and those that must not."""
         must = [self._field_condition(each) for each in conditions if not each.none_of]
         must_not: list[models.Condition] = [
             _one_of(each.field, values) for each in conditions for values in self._limits.split(each.none_of)

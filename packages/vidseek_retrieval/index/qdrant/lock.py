@@ -108,7 +108,7 @@ class BuilderLock:
         return True
 
     def read(self, point_id: str) -> dict[str, Any]:
-        """The payload of a point of the collection; empty where there is none."""
+        """Return the payload of a point of the collection; empty where there is none."""
         records = request(
             self._client.retrieve, self._state, [point_id], with_payload=True,
             consistency=models.ReadConsistencyType.MAJORITY,

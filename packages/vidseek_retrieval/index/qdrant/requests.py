@@ -146,7 +146,7 @@ def _wait_after(num_failed: int) -> float:
 
 
 def _wait_told(told: float, waited: float, said: str, error: Exception) -> float:
-    """How long to wait now; an error where that is more than there is patience for."""
+    """Return how long to wait now; raise an error if that exceeds the allowed total."""
     if waited + told > _patience.get():
         raise ServerBusy(
             f"the Qdrant server says 429, after {waited:.0f} s of waiting: {said or 'too many requests'}",

@@ -119,7 +119,7 @@ def _tower_side(config: Mapping[str, Any], section: str) -> int | None:
 
 
 def _said(folder: Path, *, of_videos: bool) -> tuple[Path, Mapping[str, Any]]:
-    """The first file that speaks of preprocessing, and what it says; empty where there is none."""
+    """Return the first file that speaks of preprocessing, and what it says; empty where there is none."""
     order = (*_VIDEO_FILES, *_PICTURE_FILES) if of_videos else (*_PICTURE_FILES, *_VIDEO_FILES)
     for name, part in order:
         content = read_beside(folder / name)
@@ -140,7 +140,7 @@ def _require_known(said: Mapping[str, Any]) -> None:
 
 
 def _resizing(said: Mapping[str, Any], usual: Resizing) -> Resizing:
-    """How a picture gets to the side of the tower."""
+    """Return how a picture is resized to the side of the tower."""
     crops = said.get("do_center_crop")
     crops = usual.resize == "crop" if crops is None else bool(crops)
     size, resize = _size(said.get("size"), "size", resize="crop" if crops else "squash")
@@ -159,7 +159,7 @@ def _resizing(said: Mapping[str, Any], usual: Resizing) -> Resizing:
 
 
 def _size(said: Any, name: str, *, resize: Resize = "squash") -> tuple[int | None, Resize]:
-    """The side that pictures are brought to, and how; `resize` where a bare number leaves that open."""
+    """Return the side that pictures are brought to, and how; `resize` where a bare number leaves that open."""
     if said is None:
         return None, resize
     if _is_whole(said):

@@ -111,27 +111,27 @@ def wordpiece_tokenizer(words: Sequence[str], *, lowercase: bool) -> Tokenizer:
 
 
 def _lowers(folder: Path) -> bool:
-    """What tokenizer_config.json says of letters; BERT's usual where it does not."""
+    """Whether tokenizer_config.json says that texts are lower-cased; BERT's default if it does not say."""
     path = folder / "tokenizer_config.json"
     said = read_json(path) if path.is_file() else {}
     return bool(said.get("do_lower_case", True)) if isinstance(said, dict) else True
 
 
 def _letters() -> list[str]:
-    """A letter for each byte, in the order of GPT-2: those that print stand for themselves and come first."""
+    """Return a letter for each byte, in the order of GPT-2: those that print stand for themselves and come first."""
     prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = len(set(range(256)) - set(prints))
     return [chr(byte) for byte in prints] + [chr(256 + number) for number in range(others)]
 
 
 def _merges_of(text: str) -> list[tuple[str, str]]:
-    """The pairs of a file of merges, whose first line names its version."""
+    """Return the pairs of a file of merges, whose first line names its version."""
     lines = text.split("\n")[1:]
     return [(first, second) for first, _, second in (line.partition(" ") for line in lines) if second]
 
 
 def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
-    """The text of a file, which may be packed: a small one may unpack to any size."""
+    """Return the text of a file, which may be packed: a small one may unpack to any size."""
     content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"it holds more than {MOST_BYTES // 2**20} MiB")
@@ -139,7 +139,7 @@ def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
 
 
 def _in_one_form(path: Path, *, unpunctuated: bool) -> Path:
-    """The tokenizer with a rule of how texts are written in front, where it is not in it already.
+    """Return the tokenizer with a rule of how texts are written in front, where it is not in it already.
 
     SigLIP (SentencePiece's unigrams): small letters, no ASCII punctuation, one space between words, none around them, as
     transformers' SiglipTokenizer. SigLIP 2 (Gemma's byte pairs): small letters alone, as transformers' Siglip2Tokenizer.

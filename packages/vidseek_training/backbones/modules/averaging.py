@@ -40,7 +40,7 @@ class FrameAveraging(Backbone):
         return tokens.unflatten(0, pixel_values.shape[:2])
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         batch, frames = tokens.shape[:2]
         tokens = tokens.flatten(0, 1)
         for layer in self.video_layers[depth:]:

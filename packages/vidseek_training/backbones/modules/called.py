@@ -43,11 +43,11 @@ class ByCalls(nn.Module):
     found_below: str = ""
 
     def lora_group(self, name: str, module: nn.Module) -> str | None:
-        """See `Backbone.lora_group`."""
+        """Implement `Backbone.lora_group`."""
         return self.found.groups.get(name.removeprefix(self.found_below))
 
     def tower_of(self, name: str) -> str:
-        """See `Backbone.tower_of`."""
+        """Implement `Backbone.tower_of`."""
         return self.found.towers.get(name.removeprefix(self.found_below), "video")
 
     def train(self, mode: bool = True) -> Self:
@@ -88,7 +88,9 @@ def called(model: nn.Module, *, texts: Callable[[], Tensor], videos: Callable[[]
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], features_of: Callable[[], Tensor]
 ) -> tuple[tuple[int, ...], list[str]]:
-    """The features' shape, and the modules that were called and that the features depend on, in the order of the calls."""
+    """Return the features' shape, and the modules that were called and that the features depend on, in the order of the
+    calls.
+    """
     with _recorded(model) as names, torch.enable_grad():
         features = features_of()
     weights = [modules[name].weight for name in names]

@@ -139,7 +139,7 @@ _LAYERS_OF_A_QUARTER = 6
 
 
 def _with_neighbours(frames: Tensor, length: int) -> Tensor:
-    """Each frame beside its differences to the one before and the one after; at the ends there is no difference."""
+    """Concatenate each frame with its differences to the previous and the next one; at the ends the difference is zero."""
     clips = frames.unflatten(0, (-1, length))
     steps = clips[:, 1:] - clips[:, :-1]
     none = torch.zeros_like(steps[:, :1])

@@ -126,7 +126,7 @@ class _Absent(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] == "torchvision" else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one."""
+        """Return an empty one."""
         return _EmptyModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
