@@ -28,7 +28,7 @@ SHORTEST_KEY = 16
 def create_app(
     engine: Engine, *, key: str | None = None, admin: Admin | None = None, admin_key: str | None = None
 ) -> FastAPI:
-    """The application over `engine`, which whoever calls this opens and closes.
+    """Return the application over `engine`, which whoever calls this opens and closes.
 
     Args:
         engine: Answers.
@@ -102,7 +102,7 @@ def _limits_of(settings: ServeSettings) -> str:
 
 
 def key_from_environment(variable: str = KEY_VARIABLE) -> str | None:
-    """What VIDSEEK_API_KEY (or another variable, or the file that it names with `_FILE`) holds; None where it is not set.
+    """Return the API key in VIDSEEK_API_KEY (or another variable, or the file named with `_FILE`); None if it is not set.
 
     Raises:
         ConfigError: it is too short to be secret, or no header could carry it.

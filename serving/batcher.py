@@ -61,7 +61,7 @@ class Batcher(Generic[Item, Result]):
         return len(self._waiting)
 
     async def submit(self, item: Item) -> Result:
-        """The result for `item`. Cancelling it takes it out of the queue.
+        """Return the result for `item`. Cancelling it takes it out of the queue.
 
         Raises:
             QueueFull: too many are waiting.
@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Result]):
         return (await self.submit_all([item]))[0]
 
     async def submit_all(self, items: Sequence[Item]) -> list[Result]:
-        """The results for `items`, in order: all of them are taken, or none.
+        """Return the results for `items`, in order: all of them are taken, or none.
 
         Raises:
             QueueFull: too many are waiting for all of these to wait too.

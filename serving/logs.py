@@ -17,7 +17,7 @@ class JsonLines(logging.Formatter):
     """A record as JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Format a record as one line of JSON."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname.lower(), "message": without_secrets(record.getMessage())}
         line |= {name: getattr(record, name) for name in FACTS if hasattr(record, name)}

@@ -112,5 +112,5 @@ class Metrics:
         self.waiting.labels(work).set_function(length)
 
     def page(self) -> bytes:
-        """The figures in Prometheus' text format."""
+        """Return the figures in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -76,7 +76,7 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
 def batcher(
     run: Callable[[list[Any]], Sequence[Any]], work: str, *, settings: ServeSettings, metrics: Metrics
 ) -> Batcher[Any, Any]:
-    """A batcher whose queue and runs `metrics` tells of, under the label `work`."""
+    """Return a batcher whose queue and runs `metrics` tells of, under the label `work`."""
 
     def observe(size: int, seconds: float) -> None:
         metrics.batch_size.labels(work).observe(size)
@@ -127,7 +127,7 @@ class Model:
         await asyncio.shield(self._opening)
 
     async def answer(self, work: Callable[[Opened], Any]) -> Any:
-        """What `work` makes of what is open; where that proves to be old, of what is there now.
+        """Call `work` with the open model, and again with the new one if it turns out to be outdated.
 
         Raises:
             NotReady: nothing can be searched; the message says why.
@@ -145,12 +145,13 @@ class Model:
                 raise NotReady(error.message, remedy=error.remedy) from error
 
     async def live(self) -> tuple[str, str]:
-        """The encoder_version of the bundle, and the live collection, which must be of the same. Raises as `answer`."""
+        """Return the encoder_version of the bundle, and the live collection, which must be of the same. Raises as `answer`.
+        """
         found: tuple[str, str] = await self.answer(self._live)
         return found
 
     def current(self) -> Encoder:
-        """The encoder that is open.
+        """Return the encoder that is open.
 
         Raises:
             NotReady: none is.
@@ -160,7 +161,7 @@ class Model:
         return self._opened.encoder
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
-        """What `function` gives, called where it may wait for a disk."""
+        """Call `function` in a thread, where it may wait for a disk."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def close(self) -> None:

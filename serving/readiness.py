@@ -38,7 +38,7 @@ class Readiness:
         self._search: asyncio.Task[tuple[str, str]] | None = None
 
     async def check(self) -> tuple[str, str]:
-        """The encoder_version and the collection that a search was answered by.
+        """Return the encoder_version and the collection that a search was answered by.
 
         Raises:
             NotReady: it was not, or not in time; the message says why.
@@ -85,7 +85,7 @@ class Readiness:
         return answer.encoder_version, answer.collection
 
     def _query_of(self, encoder: Encoder) -> Query:
-        """A text, encoded once for each encoder that is opened."""
+        """Return a text, encoded once for each encoder that is opened."""
         if self._query is None or self._query[0] is not encoder:
             vector = encoder.embed_texts([_TEXT])[0]
             self._query = (encoder, Query.of_vector(vector, encoder.spec.encoder_version))

@@ -55,7 +55,9 @@ class Window:
         return self._writer() if self._num_unwritten >= WRITE_EVERY else None
 
     def drift(self, calibration: Calibration | None) -> Callable[[], QueryDrift | None]:
-        """What gives, from any thread, how far they are from the queries of the calibration: nothing of another space."""
+        """Return what gives, from any thread, how far they are from the queries of the calibration: nothing of another
+        space.
+        """
         seen = list(self._seen)
 
         def measure() -> QueryDrift | None:

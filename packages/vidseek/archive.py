@@ -1,4 +1,4 @@
-"""Where an archive's things lie, and how its index is opened for searching: one way for the command and the service."""
+"""The paths of an archive, and how its index is opened for searching, equal for the command and the service."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Archive(ArchivePaths):
 
     @classmethod
     def here(cls) -> Archive:
-        """The folder that VIDSEEK_HOME names, or else the working directory."""
+        """Return the archive in the folder named by VIDSEEK_HOME, else in the working directory."""
         return cls(Path(os.environ.get(HOME_VARIABLE) or Path.cwd()))
 
     def seen_by(self, model: ModelName) -> Archive:
-        """The same archive, searched by that model."""
+        """Return the same archive, searched with another model."""
         return replace(self, model=model)
 
     @property
@@ -65,7 +65,7 @@ class Archive(ArchivePaths):
         return self.packed_bundle if self.packed_bundle is not None and not self.encoder.exists() else self.encoder
 
     def backend(self) -> IndexBackend:
-        """Where collections are: the server that QDRANT_URL names, or else `index`."""
+        """The index backend: the Qdrant server that QDRANT_URL names, or the folder `index`."""
         from vidseek_retrieval.index.open_backend import open_home
 
         return open_home(self.index)
@@ -85,7 +85,7 @@ class Archive(ArchivePaths):
         return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest)
 
     def settings(self) -> Settings:
-        """What params.yaml says of searching and serving.
+        """The settings for searching and serving in params.yaml.
 
         Raises:
             ConfigError: it is wrong.
@@ -93,7 +93,7 @@ class Archive(ArchivePaths):
         return load_settings(self.params)
 
     def section(self, kind: type[Model]) -> Model:
-        """What params.yaml says of one section, or its defaults.
+        """Read one section of params.yaml, or its defaults.
 
         Raises:
             ConfigError: it is wrong.
@@ -106,7 +106,7 @@ class Archive(ArchivePaths):
 
 
 def require_base(archive: Archive) -> None:
-    """See to it that what the base needs was made, where `archive` is searched by the base.
+    """Check that the base was made, if the archive is searched with it.
 
     Raises:
         BaseMissing: it was not.
@@ -119,11 +119,17 @@ def require_base(archive: Archive) -> None:
 def load_encoder(
     archive: Archive, settings: SearchSettings, *, text_only: bool = False, spin: bool = True
 ) -> Encoder:
-    """The archive's encoder bundle, opened as `settings` say; `text_only` and `spin` as `Encoder.load` has them.
+    """Open the archive's encoder bundle.
+
+    Args:
+        archive: The archive.
+        settings: The section `search`.
+        text_only: Whether to open only the text tower.
+        spin: Whether idle threads keep spinning for a while before they sleep.
 
     Raises:
         ArtifactError: the bundle is missing or broken.
-        DeviceError: the provider is not there.
+        DeviceError: the provider is not available.
     """
     from vidseek_encoder.encoder import Encoder
 
@@ -139,7 +145,12 @@ def load_encoder(
 
 
 def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) -> Searcher:
-    """A searcher over the archive's live collection, without what was forgotten since that was built.
+    """Return a searcher over the archive's live collection, without videos that were forgotten since it was built.
+
+    Args:
+        archive: The archive.
+        settings: The section `search`.
+        encoder: The archive's encoder.
 
     Raises:
         ArtifactError: nothing was published, or by another encoder_version.

@@ -1,4 +1,4 @@
-"""The `vidseek` command: what it is called with, and what its errors look like."""
+"""The `vidseek` command: its entry point, and the output of its errors."""
 
 from __future__ import annotations
 

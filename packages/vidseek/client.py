@@ -1,4 +1,4 @@
-"""The way of the page and of agents to a running API: a function for each route, and one error for all that goes wrong."""
+"""Client of a running API, for the page and agents: a method for each route, and one class of errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ READY_TIMEOUT_SECONDS = 2.0
 
 
 class Problem(ServiceError):
-    """What the API answered in the place of an answer, in its own words; or that it did not answer.
+    """An error that the API answered, or no answer.
 
     Args:
         message: What came, and what was wanted.
-        remedy: What to do about it.
-        name: The API's code, as `key_wrong` or `not_ready`; `no_answer` where there is none.
-        fault: The API's finer code, one of docs/errors.md; empty where it says none.
-        status: Of the answer; None where there is none.
+        remedy: What the user can do.
+        name: The API's code, such as `key_wrong` or `not_ready`; `no_answer` without an answer.
+        fault: The API's finer code, one of docs/errors.md; empty if it states none.
+        status: HTTP status; None without an answer.
     """
 
     code = "api-error"
@@ -37,17 +37,24 @@ class Problem(ServiceError):
 
     @property
     def is_passing(self) -> bool:
-        """Whether waiting may help: the API is away, or not ready yet."""
+        """Whether waiting may help: the API is down, or not ready yet."""
         return self.status in (None, 502, 503)
 
 
 class Api:
-    """Asks a running API. Safe to share between threads.
+    """Client of a running API. Safe to share between threads.
 
     Args:
-        url: Where it is, without a slash at the end.
-        key: Sent with every request, where there is one.
-        client: For tests; by default one of its own.
+        url: Base URL, without a slash at the end.
+        key: API key, sent with every request; None sends none.
+        client: HTTP client to use; None creates one.
+
+    Example:
+        >>> def answer(request):  # stands for a running service
+        ...     return httpx.Response(200, json={"hits": [], "next_offset": None})
+        >>> api = Api("http://localhost:3000", client=httpx.Client(transport=httpx.MockTransport(answer)))
+        >>> api.search({"text": "a red car", "limit": 3})["hits"]
+        []
     """
 
     def __init__(self, url: str, *, key: str | None = None, client: httpx.Client | None = None) -> None:
@@ -57,21 +64,21 @@ class Api:
         self._client.headers.update(headers)
 
     def is_ready(self) -> bool:
-        """Whether a search would be answered now."""
+        """Whether the API would answer a search now."""
         try:
             return self._client.get(f"{self.url}/readyz", timeout=READY_TIMEOUT_SECONDS).status_code == 200
         except httpx.HTTPError:
             return False
 
     def search(self, body: Mapping[str, Any], *, files: Sequence[tuple[str, bytes]] = ()) -> dict[str, Any]:
-        """The answer of POST /v1/search.
+        """Send POST /v1/search, and return the answer.
 
         Args:
-            body: The request's JSON.
-            files: Parts `image` or `clip`, with their bytes.
+            body: JSON of the request.
+            files: Name (`image` or `clip`) and bytes of each attached file.
 
         Raises:
-            Problem: it was refused, or not answered.
+            Problem: the request was refused, or not answered.
         """
         if not files:
             return self._asked("POST", "/v1/search", json=dict(body))
@@ -79,25 +86,30 @@ class Api:
         return self._asked("POST", "/v1/search", data={"query": json.dumps(dict(body))}, files=parts)
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that a search may name, the live one first; not waited for long. Raises Problem."""
+        """Return the models that a search may name, the live one first, with a short timeout. Raises Problem."""
         found: list[dict[str, Any]] = self._asked("GET", "/v1/models", timeout=READY_TIMEOUT_SECONDS)["data"]
         return found
 
     def facets(self) -> dict[str, Any]:
-        """What filters may be set to. Raises Problem."""
+        """Return the values that filters can take. Raises Problem."""
         return self._asked("GET", "/v1/facets")
 
     def clip(self, clip_id: str) -> dict[str, Any]:
-        """What the index knows of a clip. Raises Problem."""
+        """Return the payload of a clip. Raises Problem."""
         return self._asked("GET", f"/v1/clips/{clip_id}")
 
     def neighbours(self, clip_id: str) -> list[dict[str, Any]]:
-        """The clips around a clip in its video, with it, in order of time. Raises Problem."""
+        """Return a clip and its neighbours in the video, in order of time. Raises Problem."""
         clips: list[dict[str, Any]] = self._asked("GET", f"/v1/clips/{clip_id}/neighbours")["clips"]
         return clips
 
     def strip(self, clip_id: str, *, frames: int) -> bytes:
-        """A JPEG of frames of a clip side by side, equally wide. Raises Problem."""
+        """Return a JPEG with frames of a clip side by side. Raises Problem.
+
+        Args:
+            clip_id: Id of the clip.
+            frames: Number of frames.
+        """
         return self.content(f"/v1/clips/{clip_id}/strip?frames={frames}")
 
     def say(self, *, query: str, clip_id: str, relevant: bool) -> None:
@@ -105,13 +117,18 @@ class Api:
         self._asked("POST", "/v1/feedback", json={"query": query, "clip_id": clip_id, "relevant": relevant})
 
     def admin(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The answer of an admin route: of GET without a body, else of POST. Raises Problem."""
+        """Call an admin route: GET without a body, else POST. Raises Problem.
+
+        Args:
+            path: Path below `/v1/admin/`.
+            body: JSON of the request; None sends GET.
+        """
         if body is None:
             return self._asked("GET", f"/v1/admin/{path}")
         return self._asked("POST", f"/v1/admin/{path}", json=dict(body))
 
     def content(self, path: str) -> bytes:
-        """The bytes of a GET. Raises Problem."""
+        """Return the bytes of a GET request. Raises Problem."""
         return self._answer("GET", path).content
 
     def _asked(self, method: str, path: str, **options: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""params.yaml: every section is a record of the room that reads it, and here they are together.
+"""params.yaml: assembles the records of its sections, which live in the packages that read them.
 
-Stages ask for all of it (`load_params`), the command and the service for single sections (`load_section`).
+Stages read the whole file (`load_params`); the command and the service read single sections (`load_section`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHANGED = {
     "pairs.skip_marks": "write pairs.skip_quality_flags",
     "publish.alias": "the live alias is always clips: take the line out",
 }
-"""Keys of earlier versions, and what is written now. `search.merge_margin` is not among them: it is still read."""
+"""Keys of earlier versions, and their replacements. `search.merge_margin` is not listed, since it is still read."""
 
 
 class Params(Section):
@@ -62,18 +62,25 @@ class Params(Section):
 
 
 class Settings(Section):
-    """What searching and serving read; what is not in the file has its default."""
+    """The sections for searching and serving; missing keys have their defaults."""
 
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
 
 
 def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
-    """Read and check all of `path`, as the stages do: every key that DVC compares must be stated.
+    """Read and check all of params.yaml, as the stages do: every key that DVC compares must be stated.
+
+    Args:
+        path: The file.
 
     Raises:
-        ConfigError: it is missing, no YAML, has a key twice, an unknown or an earlier one, lacks one, or has a value out of
-            range; every fault is named.
+        ConfigError: the file is missing or not YAML; a key is missing, repeated, unknown or of an earlier version; or a
+            value is out of range. Every fault is named.
+
+    Example:
+        >>> load_params(Path("params.yaml")).cut.window_length_seconds > 0
+        True
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing in {Path.cwd()}", code="params-missing", remedy="Run in the project's folder")
@@ -82,20 +89,29 @@ def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
 
 
 def load_settings(path: Path) -> Settings:
-    """The sections `search` and `serve`; a missing file gives the defaults, so that a bundle and an index are enough.
+    """Read the sections `search` and `serve`; a missing file gives the defaults, so that bundle and index suffice.
 
     Raises:
-        ConfigError: it is not YAML, or a key of these sections is unknown or out of range.
+        ConfigError: the file is not YAML, or a key of these sections is unknown or out of range.
     """
     file = ParamsFile.read(path)
     return Settings(search=file.section(SearchSettings), serve=file.section(ServeSettings))
 
 
 def load_section(path: Path, kind: type[Model]) -> Model:
-    """One section, and no look at the others; a missing file or section gives the defaults.
+    """Read one section of params.yaml, and ignore the others; a missing file or section gives the defaults.
+
+    Args:
+        path: The file.
+        kind: The record of the section.
 
     Raises:
-        ConfigError: it is not YAML, or a key of the section is unknown, an earlier one, or out of range.
+        ConfigError: the file is not YAML, or a key of the section is unknown, of an earlier version, or out of range.
+
+    Example:
+        >>> _ = Path("changed.yaml").write_text("search: {negative_weight: 0.25}")
+        >>> load_section(Path("changed.yaml"), SearchSettings).negative_weight
+        0.25
     """
     file = ParamsFile.read(path)
     within = [fault for fault in _changed(file.content) if fault.key.startswith(f"{kind.place}.")]
@@ -109,7 +125,7 @@ def _changed(content: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _found(content: Any, path: Sequence[str], place: str = "") -> Iterator[str]:
-    """The keys of `content` that `path` names, where `*` is any key, by their dotted names."""
+    """Yield the keys of `content` that `path` names, where `*` is any key, by their dotted names."""
     if not isinstance(content, dict):
         return
     for name in content if path[0] == "*" else [name for name in path[:1] if name in content]:
@@ -120,7 +136,7 @@ def _found(content: Any, path: Sequence[str], place: str = "") -> Iterator[str]:
 
 
 def _unstated(kind: type[Section], content: Mapping[str, Any], place: str = "") -> Iterator[Fault]:
-    """Keys that the file leaves to their defaults and may not: DVC compares only what is stated."""
+    """Yield keys that the file leaves to their defaults and may not: DVC compares only what is stated."""
     for name, info in kind.model_fields.items():
         key = f"{place}{name}"
         if "*" in kind.unstated or name in kind.unstated or (info.is_required() and name not in content):

@@ -1,4 +1,4 @@
-"""Where everything of an archive lies, below one folder: for the stages, the command and the service."""
+"""The paths of an archive below one folder, for the stages, the command and the service."""
 
 from __future__ import annotations
 

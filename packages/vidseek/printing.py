@@ -1,4 +1,4 @@
-"""What the commands print: tables for a person, JSON for a program."""
+"""Output of the commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 
 def report(report: Any, *, as_json: bool) -> None:
-    """Print a record of numbers and words."""
+    """Print a record of numbers and texts.
+
+    Args:
+        report: A dataclass.
+        as_json: Whether to print JSON.
+    """
     content = asdict(report) if is_dataclass(report) and not isinstance(report, type) else dict(report)
     if as_json:
         print_json(content)
@@ -43,7 +48,12 @@ def hits_table(hits: list[dict[str, Any]]) -> Table:
 
 
 def clock(time_ms: int) -> str:
-    """Minutes, seconds and tenths (rounded down), with hours where there are some: `1:02.3`, `1:00:00.0`."""
+    """Format a time in ms as minutes, seconds and tenths (rounded down), with hours if needed: `1:02.3`, `1:00:00.0`.
+
+    Example:
+        >>> clock(62_345)
+        '1:02.3'
+    """
     tenths = time_ms // 100
     minutes, seconds = divmod(tenths // 10, 60)
     hours, minutes = divmod(minutes, 60)
@@ -52,7 +62,12 @@ def clock(time_ms: int) -> str:
 
 
 def table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table of texts; columns without names have no head."""
+    """Create a table of texts; columns without names have no header.
+
+    Args:
+        columns: Names of the columns.
+        rows: A text for each column.
+    """
     from rich import box
     from rich.table import Table
 
@@ -65,7 +80,12 @@ def table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
 
 
 def show(table: Table, *, nothing: str = "Nothing was found.") -> None:
-    """Print a table, or say in words that it is empty."""
+    """Print a table, or a sentence if it is empty.
+
+    Args:
+        table: The table.
+        nothing: The sentence.
+    """
     from rich.console import Console
 
     console = Console()
@@ -76,7 +96,7 @@ def show(table: Table, *, nothing: str = "Nothing was found.") -> None:
 
 
 def escape(text: str) -> str:
-    """Names from the archive are text, never rich markup or terminal commands."""
+    """Escape a text, so that names from the archive are never rich markup or terminal commands."""
     from rich.markup import escape
 
     from vidseek_media.output import printable
@@ -85,7 +105,12 @@ def escape(text: str) -> str:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines in which names of the archive may stand."""
+    """Print lines that may contain names from the archive.
+
+    Args:
+        text: The lines.
+        err: Whether to print to stderr.
+    """
     from vidseek_media.output import printable
 
     typer.echo(printable(text, keep="\n"), err=err)
@@ -108,7 +133,12 @@ def print_json(content: object) -> None:
 
 
 def require_module(name: str, extra: str) -> None:
-    """Raise ConfigError that names the extra, where a library of it is not installed."""
+    """Raise a ConfigError that names the extra if a library is not installed.
+
+    Args:
+        name: Import name of the library.
+        extra: The extra that installs it.
+    """
     from importlib.util import find_spec
 
     if find_spec(name) is None:

@@ -1,4 +1,4 @@
-"""How the service is started: BentoML on serving/, found beside the packages or in the working directory."""
+"""Starts the service: BentoML on serving/, found beside the packages or in the working directory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ADMIN_KEY_VARIABLE = "VIDSEEK_ADMIN_KEY"
 
 
 def require_ready(archive: Archive) -> None:
-    """See to it that a service started on `archive` could answer, before one is started.
+    """Check that a service on this archive could answer, before one is started.
 
     Raises:
-        VidseekError: it could not; the message is what `vidseek search` would say.
+        VidseekError: it could not; the message is that of `vidseek search`.
     """
     if find_spec("bentoml") is None:
         raise ConfigError(
@@ -33,10 +33,10 @@ def require_ready(archive: Archive) -> None:
 
 
 def require_free(host: str, port: int) -> None:
-    """See to it that `host` is an address of this machine and that nothing listens at `port`.
+    """Check that `host` is an address of this machine, and that no process listens on `port`.
 
     Raises:
-        ConfigError: it is not so.
+        ConfigError: one of these does not hold.
     """
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
@@ -56,10 +56,10 @@ def require_free(host: str, port: int) -> None:
 
 
 def require_key(host: str) -> None:
-    """See to it that a service that others can reach has a key to know them by.
+    """Check that a service which other machines can reach has an API key.
 
     Raises:
-        ConfigError: `host` is not this machine alone, and VIDSEEK_API_KEY is not set.
+        ConfigError: `host` is reachable from outside, and VIDSEEK_API_KEY is not set.
     """
     if not ipaddress.ip_address(host).is_loopback and not secret(KEY_VARIABLE):
         raise ConfigError(
@@ -69,10 +69,14 @@ def require_key(host: str) -> None:
 
 
 def require_local(host: str, *, what: str) -> None:
-    """See to it that what has no key of its own is started for this machine alone.
+    """Check that a service without a key is only reachable from this machine.
+
+    Args:
+        host: The address to listen on.
+        what: Name of the service, for the message.
 
     Raises:
-        ConfigError: others could reach `host`, or it is no IP address.
+        ConfigError: other machines can reach `host`, or it is not an IP address.
     """
     try:
         is_local = ipaddress.ip_address(host).is_loopback
@@ -89,10 +93,14 @@ def require_local(host: str, *, what: str) -> None:
 
 
 def serve_command(*, host: str, port: int) -> list[str]:
-    """The command that `vidseek serve` becomes: the same as `bentoml serve` in the repository's root.
+    """Return the command that `vidseek serve` runs, equal to `bentoml serve` in the repository's root.
+
+    Args:
+        host: The address to listen on.
+        port: The port to listen on.
 
     Raises:
-        ConfigError: serving/ is nowhere to be found.
+        ConfigError: serving/ is not found.
     """
     return [
         sys.executable, "-m", "bentoml", "serve", "serving.service:Vidseek",
@@ -101,10 +109,10 @@ def serve_command(*, host: str, port: int) -> list[str]:
 
 
 def serving_root() -> Path:
-    """The folder in which serving/ lies: beside the packages, or the working directory.
+    """Return the folder that contains serving/: beside the packages, or the working directory.
 
     Raises:
-        ConfigError: it is nowhere to be found.
+        ConfigError: it is not found.
     """
     for root in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (root / "serving" / "service.py").is_file():

@@ -51,7 +51,7 @@ class Take:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Take:
-        """A random take."""
+        """Return a random take."""
         return Take(
             x=float(rng.uniform(0.36, 0.64)), y=float(rng.uniform(0.36, 0.64)),
             travel=float(rng.uniform(0.36, 0.56)), angle=float(rng.uniform(0, 2 * math.pi)),
@@ -140,7 +140,7 @@ class Camera:
         )
 
     def frame_at(self, u: float) -> Picture:
-        """The picture at `u` in [0, 1] of the scene: uint8 (side, side, 3)."""
+        """Return the picture at `u` in [0, 1] of the scene: uint8 (side, side, 3)."""
         canvas = self._ground.copy()
         box, alpha, shade = self._object_at(u)
         under = canvas[box]

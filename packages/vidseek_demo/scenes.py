@@ -95,11 +95,11 @@ class Scene:
         return not (self.axis == "turning" and self.shape in ROUND and self.texture == "plain")
 
     def reversed(self) -> Scene:
-        """The scene of the same film run backwards."""
+        """Return the scene of the same film run backwards."""
         return dataclasses.replace(self, motion=REVERSED[self.motion])
 
     def mirrored(self) -> Scene:
-        """The scene of the same film mirrored left to right."""
+        """Return the scene of the same film mirrored left to right."""
         return dataclasses.replace(self, motion=MIRRORED[self.motion])
 
 
@@ -108,7 +108,7 @@ def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
 
 
 def random_scene(rng: np.random.Generator, look: Look, *, side: Side) -> Scene:
-    """A random scene of `look` whose combination is on `side`."""
+    """Return a random scene of `look` whose combination is on `side`."""
     while True:
         scene = Scene(
             _pick(rng, SHAPES), _pick(rng, look.tones), _pick(rng, SIZES), _pick(rng, TEXTURES),
@@ -151,7 +151,7 @@ def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, si
 
 
 def _one_fact_off(look: Look, scene: Scene) -> list[list[Scene]]:
-    """The scenes that differ from `scene` in one fact: by motion along another axis, shape, texture, size, ground."""
+    """Return the scenes that differ from `scene` in one fact: by motion along another axis, shape, texture, size, ground."""
     motions = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != scene.axis)
     facts = {"motion": motions, "shape": SHAPES, "texture": TEXTURES, "size": SIZES, "ground": look.grounds}
     return [

@@ -83,7 +83,7 @@ def _render(seed: int, num_clips: int, side: Side) -> Films:
 
 
 def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
-    """Each scene over a random part of it, at least half, as a window sees it; none of the path is told by its ends."""
+    """Render each scene over a random part of its path, at least half, so that the ends do not reveal the path."""
     pictures = np.empty((len(scenes), FRAMES, 3, SIDE, SIDE), np.uint8)
     poses = np.empty((len(scenes), FRAMES, 3), np.float32)
     for number, scene in enumerate(scenes):
@@ -110,7 +110,7 @@ def render_films(num_clips: int) -> Films:
 
 
 def train_tokenizer(path: Path) -> Tokenizer:
-    """A byte-level BPE on general captions and the licence's English; the end token has the highest id."""
+    """Return a byte-level BPE on general captions and the licence's English; the end token has the highest id."""
     rng = np.random.default_rng(7)
     corpus = [
         caption_of(rng, GENERAL, random_scene(rng, GENERAL, side="train"))[0] for _ in range(4000)
@@ -150,7 +150,7 @@ def _normalise(pictures: Tensor) -> Tensor:
 
 
 def _augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """One shift, one brightness and one contrast for all frames of a clip; a little noise. Floats in [0, 255]."""
+    """Shift a clip and change its brightness and contrast, equally for all frames, and add noise. Floats in [0, 255]."""
     count = len(pictures)
     dx, dy = (rng.integers(-4, 5, count) for _ in range(2))
     shifted = torch.stack([
@@ -163,7 +163,7 @@ def _augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _false_colours(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Clips made grey, sometimes inverted, then coloured by a random scale of five stops from dark to bright."""
+    """Return clips made grey, sometimes inverted, then coloured by a random scale of five stops from dark to bright."""
     grey = (pictures * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(-3) / 255
     coloured = torch.empty_like(pictures)
     for number, clip in enumerate(grey):
@@ -231,7 +231,7 @@ def picture_batch(films: Films, rng: np.random.Generator, size: int, *, palettes
 
 
 def clip_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
-    """Clips; the second half are the first half's films run backwards, where that changes what is said."""
+    """Return clips; the second half are the first half's films run backwards, where that changes what is said."""
     clips = rng.integers(len(films.scenes), size=size)
     half = size // 2
     backwards = rng.uniform(size=size) < 0.5
@@ -286,7 +286,7 @@ class Step:
     seed: int
 
     def rate_at(self, step: int) -> float:
-        """The learning rate: linear over the first 5 %, then as `falls` says."""
+        """Return the learning rate: linear over the first 5 %, then as `falls` says."""
         warm = max(1, self.num_steps // 20)
         if step < warm:
             return self.rate * (step + 1) / warm
@@ -388,7 +388,7 @@ class Judge:
 
 
 def to_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a one-frame ViCLIP under the names of transformers' CLIPModel: it is the same function."""
+    """Return the tensors of a one-frame ViCLIP under the names of transformers' CLIPModel: it is the same function."""
     renamed: dict[str, Tensor] = {"logit_scale": state["logit_scale"]}
     plain = {
         "vision_encoder.class_embedding": "vision_model.embeddings.class_embedding",
@@ -432,7 +432,7 @@ def to_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def clip_config() -> dict[str, object]:
-    """The config.json of the CLIP-like backbone."""
+    """Return the config.json of the CLIP-like backbone."""
     tower = {"hidden_act": "quick_gelu", "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIMENSION}
     return {
         "model_type": "clip", "projection_dim": DIMENSION, "stem": "conv", "frames": FRAMES, "resize": "squash",

@@ -76,7 +76,7 @@ _WORDS = {"general": (GENERAL_WORDS, _GENERAL_SENTENCES), "thermal": (THERMAL_WO
 def caption_of(
     rng: np.random.Generator, look: Look, scene: Scene, *, silent: tuple[str, ...] = ()
 ) -> tuple[str, str]:
-    """A caption of `scene` and its contrast, which says the reversed motion; empty where reversing changes nothing.
+    """Return a caption of `scene` and its contrast, which says the reversed motion; empty where reversing changes nothing.
 
     Args:
         rng: Chooses sentence and words.

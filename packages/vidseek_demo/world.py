@@ -51,7 +51,9 @@ class WorldSize:
 
     @staticmethod
     def demo() -> WorldSize:
-        """What `make demo` renders: short videos where figures are measured, since an interval wants at least 20 of them."""
+        """Return what `make demo` renders: short videos where figures are measured, since an interval wants at least 20 of
+        them.
+        """
         return WorldSize(
             domain=(
                 Part("train", "seen", 400), Part("validation", "unseen", 120, 7), Part("validation", "near", 80, 7),
@@ -62,7 +64,7 @@ class WorldSize:
 
     @staticmethod
     def tiny() -> WorldSize:
-        """A few scenes, for tests of the whole loop; in validation as many videos as a proof wants."""
+        """Return a few scenes, for tests of the whole loop; in validation as many videos as a proof wants."""
         return WorldSize(
             domain=(
                 Part("train", "seen", 24), Part("validation", "unseen", 26, 1), Part("test", "unseen", 16),
@@ -142,7 +144,7 @@ def _is_rendered(folder: Path, stamp: str) -> bool:
 
 
 def _plan(look: Look, parts: tuple[Part, ...], rng: np.random.Generator) -> dict[str, list[Shot]]:
-    """File name to its shots, in order; the two galleries of a split share no film, nor do two splits."""
+    """Return file name to its shots, in order; the two galleries of a split share no film, nor do two splits."""
     plan: dict[str, list[Shot]] = {}
     for part in parts:
         shots = _shots(look, part, rng)

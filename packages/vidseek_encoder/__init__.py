@@ -1,1 +1,1 @@
-"""Frames, images and texts to unit vectors, with ONNX Runtime and without torch."""
+"""Embeds frames, images and texts as unit vectors, with ONNX Runtime and without torch."""

@@ -1,4 +1,4 @@
-"""The encoder bundle on disk: encoder.json, what it promises, and the proof that its files are still those."""
+"""The encoder bundle on disk: its description (encoder.json), and the check that its files are unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Vision = Literal["video", "frame"]
 
 FORMAT = 3
 _FORMER_FORMAT = 2
-"""It had none of `_FORMER_VALUES`, and meant these."""
+"""Bundles of this format lack the keys of `_FORMER_VALUES`; their values are assumed."""
 _FORMER_VALUES: Mapping[str, Any] = {"resample": "bicubic", "resize_side": None}
 SPEC_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -36,17 +36,17 @@ _MOST_VARIANTS = 8
 _MOST_LETTERS = 1024
 _MOST: Mapping[str, int] = {"context": 65_536, "frames": 4096, "side": 8192, "dimension": 16_384}
 _MOST_PIXELS = 2**27
-"""Of a clip: 1.5 GB as the tower takes it. 64 frames of 1,024 pixels square have half of that."""
+"""Largest number of pixels of a clip: 1.5 GB as input of the tower. 64 frames of 1,024 by 1,024 pixels have half as many."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What encoder.json says: the vector space, and how frames and texts get into it."""
+    """The content of encoder.json: the vector space, and how frames and texts are preprocessed."""
 
     family: str
-    """The backbone family: clip, xclip, viclip, ..."""
+    """Backbone family: clip, xclip, viclip, ..."""
     encoder_version: str
-    """16 hex digits that name the vector space; see `encoder_version_of`."""
+    """16 hex digits that name the vector space (`encoder_version_of`)."""
     context: int
     """Tokens of a text, padding included."""
     frames: int
@@ -59,16 +59,20 @@ class EncoderSpec:
     deviation: tuple[float, float, float]
     dimension: int
     pad_id: int
-    """The token that fills a text up to `context`."""
+    """Id of the padding token."""
     backbone: str
-    """Where the weights began: a hub id with its commit (`owner/name@commit`), `vidseek/...`, or a folder's name."""
+    """Where the weights come from: a hub id with its commit (`owner/name@commit`), `vidseek/...`, or the name of a
+    folder.
+    """
     variants: tuple[str, ...]
     """The precisions in the bundle, each a folder: fp32, fp16, int8."""
     vision: Vision = "video"
-    """The tower beside `text`: `video` takes whole clips; `frame` takes frames one by one, and a clip's vector is the
-    mean of its frames' vectors, made unit, so that a still picture costs one frame."""
+    """The vision tower: `video` takes whole clips; `frame` takes single frames, and the vector of a clip is the normalised
+    mean
+    of its frames' vectors, so a still picture costs one frame.
+    """
     trims_texts: bool = False
-    """Whether the text tower takes texts of any length up to `context`, so that padding need not go through it."""
+    """Whether the text tower takes texts shorter than the context length, so that padding need not be computed."""
     resample: Resample = "bicubic"
     """The filter of the resizing, see `Resizing`."""
     resize_side: int | None = None
@@ -107,24 +111,27 @@ class EncoderSpec:
 
     @property
     def resizing(self) -> Resizing:
-        """How a frame gets to `side`."""
+        """Return how frames are resized."""
         return Resizing(self.side, self.resize, self.resample, self.resize_side)
 
     @property
     def towers(self) -> tuple[str, str]:
-        """The models of each variant, by the names of their files."""
+        """Return the file names (without suffix) of the two models of each variant."""
         return ("text", self.vision)
 
     def save(self, folder: Path) -> EncoderSpec:
-        """Write encoder.json into `folder` with the sha256 of the tokenizer and of every file of every variant.
+        """Write encoder.json into `folder`, with the sha256 of the tokenizer and of every file of every variant.
 
-        Call it last: it is what makes the folder a bundle. encoder.json is whole or absent.
+        Call it last, since encoder.json makes the folder a bundle. The file is written whole or not at all.
+
+        Args:
+            folder: The bundle's folder, which already holds the tokenizer and the models.
 
         Returns:
             This spec with `files` filled in.
 
         Raises:
-            ArtifactError: a file that the bundle needs is missing.
+            ArtifactError: a file of the bundle is missing.
         """
         paths = [folder / TOKENIZER_FILE]
         for variant in self.variants:
@@ -142,10 +149,10 @@ class EncoderSpec:
 
     @classmethod
     def load(cls, folder: Path) -> EncoderSpec:
-        """Read encoder.json. The other files are looked at by `check_files`.
+        """Read encoder.json from `folder`. `check_files` checks the other files.
 
         Raises:
-            ArtifactError: the bundle is missing, not readable, of another format, or says what cannot be.
+            ArtifactError: the bundle is missing, unreadable, of another format, or holds impossible values.
         """
         path = folder / SPEC_FILE
         try:
@@ -175,10 +182,14 @@ class EncoderSpec:
             raise ArtifactError(f"{path}: {error}", code="bundle-broken", remedy=_REMEDY) from error
 
     def check_files(self, folder: Path, variant: str) -> None:
-        """Compare tokenizer and `variant` in `folder` with their recorded sha256.
+        """Compare the sha256 of the tokenizer and of the models of one variant with encoder.json.
+
+        Args:
+            folder: The bundle's folder.
+            variant: Precision: `fp32`, `fp16` or `int8`.
 
         Raises:
-            ArtifactError: the bundle has no such variant, or a file is missing, changed, or was never recorded.
+            ArtifactError: the bundle lacks the variant, or a file is missing, changed, or not listed.
         """
         if variant not in self.variants:
             raise ArtifactError(
@@ -227,25 +238,24 @@ def encoder_version_of(
     resample: Resample = "bicubic",
     resize_side: int | None = None,
 ) -> str:
-    """16 hex digits that name a vector space, the same on every machine and at every export.
+    """Return the 16 hex digits that name a vector space. They are equal on every machine and for every export.
 
-    The first digits of a sha256 over a canonical JSON (sorted keys, no spaces) of the arguments, where a tensor counts
-    by its name, its shape and its values in fp32, and the tokenizer by the sha256 of its file.
+    They are the first digits of a sha256 over a canonical JSON (sorted keys, no spaces) of the arguments. A tensor is
+    represented by its name, shape and fp32 values, the tokenizer by the sha256 of its file.
 
     Args:
-        family: Of the backbone.
-        tensors: The merged weights of both towers, by name; taken as fp32, whatever their type.
+        family: The backbone family.
+        tensors: Merged weights of both towers by name; they are converted to fp32.
         tokenizer: The tokenizer.json of the bundle.
-        context: Tokens of a text.
+        context: Tokens of a text, padding included.
         frames: Frames of a clip.
-        side: Of a frame, in pixels.
-        resize: How a frame gets to that side.
-        mean: Of R, G, B.
-        deviation: Of R, G, B.
-        dimension: Of a vector.
-        resample: The filter of the resizing. As `resize_side` it counts only where it is not the default: spaces that
-            were named before there was a choice keep their names.
-        resize_side: See `Resizing`.
+        side: Height and width of a frame in pixels.
+        resize: How the aspect ratio is handled: `squash` or `crop`.
+        mean: Mean of R, G, B, on a scale of 0 to 1.
+        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
+        dimension: Length of a vector.
+        resample: Filter of the resizing. The default is not hashed, so that older vector spaces keep their names.
+        resize_side: Side in pixels that frames are resized to before they are cropped; None means `side`, and is not hashed.
     """
     content = {
         "family": family,
@@ -266,7 +276,7 @@ def encoder_version_of(
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex.
+    """Return the sha256 of a file's bytes, in hex.
 
     Raises:
         OSError: the file cannot be read.
@@ -299,7 +309,7 @@ def _from_json(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_variant(value: object) -> bool:
-    """Whether it can be the name of a variant, which is that of a folder."""
+    """Whether `value` can name a variant, and so a folder."""
     return isinstance(value, str) and re.fullmatch(r"[a-z0-9]{1,16}", value) is not None
 
 

@@ -1,4 +1,4 @@
-"""Frames, images and texts to unit vectors: the bundle's two towers, run by ONNX Runtime."""
+"""Embeds frames, images and texts as unit vectors with the bundle's two towers, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,23 +19,36 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 Rows = TypeVar("Rows", NDArray[Any], Sequence[NDArray[np.uint8]])
 Tower = Literal["text", "video"]
-"""What reads, and what sees: the second is the model that the spec's `vision` names."""
+"""The text tower and the vision tower. The spec's `vision` says which model the second one is."""
 
 TOWERS: tuple[Tower, ...] = ("text", "video")
 INPUTS: Mapping[str, str] = {"text": "input_ids", "video": "pixel_values", "frame": "pixel_values"}
 OUTPUTS: Mapping[str, str] = {"text": "text_embeds", "video": "video_embeds", "frame": "frame_embeds"}
-"""The names in each model, by the model's."""
+"""Name of each model's input and output."""
 
 _REMEDY = "Run `dvc repro export` to write the bundle again"
 _INT8_PICTURES = 8
-"""Of one run in int8: what lies between products then fits the caches (ViT-B/32, two cores: 14.7 ms a picture, by 32 16.4;
-fp32 gains nothing)."""
+"""Pictures of one int8 run: the activations then fit the CPU caches (ViT-B/32 on two cores: 14.7 ms a picture, 16.4 ms with
+32 pictures; fp32 gains nothing).
+"""
 _UNIT_TOLERANCE = 1e-2
-"""How far from 1 a model's vector may be before it is made unit: fp16 stays far inside it, a graph without L2 does not."""
+"""Largest difference from 1 of the length of a model's vector before it is normalised. fp16 stays far below it; a graph
+without its final L2 normalisation does not.
+"""
 
 
 class Encoder:
-    """An opened bundle. Safe to share between threads."""
+    """An opened encoder bundle: embeds texts, images and clips as unit vectors of one space. Safe to share between threads.
+
+    Example:
+        >>> encoder = Encoder.load(Path("models/encoder"))
+        >>> texts = encoder.embed_texts(["red", "blue"])
+        >>> texts.shape, texts.dtype
+        ((2, 4), dtype('float32'))
+        >>> clips = np.full((1, 2, 48, 64, 3), (255, 0, 0), dtype=np.uint8)  # one red clip of two frames
+        >>> int((texts @ encoder.embed_frames(clips)[0]).argmax())
+        0
+    """
 
     def __init__(
         self,
@@ -73,18 +86,18 @@ class Encoder:
 
         Args:
             path: The bundle's folder.
-            provider: Where it runs. It runs there or not at all.
-            variant: Which precision.
-            threads: Of one run, and that make pixels; by default as many as this process may use.
-            batch: The most texts or clips in one run.
-            towers: Which towers to open: a search by words needs no video tower.
-            spin: Whether idle threads burn their core for a while before they sleep: faster where nothing else runs
-                beside the encoder, and much slower where something does.
+            provider: Device to run on. If it is not available, loading fails.
+            variant: Precision: `fp32`, `fp16` or `int8`.
+            threads: CPU threads of one run and of preprocessing, at least 1; None uses as many as this process may.
+            batch: Most texts or clips in one run, at least 1.
+            towers: Which towers to open. A search by words needs only `text`.
+            spin: Whether idle threads keep spinning for a while before they sleep. This is faster if nothing else runs
+                on the machine, and much slower if something does.
 
         Raises:
             ArtifactError: the bundle is missing, broken or changed, or lacks the variant.
             ConfigError: an argument is out of range, or the provider does not run the variant.
-            DeviceError: the provider is not there.
+            DeviceError: the provider is not available.
         """
         if batch < 1 or (threads is not None and threads < 1):
             raise ConfigError(
@@ -111,11 +124,18 @@ class Encoder:
         )
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors, float32 of shape (n, dimension), one for each text.
+        """Return one unit vector for each text: float32, shape (n, dimension).
+
+        Args:
+            texts: n texts, valid Unicode. Tokens beyond the spec's context length are cut off.
 
         Raises:
-            InputRejected: a text is none, or not valid Unicode.
-            ArtifactError: the model gives something else than unit vectors.
+            InputRejected: an element is not a text, or not valid Unicode.
+            ArtifactError: the model returns vectors that are not of unit length.
+
+        Example:
+            >>> Encoder.load(Path("models/encoder"), towers=["text"]).embed_texts(["red"]).shape
+            (1, 4)
         """
         require_texts(texts)
         # TensorRT is tuned for one length; and texts of other batches need not be as long as the longest of all.
@@ -129,19 +149,31 @@ class Encoder:
         return embeddings
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens of each text are read: what is beyond the spec's `context` is cut off. Raises as `embed_texts`."""
+        """Return the number of tokens of each text that the model reads; longer texts are cut at the spec's context length.
+
+        Args:
+            texts: n texts, valid Unicode.
+
+        Raises:
+            InputRejected: an element is not a text, or not valid Unicode.
+        """
         return self._tokenizer.count(texts)
 
     def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Unit vectors, float32 of shape (n, dimension), one for each clip.
+        """Return one unit vector for each clip: float32, shape (n, dimension).
 
         Args:
-            clips: uint8 RGB of shape (n, T, height, width, 3), or a list of (T, height, width, 3) of any sizes.
-                Where T is not the spec's `frames`, frames are picked at bin centres (and repeated where T is less).
+            clips: uint8 RGB of shape (n, T, height, width, 3), or a list of n arrays (T, height, width, 3) of any sizes.
+                If T is not the spec's number of frames, the frames at the bin centres are taken (repeated if T is smaller).
 
         Raises:
-            InputRejected: the shape or type is another, or there are no frames or pixels.
-            ArtifactError: the model gives something else than unit vectors.
+            InputRejected: a clip has another shape or type, no frames or no pixels.
+            ArtifactError: the model returns vectors that are not of unit length.
+
+        Example:
+            >>> clip = np.zeros((5, 48, 64, 3), dtype=np.uint8)
+            >>> Encoder.load(Path("models/encoder")).embed_frames([clip]).shape
+            (1, 4)
         """
         spec = self.spec
         picked = [self._picked(clip) for clip in clips]
@@ -153,14 +185,16 @@ class Encoder:
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
     def embed_images(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Unit vectors, float32 of shape (n, dimension): of a clip of one frame, or of as many as the spec's, all alike.
+        """Return one unit vector for each image: float32, shape (n, dimension).
+
+        An image is embedded as a clip of one frame, or, by a video tower, as a clip whose frames are all this image.
 
         Args:
-            images: uint8 RGB of shape (n, height, width, 3), or a list of (height, width, 3) of any sizes.
+            images: uint8 RGB of shape (n, height, width, 3), or a list of n arrays (height, width, 3) of any sizes.
 
         Raises:
-            InputRejected: the shape or type is another, or there are no pixels.
-            ArtifactError: the model gives something else than unit vectors.
+            InputRejected: an image has another shape or type, or no pixels.
+            ArtifactError: the model returns vectors that are not of unit length.
         """
         for image in images:
             if image.ndim != 3:
@@ -168,9 +202,9 @@ class Encoder:
         return self.embed_frames([image[np.newaxis] for image in images])
 
     def warm_up(self) -> float:
-        """Run each open tower once for every bucket of batches, and give the seconds that it took.
+        """Run each open tower once for every bucket of batch sizes, and return the time taken in seconds.
 
-        TensorRT builds its engines at a first run, and CUDA picks its kernels.
+        TensorRT builds its engines in the first run, and CUDA chooses its kernels.
         """
         begin = time.perf_counter()
         for model in self._sessions:
@@ -180,7 +214,7 @@ class Encoder:
         return round(time.perf_counter() - begin, 3)
 
     def _picked(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As many frames as the spec's, or a still."""
+        """Return the spec's number of frames of a clip; a clip of one frame stays as it is."""
         if clip.ndim != 4 or len(clip) == 0:
             raise InputRejected(
                 f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0", code="bad-shape",
@@ -188,11 +222,11 @@ class Encoder:
         return clip if len(clip) in (1, self.spec.frames) else clip[_bin_centres(len(clip), self.spec.frames)]
 
     def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """The vectors of these rows of the model's input, each of shape (T, height, width, 3)."""
+        """Return the vectors of rows of the vision model, each of shape (T, height, width, 3)."""
         return self._run(model, self._pixels_of(model, self._batches(model, rows)))
 
     def _batches(self, model: str, rows: Rows) -> list[Rows]:
-        """As many rows as go through the vision tower together."""
+        """Split rows into the batches that the vision tower runs."""
         most = self.batch
         if self.variant == "int8":
             pictures = self.spec.frames if model == "video" else 1
@@ -200,7 +234,7 @@ class Encoder:
         return [rows[start : start + most] for start in range(0, len(rows), most)]
 
     def _pixels_of(self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]]) -> Iterator[NDArray[np.float32]]:
-        """The model's input for each batch; that of the next is made while it runs."""
+        """Yield the model's input for each batch; the next batch is prepared while the model runs."""
         shape = _row_shape(model, self.spec)
 
         def begin(batch: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], list[Future[None]]]:
@@ -254,12 +288,12 @@ class Encoder:
 
 
 def _bin_centres(length: int, num_frames: int) -> list[int]:
-    """Which of `length` frames lie at the centres of `num_frames` equal bins."""
+    """Return the indices of the frames at the centres of `num_frames` equal bins of `length` frames."""
     return [int((place + 0.5) * length / num_frames) for place in range(num_frames)]
 
 
 def _row_shape(model: str, spec: EncoderSpec) -> list[int]:
-    """Of one row of a model's input."""
+    """Return the shape of one row of a model's input."""
     frame = [3, spec.side, spec.side]
     return {"text": [spec.context], "frame": frame, "video": [spec.frames, *frame]}[model]
 

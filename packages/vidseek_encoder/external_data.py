@@ -1,6 +1,6 @@
-"""ONNX models read and written: whole in one file, or with their weights beside it where protobuf could not hold them.
+"""Reads and writes ONNX models, with large weights in a file beside the model, since protobuf is limited to 2 GiB.
 
-Needs onnx, as all that makes variants does.
+Needs the package onnx.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from typing import Any
 from vidseek_encoder.onnx_file import data_file
 
 MOST_INLINE_BYTES = 3 * 2**29
-"""Of weights in a model's own file. Protobuf ends at 2 GiB, and what reads the model adds to it."""
+"""Most bytes of weights in the model's own file. Protobuf's limit is 2 GiB, and programs that load the model add to its
+size.
+"""
 _LEAST_OUTSIDE_BYTES = 1024
-"""Of a tensor that is written beside: shapes and scalars stay, so that shapes can be inferred."""
+"""Smallest tensor that is written beside the model. Shapes and scalars stay inside, since shape inference needs them."""
 
 
 def weights_bytes(model: Any) -> int:
-    """Of all weights of a `ModelProto`, wherever they lie."""
+    """Return the size in bytes of all weights of a `ModelProto`, inside and outside of it."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     return sum(math.prod(each.dims) * tensor_dtype_to_np_dtype(each.data_type).itemsize for each in model.graph.initializer)
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Write a `ModelProto` to `path`, and its weights to `data_file(path)` where there are more than `MOST_INLINE_BYTES`.
+    """Write a model to `path`, and its weights to `data_file(path)` if they are larger than `MOST_INLINE_BYTES`.
 
-    `model` may be without its weights afterwards.
+    Args:
+        model: A `ModelProto`. It may be without its weights afterwards.
+        path: The .onnx file to write.
     """
     import onnx
 

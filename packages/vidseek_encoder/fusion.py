@@ -1,11 +1,11 @@
-"""Attention as one operator and its projections as one product, for int8 on CPUs. Needs onnx and onnxscript.
+"""Fuses attention into one operator and its projections into one product, for int8 on CPUs. Needs onnx and onnxscript.
 
-The exporter spells attention out in thirty operators a layer. onnxruntime's own fusions do not know that spelling,
-onnxscript's do. The operator is onnxruntime's (in every build of it); TensorRT does not know it, so fp32 and fp16 keep
-the standard ones. What does not read like attention stays as it is; that the vectors stay is for the parity gate to say.
+The exporter writes thirty operators for the attention of a layer. onnxscript's fusions recognise this pattern,
+onnxruntime's do not. The fused operator is onnxruntime's own and part of every build. TensorRT lacks it, so fp32 and fp16
+keep the standard operators. A pattern that is not recognised stays as it is. The parity check tests that vectors are kept.
 
-Not taken, both slower on a CPU: onnxscript's fusion of LayerNormalization with the sum before it, which keeps biases from
-being fused with their products, and onnxruntime's QAttention.
+Two fusions are not used because they are slower on a CPU: onnxscript's fusion of LayerNormalization with the preceding
+sum, which keeps biases from being fused with their products, and onnxruntime's QAttention.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 
 def fuse(model: Any) -> Any:
-    """`model` with every attention that was found as one operator, and products of one input as one product."""
+    """Fuse attention and projections of a `ModelProto`.
+
+    Returns:
+        The model with each recognised attention as one operator, and projections of the same input as one product.
+    """
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
     from onnxscript.optimizer import optimize
@@ -42,7 +46,7 @@ def fuse(model: Any) -> Any:
 
 
 class _Projection(NamedTuple):
-    """A product with constant weights whose result is read by the sum with a constant bias, and by nothing else."""
+    """A product with constant weights whose only consumer is the sum with a constant bias."""
 
     product: Any
     sum: Any
@@ -51,7 +55,7 @@ class _Projection(NamedTuple):
 
 
 def _merge_projections(graph: Any) -> None:
-    """Let projections of one input be one, split behind it: the input is quantised once."""
+    """Merge projections of the same input into one product and split its result, so that the input is quantised once."""
     for source, projections in _projections(graph).items():
         if len(projections) > 1:
             _merge(graph, source, projections)
@@ -62,7 +66,7 @@ def _merge_projections(graph: Any) -> None:
 
 
 def _projections(graph: Any) -> dict[str, list[_Projection]]:
-    """By what they read."""
+    """Return all projections, grouped by their input."""
     from onnx.numpy_helper import to_array
 
     constants = {each.name: each for each in graph.initializer}

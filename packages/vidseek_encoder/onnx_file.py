@@ -1,9 +1,9 @@
-"""What an ONNX file may hold, looked at before ONNX Runtime opens it; without the package onnx, which only exports need.
+"""Checks an ONNX file before ONNX Runtime opens it. Does not need the package onnx.
 
-A model names operators, and may name other files that hold its weights. Ours are whole in one file; those that protobuf's
-2 GiB do not hold have their weights in one file beside, whose name follows from the model's. None has an operator that runs
-a graph again and again. The file is walked as protobuf (https://protobuf.dev/programming-guides/encoding); weights are
-stepped over, not read.
+A model names operators, and may name other files that hold its weights. Bundles of vidseek keep each model in one file;
+weights beyond protobuf's 2 GiB lie in one file beside it, whose name follows from the model's. Models contain no operator
+that runs a subgraph repeatedly. The file is parsed as protobuf (https://protobuf.dev/programming-guides/encoding); weights
+are skipped, not read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vidseek_media.names import shown
 
 DOMAINS = (b"", b"ai.onnx", b"com.microsoft")
 LOOPS = (b"Loop", b"Scan", b"If")
-"""Operators that run a graph of their own, as often as a number in the model says."""
+"""Operators that run a subgraph as often as a number in the model says."""
 MOST_NODES = 200_000
 DATA_SUFFIX = ".data"
 _EXTERNAL = 1
@@ -34,7 +34,7 @@ _INNER: Mapping[str, Mapping[int, str]] = {
     "model": _MODEL, "graph": _GRAPH, "node": _NODE, "attribute": _ATTRIBUTE, "sparse": _SPARSE, "function": _FUNCTION,
     "training": _TRAINING, "tensor": {}, "weights": {},
 }
-"""The fields of each message of onnx.proto that hold messages in which a tensor or a node may stand."""
+"""Fields of each message of onnx.proto that hold messages which may contain a tensor or a node."""
 _OP_TYPE, _NODE_DOMAIN = 4, 7
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _KEY, _VALUE = 1, 2
@@ -44,26 +44,28 @@ _MOST_DIGITS = 16
 class _Field(NamedTuple):
     number: int
     value: int
-    """Of a number; of bytes where they begin."""
+    """The number, or the offset of the first byte of a byte field."""
     end: int
-    """Of bytes, else 0."""
+    """Offset of the end of a byte field; 0 for a number."""
 
 
 def data_file(path: Path) -> Path:
-    """Where the weights of the model in `path` are, if they are not in it."""
+    """Return the path of the weights of the model `path` if they are stored beside it."""
     return path.with_name(path.name + DATA_SUFFIX)
 
 
 def require_plain_model(path: Path) -> bool:
-    """See to it that the model in `path` is whole in this file and `data_file(path)`, and has no loops and no operators
-    of others.
+    """Check that a model uses only its own file and `data_file(path)`, and has no loops and no custom operators.
+
+    Args:
+        path: The .onnx file.
 
     Returns:
-        Whether weights of it are in `data_file(path)`.
+        Whether weights are stored in `data_file(path)`.
 
     Raises:
-        ValueError: it is no ONNX model, or not such a one.
-        OSError: it cannot be read.
+        ValueError: the file is not an ONNX model, or breaks one of these rules.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -76,7 +78,7 @@ def require_plain_model(path: Path) -> bool:
 
 
 def _require_data(path: Path, end: int) -> None:
-    """See to it that there is a file beside the model `path` that has `end` bytes."""
+    """Check that the data file of the model `path` exists and has `end` bytes."""
     data = data_file(path)
     if not data.is_file():
         raise ValueError(f"its weights are missing: there is no {data.name} beside it")
@@ -91,7 +93,7 @@ def _require_data(path: Path, end: int) -> None:
 
 
 def _walk(content: mmap.mmap, data_name: str) -> int | None:
-    """Where in the file `data_name` the last weights end; None where all are in this one."""
+    """Return the end of the last weights in the file `data_name`, in bytes; None if all weights are in the model."""
     waiting = [("model", 0, len(content))]
     num, last = 0, None
     while waiting:
@@ -122,13 +124,13 @@ def _walk(content: mmap.mmap, data_name: str) -> int | None:
 
 
 def _entry(content: mmap.mmap, entry: _Field) -> tuple[bytes, bytes]:
-    """Key and value of a StringStringEntryProto."""
+    """Return key and value of a StringStringEntryProto."""
     found = {each.number: content[each.value : each.end] for each in _fields(content, entry.value, entry.end) if each.end}
     return found.get(_KEY, b""), found.get(_VALUE, b"")
 
 
 def _end_of(said: Mapping[bytes, bytes], data_name: str) -> int:
-    """The byte of the data file at which weights end that lie where `said` says."""
+    """Return the byte of the data file at which the weights end that `said` locates."""
     if not data_name or said.get(b"location") != data_name.encode():
         named = shown(said.get(b"location", b"").decode(errors="replace"))
         wanted = f" than {data_name}" if data_name else " though they are no weights of its graph"
@@ -163,7 +165,7 @@ def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[_Field]:
 
 
 def _number(content: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """A varint, and where it ends."""
+    """Read a varint; return its value and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

@@ -1,8 +1,7 @@
-"""Regular expressions of a tokenizer file: those that no text can make slow.
+"""Accepts the regular expressions of a tokenizer file whose run time is bounded for every text.
 
-Tokenizers match with Oniguruma, which goes back and tries again: `(a+)+b` takes 2^n steps over n letters. What is let
-through has at most one repetition without an end on any way through it, and few ways: then a search takes at most a number
-of steps that grows with the square of the text.
+Tokenizers match with Oniguruma, which backtracks: `(a+)+b` takes 2^n steps for n letters. An accepted pattern has at most
+one unbounded repetition on each path through it, and few paths, so a search takes at most quadratic time.
 """
 
 from __future__ import annotations
@@ -11,15 +10,16 @@ import re
 
 MOST_LETTERS = 1024
 MOST_WAYS = 256
-"""In which a pattern can match a text, repetitions without an end counted once."""
+"""Most paths through a pattern, counting an unbounded repetition once."""
 MOST_REPEATS = 64
 
 KNOWN = frozenset({
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 })
-"""Patterns of published tokenizers (Llama 3, Qwen 2) that the rule would refuse: two repetitions in one way, of letters
-that are never both, or of line ends within white space, which is quadratic too."""
+"""Patterns of published tokenizers (Llama 3, Qwen 2) that the rule would refuse. They have two repetitions on one path, but
+of disjoint classes of letters, or of line ends within white space, which is quadratic too.
+"""
 
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{0,4})(,?)(\d{0,4})\})([?+]?)")
 _ESCAPE = re.compile(
@@ -29,10 +29,10 @@ _GROUP = re.compile(r"\((?:\?:|\?i:|\?=|\?!|(?!\?|\*))")
 
 
 def require_tame(pattern: str) -> None:
-    """See to it that `pattern` is one that no text can make slow.
+    """Check that the run time of `pattern` is bounded for every text.
 
     Raises:
-        ValueError: it is none, or it cannot be told.
+        ValueError: it is not bounded, or this cannot be decided.
     """
     if pattern in KNOWN:
         return
@@ -49,7 +49,7 @@ def require_tame(pattern: str) -> None:
 
 
 def _alternatives(pattern: str, at: int, depth: int) -> tuple[int, int, int]:
-    """Ways and endless repetitions of what stands up to the end of its group, and where that is."""
+    """Return paths and unbounded repetitions of a group from `at` on, and the offset of the group's end."""
     if depth > 8:
         raise ValueError("a pattern nests too deeply")
     ways, unbounded = 0, 0
@@ -118,7 +118,7 @@ def _escaped(pattern: str, at: int) -> int:
 
 
 def _class_end(pattern: str, at: int) -> int:
-    """Behind the class of letters that begins at `at`."""
+    """Return the offset after the character class that begins at `at`."""
     start, at, depth = at, at + 1, 1
     if pattern[at : at + 1] == "^":
         at += 1

@@ -1,4 +1,4 @@
-"""Frames to the numbers a model sees: the one way from pixels to input, for training and serving alike."""
+"""Converts frames into model input. Training and serving use this one code path."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vidseek_media.errors import InputRejected
 Channels = Sequence[float]
 Resize = Literal["squash", "crop"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
-"""Pillow's filters, in the order of their numbers there, which are those of a published `resample`."""
+"""Pillow's filters in the order of their numbers, which a published `resample` refers to."""
 
 
 @dataclass(frozen=True)
 class Resizing:
-    """How a frame becomes the square picture that a model takes."""
+    """How a frame is brought to the square size that a model takes."""
 
     side: int
-    """Height and width of the picture, in pixels."""
+    """Height and width of the result in pixels."""
     resize: Resize
-    """`squash`: both sides to `resize_side`, whatever the aspect. `crop`: the shorter side to it, the aspect stays."""
+    """`squash` resizes both sides to `resize_side` and ignores the aspect ratio; `crop` resizes the shorter side to it."""
     resample: Resample = "bicubic"
-    """The filter, with antialiasing where a frame becomes smaller."""
+    """The filter; it antialiases when a frame is reduced."""
     resize_side: int | None = None
-    """In pixels, at least `side`: what lies around the middle `side` pixels is then cut off. None: `side`."""
+    """Pixels, at least `side`; the centre of `side` pixels is then cut out. None means `side`."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Validate the fields.
 
         Raises:
             ValueError: a field is out of range.
@@ -46,20 +46,20 @@ class Resizing:
 
     @property
     def shorter_px(self) -> int:
-        """The shorter side that a frame is brought to: what a stored frame needs so that none is enlarged."""
+        """Return the shorter side of a resized frame in pixels. Stored frames of this size are never enlarged."""
         return self.resize_side or self.side
 
 
 def preprocess_frames(
     frames: NDArray[np.uint8], *, resizing: Resizing, mean: Channels, deviation: Channels
 ) -> NDArray[np.float32]:
-    """Resize, scale to 0..1, then subtract `mean` and divide by `deviation`.
+    """Resize frames, scale them to 0 to 1, subtract the mean and divide by the standard deviation.
 
     Args:
-        frames: uint8, shape (n, T, height, width, 3), RGB.
-        resizing: See `resize_frame`.
-        mean: Of R, G, B on a scale of 0 to 1.
-        deviation: Of R, G, B on the same scale.
+        frames: uint8 RGB, shape (n, T, height, width, 3).
+        resizing: Size, aspect ratio and filter of the result.
+        mean: Mean of R, G, B, on a scale of 0 to 1.
+        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
 
     Returns:
         float32, shape (n, T, 3, side, side).
@@ -75,7 +75,15 @@ def preprocess_frames(
 
 
 def resize_frames(frames: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
-    """Every frame through `resize_frame`: (n, T, height, width, 3) to (n, T, side, side, 3)."""
+    """Resize every frame as `resize_frame` does.
+
+    Args:
+        frames: uint8 RGB, shape (n, T, height, width, 3).
+        resizing: Size, aspect ratio and filter of the result.
+
+    Returns:
+        uint8 RGB, shape (n, T, side, side, 3).
+    """
     side = resizing.side
     if frames.shape[2:4] == (side, side) == (resizing.shorter_px,) * 2:
         return frames
@@ -86,8 +94,15 @@ def resize_frames(frames: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.u
 
 
 def resize_frame(frame: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
-    """One frame (height, width, 3) to (side, side, 3): resized, then the centre cut out, as the processors of transformers
-    do with Pillow."""
+    """Resize one frame and cut out its centre, as the image processors of transformers do with Pillow.
+
+    Args:
+        frame: uint8 RGB, shape (height, width, 3).
+        resizing: Size, aspect ratio and filter of the result.
+
+    Returns:
+        uint8 RGB, shape (side, side, 3).
+    """
     height, width = frame.shape[:2]
     if height == 0 or width == 0:
         raise InputRejected(f"a frame of {width} x {height} pixels has nothing in it", code="bad-shape")
@@ -108,7 +123,16 @@ _FILTERS: dict[Resample, Image.Resampling] = {name: Image.Resampling(at) for at,
 
 
 def normalise(frames: NDArray[np.uint8], *, mean: Channels, deviation: Channels) -> NDArray[np.float32]:
-    """`(frames / 255 - mean) / deviation`, channels first: (n, T, h, w, 3) to float32 (n, T, 3, h, w)."""
+    """Compute `(frames / 255 - mean) / deviation`, channels first.
+
+    Args:
+        frames: uint8 RGB, shape (n, T, height, width, 3).
+        mean: Mean of R, G, B, on a scale of 0 to 1.
+        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
+
+    Returns:
+        float32, shape (n, T, 3, height, width).
+    """
     num, length, height, width = frames.shape[:4]
     pixels = np.empty((num, length, 3, height, width), dtype=np.float32)
     levels = np.arange(256) / 255

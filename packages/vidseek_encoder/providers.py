@@ -1,4 +1,4 @@
-"""Where a tower runs: the execution providers, asked for, checked, opened, and checked again that they are in use."""
+"""Execution providers of ONNX Runtime: choose one, open a session on it, and check that it is in use."""
 
 from __future__ import annotations
 
@@ -26,25 +26,31 @@ PROVIDERS: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
 }
 BUCKETS = (1, 8, 32, 64)
-"""Batches on TensorRT are filled up to one of these, so that it tunes itself for few shapes."""
+"""Batches on TensorRT are padded to one of these sizes, so that it optimises for few shapes."""
 ENGINES_VARIABLE = "VIDSEEK_ENGINES"
-"""Names the folder of TensorRT's engines; by default `.vidseek/engines` in the working directory."""
+"""Environment variable that names the folder of TensorRT's engines; the default is `.vidseek/engines` in the working
+directory.
+"""
 
 _REMEDY = "Run `dvc repro export` to write the bundle again"
 
 
 def available_providers() -> list[str]:
-    """The providers that the installed onnxruntime was built with, by our names."""
+    """Return the names of the providers that the installed onnxruntime supports."""
     built = set(ort.get_available_providers())
     return [name for name, theirs in PROVIDERS.items() if theirs in built]
 
 
 def require_provider(provider: str, *, variant: str) -> None:
-    """See to it that `provider` is there and runs `variant`.
+    """Check that a provider is available and runs a variant.
+
+    Args:
+        provider: Name of the provider: `cpu`, `cuda` or `tensorrt`.
+        variant: Precision: `fp32`, `fp16` or `int8`.
 
     Raises:
-        ConfigError: it is no provider, or does not run the variant.
-        DeviceError: the installed onnxruntime does not have it.
+        ConfigError: the provider is unknown, or does not run the variant.
+        DeviceError: the installed onnxruntime lacks it.
     """
     if provider not in PROVIDERS:
         raise ConfigError(f"provider is {provider!r}, wanted one of {', '.join(PROVIDERS)}", code="unknown-choice")
@@ -71,20 +77,20 @@ def open_session(
     row_shape: Sequence[int],
     spin: bool = True,
 ) -> Any:
-    """Open the model in `file` on `provider`, or not at all.
+    """Open a model on a provider; fail if the model would run anywhere else.
 
     Args:
         file: An ONNX model.
-        provider: One that `require_provider` let through.
-        variant: fp32, fp16 or int8.
-        threads: Of one run on a CPU.
-        input_name: Of the model.
-        row_shape: Of one row of that input.
-        spin: Whether idle threads burn their core for a while before they sleep.
+        provider: A provider that `require_provider` accepts.
+        variant: Precision: `fp32`, `fp16` or `int8`.
+        threads: CPU threads of one run, at least 1.
+        input_name: Name of the model's input.
+        row_shape: Shape of one row of that input.
+        spin: Whether idle threads keep spinning for a while before they sleep.
 
     Raises:
-        ArtifactError: the file is no model, or one that `require_plain_model` refuses.
-        DeviceError: the provider does not start, or another one took its place.
+        ArtifactError: the file is not a model, or `require_plain_model` refuses it.
+        DeviceError: the provider does not start, or ONNX Runtime chose another one.
     """
     try:
         require_plain_model(file)
@@ -121,7 +127,17 @@ def open_session(
 def provider_list(
     provider: str, file: Path, *, variant: str, input_name: str, row_shape: Sequence[int]
 ) -> list[tuple[str, dict[str, str]]]:
-    """What onnxruntime is asked for: `provider` with its options, and for TensorRT CUDA behind it, for what it lacks."""
+    """Return the providers to request from onnxruntime, each with its options.
+
+    For TensorRT, CUDA is the second one, for operators that TensorRT lacks.
+
+    Args:
+        provider: Name of the provider: `cpu`, `cuda` or `tensorrt`.
+        file: The ONNX model.
+        variant: Precision: `fp32`, `fp16` or `int8`.
+        input_name: Name of the model's input.
+        row_shape: Shape of one row of that input.
+    """
     if provider == "cpu":
         return [(PROVIDERS["cpu"], {})]
     # TF32 has ten bits of mantissa: fp32 on it would not be what the parity gate admitted.
@@ -148,7 +164,11 @@ def provider_list(
 
 
 def engine_folder(file: Path, *, variant: str) -> Path:
-    """Where the engine of this model is kept: another model, onnxruntime, driver or GPU has another folder.
+    """Return the folder of a model's TensorRT engine. It differs for each model, onnxruntime, driver and GPU.
+
+    Args:
+        file: The ONNX model.
+        variant: Precision: `fp32`, `fp16` or `int8`.
 
     Raises:
         DeviceError: no GPU answers.
@@ -160,12 +180,18 @@ def engine_folder(file: Path, *, variant: str) -> Path:
 
 
 def bucket_of(num_rows: int) -> int:
-    """The least bucket that holds `num_rows`."""
+    """Return the smallest bucket that holds `num_rows` rows."""
     return next((bucket for bucket in BUCKETS if bucket >= num_rows), num_rows)
 
 
 def run_error(provider: str, tower: str, error: Exception) -> ArtifactError | DeviceError:
-    """What to raise when a run of a tower failed with a foreign `error`."""
+    """Convert an error of a run into one of vidseek's.
+
+    Args:
+        provider: Name of the provider.
+        tower: Name of the tower that ran.
+        error: What onnxruntime raised.
+    """
     message = f"the {tower} tower failed on {provider}: {error}"
     if provider == "cpu":
         return ArtifactError(message, code="model-run-failed", remedy=_REMEDY)
@@ -173,13 +199,17 @@ def run_error(provider: str, tower: str, error: Exception) -> ArtifactError | De
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many cores this process may use: those it is bound to, or the container's share where that is less."""
+    """Return the number of cores that this process may use: its CPU affinity, or the container's CPU limit if that is less.
+
+    Args:
+        cgroups: Where the control groups of the system are mounted.
+    """
     bound = len(os.sched_getaffinity(0))
     return max(1, min(bound, math.ceil(_container_cores(cgroups) or bound)))
 
 
 def _container_cores(cgroups: Path) -> float | None:
-    """What a container's limit comes to, in cores; None without one. Both versions of control groups."""
+    """Return the CPU limit of the container in cores, from control groups v1 or v2; None if there is none."""
     try:
         if (cgroups / "cpu.max").is_file():
             quota, period = (cgroups / "cpu.max").read_text().split()
@@ -198,7 +228,7 @@ def _load_libraries() -> None:
 
 
 def _gpu() -> str:
-    """Name and driver of the first GPU."""
+    """Return the name and driver version of the first GPU."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
     if shutil.which(command[0]) is None:
         raise DeviceError(

@@ -1,7 +1,7 @@
-"""A tower's matrix products in 8 bits, and which of them had better stay as they are. Needs onnx, as `variants` does.
+"""Quantises the matrix products of a tower to 8 bits, and chooses products that stay in fp32. Needs onnx.
 
-Products of pooled vectors (the exporter writes them as Gemm) stay in fp32 always: they are one row of each text or clip,
-so that 8 bits would save nothing, and their error goes straight into the vector.
+Products of pooled vectors (the exporter writes them as Gemm) always stay in fp32. They have one row for each text or clip,
+so 8 bits would save nothing, and their error would go directly into the vector.
 """
 
 from __future__ import annotations
@@ -20,18 +20,26 @@ from vidseek_encoder.external_data import save_model
 from vidseek_encoder.onnx_file import data_file
 
 MOST_LEFT = 1 / 3
-"""Of the weights of a tower's products: more in fp32, and it is hardly an int8 variant."""
+"""Largest share of a tower's weights that may stay in fp32."""
 _CALIBRATION_BATCH = 8
 _TYPES = {"DefaultTensorType": 1}
-"""Float (`onnx.TensorProto.FLOAT`): the quantizers cannot tell what attention as one operator gives."""
+"""Type of unknown tensors (`onnx.TensorProto.FLOAT`): the quantizers cannot infer the type of the fused attention's
+output.
+"""
 
 
 def to_int8(source: Path, *, leave: Collection[str] = ()) -> Any:
-    """The model in the file `source` with its products in 8 bits, weights by channel, inputs measured at each run; but for
-    those in `leave`.
+    """Quantise the products of a model dynamically: weights by channel, inputs by their range in each run.
 
-    Weights get 7 of the 8 bits: two full products overflow the 16 bits in which a CPU without VNNI adds them up, and
-    the bundle would then give other vectors there than where it was proven.
+    Weights use 7 of 8 bits. Two full products overflow the 16 bits in which a CPU without VNNI adds them, and vectors there
+    would differ from those that were checked.
+
+    Args:
+        source: The ONNX model, fp32.
+        leave: Names of nodes that stay in fp32.
+
+    Returns:
+        The quantised `ModelProto`.
     """
     import onnx
 
@@ -41,9 +49,14 @@ def to_int8(source: Path, *, leave: Collection[str] = ()) -> Any:
 
 
 def to_static_int8(source: Path, inputs: NDArray[Any]) -> Any:
-    """The same with inputs of each product on a scale that is fixed: the range that it has over `inputs` of the model.
+    """Quantise the products of a model with fixed input ranges, so that a vector does not depend on the rest of its batch.
 
-    A vector then does not depend on what goes through in the same batch.
+    Args:
+        source: The ONNX model, fp32.
+        inputs: Rows of the model's input; the ranges of the products are measured on them.
+
+    Returns:
+        The quantised `ModelProto`.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -60,7 +73,7 @@ def to_static_int8(source: Path, inputs: NDArray[Any]) -> Any:
 
 
 def products_of(source: Path) -> dict[str, int]:
-    """The products with weights that could be in 8 bits: how many numbers each has, by the name of its node."""
+    """Return the products with constant weights that can be quantised: the number of weights by the name of the node."""
     import onnx
 
     graph = onnx.load(source, load_external_data=False).graph
@@ -71,8 +84,19 @@ def products_of(source: Path) -> dict[str, int]:
 
 
 def most_harmful(source: Path, inputs: NDArray[Any]) -> list[str]:
-    """The products that had better stay in fp32: those that move the vectors of `inputs` most for their size when they
-    alone are in 8 bits, until the others together do a quarter of the harm, or `MOST_LEFT` of the weights are reached."""
+    """Return the products that should stay in fp32.
+
+    Each product is quantised alone, and the change of the vectors is measured. Products with the largest change for their
+    size
+    are chosen first, until the others together cause a quarter of the change, or `MOST_LEFT` of the weights is reached.
+
+    Args:
+        source: The ONNX model, fp32.
+        inputs: Rows of the model's input.
+
+    Returns:
+        Names of nodes.
+    """
     products = products_of(source)
     exact = _vectors(source, inputs)
     harms = {}
@@ -84,7 +108,12 @@ def most_harmful(source: Path, inputs: NDArray[Any]) -> list[str]:
 
 
 def choose(harms: Mapping[str, float], sizes: Mapping[str, int]) -> list[str]:
-    """Of products with these harms and sizes, the ones to leave: see `most_harmful`."""
+    """Choose the products that stay in fp32, by the rule of `most_harmful`.
+
+    Args:
+        harms: Change of the vectors when a product is quantised, by name of the node.
+        sizes: Number of weights of a product, by name of the node.
+    """
     still, left, num_left = sum(harms.values()), [], 0
     enough, most = still / 4, MOST_LEFT * sum(sizes.values())
     for name in sorted(harms, key=lambda each: -harms[each] / sizes[each]):
@@ -98,7 +127,9 @@ def choose(harms: Mapping[str, float], sizes: Mapping[str, int]) -> list[str]:
 
 
 def _quantize(source: Path, names: Collection[str], out: Path) -> None:
-    """Write the model with the products `names` in 8 bits to `out`, its weights beside it where `source` has them so."""
+    """Write the model with the products `names` in 8 bits to `out`, with its weights beside it if `source` has them
+    there.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -113,7 +144,7 @@ def _quantize(source: Path, names: Collection[str], out: Path) -> None:
 
 @contextmanager
 def _beside(source: Path) -> Iterator[Path]:
-    """A file in a folder of its own beside `source`, for the length of a block: a large model need not fit into /tmp."""
+    """Yield a temporary file in a folder beside `source`, since a large model may not fit into /tmp."""
     with tempfile.TemporaryDirectory(prefix="vidseek-", dir=source.parent) as folder:
         yield Path(folder) / "model.onnx"
 
@@ -133,7 +164,7 @@ def _parts(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 class _Batches:
-    """What onnxruntime calls a calibration data reader."""
+    """A calibration data reader, in onnxruntime's terms."""
 
     def __init__(self, name: str, inputs: NDArray[Any]) -> None:
         self._batches = ({name: part} for part in _parts(inputs))

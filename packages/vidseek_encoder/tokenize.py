@@ -1,4 +1,4 @@
-"""Texts to token numbers of one length, by the tokenizer.json of the bundle."""
+"""Converts texts into token ids of one length, with the tokenizer.json of the bundle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vidseek_encoder.tokenizer_file import REMEDY, read_tokenizer, rust_errors
 from vidseek_media.errors import ArtifactError, InputRejected
 
 _LEAST = 2
-"""Tokens that a text tower takes at least: one would be taken for a constant at the export."""
+"""Fewest tokens of a batch: the exporter would treat an axis of length 1 as constant."""
 
 _UNKNOWN = "\u4dff \U0010fffd"
-"""Letters that hardly a vocabulary has: a file may name a token for them that is not there."""
+"""Letters that hardly any vocabulary contains. The unknown token that a file names for them may be missing."""
 
 
 class Tokenizer:
-    """A tokenizer whose texts come out at most `context` tokens long."""
+    """A tokenizer with a fixed context length."""
 
     def __init__(self, tokenizer: _Tokenizer, *, context: int, pad_id: int) -> None:
         # The limit counts the tokens that the template adds, so that a long text keeps its end token.
@@ -34,8 +34,13 @@ class Tokenizer:
     def load(cls, path: Path, *, context: int, pad_id: int) -> Tokenizer:
         """Read a tokenizer.json.
 
+        Args:
+            path: The file.
+            context: Largest number of tokens of a text, start and end included.
+            pad_id: Id of the padding token.
+
         Raises:
-            ArtifactError: it is missing, not one, or one that `tokenizer_file` refuses.
+            ArtifactError: the file is missing, is not a tokenizer, or `tokenizer_file` refuses it.
         """
         tokenizer = read_tokenizer(path)
         try:
@@ -58,12 +63,15 @@ class Tokenizer:
         return loaded
 
     def encode(self, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
-        """Token numbers, shape (n, context): cut to `context` with the end token kept, filled up with `pad_id`.
+        """Return the token ids of texts: int64, shape (n, context), cut to the context length (the end token is kept) and
+        padded.
 
-        With `trim` they are filled up only to the longest of these texts.
+        Args:
+            texts: n texts, valid Unicode.
+            trim: Whether to pad only to the longest of these texts, so that the second axis may be shorter.
 
         Raises:
-            InputRejected: a text is not one, or not valid Unicode.
+            InputRejected: an element is not a text, or not valid Unicode.
         """
         found = self._encode(texts)
         width = max(map(len, found), default=0) if trim else self.context
@@ -73,10 +81,13 @@ class Tokenizer:
         return ids
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens of each text the model reads: at most `context`, start and end included, without padding.
+        """Return the number of tokens of each text that the model reads: at most the context length, without padding.
+
+        Args:
+            texts: n texts, valid Unicode.
 
         Raises:
-            InputRejected: a text is not one, or not valid Unicode.
+            InputRejected: an element is not a text, or not valid Unicode.
         """
         return [len(numbers) for numbers in self._encode(texts)]
 
@@ -93,10 +104,10 @@ class Tokenizer:
 
 
 def require_texts(texts: Sequence[str]) -> None:
-    """See to it that `texts` is a list of texts.
+    """Check that `texts` is a list of texts.
 
     Raises:
-        InputRejected: it is one text, or holds something else.
+        InputRejected: it is a single text, or contains something else.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise InputRejected(f"wanted a list of texts, got {type(texts).__name__} of something else", code="texts-not-a-list")

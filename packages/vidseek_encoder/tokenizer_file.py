@@ -1,9 +1,8 @@
-"""tokenizer.json, read so that no file can take minutes or gigabytes for a few letters.
+"""Reads tokenizer.json so that no file can take minutes or gigabytes for a few letters.
 
-A tokenizer file is a small program: it replaces, splits and matches as it says. It comes from a model hub or with a bundle
-from a colleague. What it may say is a list (the parts that CLIP, SigLIP, ViCLIP, BERT and XLM-R use), each with bounds;
-where that cannot decide, because it brings patterns or tables of its own, a trial in a process with limits does. What was
-found of a file is remembered by the sha256 of its bytes.
+A tokenizer file describes steps that replace, split and match text. It comes from a model hub, or from someone else with a
+bundle. Only listed parts are accepted (those of CLIP, SigLIP, ViCLIP, BERT and XLM-R), each with bounds. A file that brings
+patterns or tables of its own is also tried in a process with limits. Results are remembered by the sha256 of the file.
 """
 
 from __future__ import annotations
@@ -29,44 +28,44 @@ from vidseek_media.files.json_files import parse_json
 from vidseek_media.names import shown
 
 MOST_BYTES = 64 * 2**20
-"""Of the file: SigLIP 2's, the largest that is known, has 34 MB."""
+"""Largest file. SigLIP 2's, the largest known one, has 34 MB."""
 MOST_TOKENS = 1_000_000
 MOST_TOKEN_LETTERS = 1024
 MOST_VOCABULARY_LETTERS = 8_000_000
-"""In all: tries take a hundred bytes for each. XLM-R's 250,000 tokens have 2 million."""
+"""Most letters of all tokens together: a trie takes a hundred bytes for each. XLM-R's 250,000 tokens have 2 million."""
 MOST_ADDED = 20_000
 MOST_ADDED_LETTERS = 1_000_000
 MOST_PARTS = 16
-"""Of a sequence of normalizers or pre-tokenizers, those within it counted."""
+"""Most normalizers or pre-tokenizers, nested ones included."""
 MOST_GROWTH = 256.0
-"""Letters that normalizers and pre-tokenizers together may make of one. XLM-R's map and its sign for a space come to 66."""
+"""Most letters that normalizers and pre-tokenizers together may make of one. XLM-R's map and its space sign reach 66."""
 MOST_PUT_IN = 8.0
-"""Letters that one replacement may put in the place of one."""
+"""Most letters that one replacement may insert for one letter."""
 MOST_GROWN_LETTERS = 8_000_000
-"""Of all added tokens, each of which is normalized when the file is read."""
+"""Most letters of all added tokens after normalization, which happens when the file is read."""
 MOST_AFFIX = 16
-"""Letters of what is put before or behind a text or a word."""
+"""Most letters of a prefix or suffix of a text or word."""
 MOST_CHARSMAP_BYTES = 4 * 2**20
 MOST_MAPPED_BYTES = 128
-"""Of what a precompiled map puts in the place of one letter; Unicode's own longest is 33."""
+"""Most bytes that a precompiled map may insert for one letter. Unicode's longest mapping has 33."""
 MOST_WORD_LETTERS = 1000
-"""Of WordPiece's longest word: it takes the square of that."""
+"""Longest word of WordPiece in letters; its run time is quadratic in this."""
 MOST_TEMPLATE = 16
 TRIAL_SECONDS = 30.0
 CHECKED: Final = "2"
-"""Counted up when a check changes, so that what was remembered counts no more."""
+"""Version of the checks. Increase it when a check changes: remembered results of other versions are ignored."""
 REMEMBERED_FROM_BYTES = 2**20
-"""Smaller files are checked anew in a few milliseconds."""
+"""Smallest file whose result is remembered. Checking a smaller one takes a few milliseconds."""
 REMEDY = "Run `dvc repro export` to write it again, or take the file that the model was published with"
 
 Part = Mapping[str, Any]
 
 
 def read_tokenizer(path: Path) -> _Tokenizer:
-    """The tokenizer of a tokenizer.json.
+    """Read a tokenizer.json.
 
     Raises:
-        ArtifactError: it is missing, broken, or holds what a tokenizer of ours does not need and could do harm with.
+        ArtifactError: the file is missing or broken, or has parts that vidseek does not need and that could do harm.
     """
     try:
         with path.open("rb") as file:
@@ -83,7 +82,7 @@ def read_tokenizer(path: Path) -> _Tokenizer:
 
 @contextmanager
 def rust_errors() -> Iterator[None]:
-    """What the tokenizers library raises, panics too, as ValueError."""
+    """Convert all errors of the tokenizers library, panics included, into ValueError."""
     try:
         yield
     except Exception as error:  # it raises bare Exception
@@ -111,10 +110,13 @@ def _check(content: bytes) -> None:
 
 
 def check_content(content: Part) -> bool:
-    """Whether only a trial can tell that a tokenizer of this JSON is harmless; where False, it is.
+    """Check the JSON of a tokenizer against the accepted parts and bounds.
+
+    Returns:
+        Whether a trial is needed as well. If False, the tokenizer is harmless.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is none, or not harmless.
+        ValueError, TypeError, KeyError, AttributeError: it is not a tokenizer, or a part is not accepted.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"it is {shown(content)}, wanted a table")
@@ -132,7 +134,7 @@ def check_content(content: Part) -> bool:
 
 
 def _is_own(part: Part) -> bool:
-    """Whether the part brings a pattern or a table that is none of the known ones."""
+    """Whether the part has a pattern or table that is not a known one."""
     if part["type"] == "Precompiled":
         return True
     pattern = part.get("pattern")
@@ -146,7 +148,7 @@ def _rule(rules: Mapping[str, Callable[[Part], Any]], part: Part, what: str) -> 
 
 
 def _flat(part: Part | None, key: str) -> list[Part]:
-    """The parts of a sequence, those of sequences in it too."""
+    """Return the parts of a sequence, with nested sequences flattened."""
     waiting: list[Part] = [] if part is None else [part]
     found: list[Part] = []
     while waiting:
@@ -206,7 +208,7 @@ def _check_added(added: object, growth: float) -> None:
 
 
 def _growing(most: float) -> Callable[[Part], float]:
-    """The rule of a part that may make `most` letters of one."""
+    """Return the rule of a part that may turn one letter into `most` letters."""
     return lambda part: most
 
 
@@ -222,7 +224,7 @@ def _replace(part: Part) -> float:
 
 
 def _pattern(pattern: Part) -> int:
-    """The fewest letters that a pattern may match."""
+    """Return the smallest number of letters that a pattern can match."""
     if set(pattern) == {"String"} and isinstance(pattern["String"], str):
         if not 0 < len(pattern["String"]) <= MOST_TOKEN_LETTERS:
             raise ValueError(f"a pattern is a text of {len(pattern['String'])} letters")
@@ -300,7 +302,7 @@ _USUAL = KNOWN | {
     r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
     "[!\"#$%&'\\(\\)\\*\\+,\\-.:;=\\?@\\[\\]\\^_`{\\|}~]", "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\]\\\\^_`{|}~]",
 }
-"""Patterns of CLIP, GPT-2, SigLIP, T5 and XLM-R, which match a letter at least and need no trial."""
+"""Patterns of CLIP, GPT-2, SigLIP, T5 and XLM-R. They match at least one letter, and need no trial."""
 
 _NORMALIZERS: Mapping[str, Callable[[Part], float]] = {
     **dict.fromkeys(("Strip", "StripAccents", "Nmt"), _growing(1.0)),
@@ -327,7 +329,7 @@ def _try_out(content: bytes) -> None:
     """Tokenize some texts in a process with limits.
 
     Raises:
-        ValueError: it fails, or takes more time or memory than that.
+        ValueError: tokenizing fails, or takes more time or memory than allowed.
     """
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ.get("PATH", ""),
                    "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -344,13 +346,13 @@ def _try_out(content: bytes) -> None:
 
 
 def _memo_of(content: bytes) -> Path:
-    """The file that is there once this content was found harmless."""
+    """Return the file whose presence means that this content was found harmless."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     return cache / "vidseek" / "tokenizers" / f"{hashlib.sha256(content).hexdigest()}-{CHECKED}"
 
 
 def _remembers(memo: Path) -> bool:
-    """Whether the file is there and nobody else could have put it there."""
+    """Whether the file exists and only this user can have created it."""
     try:
         folder = memo.parent.stat()
         return memo.is_file() and folder.st_uid == os.getuid() and not folder.st_mode & 0o022

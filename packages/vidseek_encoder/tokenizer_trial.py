@@ -1,4 +1,4 @@
-"""The process in which a tokenizer file is tried: it comes in by stdin, and some texts are tokenized within limits."""
+"""Process that tries a tokenizer file: it reads the file from stdin and tokenizes some texts within limits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 MEMORY_BYTES = 2**30
 SECONDS = 5.0
-"""For a text of `LONG` letters; the whole process is ended by who started it."""
+"""Time limit for a text of `LONG` letters. The parent process ends the whole process."""
 LONG = 2000
 MOST_TOKENS_A_LETTER = 64
 MOST_TOKENS = 256
-"""Beside those of the letters."""
+"""Most tokens in addition to one for each letter."""
 
 _WORDS = "The red crane lifts 3 containers, isn't it? \u00e9\u00df\u0130 \u4f60\u597d \ufdfa \U0001f3a5 <|endoftext|>"
 TEXTS = (
@@ -25,7 +25,7 @@ TEXTS = (
 
 
 def main() -> int:
-    """Try the tokenizer; say what is wrong with it."""
+    """Try the tokenizer; print the reason if it fails."""
     content = sys.stdin.buffer.read()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + MEMORY_BYTES + 32 * len(content)

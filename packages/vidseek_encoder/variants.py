@@ -1,4 +1,4 @@
-"""From a tower in fp32 to the same tower in fp16 or int8. Needs onnx, which only who exports has."""
+"""Converts a tower from fp32 to fp16 or int8. Needs onnx, which only the export has."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from vidseek_encoder.fusion import fuse
 from vidseek_media.errors import ArtifactError
 
 RECIPES: Mapping[str, tuple[str, ...]] = {"fp16": ("all",), "int8": ("all", "sparing", "static")}
-"""The ways to make a variant, the fastest to run first. int8: all products that can be; all but the most harmful
-(`quantize.most_harmful`); all, on scales that are fixed. Those behind the first need examples of inputs."""
+"""Ways to make a variant, fastest at run time first. int8: all products; all but the most harmful (`quantize.most_harmful`);
+all, with fixed input ranges. All recipes but the first of each variant need example inputs.
+"""
 
 
 def convert(
     source: Path, out: Path, *, variant: str, recipe: str = "all", examples: NDArray[Any] | None = None
 ) -> None:
-    """Write the model at `source` (fp32) as `variant` (fp16 or int8) to `out`. Inputs and outputs keep their types.
+    """Convert a model from fp32 to another precision. The types of its inputs and outputs are kept.
 
-    What is too large for one file has its weights beside it, see `external_data`.
+    A model that is too large for one file is written with its weights beside it (`external_data`).
 
     Args:
-        source: An ONNX model.
-        out: Where to.
-        variant: fp16 or int8.
-        recipe: One of its `RECIPES`.
-        examples: Of the model's input, a row each; the recipe `all` needs none.
+        source: The ONNX model, fp32.
+        out: The file to write.
+        variant: `fp16` or `int8`.
+        recipe: One of `RECIPES[variant]`.
+        examples: Rows of the model's input; not needed by the recipe `all`.
 
     Raises:
         ArtifactError: the model cannot be converted.
-        OSError: a file is missing, or the disk takes no more.
-        KeyError: there is no such variant or recipe.
+        OSError: a file is missing, or the disk is full.
+        KeyError: the variant or recipe does not exist.
     """
     converter = _CONVERTERS[variant, recipe]
     try:
@@ -54,7 +55,7 @@ def convert(
 
 
 def _prepare(source: Path, out: Path, *, fused: bool) -> None:
-    """Write the model as the converters want it."""
+    """Write the model in the form that the converters need."""
     import onnx
 
     model = onnx.load(source)
@@ -68,7 +69,7 @@ def _prepare(source: Path, out: Path, *, fused: bool) -> None:
 
 
 def _to_fp16(source: Path, _: NDArray[Any]) -> Any:
-    """Every number in 16 bits, for GPUs: a CPU turns them back and is slower than with fp32."""
+    """Convert all numbers to 16 bits. For GPUs only: a CPU converts them back and is slower than with fp32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(str(source), keep_io_types=True)

@@ -1,4 +1,4 @@
-"""What is kept out of the archive, because somebody said so: a table of decisions that ingest and searches read."""
+"""Videos that a person removed from the archive: a table of decisions that ingest and searches read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ForgottenIds:
         self._read: tuple[tuple[int, int, int] | None, frozenset[str]] = (None, frozenset())
 
     def __call__(self) -> frozenset[str]:
-        """See above.
+        """Return the ids of forgotten videos; the table is read again when it changes.
 
         Raises:
             ArtifactError: the table is broken.
@@ -75,7 +75,7 @@ class ForgottenIds:
 
 
 def read_forgotten(folder: Path) -> Forgotten:
-    """What the table in the folder of decisions says; nothing where there is none.
+    """Read the table in the folder of decisions; a missing one is empty.
 
     Raises:
         ArtifactError: it is broken.
@@ -96,10 +96,14 @@ def read_forgotten(folder: Path) -> Forgotten:
 
 
 def write_forgotten(folder: Path, videos: Iterable[ForgottenVideo]) -> None:
-    """Write the table: whole or not at all, one row for each video, the last that names it.
+    """Write the table whole or not at all, with one row for each video (the last one given).
+
+    Args:
+        folder: Folder of decisions.
+        videos: The forgotten videos.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     from vidseek_media.tables import FORGOTTEN, write_table
 

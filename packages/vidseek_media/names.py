@@ -1,7 +1,7 @@
-"""Names that are read from artefacts, each checked where it is parsed: none of them can name another place.
+"""Checks names that are read from files, so that none of them can point to another place.
 
-A name that becomes part of a path comes from a file, and a file may come from a colleague, a DVC remote or a model hub.
-Every function gives the name back or raises ValueError, which the reader turns into its own error.
+A name that becomes part of a path comes from a file, and the file may come from a colleague, a DVC remote or a model hub.
+Every function returns the name or raises ValueError, which the reader converts into its own error.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ _VIDEO_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def shown(value: object) -> str:
-    """`value` for a message: printable ASCII on one line, cut off where it is long."""
+    """Format a value for a message: printable ASCII on one line, cut if long."""
     text = ascii(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def hex_digits(value: object, num: int, *, what: str) -> str:
-    """A text of `num` hex digits, lower case: an encoder_version, a build, a video id.
+    """Return a text of lower-case hex digits, such as an encoder_version, a build or a video id.
+
+    Args:
+        value: The value to check.
+        num: Number of digits.
+        what: What the value is, for the message.
 
     Raises:
         ValueError: it is anything else.
@@ -36,7 +41,11 @@ def hex_digits(value: object, num: int, *, what: str) -> str:
 
 
 def plain_name(value: object, *, what: str) -> str:
-    """One component of a path: letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`, of `MOST_LETTERS` at most.
+    """Return one component of a path: letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`.
+
+    Args:
+        value: The value to check; at most `MOST_LETTERS` letters.
+        what: What the value is, for the message.
 
     Raises:
         ValueError: it is anything else.
@@ -49,10 +58,15 @@ def plain_name(value: object, *, what: str) -> str:
 
 
 def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
-    """A path below a folder, as plain names with `/` between them.
+    """Return a path below a folder: plain names joined by `/`.
+
+    Args:
+        value: The value to check.
+        what: What the value is, for the message.
+        most_parts: Most components.
 
     Raises:
-        ValueError: it is absolute, leads up, or has a part that is no `plain_name`.
+        ValueError: it is absolute, leads upwards, or has a component that `plain_name` refuses.
     """
     parts = value.split("/") if isinstance(value, str) else []
     if not 1 <= len(parts) <= most_parts:
@@ -63,7 +77,7 @@ def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
 
 
 def shard_file(value: object) -> str:
-    """The name of a frame shard, relative to the frames folder: `shards/<name>.tar`.
+    """Return the name of a frame shard relative to the frames folder: `shards/<name>.tar`.
 
     Raises:
         ValueError: it is anything else.
@@ -86,7 +100,7 @@ def video_id(value: object) -> str:
 
 
 def clip_id(value: object) -> str:
-    """A UUID in its usual form: lower case, with hyphens.
+    """Return a UUID in its usual form: lower case, with hyphens.
 
     Raises:
         ValueError: it is anything else.

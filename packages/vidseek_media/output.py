@@ -1,4 +1,4 @@
-"""What goes to a terminal or a log: no secret of a URL, and no sign that a terminal would obey or turn around."""
+"""Output for terminals and logs: without secrets of URLs, and without control characters."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NO_TEMPORARY = "No usable temporary directory"
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """`text` with signs that are not shown but obeyed (control bytes, escapes, changes of direction) as `\\x1b`, `\\u202e`.
+    r"""Escape control characters (control bytes, escapes, changes of direction) as `\x1b`, `\u202e`.
 
     Args:
-        text: Often a file's name or a title: anybody may have written it.
-        keep: Signs that stay, as line ends.
+        text: Any text; a file name or title may come from anybody.
+        keep: Characters that stay, such as line ends.
     """
     if text.isprintable():
         return text
@@ -38,18 +38,23 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shown(text: str, *, keep: str = "") -> str:
-    """`text` for a terminal or a log: `printable`, and without what is secret of URLs."""
+    """Return a text for a terminal or log: control characters escaped, secrets of URLs removed.
+
+    Args:
+        text: Any text.
+        keep: Control characters that stay, such as line ends.
+    """
     return printable(without_secrets(text), keep=keep)
 
 
 def print_exceptions_shown() -> None:
-    """From now on this process prints a fault of ours and what any library logs as `shown` has it."""
+    """Make this process print its uncaught errors, and all log records of libraries, through `shown`."""
     sys.excepthook = _print_shown
     logging.setLogRecordFactory(shown_record)
 
 
 def shown_record(*args: Any, **named: Any) -> logging.LogRecord:
-    """A record of a log whose message and traceback are `shown`, whoever writes it where."""
+    """Create a log record whose message and traceback passed through `shown`."""
     record = logging.LogRecord(*args, **named)
     with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging says so
         record.msg, record.args = shown(record.getMessage(), keep="\n\t"), ()
@@ -59,7 +64,7 @@ def shown_record(*args: Any, **named: Any) -> logging.LogRecord:
 
 
 def disk_fault(error: BaseException) -> ArtifactError | None:
-    """`error` as one of ours, where a disk takes nothing more: with the folder, and what to do. None where it is another."""
+    """Convert the error of a full disk into one of ours, with the folder and a remedy; None for any other error."""
     found = _os_error(error)
     if found is None:
         return None
@@ -74,7 +79,7 @@ def disk_fault(error: BaseException) -> ArtifactError | None:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The fault of a disk that `error` is, or came of."""
+    """Return the fault of a disk that `error` is, or came of."""
     for _ in range(8):
         if isinstance(error, OSError) and (error.errno in _FULL or _NO_TEMPORARY in str(error)):
             return error

@@ -1,4 +1,4 @@
-"""What the rooms hand each other: small, frozen, and true."""
+"""Records that pass between the packages: small, frozen and validated."""
 
 from __future__ import annotations
 
@@ -121,7 +121,12 @@ class Refusal:
 
     @classmethod
     def of(cls, error: VidseekError, before: str = "") -> Refusal:
-        """What an error says; `before` says what it was about."""
+        """Return a refusal with the message of an error.
+
+        Args:
+            error: The error.
+            before: Text before the message, such as the name of the file.
+        """
         return cls(f"{before}{error.message}{TRY_AGAIN if error.retryable else ''}", error.retryable)
 
 

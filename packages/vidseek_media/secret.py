@@ -1,4 +1,4 @@
-"""Keys and passwords, from the environment or from a file that it names."""
+"""Reads keys and passwords from the environment, or from files that it names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from vidseek_media.errors import ConfigError
 
 
 def secret(variable: str) -> str | None:
-    """What the environment's `variable` holds, or the file that `<variable>_FILE` names; None where neither is set.
+    """Return the value of an environment variable, or the content of the file named by `<variable>_FILE`.
 
-    Containers get their secrets as files: a variable can be read by whoever may inspect the container.
+    Containers receive secrets as files, since variables are visible to everybody who may inspect the container.
+
+    Args:
+        variable: Name of the variable.
+
+    Returns:
+        None if neither is set.
 
     Raises:
         ConfigError: both are set, or the file cannot be read as text.

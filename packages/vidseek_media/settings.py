@@ -109,7 +109,7 @@ class Section(BaseModel, metaclass=_SectionType):
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        """The record of what a file says of this section.
+        """Return the record of what a file says of this section.
 
         Raises:
             ConfigError: a key is unknown, missing or out of range; every fault is named.
@@ -121,7 +121,7 @@ class Section(BaseModel, metaclass=_SectionType):
 
 
 def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
-    """What pydantic found, each with its key from `place` on."""
+    """Yield what pydantic found, each with its key from `place` on."""
     for each in error.errors():
         key = ".".join([*([place] if place else []), *(str(part) for part in each["loc"])])
         if each["type"] == "extra_forbidden":

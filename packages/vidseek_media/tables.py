@@ -1,4 +1,4 @@
-"""The Parquet tables between stages: their schemas, written whole or absent, byte-identical for equal rows."""
+"""The Parquet tables between stages: their schemas; written whole or not at all, with equal bytes for equal rows."""
 
 from __future__ import annotations
 
@@ -103,13 +103,22 @@ REJECTED = pa.schema(
 def write_table(
     path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
 ) -> None:
-    """Write `rows` under `schema`: to a file beside, then renamed, so that the table is whole or absent.
+    """Write a table as Parquet, whole or not at all.
 
-    `sync` is that of `whole_file`.
+    Args:
+        path: The file to write; its parent folders are created.
+        rows: The rows, with exactly the columns of `schema`.
+        schema: One of the schemas of this module.
+        sync: Whether to wait until the file is on the disk, so that it survives a power loss.
 
     Raises:
         ArtifactError: a row does not fit the schema.
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
+
+    Example:
+        >>> write_table(Path("groups.parquet"), [{"video_id": "ab12", "group": "ab12"}], GROUPS)
+        >>> read_table(Path("groups.parquet"), GROUPS)["group"].tolist()
+        ['ab12']
     """
     try:
         if isinstance(rows, pd.DataFrame):
@@ -123,12 +132,23 @@ def write_table(
 
 
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table at `path`, its columns exactly those of `schema`; of them only `columns` are read, where given.
+    """Read the table at `path` and check that it has the columns of `schema`.
 
-    A column that came with a later version may be missing, and is null then. One that was renamed may have its earlier name.
+    A column that a later version added may be missing from the file; it is then read as nulls. A column that was renamed may
+    have its earlier name.
+
+    Args:
+        path: A Parquet file, as `write_table` writes it.
+        schema: One of the schemas of this module.
+        columns: Names of the columns to read; None reads all.
 
     Raises:
-        ArtifactError: the file is missing, broken, or has other columns.
+        ArtifactError: the file is missing, broken, or has other columns or types.
+
+    Example:
+        >>> write_table(Path("groups.parquet"), [{"video_id": "ab12", "group": "cd34"}], GROUPS)
+        >>> read_table(Path("groups.parquet"), GROUPS, columns=["group"]).columns.tolist()
+        ['group']
     """
     remedy = "Run `dvc repro` to make it again"
     try:
@@ -160,5 +180,5 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
 
 
 def _former_names(schema: pa.Schema) -> dict[str, str]:
-    """The earlier name of each column that was renamed, by its name now."""
+    """Return the earlier name of each column that was renamed, by its name now."""
     return {field.name: field.metadata[_FORMERLY].decode() for field in schema if _FORMERLY in (field.metadata or {})}

@@ -1,7 +1,7 @@
-"""URLs as they may be stored and shown: without passwords, signatures and keys.
+"""URLs that may be stored and shown: without passwords, signatures and keys.
 
-A URL is kept whole in two places: in the user's own manifest, and in the environment. Everything else (tables, messages,
-logs, pages) has what `bare_url` or `without_secrets` leaves of it.
+Complete URLs stay in two places: the user's manifest, and the environment. Tables, messages, logs and pages only contain
+the output of `bare_url` or `without_secrets`.
 """
 
 from __future__ import annotations
@@ -107,11 +107,17 @@ def is_url(text: str) -> bool:
 
 
 def bare_url(url: str) -> str:
-    """`url` without user, password, query and fragment: what may be stored, and names one file.
+    """Remove user, password, query and fragment from a URL; the result may be stored and identifies one file.
 
-    Parameters that are no signature or key may name the file (`?id=7`): a digest of them stands in their place. So a file
-    has the same name after it was signed anew, and two files have two names. What is bare stays as it is; what is no URL
-    of another machine is given back.
+    Parameters that are not a signature or key may identify the file (`?id=7`) and are replaced by a digest. So a file keeps
+    its
+    name if it is signed again, and two files have different names. A bare URL stays as it is, and so does a text that is not
+    a
+    URL of another machine.
+
+    Example:
+        >>> bare_url("https://user:secret@videos.example/a.mp4?X-Amz-Signature=123")
+        'https://videos.example/a.mp4'
     """
     if not is_url(url) or url.lower().startswith("file:"):
         return url
@@ -128,17 +134,18 @@ def bare_url(url: str) -> str:
 
 
 def bare_address(value: object) -> str:
-    """The URL of a picture that is shown beside something, without all that may be secret; empty where it is no URL."""
+    """Return the URL of a thumbnail without anything that may be secret; empty if it is not a URL."""
     return bare_url(value).partition("?")[0] if isinstance(value, str) and "://" in value else ""
 
 
 def without_secrets(text: str, *, of: Iterable[str] = ()) -> str:
-    """`text` in which no URL has a user, a password, a query or a fragment.
+    """Remove user, password, query and fragment of every URL in a text.
 
     Args:
-        text: A message, often of another library.
-        of: URLs whose secrets are also looked for by themselves, in several spellings: some libraries show a password
-            decoded, or a header that was made of it.
+        text: A message, possibly of another library.
+        of: URLs whose secrets are also searched for alone, in several spellings: some libraries print a decoded password, or
+            a
+            header that contains it.
     """
     for secret in sorted({each for url in of for each in _spellings(url)}, key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -166,7 +173,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _shown(url: str) -> str:
-    """A URL of a text, as the text may have it."""
+    """Return a URL of a text, as the text may have it."""
     kept = url.rstrip(_TRAILING)
     parts = _split(kept) if is_url(kept) else None
     if parts is None:
@@ -206,7 +213,7 @@ def _is_signing(name: str, value: str) -> bool:
 
 
 def _spellings(url: str) -> set[str]:
-    """How the secrets of a URL may stand in a text."""
+    """Return the forms in which the secrets of a URL may appear in a text."""
     if not is_url(url):
         return set()
     parts = _split(url)

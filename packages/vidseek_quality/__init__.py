@@ -1,1 +1,1 @@
-"""Tables to pass or stop: Great Expectations suites and their reports."""
+"""Data quality gates: Great Expectations suites over tables, and their reports."""

@@ -1,4 +1,4 @@
-"""The parts of the embeddings read one by one: what is right about each row, and a fair draw of the vectors."""
+"""Reads the embeddings part by part: which rules each row meets, and a sample of the vectors."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ _REMEDY = "Run `dvc repro embed` to make it again"
 
 @dataclass(frozen=True)
 class Embedded:
-    """All that the gate asks of the embeddings."""
+    """Everything that the embeddings gate checks."""
 
     ids: pd.Series
-    """Of the clips that either table lists, in order, so that it does not matter how the parts were cut."""
+    """Ids of the clips that either table lists, sorted, so that the division into parts has no influence."""
     rules: Rules
     num_embeddings: int
     num_whole: int
-    """Vectors of the right dimension whose values are all finite."""
+    """Number of vectors with the right dimension and only finite values."""
     sample: Sample
-    """Of the whole ones."""
+    """Sample of these vectors."""
 
 
 def read_embedded(
     parts: Path, frame_ids: pd.Series, *, dimension: int, encoder_version: str, variant: str, num_sampled: int
 ) -> Embedded:
-    """Read `parts`, a Parquet file or a folder of them, one file in memory at once.
+    """Read the embeddings, with one file in memory at a time.
 
     Args:
-        frame_ids: The clips that should be embedded.
-        dimension: The encoder's, as `encoder_version`.
-        variant: Which one should have written them.
-        num_sampled: How many vectors are drawn.
+        parts: A Parquet file, or a folder of them.
+        frame_ids: Ids of the clips that should be embedded.
+        dimension: Length of the encoder's vectors.
+        encoder_version: 16 hex digits, of the encoder that should have written them.
+        variant: Precision that should have been used: `fp32`, `fp16` or `int8`.
+        num_sampled: Size of the sample.
 
     Raises:
-        ArtifactError: a part is missing, broken, or has other columns.
+        ArtifactError: a part is missing or broken, or has other columns.
     """
     ids: list[pa.Array] = []
     rules: list[Rules] = []
@@ -80,7 +82,7 @@ def read_embedded(
 
 
 def _joined(ids: pa.Array, rules: list[Rules], expected: pa.Array, num_whole: int, sample: Sample) -> Embedded:
-    """The parts together, and a row more for each clip that is not embedded."""
+    """Join the parts, and add a row for each clip that is not embedded."""
     missing = expected.filter(pc.invert(pc.is_in(expected, value_set=ids)))
     num_missing = len(missing)
     joined = {rule: np.concatenate([*(each[rule] for each in rules), np.ones(num_missing, bool)]) for rule in rules[0]}
@@ -96,14 +98,14 @@ def _joined(ids: pa.Array, rules: list[Rules], expected: pa.Array, num_whole: in
 
 
 def _full_vectors(lists: pa.Array, dimension: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The vectors of `dimension` values, shape (n, dimension), and which rows have one."""
+    """Return the vectors that have `dimension` values, shape (n, dimension), and which rows have one."""
     is_full = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == dimension
     full = lists if is_full.all() else lists.filter(pa.array(is_full))
     return full.flatten().fill_null(np.nan).to_numpy(zero_copy_only=False).reshape(-1, dimension), is_full
 
 
 def _first(sample: Sample, ids: pa.Array, vectors: NDArray[np.float32], most: int) -> Sample:
-    """The first `most` by id of `sample` and the rows given."""
+    """Return the first `most` clips by id, of `sample` and the given rows together."""
     own = pc.select_k_unstable(ids, k=min(most, len(ids)), sort_keys=[("", "ascending")]).to_numpy()
     all_ids = [*sample.clip_ids, *ids.take(pa.array(own)).to_pylist()]
     both = np.concatenate([sample.vectors, vectors[own]])
@@ -112,7 +114,7 @@ def _first(sample: Sample, ids: pa.Array, vectors: NDArray[np.float32], most: in
 
 
 def _spread(of_full: NDArray[np.bool_], is_full: NDArray[np.bool_], *, otherwise: bool = True) -> NDArray[np.bool_]:
-    """What holds of the full vectors, a value for each row."""
+    """Expand values of the full vectors to all rows."""
     spread = np.full(len(is_full), otherwise)
     spread[is_full] = of_full
     return spread

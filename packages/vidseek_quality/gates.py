@@ -1,4 +1,4 @@
-"""The gates of the pipeline: a table passes, or the run stops with the rows named and the report written."""
+"""The gates of the pipeline: if a table fails, the run stops with the offending rows named and the report written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NUM_LANGUAGES_TOLD = 5
 
 @dataclass(frozen=True)
 class Published:
-    """Some of the embeddings that are live."""
+    """A sample of the live embeddings."""
 
     collection: str
     encoder_version: str
@@ -58,18 +58,24 @@ def check_pairs(
     archive: ArchiveThresholds | None = None,
     thresholds: PairThresholds | None = None,
 ) -> GateResult:
-    """Check the pairs, and the tables that they come from, before anything learns from them; write the report to `out`.
+    """Check the pairs, and the tables that they come from, before training; write the report to `out`.
 
-    An archive without captions has no pairs; it passes with a note, since the base model can still publish it.
+    An archive without captions has no pairs. It passes with a note, since it can be published with the base model.
 
     Args:
-        ingest_dir: As the stages wrote them, each with its rejected.parquet; so the other folders.
-        out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
+        ingest_dir: Output of the stage `ingest`, with its rejected.parquet.
+        cut_dir: Output of the stage `cut`, with its rejected.parquet.
+        frames_dir: Output of the stage `frames`, with its rejected.parquet.
+        caption_dir: Output of the stage `caption`, with its rejected.parquet.
+        pairs_dir: Output of the stage `pairs`, with its rejected.parquet.
+        out: Folder for result.json (equal for equal data), report.html and docs/ (Data Docs), written whole or not at all.
+        archive: Thresholds for the tables before pairs; None takes the defaults.
+        thresholds: Thresholds for pairs; None takes the defaults.
 
     Raises:
-        GateFailed: an expectation was not met; the report is written first.
-        ArtifactError: a table is missing, broken, or has other columns.
-        ConfigError: a language is not known.
+        GateFailed: an expectation is not met; the report is written first.
+        ArtifactError: a table is missing or broken, or has other columns.
+        ConfigError: a language is unknown.
     """
     tables = _Tables.read(ingest_dir, cut_dir, frames_dir, caption_dir, pairs_dir)
     limits, wanted = archive or ArchiveThresholds(), thresholds or PairThresholds()
@@ -104,20 +110,22 @@ def check_embeddings(
     thresholds: EmbeddingThresholds | None = None,
     published: Published | None = None,
 ) -> GateResult:
-    """Check the embeddings before anything is published, and write the report under `out`.
+    """Check the embeddings before publishing, and write the report to `out`.
 
     Args:
-        parts: a Parquet file or a folder of them, with columns clip_id, values (a list of float32), encoder_version,
+        parts: A Parquet file or a folder of them, with the columns clip_id, values (a list of float32), encoder_version and
             variant.
-        frames: frames.parquet, whose clips must be those embedded.
-        out: result.json (equal for equal data), report.html and docs/ (Data Docs): whole or absent.
-        dimension: the encoder's, as in encoder.json.
-        encoder_version: the encoder's, as in encoder.json.
-        published: what is live, to measure drift from; None where nothing is, or it cannot be read.
+        frames: The frames.parquet whose clips should be embedded.
+        out: Folder for result.json (equal for equal data), report.html and docs/ (Data Docs), written whole or not at all.
+        dimension: Length of the encoder's vectors, from encoder.json.
+        encoder_version: 16 hex digits, from encoder.json.
+        variant: Precision that should have been used: `fp32`, `fp16` or `int8`.
+        thresholds: Thresholds of this gate; None takes the defaults.
+        published: Sample of the live embeddings, to measure drift from; None if nothing is live or it cannot be read.
 
     Raises:
-        GateFailed: an expectation was not met; the report is written first.
-        ArtifactError: a table is missing, broken, or has other columns.
+        GateFailed: an expectation is not met; the report is written first.
+        ArtifactError: a table is missing or broken, or has other columns.
     """
     wanted = thresholds or EmbeddingThresholds()
     frame_ids = read_table(frames, FRAMES, columns=["clip_id"])["clip_id"]
@@ -148,7 +156,7 @@ def check_embeddings(
 
 @dataclass(frozen=True)
 class _Tables:
-    """What the pairs come from; of clips and frames only what a rule asks for."""
+    """The tables of the pairs gate, with only those columns of clips and frames that a rule needs."""
 
     videos: pd.DataFrame
     clips: pd.DataFrame
@@ -158,7 +166,7 @@ class _Tables:
     groups: pd.DataFrame
     both_sides: pd.DataFrame
     rejected: dict[str, pd.DataFrame]
-    """What each stage rejected: `id` and `kind`."""
+    """The rejections of each stage: `id` and `kind`."""
 
     @classmethod
     def read(cls, ingest: Path, cut: Path, frames: Path, caption: Path, pairs: Path) -> _Tables:
@@ -190,7 +198,7 @@ def _archive_tables(of: _Tables, wanted: PairThresholds) -> list[Table]:
 
 
 def _about(captions: pd.DataFrame) -> pd.Series:
-    """What each caption is called: its clip, else its video."""
+    """Return the id that names a caption in reports: its clip's, or its video's."""
     return captions["clip_id"].fillna(captions["video_id"])
 
 
@@ -208,7 +216,7 @@ def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
 
 
 def _counts(of: _Tables) -> dict[str, tuple[int, int]]:
-    """How many files, clips, clips with frames, captions and pairs were kept, and how many rejected."""
+    """Return the numbers of kept and rejected files, clips, clips with frames, captions and pairs."""
     kinds = of.rejected["ingest"]["kind"]
     num_whole_video = int(of.captions["clip_id"].isna().sum())
     return {
@@ -232,7 +240,7 @@ def _rejected_shares(of: _Tables) -> Statistics:
 
 
 def _languages(captions: pd.DataFrame, limits: ArchiveThresholds) -> tuple[Statistics, list[Table]]:
-    """What the captions' texts are like, and the table that languages are judged by, where they are."""
+    """Return statistics of the captions' texts, and the table of languages if they are checked."""
     if limits.languages is not None and (unknown := set(limits.languages) - known_languages()):
         raise ConfigError(
             f"gates.archive.languages lists {sorted(unknown)[0]!r}, which is not known", code="unknown-choice",
@@ -260,7 +268,7 @@ def _languages(captions: pd.DataFrame, limits: ArchiveThresholds) -> tuple[Stati
 
 
 def _embedding_measures(statistics: Statistics, wanted: EmbeddingThresholds) -> Iterator[Measure]:
-    """Of what was measured."""
+    """Yield the measures of the statistics that were computed."""
     most, least, far = wanted.max_mean_cosine, wanted.min_effective_rank, wanted.max_drift
     yield Measure("num_embeddings", "there is at least one embedding", at_least=1)
     if statistics["mean_cosine"] is not None:
@@ -273,7 +281,7 @@ def _embedding_measures(statistics: Statistics, wanted: EmbeddingThresholds) -> 
 def _drift(
     present: Sample, published: Published | None, encoder_version: str, wanted: EmbeddingThresholds
 ) -> tuple[float | None, list[str]]:
-    """The drift, None where it was not measured, and what is to be said of it."""
+    """Return the drift (None if it was not measured), and notes about it."""
     if published is None:
         return None, ["drift: not measured, nothing is live that could be read."]
     if published.encoder_version != encoder_version:

@@ -1,4 +1,6 @@
-"""Confidence intervals of means over queries, by groups of videos: captions of one video are not independent."""
+"""Confidence intervals of means over queries, clustered by groups of videos, since captions of one video are not
+independent.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,23 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 MIN_GROUPS = 20
-"""Groups of videos below which nothing is proven: with fewer, false wins exceed 5 % (docs/decisions/2026-11-27-proof.md)."""
+"""Fewest groups of videos for a proof: with fewer, false wins exceed 5 % (docs/decisions/2026-11-27-proof.md)."""
 
 _MOST_CELLS = 2_000_000
-"""Resamples times groups that are in memory at once."""
+"""Most resamples times groups in memory at once."""
 _MOST_JOINED = 1000
-"""Groups that the bootstrap draws from."""
+"""Most groups that the bootstrap draws from."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval; `low` and `high` are infinite where there are too few groups of videos."""
+    """An estimate with its confidence interval; `low` and `high` are infinite if there are too few groups of videos."""
 
     value: float
     low: float
     high: float
     num_groups: int
-    """Of videos that the queries come from."""
+    """Number of groups of videos that the queries come from."""
     level: float = 0.95
     min_groups: int = MIN_GROUPS
 
@@ -42,11 +44,11 @@ class Interval:
 
     @property
     def why_not(self) -> str:
-        """"not proven: too few videos ..." where that is so, else empty."""
+        """"not proven: too few videos ..." if there are too few groups, else empty."""
         return too_few_videos(self.num_groups, self.min_groups) if self.too_few else ""
 
     def to_json(self) -> dict[str, Any]:
-        """For metrics.json: rounded to four digits; without bounds but with the reason where there are too few groups."""
+        """Return the figures for metrics.json, rounded to four digits; with too few groups a reason replaces the bounds."""
         figures: dict[str, Any] = {
             "value": round(self.value, 4), "low": _finite(self.low), "high": _finite(self.high),
             "num_groups": self.num_groups,
@@ -55,16 +57,21 @@ class Interval:
 
 
 def too_few_videos(num_groups: int, wanted: int = MIN_GROUPS) -> str:
-    """The answer where there are too few groups of videos to prove anything."""
+    """Return the message for too few groups of videos.
+
+    Args:
+        num_groups: Number of groups.
+        wanted: Number of groups that a proof needs.
+    """
     return f"not proven: too few videos ({num_groups} groups of videos, at least {wanted} are wanted)"
 
 
 def interval_text(figure: Mapping[str, Any], *, signed: bool = False) -> str:
-    """Return what `Interval.to_json` gave, for people: `0.812 (0.770 to 0.850)`, or why there is no interval.
+    """Format the output of `Interval.to_json` for people: `0.812 (0.770 to 0.850)`, or why there is no interval.
 
     Args:
-        figure: With value, low, high and perhaps note.
-        signed: Whether a plus sign is shown.
+        figure: Mapping with value, low, high and optionally note.
+        signed: Whether to show a plus sign.
     """
     sign = "+" if signed else ""
     value, low, high = figure["value"], figure["low"], figure["high"]
@@ -77,30 +84,39 @@ def interval(
     values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
     level: float = 0.95, min_groups: int = MIN_GROUPS, exact_tails: bool = True,
 ) -> Interval:
-    """Return the mean of `values` with its two-sided interval, for values that depend on each other within a group.
+    """Return the mean of `values` with a two-sided confidence interval, for values that are dependent within groups.
 
-    On each side the wider of two intervals holds:
+    On each side the wider of two intervals is taken:
 
-    - a t interval on the delete-a-group jackknife (CR3: Bell and McCaffrey 2002; MacKinnon and White 1985), with as many
-      degrees of freedom as groups of equal size would have, less one (Kish 1965; Carter, Schnepel and Steigerwald 2017):
-      right for few groups, unequal sizes and many ties;
-    - a studentised bootstrap that resamples whole groups (Efron 1981; Hall 1988; Cameron, Gelbach and Miller 2008): right
-      for skewed values.
+    - a t interval on the delete-a-group jackknife (CR3: Bell and McCaffrey 2002; MacKinnon and White 1985). Its degrees of
+      freedom are the effective number of groups less one (Kish 1965; Carter, Schnepel and Steigerwald 2017). It is accurate
+      for few groups, unequal sizes and many ties;
+    - a studentised bootstrap over whole groups (Efron 1981; Hall 1988; Cameron, Gelbach and Miller 2008). It is accurate for
+      skewed values.
 
-    A percentile bootstrap of groups is too narrow at twenty groups. Neither knows of a loss so rare that no group shows it.
-    For a paired comparison give the differences, one for each query.
+    A percentile bootstrap of groups is too narrow at twenty groups. No method accounts for a loss so rare that no group
+    shows
+    it. For a paired comparison, pass the difference of each query.
 
     Args:
         values: Shape (n,), n at least 1.
         groups: Shape (n,): the group of videos of each value.
-        resamples: Of groups, in the bootstrap.
-        seed: Of the bootstrap.
-        level: Share of such intervals that hold the truth.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
+        level: Coverage of the interval, from 0 to 1.
         min_groups: With fewer groups the interval is infinite.
-        exact_tails: Draw as many more resamples as the tails of `level` need; else just `resamples`.
+        exact_tails: Whether to draw more resamples if the tails of `level` need them.
 
     Raises:
-        ValueError: there is no value, or there are not as many groups as values.
+        ValueError: there are no values, or the number of groups is not the number of values.
+
+    Example:
+        >>> gains = [0.0, 0.1, 0.2, 0.1] * 10
+        >>> found = interval(gains, list(range(40)))
+        >>> round(found.value, 3), found.low > 0, found.num_groups
+        (0.1, True, 40)
+        >>> interval(gains, [0] * 40).why_not
+        'not proven: too few videos (1 groups of videos, at least 20 are wanted)'
     """
     sums = GroupSums.of(values, groups)
     tail = (1 - level) / 2
@@ -119,16 +135,17 @@ def interval(
 def share_interval(
     values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Return `interval` of values from 0 to 1, cut to that range.
+    """Return the mean of values from 0 to 1 with an interval in that range, computed as by `interval`.
 
-    Where all values are 1, or all are 0, they do not differ, and yet another video may: there the end is that of an exact
-    bound (Clopper and Pearson 1934; Hoeffding 1963) of as many groups of equal size as would say as much.
+    If all values are 1 (or all 0), they have no variance. That end of the interval is then an exact bound (Clopper and
+    Pearson
+    1934; Hoeffding 1963) for the effective number of groups.
 
     Args:
         values: Shape (n,), n at least 1, from 0 to 1.
         groups: Shape (n,): the group of videos of each value.
-        resamples: Of groups, in the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
     """
     found = interval(values, groups, resamples=resamples, seed=seed)
     if found.too_few:
@@ -144,17 +161,17 @@ def median_interval(
     after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
     level: float = 0.95, min_groups: int = MIN_GROUPS,
 ) -> Interval:
-    """Return the median of `after`, less that of `before`, with an interval that resamples groups of videos.
+    """Return the median of `after` minus the median of `before`, with a bootstrap interval over groups of videos.
 
-    A percentile interval, widened as Student's t is wider than the normal distribution for so many groups.
+    It is a percentile interval, widened by the ratio of Student's t to the normal distribution for the number of groups.
 
     Args:
         after: Shape (n,), n at least 1.
-        before: Shape (n,), of the same queries; None for the median of `after` alone.
+        before: Shape (n,), values of the same queries; None returns the median of `after`.
         groups: Shape (n,): the group of videos of each query.
-        resamples: Of groups.
-        seed: Of the resamples.
-        level: Share of such intervals that hold the truth.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
+        level: Coverage of the interval, from 0 to 1.
         min_groups: With fewer groups the interval is infinite.
     """
     sides = [after] if before is None else [after, before]
@@ -179,7 +196,12 @@ def median_interval(
 
 
 def _weighted_medians(values: Values, times: NDArray[np.int64]) -> Values:
-    """The median of `values`, shape (n,), each counted so many `times`, shape (resamples, n)."""
+    """Return the weighted median of each resample.
+
+    Args:
+        values: Shape (n,).
+        times: Shape (resamples, n): how often each value counts.
+    """
     order = np.argsort(values, kind="stable")
     counted = times[:, order].cumsum(1)
     total = counted[:, -1]
@@ -193,16 +215,16 @@ def p_value(
     values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
     min_groups: int = MIN_GROUPS, smallest: float = 0.0125, largest: float = 1.0,
 ) -> float:
-    """Return the one-sided p-value of a mean above 0: of the two tests that `interval` inverts, the larger.
+    """Return the one-sided p-value of a mean above 0: the larger one of the two tests that `interval` inverts.
 
     Args:
         values: Shape (n,), n at least 1.
         groups: Shape (n,): the group of videos of each value.
-        resamples: Of groups, in the bootstrap; more where `smallest` needs them.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples of groups; more are drawn if `smallest` needs them.
+        seed: Seed of the bootstrap.
         min_groups: With fewer groups the p-value is 1.
-        smallest: The smallest level that the p-value will be compared with.
-        largest: The largest one; where the t test alone is above it, its p-value is returned.
+        smallest: Smallest level that the p-value will be compared with.
+        largest: Largest level that it will be compared with. If the t test alone is above it, its p-value is returned.
     """
     sums = GroupSums.of(values, groups)
     if sums.count < max(min_groups, 2) or sums.mean <= 0:
@@ -219,9 +241,18 @@ def p_value(
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[tuple[bool, float]]:
-    """Return for each hypothesis whether it is rejected, and the level that it was tested at (Holm 1979).
+    """Test several hypotheses by Holm's method (1979), which bounds the chance of any false rejection by `alpha`.
 
-    The chance of any false rejection is at most `alpha`, however the hypotheses depend on each other.
+    Args:
+        p_values: The p-value of each of n hypotheses, from 0 to 1. They may depend on each other.
+        alpha: Family-wise error rate, from 0 to 1.
+
+    Returns:
+        For each hypothesis whether it is rejected, and the level that it was tested at.
+
+    Example:
+        >>> holm([0.01, 0.04], 0.05)
+        [(True, 0.025), (True, 0.05)]
     """
     order = sorted(range(len(p_values)), key=lambda each: p_values[each])
     found: list[tuple[bool, float]] = [(False, alpha)] * len(order)
@@ -235,25 +266,34 @@ def holm(p_values: Sequence[float], alpha: float) -> list[tuple[bool, float]]:
 
 
 def enough_resamples(resamples: int, tail: float) -> int:
-    """So many that a tail of `tail` holds fifty of them, but at most 400,000."""
+    """Return the number of resamples for which a tail holds fifty of them, at most 400,000.
+
+    Args:
+        resamples: Smallest number to return.
+        tail: Probability of the tail, above 0.
+    """
     return max(resamples, min(math.ceil(50 / tail), 400_000))
 
 
 @dataclass(frozen=True)
 class GroupSums:
-    """What a mean over queries and its error are made of."""
+    """Sums and sizes of groups, from which the mean over queries and its error are computed."""
 
     sums: Values
-    """Shape (groups,): of the values of each group."""
+    """Shape (groups,): sum of the values of each group."""
     sizes: Values
-    """Shape (groups,): how many values each has."""
+    """Shape (groups,): number of values of each group."""
 
     @staticmethod
     def of(values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any]) -> GroupSums:
-        """Add up `values` by group.
+        """Sum values by group.
+
+        Args:
+            values: Shape (n,), n at least 1.
+            groups: Shape (n,): the group of each value.
 
         Raises:
-            ValueError: there is no value, or there are not as many groups as values.
+            ValueError: there are no values, or the number of groups is not the number of values.
         """
         numbers = np.asarray(values, np.float64)
         if not len(numbers) or len(numbers) != len(groups):
@@ -268,12 +308,12 @@ class GroupSums:
 
     @cached_property
     def mean(self) -> float:
-        """Over all values."""
+        """The mean over all values."""
         return float(self.sums.sum() / self.sizes.sum())
 
     @cached_property
     def error(self) -> float:
-        """The standard error of the mean by the delete-a-group jackknife; 0 where the groups do not differ."""
+        """The standard error of the mean by the delete-a-group jackknife; 0 if all groups are equal."""
         without = (self.sums.sum() - self.sums) / (self.sizes.sum() - self.sizes)
         spread = without - self.mean
         error = math.sqrt((self.count - 1) / self.count * float((spread**2).sum()))
@@ -281,26 +321,32 @@ class GroupSums:
 
     @cached_property
     def freedom(self) -> float:
-        """Degrees of freedom: as many groups of equal size would say as much, less one; at least 1."""
+        """Degrees of freedom: the effective number of groups less one, at least 1."""
         return max(1.0, float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) - 1)
 
     def t_quantile(self, share: float) -> float:
-        """Of Student's t with these degrees of freedom."""
+        """Return the quantile `share` (0 to 1) of Student's t with these degrees of freedom."""
         from scipy.special import stdtrit  # the service imports this room, and has no scipy
 
         return float(stdtrit(self.freedom, share))
 
     def t_tail(self, above: float) -> float:
-        """The chance that Student's t with these degrees of freedom is at least `above`."""
+        """Return the probability that Student's t with these degrees of freedom is at least `above`."""
         from scipy.special import stdtr
 
         return float(stdtr(self.freedom, -above))
 
     def studentised(self, resamples: int, seed: int) -> Values:
-        """Shape (resamples,): how many of its own errors the mean of resampled groups lies above the mean.
+        """Return studentised bootstrap means: distance from the mean in units of the resample's standard error, shape
+        (resamples,).
 
-        More than 1,000 groups are joined at random to 1,000: groups of groups are independent too. Where the groups of a
-        resample hardly differ its error counts as a third of the whole's, or it would say that there is none.
+        More than 1,000 groups are merged at random to 1,000, which are independent too. The error of a resample is at least
+        a third
+        of the error of all groups, since a resample of nearly equal groups would have none.
+
+        Args:
+            resamples: Number of resamples.
+            seed: Seed of the draws.
         """
         rng = np.random.default_rng(seed)
         if self.count > _MOST_JOINED:
@@ -318,7 +364,11 @@ class GroupSums:
         return np.concatenate(far)
 
     def _means_and_errors(self, drawn: Values) -> tuple[Values, Values]:
-        """Of resamples with these sums of sums, sizes, their squares and products; shape (resamples, 5)."""
+        """Return means and standard errors of resamples.
+
+        Args:
+            drawn: Shape (resamples, 5): sums of the groups' sums, sizes, squared sums, products and squared sizes.
+        """
         sums, sizes, squares, products, size_squares = drawn.T
         means = sums / sizes
         spread = np.maximum(squares - 2 * means * products + means**2 * size_squares, 0)

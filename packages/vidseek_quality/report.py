@@ -1,4 +1,4 @@
-"""What a gate found: a result that is equal for equal data, and a page that reads without a network."""
+"""The findings of a gate: a JSON result that is equal for equal data, and an HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 NUM_IDS_NAMED = 10
-"""How many offending ids a failure names; all of them would make a report that nobody reads."""
+"""Number of offending ids that a failure names; a complete list would be too long to read."""
 
 Number = int | float
 
@@ -19,17 +19,17 @@ class Failure:
 
     table: str
     rule: str
-    """What was wanted, in words and with its threshold."""
+    """The expectation in words, with its threshold."""
     num_offending: int
-    """Rows that break it; 1 for a rule about the table as a whole."""
+    """Number of rows that break the rule; 1 for a rule about the whole table."""
     observed: Number | str | None
-    """The number seen, for a rule about the table as a whole."""
+    """The measured number, for a rule about the whole table."""
     ids: tuple[str, ...]
-    """The first offending ids, in the table's order; empty for a rule about the table as a whole."""
+    """The first offending ids in the table's order; empty for a rule about the whole table."""
 
     @property
     def found(self) -> str:
-        """What was found, in words: how many rows and which, or the number."""
+        """The finding in words: how many rows and which, or the number."""
         if self.observed is not None:
             return str(self.observed)
         if not self.ids:
@@ -40,7 +40,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate found. It holds no time and no path, so that equal data gives an equal file."""
+    """The findings of a gate. They contain no time and no path, so equal data gives an equal file."""
 
     gate: str
     failures: tuple[Failure, ...]
@@ -55,20 +55,22 @@ class GateResult:
 
 
 def table_of(failures: tuple[Failure, ...]) -> str:
-    """`failures` as a table of three columns, to be read in a terminal."""
+    """Format failures as a table of three columns for a terminal."""
     rows = [("table", "wanted", "found"), *((one.table, one.rule, one.found) for one in failures)]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"  {a:<{first}}  {b:<{second}}  {c}" for a, b, c in rows)
 
 
 def write_result(result: GateResult, path: Path) -> None:
-    """Write `result` as JSON, keys sorted."""
+    """Write `result` to `path` as JSON with sorted keys."""
     record = {"passed": result.passed, **asdict(result)}
     path.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_page(result: GateResult, path: Path) -> None:
-    """Write one HTML page that loads nothing, with a link to the Data Docs (whose looks come from public servers)."""
+    """Write one self-contained HTML page to `path`, with a link to the Data Docs (which load their style from public
+    servers).
+    """
     verdict = "passed" if result.passed else f"failed: {len(result.failures)} of {result.num_expectations} expectations"
     rows = "".join(
         f"<tr><td>{html.escape(failure.table)}<td>{html.escape(failure.rule)}<td>{failure.num_offending}"

@@ -1,4 +1,4 @@
-"""The suites as readable code: for each table its rules, the words of each beside which rows keep it."""
+"""The suites as code: the rules of each table, each with its wording and the rows that meet it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vidseek_quality.thresholds import PairThresholds
 SPLITS = ("train", "validation", "test")
 
 Rules: TypeAlias = dict[str, NDArray[np.bool_]]
-"""What is wanted, in words: which rows keep it."""
+"""The wording of each rule, and which rows meet it."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table to validate, row by row."""
+    """A table to validate row by row."""
 
     name: str
     ids: pd.Series
-    """What an offending row is called."""
+    """The id that names each row in reports."""
     rules: Rules
     mostly: float = 1.0
-    """The share of the rows that must keep each rule."""
+    """Share of the rows that must meet each rule, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a number about a table as a whole must be."""
+    """Bounds for a number that describes a whole table."""
 
     statistic: str
     wanted: str
@@ -53,7 +53,7 @@ class Whole:
 
 
 def video_rules(videos: pd.DataFrame) -> Rules:
-    """Of the schema VIDEOS."""
+    """Return the rules of a table of the schema VIDEOS."""
     uris = videos["uris"].map(list)
     listed = uris.explode()
     shared = set(listed[listed.duplicated(keep=False) & listed.notna()])
@@ -68,7 +68,12 @@ def video_rules(videos: pd.DataFrame) -> Rules:
 
 
 def clip_rules(clips: pd.DataFrame, videos: pd.DataFrame) -> Rules:
-    """Of the schemas CLIPS and VIDEOS."""
+    """Return the rules of the clips.
+
+    Args:
+        clips: Table of the schema CLIPS.
+        videos: Table of the schema VIDEOS.
+    """
     video = _places(clips["video_id"], videos["video_id"])
     end_of_video = np.append(videos["duration_ms"].to_numpy(), np.iinfo(np.int64).max)[video]  # -1: no such video
     start, end = clips["start_ms"].to_numpy(), clips["end_ms"].to_numpy()
@@ -85,7 +90,13 @@ def clip_rules(clips: pd.DataFrame, videos: pd.DataFrame) -> Rules:
 
 
 def frame_rules(frames: pd.DataFrame, clips: pd.DataFrame, refused: pd.Series) -> tuple[Rules, Rules]:
-    """Of the schemas FRAMES and CLIPS, for the rows of each; `refused` lists the clips that have no frames."""
+    """Return the rules of the frames, for the rows of frames and for the rows of clips.
+
+    Args:
+        frames: Table of the schema FRAMES.
+        clips: Table of the schema CLIPS.
+        refused: Ids of the clips that were rejected and have no frames.
+    """
     place = _places(frames["clip_id"], clips["clip_id"])
     is_done = _places(clips["clip_id"], refused) >= 0
     is_done[place[place >= 0]] = True
@@ -98,7 +109,14 @@ def frame_rules(frames: pd.DataFrame, clips: pd.DataFrame, refused: pd.Series) -
 
 
 def caption_rules(captions: pd.DataFrame, clips: pd.DataFrame, videos: pd.DataFrame, wanted: PairThresholds) -> Rules:
-    """Of the schemas CAPTIONS, CLIPS and VIDEOS; a caption of a whole video has no clip."""
+    """Return the rules of the captions. A caption of a whole video has no clip.
+
+    Args:
+        captions: Table of the schema CAPTIONS.
+        clips: Table of the schema CLIPS.
+        videos: Table of the schema VIDEOS.
+        wanted: Thresholds of the pairs gate.
+    """
     of_clip = captions["clip_id"].notna().to_numpy()
     clip = _places(captions["clip_id"], clips["clip_id"])
     video_of_clip = _taken(clips["video_id"], clip)
@@ -116,7 +134,14 @@ def caption_rules(captions: pd.DataFrame, clips: pd.DataFrame, videos: pd.DataFr
 def pair_rules(
     pairs: pd.DataFrame, clips: pd.DataFrame, wanted: PairThresholds, groups: pd.DataFrame | None = None
 ) -> Rules:
-    """Of the schemas PAIRS, CLIPS and GROUPS; a video that `groups` does not list is a group of its own."""
+    """Return the rules of the pairs.
+
+    Args:
+        pairs: Table of the schema PAIRS.
+        clips: Table of the schema CLIPS.
+        wanted: Thresholds of the pairs gate.
+        groups: Table of the schema GROUPS; a video that it does not list is a group of its own.
+    """
     shortest, longest = wanted.min_caption_length, wanted.max_caption_length
     caption, length = pairs["caption"], _lengths(pairs["caption"])
     is_there, has_id = caption.notna().to_numpy(), pairs["clip_id"].notna().to_numpy()
@@ -147,9 +172,14 @@ def pair_rules(
 
 
 def shares_of(texts: pd.Series, *, min_repeats: int) -> NDArray[np.float64]:
-    """Which share of all `texts` says the same as each, case and outer blanks aside.
+    """Return for each text the share of all texts that are equal to it, ignoring case and outer blanks.
 
-    0 where it is said at most `min_repeats` times, and where there is none or a blank one (other rules name those).
+    Args:
+        texts: n texts. Missing and blank texts get 0, since other rules name them.
+        min_repeats: A text that occurs at most this often gets 0.
+
+    Returns:
+        Shape (n,), from 0 to 1.
     """
     codes, said = pd.factorize(texts.str.strip().str.lower())
     repeats = np.append(np.bincount(codes[codes >= 0], minlength=len(said)), 0)[codes]
@@ -157,7 +187,7 @@ def shares_of(texts: pd.Series, *, min_repeats: int) -> NDArray[np.float64]:
 
 
 def arrow_of(texts: pd.Series) -> pa.Array:
-    """The same texts, a missing one null."""
+    """Convert texts to Arrow; missing ones become null."""
     values = pa.array(texts, type=pa.string(), from_pandas=True)
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
@@ -167,7 +197,7 @@ def _is_single(ids: pd.Series) -> NDArray[np.bool_]:
 
 
 def _is_in_order(clips: pd.DataFrame, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each clip's index is its place, from 0, among those of its video by (start, end)."""
+    """Whether the index of each clip is its rank, from 0, by (start, end) among the clips of its video."""
     video = pd.factorize(clips["video_id"])[0]
     order = np.lexsort((clips["index"].to_numpy(), end, start, video))
     sizes = np.bincount(video)
@@ -177,7 +207,7 @@ def _is_in_order(clips: pd.DataFrame, start: NDArray[np.int64], end: NDArray[np.
 
 
 def _num_splits(owners: NDArray[np.int64], splits: pd.Series) -> NDArray[np.int64]:
-    """How many splits the owner of each row has; missing ones do not count."""
+    """Return the number of splits of each row's owner; missing splits do not count."""
     codes, names = pd.factorize(splits)
     there = np.zeros((int(owners.max(initial=-1)) + 2, len(names) + 1), dtype=bool)  # the last ones: of -1, none
     there[owners, codes] = True
@@ -185,13 +215,13 @@ def _num_splits(owners: NDArray[np.int64], splits: pd.Series) -> NDArray[np.int6
 
 
 def _places(of: pd.Series, among: pd.Series) -> NDArray[np.int64]:
-    """Where each of `of` stands first in `among`; -1 where it does not, or is missing."""
+    """Return the first position of each of `of` in `among`; -1 if it is absent or missing."""
     found = pc.index_in(arrow_of(of), value_set=arrow_of(among), skip_nulls=True)
     return found.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _taken(values: pd.Series, places: NDArray[np.int64]) -> pa.Array:
-    """`values` at `places`; null at -1."""
+    """Return `values` at `places`; null where the place is -1."""
     return arrow_of(values).take(pa.array(places, mask=places < 0))
 
 
@@ -204,7 +234,7 @@ def _is_blank(texts: pd.Series) -> NDArray[np.bool_]:
 
 
 def _lengths(texts: pd.Series) -> NDArray[np.int64]:
-    """In characters; 0 where there is none."""
+    """Return the number of characters of each text; 0 for a missing one."""
     return pc.utf8_length(arrow_of(texts)).fill_null(0).to_numpy().astype(np.int64)
 
 

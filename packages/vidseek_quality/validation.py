@@ -1,8 +1,8 @@
-"""Great Expectations run over tables in memory: failures out, Data Docs written, nothing sent anywhere.
+"""Runs Great Expectations over tables in memory: returns failures, writes Data Docs, sends nothing anywhere.
 
-It gets the rules of `suites.py` as columns of true and false, named by their words: over a million rows it judges such a
-column in a tenth of a second, where its own comparisons of texts and joins take seconds. Importing this module imports
-Great Expectations, which costs seconds: only `gates` does, when a gate runs.
+The rules of `suites.py` are passed as boolean columns named by their wording. Great Expectations judges such a column of a
+million rows in a tenth of a second; its own text comparisons and joins take seconds. Importing this module imports Great
+Expectations, which takes seconds, so `gates` imports it only when a gate runs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ from vidseek_quality.report import NUM_IDS_NAMED, Failure
 from vidseek_quality.suites import Table, Whole
 
 REMOTE_PICTURES = re.compile(r"https://great-expectations-web-assets[^\"'\s)]*")
-"""Data Docs show the maker's logo from its own server with the time in the address, which tells it of every reader."""
+"""Data Docs load the maker's logo from its server, with the time in the address, which would report every reader."""
 
 
 def validate(tables: Sequence[Table | Whole], *, docs: Path) -> list[Failure]:
-    """Validate `tables`, write their Data Docs site to `docs`, and return what failed, in the order of the suites.
+    """Validate tables, and write their Data Docs site.
+
+    Args:
+        tables: Tables with their rules, or measures of a whole gate.
+        docs: Folder of the site.
+
+    Returns:
+        The failures, in the order of the suites.
 
     Raises:
-        ArtifactError: an expectation could not be computed.
+        ArtifactError: an expectation cannot be computed.
     """
     context = _context(docs)
     failures = []
@@ -50,7 +57,7 @@ def validate(tables: Sequence[Table | Whole], *, docs: Path) -> list[Failure]:
 
 
 def expectations_of(table: Table | Whole) -> list[Expectation]:
-    """One for each rule or measure, its words in `notes`."""
+    """Return one expectation for each rule or measure, with its wording in `notes`."""
     if isinstance(table, Table):
         return [
             gxe.ExpectColumnValuesToBeInSet(column=rule, value_set=[True], mostly=table.mostly, notes=rule)
@@ -65,7 +72,12 @@ def expectations_of(table: Table | Whole) -> list[Expectation]:
 
 
 def write_docs(context: Any, docs: Path) -> None:
-    """Write the site of all that was validated in `context`, without the pictures that tell of every reader."""
+    """Write the site of everything validated in `context`, without the remote pictures.
+
+    Args:
+        context: Data context of Great Expectations.
+        docs: Folder of the site.
+    """
     context.build_data_docs(site_names=["local"])
     for page in docs.rglob("*.html"):
         page.write_text(REMOTE_PICTURES.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -115,7 +127,7 @@ def _failure(result: ExpectationValidationResult, table: Table | Whole) -> Failu
 
 
 def _exceptions(result: ExpectationValidationResult) -> Iterator[object]:
-    """Great Expectations gives one record, or a mapping of metric ids to records."""
+    """Yield the exceptions of a result; Great Expectations returns one record, or a mapping of metric ids to records."""
     info = result.exception_info or {}
     yield info
     yield from info.values()
@@ -129,7 +141,7 @@ def _number(value: Any) -> float | int | str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Great Expectations warns of its own internals and logs at INFO; what a reader needs is in the result."""
+    """Silence warnings and log lines of Great Expectations about its own internals."""
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.ERROR)

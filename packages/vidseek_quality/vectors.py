@@ -1,4 +1,4 @@
-"""Embeddings as a whole: whether they have collapsed, and how far they are from an earlier set."""
+"""Statistics of a set of embeddings: whether it has collapsed, and how far it is from an earlier set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sample:
-    """Some embeddings of a set. Clip ids are hashes, so the first by id are a fair draw, the same one every time."""
+    """A sample of a set of embeddings: the first clips by id. Ids are hashes, so this is a random draw that is always
+    the same.
+    """
 
     clip_ids: tuple[str, ...]
     """Ascending."""
@@ -19,14 +21,23 @@ class Sample:
 
 
 def mean_cosine(vectors: NDArray[np.float32]) -> float:
-    """The mean cosine over all pairs of different rows of unit `vectors`, shape (n, d), n at least 2."""
+    """Return the mean cosine over all pairs of different rows.
+
+    Args:
+        vectors: Shape (n, dimension), unit rows, n at least 2.
+    """
     n = len(vectors)
     whole = vectors.astype(np.float64)
     return float((np.square(whole.sum(axis=0)).sum() - np.square(whole).sum()) / (n * (n - 1)))
 
 
 def effective_rank(vectors: NDArray[np.float32]) -> float:
-    """How many directions the centred `vectors` use: 1 to d (Roy and Vetterli, The effective rank, EUSIPCO 2007)."""
+    """Return the effective number of directions that the centred vectors use (Roy and Vetterli 2007), from 1 to the
+    dimension.
+
+    Args:
+        vectors: Shape (n, dimension).
+    """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     singular = np.sqrt(np.linalg.eigvalsh(centred.T @ centred).clip(min=0.0))
     total = float(singular.sum())
@@ -37,13 +48,20 @@ def effective_rank(vectors: NDArray[np.float32]) -> float:
 
 
 def drift(published: Sample, present: Sample, *, min_sampled: int) -> float | None:
-    """How well a linear classifier tells clips of one set from clips of the other: 0 not at all, 1 always.
+    """Return how well a linear classifier separates two sets of clips, from 0 (not at all) to 1 (always).
 
-    It is 2 AUC - 1 of a classifier two-sample test (Lopez-Paz and Oquab 2017), and reads as a share: where a third of the
-    present clips are of a kind that was not published, it is about a third. Of the published set the clips with an even
-    id are taken, of the present set those with an odd one: a clip that is in both would else help to tell them apart.
+    It is 2 AUC - 1 of a classifier two-sample test (Lopez-Paz and Oquab 2017), and is about the share of present clips of a
+    kind that was not published. Of the published set only clips with an even id are used, of the present set only those with
+    an
+    odd one, since clips in both sets would help the classifier.
 
-    None where either half has fewer than `min_sampled` clips.
+    Args:
+        published: Sample of the live embeddings.
+        present: Sample of the new embeddings.
+        min_sampled: Fewest clips of each half.
+
+    Returns:
+        None if a half has fewer clips than that.
     """
     one, other = _half(published, odd=False), _half(present, odd=True)
     if min(len(one), len(other)) < min_sampled:
@@ -52,14 +70,14 @@ def drift(published: Sample, present: Sample, *, min_sampled: int) -> float | No
 
 
 def separability(one: NDArray[np.float32], other: NDArray[np.float32], *, seed: int = 0) -> float:
-    """The area under the ROC curve of a ridge classifier between the rows of both, each row judged by a fit without it.
+    """Return the area under the ROC curve of a cross-validated ridge classifier between two sets of rows.
 
-    About 0.5 where both are drawn from one distribution; 1 where a plane lies between them.
+    It is about 0.5 if both come from one distribution, and 1 if a plane separates them.
 
     Args:
         one: Shape (n, d), n at least 2.
         other: Shape (m, d), m at least 2.
-        seed: Of the two folds.
+        seed: Seed of the two folds.
     """
     rng = np.random.default_rng(seed)
     rows = np.concatenate([one, other]).astype(np.float64)
@@ -78,7 +96,10 @@ def _half(sample: Sample, *, odd: bool) -> NDArray[np.float32]:
 
 
 def _ridge(rows: NDArray[np.float64], is_one: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The direction that tells them apart. A penalty of a tenth of the mean variance lets dimensions outnumber rows."""
+    """Return the direction that separates the classes. The penalty, a tenth of the mean variance, allows more dimensions
+    than
+    rows.
+    """
     centred = rows - rows.mean(axis=0)
     wanted = np.where(is_one, 1 / is_one.sum(), -1 / (~is_one).sum())
     covariance = centred.T @ centred / len(rows)
@@ -87,7 +108,9 @@ def _ridge(rows: NDArray[np.float64], is_one: NDArray[np.bool_]) -> NDArray[np.f
 
 
 def _area(scores: NDArray[np.float64], is_one: NDArray[np.bool_]) -> float:
-    """The chance that a row of the one scores higher than a row of the other; a tie counts half (Mann and Whitney)."""
+    """Return the probability that a row of the first set scores higher than one of the other; ties count half (Mann and
+    Whitney).
+    """
     others = np.sort(scores[~is_one])
     ones = scores[is_one]
     below = np.searchsorted(others, ones, "left") + np.searchsorted(others, ones, "right")

@@ -205,7 +205,8 @@ class SearchSettings(Section):
         return self
 
     def margin(self, score_spread: float) -> float:
-        """How far below the best a neighbouring clip may score, as a difference of scores of that standard deviation."""
+        """Return how far below the best a neighbouring clip may score, as a difference of scores of that standard deviation.
+        """
         return self.merge_margin if self.merge_margin is not None else round(self.merge_margin_sd * score_spread, 6)
 
 

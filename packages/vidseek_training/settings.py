@@ -195,7 +195,7 @@ class TrainSettings(Section):
         return self
 
     def pairs_a_step(self, num_pairs: int) -> int:
-        """Pairs of the domain in each step's batch, of `num_pairs` training pairs."""
+        """Return pairs of the domain in each step's batch, of `num_pairs` training pairs."""
         return min(self.batch, num_pairs)
 
     def num_steps(self, num_pairs: int) -> int:
@@ -260,7 +260,7 @@ class ParitySettings(Section):
     """Of quantized weights."""
 
     def limits(self, variant: str) -> ParityLimits:
-        """Those of fp32, fp16 or int8."""
+        """Return those of fp32, fp16 or int8."""
         limits: ParityLimits = getattr(self, variant)
         return limits
 

@@ -10,7 +10,7 @@ import torch
 
 
 def read_torch(path: Path) -> dict[str, Any]:
-    """The mapping that `torch.save` wrote: tensors and plain values by name.
+    """Return the mapping that `torch.save` wrote: tensors and plain values by name.
 
     Raises:
         OSError: it cannot be read.

@@ -55,7 +55,7 @@ def connect() -> None:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """What the store refuses in this block is our error."""
+    """Convert errors of the tracking store in this block."""
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -96,7 +96,7 @@ class Run:
 def run(
     name: str, params: dict[str, object], tags: dict[str, str], *, board: Path | None = None, again: str = ""
 ) -> Iterator[Run]:
-    """A run named `name` in our experiment.
+    """Log this block as a run named `name` in vidseek's experiment.
 
     Args:
         name: Of the run.

@@ -60,7 +60,7 @@ log = logging.getLogger("vidseek.serving")
 
 
 def answer_error(error: VidseekError, request_id: str) -> Response:
-    """An error of ours as an answer; what is our fault also goes to the log."""
+    """Return an error of ours as an answer; what is our fault also goes to the log."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
     if status >= 500 and not isinstance(error, QueueFull | Busy):
         log.error("%s: %s", error.category, error, extra={"request_id": request_id})
@@ -71,13 +71,13 @@ def answer_error(error: VidseekError, request_id: str) -> Response:
 
 
 async def ours(request: Request, error: Exception) -> Response:
-    """What vidseek raises on purpose."""
+    """Convert an error that vidseek raises on purpose into an answer."""
     assert isinstance(error, VidseekError)
     return answer_error(error, _id_of(request))
 
 
 async def invalid(request: Request, error: Exception) -> Response:
-    """What the framework's reading of a path refuses."""
+    """Convert the framework's refusal of a path into an answer."""
     assert isinstance(error, RequestValidationError | ValidationError)
     return answer_error(NotUnderstood.of(error), _id_of(request))
 
@@ -88,7 +88,7 @@ async def timeout(request: Request, error: Exception) -> Response:
 
 
 async def http(request: Request, error: Exception) -> Response:
-    """What the framework raises: no such route, a method that is not taken, a multipart body that is broken."""
+    """Convert an error of the framework into an answer: unknown route, wrong method, or broken multipart body."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     message = str(error.detail).lower()
@@ -98,19 +98,19 @@ async def http(request: Request, error: Exception) -> Response:
 
 
 async def gone(request: Request, error: Exception) -> Response:
-    """The client went away while it sent its body."""
+    """Return the client went away while it sent its body."""
     return Response(status_code=499)  # nobody reads it
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """A fault of ours: what it was is in the log, with the request id, and not in the answer; a full disk is told."""
+    """Return a fault of ours: what it was is in the log, with the request id, and not in the answer; a full disk is told."""
     answer = await disk(request, error)
     answer.headers["X-Request-Id"] = _id_of(request)  # this is made outside of what puts it into the others
     return answer
 
 
 async def disk(request: Request, error: Exception) -> Response:
-    """A disk that takes nothing more is told; any other fault is ours."""
+    """Return a disk that takes nothing more is told; any other fault is ours."""
     if (fault := disk_fault(error)) is not None:
         return answer_error(fault, _id_of(request))
     log.error("internal_error", exc_info=error, extra={"request_id": _id_of(request)})
@@ -123,7 +123,7 @@ def _id_of(request: Request) -> str:
 
 
 def raw_answer(status: int, code: str, message: str, remedy: str) -> bytes:
-    """An error as the bytes of HTTP, for a connection that has no request yet; it ends the connection."""
+    """Return an error as the bytes of HTTP, for a connection that has no request yet; it ends the connection."""
     request_id = uuid.uuid4().hex
     body = json.dumps(_body(request_id, code, message, remedy)).encode()
     lines = [

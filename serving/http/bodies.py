@@ -49,7 +49,7 @@ class NotUnderstood(InputRejected):
 
     @classmethod
     def of(cls, error: ValidationError | RequestValidationError) -> NotUnderstood:
-        """The first of the faults that were found."""
+        """Return the first of the faults that were found."""
         if isinstance(error, ValidationError):
             first: Mapping[str, Any] = error.errors(include_url=False, include_context=False, include_input=False)[0]
         else:
@@ -58,7 +58,7 @@ class NotUnderstood(InputRejected):
 
     @classmethod
     def at(cls, place: str, message: str) -> NotUnderstood:
-        """A fault at a place of the JSON; `place` is empty for all of it."""
+        """Return a fault at a place of the JSON; `place` is empty for all of it."""
         return cls(f"{place}: {message}" if place else message, remedy="/openapi.json shows what is taken")
 
 
@@ -72,7 +72,7 @@ class WrongType(InputRejected):
 async def read_body(
     request: Request, kind: type[Body], *, files: Mapping[str, bool] | None = None, max_json_bytes: int = 2**20
 ) -> Body:
-    """What `request` asks for.
+    """Read and validate the body of a request.
 
     Args:
         request: With JSON, or, where there are `files`, a form of these parts and the JSON in the part `query`.

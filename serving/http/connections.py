@@ -310,7 +310,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cut()
 
     def rank(self, now: float) -> tuple[int, float] | None:
-        """Return how soon this connection gives way to a new one (the least first), or None while the service has work."""
+        """Return the priority with which this connection is closed for a new one (lowest first); None while it has work."""
         if self.wire.is_closing():
             return 0, self._flushed_at
         if self._header_since is not None and not self._is_answering():
@@ -372,7 +372,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _stalled_seconds(self, now: float) -> float:
-        """How long nothing of what waits to be sent has gone; 0 if nothing waits."""
+        """Return for how long none of the waiting bytes were sent; 0 if none wait."""
         flushed = self.wire.written - self.wire.get_write_buffer_size()
         if flushed > self._flushed:
             self._flushed, self._flushed_at = flushed, now

@@ -76,7 +76,7 @@ class Decoding:
         self._server.start()
 
     async def images(self, contents: Sequence[bytes]) -> list[Frames]:
-        """A clip of one frame for each picture file.
+        """Return a clip of one frame for each picture file.
 
         Raises:
             InputRejected: one is no picture, too large, or takes too long.
@@ -93,14 +93,14 @@ class Decoding:
         return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
 
     async def strip(self, path: Path, times_ms: Sequence[int]) -> NDArray[np.uint8]:
-        """Frames of a video file side by side: RGB of shape (height, width, 3). Raises as `images`."""
+        """Return frames of a video file side by side: RGB of shape (height, width, 3). Raises as `images`."""
         job = Job(decode_strip, (path, tuple(times_ms), THUMBNAIL_PX), file=path)
         strip: NDArray[np.uint8]
         [strip] = await self._archive.submit_all([Task(job)])
         return strip
 
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
-        """The pictures that lie there.
+        """Return the pictures that lie there.
 
         Raises:
             InputRejected: one is not at a host that the settings name, or does not come.
@@ -150,7 +150,7 @@ class Decoding:
 
 
 def jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
-    """The picture as JPEG, kept at `kept` where the disk takes it."""
+    """Return the picture as JPEG, kept at `kept` where the disk takes it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     if kept is None:

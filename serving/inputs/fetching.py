@@ -41,7 +41,7 @@ class UrlRefused(InputRejected):
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system knows them.
+    """Return the addresses of a name, as the system knows them.
 
     Raises:
         OSError: it knows none.
@@ -98,7 +98,7 @@ class Fetcher:
         self._may_reach = may_reach
 
     def fetch(self, url: str) -> bytes:
-        """What lies at `url`.
+        """Download the content of a URL.
 
         Raises:
             UrlRefused: its host is not allowed or not public, or it does not answer with 200, whole, in size and in time.

@@ -47,7 +47,7 @@ class Media:
 
 
 def find_media(source: Source | Path | None, uri: str) -> Media:
-    """The file that `uri` of the index names in `source` (a folder, or another source).
+    """Return the file that `uri` of the index names in `source` (a folder, or another source).
 
     Raises:
         MediaGone: it is not there, or lies where the source may not lead: see `Source.path_of`.

@@ -118,7 +118,7 @@ class Pool:
         return sum(len(each) for each in self._waiting.values())
 
     async def submit_all(self, tasks: Sequence[Task]) -> list[Any]:
-        """The results of `tasks`, in order: all of them are taken, or none. Cancelling it ends their work.
+        """Return the results of `tasks`, in order: all of them are taken, or none. Cancelling it ends their work.
 
         Raises:
             VidseekError: as the jobs; the first in order of time.
@@ -206,7 +206,7 @@ class Pool:
             self._begin_waiting()
 
     def _used_by(self, client: str) -> float:
-        """The computing time of a client; what is long ago counts less."""
+        """Return the computing time of a client; what is long ago counts less."""
         seconds, at = self._used.get(client, (0.0, 0.0))
         now = sum(each.cpu_seconds for each in self._running if each.client == client)
         return now + seconds * 0.5 ** ((time.monotonic() - at) / HALF_LIFE_SECONDS)
@@ -218,7 +218,8 @@ class Pool:
             self._used = {client: used for client, used in self._used.items() if self._used_by(client) > LOOK_SECONDS}
 
     async def _tried_twice(self, entry: _Running) -> Any:
-        """The result; where the worker may have died for another reason than this input, of a second, fresh worker."""
+        """Return the result; where the worker may have died for another reason than this input, of a second, fresh worker.
+        """
         try:
             return await self._tried(entry, fresh=False)
         except WorkerLost as error:
@@ -312,7 +313,7 @@ class Pool:
         return error.fault != "crash" or not error.was_fresh
 
     def _judged(self, error: WorkerLost, entry: _Running) -> Exception:
-        """The input's fault (422), or not (503)."""
+        """Return the input's fault (422), or not (503)."""
         if self._is_closed:
             return _ending()
         if entry.is_displaced:

@@ -17,7 +17,7 @@ MODULES = ("serving.inputs.uploads", "vidseek_media.decoding.frames", *PLUGINS)
 
 
 def decode_image(content: bytes, *, max_megapixels: int) -> NDArray[np.uint8]:
-    """The picture upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
+    """Return the picture upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
 
     Raises:
         InputRejected: it is no picture of a known format, broken, or has too many pixels.
@@ -44,7 +44,7 @@ def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -
 
 
 def decode_strip(path: Path, times_ms: Sequence[int], side_px: int) -> NDArray[np.uint8]:
-    """The frames of a video at `times_ms`, side by side: uint8 RGB (height, n * width, 3).
+    """Return the frames of a video at `times_ms`, side by side: uint8 RGB (height, n * width, 3).
 
     The shorter side of a frame has at most `side_px`.
 

@@ -104,7 +104,7 @@ def _apply(revision: str, rows: list[dict[str, Any]], chosen: Mapping[str, str |
 
 
 def _pictures(asked: Api, row: Mapping[str, Any]) -> tuple[str, str]:
-    """The middle frames of both spans, as data addresses; empty where there is none to be had."""
+    """Return the middle frames of both spans, as data addresses; empty where there is none to be had."""
     ends = (
         (row["duplicate_of"], row["of_start_ms"], row["of_end_ms"]), (row["video_id"], row["start_ms"], row["end_ms"])
     )

@@ -28,5 +28,5 @@ def feedback_page() -> None:
 
 
 def _moment(query: str, clip_id: str) -> str:
-    """The address at which the query is asked again and the clip plays."""
+    """Return the address at which the query is asked again and the clip plays."""
     return f"./?{urlencode({'q': query, 'play': clip_id, 'lang': language()})}"

@@ -60,7 +60,7 @@ def show_looks() -> None:
 
 
 def t(name: str, **values: object) -> str:
-    """The text of that name in the visitor's language."""
+    """Return the text of that name in the visitor's language."""
     return text(language(), name, **values)
 
 
@@ -93,7 +93,7 @@ def settings() -> PageSettings:
 
 
 def api() -> Api:
-    """The API, asked with the page's key."""
+    """Return the API, asked with the page's key."""
     chosen = settings()
     return _api(chosen.url, chosen.key)
 
@@ -129,7 +129,7 @@ def notice_other(is_there: bool) -> None:
 
 
 def find_other() -> Other | None:
-    """The API that the page was told to compare with, or else this one's base; None where there is neither.
+    """Return the API that the page was told to compare with, or else this one's base; None where there is neither.
 
     Raises:
         Problem: the API does not say what it has.
@@ -154,7 +154,7 @@ def has_confidence() -> bool:
 
 
 def admin_api() -> Api:
-    """The API, asked with the admin key of the page or of the visitor, where there is one."""
+    """Return the API, asked with the admin key of the page or of the visitor, where there is one."""
     chosen = settings()
     of_page = None if chosen.is_open else chosen.admin_key
     return _api(chosen.url, st.session_state.get("admin_key_given") or of_page or chosen.key)
@@ -187,7 +187,7 @@ def require_access() -> None:
 
 
 def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
-    """What `work` gives; where the API has a problem, it is shown and the page stops there.
+    """Call `work`; if the API has a problem, show it and stop the page.
 
     A problem that may pass is looked at again until it has. With `admin`, a visitor whom the API does not let in is asked
     for the admin key.
@@ -262,7 +262,9 @@ def _wait_for_api() -> None:
 
 
 def local_time(said_at: str, *, to: str = "minutes") -> str:
-    """A time of the API by the visitor's clock: `2026-11-27 17:16`. UTC, and it says so, where the browser names no zone."""
+    """Return a time of the API by the visitor's clock: `2026-11-27 17:16`. UTC, and it says so, where the browser names no
+    zone.
+    """
     moment, zone = datetime.fromisoformat(said_at), ""
     try:
         moment = moment.astimezone(ZoneInfo(st.context.timezone or ""))

@@ -28,7 +28,7 @@ def show_card(
         hit: As the API gives it.
         place: Where it stands, for the keys of its buttons: `0-3` is the fourth of the first query.
         asked: The words that were searched for, or "": then nothing can be said of it.
-        facts: What the index knows of its best clip, where that was looked up.
+        metadata: What the index knows of its best clip, where that was looked up.
         goes_on: Whether one can search on from it.
     """
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
@@ -79,7 +79,7 @@ def _show_player(clip_id: str) -> None:
 
 
 def _player(clip_id: str, clip: Mapping[str, Any]) -> str:
-    """The video from the second at which the clip begins, and the file itself for browsers that cannot play it.
+    """Return the video from the second at which the clip begins, and the file itself for browsers that cannot play it.
 
     No browser plays a GIF as a video; all show it as a picture that moves.
     """

@@ -34,7 +34,7 @@ class QueryInputs:
     num: int
 
     def body(self, words: str) -> dict[str, Any]:
-        """The JSON of POST /v1/search for one of the queries, or for "" where there are only examples or files."""
+        """Return the JSON of POST /v1/search for one of the queries, or for "" where there are only examples or files."""
         wanted = {
             "text": words, "not": self.less, "clip_id": list(self.like), "not_clip_id": list(self.unlike),
             "filters": dict(self.filters), "min_confidence": self.sure,
@@ -43,7 +43,7 @@ class QueryInputs:
 
 
 def split_queries(written: str) -> tuple[str, ...]:
-    """The queries in a line, by commas or line breaks; each once, blank ones left out."""
+    """Return the queries in a line, by commas or line breaks; each once, blank ones left out."""
     parts = (part.strip() for part in re.split(r"[,，、\n]", written))
     return tuple(dict.fromkeys(part for part in parts if part))
 
@@ -52,7 +52,7 @@ def filters_of(
     *, channels: list[str], categories: list[str], after: date | None, before: date | None, shortest: int | None,
     longest: int | None,
 ) -> dict[str, Any]:
-    """The filters of a search, as the API takes them; those that are not set are left out."""
+    """Return the filters of a search, as the API takes them; those that are not set are left out."""
     filters: dict[str, Any] = {name: values for name, values in (("channel", channels), ("category", categories)) if values}
     times = {name: day.isoformat() for name, day in (("gte", after), ("lt", before)) if day}
     lengths = {name: seconds * 1000 for name, seconds in (("gte", shortest), ("lte", longest)) if seconds is not None}
@@ -60,13 +60,13 @@ def filters_of(
 
 
 def examples(name: str) -> tuple[str, ...]:
-    """The clip ids in the address under `like` or `unlike`; what is no id is passed over."""
+    """Return the clip ids in the address under `like` or `unlike`; what is no id is passed over."""
     given = st.query_params.get_all(name)
     return tuple(dict.fromkeys(each for each in given if _CLIP_ID.fullmatch(each)))[:MAX_EXAMPLES]
 
 
 def num_shown() -> int:
-    """How many moments of each query are asked for."""
+    """Return the number of moments to request for each query."""
     given = st.query_params.get("n", "")
     return min(MAX_SHOWN, max(PAGE, int(given))) if given.isdecimal() and len(given) < 5 else PAGE
 
@@ -77,7 +77,7 @@ def show_more() -> None:
 
 
 def playing() -> str | None:
-    """The clip that the address plays."""
+    """Return the clip that the address plays."""
     given = st.query_params.get("play", "")
     return given if _CLIP_ID.fullmatch(given) else None
 

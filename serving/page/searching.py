@@ -129,7 +129,7 @@ def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files,
 
 
 def _search(body: Mapping[str, Any], files: Files) -> dict[str, Any]:
-    """The API's answer; with files, kept for this visitor, so that a click does not send them again."""
+    """Return the API's answer; with files, kept for this visitor, so that a click does not send them again."""
     if not files:
         return api().search(body)
     kept: dict[Any, dict[str, Any]] = st.session_state.setdefault("kept", {})

@@ -37,7 +37,7 @@ _NO_PICTURE = (
 
 
 def address(clip_id: str, kind: str) -> str:
-    """Where the browser finds the thumbnail, the strip or the video of a clip."""
+    """Return the browser's URL of a clip's thumbnail, strip or video."""
     path = f"{PREFIX}/{quote(clip_id, safe='')}/{kind}"
     return f"{path}?{urlencode({'s': _signature(path)})}"
 
@@ -70,7 +70,7 @@ class FilteredCollection:
             yield {}
 
     async def of_clip(self, request: Request) -> Response:
-        """A thumbnail, a strip, or a range of a video."""
+        """Return a thumbnail, a strip, or a range of a video."""
         clip_id, kind = request.path_params["clip_id"], request.path_params["kind"]
         if kind not in KINDS or not _CLIP_ID.fullmatch(clip_id) or not _is_signed(request):
             return Response(status_code=404)

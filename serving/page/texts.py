@@ -174,7 +174,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 
 
 def text(language: str, name: str, **values: object) -> str:
-    """What the page says there.
+    """Return a text of the page in a language.
 
     Raises:
         KeyError: there is no such text.

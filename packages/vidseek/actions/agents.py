@@ -1,4 +1,4 @@
-"""The archive as tools for agents, over the Model Context Protocol: search, similar, get_clip, feedback."""
+"""The archive as tools for agents over the Model Context Protocol: search, similar, get_clip, feedback."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Moments(BaseModel):
 
 
 def create_server(api: Api) -> MCPServer:
-    """A server whose tools ask `api`. What the API refuses is an error of the tool, in its words and with its remedy."""
+    """Create a server whose tools call `api`. A refusal of the API becomes an error of the tool, with its message and
+    remedy.
+    """
     server: MCPServer = MCPServer("vidseek", instructions=INSTRUCTIONS)
     _add_searching(server, api)
     _add_clips(server, api)
@@ -77,7 +79,7 @@ def _add_clips(server: MCPServer, api: Api) -> None:
     async def get_clip(
         clip_id: ClipId, frames: Annotated[int, Field(ge=1, le=MAX_FRAMES, description="Pictures, in order of time.")] = 4
     ) -> list[str | Image]:
-        """What a clip is of, and pictures of it."""
+        """Return what a clip is of, and pictures of it."""
         clip = await _asked(lambda: api.clip(clip_id))
         strip = await _asked(lambda: api.strip(clip_id, frames=frames))
         seconds = f"{clip['start_ms'] / 1000:.1f} to {clip['end_ms'] / 1000:.1f} s"
@@ -113,7 +115,7 @@ async def _asked(work: Callable[[], Result]) -> Result:
 
 
 def _split(strip: bytes, frames: int) -> list[bytes]:
-    """The frames of a strip, each as a JPEG of its own."""
+    """Return the frames of a strip, each as a JPEG of its own."""
     contents = []
     with Picture.open(io.BytesIO(strip)) as picture:
         width = picture.width // frames

@@ -1,7 +1,7 @@
-"""The base beside what was taught: without the adapter, embedded, and published under an alias of its own.
+"""Publishes the base model beside the adapted one: exported without adapter, embedded, and under its own alias.
 
-It is no stage: most archives do without it, and it costs as much as the stages export, embed and publish together. All of
-it lies in .vidseek/base and under the alias `base`; what the stages wrote is read, and nothing of it is moved.
+It is not a stage, since most archives do without it, and it costs as much as export, embed and publish together. Its files
+are in .vidseek/base, its alias is `base`; output of the stages is read but never changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BaseReport:
-    """What a run did."""
+    """The result of a run."""
 
     encoder_version: str
     collection: str
@@ -44,15 +44,16 @@ class BaseReport:
 
 
 def make_base(archive: Archive) -> BaseReport | None:
-    """Export, embed and publish the model that the champion was taught from; what is there already is kept.
+    """Export, embed and publish the model that the champion was trained from; existing parts are kept.
 
-    None where the champion is the base itself: what is live is all there is.
+    Returns:
+        None if the champion is the base itself, which is live already.
 
     Raises:
-        ArtifactError: a stage has not run, or left something broken.
+        ArtifactError: a stage has not run, or its output is broken.
         ConfigError: params.yaml is wrong in a section that these stages read.
-        GateFailed: the export is not near enough to the model in torch, or the collection does not verify.
-        ServiceError: a publish runs, the disk does not take it, or another program does not answer.
+        GateFailed: the exported vectors differ from torch's, or the collection does not verify.
+        ServiceError: a publish is running, the disk is full, or another program does not answer.
     """
     # As the stages do: what was trained on is here already.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -119,7 +120,7 @@ def remove_base(archive: Archive) -> list[str]:
 
 
 def base_facts(archive: Archive) -> CollectionMetadata | None:
-    """What is known of the base's collection; None where the base is not published.
+    """Return the metadata of the base's collection; None if the base is not published.
 
     Raises:
         ArtifactError: the index is broken.
@@ -133,7 +134,7 @@ def base_facts(archive: Archive) -> CollectionMetadata | None:
 
 
 def _found_from(root: Path, backbone: str) -> str:
-    """The base's name; a folder is named as from the archive, in which the stages run."""
+    """Return the base's name; a folder is named as from the archive, in which the stages run."""
     folder = root / backbone
     return str(folder) if folder.is_dir() else backbone
 

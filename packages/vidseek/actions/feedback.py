@@ -1,4 +1,4 @@
-"""What people say of hits: lines appended as they come in, and frozen into a table on command."""
+"""Stores people's feedback on hits: appended line by line, and frozen into a table on command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class FreezeReport:
-    """What a freeze came to."""
+    """The result of a freeze."""
 
     num_said: int
     num_rows: int
@@ -40,18 +40,21 @@ class FreezeReport:
 
 
 def now() -> str:
-    """The time in RFC 3339, to the microsecond."""
+    """Return the present time in RFC 3339, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def append(folder: Path, feedback: Feedback) -> None:
-    """Add one line to today's file in `folder`, on the disk when this returns; what is there is never changed.
+    """Append one line to today's file, synced to disk; existing lines never change. Safe between processes.
 
-    Safe from several processes. The order of files and lines is the order in which things were said: a clock that was
-    set back writes on in the last file.
+    Files and lines are in the order of the feedback: if the clock was set back, the last file is continued.
+
+    Args:
+        folder: Folder of the files.
+        feedback: The feedback.
 
     Raises:
-        ArtifactError: the disk does not take it. Nothing of it is kept.
+        ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
     path = folder / f"{feedback.said_at[:10]}.jsonl"
     try:
@@ -66,7 +69,11 @@ def append(folder: Path, feedback: Feedback) -> None:
 
 
 def freeze(folder: Path, out: Path) -> FreezeReport:
-    """Write what was said in `folder` to the table `out`: whole or absent, byte-identical for the same lines.
+    """Write all feedback to a table, whole or not at all; equal lines give equal bytes.
+
+    Args:
+        folder: Folder of the files.
+        out: The table to write.
 
     Raises:
         ArtifactError: the files cannot be read.
@@ -80,7 +87,7 @@ def freeze(folder: Path, out: Path) -> FreezeReport:
 
 
 def read_frozen(table: Path) -> list[Feedback]:
-    """What `freeze` wrote; nothing where there is no such table.
+    """Read a table of `freeze`; a missing one gives none.
 
     Raises:
         ArtifactError: it is broken.
@@ -91,7 +98,7 @@ def read_frozen(table: Path) -> list[Feedback]:
 
 
 def read(folder: Path) -> tuple[list[Feedback], int]:
-    """What was said, in the order of days and lines; and how many lines are broken.
+    """Read all feedback in order of days and lines, and the number of broken lines.
 
     Raises:
         ArtifactError: the files cannot be read.

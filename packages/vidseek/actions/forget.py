@@ -1,4 +1,4 @@
-"""Forgetting a video: what a person decides, what is removed at once, and what the next `dvc repro` takes out."""
+"""Forgets a video: the decision, what is removed immediately, and what the next `dvc repro` removes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_CACHES = ("demo", "downloads", "mlartifacts")
 
 @dataclass(frozen=True)
 class Plan:
-    """What forgetting one video comes to."""
+    """The consequences of forgetting one video."""
 
     video: ForgottenVideo
     num_clips: int
@@ -44,14 +44,14 @@ class Plan:
 
 
 def plan_forget(archive: Archive, name: str) -> Plan:
-    """What it would come to. Nothing is changed.
+    """Determine what forgetting a video would remove; nothing is changed.
 
     Args:
-        archive: Where.
-        name: The video's id, the first digits of it (4 or more, of no other video), or a uri of it.
+        archive: The archive.
+        name: Id of the video, its first digits (at least 4, unique), or one of its uris.
 
     Raises:
-        InputRejected: it is no video of the archive, or of several.
+        InputRejected: no video matches, or several do.
         ArtifactError: nothing was ingested.
     """
     from vidseek_media.sources.ingest import read_videos
@@ -83,13 +83,16 @@ def plan_forget(archive: Archive, name: str) -> Plan:
 
 
 def forget(archive: Archive, plan: Plan) -> None:
-    """Write the decision down, so that no search shows the video from now on, and remove what goes at once.
+    """Record the decision, so that no search shows the video any more, and remove its files.
 
-    Done again after it was interrupted, it finishes.
+    After an interruption, another call finishes the work.
+
+    Args:
+        archive: The archive.
+        plan: Output of `plan_forget`.
 
     Raises:
-        ArtifactError: the table of decisions or that of the index's aliases is broken, or something cannot be removed or
-            written.
+        ArtifactError: the table of decisions or of aliases is broken, or something cannot be removed or written.
         ServiceError: the Qdrant server does not answer.
     """
     from vidseek_media.sources.ledger import Ledger
@@ -119,10 +122,14 @@ def forget(archive: Archive, plan: Plan) -> None:
 
 
 def take_back(archive: Archive, name: str) -> ForgottenVideo:
-    """Undo the decision, and give the video; the next `dvc repro` takes it in again where its file is still there.
+    """Undo the decision, and return the video; the next `dvc repro` ingests it again if its file still exists.
+
+    Args:
+        archive: The archive.
+        name: Id of the video, its first digits, or one of its uris.
 
     Raises:
-        InputRejected: no such video is forgotten, or several are.
+        InputRejected: no forgotten video matches, or several do.
     """
     video_id = _one_of(name, _names_of_forgotten(archive))
     if video_id is None:
@@ -145,7 +152,7 @@ def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
 
 
 def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
-    """The id of the one video that is meant; None where none is."""
+    """Return the id of the one video that is meant; None where none is."""
     name = bare_url(name)
     if name in videos:
         return name
@@ -161,7 +168,7 @@ def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
 
 
 def _rows(path: Path, schema: pa.Schema, video_id: str) -> list[str]:
-    """The clip ids (or the video's) of the rows that are of the video; none where the stage has not run."""
+    """Return the clip ids (or the video's) of the rows that are of the video; none where the stage has not run."""
     from vidseek_media.tables import read_table
 
     if not path.exists():
@@ -177,7 +184,7 @@ def _addresses_of(archive: Archive, video: Video) -> tuple[str, ...]:
 
 
 def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
-    """What was downloaded of it, from this source or an earlier one; and the user's own files."""
+    """Return the files of a video: downloads from this or an earlier source, and the user's own files."""
     from vidseek_media.sources.ledger import Ledger
 
     source, downloads = archive.source, archive.downloads.resolve()
@@ -200,7 +207,7 @@ def _files_of(archive: Archive, video: Video) -> tuple[set[Path], set[Path]]:
 
 
 def _caches_of(archive: Archive, video_id: str, clip_ids: set[str]) -> Iterator[Path]:
-    """Files of .vidseek that are named after the video or a clip of it: its cuts, thumbnails."""
+    """Yield files of .vidseek that are named after the video or a clip of it: its cuts, thumbnails."""
     for folder in _folders(archive.state):
         for path in folder.iterdir():
             if path.is_file() and (path.name.startswith(video_id) or path.name[:36] in clip_ids):
@@ -208,7 +215,7 @@ def _caches_of(archive: Archive, video_id: str, clip_ids: set[str]) -> Iterator[
 
 
 def _folders(state: Path) -> Iterable[Path]:
-    """The caches."""
+    """Return the caches."""
     if not state.is_dir():
         return []
     return [path for path in sorted(state.iterdir()) if path.is_dir() and path.name not in NO_CACHES]

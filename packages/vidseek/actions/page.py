@@ -1,4 +1,4 @@
-"""How the page is started: its own process, and beside it the API where no other was named; both end together."""
+"""Starts the page in its own process, and the API beside it unless another one is named; both end together."""
 
 from __future__ import annotations
 
@@ -23,24 +23,30 @@ _POLL_SECONDS = 0.2
 
 
 def page_command() -> tuple[list[str], Path]:
-    """The command that runs the page, and the folder to run it in.
+    """Return the command that runs the page, and the folder to run it in.
 
     Raises:
-        ConfigError: serving/ is nowhere to be found.
+        ConfigError: serving/ is not found.
     """
     return [sys.executable, "-m", "serving.page"], serving_root()
 
 
 def address_of(host: str, port: int) -> str:
-    """The URL of an IP address and a port."""
+    """Return the URL of an IP address and a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until `url` gives 200.
+    """Wait until a URL answers 200.
+
+    Args:
+        url: The URL.
+        process: The process that should answer.
+        what: Its name, for the message.
+        seconds: Longest time to wait.
 
     Raises:
-        ServiceError: `process` ended, or it took too long.
+        ServiceError: the process ended, or the time has passed.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -69,7 +75,13 @@ def answers(url: str) -> bool:
 def running(
     command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of a group of its own, which is stopped with all that it started when the block is left."""
+    """Run a process in its own group inside this block; at the end it is stopped with all its children.
+
+    Args:
+        command: Program and arguments.
+        folder: Working directory; None takes the present one.
+        environment: Environment variables; None takes the present ones.
+    """
     process = subprocess.Popen(
         list(command), cwd=folder, env={**os.environ, **(environment or {})}, start_new_session=True
     )
@@ -81,7 +93,7 @@ def running(
 
 @contextmanager
 def until_told_to_stop() -> Iterator[None]:
-    """Leave the block when we are told to stop (Ctrl-C, SIGTERM): what `running` has started is stopped on the way."""
+    """Leave the block on Ctrl-C or SIGTERM, so that processes of `running` are stopped."""
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What the options of `vidseek search` mean: files to pixels, filters, weights; a running API; a player."""
+"""Converts the options of `vidseek search`: files to pixels, filters, weights; calls a running API; starts a player."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PLAYERS: Mapping[str, Sequence[str]] = {
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """The picture upright: uint8 RGB of shape (height, width, 3). It is decoded in a process of its own, within limits.
+    """Decode a picture in a confined process: uint8 RGB of shape (height, width, 3), upright.
 
     Raises:
-        InputRejected: it is missing, or no picture.
+        InputRejected: the file is missing, or not a picture.
     """
     from vidseek_media.decoding.pictures import read_query_picture
 
@@ -44,10 +44,15 @@ def read_image(file: Path) -> NDArray[np.uint8]:
 
 
 def read_clip(file: Path, *, num_frames: int, side_px: int) -> NDArray[np.uint8]:
-    """Frames of a video file at bin centres: uint8 RGB of shape (num_frames, height, width, 3), upright. As `read_image`.
+    """Decode frames of a video in a confined process: uint8 RGB of shape (num_frames, height, width, 3), upright.
+
+    Args:
+        file: The video file.
+        num_frames: Number of frames, taken at the centres of equal bins.
+        side_px: Shorter side of the frames in pixels.
 
     Raises:
-        InputRejected: it is missing, or no video.
+        InputRejected: the file is missing, or not a video.
     """
     from vidseek_media.decoding.frames import decode_uniform
 
@@ -71,17 +76,17 @@ def _decoded(decode: Callable[[Path], NDArray[np.uint8]], file: Path, what: str)
 def filters_of(
     conditions: Sequence[str], *, channels: Sequence[str], categories: Sequence[str], after: str | None, before: str | None
 ) -> dict[str, Any]:
-    """The filters that `parse_filters` takes.
+    """Return filters for `parse_filters` from the options of the command.
 
     Args:
-        conditions: `field=value` (several values with commas between), `field>=value`, and so with `<=`, `<`, `>`.
-        channels: One of these.
-        categories: One of these.
-        after: Published then or later.
-        before: Published before then.
+        conditions: `field=value` (several values separated by commas), `field>=value`, or with `<=`, `<`, `>`.
+        channels: Channels of which one must match.
+        categories: Categories of which one must match.
+        after: Earliest time of publication.
+        before: Time before which the video was published.
 
     Raises:
-        InputRejected: a condition is no such thing, or a field is named in two ways.
+        InputRejected: a condition has another form, or a field is named twice.
     """
     filters: dict[str, Any] = {}
     named = [("channel", list(channels)), ("category", list(categories))]
@@ -107,10 +112,10 @@ def filters_of(
 
 
 def weights_of(text: str) -> Weights:
-    """`video=1,words=0.5` as weights; what is not named counts nothing.
+    """Parse weights such as `video=1,words=0.5`; vectors that are not named get 0.
 
     Raises:
-        InputRejected: it is no such thing.
+        InputRejected: the text has another form.
     """
     from vidseek_retrieval.settings import Weights
     from vidseek_retrieval.vectors.registry import vector_names
@@ -125,15 +130,15 @@ def weights_of(text: str) -> Weights:
 
 
 def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a running API to POST /v1/search, asked with the key in VIDSEEK_API_KEY where one is there.
+    """Send POST /v1/search to a running API, with the key in VIDSEEK_API_KEY if it is set.
 
     Args:
-        url: Where it runs.
-        body: The request's JSON; bytes go in as files of their own.
+        url: Base URL of the API.
+        body: JSON of the request; values that are bytes are sent as files.
 
     Raises:
-        ConfigError: that is no URL, or the key is not the API's.
-        InputRejected: it refuses the query.
+        ConfigError: the URL is not valid, or the key is wrong.
+        InputRejected: the API refuses the query.
         ServiceError: it does not answer, or cannot.
     """
     from vidseek.client import Api, Problem
@@ -159,7 +164,11 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def play(file: Path, *, start_ms: int) -> None:
-    """Open a player on `file` at `start_ms`, and leave it open.
+    """Start a video player at a time, and leave it open.
+
+    Args:
+        file: The video file.
+        start_ms: Time in milliseconds.
 
     Raises:
         ConfigError: the file or a player is missing.

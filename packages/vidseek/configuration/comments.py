@@ -1,6 +1,7 @@
-"""The comments of params.yaml, from the docs of the records: `python -m vidseek.configuration.comments [--write] [FILE]`.
+"""Writes the comments of params.yaml from the docs of the records: `python -m vidseek.configuration.comments [--write]
+[FILE]`.
 
-Without `--write` it says which lines differ and ends with 1.
+Without `--write` it prints the lines that differ, and exits with 1.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def commented(text: str) -> str:
 
 @lru_cache
 def docs_of(record: type[Section]) -> Mapping[str, str]:
-    """The docstring of each key of `record`, in one line."""
+    """Return the docstring of each key of `record`, in one line."""
     found: dict[str, str] = {}
     for kind in reversed(record.__mro__):
         if issubclass(kind, Section) and kind is not Section:
@@ -81,7 +82,7 @@ def _pattern(key: str, known: Mapping[str, str]) -> str:
 
 
 def _with_comment(line: str, summary: str) -> str:
-    """A quote may hold a `#`; a comment begins at one after a space outside quotes."""
+    """Return a quote may hold a `#`; a comment begins at one after a space outside quotes."""
     quote = ""
     for place, letter in enumerate(line):
         if quote:

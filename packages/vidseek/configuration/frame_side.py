@@ -1,4 +1,4 @@
-"""How large frames are kept: as params.yaml says, or as the backbone takes them. For the stage `side` and for `doctor`."""
+"""Chooses the size of stored frames, from params.yaml or the backbone's input. For the stage `side` and for `doctor`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ class FrameSide:
 
 
 def choose_side(side_px: int | Literal["auto"], *, backbone: str, videos: Path) -> FrameSide:
-    """What `frames.side_px` comes to for the videos in the table `videos`.
+    """Return the size of stored frames for an archive.
+
+    Args:
+        side_px: The setting `frames.side_px`.
+        backbone: Name, folder or hub id of the backbone.
+        videos: The videos table.
 
     Raises:
-        ConfigError: it is auto and the backbone's files are not here or do not say; or fewer pixels would be kept than
-            the backbone takes and a video has.
-        ArtifactError: the table, or the backbone's files, are missing or broken.
+        ConfigError: it is `auto`, and the backbone's files are missing or do not state a size; or stored frames would have
+            fewer pixels than the backbone needs and a video has.
+        ArtifactError: the table or the backbone's files are broken.
     """
     try:
         wanted_px = published_side(resolve(backbone))

@@ -1,4 +1,4 @@
-"""Write the backbone's name, with its commit, into params.yaml: one value, and nothing else of the file."""
+"""Writes the backbone's name with its commit into params.yaml; nothing else of the file changes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pin_backbone(params: Path, name: str, *, replace_other: bool) -> Pin:
 
 
 def _changed(text: str, name: str) -> str | None:
-    """The text with another name; None where the section is not of one key a line."""
+    """Return the text with another name; None where the section is not of one key a line."""
     section = _SECTION.search(text)
     if section is None:
         return None

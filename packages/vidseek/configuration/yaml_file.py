@@ -1,4 +1,4 @@
-"""The file params.yaml, read once: its content, the line of each key, and one error for all that is wrong in it."""
+"""Reads params.yaml once: its content, the line of each key, and one error for all faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=Section)
 
 @dataclass(frozen=True)
 class ParamsFile:
-    """What a params.yaml says."""
+    """The content of a params.yaml."""
 
     path: Path
     content: Mapping[str, Any]
@@ -30,10 +30,10 @@ class ParamsFile:
 
     @classmethod
     def read(cls, path: Path) -> ParamsFile:
-        """Read `path`; a file that is not there says nothing.
+        """Read `path`; a missing file is empty.
 
         Raises:
-            ConfigError: it is no YAML mapping in UTF-8, or names a key twice in one mapping.
+            ConfigError: it is not a YAML mapping in UTF-8, or repeats a key in a mapping.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -52,7 +52,11 @@ class ParamsFile:
         return cls(path, content, lines)
 
     def section(self, kind: type[Model], *, others: Iterable[Fault] = ()) -> Model:
-        """What the file says at `kind.place`, or the defaults where it says nothing. `others` is that of `checked`.
+        """Return the section at `kind.place` as a record; a missing one gives the defaults.
+
+        Args:
+            kind: The record of the section.
+            others: Faults that were found already; they are reported too.
 
         Raises:
             ConfigError: a key is unknown or out of range; every fault is named.
@@ -60,16 +64,16 @@ class ParamsFile:
         return self.checked(kind, self._at(kind.place), place=kind.place, others=others)
 
     def checked(self, kind: type[Model], content: Any, *, place: str = "", others: Iterable[Fault] = ()) -> Model:
-        """`content`, which stands at `place`, as a record.
+        """Validate part of the file as a record.
 
         Args:
             kind: The record.
             content: A mapping of its keys.
-            place: The dotted name of the section; empty: the whole file.
-            others: Faults that were found already: they are told too.
+            place: Dotted name of the section; empty for the whole file.
+            others: Faults that were found already; they are reported too.
 
         Raises:
-            ConfigError: there is a fault; every one is named, with its line.
+            ConfigError: there is a fault; every one is named with its line.
         """
         faults = list(others)
         try:
@@ -100,17 +104,19 @@ class ParamsFile:
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """The line of every key of a YAML document, by its dotted name, in order of the document; the first line is 1.
+    """Return the line of every key of a YAML document, from 1, by dotted name.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or a mapping has a key twice.
+        yaml.YAMLError: it is not YAML, or a mapping repeats a key.
     """
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     return dict(_lines(node, seen=set())) if node is not None else {}
 
 
 def keys_of(kind: type[Section], place: str = "") -> Iterator[tuple[str, type[Section], str]]:
-    """Every key below `kind`, sections too: its dotted name (`*` where the name is free), its record, and its name there."""
+    """Yield every key below `kind`, sections too: its dotted name (`*` where the name is free), its record, and its name
+    there.
+    """
     for name, info in kind.model_fields.items():
         key = f"{place}{name}"
         yield key, kind, name
@@ -119,14 +125,16 @@ def keys_of(kind: type[Section], place: str = "") -> Iterator[tuple[str, type[Se
 
 
 def records_in(annotation: Any) -> list[type[Section]]:
-    """The records that a type names: `ShotSettings`, `ShotSettings | None`, `dict[str, TrainSettings]`."""
+    """Return the records that a type names: `ShotSettings`, `ShotSettings | None`, `dict[str, TrainSettings]`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [record for each in get_args(annotation) for record in records_in(each)]
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    """What was meant, perhaps: the key of the same section whose spelling is nearest, else one of that name elsewhere."""
+    """Return the key that was probably meant: the most similar one of the same section, else one of the same name
+    elsewhere.
+    """
     *section, name = key.split(".")
     names = {each.rpartition(".")[2]: each for each in known if fnmatchcase(".".join(section), each.rpartition(".")[0])}
     if near := get_close_matches(name, names, n=1):
@@ -140,7 +148,7 @@ def _within(key: str, other: str) -> bool:
 
 
 def _lines(node: yaml.Node, place: str = "", *, seen: set[int]) -> Iterator[tuple[str, int]]:
-    """The line of every key below `node`; what an anchor names is looked at once.
+    """Yield the line of every key below `node`; what an anchor names is looked at once.
 
     Raises:
         yaml.YAMLError: a mapping has a key twice. A key that overrides a merged one (`<<`) is no such case.

@@ -1,4 +1,4 @@
-"""A picture of searches and what they found, for the README: a few frames of each query's best moments."""
+"""Draws searches and their results for the README: a few frames of the best moments of each query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ _NUM_FRAMES = 4
 
 
 def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
-    """Draw `queries` test captions of the demo archive with their first `hits` moments, right ones framed in green."""
+    """Draw test queries of the demo archive with their first moments; right ones have a green frame.
+
+    Args:
+        out: The file to write.
+        queries: Number of captions.
+        hits: Moments for each caption.
+    """
     archive = Archive.here()
     settings, source = archive.settings().search, archive.source
     if source is None:

@@ -1,4 +1,4 @@
-"""What a person wants to see after the demo: base against adapted, four searches, and what to type next."""
+"""Shows the result of the demo: base against adapted model, four searches, and the next commands."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is installed, which versions agree, what is missing and the command that mends it, and how far the pipeline is.
+"""Diagnoses an installation: versions, missing parts with the command that fixes them, and the state of the pipeline.
 
-Libraries are asked in processes of their own: one that is broken, or that crashes at import, is a finding and no end.
+Libraries are imported in separate processes, so that one which is broken or crashes becomes a finding.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Diagnosis:
         return not any(finding.state == "error" for finding in self.findings)
 
     def summary(self) -> list[Finding]:
-        """The findings for a person: all packages of an extra that are right are one line."""
+        """Return the findings for a person: all packages of an extra that are right are one line."""
         lines: dict[str, Finding] = {}
         for one in self.findings:
             is_plain = one.state == "ok" and one.is_package
@@ -99,7 +99,7 @@ def examine(archive: Archive) -> Diagnosis:
 
 
 def declared_packages(root: Path) -> dict[str, list[str]]:
-    """The packages of each extra, `base` first: from pyproject.toml, or else from the installed distribution."""
+    """Return the packages of each extra, `base` first: from pyproject.toml, or else from the installed distribution."""
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         groups = {"base": project["dependencies"], **project["optional-dependencies"]}
@@ -327,7 +327,7 @@ def _made(name: str, thing: str | None, found: str) -> Finding:
 
 
 def _read(path: Path, *keys: str) -> str | None:
-    """The text at `keys` of a JSON file, or None where there is none: a broken file is as good as none here."""
+    """Return the text at `keys` of a JSON file, or None where there is none: a broken file is as good as none here."""
     try:
         content = read_json(path)
         for key in keys:

@@ -1,4 +1,4 @@
-"""Drift of an archive: what is asked and what is embedded now, against what was when it was published."""
+"""Measures the drift of an archive: present queries and clips against those at publish."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DriftReport:
     clips: ClipDrift
 
     def over(self, max_psi: float) -> list[str]:
-        """What has gone further than `max_psi`, each with its number; what was not measured is not among it."""
+        """Return the measures above `max_psi` with their values; measures that were not taken are left out."""
         psi = {**(self.queries.psi if self.queries else {}), **({} if self.clips.psi is None else {"clips": self.clips.psi})}
         return [f"{name} {value:.3f}" for name, value in psi.items() if value > max_psi]
 
@@ -65,10 +65,10 @@ class DriftReport:
 
 
 def measure_drift(archive: Archive) -> DriftReport:
-    """Compare what services saw last with the reference, and what is embedded now with what is published.
+    """Compare recent queries with the reference, and embedded clips with published ones.
 
     Raises:
-        ArtifactError: nothing was published; a file is broken.
+        ArtifactError: nothing was published, or a file is broken.
         ServiceError: the Qdrant server does not answer.
     """
     metadata, calibration = _live(archive)
@@ -97,10 +97,10 @@ def write_drift(report: DriftReport, root: Path) -> Path:
 
 
 def accept(archive: Archive) -> int:
-    """Let what was asked last be the reference from now on, for this model; gives how many queries that are.
+    """Make recent queries the reference of this model, and return their number.
 
     Raises:
-        ArtifactError: nothing was published or calibrated, or too little was asked to be a reference.
+        ArtifactError: nothing was published or calibrated, or there are too few queries.
     """
     _, calibration = _live(archive)
     if calibration is None or calibration.reference is None:
@@ -121,7 +121,7 @@ def accept(archive: Archive) -> int:
 
 
 def _live(archive: Archive) -> tuple[CollectionMetadata, Calibration | None]:
-    """The live collection and its calibration."""
+    """Return the live collection and its calibration."""
     backend = archive.backend()
     name = require_published(backend, ALIAS).collection
     metadata = next((metadata for metadata in backend.collections() if metadata.name == name), None)

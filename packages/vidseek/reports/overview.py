@@ -1,4 +1,4 @@
-"""What an archive has come to, read off the tables and reports that its stages left; what has not run yet is absent."""
+"""Summarises an archive from the tables and reports of its stages; stages that have not run are left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPORTS = {"pairs": "gates/pairs/report.html", "embeddings": "gates/embeddings/r
 
 
 def overview(archive: Archive) -> dict[str, Any]:
-    """Videos, rejections, gates, figures, collections and model of `archive`.
+    """Return videos, rejections, gates, figures, collections and model of `archive`.
 
     Raises:
         ArtifactError: a table or a report is broken.
@@ -39,7 +39,7 @@ def overview(archive: Archive) -> dict[str, Any]:
 
 
 def report_file(archive: Archive, name: str) -> Path | None:
-    """The page of that name, where it was written."""
+    """Return the page of that name, where it was written."""
     path = archive.reports / REPORTS[name]
     return path if path.is_file() else None
 
@@ -125,7 +125,7 @@ def _collections(archive: Archive) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds; None where there is none.
+    """Read a JSON file; None if it is missing.
 
     Raises:
         ArtifactError: it is broken.

@@ -1,6 +1,6 @@
-"""What an archive of some size will cost: rates measured on this machine, and the sums.
+"""Predicts the cost of an archive of a given size from rates measured on this machine.
 
-A rate that was not measured here is not made up: what hangs on it is null.
+A rate that was not measured is not estimated: figures that depend on it are null.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FLOAT32, _HOUR = 4, 3600.0
 
 @dataclass(frozen=True)
 class Rates:
-    """What one machine does, of one archive and one encoder."""
+    """The measured rates of one machine, for one archive and one encoder."""
 
     machine: str
     cores: int
@@ -67,7 +67,7 @@ class Rates:
 
     @staticmethod
     def read(path: Path) -> Rates:
-        """What `write` wrote.
+        """Read a file of `write`.
 
         Raises:
             ConfigError: nothing was measured here yet.
@@ -91,7 +91,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an archive of `num_clips` asks for."""
+    """The needs of an archive of `num_clips`."""
 
     num_clips: int
     hours_of_video: float
@@ -109,14 +109,15 @@ class Plan:
 
 
 def plan(rates: Rates, *, num_clips: int, cores: int, gpus: int) -> Plan:
-    """The sums. Decoding and encoding are spread over all cores and GPUs; one machine publishes, with as many cores as it
-    was measured on.
+    """Predict time, memory and disk of an archive.
+
+    Decoding and encoding are spread over all cores and GPUs. One machine publishes, with as many cores as were measured.
 
     Args:
-        rates: As measured.
-        num_clips: Of the cut that is published.
-        cores: That work at once.
-        gpus: The same; 0: the cores encode.
+        rates: Measured rates.
+        num_clips: Number of clips of the published cut.
+        cores: Number of cores that work at once.
+        gpus: Number of GPUs; with 0 the cores encode.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -144,7 +145,7 @@ def plan(rates: Rates, *, num_clips: int, cores: int, gpus: int) -> Plan:
 
 
 def num_clips_of(hours: float, rates: Rates) -> int:
-    """Clips of so many hours of video."""
+    """Return the number of clips of a number of hours of video, by the measured rates."""
     return max(1, round(hours * _HOUR / rates.clip_stride_seconds))
 
 
@@ -176,7 +177,7 @@ def measure(archive: Archive) -> Rates:
 
 
 def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFrames]]:
-    """Clips of the published cut in a second of one worker, bytes of each, and the clips."""
+    """Return clips of the published cut in a second of one worker, bytes of each, and the clips."""
     from vidseek_media.frame_store.shards import list_shards, read_shard, write_frames
     from vidseek_media.frame_store.stored_side import with_stored_side
     from vidseek_media.sources.ingest import read_videos
@@ -224,7 +225,7 @@ def _encode(encoder: Any, clips: list[ClipFrames]) -> float:
 
 
 def _publish(dimension: int, index: Path) -> tuple[float, float]:
-    """Points loaded and optimised in a second, and bytes of each on the disk."""
+    """Return points loaded and optimised in a second, and bytes of each on the disk."""
     from vidseek_retrieval.index.backend import CollectionMetadata, collection_name
     from vidseek_retrieval.index.edge.backend import EdgeBackend
     from vidseek_retrieval.settings import IndexSettings

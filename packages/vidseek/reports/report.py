@@ -1,4 +1,4 @@
-"""One page for who wants to know what the archive has come to: numbers, proofs, pictures. It needs no other file."""
+"""The report of an archive: one self-contained page with figures, proofs and pictures."""
 
 from __future__ import annotations
 
@@ -34,11 +34,15 @@ td,th{padding:.3rem .9rem .3rem 0;text-align:left;vertical-align:top;border-bott
 
 
 def write_report(archive: Archive, path: Path) -> None:
-    """Write the page of `archive` to `path`: whole or absent, equal for equal data.
+    """Write the page of an archive, whole or not at all, equal for equal data.
+
+    Args:
+        archive: The archive.
+        path: The file to write.
 
     Raises:
         ArtifactError: a table or a report is missing or broken.
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     data, reports = archive.data, archive.reports
     sections = [
@@ -54,7 +58,7 @@ def write_report(archive: Archive, path: Path) -> None:
 
 
 def cautions(paths: ArchivePaths) -> list[str]:
-    """What to know before any figure of the archive: what was not measured, and warnings of the training."""
+    """Return what a reader must know before the figures: what was not measured, and warnings of the training."""
     metrics = read_json(paths.reports / "evaluate" / "metrics.json") or {}
     selected = read_json(paths.selected) or {}
     if not metrics or selected.get("setting") == "base":
@@ -78,7 +82,9 @@ def cautions(paths: ArchivePaths) -> list[str]:
 
 
 def _training_of(paths: ArchivePaths, selected: Mapping[str, Any]) -> Path | None:
-    """The report folder of the training that the adapter is from; None where a later one of its name has overwritten it."""
+    """Return the report folder of the training that the adapter is from; None where a later one of its name has overwritten
+    it.
+    """
     folder = paths.reports / "train" / str(selected.get("setting", ""))
     of = (read_json(folder / "metrics.json") or {}).get("adapter_sha256")
     return None if of is not None and of != selected.get("adapter_sha256") else folder
@@ -114,7 +120,7 @@ def _data(data: Path) -> str:
 
 
 def script_of(text: str) -> str:
-    """The writing that most letters of `text` are of: Latin, Hangul, Cyrillic, ...; none where it has no letters."""
+    """Return the script of most letters of a text: Latin, Hangul, Cyrillic, ...; empty if it has no letters."""
     names = [unicodedata.name(char, "").split(" ")[0] for char in text if char.isalpha()]
     return Counter(names).most_common(1)[0][0].capitalize() if names else "none"
 
@@ -163,7 +169,7 @@ def _proof(reports: Path) -> str:
 
 
 def _on_both_sides(metrics: Mapping[str, Any]) -> str:
-    """How many test queries training has seen under another name, and R@1 without them."""
+    """Describe how many test queries also occur in training, and R@1 without them."""
     found = metrics.get("both_sides") or {}
     counts = [
         f"{num} {what}" for key, what in (
@@ -256,7 +262,7 @@ def _duplicates(data: Path) -> str:
 
 
 def pictures_of(paths: ArchivePaths) -> list[tuple[Path, str]]:
-    """The pictures that the page shows, each with what is on it."""
+    """Return the pictures of the page, each with a caption."""
     train = _training_of(paths, read_json(paths.selected) or {})
     wanted = [
         (paths.reports / "evaluate" / "pictures" / "retrieval.png",
@@ -296,7 +302,7 @@ def _lineage(archive: Archive) -> str:
 
 
 def _challenges(selected: Mapping[str, Any]) -> str:
-    """What was proven when the adapter was chosen, with which rows, and how often these have been used."""
+    """Describe the proof of the adapter: the challenges, their rows, and how often these were used."""
     if "proof" not in selected:
         return ""
     from vidseek_training.evaluation.proof_ledger import lines_of
@@ -322,7 +328,7 @@ def _histogram(values: pd.Series[Any], title: str) -> str:
 
 
 def _reliability(rows: pd.DataFrame) -> str:
-    """The share that is right against the confidence; on the line they agree."""
+    """Return the share that is right against the confidence; on the line they agree."""
     points = "".join(
         f'<circle cx="{row.confidence * _HEIGHT:.1f}" cy="{(1 - row.right) * _HEIGHT:.1f}" r="4" fill="#3a7bd5"/>'
         for row in rows.itertuples()

@@ -1,4 +1,4 @@
-"""Videos into clips: one for each timed caption, windows of equal length, and shots."""
+"""Cuts videos into clips: one for each timed caption, windows of equal length, and shots."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MODES = ("captions", "windows", "shots")
 
 @dataclass(frozen=True)
 class ShotSearch:
-    """What the mode `shots` needs, for it looks into the videos."""
+    """Inputs of the mode `shots`, which decodes the videos."""
 
     source: Path | Source
     settings: ShotSettings
     memory: Path
-    """A folder that remembers the cuts of each video."""
+    """Folder that keeps the cuts of each video."""
 
 
 @dataclass(frozen=True)
 class CutReport:
-    """Rejections are videos that gave no clip or no shots, and captions whose times lie outside their video."""
+    """Counts of a run. Rejections are videos without a clip or without shots, and captions outside of their video."""
 
     num_in: int
     """Videos."""
@@ -52,11 +52,19 @@ def cut_archive(
     window_stride_seconds: float,
     shots: ShotSearch | None = None,
 ) -> CutReport:
-    """Cut the videos of `ingest_dir`; write `clips.parquet` (by video and index) and `rejected.parquet` into `out`.
+    """Cut the videos of an archive; write `clips.parquet` (by video and index) and `rejected.parquet`.
+
+    Args:
+        ingest_dir: Output of the stage `ingest`.
+        out: The folder to write.
+        modes: One or more of `captions`, `windows` and `shots`.
+        window_length_seconds: Length of a window in seconds, above 0.
+        window_stride_seconds: Time from the start of one window to the next in seconds, above 0.
+        shots: Inputs of the mode `shots`; None without this mode.
 
     Raises:
-        ConfigError: a mode is unknown, a length is not positive, or `shots` is wanted and not told how.
-        ArtifactError: a table of `ingest_dir` is missing or broken.
+        ConfigError: a mode is unknown, a length is not positive, or `shots` is missing.
+        ArtifactError: a table is missing or broken.
     """
     videos, sidecar = read_videos(ingest_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR)
     cuts, lost = _cuts_of(videos, shots) if "shots" in modes and shots else ({}, {})
@@ -88,20 +96,21 @@ def cut_videos(
     cuts_ms: Mapping[str, Sequence[int]] | None = None,
     shots: ShotSettings | None = None,
 ) -> tuple[list[Clip], list[Rejection]]:
-    """The clips of `videos`, ordered by video and index, and what gave none.
+    """Cut videos into clips; return the clips, ordered by video and index, and rejections.
 
-    A span that two modes make is one clip that lists both. A file that is one clip of a video by its name
-    (`Video.clip_of`) is one window and one shot, whatever its length.
+    A span that two modes produce is one clip that lists both. A file whose name marks it as one clip of a video
+    (`Video.clip_of`) is one window and one shot of any length.
 
     Args:
-        videos: What ingest kept.
-        sidecar: Rows of the SIDECAR schema.
-        modes: `captions` (a clip for each timed caption; an untimed one makes a clip of its whole video where that is
-            no longer than a window), `windows` (`window_spans`), `shots` (`shot_spans`); one or more.
-        window_length_seconds: Length of a window.
-        window_stride_seconds: From the start of one window to the start of the next.
-        cuts_ms: Where shots begin, by video_id; a video that is not there has no shots.
-        shots: The lengths that shots are brought to.
+        videos: The ingested videos.
+        sidecar: Rows of the schema SIDECAR.
+        modes: One or more of `captions` (a clip for each timed caption; an untimed caption gives a clip of its whole video
+            if
+            that is at most one window long), `windows` (`window_spans`) and `shots` (`shot_spans`).
+        window_length_seconds: Length of a window in seconds, above 0.
+        window_stride_seconds: Time from the start of one window to the next in seconds, above 0.
+        cuts_ms: Times of shot boundaries in milliseconds, by video_id; a video that is missing gets no shots.
+        shots: Shortest and longest shot.
 
     Raises:
         ConfigError: a mode is unknown, or a length is not positive.
@@ -173,10 +182,19 @@ def _shots_of(video: Video, cuts_ms: Sequence[int], shots: ShotSettings) -> Iter
 
 
 def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterator[Span]:
-    """Windows of `length_ms` every `stride_ms`, in order.
+    """Yield the windows of a video as spans `(start_ms, end_ms)`, in order of time.
 
-    A tail that no window reaches is one more, from the next start to the end, if that is at least half a window. A
-    video shorter than a window is one span.
+    The rest of the video after the last full window is one more span if it is at least half a window long. A video shorter
+    than a window is one span.
+
+    Args:
+        duration_ms: Length of the video in milliseconds, above 0.
+        length_ms: Length of a window in milliseconds, above 0.
+        stride_ms: Time from the start of one window to the start of the next, in milliseconds, above 0.
+
+    Example:
+        >>> list(window_spans(8000, length_ms=3000, stride_ms=3000))
+        [(0, 3000), (3000, 6000), (6000, 8000)]
     """
     if duration_ms < length_ms:
         yield (0, duration_ms)
@@ -191,10 +209,16 @@ def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterato
 
 
 def caption_span(wanted: Span | None, duration_ms: int, length_ms: int) -> Span | None:
-    """The span of the clip that a caption makes: `wanted` cut off at the end of the video, or None.
+    """Return the span of the clip that a caption makes, cut at the end of the video; None if it makes none.
 
-    None where at least half of `wanted` lies outside; and for an untimed caption (`wanted` is None) of a video longer
-    than `length_ms`, which says nothing of any one clip.
+    A caption makes no clip if at least half of its span lies outside of the video, or if it has no span and the video is
+    longer
+    than a window.
+
+    Args:
+        wanted: Span of the caption in milliseconds; None for an untimed caption.
+        duration_ms: Length of the video in milliseconds.
+        length_ms: Length of a window in milliseconds.
     """
     if wanted is None:
         return (0, duration_ms) if duration_ms <= length_ms else None
@@ -203,9 +227,9 @@ def caption_span(wanted: Span | None, duration_ms: int, length_ms: int) -> Span 
 
 
 def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
-    """The spans that captions name, by video_id, in order of the table; None for one without times.
+    """Return the spans of captions by video_id, in order of the table; None for a caption without times.
 
-    A caption of a clip by its index names no span.
+    Captions that name a clip by its index are left out.
     """
     sidecar = sidecar[sidecar["clip_index"].isna()]
     spans: dict[str, list[Span | None]] = defaultdict(list)
@@ -216,10 +240,10 @@ def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
 
 
 def read_clips(folder: Path) -> list[Clip]:
-    """The clips that `cut_archive` wrote into `folder`, in order.
+    """Read the clips that `cut_archive` wrote into `folder`, in order.
 
     Raises:
-        ArtifactError: the table is missing or not of this kind.
+        ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
     path = folder / "clips.parquet"
     rows = read_table(path, CLIPS)

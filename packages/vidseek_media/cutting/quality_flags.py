@@ -1,4 +1,4 @@
-"""Clips that say nothing: black, flat or frozen. They make duplicates and searches answer nonsense, so they are marked."""
+"""Flags clips without content: black, flat or frozen. They would appear as false duplicates and wrong search results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ FROZEN_CHANGE = 0.5
 
 
 def thumb_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`pixels` (height, width, 3) as a grey picture of at most 32 x 32, levels 0 to 255, by means over blocks."""
+    """Reduce a frame to grey, at most 32 x 32, by means over blocks: float32, levels 0 to 255.
+
+    Args:
+        pixels: uint8 RGB of shape (height, width, 3).
+    """
     # Whole numbers, so that equal pixels give equal thumbs on every machine.
     grey = pixels.astype(np.int64) @ np.array([299, 587, 114])
     sums = _block_sums(_block_sums(grey).T).T
@@ -44,10 +48,13 @@ def _block_sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def quality_flags_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
-    """Those of `QUALITY_FLAGS` that hold of a clip whose different frames have these `thumbs` (`thumb_of`), in their order.
+    """Return the quality flags of a clip, in the order of `QUALITY_FLAGS`.
 
-    `black`: all frames are. `flat`: all frames are one plain colour each (a black one too). `frozen`: two frames or
-    more, and nothing changes from the first to any other.
+    `black`: all frames are black. `flat`: each frame has one plain colour (possibly black). `frozen`: there are at least two
+    frames, and none differs from the first.
+
+    Args:
+        thumbs: Reduced distinct frames of the clip, from `thumb_of`.
     """
     quality_flags = []
     if all(np.quantile(thumb, 0.99) <= BLACK_LEVEL for thumb in thumbs):

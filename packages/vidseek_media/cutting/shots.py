@@ -1,4 +1,4 @@
-"""Shots of a video: found where its picture changes, at once (PySceneDetect) or by and by, and brought to wanted lengths."""
+"""Finds the shots of a video by abrupt cuts (PySceneDetect) and gradual transitions, and adjusts their lengths."""
 
 from __future__ import annotations
 
@@ -37,10 +37,20 @@ FORMAT = 3
 
 
 def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms: int) -> Iterator[Span]:
-    """`[0, duration_ms)` divided at `cuts_ms`, in order and without gaps.
+    """Yield the shots of a video as spans, in order and without gaps.
 
-    A shot under `min_ms` is joined to those that follow until they have that length, the last one to the one before; a
-    shot over `max_ms` is split into equal parts, no more of them than needed.
+    A shot shorter than `min_ms` is joined with the following ones until it is long enough; the last one is joined with the
+    previous one. A shot longer than `max_ms` is split into as few equal parts as possible.
+
+    Args:
+        cuts_ms: Times of the cuts in milliseconds, ascending.
+        duration_ms: Length of the video in milliseconds.
+        min_ms: Shortest shot in milliseconds.
+        max_ms: Longest shot in milliseconds, above 0.
+
+    Example:
+        >>> list(shot_spans([2000, 2400], 6000, min_ms=1000, max_ms=4000))
+        [(0, 2000), (2000, 6000)]
     """
     bounds = [0, *sorted({cut for cut in cuts_ms if 0 < cut < duration_ms}), duration_ms]
     kept = [0]
@@ -55,9 +65,13 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
 
 
 def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
-    """The times at which a new shot begins, in ms, ascending; the first shot's 0 is not among them.
+    """Find the times at which new shots begin, in ms, ascending, without the first shot's 0.
 
-    Of a dissolve that is its middle, of a fade its darkest frame.
+    A dissolve counts at its middle, a fade at its darkest frame.
+
+    Args:
+        path: The video file.
+        settings: Thresholds of the detection.
 
     Raises:
         InputRejected: the file cannot be decoded.
@@ -89,10 +103,14 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
 def find_all_cuts(
     paths: Mapping[str, Path], *, settings: ShotSettings, memory: Path
 ) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
-    """The cuts of each video by video_id, and why others have none: they cannot be decoded, or not now.
+    """Return the cuts of each video by video_id, and the reasons for videos without any.
 
-    What is found is kept in the folder `memory`, outside the pipeline, so that a second run decodes only what is new;
-    it changes no result.
+    Results are kept in a folder outside the pipeline, so that another run only decodes new videos.
+
+    Args:
+        paths: Files by video_id.
+        settings: Thresholds of the detection.
+        memory: Folder of the kept results.
 
     Raises:
         ConfigError: PySceneDetect is not installed.

@@ -1,4 +1,4 @@
-"""Shots that change over a second, not at once: dissolves and fades, found in a film's frames made very small."""
+"""Finds shots that change gradually, by dissolves and fades, in strongly reduced frames."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Pace:
 
     @classmethod
     def of(cls, frame_seconds: float) -> Pace:
-        """At so many seconds a frame."""
+        """Return the pace of a video with this time between frames, in seconds."""
         return cls(max(round(HALF_SECONDS / frame_seconds), 5), max(round(1 / frame_seconds), 6))
 
 
 def cells_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mean colours of the cells of a frame (height, width, 3): shape (cells, 3). A frame smaller than a cell is one."""
+    """Return the mean colours of the cells of a frame (height, width, 3): shape (cells, 3)."""
     height, width = (max(size // CELL_PX, 1) for size in frame.shape[:2])
     tall, wide = frame.shape[0] // height, frame.shape[1] // width
     cells = frame[: height * tall, : width * wide].reshape(height, tall, width, wide, 3)
@@ -60,15 +60,16 @@ def cells_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def add_gradual(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """`cuts` with the middles of dissolves and the darkest frames of fades, ascending, frame numbers all.
+    """Add the middles of dissolves and the darkest frames of fades to the cuts; all are frame numbers, ascending.
 
-    A cut that is seen in the dark of a fade is the fade, but a jump to black or from it is a cut and no fade; and a fade
-    is two dissolves, with black, that are none.
+    A cut inside the dark of a fade is replaced by the fade. A jump to or from black is a cut and not a fade. The two halves
+    of a
+    fade look like dissolves with black, and are not counted as dissolves.
 
     Args:
-        cuts: Where the picture changes at once.
-        cells: `cells_of` every frame, shape (frames, cells, 3).
-        pace: Of the film.
+        cuts: Frame numbers of abrupt cuts.
+        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        pace: Frame counts that depend on the video's rate.
     """
     jumps = [cut for cut in cuts if _jump(cells, cut) >= MIN_JUMP]
     fades = [at for at in find_fades(cells, pace) if _is_away(at, jumps, pace.second)]
@@ -79,11 +80,15 @@ def add_gradual(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[i
 
 
 def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """The middles of the stretches over which one picture turns into another by mixing, ascending.
+    """Return the middles of spans in which one picture is mixed into another, as frame numbers, ascending.
 
-    Every frame of a dissolve is `(1 - a) x + a y` with a growing from 0 to 1: so what is asked is how far the frames
-    between lie from the line through the first and the last one of a stretch, as in the models of Hampapur, Jain and
-    Weymouth (1995).
+    Every frame of a dissolve is `(1 - a) x + a y`, with a growing from 0 to 1. The test is how far the frames lie from the
+    line
+    through the first and last one of a span (compare Hampapur, Jain and Weymouth 1995).
+
+    Args:
+        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        pace: Frame counts that depend on the video's rate.
     """
     flat = cells.reshape(len(cells), -1).astype(np.float32)
     half, light = pace.half, _brightness(cells)
@@ -104,7 +109,12 @@ def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
 
 
 def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """The darkest frames, the first of each, between brighter ones within a second on both sides; ascending."""
+    """Return the first darkest frame of each fade, with brighter frames within a second on both sides; ascending.
+
+    Args:
+        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        pace: Frame counts that depend on the video's rate.
+    """
     light = _brightness(cells)
     found: list[int] = []
     for at in np.flatnonzero(light <= DARK_LEVEL).tolist():
@@ -116,7 +126,7 @@ def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
 
 
 def _jump(cells: NDArray[np.uint8], at: int) -> float:
-    """How much changes from the frame before `at` to it, in levels."""
+    """Return the mean change from the previous frame to frame `at`, in levels."""
     return float(np.abs(cells[at].astype(np.float32) - cells[max(at - 1, 0)]).mean())
 
 
@@ -132,7 +142,7 @@ def _stands_out(change: NDArray[np.float64], at: int, half: int) -> bool:
 
 
 def _share_of_middle(stretch: NDArray[np.float32]) -> float | None:
-    """How much of the last frame is in the middle one, if the frames between are mixes of the first and the last.
+    """Return the share of the last frame in the middle one, if the frames between are mixes of the first and the last.
 
     None if they are not, or the middle is not about half of each.
     """

@@ -1,4 +1,4 @@
-"""A decoded frame as a player shows it: upright, with square pixels, high dynamic range brought to standard range."""
+"""Converts a decoded frame to what a player shows: upright, square pixels, high dynamic range reduced to standard range."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def is_hdr(transfer: int) -> bool:
 
 
 def sample_aspect_ratio(ratio: Fraction | None) -> Fraction:
-    """`ratio`, width to height of one sample; 1 where it is unknown or cannot be."""
+    """Return the width to height of one sample; 1 if it is unknown or impossible."""
     return ratio if ratio and _ASPECTS[0] <= ratio <= _ASPECTS[1] else Fraction(1)
 
 
 def size_shown(width: int, height: int, aspect: Fraction, side_px: int | None) -> tuple[int, int]:
-    """The size with square pixels, its shorter side brought down to `side_px` where that is smaller.
+    """Return width and height with square pixels, with the shorter side reduced to `side_px`.
 
-    A frame keeps its height, as players do it, and gets the width that its sample aspect ratio says.
+    As in players, a frame keeps its height, and its width follows from the sample aspect ratio.
 
     Args:
-        width: of the stored frame, in samples.
-        height: of the stored frame, in samples.
-        aspect: width to height of one sample.
-        side_px: the wanted shorter side in pixels; None: as it is.
+        width: Width of the stored frame in samples.
+        height: Height of the stored frame in samples.
+        aspect: Width to height of one sample.
+        side_px: Largest shorter side in pixels; None does not reduce it.
     """
     shown_width = width * aspect
     shorter = min(shown_width, Fraction(height))
@@ -63,13 +63,13 @@ def size_shown(width: int, height: int, aspect: Fraction, side_px: int | None) -
 
 
 def upright(pixels: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """`pixels` turned and mirrored as a display matrix says.
+    """Rotate and mirror a frame by a display matrix.
 
     Args:
-        pixels: shape (height, width, 3).
-        matrix: 9 values as `AV_FRAME_DATA_DISPLAYMATRIX` has them (ISO/IEC 14496-12: a point (x, y) of the stored frame
-            is shown at (a x + c y, b x + d y), with y downwards); None: upright already. Other angles than quarter
-            turns are taken for the nearest.
+        pixels: Shape (height, width, 3).
+        matrix: 9 values as in `AV_FRAME_DATA_DISPLAYMATRIX` (ISO/IEC 14496-12: a point (x, y) of the stored frame is shown
+            at
+            (a x + c y, b x + d y), with y downwards); None for a frame that is upright. Angles are rounded to quarter turns.
     """
     if matrix is None:
         return pixels
@@ -82,7 +82,7 @@ def upright(pixels: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDAr
 
 
 def rotation_matrix(degrees: float) -> NDArray[np.int32]:
-    """The display matrix that turns a frame against the clock by `degrees`, a multiple of 90 or taken for the nearest."""
+    """Return the display matrix of an anticlockwise rotation, rounded to a multiple of 90 degrees."""
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][round(degrees / 90) % 4]
     return np.array([cosine, -sine, 0, sine, cosine, 0, 0, 0, 1], np.int32)
 

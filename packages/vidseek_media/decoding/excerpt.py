@@ -1,4 +1,4 @@
-"""A span of a video as a small MP4 file of its own: without sound, at few frames a second."""
+"""Cuts a span of a video into a small MP4 file, without sound, at few frames a second."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from vidseek_media.ids import to_ms
 
 
 def cut_excerpt(path: Path, *, start_ms: int, end_ms: int, side_px: int, fps: float) -> bytes:
-    """`[start_ms, end_ms)` of the video as H.264 in MP4, upright, its shorter side `side_px` or less (even numbers).
+    """Encode a span of a video as H.264 in MP4, upright.
+
+    Args:
+        path: The video file.
+        start_ms: Start of the span in milliseconds.
+        end_ms: End of the span in milliseconds, exclusive.
+        side_px: Largest shorter side in pixels; sizes are even numbers.
+        fps: Frames a second, above 0.
 
     Raises:
         InputRejected: the span cannot be decoded.
-        ConfigError: `fps` or `side_px` is not positive, or the span is none.
+        ConfigError: `fps` or `side_px` is not positive, or the span is empty.
     """
     if fps <= 0 or side_px < 2 or not 0 <= start_ms < end_ms:
         raise ConfigError(

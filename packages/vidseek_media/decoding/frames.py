@@ -87,7 +87,17 @@ class FrameAt:
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
-    """The centres of `num_frames` equal bins of `[start_ms, end_ms)`, whole milliseconds, half up, ascending."""
+    """Return the centres of `num_frames` equal bins of a span, in whole milliseconds (half rounded up), ascending.
+
+    Args:
+        start_ms: Start of the span in milliseconds.
+        end_ms: End of the span in milliseconds, exclusive, after `start_ms`.
+        num_frames: Number of bins, above 0.
+
+    Example:
+        >>> bin_centres(0, 3000, 3)
+        [500, 1500, 2500]
+    """
     length = end_ms - start_ms
     return [
         min(start_ms + ((2 * i + 1) * length + num_frames) // (2 * num_frames), end_ms - 1) for i in range(num_frames)
@@ -97,15 +107,30 @@ def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
 def decode_at(
     path: Path, times_ms: Sequence[int], *, side_px: int | None = None, threads: int = 1
 ) -> list[tuple[int, NDArray[np.uint8]]]:
-    """The frames shown at `times_ms`, in that order, as (time of the frame, uint8 (height, width, 3) RGB upright).
+    """Return the frames shown at the given times, as pairs (start time of the frame in ms, pixels).
 
-    Time 0 is the container's start, as players have it. A time before the first frame gives the first frame, one at or
-    after the end the last. All have one size: the shorter side is
-    `side_px`, or the video's own where that is smaller or `side_px` is None.
+    A time before the first frame gives the first frame; a time at or after the end gives the last.
+
+    Args:
+        path: A video file, or a still picture.
+        times_ms: Times in milliseconds from the container's start (time 0 of players), at least 0, in any order.
+        side_px: Length in pixels to which the shorter side is reduced; a smaller video, or None, keeps its own size.
+        threads: Threads of the decoder, at least 1.
+
+    Returns:
+        One pair for each time, in the order of `times_ms`. Pixels are uint8 RGB of shape (height, width, 3), upright, and
+        all of one size.
 
     Raises:
         InputRejected: the file cannot be decoded.
         ValueError: a time is negative.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (64, 48), "red").save("red.png")
+        >>> [(time_ms, pixels)] = decode_at(Path("red.png"), [0], side_px=24)
+        >>> pixels.shape, pixels[0, 0].tolist()
+        ((24, 32, 3), [255, 0, 0])
     """
     if any(time_ms < 0 for time_ms in times_ms):
         raise ValueError(f"wanted times must not be negative, got {min(times_ms)} ms")

@@ -1,4 +1,4 @@
-"""Packets whose frames a codec never shows: VP8 and VP9 send reference frames that only later frames look at."""
+"""Finds packets whose frames are never shown: VP8 and VP9 send reference frames for later frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A still picture to RGB, the same wherever it comes from: a query, an upload, a file of the archive."""
+"""Decodes a still picture to RGB, equally for a query, an upload, and a file of the archive."""
 
 from __future__ import annotations
 
@@ -48,26 +48,30 @@ class TooManyPixels(InputRejected):
 
 
 def read_query_picture(path: Path) -> NDArray[np.uint8]:
-    """The picture in a file as a query has it. Raises as `decode_picture`."""
+    """Decode the picture in a file with the limits of a query.
+
+    Raises:
+        InputRejected: it is no such picture or broken, or would take too long; TooManyPixels if it is too large.
+    """
     return decode_picture(path.read_bytes(), max_pixels=QUERY_PIXELS, max_side_px=MAX_SIDE_PX)
 
 
 def decode_picture(
     content: bytes, *, max_pixels: int, max_side_px: int | None = None, shorter_side_px: int | None = None
 ) -> NDArray[np.uint8]:
-    """The picture upright: uint8 RGB (height, width, 3).
+    """Decode a picture, upright: uint8 RGB of shape (height, width, 3).
 
-    What is transparent is shown over white, more than 8 bit a channel are scaled down to 8, and of an animation the first
-    frame is taken.
+    Transparent parts are shown over white, deeper channels are scaled to 8 bits, and the first frame of an animation is
+    taken.
 
     Args:
-        content: The bytes of a file of one of `FORMATS`.
-        max_pixels: Checked by the header, before anything is decoded.
-        max_side_px: The longer side of what is given, at most.
-        shorter_side_px: The shorter side of what is given, at most.
+        content: Bytes of a file in one of `FORMATS`.
+        max_pixels: Most pixels, checked in the header before anything is decoded.
+        max_side_px: Longest longer side of the result in pixels; larger pictures are reduced. None: no limit.
+        shorter_side_px: Longest shorter side of the result in pixels; larger pictures are reduced. None: no limit.
 
     Raises:
-        InputRejected: it is no such picture, broken, or would take too long; TooManyPixels where it is too large.
+        InputRejected: it is no such picture or broken, or would take too long; TooManyPixels if it is too large.
     """
     try:
         _check_segments(content)
@@ -93,7 +97,7 @@ def decode_picture(
 def _read(
     content: bytes, max_pixels: int, max_side_px: int | None, shorter_side_px: int | None
 ) -> tuple[Image.Image, Transpose | None]:
-    """The picture as RGB, and the turn that brings it upright."""
+    """Return the picture as RGB, and the turn that brings it upright."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         _check_pixels(image, max_pixels)
         image.load()
@@ -138,7 +142,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _in_8_bit(image: Image.Image) -> Image.Image:
-    """The picture as L, LA, RGB or RGBA."""
+    """Return the picture as L, LA, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):
         return _levels(image)
     if image.has_transparency_data:
@@ -147,7 +151,7 @@ def _in_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _levels(image: Image.Image) -> Image.Image:
-    """A grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
+    """Return a grey picture of more than 8 bit as 8: whole numbers are of 16 bit unless larger, fractions go from 0 to 1."""
     values = np.asarray(image)
     if values.dtype.kind == "f":
         most = 1.0 if not values.size or np.nanmax(values) <= 1 else 255.0
@@ -164,7 +168,7 @@ def _levels(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: NDArray[Any], most: float) -> NDArray[np.uint8]:
-    """Values of 0 to `most` as 0 to 255."""
+    """Return values of 0 to `most` as 0 to 255."""
     scaled: NDArray[np.float64 | np.float32] = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
     scaled = np.multiply(scaled, 255 / most, out=scaled)
     scaled = np.add(scaled, 0.5, out=scaled)

@@ -1,4 +1,4 @@
-"""What a video file really holds: length, rate, upright size and codec, from its packets and a decoded frame."""
+"""Measures a video file: length, rate, upright size and codec, from its packets and a decoded frame."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vidseek_media.errors import InputRejected
 from vidseek_media.sources.originals import FileUnreadable
 
 MAX_FRAME_MS = 600_000
-"""Longer than this a frame is not shown, on average; times that say so are broken, and would give clips without end."""
+"""Longest mean duration of a frame. Files with longer ones have broken times, and would give endless clips."""
 
 MAX_STILL_MS = 3_600_000
-"""Longer than this no frame is shown."""
+"""Longest duration of a single frame."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Measured, not taken from the header."""
+    """Measurements of a file, independent of its header."""
 
     duration_ms: int
     """From the container's start to the end of the last frame."""
@@ -38,17 +38,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Examination:
-    """What `vidseek probe` says of a file: the measures, beside what its header says, and who would decode it."""
+    """The report of `vidseek probe`: measurements, the header's claims, and the decoder that would be used."""
 
     probe: Probe
     header_duration_ms: int | None
-    """What the header says, which nothing here relies on; None where it says nothing."""
+    """Duration in the header, which nothing relies on; None if it states none."""
     header_fps: float | None
     shortest_frame_ms: float
-    """From one frame to the next."""
+    """Shortest time from one frame to the next."""
     longest_frame_ms: float
     is_variable_rate: bool
-    """Whether frames are shown for different times, by more than the rounding of their times."""
+    """Whether the durations of frames differ by more than the rounding of their times."""
     num_keyframes: int
     pixel_format: str
     times: str
@@ -60,10 +60,14 @@ class Examination:
 
 
 def examine(path: Path, *, decoder: str = "auto") -> Examination:
-    """Look at `path` as `probe` does, and further. `decoder` as `frames.decoder` has it.
+    """Measure a video file as `probe` does, and report more about it.
+
+    Args:
+        path: The file.
+        decoder: `auto`, `pyav` or `decord`, as in the setting `frames.decoder`.
 
     Raises:
-        InputRejected: as `probe`; or the decoder that is asked for cannot take the file.
+        InputRejected: as in `probe`, or the requested decoder cannot read the file.
     """
     plan = _plan_of(path)
     found = _measured(path, plan)
@@ -99,10 +103,20 @@ def _header_of(path: Path) -> tuple[int | None, float | None]:
 
 
 def probe(path: Path) -> Probe:
-    """Measure `path`, and prove by one decoded frame that it can be decoded.
+    """Measure a video file, and decode one frame to prove that it can be decoded.
+
+    Args:
+        path: A video file, or a still picture.
 
     Raises:
-        InputRejected: it is empty, no video, or not one frame of it can be decoded; the message is the reason.
+        InputRejected: the file is empty, is no video, or no frame of it can be decoded. The message is the reason.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (64, 48), "red").save("red.png")
+        >>> found = probe(Path("red.png"))
+        >>> found.width, found.height, found.num_frames, found.codec
+        (64, 48, 1, 'png')
     """
     return _measured(path, _plan_of(path))
 

@@ -1,7 +1,7 @@
-"""What a worker process may do to the machine: limits, no new privileges, and rules of the kernel (Landlock, seccomp).
+"""Confines a worker process: resource limits, no new privileges, and kernel rules (Landlock, seccomp).
 
-Everything here is called by a worker on itself, before it sees any foreign input. A rule that the kernel does not offer
-is left out, and `in_force` says so.
+A worker applies these functions to itself before it reads any foreign input. A rule that the kernel does not support is left
+out, and `in_force` reports it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class InForce:
     has_seccomp: bool
 
     def in_words(self) -> str:
-        """One line for a person."""
+        """Describe the rules in one line."""
         landlock = f"Landlock ABI {self.landlock_abi}" if self.landlock_abi else "no Landlock"
         return f"{landlock}, {'seccomp' if self.has_seccomp else 'no seccomp'}"
 
@@ -82,7 +82,7 @@ _CLONE_THREAD = 0x10000
 
 @cache
 def in_force() -> InForce:
-    """Ask the kernel; changes nothing."""
+    """Return which rules the kernel supports; changes nothing."""
     if not sys.platform.startswith("linux"):
         return InForce(0, False)
     abi = _libc().syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
@@ -123,10 +123,11 @@ def limit_resources(confinement: Confinement, *, memory_mib: int) -> None:
 
 
 def confine(confinement: Confinement, *, libraries: Iterable[Path], file: Path | None = None) -> None:
-    """Forbid what `confinement` says, by the kernel, for good. Wants `give_up_privileges` before it.
+    """Apply kernel rules to this process permanently. Call `give_up_privileges` first.
 
     Args:
-        confinement: For UPLOAD and ARCHIVE only `libraries` and `file` can be opened afterwards, to be read.
+        confinement: What to forbid. With UPLOAD and ARCHIVE, only `libraries` and `file` can be opened afterwards, for
+            reading.
         libraries: Folders with Python's modules.
         file: The one file that ARCHIVE may read.
     """

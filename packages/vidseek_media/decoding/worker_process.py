@@ -1,7 +1,7 @@
-"""What runs in the fork server and in its workers, and how they talk to the process that started them.
+"""The code of the fork server and its workers, and their protocol with the parent process.
 
-The fork server is a fresh interpreter with no environment. It imports what the workers need, once, and forks a worker
-for each request. It never sees a file of others; workers do, and are confined before that.
+The fork server is a fresh interpreter with an empty environment. It imports the workers' modules once, and forks a worker
+for each request. It never reads foreign files; workers do, after they are confined.
 """
 
 from __future__ import annotations
@@ -73,12 +73,17 @@ def send(sock: socket.socket, kind: int, content: Sequence[bytes | memoryview], 
 
 
 def receive(sock: socket.socket, *, until: float | None = None, most: int = 2**34) -> tuple[int, bool, bytearray, int]:
-    """One message: its kind, flag, content and file descriptor (-1 for none).
+    """Receive one message: its kind, flag, content and file descriptor (-1 for none).
+
+    Args:
+        sock: The socket.
+        until: Deadline by `time.monotonic`; None waits without limit.
+        most: Longest message in bytes.
 
     Raises:
         Ended: the other side is gone.
-        TimeoutError: it does not come until then (a time of `time.monotonic`).
-        ValueError: it is longer than `most` bytes.
+        TimeoutError: the deadline has passed.
+        ValueError: the message is longer than `most`.
     """
     _wait(sock, until)
     head, fds, _, _ = socket.recv_fds(sock, _HEADER.size, 1)
@@ -107,7 +112,12 @@ def _wait(sock: socket.socket, until: float | None) -> None:
 
 
 def main(control_fd: int, modules: Sequence[str]) -> None:
-    """Be the fork server: import `modules`, then fork a worker for each request until the other side is gone."""
+    """Run the fork server: import modules, then fork a worker for each request until the other side is gone.
+
+    Args:
+        control_fd: File descriptor of the socket to the parent.
+        modules: Modules to import.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started this ends it, by closing the connection
     give_up_privileges()
@@ -135,7 +145,7 @@ def main(control_fd: int, modules: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _child_alarm() -> Iterator[int]:
-    """A file descriptor that can be read when a child has ended."""
+    """Yield a file descriptor that becomes readable when a child has ended."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -253,7 +263,7 @@ def _limit_computing(seconds: float | None) -> None:
 
 
 def _libraries() -> list[Path]:
-    """The folders of the modules that are loaded: what is imported late lies there too."""
+    """Return the folders of the modules that are loaded: what is imported late lies there too."""
     folders = {Path(os.__file__).parent}
     for name in ("numpy", "PIL", "av", "decord"):
         if (file := getattr(sys.modules.get(name), "__file__", None)) is not None:
@@ -273,7 +283,7 @@ def _open_memory() -> int:
 
 
 def _resident_mib(memory: int) -> float:
-    """What this process holds now; 0 where the system does not say."""
+    """Return the memory of this process in MiB; 0 if the system does not tell."""
     try:
         return int(os.pread(memory, 128, 0).split()[1]) * resource.getpagesize() / 2**20
     except (OSError, IndexError, ValueError):

@@ -1,1 +1,1 @@
-"""Files that are read in bounds and written whole or absent."""
+"""Reads files with limits, and writes them whole or not at all."""

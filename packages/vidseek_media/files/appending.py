@@ -1,4 +1,4 @@
-"""JSON lines files that only grow: every append is whole or taken back, and a torn line spoils no other."""
+"""Append-only JSON lines files: an append is complete or undone, and a torn line does not affect others."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ LOCK_NAME = ".lock"
 
 @dataclass(frozen=True)
 class Lines:
-    """What a file of JSON lines holds."""
+    """The content of a JSON lines file."""
 
     values: tuple[dict[str, Any], ...]
     """The JSON objects, in the order of the file."""
     num_broken: int
-    """Lines that hold no JSON object: torn by a death or a full disk."""
+    """Number of lines without a JSON object, torn by a crash or a full disk."""
 
 
 def append_line(path: Path, content: Mapping[str, Any], *, sync: bool = True, mode: int = 0o644) -> None:
-    """Append `content` to the file as one line of JSON; one writer at a time, others wait.
+    """Append one line of JSON to a file, with one writer at a time.
 
-    When this returns with `sync`, the line survives a power loss. When it raises, the file is as it was.
+    If it raises, the file is as before. If it returns and `sync` is set, the line survives a power loss.
 
     Args:
-        path: Of the file; it is made where it is missing, its folder is not.
-        content: What `json.dumps` takes.
+        path: The file; it is created if missing, its folder is not.
+        content: The object to write.
         sync: Whether to wait for the disk.
-        mode: Rights of a file that is made.
+        mode: Permissions of a created file.
 
     Raises:
-        OSError: the disk does not take the whole line.
+        OSError: the disk cannot hold the whole line.
     """
     is_new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode)
@@ -52,12 +52,15 @@ def append_line(path: Path, content: Mapping[str, Any], *, sync: bool = True, mo
 
 
 def append_to(descriptor: int, content: Mapping[str, Any], *, sync: bool) -> None:
-    """Append a line to an open file that no other process writes to at this moment. As `append_line`.
+    """Append one line of JSON to an open file that no other process is writing to.
 
     Args:
-        descriptor: Open to read and to append (`O_RDWR | O_APPEND`).
-        content: What `json.dumps` takes.
+        descriptor: File descriptor, opened with `O_RDWR | O_APPEND`.
+        content: The object to write.
         sync: Whether to wait for the disk.
+
+    Raises:
+        OSError: the disk cannot hold the whole line.
     """
     before = os.fstat(descriptor).st_size
     is_torn = before > 0 and os.pread(descriptor, 1, before - 1) != b"\n"
@@ -76,7 +79,7 @@ def append_to(descriptor: int, content: Mapping[str, Any], *, sync: bool) -> Non
 
 
 def read_lines(path: Path) -> Lines:
-    """The JSON objects of a file; none where there is no file. Broken lines are counted and passed over.
+    """Read the JSON objects of a file; a missing file gives none. Broken lines are counted and skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -101,7 +104,7 @@ def read_lines(path: Path) -> Lines:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock file, and make the folder where it is missing; the lock of a killed process is free.
+    """Hold the lock file of a folder inside this block; the folder is created, and the lock of a killed process is free.
 
     Raises:
         OSError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Files and folders that a stage writes: whole or absent."""
+"""Writes files and folders of stages whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
-    """See to it that a folder which somebody named, and which is there, may be replaced by a new one.
+    """Check that a folder named by the user may be replaced.
 
     Args:
-        path: The folder.
-        marks: Files of which one is in every folder that was written here before.
+        path: The folder. It may be missing or empty.
+        marks: File names of which vidseek writes at least one into each such folder.
 
     Raises:
         ConfigError: it holds something else.
@@ -38,12 +38,22 @@ def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A fresh folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """Write a folder whole or not at all: yield a fresh folder beside `path` that replaces it when the block succeeds.
 
-    What processes that were killed left beside it vanishes too.
+    When the block raises, the fresh folder is removed and `path` keeps its content. Fresh folders that killed processes left
+    beside `path` are removed too.
+
+    Args:
+        path: The folder to write; its parent folders are created.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
+
+    Example:
+        >>> with whole_folder(Path("report")) as folder:
+        ...     _ = (folder / "result.json").write_text("{}")
+        >>> [path.name for path in Path("report").iterdir()]
+        ['result.json']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -61,14 +71,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """The name of a file beside `path`, which takes its place when the block ends well, and vanishes when it does not.
+    """Write a file whole or not at all: yield a path beside `path` that replaces it when the block succeeds.
+
+    When the block raises, the new file is removed and `path` keeps its content.
 
     Args:
-        path: Of the file.
-        sync: Whether it survives a power loss once the block has ended: for what a person was told is kept.
+        path: The file to write; its parent folders are created.
+        sync: Whether to wait until the file is on the disk, so that it survives a power loss.
 
     Raises:
-        OSError: the disk does not take it; a full one is told with `path`.
+        OSError: the disk cannot hold it; the error of a full disk names `path`.
+
+    Example:
+        >>> with whole_file(Path("notes.txt")) as beside:
+        ...     _ = beside.write_text("done")
+        >>> Path("notes.txt").read_text()
+        'done'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -91,7 +109,7 @@ def sync_path(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk.
 
     Raises:
-        OSError: the disk does not take them.
+        OSError: the disk cannot hold them.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -104,7 +122,7 @@ def sync_path(path: Path) -> None:
 
 
 def _lives(pid: str) -> bool:
-    """Whether a process of that number runs on this machine; what is no number is not ours to judge."""
+    """Whether a process with this id runs on this machine; a text that is not a number counts as running."""
     if not pid.isdigit():
         return True
     try:

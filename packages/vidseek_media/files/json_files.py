@@ -1,4 +1,4 @@
-"""JSON that may come from somebody else: bounded in size, and every fault of it one ValueError."""
+"""Parses JSON from elsewhere with a limit on its size; every fault is a ValueError."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 64 * 2**20
-"""Of a JSON file, where its reader does not say otherwise. The largest of ours, a calibration, has a few MB."""
+"""Default limit of a JSON file in bytes. The largest file of vidseek, a calibration, has a few MB."""
 _LOWEST, _HIGHEST = -(2**63), 2**64  # hashes of frames are unsigned
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file of bounded size.
+
+    Args:
+        path: The file, in UTF-8.
+        most_bytes: Largest size of the file in bytes.
+
+    Returns:
+        The parsed value. Its integers fit into 64 bits, its texts are valid Unicode.
 
     Raises:
-        OSError: it cannot be read; FileNotFoundError where it is missing.
-        ValueError: it is larger than `most_bytes`, or `parse_json` refuses it.
+        OSError: the file cannot be read; FileNotFoundError if it is missing.
+        ValueError: the file is larger than `most_bytes`, or `parse_json` refuses it.
+
+    Example:
+        >>> _ = Path("clip.json").write_text('{"start_ms": 0, "end_ms": 3000}')
+        >>> read_json(Path("clip.json"))
+        {'start_ms': 0, 'end_ms': 3000}
     """
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
@@ -27,10 +39,10 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value of a JSON text in UTF-8, of numbers that fit into 64 bits and texts that are Unicode.
+    """Parse a JSON text in UTF-8 whose integers fit into 64 bits and whose texts are valid Unicode.
 
     Raises:
-        ValueError: it is none, nests too deeply, or holds another number or text. No other error.
+        ValueError: it is not JSON, nests too deeply, or holds another number or text. No other error is raised.
     """
     text = content.decode("utf-8") if isinstance(content, bytes) else content
     try:

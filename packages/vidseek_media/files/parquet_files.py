@@ -1,4 +1,4 @@
-"""Parquet files that may come from somebody else, read in bounds: a small file may unpack to any size."""
+"""Reads Parquet files from elsewhere with limits, since a small file may unpack to any size."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MOST_BYTES = 2**28
-"""That any file may unpack to."""
+"""Unpacked size in bytes that any file may have."""
 ROWS = 65_536
-"""Read at once."""
+"""Rows read at once."""
 MOST_GROWTH = 1000
-"""Times the size of the file that a larger one may unpack to."""
+"""Unpacked size that a larger file may have, as a multiple of its own size."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
 
 
 def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in `path`; of it only `columns`, where they are given.
+    """Read a Parquet file with a limit on its unpacked size.
 
-    Texts are read as numbers into a dictionary first: so are they stored, and a text of a megabyte may stand in each row of
-    a file of two.
+    Texts are read as dictionary indices first, as they are stored: a file of two megabytes may repeat a text of one megabyte
+    in
+    every row.
+
+    Args:
+        path: The file.
+        columns: Columns to read; None reads all.
 
     Raises:
         ValueError: it would unpack to more than `MOST_BYTES` and `MOST_GROWTH` times its size.
@@ -48,14 +53,14 @@ def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _leaves(metadata: pq.FileMetaData) -> list[tuple[str, str]]:
-    """Path and physical type of each column that holds values."""
+    """Return path and physical type of each column that holds values."""
     schema = metadata.schema
     columns = [schema.column(number) for number in range(len(schema.names))]
     return [(each.path, each.physical_type) for each in columns]
 
 
 def _stored_bytes(metadata: pq.FileMetaData) -> int:
-    """What pages and numbers come to, as the footer has it."""
+    """Return the unpacked size in bytes that the footer states."""
     total = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -66,7 +71,7 @@ def _stored_bytes(metadata: pq.FileMetaData) -> int:
 
 
 def _written_out(array: pa.Array) -> int:
-    """What a column comes to with each of its texts written out."""
+    """Return the size in bytes of a column if each text is written out."""
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return array.nbytes if not _has_texts(kind.value_type) else 8 * len(array) + _written_out(array.flatten())
@@ -82,7 +87,7 @@ def _has_texts(kind: pa.DataType) -> bool:
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
-    """The field with its texts as texts."""
+    """Return the field with its texts as texts."""
     return field.with_type(_plain_type(field.type))
 
 

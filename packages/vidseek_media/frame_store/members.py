@@ -1,4 +1,4 @@
-"""What a frame worker does: the clips of one video as members of a tar, decoded once; and how they are read back."""
+"""The work of a frame worker: decode the clips of one video once into members of a tar, and read them back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video: what its worker needs, and where its members go."""
+    """The input of a worker for one video, and the file that receives its members."""
 
     video_id: str
     path: Path
@@ -50,7 +50,7 @@ class VideoJob:
 
 @dataclass(frozen=True)
 class ClipFramesInfo:
-    """What the shard says of a clip whose frames it holds."""
+    """The metadata of a clip's frames in a shard."""
 
     num_repeated: int
     decoder: str
@@ -63,7 +63,7 @@ class ClipFramesInfo:
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """What became of clips, by clip_id: frames, or the reason why there are none."""
+    """The result for each clip by clip_id: its frames, or the reason why it has none."""
 
     kept: dict[str, ClipFramesInfo]
     refused: dict[str, Refusal]
@@ -72,12 +72,16 @@ class DecodeResult:
 
 
 def write_part(job: VideoJob, *, settings: FrameSettings) -> DecodeResult:
-    """Decode one video once for all its clips, and write its members to `job.part`: whole or absent.
+    """Decode one video once for all its clips, and write its members to `job.part`, whole or not at all.
+
+    Args:
+        job: The video and its clips.
+        settings: Number, size and quality of the frames.
 
     Raises:
-        InputRejected: not one frame of the video can be decoded.
-        FileChanged: the file holds other bytes than those that were ingested.
-        ArtifactError: the disk does not take the members.
+        InputRejected: no frame of the video can be decoded.
+        FileChanged: the file's bytes differ from those that were ingested.
+        ArtifactError: the disk cannot hold the members.
     """
     beside = job.part.with_suffix(".beside")
     try:
@@ -160,10 +164,10 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Cli
 
 
 def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
-    """What the .json of a clip says.
+    """Read the metadata of a clip's .json.
 
     Raises:
-        KeyError: it lacks something.
+        KeyError: a key is missing.
     """
     return ClipFramesInfo(about["num_repeated"], about["decoder"], tuple(_flags_of(about)), tuple(about["hashes"]))
 
@@ -182,10 +186,14 @@ def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
 
 
 def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """Clip by clip: the content of its .json, and its JPEGs (empty ones where they are not wanted).
+    """Yield the content of each clip's .json, and its JPEGs.
+
+    Args:
+        path: The tar file.
+        with_jpegs: Whether to read the JPEGs; else they are empty.
 
     Raises:
-        ArtifactError: the tar is missing, broken, or lacks pictures of a clip.
+        ArtifactError: the tar is missing or broken, or lacks frames of a clip.
     """
     about: dict[str, Any] = {}
     jpegs: list[bytes] = []
@@ -210,7 +218,7 @@ def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[
 
 
 def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
-    """The key that a member's name has, and the number of its picture; None of the .json."""
+    """Return the key that a member's name has, and the number of its picture; None of the .json."""
     found = _MEMBER.fullmatch(member.name)
     if found is None or not member.isreg() or member.issparse():
         raise ValueError(f"it has the member {shown(member.name)}, wanted files <video_id>_<index>.json and .<number>.jpg")
@@ -218,7 +226,7 @@ def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
 
 
 def _about(content: bytes, key: str) -> dict[str, Any]:
-    """What a .json says, of its types and in its ranges."""
+    """Return the content of a clip's .json, with types and ranges checked."""
     about = parse_json(content)
     if not isinstance(about, dict) or about["key"] != key:
         raise ValueError(f"the .json of {key} is of another clip")
@@ -254,7 +262,12 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, most_bytes: int) -> 
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
-    """`pixels` (height, width, 3) as JPEG with full colour resolution: small frames have no colour to spare."""
+    """Encode a frame as JPEG without chroma subsampling, which small frames cannot afford.
+
+    Args:
+        pixels: uint8 RGB of shape (height, width, 3).
+        quality: JPEG quality, from 1 to 100.
+    """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
@@ -276,7 +289,12 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
 
 
 def disk_error(folder: Path, error: OSError) -> ArtifactError:
-    """What to raise when the disk does not take what belongs into `folder`."""
+    """Return the error to raise if the disk cannot hold a file.
+
+    Args:
+        folder: The folder of the file.
+        error: The system's error.
+    """
     return ArtifactError(
         f"{folder} cannot be written: {error.strerror or error}", code="not-writable",
         remedy="Make room; the videos that are done are kept, and a new run goes on from there",

@@ -1,7 +1,7 @@
 """The frames of all clips in WebDataset tar shards: decoded once, read by every epoch and every later encoder.
 
-A shard holds whole videos, those whose ids begin with the same digits, and carries the hash of its plan (settings and
-clips) in its name: a shard whose plan is unchanged is not made again, and a new video remakes its own shard alone.
+A shard holds whole videos, those whose ids begin with the same digits. Its name contains a hash of its plan (settings and
+clips): a shard with an unchanged plan is kept, and a new video changes only its own shard.
 """
 
 from __future__ import annotations
@@ -87,17 +87,28 @@ def write_frames(
     out: Path,
     settings: FrameSettings,
 ) -> FramesReport:
-    """Write `settings.per_bin` JPEG frames of each of `settings.num_frames` equal bins of each clip into shards under `out`.
+    """Write the frames of each clip as JPEG into shards.
 
-    `out` gets `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members are, clip by clip in
-    order of key, `<key>.json` and `<key>.<i:02d>.jpg`. Run again, it keeps the shards whose plan is unchanged and the
-    videos that an interrupted run had finished, and removes shards that are no longer wanted.
+    `settings.per_bin` frames of each of `settings.num_frames` equal bins of a clip are stored. `out` receives
+    `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members of a shard are, clip by clip in order
+    of
+    key, `<key>.json` and `<key>.<i:02d>.jpg`. Another run keeps shards with an unchanged plan and videos that an interrupted
+    run
+    finished, and removes other shards.
+
+    Args:
+        source: The source of the videos, or their folder.
+        ingest_dir: Output of the stage `ingest`.
+        cut_dir: Output of the stage `cut`.
+        out: The folder to write.
+        settings: Number, size and quality of the frames.
 
     Raises:
         ConfigError: `source` is missing.
-        ArtifactError: a table is missing or broken, or the disk takes no more.
-        InputRejected: no clip has frames, for another reason than that the files were replaced since `ingest` (that is
-            mended by the next run, and the gate `check_pairs` stops this one); `rejected.parquet` says why.
+        ArtifactError: a table is missing or broken, or the disk is full.
+        InputRejected: no clip has frames; `rejected.parquet` has the reasons. It is not raised if the files were only
+            replaced
+            since `ingest`: the next run repairs that, and the gate `check_pairs` stops this one.
     """
     source = source_of(source)
     if isinstance(source, Folder):
@@ -120,7 +131,7 @@ def write_frames(
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """The shards under the frames folder `folder`, in order of name; none where a run kept no clip.
+    """Return the shards of a frames folder in order of name; none if a run kept no clip.
 
     Raises:
         ArtifactError: no run has finished there.
@@ -132,10 +143,14 @@ def list_shards(folder: Path) -> list[Path]:
 
 
 def shard_files(folder: Path, names: Iterable[object]) -> list[Path]:
-    """The shards of these names in the frames folder `folder`, as frames.parquet has them: each once, in order.
+    """Return the paths of shards, each once, in order.
+
+    Args:
+        folder: The frames folder.
+        names: Names from frames.parquet.
 
     Raises:
-        ArtifactError: one is no name of a shard.
+        ArtifactError: a name is not that of a shard.
     """
     try:
         return [folder / name for name in sorted({shard_file(name) for name in names})]
@@ -146,7 +161,7 @@ def shard_files(folder: Path, names: Iterable[object]) -> list[Path]:
 
 
 def read_shard(path: Path) -> Iterator[ClipFrames]:
-    """The clips of one shard with their frames decoded, in order of key. Clips of other videos may have other sizes.
+    """Yield the clips of a shard with decoded frames, in order of key. Sizes may differ between videos.
 
     Raises:
         ArtifactError: the shard is missing or broken.

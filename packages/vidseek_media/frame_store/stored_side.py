@@ -1,4 +1,4 @@
-"""The shorter side in pixels that frames are stored at: one number for an archive, in a file between two stages."""
+"""The shorter side of stored frames in pixels: one number for an archive, in a file between two stages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _REMEDY = "Run `dvc repro side`"
 
 
 def write_side(path: Path, side_px: int) -> None:
-    """Write the number, whole or not at all; the same number gives the same bytes."""
+    """Write the number to `path`, whole or not at all; equal numbers give equal bytes."""
     with whole_file(path) as beside:
         beside.write_text(json.dumps({"side_px": side_px}) + "\n", encoding="utf-8")
 
 
 def with_stored_side(settings: FrameSettings, path: Path) -> FrameSettings:
-    """`settings` with a number for the side: their own, or where they say auto the one that `write_side` wrote to `path`.
+    """Return settings with a number for the side: their own, or for `auto` the one in a file of `write_side`.
+
+    Args:
+        settings: The section `frames` of params.yaml.
+        path: The file that `write_side` wrote.
 
     Raises:
         ArtifactError: the file is missing or broken.
@@ -38,16 +42,16 @@ def with_stored_side(settings: FrameSettings, path: Path) -> FrameSettings:
 
 
 def require_enough_pixels(videos: Path, *, side_px: int, wanted_px: int, backbone: str) -> None:
-    """See to it that no frame is stored smaller than the backbone takes it where its video has more pixels.
+    """Check that no frame is stored smaller than the backbone's input if its video has more pixels.
 
     Args:
         videos: The videos table.
-        side_px: Of stored frames, in pixels.
-        wanted_px: That the backbone takes, in pixels.
-        backbone: Its name, for the message.
+        side_px: Shorter side of stored frames in pixels.
+        wanted_px: Shorter side that the backbone needs, in pixels.
+        backbone: Name of the backbone, for the message.
 
     Raises:
-        ConfigError: some would be; the message names the fix.
+        ConfigError: some frames would be too small; the message names the fix.
         ArtifactError: the table is missing or broken.
     """
     if side_px >= wanted_px:

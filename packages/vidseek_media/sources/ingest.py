@@ -1,4 +1,4 @@
-"""A source of videos to a table of videos: list, hash and probe what is new, merge equal files, match the captions."""
+"""Turns a source into a table of videos: list, hash and probe new files, merge equal files, match captions."""
 
 from __future__ import annotations
 
@@ -61,27 +61,26 @@ def ingest(
     clip_pattern: str | None = None,
     forgotten: Forgotten | None = None,
 ) -> IngestReport:
-    """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of `source` into `out`.
+    """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of a source.
 
-    The ledger, a JSON file outside the pipeline (a path without a suffix is the folder of `ingest.json`), remembers
-    size, time, id and probe of every file, so that a second run reads only what is new or changed; it changes no
-    result. Tables are byte-identical when nothing changed.
+    Tables have equal bytes if nothing changed.
 
     Args:
-        source: A folder, or what `sources.open_source` gives.
-        out: The folder of the tables.
-        ledger: See above.
-        timeout_seconds: For probing one file; as much again for each GB of it.
-        workers: Processes that probe.
-        clip_pattern: A regular expression with the groups `stem` and `index` that a file's whole name without its
-            suffix may match: such a file is clip `index` of the video `stem`, and a caption of a file of such a name
-            that is not there is one of clip `index` of the video that is.
-        forgotten: Videos that are kept out, each a rejection.
+        source: A folder, or a source from `open_source`.
+        out: The folder to write.
+        ledger: JSON file outside the pipeline (without suffix: the folder of `ingest.json`) that remembers size, time, id
+            and
+            probe of every file, so that another run only reads new and changed files.
+        timeout_seconds: Time limit for probing one file in seconds; as much again is added for each GB.
+        workers: Number of processes that probe.
+        clip_pattern: Regular expression with the groups `stem` and `index` for file names without suffix. A matching file is
+            clip `index` of the video `stem`; a caption of a missing file with such a name belongs to that clip of the video.
+        forgotten: Videos to leave out; each is a rejection.
 
     Raises:
-        ConfigError: `source` is missing or holds no video file, or its captions file is wrong.
-        InputRejected: every file was rejected; `rejected.parquet` says why.
-        ServiceError: the source lies elsewhere, and does not answer.
+        ConfigError: `source` is missing or holds no video file, or its files of captions are wrong.
+        InputRejected: every file was rejected; `rejected.parquet` has the reasons.
+        ServiceError: a remote source does not answer.
     """
     naming, forgotten = ClipNaming.of(clip_pattern), forgotten or Forgotten()
     source = source_of(source)
@@ -119,10 +118,10 @@ def ingest(
 
 
 def read_videos(folder: Path) -> list[Video]:
-    """The videos that `ingest` wrote into `folder`, by video_id.
+    """Read the videos that `ingest` wrote into `folder`, by video_id.
 
     Raises:
-        ArtifactError: the table is missing or not of this kind.
+        ArtifactError: the table is missing or broken.
     """
     path = folder / "videos.parquet"
     rows = read_table(path, VIDEOS).to_dict("records")
@@ -138,7 +137,7 @@ def read_videos(folder: Path) -> list[Video]:
 
 
 def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> InputRejected:
-    """What to raise where no video is left; the tables of an earlier run go."""
+    """Return the error to raise if no video is left, and remove the tables of an earlier run."""
     for stale in ("sidecar.parquet", "transcripts.parquet", "videos.parquet"):
         (out / stale).unlink(missing_ok=True)
     return InputRejected(
@@ -209,7 +208,7 @@ def _probe_new(
 
 
 def _seconds_for(path: Path, *, timeout_seconds: float) -> float:
-    """A probe reads the whole file: a large one, on a slow disk, may take longer."""
+    """Return a probe reads the whole file: a large one, on a slow disk, may take longer."""
     try:
         return round(timeout_seconds * (1 + path.stat().st_size / 1e9), 1)
     except OSError:
@@ -223,7 +222,7 @@ def _merge(
     known: Mapping[str, About],
     naming: ClipNaming,
 ) -> list[Video]:
-    """One video for each id, with all its uris, and what is said about it: by the first row that says it, or the source."""
+    """Return one video for each id, with all its uris, and facts from the first row that states them, or from the source."""
     uris: dict[str, list[str]] = {}
     for uri in sorted(kept):
         uris.setdefault(kept[uri], []).append(uri)

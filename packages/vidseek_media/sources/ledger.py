@@ -1,4 +1,4 @@
-"""What earlier ingests learned of files and videos: a cache that changes no result."""
+"""A cache of earlier ingests about files and videos; it changes no result."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Ledger:
 
     @classmethod
     def load(cls, path: Path) -> Ledger:
-        """The ledger at `path` (without a suffix it is the folder of `ingest.json`).
+        """Load the ledger at `path` (without suffix: the folder of `ingest.json`).
 
-        An empty one where that is missing, broken or of another version.
+        A missing or broken one, or one of another version, is empty.
         """
         path = path if path.suffix else path / LEDGER_FILE
         try:
@@ -63,12 +63,23 @@ class Ledger:
             return cls(path)
 
     def id_of(self, path: Path, stat: os.stat_result) -> str | None:
-        """The video_id of the file, where size and times are as they were."""
+        """Return the video_id of a file if its size and times are unchanged; else None.
+
+        Args:
+            path: The file.
+            stat: Its present size and times.
+        """
         known = self.files.get(str(path))
         return known[3] if known and known[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) else None
 
     def note(self, path: Path, stat: os.stat_result, video_id: str) -> None:
-        """Remember whose bytes the file has."""
+        """Remember the video_id of a file.
+
+        Args:
+            path: The file.
+            stat: Its size and times when it was hashed.
+            video_id: 32 hex digits.
+        """
         self.files[str(path)] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, video_id)
 
     def is_as_noted(self, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Videos that lie on this machine: a folder with its subfolders, or what a pattern names."""
+"""Videos on this machine: a folder with its subfolders, or the files that a pattern matches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANY_FOLDERS = "(?:.*/)?"
 
 
 class Folder:
-    """All videos in a folder, by their suffix; names with a dot first are passed over, links that lead out refused."""
+    """All videos in a folder, by suffix. Hidden files are skipped, links that lead out of the folder are refused."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -33,7 +33,7 @@ class Folder:
         return str(self.root)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`. `forgotten` counts nothing: what is on this machine is known by its bytes."""
+        """List the videos of the folder; `forgotten` is ignored, since local files are known by their bytes."""
         require_folder(self.root)
         root = self.root.resolve()
         sidecar = read_sidecar(root)
@@ -48,19 +48,20 @@ class Folder:
         return Listing(dict(sorted(paths.items())), rejected, sidecar)
 
     def path_of(self, uri: str) -> Path:
-        """See `Source`: inside the folder, and not by a link that leads out."""
+        """Return the path inside the folder; a link that leads out is refused. Implements `Source.path_of`."""
         return path_inside(self.root, uri)
 
     def address_of(self, uri: str) -> str:
-        """Empty: the file is the user's own."""
+        """Return "": the file is local."""
         return ""
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """None: see `address_of`."""
+        """Return no files: nothing is downloaded."""
         return []
 
     def _walk(self, root: Path, pictures: Set[str]) -> Iterator[tuple[str, Path, str]]:
-        """Uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named."""
+        """Yield uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named.
+        """
         unlisted: list[tuple[Path, str]] = []
 
         def note(error: OSError) -> None:
@@ -130,7 +131,7 @@ class LocalKind(SourceKind):
         return True
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Folder` or a `Pattern`."""
+        """Return a `Folder` or a `Pattern`."""
         path = place.path
         if path.is_dir():
             return Folder(path)
@@ -152,10 +153,14 @@ def require_folder(path: Path) -> None:
 
 
 def path_inside(root: Path, uri: str) -> Path:
-    """The absolute path of `uri` under `root`.
+    """Return the absolute path of `uri` under `root`.
+
+    Args:
+        root: The folder.
+        uri: A relative path.
 
     Raises:
-        InputRejected: it lies outside, by `..`, because it is absolute, or by a link.
+        InputRejected: it leads out of the folder, by `..`, as an absolute path, or by a link.
     """
     path = root.resolve() / uri
     if not path.resolve().is_relative_to(root.resolve()):
@@ -164,12 +169,19 @@ def path_inside(root: Path, uri: str) -> Path:
 
 
 def uri_of(path: Path, root: Path) -> str:
-    """Relative to the source root; bytes that are no UTF-8 are written as \\xNN."""
+    r"""Return a path relative to the source root; bytes that are not UTF-8 are written as \xNN.
+
+    Args:
+        path: The file.
+        root: Root of the source.
+    """
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _regex_of(part: str) -> str:
-    """What one part of a pattern matches; `**` brings its own slash, for it may match nothing."""
+    """Return the regular expression of one part of a pattern; that of `**` includes its slash, since it may match
+    nothing.
+    """
     if part == "**":
         return _ANY_FOLDERS
     text = ""

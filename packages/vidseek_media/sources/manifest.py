@@ -1,4 +1,4 @@
-"""A manifest: a table that names the videos of an archive, wherever they lie, and says what they are."""
+"""A manifest: a table that lists the videos of an archive, local or remote, with facts about them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from vidseek_media.urls import bare_url, is_url
 
 
 class Manifest:
-    """The videos that a CSV, Parquet or JSON lines file names in its column `uri`.
+    """The videos in the column `uri` of a CSV, Parquet or JSON lines file.
 
-    A uri is a path relative to the manifest's folder, which may not lead out of it; an absolute path, which is the
-    user's own word and may lie anywhere; or a URL, whose file is downloaded. Files of captions beside the manifest
-    count as well.
+    A uri is a path relative to the manifest's folder, which may not lead out of it; an absolute path, which may point
+    anywhere;
+    or a URL, whose file is downloaded. Files of captions beside the manifest are read as well.
 
-    What signs a URL (a user, a password, parameters) stays in the manifest, which is read again to download: a uri has
-    none of it.
+    Secrets of a URL (user, password, parameters) stay in the manifest, which is read again to download. Uris in tables have
+    none.
     """
 
     def __init__(self, path: Path, *, downloads: Path) -> None:
@@ -51,7 +51,7 @@ class Manifest:
         return str(self._path)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`."""
+        """Implement `Source.list_videos`."""
         addresses: dict[str, str] = {}
         rows, rejections = read_manifest(self._path, addresses)
         root = self._path.parent.resolve()
@@ -77,7 +77,9 @@ class Manifest:
         )
 
     def path_of(self, uri: str) -> Path:
-        """See `Source`: what lies in the manifest's folder, was downloaded, or is named by the manifest as it is now."""
+        """Return a path in the manifest's folder, a download, or a path that the manifest names now. Implements
+        `Source.path_of`.
+        """
         if _is_elsewhere(uri):
             return self._downloads.path_of_url(uri)
         path = _path_in(uri)
@@ -88,15 +90,15 @@ class Manifest:
         return path_inside(self._path.parent, uri)
 
     def address_of(self, uri: str) -> str:
-        """The URL, bare; empty for a path."""
+        """Return the URL without secrets; empty for a path."""
         return bare_url(uri) if _is_elsewhere(uri) else ""
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """See `Source`."""
+        """Implement `Source.downloads_of`."""
         return self._downloads.files_of_url(uri) if _is_elsewhere(uri) else []
 
     def _absolute_paths(self) -> frozenset[str]:
-        """Those that the manifest names, read again when it has changed."""
+        """Return those that the manifest names, read again when it has changed."""
         try:
             stat = self._path.stat()
         except OSError as error:
@@ -121,24 +123,23 @@ class ManifestKind(SourceKind):
         return path.suffix.lower() in READERS and not path.is_dir() and (path.is_file() or not is_pattern(place.text))
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Manifest`."""
+        """Return a `Manifest`."""
         return Manifest(place.path, downloads=place.downloads)
 
 
 def read_manifest(
     path: Path, addresses: dict[str, str] | None = None
 ) -> tuple[list[SidecarCaption], list[Rejection]]:
-    """The rows of a manifest, their `file` being the uri, and those that cannot be used.
+    """Read the rows of a manifest, with the uri as their `file`, and the rows that cannot be used.
 
-    A video may have several rows, if each brings a caption or a span of its own. The uri of a URL is bare (`bare_url`):
-    what signs it stays in the manifest.
+    A video may have several rows if each has its own caption or span. The uri of a URL has no secrets (`bare_url`).
 
     Args:
-        path: Of the manifest.
-        addresses: Gets the URL of each uri that is one, as the manifest has it: of several signatures the first.
+        path: The manifest.
+        addresses: Receives the complete URL of each such uri; of several signatures, the first.
 
     Raises:
-        ConfigError: the file is missing, is not of its kind, or lacks the column `uri`.
+        ConfigError: the file is missing, has another format, or lacks the column `uri`.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -196,12 +197,12 @@ def _is_elsewhere(uri: str) -> bool:
 
 
 def _path_in(uri: str) -> Path:
-    """The path that a uri of this machine is, or that its `file://` URL means."""
+    """Return the path that a uri of this machine is, or that its `file://` URL means."""
     return Path(unquote(split_url(uri).path)) if is_url(uri) else Path(uri)
 
 
 def _local_path(root: Path, uri: str) -> Path:
-    """Where the file is.
+    """Return the path of the file.
 
     Raises:
         InputRejected: it is not there, or a relative path leads out of the manifest's folder.

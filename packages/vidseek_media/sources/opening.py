@@ -1,4 +1,4 @@
-"""What `ingest.source` may be: each registered kind of source is asked whether it reads it (`source_registry.py`)."""
+"""Opens the source that `ingest.source` names: the first registered kind that reads it (`registry.py`)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,27 @@ ENVIRONMENT_PREFIX = "env:"
 def open_source(
     text: str, *, base: Path = Path(), downloads: Path, settings: IngestSettings | None = None
 ) -> Source:
-    """The source that `text` names. Neither disk (but to tell a folder from a pattern) nor network is touched.
+    """Return the source that `text` names. No network is used, and the disk only to tell a folder from a pattern.
 
     Args:
         text: A folder; a pattern (`/archive/**/*.mp4`) or one video file; a manifest (.csv, .parquet, .jsonl); a URL
-            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows; what
-            another package reads; or `env:` and the variable of the environment that has one of these.
-        base: What relative paths are relative to.
-        downloads: Where files from elsewhere are kept.
-        settings: The section `ingest` of params.yaml, which has the settings of each kind; None: their defaults.
+            (`file://` is a path); a page of YouTube, or `yt-dlp:` and the page of another site that yt-dlp knows; a text
+            that an installed package registers a source for; or `env:` and the name of an environment variable that holds
+            one of these.
+        base: Folder that relative paths start from.
+        downloads: Folder for files that are downloaded.
+        settings: The section `ingest` of params.yaml, with the settings of each kind of source; None takes the defaults.
 
     Raises:
-        InputRejected: it looks like a URL, and is none.
-        ConfigError: the variable of the environment is not set, or settings are wrong.
+        InputRejected: `text` looks like a URL but is not a valid one.
+        ConfigError: the environment variable is not set, no kind of source reads `text`, or settings are wrong.
+
+    Example:
+        >>> Path("videos").mkdir()
+        >>> _ = Path("videos/red.mp4").write_bytes(b"")
+        >>> source = open_source("videos", downloads=Path("downloads"))
+        >>> list(source.list_videos().paths)
+        ['red.mp4']
     """
     if text.startswith(ENVIRONMENT_PREFIX):
         text = _of_environment(text.removeprefix(ENVIRONMENT_PREFIX))
@@ -51,5 +59,5 @@ def _of_environment(variable: str) -> str:
 
 
 def source_of(source: Path | Source) -> Source:
-    """The source itself, or that of a folder."""
+    """Return the source itself, or the source of a folder."""
     return Folder(source) if isinstance(source, Path) else source

@@ -1,4 +1,4 @@
-"""The bytes of a video are its id: a file that was replaced since `ingest` is found out before its frames are kept."""
+"""Detects files that were replaced since `ingest`, before anything made from them is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FileUnreadable(InputRejected):
 
     @classmethod
     def of(cls, error: OSError) -> FileUnreadable:
-        """What the operating system says; it is retryable unless rights or the name are why."""
+        """Convert an error of the operating system; it is retryable unless permissions or the name are the cause."""
         made = FileUnreadable(f"cannot be read: {error.strerror}")
         made.retryable = error.errno not in _LASTING
         return made
@@ -37,13 +37,18 @@ class FileChanged(InputRejected):
 
 @contextmanager
 def original(path: Path, video_id: str) -> Iterator[None]:
-    """What is done inside is done with the file whose id is `video_id`; nothing of it may be kept where this raises.
+    """Ensure that the file has the bytes of `video_id` throughout this block; if it raises, discard results of the block.
 
-    The whole file is hashed before (1 to 2 GB a second, and then it lies in memory), and its size and time of change are
+    The whole file is hashed before (1 to 2 GB a second; it is cached in memory afterwards), and its size and time of change
+    are
     compared after.
 
+    Args:
+        path: The file.
+        video_id: 32 hex digits, from `video_id_of`.
+
     Raises:
-        FileChanged: the file was replaced or changed, before or meanwhile.
+        FileChanged: the file was replaced or changed, before or during the block.
         FileUnreadable: it cannot be read.
     """
     try:

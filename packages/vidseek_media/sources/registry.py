@@ -1,7 +1,7 @@
-"""The registry of kinds of source: a kind is one file that registers its name, its settings and how a source is made.
+"""The registry of kinds of source: each kind is one file that registers name, settings and factory.
 
-The kinds that come with vidseek are in `BUILT_IN`. Another package brings its own by an entry point of the group
-`vidseek.sources` that names a `SourceKind` class.
+The kinds of vidseek are in `BUILT_IN`. Another package adds a kind by an entry point of the group `vidseek.sources` that
+names a `SourceKind` class.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class Place:
-    """What the user wrote as the source."""
+    """The source as the user wrote it."""
 
     text: str
     """As `ingest.source` has it; of `env:NAME`, what the variable has."""
@@ -40,10 +40,10 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """The path that it is, where it is one; a `file://` URL is a path.
+        """The path that the text names, if it is one; a `file://` URL is a path.
 
         Raises:
-            InputRejected: it looks like a URL, and is none.
+            InputRejected: it looks like a URL but is not a valid one.
         """
         return self.base / Path(self._plain).expanduser()
 
@@ -58,14 +58,14 @@ class Place:
 
 
 class SourceKind(abc.ABC):
-    """A kind of source. Making one touches neither disk nor network.
+    """A kind of source. Creating a source uses neither disk nor network.
 
     Attributes:
-        name: In messages, and the key of its settings in `ingest` of params.yaml; of a kind from another package, in
-            `ingest.sources`.
-        settings: The record of its settings, or None. Every key has a default, and none changes what `path_of` gives: the
-            stages after `ingest` open a source without them.
-        rank: Kinds are asked in this order, then by name. Those of other packages come first, unless they say otherwise.
+        name: Name in messages, and key of its settings in `ingest` of params.yaml (`ingest.sources` for other packages).
+        settings: Record of its settings, or None. Every key has a default, and none may change the result of `path_of`,
+            since
+            the stages after `ingest` open a source without settings.
+        rank: Kinds are asked in this order, then by name. By default those of other packages come first.
     """
 
     name: ClassVar[str]
@@ -74,19 +74,19 @@ class SourceKind(abc.ABC):
 
     @abc.abstractmethod
     def reads(self, place: Place) -> bool:
-        """Whether `place` is of this kind. The disk may be asked what is there, the network not."""
+        """Whether `place` is of this kind. The disk may be used, the network not."""
 
     @abc.abstractmethod
     def open(self, place: Place, settings: Any) -> Source:
-        """The source at `place`.
+        """Open the source.
 
         Args:
-            place: Of this kind.
-            settings: A record of the class `settings`; None where that is None.
+            place: The source as the user wrote it, of this kind.
+            settings: A record of the class `settings`; None if that is None.
         """
 
     def settings_in(self, ingest: IngestSettings) -> Section | None:
-        """What the section `ingest` of params.yaml says of this kind.
+        """Return the settings of this kind from the section `ingest` of params.yaml.
 
         Raises:
             ConfigError: a key is unknown or out of range.
@@ -117,10 +117,10 @@ def register(kind: type[SourceKind]) -> type[SourceKind]:
 
 
 def kinds() -> tuple[SourceKind, ...]:
-    """All kinds, in the order in which they are asked.
+    """Return all kinds in the order in which they are asked.
 
     Raises:
-        ConfigError: an installed package names a kind that cannot be used.
+        ConfigError: an installed package registers an unusable kind.
     """
     _load_all()
     return tuple(sorted(_REGISTERED.values(), key=lambda kind: (kind.rank, kind.name)))

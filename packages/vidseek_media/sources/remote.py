@@ -1,7 +1,7 @@
-"""Videos that lie elsewhere, downloaded once: whatever fsspec reads (s3, gs, https, ...). The one home of fsspec.
+"""Downloads remote videos once, from whatever fsspec reads (s3, gs, https, ...). The only module that uses fsspec.
 
-What is downloaded lies beside a stamp, `.<name>.stamp`, that says which state of the remote file it is. A file is
-loaded to a name beside and renamed when it is whole; the stamp comes after it, so a killed run loads it again.
+Beside a download lies a stamp, `.<name>.stamp`, with the state of the remote file. A file is downloaded to a temporary name,
+renamed when it is complete, and then stamped, so a killed run downloads it again.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The URL, bare."""
+        """The URL, without secrets."""
         return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`."""
+        """Implement `Source.list_videos`."""
         fs, root = open_fs(self._url)
         with _answers(self._url):
             names, rejected = self._names(fs, root)
@@ -94,20 +94,20 @@ class Remote:
         return Listing(paths, rejected, sidecar)
 
     def path_of(self, uri: str) -> Path:
-        """See `Source`: inside the folder of downloads."""
+        """Return the path inside the folder of downloads; implements `Source.path_of`."""
         return path_inside(self._root, uri)
 
     def address_of(self, uri: str) -> str:
-        """The URL of the file, bare."""
+        """Return the URL of the file, without secrets."""
         own = bare_url(self._url)
         return own if self._is_file else f"{own.rstrip('/')}/{uri}"
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """See `Source`."""
+        """Implement `Source.downloads_of`."""
         return _files_at(path_inside(self._root, uri))
 
     def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, Refusal]]:
-        """What fsspec says of each file, by name relative to the URL; and names that are refused."""
+        """Return fsspec's info of each file, by name relative to the URL, and the names that are refused."""
         if self._is_file and fs.isfile(root):
             return {PurePosixPath(unquote(split_url(root).path)).name: fs.info(root)}, {}
         if _is_web(fs) and (kind := fs.info(root).get("mimetype") or "text/html") != "text/html":
@@ -163,7 +163,7 @@ class RemoteKind(SourceKind):
         return is_url(place.text) and not place.text.lower().startswith("file://")
 
     def open(self, place: Place, settings: None) -> Source:
-        """A `Remote`."""
+        """Return a `Remote`."""
         return Remote(place.text, downloads=place.downloads)
 
 
@@ -174,21 +174,26 @@ class Downloads:
         self._root = root.absolute()
 
     def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, Refusal]:
-        """Load the files that are not here in their present state; why, by target, of those that cannot be had.
+        """Download files that are missing or have changed; return the reasons, by target, of those that failed.
 
         Args:
-            fs: Where they are.
-            files: Which.
-            url: That names the place, with what is secret of it: never in a message.
+            fs: The file system of fsspec.
+            files: The files.
+            url: URL of the place with its secrets, which never appear in a message.
 
         Raises:
-            ServiceError: the other side does not answer, after some tries. What is loaded stays.
-            ArtifactError: the disk does not take it.
+            ServiceError: the other side does not answer after several attempts. Completed downloads stay.
+            ArtifactError: the disk cannot hold them.
         """
         return self._run([(file.target, _Job(fs, file, url)) for file in files if not _is_here(file)])
 
     def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, Refusal]]:
-        """Path by bare URL of the files that are here now, and why others are not. Raises as `fetch`."""
+        """Download files; return paths by URL without secrets, and the reasons of those that failed.
+
+        Raises:
+            ServiceError: the other side does not answer after several attempts. Completed downloads stay.
+            ArtifactError: the disk cannot hold them.
+        """
         targets: dict[str, Path] = {}
         jobs: list[tuple[Path, _Job]] = []
         refused: dict[str, Refusal] = {}
@@ -205,16 +210,16 @@ class Downloads:
         return {url: target for url, target in targets.items() if target not in failed}, refused
 
     def path_of_url(self, url: str) -> Path:
-        """Where the file of a URL lies: the same for every manifest that names it, and however it is signed.
+        """Return the local path of a URL, equal for every manifest that names it and for every signature.
 
         Raises:
-            InputRejected: it is no URL.
+            InputRejected: it is not a URL.
         """
         name = PurePosixPath(unquote(split_url(url).path)).name
         return self._root / _digest(bare_url(url)) / (_safe(name) or "video")
 
     def files_of_url(self, url: str) -> list[Path]:
-        """What is here of it."""
+        """Return the files that were downloaded for a URL."""
         return _files_at(self.path_of_url(url))
 
     def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, Refusal]:
@@ -298,10 +303,10 @@ def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of it.
+    """Split a URL into its parts.
 
     Raises:
-        InputRejected: it is no URL.
+        InputRejected: it is not a URL.
     """
     try:
         return urlsplit(url)
@@ -310,11 +315,11 @@ def split_url(url: str) -> SplitResult:
 
 
 def open_fs(url: str) -> tuple[Any, str]:
-    """The file system that reads `url`, and the path of it there.
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises:
         ConfigError: the extra that reads it is not installed.
-        InputRejected: there is no such protocol.
+        InputRejected: the protocol is unknown.
     """
     import fsspec
 
@@ -337,7 +342,7 @@ def open_fs(url: str) -> tuple[Any, str]:
 
 
 def _try(ask: Any, path: str, url: str) -> Any:
-    """What `ask` gives, after some tries where the other side does not answer."""
+    """Call `ask`, and repeat it a few times if the other side does not answer."""
     for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
         try:
             return ask()

@@ -1,4 +1,4 @@
-"""What a source of videos is: it lists them, brings each to a path on this machine, and says what it knows of them."""
+"""The interface of a source of videos: it lists videos, makes each a local file, and knows facts about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = frozenset([
     ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".rm",
     ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 ])
-"""What counts as a video by its name, where nobody names it. Files of other kinds are not listed."""
+"""Suffixes of files that count as videos unless the user names them. Other files are not listed."""
 
 FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back")
 """Of what was forgotten."""
@@ -23,7 +23,7 @@ FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back")
 
 @dataclass(frozen=True)
 class About:
-    """What the source itself says of one video; a sidecar's word comes first."""
+    """Facts from the source about one video; files of captions take precedence."""
 
     source_id: str = ""
     """The source's own name for it."""
@@ -39,14 +39,14 @@ class About:
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos of a source, each on this machine. No uri is in both `paths` and `rejected`."""
+    """The videos of a source as local files. No uri is in both `paths` and `rejected`."""
 
     paths: Mapping[str, Path]
-    """Where each file lies, by uri, in order of uri; absolute, so that it is the same file wherever one works."""
+    """Absolute path of each file by uri, in order of uri."""
     rejected: Mapping[str, Refusal] = field(default_factory=dict)
-    """Why, by uri, of files that are not to be looked at, or that could not be had."""
+    """Reasons by uri of files that are skipped or could not be downloaded."""
     sidecar: Sidecar = field(default_factory=Sidecar)
-    """What files of captions, or the manifest, say of them."""
+    """Content of files of captions, or of the manifest."""
     about: Mapping[str, About] = field(default_factory=dict)
     """By uri; sources that know nothing have none."""
     rejections: tuple[Rejection, ...] = ()
@@ -54,32 +54,37 @@ class Listing:
 
 
 class Source(Protocol):
-    """Where videos come from. Making one touches neither disk nor network."""
+    """A place that videos come from. Creating one uses neither disk nor network."""
 
     @property
     def name(self) -> str:
-        """As the params have it, for messages."""
+        """The name in params.yaml, for messages."""
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """All videos, those that lie elsewhere downloaded; what is here already and unchanged is not loaded again.
+        """List all videos, and download remote ones that are missing or have changed.
 
         Args:
-            forgotten: Addresses (see `address_of`) that are not to be downloaded: they are rejected.
+            forgotten: Addresses (from `address_of`) that must not be downloaded; they are rejected.
 
         Raises:
-            ConfigError: the source is not there, or its own files are wrong.
-            ServiceError: another machine does not answer, or wants something.
+            ConfigError: the source does not exist, or its own files are wrong.
+            ServiceError: another machine does not answer, or requires something.
         """
 
     def path_of(self, uri: str) -> Path:
-        """Where the file that `uri` of a table names is, or would be, on this machine; nothing is loaded for it.
+        """Return the local path of a video, without downloading it.
+
+        Args:
+            uri: Name of the video in a table.
 
         Raises:
-            InputRejected: it lies outside of what the source may name.
+            InputRejected: the path is outside of what the source may name.
         """
 
     def address_of(self, uri: str) -> str:
-        """Where a downloaded video came from, whichever source names it; empty for a file that is the user's own."""
+        """Return the address that a video was downloaded from, equal for all sources that name it; empty for a local
+        file.
+        """
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """The files that were downloaded for this video; none for a file that is the user's own."""
+        """Return the files that were downloaded for a video; none for a local file."""

@@ -1,4 +1,4 @@
-"""What stands on both sides of a split although no video does: captions that say the same, clips that show the same."""
+"""Finds leaks across a split of videos: equal captions, and clips that show the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Flags = NDArray[np.bool_]
 
 
 def hashes_of(frames: pd.DataFrame) -> dict[str, NDArray[np.uint64]]:
-    """The different hashes of each clip's frames, by clip_id; `frames` has the columns clip_id and hashes of FRAMES."""
+    """Return the distinct hashes of each clip's frames by clip_id, from the columns clip_id and hashes of FRAMES."""
     return {
         clip_id: np.unique(np.array([] if own is None else own, np.uint64))
         for clip_id, own in zip(frames["clip_id"], frames["hashes"], strict=True)
@@ -25,7 +25,7 @@ def hashes_of(frames: pd.DataFrame) -> dict[str, NDArray[np.uint64]]:
 
 
 def read_hashes(frames: Path) -> dict[str, NDArray[np.uint64]]:
-    """`hashes_of` the frames stage's folder.
+    """Return the distinct hashes of each clip's frames by clip_id, from the output of the stage `frames`.
 
     Raises:
         ArtifactError: the table is missing or broken.
@@ -34,7 +34,15 @@ def read_hashes(frames: Path) -> dict[str, NDArray[np.uint64]]:
 
 
 def said_elsewhere(captions: Iterable[str], others: Iterable[str]) -> Flags:
-    """Which of `captions` are among `others`, case and spaces aside: shape (captions,)."""
+    """Return which captions also occur in another set, ignoring case and spaces.
+
+    Args:
+        captions: n captions.
+        others: The other set.
+
+    Returns:
+        Boolean of shape (n,).
+    """
     known = {_folded(text) for text in others}
     return np.array([_folded(text) in known for text in captions], np.bool_)
 
@@ -42,10 +50,20 @@ def said_elsewhere(captions: Iterable[str], others: Iterable[str]) -> Flags:
 def shown_elsewhere(
     clip_ids: Iterable[str], hashes: Hashes, others: Iterable[str], other_hashes: Hashes, *, max_bits: int, min_share: float
 ) -> Flags:
-    """Which of `clip_ids` show what some of `others` show: shape (clips,).
+    """Return which clips show the same as a clip of another set.
 
-    That is, of the clip's different frames at least `min_share` lie within `max_bits` bits of one of the others'. A clip
-    whose frames are all plain has no hash, and is none of them.
+    A clip with only plain frames has no hashes, and never matches.
+
+    Args:
+        clip_ids: n clips.
+        hashes: Hashes of their frames by clip_id.
+        others: Clips of the other set.
+        other_hashes: Hashes of their frames by clip_id.
+        max_bits: Frames whose hashes differ in at most this many bits show the same.
+        min_share: Share of a clip's distinct frames that must show the same as one of the others', from 0 to 1.
+
+    Returns:
+        Boolean of shape (n,).
     """
     ids = list(clip_ids)
     clips = list(dict.fromkeys(ids))
@@ -62,7 +80,14 @@ def shown_elsewhere(
 
 
 def find_both_sides(pairs: pd.DataFrame, hashes: Hashes, *, max_bits: int, min_share: float) -> pd.DataFrame:
-    """The rows of `pairs` for validation and test whose caption or clip stands in training too, as BOTH_SIDES."""
+    """Return the validation and test pairs whose caption or clip also occurs in training, in the schema BOTH_SIDES.
+
+    Args:
+        pairs: The pairs, in the schema PAIRS.
+        hashes: Hashes of the clips' frames by clip_id.
+        max_bits: Frames whose hashes differ in at most this many bits show the same.
+        min_share: Share of a clip's distinct frames that must show the same, from 0 to 1.
+    """
     held, learned = pairs[pairs["split"] != "train"], pairs[pairs["split"] == "train"]
     found = held[["clip_id", "caption", "split"]].copy()
     found["same_caption"] = said_elsewhere(held["caption"], learned["caption"])
@@ -73,7 +98,7 @@ def find_both_sides(pairs: pd.DataFrame, hashes: Hashes, *, max_bits: int, min_s
 
 
 def read_both_sides(pairs: Path) -> pd.DataFrame:
-    """What the pairs stage found, from its folder; no row where it was written by an earlier version.
+    """Read the leaks that the stage `pairs` found, from its folder; none for the output of an earlier version.
 
     Raises:
         ArtifactError: the table is broken.

@@ -1,4 +1,4 @@
-"""Perceptual hashes of frames, and the videos that show the same by them: near-duplicates belong on one side of a split."""
+"""Perceptual hashes of frames, and near-duplicate videos by these hashes, which belong on one side of a split."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hash_of(thumb: NDArray[np.float32]) -> int | None:
 
 @cache
 def _cosines(size: int) -> NDArray[np.int64]:
-    """The first rows of the cosine transform (DCT-II) of `size` values, times 1024."""
+    """Return the first rows of the cosine transform (DCT-II) of `size` values, times 1024."""
     at = (2 * np.arange(size) + 1) * np.pi / (2 * size)
     return np.rint(1024 * np.cos(np.arange(LOW_FREQUENCIES)[:, None] * at)).astype(np.int64)
 
@@ -47,10 +47,14 @@ def _cosines(size: int) -> NDArray[np.int64]:
 def near_duplicates(
     hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float
 ) -> list[tuple[str, str]]:
-    """Pairs of keys of `hashes`, sorted, that show the same.
+    """Return the pairs of keys that show the same, sorted.
 
-    That is, of the different hashes of one of the two at least `min_share` lie within `max_bits` bits of one of the
-    other's. So an excerpt is a near-duplicate of the whole.
+    An excerpt of a video is a near-duplicate of the whole.
+
+    Args:
+        hashes: 64-bit hashes by key.
+        max_bits: Hashes that differ in at most this many bits are equal; at most 7.
+        min_share: Share of the distinct hashes of one of the two that must have an equal in the other, from 0 to 1.
 
     Raises:
         ValueError: `max_bits` is over 7.
@@ -76,7 +80,15 @@ def near_duplicates(
 def lie_near(
     values: NDArray[np.uint64], others: NDArray[np.uint64], *, max_bits: int
 ) -> NDArray[np.bool_]:
-    """Which of `values` lie within `max_bits` bits of one of `others`: shape (values,).
+    """Return which hashes are near one of another set.
+
+    Args:
+        values: n hashes, uint64.
+        others: m hashes, uint64.
+        max_bits: Largest number of different bits, at most 7.
+
+    Returns:
+        Boolean of shape (n,).
 
     Raises:
         ValueError: `max_bits` is over 7.
@@ -119,7 +131,12 @@ def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[
 
 
 def groups_of(keys: Sequence[str], together: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The group of each of `keys`, named by its first member in order: what `together` joins, directly or by others."""
+    """Group keys that are joined directly or through others; a group is named by its first member in sorted order.
+
+    Args:
+        keys: All keys.
+        together: Pairs of keys that belong together.
+    """
     leader = {key: key for key in keys}
 
     def find(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Which group of videos each video belongs to: near-duplicates, and clips of one longer video."""
+"""Groups of videos that must stay on one side of a split: near-duplicates, and clips of one longer video."""
 
 from __future__ import annotations
 

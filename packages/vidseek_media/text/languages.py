@@ -1,4 +1,4 @@
-"""Language tags as files and subtitle streams carry them: en, eng, pt-BR, zh-Hans."""
+"""Language tags in files and subtitle streams: en, eng, pt-BR, zh-Hans."""
 
 from __future__ import annotations
 

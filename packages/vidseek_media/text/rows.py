@@ -1,4 +1,4 @@
-"""Rows of a file that a person wrote (CSV, Parquet, JSON lines), as text by column, each with its line."""
+"""Reads rows of files that people write (CSV, Parquet, JSON lines) as text by column, each with its line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ Columns: TypeAlias = Callable[[list[str], Path], list[str]]
 
 
 def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of a CSV file in UTF-8 with a header; a BOM, Windows line ends and blank lines are no harm.
+    """Yield the rows of a CSV file in UTF-8 with a header; BOM, Windows line ends and blank lines are accepted.
+
+    Args:
+        path: The file.
+        columns: Checks and renames the header.
+        texts: Columns whose cells must be usable.
 
     Raises:
-        ConfigError: it is empty, not UTF-8, no CSV, or `columns` refuses its header; the line is named.
+        ConfigError: the file is empty, not UTF-8 or not CSV, or `columns` refuses its header; the message names the line.
     """
     reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
     try:
@@ -49,10 +54,15 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
 
 
 def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of a Parquet file. A cell of a column in `texts` that is no text, number or time refuses its row.
+    """Yield the rows of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: Checks and renames the columns.
+        texts: Columns whose cells must be texts, numbers or times; another value refuses the row.
 
     Raises:
-        ConfigError: it is no Parquet, or `columns` refuses its columns.
+        ConfigError: the file is not Parquet, or `columns` refuses its columns.
     """
     import pyarrow as pa  # the service opens sources too, and need not wait for it
 
@@ -73,10 +83,15 @@ def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -
 
 
 def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of a file of JSON objects, one a line. Cells as in `rows_of_parquet`.
+    """Yield the rows of a file with one JSON object on each line.
+
+    Args:
+        path: The file.
+        columns: Checks and renames the keys.
+        texts: Keys whose values must be texts, numbers or times; another value refuses the row.
 
     Raises:
-        ConfigError: it is empty or not UTF-8.
+        ConfigError: the file is empty or not UTF-8.
     """
     # Only \n ends a line: JSON may hold U+2028, U+2029 and U+0085 as they are (https://jsonlines.org).
     for number, line in enumerate(text_of(path).split("\n"), start=1):
@@ -94,10 +109,10 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
 
 
 def text_of(path: Path) -> str:
-    """The content of a text file in UTF-8, without its BOM.
+    """Return the content of a UTF-8 text file, without its BOM.
 
     Raises:
-        ConfigError: it cannot be read, is empty, or is no such text.
+        ConfigError: the file cannot be read, is empty, or is not UTF-8.
     """
     try:
         content = path.read_bytes()
@@ -126,7 +141,7 @@ def text_of(path: Path) -> str:
 
 
 def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[str, str] | InputRejected:
-    """The cells as the text that a CSV would hold."""
+    """Return the cells as the text that a CSV would hold."""
     row: dict[str, str] = {}
     for name, value in cells:
         if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -1,4 +1,4 @@
-"""Captions that lie beside the videos (CSV, Parquet, JSON lines): read, checked, and matched to the videos they name."""
+"""Reads files of captions beside the videos (CSV, Parquet, JSON lines), checks them, and matches them to videos."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class ClipNaming:
 
     @classmethod
     def of(cls, pattern: str | None) -> ClipNaming:
-        """As the params say it.
+        """Compile the pattern of clip names; None never matches.
 
         Raises:
-            ConfigError: it is no regular expression with the groups `stem` and `index`.
+            ConfigError: it is not a regular expression with the groups `stem` and `index`.
         """
         if pattern is None:
             return cls()
@@ -91,7 +91,9 @@ class ClipNaming:
         return cls(compiled)
 
     def clip_of(self, uri: str) -> tuple[str, int] | None:
-        """The video that `uri` is a clip of, as a uri without suffix, and the clip's number; None where it is none."""
+        """Return the video (a uri without suffix) and the clip number that a file name states; None if it is not a
+        clip's.
+        """
         path = PurePosixPath(uri)
         match = self.pattern.fullmatch(path.stem) if self.pattern else None
         if match is None or not match["index"].isdecimal():
@@ -113,17 +115,16 @@ class Sidecar:
 
 
 def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
-    """The rows of the files of captions in the folder `source` (`FILES`), in order; none where there is no such file.
+    """Read the files of captions (`FILES`) in a folder, in order. Unknown columns are ignored.
 
-    A row that says nothing usable (no caption and no title, an end before its start) is a rejection. Further columns
-    are ignored.
+    A row without usable content (no caption and no title, an end before its start) is a rejection.
 
     Args:
-        source: The folder.
-        but: The name of a file that is no sidecar here.
+        source: The folder; it may hold no such file.
+        but: Name of a file that is not a file of captions here.
 
     Raises:
-        ConfigError: a file is not of its kind, or lacks a column that is required.
+        ConfigError: a file has another format, or lacks a required column.
     """
     captions: list[SidecarCaption] = []
     rejections: list[Rejection] = []
@@ -145,10 +146,14 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
 
 
 def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]) -> None:
-    """Note in `seen` what `caption` says.
+    """Record a caption, and refuse it if an earlier row is equal.
+
+    Args:
+        caption: The caption.
+        seen: The recorded captions; it is changed.
 
     Raises:
-        InputRejected: an earlier row says the same.
+        InputRejected: an earlier row is equal.
     """
     said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
     same = seen.setdefault(said, caption.place)
@@ -157,7 +162,13 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
 
 
 def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
-    """The row at `place` (file and line), refused; of a manifest that is a `file`."""
+    """Return the rejection of a row.
+
+    Args:
+        place: File and line of the row.
+        reason: Why it is rejected.
+        kind: Kind of the rejection; `file` for a row of a manifest.
+    """
     return Rejection(place, "ingest", reason, kind)
 
 
@@ -167,13 +178,13 @@ def match_captions(
     rejected: Mapping[str, Refusal],
     naming: ClipNaming | None = None,
 ) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
-    """Each caption with the id of the video that its `file` names, in order; and the captions that name none.
+    """Match each caption to the video that its `file` names; return captions with video ids, in order, and rejections.
 
     Args:
-        captions: What `read_sidecar` gave.
+        captions: Captions from `read_sidecar`.
         videos: video_id by uri.
-        rejected: Why, by uri, of the files that are no video.
-        naming: How a caption may name a clip of a video; a file of that very name comes first.
+        rejected: Reasons by uri of the files that are not videos.
+        naming: How a caption may name a clip of a video; a file with exactly that name takes precedence.
     """
     ids = {same_name(uri): video_id for uri, video_id in videos.items()}
     reasons = {same_name(uri): why.reason for uri, why in rejected.items()}
@@ -197,7 +208,7 @@ def match_captions(
 
 
 def names_of(file: str) -> list[str]:
-    """What a row that says `file` may mean, the likeliest first: as it stands, under `images/`, a picture by its stem."""
+    """Return the uris that a row's `file` may mean, most likely first: as given, under `images/`, an image by its stem."""
     uri = same_name(file)
     names = [uri, f"images/{uri}"]
     if PurePosixPath(uri).suffix.lower() not in PICTURE_SUFFIXES:
@@ -206,7 +217,7 @@ def names_of(file: str) -> list[str]:
 
 
 def same_name(uri: str) -> str:
-    """One spelling of a path: macOS stores accents decomposed, Windows writes backslashes."""
+    """Normalise the spelling of a path: macOS decomposes accents, Windows writes backslashes."""
     return PurePosixPath(unicodedata.normalize("NFC", uri.replace("\\", "/"))).as_posix()
 
 
@@ -252,21 +263,21 @@ def _columns_of(header: list[str], path: Path) -> list[str]:
 
 
 def names_of_columns(header: Iterable[str]) -> list[str]:
-    """The columns in lower case, the first that means a file called `file`."""
+    """Return the columns in lower case; the first one that means a file is called `file`."""
     return _with_alias([name.strip().lower() for name in header])
 
 
 def require_columns(names: list[str], header: Sequence[str], path: Path, *, required: Sequence[str]) -> list[str]:
-    """`names`, where they are enough.
+    """Return the column names if all required ones exist.
 
     Args:
-        names: As `names_of_columns` gives them.
-        header: As the file has them.
-        path: Of the file.
-        required: Names that must be there; `a|b` is one of two.
+        names: Names from `names_of_columns`.
+        header: Names as the file has them.
+        path: The file, for messages.
+        required: Names that must exist; `a|b` means one of two.
 
     Raises:
-        ConfigError: one is missing, or a column is there twice.
+        ConfigError: a column is missing, or occurs twice.
     """
     missing = [each.split("|")[0] for each in required if not set(each.split("|")) & set(names)]
     twice = sorted({name for name in names if name and names.count(name) > 1})
@@ -287,10 +298,15 @@ def require_columns(names: list[str], header: Sequence[str], path: Path, *, requ
 
 
 def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
-    """The row of the file `origin` at `line`, checked; caption and title may both be empty.
+    """Check a row, and return it as a caption; caption and title may both be empty.
+
+    Args:
+        cells: The row's cells by column, or why it cannot be read.
+        origin: Name of the file.
+        line: Line of the row, from 1.
 
     Raises:
-        InputRejected: it names no file, or what it says cannot be.
+        InputRejected: the row names no file, or has an impossible value.
     """
     if isinstance(cells, InputRejected):
         raise cells

@@ -1,4 +1,4 @@
-"""What is said in a video, from the SRT or WebVTT file beside it: read, cleaned, and cut to a span."""
+"""Reads transcripts of videos from SRT or WebVTT files, cleans them, and cuts them to a span."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig
 
 @dataclass(frozen=True)
 class Cue:
-    """What is said in `[start_ms, end_ms)`."""
+    """The text that is spoken in `[start_ms, end_ms)`."""
 
     start_ms: int
     end_ms: int
@@ -103,19 +103,19 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
 
 
 def read_cues(path: Path) -> list[Cue]:
-    """The cues of an SRT or WebVTT file, in order of time.
+    """Read the cues of an SRT or WebVTT file, in order of time.
 
     Raises:
-        InputRejected: as `read_transcript`.
+        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
     """
     return read_transcript(path)[0]
 
 
 def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
-    """The cues of an SRT or WebVTT file in order of time, and those that cannot be used.
+    """Read the cues of an SRT or WebVTT file in order of time, and the cues that cannot be used.
 
     Raises:
-        InputRejected: it is neither UTF-8 nor marked UTF-16, is too large, or holds no cue.
+        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -142,15 +142,16 @@ def _decoded(content: bytes) -> str:
 
 
 def parse_cues(text: str) -> list[Cue]:
-    """The cues of `text` (SRT or WebVTT), in order of time; those that cannot be used are left out."""
+    """Parse the usable cues of an SRT or WebVTT text, in order of time."""
     return parse_transcript(text)[0]
 
 
 def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
-    """The cues of `text` (SRT or WebVTT) in order of time, and those that cannot be used; markup is dropped.
+    """Parse the cues of an SRT or WebVTT text in order of time, and the cues that cannot be used; markup is dropped.
 
-    A cue is a line of times and what follows it up to the next one, less the number or name that belongs to that. A blank
-    line ends a WebVTT cue (https://www.w3.org/TR/webvtt1/); SRT has no standard, and texts with blank lines in them.
+    A cue is a line of times and the text up to the next one, without the number or name that belongs to the next. A blank
+    line
+    ends a WebVTT cue (https://www.w3.org/TR/webvtt1/). SRT has no standard, and its texts may contain blank lines.
     """
     lines = re.split(r"\r+\n|\n|\r", text.removeprefix("\ufeff"))
     timings = {number: plain for number, line in enumerate(lines) if _is_timed(plain := _as_timing(line))}
@@ -176,11 +177,11 @@ def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
 
 
 def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
-    """The cues of rolling captions, each line at the time at which it is new; others as they are.
+    """Reduce rolling captions to one cue for each line, at the time at which the line is new; other cues stay.
 
-    YouTube's automatic captions show two lines: the one that is being said, and above it the one before, which stays. Every
-    line is in the file two or three times. Captions roll if most cues begin with the lines that the cue before ends with,
-    without a pause between them.
+    YouTube's automatic captions show two lines: the present one, and the previous one above it. Every line is in the file
+    two or
+    three times. Captions roll if most cues begin with the last lines of the previous cue, without a pause.
     """
     numbers = [_num_repeated(before, cue) for before, cue in itertools.pairwise(cues)]
     if 2 * sum(number > 0 for number in numbers) <= len(numbers):
@@ -190,7 +191,7 @@ def without_rolled(cues: Sequence[Cue]) -> list[Cue]:
 
 
 def _num_repeated(before: Cue, cue: Cue) -> int:
-    """How many lines at the start of `cue` are the last ones of `before`, which it follows at once."""
+    """Return how many first lines of `cue` repeat the last lines of `before`, which ends where it begins."""
     if abs(cue.start_ms - before.end_ms) > _MAX_PAUSE_MS:
         return 0
     most = min(len(before.lines), len(cue.lines))
@@ -207,16 +208,20 @@ def _is_timed(line: str) -> bool:
 
 
 def _said_beside(timing: str) -> Iterator[str]:
-    """The text that some writers put behind the times."""
+    """Yield the text that some writers put behind the times."""
     match = _TIMING.match(timing)
     if match and match["rest"] and not all(map(_SETTING.fullmatch, match["rest"].split())):
         yield from _plain([match["rest"]])
 
 
 def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
-    """What is said in `[start_ms, end_ms)`: the cues whose middle lies there, at most so many characters, in whole words.
+    """Return the text spoken in a span: the cues whose middle lies in it. A line that repeats the previous one is left out.
 
-    A line that only repeats the one before (rolling captions do) is said once.
+    Args:
+        cues: Cues in order of time.
+        start_ms: Start of the span in milliseconds.
+        end_ms: End of the span in milliseconds, exclusive.
+        max_characters: Longest text; it is cut between words.
     """
     said: list[str] = []
     for cue in cues:
@@ -229,7 +234,7 @@ def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: 
 
 
 def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
-    """The transcripts in `folder` by the stem of their video, the one to read first."""
+    """Return the transcripts in `folder` by the stem of their video, the one to read first."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError:
@@ -246,7 +251,7 @@ def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
 
 
 def _spelled(stem: str) -> str:
-    """One spelling of a name: macOS stores accents decomposed."""
+    """Normalise the spelling of a name: macOS decomposes accents."""
     return unicodedata.normalize("NFC", stem)
 
 
@@ -255,7 +260,7 @@ def _is_mark(text: str) -> bool:
 
 
 def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], None]:
-    """The text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
+    """Return the text of a cue, of the lines up to the next line of times; the number of the next cue is none of it."""
     while lines and not lines[-1].strip():
         lines = lines[:-1]
     is_broken_off = is_last and len(lines) > 1 and not lines[-2].strip()  # A number, and no cue any more.
@@ -265,7 +270,7 @@ def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
 
 
 def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
-    """The text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
+    """Return the text of a cue, of the lines up to the next line of times; and where text stands that belongs to no cue."""
     blank = next((number for number, line in enumerate(lines) if not line), len(lines))  # A space is a line of text.
     said = lines[:blank]
     if blank == len(lines) and is_numbered and not is_last and said and said[-1].strip().isdecimal():

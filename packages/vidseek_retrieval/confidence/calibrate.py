@@ -129,7 +129,7 @@ def _figures(
     calibration: Calibration, fitted: Sequence[Judged], test: Sequence[Judged], bins: list[dict[str, float]], *,
     num_feedback: int,
 ) -> dict[str, Any]:
-    """What metrics.json says: a summary, and `of_hits` with all of it by kind."""
+    """Return the content of metrics.json: a summary, and `of_hits` with the figures by kind of query."""
     of_hits = error_figures(calibration, test)
     num_groups = len({each.group for each in fitted if any(each.right)})
     return {
@@ -161,7 +161,7 @@ def write_report(report: CalibrateReport, *, out: Path, reports: Path) -> None:
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """What `write_report` wrote; None where nothing was fitted.
+    """Read the calibration that `write_report` wrote; None if nothing was fitted.
 
     Raises:
         ArtifactError: it is missing or broken.
@@ -177,7 +177,7 @@ def read_calibration(folder: Path) -> Calibration | None:
 
 
 def _reference(calibration: Calibration, judged: Sequence[Judged]) -> QuerySample | None:
-    """The captions as they were asked of the whole archive."""
+    """Return the captions as they were asked of the whole archive."""
     asked = [each for each in judged if each.kind == PRESENT][:MAX_QUERIES]
     return QuerySample.of([calibration.seen(each.moments, each.context) for each in asked])
 
@@ -191,19 +191,20 @@ _NO_QUERIES: list[_Query] = []
 
 
 def _groups_of(pairs: Path, windows: PublishedWindows) -> dict[str, str]:
-    """The group of each video that is published."""
+    """Return the group of each video that is published."""
     video_ids = sorted({clip.video_id for clip in windows.clips})
     return dict(zip(video_ids, map(str, video_groups(pairs, video_ids)), strict=True))
 
 
 def _with_groups(pairs: Path) -> pd.DataFrame:
-    """The pairs, with the column `group`: of their video, or the video itself."""
+    """Return the pairs, with the column `group`: of their video, or the video itself."""
     table = read_table(pairs, PAIRS)
     return table.assign(group=video_groups(pairs, table["video_id"]))
 
 
 def _unlike(pairs: Path) -> dict[str, list[_Query]]:
-    """Captions of another world that no model was taught with, for the fit (`validation`) and for the measure (`test`).
+    """Return captions of another world that no model was taught with, for the fit (`validation`) and for the measure
+    (`test`).
 
     Training replays the training split, so its captions are no strange queries. Where there is no validation split, the
     groups of the test split are dealt out, one to the fit and one to the measure in turn.
@@ -229,7 +230,7 @@ class _Asker:
     """Of videos; one that is not named is a group of its own."""
 
     def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_QueryInputs, list[RankedClip]]]:
-        """Each text with its ranking."""
+        """Yield each text with its ranking."""
         if not texts or not self.windows.clips:
             return
         vectors = self.encoder.embed_texts(list(texts))
@@ -237,13 +238,13 @@ class _Asker:
         yield from zip(map(_QueryInputs, texts, vectors), rankings, strict=True)
 
     def group(self, video_id: str) -> str:
-        """The group of a video."""
+        """Return the group of a video."""
         return self.groups.get(video_id, video_id)
 
     def judge(
         self, asked: _QueryInputs, ranking: Sequence[RankedClip], truth: Truth, kind: str, *, group: str
     ) -> list[Judged]:
-        """The first hits of one query; nothing where there is none."""
+        """Return the first hits of one query; nothing where there is none."""
         moments = first_moments(ranking, margin=self.margin)
         if not moments:
             return []

@@ -113,7 +113,7 @@ class Calibration:
     """The held-out queries as they were seen, which drift is measured against."""
 
     def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
-        """How likely each moment is right, 0 to 1.
+        """Return the probability that each moment is right, from 0 to 1.
 
         Args:
             moments: Hits of the query, not necessarily the first ones.
@@ -128,7 +128,7 @@ class Calibration:
         return rounded
 
     def seen(self, moments: Sequence[Moment], context: Context) -> Seen:
-        """What is kept of a query whose whole ranking this is; it is not empty."""
+        """Return the statistics to keep of a query with this complete, non-empty ranking."""
         (confidence,) = self.confidences(moments[:1], context)
         axes = self.familiarity.key if self.familiarity else ""
         place = (context.strange, *context.place) if axes else ()
@@ -213,7 +213,7 @@ def fit(
     judged: Sequence[Judged], *, encoder_version: str, familiarity: Familiarity | None = None, keep: float = KEEP,
     prior: float = PRIOR,
 ) -> Calibration | None:
-    """The calibration that these hits support; None where too few of them are right, or none is wrong.
+    """Return the calibration that these hits support; None where too few of them are right, or none is wrong.
 
     It maximises the likelihood of each hit being right or wrong, so that confidences are right hit by hit, first or not.
 
@@ -233,7 +233,7 @@ def fit(
 
 
 def _min_confidence(calibration: Calibration, judged: Sequence[Judged], *, keep: float) -> float:
-    """The confidence that `keep` of right hits reach elsewhere too, with `ASSURANCE`.
+    """Return the confidence that `keep` of right hits reach elsewhere too, with `ASSURANCE`.
 
     The lesser of two limits: one that needs no distribution and takes hits for independent (`num_spared`), and one that
     takes videos for independent (`_grouped_limit`).
@@ -250,7 +250,8 @@ def _min_confidence(calibration: Calibration, judged: Sequence[Judged], *, keep:
 
 
 def _grouped_limit(values: NDArray[np.float64], groups: NDArray[np.str_], *, keep: float) -> float:
-    """The lower end, at `ASSURANCE`, of the value that `keep` of all reach, for values that depend on each other in groups.
+    """Return the lower end, at `ASSURANCE`, of the value that `keep` of all reach, for values that depend on each other in
+    groups.
 
     The share of values up to the observed quantile has an error over groups; the value at the lower end of that share is
     the limit (Woodruff 1952, "Confidence intervals for medians and other position measures"). A percentile of resampled
@@ -267,7 +268,7 @@ def _grouped_limit(values: NDArray[np.float64], groups: NDArray[np.str_], *, kee
 
 
 def num_spared(num: int, share: float, assurance: float = ASSURANCE) -> int:
-    """How many of `num` draws may lie below a limit that at most `share` of all draws lie below, with that assurance.
+    """Return how many of `num` draws may lie below a limit that at most `share` of all draws lie below, with this assurance.
 
     It needs no distribution (Wilks, 1941, "Determination of sample sizes for setting tolerance limits"): with the limit at
     the draw after the `k` least, more than `share` lie below only if no more than `k` of `num` draws fell into the lowest
@@ -344,13 +345,13 @@ class _Hits:
         return _Hits(below / unit, queries, owner, hit_below / unit, right, weights[owner], unit, mean, deviation)
 
     def likelihood(self, theta: NDArray[np.float64]) -> float:
-        """The penalised logarithm of the likelihood of right and wrong, hit by hit."""
+        """Return the penalised logarithm of the likelihood of right and wrong, hit by hit."""
         chances, _, _ = self._chances(theta)
         each = self.right * np.log(chances) + (1 - self.right) * np.log1p(-chances)
         return float(self.weights @ each - 0.5 * self._ridge() @ theta**2)
 
     def step(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The step of Fisher scoring from `theta`."""
+        """Return the step of Fisher scoring from `theta`."""
         chances, mean_below, none = self._chances(theta)
         slopes = np.concatenate([
             (self.hit_below - mean_below[self.owner])[:, None], -(none[:, None] * self.queries)[self.owner]

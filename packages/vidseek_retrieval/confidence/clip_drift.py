@@ -1,4 +1,4 @@
-"""How far the clips that are embedded now are from those that are published."""
+"""Measures how far newly embedded clips are from the published ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,15 @@ class ClipDrift:
 def clip_drift(
     backend: IndexBackend, alias: str, embed_dir: Path, cut_dir: Path, *, cut: str, encoder_version: str
 ) -> ClipDrift:
-    """How far the clips of `cut` in `embed_dir`, of `encoder_version`, are from those that `alias` names.
+    """Measure how far the embedded clips of an archive are from a published collection.
+
+    Args:
+        backend: The index.
+        alias: Alias of the collection.
+        embed_dir: Output of the stage `embed`.
+        cut_dir: Output of the stage `cut`.
+        cut: The cut mode of the clips, for example `windows`.
+        encoder_version: 16 hex digits of the embeddings' space.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -65,10 +73,15 @@ def clip_drift(
 
 
 def compare_clips(published: Published, present: Sample) -> ClipDrift:
-    """How far `present` is from what is published, both of one encoder_version.
+    """Measure how far present clips are from published ones of the same encoder_version.
 
-    A third of the published clips makes the axes, another the reference, and the third third of the present clips is
-    compared with that: a clip that is in both is in one of them.
+    One third of the published clips defines the axes, another third is the reference. It is compared with the last third of
+    the
+    present clips, so that a clip in both sets is used once.
+
+    Args:
+        published: Sample of the live embeddings.
+        present: Sample of the new embeddings.
     """
     axes_of, reference, observed = (
         _third(sample, which) for which, sample in enumerate((published.sample, published.sample, present))

@@ -1,11 +1,12 @@
-"""Whether numbers and vectors still come from the distribution that they came from: PSI and MMD, in numpy alone.
+"""Tests whether numbers and vectors still come from their reference distribution: PSI and MMD, with numpy alone.
 
-The population stability index compares the shares of ten bins, cut at the reference's deciles; under 0.1 is taken for
-steady, over 0.25 for another distribution. Drawn twice from one distribution it is not 0: it is (1/m + 1/n) times a
-chi-square of nine degrees of freedom (Yurdakul and Naranjo, 2020, "Statistical properties of the population stability
-index"), so few queries say nothing, and `num_needed` says how many do.
+The population stability index (PSI) compares the shares of ten bins, cut at the reference's deciles. By convention a value
+below 0.1 is stable, and one above 0.25 is another distribution. For two samples of one distribution it is (1/m + 1/n) times
+a chi-square with nine degrees of freedom (Yurdakul and Naranjo 2020, "Statistical properties of the population stability
+index"), so few queries are not significant; `num_needed` returns how many are.
 
-The maximum mean discrepancy sees what no single number shows (Gretton et al., 2012, "A kernel two-sample test").
+The maximum mean discrepancy detects differences that no single number shows (Gretton et al. 2012, "A kernel two-sample
+test").
 """
 
 from __future__ import annotations
@@ -44,9 +45,13 @@ class Mmd:
 
 
 def psi(reference: NDArray[np.floating], observed: NDArray[np.floating]) -> float:
-    """The population stability index of `observed`, shape (n,), against `reference`, shape (m,); 0 for equal shares.
+    """Return the population stability index of observed values against a reference; 0 for equal shares.
 
-    Half a value is added to each bin, so that an empty one leaves it finite. Equal deciles share a bin.
+    Half a value is added to each bin, so that an empty bin keeps it finite. Equal deciles share a bin.
+
+    Args:
+        reference: Shape (m,), finite.
+        observed: Shape (n,), finite.
 
     Raises:
         InputRejected: one of them is empty, or a value is not finite.
@@ -58,7 +63,13 @@ def psi(reference: NDArray[np.floating], observed: NDArray[np.floating]) -> floa
 
 
 def level_of(value: float, *, num_reference: int, num_observed: int) -> Level:
-    """What a `psi` says: it counts only where chance alone would hardly give it from so many values."""
+    """Classify a PSI; it only counts if chance alone would hardly produce it from so few values.
+
+    Args:
+        value: The PSI.
+        num_reference: Number of reference values.
+        num_observed: Number of observed values.
+    """
     if value >= max(ACT, by_chance(num_reference, num_observed)):
         return "act"
     watched = max(WATCH, by_chance(num_reference, num_observed, quantile=_ONCE_IN_400))
@@ -66,7 +77,13 @@ def level_of(value: float, *, num_reference: int, num_observed: int) -> Level:
 
 
 def by_chance(num_reference: int, num_observed: int, *, quantile: float = _ONCE_IN_10000) -> float:
-    """The `psi` that two draws of one distribution exceed once in ten thousand times (or as the normal `quantile` says)."""
+    """Return the PSI that two samples of one distribution exceed with a small probability.
+
+    Args:
+        num_reference: Number of reference values.
+        num_observed: Number of observed values.
+        quantile: Quantile of the normal distribution; the default is a probability of one in ten thousand.
+    """
     freedom = NUM_BINS - 1
     # Wilson and Hilferty, 1931: the cube root of a chi-square is nearly normal.
     chi_square = freedom * (1 - 2 / (9 * freedom) + quantile * math.sqrt(2 / (9 * freedom))) ** 3
@@ -74,19 +91,29 @@ def by_chance(num_reference: int, num_observed: int, *, quantile: float = _ONCE_
 
 
 def num_needed(num_reference: int) -> int | None:
-    """How many values must be observed before chance alone stays under `ACT`; None where no number would do."""
+    """Return how many values must be observed for chance alone to stay below `ACT`; None if no number suffices.
+
+    Args:
+        num_reference: Number of reference values.
+    """
     chi_square = by_chance(1, 1) / 2
     left = ACT / chi_square - 1 / max(num_reference, 1)
     return math.ceil(1 / left) if left > 1e-4 else None
 
 
 def mmd(reference: NDArray[np.floating], observed: NDArray[np.floating], *, seed: int = 0) -> Mmd:
-    """A kernel two-sample test of the rows of both, shapes (m, d) and (n, d), columns scaled by the reference's spread.
+    """Run a kernel two-sample test (MMD) between the rows of two sets.
 
-    The kernel is Gaussian, as wide as the median distance. Of more than `MAX_ROWS` rows so many are drawn.
+    Columns are scaled by the reference's spread. The kernel is Gaussian, with the median distance as its width. At most
+    `MAX_ROWS` rows of each set are drawn.
+
+    Args:
+        reference: Shape (m, d), finite.
+        observed: Shape (n, d), finite.
+        seed: Seed of the draws and permutations.
 
     Raises:
-        InputRejected: one of them is empty, a value is not finite, or they are not of one width.
+        InputRejected: one of them is empty, a value is not finite, or the widths differ.
     """
     reference, observed = _checked(reference, ndim=2), _checked(observed, ndim=2)
     if reference.shape[1] != observed.shape[1]:

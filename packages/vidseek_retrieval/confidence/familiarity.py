@@ -46,11 +46,11 @@ class Familiarity:
 
     @staticmethod
     def of(captions: Sequence[str], vectors: NDArray[np.float32]) -> Familiarity | None:
-        """What these captions make familiar; None where they are fewer than `MIN_CAPTIONS`.
+        """Learn which queries are familiar from captions; None if there are fewer than `MIN_CAPTIONS`.
 
         Args:
-            captions: All that were learned from.
-            vectors: Shape (n, dimension): of the `sample_captions` of them.
+            captions: All training captions.
+            vectors: Vectors of `sample_captions(captions)`, float32 of shape (n, dimension), unit rows.
         """
         if len(captions) < MIN_CAPTIONS:
             return None
@@ -65,23 +65,29 @@ class Familiarity:
 
     @staticmethod
     def learned(captions: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]]) -> Familiarity | None:
-        """The same, with vectors of `embed` for the `sample_captions` alone; it is not called for too few captions."""
+        """Learn which queries are familiar, embedding only a sample of the captions; None if there are fewer than
+        `MIN_CAPTIONS`.
+
+        Args:
+            captions: All training captions.
+            embed: Returns float32 unit rows for texts.
+        """
         if len(captions) < MIN_CAPTIONS:
             return None
         return Familiarity.of(captions, embed(sample_captions(captions)))
 
     def strange(self, vector: NDArray[np.float32]) -> float:
-        """The logarithm of the distance of a query from the plane in which the captions' vectors lie."""
+        """Return the logarithm of the distance of a query from the plane in which the captions' vectors lie."""
         centred = vector - self.mean
         return float(np.log(np.linalg.norm(centred - (centred @ self.axes.T) @ self.axes) + _LEAST))
 
     def novel(self, text: str) -> float:
-        """The share of the words of a query that no caption had, 0 to 1."""
+        """Return the share of the words of a query that no caption had, 0 to 1."""
         words = _words(text)
         return sum(word not in self.words for word in words) / len(words) if words else 1.0
 
     def place(self, vector: NDArray[np.float32]) -> tuple[float, ...]:
-        """Where a query lies along the first `NUM_PLACES` axes."""
+        """Return the coordinates of a query along the first `NUM_PLACES` axes."""
         return tuple(((vector - self.mean) @ self.axes[:NUM_PLACES].T).tolist())
 
     @cached_property
@@ -117,7 +123,7 @@ class Familiarity:
 
 
 def sample_captions(captions: Sequence[str], most: int = MAX_EMBEDDED) -> list[str]:
-    """Up to `most` of the captions, drawn from all of them with a fixed seed, in their order."""
+    """Return up to `most` captions, drawn with a fixed seed, in their original order."""
     if len(captions) <= most:
         return list(captions)
     rows = np.sort(np.random.default_rng(0).choice(len(captions), most, replace=False))

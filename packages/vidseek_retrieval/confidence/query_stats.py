@@ -1,7 +1,7 @@
-"""Queries as they were seen: for each its best hit's score and confidence, and where its vector lies. No words, no vector.
+"""Statistics of queries: score and confidence of the best hit, and the position of the query's vector. No words, no vector.
 
-The reference is frozen by `calibrate` from held-out captions and lies in the calibration, so that it goes wherever the
-collection goes; or somebody accepts what is asked now. Both are compared with what the service saw last.
+`calibrate` computes the reference from held-out captions and stores it in the calibration, so that it moves with the
+collection. A person may accept current queries as the reference instead. Both are compared with recent queries.
 """
 
 from __future__ import annotations
@@ -60,24 +60,24 @@ class QuerySample:
 
     @staticmethod
     def of(seen: Sequence[Seen]) -> QuerySample | None:
-        """The last `MAX_QUERIES` of these, which are of one space; None of none."""
+        """Return a sample of the last `MAX_QUERIES` queries, all of one vector space; None if there are none."""
         if not seen:
             return None
         rows = np.array([each.row for each in seen[-MAX_QUERIES:]], dtype=np.float32)
         return QuerySample(seen[-1].encoder_version, seen[-1].axes, rows)
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json and the service's files have it."""
+        """Return the sample as JSON values, for calibration.json and the service's files."""
         values = base64.b64encode(self.rows.astype("<f4").tobytes()).decode()
         return {"encoder_version": self.encoder_version, "axes": self.axes, "width": self.rows.shape[1], "rows": values}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> QuerySample:
-        """The reverse of `to_json`.
+        """Restore a sample from the output of `to_json`.
 
         Raises:
             ArtifactError: a value is not finite, or the shape is wrong.
-            KeyError, TypeError, ValueError: it is not that.
+            KeyError, TypeError, ValueError: the content has another form.
         """
         values = np.frombuffer(base64.b64decode(content["rows"], validate=True), dtype="<f4").astype(np.float32)
         rows = values.reshape(-1, int(content["width"]))
@@ -121,10 +121,15 @@ class QueryDrift:
 
 
 def compare(reference: QuerySample, observed: QuerySample | None, *, kernel: bool = True) -> QueryDrift:
-    """How far `observed` is from `reference`; `kernel`: with the kernel test, which takes a second.
+    """Measure how far observed queries are from the reference.
+
+    Args:
+        reference: Queries at publish, or accepted ones.
+        observed: Recent queries; None if there are none.
+        kernel: Whether to run the kernel test, which takes a second.
 
     Raises:
-        ArtifactError: they are of two vector spaces, or their places were taken along other axes.
+        ArtifactError: the two are of different vector spaces or axes.
     """
     if observed is not None and (observed.encoder_version, observed.axes) != (reference.encoder_version, reference.axes):
         raise ArtifactError(
@@ -145,20 +150,24 @@ def compare(reference: QuerySample, observed: QuerySample | None, *, kernel: boo
 
 
 def write_sample(path: Path, sample: QuerySample) -> None:
-    """Write `sample` to `path`: whole or absent.
+    """Write a sample whole or not at all.
+
+    Args:
+        path: The file to write.
+        sample: The sample.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     with whole_file(path, sync=path.name == ACCEPTED_FILE) as beside:
         beside.write_text(json.dumps(sample.to_json()) + "\n", encoding="utf-8")
 
 
 def read_sample(path: Path) -> QuerySample | None:
-    """What `write_sample` wrote; None where there is no file.
+    """Read a sample; None if the file does not exist.
 
     Raises:
-        ArtifactError: it is broken.
+        ArtifactError: the file is broken.
     """
     try:
         return QuerySample.from_json(read_json(path))
@@ -171,10 +180,14 @@ def read_sample(path: Path) -> QuerySample | None:
 
 
 def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | None:
-    """What somebody accepted in `folder`, where it is of the space of `published`; else that.
+    """Return the reference for queries: the sample that a person accepted if it fits, else the published one.
+
+    Args:
+        published: Reference of the collection; None if it has none.
+        folder: Folder that holds an accepted sample.
 
     Raises:
-        ArtifactError: what was accepted is broken.
+        ArtifactError: the accepted sample is broken.
     """
     accepted = read_sample(folder / ACCEPTED_FILE)
     same = accepted is not None and published is not None and (
@@ -184,7 +197,7 @@ def reference_of(published: QuerySample | None, folder: Path) -> QuerySample | N
 
 
 def read_seen(folder: Path, *, encoder_version: str, axes: str) -> QuerySample | None:
-    """The last `MAX_QUERIES` that services left in `folder`, newest file first, and are of this space; None of none.
+    """Return the last `MAX_QUERIES` that services left in `folder`, newest file first, and are of this space; None of none.
 
     Raises:
         ArtifactError: a file is broken.

@@ -1,6 +1,6 @@
-"""Whether confidences are right: over all hits, over first hits, and over each kind of query by itself.
+"""Measures whether confidences are right: over all hits, over first hits, and for each kind of query separately.
 
-An error over all queries together hides opposite errors: too little where the answer is there, too much where it is not.
+An error over all queries together hides opposite errors: confidence too low if the answer exists, too high if it does not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def reliability(
     calibration: Calibration, judged: Sequence[Judged], *, num_bins: int = NUM_BINS,
     weights: NDArray[np.float64] | None = None,
 ) -> list[dict[str, float]]:
-    """Bins of equally many hits, by confidence: its mean, the share that is right, the number, and the share of all.
+    """Return bins of equally many hits by confidence: mean confidence, share of right hits, number, and share of all hits.
 
     Args:
-        calibration: Gives the confidences.
+        calibration: Computes the confidences.
         judged: Queries with their first hits.
-        num_bins: At most.
-        weights: Shape (queries,): what each query counts; by default all count the same.
+        num_bins: Most bins, at least 1.
+        weights: Weight of each query, shape (queries,); None weighs all equally.
     """
     values, right, worth = _flat(calibration, judged, weights)
     bins = _binned(values, right, worth, num_bins)
@@ -37,20 +37,20 @@ def reliability(
 
 
 def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
-    """The expected calibration error: the mean distance of confidence from the share that is right, over hits."""
+    """Return the expected calibration error: mean distance between confidence and share of right hits, weighted by hits."""
     total = sum(_share(each) for each in bins)
     distance = sum(_share(each) * abs(each["confidence"] - each["right"]) for each in bins)
     return float(distance / total) if total else 0.0
 
 
 def error_by_chance(values: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
-    """The calibration error that these hits would show on average if every confidence were exactly right.
+    """Return the expected calibration error if every confidence were exactly right.
 
-    A bin of 40 hits shows an error of 0.06 by chance alone: an error is to be read beside this number.
+    A bin of 40 hits has an error of 0.06 by chance alone, so compare a measured error with this number.
 
     Args:
-        values: Shape (n,): the confidences.
-        worth: Shape (n,): what each hit counts.
+        values: Confidences, shape (n,), from 0 to 1.
+        worth: Weight of each hit, shape (n,).
     """
     draws = np.random.default_rng(0).random((_NUM_CHANCES, len(values))) < values
     return float(np.mean([calibration_error(_binned(values, draw.astype(float), worth, NUM_BINS)) for draw in draws]))
@@ -59,16 +59,17 @@ def error_by_chance(values: NDArray[np.float64], worth: NDArray[np.float64]) -> 
 def debiased_error(
     values: NDArray[np.float64], right: NDArray[np.float64], worth: NDArray[np.float64], num_bins: int = NUM_BINS
 ) -> float:
-    """The root of the mean squared calibration error over bins, less what chance adds to it; 0 where that is all.
+    """Return the root mean squared calibration error over bins, corrected for chance; 0 if chance explains all of it.
 
-    See Kumar, Liang and Ma, 2019, "Verified Uncertainty Calibration": the variance of each bin's share of right hits is
-    taken off its squared distance.
+    The variance of each bin's share of right hits is subtracted from its squared distance (Kumar, Liang and Ma 2019,
+    "Verified
+    Uncertainty Calibration").
 
     Args:
-        values: Shape (n,): the confidences.
-        right: Shape (n,): 1 for a right hit, 0 for a wrong one.
-        worth: Shape (n,): what each hit counts.
-        num_bins: At most.
+        values: Confidences, shape (n,), from 0 to 1.
+        right: 1 for a right hit, 0 for a wrong one, shape (n,).
+        worth: Weight of each hit, shape (n,).
+        num_bins: Most bins, at least 1.
     """
     squared = 0.0
     for rows in _bins_of(values, num_bins):
@@ -80,12 +81,17 @@ def debiased_error(
 
 
 def error_figures(calibration: Calibration, judged: Sequence[Judged]) -> dict[str, Any]:
-    """For each kind of query and for all at the prior: what confidences say and what is right, of first hits and all hits.
+    """Return calibration figures for each kind of query, and for all kinds at the prior; of first hits and of all hits.
 
-    Each entry has `num` hits of `num_queries` queries from `num_groups` groups of videos; `confidence`, the mean; `right`,
-    the base rate; `gap`, confidence minus right, with its interval over groups (none below 20 of them); `error`, the
-    expected calibration error; `error_by_chance`, what that would be if every confidence were exactly right; and
+    Each entry has the number of hits (`num`), of queries (`num_queries`) and of groups of videos (`num_groups`);
+    `confidence`,
+    its mean; `right`, the base rate; `gap`, confidence minus right, with its interval over groups (none below 20 groups);
+    `error`, the expected calibration error; `error_by_chance`, its value if every confidence were exactly right; and
     `error_debiased`.
+
+    Args:
+        calibration: Computes the confidences.
+        judged: Queries with their first hits.
     """
     figures: dict[str, Any] = {"at_prior": _of_hits(calibration, judged, prior_weights(judged, calibration.prior))}
     for kind in sorted({each.kind for each in judged}):
@@ -94,12 +100,17 @@ def error_figures(calibration: Calibration, judged: Sequence[Judged]) -> dict[st
 
 
 def firsts_of(judged: Sequence[Judged]) -> list[Judged]:
-    """The first hit of each query alone."""
+    """Return the queries with only their first hits."""
     return [replace(each, moments=each.moments[:1], right=each.right[:1]) for each in judged]
 
 
 def kept_and_turned_away(calibration: Calibration, judged: Sequence[Judged]) -> dict[str, float]:
-    """At `min_confidence`: the share of right hits that stays, and by kind the share of queries left without a hit."""
+    """Return the effect of `min_confidence`: the share of right hits kept, and by kind the share of queries without a hit.
+
+    Args:
+        calibration: Computes the confidences, and holds the threshold.
+        judged: Queries with their first hits.
+    """
     stays = [
         [value >= calibration.min_confidence for value in calibration.confidences(each.moments, each.context)]
         for each in judged
@@ -160,7 +171,7 @@ def _binned(
 
 
 def _bins_of(values: NDArray[np.float64], num_bins: int) -> list[NDArray[np.int64]]:
-    """The rows of each bin of equally many, by value."""
+    """Return the rows of each bin of equally many, by value."""
     if not len(values):
         return []
     return list(np.array_split(np.argsort(values, kind="stable"), min(num_bins, len(values))))

@@ -1,7 +1,7 @@
-"""How two videos fit in time, and what says that they are one: pictures that are alike, and changes that agree.
+"""Aligns two videos in time, and measures whether they show the same: similar pictures, and changes that agree.
 
-A still camera makes pictures of different recordings alike: the room is the same, and only who walks through it is not.
-So what a frame differs by from the mean of its span, which is all that moves, is compared as well.
+A fixed camera gives similar pictures in different recordings, since only the people in the room differ. So each frame's
+difference from the mean of its span, which contains only what moves, is compared as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the times of one video become those of another, `time * speed + offset_ms`, and what it shows there."""
+    """A mapping of times of one video to times of another, `time * speed + offset_ms`, and the similarity under it."""
 
     speed: float
     offset_ms: float
@@ -70,11 +70,11 @@ class Limits:
 
 
 def align(near: Mapping[Pair, Sequence[tuple[int, int]]], looks: Mapping[str, VideoLooks]) -> dict[Pair, Alignment]:
-    """How each pair of videos fits best, by their frames; pairs that fit nowhere are left out.
+    """Return the best alignment of each pair of videos; pairs that do not align are left out.
 
     Args:
-        near: For each pair the middles of clips of the two that may show the same, in ms.
-        looks: Of each video.
+        near: For each pair, the centres in ms of clips of the two that may show the same.
+        looks: Descriptors of the frames of each video.
     """
     found = {}
     for (one, other), middles in tqdm(near.items(), desc="check", unit="pair", disable=None):
@@ -88,14 +88,14 @@ def align(near: Mapping[Pair, Sequence[tuple[int, int]]], looks: Mapping[str, Vi
 def weigh(
     one: VideoLooks, other: VideoLooks, alike: NDArray[np.float32], *, speed: float = 1.0, offset_ms: float = 0.0
 ) -> Alignment:
-    """What the frames of two videos say of one alignment.
+    """Measure the similarity of two videos under one alignment.
 
     Args:
-        one: The video whose times are given.
-        other: The video in which they are looked for.
-        alike: The likeness of all frames of the two, as `likeness_of` gives it.
-        speed: As `matched` has it.
-        offset_ms: See there.
+        one: Descriptors of the first video.
+        other: Descriptors of the second video.
+        alike: Similarity of all frames of the two, shape (n, m), from `likeness_of`.
+        speed: Factor from times of the first video to times of the second.
+        offset_ms: Milliseconds added after the factor.
     """
     values, columns = matched(alike, one.times_ms, other.times_ms, speed=speed, offset_ms=offset_ms)
     reached = strength(values, one.times_ms)
@@ -112,18 +112,21 @@ def matched(
     alike: NDArray[np.float32], times_ms: NDArray[np.int64], other_ms: NDArray[np.int64], *, speed: float = 1.0,
     offset_ms: float = 0.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each frame of one video the frame of another that is like it most, of those where it should be.
+    """Return for each frame of one video the most similar frame of another near its expected time.
+
+    The expected time is `time * speed + offset_ms`, within `TOLERANCE_MS` or half the distance between two frames, whichever
+    is
+    larger.
 
     Args:
-        alike: The likeness of all frames of the two, as `likeness_of` gives it.
-        times_ms: Of the rows.
-        other_ms: Of the columns.
-        speed: A frame at `time` should be at `time * speed + offset_ms`, give or take `TOLERANCE_MS`, or half of what
-            lies between two frames, where that is more.
-        offset_ms: See there.
+        alike: Similarity of all frames of the two, shape (n, m), from `likeness_of`.
+        times_ms: Times of the rows in ms, shape (n,).
+        other_ms: Times of the columns in ms, shape (m,).
+        speed: Factor from times of the rows to times of the columns.
+        offset_ms: Milliseconds added after the factor.
 
     Returns:
-        Their likeness, NaN where no frame is there or one is flat; and their columns. Shape (n,) both.
+        The similarity (NaN if no frame is there, or one is flat) and the column of that frame, each of shape (n,).
     """
     step_ms = float(np.median(np.diff(other_ms))) if len(other_ms) > 1 else 0.0
     tolerance_ms = max(TOLERANCE_MS, 0.6 * step_ms)
@@ -143,13 +146,13 @@ def matched(
 
 
 def motion(one: NDArray[np.float16], other: NDArray[np.float16]) -> float | None:
-    """The correlation of what changes in two spans, -1 to 1; None where nothing does in either.
+    """Return the correlation of the changes in two spans, from -1 to 1; None if nothing changes in one of them.
 
-    A logo, bars and a room stand in each frame alike and count for nothing.
+    What is equal in all frames of a span (a logo, bars, a room) has no influence.
 
     Args:
-        one: Shape (n, 2, 256): the looks of frames.
-        other: The same: of the frames that they are compared with.
+        one: Descriptors of shape (n, 2, 256).
+        other: Descriptors of the frames that they are compared with, shape (n, 2, 256).
     """
     # As they are alike most: mirrored or not, whole or without margin.
     mine, theirs = max(views(one, other), key=lambda pair: float((pair[0] * pair[1]).sum()))
@@ -163,7 +166,7 @@ def motion(one: NDArray[np.float16], other: NDArray[np.float16]) -> float | None
 
 
 def likeness_of(one: VideoLooks, other: VideoLooks) -> NDArray[np.float32]:
-    """The likeness of each frame of `one` to each of `other`: shape (n, m); NaN where one of the two is flat."""
+    """Return the similarity of each frame of `one` to each of `other`, shape (n, m); NaN if one of the two is flat."""
     alike = likeness(one.looks, other.looks)
     alike[is_flat(one.looks)] = np.nan
     alike[:, is_flat(other.looks)] = np.nan
@@ -171,11 +174,11 @@ def likeness_of(one: VideoLooks, other: VideoLooks) -> NDArray[np.float32]:
 
 
 def strength(values: NDArray[np.float32], times_ms: NDArray[np.int64]) -> float:
-    """The highest likeness that a run of frames reaches: `MIN_FRAMES` in a row over `MIN_LENGTH_MS`, one miss forgiven.
+    """Return the highest similarity that a run of frames reaches: `MIN_FRAMES` in a row over `MIN_LENGTH_MS`, with one miss.
 
     Args:
-        values: As `matched` gives them.
-        times_ms: Of the same frames.
+        values: Similarity of each frame, shape (n,), from `matched`.
+        times_ms: Times of these frames in ms, shape (n,).
     """
     # A video of a second has no run of more.
     least_ms = min(MIN_LENGTH_MS, (times_ms[-1] - times_ms[0]) // 2)
@@ -193,7 +196,13 @@ def strength(values: NDArray[np.float32], times_ms: NDArray[np.int64]) -> float:
 def longest_run(
     values: NDArray[np.float32], times_ms: NDArray[np.int64], threshold: float
 ) -> tuple[int, int] | None:
-    """First and last frame of the longest span in which frames agree to `threshold`; None where there is none."""
+    """Return the first and last frame of the longest span of matching frames; None if there is none.
+
+    Args:
+        values: Similarity of each frame, shape (n,), from `matched`.
+        times_ms: Times of these frames in ms, shape (n,).
+        threshold: Least similarity of a matching frame.
+    """
     runs = list(_runs(values, threshold))
     return max(runs, key=lambda run: times_ms[run[1]] - times_ms[run[0]]) if runs else None
 

@@ -1,6 +1,6 @@
-"""What people decide about near-duplicates: accepted rows that `publish` reads, and pairs that are none.
+"""Stores people's decisions about near-duplicates: accepted rows, which `publish` reads, and pairs found to be different.
 
-Two people may decide at once: who decides names the revision that they saw, and is refused where it is no longer that.
+Two people may decide at once. A decision names the revision it is based on, and is refused if that is outdated.
 """
 
 from __future__ import annotations
@@ -43,18 +43,21 @@ class Decisions:
 
 
 def pair_of(row: Duplicate) -> Pair:
-    """The two videos of a row, the lesser id first."""
+    """Return the two videos of a row, the smaller id first."""
     one, other = sorted((row.video_id, row.duplicate_of))
     return one, other
 
 
 def key_of(row: Duplicate) -> str:
-    """What names a row: its video, its span, and the video that it is a duplicate of."""
+    """Return the key of a row: its video, its span, and the video that it duplicates."""
     return f"{row.video_id}:{row.start_ms}:{row.end_ms}:{row.duplicate_of}"
 
 
 def read_decisions(folder: Path) -> Decisions:
-    """What was decided; nothing where there are no tables in `folder`.
+    """Read the decisions; missing tables give none.
+
+    Args:
+        folder: Folder of the two tables.
 
     Raises:
         ArtifactError: a table is broken.
@@ -71,29 +74,34 @@ def read_decisions(folder: Path) -> Decisions:
 
 
 def without_refused(rows: Sequence[Duplicate], decisions: Decisions) -> list[Duplicate]:
-    """The rows whose two videos nobody has found to be different."""
+    """Remove the rows whose two videos were found to be different.
+
+    Args:
+        rows: Duplicates that were found.
+        decisions: What people decided so far.
+    """
     return [row for row in rows if pair_of(row) not in decisions.refused]
 
 
 def decide_rows(
     folder: Path, *, revision: str, found: Sequence[Duplicate], accept: Several[str], refuse: Several[str]
 ) -> Decisions:
-    """Write down which of the `found` rows are duplicates and which are none; give all that is decided then.
+    """Record which rows are duplicates and which are not, and return all decisions.
 
-    What was decided before of other rows stays. Who refuses a row refuses its two videos, whatever spans are found later.
+    Earlier decisions about other rows stay. Refusing a row refuses its two videos for every span that is found later.
 
     Args:
-        folder: Of the two tables.
-        revision: What was seen when this was decided.
-        found: The rows that the keys are of.
+        folder: Folder of the two tables.
+        revision: Revision of the decisions that these are based on.
+        found: The rows that the keys refer to.
         accept: Keys of rows that are duplicates.
-        refuse: Keys of rows that are none.
+        refuse: Keys of rows that are not.
 
     Raises:
-        DecisionsChanged: somebody else has decided meanwhile.
-        InputRejected: a key is of no row, or both accepted and refused.
+        DecisionsChanged: the revision is outdated.
+        InputRejected: a key is of no row, or is both accepted and refused.
         ArtifactError: a table is broken.
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     from vidseek_media.tables import NOT_DUPLICATES, write_table
     from vidseek_retrieval.dedup.video_matches import write_duplicates
@@ -132,7 +140,10 @@ def _revision(*files: Path) -> str:
 
 @contextmanager
 def deciding(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder of decisions: who changes a table of it reads, changes and writes it in this block.
+    """Hold the lock of the folder of decisions; read, change and write its tables inside this block.
+
+    Args:
+        folder: Folder of the two tables.
 
     Raises:
         ArtifactError: the folder cannot be written.

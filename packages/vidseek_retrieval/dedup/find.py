@@ -1,4 +1,4 @@
-"""The near-duplicates of a published archive: a threshold from made copies, matches, decisions, and a page to look at."""
+"""Finds near-duplicates in a published archive: threshold, matches, proposed decisions, and a page to review them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PICTURE_PX = 240
 
 @dataclass(frozen=True)
 class DedupReport:
-    """What was found; nothing is decided by it."""
+    """The near-duplicates that were found; nothing is decided by it."""
 
     collection: str
     num_videos: int
@@ -45,7 +45,7 @@ class DedupReport:
     """Of the videos in `duplicates`."""
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report as JSON values, for `--json`."""
         return asdict(self)
 
 
@@ -86,10 +86,15 @@ def find_duplicates(
 
 
 def write_page(path: Path, report: DedupReport, frames: Path) -> None:
-    """A page with the two sides of each duplicate next to each other; it needs no other file.
+    """Write a self-contained HTML page that shows both sides of each duplicate.
+
+    Args:
+        path: The file to write.
+        report: The duplicates that were found.
+        frames: Folder with the frame shards.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     pictures = _pictures(frames, report.duplicates)
     rows = "\n".join(_row(row, report.uris, pictures) for row in report.duplicates)
@@ -111,7 +116,7 @@ def write_page(path: Path, report: DedupReport, frames: Path) -> None:
 def _samples(
     frames: Path, looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], draws: np.random.Generator
 ) -> tuple[Sample, Sample]:
-    """Two halves of the videos: one to choose a threshold on, one to measure it on."""
+    """Return two halves of the videos: one to choose a threshold on, one to measure it on."""
     ids = [sorted(looks)[place] for place in draws.permutation(len(looks))]
     halves = set(ids[::2]), set(ids[1::2])
     copies = _copies(frames, halves, draws)
@@ -149,8 +154,9 @@ def _chance(
     looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], *, of: Callable[[Iterable[bool]], bool],
     wanted: Set[str], draws: np.random.Generator,
 ) -> list[Scored]:
-    """Pairs of which any or all are wanted, put together by chance, in time too, and never where they fit best: so that
-    duplicates among them do not fit. As many ways are tried as with pairs that are judged."""
+    """Return pairs of which any or all are wanted, put together by chance, in time too, and never where they fit best: so
+    that duplicates among them do not fit. As many ways are tried as with pairs that are judged.
+    """
     # In a shorter one every time is near every other.
     ids = sorted(each for each, those in looks.items() if np.ptp(those.times_ms) >= 2 * TOLERANCE_MS + MIN_LENGTH_MS)
     if len(ids) < 2:
@@ -171,7 +177,7 @@ def _chance(
 
 
 def _moments(looks: Mapping[str, VideoLooks], draws: np.random.Generator) -> list[Scored]:
-    """The first half of a video against its second: what a still camera makes of two recordings."""
+    """Return the first half of a video against its second: what a still camera makes of two recordings."""
     halves: dict[str, VideoLooks] = {}
     near: dict[Pair, list[tuple[int, int]]] = {}
     for video_id, those in sorted(looks.items())[: NUM_DIFFERENT // 4]:

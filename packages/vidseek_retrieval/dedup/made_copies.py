@@ -1,4 +1,6 @@
-"""Copies made of the archive's own clips, and different videos: how alike two must be to be called one."""
+"""Chooses the similarity threshold of duplicates from synthetic copies of the archive's clips and pairs of different
+videos.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ STILL_RECALL = 0.9
 
 @dataclass(frozen=True)
 class Scored:
-    """Two videos as they fit best, and what the second is of the first."""
+    """Two videos at their best alignment, and the relation of the second to the first."""
 
     found: Alignment
     kind: str
@@ -42,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Threshold:
-    """From where on two spans are called one, and what that is worth on videos that it was not chosen on."""
+    """The limits from which on two spans are duplicates, and their quality on videos that were not used to choose them."""
 
     limits: Limits
     target: float
@@ -104,7 +106,12 @@ DIFFERENT = (CHANCE, MOMENTS)
 
 
 def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
-    """A clip against each copy of it that is made here; changes that leave too little to compare are left out."""
+    """Compare a clip with each synthetic copy of it; changes that leave too little to compare are left out.
+
+    Args:
+        frames: Frames of the clip, uint8 RGB.
+        times_ms: Times of the frames in ms, shape (n,).
+    """
     original = looks_of(frames, times_ms)
     scored = []
     for name, change in CHANGES.items():
@@ -123,28 +130,35 @@ def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
 
 
 def looks_of(frames: Frames, times_ms: NDArray[np.int64]) -> VideoLooks:
-    """The looks of frames at these times."""
+    """Return the descriptors of frames.
+
+    Args:
+        frames: Frames, uint8 RGB.
+        times_ms: Times of the frames in ms, shape (n,).
+    """
     return VideoLooks(times_ms, np.stack([look_of(frame) for frame in frames]))
 
 
 def choose_threshold(chosen_on: Sample, measured_on: Sample, called: Sequence[Alignment], *, target: float) -> Threshold:
-    """The least limits that reach the precision `target` on one sample; figures are of the other.
+    """Choose the lowest limits that reach a precision on one sample, and measure them on another.
 
-    The limit of spans in which something moves must reach the precision twice over: where copies are as frequent as pairs
-    that are none, half of each kind, and among the pairs of this archive that it calls equal, by as many mistakes as
-    different videos let expect. Of spans in which nothing moves only the picture speaks: how alike pictures of different
-    videos are is seen from the pairs of this archive that their motion tells apart, and they must be as alike as nearly all
-    copies are. A limit that nothing supports is 1: that calls one only what is equal to the last digit.
+    The limit for spans with motion must reach the precision in two ways: with as many copies as different pairs (half of
+    each
+    kind), and among the pairs of this archive that it would call equal, with the error rate seen on different videos. For
+    spans
+    without motion only the pictures count: the limit is above the similarity of this archive's pairs that motion tells
+    apart,
+    and below that of nearly all copies. A limit without support is 1, which accepts only identical frames.
 
     Args:
-        chosen_on: Made of videos of the archive.
-        measured_on: Made of others.
-        called: The pairs of videos that are judged by it.
-        target: Of the precision.
+        chosen_on: Scores from videos of the archive, to choose the limits on.
+        measured_on: Scores from other videos, to measure the limits on.
+        called: Pairs of videos of the archive that will be judged.
+        target: Precision to reach, above 0 and below 1.
 
     Raises:
-        ConfigError: `target` is not between 0 and 1.
-        GateFailed: there is too little to choose on, or no limit is so precise.
+        ConfigError: `target` is out of range.
+        GateFailed: there are too few scores to choose from, or no limit reaches the precision.
     """
     if not 0 < target < 1:
         raise ConfigError(f"the precision is {target}, wanted a number between 0 and 1", code="setting-out-of-range")
@@ -234,7 +248,7 @@ def _share(scores: Sequence[float], threshold: float) -> float:
 
 
 def _precision(sample: Scores, threshold: float) -> float:
-    """Where copies are as frequent as pairs that are none, half of each kind that there is."""
+    """Return the precision if copies and different pairs are equally frequent, with half of each existing kind."""
     right = _share(_copies(sample), threshold)
     wrong = float(np.mean([_share(sample[kind], threshold) for kind in DIFFERENT if sample.get(kind)] or [0.0]))
     return right / (right + wrong) if right + wrong else 1.0

@@ -1,7 +1,7 @@
-"""How alike two frames are as pictures, whatever their size, codec, brightness, bars or side: no model, only pixels.
+"""Compares frames by their pixels, independent of size, codec, brightness, bars and mirroring. No model is used.
 
-A frame is cut free of its bars, made grey, 16 x 16, of mean 0 and length 1, whole and once more without its margin, so
-that a crop finds its like. Flat frames (black, a fade) are like nothing: they prove nothing.
+A frame is cut free of bars, converted to grey, reduced to 16 x 16 pixels, and normalised to mean 0 and length 1. A second
+descriptor is made without the margin, so that cropped copies match. Flat frames (black, a fade) match nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class VideoLooks:
 
 
 def look_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """The two looks of one frame, uint8 RGB (height, width, 3): shape (2, 256)."""
+    """Return the two descriptors of a frame, with and without its margin: float16 of shape (2, 256).
+
+    Args:
+        frame: uint8 RGB of shape (height, width, 3).
+    """
     grey = _without_bars(frame.astype(np.float32) @ _WEIGHTS)
     height, width = grey.shape
     down, right = int(height * MARGIN), int(width * MARGIN)
@@ -49,7 +53,11 @@ def look_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
 
 
 def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
-    """The looks of these videos from the frame shards in `frames`; videos without frames are left out.
+    """Compute the descriptors of videos from their stored frames; videos without frames are left out.
+
+    Args:
+        frames: Folder with the frame shards.
+        video_ids: Ids of the videos.
 
     Raises:
         ArtifactError: there is no shard, or one is broken.
@@ -71,7 +79,15 @@ def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
 
 
 def likeness(one: NDArray[np.float16], other: NDArray[np.float16]) -> NDArray[np.float32]:
-    """How alike frames are, -1 to 1, as they are or mirrored: shape (n, m) of looks (n, 2, 256) and (m, 2, 256)."""
+    """Return the similarity of each frame of one set to each of another, from -1 to 1, plain or mirrored.
+
+    Args:
+        one: Descriptors of shape (n, 2, 256).
+        other: Descriptors of shape (m, 2, 256).
+
+    Returns:
+        float32 of shape (n, m).
+    """
     best = np.full((len(one), len(other)), -1.0, dtype=np.float32)
     for mine, theirs in views(one, other):
         np.maximum(best, mine @ theirs.T, out=best)
@@ -81,9 +97,14 @@ def likeness(one: NDArray[np.float16], other: NDArray[np.float16]) -> NDArray[np
 def views(
     one: NDArray[np.float16], other: NDArray[np.float16]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The ways in which frames may be alike: as they are or mirrored, one of the two cropped or neither.
+    """Yield the pairs of descriptors to compare: plain or mirrored, with neither or one of the two cropped.
 
-    Shapes (n, 256) and (m, 256), of looks (n, 2, 256) and (m, 2, 256).
+    Args:
+        one: Descriptors of shape (n, 2, 256).
+        other: Descriptors of shape (m, 2, 256).
+
+    Returns:
+        Pairs of arrays of shape (n, 256) and (m, 256).
     """
     left, right = one.astype(np.float32), other.astype(np.float32)
     mirrored = right.reshape(-1, 2, SIDE, SIDE)[..., ::-1].reshape(right.shape)
@@ -93,7 +114,7 @@ def views(
 
 
 def is_flat(looks: NDArray[np.float16]) -> NDArray[np.bool_]:
-    """Which frames show nothing: shape (n,)."""
+    """Return which frames are flat, shape (n,), from descriptors of shape (n, 2, 256)."""
     flat: NDArray[np.bool_] = np.all(looks[:, 0] == 0, axis=1)
     return flat
 

@@ -1,4 +1,6 @@
-"""Near-duplicate videos: candidates from the index, checked over frames aligned in time, grouped, one of each kept."""
+"""Finds near-duplicate videos: candidates from the index, verified on frames aligned in time, grouped; one of each group
+stays.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ DUPLICATES = pa.schema([
 
 @dataclass(frozen=True)
 class Match:
-    """A span of one video that shows what a span of another does."""
+    """A span of one video that shows the same as a span of another."""
 
     one: str
     other: str
@@ -68,7 +70,11 @@ class Duplicate:
 
 
 def candidates(collection: Collection) -> dict[Pair, list[tuple[int, int]]]:
-    """For each pair of videos (the lesser id first) the middles of clips of the two that are near in the index, in ms."""
+    """Return pairs of videos with clips that are near each other in the index.
+
+    Returns:
+        For each pair (smaller id first), the centres of the two clips in ms, for each pair of near clips.
+    """
     found: dict[Pair, list[tuple[float, int, int]]] = defaultdict(list)
     for point, near in _with_neighbours(collection):
         video_id = str(point.payload["video_id"])
@@ -88,7 +94,14 @@ def candidates(collection: Collection) -> dict[Pair, list[tuple[int, int]]]:
 def find_matches(
     alignments: Mapping[Pair, Alignment], looks: Mapping[str, VideoLooks], videos: Mapping[str, Video], *, limits: Limits
 ) -> list[Match]:
-    """The spans that pairs of videos share where they fit best: those that `limits` call one."""
+    """Return the spans that pairs of videos share at their best alignment.
+
+    Args:
+        alignments: The best alignment of each pair.
+        looks: Descriptors of the frames of each video.
+        videos: The videos by id.
+        limits: Thresholds of similarity for a match.
+    """
     matches = []
     for (one, other), alignment in alignments.items():
         if limits.call(alignment):
@@ -99,11 +112,16 @@ def find_matches(
 
 
 def decide(matches: Iterable[Match], videos: Mapping[str, Video]) -> list[Duplicate]:
-    """Which video, or span of one, is a duplicate of which.
+    """Decide which video, or span of a video, duplicates which.
 
-    Videos that match as a whole, or are joined by a chain of such, are a group. Its representative is the longest, of
-    equally long ones (to a tenth of a second) the sharpest, then the oldest, then the one of the least id. A span that two
-    groups share is a duplicate in the video that would not represent the two.
+    Videos that match as a whole, directly or through others, form a group. Its representative is the longest; of equally
+    long
+    ones (within a tenth of a second) the sharpest, then the oldest, then the one with the smallest id. A span shared by two
+    groups is a duplicate in the video that ranks lower by this order.
+
+    Args:
+        matches: Spans that two videos share.
+        videos: The videos by id.
     """
     matches = list(matches)
     group = _groups(matches)
@@ -128,19 +146,23 @@ def decide(matches: Iterable[Match], videos: Mapping[str, Video]) -> list[Duplic
 
 
 def write_duplicates(path: Path, rows: Sequence[Duplicate]) -> None:
-    """Write the table of decisions that `publish` reads.
+    """Write the table of accepted duplicates that `publish` reads.
+
+    Args:
+        path: The file to write.
+        rows: The duplicates.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     write_table(path, [vars(row) for row in rows], DUPLICATES, sync=True)
 
 
 def read_duplicates(path: Path) -> list[Duplicate]:
-    """What was decided; nothing where there is no such file.
+    """Read the table of accepted duplicates; a missing file gives none.
 
     Raises:
-        ArtifactError: it is broken.
+        ArtifactError: the table is broken.
     """
     if not path.exists():
         return []
@@ -156,7 +178,13 @@ def read_duplicates(path: Path) -> list[Duplicate]:
 
 
 def same_videos(rows: Iterable[Duplicate], videos: Iterable[Video], *, min_share: float) -> list[Pair]:
-    """The pairs of videos that were decided to show the same: as a whole, or to `min_share` of one of the two."""
+    """Return the pairs of videos that duplicate each other as a whole, or in a large share of one of them.
+
+    Args:
+        rows: Accepted duplicates.
+        videos: The videos.
+        min_share: Least share of one of the two videos, from 0 to 1.
+    """
     duration_ms = {video.video_id: video.duration_ms for video in videos}
     return [
         (row.video_id, row.duplicate_of) for row in rows
@@ -169,7 +197,13 @@ def same_videos(rows: Iterable[Duplicate], videos: Iterable[Video], *, min_share
 
 
 def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
-    """The video that a clip is a duplicate of, by the rows of its own video: at least half of it must be; or "" ."""
+    """Return the id of the video that a clip duplicates; "" if less than half of the clip does.
+
+    Args:
+        rows: Duplicates of the clip's video.
+        start_ms: Start of the clip in milliseconds.
+        end_ms: End of the clip in milliseconds, exclusive.
+    """
     for row in rows:
         if 2 * (min(end_ms, row.end_ms) - max(start_ms, row.start_ms)) >= end_ms - start_ms:
             return row.duplicate_of
@@ -177,7 +211,7 @@ def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
 
 
 def _with_neighbours(collection: Collection) -> Iterator[tuple[Point, list[RankedClip]]]:
-    """Each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
+    """Yield each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
     points = iter(tqdm(collection.scroll(), total=collection.metadata.num_points, desc="near", unit="clip", disable=None))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         while batch := list(islice(points, BATCH)):
@@ -239,7 +273,7 @@ def _members(group: Mapping[str, str], videos: Mapping[str, Video]) -> dict[str,
 
 
 def _rank(video: Video) -> tuple[int, int, str, str]:
-    """The least one represents: longest, sharpest, oldest (those without a date last), least id."""
+    """Return the least one represents: longest, sharpest, oldest (those without a date last), least id."""
     return -(video.duration_ms // 100), -video.width * video.height, video.published_at or "9999", video.video_id
 
 

@@ -1,4 +1,4 @@
-"""All of an archive that a bundle turns into vectors: the clips, and what was written about those that are published."""
+"""Embeds everything of an archive that a search needs: the clips, and the texts of published clips."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Tables:
 def embed_all(
     bundle: Path, tables: Tables, *, out: Path, variant: str, batch: int, cut: str, ray: RaySettings | None = None
 ) -> tuple[EmbedReport, TextReport]:
-    """Write `out/parts/`, `out/embeddings.json` and `out/texts/`; what is there already is kept.
+    """Write `out/parts/`, `out/embeddings.json` and `out/texts/`; existing parts are kept.
 
     Args:
         bundle: The encoder's folder.
-        tables: Clips, frames, and what was written.
-        out: The folder for all three.
-        variant: Which precision.
-        batch: Clips, or texts, in one run of the encoder, at most.
-        cut: What was written about clips of this cut mode is embedded.
-        ray: The actors that embed the clips; texts are embedded here. None: all of it here.
+        tables: Clips, frames and texts of the archive.
+        out: Output folder.
+        variant: Precision: `fp32`, `fp16` or `int8`.
+        batch: Most clips or texts in one run of the encoder, at least 1.
+        cut: Cut mode of the clips whose texts are embedded.
+        ray: Settings of Ray actors that embed the clips; None embeds them in this process. Texts are always embedded here.
 
     Raises:
         ArtifactError: the bundle or a table is missing or broken, or the bundle lacks the variant.
-        ConfigError: an argument is out of range, or Ray is wanted and not installed.
+        ConfigError: an argument is out of range, or Ray is requested and not installed.
         ServiceError: Ray does not answer.
     """
     executor = executor_on_ray(bundle, variant=variant, settings=ray) if ray else None

@@ -1,8 +1,8 @@
-"""The frame shards of an archive to embeddings, a part at a time: killed and started again, it goes on where it was.
+"""Embeds the frame shards of an archive, one part at a time; a killed run resumes where it was.
 
     reader (a thread) → queue → encoder (the caller) → queue → writer (a thread)
 
-Both queues are bounded, so that memory stays flat however large the archive is.
+Both queues are bounded, so memory does not grow with the archive.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Executor(Protocol):
     """Where parts are made: `embed_shards` in this process, or `on_ray.executor_on_ray`."""
 
     def __call__(self, shard_of: Mapping[Path, Path], *, batch: int, progress: Callable[[int], object]) -> None:
-        """Write the part of each shard, whole or absent; `progress` is told of clips as they are done."""
+        """Write the part of each shard, whole or not at all.
+
+        Args:
+            shard_of: The shard of each part.
+            batch: Most clips in one run of the encoder, at least 1.
+            progress: Called with the number of clips that were embedded.
+        """
 
 
 def embed_archive(
@@ -70,21 +76,19 @@ def embed_archive(
 ) -> EmbedReport:
     """Write `out/parts/*.parquet`, one part for each frame shard, and `out/embeddings.json`.
 
-    A part is named by its shard and a hash of shard content, encoder_version and variant. It is whole or absent, and
-    bit-equal whenever it is made again with the same number of threads, since a batch never spans two shards.
+    A part is named by its shard and a hash of shard content, encoder_version and variant. It is written whole or not at all.
+    With the same number of threads its bytes are always equal, since a batch never spans two shards.
 
     Args:
-        frames: The folder that holds the shards, as `list_shards` wants it.
-        encoder: Its video tower is used; where there is an `executor`, its names alone.
-        out: The folder for parts and summary.
-        batch: Clips in one run of the encoder, at most.
-        executor: Who makes the parts, if not this process.
+        frames: Folder with the frame shards.
+        encoder: The encoder whose vision tower is used; with an `executor` only its version and variant are read.
+        out: Folder for parts and summary.
+        batch: Most clips in one run of the encoder, at least 1.
+        executor: Writes the parts elsewhere; None writes them in this process. Its errors are passed on.
 
     Raises:
         ArtifactError: there is no shard, or one cannot be read.
         ConfigError: `batch` is not positive.
-
-    What an `executor` raises comes through.
     """
     if batch < 1:
         raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
@@ -111,7 +115,13 @@ def embed_archive(
 
 
 def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
-    """Where the part of `shard` lies: `out/parts/<shard>-<hash>.parquet`."""
+    """Return the path of a shard's part: `out/parts/<shard>-<hash>.parquet`.
+
+    Args:
+        shard: The frame shard.
+        encoder: The encoder; its version and variant enter the hash.
+        out: Output folder of the stage `embed`.
+    """
     try:
         content = file_sha256(shard)
     except OSError as error:
@@ -125,7 +135,17 @@ def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
 def embed_shards(
     shard_of: Mapping[Path, Path], encoder: Encoder, *, batch: int, progress: Callable[[int], object] = lambda _: None
 ) -> None:
-    """Write the part of each shard, in this process. Raises ArtifactError where a shard cannot be read."""
+    """Write the part of each shard in this process.
+
+    Args:
+        shard_of: The shard of each part.
+        encoder: The encoder whose vision tower is used.
+        batch: Most clips in one run of the encoder, at least 1.
+        progress: Called with the number of clips that were embedded.
+
+    Raises:
+        ArtifactError: a shard cannot be read.
+    """
 
     def write(part: _Part) -> None:
         write_part(
@@ -174,7 +194,7 @@ def _read_batches(shard_of: Mapping[Path, Path], size: int) -> Iterator[_Batch]:
 
 
 class _Reader(Generic[Item]):
-    """Takes items from an iterator in a thread of its own, at most `ahead` of who iterates over them."""
+    """Reads items from an iterator in a thread, at most `ahead` of the consumer."""
 
     def __init__(self, items: Iterator[Item], *, ahead: int) -> None:
         self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(ahead)
@@ -210,7 +230,7 @@ class _Reader(Generic[Item]):
 
 
 class _Writer(Generic[Item]):
-    """Hands items to `write` in a thread of its own, at most `behind` of who puts them; leaving waits for all."""
+    """Passes items to `write` in a thread, at most `behind` the producer; leaving the block waits for all of them."""
 
     def __init__(self, write: Callable[[Item], None], *, behind: int) -> None:
         self._write = write
@@ -254,7 +274,7 @@ def _batches(clips: Iterator[ClipFrames], size: int) -> Iterator[list[ClipFrames
 
 
 def _num_clips(frames: Path, shards: Iterable[Path]) -> int | None:
-    """How many clips these shards hold, so that the bar can say the time left; None where no table says it."""
+    """Return the number of clips in these shards, for the progress bar; None if no table states it."""
     table = frames / "frames.parquet"
     if not table.exists():
         return None

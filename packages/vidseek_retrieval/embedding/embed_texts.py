@@ -1,4 +1,4 @@
-"""What was written about each clip: the text for the text tower, and the words for BM25."""
+"""The text of each clip: collected for the text tower and for BM25, and embedded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT_ID_DIGITS = 32
 
 @dataclass(frozen=True)
 class ClipText:
-    """What was written about one clip; either may be empty."""
+    """The texts of one clip; either may be empty."""
 
     spoken: str
     """Title and captions, as the text tower reads them: empty where the source gave neither."""
@@ -44,11 +44,19 @@ class TextReport:
 
 
 def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) -> dict[str, ClipText]:
-    """The texts of the clips of the cut mode `cut`, by clip_id.
+    """Return the texts of the clips of one cut mode, by clip_id.
 
-    A caption belongs to each clip of its video that it overlaps by at least half of the shorter of the two; one without
-    a span belongs to every clip of its video. Those of the whole video come first, the others in order of time; equal
-    ones count once.
+    A caption belongs to each clip of its video that it overlaps by at least half of the shorter of the two. A caption
+    without
+    a span belongs to every clip of its video. Captions of the whole video come first, the others in order of time; equal
+    ones
+    count once.
+
+    Args:
+        ingest_dir: Output of the stage `ingest`.
+        cut_dir: Output of the stage `cut`.
+        caption_dir: Output of the stage `caption`.
+        cut: The cut mode, for example `windows`.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -72,19 +80,25 @@ def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) 
 
 
 def text_id_of(text: str) -> str:
-    """The first 32 hex digits of the sha256 of the text."""
+    """Return the id of a text: the first 32 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:TEXT_ID_DIGITS]
 
 
 def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int = BATCH) -> TextReport:
-    """Write the vectors of the different `texts` as `out/texts/<digit>-<hash>.parquet`, keyed by `text_id_of`.
+    """Embed distinct texts into `out/texts/<digit>-<hash>.parquet`, keyed by `text_id_of`.
 
-    A part holds the texts whose ids begin with the same digit, and its name the hash of those and of the encoder: what
-    is there is kept, and what no text asks for is removed. So it resumes as `embed_archive` does, and is as equal.
+    A part holds the texts whose ids begin with one digit. Its name contains a hash of these texts and the encoder. Existing
+    parts are kept, parts of removed texts are deleted, so a killed run resumes where it was.
+
+    Args:
+        texts: The texts; repeated ones are embedded once.
+        encoder: Its text tower is used.
+        out: Output folder of the stage `embed`.
+        batch: Most texts in one run of the encoder, at least 1.
 
     Raises:
         ConfigError: `batch` is not positive.
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     if batch < 1:
         raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
@@ -106,7 +120,11 @@ def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int
 
 
 def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np.float32]]:
-    """The vectors that `embed_texts` wrote, by text id; empty where no clip has a text.
+    """Read the vectors of texts by text id; empty if no clip has a text.
+
+    Args:
+        embed_dir: Output of the stage `embed`.
+        encoder_version: 16 hex digits that the parts must have.
 
     Raises:
         ArtifactError: a part is broken, or of another encoder_version.
@@ -126,7 +144,7 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
 
 
 def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """What `read_texts` gives as one matrix, in order of text id."""
+    """Return the vectors of texts as one matrix, in order of text id: float32 of shape (n, dimension)."""
     return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
 
 

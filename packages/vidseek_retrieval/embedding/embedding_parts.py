@@ -1,4 +1,4 @@
-"""The embeddings table: one Parquet part for each frame shard, whole or absent, read back as one matrix."""
+"""The embeddings table: one Parquet part for each frame shard, written whole or not at all, read back as one matrix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Embeddings(NamedTuple):
 
 
 def embeddings_schema(dimension: int) -> pa.Schema:
-    """The schema of a part. Key: clip_id."""
+    """Return the schema of a part. Key: clip_id."""
     return pa.schema(
         [
             ("clip_id", pa.string()),
@@ -49,12 +49,17 @@ def embeddings_schema(dimension: int) -> pa.Schema:
 def write_part(
     path: Path, *, clip_ids: Sequence[str], vectors: NDArray[np.float32], encoder_version: str, variant: str
 ) -> None:
-    """Write one part: to a file beside, then renamed. Equal rows give equal bytes.
+    """Write one part whole or not at all. Equal rows give equal bytes.
 
-    The key is a clip's id, or a text's (`texts.py`).
+    Args:
+        path: The file to write.
+        clip_ids: n ids of clips, or of texts (`text_id_of`).
+        vectors: float32 of shape (n, dimension), unit rows.
+        encoder_version: 16 hex digits of the vector space.
+        variant: Precision of the encoder: `fp32`, `fp16` or `int8`.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: the disk cannot hold it.
     """
     num, dimension = vectors.shape
     if len(clip_ids) != num:
@@ -74,7 +79,7 @@ def write_part(
 
 
 def is_whole(part: Path) -> bool:
-    """Whether a part is there and has its end: a disk may lose what a process has written."""
+    """Whether a part exists and is complete: a disk may lose data after a process has written it."""
     try:
         pq.read_metadata(part)
     except (pa.ArrowException, OSError):
@@ -83,7 +88,12 @@ def is_whole(part: Path) -> bool:
 
 
 def remove_stale(folder: Path, *, keep: set[Path]) -> int:
-    """Remove all but the parts to keep, and say how many parts went. What a killed run left beside goes too."""
+    """Remove all parts but some, and the unfinished files of killed runs; return the number of removed parts.
+
+    Args:
+        folder: Folder of the parts.
+        keep: Parts to keep.
+    """
     if not folder.is_dir():
         return 0
     written = (path for path in folder.iterdir() if path.suffix == ".parquet" or path.name.startswith("."))
@@ -95,11 +105,11 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
 
 
 def read_parts(folder: Path) -> Embeddings:
-    """All parts in `folder` as one matrix.
+    """Read all parts in `folder` as one matrix.
 
     Raises:
-        ArtifactError: there is no part; one is broken; they disagree on encoder_version or dimension; a clip is in two.
-        GateFailed: a vector is not finite, or not of length 1. The clips are named.
+        ArtifactError: there is no part; one is broken; they differ in encoder_version or dimension; a clip occurs twice.
+        GateFailed: a vector is not finite, or not of length 1. The message names the clips.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:

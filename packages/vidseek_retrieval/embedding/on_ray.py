@@ -1,7 +1,7 @@
-"""Embedding on many machines with Ray: actors hold a session each, and make whole parts, as one machine would.
+"""Embeds on many machines with Ray: each actor holds a session and writes whole parts, as a single machine would.
 
-Frame shards, bundle and parts lie in a folder that every machine has under the same path. A part is written by the actor
-that embeds it, whole or absent, so resuming, killing and checking are those of `embed.py`.
+Frame shards, bundle and parts lie in a folder that all machines mount under the same path. The actor that embeds a part
+writes it whole or not at all, so resuming and checking work as in `embed_clips`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _SHARE_REMEDY = "Share the archive's folder with every machine of the cluster, u
 
 
 def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Executor:
-    """What `embed_archive` takes in the place of this process.
+    """Return an executor for `embed_archive` that runs on a Ray cluster.
 
     Args:
-        bundle: The encoder's folder; each actor opens its video tower.
-        variant: Which precision.
-        settings: The actors.
+        bundle: The encoder's folder; each actor opens its vision tower.
+        variant: Precision: `fp32`, `fp16` or `int8`.
+        settings: Number and resources of the actors.
 
     Raises:
-        ConfigError: Ray is not installed. While it runs also: the cluster has too little for the actors.
-        ArtifactError: while it runs, as `embed_archive`; and a folder is not shared.
-        ServiceError: while it runs: the cluster does not answer, or actors die again and again.
+        ConfigError: Ray is not installed. While it runs: the cluster lacks resources for the actors.
+        ArtifactError: while it runs, as `embed_archive` raises it, or a folder is not shared.
+        ServiceError: while it runs, the cluster does not answer, or actors die repeatedly.
     """
     if find_spec("ray") is None:
         raise ConfigError(
@@ -57,7 +57,7 @@ def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Exe
 
 
 class Embedder:
-    """What runs in an actor."""
+    """The actor that embeds shards."""
 
     def __init__(self, bundle: Path, variant: str, settings: RaySettings) -> None:
         self._bundle = bundle
@@ -65,7 +65,13 @@ class Embedder:
         self._settings = settings
 
     def embed(self, part: Path, shard: Path, batch: int) -> Path:
-        """Write one part, and say which."""
+        """Write one part, and return its path.
+
+        Args:
+            part: The part to write.
+            shard: The frame shard to embed.
+            batch: Most clips in one run of the encoder, at least 1.
+        """
         for path in (self._bundle, shard):
             if not path.exists():
                 raise ArtifactError(f"{path} is not on {socket.gethostname()}", code="not-shared-disk", remedy=_SHARE_REMEDY)
@@ -107,7 +113,7 @@ def _embed_on_ray(
 
 @contextmanager
 def _connected() -> Iterator[list[Mapping[str, Any]]]:
-    """The machines of the cluster; one that is connected already stays so."""
+    """Connect to the Ray cluster and yield its machines; an existing connection stays open."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -157,7 +163,7 @@ def _require_room(nodes: list[Mapping[str, Any]], settings: RaySettings) -> None
 
 @contextmanager
 def _our_errors() -> Iterator[None]:
-    """What an actor raised, as it raised it; what Ray itself raises is a ServiceError."""
+    """Re-raise errors of an actor as they were, and errors of Ray itself as ServiceError."""
     import ray
 
     try:

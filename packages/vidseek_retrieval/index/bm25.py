@@ -1,4 +1,4 @@
-"""Texts to sparse word weights (BM25): one tokenizer for both homes of the index, for documents and for queries."""
+"""Converts texts into sparse BM25 weights, with one tokenizer for both backends, for documents and queries."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class WordEncoder:
         self._model = qdrant.Bm25(config)
 
     def document(self, text: str) -> SparseVector:
-        """The weights of a text that goes into the index; none where it has no words."""
+        """Return the weights of a text for the index; empty if it has no words."""
         return _words_of(self._model.embed_document(_keep_numbers(text)))
 
     def query(self, text: str) -> SparseVector:
-        """The weights of a query: 1 for each of its words."""
+        """Return the weights of a query: 1 for each of its words."""
         return _words_of(self._model.embed_query(_keep_numbers(text)))
 
 

@@ -1,4 +1,4 @@
-"""What the stages left of the clips that are published: read once, for the vectors that need it."""
+"""Output of the stages for the published clips, each table read once, for the vectors that need it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClipTables:
 
     @cached_property
     def texts(self) -> Mapping[str, ClipText]:
-        """What was written about the clips, by clip_id; empty without `caption_dir`.
+        """The texts of the clips by clip_id; empty without `caption_dir`.
 
         Raises:
             ArtifactError: a table is missing or broken.
@@ -46,7 +46,7 @@ class ClipTables:
 
     @cached_property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
-        """All texts that were embedded, by text_id.
+        """The vectors of all texts by text_id.
 
         Raises:
             ArtifactError: a part is broken, or of another encoder_version.

@@ -1,4 +1,4 @@
-"""The points of a collection, from the tables that the stages left, and the facts that name it."""
+"""Creates the points of a collection, and its metadata, from the output of the stages."""
 
 from __future__ import annotations
 
@@ -66,14 +66,16 @@ class Points:
             yield Point(clip_id, payload=payload, vectors=found)
 
     def written(self, clip_id: str) -> list[str]:
-        """What was written about a clip, as far as a vector of the collection is made of it."""
+        """Return the texts of a clip that vectors of the collection are made from."""
         if not any(index_vector(name).of_text for name in self.values):
             return []
         text = self.tables.texts.get(clip_id)
         return [text.spoken, text.words] if text else []
 
     def score_spread(self) -> dict[str, float]:
-        """The spread of a text's scores over the clips, by dense vector: see `vidseek_retrieval.index.score_spread`."""
+        """Return the spread of text queries' scores over the clips, by dense vector
+        (`vidseek_retrieval.index.score_spread`).
+        """
         clip_ids, texts = evenly(self.rows.clip_ids, MAX_CLIPS), text_matrix(self.tables.text_vectors)
         spreads = {}
         for name in vector_names("dense"):
@@ -94,11 +96,20 @@ def read_points(
     settings: IndexSettings,
     duplicates: Sequence[Duplicate],
 ) -> Points:
-    """The clips of the cut mode `cut` that have a vector. The arguments are those of `publish`.
+    """Read the embedded clips of one cut mode as points.
+
+    Args:
+        embed_dir: Output of the stage `embed`.
+        cut_dir: Output of the stage `cut`.
+        ingest_dir: Output of the stage `ingest`.
+        caption_dir: Output of the stage `caption`; None publishes no texts.
+        cut: The cut mode, for example `windows`.
+        settings: Vectors and options of the index.
+        duplicates: Accepted duplicates; those of unknown videos are ignored.
 
     Raises:
-        ArtifactError: a table is missing or broken, or they do not belong together.
-        GateFailed: no clip is there.
+        ArtifactError: a table is missing or broken, or tables do not fit together.
+        GateFailed: there are no clips.
     """
     tables = ClipTables(
         _read_embeddings(embed_dir), embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, language=settings.language
@@ -109,7 +120,13 @@ def read_points(
 
 
 def facts_of(points: Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionMetadata:
-    """The facts of a collection of `points`: its name holds a hash of all that is in it."""
+    """Return the metadata of a collection. Its name contains a hash of its content.
+
+    Args:
+        points: The points of the collection.
+        settings: Vectors and options of the index.
+        calibration: Calibration of confidences that is stored with it; None for none.
+    """
     encoder_version = points.encoder_version
     kept = calibration.to_json() if calibration else None
     digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, settings.model_dump(), kept]).encode())
@@ -150,7 +167,7 @@ _UNNAMED = (WORDS_VECTOR, VIDEO_VECTOR, CAPTION_VECTOR)
 
 
 def _in_order(point: Point) -> Iterator[tuple[str, Any]]:
-    """The values of a point as they go into the hash; words that it lacks are in there as None."""
+    """Yield the values of a point as they go into the hash; words that it lacks are in there as None."""
     yield WORDS_VECTOR, point.words
     for name in (*_UNNAMED[1:], *sorted(set(point.vectors) - set(_UNNAMED))):
         if name in point.vectors:
@@ -162,7 +179,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def _fields(tables: ClipTables, settings: IndexSettings) -> Callable[[str], dict[str, Any]]:
-    """What gives the payload fields that vectors bring, by clip_id."""
+    """Return a function from a clip id to the payload fields that vectors add."""
     of_each = [each.fields(tables) for each in index_vectors() if each.name in settings.vectors and each.filter_fields]
     return lambda clip_id: {name: value for fields in of_each for name, value in fields(clip_id).items()}
 

@@ -1,4 +1,4 @@
-"""A fair draw of the vectors that are live, for the gate that compares them with new ones."""
+"""Samples the live vectors, for the gate that compares them with new ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from vidseek_retrieval.index.backend import IndexBackend
 
 
 def published_sample(backend: IndexBackend, alias: str, *, num: int) -> Published | None:
-    """The `video` vectors of the first `num` clips by id of the collection that `alias` names; ids are hashes.
+    """Return the `video` vectors of the first clips by id (a random draw, since ids are hashes) of a live collection.
 
-    None where nothing was published, or what was cannot be read: a lost index must not keep a new one from being built.
+    Args:
+        backend: The index.
+        alias: Alias of the collection.
+        num: Most clips.
+
+    Returns:
+        None if nothing was published, or it cannot be read: a broken index must not block the publish of a new one.
 
     Raises:
         ServiceError: the server does not answer.

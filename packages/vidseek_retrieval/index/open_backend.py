@@ -1,4 +1,4 @@
-"""Which home an index has: a folder, or the Qdrant server that QDRANT_URL names."""
+"""Selects the index backend: the Qdrant server that QDRANT_URL names, or a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREFIX = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 def open_home(index: Path, settings: ServerSettings | None = None) -> IndexBackend:
-    """The server at QDRANT_URL (with QDRANT_API_KEY, where it wants one), or else the folder `index`.
+    """Return the server at QDRANT_URL (with QDRANT_API_KEY, where it wants one), or else the folder `index`.
 
     QDRANT_PREFIX goes before the names of all collections and aliases there, so that several archives may share a server.
 
@@ -49,5 +49,5 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexBacke
 
 
 def home_of(index: Index) -> IndexBackend:
-    """The home itself, or the embedded one in a folder."""
+    """Return the home itself, or the embedded one in a folder."""
     return EdgeBackend(index) if isinstance(index, Path) else index

@@ -1,4 +1,4 @@
-"""The payload of a point: its fields, and which of them have an index, so that filters may name them."""
+"""The fields of a point's payload, and which of them are indexed, so that filters can use them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _OTHERS = ("end_ms", "index", "title", "uri", "thumbnail_url", "encoder_version"
 
 
 def payload_indexes() -> dict[str, FieldKind]:
-    """All fields that have an index, those of registered vectors too, with its kind."""
+    """Return all indexed fields with the kind of their index, including those of registered vectors."""
     return {**PAYLOAD_INDEXES, **filter_fields()}
 
 
 def payload_fields() -> tuple[str, ...]:
-    """All fields that a payload may have; those without a value are left out."""
+    """Return all fields that a payload may have; fields without a value are left out of payloads."""
     return (*payload_indexes(), *_OTHERS)

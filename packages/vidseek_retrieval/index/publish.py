@@ -256,14 +256,27 @@ def list_collections(index: Index) -> list[CollectionStatus]:
 
 
 def rollback(index: Index, *, alias: str = "clips") -> str:
-    """Point `alias` to the collection it pointed to before, and give its name.
+    """Point an alias to the collection that it pointed to before, and return the name of that collection.
 
-    What was live becomes the last of the previous ones: where there was one, a second rollback goes forward again.
+    The collection that was live becomes the oldest of the previous ones. With one previous collection, a second rollback
+    therefore returns to it.
+
+    Args:
+        index: The folder of the index, or another backend.
+        alias: The alias to move.
 
     Raises:
-        ArtifactError: nothing was published, the table of aliases is broken or names what is not there, there is no
-            earlier one, or it does not open.
-        ServiceError: a publish runs.
+        ArtifactError: nothing was published, the table of aliases is broken or names a missing collection, there is no
+            earlier collection, or it does not open.
+        ServiceError: a publish is running.
+
+    Example:
+        >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}
+        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), cut="shots")
+        >>> report.num_points, len(report.previous)
+        (2, 1)
+        >>> rollback(Path("index")) == report.previous[0]
+        True
     """
     backend = home_of(index)
     require_published(backend, alias)

@@ -1,7 +1,7 @@
-"""How widely a collection's scores spread: the unit in which `search.merge_margin_sd` is measured.
+"""Measures how widely a collection's scores spread: the unit of `search.merge_margin_sd`.
 
-Encoders differ in scale: what 0.02 of a cosine is to one, 0.002 is to another. A margin in standard deviations of the
-scores means the same to each.
+Encoders differ in scale: a cosine difference of 0.02 for one may be 0.002 for another. A margin in standard deviations of
+the scores means the same for all.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MAX_CLIPS = 4096
 
 
 def score_spread(clips: NDArray[np.float32], texts: NDArray[np.float32]) -> float:
-    """The standard deviation of one query's scores over the clips, as the root of its mean square over queries.
+    """Return the standard deviation of one query's scores over the clips, as the root mean square over queries.
 
-    Up to `MAX_QUERIES` texts and `MAX_CLIPS` clips are taken, evenly over their rows. Where there are fewer than
-    `MIN_TEXTS` texts the clips are the queries, each without itself.
+    Up to `MAX_QUERIES` texts and `MAX_CLIPS` clips are taken at equal distances. With fewer than `MIN_TEXTS` texts the clips
+    serve as queries, each compared with the others.
 
     Args:
-        clips: Shape (n, dimension), unit rows, in an order that does not depend on how they were read (by clip_id).
-        texts: Shape (m, dimension), unit rows, as queries of text are: captions.
+        clips: float32 of shape (n, dimension), unit rows, sorted by clip_id.
+        texts: float32 of shape (m, dimension), unit rows: captions, as examples of text queries.
 
     Returns:
-        0 where there are fewer than two clips.
+        The spread; 0 for fewer than two clips.
     """
     if len(clips) < 2:
         return 0.0
@@ -50,17 +50,17 @@ def score_spread(clips: NDArray[np.float32], texts: NDArray[np.float32]) -> floa
 
 
 def margin_of(spread: float, *, margin_sd: float = MERGE_MARGIN_SD) -> float:
-    """The margin as a difference of scores, as `merge_moments` takes it.
+    """Convert a margin in standard deviations into a difference of scores, for `merge_moments`.
 
     Args:
-        spread: As `score_spread` has it.
-        margin_sd: In standard deviations, at least 0.
+        spread: Standard deviation of the collection's scores, from `score_spread`.
+        margin_sd: Margin in standard deviations, at least 0.
     """
     return round(margin_sd * spread, SCORE_DIGITS)
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Up to `most` of the items, at equal distances, in their order."""
+    """Return up to `most` items at equal distances, in their order."""
     if len(items) <= most:
         return list(items)
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, most)]

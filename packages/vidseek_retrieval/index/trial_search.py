@@ -1,4 +1,4 @@
-"""A trial of a collection before an alias moves to it: searches as the command and the service make them."""
+"""Tries a collection before an alias moves to it, with searches as the command and the service make them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ _ALIAS = "trial"
 
 
 def trial_problems(backend: IndexBackend, metadata: CollectionMetadata) -> list[str]:
-    """What goes wrong where the collection is searched by some of its own clips, fused with words, filtered and browsed.
+    """Search a collection by some of its own clips, with fusion, filters and browsing, and return what fails.
 
-    Empty where nothing does.
+    Args:
+        backend: The index.
+        metadata: Metadata of the collection.
+
+    Returns:
+        A description of each problem; empty if all searches succeed.
     """
     searcher = Searcher(_AsIfLive(backend, metadata.name), None, alias=_ALIAS)  # type: ignore[arg-type]
     try:
@@ -55,7 +60,7 @@ class _AsIfLive:
 
 
 def _search_problems(searcher: Searcher, metadata: CollectionMetadata, point: Point) -> Sequence[str]:
-    """A clip is found by its own vector, also within its own video, and among words."""
+    """Return a clip is found by its own vector, also within its own video, and among words."""
     query = Query.of_vector(point.vector, metadata.encoder_version, words=str(point.payload.get("title", "video")))
     own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())
     options = [SearchOptions(limit=10, weights=Weights()), own_video]

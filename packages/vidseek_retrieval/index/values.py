@@ -1,4 +1,4 @@
-"""What a vector of a clip is made of, and what it is made from: types that the vectors of the index share."""
+"""Types that the vectors of the index share: the value of a clip, and the tables that it is made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Value = NDArray[np.float32] | SparseVector
 
 
 class Written(Protocol):
-    """What was written about a clip: `ClipText`."""
+    """The texts of a clip (`ClipText`)."""
 
     @property
     def spoken(self) -> str:
@@ -30,7 +30,7 @@ class Written(Protocol):
 
     @property
     def words(self) -> str:
-        """The same for BM25, with the file's name in the place of a missing title."""
+        """The text for BM25, with the file name instead of a missing title."""
 
 
 class Rows(Protocol):
@@ -38,7 +38,7 @@ class Rows(Protocol):
 
     @property
     def clip_ids(self) -> list[str]:
-        """Of the rows."""
+        """Clip ids of the rows."""
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -46,11 +46,11 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """What the stages left of the clips that are published: `ClipTables`. Each table is read when it is first asked for."""
+    """Output of the stages for the published clips (`ClipTables`). Each table is read on first use."""
 
     @property
     def embeddings(self) -> Rows:
-        """Of the video tower."""
+        """Embeddings of the vision tower."""
 
     @property
     def places(self) -> Mapping[str, int]:
@@ -58,28 +58,28 @@ class Tables(Protocol):
 
     @property
     def texts(self) -> Mapping[str, Written]:
-        """By clip_id; empty where no captions are published."""
+        """Texts by clip_id; empty if no captions are published."""
 
     @property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
-        """The texts that were embedded, by `text_id_of`."""
+        """Vectors of the texts, by `text_id_of`."""
 
     @property
     def embed_dir(self) -> Path:
-        """Of the stage `embed`."""
+        """Output of the stage `embed`."""
 
     @property
     def cut_dir(self) -> Path:
-        """Of the stage `cut`."""
+        """Output of the stage `cut`."""
 
     @property
     def ingest_dir(self) -> Path:
-        """Of the stage `ingest`."""
+        """Output of the stage `ingest`."""
 
     @property
     def caption_dir(self) -> Path | None:
-        """Of the stage `caption`; None where no captions are published."""
+        """Output of the stage `caption`; None if no captions are published."""
 
     @property
     def language(self) -> str:
-        """Of the words of the index."""
+        """Language of the words of the index."""

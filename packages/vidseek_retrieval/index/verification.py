@@ -1,4 +1,4 @@
-"""What is measured on a finished collection before it may go live, and whenever it is asked for."""
+"""Measures a finished collection before it goes live, and on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SCAN_BATCH = 1000
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured on a finished collection."""
+    """Measurements of a finished collection."""
 
     collection: str
     num_points: int
@@ -46,16 +46,16 @@ class Verification:
 def verify_collection(
     backend: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None
 ) -> Verification:
-    """Look at every file of a collection, count it, and compare approximate with exact searches.
+    """Check the files of a collection, count its points, and compare approximate with exact searches.
 
     Args:
-        home: Where it is.
-        name: Its name.
-        min_recall: The least recall at 10 that is no problem.
-        expected: What it shall be; by default what it says of itself.
+        backend: The index.
+        name: Name of the collection.
+        min_recall: Least recall at 10 that is acceptable, from 0 to 1.
+        expected: Metadata that the collection should have; None takes its own.
 
     Raises:
-        ArtifactError: it is not there, or does not open.
+        ArtifactError: the collection does not exist, or does not open.
     """
     problems = list(backend.check(name))[:5]
     if problems:
@@ -98,12 +98,12 @@ def _point_problems(point: Point, metadata: CollectionMetadata) -> Iterator[str]
 
 
 def _measured(metadata: CollectionMetadata) -> list[str]:
-    """The dense vectors beside `video` whose searches are measured."""
+    """Return the dense vectors beside `video` whose searches are measured."""
     return [name for name in metadata.dense_vectors if name != VIDEO_VECTOR and index_vector(name).measured]
 
 
 def _recall_by(collection: Collection, sample: Sequence[Point], name: str) -> float:
-    """The recall of searches by the vector `name`, of the clips of the sample that have it."""
+    """Return the recall of searches by the vector `name`, of the clips of the sample that have it."""
     return _recall(collection, [(each.clip_id, each.vectors[name]) for each in sample if name in each.vectors], using=name)  # type: ignore[misc]
 
 

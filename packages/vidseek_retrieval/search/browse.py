@@ -1,4 +1,4 @@
-"""What a collection can be browsed by: the values that its filters may have, and what lies around a clip in its video."""
+"""Browsing a collection: the values of its filters, and the neighbours of a clip in its video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClipUnknown(InputRejected):
 
 @dataclass(frozen=True)
 class Facets:
-    """By what a collection can be narrowed."""
+    """The values that filters can take."""
 
     values: dict[str, dict[str, int]]
     """For each of `WORD_FIELDS` its values and the number of clips that have each, the most frequent first."""
@@ -37,7 +37,7 @@ class Facets:
 
 
 def facets_of(collection: Collection) -> Facets:
-    """What the filters of a search over `collection` may be set to."""
+    """Return the values that the filters of a search over `collection` can take."""
     lengths, times = collection.bounds("duration_ms"), collection.bounds("published_at")
     return Facets(
         {field: collection.facet(field, limit=MAX_VALUES) for field in WORD_FIELDS},
@@ -47,9 +47,14 @@ def facets_of(collection: Collection) -> Facets:
 
 
 def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[RankedClip]:
-    """The clips before and after a clip in its video, up to `num` to either side, and itself, in order of time.
+    """Return the clips before and after a clip in its video, with the clip itself, in order of time.
 
-    They do not overlap: of windows that do, those next to each other are taken. `score` is the likeness to the clip.
+    They do not overlap: of overlapping windows, those closest to the clip are taken. `score` is the cosine to the clip.
+
+    Args:
+        collection: The collection to read.
+        clip_id: Id of the clip.
+        num: Most clips on either side.
 
     Raises:
         ClipUnknown: the collection has no such clip.
@@ -72,7 +77,7 @@ def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[Ra
 
 
 def _apart(clips: Iterable[RankedClip], first: RankedClip, *, num: int, later: bool) -> list[RankedClip]:
-    """Clips going away from `first`, none overlapping the one before it: the nearest first."""
+    """Return clips going away from `first`, none overlapping the one before it: the nearest first."""
     kept: list[RankedClip] = []
     last = first
     for clip in sorted(clips, key=lambda each: each.start_ms if later else -each.end_ms):

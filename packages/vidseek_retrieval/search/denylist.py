@@ -1,7 +1,7 @@
-"""A collection without the videos that were forgotten since it was built.
+"""A view of a collection without the videos that were forgotten after it was built.
 
-A finished collection is never written again, and an alias may be rolled back to an older one: so what was forgotten is
-left out by whoever reads, in both homes alike, from the moment of the decision on. The next publish builds without it.
+A finished collection is never written again, and an alias may be rolled back to an older one. So every reader leaves out
+forgotten videos, with both backends, from the moment of the decision. The next publish builds a collection without them.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class FilteredCollection:
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What collection.json says."""
+        """The metadata of the collection."""
         return self._collection.metadata
 
     @property
     def allows_exact(self) -> bool:
-        """See `Collection`."""
+        """Whether the collection supports exact searches."""
         return self._collection.allows_exact
 
     def search(
@@ -58,7 +58,17 @@ class FilteredCollection:
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """See `Collection`."""
+        """Return the clips nearest to a vector, best first, without denied videos.
+
+        Args:
+            vector: float32 of shape (dimension,), unit length.
+            limit: Most clips returned, at least 1.
+            exact: Whether to compare all vectors; else the search is approximate.
+            score_threshold: Least cosine of a clip.
+            using: Name of the dense vector to search by.
+            conditions: Conditions on payload fields that must all hold.
+            time_ranges: If given, only clips that begin in one of these ranges are returned.
+        """
         return self._collection.search(
             vector, limit=limit, exact=exact, score_threshold=score_threshold, using=using,
             conditions=(*conditions, *self._conditions()), time_ranges=time_ranges,
@@ -67,41 +77,59 @@ class FilteredCollection:
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """See `Collection`."""
+        """Return the clips that share words with the query, best first, ranked by BM25, without denied videos.
+
+        Args:
+            words: Indices and weights of the query's words.
+            limit: Most clips returned, at least 1.
+            using: Name of the sparse vector to search by.
+            conditions: Conditions on payload fields that must all hold.
+        """
         return self._collection.search_words(
             words, limit=limit, using=using, conditions=(*conditions, *self._conditions())
         )
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """See `Collection`."""
+        """Return the payloads of these points by id; missing points are left out, without denied videos."""
         hidden = self._hidden()
         found = self._collection.payloads(clip_ids)
         return {clip_id: payload for clip_id, payload in found.items() if payload.get("video_id") not in hidden}
 
     def count(self, vector: Vector | None = None) -> int:
-        """See `Collection`."""
+        """Return the exact number of points, or of points that have the named vector."""
         return self._collection.count(vector)
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """See `Collection`."""
+        """Return a random sample of clip ids, without denied videos.
+
+        Args:
+            num: Most ids returned.
+            seed: Seed of the draw; the same seed returns the same ids.
+        """
         return self._collection.sample(num, seed=seed)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """See `Collection`."""
+        """Return the points with these ids, in this order; missing points are left out, without denied videos."""
         hidden = self._hidden()
         return [p for p in self._collection.points(clip_ids) if p.payload.get("video_id") not in hidden]
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """See `Collection`."""
+        """Yield all points in order of clip id, with at most `batch` of them in memory, without denied videos."""
         hidden = self._hidden()
         return (p for p in self._collection.scroll(batch=batch) if p.payload.get("video_id") not in hidden)
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """See `Collection`."""
+        """Return the values of a keyword field, each with its number of points, most frequent first.
+
+        Args:
+            field: Name of the payload field.
+            limit: Most values returned.
+            conditions: Conditions on payload fields that must all hold.
+        """
         return self._collection.facet(field, limit=limit, conditions=(*conditions, *self._conditions()))
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """See `Collection`."""
+        """Return the smallest and the largest value of a number or time field; None if no point has one."""
         return self._collection.bounds(field)
 
     def close(self) -> None:

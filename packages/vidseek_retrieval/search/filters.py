@@ -1,6 +1,6 @@
-"""Filters of a search: conditions on payload fields, checked before any home sees them.
+"""Filters of a search: conditions on payload fields, checked before a backend receives them.
 
-A home that is asked for a field that it does not have answers with an empty list; here that is an error.
+A backend answers a filter on an unknown field with an empty list; here an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -27,15 +27,21 @@ class Condition:
 
 
 def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
-    """Conditions that must all hold, in order of field.
+    """Parse the filters of a search into conditions that must all hold, ordered by field.
 
     Args:
-        filters: For each field a value, a list of values of which one must fit, or bounds:
-            `{"channel": ["news", "sport"], "published_at": {"gte": "2024-05-01"}, "duration_ms": {"lt": 60000}}`.
-            Times are RFC 3339, without a zone in UTC.
+        filters: For each field a value, a list of values of which one must match, or bounds (`gt`, `gte`, `lt`, `lte`).
+            Times are RFC 3339; without a zone they are UTC.
 
     Raises:
-        InputRejected: a field is not there (the message lists those that are), or a value does not fit its field.
+        InputRejected: a field does not exist (the message lists those that do), or a value does not fit its field.
+
+    Example:
+        >>> [condition] = parse_filters({"duration_ms": {"lt": 60000}})
+        >>> condition.field, condition.bounds
+        ('duration_ms', (('lt', 60000),))
+        >>> parse_filters({"channel": ["news", "sport"]})[0].any_of
+        ('news', 'sport')
     """
     return tuple(_condition(field, wanted) for field, wanted in sorted(filters.items()))
 

@@ -1,4 +1,4 @@
-"""Rankings to one ranking: fused by rank where they come of different vectors, reordered where answers are too alike."""
+"""Combines rankings of different vectors by rank, and reorders answers that are too similar."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ RRF_K = 60
 
 
 def fuse(rankings: Sequence[tuple[float, Sequence[RankedClip]]]) -> list[RankedClip]:
-    """Weighted reciprocal-rank fusion: each clip scores the sum of weight / (60 + rank) over the rankings it is in.
+    """Merge rankings by weighted reciprocal-rank fusion (Cormack, Clarke and Büttcher 2009).
 
-    Scores are divided by what a clip gets that is first everywhere, so that they lie in (0, 1]. Cormack, Clarke and
-    Büttcher, 2009, "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning Methods".
+    A clip scores the sum of weight / (60 + rank) over the rankings that contain it. Scores are divided by that of a clip
+    which is first in all rankings, so they lie in (0, 1].
 
     Args:
-        rankings: Each with its weight, above 0. Their own scores only order them, ties by clip_id.
+        rankings: Pairs (weight above 0, clips). A ranking's own scores only order its clips; ties are ordered by clip_id.
+
+    Returns:
+        Each clip once, with its fused score, best first.
+
+    Example:
+        >>> a, b = RankedClip("a", "v", 0, 3000, 0.9), RankedClip("b", "v", 3000, 6000, 0.8)
+        >>> [(clip.clip_id, clip.score) for clip in fuse([(1.0, [a, b]), (1.0, [a])])]
+        [('a', 1.0), ('b', 0.491935)]
     """
     scores: dict[str, float] = {}
     clips: dict[str, RankedClip] = {}
@@ -34,16 +42,17 @@ def fuse(rankings: Sequence[tuple[float, Sequence[RankedClip]]]) -> list[RankedC
 
 
 def diversify(scores: Sequence[float], vectors: NDArray[np.float32], *, diversity: float) -> list[int]:
-    """The order by maximal marginal relevance: each next one maximises
-    (1 - diversity) * score - diversity * (the largest cosine to one that was taken).
+    """Return the order of candidates by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    Carbonell and Goldstein, 1998, "The Use of MMR, Diversity-Based Reranking for Reordering Documents and Producing
-    Summaries".
+    Each next candidate maximises (1 - diversity) * score - diversity * (its largest cosine to a candidate already taken).
 
     Args:
-        scores: Of each candidate, best first; at equal value the earlier one is taken.
-        vectors: Shape (n, dimension), unit rows.
-        diversity: From 0 (the order stays) to 1 (only that they differ counts).
+        scores: Score of each of n candidates, best first. Of equal values the earlier candidate is taken.
+        vectors: Vector of each candidate, shape (n, dimension), unit rows.
+        diversity: 0 keeps the order, 1 counts only how different candidates are.
+
+    Returns:
+        Indices of the candidates, n of them.
     """
     relevance = np.asarray(scores, dtype=np.float64)
     nearest = np.full(len(relevance), -1.0)

@@ -1,4 +1,4 @@
-"""How often a search finds the right moment: over the published windows, with the code that answers searches."""
+"""Measures how often a search finds the right moment among the published windows, with the code that answers searches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ class PublishedWindows:
 
     @staticmethod
     def load(embed_dir: Path, cut_dir: Path, *, cut: str) -> PublishedWindows:
-        """The clips of the cut mode `cut` that have a vector.
+        """Load the embedded clips of one cut mode.
+
+        Args:
+            embed_dir: Output of the stage `embed`.
+            cut_dir: Output of the stage `cut`.
+            cut: The cut mode, for example `windows`.
 
         Raises:
             ArtifactError: a table is missing or broken.
@@ -61,7 +66,12 @@ class PublishedWindows:
         )
 
     def search(self, queries: NDArray[np.float32], *, margin: float) -> list[list[Moment]]:
-        """The moments of each query, best first, by exact search."""
+        """Return the moments of each query, best first, by exact search.
+
+        Args:
+            queries: float32 of shape (n, dimension), unit rows.
+            margin: Largest difference to the best score of a moment, at least 0.
+        """
         rankings = rank_exact(queries, self.vectors, self.clips, margin=margin)
         return [first_moments(ranking, margin=margin) for ranking in rankings]
 

@@ -1,4 +1,4 @@
-"""Ranked clips to moments: neighbours of one video that answer alike are one hit."""
+"""Merges ranked clips into moments: neighbouring clips of a video with similar scores become one hit."""
 
 from __future__ import annotations
 
@@ -47,25 +47,35 @@ class Moment(NamedTuple):  # of a thousand clips up to a thousand are made: a da
 
 
 def rank_order(clip: RankedClip) -> tuple[float, str]:
-    """The sort key of a ranking: by score, ties by clip_id."""
+    """Return the sort key of a ranking: by score, ties by clip_id."""
     return -clip.score, clip.clip_id
 
 
 def moment_order(moment: Moment) -> tuple[float, str]:
-    """The sort key of moments: that of their best clips."""
+    """Return the sort key of moments: that of their best clips."""
     return -moment.score, moment.best_clip_id
 
 
 def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment]:
-    """Moments of a ranking, best first.
+    """Merge the ranked clips of each video into moments, best first.
 
-    Clips are taken in the order of `rank_order`. One that overlaps or touches a moment of its video joins it, and the
-    span grows, if its score is within `margin` of the moment's best; two moments that so come to touch, both within
-    `margin`, are one. Else, if more than half of it lies in a moment of its video, it is part of that answer and makes
-    no hit of its own. Else it begins a moment.
+    Clips are taken in the order of `rank_order`:
 
-    A small margin keeps spans tight: the window that fits best already overlaps its scene well, and each window that
-    joins adds a stride to the span. A margin of 0 joins only clips of equal score.
+    - A clip that overlaps or touches a moment of its video joins it, and widens its span, if its score is at most `margin`
+      below the moment's best score. Two moments that come to touch in this way, both within `margin`, become one.
+    - Any other clip that lies by more than half in a moment of its video is left out.
+    - Any other clip begins a moment.
+
+    A small margin keeps spans tight, since each joining window adds a stride to the span.
+
+    Args:
+        ranked: Clips with scores, in any order.
+        margin: Largest difference to the best score of a moment, at least 0; 0 joins only clips of equal score.
+
+    Example:
+        >>> clips = [RankedClip("a", "v", 0, 3000, 0.9), RankedClip("b", "v", 2000, 5000, 0.88)]
+        >>> [(moment.start_ms, moment.end_ms, moment.score) for moment in merge_moments(clips, margin=0.05)]
+        [(0, 5000, 0.9)]
     """
     moments: list[_Growing] = []
     by_video: dict[str, list[_Growing]] = {}
@@ -82,11 +92,11 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
 
 
 def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Moment]:
-    """The moments that begin in the first `NUM_CLIPS` clips, widened by clips behind them: what a search answers with.
+    """Return the moments that begin in the first `NUM_CLIPS` clips, widened by later clips.
 
     Args:
-        ranking: In the order of `rank_order`, with all clips that are within `margin` of the last of those first.
-        margin: As `merge_moments` has it.
+        ranking: Clips in the order of `rank_order`, including all clips within `margin` of the last of those first ones.
+        margin: Largest difference to the best score of a moment, at least 0.
     """
     moments = merge_moments(ranking, margin=margin)
     if len(ranking) <= NUM_CLIPS:
@@ -96,7 +106,7 @@ def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Momen
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
-    """The moments without those of duplicates whose original is among them as well: one of a group is answer enough."""
+    """Remove moments of duplicate videos whose original has a moment too."""
     if not any(moment.duplicate_of for moment in moments):
         return list(moments)
     videos = {moment.video_id for moment in moments}
@@ -111,14 +121,27 @@ def rank_exact(
     limit: int = NUM_CLIPS,
     margin: float = 0.0,
 ) -> list[list[RankedClip]]:
-    """The exact ranking of each query over all clips, as a search over the published collection would order them.
+    """Return the exact ranking of all clips for each query, in the order in which a published collection is searched.
 
     Args:
         query_vectors: Shape (num_queries, dimension), unit rows.
         clip_vectors: Shape (num_clips, dimension), unit rows.
-        clips: One for each row of `clip_vectors`; their scores are not looked at.
-        limit: Clips kept for each query,
-        margin: and with them those that are no more than this below the last of them.
+        clips: The clip of each row of `clip_vectors`; their scores are ignored.
+        limit: Number of clips kept for each query, at least 1.
+        margin: Clips that score at most this much below the last kept one are kept too, at least 0.
+
+    Returns:
+        For each query its clips with their cosines as scores, best first; ties are ordered by clip_id.
+
+    Raises:
+        ValueError: the number of clips is not the number of vectors.
+
+    Example:
+        >>> clips = [RankedClip("a", "v", 0, 3000, 0.0), RankedClip("b", "v", 3000, 6000, 0.0)]
+        >>> vectors = np.eye(2, dtype=np.float32)
+        >>> [[best, _]] = rank_exact(vectors[1:], vectors, clips)
+        >>> best.clip_id, best.score
+        ('b', 1.0)
     """
     if len(clips) != len(clip_vectors):
         raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
@@ -137,7 +160,12 @@ def rank_exact(
 
 
 def floor_of(best: float, margin: float) -> float:
-    """The least score of a clip that widens a moment."""
+    """Return the least score of a clip that widens a moment.
+
+    Args:
+        best: Best score of the moment.
+        margin: Largest difference to it, at least 0.
+    """
     return round(best - margin, SCORE_DIGITS)  # or a margin of 0.1 would not reach from 0.9 to 0.8
 
 
@@ -168,7 +196,7 @@ _NONE: list[_Growing] = []
 
 
 def _around(clip: RankedClip, neighbours: list[_Growing]) -> tuple[list[_Growing], bool]:
-    """The moments that `clip` may join, the best first; and whether more than half of it lies in one of the others."""
+    """Return the moments that `clip` may join, best first, and whether more than half of it lies in one of the others."""
     _, _, start_ms, end_ms, score, _ = clip
     takers, is_inside = [], False
     for moment in neighbours:  # in the order they began: the best first

@@ -1,4 +1,4 @@
-"""The moments nearest to a vector, from as few clips as settle them."""
+"""Finds the moments nearest to a vector with as few clips as their spans need."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ FOREVER_MS = 10**12
 
 @dataclass(frozen=True)
 class Nearest:
-    """A ranking by one vector of a collection.
+    """A ranking of a collection by one vector.
 
-    Its moments begin in the first `NUM_CLIPS` clips, and are widened by whichever others score well enough: those are
-    searched for exactly, around the moments alone, and again around what has grown. An approximate search for more clips
-    finds some that a shorter one missed. So that a page is the same whichever search it came from, each search gives what
-    is worse than all of the shorter one, and a moment is widened by what is worse than all of the search that it begins in.
+    Moments begin in the first `NUM_CLIPS` clips. Other clips that score high enough widen them: they are found by exact
+    searches around the moments, repeated around what has grown. An approximate search for more clips may find some that a
+    shorter search missed. To keep pages consistent, each longer search only adds clips that score below all clips of the
+    shorter one, and a moment is only widened by clips that score below all clips of the search it begins in.
     """
 
     collection: Collection
@@ -56,7 +56,7 @@ class Nearest:
     """Moments that every page of this ranking takes: shorter searches are left out."""
 
     def moments(self, num: int) -> list[Moment]:
-        """The first `num` moments, best first, or all where there are no more; duplicates are folded."""
+        """Return the first `num` moments (or all, if there are fewer), best first, with duplicates folded."""
         listed: list[RankedClip] = []
         ends: list[float] = []  # the least score of each search
         shortest = min(CLIPS_OF_A_MOMENT * self.num_least, NUM_CLIPS)
@@ -75,7 +75,7 @@ class Nearest:
         return moments
 
     def _first(self, num: int, listed: Sequence[RankedClip], ends: Sequence[float], *, is_last: bool) -> list[Moment]:
-        """The first `num` moments that begin in `listed`; those that there are, where it is not the last.
+        """Return the first `num` moments that begin in `listed`; those that there are, where it is not the last.
 
         Where no search has an end, no clip is lacking.
         """
@@ -108,7 +108,7 @@ class Nearest:
             moments = sorted(kept + [each for each in again if each.best_clip_id in begins], key=moment_order)
 
     def _joining(self, all_lacking: Sequence[_Lacking]) -> list[RankedClip]:
-        """The clips that are lacking, searched for exactly."""
+        """Return the clips that are lacking, searched for exactly."""
         if not all_lacking:
             return []
         of_video: dict[str, list[_Lacking]] = {}
@@ -142,7 +142,7 @@ class _Lacking(NamedTuple):
 
 
 def _end_before(moment: Moment, ends: Sequence[float]) -> float:
-    """Where the search ended that `moment` begins in; where none has an end, nothing is behind it."""
+    """Return the end of the search that `moment` begins in; if no search has an end, no clip follows."""
     return next((end for end in ends if end < moment.score), ends[-1] if ends else -math.inf)
 
 
@@ -165,7 +165,12 @@ def _chain(moment: Moment, floor: float, clips: Iterable[RankedClip]) -> TimeRan
 
 
 def without(ranked: Iterable[RankedClip], examples: Sequence[Point]) -> list[RankedClip]:
-    """The ranking without these clips, and without what overlaps them: nobody asks for what he has."""
+    """Remove clips given as examples, and clips that overlap them, from a ranking.
+
+    Args:
+        ranked: The clips of the ranking.
+        examples: The points of the example clips.
+    """
     if not examples:
         return list(ranked)
     spans = [(each.payload["video_id"], each.payload["start_ms"], each.payload["end_ms"]) for each in examples]

@@ -1,4 +1,4 @@
-"""What is asked of an index and what it answers, as records."""
+"""Records of a search: the query, its options, and the answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from vidseek_retrieval.settings import Weights
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for, encoded. Several things at once are one direction: the sum of what is wanted, less a share of
-    what is not."""
+    """An encoded query. Several examples are combined into one direction: the sum of the positive ones, minus a share of the
+    negative ones.
+    """
 
     encoder_version: str
     """Of the vectors."""
@@ -32,7 +33,13 @@ class Query:
 
     @staticmethod
     def of_vector(vector: NDArray[np.float32], encoder_version: str, *, words: str = "") -> Query:
-        """A query of one vector."""
+        """Return a query for one vector.
+
+        Args:
+            vector: float32 of shape (dimension,), unit length.
+            encoder_version: 16 hex digits of the vector's space.
+            words: Text for the vector `words`; "" for none.
+        """
         return Query(encoder_version, vector[np.newaxis], np.empty((0, *vector.shape), np.float32), words=words)
 
 
@@ -102,7 +109,7 @@ class Answer:
     """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """Return the answer as JSON values."""
         return {
             "encoder_version": self.encoder_version,
             "collection": self.collection,

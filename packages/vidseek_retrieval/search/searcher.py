@@ -47,7 +47,15 @@ MAX_LIMIT = 1000
 
 
 class Searcher:
-    """Searches the live collection and follows its alias when it moves. Safe to share between threads."""
+    """Searches the live collection, and follows its alias when it moves. Safe to share between threads.
+
+    Example:
+        >>> from pathlib import Path
+        >>> encoder = Encoder.load(Path("models/encoder"), towers=["text"])
+        >>> [hit] = Searcher.open(Path("index"), encoder).search_text("red", limit=1).hits
+        >>> hit.uri, hit.start_ms, hit.end_ms
+        ('red.mp4', 0, 3000)
+    """
 
     def __init__(
         self,

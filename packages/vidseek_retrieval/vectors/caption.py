@@ -1,4 +1,4 @@
-"""`caption`: what was written about a clip (title and captions), by the text tower; clips without a text have none."""
+"""The vector `caption`: title and captions of a clip, embedded by the text tower; clips without text lack it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CaptionVector(IndexVector):
     of_text = True
 
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
-        """The vector of each clip's text.
+        """Return a function from a clip id to the vector of the clip's text.
 
         Raises:
             ArtifactError: a text was not embedded.

@@ -1,7 +1,7 @@
-"""The registry of the index's vectors: a vector is one file that registers itself, and all else goes by what it says.
+"""The registry of the index's vectors: each vector is one file that registers itself.
 
-The vectors that come with vidseek are the modules of this folder that call `register`. Another package brings its own by an
-entry point of the group `vidseek.index_vectors` that names an `IndexVector` class.
+The vectors of vidseek are the modules of this folder that call `register`. Another package adds a vector by an entry point
+of the group `vidseek.index_vectors` that names an `IndexVector` class.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FieldKind = Literal["keyword", "integer", "datetime"]
 class IndexVector(abc.ABC):
     """A named vector of the clips in a collection.
 
-    Its module imports what is heavy in its methods, numpy too: every command looks at all vectors when it reads params.
+    Import heavy modules, numpy included, inside the methods: every command loads all vectors when it reads params.
 
     Attributes:
-        name: Of the vector, in Qdrant, in params (`publish.index.vectors`, `search.weights`) and in the API.
-        kind: `dense` vectors lie in the space of the encoder; `sparse` ones are compared by BM25's rule (IDF on the server).
-        weight: How much it counts in a search where neither query nor params say.
-        of_every_clip: Whether each clip must have it; true for `video` alone.
-        quantized: Whether a dense vector is quantised where `publish.index.quantization` says so.
-        measured: Whether a publish measures the recall of searches by a dense vector, beside its counts and lengths.
-        of_text: Whether it is made of what was written about a clip: of its title, captions, or name.
-        filter_fields: Payload fields that it brings, each with an index of this kind. `fields` gives their values.
+        name: Name of the vector in Qdrant, in params (`publish.index.vectors`, `search.weights`) and in the API.
+        kind: `dense` vectors lie in the encoder's space; `sparse` ones are ranked by BM25 (IDF on the server).
+        weight: Weight in a search if neither query nor params state one.
+        of_every_clip: Whether every clip has it; true only for `video`.
+        quantized: Whether a dense vector is quantised according to `publish.index.quantization`.
+        measured: Whether a publish measures the recall of searches by this dense vector.
+        of_text: Whether it is made from the text of a clip: its title, captions, or name.
+        filter_fields: Payload fields that it adds, each with the kind of its index. `fields` returns their values.
     """
 
     name: ClassVar[str]
@@ -53,23 +53,26 @@ class IndexVector(abc.ABC):
 
     @abc.abstractmethod
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
-        """What gives the value of a clip by its id, None where the clip has none, from what the stages left.
+        """Return a function from a clip id to the value of this vector; None for a clip without one.
+
+        Args:
+            tables: Output of the stages for the published clips.
 
         Raises:
             ArtifactError: a table is missing or broken.
         """
 
     def fields(self, tables: Tables) -> Callable[[str], Mapping[str, Any]]:
-        """What gives the values of `filter_fields` of a clip by its id; those that it lacks are left out."""
+        """Return a function from a clip id to the values of `filter_fields`; missing values are left out."""
         return lambda clip_id: {}
 
     def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
-        """What a query is compared by with this vector; None where it cannot be.
+        """Return the value that this vector is compared with in a search; None if the query has none.
 
         Args:
-            direction: What is looked for, in the space of the encoder: shape (dimension,), unit length.
-            text: What was asked in words, or "".
-            language: Of the words of the collection.
+            direction: The query's vector in the encoder's space: float32 of shape (dimension,), unit length.
+            text: Text of the query, or "".
+            language: Language of the collection's words.
         """
         return direction
 
@@ -94,32 +97,32 @@ def register(vector: type[IndexVector]) -> type[IndexVector]:
 
 
 def index_vectors() -> tuple[IndexVector, ...]:
-    """All vectors: the one of every clip first, then by name.
+    """Return all vectors: the one that every clip has first, the others by name.
 
     Raises:
-        ConfigError: an installed package names a vector that cannot be used.
+        ConfigError: an installed package registers an unusable vector.
     """
     _load_all()
     return tuple(sorted(_REGISTERED.values(), key=lambda each: (not each.of_every_clip, each.name)))
 
 
 def vector_names(kind: Literal["dense", "sparse"] | None = None) -> tuple[str, ...]:
-    """The names of all vectors (of this kind), in the order of `index_vectors`."""
+    """Return the names of all vectors, or of those of one kind, in the order of `index_vectors`."""
     return tuple(each.name for each in index_vectors() if kind in (None, each.kind))
 
 
 def index_vector(name: str) -> IndexVector:
-    """The vector of this name.
+    """Return the vector with this name.
 
     Raises:
-        KeyError: none is registered under it.
+        KeyError: no vector is registered under the name.
     """
     _load_all()
     return _REGISTERED[name]
 
 
 def filter_fields() -> dict[str, FieldKind]:
-    """The payload fields that vectors bring, each with the kind of its index."""
+    """Return the payload fields that vectors add, each with the kind of its index."""
     return {field: kind for each in index_vectors() for field, kind in sorted(each.filter_fields.items())}
 
 

@@ -1,4 +1,4 @@
-"""`video`: a clip's frames, by the video tower. Every clip has it, and it ranks where nothing else is said."""
+"""The vector `video`: a clip's frames, embedded by the vision tower. Every clip has it, and searches use it by default."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class VideoVector(IndexVector):
     of_every_clip = True
 
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
-        """The row of each clip in the embeddings."""
+        """Return a function from a clip id to the clip's row of the embeddings."""
         places, rows = tables.places, tables.embeddings.vectors
         return lambda clip_id: rows[places[clip_id]] if clip_id in places else None

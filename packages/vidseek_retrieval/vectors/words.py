@@ -1,4 +1,4 @@
-"""`words`: the words of a clip's text, or of its file's name, sparse, for BM25."""
+"""The sparse vector `words`: BM25 weights of the words of a clip's text, or of its file name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WordsVector(IndexVector):
     of_text = True
 
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
-        """The weights of each clip's words; None where it has no text, or a text without words."""
+        """Return a function from a clip id to the weights of the clip's words; None for a clip without words."""
         from vidseek_retrieval.index.bm25 import WordEncoder
 
         texts, encoder = tables.texts, WordEncoder(tables.language)
@@ -36,7 +36,7 @@ class WordsVector(IndexVector):
         return value
 
     def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
-        """Each word of what was asked counts 1; None where nothing was asked in words."""
+        """Return the query's words, each with weight 1; None for a query without text."""
         from vidseek_retrieval.index.bm25 import WordEncoder
 
         return WordEncoder(language).query(text) if text else None

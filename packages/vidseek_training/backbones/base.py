@@ -1,4 +1,4 @@
-"""What every backbone gives, whatever its family."""
+"""The interface of a backbone, common to all families."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BackboneSpec:
 
     @property
     def resizing(self) -> Resizing:
-        """How a frame gets to `side`."""
+        """How frames are resized."""
         return Resizing(self.side, self.resize, self.resample, self.resize_side)
 
 
@@ -57,12 +57,12 @@ class Backbone(nn.Module, abc.ABC):
     """A joint video-text model.
 
     Attributes:
-        spec: What preprocessing and export must know.
+        spec: Preprocessing and sizes, for training and export.
         logit_scale: Natural logarithm of the factor on cosines, a scalar parameter.
-        reads_padding: Whether a text's vector depends on how far it is padded; if not, neither training nor the exported
-            tower computes what no text needs.
-        lora_ends: For each group of `lora_targets` but the stem, how the names of its modules end.
-        averages_frames: Whether a clip's vector is the mean of its frames' unit vectors, made unit, for clips of any length.
+        reads_padding: Whether a text's vector depends on its padding; if not, padding is not computed.
+        lora_ends: For each group of `lora_targets` except the stem, the endings of its modules' names.
+        averages_frames: Whether a clip's vector is the normalised mean of its frames' unit vectors, for any number of
+            frames.
     """
 
     reads_padding: bool = False
@@ -74,20 +74,35 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """Clips as float (n, T, 3, side, side) to features (n, dimension), not yet unit length."""
+        """Compute features of clips, not normalised.
+
+        Args:
+            pixel_values: Preprocessed frames, float (n, T, 3, side, side).
+
+        Returns:
+            Shape (n, dimension).
+        """
 
     @abc.abstractmethod
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """Token ids as int64 (n, context) to features (n, dimension), not yet unit length."""
+        """Compute features of texts, not normalised.
+
+        Args:
+            input_ids: Token ids, int64 (n, context).
+
+        Returns:
+            Shape (n, dimension).
+        """
 
     @property
     def logit_bias(self) -> float | None:
-        """What a family that was trained by a sigmoid loss adds to its logits; None for the others."""
+        """Return the logit bias of a family trained with a sigmoid loss; None for others."""
         return None
 
     @property
     def video_layers(self) -> nn.ModuleList:
-        """The transformer layers of the vision tower, where `video_tokens` can stop and `features_of_tokens` begin.
+        """Return the transformer layers of the vision tower, at which `video_tokens` can stop and `features_of_tokens`
+        begin.
 
         Raises:
             ConfigError: the family's tower cannot be split.
@@ -95,32 +110,46 @@ class Backbone(nn.Module, abc.ABC):
         raise self._not_apart()
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """Clips, as for `video_features`, to what the layers below number `depth` make of them: (n, ..., tokens, width).
+        """Run the vision tower below one of its layers.
+
+        Args:
+            pixel_values: Preprocessed frames, float (n, T, 3, side, side).
+            depth: Number of layers to run.
+
+        Returns:
+            Tokens, shape (n, ..., tokens, width).
 
         Raises:
-            ConfigError: see `video_layers`.
+            ConfigError: the family's tower cannot be split.
         """
         raise self._not_apart()
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """What `video_features` makes of the clips whose `video_tokens` these are.
+        """Run the rest of the vision tower.
+
+        Args:
+            tokens: Output of `video_tokens`.
+            depth: Number of layers that were run.
+
+        Returns:
+            Features as `video_features` returns them, shape (n, dimension).
 
         Raises:
-            ConfigError: see `video_layers`.
+            ConfigError: the family's tower cannot be split.
         """
         raise self._not_apart()
 
     def lora_targets(
         self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = ("video", "text")
     ) -> list[str]:
-        """Full names of the modules of `towers` in `groups`: attention, mlp, projections, token_embedding, stem.
-
-        The stem is the patch embedding or what stands in its place: in all families the only convolutions.
+        """Return the full names of the modules that get an adapter.
 
         Args:
-            groups: Which kinds of modules.
-            last_layers: Of the modules in transformer layers only those in the last so many of each stack of layers.
-            towers: video, text, or both.
+            groups: Any of `attention`, `mlp`, `projections`, `token_embedding` and `stem` (the patch embedding or its
+                replacement, the only convolutions of all families).
+            last_layers: Of modules in transformer layers, only those in the last so many layers of each stack; None takes
+                all.
+            towers: `video`, `text`, or both.
         """
         found = [
             name for name, module in self.named_modules()
@@ -129,9 +158,13 @@ class Backbone(nn.Module, abc.ABC):
         return found if last_layers is None else _in_last_layers(found, last_layers, (n for n, _ in self.named_modules()))
 
     def lora_group(self, name: str, module: nn.Module) -> str | None:
-        """The group of `lora_targets` of the module of this full name; None where an adapter may not go there.
+        """Return the group of a module for `lora_targets`; None if it must not get an adapter.
 
-        By `lora_ends`; a family with another rule overrides it.
+        The default compares `lora_ends`; a family with another rule overrides this method.
+
+        Args:
+            name: Full name of the module.
+            module: The module.
         """
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             return "stem"
@@ -140,32 +173,37 @@ class Backbone(nn.Module, abc.ABC):
         return next(of, None)
 
     def tower_of(self, name: str) -> str:
-        """`video` or `text`: the tower of the module of this full name."""
+        """Return the tower, `video` or `text`, of the module with this full name."""
         # In the families of vidseek what is of the text tower, and nothing else, has `text` in its name.
         return "text" if "text" in name else "video"
 
     def export_towers(self) -> tuple[ExportTower, ...]:
-        """What is exported to ONNX; see `towers.usual_towers`."""
+        """Return the towers that are exported to ONNX; by default `towers.usual_towers`."""
         return usual_towers(self)
 
     def embed_videos(self, pixel_values: Tensor) -> Tensor:
-        """As `video_features`, rows of unit length."""
+        """Compute unit vectors of clips, shape (n, dimension), from float (n, T, 3, side, side)."""
         return F.normalize(self.video_features(pixel_values), dim=-1)
 
     def embed_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """As `features_of_tokens`, rows of unit length."""
+        """Compute unit vectors of clips from tokens.
+
+        Args:
+            tokens: Output of `video_tokens`.
+            depth: Number of layers that were run.
+        """
         return F.normalize(self.features_of_tokens(tokens, depth), dim=-1)
 
     def embed_texts(self, input_ids: Tensor) -> Tensor:
-        """As `text_features`, rows of unit length."""
+        """Compute unit vectors of texts, shape (n, dimension), from int64 token ids (n, context)."""
         return F.normalize(self.text_features(input_ids), dim=-1)
 
     def num_parameters(self) -> int:
-        """How many numbers the model has."""
+        """Return the number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def num_embedding_parameters(self) -> int:
-        """How many of them are in the table of token embeddings."""
+        """Return the number of parameters in the token embedding."""
         tables = (module for name, module in self.named_modules() if self.lora_group(name, module) == "token_embedding")
         return sum(parameter.numel() for module in tables for parameter in module.parameters())
 
@@ -177,7 +215,12 @@ class Backbone(nn.Module, abc.ABC):
 
 
 def clamp_logit_scale(model: Backbone, highest: float = 100.0) -> None:
-    """Keep the factor on cosines between 1 and `highest`, as CLIP does (Radford et al. 2021)."""
+    """Keep the factor on cosines between 1 and a maximum, as CLIP does (Radford et al. 2021).
+
+    Args:
+        model: The backbone, changed in place.
+        highest: The maximum.
+    """
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, float(torch.log(torch.tensor(highest))))
 
@@ -187,7 +230,7 @@ _LAYER = re.compile(r"(.*\.(?:layers|resblocks))\.(\d+)\b")
 
 
 def _in_last_layers(targets: list[str], count: int, modules: Iterable[str]) -> list[str]:
-    """Those of `targets` that are in no layer, or in one of the last `count` of its stack."""
+    """Return those of `targets` that are in no layer, or in one of the last `count` of its stack."""
     sizes: dict[str, int] = {}
     for name in modules:
         if found := _LAYER.match(name):

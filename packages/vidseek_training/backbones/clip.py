@@ -1,4 +1,6 @@
-"""CLIP from transformers: a clip's vector is the mean of its frames' unit vectors, so the order of frames is not seen."""
+"""CLIP from transformers: a clip's vector is the mean of its frames' unit vectors, so the order of frames has no
+influence.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class FrameAveragedCLIP(FrameAveraging):
         self.logit_scale = clip.logit_scale
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.clip.get_image_features(pixel_values=pictures).pooler_output
         return features
 
@@ -46,26 +48,30 @@ class FrameAveragedCLIP(FrameAveraging):
         return layers
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         vision = self.clip.vision_model
         tokens: Tensor = vision.pre_layrnorm(vision.embeddings(pictures))
         return tokens
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         features: Tensor = self.clip.visual_projection(self.clip.vision_model.post_layernorm(tokens[:, 0]))
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
+        """Return text features; implements `Backbone.text_features`. No padding mask: attention is causal, padding comes
+        last.
+        """
         result: Tensor = self.clip.get_text_features(input_ids=input_ids).pooler_output
         return result
 
 
 def build_clip(config: dict[str, Any], spec: BackboneSpec) -> FrameAveragedCLIP:
-    """A CLIP of the sizes in transformers' `config`, weights random.
+    """Create a CLIP with random weights.
 
-    `"stem"` is `patch` (as published) or one of ours in the place of the patch embedding: `conv`, `residual`.
+    Args:
+        config: transformers' config. Its additional key `stem` is `patch` (as published), `conv` or `residual` (ours).
+        spec: Preprocessing and names.
     """
     from transformers import CLIPModel
 
@@ -86,5 +92,5 @@ class CLIPFamily(TransformersFamily):
     own_keys = ("stem",)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return build_clip(config, spec)

@@ -1,8 +1,8 @@
 """Any two-tower model of transformers: a class with `get_text_features`, and `get_image_features` or `get_video_features`.
 
-The model is transformers' own, its tensors are named by transformers' own rules, and where adapters go is found by running
-it (`called.py`). Pictures are averaged over frames; a model of videos sees whole clips. What an installed transformers does
-not know, or would need the code of a repository for, is declined.
+The model is transformers' own, with transformers' names of tensors, and `called.py` finds the modules to adapt by running
+it. An image model averages frames; a video model takes whole clips. Models that the installed transformers does not know, or
+that need code from a repository, are refused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _OWN_KEYS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What a `model_type` does that neither its config nor its tensors say."""
+    """Behaviour of a `model_type` that neither its config nor its tensors state."""
 
     preprocessing: Preprocessing
     context: int | None = None
@@ -76,7 +76,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 class _Dual(ByCalls, Backbone):
-    """What both kinds have: transformers' model, its texts, where adapters go, and its scale."""
+    """The shared part of image and video models: transformers' model, its texts, its adapters, and its scale."""
 
     def __init__(self, spec: BackboneSpec, model: nn.Module, found: Called, *, trims: bool) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Dual(ByCalls, Backbone):
         return None if self.bias is None else float(self.bias.detach())
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`; padding is masked, as transformers' processors do."""
+        """Return text features with padding masked, as transformers' processors do; implements `Backbone.text_features`."""
         padding = input_ids == self.spec.pad_id
         if self._end_is_padding:  # the first of them is the end token
             padding = padding & (padding.cumsum(1) > 1)
@@ -105,23 +105,23 @@ class DualPictures(_Dual, FrameAveraging):
     """A two-tower model of pictures: a clip's vector is the mean of its frames' unit vectors."""
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         return _features(self.model, "image", pictures)
 
     def picture_tokens(self, pictures: Tensor) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def features_of_last(self, tokens: Tensor) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> NoReturn:
-        """Of a model of any structure the layers are not computed apart."""
+        """Raise an error: the layers of an unknown structure cannot be run separately."""
         raise self._not_apart()
 
 
@@ -129,7 +129,7 @@ class DualVideos(_Dual):
     """A two-tower model of videos, for clips of just as many frames as it was built for."""
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         return _features(self.model, "video", pixel_values)
 
 
@@ -141,7 +141,7 @@ class DualFamily(Family):
     last = True
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         kind = said.get("model_type")
         if not isinstance(kind, str):
             return None
@@ -154,7 +154,7 @@ class DualFamily(Family):
         return dict(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         kind, sizes = _kind_of(config, folder), _sizes_of(config)
         tokenizer = find_tokenizer(folder, lowercase=kind.lowercase)
         usual = kind.preprocessing
@@ -172,14 +172,14 @@ class DualFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         found = _found_of(config)
         model = _model_of(config)
         made = DualVideos if hasattr(model, "get_video_features") else DualPictures
         return made(spec, model, found, trims=config["model_type"] in KINDS and KINDS[config["model_type"]].trims)
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: transformers' own loader says which tensor is which."""
+        """Return the tensors under the names that transformers' own loader assigns; implements `Family.renamed`."""
         tensors, logit_scale = _without_scales(tensors)
         model_class = _class_of(config["model_type"])
         assert model_class is not None
@@ -267,7 +267,7 @@ def _found_of(config: dict[str, Any]) -> Called:
 
 @functools.lru_cache(maxsize=4)
 def _found(config: str) -> Called:
-    """What a run without values shows; once for each config."""
+    """Return the modules recorded in a run on meta tensors, once for each config."""
     content = json.loads(config)
     sizes, kind = _sizes_of(content), content["model_type"]
     side = content.get("side") or _declared_side(sizes)
@@ -316,7 +316,7 @@ def _take_scales(model: nn.Module) -> nn.Parameter | None:
 
 
 def _without_scales(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """A checkpoint without its factor on cosines, and the natural logarithm of that factor."""
+    """Return a checkpoint without its factor on cosines, and the natural logarithm of that factor."""
     factors = ("logit_scale", "temperature")
     kept = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in factors}
     scale = torch.tensor(_START_SCALE)

@@ -1,4 +1,4 @@
-"""From a name, a folder or a hub id to a backbone, strictly: a missing or an unexpected tensor is an error that names it."""
+"""Loads a backbone by name, folder or hub id. A missing or unexpected tensor is an error that names it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,22 @@ _MOST_LAYERS = 1024
 
 
 def load(path_or_id: str | Path) -> Backbone:
-    """The backbone at `path_or_id`, in fp32, in evaluation mode.
+    """Load a backbone in fp32, in evaluation mode.
 
     Args:
-        path_or_id: `vidseek/<name>` for one that is shipped; a folder with a config, the weights and the tokenizer as its
-            family has them (config.json, model.safetensors or pytorch_model.bin, or their parts with an index, and see
-            `vocabulary.find_tokenizer`); or a hub id, `owner/name` or `owner/name@commit`, that was fetched before
-            (`vidseek_training.hub`).
+        path_or_id: `vidseek/<name>` for a shipped one; a folder with a config, weights and a tokenizer in the layout of
+            its family (config.json; model.safetensors or pytorch_model.bin, or their parts with an index; tokenizer files as
+            `tokenizer_files.find_tokenizer` reads them); or a hub id, `owner/name` or `owner/name@commit`, that was fetched
+            before (`vidseek_training.hub`).
 
     Raises:
-        ConfigError: nothing is there, or it is of a family that we do not know.
-        ArtifactError: its files are missing, broken, or hold other tensors than its config says.
+        ConfigError: nothing is there, or its family is unknown.
+        ArtifactError: its files are missing or broken, or do not hold the tensors that its config describes.
+
+    Example:
+        >>> model = load("vidseek/clip-tiny")
+        >>> model.spec.name
+        'vidseek/clip-tiny'
     """
     folder = resolve(path_or_id)
     family, config = family_of(folder)
@@ -61,12 +66,14 @@ def load(path_or_id: str | Path) -> Backbone:
 
 
 class _NoDraws(TorchDispatchMode):
-    """No random number is drawn into a tensor that is there: weights that a checkpoint overwrites need none.
+    """Skips random initialisation of weights that a checkpoint overwrites.
 
-    Of the seconds that a ViT-B/32 took to load these were five sixths. What is not overwritten (positions, masks) is no
-    random number, and is made as always. A tensor that would be drawn is filled with the first number of the call
-    instead: the mean of `normal_`, the lower bound of `uniform_`. Left as it is in memory, it may hold anything, and torch
-    draws a truncated normal anew until every number lies within its bounds, so a SigLIP might never have been loaded.
+    It took five sixths of the time to load a ViT-B/32. Buffers that no checkpoint overwrites (positions, masks) are not
+    random,
+    and are created as usual. A tensor that would be drawn is filled with the first number of the call instead: the mean of
+    `normal_`, the lower bound of `uniform_`. Uninitialised memory could hold anything, and torch repeats a truncated normal
+    draw
+    until every number lies within its bounds, so loading a SigLIP might never end.
     """
 
     _DRAWS = frozenset({torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default})
@@ -83,25 +90,25 @@ class _NoDraws(TorchDispatchMode):
 
 
 def resolve(path_or_id: str | Path) -> Path:
-    """See `backbone_files.resolve`: with the files that mark the folders of all families."""
+    """Return the folder of a backbone, for the config files of all families (`files.folder.resolve`)."""
     return backbone_files.resolve(path_or_id, configs=config_files())
 
 
 def revision_of(path_or_id: str | Path) -> str:
-    """The commit of a hub id's snapshot; empty for what is shipped and for folders."""
+    """Return the commit of a hub id's snapshot; empty for shipped backbones and folders."""
     folder = resolve(path_or_id)
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def weights_sha256(path_or_id: str | Path) -> str:
-    """Of the file of weights; of weights in parts, of their hashes in order; empty where there are none."""
+    """Return the sha256 of the file of weights, or of the hashes of its parts in order; empty if there are none."""
     folder = resolve(path_or_id)
     hashes = [file_sha256(path) for path in weight_files(folder, family_of(folder)[0].weights)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest() if hashes else ""
 
 
 def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Tensor]]:
-    """The weights' file (of several the first) and its tensors, in fp32."""
+    """Return the weights' file (of several the first) and its tensors, in fp32."""
     first, tensors = folder / names[0], dict[str, Tensor]()
     path = first
     try:

@@ -1,8 +1,8 @@
-"""What open_clip publishes: open_clip_config.json and open_clip_model.safetensors (DFN, PE-Core, MobileCLIP2, EVA-02).
+"""Models in open_clip's format: open_clip_config.json and open_clip_model.safetensors (DFN, PE-Core, MobileCLIP2, EVA-02).
 
-The text tower and the plain vision transformer are our own code under open_clip's names, so that LoRA reaches attention. A
-vision tower of timm is timm's own (`timm_tower.py`). What changes the towers in a way that is not
-built here is declined by its key.
+The text tower and the plain vision transformer are our own code with open_clip's names, so that LoRA can adapt attention.
+A vision tower of timm is timm's own (`timm_tower.py`). A config key that changes the towers in an unsupported way is refused
+by its name.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class VisionTower(nn.Module):
         return self.features_of(self.transformer(self.tokens_of(pictures)))
 
     def tokens_of(self, pictures: Tensor) -> Tensor:
-        """The tokens that the first layer sees: the class token, then patches."""
+        """Convert pictures (n, 3, side, side) into the tokens of the first layer: the class token, then patches."""
         patches = self.conv1(pictures).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(patches.shape[0], 1, -1)
         result: Tensor = self.ln_pre(torch.cat([first, patches], 1) + self.positional_embedding)
         return result
 
     def features_of(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) after all layers to features."""
+        """Convert tokens (n, tokens, width) after all layers into features (n, dimension)."""
         tokens = self.ln_post(tokens)
         result: Tensor = self.proj(tokens[:, 1:].mean(1) if self.averages else tokens[:, 0])
         return result
@@ -137,12 +137,12 @@ class OpenCLIP(ByCalls, FrameAveraging):
         return None if self.bias is None else float(self.bias.detach())
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.visual(pictures)
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`; there is no mask of padding, as in open_clip."""
+        """Return text features without a padding mask, as open_clip does; implements `Backbone.text_features`."""
         features: Tensor = self.text(input_ids)
         return features
 
@@ -152,22 +152,22 @@ class OpenCLIP(ByCalls, FrameAveraging):
         return self._plain().transformer.resblocks
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         return self._plain().tokens_of(pictures)
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         return self._plain().features_of(tokens)
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        """Return tokens of shape (n, T, tokens, width); implements `Backbone.video_tokens`."""
         tokens = self.picture_tokens(pixel_values.flatten(0, 1))
         for layer in self.video_layers[:depth]:
             tokens = layer(tokens)
         return tokens.unflatten(0, pixel_values.shape[:2])
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         batch, frames = tokens.shape[:2]
         tokens = tokens.flatten(0, 1)
         for layer in self.video_layers[depth:]:
@@ -182,7 +182,9 @@ class OpenCLIP(ByCalls, FrameAveraging):
 
 @register
 class OpenCLIPFamily(Family):
-    """Folders with open_clip's own config and weights; where a config.json says more, its family reads it."""
+    """Folders with open_clip's own config and weights. A folder that also has a config.json belongs to the family that
+    reads it.
+    """
 
     name = "open_clip"
     config_file = "open_clip_config.json"
@@ -190,7 +192,7 @@ class OpenCLIPFamily(Family):
     last = True
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         model = said.get("model_cfg")
         towers = [model.get(key) for key in ("vision_cfg", "text_cfg")] if isinstance(model, Mapping) else [None]
         if not isinstance(model, Mapping) or not all(isinstance(tower, Mapping) for tower in towers):
@@ -199,7 +201,7 @@ class OpenCLIPFamily(Family):
         return dict(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         model, seen = config["model_cfg"], config.get("preprocess_cfg") or {}
         vision, text = model["vision_cfg"], model["text_cfg"]
         return BackboneSpec(
@@ -212,11 +214,11 @@ class OpenCLIPFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return OpenCLIP(spec, config, _found(json.dumps(config, sort_keys=True), spec))
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: the text tower below `text`, projections and attention as linear layers."""
+        """Rename the text tower to `text`, projections and attention to linear layers; implements `Family.renamed`."""
         ours: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if name.rpartition(".")[2] in _NO_WEIGHTS:
@@ -246,7 +248,7 @@ def _activation(tower: Mapping[str, Any], *, quick: bool) -> Callable[[Tensor], 
 
 @functools.lru_cache(maxsize=4)
 def _found(config: str, spec: BackboneSpec) -> Called:
-    """Where adapters go, by a run without values; once for each config."""
+    """Return the modules recorded in a run on meta tensors, once for each config."""
     with torch.device("meta"):
         model = OpenCLIP(spec, json.loads(config), None).eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):

@@ -1,8 +1,7 @@
-"""The registry of backbone families: a family is one file that registers itself, and a folder belongs to the first that
-knows its config.
+"""The registry of backbone families: each family is one file that registers itself; the first that knows a config reads it.
 
-The families that come with vidseek are the modules of this folder that call `register`. Another package brings its own by
-an entry point of the group `vidseek.backbones` that names a `Family` class.
+The families of vidseek are the modules of this folder that call `register`. Another package adds a family by an entry point
+of the group `vidseek.backbones` that names a `Family` class.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ ENTRY_POINTS = "vidseek.backbones"
 
 
 class Family(abc.ABC):
-    """What vidseek must know of a family before a model of it exists.
+    """Reads folders of one family, before a model exists.
 
-    How a model of it is taught and exported is said by its `Backbone`: `lora_group`, `tower_of`, `export_towers`.
-    A family's module imports its part of transformers in its methods: that takes a second, and all families are looked at.
+    Its `Backbone` states how a model is trained and exported: `lora_group`, `tower_of`, `export_towers`. Import transformers
+    inside the methods: the import takes a second, and all families are loaded.
 
     Attributes:
-        name: Of the family, in lower case: in messages, and by default its `model_type`.
-        config_file: The JSON file of a folder that says whether the folder is of this family.
-        weights: The names that its file of weights may have, the first that is there is taken.
-        last: Whether it is asked only where no other family knows the folder: true for generic ones.
+        name: Name of the family in lower case, for messages, and by default its `model_type`.
+        config_file: JSON file that decides whether a folder is of this family.
+        weights: Possible names of the file of weights; the first that exists is read.
+        last: Whether it is asked only if no other family knows the folder; true for generic families.
     """
 
     name: ClassVar[str]
@@ -44,23 +43,42 @@ class Family(abc.ABC):
     last: ClassVar[bool] = False
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What `config_file` says, complete, or None where it is of another family.
+        """Return the complete config of a folder; None if it is of another family.
+
+        Args:
+            said: Content of `config_file`.
 
         Raises:
-            ConfigError: it is of a kind that this family declines by name.
+            ConfigError: this family refuses the variant by its name.
         """
         return dict(said) if said.get("model_type") == self.name else None
 
     @abc.abstractmethod
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """The sizes and the preprocessing of the model in `folder`, which the user called `name`."""
+        """Return sizes and preprocessing of the model in a folder.
+
+        Args:
+            config: Output of `config_of`.
+            folder: The backbone's folder.
+            name: The name that the user gave it.
+        """
 
     @abc.abstractmethod
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """A model of these sizes with random weights; also called on torch's device `meta`, where it takes no memory."""
+        """Create a model with random weights. It is also called on torch's device `meta`, where it takes no memory.
+
+        Args:
+            config: Output of `config_of`.
+            spec: Output of `spec_of`.
+        """
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under the names that `build`'s model has."""
+        """Rename a checkpoint's tensors to the names of the model that `build` creates.
+
+        Args:
+            config: Output of `config_of`.
+            tensors: Tensors of the checkpoint by name.
+        """
         return tensors
 
 
@@ -85,27 +103,27 @@ def register(family: type[Family]) -> type[Family]:
 
 
 def families() -> tuple[Family, ...]:
-    """All families, specific ones first.
+    """Return all families, specific ones first.
 
     Raises:
-        ConfigError: an installed package names a family that cannot be used.
+        ConfigError: an installed package registers an unusable family.
     """
     _load_all()
     return tuple(sorted(_REGISTERED.values(), key=lambda family: (family.last, family.name)))
 
 
 def names() -> tuple[str, ...]:
-    """The names of all families, in order."""
+    """Return the names of all families, in order."""
     return tuple(sorted(family.name for family in families()))
 
 
 def config_files() -> tuple[str, ...]:
-    """The names of the files that mark a folder as a backbone's, config.json first."""
+    """Return the names of the config files of all families, config.json first."""
     return tuple(dict.fromkeys(("config.json", *(family.config_file for family in families()))))
 
 
 def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
-    """The family of the backbone in `folder`, and its complete config.
+    """Return the family of the backbone in `folder`, and its complete config.
 
     Raises:
         ArtifactError: its config cannot be read.

@@ -1,7 +1,7 @@
-"""SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual pictures and texts, frames averaged.
+"""SigLIP and SigLIP 2 from transformers (Tschannen et al. 2025): multilingual images and texts, frames averaged.
 
-The fixed-resolution checkpoints, whose `model_type` is `siglip`. They were trained with a sigmoid loss: `loss: sigmoid` goes
-on from their own scale and bias; InfoNCE needs no bias.
+Reads the fixed-resolution checkpoints, with `model_type` `siglip`. They were trained with a sigmoid loss: `loss: sigmoid`
+continues with their scale and bias; InfoNCE needs no bias.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FrameAveragedSigLIP(FrameAveraging):
         return float(self.siglip.logit_bias.detach())
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         features: Tensor = self.siglip.get_image_features(pixel_values=pictures).pooler_output
         return features
 
@@ -54,18 +54,18 @@ class FrameAveragedSigLIP(FrameAveraging):
         return layers
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         tokens: Tensor = self.siglip.vision_model.embeddings(pictures)
         return tokens
 
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.features_of_last`."""
         vision = self.siglip.vision_model
         features: Tensor = vision.head(vision.post_layernorm(tokens))
         return features
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`: the vector at the last place, padding or not, which sees the whole text."""
+        """Return the vector at the last position, which sees the whole text; implements `Backbone.text_features`."""
         result: Tensor = self.siglip.get_text_features(input_ids=input_ids).pooler_output
         return result
 
@@ -81,11 +81,11 @@ class SigLIPFamily(TransformersFamily):
     unpunctuated = True
 
     def dimension_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.dimension_of`."""
+        """Implement `TransformersFamily.dimension_of`."""
         return int(sizes.text_config.projection_size)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import SiglipModel
 
         return FrameAveragedSigLIP(spec, SiglipModel(self.sizes_of(config)))

@@ -1,8 +1,8 @@
 """SigLIP 2 of any aspect ratio (NaFlex) from transformers, on square pictures of the grid of its stored positions.
 
-The model takes a picture as a list of patches, as many as its aspect ratio asks for. Here every picture is brought to the
-square, as the encoder does for all families: then the stored positions fit without being resampled, no patch is padding, and
-the tower is one of fixed resolution.
+The model takes a picture as a list of patches whose number depends on the aspect ratio. Here every picture is resized to a
+square, as for all families. The stored positions then fit without resampling, no patch is padding, and the tower is one of
+fixed resolution.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class NaFlexSigLIP(FrameAveragedSigLIP):
     """Any Siglip2Model."""
 
     def picture_features(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_features`."""
         tokens = self.picture_tokens(pictures)
         for layer in self.video_layers:
             tokens = layer(tokens, None)
         return self.features_of_last(tokens)
 
     def picture_tokens(self, pictures: Tensor) -> Tensor:
-        """See `FrameAveraging`."""
+        """Implement `FrameAveraging.picture_tokens`."""
         embeddings = self.siglip.vision_model.embeddings
         tokens: Tensor = embeddings.patch_embedding(_patches(pictures, embeddings.patch_size))
         return tokens + embeddings.position_embedding.weight
 
     def lora_group(self, name: str, module: Any) -> str | None:
-        """See `Backbone.lora_group`; the patch embedding is a linear layer."""
+        """Return the group of a module; the patch embedding is a linear layer here. Implements `Backbone.lora_group`."""
         return "stem" if name.endswith(".patch_embedding") else super().lora_group(name, module)
 
 
@@ -57,7 +57,7 @@ class SigLIP2Family(SigLIPFamily):
     held_as = "siglip"
 
     def side_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.side_of`: as many patches as there are positions."""
+        """Return the side in pixels with as many patches as there are stored positions."""
         vision = sizes.vision_config
         grid = math.isqrt(vision.num_patches)
         if grid * grid != vision.num_patches:
@@ -65,7 +65,7 @@ class SigLIP2Family(SigLIPFamily):
         return int(grid * vision.patch_size)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import Siglip2Model
 
         return NaFlexSigLIP(spec, Siglip2Model(self.sizes_of(config)))

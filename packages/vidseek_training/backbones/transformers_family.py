@@ -1,4 +1,4 @@
-"""What the families have in common whose folders are as transformers saves them: config, preprocessing, names of tensors."""
+"""Shared code of the families whose folders are saved by transformers: config, preprocessing, names of tensors."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class TransformersFamily(Family, abc.ABC):
     """A family of one model class of transformers.
 
     Attributes:
-        config_class: The name of its config class in transformers.
-        preprocessing: Where neither preprocessor_config.json nor config.json says otherwise.
+        config_class: Name of its config class in transformers.
+        preprocessing: Preprocessing if neither preprocessor_config.json nor config.json states one.
         lowercase: Whether texts are lower-cased before they are tokenized.
-        unpunctuated: Whether those of a tokenizer of unigrams lose their punctuation too.
-        own_keys: Keys of config.json that are ours and not transformers'.
-        held_as: The attribute of our model that is transformers' model; by default the family's name.
-        of_videos: Whether it is published with a processor of videos, whose file then counts before that of pictures.
+        unpunctuated: Whether texts of a unigram tokenizer also lose their punctuation.
+        own_keys: Keys of config.json that are vidseek's and not transformers'.
+        held_as: Attribute of our model that holds transformers' model; by default the family's name.
+        of_videos: Whether it is published with a video processor, whose file takes precedence over that of images.
     """
 
     config_class: ClassVar[str]
@@ -55,27 +55,27 @@ class TransformersFamily(Family, abc.ABC):
     of_videos: ClassVar[bool] = False
 
     def sizes_of(self, config: dict[str, Any]) -> Any:
-        """transformers' reading of a config.json, with its own defaults for what is left out.
+        """Read a config.json with transformers' config class and its defaults.
 
         Raises:
-            ValueError: a value is of the wrong type.
+            ValueError: a value has the wrong type.
         """
         return transformers_config(self.config_class, config, but=self.own_keys)
 
     def dimension_of(self, sizes: Any) -> int:
-        """Of the common space."""
+        """Return the dimension of the common space."""
         return int(sizes.projection_dim)
 
     def frames_of(self, sizes: Any) -> int:
-        """Of a clip, where the folder does not say otherwise."""
+        """Return the number of frames of a clip if the folder does not state one."""
         return self.preprocessing.frames
 
     def side_of(self, sizes: Any) -> int:
-        """Of the square picture."""
+        """Return height and width of the square picture in pixels."""
         return int(sizes.vision_config.image_size)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         sizes = self.sizes_of(config)
         tokenizer = find_tokenizer(folder, lowercase=self.lowercase, unpunctuated=self.unpunctuated)
         usual, text = self.preprocessing, sizes.text_config
@@ -89,15 +89,20 @@ class TransformersFamily(Family, abc.ABC):
         )
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`: our model holds transformers' as one of its attributes."""
+        """Add the prefix of the attribute that holds transformers' model; implements `Family.renamed`."""
         return under(self.held_as or self.name, tensors)
 
 
 def transformers_config(config_class: str, config: dict[str, Any], *, but: tuple[str, ...] = ()) -> Any:
-    """The config class of transformers by its name, filled with `config` without the keys in `but`.
+    """Create a config of transformers.
+
+    Args:
+        config_class: Name of the class.
+        config: Content of a config.json.
+        but: Keys to leave out.
 
     Raises:
-        ValueError: a value is of the wrong type.
+        ValueError: a value has the wrong type.
     """
     import transformers
     from huggingface_hub.errors import StrictDataclassError
@@ -113,7 +118,12 @@ def transformers_config(config_class: str, config: dict[str, Any], *, but: tuple
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names of a model that holds transformers' as its attribute `prefix`."""
+    """Add a prefix to the names of tensors, for a model that holds transformers' model as an attribute.
+
+    Args:
+        prefix: Name of the attribute.
+        tensors: Tensors by their names in transformers' model.
+    """
     # Older checkpoints hold the numbers of the positions, which are no weights.
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(".position_ids")}
     ours = {f"{prefix}.{name.removeprefix(f'{prefix}.')}": tensor for name, tensor in kept.items()}
@@ -124,7 +134,13 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pad_id_of(folder: Path, tokenizer: Path, otherwise: int) -> int:
-    """The number of the padding token that tokenizer_config.json names."""
+    """Return the id of the padding token that tokenizer_config.json names.
+
+    Args:
+        folder: The backbone's folder.
+        tokenizer: Its tokenizer.json.
+        otherwise: Id to return if no padding token is named.
+    """
     token = read_beside(folder / "tokenizer_config.json").get("pad_token")
     text = token.get("content") if isinstance(token, dict) else token
     number = read_tokenizer(tokenizer).token_to_id(text) if isinstance(text, str) and text else None

@@ -1,6 +1,6 @@
-"""ViCLIP: a joint space-time vision transformer beside CLIP's text transformer (Wang et al. 2023, InternVid).
+"""ViCLIP: a joint space-time vision transformer and CLIP's text transformer (Wang et al. 2023, InternVid).
 
-Our own code, written from the paper and the published checkpoint's names.
+Our own code, written from the paper and the tensor names of the published checkpoint.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ class VisionEncoder(nn.Module):
         self.proj = nn.Linear(width, dimension, bias=False)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The class token after all layers, projected."""
+        """Return the projected class token after all layers, (n, dimension), of clips (n, T, 3, side, side)."""
         return self.features_of(self.transformer(self.tokens_of(pixel_values)))
 
     def features_of(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) after all layers to features."""
+        """Convert tokens (n, tokens, width) after all layers into features (n, dimension)."""
         result: Tensor = self.proj(self.ln_post(tokens[:, 0]))
         return result
 
     def tokens_of(self, pixel_values: Tensor) -> Tensor:
-        """Clips to the tokens that the first layer sees: the class token, then patches."""
+        """Convert clips (n, T, 3, side, side) into the tokens of the first layer: the class token, then patches."""
         patches = self._patches(pixel_values)
         batch, frames = patches.shape[:2]
         patches = patches + self.positional_embedding[1:]
@@ -127,7 +127,7 @@ class TextEncoder(nn.Module):
         self.text_projection = nn.Linear(shape.width, dimension, bias=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """The end token after all layers, projected."""
+        """Return the projected end token after all layers, (n, dimension), of token ids (n, context)."""
         tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
         tokens = self.ln_final(self.transformer(tokens))
         ends = tokens[torch.arange(tokens.shape[0], device=tokens.device), input_ids.argmax(-1)]
@@ -154,7 +154,7 @@ class ViCLIP(Backbone):
         self.apply(_initialise)
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         result: Tensor = self.vision_encoder(pixel_values)
         return result
 
@@ -164,20 +164,20 @@ class ViCLIP(Backbone):
         return self.vision_encoder.transformer.resblocks
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, tokens, width)."""
+        """Return tokens of shape (n, tokens, width); implements `Backbone.video_tokens`."""
         tokens = self.vision_encoder.tokens_of(pixel_values)
         for block in self.video_layers[:depth]:
             tokens = block(tokens)
         return tokens
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         for block in self.video_layers[depth:]:
             tokens = block(tokens)
         return self.vision_encoder.features_of(tokens)
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`."""
+        """Implement `Backbone.text_features`."""
         result: Tensor = self.text_encoder(input_ids)
         return result
 
@@ -190,13 +190,24 @@ def _initialise(module: nn.Module) -> None:
 
 
 def build_viclip(config: dict[str, Any], spec: BackboneSpec) -> ViCLIP:
-    """A ViCLIP of the sizes in `config`, weights random."""
+    """Create a ViCLIP with random weights.
+
+    Args:
+        config: Sizes, as `config_of` returns them.
+        spec: Preprocessing and names.
+    """
     vision, text = VisionShape(**config["vision"]), TextShape(**config["text"])
     return ViCLIP(spec, vision, text)
 
 
 def config_of(vision: VisionShape, text: TextShape, dimension: int) -> dict[str, Any]:
-    """The config.json of these sizes."""
+    """Return the config.json for given sizes.
+
+    Args:
+        vision: Sizes of the vision tower.
+        text: Sizes of the text tower.
+        dimension: Length of the vectors.
+    """
     return {
         "model_type": "viclip", "dimension": dimension, "vision": dataclasses.asdict(vision),
         "text": dataclasses.asdict(text), "resize": "squash", "mean": list(IMAGENET_MEAN),
@@ -205,10 +216,10 @@ def config_of(vision: VisionShape, text: TextShape, dimension: int) -> dict[str,
 
 
 def from_checkpoint(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published checkpoint's tensors under our names; what is already ours passes through.
+    """Rename the tensors of a published checkpoint to our names; tensors with our names are kept.
 
-    The published attention holds `in_proj_weight` as a bare parameter, the projections are matrices applied from the
-    right, and `temp` is the temperature, whose inverse is the factor on cosines.
+    The published attention has `in_proj_weight` as a plain parameter, projections are matrices applied from the right, and
+    `temp` is the temperature, the inverse of the factor on cosines.
     """
     ours: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -229,7 +240,7 @@ class ViCLIPFamily(Family):
     name = "viclip"
 
     def config_of(self, said: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Family.config_of`."""
+        """Implement `Family.config_of`."""
         size = said.get("size")
         if said.get("architectures") == ["ViCLIP"] and isinstance(size, str) and size in _PUBLISHED and "vision" not in said:
             # As it is on the hub: the sizes are in its code, which we do not run.
@@ -237,7 +248,7 @@ class ViCLIPFamily(Family):
         return super().config_of(said)
 
     def spec_of(self, config: dict[str, Any], folder: Path, *, name: str) -> BackboneSpec:
-        """See `Family.spec_of`."""
+        """Implement `Family.spec_of`."""
         vision, text = config["vision"], config["text"]
         return BackboneSpec(
             family=self.name, name=name, dimension=config["dimension"], context=text["context"],
@@ -248,9 +259,9 @@ class ViCLIPFamily(Family):
         )
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         return build_viclip(config, spec)
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `from_checkpoint`."""
+        """Rename a checkpoint's tensors by `from_checkpoint`; implements `Family.renamed`."""
         return from_checkpoint(tensors)

@@ -1,7 +1,7 @@
-"""X-CLIP from transformers (Ni et al. 2022): frames exchange messages, and a small transformer joins them to a clip.
+"""X-CLIP from transformers (Ni et al. 2022): frames exchange messages, and a small transformer combines them into a clip.
 
-Its own `forward` mixes the clip into each text by a prompt generator, which no index of stored vectors could answer. Here
-texts never see clips, in training as in serving, and the generator's weights are not loaded.
+Its own `forward` mixes the clip into each text by a prompt generator, which an index of stored vectors cannot use. Here
+texts never depend on clips, in training and serving alike, and the generator's weights are not loaded.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class XCLIP(Backbone):
         self.logit_scale = xclip.logit_scale
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`."""
+        """Implement `Backbone.video_features`."""
         result: Tensor = self.xclip.get_video_features(pixel_values=pixel_values).pooler_output
         return result
 
     def text_features(self, input_ids: Tensor) -> Tensor:
-        """See `Backbone.text_features`. No attention mask: attention is causal, and padding follows the end token."""
+        """Return text features; implements `Backbone.text_features`. No padding mask: attention is causal, padding comes
+        last.
+        """
         result: Tensor = self.xclip.get_text_features(input_ids=input_ids).pooler_output
         return result
 
@@ -61,16 +63,16 @@ class XCLIPFamily(TransformersFamily):
     of_videos = True
 
     def frames_of(self, sizes: Any) -> int:
-        """See `TransformersFamily.frames_of`: just as many as the model was built for."""
+        """Return the number of frames that the model was built for."""
         return int(sizes.vision_config.num_frames)
 
     def build(self, config: dict[str, Any], spec: BackboneSpec) -> Backbone:
-        """See `Family.build`."""
+        """Implement `Family.build`."""
         from transformers import XCLIPModel
 
         return XCLIP(spec, XCLIPModel(self.sizes_of(config)))
 
     def renamed(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.renamed`."""
+        """Implement `Family.renamed`."""
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PROMPTS)}
         return super().renamed(config, kept)

@@ -1,4 +1,4 @@
-"""Published retrieval benchmarks as they were published: which captions belong to which video or picture."""
+"""Reads published retrieval benchmarks in their own formats: which captions belong to which video or image."""
 
 from __future__ import annotations
 
@@ -30,21 +30,24 @@ class Query:
 
 
 def read_benchmark(path: Path, *, video: str | None = None, caption: str | None = None) -> list[Query]:
-    """All captions of a benchmark's file, in its order.
+    """Read all captions of a benchmark's file, in order.
 
-    Known are: MSR-VTT's 1k-A (a CSV with video_id and sentence); MSVD and others (JSON, a list of a video with a caption
-    or a list of them); DiDeMo (JSON with video, description and times in pieces of 5 s); JSON lines; and any CSV with a
-    column for videos and one for captions, separated by a comma, a semicolon or a tab. DiDeMo's descriptions of one video
-    are one paragraph, as in CLIP4Clip.
+    Supported formats: MSR-VTT 1k-A (CSV with video_id and sentence); MSVD and others (JSON, videos with a caption or a list
+    of
+    captions); DiDeMo (JSON with video, description and times in units of 5 s); JSON lines; and any CSV with a column of
+    videos
+    and one of captions, separated by comma, semicolon or tab. DiDeMo's descriptions of a video are joined into one
+    paragraph, as
+    in CLIP4Clip.
 
     Args:
         path: The file.
-        video: The column that names the video or picture, where it is none of those known.
-        caption: The column with the caption, where it is none of those known.
+        video: Column with the video or image, if it is none of the known ones.
+        caption: Column with the caption, if it is none of the known ones.
 
     Raises:
-        ArtifactError: the file is missing or of none of these forms.
-        InputRejected: it has no caption, or a row without one.
+        ArtifactError: the file is missing or has another format.
+        InputRejected: it has no captions, or a row without one.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -63,20 +66,21 @@ def read_benchmark(path: Path, *, video: str | None = None, caption: str | None 
 
 
 def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: str = "test") -> int:
-    """Write captions.csv of `queries` for the films or pictures in `videos`: what `ingest` reads.
+    """Write a captions.csv, which `ingest` reads, for the videos or images in a folder.
 
     Args:
-        queries: Of a benchmark.
-        videos: The folder of its films or pictures; one is found by its path in the folder, else by the benchmark's name
-            without folder, with or without a suffix.
+        queries: The benchmark's captions.
+        videos: Folder of the videos or images. A file is found by its path in the folder, else by the benchmark's name
+            without
+            folder, with or without a suffix.
         out: The file to write; it belongs into `videos`.
-        split: test, validation or train, for all of them; empty: by a hash of each video.
+        split: `test`, `validation` or `train` for all of them; empty assigns splits by a hash of each video.
 
     Returns:
-        How many captions were written.
+        The number of captions.
 
     Raises:
-        InputRejected: films are missing; some are named.
+        InputRejected: videos are missing; the message names some.
     """
     queries = list(queries)
     films = find_films(queries, videos)
@@ -101,13 +105,13 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
 def find_films(
     queries: Iterable[Query], videos: Path, *, suffixes: Collection[str] | None = None
 ) -> dict[str, Path | None]:
-    """The file in `videos` of each film or picture of `queries`, None where there is none.
+    """Find the file of each video or image; None if it is missing.
 
     Args:
-        queries: Of a benchmark.
-        videos: A folder; a file is found by its path in it, else by the benchmark's name without folder, with or without
-            a suffix.
-        suffixes: Lower case, of files that count; None: all.
+        queries: The benchmark's captions.
+        videos: A folder. A file is found by its path in it, else by the benchmark's name without folder, with or without a
+            suffix.
+        suffixes: Suffixes of files that count, in lower case; None takes all files.
     """
     files = [
         path for path in sorted(videos.rglob("*"))
@@ -161,7 +165,7 @@ def _seconds(value: Any, where: str) -> float | None:
 
 
 def _paragraphs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """All descriptions of one video as one caption."""
+    """Return all descriptions of one video as one caption."""
     said: dict[str, list[str]] = {}
     for row in rows:
         said.setdefault(str(row["video"]), []).append(str(row["description"]).strip())

@@ -1,4 +1,4 @@
-"""A bundle as MTEB judges models (github.com/embeddings-benchmark/mteb): its tasks of texts, pictures and videos."""
+"""Wraps a bundle as a model for MTEB (github.com/embeddings-benchmark/mteb), for its text, image and video tasks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MtebModel:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """Who is judged: results are kept under this name and encoder_version."""
+        """The name and encoder_version under which results are kept."""
         from mteb.models import ModelMeta
 
         spec = self._encoder.spec
@@ -50,13 +50,13 @@ class MtebModel:
         )
 
     def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
-        """Unit rows of shape (rows of the dataset, dimension).
+        """Return unit rows of shape (rows of the dataset, dimension).
 
         Args:
             inputs: MTEB's DataLoader, whose `dataset` has the columns `text`, `image` or `video`.
 
         Raises:
-            InputRejected: a video cannot be decoded; the dataset has none of these columns.
+            InputRejected: a video cannot be decoded, or the dataset has none of these columns.
         """
         from datasets import Video
 
@@ -76,14 +76,24 @@ class MtebModel:
         return np.concatenate(parts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines of shape (n, m), as MTEB wants them: a tensor."""
+        """Return the cosines of all pairs as a tensor of shape (n, m).
+
+        Args:
+            embeddings1: Unit rows, shape (n, dimension).
+            embeddings2: Unit rows, shape (m, dimension).
+        """
         import torch
 
         first, second = (torch.as_tensor(np.atleast_2d(np.asarray(each))) for each in (embeddings1, embeddings2))
         return first @ second.T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines of row and row, of shape (n,): a tensor."""
+        """Return the cosines of corresponding rows as a tensor of shape (n,).
+
+        Args:
+            embeddings1: Unit rows, shape (n, dimension).
+            embeddings2: Unit rows, shape (n, dimension).
+        """
         import torch
 
         return (torch.as_tensor(np.asarray(embeddings1)) * torch.as_tensor(np.asarray(embeddings2))).sum(dim=-1)
@@ -108,20 +118,20 @@ class MtebModel:
 
 
 def run_tasks(encoder: Encoder, name: str, tasks: Sequence[str], out: Path) -> dict[str, float]:
-    """Judge `encoder` on MTEB's tasks; its cache in `out` keeps their full results.
+    """Evaluate an encoder on MTEB tasks; MTEB's cache keeps the full results.
 
     Args:
-        encoder: Of a bundle.
-        name: What the results call it.
-        tasks: As MTEB names them: `MSRVTTT2V`, `MSVDT2VRetrieval`. Their data come from the model hub.
+        encoder: An opened bundle.
+        name: Name of the model in the results.
+        tasks: MTEB's names of tasks, such as `MSRVTTT2V`. Their data come from the model hub.
         out: MTEB's results folder.
 
     Returns:
         The main score of each task.
 
     Raises:
-        ConfigError: mteb is not installed, or it knows no such task.
-        ServiceError: the hub does not give a task's data.
+        ConfigError: mteb is not installed, or does not know a task.
+        ServiceError: the hub does not provide a task's data.
     """
     try:
         import mteb

@@ -1,7 +1,7 @@
-"""Published figures of the benchmarks that `vidseek benchmark` runs, each with where it stands.
+"""Published figures of the benchmarks that `vidseek benchmark` runs, each with its source.
 
-Percent, ranks from 1; None where the source does not say. Figures were taken from the named tables, and from tables that
-quote them where a row says so; none was reproduced here.
+R@k in percent, ranks from 1; None if the source does not state it. Figures were copied from the named tables, or from tables
+that quote them where a row says so. None was reproduced here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A published benchmark from nothing but its videos and a model: how well texts find videos, and videos texts.
+"""Runs a published benchmark on its videos with one model: text-to-video and video-to-text retrieval.
 
-Videos are decoded as the archive's clips are: frames at the centres of equal bins of the whole. What was embedded is kept,
-so that a run that was stopped goes on, and one with another model decodes but learns nothing anew.
+Frames are taken at the centres of equal bins of the whole video, as for clips of the archive. Embeddings are kept, so that
+a stopped run continues.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Embedder(Protocol):
     num_frames: int
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
-        """Unit rows of clips, each (T, height, width, 3)."""
+        """Return unit rows (n, dimension) of clips, each uint8 (T, height, width, 3)."""
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit rows."""
+        """Return unit rows (n, dimension) of texts."""
 
 
 class BundleEmbedder:
@@ -71,11 +71,11 @@ class BundleEmbedder:
         self.key = hashlib.sha256(f"{spec.encoder_version} {variant}".encode()).hexdigest()[:16]
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.videos`."""
         return self._encoder.embed_frames(clips)
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.texts`."""
         return self._encoder.embed_texts(texts)
 
 
@@ -92,19 +92,19 @@ class BackboneEmbedder:
         self.key = hashlib.sha256(f"{backbones.weights_sha256(name)} {sorted(about.items())}".encode()).hexdigest()[:16]
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.videos`."""
         spec = self._model.spec
         resized = [resize_frames(clip[None], spec.resizing)[0] for clip in clips]
         return embed_frames(self._model, np.stack(resized))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """Implement `Embedder.texts`."""
         return embed_ids(self._model, self._tokenizer.encode(list(texts)))
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a run found. R@k in percent, as papers have them."""
+    """The figures of a run. R@k is in percent, as in papers."""
 
     benchmark: str
     model: str
@@ -135,24 +135,25 @@ def run_benchmark(
     name: str, videos: Path, embedder: Embedder, *, work: Path, annotations: Path | None = None, workers: int = 1,
     timeout_seconds: float = 120,
 ) -> BenchmarkResult:
-    """Embed the benchmark's videos and captions, and rank them both ways.
+    """Embed the videos and captions of a benchmark, and rank them in both directions.
 
-    Several captions of a video are counted as in CLIP4Clip (see `judging.judge`). Videos that are missing or cannot be
-    decoded are left out with their captions; the gallery is then smaller than the published one.
+    Several captions of a video are counted as in CLIP4Clip. Videos that are missing or cannot be decoded are left out with
+    their
+    captions; the gallery is then smaller than the published one.
 
     Args:
-        name: msrvtt-1ka or msvd.
-        videos: The folder of its videos, at any depth, named as the benchmark names them.
+        name: `msrvtt-1ka` or `msvd`.
+        videos: Folder of the videos, at any depth, with the benchmark's names.
         embedder: The model.
-        work: Keeps what was embedded.
-        annotations: The file of captions; by default the published one, in `videos`.
-        workers: Processes that decode.
-        timeout_seconds: For one video.
+        work: Folder that keeps the embeddings.
+        annotations: File of captions; None takes the published one in `videos`.
+        workers: Number of processes that decode.
+        timeout_seconds: Time limit for one video in seconds.
 
     Raises:
         ConfigError: there is no such benchmark or folder, or no file of captions.
         ArtifactError: the file of captions is broken.
-        InputRejected: not one of its videos is there, or can be decoded.
+        InputRejected: no video is there, or none can be decoded.
     """
     queries = read_benchmark(_annotations_of(name, videos, annotations))
     found = find_films(queries, videos, suffixes=VIDEO_SUFFIXES)
@@ -221,7 +222,7 @@ def _in_percent(figures: Mapping[str, float]) -> dict[str, float]:
 def _video_vectors(
     paths: Mapping[str, Path], embedder: Embedder, cache: Path, *, workers: int, timeout_seconds: float
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
-    """The vector of each video that can be decoded, and the reasons of those that cannot."""
+    """Return the vector of each video that can be decoded, and the reasons of those that cannot."""
     marks = {video: _mark(path) for video, path in paths.items()}
     known = _read(cache)
     vectors = {video: known[mark] for video, mark in marks.items() if mark in known}
@@ -281,7 +282,7 @@ def _mark(path: Path) -> str:
 
 
 def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
-    """What was kept; nothing where there is no file, or a broken one."""
+    """Read kept embeddings; none if the file is missing or broken."""
     try:
         with np.load(cache) as content:
             return dict(zip(content["marks"].tolist(), content["vectors"], strict=True))

@@ -1,4 +1,4 @@
-"""Many questions to a model: a bounded number at once, each retried, skipped, or the whole stopped, as the failure asks."""
+"""Asks a model many questions, a bounded number at a time; each is retried or skipped, or the run stops, by the failure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LONGER = 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one clip. Captions and verdicts are in the journal."""
+    """The result for one clip. Captions are in the journal."""
 
     subject: Subject
     kind: Literal["captioned", "declined", "unanswered"]
@@ -49,18 +49,24 @@ class Outcome:
 def ask_all(
     jobs: Iterable[tuple[Subject, Request]], *, num_jobs: int, provider: Provider, settings: LlmSettings, journal: Journal
 ) -> list[Outcome]:
-    """Ask about each of `jobs`, at most `settings.concurrency` at once; answers are in `journal` as soon as they come.
+    """Send requests, at most `settings.concurrency` at a time; the journal receives each answer immediately.
 
-    Until a first clip is captioned they go one by one: a wrong key costs one request, and what that answer cost
-    corrects the reservations of all others. Jobs are drawn only as they are sent.
+    Until the first clip has a caption, requests are sent one by one: a wrong key then costs one request, and the cost of the
+    first answer corrects the reservations of the others.
+
+    Args:
+        jobs: Subjects and requests, created when they are sent.
+        num_jobs: Number of jobs, for the progress bar.
+        provider: The client.
+        settings: The section `caption.llm`.
+        journal: Receives answers and costs.
 
     Returns:
-        What stayed unanswered.
+        The clips without an answer.
 
     Raises:
-        VidseekError: nothing more can be asked (`provider.Stop` holds it), `MAX_UNANSWERED` clips in a row stayed without
-            an answer, or the first `MAX_FRUITLESS` clips got no captions. Requests under way are waited for and kept
-            first, as on an interrupt.
+        VidseekError: nothing more can be asked (`provider.Stop` holds it), `MAX_UNANSWERED` clips in a row got no answer, or
+            the first `MAX_FRUITLESS` clips got no captions. Pending requests are finished first, also on an interrupt.
     """
     run = _Run(provider, settings, journal)
     bar = tqdm(total=num_jobs, desc="caption", unit="clip", disable=None)
@@ -172,7 +178,8 @@ class _Run:
     def _declined(
         self, reserved: Reservation, usage: Usage | None, reason: str, *, is_cut: bool = False, answer: Answer | None = None
     ) -> Outcome:
-        """A verdict that is kept: another run asks again only where it allows a longer answer than was any use here."""
+        """Return a verdict that is kept: another run asks again only where it allows a longer answer than was any use here.
+        """
         self._purse.settle(
             reserved, usage, captions=None, reason=reason, is_free=answer is None and usage is None,
             model=answer.model if answer else "", cut_at=longest_answer(self._settings) if is_cut else None,
@@ -182,7 +189,9 @@ class _Run:
     def _answered(
         self, reserved: Reservation, answer: Answer, cuts: list[str], *, is_last: bool
     ) -> Outcome | None:
-        """What the answer comes to; None where it is bad and not the last. A cut one is noted in `cuts`."""
+        """Return the result of an answer; None if it is unusable and not the last attempt. A cut answer is recorded in
+        `cuts`.
+        """
         try:
             captions = read_answer(answer.text)
         except BadAnswer as bad:

@@ -1,4 +1,4 @@
-"""The budget: every request is reserved at the most that it may cost before it goes out, and settled when it is answered."""
+"""The budget: each request is reserved at its highest possible cost before it is sent, and settled when it is answered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """What a request is about: what the journal remembers of it."""
+    """The subject of a request, as the journal remembers it."""
 
     key: str
     video_id: str
@@ -40,26 +40,27 @@ class Reservation:
 
 
 def basis_of(settings: LlmSettings) -> str:
-    """What the model's counts are comparable within: the model, the prompt, and what the guesses rest on."""
+    """Return a key under which token counts are comparable: the model, the prompt, and the basis of estimates."""
     guess = settings.tokens_per_picture if settings.send == "frames" else settings.tokens_per_second
     return f"{settings.name} {prompt_hash(settings)} {'counted' if guess is None else guess}"
 
 
 def most_usd(settings: LlmSettings, tally: Tally, guessed_in: int, max_output_tokens: int | None = None) -> float:
-    """The most that a request may cost: the guess, or more where the model counted more, and the longest answer.
+    """Return the highest possible cost of a request: the estimate, or more if the model counted more, and the longest
+    answer.
 
     Args:
-        settings: With prices.
-        tally: What the model counted so far.
-        guessed_in: Tokens of the request.
-        max_output_tokens: That the answer may have; None: as the settings say.
+        settings: The section `caption.llm`, with prices.
+        tally: Tokens that the model counted so far.
+        guessed_in: Estimated tokens of the request.
+        max_output_tokens: Most tokens of the answer; None takes the settings'.
     """
     tokens_in = guessed_in * max(1.0, tally.max_ratio_in)
     return settings.cost_usd(tokens_in, max(max_output_tokens or settings.max_output_tokens, tally.max_tokens_out))
 
 
 class Budget:
-    """What is spent, and what may be. Safe to be used by several threads."""
+    """The money spent and the limit. Safe to share between threads."""
 
     def __init__(self, settings: LlmSettings, journal: Journal) -> None:
         self._settings = settings
@@ -70,15 +71,15 @@ class Budget:
         self._changed = threading.Condition()
 
     def reserve(self, subject: Subject, *, max_output_tokens: int | None = None) -> Reservation:
-        """Leave for one request; waits where only those under way stand in the way.
+        """Reserve the cost of one request; wait if only pending requests exceed the limit.
 
         Args:
-            subject: What it is about.
-            max_output_tokens: That the answer may have; None: as the settings say.
+            subject: Subject of the request.
+            max_output_tokens: Most tokens of the answer; None takes the settings'.
 
         Raises:
             Stop: the budget does not allow it.
-            Cancelled: the purse was closed.
+            Cancelled: the budget was closed.
         """
         longest = max_output_tokens or self._settings.max_output_tokens
         with self._changed:
@@ -100,16 +101,16 @@ class Budget:
         self, reserved: Reservation, usage: Usage | None, *, captions: dict[str, str] | None, reason: str,
         is_free: bool = False, model: str = "", cut_at: int | None = None,
     ) -> None:
-        """The request was answered: what the answer cost counts, or all that was reserved where `usage` is not said.
+        """Record the answer to a request with its cost, or with the whole reservation if `usage` is unknown.
 
         Args:
-            reserved: Its leave.
-            usage: Tokens, where the provider said.
-            captions: By grain; None where there are none.
-            reason: Why there are none; empty where another request follows.
-            is_free: It cost nothing where `usage` is not said.
-            model: That answered.
-            cut_at: Tokens at which the answer was cut off: it is asked for again where a longer one is allowed.
+            reserved: The reservation.
+            usage: Tokens that the provider counted; None if it did not.
+            captions: Captions by level of detail; None if there are none.
+            reason: Why there are none; empty if another request follows.
+            is_free: Whether the answer cost nothing if `usage` is None.
+            model: Name of the model that answered.
+            cut_at: Tokens at which the answer was cut off; it is requested again if a longer answer is allowed.
         """
         if usage is None:
             cost = 0.0 if is_free else reserved.most_usd
@@ -124,7 +125,12 @@ class Budget:
             self._done(reserved)
 
     def release(self, reserved: Reservation, *, may_be_paid: bool) -> None:
-        """The request was not answered. Where it may be paid all the same, what was reserved stays counted."""
+        """Release the reservation of a request without an answer.
+
+        Args:
+            reserved: The reservation.
+            may_be_paid: Whether the provider may charge it anyway; it then stays counted.
+        """
         with self._changed:
             if not may_be_paid:
                 self._journal.free(reserved.number)

@@ -1,4 +1,4 @@
-"""Clips to captions by a language model: which are asked about, what it would cost, what came of it."""
+"""Captions clips with a language model: which clips to ask about, the expected cost, and the result."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LlmReport:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost. Nothing was asked."""
+    """The expected cost of a run; nothing was asked."""
 
     num_clips: int
     num_marked: int
@@ -112,10 +112,14 @@ class Captioner:
     def caption(
         self, clips: Sequence[Clip], videos: Mapping[str, Video]
     ) -> tuple[list[Written], list[Rejection], LlmReport]:
-        """The captions of `clips`, in their order; what the journal knows is not asked.
+        """Return the captions of clips, in order, with rejections and a report. Answers in the journal are reused.
+
+        Args:
+            clips: The clips.
+            videos: Their videos by id.
 
         Raises:
-            ConfigError: the settings are not whole, the key is missing or refused, or the budget is used up.
+            ConfigError: the settings are incomplete, the key is missing or refused, or the budget is used up.
             ArtifactError: frames or journal cannot be read, or the journal cannot be written.
             ServiceError: the model does not answer.
         """
@@ -141,10 +145,14 @@ class Captioner:
         )
 
     def estimate(self, clips: Sequence[Clip], videos: Mapping[str, Video]) -> Estimate:
-        """What `caption` would ask and cost.
+        """Estimate the requests and the cost of `caption`.
+
+        Args:
+            clips: The clips.
+            videos: Their videos by id.
 
         Raises:
-            ConfigError: the settings are not whole.
+            ConfigError: the settings are incomplete.
             ArtifactError: frames or journal cannot be read.
         """
         self.settings.require_complete()
@@ -180,7 +188,7 @@ class Captioner:
         return _Plan(wanted, to_ask, num_cached, num_marked=len(of_cuts) - len(seen))
 
     def _known(self, journal: Journal, key: str) -> Entry | None:
-        """What counts as paid for: captions, or a verdict that a longer answer would not change."""
+        """Return a reusable answer: captions, or a refusal that a longer answer would not change."""
         entry = journal.entries.get(key)
         if entry is None or entry.captions is not None:
             return entry
@@ -205,7 +213,7 @@ class Captioner:
         return wanted
 
     def _contents(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, _Content]]:
-        """What would be shown of each of `clips`, by clip_id."""
+        """Yield the media of each clip for the model, by clip_id."""
         if self.settings.send == "frames":
             for clip_id, pictures in self._pictures(clips, shards):
                 yield clip_id, _Content(_digest(pictures), len(pictures) * self._picture_tokens(pictures[0]))
@@ -239,7 +247,7 @@ class Captioner:
     def _jobs(
         self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, str]
     ) -> Iterator[tuple[Subject, Request]]:
-        """What to send, read as it is drawn; a clip that cannot be cut is noted in `reasons`."""
+        """Yield requests, created when they are drawn; the reason for a clip that cannot be cut is recorded in `reasons`."""
         by_clip = {str(each.clip.clip_id): each for each in plan.to_ask}
         if self.settings.send == "frames":
             shards = {clip_id: each.shard for clip_id, each in by_clip.items()}
@@ -262,7 +270,7 @@ class Captioner:
             yield each.subject, Request(each.prompt, video=video)
 
     def _pictures(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-        """The JPEG files to send of each of `clips`, shard by shard, by clip_id."""
+        """Yield the JPEG files to send of each of `clips`, shard by shard, by clip_id."""
         by_shard: dict[str, set[str]] = defaultdict(set)
         for clip in clips:
             by_shard[shards[str(clip.clip_id)]].add(str(clip.clip_id))
@@ -329,7 +337,7 @@ class _Plan:
 
 
 def _spread(clip: Clip) -> str:
-    """An order that goes all over the archive: ids are hashes."""
+    """Return an order that goes all over the archive: ids are hashes."""
     return str(clip.clip_id)
 
 

@@ -1,4 +1,4 @@
-"""Captions for clips: from files, transcripts, titles and a language model, given to the clip that each belongs to."""
+"""Collects captions of clips from files, transcripts, titles and a language model."""
 
 from __future__ import annotations
 
@@ -44,24 +44,28 @@ def write_captions(
     settings: CaptionSettings,
     llm: Captioner | None = None,
 ) -> CaptionReport:
-    """Write `captions.parquet` and `rejected.parquet` into `out`.
+    """Write `captions.parquet` and `rejected.parquet`.
 
     Args:
-        settings: Their `sources` write, the first before the next; a clip takes what the first source has to say of it.
-            `file`: the captions that lie beside the videos. A timed one belongs to the clip of its span, one that names
-            a clip by its index to that clip of the video. One without either belongs to the clip that is the whole
-            video, else to the video's only clip, else to the video alone (clip_id null). A caption whose span or index
-            is no clip is rejected.
-            `transcript`: what is said in the clip.
-            `title`: category and title of the video, which belong where a caption without times does.
-            `llm`: what a language model says of the clip's frames, in captions of several grains.
-            Talk longer than `max_transcript_characters` is cut off after a whole word.
-        llm: The model that `llm` asks.
+        ingest_dir: Output of the stage `ingest`.
+        cut_dir: Output of the stage `cut`.
+        out: The folder to write.
+        settings: The section `caption`. Its `sources` are tried in order; a clip takes the captions of the first source that
+            has any.
+            `file`: captions in files beside the videos. A timed caption belongs to the clip of its span, one with a clip
+            index
+            to that clip of the video. Any other belongs to the clip that is the whole video, else to the video's only clip,
+            else to the video alone (clip_id null). A caption whose span or index matches no clip is rejected.
+            `transcript`: the text spoken in the clip.
+            `title`: category and title of the video, assigned like a caption without times.
+            `llm`: captions of several levels of detail by a language model, from the clip's frames.
+            A transcript longer than `max_transcript_characters` is cut between words.
+        llm: The captioner for the source `llm`; None without this source.
 
     Raises:
-        ConfigError: there is no `llm` where the sources list it.
+        ConfigError: `llm` is missing although the sources list it.
         ArtifactError: a table is missing or broken.
-        VidseekError: what `Captioner.caption` raises; nothing is written then, and what was paid for is kept.
+        VidseekError: any error of `Captioner.caption`. Nothing is written then; paid answers are kept.
     """
     if "llm" in settings.sources and llm is None:
         raise ConfigError(
@@ -92,7 +96,12 @@ def write_captions(
 def clips_for_llm(
     ingest_dir: Path, cut_dir: Path, *, settings: CaptionSettings
 ) -> tuple[list[Clip], dict[str, Video]]:
-    """The clips that no source before `llm` captions, and all videos by id: what the model would be asked about.
+    """Return the clips without a caption from the sources before `llm`, and all videos by id.
+
+    Args:
+        ingest_dir: Output of the stage `ingest`.
+        cut_dir: Output of the stage `cut`.
+        settings: The section `caption`.
 
     Raises:
         ConfigError: `llm` is not among the sources.

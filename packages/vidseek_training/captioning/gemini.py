@@ -1,4 +1,4 @@
-"""Gemini over its REST protocol: pictures or one small video in a request."""
+"""Client of Gemini's REST protocol: images or one small video in a request."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Gemini:
         )
 
     def ask(self, request: Request) -> Answer:
-        """As `Provider.ask`."""
+        """Implement `Provider.ask`."""
         parts = [types.Part.from_bytes(data=picture, mime_type="image/jpeg") for picture in request.pictures]
         if request.video is not None:
             parts.append(types.Part(
@@ -85,7 +85,7 @@ class Gemini:
         return _answer_of(response)
 
     def close(self) -> None:
-        """As `Provider.close`."""
+        """Implement `Provider.close`."""
         self._client.close()
         self._http.close()
 

@@ -126,7 +126,7 @@ class Journal:
             return sum(ask.reserved_usd for ask in self._asks.values())
 
     def ask(self, *, key: str, basis: str, video_id: str, reserved_usd: float) -> str:
-        """A request goes out; its number, for `answer` or `free`."""
+        """Return a request goes out; its number, for `answer` or `free`."""
         number, ask = uuid.uuid4().hex[:16], _Ask(key, basis, reserved_usd)
         with self._writing(sync=False) as db:
             _insert_ask(db, number, ask, video_id)
@@ -162,7 +162,7 @@ class Journal:
             self._note(ask.key, ask.basis, entry, tokens, guessed_in)
 
     def forget(self, video_ids: Collection[str]) -> int:
-        """Take out what was written about these videos; what it cost stays. Gives how many answers were taken out."""
+        """Remove the captions of videos, and return the number of removed answers; their costs stay."""
         emptied = "UPDATE requests SET key = '', video_id = '', captions = NULL, reason = '' WHERE video_id = ?"
         num_answers = 0
         with self._writing() as db:
@@ -214,7 +214,7 @@ class Journal:
 
 
 def read_journal(folder: Path) -> Journal:
-    """The journal in `folder` as it is now, to look at; an empty one where there is none. Nothing is written.
+    """Read the journal in `folder` without changing anything; a missing one is empty.
 
     Raises:
         ArtifactError: it cannot be read.
@@ -229,7 +229,7 @@ def read_journal(folder: Path) -> Journal:
 
 @contextmanager
 def open_journal(folder: Path) -> Iterator[Journal]:
-    """The journal in `folder`, to read and write by this process alone. An earlier version's is taken over, and removed.
+    """Open the journal in `folder` for this process alone. The journal of an earlier version is converted, and removed.
 
     Raises:
         ArtifactError: it cannot be read or written.
@@ -251,10 +251,14 @@ def open_journal(folder: Path) -> Iterator[Journal]:
 
 
 def forget_captions(folder: Path, video_ids: Collection[str]) -> int:
-    """Take what was written about these videos out of the journal in `folder`; what it cost stays counted.
+    """Remove the captions of videos from the journal in a folder; their costs stay counted.
+
+    Args:
+        folder: Folder of the journal.
+        video_ids: Ids of the videos.
 
     Returns:
-        How many answers were taken out.
+        The number of removed answers.
 
     Raises:
         ArtifactError: it cannot be read or written.
@@ -288,7 +292,7 @@ def _close_log(db: sqlite3.Connection) -> None:
 
 
 def _loaded(path: Path, db: sqlite3.Connection) -> Journal:
-    """The journal that `db` holds, with what an earlier version left beside it."""
+    """Return the journal that `db` holds, with what an earlier version left beside it."""
     [version] = db.execute("PRAGMA user_version").fetchone()
     if version > _VERSION:
         raise ArtifactError(

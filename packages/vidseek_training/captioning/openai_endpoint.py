@@ -1,4 +1,4 @@
-"""Any endpoint of OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
+"""Client of any endpoint with OpenAI's protocol: OpenAI itself, vLLM, llama.cpp, Ollama and others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class OpenAIEndpoint:
         )
 
     def ask(self, request: Request) -> Answer:
-        """As `Provider.ask`."""
+        """Implement `Provider.ask`."""
         body = self._body(request)
         try:
             response = self._client.chat.completions.create(**body)
@@ -75,7 +75,7 @@ class OpenAIEndpoint:
             raise Retry(f"an answer that is none of the protocol ({type(error).__name__})", may_be_paid=True) from error
 
     def close(self) -> None:
-        """As `Provider.close`."""
+        """Implement `Provider.close`."""
         self._client.close()
 
     def _body(self, request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The client of a provider, with address and key from the environment."""
+"""Opens the client of a provider, with address and key from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model is told, the form in which it must answer, and whether an answer is one."""
+"""The prompt of the model, the schema of its answer, and the check of an answer."""
 
 from __future__ import annotations
 
@@ -48,17 +48,22 @@ _REFUSAL = re.compile(
 
 
 class BadAnswer(Exception):
-    """The model's answer holds no captions; the text says why."""
+    """The model's answer holds no captions; the message has the reason."""
 
 
 def prompt_of(settings: LlmSettings, video: Video) -> str:
-    """The prompt for the clips of `video`."""
+    """Return the prompt for the clips of a video.
+
+    Args:
+        settings: The section `caption.llm`.
+        video: The video.
+    """
     text = (settings.prompt or DEFAULT_PROMPT).strip()
     return _PLACES.sub(lambda match: str(getattr(video, match[1])), text)
 
 
 def prompt_hash(settings: LlmSettings) -> str:
-    """8 hex digits over all that decides what is asked, but for the clip: the prompt, the schema, what is sent, options."""
+    """Return 8 hex digits over everything that determines a request except the clip: prompt, schema, media, options."""
     asked: dict[str, Any] = {
         "prompt": (settings.prompt or DEFAULT_PROMPT).strip(), "schema": SCHEMA, "send": settings.send,
         "options": settings.options,
@@ -73,7 +78,7 @@ def prompt_hash(settings: LlmSettings) -> str:
 
 
 def read_answer(text: str) -> dict[str, str]:
-    """The caption of each grain, its white space made plain.
+    """Return the caption of each grain, its white space made plain.
 
     Raises:
         BadAnswer: `text` is not of the schema, or a caption is empty, too long, or says that there is none.
@@ -99,7 +104,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def _object_in(text: str) -> dict[str, Any]:
-    """The last JSON object in `text`.
+    """Return the last JSON object in `text`.
 
     Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence, or begin with a mark of
     the byte order. All of that is paid for, and what it says is clear.

@@ -1,4 +1,4 @@
-"""What every provider of a language model does: answer one request, or say whether to retry, skip or stop."""
+"""The interface of a language model's provider: answer one request, or raise an error to retry, skip or stop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The answer of a provider."""
 
     text: str
     usage: Usage | None
@@ -58,12 +58,12 @@ class Provider(Protocol):
     """A model that can be asked. Safe to be used by several threads."""
 
     def ask(self, request: Request) -> Answer:
-        """The answer to one request, sent once.
+        """Send a request once, and return the answer.
 
         Raises:
-            Retry: another try may be answered.
-            Skip: this request will not be answered, others may be.
-            Stop: no request will be answered.
+            Retry: another attempt may succeed.
+            Skip: this request cannot be answered, others may be.
+            Stop: no request can be answered.
         """
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ word; or a number of tokens."""
 
 @dataclass(frozen=True)
 class CaptionProvider:
-    """What a provider registers. Its library is imported by `open` alone."""
+    """The record that a provider registers. Only `open` imports its library."""
 
     name: str
     """As `caption.llm.provider` has it."""
@@ -134,7 +134,7 @@ def failure_of(
     status: int, message: str, *, who: str, after_seconds: float | None = None, quota_is_gone: bool = False,
     models_page: str = "",
 ) -> Retry | Skip | Stop:
-    """What an HTTP status means for the clip and for the run."""
+    """Return the error for an HTTP status: retry or skip this clip, or stop the run."""
     said = f"{who} answered HTTP {status}: {message[:300]}"
     if status in (401, 403):
         return Stop(ConfigError(said, code="llm-key-refused", remedy="Check the key in the environment, and what it may do"))
@@ -154,7 +154,7 @@ def failure_of(
 
 
 def seconds_of(headers: Mapping[str, str]) -> float | None:
-    """What Retry-After says, in seconds or as a date; None where it says nothing that can be read."""
+    """Return the seconds that a Retry-After header states, as a number or a date; None if it is missing or unreadable."""
     said = headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(said))
@@ -168,5 +168,10 @@ def seconds_of(headers: Mapping[str, str]) -> float | None:
 
 
 def without_key(text: str, key: str) -> str:
-    """`text` with the key blacked out: servers repeat what they were sent."""
+    """Remove the API key from a text, since servers repeat what they received.
+
+    Args:
+        text: A message.
+        key: The API key.
+    """
     return text.replace(key, "[key]") if key else text

@@ -1,4 +1,4 @@
-"""The providers of captions that there are: modules of `providers/`, and entry points of other packages."""
+"""The registry of caption providers: modules of `providers/`, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def provider_names() -> tuple[str, ...]:
 
 @cache
 def caption_provider(name: str) -> CaptionProvider:
-    """Return what the provider called `name` registered. A built-in one comes before another package's of that name.
+    """Return the provider registered under a name; built-in providers come before those of other packages.
 
     Raises:
         ConfigError: there is none, or its package cannot be loaded.

@@ -147,7 +147,7 @@ class LlmSettings(Section):
                 )
 
     def cost_usd(self, tokens_in: float, tokens_out: float) -> float:
-        """What so many tokens cost.
+        """Return what so many tokens cost.
 
         Raises:
             ConfigError: a price is not said.

@@ -1,4 +1,4 @@
-"""Which pairs of a batch are no wrong ones, and which wrong ones are hard."""
+"""Finds the false negatives of a batch, which must not be pushed apart, and hard negatives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _MOST_WORDS = 75
 
 
 class RightOnes:
-    """Which texts are right of which clips of a PairSet, and so are no negatives.
+    """The texts that match each clip of a PairSet, and so must not be negatives of it.
 
-    A text is right of a clip where it is a caption of that clip, or of one that shows the same: a clip of another video
-    of its group (`groups.parquet`: near-duplicates), and by choice any clip of its video. Two texts are one where the
-    model reads the same tokens: letters' case, spaces and what is beyond its context make no difference to it.
+    A text matches a clip if it is a caption of that clip, or of a clip that shows the same: a clip of another video of its
+    group (`groups.parquet`: near-duplicates), and optionally any clip of its video. Two texts are equal if the model reads
+    the
+    same tokens: case, spaces and text beyond the context length make no difference.
     """
 
     def __init__(self, pairs: PairSet, *, same_video: bool, overlap: float) -> None:
@@ -48,14 +49,14 @@ class RightOnes:
         )
 
     def of(self, rows: Rows, contrasts: Rows) -> Flags:
-        """Which texts of a batch are right of which of its clips.
+        """Return which texts of a batch match which of its clips.
 
         Args:
             rows: The pairs of the batch, shape (n,).
             contrasts: Rows whose contrasts are texts of the batch too, after the captions, shape (m,).
 
         Returns:
-            Shape (n, n + m), a row for each clip; the diagonal is true.
+            Boolean of shape (n, n + m), a row for each clip; the diagonal is true.
         """
         texts, column = np.unique(np.concatenate([self._said[rows], self._denied[contrasts]]), return_inverse=True)
         right = np.zeros((len(rows), len(texts)), np.bool_)
@@ -70,10 +71,18 @@ class RightOnes:
         return found
 
     def of_all(self, rows: Rows, among: Rows) -> Flags:
-        """Which of the pairs `among` are no hard negatives of the captions of `rows`: shape (rows, among).
+        """Return which pairs are no hard negatives of others.
 
-        Those whose clip the caption is right of, and those whose caption is right of the row's clip. What makes it so
-        may be a pair that is not `among` them: another caption of the clip, say.
+        A pair is excluded if its clip matches the caption of the row, or its caption matches the row's clip. The reason may
+        be a
+        pair outside of `among`, such as another caption of the clip.
+
+        Args:
+            rows: Pairs whose captions need negatives, shape (n,).
+            among: Candidate pairs, shape (m,).
+
+        Returns:
+            Boolean of shape (n, m).
         """
         place = np.full(len(self._said), -1, np.int64)
         place[among] = np.arange(len(among))
@@ -87,13 +96,13 @@ class RightOnes:
         return found
 
     def _shown_by(self, text: int) -> Rows:
-        """The rows whose clips a text is right of; remembered, since a common one has thousands."""
+        """Return the rows whose clips a text is right of; remembered, since a common one has thousands."""
         if text not in self._shown:
             self._shown[text] = np.unique(np.concatenate([self._kin(int(row)) for row in self._rows_of_text[text]]))
         return self._shown[text]
 
     def _kin(self, row: int) -> Rows:
-        """The rows whose clips show what the clip of `row` shows, its own among them."""
+        """Return the rows whose clips show what the clip of `row` shows, its own among them."""
         group = self._rows_of_group[self._group[row]]
         if self._same_video:
             return group
@@ -116,7 +125,7 @@ class _Lists:
 
 
 def _texts_of(pairs: PairSet) -> tuple[Rows, Rows]:
-    """A number for each caption and for each contrast: equal ones are one text, to the model or to a reader."""
+    """Return a number for each caption and for each contrast: equal ones are one text, to the model or to a reader."""
     texts = [" ".join(str(text).casefold().split()) for text in (*pairs.table.caption, *pairs.table.contrast)]
     count, ids = len(pairs), getattr(pairs, "ids", None)
     if ids is None or not ids.shape[1]:
@@ -134,7 +143,7 @@ def _numbers_of(texts: Sequence[str]) -> Rows:
 
 
 def _joined(one: Rows, other: Rows) -> Rows:
-    """Numbers that are equal where either of two numberings says so, directly or by others between."""
+    """Return numbers that are equal where either of two numberings says so, directly or by others between."""
     while True:
         joined = one
         for numbering in (other, one):
@@ -147,12 +156,28 @@ def _joined(one: Rows, other: Rows) -> Rows:
 
 
 def right_ones(pairs: PairSet, rows: Rows, contrasts: Rows, *, same_video: bool, overlap: float) -> Flags:
-    """`RightOnes.of` for one batch alone."""
+    """Return `RightOnes.of` for a single batch.
+
+    Args:
+        pairs: The pairs.
+        rows: The pairs of the batch, shape (n,).
+        contrasts: Rows whose contrasts are texts of the batch too, shape (m,).
+        same_video: Whether captions match every clip of their video.
+        overlap: Word overlap from which two captions count as equal, from 0 to 1.
+    """
     return RightOnes(pairs, same_video=same_video, overlap=overlap).of(rows, contrasts)
 
 
 def word_overlap(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
-    """Common words by all words of each two texts (Jaccard), shape (left, right); without a word there is no overlap."""
+    """Return the Jaccard similarity of the words of each pair of texts; 0 for texts without words.
+
+    Args:
+        left: n texts.
+        right: m texts.
+
+    Returns:
+        Shape (n, m), from 0 to 1.
+    """
     words = [set(text.lower().split()) for text in (*left, *right)]
     numbers = {word: number for number, word in enumerate(sorted(set().union(*words)))}
     uses = np.zeros((len(words), max(1, len(numbers))), np.float32)
@@ -166,17 +191,17 @@ def word_overlap(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float6
 def hardest(
     texts: NDArray[np.float32], videos: NDArray[np.float32], right: RightOnes, rows: Rows, *, depth: int
 ) -> NDArray[np.int64]:
-    """For each caption of `rows` the best wrong clips of `rows`, best first.
+    """Return the wrong clips that score highest for each caption, best first.
 
     Args:
         texts: Unit rows (n, dimension) of the captions of `rows`.
-        videos: Unit rows (n, dimension) of their clips.
-        right: Says which clips are not wrong; of all training pairs, since a pair that is not among `rows` may say so.
-        rows: Shape (n,): the pairs that are looked at.
-        depth: How many.
+        videos: Unit rows (n, dimension) of the clips of `rows`.
+        right: Which clips match, over all training pairs, since a pair outside of `rows` may be the reason.
+        rows: The pairs, shape (n,).
+        depth: Clips for each caption.
 
     Returns:
-        Shape (n, depth): places in `rows`, -1 where there are fewer.
+        Shape (n, depth): positions in `rows`, -1 if there are fewer.
     """
     found = np.full((len(rows), depth), -1, np.int64)
     for start in range(0, len(rows), _BLOCK):
@@ -191,7 +216,14 @@ def hardest(
 def with_hard(
     rows: NDArray[np.int64], neighbours: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """`rows` with the last ones replaced by a hard negative of each of the first; none comes twice."""
+    """Replace the last rows of a batch by a hard negative of each of the first rows; no row occurs twice.
+
+    Args:
+        rows: The pairs of the batch, shape (n,).
+        neighbours: Hard negatives of each pair, from `hardest`.
+        share: Share of the batch that is replaced, from 0 to 1.
+        rng: Draws the negatives.
+    """
     result, taken = rows.copy(), set(rows.tolist())
     for place in range(round(share * len(rows))):
         choices = [int(row) for row in neighbours[rows[place]] if row >= 0 and int(row) not in taken]

@@ -1,4 +1,4 @@
-"""Pairs with their frames, ready for a model: tokens, and frames resized once and kept on disk."""
+"""Dataset of (clip, caption) pairs: token ids and frames, resized once and cached on disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FramesOfPairs:
     """Shape (n,): the clip of each pair."""
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
-        """The frames of `rows`, any index of one axis; a copy in memory."""
+        """Return the frames of `rows`, any index of one axis; a copy in memory."""
         return np.asarray(self.stored[self.place[rows]])
 
     def __len__(self) -> int:
@@ -76,11 +76,13 @@ class PairSet:
 
     @property
     def groups(self) -> NDArray[np.str_]:
-        """Shape (n,): the group of videos of each pair, which is what intervals resample."""
+        """Shape (n,): the group of videos of each pair, which intervals resample."""
         return self.table["group" if "group" in self.table else "video_id"].to_numpy(np.str_)
 
     def clips(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """A row of each clip, shape (clips,), and the clip of each pair, shape (n,): one may have several captions."""
+        """Return a row of each clip, shape (clips,), and the clip of each pair, shape (n,). A clip may have several
+        captions.
+        """
         owner, _ = pd.factorize(self.table.clip_id)
         first = np.flatnonzero(~self.table.clip_id.duplicated().to_numpy(bool))
         return first, owner
@@ -90,19 +92,19 @@ def load_pairs(
     pairs: Path, frames: Path, spec: BackboneSpec, *, split: str, all_frames: bool = False, most: int | None = None,
     half: Half | None = None,
 ) -> PairSet:
-    """The pairs of `split` with their frames.
+    """Load the pairs of a split with their frames.
 
     Args:
         pairs: The pairs table.
-        frames: The frames stage's folder.
-        spec: Of the backbone that they are for.
-        split: train, validation or test.
-        all_frames: Keep all frames of the shards, to choose from (`choose_frames`), where all clips have as many.
-        most: Only the first so many pairs.
-        half: Only this half of them (`proof.proof_mask`): what is chosen by, or what is proven on. None: both.
+        frames: Output of the stage `frames`.
+        spec: Spec of the backbone that uses them.
+        split: `train`, `validation` or `test`.
+        all_frames: Whether to keep all stored frames, from which `choose_frames` chooses, if all clips have as many.
+        most: Load only the first pairs, at most this many; None loads all.
+        half: Load only one half of the pairs (`proof.proof_mask`): the choosing or the proof half; None loads both.
 
     Raises:
-        ArtifactError: a pair's clip is in no shard.
+        ArtifactError: the clip of a pair is in no shard.
     """
     table = read_table(pairs, PAIRS)
     table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
@@ -119,7 +121,8 @@ def load_pairs(
 
 
 def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
-    """The frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive."""
+    """Return the frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive.
+    """
     # Its writer imports the decoders, which pairs that lie in memory do not need.
     from vidseek_media.frame_store.shards import read_shard, shard_files
 
@@ -161,7 +164,13 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
 
 
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
-    """Frames of the first `count` clips of the shards: (n, T, side, side, 3)."""
+    """Return the frames of the first clips of the shards, uint8 of shape (n, T, side, side, 3).
+
+    Args:
+        frames: Output of the stage `frames`.
+        spec: Spec of the backbone that uses them.
+        count: Number of clips.
+    """
     from vidseek_media.frame_store.shards import list_shards, read_shard
 
     found: list[NDArray[np.uint8]] = []
@@ -174,10 +183,19 @@ def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.
 
 
 def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec, device: torch.device | None = None) -> Tensor:
-    """Frames (n, T, side, side, 3) to what the model takes: float (n, T, 3, side, side), on `device` (None: the CPU).
+    """Convert frames into the model's input.
 
-    A GPU gets the bytes and normalises itself, to the same numbers: of 10 ms for a clip of ViT-B/32 on an H100 the
-    processor's normalising and the way of what it made took 8.
+    A GPU receives the bytes and normalises them itself, with equal results. On an H100, normalising on the CPU and
+    transferring
+    floats took 8 of 10 ms for a clip of ViT-B/32.
+
+    Args:
+        frames: uint8 of shape (n, T, side, side, 3).
+        spec: Spec of the backbone.
+        device: Device of the result; None is the CPU.
+
+    Returns:
+        float of shape (n, T, 3, side, side).
     """
     if device is None or device.type == "cpu":
         return torch.from_numpy(normalise(frames, mean=spec.mean, deviation=spec.deviation))
@@ -206,7 +224,7 @@ class Batches:
         self.left = np.empty(0, np.int64)
 
     def draw(self) -> NDArray[np.int64]:
-        """The next batch, shape (size,)."""
+        """Return the next batch, shape (size,)."""
         if len(self.left) < self.size:
             # What is left of an epoch opens the next batch, so that no pair is seen less often than another.
             fresh = self._rng.permutation(self._num_rows)
@@ -219,12 +237,12 @@ class Batches:
 def choose_frames(
     frames: NDArray[np.uint8], num_frames: int, rng: np.random.Generator | None
 ) -> NDArray[np.uint8]:
-    """`num_frames` of each clip's frames, one of each of as many equal bins.
+    """Choose frames of each clip, one from each of equally long bins.
 
     Args:
         frames: Shape (n, N, side, side, 3), N at least `num_frames`.
-        num_frames: T.
-        rng: Picks within the bins; None for their centres, which is what is served.
+        num_frames: Number of frames to choose (T).
+        rng: Chooses at random within the bins; None takes their centres, as in serving.
 
     Returns:
         Shape (n, T, side, side, 3).
@@ -240,14 +258,23 @@ def choose_frames(
 
 
 def _centres(count: int, num_frames: int) -> NDArray[np.int64]:
-    """The frames of `count` at the centres of `num_frames` equal bins."""
+    """Return the frames of `count` at the centres of `num_frames` equal bins."""
     return ((np.arange(num_frames) + 0.5) * count / num_frames).astype(np.int64)
 
 
 def augment(
     frames: NDArray[np.uint8], rng: np.random.Generator, *, shift_share: float, brightness: float
 ) -> NDArray[np.uint8]:
-    """One view of each clip: one shift, one gain and one level for all its frames. No flip: captions speak of sides."""
+    """Return an augmented view of each clip, with one shift, gain and level for all its frames.
+
+    Clips are not flipped, since captions mention sides.
+
+    Args:
+        frames: uint8 of shape (n, T, side, side, 3).
+        rng: Draws the changes.
+        shift_share: Largest shift as a share of the side.
+        brightness: Largest change of gain and level, from 0 to 1.
+    """
     largest = round(shift_share * frames.shape[2])
     views = np.empty_like(frames, subok=False)
     for row, clip in enumerate(frames):
@@ -261,7 +288,14 @@ def augment(
 
 
 def drop_words(ids: NDArray[np.int64], rng: np.random.Generator, *, share: float, pad_id: int) -> NDArray[np.int64]:
-    """Texts with each token left out by the chance `share`; first and end token stay, padding closes the gaps."""
+    """Drop tokens of texts at random; first and end token stay, and padding fills the end.
+
+    Args:
+        ids: Token ids, shape (n, context).
+        rng: Draws the tokens.
+        share: Probability that a token is dropped, from 0 to 1.
+        pad_id: Id of the padding token.
+    """
     result = np.full_like(ids, pad_id)
     ends = (ids != pad_id).cumsum(1).argmax(1)
     for row, (line, end) in enumerate(zip(ids, ends, strict=True)):
@@ -273,6 +307,11 @@ def drop_words(ids: NDArray[np.int64], rng: np.random.Generator, *, share: float
 
 
 def cut_padding(ids: NDArray[np.int64], *, pad_id: int) -> NDArray[np.int64]:
-    """Texts (n, context) without the columns at the end that hold only padding; one column stays."""
+    """Remove the last columns that contain only padding; at least one column stays.
+
+    Args:
+        ids: Token ids, shape (n, context).
+        pad_id: Id of the padding token.
+    """
     used = np.flatnonzero((ids != pad_id).any(0))
     return ids[:, : int(used[-1]) + 1 if len(used) else 1]

@@ -1,4 +1,4 @@
-"""Clip-caption pairs, split so that a source video and its near-duplicates are on one side only."""
+"""Creates clip-caption pairs, split so that a source video and its near-duplicates are on one side only."""
 
 from __future__ import annotations
 
@@ -127,11 +127,14 @@ def split_groups(
     test_share: float,
     seed: int,
 ) -> dict[str, str]:
-    """train, validation or test by video_id, the same for all videos of a group.
+    """Assign `train`, `validation` or `test` to each video, the same to all videos of a group.
 
     Args:
         groups: The group of each video, which is the id of one of its videos.
-        wishes: What the source wishes, by video_id: nothing, or one split.
+        wishes: The splits that the source states for each video: none or one.
+        validation_share: Share of the groups for validation, from 0 to 1.
+        test_share: Share of the groups for test, from 0 to 1.
+        seed: Seed of the assignment.
     """
     wished: dict[str, str] = {}
     for video_id, group in groups.items():
@@ -149,7 +152,7 @@ def _groups(
     video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
     decided: Iterable[tuple[str, str]],
 ) -> dict[str, str]:
-    """The group of each of `video_ids`, named by the first of its videos."""
+    """Return the group of each of `video_ids`, named by the first of its videos."""
     together = list(decided)
     first: dict[str, str] = {}
     wanted = set(video_ids)
@@ -177,12 +180,18 @@ def _on_another_side(wishes: Set[str], split: str, group: str) -> str:
 def split_videos(
     video_ids: Iterable[str], *, validation_share: float, test_share: float, seed: int
 ) -> dict[str, str]:
-    """train, validation or test by video_id: each by a hash of its own id, so that a new video moves no other one.
+    """Assign `train`, `validation` or `test` to each video by a hash of its id, so that a new video moves no other.
 
-    A share above 0 gets at least one video where there are three or more: an archive of a few files can be tried too.
+    With three or more videos, a share above 0 gets at least one, so that a small archive can be tried too.
+
+    Args:
+        video_ids: Ids of the videos.
+        validation_share: Share of the videos for validation, from 0 to 1.
+        test_share: Share of the videos for test, from 0 to 1.
+        seed: Seed of the hash.
 
     Raises:
-        ConfigError: a share is negative, or they leave nothing to train on.
+        ConfigError: a share is negative, or nothing is left for training.
     """
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
         raise ConfigError(
@@ -210,12 +219,12 @@ def _move_one(splits: dict[str, str], places: Mapping[str, float], name: str) ->
 
 
 def _place_of(video_id: str, seed: int) -> float:
-    """Where in [0, 1) the video stands."""
+    """Return the position of a video in [0, 1), by a hash of its id."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
 
 
 def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, str]:
-    """The reason by clip_id of the clips that say nothing."""
+    """Return the reason by clip_id of the clips that say nothing."""
     found = {}
     for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True):
         own = [flag for flag in skip_quality_flags if quality_flags is not None and flag in quality_flags]
@@ -225,7 +234,7 @@ def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[st
 
 
 def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
-    """The splits that the source wishes, by video_id."""
+    """Return the splits that the source wishes, by video_id."""
     wishes: dict[str, set[str]] = defaultdict(set)
     for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
         if split:

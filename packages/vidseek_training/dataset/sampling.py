@@ -1,4 +1,4 @@
-"""What one step of a training sees: views of clips and of captions, and which of them are compared."""
+"""Samples the batches of a training: views of clips and captions, and which of them are compared."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class BaseVectors:
-    """What the base says of the training clips, and of the general clips and captions; unit rows of each PairSet."""
+    """The base model's vectors of the training clips, and of the general clips and captions; unit rows of each PairSet."""
 
     clips: NDArray[np.float32]
     general_clips: NDArray[np.float32]
@@ -67,7 +67,7 @@ Lower = tuple[CachedHiddenStates | None, CachedHiddenStates | None]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees."""
+    """The inputs of one training step."""
 
     clips: NDArray[Any]
     """Views, uint8 (m, T, side, side, 3); or views' `CachedHiddenStates`, float16 (m, ..., tokens, width); or the clips'
@@ -119,7 +119,7 @@ class Sampler:
         self._general_right = None if data.general is None else right(data.general)
 
     def draw(self) -> Batch:
-        """The next batch."""
+        """Return the next batch."""
         settings = self._settings
         known = None if self._known is None else self._known.clips
         rows = self.rows.draw()
@@ -155,7 +155,8 @@ class Sampler:
         return _Side(pairs, rows, self._settings.replay_weight, known, dropout, self._lower[1], right)
 
     def _anchors(self, side: _Side, term: Term) -> tuple[Anchor, ...]:
-        """Clips and captions of the general `side`, whose contrastive loss is `term`, held where the base has them."""
+        """Return clips and captions of the general `side`, whose contrastive loss is `term`, held where the base has them.
+        """
         if not self._settings.replay_anchor or self._base is None:
             return ()
         captions = slice(term.right.start, term.right.start + len(side.rows))
@@ -177,7 +178,7 @@ class Sampler:
         self, sides: list[_Side], contrasts: list[NDArray[np.int64]], clips: list[NDArray[Any]],
         texts: list[NDArray[np.int64]], *, second_clips: bool,
     ) -> tuple[Term, ...]:
-        """The losses between clips and texts of each side, and those between two views of the domain's."""
+        """Return the losses between clips and texts of each side, and those between two views of the domain's."""
         settings = self._settings
         starts = np.cumsum([0, *map(len, clips), *map(len, texts)])
         parts = [slice(int(start), int(end)) for start, end in itertools.pairwise(starts)]

@@ -1,4 +1,4 @@
-"""The test figures without the queries that training has seen under another name: the same caption, or the same frames."""
+"""Test figures without the queries whose caption or frames also occur in training."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def figures_without_both_sides(
     judged: Mapping[str, RetrievalMetrics], test: PairSet, spec: BackboneSpec, *, pairs: Path, frames: Path,
     general: Path | None, max_bits: int, min_share: float,
 ) -> dict[str, Any]:
-    """How many test queries stand in training or in the general world too, and each model's figures without them.
+    """Count the test queries that also occur in training or in the general world, and compute each model's figures without
+    them.
 
-    The galleries stay whole: without these queries a search is as hard as with them.
+    The galleries stay whole, so that a search is as hard as with these queries.
 
     Args:
-        judged: The judgement of each model.
+        judged: Retrieval metrics of each model.
         test: The test pairs.
-        spec: Of the base: two captions are one where it reads the same tokens.
+        spec: Spec of the base; two captions are equal if it reads the same tokens.
         pairs: The pairs table; both_sides.parquet lies beside it.
-        frames: The frames stage's folder.
-        general: The general world's folder, or None.
-        max_bits: Frames of the general world whose hashes differ in no more bits show the same.
-        min_share: Of a clip's frames that must.
+        frames: Output of the stage `frames`.
+        general: Folder of the general world; None if there is none.
+        max_bits: Frames of the general world whose hashes differ in at most this many bits show the same.
+        min_share: Share of a clip's frames that must show the same, from 0 to 1.
 
     Raises:
         ArtifactError: a table is broken.
@@ -56,7 +57,16 @@ def figures_without_both_sides(
 
 
 def seen_in_training(test: PairSet, spec: BackboneSpec, pairs: Path) -> dict[str, Flags]:
-    """Which test pairs have a caption, and which show a clip, that training has too: by captions_in_training and so on."""
+    """Return which test pairs have a caption, and which show a clip, that also occurs in training.
+
+    Args:
+        test: The test pairs.
+        spec: Spec of the base; two captions are equal if it reads the same tokens.
+        pairs: The pairs table; both_sides.parquet lies beside it.
+
+    Returns:
+        Boolean arrays of shape (n,), by the name of the figure.
+    """
     found = read_both_sides(pairs.parent)
     keys = pd.MultiIndex.from_frame(test.table[["clip_id", "caption"]])
     flagged = {
@@ -89,7 +99,7 @@ def _seen_in_general(
 
 
 def _same_tokens(test: PairSet, spec: BackboneSpec, captions: list[str]) -> Flags:
-    """Which test captions are among `captions` to the model."""
+    """Return which test captions have the same tokens as one of `captions`."""
     if not captions:
         return np.zeros(len(test), np.bool_)
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)

@@ -1,4 +1,4 @@
-"""Exact upper bounds of a share, however small the number of observations."""
+"""Exact upper bounds of a proportion, for any number of observations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ ASSURANCE = 0.975
 
 
 def share_high(values: Sequence[float], *, assurance: float = ASSURANCE) -> float:
-    """The upper bound of the mean of independent values between 0 and 1.
+    """Return an upper confidence bound of the mean of independent values from 0 to 1.
 
-    Of values that are all 0 or 1 it is that of Clopper and Pearson (1934). Of others it is Hoeffding's (1963, theorem 1),
-    which needs no distribution; where all values are 0 the two are equal.
+    If all values are 0 or 1 it is that of Clopper and Pearson (1934). Otherwise it is Hoeffding's (1963, theorem 1), which
+    needs
+    no distribution. If all values are 0 the two are equal.
 
     Args:
-        values: At least one; each 0 to 1.
-        assurance: The chance that the bound is not below the truth, 0 to 1.
+        values: At least one value, each from 0 to 1.
+        assurance: Confidence level, from 0 to 1.
     """
     num, total = len(values), math.fsum(values)
     if total >= num:
@@ -29,14 +30,25 @@ def share_high(values: Sequence[float], *, assurance: float = ASSURANCE) -> floa
 
 
 def num_needed(share: float, *, assurance: float = ASSURANCE) -> int | None:
-    """How many observations without any loss prove that no more than `share` is lost; None where no number does."""
+    """Return how many observations without a loss prove that at most a given share is lost; None if no number does.
+
+    Args:
+        share: The share, from 0 to 1.
+        assurance: Confidence level, from 0 to 1.
+    """
     if share <= 0:
         return None
     return 1 if share >= 1 else math.ceil(math.log(1 - assurance) / math.log1p(-share))
 
 
 def binomial_at_most(most: int, num: int, share: float) -> float:
-    """The chance of at most `most` of `num` draws, each with the chance `share`."""
+    """Return the probability of at most `most` successes.
+
+    Args:
+        most: Number of successes.
+        num: Number of draws.
+        share: Probability of a success, from 0 to 1.
+    """
     if share <= 0:
         return 1.0
     if share >= 1:
@@ -55,7 +67,7 @@ def _divergence(mean: float, share: float) -> float:
 
 
 def _root(falls: Callable[[float], float], low: float) -> float:
-    """Where a falling function crosses 0 between `low` and 1, from above."""
+    """Return the zero of a falling function between `low` and 1, rounded up."""
     high = 1.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""A backbone's unit vectors for many rows, in batches, without gradients."""
+"""Computes a backbone's unit vectors for many rows, in batches, without gradients."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BATCH = 32
 
 
 def embed_clips(model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    """The clip of each of `pairs` to unit rows (pairs, dimension); a clip of several captions is computed once.
+    """Return the unit vector of each pair's clip, shape (n, dimension); a clip with several captions is computed once.
 
     Args:
-        model: In evaluation mode.
-        pairs: Whose clips.
-        rows: Which of them, in which order; None for all.
+        model: The backbone, in evaluation mode.
+        pairs: The pairs.
+        rows: Pairs to embed, in this order; None for all.
     """
     first, owner = pairs.clips()
     if rows is not None:
@@ -34,12 +34,13 @@ def embed_clips(model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | No
 def embed_frames(
     model: Backbone, frames: NDArray[np.uint8] | FramesOfPairs, *, rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
-    """Frames (n, T, side, side, 3), already resized, to unit rows (n, dimension); of more than T those at the centres.
+    """Return the unit vectors of clips, shape (n, dimension).
 
     Args:
-        model: In evaluation mode.
-        frames: May lie on disk: a batch at a time is read.
-        rows: Which of them, in which order; None for all.
+        model: The backbone, in evaluation mode.
+        frames: Resized frames, uint8 (n, N, side, side, 3), possibly on disk. Of more than T frames, those at the bin
+            centres are used.
+        rows: Rows to embed, in this order; None for all.
     """
     rows = np.arange(len(frames)) if rows is None else rows
     found = [np.empty((0, model.spec.dimension), np.float32)]
@@ -54,7 +55,12 @@ def embed_frames(
 
 
 def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Token ids (n, context) to unit rows (n, dimension)."""
+    """Return the unit vectors of texts, shape (n, dimension).
+
+    Args:
+        model: The backbone, in evaluation mode.
+        ids: Token ids, int64 (n, context).
+    """
     rows = [np.empty((0, model.spec.dimension), np.float32)]
     with torch.inference_mode():
         for start in range(0, len(ids), 4 * _BATCH):
@@ -69,16 +75,16 @@ def embed_pairs(
     model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | None = None, base: Vectors | None = None,
     towers: Sequence[str] = ("video", "text"),
 ) -> Vectors:
-    """Clips, captions and contrasts of `pairs`; leaves `model` in evaluation mode.
+    """Return the vectors of clips, captions and contrasts of pairs; the model is left in evaluation mode.
 
-    A caption without a contrast stands for its contrast too, and is computed once.
+    A caption without a contrast is used as its own contrast, and computed once.
 
     Args:
-        model: With or without an adapter.
-        pairs: What to embed.
-        rows: Which of them, in which order; None for all.
-        base: What the base makes of all `pairs`; taken for the towers that have no adapter.
-        towers: Those that have one.
+        model: The backbone, with or without an adapter.
+        pairs: The pairs.
+        rows: Pairs to embed, in this order; None for all.
+        base: Vectors of all pairs by the base, which are reused for towers without an adapter; None for none.
+        towers: Towers that have an adapter.
     """
     model.eval()
     rows = np.arange(len(pairs)) if rows is None else rows
@@ -95,10 +101,14 @@ def embed_pairs(
 
 
 def look_rows(pairs: PairSet, most: int, *, seed: int) -> NDArray[np.int64]:
-    """The rows of `pairs` that stand for all in a validation: at most `most` clips, and at most `most` captions of them.
+    """Return the rows that represent all pairs in a validation: at most `most` clips, and at most `most` of their captions.
 
-    Which ones is fixed by `seed`, so that one validation can be compared with the next. Every chosen clip keeps its first
-    caption. Of no more pairs than `most`, all.
+    The choice is fixed by the seed, so that validations can be compared. Every chosen clip keeps its first caption.
+
+    Args:
+        pairs: The pairs.
+        most: Most clips, and most captions. If there are no more pairs than this, all are returned.
+        seed: Seed of the choice.
     """
     if len(pairs) <= most:
         return np.arange(len(pairs))

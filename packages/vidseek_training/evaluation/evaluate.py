@@ -1,4 +1,4 @@
-"""Base against adapted against exported, on test queries that nothing was chosen by."""
+"""Compares base, adapted model and exported bundle on test queries that were not used to choose anything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the evaluate stage found; `figures` is metrics.json."""
+    """The result of the stage `evaluate`; `figures` is metrics.json."""
 
     figures: dict[str, Any]
     test: PairSet
@@ -43,24 +43,25 @@ def evaluate(
     seed: int, variant: str = "fp32", query_variant: str | None = None, near_duplicate_bits: int | None = None,
     near_duplicate_share: float = NEAR_DUPLICATE_SHARE,
 ) -> Evaluation:
-    """Judge the base, the adapted model and the exported bundle on the same test pairs.
+    """Evaluate the base, the adapted model and the exported bundle on the same test pairs.
 
     Args:
-        champion: The select stage's folder.
-        bundle: The export stage's folder.
-        backbone: The base.
-        pairs: The pairs table; groups.parquet lies beside it: intervals resample groups of videos.
-        frames: The frames stage's folder.
-        general: The general world's folder, or None: retention is not measured.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
-        variant: Of the bundle, by which clips are embedded.
-        query_variant: By which queries are encoded; by default the same.
-        near_duplicate_bits: See `pairs.make_pairs`; by it test clips are looked for in the general world.
-        near_duplicate_share: See `pairs.make_pairs`.
+        champion: Output of the stage `select`.
+        bundle: Output of the stage `export`.
+        backbone: Name, folder or hub id of the base.
+        pairs: The pairs table. groups.parquet beside it has the groups of videos that intervals resample.
+        frames: Output of the stage `frames`.
+        general: Folder of the general world; None skips retention.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
+        variant: Precision of the bundle that embeds clips: `fp32`, `fp16` or `int8`.
+        query_variant: Precision that embeds queries; None takes `variant`.
+        near_duplicate_bits: Frames whose hashes differ in at most this many bits show the same; None skips the comparison
+            of test clips with the general world.
+        near_duplicate_share: Share of a clip's frames that must show the same, from 0 to 1.
 
     Raises:
-        ArtifactError: something that an earlier stage wrote is missing or broken.
+        ArtifactError: an output of an earlier stage is missing or broken.
     """
     selected, base = read_selected(champion), backbones.load(backbone)
     adapted = lora.merged(base, adapter_of(champion))
@@ -153,7 +154,18 @@ def _choices(judged: dict[str, RetrievalMetrics], pairs: PairSet, *, resamples: 
 def measure_retention(
     base: Backbone, adapted: Backbone, general: Path | None, *, resamples: int, seed: int
 ) -> dict[str, Any] | str:
-    """What the adapted model keeps of the general world: recalls before and after, and the paired change."""
+    """Measure what the adapted model retains of the general world: recalls before and after, and the paired change.
+
+    Args:
+        base: The base model.
+        adapted: The adapted model.
+        general: Folder of the general world; None if there is none.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The figures, or why there are none.
+    """
     if general is None:
         return NOT_MEASURED
     pairs = load_pairs(general / "pairs" / "pairs.parquet", general / "frames", base.spec, split="test")
@@ -175,7 +187,12 @@ def measure_retention(
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write metrics.json, recalls.csv (for `dvc plots`) and pictures/ of what the test queries find."""
+    """Write metrics.json, recalls.csv (for `dvc plots`) and pictures/ with the results of test queries.
+
+    Args:
+        evaluation: The result.
+        out: The folder to write.
+    """
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(evaluation.figures, indent=2) + "\n", encoding="utf-8")
     with (out / "recalls.csv").open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Retrieval figures: ranks, recalls, and paired intervals by groups of videos. Equal scores never count as hits."""
+"""Retrieval figures: ranks, recalls, and paired intervals over groups of videos. Equal scores never count as hits."""
 
 from __future__ import annotations
 
@@ -19,19 +19,34 @@ _BLOCK = 512
 
 
 def ranks_of(scores: Matrix) -> Ranks:
-    """As `ranks_of_owned`, the right candidate of query i being candidate i: scores (n, n) to ranks (n,)."""
+    """Return the rank, from 1, of candidate i for query i.
+
+    A candidate that scores the same as the right one is counted before it, and so is a score that is NaN.
+
+    Args:
+        scores: Shape (n, n): query i against candidate j.
+
+    Returns:
+        int64 of shape (n,).
+
+    Example:
+        >>> ranks_of(np.array([[0.9, 0.1], [0.8, 0.3]], dtype=np.float32)).tolist()
+        [1, 2]
+    """
     return ranks_of_owned(scores, np.arange(len(scores)))
 
 
 def ranks_of_owned(scores: Matrix, owner: NDArray[np.int64]) -> Ranks:
-    """The rank, from 1, of each query's own candidate, which is number `owner` of each row.
+    """Return the rank, from 1, of each query's own candidate.
+
+    A candidate that scores the same as the right one is counted before it, and so is a score that is NaN.
 
     Args:
         scores: Shape (n, m): query i against candidate j.
-        owner: Shape (n,).
+        owner: int64 of shape (n,): the index of each query's own candidate, from 0.
 
     Returns:
-        Shape (n,). A candidate that scores the same as the right one is counted before it, and so is what is no number.
+        int64 of shape (n,).
     """
     everyone = np.arange(len(scores))
     before: NDArray[np.bool_] = ~(scores < scores[everyone, owner][:, None])
@@ -41,14 +56,16 @@ def ranks_of_owned(scores: Matrix, owner: NDArray[np.int64]) -> Ranks:
 
 
 def average_precision(scores: Matrix, relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """For each query the mean, over its right candidates, of the share of right ones down to each (Manning et al. 2008).
+    """Return the average precision of each query (Manning et al. 2008): the mean of the precision at each right candidate.
+
+    Of equal scores, wrong candidates are ranked first. A NaN score is ranked last if right, first if wrong.
 
     Args:
-        scores: Shape (n, m): query i against candidate j. What is no number comes last if right, first if wrong.
-        relevant: Shape (n, m): which candidates are right; at least one of each row.
+        scores: Shape (n, m): query i against candidate j.
+        relevant: Shape (n, m): whether a candidate is right; at least one in each row.
 
     Returns:
-        Shape (n,). Of equal scores the wrong ones come first.
+        Shape (n,), from 0 to 1.
     """
     hits = _in_order(scores, relevant)
     places = np.arange(1, hits.shape[1] + 1)
@@ -58,12 +75,17 @@ def average_precision(scores: Matrix, relevant: NDArray[np.bool_]) -> NDArray[np
 
 
 def ndcg_at(scores: Matrix, relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """For each query the discounted gain of its first `k`, by the best possible (Järvelin and Kekäläinen 2002).
+    """Return the normalised discounted cumulative gain of each query's first `k` (Järvelin and Kekäläinen 2002).
+
+    Of equal scores, wrong candidates are ranked first. A NaN score is ranked last if right, first if wrong.
 
     Args:
-        scores: See `average_precision`.
-        relevant: See `average_precision`; right ones count 1.
-        k: How many places count.
+        scores: Shape (n, m): query i against candidate j.
+        relevant: Shape (n, m): whether a candidate is right (a gain of 1); at least one in each row.
+        k: Number of candidates that count, at least 1.
+
+    Returns:
+        Shape (n,), from 0 to 1.
     """
     hits = _in_order(scores, relevant)[:, :k]
     discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
@@ -81,12 +103,32 @@ def _in_order(scores: Matrix, relevant: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def recall_at(ranks: Ranks, k: int) -> float:
-    """The share of queries whose own candidate is among the first `k`; 0 where there is no query."""
+    """Return the share of queries whose own candidate is among the first `k`; 0 if there are no queries.
+
+    Args:
+        ranks: Shape (n,), from 1.
+        k: Number of candidates, at least 1.
+
+    Example:
+        >>> recall_at(np.array([1, 4, 20, 2]), 5)
+        0.75
+    """
     return float((ranks <= k).mean()) if len(ranks) else 0.0
 
 
 def summarise(ranks: Ranks) -> dict[str, float]:
-    """R@1, R@5, R@10, median rank, mean rank and mean reciprocal rank."""
+    """Return R@1, R@5, R@10 (`r1`, `r5`, `r10`), median rank (`mdr`), mean rank (`mnr`) and mean reciprocal rank (`mrr`).
+
+    Args:
+        ranks: Shape (n,), from 1.
+
+    Returns:
+        Figures rounded to four digits; empty if there are no ranks.
+
+    Example:
+        >>> summarise(np.array([1, 2, 1, 8]))
+        {'r1': 0.5, 'r5': 0.75, 'r10': 1.0, 'mdr': 1.5, 'mnr': 3.0, 'mrr': 0.6562}
+    """
     if not len(ranks):
         return {}
     figures = {f"r{k}": recall_at(ranks, k) for k in (1, 5, 10)}
@@ -97,16 +139,23 @@ def summarise(ranks: Ranks) -> dict[str, float]:
 def bootstrap(
     values: NDArray[np.float64], *, resamples: int, seed: int, groups: Groups | None = None, min_groups: int = MIN_GROUPS
 ) -> Interval:
-    """Return the mean of `values` with its interval at 95 %: see `vidseek_quality.intervals.interval`.
+    """Return the mean of `values` with its 95 % confidence interval, as `vidseek_quality.intervals.interval` computes it.
 
-    For a paired comparison give the differences, one for each query.
+    For a paired comparison, pass the difference of each query.
 
     Args:
         values: Shape (n,), n at least 1.
-        resamples: How many times the groups are drawn with replacement.
-        seed: Makes the interval reproducible.
-        groups: Shape (n,): the group of videos of each query. None: each query is of a video of its own.
+        resamples: Number of times that the groups are drawn with replacement.
+        seed: Seed of the draws.
+        groups: Shape (n,): the group of videos of each query. None: each query is a group of its own.
         min_groups: With fewer groups the interval is infinite.
+
+    Example:
+        >>> found = bootstrap(np.tile([0.0, 1.0], 50), resamples=2000, seed=0)
+        >>> found.value, found.num_groups
+        (0.5, 100)
+        >>> found.low < 0.45 and found.high > 0.55
+        True
     """
     owners = np.arange(len(values)) if groups is None else groups
     return interval(values, owners, resamples=resamples, seed=seed, min_groups=min_groups)
@@ -116,15 +165,15 @@ def paired_gain(
     before: NDArray[np.float64], after: NDArray[np.float64], groups: Groups, *, resamples: int, seed: int,
     median: bool = False,
 ) -> Interval:
-    """Return the mean of `after` minus that of `before` (or the medians'), with its interval: of the same queries.
+    """Return the mean (or median) of `after` minus that of `before`, with its 95 % confidence interval.
 
     Args:
         before: Shape (n,), a value for each query.
-        after: Shape (n,), of the same queries.
+        after: Shape (n,), a value for each of the same queries.
         groups: Shape (n,): the group of videos of each query.
-        resamples: How many times the groups are drawn with replacement.
-        seed: Makes the interval reproducible.
-        median: Of the medians instead.
+        resamples: Number of times that the groups are drawn with replacement.
+        seed: Seed of the draws.
+        median: Whether to compare medians instead of means.
     """
     if median:
         return median_interval(after, before, groups, resamples=resamples, seed=seed)
@@ -132,23 +181,49 @@ def paired_gain(
 
 
 def recall_interval(ranks: Ranks, k: int, groups: Groups, *, resamples: int, seed: int) -> Interval:
-    """Return R@k with its interval, which stays between 0 and 1."""
+    """Return R@k with its 95 % confidence interval, which stays between 0 and 1.
+
+    Args:
+        ranks: Shape (n,), from 1.
+        k: Number of candidates, at least 1.
+        groups: Shape (n,): the group of videos of each query.
+        resamples: Number of times that the groups are drawn with replacement.
+        seed: Seed of the draws.
+    """
     return share_interval((ranks <= k).astype(np.float64), groups, resamples=resamples, seed=seed)
 
 
 def recall_gain(base: Ranks, adapted: Ranks, k: int, groups: Groups, *, resamples: int, seed: int) -> Interval:
-    """Return R@k of `adapted` minus that of `base`, paired by query."""
+    """Return R@k of `adapted` minus R@k of `base`, paired by query, with its 95 % confidence interval.
+
+    Args:
+        base: Shape (n,), ranks from 1.
+        adapted: Shape (n,), ranks of the same queries.
+        k: Number of candidates, at least 1.
+        groups: Shape (n,): the group of videos of each query.
+        resamples: Number of times that the groups are drawn with replacement.
+        seed: Seed of the draws.
+    """
     before, after = ((ranks <= k).astype(np.float64) for ranks in (base, adapted))
     return paired_gain(before, after, groups, resamples=resamples, seed=seed)
 
 
 def alignment(videos: Matrix, texts: Matrix) -> float:
-    """Mean squared distance of the two sides of a pair (Wang and Isola 2020); lower is closer."""
+    """Return the mean squared distance between the two vectors of a pair (Wang and Isola 2020); lower is closer.
+
+    Args:
+        videos: Shape (n, dimension), unit rows.
+        texts: Shape (n, dimension), unit rows; row i belongs to row i of `videos`.
+    """
     return float(((videos - texts) ** 2).sum(1).mean())
 
 
 def uniformity(vectors: Matrix) -> float:
-    """Logarithm of the mean Gaussian potential of all pairs, t = 2 (Wang and Isola 2020); lower is more spread."""
+    """Return the log of the mean Gaussian potential of all pairs, t = 2 (Wang and Isola 2020); lower is more spread out.
+
+    Args:
+        vectors: Shape (n, dimension), unit rows.
+    """
     count, total = len(vectors), 0.0
     if count < 2:
         return 0.0

@@ -1,9 +1,9 @@
-"""The rule by which a challenger takes the champion's place: chosen on one half of validation, proven on the other.
+"""The rule by which a challenger replaces the champion: chosen on one half of validation, proven on the other.
 
-Everything that is tried (checkpoints, an adapter's scale, settings) is chosen on the choosing half. The proof half is used
-only here: each challenger against the same champion, paired by query, in groups of videos, with Holm's correction over the
-challengers. The rows of a proof wear out, so each use of them is tested at a smaller level, such that all uses together have
-a chance of at most ALPHA of a false win (alpha spending over a sequence of tests: Foster and Stine 2008).
+Everything that is tried (checkpoints, scales of an adapter, settings) is chosen on the choosing half. The proof half is used
+only here: each challenger is compared with the same champion, paired by query, in groups of videos, with Holm's correction
+over the challengers. Repeated use of the same rows weakens a proof. Each use is therefore tested at a smaller level, so that
+the chance of a false win over all uses is at most ALPHA (alpha spending over a sequence of tests: Foster and Stine 2008).
 """
 
 from __future__ import annotations
@@ -109,19 +109,19 @@ def prove(
     holder: Contender, challengers: Sequence[Contender], groups: Sequence[str] | NDArray[Any], *,
     score: Callable[[Contender], Values], alpha: float, resamples: int, seed: int,
 ) -> dict[str, Challenge]:
-    """Test each challenger against `holder` on the proof half; all of them together err with a chance of at most `alpha`.
-
-    Returns:
-        The challenges, by the sha256 of the challenger.
+    """Test challengers against the champion on the proof half; the chance of any false win is at most `alpha`.
 
     Args:
         holder: The champion.
         challengers: At least one.
         groups: Shape (n,): the group of videos of each query of the proof half; at least 20 groups.
-        score: Gives the reciprocal ranks of a contender on the proof half, shape (n,).
-        alpha: See `alpha_of_use`.
-        resamples: Of groups, in the bootstrap.
-        seed: Of the bootstrap.
+        score: Returns the reciprocal ranks of a contender on the proof half, shape (n,).
+        alpha: Family-wise error rate of this use, from `alpha_of_use`.
+        resamples: Number of bootstrap resamples of groups.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The challenges by the sha256 of the challenger.
     """
     held = score(holder)
     gains = [score(challenger) - held for challenger in challengers]
@@ -140,24 +140,47 @@ def prove(
 
 
 def unproven(challenger: Contender, holder: Contender, verdict: str) -> Challenge:
-    """Of a challenger that was not put to the proof."""
+    """Return the record of a challenger that was not tested.
+
+    Args:
+        challenger: The challenger.
+        holder: The champion.
+        verdict: Why it was not tested.
+    """
     gain = _rounded(challenger.chosen_mrr - holder.chosen_mrr)
     return Challenge(challenger.setting, holder.setting, gain, None, None, None, None, None, False, verdict)
 
 
 def is_promising(challenger: Contender, holder: Contender) -> bool:
-    """Whether the challenger is better on the choosing half: only then a proof is spent on it."""
+    """Whether the challenger is better on the choosing half; only then a proof is spent on it.
+
+    Args:
+        challenger: The challenger.
+        holder: The champion.
+    """
     return challenger.chosen_mrr > holder.chosen_mrr
 
 
 def winner_of(holder: Contender, challengers: Sequence[Contender], challenges: Mapping[str, Challenge]) -> Contender:
-    """Return the best on the choosing half of those that won, or the holder: the proof chooses nothing among them."""
+    """Return the winner that is best on the choosing half, or the champion if none won.
+
+    Args:
+        holder: The champion.
+        challengers: The challengers.
+        challenges: Results of the tests by the sha256 of the challenger.
+    """
     won = [each for each in challengers if challenges[each.sha256].won]
     return max(won, key=lambda each: each.chosen_mrr, default=holder)
 
 
 def renamed(challenge: Challenge, challenger: Contender, holder: Contender) -> Challenge:
-    """A challenge that was decided before, under the names of today."""
+    """Return an earlier challenge with the present names of its contenders.
+
+    Args:
+        challenge: The earlier result.
+        challenger: The challenger.
+        holder: The champion.
+    """
     return replace(challenge, challenger=challenger.setting, champion=holder.setting)
 
 

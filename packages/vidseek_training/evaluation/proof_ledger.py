@@ -1,4 +1,4 @@
-"""The ledger of proofs: which validation rows were used for a proof, when, by which challengers, and what came of it."""
+"""The ledger of proofs: which validation rows were used for a proof, when, by which challengers, and with what result."""
 
 from __future__ import annotations
 
@@ -38,20 +38,28 @@ class ProofUse:
     def of(
         rows: str, groups: Iterable[str], champion: str, alpha: float, challenges: dict[str, Challenge]
     ) -> ProofUse:
-        """A use that happens now."""
+        """Create the record of a use at the present time.
+
+        Args:
+            rows: Hash of the proof rows.
+            groups: Groups of videos of the proof rows.
+            champion: sha256 of the champion.
+            alpha: Level that was spent.
+            challenges: Results by the sha256 of the challenger.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return ProofUse(now, rows, group_marks(groups), champion, alpha, challenges)
 
     def to_json(self) -> str:
-        """A line."""
+        """Return the record as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @staticmethod
     def from_json(line: str) -> ProofUse:
-        """The inverse of `to_json`.
+        """Restore a record from a line of `to_json`.
 
         Raises:
-            ValueError: it is no such line.
+            ValueError: the line is not a record.
         """
         try:
             content: dict[str, Any] = json.loads(line)
@@ -69,7 +77,7 @@ class ProofLedger:
 
     @staticmethod
     def read(*paths: Path) -> ProofLedger:
-        """What stands in any of these files: the archive's own, and the copy that lies beside the champion.
+        """Read the uses in all given files: the archive's own, and the copy beside the champion.
 
         Raises:
             ArtifactError: a file cannot be read.
@@ -88,14 +96,14 @@ class ProofLedger:
         return ProofLedger(tuple(sorted(found.values(), key=lambda use: use.used_at)))
 
     def times_used(self, groups: Sequence[str], videos: Sequence[str] | None = None) -> float:
-        """Return how often the proof rows of these groups of videos have been used; one is unspent if this is 0.
+        """Return how often the proof rows of groups of videos have been used; 0 means never.
 
-        A use that shared only some of today's groups counts as that share. A group is shared where one of its videos is:
-        a near-duplicate that joins it may give it another name, and makes it no fresher.
+        A use that shares only some of the groups counts as that share. A group is shared if one of its videos is, since a
+        near-duplicate that joins a group may rename it.
 
         Args:
             groups: Shape (n,): the group of each query.
-            videos: Shape (n,): its video; None where groups are all that is known.
+            videos: Shape (n,): the video of each query; None if only groups are known.
         """
         members: dict[str, set[str]] = {}
         for group, video in zip(groups, groups if videos is None else videos, strict=True):
@@ -105,14 +113,22 @@ class ProofLedger:
         return round(shared / len(marks), 4) if marks else 0.0
 
     def known_challenges(self, rows: str, champion: str) -> dict[str, Challenge]:
-        """The challenges on just these rows against this champion, by the challenger's sha256: they cost nothing again."""
+        """Return earlier challenges on the same rows against the same champion, which can be reused without cost.
+
+        Args:
+            rows: Hash of the proof rows.
+            champion: sha256 of the champion.
+
+        Returns:
+            The challenges by the sha256 of the challenger.
+        """
         return {
             sha256: challenge for use in self.uses if (use.rows, use.champion) == (rows, champion)
             for sha256, challenge in use.challenges.items()
         }
 
     def proof_of(self, sha256: str) -> Challenge | None:
-        """The last challenge that this adapter won; None where none is known."""
+        """Return the last challenge that an adapter won; None if there is none."""
         won = [use.challenges[sha256] for use in self.uses if sha256 in use.challenges and use.challenges[sha256].won]
         return won[-1] if won else None
 
@@ -121,7 +137,7 @@ class ProofLedger:
         return ProofLedger((*self.uses, use))
 
     def write(self, path: Path) -> None:
-        """Write all uses to `path`; nothing where there is none. The file is whole, or as it was."""
+        """Write all uses to `path`, whole or not at all; without uses no file is written."""
         if not self.uses:
             return
         with whole_file(path) as file:
@@ -134,7 +150,14 @@ def group_marks(groups: Iterable[str]) -> tuple[str, ...]:
 
 
 def used(num_queries: int, num_groups: int, times_used: float, alpha: float | None) -> str:
-    """One sentence for people: what was proven with, and how worn it is."""
+    """Describe in one sentence how many queries a proof used, and how often they were used.
+
+    Args:
+        num_queries: Number of queries.
+        num_groups: Number of groups of videos.
+        times_used: Earlier uses of these rows.
+        alpha: Level that was spent; None if nothing was tested.
+    """
     level = "nothing new was put to the proof" if alpha is None else f"tested at {alpha:.3g} of {ALPHA}"
     return (
         f"the proof half has {num_queries} queries of {num_groups} groups of videos and had been used {times_used:g} times "
@@ -143,7 +166,7 @@ def used(num_queries: int, num_groups: int, times_used: float, alpha: float | No
 
 
 def as_lines(challenges: Sequence[Challenge]) -> list[str]:
-    """What came of each challenge, for people."""
+    """Describe the result of each challenge for people, one line each."""
     lines = []
     for each in challenges:
         name = f"{each.challenger} against {each.champion}"
@@ -156,7 +179,7 @@ def as_lines(challenges: Sequence[Challenge]) -> list[str]:
 
 
 def lines_of(selected: Mapping[str, Any]) -> list[str]:
-    """Return what selected.json says of the proof, for people: each challenge, the rows, and what could not be proven."""
+    """Describe the proof in selected.json for people: each challenge, the rows, and what could not be proven."""
     proof, challenges = selected["proof"], [Challenge(**each) for each in selected["challenges"]]
     earlier = selected.get("proven")
     since = [] if earlier is None or any(each.won for each in challenges) else as_lines([Challenge(**earlier)])

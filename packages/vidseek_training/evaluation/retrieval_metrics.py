@@ -1,4 +1,4 @@
-"""What a model can do on pairs that it has not seen: recall in each gallery, and two-way choices against contrasts."""
+"""Retrieval metrics on unseen pairs: recall in each gallery, and two-way choices against contrasts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Direction:
-    """What became of each query of one direction; every array has its shape (n,)."""
+    """The results of each query in one direction; every array has shape (n,)."""
 
     ranks: Ranks
     """Of the query's own candidate, from 1; of its best one where it has several."""
@@ -50,20 +50,20 @@ class Direction:
         return Direction(self.ranks[rows], self.precision[rows], self.gain[rows])
 
     def figures(self) -> dict[str, float]:
-        """Recalls, median, mean and reciprocal rank, mAP and nDCG@10; empty where there is no query."""
+        """Return recalls, median, mean and reciprocal rank, mAP and nDCG@10; empty if there are no queries."""
         if not len(self.ranks):
             return {}
         more = {"map": float(self.precision.mean()), "ndcg10": float(self.gain.mean())}
         return summarise(self.ranks) | {name: round(value, 4) for name, value in more.items()}
 
     def gain_over(self, base: Direction, groups: Groups, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-        """Each figure of this one minus `base`'s, paired by query, with its interval; of ranks less is better.
+        """Return each figure minus that of the base, paired by query, with its interval; lower ranks are better.
 
         Args:
-            base: Of the same queries.
+            base: Results of the base for the same queries.
             groups: Shape (n,): the group of videos of each query.
-            resamples: Of groups.
-            seed: Of the resamples.
+            resamples: Number of bootstrap resamples of groups.
+            seed: Seed of the bootstrap.
         """
         sides = {
             **{f"r{k}": ((base.ranks <= k).astype(float), (self.ranks <= k).astype(float)) for k in (1, 5, 10)},
@@ -99,7 +99,7 @@ class RetrievalMetrics:
         return self.video.ranks
 
     def figures(self, table: pd.DataFrame) -> dict[str, dict[str, float]]:
-        """For each gallery, text to video and back; and the share of right choices for each axis."""
+        """Return the figures of each gallery, text to video and back, and the share of right choices for each axis."""
         result = {}
         for gallery in sorted(set(table.gallery)):
             rows = (table.gallery == gallery).to_numpy()
@@ -114,15 +114,15 @@ class RetrievalMetrics:
         self, base: RetrievalMetrics, table: pd.DataFrame, gallery: str, groups: NDArray[np.str_], *, resamples: int,
         seed: int,
     ) -> dict[str, dict[str, Any]]:
-        """Each figure of `gallery` minus `base`'s, both ways, paired by query, with its interval.
+        """Return each figure of a gallery minus that of the base, in both directions, paired by query, with its interval.
 
         Args:
-            base: Of the same pairs.
-            table: Of the pairs.
-            gallery: Its name.
+            base: Metrics of the base for the same pairs.
+            table: Table of the pairs.
+            gallery: Name of the gallery.
             groups: Shape (n,): the group of videos of each pair.
-            resamples: Of groups.
-            seed: Of the resamples.
+            resamples: Number of bootstrap resamples of groups.
+            seed: Seed of the bootstrap.
         """
         rows = (table.gallery == gallery).to_numpy()
         once = rows & one_a_clip(table)
@@ -131,7 +131,7 @@ class RetrievalMetrics:
         return text | {f"video_to_text_{name}": value for name, value in video.items()}
 
     def choice_shares(self, table: pd.DataFrame) -> dict[str, float]:
-        """The share of right two-way choices for each axis."""
+        """Return the share of right two-way choices for each axis."""
         shares = {}
         for axis in sorted(set(table.axis) - {""}):
             rows = (table.axis == axis).to_numpy() & ~np.isnan(self.choices)

@@ -1,13 +1,13 @@
-"""How strongly an adapter is applied: a sweep of its scale on validation, and the rule that chooses.
+"""Chooses how strongly an adapter is applied, by a sweep of its scale on validation.
 
-Between the base (0) and what was trained (1) lies a line of models; some way along it often keeps more of the general
-world for little of the domain (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+Between the base (0) and the trained model (1) lies a line of models. A point on it often keeps more of the general world for
+a small loss on the domain (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
 
-The rule: of the scales whose mean reciprocal rank on the domain's choosing half is not shown to be lower than the best
-one's (the upper end of the interval of the paired difference, by groups of videos, is at least 0), the one with the best
-mean reciprocal rank on the general world's validation pairs; without such pairs, or with queries of a single group of
-videos, the best one on the domain. Of equal ones the larger. It is a choice, not a proof: `select` proves what it led to,
-on other rows; so the interval is used with fewer groups than a proof wants.
+The rule: take the scales whose mean reciprocal rank on the domain's choosing half is not shown to be lower than the best
+one's (the upper end of the interval of the paired difference, over groups of videos, is at least 0). Of these, choose the
+one with the best mean reciprocal rank on the general world's validation pairs. Without such pairs, or with queries of a
+single group of videos, choose the best one on the domain. Of equal ones, choose the larger. This is a choice and not a
+proof: `select` tests the result on other rows, so the interval may have fewer groups than a proof needs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scaled:
     general_r1: float | None
 
     def to_json(self) -> dict[str, object]:
-        """For metrics.json."""
+        """Return the figures for metrics.json."""
         figures = {"mrr": self.mrr, "r1": self.r1, "general_mrr": self.general_mrr, "general_r1": self.general_r1}
         rounded = {name: None if value is None else round(value, 4) for name, value in figures.items()}
         return {"scale": self.scale, **rounded, "difference_to_best": self.difference.to_json()}
@@ -81,7 +81,7 @@ def sweep(
 
 
 def choose(swept: Sequence[Scaled]) -> Scaled:
-    """By the rule above."""
+    """Choose a scale by the rule above."""
     as_good = [each for each in swept if each.difference.high >= 0 and not each.difference.too_few]
     as_good = as_good or [each for each in swept if each.difference.value >= 0]
     return max(as_good, key=lambda each: (each.mrr if each.general_mrr is None else each.general_mrr, each.scale))

@@ -1,4 +1,4 @@
-"""The model card of an encoder bundle: what it was made of, and how near each variant is to torch."""
+"""The model card of an encoder bundle: its origin, and how close each variant is to torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def write_card(folder: Path, spec: EncoderSpec, parities: Mapping[str, Mapping[s
     """Write README.md into the bundle's folder.
 
     Args:
-        folder: Of the bundle.
-        spec: Its encoder.json.
-        parities: Its parity.json.
-        made_of: What the backbone was merged with, and why.
+        folder: The bundle's folder.
+        spec: Content of its encoder.json.
+        parities: Content of its parity.json.
+        made_of: The adapter that was merged, and why.
     """
     rows = "\n".join(
         f"| {variant} | {'yes' if not parity['failed'] else 'no: ' + '; '.join(parity['failed'])} | {parity['recipe']} | "

@@ -1,4 +1,4 @@
-"""Merge the champion, export both towers to ONNX in several precisions, and keep those whose vectors are torch's."""
+"""Merges the champion, exports both towers to ONNX in several precisions, and keeps the variants that agree with torch."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ def export_champion(
     limits: Mapping[str, ParityLimits],
     max_clips: int,
 ) -> tuple[EncoderSpec, dict[str, Parity]]:
-    """Write the encoder bundle of the champion to `out`, whole or absent.
+    """Write the encoder bundle of the champion, whole or not at all.
 
-    A variant that does not reach its limits is left out, and its report says why; without fp32 there is no bundle.
+    A variant that misses its limits is left out, and its report has the reason. Without fp32 there is no bundle.
 
     Args:
-        champion: The select stage's folder.
-        backbone: The base.
-        pairs: The pairs table: captions for the gate.
-        frames: The frames stage's folder: clips for the gate.
-        out: Gets encoder.json, a folder for each variant, tokenizer.json, parity.json and the model card.
-        limits: What each variant must reach; the variants to make, fp32 among them.
-        max_clips: Most clips and captions for the gate.
+        champion: Output of the stage `select`.
+        backbone: Name, folder or hub id of the base.
+        pairs: The pairs table, for captions of the parity check.
+        frames: Output of the stage `frames`, for clips of the parity check.
+        out: Folder for encoder.json, a folder for each variant, tokenizer.json, parity.json and the model card.
+        limits: Limits of each variant to make; fp32 must be among them.
+        max_clips: Most clips and captions of the parity check.
 
     Returns:
-        The bundle's spec, and the report of every variant that was made, by its name.
+        The bundle's spec, and the report of every variant by name.
 
     Raises:
         ArtifactError: the adapter does not fit the base, or a table is missing.
-        GateFailed: the vectors in fp32 are not torch's; nothing is written.
+        GateFailed: the fp32 vectors differ from torch's; nothing is written.
     """
     from vidseek_training.evaluation.select import (  # MLflow comes with it, and only this function wants it
         adapter_of,
@@ -94,18 +94,24 @@ def export_champion(
 def export_base(
     *, backbone: str, pairs: Path, frames: Path, out: Path, limits: Mapping[str, ParityLimits], max_clips: int
 ) -> tuple[EncoderSpec, dict[str, Parity], bool]:
-    """Write the bundle of the base without any adapter to `out`, behind the gate of `export_champion`, whose arguments
-    these are.
+    """Write the bundle of the base without an adapter, with the parity check of `export_champion`.
 
-    One that is there stays as it is where it is of the same weights, whole, and what its gate measured says the same of
-    today's limits.
+    An existing bundle is kept if it has the same weights, is complete, and its measurements pass today's limits.
+
+    Args:
+        backbone: Name, folder or hub id of the base.
+        pairs: The pairs table, for captions of the parity check.
+        frames: Output of the stage `frames`, for clips of the parity check.
+        out: The bundle's folder.
+        limits: Limits of each variant to make; fp32 must be among them.
+        max_clips: Most clips and captions of the parity check.
 
     Returns:
-        The bundle's spec, the report of every variant that was made, and whether it was written now.
+        The bundle's spec, the report of every variant by name, and whether the bundle was written now.
 
     Raises:
         ArtifactError, ConfigError: the base cannot be loaded, or a table is missing.
-        GateFailed: the vectors in fp32 are not torch's; nothing is written.
+        GateFailed: the fp32 vectors differ from torch's; nothing is written.
     """
     model = backbones.load(backbone)
     kept = _still_proven(out, _spec_of(model, model.spec.tokenizer).encoder_version, limits)
@@ -145,7 +151,7 @@ def _export(
 def _still_proven(
     bundle: Path, encoder_version: str, limits: Mapping[str, ParityLimits]
 ) -> tuple[EncoderSpec, dict[str, Parity]] | None:
-    """The bundle that is there, where the gate would do with it today what it did; what an earlier version measured
+    """Return the bundle that is there, where the gate would do with it today what it did; what an earlier version measured
     proves nothing."""
     try:
         spec = EncoderSpec.load(bundle)
@@ -214,12 +220,12 @@ def _make(
 
 
 def write_unproven(model: Backbone, folder: Path, *, variants: Sequence[str] = ()) -> EncoderSpec:
-    """A bundle of `model` in fp32 and `variants` without a proof of any, to measure how fast it is.
+    """Write a bundle without a parity check, to measure its speed.
 
     Args:
         model: The backbone.
-        folder: Gets encoder.json, the variants and tokenizer.json; it is there and empty.
-        variants: What to make beside fp32.
+        folder: An existing, empty folder.
+        variants: Variants to make in addition to fp32.
     """
     shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
     _export_towers(model, folder / "fp32")

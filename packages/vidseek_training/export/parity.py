@@ -1,4 +1,4 @@
-"""How near the vectors of an exported variant are to those of torch, and whether searches still find the same."""
+"""Measures how close the vectors of an exported variant are to torch's, and whether searches find the same."""
 
 from __future__ import annotations
 
@@ -87,7 +87,12 @@ class Parity:
 
     @classmethod
     def not_made(cls, reference: Reference, why: str) -> Parity:
-        """Of a variant that cannot be made or run."""
+        """Return the report of a variant that cannot be made or run.
+
+        Args:
+            reference: Torch's vectors.
+            why: The reason.
+        """
         none: dict[str, Any] = dict.fromkeys((
             "min_cosine_video", "min_cosine_text", "top_10_overlap", "r1_torch", "r1", "r1_difference_low",
             "r1_difference_low_by_video", "size_mb",
@@ -98,7 +103,7 @@ class Parity:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Parity:
-        """One variant of parity.json.
+        """Restore the report of one variant in parity.json.
 
         Raises:
             KeyError, TypeError: it is none, or of an earlier version.
@@ -109,7 +114,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Reference:
-    """What torch says of clips and captions."""
+    """Torch's vectors of clips and captions."""
 
     split: str
     clips: NDArray[np.uint8]
@@ -132,11 +137,11 @@ class Reference:
         return len(self.owner) > 0
 
     def found_first(self, texts: NDArray[np.float32], videos: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Shape (captions,): which captions find their own clip first in their gallery, ranked as `evaluate` ranks.
+        """Return which captions find their own clip first in their gallery, ranked as in `evaluate`: shape (captions,).
 
         Args:
-            texts: Shape (captions, dimension).
-            videos: Shape (clips, dimension).
+            texts: Shape (captions, dimension), unit rows.
+            videos: Shape (clips, dimension), unit rows.
         """
         first: NDArray[np.bool_] = judge(Vectors(videos[self.owner], texts, texts), self.table).text_ranks <= 1
         return first
@@ -145,8 +150,8 @@ class Reference:
 def reference_of(
     model: Backbone, *, pairs: Path, frames: Path, max_clips: int, splits: Sequence[str] = JUDGED_ON
 ) -> Reference:
-    """The captions of the first of `splits` that has enough, with up to `max_clips` clips, each once; the probes and any
-    clips where none has.
+    """Return the captions of the first of `splits` that has enough, with up to `max_clips` clips, each once; the probes and
+    any clips where none has.
 
     Raises:
         ArtifactError: there are no clips, or a table is missing.
@@ -177,7 +182,14 @@ def reference_of(
 
 
 def measure(folder: Path, variant: str, reference: Reference, limits: ParityLimits) -> Parity:
-    """Compare a variant of the bundle in `folder` with the reference, in batches and alone."""
+    """Compare a variant of a bundle with torch's vectors, in batches and one by one.
+
+    Args:
+        folder: The bundle's folder.
+        variant: Precision: `fp32`, `fp16` or `int8`.
+        reference: Torch's vectors.
+        limits: Limits of the variant.
+    """
     encoder, alone = Encoder.load(folder, variant=variant), Encoder.load(folder, variant=variant, batch=1)
     videos, texts = encoder.embed_frames(reference.clips), encoder.embed_texts(reference.captions)
     lone_videos = alone.embed_frames(reference.clips[:_NUM_ALONE])
@@ -200,7 +212,7 @@ def measure(folder: Path, variant: str, reference: Reference, limits: ParityLimi
 def _first_places(
     reference: Reference, texts: NDArray[np.float32], videos: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """What of the first places is lost and won, and what that says of other queries."""
+    """Return how many first places are lost and won, and bounds for other queries."""
     if not reference.are_pairs:
         none: dict[str, Any] = dict.fromkeys(("r1_torch", "r1", "r1_difference_low", "r1_difference_low_by_video"))
         return {**none, "num_lost": 0, "num_won": 0}
@@ -221,7 +233,12 @@ def _difference_low(lost: NDArray[np.float64], units: NDArray[np.object_]) -> fl
 
 
 def failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
-    """What the variant does not reach."""
+    """Return the limits that the variant misses, in words.
+
+    Args:
+        parity: Measurements of the variant.
+        limits: Its limits.
+    """
     if parity.min_cosine is None or parity.top_10_overlap is None:
         return parity.failed
     failed = []
@@ -242,7 +259,12 @@ def failures(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
 
 
 def not_judged(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
-    """What there are too few queries for: those cannot prove the limit even where none of them is lost."""
+    """Return the limits that too few queries test: even without a loss they could not prove them.
+
+    Args:
+        parity: Measurements of the variant.
+        limits: Its limits.
+    """
     if parity.r1 is None:
         return ("R@1: there are no captions",)
     least = num_needed(-limits.min_r1_difference)
@@ -263,12 +285,18 @@ def _suffices(num: int, limits: ParityLimits) -> bool:
 
 
 def _least(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """The least cosine of rows that belong together, as many as there are of `ours`."""
+    """Return the least cosine of rows that belong together, as many as there are of `ours`."""
     return round(float((ours * theirs[: len(ours)]).sum(1).min()), 7) if len(ours) else 1.0
 
 
 def overlap(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, top: int = 10) -> float:
-    """Mean share of each row's best `top` in `scores` that are among the best in `wanted`, near-ties counted as both."""
+    """Return the mean share of each row's best candidates that are among the best in the reference; near-ties count as both.
+
+    Args:
+        scores: Shape (n, m).
+        wanted: Scores of the reference, shape (n, m).
+        top: Number of best candidates.
+    """
     top = min(top, scores.shape[1])
     least = -np.sort(-wanted, axis=1)[:, top - 1] - _TIE
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]

@@ -1,4 +1,4 @@
-"""Hand the champion's adapter on: a PEFT folder with a model card, in a folder or on the model hub."""
+"""Publishes the champion's adapter with a model card, in peft's format, to a folder or the model hub."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
     """Write or upload the champion's adapter with its card.
 
     Args:
-        champion: The select stage's folder.
-        metrics: The evaluate stage's metrics.json; where it is not there the card says so.
-        destination: A folder, whose content is replaced; or `hub:<name>/<adapter>`, for which the hub's own login counts.
+        champion: Output of the stage `select`.
+        metrics: metrics.json of the stage `evaluate`; if it is missing, the card says so.
+        destination: A folder, whose content is replaced; or `hub:<name>/<adapter>`, for which the hub's own login is used.
 
     Returns:
-        Where it is now.
+        Its new location.
 
     Raises:
-        ConfigError: `destination` is a folder with something else in it.
+        ConfigError: `destination` is a folder with other content.
         ArtifactError: the base is the champion, the adapter is broken, or the figures are of another adapter.
-        ServiceError: the hub does not take it.
+        ServiceError: the hub does not accept it.
     """
     selected = read_selected(champion)
     adapter = adapter_of(champion)
@@ -59,7 +59,12 @@ def push_adapter(champion: Path, metrics: Path, destination: str) -> str:
 
 
 def write_card(selected: Selected, figures: dict[str, Any] | None) -> str:
-    """The model card, as the hub reads it: base, licence, data, figures with intervals, how to load it."""
+    """Return the model card in the hub's format: base, licence, data, figures with intervals, how to load it.
+
+    Args:
+        selected: The champion.
+        figures: Content of metrics.json; None if it is missing.
+    """
     licence = licence_of(selected.backbone)
     base, _ = _base_of(selected)
     head = [f"base_model: {base}", "library_name: peft", "tags: [lora, video-text-retrieval, vidseek]"]
@@ -84,7 +89,7 @@ def write_card(selected: Selected, figures: dict[str, Any] | None) -> str:
 
 
 def licence_of(backbone: str) -> str:
-    """What the base's own card says of its licence; of a shipped one, that of vidseek; else empty."""
+    """Return the licence in the base's own card; vidseek's for a shipped base; empty if unknown."""
     if backbone.startswith("vidseek/"):
         return "apache-2.0"
     card = backbones.resolve(backbone) / "README.md"
@@ -96,7 +101,7 @@ def licence_of(backbone: str) -> str:
 
 
 def _base_of(selected: Selected) -> tuple[str, str | None]:
-    """The base's name as PEFT and the hub know it, and its commit."""
+    """Return the base's name as PEFT and the hub know it, and its commit."""
     name = HubName.parse(selected.backbone)
     return (name.repository, name.revision or None) if name is not None else (selected.backbone, None)
 

@@ -1,4 +1,4 @@
-"""What the layers below the adapters make of each clip, computed once: they are frozen, and say the same in every epoch."""
+"""Computes the outputs of the frozen layers below the adapters once for each clip, since they are equal in every epoch."""
 
 from __future__ import annotations
 
@@ -36,13 +36,22 @@ class CachedHiddenStates:
     """The clip of each pair, shape (pairs,)."""
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float16]:
-        """One view of the clip of each of `rows`, at random."""
+        """Return one random view of the clip of each row.
+
+        Args:
+            rows: Pairs, shape (n,).
+            rng: Draws the views.
+        """
         picks = rng.integers(self.values.shape[1], size=len(rows))
         return self.values[self.owner[rows], picks]
 
 
 def depth_of(model: Backbone, settings: TrainSettings) -> int:
-    """The number of the vision tower's first layer that has an adapter.
+    """Return the index of the vision tower's first layer with an adapter.
+
+    Args:
+        model: The backbone.
+        settings: The training settings.
 
     Raises:
         ConfigError: the family's tower cannot be split.
@@ -53,7 +62,14 @@ def depth_of(model: Backbone, settings: TrainSettings) -> int:
 def make_views(
     frames: NDArray[np.uint8], num_frames: int, settings: TrainSettings, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """One view of each clip: frames chosen, shifted and lit as `settings` says; (n, T, side, side, 3)."""
+    """Return one augmented view of each clip, uint8 of shape (n, T, side, side, 3).
+
+    Args:
+        frames: uint8 of shape (n, N, side, side, 3), N at least `num_frames`.
+        num_frames: Number of frames of a view (T).
+        settings: Strength of the augmentation.
+        rng: Draws frames, shifts and brightness.
+    """
     chosen = choose_frames(frames, num_frames, rng if settings.random_frames else None)
     return augment(chosen, rng, shift_share=settings.shift_share, brightness=settings.brightness)
 
@@ -61,20 +77,20 @@ def make_views(
 def lower_tokens(
     model: Backbone, pairs: PairSet, settings: TrainSettings, *, in_bf16: bool, folder: Path | None, side: str
 ) -> CachedHiddenStates:
-    """The tokens of `settings.cached_views` views of each clip, from `folder` where they lie there already.
+    """Compute the hidden states of some views of each clip, or read them from disk.
 
     Args:
-        model: Its layers below the adapters are frozen.
-        pairs: Whose clips.
-        settings: How many views, how they are drawn, and how deep the adapters go.
+        model: The backbone; its layers below the adapters are frozen.
+        pairs: The pairs whose clips are used.
+        settings: Number and augmentation of the views, and the layers with adapters.
         in_bf16: Whether to multiply in bf16, as the training does.
-        folder: Gets `<side>-<digits>.npy`, the digits being of all that decides the tokens, and loses what was there of
-            `side` before; None for a file that vanishes with the process.
-        side: domain or general.
+        folder: Folder for `<side>-<digits>.npy`, named by a hash of everything that determines the states; older files of
+            `side` are removed. None uses a temporary file of the process.
+        side: `domain` or `general`.
 
     Raises:
         ConfigError: the family's tower cannot be split.
-        ArtifactError: the disk does not take them, or a token is too large for half precision.
+        ArtifactError: the disk cannot hold them, or a value is too large for half precision.
     """
     depth = depth_of(model, settings)
     first, owner = pairs.clips()
@@ -168,7 +184,7 @@ def _mark(
 
 
 def _vanishing(fill: Callable[[Path], None]) -> NDArray[np.float16]:
-    """What `fill` writes, mapped from a file that no longer has a name."""
+    """Map the output of `fill` from a file that is already unlinked."""
     with tempfile.TemporaryDirectory(prefix="vidseek-lower-") as name:
         path = Path(name) / "tokens.npy"
         fill(path)

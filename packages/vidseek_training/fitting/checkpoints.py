@@ -1,4 +1,4 @@
-"""A training's state on disk, so that one that was stopped goes on as if it had not been."""
+"""Saves the state of a training, so that a stopped run continues with the same result."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Checkpoint:
             beside.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last; None where nothing was.
+        """Load the last saved state; None if there is none.
 
         Raises:
             ArtifactError: it cannot be read.

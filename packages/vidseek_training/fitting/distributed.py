@@ -1,4 +1,4 @@
-"""Several processes that train one model: who one is, and what they tell each other. Alone there is nothing to tell."""
+"""The processes that train one model together: rank, world size, and collective operations (no-ops for one process)."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class DistributedContext:
         return self.rank == 0
 
     def device(self, *, cuda: bool) -> torch.device:
-        """Where this one computes."""
+        """Return the device of this process."""
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
 
     def add(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum values over all processes, in place."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def agree(self, values: Tensor) -> Tensor:
-        """The first one's values, in place."""
+        """Return the first one's values, in place."""
         if self.count > 1:
             distributed.broadcast(values, src=0)
         return values
 
     def gather(self, values: Tensor) -> Tensor:
-        """The values of all, shape (count, ...), in order of their ranks."""
+        """Return the values of all processes in order of rank, shape (count, ...)."""
         if self.count == 1:
             return values[None]
         parts = [torch.empty_like(values) for _ in range(self.count)]

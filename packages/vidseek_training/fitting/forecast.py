@@ -1,4 +1,4 @@
-"""What a training will take on this machine, said before it begins: steps, epochs, time and memory."""
+"""Predicts what a training takes on this machine before it begins: steps, epochs, time and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do."""
+    """The amount of work of a training."""
 
     num_pairs: int
     num_steps: int
@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one row costs here, by a pass forwards and backwards over a few."""
+    """The cost of one row on this machine, measured by a forward and backward pass over a few rows."""
 
     clip_seconds: float
     text_seconds: float
@@ -60,7 +60,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of steps and validations; reading frames, the text tower's warm-up and the last proof are not in it."""
+        """Seconds for steps and validations, without reading frames, the text tower's warm-up and the final proof."""
         work, cost = self.work, self.measured
         step = (work.clips_a_step * cost.clip_seconds + work.texts_a_step * cost.text_seconds) / work.num_processes
         look = (work.clips_a_look * cost.clip_seconds + work.texts_a_look * cost.text_seconds) * cost.forward_share
@@ -69,7 +69,7 @@ class Forecast:
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights, optimiser, and what is kept for the way back; Python and its libraries take 0.5 to 1 GiB more."""
+        """Bytes of weights, optimiser and saved activations; Python and its libraries take 0.5 to 1 GiB more."""
         work, cost = self.work, self.measured
         clips, texts = (-(-rows // work.num_processes) for rows in (work.clips_a_step, work.texts_a_step))
         # Views as bytes, and as floats those that are embedded at once.
@@ -89,7 +89,7 @@ class Forecast:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For outcome.json."""
+        """Return the forecast as JSON values, for outcome.json."""
         work = self.work
         return {
             "num_pairs": work.num_pairs, "num_steps": work.num_steps, "epochs": round(work.epochs, 3),
@@ -99,12 +99,12 @@ class Forecast:
 
 
 def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: int) -> Measured:
-    """Time a pass forwards and backwards, and count what it keeps. Gradients are dropped; weights do not change.
+    """Time a forward and backward pass, and count the memory it keeps. Gradients are dropped; weights do not change.
 
     Args:
-        model: In the mode that it trains in; its trainable parameters are those with gradients.
-        embeds: Embeds `num_rows` clips; embeds as many texts.
-        num_rows: At least 1.
+        model: The model in training mode; parameters with gradients are trainable.
+        embeds: A function that embeds `num_rows` clips, and one that embeds as many texts.
+        num_rows: Number of rows, at least 1.
     """
     was_training = model.training
     model.train()
@@ -130,7 +130,7 @@ def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: in
 
 
 def _pass(embed: Callable[[], Tensor], own: set[int]) -> tuple[float, float, int]:
-    """Seconds forwards, seconds in all, and bytes kept that are not of the storages `own`."""
+    """Return seconds forwards, seconds in all, and bytes kept that are not of the storages `own`."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""LoRA adapters by peft: attached, saved, loaded strictly, scaled and merged."""
+"""LoRA adapters with peft: attach, save, load strictly, scale and merge."""
 
 from __future__ import annotations
 
@@ -40,24 +40,34 @@ _NOT_READ = frozenset({
 
 @dataclass(frozen=True)
 class AdapterNotes:
-    """What peft's own files do not say."""
+    """Facts about an adapter that peft's own files lack."""
 
     backbone: str
     logit_scale: float
     num_tensors: int
-    """The tensors that the adapter holds; fewer found on loading is an error."""
+    """Number of tensors of the adapter; loading fails if fewer are found."""
 
 
 def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
-    """Put an untrained adapter into `model`, in place; everything else is frozen but the logit scale.
+    """Add an untrained LoRA adapter to `model` in place. All other weights are frozen, except the logit scale.
 
-    `settings.dropout` is for all but convolutions.
+    Args:
+        model: The backbone.
+        settings: Rank, alpha, dropout, and the modules, towers and layers to adapt. Dropout is not applied to convolutions.
 
     Returns:
-        peft's handle on it; `model` itself now runs with the adapter.
+        The peft model that wraps `model`; `model` itself now runs with the adapter.
 
     Raises:
-        ConfigError: the settings reach no module of it.
+        ConfigError: the settings select no module of the backbone.
+
+    Example:
+        >>> from vidseek_training.backbones import load
+        >>> handle = attach(load("vidseek/clip-tiny"), TrainSettings(rank=4, alpha=8))
+        >>> handle.peft_config["default"].r
+        4
+        >>> all("lora_" in name for name in state_of(handle))
+        True
     """
     targets = model.lora_targets(settings.targets, last_layers=settings.last_layers, towers=settings.towers)
     if not targets:
@@ -79,22 +89,29 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
 
 
 def state_of(handle: PeftModel) -> dict[str, Tensor]:
-    """A copy of the adapter's tensors."""
+    """Return a copy of the adapter's tensors."""
     return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(handle).items()}
 
 
 def set_scaled(handle: PeftModel, state: dict[str, Tensor], scale: float) -> None:
-    """Give `handle` the adapter `state`, its updates `scale` times as strong: 0 is the base, 1 the adapter itself."""
+    """Load an adapter's tensors with its update multiplied by a factor.
+
+    Args:
+        handle: The peft model.
+        state: Tensors from `state_of`.
+        scale: Factor on the update: 0 is the base, 1 the adapter as trained.
+    """
     ups = ("lora_B", "lora_embedding_B")
     scaled = {name: tensor * scale if any(up in name for up in ups) else tensor for name, tensor in state.items()}
     set_peft_model_state_dict(handle, scaled)
 
 
 class UpdateGauge:
-    """How strong each layer's update is against the weight that it is added to, in spectral norm.
+    """Measures the spectral norm of each layer's update relative to the weight that it is added to.
 
-    The weights are frozen: their norms are computed once. A layer's update is B A times its scaling, of rank r; its norm is
-    exact, from two matrices of r rows and columns.
+    The weights are frozen, so their norms are computed once. The update of a layer is B A times its scaling, of rank r; its
+    norm
+    is computed exactly from two r x r matrices.
     """
 
     def __init__(self, handle: PeftModel) -> None:
@@ -105,7 +122,7 @@ class UpdateGauge:
         self._weights = torch.tensor([norm for norm in norms.values() if norm], dtype=torch.float64)
 
     def ratios(self) -> dict[str, float]:
-        """For each adapted layer by its name: the spectral norm of its update over that of its weight."""
+        """Return for each adapted layer, by name, the spectral norm of its update divided by that of its weight."""
         if not self._layers:
             return {}
         factors = [_factors(layer) for layer in self._layers.values()]
@@ -122,7 +139,7 @@ class UpdateGauge:
 
 
     def hold(self, limit: float) -> int:
-        """Scale every update over `limit` times its weight back to it; gives how many there were."""
+        """Scale down every update whose ratio is above `limit`, and return how many there were."""
         held = 0
         for name, ratio in self.ratios().items():
             if ratio > limit:
@@ -136,21 +153,26 @@ class UpdateGauge:
 
 
 def _up(layer: LoraLayer) -> Tensor:
-    """B, the matrix that is zero at first."""
+    """Return B, the matrix that is zero at the start."""
     if "default" in layer.lora_B:
         return layer.lora_B["default"].weight
     return layer.lora_embedding_B["default"]
 
 
 def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor, float]:
-    """A (r, in), B (out, r) and the factor on their product."""
+    """Return A (r, in), B (out, r) and the factor on their product."""
     down = layer.lora_A["default"].weight if "default" in layer.lora_A else layer.lora_embedding_A["default"]
     factors = (each.detach().double().flatten(1) for each in (down, _up(layer)))
     return *factors, float(layer.scaling["default"])
 
 
 def spectral_norm(weight: Tensor, *, rounds: int = 40) -> float:
-    """The largest singular value of the matrix `weight` by block power iteration: never too large, hardly too small."""
+    """Estimate the largest singular value of a matrix by block power iteration. The result is never too large.
+
+    Args:
+        weight: Shape (m, n).
+        rounds: Number of iterations.
+    """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(weight.shape[1], min(4, *weight.shape), generator=generator)
     weight = weight.detach().float()
@@ -161,7 +183,13 @@ def spectral_norm(weight: Tensor, *, rounds: int = 40) -> float:
 
 
 def save(handle: PeftModel, model: Backbone, folder: Path) -> None:
-    """Write the adapter in PEFT's format with our notes beside it."""
+    """Write the adapter in peft's format, with vidseek.json beside it.
+
+    Args:
+        handle: The peft model.
+        model: The backbone that it wraps.
+        folder: The folder to write.
+    """
     # Asking the hub whether the vocabulary grew is pointless here, and would need a network.
     handle.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
@@ -170,10 +198,17 @@ def save(handle: PeftModel, model: Backbone, folder: Path) -> None:
 
 
 def load_into(model: Backbone, folder: Path) -> PeftModel:
-    """Put the adapter at `folder` into `model`, in place.
+    """Add a saved adapter to `model` in place.
+
+    Args:
+        model: The backbone.
+        folder: The adapter, as `save` writes it.
+
+    Returns:
+        The peft model that wraps `model`, in evaluation mode.
 
     Raises:
-        ArtifactError: it is missing, broken, or made for another model: a tensor too few or too many.
+        ArtifactError: the adapter is missing or broken, or was made for another model: its tensors do not fit exactly.
     """
     try:
         notes = _notes_of(read_json(folder / _NOTES, most_bytes=_MOST_BYTES))
@@ -212,9 +247,9 @@ def _notes_of(content: Any) -> AdapterNotes:
 
 
 def _config_of(content: Any, tensors: Mapping[str, Tensor]) -> LoraConfig:
-    """The adapter of an adapter_config.json, of the kind that `attach` makes.
+    """Read an adapter_config.json as a config of the kind that `attach` creates.
 
-    peft's own reader takes whatever it says: patterns as targets, ranks of any size, ways to begin that change the base.
+    peft's own reader accepts everything: patterns as targets, ranks of any size, initialisations that change the base.
 
     Raises:
         ValueError, TypeError, KeyError: it is of another kind, or does not fit `tensors`.
@@ -244,10 +279,22 @@ def _is_module(name: object) -> bool:
 
 
 def merged(model: Backbone, folder: Path | None) -> Backbone:
-    """A copy of `model` with the adapter at `folder` folded into its weights, or a plain copy where there is none.
+    """Return a copy of `model` with an adapter folded into its weights.
+
+    Args:
+        model: The backbone; it is not changed.
+        folder: The adapter, as `save` writes it; None returns a plain copy.
 
     Raises:
-        ArtifactError: see `load_into`; or the merged weights are not finite.
+        ArtifactError: the adapter is missing, broken or made for another model, or the merged weights are not finite.
+
+    Example:
+        >>> from vidseek_training.backbones import load
+        >>> model = load("vidseek/clip-tiny")
+        >>> save(attach(model, TrainSettings(rank=4, alpha=8)), model, Path("adapter"))
+        >>> names = merged(load("vidseek/clip-tiny"), Path("adapter")).state_dict()
+        >>> any("lora_" in name for name in names)
+        False
     """
     model = copy.deepcopy(model)
     model.eval()

@@ -1,4 +1,4 @@
-"""The contrastive loss."""
+"""Contrastive losses, and the loss that holds old vectors."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from torch import Tensor
 
 
 def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE (Radford et al. 2021), with extra texts as negatives.
+    """Compute the symmetric InfoNCE loss (Radford et al. 2021), with extra texts as negatives.
 
     Args:
-        videos: Unit rows (n, dimension); row i belongs to row i of `texts`.
-        texts: Unit rows (m, dimension), m at least n; rows from n on are negatives for every video.
-        logit_scale: Natural logarithm of the factor on cosines.
-        same: Boolean (n, m): off the diagonal, pairs that are not wrong and must not be pushed apart.
+        videos: Unit rows of shape (n, dimension); row i belongs to row i of `texts`.
+        texts: Unit rows of shape (m, dimension), m at least n; rows from n on are negatives of every video.
+        logit_scale: Natural logarithm of the factor on cosines, a scalar.
+        same: Boolean of shape (n, m): pairs off the diagonal that match too, and are left out of the negatives. None: none.
 
     Returns:
         The mean of both directions, a scalar.
+
+    Example:
+        >>> vectors = torch.eye(2)
+        >>> round(float(info_nce(vectors, vectors, torch.tensor(0.0))), 4)  # log(1 + 1 / e)
+        0.3133
     """
     count = len(videos)
     logits = logit_scale.exp() * videos @ texts.T
@@ -33,17 +38,17 @@ def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor
 def sigmoid_loss(
     videos: Tensor, texts: Tensor, logit_scale: Tensor, bias: Tensor, *, same: Tensor | None = None
 ) -> Tensor:
-    """Sigmoid loss of all pairs (Zhai et al. 2023, SigLIP), with extra texts as negatives.
+    """Compute the sigmoid loss over all pairs (SigLIP, Zhai et al. 2023), with extra texts as negatives.
 
     Args:
-        videos: See `info_nce`.
-        texts: See `info_nce`.
-        logit_scale: See `info_nce`.
-        bias: Added to the logits, a scalar: most pairs are wrong.
-        same: See `info_nce`.
+        videos: Unit rows of shape (n, dimension); row i belongs to row i of `texts`.
+        texts: Unit rows of shape (m, dimension), m at least n; rows from n on are negatives of every video.
+        logit_scale: Natural logarithm of the factor on cosines, a scalar.
+        bias: Added to the logits, a scalar. It is negative, since most pairs do not match.
+        same: Boolean of shape (n, m): pairs off the diagonal that match too, and are left out of the loss. None: none.
 
     Returns:
-        The sum over all texts of the negative log-likelihood, as a mean over the clips; a scalar.
+        The negative log-likelihood, summed over texts and averaged over videos, a scalar.
     """
     count = len(videos)
     right = torch.eye(count, texts.shape[0], dtype=torch.bool, device=videos.device)
@@ -55,16 +60,22 @@ def sigmoid_loss(
 
 
 def sigmoid_bias(videos: Tensor, texts: Tensor, logit_scale: Tensor) -> float:
-    """The bias with which a model that was trained by a softmax begins: minus the mean logarithm of its denominators.
+    """Return the initial bias of `sigmoid_loss` for a model that was trained with a softmax.
 
-    A pair is then as likely as the softmax says it is of its clip; from SigLIP's own -10 such a model first forgets.
+    It is minus the mean log-sum-exp of each video's logits. The probability of a pair is then about that of the softmax.
+    With SigLIP's own initial bias of -10, such a model first loses what it has learned.
+
+    Args:
+        videos: Unit rows of shape (n, dimension).
+        texts: Unit rows of shape (m, dimension).
+        logit_scale: Natural logarithm of the factor on cosines, a scalar.
     """
     with torch.no_grad():
         return -float((logit_scale.exp() * videos @ texts.T).logsumexp(1).mean())
 
 
 def drift(vectors: Tensor, held: Tensor) -> Tensor:
-    """How far unit rows have moved from where they are to be held: the mean of 1 - cosine, a scalar in [0, 2].
+    """Return the mean distance (1 - cosine) of unit rows from the vectors to hold, a scalar in [0, 2].
 
     Args:
         vectors: Unit rows (n, dimension).

@@ -1,4 +1,4 @@
-"""Pictures of a training: its curves, what resembles what, and what the queries find."""
+"""Draws plots of a training: curves, similarities, and the results of queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _RIGHT, _WRONG = "#2a9d4a", "#b8b8b8"
 
 
 def draw_curves(curves: list[dict[str, float]], path: Path) -> None:
-    """Loss, and recall on the validation gallery, by step."""
+    """Plot loss and validation recall by step.
+
+    Args:
+        curves: Values of each logged step.
+        path: The PNG file to write.
+    """
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [row["step"] for row in curves]
@@ -33,7 +38,14 @@ def draw_curves(curves: list[dict[str, float]], path: Path) -> None:
 
 
 def draw_similarity(texts: Matrix, videos: Matrix, path: Path, *, most: int = 60) -> None:
-    """Cosines of the first captions (rows) and clips (columns); a good model has a bright diagonal."""
+    """Plot the cosines of the first captions (rows) and clips (columns); a good model has a bright diagonal.
+
+    Args:
+        texts: Unit rows (n, dimension).
+        videos: Unit rows (n, dimension).
+        path: The PNG file to write.
+        most: Most captions and clips.
+    """
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(texts[:most] @ videos[:most].T, cmap="magma", vmin=-0.2, vmax=1)
@@ -43,7 +55,16 @@ def draw_similarity(texts: Matrix, videos: Matrix, path: Path, *, most: int = 60
 
 
 def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *, queries: int = 6, top: int = 5) -> None:
-    """For some captions their best clips (first, middle and last frame); the right one is framed in green."""
+    """Draw the best clips of some captions (first, middle and last frame); the right clip has a green frame.
+
+    Args:
+        pairs: The pairs.
+        texts: Unit rows (n, dimension) of their captions.
+        videos: Unit rows (n, dimension) of their clips.
+        path: The PNG file to write.
+        queries: Number of captions.
+        top: Clips for each caption.
+    """
     queries = min(queries, len(pairs))
     picks = np.linspace(0, len(pairs) - 1, queries).astype(int)
     order = np.argsort(-(texts[picks] @ videos.T), axis=1, kind="stable")[:, :top]
@@ -65,9 +86,13 @@ def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *,
 
 
 def draw_map(sides: dict[str, Vectors], path: Path) -> None:
-    """Clips and captions in the plane of the largest spread of both (principal components), before and after.
+    """Plot clips and captions in the plane of their two principal components, before and after training.
 
-    Where the two clouds lie apart there is a modality gap; lines join some pairs.
+    Two separate clouds show a modality gap. Lines join some pairs.
+
+    Args:
+        sides: Vectors by label.
+        path: The PNG file to write.
     """
     figure = Figure(figsize=(4.5 * len(sides), 4.2), layout="constrained")
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
@@ -83,7 +108,7 @@ def draw_map(sides: dict[str, Vectors], path: Path) -> None:
 
 
 def on_a_plane(vectors: Vectors) -> tuple[Matrix, Matrix]:
-    """Clips and captions by the first two principal components of both together, each (n, 2)."""
+    """Project clips and captions on the first two principal components of both together, each (n, 2)."""
     both = np.concatenate([vectors.videos, vectors.texts])
     centred = both - both.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)

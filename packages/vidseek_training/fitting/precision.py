@@ -1,6 +1,6 @@
-"""Multiplying in bf16 while an adapter is trained: on a CPU in the towers' linear layers alone, on CUDA by autocast.
+"""Multiplies in bf16 while an adapter is trained: on a CPU only in the towers' linear layers, on CUDA by autocast.
 
-Weights, what flows between layers, attention, stem and loss stay in fp32: on a CPU torch's attention, norms and
+Weights, activations between layers, attention, stem and loss stay in fp32. On a CPU, torch's attention, norms and
 convolutions are several times slower in bf16 than in fp32, while a matrix product is four to five times faster.
 """
 
@@ -26,10 +26,14 @@ _CHANCES = 1 << 16
 
 
 def multiplies_in_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether `precision` means bf16 on `device`; `auto` where the processor has it.
+    """Whether a precision means bf16 on a device; `auto` does if the processor supports it.
+
+    Args:
+        precision: `auto`, `fp32` or `bf16`.
+        device: The device.
 
     Raises:
-        DeviceError: bf16 was asked for and the processor lacks it: it would be slower than fp32.
+        DeviceError: bf16 is requested, and the processor lacks it: it would be slower than fp32.
     """
     if precision == "fp32":
         return False
@@ -50,10 +54,15 @@ def _has_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def bf16_products(model: Backbone, *, wanted: bool) -> Iterator[None]:
-    """Let `model` multiply in bf16 for the length of the block, if `wanted`; afterwards it is as it was.
+    """Let a model multiply in bf16 inside this block; afterwards it is as before.
 
-    What is computed inside may be differentiated outside. On a CPU this reaches the attention's and the MLP's linear
-    layers, with and without an adapter; the projections to the common space stay in fp32.
+    Results may be differentiated outside of the block. On a CPU this affects the linear layers of attention and MLP, with
+    and
+    without an adapter; the projections to the common space stay in fp32.
+
+    Args:
+        model: The backbone.
+        wanted: Whether to change anything.
     """
     if not wanted:
         yield
@@ -79,7 +88,8 @@ def _plain_forward(layer: nn.Linear, _usual: Any, values: Tensor) -> Tensor:
 
 
 def _adapted_forward(layer: LoraLinear, usual: Any, values: Tensor) -> Tensor:
-    """The layer with its LoRA (Hu et al. 2021). What we do not train, an adapter of another kind, goes the usual way."""
+    """Return the layer with its LoRA (Hu et al. 2021). What we do not train, an adapter of another kind, goes the usual way.
+    """
     base, names = layer.base_layer, layer.active_adapters
     if layer.disable_adapters or layer.merged or layer.lora_variant or len(names) != 1 or base.weight.requires_grad:
         result: Tensor = usual(values)

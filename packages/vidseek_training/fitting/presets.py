@@ -1,6 +1,6 @@
-"""Training settings by model and number of pairs: `preset: auto` chooses one of these; a key that is given overrides it.
+"""Presets of training settings by model and number of pairs: `preset: auto` chooses one; keys that are given override it.
 
-`bench/teaching/recipe.py` measures them; docs/training.md says what was found.
+`bench/teaching/recipe.py` measures them; docs/training.md reports the results.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ class Choice:
 
 
 def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: Preset = "none") -> Choice:
-    """Fill in what `settings` leave open.
+    """Fill in the settings that params.yaml leaves open.
 
     Args:
-        settings: As params.yaml has them; the keys that are given there stay.
+        settings: Settings from params.yaml; keys that are given there stay.
         model: The backbone.
-        num_pairs: Training pairs.
-        default: `train.preset`, for settings that name no preset themselves.
+        num_pairs: Number of training pairs.
+        default: `train.preset`, for settings that name no preset.
 
     Raises:
-        ConfigError: the settings would destroy what `model` knows; or keys given and preset exclude each other.
+        ConfigError: the settings would destroy what the model knows, or the given keys contradict the preset.
     """
     asked = settings.preset or default
     preset = preset_of(model, num_pairs) if asked == "auto" else asked
@@ -112,7 +112,7 @@ def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: P
 
 
 def preset_of(model: Model, num_pairs: int) -> Preset:
-    """The preset for `model` and so many training pairs."""
+    """Return the preset for a model and a number of training pairs."""
     if model.num_parameters <= REAL_PARAMETERS:
         return "tiny"
     few = num_pairs < MANY_PAIRS
@@ -122,11 +122,15 @@ def preset_of(model: Model, num_pairs: int) -> Preset:
 
 
 def refuse_large(settings: TrainSettings, model: Model) -> None:
-    """Refuse updates that wreck a published model, unless `settings` say that they are meant.
+    """Refuse updates that destroy a published model, unless the settings state that they are intended.
+
+    Args:
+        settings: The complete settings.
+        model: The backbone.
 
     Raises:
-        ConfigError: the learning rate is over 1e-3, or there are adapters on stem or token embedding, and `model` has more
-            than 20 M parameters.
+        ConfigError: the learning rate is above 1e-3, or adapters are on stem or token embedding, and the model has more than
+            20 M parameters.
     """
     if settings.allow_large_updates or model.num_parameters <= REAL_PARAMETERS:
         return

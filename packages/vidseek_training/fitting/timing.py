@@ -1,4 +1,4 @@
-"""How long the steps of a training take, and how much of that is waiting for data."""
+"""Measures the duration of training steps, and the share spent waiting for data."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class StepTimer:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The block waits for data."""
+        """Count this block as waiting for data."""
         began = time.monotonic()
         yield
         self._waited += time.monotonic() - began
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """The block is no training."""
+        """Exclude this block from the training time."""
         began = time.monotonic()
         yield
         self._paused += time.monotonic() - began
         self._since, self._clips, self._waited = time.monotonic(), 0, 0.0
 
     def count(self, clips: int) -> None:
-        """So many clips more were learned from."""
+        """Add a number of processed clips."""
         self._clips += clips
 
     def figures(self) -> dict[str, float]:
-        """Of the steps since the last pause."""
+        """Return the figures of the steps since the last pause."""
         passed = max(1e-9, time.monotonic() - self._since)
         return {"clips_per_second": round(self._clips / passed, 2), "data_share": round(self._waited / passed, 4)}
 

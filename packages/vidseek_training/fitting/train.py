@@ -1,4 +1,4 @@
-"""Teach a backbone the domain: LoRA on both towers with a contrastive loss, watched on the validation gallery."""
+"""Trains LoRA adapters on both towers of a backbone with a contrastive loss, validated on the validation gallery."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vidseek_training.settings import Preset, TrainSettings
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one adapter setting; outcome.json."""
+    """The result of one adapter setting; outcome.json."""
 
     setting: str
     trained: bool
@@ -59,31 +59,29 @@ def train_adapter(
     name: str, settings: TrainSettings, *, backbone: str, pairs: Path, frames: Path, general: Path | None, out: Path,
     report: Path, state: Path | None = None, preset: Preset = "none", say: Say | None = None,
 ) -> Outcome:
-    """Train the setting `name` and write its adapter, its validation ranks and its curves.
+    """Train an adapter setting, and write its adapter, validation ranks and curves.
 
-    Of validation only the choosing half is looked at: the other one is `select`'s, for the proof.
-
-    Where a run of the same settings, pairs, frames and backbone was stopped, it goes on from its last look and ends as if
-    it had not been.
+    Only the choosing half of validation is used; the other half is left for `select`'s proof. A stopped run of the same
+    settings, pairs, frames and backbone continues from its last validation, with the result of an uninterrupted run.
 
     Args:
-        name: Of the setting, in params.
-        settings: How to train.
-        backbone: See `backbones.load`.
+        name: Name of the setting in params.yaml.
+        settings: The training settings.
+        backbone: Name, folder or hub id of the backbone.
         pairs: The pairs table.
-        frames: The frames stage's folder.
-        general: The general world's folder (pairs/ and frames/), or None: nothing to replay.
-        out: Gets adapter/, outcome.json and validation.json; whole or absent.
-        report: Gets metrics.json, curves.csv and pictures/.
-        state: Gets checkpoints/, tensorboard/, and lower/ where `settings.cached_views` are kept; None for none of them.
-        preset: Where keys that `settings` leave open come from, unless they name a preset themselves.
-        say: Gets lines for the person who waits: the preset, the plan, warnings.
+        frames: Output of the stage `frames`.
+        general: Folder of the general world (pairs/ and frames/); None trains without replay.
+        out: Folder for adapter/, outcome.json and validation.json, written whole or not at all.
+        report: Folder for metrics.json, curves.csv and pictures/.
+        state: Folder for checkpoints/, tensorboard/ and cached hidden states; None keeps none of them.
+        preset: Preset for keys that `settings` leave open, unless they name one themselves.
+        say: Receives lines for the user: the preset, the plan, warnings.
 
     Raises:
         ConfigError: the settings contradict each other, or would destroy what the backbone knows.
-        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken; or the disk is full.
-        GateFailed: the loss is no longer a number.
-        DeviceError: the precision or the device asked for is not there.
+        ArtifactError: a table, a shard, the backbone's files or a checkpoint is missing or broken; or the disk is full.
+        GateFailed: the loss is not finite.
+        DeviceError: the requested precision or device is not available.
         ServiceError: the tracking store does not answer.
     """
     torch.manual_seed(settings.seed)
@@ -168,7 +166,7 @@ def _silent(_line: str) -> None:
 
 
 def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Preset) -> Choice:
-    """The settings with every key filled in, for `model` and the training pairs there are."""
+    """Return the settings with every key filled in, for `model` and the training pairs there are."""
     num_pairs = int((read_table(pairs, PAIRS).split == "train").sum())
     sizes = Model(model.spec.name, model.num_parameters(), model.num_embedding_parameters())
     return resolve(settings, sizes, num_pairs, default=preset)
@@ -177,7 +175,7 @@ def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Prese
 def _early_warnings(
     settings: TrainSettings, data: Data, model: Backbone, general: Path | None
 ) -> list[tuple[str, str]]:
-    """What can be known before the first step."""
+    """Return warnings that are known before the first step."""
     found = []
     if model.num_parameters() > REAL_PARAMETERS and general is None:
         found.append((
@@ -199,7 +197,7 @@ def _early_warnings(
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
-    """What a training was made from: hashes of data and base, and the base's revision."""
+    """Return the inputs of a training: hashes of data and base, and the base's revision."""
     tables = {"pairs": pairs, "frames": frames / "frames.parquet"}
     if general is not None:
         tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}
@@ -229,7 +227,7 @@ def _load(model: Backbone, settings: TrainSettings, pairs: Path, frames: Path, g
 
 
 def gallery_hash(pairs: PairSet) -> str:
-    """Names a gallery by its clips and captions: ranks on another gallery cannot be compared."""
+    """Return a hash of a gallery's clips and captions; ranks on different galleries cannot be compared."""
     rows = [[row.clip_id, row.caption, row.gallery] for row in pairs.table.itertuples()]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 

@@ -13,7 +13,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_snapshot(name: HubName) -> Path:
-    """The whole folder of `name` in the local cache.
+    """Return the whole folder of `name` in the local cache.
 
     Raises:
         HubNotCached: it is not there, or lacks a file.
@@ -47,7 +47,7 @@ def pinned(name: str) -> str:
 
 
 def cached_commit(name: HubName) -> str | None:
-    """The commit that `name` had when it was fetched; None where it is not in the cache."""
+    """Return the commit that `name` had when it was fetched; None where it is not in the cache."""
     if name.is_pinned:
         return name.revision if snapshot_folder(name, name.revision).is_dir() else None
     try:
@@ -58,7 +58,7 @@ def cached_commit(name: HubName) -> str | None:
 
 
 def cached_commits(name: HubName) -> list[str]:
-    """All commits of the model that the cache has, whole or not."""
+    """Return all commits of the model that the cache has, whole or not."""
     try:
         return sorted(path.name for path in (repository_folder(name) / "snapshots").iterdir())
     except OSError:
@@ -66,12 +66,12 @@ def cached_commits(name: HubName) -> list[str]:
 
 
 def repository_folder(name: HubName) -> Path:
-    """Where the cache keeps the model."""
+    """Return the folder of a model in the cache."""
     return _cache() / f"models--{name.repository.replace('/', '--')}"
 
 
 def snapshot_folder(name: HubName, commit: str) -> Path:
-    """Where the cache keeps the model's files at a commit."""
+    """Return the folder of a model's files at a commit in the cache."""
     return repository_folder(name) / "snapshots" / commit
 
 

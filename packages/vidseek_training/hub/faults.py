@@ -119,7 +119,7 @@ _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN"
 
 
 def fault_of(error: BaseException, name: str, *, file: str = "", has_token: bool = False) -> VidseekError:
-    """The fault of the hub's client as one of ours. Knows every exception of huggingface_hub 2, httpx2 and hf_xet.
+    """Return the fault of the hub's client as one of ours. Knows every exception of huggingface_hub 2, httpx2 and hf_xet.
 
     Args:
         error: What the client raised.
@@ -141,7 +141,7 @@ def fault_of(error: BaseException, name: str, *, file: str = "", has_token: bool
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it came of."""
+    """Yield the error, then what it came of."""
     current: BaseException | None = error
     for _ in range(8):
         if current is None:
@@ -212,7 +212,7 @@ def _of_status(error: Any, name: str, of: str, has_token: bool) -> VidseekError:
 
 
 def _wait_of(headers: Any) -> int | None:
-    """Seconds to wait by `RateLimit` (the IETF's draft), or else by `Retry-After`; None where neither says so."""
+    """Return seconds to wait by `RateLimit` (the IETF's draft), or else by `Retry-After`; None where neither says so."""
     limit = re.search(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d{1,8})", headers.get("RateLimit") or "")
     if limit is not None:
         return int(limit[1])
@@ -271,7 +271,7 @@ def _of_xet(error: BaseException, of: str) -> VidseekError:
 
 
 def _of_system(error: BaseException, of: str) -> VidseekError:
-    """What is left: the local disk, and an answer that no hub gives."""
+    """Convert the remaining errors: the local disk, and answers that do not come from a hub."""
     if isinstance(error, OSError) and error.errno is not None:
         return ArtifactError(f"{of}: the local cache cannot be written: {_line(error)}", code="not-writable",
                              remedy="Mend its rights, or set HF_HOME to another folder")
@@ -300,7 +300,7 @@ def _endpoint() -> str:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, in one line of bounded length."""
+    """Return the message of an error in one line of bounded length."""
     return " ".join(str(error).split())[:400]
 
 
@@ -322,7 +322,7 @@ def not_found(name: str, *, has_token: bool) -> HubNotFound:
 
 
 def gated(name: str, *, has_token: bool, said: str = "") -> HubGated:
-    """The owner lets in only those who asked."""
+    """Return the owner lets in only those who asked."""
     why = f": {' '.join(said.split())[:300]}" if said else ""
     page = f"{_endpoint()}/{name.split('@')[0]}"
     then = "then run it again" if has_token else f"{_LOG_IN}, then run it again"

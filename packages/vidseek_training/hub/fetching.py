@@ -161,7 +161,7 @@ class _Fetch:
         return Fetched(str(name), folder, tuple(taken), sizes, self._num_fetched, tuple(others), is_pickled(weights))
 
     def _list(self) -> _Listing:
-        """The files at the commit that the revision has now."""
+        """Return the files at the commit that the revision has now."""
         asked = self._asked
         ask = partial(
             self._api.model_info, asked.repository, revision=asked.revision or None, files_metadata=True,
@@ -180,7 +180,7 @@ class _Fetch:
         return _Listing(name, files, info.pipeline_tag, info.library_name)
 
     def _patiently(self, ask: Callable[[], Value]) -> Value:
-        """What `ask` gives; where the hub is busy or broken for a moment, again after a pause."""
+        """Call `ask`, and repeat it after a pause if the hub is busy or broken for a moment."""
         for number in range(1, _TRIES + 1):
             try:
                 return self._translated(ask)
@@ -195,7 +195,7 @@ class _Fetch:
         raise AssertionError("unreachable")
 
     def _translated(self, ask: Callable[[], Value], *, file: str = "") -> Value:
-        """What `ask` gives; a fault of the hub's client becomes one of ours."""
+        """Call `ask`, and convert errors of the hub's client."""
         try:
             return ask()
         except Exception as error:
@@ -227,7 +227,7 @@ class _Fetch:
             raise HubCutOff(f"{self._asked}, {file}: its content is not what the hub lists", remedy=AGAIN)
 
     def _transferred(self, download: Callable[[], Any], file: str) -> str:
-        """Where the file is. The client itself tries a transfer that breaks off, and a busy hub, five times more."""
+        """Download a file, and return its path. The client itself retries a broken transfer or busy hub five times."""
         try:
             return str(self._translated(download, file=file))
         except HubCutOff as error:

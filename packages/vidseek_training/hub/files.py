@@ -31,21 +31,21 @@ _PART = re.compile(r"[A-Za-z0-9][\w.-]{0,120}\.(?:safetensors|bin)")
 
 
 def known_weights() -> tuple[str, ...]:
-    """The names of weights of all families."""
+    """Return the names of weights of all families."""
     from vidseek_training.backbones.registry import families
 
     return tuple(dict.fromkeys(name for family in families() for name in family.weights))
 
 
 def known_configs() -> tuple[str, ...]:
-    """The names of files that say which family a model is of."""
+    """Return the names of files that say which family a model is of."""
     from vidseek_training.backbones.registry import config_files
 
     return config_files()
 
 
 def choose_weights(names: Collection[str], known: Sequence[str]) -> str | None:
-    """The file of weights to take, or the index of their parts; None where there are none.
+    """Return the file of weights to take, or the index of their parts; None where there are none.
 
     Args:
         names: Of the files that are there.
@@ -61,7 +61,7 @@ def is_pickled(weights: str) -> bool:
 
 
 def choose_small(names: Collection[str]) -> list[str]:
-    """The configs and the tokenizer's files that are there."""
+    """Return the configs and the tokenizer's files that are there."""
     return [name for name in dict.fromkeys((*known_configs(), *CONFIGS, *TOKENIZER)) if name in names]
 
 
@@ -71,7 +71,7 @@ def has_tokenizer(names: Collection[str]) -> bool:
 
 
 def parts_of(index: Path) -> list[str]:
-    """The files that an index of weights names, each once, sorted.
+    """Return the files that an index of weights names, each once, sorted.
 
     Raises:
         OSError: it cannot be read.
@@ -90,7 +90,7 @@ def parts_of(index: Path) -> list[str]:
 
 
 def weight_files(folder: Path, known: Sequence[str]) -> list[Path]:
-    """The files of weights in `folder`, in a fixed order; empty where there are none or a part is missing.
+    """Return the files of weights in `folder`, in a fixed order; empty where there are none or a part is missing.
 
     Args:
         folder: Of a backbone.
@@ -108,7 +108,7 @@ def weight_files(folder: Path, known: Sequence[str]) -> list[Path]:
 
 
 def missing_in(folder: Path) -> list[str]:
-    """What a backbone's folder lacks, in words; empty where it is whole."""
+    """Describe what a backbone's folder lacks; empty if it is complete."""
     names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     lacking = [] if names & set(known_configs()) else ["config.json"]
     try:
@@ -122,5 +122,5 @@ def missing_in(folder: Path) -> list[str]:
 
 
 def left_out(names: Iterable[str], taken: Collection[str]) -> list[str]:
-    """What is not fetched of a listing."""
+    """Return the files of a listing that are not fetched."""
     return sorted(set(names) - set(taken))

@@ -64,7 +64,7 @@ def require_backbone_files(name: str, files: Collection[str], *, task: str | Non
 
 
 def weights_of_family(name: str, folder: Path, *, task: str | None) -> tuple[str, ...]:
-    """The names of weights that the family has whose config lies in `folder`.
+    """Return the names of weights that the family has whose config lies in `folder`.
 
     Raises:
         HubWrongKind: it is of no family that is known, or of a kind that its family declines.
@@ -80,7 +80,7 @@ def weights_of_family(name: str, folder: Path, *, task: str | None) -> tuple[str
 
 
 def wrong_kind(name: str, found: str, *, wanted: str = "") -> HubWrongKind:
-    """What was found, and what is wanted."""
+    """Describe the kind that was found, and the kinds that are supported."""
     families = f" ({wanted})" if wanted else ""
     return HubWrongKind(f"{name} is {found}; wanted {WANTED}{families}", remedy=_REMEDY)
 
@@ -118,7 +118,7 @@ def _task(task: str | None) -> str:
 
 
 def _sorts(files: Collection[str]) -> str:
-    """The endings of a listing, the most frequent first."""
+    """Return the endings of a listing, the most frequent first."""
     endings = [Path(file).suffix or Path(file).name for file in files]
     most = sorted(set(endings), key=lambda each: (-endings.count(each), each))[:6]
     return f"{len(files)} files: {', '.join(most)}" if files else "it is empty"

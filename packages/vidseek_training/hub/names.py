@@ -30,7 +30,7 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> HubName | None:
-        """The name that `text` is, or None where it is none. `owner/` is required: without it a folder is meant."""
+        """Return the name that `text` is, or None where it is none. `owner/` is required: without it a folder is meant."""
         match = _NAME.fullmatch(text)
         if match is None or "/" not in match["repository"] or "--" in match["repository"]:
             return None
@@ -40,7 +40,7 @@ class HubName:
 
     @classmethod
     def asked(cls, text: str) -> HubName:
-        """The name that a person typed: as `parse`, or the address of a model's page.
+        """Return the name that a person typed: as `parse`, or the address of a model's page.
 
         Raises:
             HubNameError: it is neither.

@@ -66,7 +66,7 @@ class _Update:
 def fold(
     module: FlatModule, base: Mapping[str, Tensor], *, scale: float | None = None, product: str | None = None
 ) -> Folded:
-    """The weights of `base` with those of `module`, and `s A B` added where it has a low-rank update.
+    """Return the weights of `base` with those of `module`, and `s A B` added where it has a low-rank update.
 
     W is the file's own where it has one, else the base's. The scale is the module's `s`, `scale` or `scaling`, or else its
     alpha over its rank, or else those that the file has for all.
@@ -108,7 +108,7 @@ def fold(
 
 
 def _taken_of(rest: Mapping[str, Tensor], updates: Sequence[_Update], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's other weights by the base's names."""
+    """Return the file's other weights by the base's names."""
     modules = {name for update in updates for name in (update.module, _layer_of(update.module))}
     layers = sorted(modules, key=len, reverse=True)
     taken: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def _told(allowed: Sequence[str]) -> str:
 
 
 def _updates_of(tensors: Mapping[str, Tensor]) -> tuple[list[_Update], dict[str, Tensor]]:
-    """Pairs of A and B, and everything else."""
+    """Return pairs of A and B, and everything else."""
     halves: dict[str, dict[str, Tensor]] = {}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -147,7 +147,7 @@ def _updates_of(tensors: Mapping[str, Tensor]) -> tuple[list[_Update], dict[str,
 
 
 def _half_of(name: str) -> tuple[str, Literal["a", "b"]] | None:
-    """The module and the half that a tensor is; None where it is none."""
+    """Return the module and the half that a tensor is; None where it is none."""
     parts = name.split(".")
     while len(parts) > 1 and parts[-1] in ("weight", "default", "0"):
         parts = parts[:-1]
@@ -157,7 +157,7 @@ def _half_of(name: str) -> tuple[str, Literal["a", "b"]] | None:
 
 
 def _place_of(module: str, base: Mapping[str, Tensor]) -> str:
-    """The weight of the base that a module's update belongs to."""
+    """Return the weight of the base that a module's update belongs to."""
     parts = module.split(".")
     while parts:
         target = _target_of(f"{'.'.join(parts)}.weight", base)
@@ -173,7 +173,7 @@ def _place_of(module: str, base: Mapping[str, Tensor]) -> str:
 
 
 def _outside(name: str, modules: Sequence[str]) -> str:
-    """The name of a tensor as it is without the low-rank module around it: `q.linear.weight` to `q.weight`."""
+    """Return the name of a tensor as it is without the low-rank module around it: `q.linear.weight` to `q.weight`."""
     for module in modules:
         if name.startswith(f"{module}.") or module == "":
             inside = name.removeprefix(f"{module}.").split(".")
@@ -195,7 +195,7 @@ def _layer_of(module: str) -> str:
 
 
 def _target_of(name: str, base: Mapping[str, Tensor]) -> str | None:
-    """The name in the base: the file's may have more or fewer parts before it."""
+    """Return the name in the base: the file's may have more or fewer parts before it."""
     parts = name.split(".")
     for start in range(min(len(parts), _MOST_DROPPED + 1)):
         tail = ".".join(parts[start:]).replace("in_proj_weight", "in_proj.weight").replace("in_proj_bias", "in_proj.bias")
@@ -227,19 +227,19 @@ def _scale_of(update: _Update, module: FlatModule) -> float:
 
 
 def _outer(module: str) -> list[str]:
-    """The module without the parts that the layer has not, as a beginning of names."""
+    """Return the module without the parts that the layer has not, as a beginning of names."""
     layer = _layer_of(module)
     return [f"{layer}."] if layer != module else []
 
 
 def _numbers(module: FlatModule) -> dict[str, float]:
-    """Numbers, and tensors of one number: a scale may be a buffer."""
+    """Return numbers, and tensors of one number: a scale may be a buffer."""
     single = {name: float(tensor) for name, tensor in module.tensors.items() if tensor.numel() == 1}
     return {**single, **module.numbers}
 
 
 def _said(numbers: Mapping[str, float], prefix: str | None, names: Sequence[str]) -> float | None:
-    """What the file says under `prefix`; with None, what it says once for all."""
+    """Return the numbers that the file states under `prefix`; with None, those that it states once for all."""
     for name in names:
         for ending in (name, f"{name}.default", f"{name}.weight"):
             if prefix is not None and f"{prefix}{ending}" in numbers:
@@ -255,7 +255,9 @@ def _said(numbers: Mapping[str, float], prefix: str | None, names: Sequence[str]
 def _orders_of(
     updates: Sequence[_Update], places: Mapping[str, str], weights: Mapping[str, Tensor], orders: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The orders that the shapes allow each update, best first: those that fit all linear layers, where there are such."""
+    """Return the orders that the shapes allow each update, best first: those that fit all linear layers, where there are
+    such.
+    """
     allowed = {update.module: _allowed(update, weights[places[update.module]], orders) for update in updates}
     for update in updates:
         if not allowed[update.module]:

@@ -149,7 +149,7 @@ def _storage_of(content: bytes) -> Any:
 
 
 def flatten(path: Path) -> bytes:
-    """The tensors of a pickled object as safetensors, its numbers in their metadata. For a confined process.
+    """Return the tensors of a pickled object as safetensors, its numbers in their metadata. For a confined process.
 
     Raises:
         InputRejected: it is no pickle of torch or Python, it holds no tensor, or it names what no model has.
@@ -222,7 +222,7 @@ def _members(value: Any) -> list[tuple[str, Any]]:
 
 
 def classes_of(path: Path) -> list[str]:
-    """The classes and functions that a pickle names, found without reading it; those of torch and Python left out."""
+    """Return the classes and functions that a pickle names, found without reading it; those of torch and Python left out."""
     names = set[str]()
     try:
         file = io.BytesIO(_pickle_bytes(path))
@@ -235,7 +235,7 @@ def classes_of(path: Path) -> list[str]:
 
 
 def _globals_of(file: io.BytesIO) -> Iterator[str]:
-    """What the next pickle in `file` names. A name may be two texts that were met before."""
+    """Yield the globals that the next pickle in `file` names. A name may be two texts that occurred before."""
     pushed: list[str] = []
     memo: dict[int, str] = {}
     last = ""
@@ -265,7 +265,8 @@ def _pickle_bytes(path: Path) -> bytes:
 
 
 def read_pickled(path: Path) -> FlatModule:
-    """The tensors and numbers of the pickled module at `path`, read in a process without network, keys or other files.
+    """Return the tensors and numbers of the pickled module at `path`, read in a process without network, keys or other
+    files.
 
     Raises:
         ConfigError: this machine cannot confine a process so.
@@ -299,7 +300,7 @@ def read_pickled(path: Path) -> FlatModule:
 
 
 def flat_module_of(content: Any, path: Path) -> FlatModule:
-    """What `flatten` gave for `path`; nothing of it is trusted.
+    """Parse the output of `flatten` for `path`; nothing in it is trusted.
 
     Raises:
         ArtifactError: it is no such content.

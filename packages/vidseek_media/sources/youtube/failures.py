@@ -1,9 +1,9 @@
-"""Why yt-dlp could not get a video: told by the class of its error, and by its words where yt-dlp has no class for it.
+"""Classifies failures of yt-dlp by the class of the error, and by its message if yt-dlp has no class for it.
 
-    ExtractorError, DownloadError, HTTPError, ... ─► cause ─┬─► SiteFailure   this video is rejected, the next is asked for
-                                                            └─► SiteStopped   three alike in a row: the run ends
+    ExtractorError, DownloadError, HTTPError, ... ─► cause ─┬─► SiteFailure   this video is rejected, the next one is tried
+                                                            └─► SiteStopped   three of one cause in a row end the run
 
-This is the only place that reads the words of an error: YouTube answers in sentences, and yt-dlp passes them on.
+This is the only module that reads error messages: YouTube answers in sentences, and yt-dlp passes them on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALIKE_IN_A_ROW = 3
 
 
 class Cause(StrEnum):
-    """What kept a video from being downloaded."""
+    """The reason why a video could not be downloaded."""
 
     VIDEO = "video"
     """The video itself: private, removed, for members, not for this country."""
@@ -65,7 +65,7 @@ class SiteFailure(InputRejected):
 
 
 class SiteStopped(ServiceError):
-    """The site gives nothing any more: what was downloaded stays, and another run goes on from there."""
+    """The site refuses further downloads; finished downloads stay, and another run continues from there."""
 
     code = "site-stopped"
     retryable = True
@@ -76,7 +76,7 @@ class SiteStopped(ServiceError):
 
 
 class Streak:
-    """Failures of one cause in a row. A failure of the video itself says nothing of the site, and counts for nothing."""
+    """Counts consecutive failures of one cause. A failure that concerns only one video is not counted."""
 
     def __init__(self) -> None:
         self.cause: Cause | None = None
@@ -89,7 +89,7 @@ class Streak:
             self.cause = cause
 
     def end(self) -> None:
-        """Forget what failed: the site gave something."""
+        """Reset the count after a success."""
         self.cause, self.num = None, 0
 
     @property
@@ -99,20 +99,20 @@ class Streak:
 
 
 def stopped(cause: Cause, page: str, said: str, *, num: int = 0) -> SiteStopped:
-    """The error that ends a run.
+    """Return the error that ends a run.
 
     Args:
-        cause: What went wrong.
-        page: What was asked for.
-        said: The last words of it.
-        num: Videos in a row that failed so; 0 where the page itself did.
+        cause: The reason.
+        page: The page that was requested.
+        said: The last message of the site.
+        num: Consecutive videos that failed; 0 if the page itself failed.
     """
     how_many = f"{num} videos in a row" if num > 1 else "it"
     return SiteStopped(f"{page}: {_MEANING[cause]} ({how_many}): {said}", cause=cause, remedy=f"{_REMEDY[cause]}. {_KEPT}")
 
 
 def failure_of(error: Exception) -> VidseekError:
-    """What an exception of yt-dlp means: an ArtifactError where this machine's disk takes nothing, else a SiteFailure."""
+    """Convert an exception of yt-dlp: an ArtifactError if this machine's disk is the cause, else a SiteFailure."""
     said = words_of(error)
     if _is_of_the_disk(error):
         return ArtifactError(f"a download cannot be written: {said}", code="download-not-written",
@@ -124,7 +124,7 @@ def failure_of(error: Exception) -> VidseekError:
 
 
 def cause_of(error: Exception) -> Cause:
-    """The cause of an exception of yt-dlp that the disk has no part in."""
+    """Classify an exception of yt-dlp that is not caused by the disk."""
     said = words_of(error)
     for cause, pattern in _WORDS.items():
         if pattern.search(said):
@@ -150,13 +150,13 @@ def _is_expected(error: Exception) -> bool:
 
 
 def words_of(error: Exception) -> str:
-    """What it says, in one line."""
+    """Return the message of an exception in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR:")
     return " ".join(plain.split())[:300]
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those that it came from, nearest first; yt-dlp keeps them in attributes of its own."""
+    """Yield an exception and its causes, nearest first; yt-dlp keeps them in attributes of its own."""
     seen: set[int] = set()
     todo: list[BaseException] = [error]
     while todo:

@@ -1,7 +1,7 @@
-"""The JavaScript runtime and the solver that yt-dlp needs for YouTube: what is here, and what is wanted.
+"""The JavaScript runtime and solver that yt-dlp needs for YouTube: which are installed, and which are needed.
 
-YouTube's pages make the addresses of media files by a program. yt-dlp runs it with a JavaScript runtime and the scripts
-of the package yt-dlp-ejs (https://github.com/yt-dlp/yt-dlp/wiki/EJS); without them formats are missing or refused.
+YouTube's pages compute the addresses of media files with a program. yt-dlp runs it with a JavaScript runtime and the scripts
+of the package yt-dlp-ejs (https://github.com/yt-dlp/yt-dlp/wiki/EJS). Without them, formats are missing or refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REMEDY = "Run `pip install -c constraints.txt -e '.[youtube]'`, which brings den
 
 @dataclass(frozen=True)
 class JavaScript:
-    """What yt-dlp finds on this machine."""
+    """The runtimes and scripts that yt-dlp finds on this machine."""
 
     runtimes: tuple[str, ...]
     """Name and version of each that it can use."""
@@ -39,7 +39,7 @@ class JavaScript:
         return bool(self.solver) and self.solver.split(".")[:2] == (self.wanted_solver or self.solver).split(".")[:2]
 
     def in_words(self) -> str:
-        """What is here and what is missing, in one line."""
+        """Describe what is installed and what is missing, in one line."""
         said = [", ".join(self.runtimes) or f"no JavaScript runtime (wanted one of {', '.join(RUNTIMES)})"]
         said += [f"too old: {each}" for each in self.too_old]
         if self._has_solver:
@@ -50,7 +50,7 @@ class JavaScript:
 
 
 def javascript() -> JavaScript:
-    """Ask yt-dlp, which must be installed, what it can use. Each runtime is started once, to tell its version."""
+    """Ask yt-dlp, which must be installed, what it can use. Each runtime is started once to get its version."""
     import yt_dlp
     from yt_dlp.dependencies import yt_dlp_ejs
     from yt_dlp.globals import supported_js_runtimes

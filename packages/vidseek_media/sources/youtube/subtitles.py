@@ -1,4 +1,4 @@
-"""Subtitles that a site has for a video: which one is wanted, and its file beside the video."""
+"""Chooses the subtitles of a video on a site, and downloads them beside the video."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Track:
 
 
 def choose_track(info: Mapping[str, Any], languages: Sequence[str], *, automatic: bool) -> Track | None:
-    """The first of `languages` that the video has: what people wrote comes before automatic captions.
+    """Choose the track of the first language that the video has; manual subtitles come before automatic captions.
 
-    A language stands for its regions too (`en` for `en-GB`). Automatic captions count in the language that is spoken;
-    their translations do not.
+    A language includes its regions (`en` includes `en-GB`). Automatic captions count only in the spoken language, not as
+    translations.
 
     Args:
-        info: Of the video, as yt-dlp gives it; `subtitles` and `automatic_captions` are read.
-        languages: Tags such as `en` and `pt-BR`, the most wanted first.
+        info: yt-dlp's info of the video; `subtitles` and `automatic_captions` are read.
+        languages: Tags such as `en` and `pt-BR`, most wanted first.
         automatic: Whether automatic captions count.
     """
     written = _tracks(info.get("subtitles"))
@@ -58,7 +58,7 @@ def load_track(ydl: Any, track: Track, info: Mapping[str, Any], target: Path) ->
 
 
 def _tracks(by_language: object) -> dict[str, Mapping[str, Any]]:
-    """The file of each language in a format that is read; of several the last, which yt-dlp takes too."""
+    """Return the file of each language in a format that is read; of several the last, which yt-dlp takes too."""
     found: dict[str, Mapping[str, Any]] = {}
     for language, files in (by_language.items() if isinstance(by_language, Mapping) else ()):
         for suffix in SUFFIXES:

@@ -51,7 +51,7 @@ class EdgeBackend:
         self.root = root
 
     def aliases(self) -> dict[str, Alias]:
-        """All aliases; empty where nothing was published.
+        """Return all aliases; empty where nothing was published.
 
         Raises:
             ArtifactError: aliases.json is broken.
@@ -74,7 +74,7 @@ class EdgeBackend:
             ) from error
 
     def live(self, alias: str) -> str | None:
-        """The collection that `alias` points to now.
+        """Return the collection that `alias` points to now.
 
         Raises:
             ArtifactError: aliases.json is broken.
@@ -87,12 +87,12 @@ class EdgeBackend:
         return []
 
     def collections(self) -> list[CollectionMetadata]:
-        """The finished collections that can be read, oldest first."""
+        """Return the finished collections that can be read, oldest first."""
         metadata = [metadata for name in self.stored() if (metadata := self._facts_or_none(name)) is not None]
         return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
-        """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
+        """Return the names of the finished collections, sorted; also of those whose metadata cannot be read."""
         names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
         return sorted(name for name in names if COLLECTION_NAME.fullmatch(name))
 
@@ -274,7 +274,8 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    """The sha256 of a file; of what it says, where it is JSON: Edge writes its keys anew, in any order, as it opens."""
+    """Return the sha256 of a file; of what it says, where it is JSON: Edge writes its keys anew, in any order, as it opens.
+    """
     if path.suffix != ".json":
         return file_sha256(path)
     try:

@@ -1,4 +1,4 @@
-"""The process in which a shard is built: `edge_shard.build_shard` starts it, and gives it facts and points by its stdin."""
+"""The child process that builds a shard: `shard.build_shard` starts it, and sends metadata and points to its stdin."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vidseek_retrieval.index.edge.shard import load_shard
 
 
 def read_points(pipe: BinaryIO) -> Iterator[Point]:
-    """The points of all batches up to the empty one.
+    """Yield points from all batches until the empty one.
 
     Raises:
-        EOFError: the writer ended before.
+        EOFError: the input ends before it.
     """
     while batch := pickle.load(pipe):
         yield from batch
 
 
 def main() -> None:
-    """Build what comes in by stdin in the folder that is named."""
+    """Build the collection that is sent to stdin in the folder named as argument."""
     pipe = sys.stdin.buffer
     metadata = pickle.load(pipe)
     load_shard(Path(sys.argv[1]), metadata, read_points(pipe))

@@ -1,5 +1,4 @@
-"""How a Qdrant Edge shard is made, in a process of its own where it is large, and what its errors become.
-"""
+"""Builds a Qdrant Edge shard, in a child process if it is large, and converts Edge's errors."""
 
 from __future__ import annotations
 
@@ -45,14 +44,19 @@ SPACE_REMEDY = "See that the disk has room and can be written, then publish agai
 
 
 def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-    """Write `shard/` and spans.npy into `folder`: in a process of its own where there are many points.
+    """Write `shard/` and spans.npy into a folder, in a child process if there are many points.
 
-    Edge writes through mapped files, and where the disk fills up the kernel ends its process by a signal: the child's
-    end is told as an error, and the collection that is live stays.
+    Edge writes through memory-mapped files. If the disk is full, the kernel ends the process by a signal; in a child process
+    this becomes an error, and the live collection stays.
+
+    Args:
+        folder: The collection's folder.
+        metadata: Vectors and settings of the collection.
+        points: Its points.
 
     Raises:
-        ServiceError: the process was ended by a signal.
-        Exception: whatever Edge raises.
+        ServiceError: the child process was ended by a signal.
+        Exception: any error of Edge.
     """
     if metadata.num_points < CHILD_FROM_POINTS:
         load_shard(folder, metadata, points)
@@ -92,7 +96,13 @@ def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poi
 
 
 def load_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-    """Write `shard/` and spans.npy into `folder`, in this process."""
+    """Write `shard/` and spans.npy into a folder in this process.
+
+    Args:
+        folder: The collection's folder.
+        metadata: Vectors and settings of the collection.
+        points: Its points.
+    """
     path = str(folder / SHARD_FOLDER)
     spans = np.zeros(metadata.num_points, dtype=ROW)
     settings = metadata.settings
@@ -148,7 +158,14 @@ def sparse_vector(words: SparseVector) -> Any:
 
 @contextmanager
 def edge_errors(kind: type[VidseekError], message: str, *, code: str, remedy: str) -> Iterator[None]:
-    """Edge's errors and panics as ours, of this kind."""
+    """Convert errors and panics of Edge in this block.
+
+    Args:
+        kind: The class of vidseek's errors to raise.
+        message: Text before the cause.
+        code: Stable code of the error.
+        remedy: What the user can do.
+    """
     try:
         yield
     except VidseekError:

@@ -1,7 +1,7 @@
-"""The table of each clip's video and span that lies beside an Edge shard, mapped by who reads.
+"""A table of each clip's video and span beside an Edge shard, memory-mapped by readers.
 
-Moments form from hundreds of clips of a search, and from what lies around them: reading so many payloads, or filtering by
-them, takes Edge longer than the search.
+Moments are built from hundreds of clips of a search and their neighbours. Edge takes longer to read so many payloads, or to
+filter by them, than for the search itself.
 """
 
 from __future__ import annotations
@@ -49,10 +49,14 @@ class Spans:
 
     @classmethod
     def read(cls, path: Path, num_points: int) -> Spans:
-        """The spans of a file that `write_spans` made.
+        """Open a file of spans.
+
+        Args:
+            path: A file that `write_spans` wrote.
+            num_points: Number of points of the shard.
 
         Raises:
-            ValueError: it is missing, broken, of another number of points, or of another version of vidseek.
+            ValueError: the file is missing or broken, or of another number of points or version of vidseek.
         """
         try:
             rows: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -69,10 +73,13 @@ class Spans:
             raise ValueError(f"{path} is broken: {error}") from error
 
     def of(self, ids: bytes) -> NDArray[np.void]:
-        """The rows of these clips, whose ids have 16 bytes each.
+        """Return the rows of clips.
+
+        Args:
+            ids: The ids, 16 bytes each.
 
         Raises:
-            LookupError: one is not there.
+            LookupError: an id is not in the table.
         """
         highs, lows = np.frombuffer(ids, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
         places = np.searchsorted(self._highs, highs)
@@ -88,7 +95,7 @@ class Spans:
         return rows
 
     def within(self, time_ranges: Iterable[TimeRange]) -> set[str]:
-        """The ids of the clips that begin in one of these."""
+        """Return the ids of the clips that begin in one of the time ranges."""
         found: set[str] = set()
         for video_id, first_ms, last_ms in time_ranges:
             number = int(np.searchsorted(self._videos, video_id.encode()))
@@ -101,7 +108,7 @@ class Spans:
 
 
 def row_of(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes, int]:
-    """A row of the table, without its place by id."""
+    """Return the row of a point, without its position by id."""
     number, payload = uuid.UUID(point.clip_id).int, point.payload
     return (
         number >> 64,
@@ -116,7 +123,12 @@ def row_of(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes, int]:
 
 
 def write_spans(path: Path, rows: NDArray[np.void]) -> None:
-    """Write these rows, in any order, as `Spans.read` takes them."""
+    """Write rows, in any order, as a file that `Spans.read` opens.
+
+    Args:
+        path: The file to write.
+        rows: Rows of `row_of`.
+    """
     rows = rows[np.lexsort((rows["low"], rows["high"], rows["start_ms"], rows["video_id"]))]
     rows["by_id"] = np.lexsort((rows["low"], rows["high"]))
     np.save(path, rows)

@@ -1,8 +1,7 @@
-"""An exported collection that came from elsewhere: read in bounds, and every row checked before anything is built of it.
+"""Checks an exported collection from elsewhere: it is read with limits, and every row is checked before anything is built.
 
-Whoever made the file may have made it to harm. It is first read through by a process of its own, with limits of memory and
-time, since no look at the footer of a Parquet file tells what its pages expand to; then it is read again, row for row by
-the same checks, and built.
+The file may be malicious. It is first read completely by a process with limits on memory and time, since the footer of a
+Parquet file does not reveal the unpacked size of its pages. Then it is read again with the same checks, and built.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ _OPTIONS: Mapping[str, Any] = {"buffer_size": 2**20, "pre_buffer": False, "page_
 
 
 def columns_of(metadata: CollectionMetadata) -> list[tuple[str, pa.DataType]]:
-    """The columns of an exported collection and their types: those of earlier versions first."""
+    """Return the columns of an exported collection and their types, those of earlier versions first."""
     # Lists of no fixed size: pyarrow reads no null among those (seen in 25.0).
     vector, indices = pa.list_(pa.float32()), pa.list_(pa.int64())
     columns = [
@@ -122,10 +121,10 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[ExportFile]:
-    """The file and the facts of its collection, as far as the footer tells.
+    """Open an exported collection and read its metadata from the footer.
 
     Raises:
-        ArtifactError: it is missing, no Parquet, or no exported collection.
+        ArtifactError: the file is missing, not Parquet, or not an exported collection.
     """
     with _read_errors(path):
         file = pq.ParquetFile(path, **_OPTIONS)
@@ -144,7 +143,7 @@ class ExportFile:
     metadata: CollectionMetadata
 
     def points(self) -> Iterator[Point]:
-        """The points, each checked.
+        """Yield the points, each checked.
 
         Raises:
             ArtifactError: the file is broken, or a row is none of a collection of these facts.
@@ -354,7 +353,7 @@ def _limit_memory(more_bytes: int) -> None:
 
 
 def main() -> int:
-    """Check the file that is named; say what is wrong with it."""
+    """Check the file named as argument; print what is wrong with it."""
     path = Path(sys.argv[1])
     pa.set_memory_pool(pa.system_memory_pool())
     _limit_memory(MEMORY_BYTES)

@@ -1,4 +1,4 @@
-"""A published collection to one Parquet file and back: how an archive moves between the two homes."""
+"""Exports a published collection to one Parquet file and imports it, which moves an archive between the two backends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class Export:
-    """What was written."""
+    """The result of an export."""
 
     collection: str
     num_points: int
@@ -34,14 +34,21 @@ class Export:
 def export_collection(
     backend: IndexBackend, path: Path, *, alias: str = "clips", collection: str | None = None
 ) -> Export:
-    """Write the collection that `alias` points to (or `collection`) to the file `path`, whole or not at all.
+    """Write a collection to a file, whole or not at all.
 
-    Columns: clip_id, video, caption (null where there is none), words_indices, words_values, payload (JSON), and the same
-    for each other vector of the collection; its facts are in the file's metadata.
+    Columns: clip_id, video, caption (null if missing), words_indices, words_values, payload (JSON), and the same for each
+    other
+    vector. The file's metadata holds the collection's metadata.
+
+    Args:
+        backend: The index.
+        path: The file to write.
+        alias: Alias of the collection.
+        collection: Name of the collection; None takes the one that `alias` points to.
 
     Raises:
-        ArtifactError: nothing was published, or there is no such collection.
-        OSError: the disk does not take it.
+        ArtifactError: nothing was published, or the collection does not exist.
+        OSError: the disk cannot hold it.
     """
     source = backend.open(collection or require_published(backend, alias).collection)
     num = 0
@@ -64,23 +71,23 @@ def import_collection(
     backend: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
     min_recall: float = MIN_RECALL, encoder_version: str | None = None,
 ) -> Published:
-    """Build the collection of the file `path`, verify it, try it, and only then move `alias`: as `publish` does.
+    """Build the collection of an exported file, verify it, try it, and then move the alias, as `publish` does.
 
-    Before anything is built the whole file is checked: names, types, ranges and counts of all that it says (`imported`).
+    The whole file is checked before anything is built: names, types, ranges and counts (`import_checks`).
 
     Args:
-        home: Where to.
+        backend: The index to build it in.
         path: A file that `export_collection` wrote.
-        alias: The name that searches ask for.
-        keep_previous: Collections kept for a rollback of this alias.
-        min_recall: The least recall at 10 of approximate against exact searches.
-        encoder_version: Of the encoder that will search it; None where none is here yet.
+        alias: The alias to move.
+        keep_previous: Number of earlier collections kept for a rollback, at least 0.
+        min_recall: Least recall at 10 of approximate against exact searches, from 0 to 1.
+        encoder_version: 16 hex digits of the encoder that will search it; None if there is none yet.
 
     Raises:
-        ArtifactError: the file is missing, broken, or none of ours; or it is of another encoder_version.
-        ConfigError: `alias` is no name.
+        ArtifactError: the file is missing, broken, or not an exported collection; or its encoder_version differs.
+        ConfigError: `alias` is not a valid name.
         GateFailed: the new collection does not verify; the live one stays.
-        ServiceError: another publish runs, or the home does not take it.
+        ServiceError: another publish is running, or the backend cannot store it.
     """
     try:
         alias_name(alias)

@@ -67,7 +67,17 @@ class QdrantCollection:
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """The nearest clips by the vector `using`, best first; approximate unless `exact`."""
+        """Return the clips nearest to a vector, best first.
+
+        Args:
+            vector: float32 of shape (dimension,), unit length.
+            limit: Most clips returned, at least 1.
+            exact: Whether to compare all vectors; else the search is approximate.
+            score_threshold: Least cosine of a clip.
+            using: Name of the dense vector to search by.
+            conditions: Conditions on payload fields that must all hold.
+            time_ranges: If given, only clips that begin in one of these ranges are returned.
+        """
         if not self._facts.has(using):
             return []
         must, must_not = self._conditions(conditions)
@@ -84,7 +94,14 @@ class QdrantCollection:
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """The clips whose sparse vector `using` has some of `words`, best first, by BM25."""
+        """Return the clips that share words with the query, best first, ranked by BM25.
+
+        Args:
+            words: Indices and weights of the query's words.
+            limit: Most clips returned, at least 1.
+            using: Name of the sparse vector to search by.
+            conditions: Conditions on payload fields that must all hold.
+        """
         if not self._facts.has(using) or not words.indices:
             return []
         found = self._query(sparse_vector(words), using, limit, None, _filter(*self._conditions(conditions)))
@@ -92,12 +109,12 @@ class QdrantCollection:
         return [clip for clip in found if clip.score > 0]
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The payloads of these points, by id; those that are not there are left out."""
+        """Return the payloads of these points by id; missing points are left out."""
         records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True)
         return {str(record.id): record.payload or {} for record in records}
 
     def count(self, vector: Vector | None = None) -> int:
-        """How many points there are (with such a vector), counted."""
+        """Return the exact number of points, or of points that have the named vector."""
         if vector is not None and not self._facts.has(vector):
             return 0
         having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)]) if vector else None
@@ -106,7 +123,12 @@ class QdrantCollection:
         return sum(len(records) for records in self._scroll(10_000, scroll_filter=having, with_payload=False))
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """The clip ids of up to `num` points, the same ones for the same seed."""
+        """Return a random sample of clip ids.
+
+        Args:
+            num: Most ids returned.
+            seed: Seed of the draw; the same seed returns the same ids.
+        """
         def first_from(offset: str | None) -> str | None:
             records, _ = self._ask(self._client.scroll, limit=1, offset=offset, with_payload=False)
             return str(records[0].id) if records else None
@@ -114,17 +136,23 @@ class QdrantCollection:
         return draw_ids(num, seed=seed, first_from=first_from)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """The points with these ids, in this order; those that are not there are left out."""
+        """Return the points with these ids, in this order; missing points are left out."""
         records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True, with_vectors=True)
         return points_in_order(records, clip_ids)
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """All points, in order of clip id, `batch` in memory at once."""
+        """Yield all points in order of clip id, with at most `batch` of them in memory."""
         for records in self._scroll(batch, with_payload=True, with_vectors=True):
             yield from map(point_of, records)
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """The values of a payload field of words, and how many points have each: the most frequent first."""
+        """Return the values of a keyword field, each with its number of points, most frequent first.
+
+        Args:
+            field: Name of the payload field.
+            limit: Most values returned.
+            conditions: Conditions on payload fields that must all hold.
+        """
         hits = self._ask(
             self._client.facet, field, facet_filter=_filter(*self._conditions(conditions)),
             limit=self._limits.page(limit), exact=self.allows_exact,
@@ -132,7 +160,7 @@ class QdrantCollection:
         return {str(hit.value): hit.count for hit in hits}
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        """Return the smallest and the largest value of a number or time field; None if no point has one."""
         ends = []
         for direction in (models.Direction.ASC, models.Direction.DESC):
             order = models.OrderBy(key=field, direction=direction)
@@ -180,7 +208,7 @@ class QdrantCollection:
                 return
 
     def _conditions(self, conditions: Sequence[Condition]) -> tuple[list[models.Condition], list[models.Condition]]:
-        """What must hold, and what must not."""
+        """Return the filter conditions that must hold, and those that must not."""
         must = [self._field_condition(each) for each in conditions if not each.none_of]
         must_not: list[models.Condition] = [
             _one_of(each.field, values) for each in conditions for values in self._limits.split(each.none_of)

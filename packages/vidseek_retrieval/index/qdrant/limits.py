@@ -1,4 +1,4 @@
-"""What a Qdrant server allows on a collection: its strict mode, as Qdrant Cloud turns it on."""
+"""The limits of a Qdrant server on a collection: its strict mode, which Qdrant Cloud enables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Limits:
 
     @staticmethod
     def of(info: models.CollectionInfo) -> Limits:
-        """The limits of the collection that `info` describes; none where its strict mode is off."""
+        """Return the limits of a collection; none if its strict mode is off."""
         strict = info.config.strict_mode_config
         if strict is None or not strict.enabled:
             return Limits()
@@ -58,11 +58,11 @@ class Limits:
         )
 
     def page(self, num: int) -> int:
-        """Points of one answer, where `num` are wanted."""
+        """Return the number of points of one answer, if `num` are wanted."""
         return _least(num, self.max_query_limit)
 
     def batch(self, num: int) -> int:
-        """Points of one upsert, where `num` would be taken."""
+        """Return the number of points of one upsert, if `num` are wanted."""
         return _least(num, self.upsert_max_batchsize)
 
     def ef(self, wanted: int) -> int:
@@ -75,22 +75,30 @@ class Limits:
         return wanted if most is None else min(wanted, most)
 
     def split(self, values: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """`values` in lists that one condition may have."""
+        """Split values into lists that one condition may have."""
         most = len(values) if self.condition_max_size is None else max(1, self.condition_max_size)
         for start in range(0, len(values), max(1, most)):
             yield values[start : start + most]
 
     def time_ranges(self, num_conditions: int, *, most: int) -> int:
-        """Stretches of one search beside so many other conditions; at least 1, and `most` at most."""
+        """Return the number of time ranges of one search.
+
+        Args:
+            num_conditions: Number of other conditions in the search.
+            most: Number of ranges that are wanted.
+
+        Returns:
+            From 1 to `most`.
+        """
         if self.filter_max_conditions is None:
             return most
         return max(1, min(most, (self.filter_max_conditions - num_conditions) // 2))  # a video and a start each
 
     def require_room(self, metadata: CollectionMetadata) -> None:
-        """See that a collection of `metadata` may be built at all, before anything of it is written.
+        """Check that a collection may be built, before anything of it is written.
 
         Raises:
-            ServiceError: a limit is too low for it.
+            ServiceError: a limit is too low.
         """
         num_dense = sum(metadata.num_with(name) for name in metadata.dense_vectors)
         for name, wanted in (

@@ -1,4 +1,4 @@
-"""The builder's lock on a Qdrant server: a point that only one can insert, and whose end its living holder puts off."""
+"""The builder's lock on a Qdrant server: a point that only one client can insert, with an expiry that its holder extends."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class BuilderLock:
         return True
 
     def read(self, point_id: str) -> dict[str, Any]:
-        """The payload of a point of the collection; empty where there is none."""
+        """Return the payload of a point of the collection; empty where there is none."""
         records = request(
             self._client.retrieve, self._state, [point_id], with_payload=True,
             consistency=models.ReadConsistencyType.MAJORITY,
@@ -136,7 +136,7 @@ class BuilderLock:
 
 
 def this_machine() -> str:
-    """This machine, and the space of its process numbers: in two containers of one machine they mean other processes."""
+    """Return a name for this machine and its process namespace: process ids of two containers on one machine differ."""
     try:
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it is no path
     except OSError:

@@ -1,4 +1,4 @@
-"""What Qdrant's two clients say alike: a point's vectors, our points from their records, draws of ids, least scores."""
+"""Conversions that Qdrant's two clients share: vectors and points, samples of ids, score thresholds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from vidseek_retrieval.search.moments import SCORE_DIGITS
 
 
 def vectors_of(point: Point, sparse: Callable[[SparseVector], Any]) -> dict[str, Any]:
-    """The named vectors of `point` as both clients take them; `sparse` makes the client's own of words."""
+    """Return the named vectors of a point in the form of both clients.
+
+    Args:
+        point: The point.
+        sparse: Converts a sparse vector into the client's own type.
+    """
     return {
         name: sparse(value) if isinstance(value, SparseVector) else value.tolist() for name, value in point.vectors.items()
     }
 
 
 def point_of(record: Any) -> Point:
-    """The reverse, of a client's record with payload and vectors."""
+    """Convert a client's record, with payload and vectors, into a point."""
     return Point(
         str(record.id), payload=record.payload or {},
         vectors={name: _value_of(value) for name, value in record.vector.items()},
@@ -36,18 +41,18 @@ def _value_of(value: Any) -> Value:
 
 
 def points_in_order(records: Iterable[Any], clip_ids: Sequence[str]) -> list[Point]:
-    """The points of `records` in the order of `clip_ids`; those that are not there are left out."""
+    """Convert records into points, in the order of `clip_ids`; missing points are left out."""
     by_id = {str(record.id): point_of(record) for record in records}
     return [by_id[clip_id] for clip_id in clip_ids if clip_id in by_id]
 
 
 def draw_ids(num: int, *, seed: int, first_from: Callable[[str | None], str | None]) -> list[str]:
-    """Up to `num` different ids, sorted, the same ones for the same seed.
+    """Draw up to `num` different ids, sorted; the same seed gives the same ids.
 
     Args:
-        num: How often is drawn; where there are few points some are drawn twice.
-        seed: Of the draws.
-        first_from: The least id of a point that is not less than this one, None where there is none; of None the least.
+        num: Number of draws. In a small collection an id may be drawn twice, and fewer ids are returned.
+        seed: Seed of the draws.
+        first_from: Returns the smallest id that is not below the given one (None: the smallest of all), or None.
     """
     # Clip ids are hashes: the first one after a random id is a fair draw.
     draws = random.Random(seed)
@@ -61,5 +66,5 @@ def draw_ids(num: int, *, seed: int, first_from: Callable[[str | None], str | No
 
 
 def threshold_of(score_threshold: float) -> float | None:
-    """What Qdrant is told of a least score: it compares before scores are rounded, and knows no infinity."""
+    """Convert a score threshold for Qdrant, which compares unrounded scores and does not accept infinity."""
     return None if math.isinf(score_threshold) else score_threshold - 10**-SCORE_DIGITS

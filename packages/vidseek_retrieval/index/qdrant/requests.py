@@ -1,4 +1,4 @@
-"""Requests to a Qdrant server: repeated where it does not answer, delayed where it says so, its errors as ours."""
+"""Requests to a Qdrant server: repeated if it does not answer, delayed if it asks for it, with vidseek's errors."""
 
 from __future__ import annotations
 
@@ -73,11 +73,14 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def request(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
-    """Ask the server, and again where it does not answer. All that vidseek asks may be asked twice.
+    """Send a request, and repeat it if the server does not answer. All of vidseek's requests can be repeated safely.
+
+    Args:
+        ask: The request.
 
     Raises:
-        ServerRefused: it answers with an error, a fifth time where that is one of its own.
-        ServerBusy: it answers 429, and asks for a longer wait than there is patience for.
+        ServerRefused: the server answers with an error; its own faults (5xx) are retried four times.
+        ServerBusy: it answers 429 and asks for a longer wait than is allowed.
         ServiceError: it does not answer.
     """
     num_failed, waited = 0, 0.0
@@ -111,7 +114,7 @@ def request(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
 
 
 def require_version(client: QdrantClient) -> None:
-    """See that the server is of `MINIMUM_VERSION` or later. One that tells no version is taken as it is.
+    """Check that the server has at least `MINIMUM_VERSION`. A server that states no version is accepted.
 
     Raises:
         ConfigError: it is older.
@@ -143,7 +146,7 @@ def _wait_after(num_failed: int) -> float:
 
 
 def _wait_told(told: float, waited: float, said: str, error: Exception) -> float:
-    """How long to wait now; an error where that is more than there is patience for."""
+    """Return how long to wait now; raise an error if that exceeds the allowed total."""
     if waited + told > _patience.get():
         raise ServerBusy(
             f"the Qdrant server says 429, after {waited:.0f} s of waiting: {said or 'too many requests'}",

@@ -1,4 +1,4 @@
-"""The JSON files of a backbone's folder. Needs no torch."""
+"""Reads the JSON files of a backbone's folder. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOST_BYTES = 16 * 2**20
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config.json, or what a family has in its place.
+    """Read the config.json of a backbone, or its family's equivalent.
 
     Raises:
-        ArtifactError: it cannot be read, or holds something else than a table.
+        ArtifactError: it cannot be read, or is not a JSON object.
     """
     try:
         config: dict[str, Any] = read_json(path, most_bytes=MOST_BYTES)
@@ -28,7 +28,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_beside(path: Path) -> dict[str, Any]:
-    """A JSON file beside a config.json; empty where there is none, or where it holds something else than a table.
+    """Read a JSON file beside a config.json; empty if it is missing or not a JSON object.
 
     Raises:
         ArtifactError: it cannot be read.

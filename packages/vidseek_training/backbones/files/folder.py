@@ -1,4 +1,4 @@
-"""A backbone's folder, from its name. Needs no torch."""
+"""Finds a backbone's folder by its name. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CONFIGS = ("config.json", "open_clip_config.json")
 
 
 def resolve(path_or_id: str | Path, *, configs: Sequence[str] = CONFIGS) -> Path:
-    """The folder that `path_or_id` names. Never asks the network.
+    """Return the folder of a backbone. Never uses the network.
 
     Args:
-        path_or_id: `vidseek/<name>` for one that is shipped, a folder, or a hub id that was fetched before.
-        configs: The names of the files of which one marks a folder as a backbone's.
+        path_or_id: `vidseek/<name>` for a shipped one, a folder, or a hub id that was fetched before.
+        configs: Names of config files; a folder with one of them is a backbone's.
 
     Raises:
-        ConfigError: there is none, or the hub's files are not, or not whole, in the local cache.
+        ConfigError: there is no such folder, or the hub's files are not complete in the local cache.
     """
     text = str(path_or_id)
     if text.startswith("vidseek/"):

@@ -1,8 +1,8 @@
-"""What a published backbone does to pictures before its vision tower sees them, read from its folder. Needs no torch.
+"""Reads the image preprocessing of a published backbone from its folder. Needs no torch.
 
-transformers writes it into preprocessor_config.json, video_preprocessor_config.json or, since version 5, a part of
-processor_config.json. All of it becomes numbers of ours: the size and the filter of the resizing, mean and deviation.
-What we would do otherwise is refused, never passed over.
+transformers stores it in preprocessor_config.json, video_preprocessor_config.json or, since version 5, in a part of
+processor_config.json. It is converted into size and filter of the resizing, mean and standard deviation. Steps that vidseek
+would do differently are refused, never ignored.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class ImageProcessing:
     deviation: Triple
 
     def changed(self, config: Mapping[str, Any]) -> ImageProcessing:
-        """The same but for what a config.json of ours says.
+        """Return a copy with the values that a config.json of vidseek states.
 
         Raises:
-            ValueError: it says what cannot be.
+            ValueError: it states an impossible value.
         """
         changes = {key: config[key] for key in ("resize", "resample", "resize_side") if key in config}
         mean, deviation = (
@@ -56,20 +56,20 @@ class ImageProcessing:
         return ImageProcessing(replace(self.resizing, **changes), mean, deviation)
 
     def to_spec(self) -> dict[str, Any]:
-        """As fields of a `BackboneSpec`."""
+        """Return the fields for a `BackboneSpec`."""
         return {**asdict(self.resizing), "mean": self.mean, "deviation": self.deviation}
 
 
 def published_processing(folder: Path, usual: ImageProcessing, *, of_videos: bool = False) -> ImageProcessing:
-    """What the files in `folder` say, and `usual` where they say nothing.
+    """Return the preprocessing that the files of a folder state.
 
     Args:
-        folder: Of the backbone.
-        usual: The family's own, its side that of the vision tower.
-        of_videos: The family is published with a processor of videos: its file counts before that of pictures.
+        folder: The backbone's folder.
+        usual: Values that the files do not state; its side is that of the vision tower.
+        of_videos: Whether the family has a video processor, whose file takes precedence over that of images.
 
     Raises:
-        ArtifactError: a file is broken, or says what cannot be done here, or what does not fit the tower.
+        ArtifactError: a file is broken, or states something unsupported or something that does not fit the tower.
     """
     path, said = _said(folder, of_videos=of_videos)
     try:
@@ -81,11 +81,11 @@ def published_processing(folder: Path, usual: ImageProcessing, *, of_videos: boo
 
 
 def published_side(folder: Path) -> int:
-    """The shorter side in pixels that a frame needs so that the backbone in `folder` enlarges none.
+    """Return the shorter side in pixels that a stored frame needs so that the backbone does not enlarge it.
 
     Raises:
-        ConfigError: its files do not say.
-        ArtifactError: they are missing or broken.
+        ConfigError: the files do not state it.
+        ArtifactError: the files are missing or broken.
     """
     sides = [_tower_side(read_beside(folder / config), section) for config, section in _CONFIGS]
     found = [side for side in sides if side is not None]
@@ -119,7 +119,7 @@ def _tower_side(config: Mapping[str, Any], section: str) -> int | None:
 
 
 def _said(folder: Path, *, of_videos: bool) -> tuple[Path, Mapping[str, Any]]:
-    """The first file that speaks of preprocessing, and what it says; empty where there is none."""
+    """Return the first file that speaks of preprocessing, and what it says; empty where there is none."""
     order = (*_VIDEO_FILES, *_PICTURE_FILES) if of_videos else (*_PICTURE_FILES, *_VIDEO_FILES)
     for name, part in order:
         content = read_beside(folder / name)
@@ -140,7 +140,7 @@ def _require_known(said: Mapping[str, Any]) -> None:
 
 
 def _resizing(said: Mapping[str, Any], usual: Resizing) -> Resizing:
-    """How a picture gets to the side of the tower."""
+    """Return how a picture is resized to the side of the tower."""
     crops = said.get("do_center_crop")
     crops = usual.resize == "crop" if crops is None else bool(crops)
     size, resize = _size(said.get("size"), "size", resize="crop" if crops else "squash")
@@ -159,7 +159,7 @@ def _resizing(said: Mapping[str, Any], usual: Resizing) -> Resizing:
 
 
 def _size(said: Any, name: str, *, resize: Resize = "squash") -> tuple[int | None, Resize]:
-    """The side that pictures are brought to, and how; `resize` where a bare number leaves that open."""
+    """Return the side that pictures are brought to, and how; `resize` where a bare number leaves that open."""
     if said is None:
         return None, resize
     if _is_whole(said):

@@ -1,4 +1,4 @@
-"""The tokenizer.json of a backbone, made from what it was published with where there is none."""
+"""Finds the tokenizer.json of a backbone, or builds it from older tokenizer files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ _CLIP_WORDS = (
 
 
 def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool = False) -> Path:
-    """The tokenizer.json of the backbone in `folder`.
+    """Return the tokenizer.json of a backbone.
 
-    Taken as it is; or built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
-    bpe_simple_vocab_16e6.txt.gz. What is built lies in a folder that vanishes with the process: a snapshot of the hub is not
-    ours to write into.
+    If there is none it is built from vocab.json and merges.txt, from BERT's vocab.txt, or from CLIP's
+    bpe_simple_vocab_16e6.txt.gz. A built file lies in a temporary folder of the process, since a snapshot of the hub is
+    never
+    written to.
 
     Args:
-        folder: Of the backbone.
-        lowercase: Texts were lower-cased before tokenizing, and a published tokenizer.json does not say so.
-        unpunctuated: Where its model is one of unigrams, texts lost their ASCII punctuation too, as the first SigLIP's.
+        folder: The backbone's folder.
+        lowercase: Whether texts were lower-cased before tokenizing, and a published tokenizer.json does not do so.
+        unpunctuated: Whether texts of a unigram model also lost their ASCII punctuation, as with the first SigLIP.
 
     Raises:
-        ArtifactError: there is none of these, or it cannot be read.
+        ArtifactError: none of these files exists, or it cannot be read.
     """
     ready = folder / "tokenizer.json"
     try:
@@ -65,11 +66,11 @@ def find_tokenizer(folder: Path, *, lowercase: bool = False, unpunctuated: bool 
 
 
 def clip_tokenizer(vocabulary: dict[str, int] | None, merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """CLIP's byte-pair encoding.
+    """Create CLIP's byte-pair encoding.
 
     Args:
-        vocabulary: Numbers of tokens; None for CLIP's own, which follow from the merges.
-        merges: Pairs in order; those beyond CLIP's 49,408 tokens are left out where there is no vocabulary.
+        vocabulary: Token ids; None takes CLIP's own, which follow from the merges.
+        merges: Pairs in order. Without a vocabulary, merges beyond CLIP's 49,408 tokens are left out.
     """
     if vocabulary is None:
         letters = _letters()
@@ -110,27 +111,27 @@ def wordpiece_tokenizer(words: Sequence[str], *, lowercase: bool) -> Tokenizer:
 
 
 def _lowers(folder: Path) -> bool:
-    """What tokenizer_config.json says of letters; BERT's usual where it does not."""
+    """Whether tokenizer_config.json says that texts are lower-cased; BERT's default if it does not say."""
     path = folder / "tokenizer_config.json"
     said = read_json(path) if path.is_file() else {}
     return bool(said.get("do_lower_case", True)) if isinstance(said, dict) else True
 
 
 def _letters() -> list[str]:
-    """A letter for each byte, in the order of GPT-2: those that print stand for themselves and come first."""
+    """Return a letter for each byte, in the order of GPT-2: those that print stand for themselves and come first."""
     prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = len(set(range(256)) - set(prints))
     return [chr(byte) for byte in prints] + [chr(256 + number) for number in range(others)]
 
 
 def _merges_of(text: str) -> list[tuple[str, str]]:
-    """The pairs of a file of merges, whose first line names its version."""
+    """Return the pairs of a file of merges, whose first line names its version."""
     lines = text.split("\n")[1:]
     return [(first, second) for first, _, second in (line.partition(" ") for line in lines) if second]
 
 
 def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
-    """The text of a file, which may be packed: a small one may unpack to any size."""
+    """Return the text of a file, which may be packed: a small one may unpack to any size."""
     content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"it holds more than {MOST_BYTES // 2**20} MiB")
@@ -138,7 +139,7 @@ def _bounded(file: IO[bytes] | gzip.GzipFile) -> str:
 
 
 def _in_one_form(path: Path, *, unpunctuated: bool) -> Path:
-    """The tokenizer with a rule of how texts are written in front, where it is not in it already.
+    """Return the tokenizer with a rule of how texts are written in front, where it is not in it already.
 
     SigLIP (SentencePiece's unigrams): small letters, no ASCII punctuation, one space between words, none around them, as
     transformers' SiglipTokenizer. SigLIP 2 (Gemma's byte pairs): small letters alone, as transformers' Siglip2Tokenizer.
@@ -160,7 +161,7 @@ def _in_one_form(path: Path, *, unpunctuated: bool) -> Path:
 
 
 def canonical(text: str) -> str:
-    """The form in which the first SigLIP takes texts."""
+    """Return a text in the canonical form of the first SigLIP."""
     return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 

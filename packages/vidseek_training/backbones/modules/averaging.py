@@ -1,4 +1,4 @@
-"""Backbones whose vision tower sees one picture: a clip's vector is the mean of its frames' unit vectors."""
+"""Backbones with an image tower: the vector of a clip is the mean of its frames' unit vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidseek_training.backbones.base import Backbone
 
 
 class FrameAveraging(Backbone):
-    """A still image is a clip of one frame. A family says what its tower makes of pictures (n, 3, side, side)."""
+    """A backbone whose tower takes pictures (n, 3, side, side). A still image is a clip of one frame."""
 
     averages_frames: ClassVar[bool] = True
 
@@ -26,21 +26,21 @@ class FrameAveraging(Backbone):
 
     @abc.abstractmethod
     def features_of_last(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, tokens, width) behind the last of `video_layers` to features (n, dimension), of any length."""
+        """Convert tokens (n, tokens, width) after the last of `video_layers` into features (n, dimension) of any length."""
 
     def video_features(self, pixel_values: Tensor) -> Tensor:
-        """See `Backbone.video_features`; the mean of unit frame vectors."""
+        """Return the mean of the unit frame vectors of each clip; implements `Backbone.video_features`."""
         return _mean(self.picture_features(pixel_values.flatten(0, 1)), *pixel_values.shape[:2])
 
     def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """See `Backbone.video_tokens`: (n, T, tokens, width)."""
+        """Return tokens of shape (n, T, tokens, width); implements `Backbone.video_tokens`."""
         tokens = self.picture_tokens(pixel_values.flatten(0, 1))
         for layer in self.video_layers[:depth]:
             tokens = layer(tokens, None)
         return tokens.unflatten(0, pixel_values.shape[:2])
 
     def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """See `Backbone.features_of_tokens`."""
+        """Implement `Backbone.features_of_tokens`."""
         batch, frames = tokens.shape[:2]
         tokens = tokens.flatten(0, 1)
         for layer in self.video_layers[depth:]:

@@ -1,7 +1,7 @@
-"""Which modules of a two-tower model take part in its features, and as what: found by running it, not by names.
+"""Finds the modules of a two-tower model that contribute to its features, and their role, by running it.
 
-A model of another library is run once on tensors of shapes alone, where it takes no memory and no time. What a hook
-sees and has a slope is what an adapter would move: a module that runs past its own `forward`, or for nothing, is not there.
+A model of another library is run once on meta tensors, which takes no memory and no time. Hooks record the modules whose
+output has a gradient, since those are what an adapter would change. Modules that are bypassed or unused are not recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 
 @dataclass(frozen=True)
 class Called:
-    """What one run of a two-tower model shows."""
+    """The modules recorded in one run of a two-tower model."""
 
     text_shape: tuple[int, ...]
     """Of the features of two texts."""
@@ -32,26 +32,26 @@ class Called:
 
 
 class ByCalls(nn.Module):
-    """A mixin for backbones: where adapters go is what a run showed, and running means of batches are never moved.
+    """A mixin for backbones: adapters go where a run recorded modules, and running means of batch norms stay fixed.
 
     Attributes:
-        found: Of the model, or of the model that it holds.
-        found_below: The prefix of the latter's names; empty for the model itself.
+        found: Modules recorded in the model, or in the model that it holds.
+        found_below: Prefix of the held model's names; empty for the model itself.
     """
 
     found: Called
     found_below: str = ""
 
     def lora_group(self, name: str, module: nn.Module) -> str | None:
-        """See `Backbone.lora_group`."""
+        """Implement `Backbone.lora_group`."""
         return self.found.groups.get(name.removeprefix(self.found_below))
 
     def tower_of(self, name: str) -> str:
-        """See `Backbone.tower_of`."""
+        """Implement `Backbone.tower_of`."""
         return self.found.towers.get(name.removeprefix(self.found_below), "video")
 
     def train(self, mode: bool = True) -> Self:
-        """As any module's, but norms over batches go on as published: an adapter would not keep what they learn."""
+        """Set training mode, but keep batch norms in evaluation mode: an adapter would not store their running means."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -60,14 +60,15 @@ class ByCalls(nn.Module):
 
 
 def called(model: nn.Module, *, texts: Callable[[], Tensor], videos: Callable[[], Tensor]) -> Called:
-    """Run both towers of `model`, and sort the modules that were called.
+    """Run both towers of a model, and classify the modules that were called.
 
-    The stem is what sees the pixels first; the table of token embeddings is the largest table that the text tower looks
-    into. Of the linear modules those below a module of attention are `attention`; of the others those in a stack of
-    layers are `mlp`, and those outside of any are `projections`. Convolutions that are no stem have no group.
+    The stem is the module that first receives the pixels; the token embedding is the largest table that the text tower
+    reads.
+    Linear modules inside attention are `attention`; others inside a stack of layers are `mlp`, and those outside are
+    `projections`. Convolutions other than the stem have no group.
 
     Args:
-        model: On any device; its parameters stay as they are.
+        model: The model, on any device; its parameters stay as they are.
         texts: Computes the features of two texts.
         videos: Computes the features of two clips or pictures.
     """
@@ -87,7 +88,9 @@ def called(model: nn.Module, *, texts: Callable[[], Tensor], videos: Callable[[]
 def _run(
     model: nn.Module, modules: dict[str, nn.Module], features_of: Callable[[], Tensor]
 ) -> tuple[tuple[int, ...], list[str]]:
-    """The features' shape, and the modules that were called and that the features depend on, in the order of the calls."""
+    """Return the features' shape, and the modules that were called and that the features depend on, in the order of the
+    calls.
+    """
     with _recorded(model) as names, torch.enable_grad():
         features = features_of()
     weights = [modules[name].weight for name in names]

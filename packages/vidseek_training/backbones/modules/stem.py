@@ -1,7 +1,7 @@
-"""Convolutional stems in the place of a patch embedding: of pictures, and of clips with the neighbours in time.
+"""Convolutional stems that replace a patch embedding: for pictures, and for clips with neighbouring frames.
 
-Four 3 x 3 convolutions of stride 2 see edges before they see patches. At 64 pixels and a few minutes of training a linear
-patch embedding does not learn shape (Xiao et al. 2021, "Early Convolutions Help Transformers See Better").
+Four 3 x 3 convolutions of stride 2 detect edges before patches are formed. At 64 pixels and a few minutes of training, a
+linear patch embedding does not learn shape (Xiao et al. 2021, "Early Convolutions Help Transformers See Better").
 """
 
 from __future__ import annotations
@@ -38,13 +38,18 @@ class ConvStem(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """A weight of the stem: transformers' CLIP asks its patch embedding for the dtype."""
+        """A weight of the stem; transformers' CLIP reads the dtype from it."""
         weight = self.layers[-1].weight
         assert isinstance(weight, Tensor)
         return weight
 
     def forward(self, pictures: Tensor, length: int = 1) -> Tensor:
-        """Apply the stem. `length` is how many pictures in a row are one clip: of no account here."""
+        """Apply the stem.
+
+        Args:
+            pictures: Shape (n, 3, side, side).
+            length: Pictures in a row that are one clip; not used here.
+        """
         result: Tensor = self.layers(pictures.contiguous(memory_format=torch.channels_last))
         return result
 
@@ -70,7 +75,7 @@ class ResidualStem(ConvStem):
 
 
 class _Residual(nn.Module):
-    """Two convolutions that are added to what they see; nothing at the start (Goyal et al. 2017)."""
+    """Two convolutions whose result is added to their input, and is zero at the start (Goyal et al. 2017)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,13 +94,15 @@ class _Residual(nn.Module):
 class MotionStem(ConvStem):
     """A `ConvStem` that compares each frame with its neighbours in time at a quarter of the resolution.
 
-    Which way something moves is a matter of two or three frames and a few pixels. Patches of 16 pixels hide it from the
-    transformer, whose joint attention finds it only after tens of thousands of clips; a convolution over the frame and its
-    differences to the two beside it finds it at once (as Lin et al. 2019, "TSM", shift channels in time). It is added to
-    what the picture says and begins at zero, so that a trained `ConvStem` continues as it is; a single frame passes by it.
+    The direction of a motion shows in two or three frames and a few pixels. Patches of 16 pixels hide it, and joint
+    attention
+    finds it only after tens of thousands of clips. A convolution over the frame and its differences to both neighbours finds
+    it
+    at once (compare Lin et al. 2019, "TSM"). Its result is added to the picture's features and is zero at the start, so a
+    trained `ConvStem` can be continued. A single frame skips it.
 
     Raises:
-        ConfigError: `patch` is not a power of two, or under 4.
+        ConfigError: `patch` is not a power of two, or is less than 4.
     """
 
     def __init__(self, width: int, *, patch: int) -> None:
@@ -114,7 +121,12 @@ class MotionStem(ConvStem):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, pictures: Tensor, length: int = 1) -> Tensor:
-        """Apply the stem to clips of `length` pictures in a row."""
+        """Apply the stem to clips.
+
+        Args:
+            pictures: Shape (clips * length, 3, side, side).
+            length: Frames of a clip.
+        """
         early = self.layers[:_LAYERS_OF_A_QUARTER](pictures.contiguous(memory_format=torch.channels_last))
         if length > 1:
             early = early + self.compare(_with_neighbours(early, length))
@@ -127,7 +139,7 @@ _LAYERS_OF_A_QUARTER = 6
 
 
 def _with_neighbours(frames: Tensor, length: int) -> Tensor:
-    """Each frame beside its differences to the one before and the one after; at the ends there is no difference."""
+    """Concatenate each frame with its differences to the previous and the next one; at the ends the difference is zero."""
     clips = frames.unflatten(0, (-1, length))
     steps = clips[:, 1:] - clips[:, :-1]
     none = torch.zeros_like(steps[:, :1])

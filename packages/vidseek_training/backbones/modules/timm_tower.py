@@ -1,8 +1,8 @@
-"""A vision tower of timm, as open_clip holds it: PE-Core, MobileCLIP2, EVA-02. timm is installed by `make open-clip`.
+"""A vision tower of timm in an open_clip model: PE-Core, MobileCLIP2, EVA-02. `make open-clip` installs timm.
 
-timm imports torchvision, of which its towers call nothing. torchvision is not installed: beside a torch of another build it
-does not import, and then transformers' models do not either (docs/decisions/2026-11-27-timm-without-torchvision.md). While
-timm is imported, empty classes stand in its place.
+timm imports torchvision, but its towers call nothing of it. torchvision is not installed: beside another build of torch it
+fails to import, and transformers' models fail with it (docs/decisions/2026-11-27-timm-without-torchvision.md). Empty classes
+replace it while timm is imported.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def import_timm() -> ModuleType:
 
 @contextmanager
 def torchvision_or_none() -> Iterator[None]:
-    """Where torchvision is not installed, anything of it is an empty class for the length of the block."""
+    """Replace everything of torchvision by empty classes inside this block if it is not installed."""
     if importlib.util.find_spec("torchvision") is not None:
         yield
         return
@@ -126,7 +126,7 @@ class _Absent(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] == "torchvision" else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one."""
+        """Return an empty one."""
         return _EmptyModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""The towers of a backbone as they are exported: each a module with one input and unit vectors as output."""
+"""The exported towers of a backbone: modules with one input and unit vectors as output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sizes(Protocol):
 
 
 class Embeds(Protocol):
-    """What a `Backbone` has that its towers need."""
+    """The part of a `Backbone` that its towers need."""
 
     averages_frames: bool
     reads_padding: bool
@@ -68,7 +68,7 @@ class _Texts(nn.Module):
 
 
 def usual_towers(model: Embeds) -> tuple[ExportTower, ...]:
-    """A text tower, and one of frames where a clip's vector is the mean of its frames', else one of clips."""
+    """Return a text tower, and a tower of frames if clips are averages of frames, else one of clips."""
     spec = model.spec
     pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)
     ids = torch.ones(2, spec.context, dtype=torch.int64)

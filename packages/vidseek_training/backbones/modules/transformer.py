@@ -1,6 +1,6 @@
-"""The transformer of CLIP, whose names OpenAI's, open_clip's and ViCLIP's checkpoints share.
+"""The transformer of CLIP, with the names of OpenAI's, open_clip's and ViCLIP's checkpoints.
 
-Attention is two `nn.Linear` and PyTorch's scaled dot product, so that ordinary LoRA reaches it.
+Attention consists of two `nn.Linear` and PyTorch's scaled dot product, so that LoRA can adapt it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def quick_gelu(hidden: Tensor) -> Tensor:
-    """`x * sigmoid(1.702 x)`, as CLIP was trained."""
+    """Compute `x * sigmoid(1.702 x)`, CLIP's activation."""
     return hidden * torch.sigmoid(1.702 * hidden)
 
 
@@ -29,7 +29,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens of the same shape."""
+        """Apply attention to tokens (n, length, width); the shape is kept."""
         batch, length, width = tokens.shape
         parts = self.in_proj(tokens).chunk(3, dim=-1)
         heads = (part.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for part in parts)
@@ -48,7 +48,7 @@ class Mlp(nn.Module):
         self.activation = activation
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens of the same shape."""
+        """Apply the layer to tokens (n, length, width); the shape is kept."""
         result: Tensor = self.c_proj(self.activation(self.c_fc(tokens)))
         return result
 
@@ -66,7 +66,7 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens of the same shape."""
+        """Apply the block to tokens (n, length, width); the shape is kept."""
         tokens = tokens + self.attn(self.ln_1(tokens))
         result: Tensor = tokens + self.mlp(self.ln_2(tokens))
         return result
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (n, length, width) of the same shape."""
+        """Apply all blocks to tokens (n, length, width); the shape is kept."""
         for block in self.resblocks:
             tokens = block(tokens)
         return tokens

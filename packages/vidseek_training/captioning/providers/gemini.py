@@ -1,4 +1,4 @@
-"""Gemini: how its models are told to think less, and what pictures and video cost in tokens."""
+"""The provider for Gemini: how to limit thinking, and the cost of images and video in tokens."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _TILE_PX, _ONE_TILE_PX = 768, 384
 
 
 def generation_of(model: str) -> float | None:
-    """Return the generation that a model's name says.
+    """Return the generation in a model's name.
 
     Args:
-        model: As `caption.llm.model` has it.
+        model: Name of the model (`caption.llm.model`).
 
     Returns:
-        2.5 of `gemini-2.5-flash`; infinity for an alias of the latest, `gemini-flash-latest`; None where the name does not
-        say, as with a tuned model.
+        2.5 for `gemini-2.5-flash`; infinity for an alias of the latest model, such as `gemini-flash-latest`; None if the
+        name
+        does not state it, as for a tuned model.
     """
     name = model.lower().rsplit("/", 1)[-1]
     if match := _GENERATION.match(name):
@@ -39,13 +40,13 @@ def generation_of(model: str) -> float | None:
 
 
 def thinking_fields(model: str, thinking: Thinking, max_output_tokens: int) -> dict[str, Any]:
-    """Return the fields of a request that limit thinking, as the model's generation takes them.
+    """Return the fields of a request that limit thinking, in the form of the model's generation.
 
     Args:
-        model: As `caption.llm.model` has it.
-        thinking: `auto`: the least that every model of the generation takes; `model`: nothing is said; else a word, or
+        model: Name of the model (`caption.llm.model`).
+        thinking: `auto` sets the least that every model of the generation accepts; `model` sets nothing; otherwise a word or
             a number of tokens.
-        max_output_tokens: Of the answer, thoughts included: half of it stays for what is said.
+        max_output_tokens: Most tokens of the answer, thoughts included; half of them stay for the captions.
     """
     generation = generation_of(model)
     if thinking == "model" or (thinking == "auto" and (generation is None or generation < 2.5)):
@@ -61,17 +62,18 @@ def thinking_fields(model: str, thinking: Thinking, max_output_tokens: int) -> d
 
 
 def picture_tokens(model: str, width: int, height: int, options: Mapping[str, Any]) -> int:
-    """Return what a picture costs, in tokens.
+    """Return the cost of an image in tokens.
 
-    From Gemini 3 on it is `media_resolution` that says. Before, a picture of at most 384 pixels a side is one tile of 258
-    tokens, and a larger one is cut into tiles of two thirds of its shorter side, 256 to 768 pixels
+    From Gemini 3 on, `media_resolution` determines it. Before, an image of at most 384 pixels a side is one tile of 258
+    tokens;
+    a larger one is cut into tiles of two thirds of its shorter side, 256 to 768 pixels
     (https://ai.google.dev/gemini-api/docs/tokens, .../media-resolution).
 
     Args:
-        model: As `caption.llm.model` has it.
-        width: In pixels.
-        height: In pixels.
-        options: `caption.llm.options`.
+        model: Name of the model (`caption.llm.model`).
+        width: Width in pixels.
+        height: Height in pixels.
+        options: Options of the request (`caption.llm.options`).
     """
     generation, resolution = generation_of(model), _resolution_of(options)
     if generation is None or generation >= 3:
@@ -85,13 +87,13 @@ def picture_tokens(model: str, width: int, height: int, options: Mapping[str, An
 
 
 def video_tokens(model: str, seconds: float, fps: float, options: Mapping[str, Any]) -> int:
-    """Return what a video without sound costs, in tokens: those of its frames.
+    """Return the cost of a video without sound in tokens: that of its frames.
 
     Args:
-        model: As `caption.llm.model` has it.
-        seconds: Of video.
-        fps: Frames that are looked at in a second.
-        options: `caption.llm.options`.
+        model: Name of the model (`caption.llm.model`).
+        seconds: Length of the video in seconds.
+        fps: Frames that the model reads in a second.
+        options: Options of the request (`caption.llm.options`).
     """
     generation, resolution = generation_of(model), _resolution_of(options)
     if generation is None or generation >= 3:

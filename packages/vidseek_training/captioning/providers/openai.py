@@ -1,4 +1,4 @@
-"""OpenAI and every server of its protocol: how models are told to think less, and what pictures cost in tokens."""
+"""The provider for OpenAI and servers of its protocol: how to limit thinking, and the cost of images in tokens."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def thinking_fields(model: str, thinking: Thinking, max_output_tokens: int) -> d
     """Return the fields of a request that limit thinking.
 
     Args:
-        model: As `caption.llm.model` has it.
-        thinking: `auto`: the least effort that all of OpenAI's thinking models take, and nothing for other names;
-            `model`: nothing is said; else a word.
-        max_output_tokens: Not looked at: an effort is no number.
+        model: Name of the model (`caption.llm.model`).
+        thinking: `auto` sets the least effort that all thinking models of OpenAI accept, and nothing for other names;
+            `model`
+            sets nothing; any other word is passed on.
+        max_output_tokens: Not used, since an effort is not a number.
 
     Raises:
         ConfigError: `thinking` is a number.
@@ -49,16 +50,16 @@ def thinking_fields(model: str, thinking: Thinking, max_output_tokens: int) -> d
 
 
 def picture_tokens(model: str, width: int, height: int, options: Mapping[str, Any]) -> int:
-    """Return what a picture costs, in tokens.
+    """Return the cost of an image in tokens.
 
     Newer models count patches of 32 pixels, times a factor for small models; older ones count tiles of 512 pixels
-    (https://developers.openai.com/api/docs/guides/images-vision). Other servers' models: a guess.
+    (https://developers.openai.com/api/docs/guides/images-vision). For other servers' models it is an estimate.
 
     Args:
-        model: As `caption.llm.model` has it.
-        width: In pixels.
-        height: In pixels.
-        options: `caption.llm.options`; not looked at.
+        model: Name of the model (`caption.llm.model`).
+        width: Width in pixels.
+        height: Height in pixels.
+        options: Options of the request (`caption.llm.options`); not used.
     """
     del options
     name = _name_of(model)
