@@ -94,7 +94,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(address: str, log: Path) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         try:
             if httpx.get(f"{address}/readyz").status_code == 200:
