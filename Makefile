@@ -43,7 +43,7 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-PARTS := static unit e2e bento-check
+PARTS := static unit e2e
 # Two processes share two cores; a module's tests share what is made for them. More processes than cores gain nothing.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope
 # Tests publish indexes by the hundred: in memory, where there is enough of it, each takes a quarter of the time.
@@ -60,8 +60,8 @@ test: setup ## Lint, types, documents, tests, the whole loop on a few scenes, th
 test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, Prometheus
 	$(UNITS) -m slow
 
-static: setup $(VENV)/.checks ## lint, types and docs, two at a time
-	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target lint types docs
+static: setup $(VENV)/.checks ## lint, types and docs, two at a time, and the environment that a bento starts in
+	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target lint types docs .vidseek/bento-env/.installed
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
@@ -72,8 +72,9 @@ types: setup ## mypy, strict
 unit: setup $(VENV)/.checks ## All tests but the slow ones, the whole loop and the built bento
 	$(UNITS) -m "not slow"
 
-e2e: setup ## The whole loop on a world of a few scenes
-	PATH="$(BIN):$$PATH" $(PYTEST) tests/e2e
+e2e: setup .vidseek/bento-env/.installed ## The whole loop on a world of a few scenes, and the built bento
+	PATH="$(BIN):$$PATH" VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(PYTEST) \
+	    tests/e2e tests/serving/test_bento.py
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds
@@ -114,7 +115,7 @@ open-clip-check: setup .vidseek/open_clip/open_clip ## open_clip's models agains
 	PYTHONPATH=.vidseek/open_clip OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/test_open_clip_itself.py
 
 families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
-	VIDSEEK_FAMILIES=all OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/backbones/test_families.py tests/training/backbones/test_dual.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/backbones/test_families.py tests/training/backbones/test_dual.py
 
 kills: setup ## Kill the embedding of an archive fifty times and trainings twenty times at random points (ten minutes)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py -k random_points

@@ -23,7 +23,7 @@ def test_repro__without_captions_are_published_with_the_base(tiny_world: Path, t
         shutil.copy(file, source / file.name)
     (source / "broken.mp4").write_bytes(b"this is no video")
     checkout = make_checkout(tmp_path / "own")
-    checkout.edit_params({"ingest.source": str(source), "general.source": None})
+    checkout.edit_params({"ingest.source": str(source), "general.source": None, "export.variants": []})
     said = checkout.succeed("dvc", "repro")
     assert "base is champion" in said
     rejected = pd.read_parquet(checkout.path / "data/ingest/rejected.parquet")

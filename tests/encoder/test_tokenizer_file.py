@@ -179,7 +179,7 @@ def test_read_tokenizer__refuses_what_takes_minutes_or_gigabytes(tmp_path: Path,
     began = time.monotonic()
     with raises(ArtifactError, code="tokenizer-broken", naming="tokenizer.json"):
         Tokenizer.load(path, context=16, pad_id=0).encode(["abc"])
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_read_tokenizer__a_pattern_of_its_own_is_tried_once(

@@ -37,6 +37,8 @@ def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_ju
     content["general"]["source"] = "pictures"  # as the stages have it: relative to where they run
     content["frames"] |= {"workers": 1, "shard_digits": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "side.json").write_text('{"side_px": 64}')  # as the stage side leaves it
     monkeypatch.chdir(tmp_path)
     said = general.main()
     pairs = read_table(Path("data/general/pairs/pairs.parquet"), PAIRS)

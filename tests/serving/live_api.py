@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 
+_PORTS = iter(random.Random().sample(range(20_000, 32_000), 12_000))
+"""Below those that the kernel gives to whoever connects: between the choice and its use nobody gets one by chance."""
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens at, and that is given to no other test of this process."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is left")
 
 
 def write_film_archive(root: Path) -> Archive:
@@ -52,7 +59,7 @@ def live_api(archive: Archive, *, port: int | None = None, **keys: Any) -> Itera
     server = uvicorn.Server(uvicorn.Config(app, port=chosen, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.05)
     try:

@@ -33,13 +33,13 @@ class Reply:
         """The code of an error, whose answer has the one shape that all errors have."""
         head, _, body = self.content.partition(b"\r\n\r\n")
         said: dict[str, Any] = json.loads(body)
-        assert set(said) == {"error", "request_id"} and set(said["error"]) == {"code", "message", "remedy"}, said
+        assert set(said) == {"error", "request_id"} and set(said["error"]) == {"code", "fault", "message", "remedy"}, said
         assert b"x-request-id: " + said["request_id"].encode() in head.lower()
         assert b"frame-ancestors 'none'" in head
         return str(said["error"]["code"])
 
 
-def exchange(port: int, pieces: Iterable[bytes], *, pause: float = 0.0, patience: float = 5.0, end: bool = False) -> Reply:
+def exchange(port: int, pieces: Iterable[bytes], *, pause: float = 0.0, patience: float = 30.0, end: bool = False) -> Reply:
     """Send `pieces`, each after a pause, and read what comes back.
 
     Args:

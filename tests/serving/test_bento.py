@@ -7,7 +7,6 @@ one of a fresh environment that holds what the bento asks for and nothing else (
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from tests.e2e.conftest import make_checkout
 from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
+from tests.serving.live_api import free_port
 from tests.serving.test_process import stop, wait_until_ready
 from vidseek.archive import Archive
 
@@ -46,9 +46,7 @@ def bento(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(bento: Path, archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     blocked = tmp_path_factory.mktemp("blocked")
     (blocked / "sitecustomize.py").write_text(
         "import sys\nfor one in ('torch', 'transformers', 'peft', 'mlflow', 'onnx'): sys.modules[one] = None\n"

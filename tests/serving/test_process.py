@@ -26,6 +26,7 @@ from bench.service.hostile_files import HostileFiles
 from bench.service.soak import Bounds, broken_bounds, measure
 from tests.raising import raises
 from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
+from tests.serving.live_api import free_port
 from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
@@ -70,9 +71,7 @@ def address(service: Service) -> str:
 
 @pytest.fixture(scope="module")
 def service(archive: Archive) -> Iterator[Service]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments, options = command("serve", "--port", str(port), folder=archive.root)
     log = (archive.root / "serve.log").open("w")
     process = subprocess.Popen(  # type: ignore[call-overload]
@@ -95,7 +94,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(address: str, log: Path) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         try:
             if httpx.get(f"{address}/readyz").status_code == 200:

@@ -116,7 +116,7 @@ def test_network__is_closed_by_landlock_too() -> None:
         port = listening.getsockname()[1]
         code = (
             "import socket, sys\n"
-            "from vidseek_media import sandbox\n"
+            "from vidseek_media.decoding import sandbox\n"
             "sandbox.give_up_privileges(); sandbox._restrict_files(sandbox.in_force().landlock_abi, None)\n"
             f"try: socket.create_connection(('127.0.0.1', {port}))\n"
             "except PermissionError: sys.exit(7)\n"

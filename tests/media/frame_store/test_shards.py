@@ -290,7 +290,7 @@ def test_write_frames__goes_on_where_an_interrupted_run_stopped(archive: Archive
     script.write_text(
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from vidseek_media import shards\n"
+        "from vidseek_media.frame_store import shards\n"
         "from vidseek_media.settings import FrameSettings\n"
         "if __name__ == '__main__':\n"
         "    folder = Path(sys.argv[1])\n"

@@ -301,9 +301,9 @@ def test_collection__many_processes_read_and_files_stay(tmp_path: Path) -> None:
     readers = [context.Process(target=_count, args=(index, name, queue)) for _ in range(3)]
     for reader in readers:
         reader.start()
-    answers = sorted(queue.get(timeout=20) for _ in range(6))
+    answers = sorted(queue.get(timeout=60) for _ in range(6))
     for reader in readers:
-        reader.join(timeout=20)
+        reader.join(timeout=60)
     assert answers == [5, 5, 5, 232, 232, 232]
     assert files_under(index) == before
 

@@ -198,7 +198,7 @@ def test_duplicates__decisions_are_written_and_shown(client: TestClient, archive
 def test_duplicates__search_that_cannot_be_says_why(client: TestClient) -> None:
     assert client.post("/v1/admin/duplicates/find", json={}).status_code == 202
     assert problem(client.post("/v1/admin/duplicates/find", json={})) == (409, "already_running")
-    for _ in range(300):
+    for _ in range(900):
         said = client.get("/v1/admin/duplicates").json()
         if said["state"] != "running":
             break

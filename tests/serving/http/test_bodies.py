@@ -99,10 +99,10 @@ def test_read_json__refuses_what_no_request_needs(inner: str, depth: int) -> Non
     b"[" + (b"9" * 4000 + b",") * 260 + b"1]",
 ])
 def test_read_json__of_a_megabyte_is_refused_in_no_time(content: bytes) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process, whatever else runs
     with raises(NotUnderstood, code="invalid-request"):
         read_json(content)
-    assert time.perf_counter() - begin < 1.0  # tens of milliseconds on an idle machine
+    assert time.process_time() - begin < 1.0  # tens of milliseconds on an idle machine
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
@@ -191,9 +191,9 @@ def test_routes__a_megabyte_of_items_is_one_short_answer(client: TestClient, rou
     names = [field.alias or name for name, field in KINDS[route].model_fields.items()]
     listed = f"[{','.join([item] * (900_000 // (len(item) + 1) // len(names)))}]"
     content = "{" + ",".join(f'"{name}":{listed}' for name in names) + "}"
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process, whatever else runs
     assert is_refused(client.post(route, content=content, headers={"Content-Type": "application/json"}))
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize(("parts", "statuses"), [
@@ -231,10 +231,10 @@ def test_forms__of_near_boundaries_take_no_time(client: TestClient, filling: byt
         "before": many + head + b"\r\na\r\n--x--\r\n", "headers": head + many,
         "file": head + b"\r\n" + many + b"\r\n--x--\r\n", "after": head + b"\r\na\r\n--x--\r\n" + many,
     }[where]
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process, whatever else runs
     answer = client.post("/v1/search", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert answer.status_code in (400, 422) and set(answer.json()) == {"error", "request_id"}
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @hypothesis.given(noise=st.integers(0, 10**6), num=st.integers(0, 3))

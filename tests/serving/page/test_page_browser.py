@@ -30,19 +30,43 @@ WAIT_MS = 60_000
 sync_api.expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return write_film_archive(tmp_path)
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """Of all tests that leave it as it is; `own_archive` is for the others."""
+    return write_film_archive(tmp_path_factory.mktemp("films"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api_port() -> int:
     return free_port()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(archive: Archive, api_port: int) -> Iterator[str]:
     with live_api(archive, port=api_port) as url:
+        yield url
+
+
+@pytest.fixture
+def own_archive(tmp_path: Path) -> Archive:
+    return write_film_archive(tmp_path)
+
+
+@pytest.fixture
+def own_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def own_api(own_archive: Archive, own_port: int) -> Iterator[str]:
+    with live_api(own_archive, port=own_port) as url:
+        yield url
+
+
+@pytest.fixture
+def own_page_url(own_port: int) -> Iterator[str]:
+    """The page's server, which need not have its API yet."""
+    with served_page(own_port) as url:
         yield url
 
 
@@ -54,9 +78,9 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page_url(api_port: int) -> Iterator[str]:
-    """The page's server, which need not have its API yet."""
+    """Of all tests but those that have an archive of their own: to start a page takes seconds."""
     with served_page(api_port) as url:
         yield url
 
@@ -176,9 +200,9 @@ def test_feedback__one_click_is_written_down(tab: Any, page_url: str, api: str, 
     assert '"query": "blue"' in file.read_text() and '"relevant": true' in file.read_text()
 
 
-def test_duplicates__accept_and_apply(tab: Any, page_url: str, api: str, archive: Archive) -> None:
-    write_found(archive, ROW)
-    tab.goto(f"{page_url}/duplicates")
+def test_duplicates__accept_and_apply(tab: Any, own_page_url: str, own_api: str, own_archive: Archive) -> None:
+    write_found(own_archive, ROW)
+    tab.goto(f"{own_page_url}/duplicates")
     pair = tab.locator(".st-key-duplicate-0")
     sync_api.expect(pair).to_contain_text("tapes/red.mp4")
     assert pair.locator("img").count() == 2
@@ -186,17 +210,17 @@ def test_duplicates__accept_and_apply(tab: Any, page_url: str, api: str, archive
     tab.get_by_role("button", name="Apply the decisions").click()
     for place in ("stToast", "stAlert"):  # below, where the button is, the top is out of sight
         sync_api.expect(tab.get_by_test_id(place).get_by_text("Applied: 1 accepted, 0 refused.")).to_be_visible()
-    assert read_decisions(archive.decisions).accepted == (ROW,)
+    assert read_decisions(own_archive.decisions).accepted == (ROW,)
 
 
-def test_api__goes_away_and_comes_back(tab: Any, page_url: str, archive: Archive, api_port: int) -> None:
-    tab.goto(f"{page_url}/?q=blue")
+def test_api__goes_away_and_comes_back(tab: Any, own_page_url: str, own_archive: Archive, own_port: int) -> None:
+    tab.goto(f"{own_page_url}/?q=blue")
     sync_api.expect(tab.get_by_role("alert")).to_contain_text("does not answer")
-    with live_api(archive, port=api_port):
+    with live_api(own_archive, port=own_port):
         sync_api.expect(cards(tab).first).to_contain_text("blue")
     cards(tab).first.get_by_role("button", name="More like this").click()
     sync_api.expect(tab.get_by_role("alert").first).to_contain_text("does not answer")
-    with live_api(archive, port=api_port):
+    with live_api(own_archive, port=own_port):
         sync_api.expect(cards(tab).first).to_be_visible()
 
 
@@ -234,10 +258,10 @@ def test_compare__a_link_to_it_says_how_to_get_a_base(tab: Any, api_port: int, a
 
 
 def test_compare__appears_with_a_base_and_shows_what_each_finds(
-    tab: Any, page_url: str, api: str, archive: Archive
+    tab: Any, own_page_url: str, own_api: str, own_archive: Archive
 ) -> None:
-    publish_base(archive.root)  # it takes green for red
-    tab.goto(page_url)
+    publish_base(own_archive.root)  # it takes green for red
+    tab.goto(own_page_url)
     tab.get_by_role("link", name="Base against adapted").click()
     sync_api.expect(tab.get_by_text("The same query to two models")).to_be_visible()  # the search page has such a box too
     tab.get_by_role("searchbox", name="What are you looking for?").fill("green")
@@ -256,7 +280,7 @@ def test_compare__appears_with_a_base_and_shows_what_each_finds(
     look_at(tab, "compare")
     base.get_by_role("button", name="Play").click()
     tab.wait_for_function("document.querySelector('video.vs-video')?.readyState >= 1")
-    tab.goto(f"{page_url}/compare?compare-q=green&lang=ko")
+    tab.goto(f"{own_page_url}/compare?compare-q=green&lang=ko")
     sync_api.expect(tab.get_by_text(f"모델 {BASE_VERSION}")).to_be_visible()
     tab.wait_for_function(loaded)
     look_at(tab, "compare-ko")
@@ -281,13 +305,13 @@ def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int
     context.close()
 
 
-def test_ui__brings_up_both_and_stops_both(archive: Archive, tmp_path: Path) -> None:
+def test_ui__brings_up_both_and_stops_both(own_archive: Archive) -> None:
     api_port, port = free_port(), free_port()
-    (archive.root / "params.yaml").write_text(f"ingest: {{source: films}}\nserve: {{port: {api_port}}}\n")
+    (own_archive.root / "params.yaml").write_text(f"ingest: {{source: films}}\nserve: {{port: {api_port}}}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VIDSEEK")}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-m", "vidseek.cli", "ui", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=archive.root, env=environment)
+    process = subprocess.Popen(command, cwd=own_archive.root, env=environment)
     try:
         wait_until_answered(f"http://127.0.0.1:{port}/_stcore/health", process, what="vidseek ui", seconds=90)
         assert answers(f"http://127.0.0.1:{api_port}/readyz")

@@ -5,7 +5,6 @@ A new family adds its tiny model to `FAMILIES`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,8 +40,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
 EXPORTED_ELSEWHERE = ("viclip", "clip")
 """By test_export.py."""
 ALL_KINDS = sorted(set(KINDS) - {"siglip2"})
-EXPORTED_KINDS = ALL_KINDS if os.environ.get("VIDSEEK_FAMILIES") == "all" else ["align", "chinese_clip", "videoprism"]
-"""Of `dual`: a tower of convolutions, a masked text tower, one of videos. The rest takes half a minute: `make families`."""
+QUICK = ("siglip2", "open_clip", "chinese_clip")
+"""Always exported: a masked picture tower, another library's names, a masked text tower. The rest takes half a minute."""
 
 
 def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
@@ -52,8 +51,11 @@ def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
 
 
 @pytest.mark.parametrize(("name", "family"), [
-    *((name, name) for name in sorted(set(FAMILIES) - {"dual", *EXPORTED_ELSEWHERE})),
-    *((kind, "dual") for kind in EXPORTED_KINDS),
+    pytest.param(name, family, marks=[] if name in QUICK else pytest.mark.slow)
+    for name, family in [
+        *((name, name) for name in sorted(set(FAMILIES) - {"dual", *EXPORTED_ELSEWHERE})),
+        *((kind, "dual") for kind in ALL_KINDS),
+    ]
 ])
 def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
     name: str, family: str, archive: Archive, tmp_path: Path

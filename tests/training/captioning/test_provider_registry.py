@@ -129,7 +129,7 @@ def test_provider__unknown_names_those_there_are() -> None:
 def test_providers__each_has_its_line_in_the_docs_and_nobody_else_names_it() -> None:
     """What a provider costs: its module, its test, its line in the docs; its client where it has a library of its own."""
     table = (ROOT / "docs" / "captions.md").read_text(encoding="utf-8")
-    folder = ROOT / "packages" / "vidseek_training" / "llm"
+    folder = ROOT / "packages" / "vidseek_training" / "captioning"
     names = {path.stem for path in (folder / "providers").glob("*.py")} - {"__init__"}
     assert names == {name for name in registry.provider_names() if name in ("gemini", "openai")}
     for name in names:
