@@ -16,7 +16,7 @@ os.environ.update(
 
 from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError, VidseekError
-from vidseek_media.output import disk_fault, print_exceptions_shown, printable
+from vidseek_media.output import disk_fault, lines_of, print_exceptions_shown, printable
 from vidseek_media.tables import first_rejected
 
 PATHS = ArchivePaths(Path())
@@ -62,5 +62,5 @@ def run_stage(stage: Callable[[], str]) -> None:
 
 
 def _stopped(name: str, error: VidseekError) -> SystemExit:
-    print(f"{name}: {printable(str(error))}", file=sys.stderr)
+    print(f"{name}: {printable(str(error), keep=lines_of(error))}", file=sys.stderr)
     return SystemExit(error.exit_code)

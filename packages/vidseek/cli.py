@@ -99,9 +99,9 @@ def main() -> NoReturn:
 
 
 def _end_with(error: VidseekError) -> NoReturn:
-    from vidseek_media.output import printable
+    from vidseek_media.output import lines_of, printable
 
-    typer.echo(f"vidseek: {printable(error.message)}", err=True)
+    typer.echo(f"vidseek: {printable(error.message, keep=lines_of(error))}", err=True)
     if error.remedy:
         typer.echo(f"  → {printable(error.remedy)}", err=True)
     if _wants_json(sys.argv[1:]):

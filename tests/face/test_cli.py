@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import click
 import pytest
 import typer
 from PIL import Image
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 import vidseek.archive
@@ -47,7 +47,7 @@ ANSWER = {
 class FakeSearcher:
     """Notes what it is asked, and gives ANSWER."""
 
-    spec = SimpleNamespace(frames=2, side=8)
+    spec = SimpleNamespace(frames=2, resizing=SimpleNamespace(shorter_px=8))
 
     def encode(self, more: QueryInputs, less: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
         return more, less
@@ -307,16 +307,16 @@ def test_help__imports_no_room_and_no_heavy_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGES)})
 
 
-def commands_of(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+def commands_of(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():
         yield (*before, name)
-        if isinstance(command, click.Group):
+        if isinstance(command, TyperGroup):
             yield from commands_of(command, *before, name)
 
 
 def test_help__is_whole_in_a_narrow_terminal() -> None:
     whole = typer.main.get_command(vidseek.cli.app)
-    assert isinstance(whole, click.Group)
+    assert isinstance(whole, TyperGroup)
     for command in [(), *commands_of(whole)]:
         told = CliRunner().invoke(vidseek.cli.app, [*command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
         assert told.exit_code == 0
