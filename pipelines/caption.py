@@ -1,6 +1,6 @@
 """Give clips their captions."""
 
-from pipelines.stage import PATHS, run_stage
+from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import Params, load_params
 from vidseek_media.sources.opening import open_source
 from vidseek_training.captioning.captioner import Captioner
@@ -23,7 +23,7 @@ def main() -> str:
             f"them paid for before, for {report.llm.cost_usd:.4f} USD"
         )
         said += f"; {report.llm.num_broken} torn lines of the journal were passed over" if report.llm.num_broken else ""
-    return said
+    return with_rejected(said, PATHS.caption)
 
 
 def _captioner(params: Params) -> Captioner | None:

@@ -1,6 +1,6 @@
 """Cut the videos into clips."""
 
-from pipelines.stage import PATHS, run_stage
+from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
 from vidseek_media.cutting.cut import ShotSearch, cut_archive
 from vidseek_media.sources.opening import open_source
@@ -16,7 +16,8 @@ def main() -> str:
         window_stride_seconds=cut.window_stride_seconds,
         shots=ShotSearch(source, cut.shots, PATHS.shot_cache),
     )
-    return f"{report.num_in} videos, {report.num_out} clips, {report.num_rejected} rejected"
+    said = f"{report.num_in} videos, {report.num_out} clips, {report.num_rejected} rejected"
+    return with_rejected(said, PATHS.cut)
 
 
 if __name__ == "__main__":

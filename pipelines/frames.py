@@ -1,6 +1,6 @@
 """Decode each video once, and keep the frames of its clips."""
 
-from pipelines.stage import PATHS, run_stage
+from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.frame_store.stored_side import with_stored_side
@@ -13,10 +13,11 @@ def main() -> str:
     source = open_source(params.ingest.source, downloads=PATHS.downloads)
     settings = with_stored_side(params.frames, PATHS.side)
     report = write_frames(source, PATHS.ingest, PATHS.cut, out=PATHS.frames, settings=settings)
-    return (
+    said = (
         f"{report.num_in} clips, {report.num_out} with frames, {report.num_rejected} rejected; "
         f"{report.num_shards} shards, {report.num_shards_kept} kept"
     )
+    return with_rejected(said, PATHS.frames)
 
 
 if __name__ == "__main__":

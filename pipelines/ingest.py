@@ -1,6 +1,6 @@
 """List the source, probe what is new, and write the tables of videos and captions."""
 
-from pipelines.stage import PATHS, run_stage
+from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
 from vidseek_media.forgotten import read_forgotten
 from vidseek_media.sources.ingest import ingest
@@ -15,10 +15,11 @@ def main() -> str:
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
     )
-    return (
+    said = (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "
         f"{report.num_captions_in} captions, {report.num_captions_rejected} rejected"
     )
+    return with_rejected(said, PATHS.ingest)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Make pairs of clips and captions, and split them by video."""
 
-from pipelines.stage import PATHS, run_stage
+from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.video_matches import read_duplicates, same_videos
@@ -16,13 +16,14 @@ def main() -> str:
     )
     report = make_pairs(PATHS.ingest, PATHS.caption, PATHS.frames, out=PATHS.pairs, settings=params, decided=decided)
     warning = why_no_proof(report.num_validation_groups) if report.num_out else ""
-    return (
+    said = (
         f"{report.num_out} pairs: {report.num_train} train, {report.num_validation} validation, "
         f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "
         f"{report.num_in_largest_group}; also in training: {report.num_captions_on_both_sides} captions and "
         f"{report.num_clips_on_both_sides} clips of validation and test"
         + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "")
     )
+    return with_rejected(said, PATHS.pairs)
 
 
 if __name__ == "__main__":

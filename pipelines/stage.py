@@ -16,7 +16,8 @@ os.environ.update(
 
 from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError, VidseekError
-from vidseek_media.output import disk_fault, print_exceptions_shown, printable
+from vidseek_media.output import disk_fault, lines_of, print_exceptions_shown, printable
+from vidseek_media.tables import first_rejected
 
 PATHS = ArchivePaths(Path())
 """Of the archive in the working directory, in which DVC runs the stages."""
@@ -31,6 +32,12 @@ def alias_of(name: str) -> str:
 def say(line: str) -> None:
     """Tell the person who waits something that matters before the stage ends."""
     print(f"{Path(sys.argv[0]).stem}: {line}", file=sys.stderr, flush=True)
+
+
+def with_rejected(said: str, folder: Path) -> str:
+    """`said`, and what the stage that wrote `folder` rejected first, where it rejected something."""
+    told = first_rejected(folder)
+    return f"{said}. {told}" if told else said
 
 
 def run_stage(stage: Callable[[], str]) -> None:
@@ -55,5 +62,5 @@ def run_stage(stage: Callable[[], str]) -> None:
 
 
 def _stopped(name: str, error: VidseekError) -> SystemExit:
-    print(f"{name}: {printable(str(error))}", file=sys.stderr)
+    print(f"{name}: {printable(str(error), keep=lines_of(error))}", file=sys.stderr)
     return SystemExit(error.exit_code)

@@ -26,25 +26,38 @@ from serving.http.connections import limit_connections
 from serving.logs import write_json_lines
 from serving.model import open_archive
 from vidseek.archive import Archive
+from vidseek.params import Settings
 from vidseek.service import ADMIN_KEY_VARIABLE
+from vidseek_media.errors import VidseekError
+from vidseek_media.output import printable
 
 # `bentoml serve` has asked the switch, and remembered the answer, before it imported this. The process that answers has
 # not, and need not import what asks.
 if analytics := sys.modules.get("bentoml._internal.utils.analytics.usage_stats"):
     analytics.do_not_track.cache_clear()
 
-archive = Archive.here()
-if (HERE.parent / "bento.yaml").is_file():
-    archive = replace(archive, packed_bundle=HERE / "models" / "encoder")
-settings = archive.settings()
+
+def _opened() -> tuple[Archive, Settings, Engine]:
+    archive = Archive.here()
+    if (HERE.parent / "bento.yaml").is_file():
+        archive = replace(archive, packed_bundle=HERE / "models" / "encoder")
+    settings = archive.settings()
+    base = Base.of(archive, settings)
+    return archive, settings, Engine(
+        lambda: open_archive(archive, settings), settings.serve, Places.of(archive), base=base
+    )
+
+
 write_json_lines()
-engine = Engine(
-    lambda: open_archive(archive, settings), settings.serve, Places.of(archive), base=Base.of(archive, settings)
-)
-admin = Admin(archive, engine)
-app = create_app(
-    engine, key=key_from_environment(), admin=admin, admin_key=key_from_environment(ADMIN_KEY_VARIABLE)
-)
+try:
+    archive, settings, engine = _opened()
+    admin = Admin(archive, engine)
+    app = create_app(
+        engine, key=key_from_environment(), admin=admin, admin_key=key_from_environment(ADMIN_KEY_VARIABLE)
+    )
+except VidseekError as error:  # BentoML imports this: its traceback says nothing to who wrote params.yaml
+    sys.stderr.write(f"vidseek: {printable(error.message)}\n  → {printable(error.remedy)}\n")
+    sys.exit(error.exit_code)
 
 
 class Holder:

@@ -80,5 +80,7 @@ def test_modules__that_documents_name_are_there() -> None:
     files = [f"/{path.relative_to(ROOT).as_posix()}" for path in CODE if path.suffix == ".py"]
     # Decisions are of their day.
     for document in [path for path in DOCUMENTS if "decisions" not in path.parts and path.name != "CHANGELOG.md"]:
-        for name in re.findall(r"`([\w/]+\.py)`", document.read_text(encoding="utf-8")):
+        text = document.read_text(encoding="utf-8")
+        run_as = re.findall(r"python -m ((?:vidseek|pipelines|serving|bench)[\w.]*\w)(?![<.])", text)
+        for name in [*re.findall(r"`([\w/]+\.py)`", text), *(f"{each.replace('.', '/')}.py" for each in run_as)]:
             assert any(file.endswith(f"/{name}") for file in files), f"{document.name}: {name}"

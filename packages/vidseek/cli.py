@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -41,6 +41,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vidseek {version('vidseek')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_tell_version,
+                                          help="Say which version this is.")] = False,
+) -> None:
+    """Search your own video archive by meaning."""
+
+
 for command in (
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, planning.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow, running.doctor,
@@ -81,9 +99,9 @@ def main() -> NoReturn:
 
 
 def _end_with(error: VidseekError) -> NoReturn:
-    from vidseek_media.output import printable
+    from vidseek_media.output import lines_of, printable
 
-    typer.echo(f"vidseek: {printable(error.message)}", err=True)
+    typer.echo(f"vidseek: {printable(error.message, keep=lines_of(error))}", err=True)
     if error.remedy:
         typer.echo(f"  → {printable(error.remedy)}", err=True)
     if _wants_json(sys.argv[1:]):

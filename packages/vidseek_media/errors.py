@@ -78,7 +78,7 @@ class DeviceError(VidseekError):
 
 
 class GateFailed(VidseekError):
-    """The data did not pass a gate; nothing below it has changed."""
+    """The data did not pass a gate; nothing below it has changed. The message may have lines: what it quotes has none."""
 
     exit_code = 14
     category = "gate_failed"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, GateFailed, VidseekError
 from vidseek_media.urls import without_secrets
 
 _JOINERS = "\u200c\u200d"
@@ -35,6 +35,11 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(char if _is_plain(char) or char in keep else _escaped(char) for char in text)
+
+
+def lines_of(error: VidseekError) -> str:
+    """What `printable` shall keep of its message: the line ends of a gate's table, and nothing of another error."""
+    return "\n" if isinstance(error, GateFailed) else ""
 
 
 def shown(text: str, *, keep: str = "") -> str:

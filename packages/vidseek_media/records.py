@@ -30,7 +30,7 @@ class Video:
 
     video_id: str
     uris: tuple[str, ...]
-    """As the source names its files, sorted: paths relative to its root, or what a manifest says (`sources.py`). The
+    """As the source names its files, sorted: paths relative to its root, or what a manifest says (`sources/`). The
     first is the one that is read."""
     duration_ms: int
     fps: float

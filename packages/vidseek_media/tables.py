@@ -179,6 +179,21 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
         raise ArtifactError(f"{path} has other column types: {error}", code="wrong-schema", remedy=remedy) from error
 
 
+def first_rejected(folder: Path) -> str:
+    """What a stage that writes to `folder` rejected first, why, and where the rest is; empty where it rejected nothing.
+
+    Raises:
+        ArtifactError: `rejected.parquet` is missing, or broken.
+    """
+    path = folder / "rejected.parquet"
+    rows = read_table(path, REJECTED, columns=["id", "reason"])
+    if rows.empty:
+        return ""
+    first = rows.iloc[0]
+    rest = f" ({path} has the others)" if len(rows) > 1 else ""
+    return f"Rejected: {first['id']}: {first['reason']}{rest}"
+
+
 def _former_names(schema: pa.Schema) -> dict[str, str]:
     """Return the earlier name of each column that was renamed, by its name now."""
     return {field.name: field.metadata[_FORMERLY].decode() for field in schema if _FORMERLY in (field.metadata or {})}

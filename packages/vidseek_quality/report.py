@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vidseek_media.output import printable
+
 NUM_IDS_NAMED = 10
 """Number of offending ids that a failure names; a complete list would be too long to read."""
 
@@ -55,8 +57,9 @@ class GateResult:
 
 
 def table_of(failures: tuple[Failure, ...]) -> str:
-    """Format failures as a table of three columns for a terminal."""
-    rows = [("table", "wanted", "found"), *((one.table, one.rule, one.found) for one in failures)]
+    """Format failures as a table of three columns for a terminal, one line each, whatever names of the archive hold."""
+    cells = [(one.table, printable(one.rule), printable(one.found)) for one in failures]
+    rows = [("table", "wanted", "found"), *cells]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(f"  {a:<{first}}  {b:<{second}}  {c}" for a, b, c in rows)
 

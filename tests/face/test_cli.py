@@ -8,13 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
+from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 import vidseek.archive
 import vidseek.cli
@@ -42,7 +47,7 @@ ANSWER = {
 class FakeSearcher:
     """Notes what it is asked, and gives ANSWER."""
 
-    spec = SimpleNamespace(frames=2, side=8)
+    spec = SimpleNamespace(frames=2, resizing=SimpleNamespace(shorter_px=8))
 
     def encode(self, more: QueryInputs, less: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
         return more, less
@@ -74,6 +79,7 @@ def code_of(ended: subprocess.CompletedProcess[str]) -> str:
 def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
     """`main` in this process; its exit code."""
     monkeypatch.setattr(sys, "argv", ["vidseek", *args])
+    monkeypatch.setattr(vidseek.printing, "has_printed_json", False)  # a command is a process of its own
     with pytest.raises(SystemExit) as ended:
         vidseek.cli.main()
     return int(ended.value.code or 0)
@@ -299,6 +305,26 @@ def test_help__imports_no_room_and_no_heavy_library() -> None:
         "assert not rooms, rooms\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGES)})
+
+
+def commands_of(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*before, name)
+        if isinstance(command, TyperGroup):
+            yield from commands_of(command, *before, name)
+
+
+def test_help__is_whole_in_a_narrow_terminal() -> None:
+    whole = typer.main.get_command(vidseek.cli.app)
+    assert isinstance(whole, TyperGroup)
+    for command in [(), *commands_of(whole)]:
+        told = CliRunner().invoke(vidseek.cli.app, [*command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+        assert told.exit_code == 0
+        assert [line for line in told.stdout.splitlines() if "…" in line] == [], command
+
+
+def test_version__is_that_of_the_distribution(tmp_path: Path) -> None:
+    assert run("--version", folder=tmp_path).stdout == f"vidseek {metadata.version('vidseek')}\n"
 
 
 def test_help__lists_the_commands(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import FRAMES, GROUPS, REJECTED, read_table, write_table
+from vidseek_media.tables import FRAMES, GROUPS, REJECTED, first_rejected, read_table, write_table
 
 
 def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: Path) -> None:
@@ -16,6 +16,17 @@ def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: P
     write_table(path, rows, REJECTED)
     assert read_table(path, REJECTED).to_dict("records") == rows
     assert read_table(path, REJECTED, columns=["id"]).to_dict("records") == [{"id": "a.mp4"}]
+
+
+def test_first_rejected__says_what_why_and_where_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.parquet"
+    rows = [{"id": name, "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False} for name in "ab"]
+    write_table(path, [], REJECTED)
+    assert first_rejected(tmp_path) == ""
+    write_table(path, rows[:1], REJECTED)
+    assert first_rejected(tmp_path) == "Rejected: a: is empty"
+    write_table(path, rows, REJECTED)
+    assert first_rejected(tmp_path) == f"Rejected: a: is empty ({path} has the others)"
 
 
 def test_read_table__other_columns_or_types_are_refused_whatever_is_asked_for(tmp_path: Path) -> None:

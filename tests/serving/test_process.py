@@ -270,6 +270,23 @@ def test_service__sends_no_usage_data() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env={"PYTHONPATH": f"{PACKAGES}:{folder}"})
 
 
+@pytest.mark.parametrize(("text", "key", "reason"), [
+    ("ingest: {youtube: {max_height: 720}}", "", "write ingest.youtube.max_side_px"),
+    ("serve: {prot: 3000}", "", "serve.prot"),
+    ("{}", "short", "VIDSEEK_API_KEY"),
+])
+def test_service__what_is_wrong_with_its_settings_is_one_message(text: str, key: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    folder = Path(__file__).parents[2]
+    environment = {"PYTHONPATH": f"{PACKAGES}:{folder}", "VIDSEEK_HOME": str(tmp_path), "VIDSEEK_API_KEY": key}
+    done = subprocess.run(
+        [sys.executable, "-c", "import serving.service"], cwd=folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )
+    assert done.returncode == 11 and done.stderr.startswith("vidseek: ") and reason in done.stderr
+    assert "Traceback" not in done.stderr and "→" in done.stderr
+
+
 def test_service__starts_without_what_no_answer_needs() -> None:
     """The service is imported twice before it is ready, so each of these would delay it twice."""
     code = (

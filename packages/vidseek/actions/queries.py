@@ -120,12 +120,20 @@ def weights_of(text: str) -> Weights:
     from vidseek_retrieval.settings import Weights
     from vidseek_retrieval.vectors.registry import vector_names
 
+    remedy = f"Write them as video=1,words=0.5; the vectors are {', '.join(vector_names())}"
     try:
         given = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
-        return Weights(**{**dict.fromkeys(vector_names(), 0.0), **given})
-    except (ValueError, TypeError, ConfigError) as error:
+    except ValueError as error:
         raise InputRejected(
-            f"the weights are {text!r}", code="bad-query-weights", remedy="Write them as video=1,caption=0.5,words=0.5",
+            f"the weights are {text!r}, wanted numbers by the names of vectors", code="bad-query-weights", remedy=remedy,
+        ) from error
+    if unknown := sorted(set(given) - set(vector_names())):
+        raise InputRejected(f"the weights name {', '.join(unknown)}, no vector", code="bad-query-weights", remedy=remedy)
+    try:
+        return Weights(**{**dict.fromkeys(vector_names(), 0.0), **given})
+    except ConfigError as error:
+        raise InputRejected(
+            f"the weights {text} cannot be: {error.message}", code="bad-query-weights", remedy=remedy,
         ) from error
 
 

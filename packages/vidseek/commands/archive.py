@@ -19,9 +19,11 @@ def ingest(
     """List the videos of a source, download what lies elsewhere, and read what is new: as the stage `ingest` does."""
     from vidseek.archive import Archive
     from vidseek_media.forgotten import read_forgotten
+    from vidseek_media.output import printable
     from vidseek_media.settings import IngestSettings
     from vidseek_media.sources.ingest import ingest as ingest_source
     from vidseek_media.sources.opening import open_source
+    from vidseek_media.tables import first_rejected
 
     archive = Archive.here()
     settings = archive.section(IngestSettings)
@@ -44,6 +46,8 @@ def ingest(
         forgotten=read_forgotten(archive.decisions),
     )
     printing.report(report, as_json=as_json)
+    if not as_json and (rejected := first_rejected(archive.ingest)):
+        typer.echo(printable(rejected))
 
 
 def probe(
@@ -70,7 +74,7 @@ def dedup(
     precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of what is called a duplicate, the share that "
                                              "shall be one, on copies made of the archive.")] = 0.95,
     report: Annotated[Path | None, typer.Option(help="Write a page with both sides of each.")] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Decide so: write data/decisions/duplicates.parquet.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Decide so: into duplicates.parquet of data/decisions.")] = False,
     as_json: printing.AsJson = False,
 ) -> None:
     """Look for near-duplicate videos of the published archive. No file is ever deleted."""

@@ -28,11 +28,12 @@ def search(
     category: Annotated[list[str] | None, typer.Option(help="Only of this category.")] = None,
     after: Annotated[str | None, typer.Option(help="Published then or later: 2024-05-01.")] = None,
     before: Annotated[str | None, typer.Option(help="Published before then.")] = None,
-    condition: Annotated[list[str] | None, typer.Option("--filter", help="field=value, field>=value, field<value.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Which vectors count: video=1,caption=0.5,words=0.5.")] = None,
+    condition: Annotated[list[str] | None, typer.Option("--filter", help="field=value, field>=value, field<value: "
+                                                        "duration_ms<60000.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Which vectors count: video=1,words=0.5.")] = None,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0 to 1: how different the moments shall be.")] = 0.0,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely right: "
-                                                  "reports/calibrate/metrics.json says what keeps 95 %.")] = 0.0,
+                                                  "metrics.json in reports/calibrate says what keeps 95 %.")] = 0.0,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many moments, at most.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Moments to skip: next_offset of the page before.")] = 0,
     collection: Annotated[str | None, typer.Option(help="Stay on the index of the page before.")] = None,

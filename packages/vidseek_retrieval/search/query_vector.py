@@ -50,6 +50,13 @@ def require_wanted(more: QueryInputs, less: QueryInputs) -> None:
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
 
 
+def _clip_id(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise InputRejected(f"{text!r} is no clip id", code="bad-clip-id", remedy="Take best_clip_id of a hit") from error
+
+
 def find_examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Point]:
     """Return the points of the example clips, by the clip id as it was given.
 
@@ -62,10 +69,7 @@ def find_examples(opened: Collection, clip_ids: Sequence[str]) -> dict[str, Poin
     """
     if not clip_ids:
         return {}
-    try:
-        wanted = [str(uuid.UUID(clip_id)) for clip_id in clip_ids]
-    except ValueError as error:
-        raise InputRejected(f"no clip id is {clip_ids}", code="bad-clip-id", remedy="Take best_clip_id of a hit") from error
+    wanted = [_clip_id(each) for each in clip_ids]
     found = {point.clip_id: point for point in opened.points(wanted)}
     lacking = [clip_id for clip_id in wanted if clip_id not in found]
     if lacking:

@@ -40,6 +40,11 @@ def test_weights__what_is_none(text: str) -> None:
         weights_of(text)
 
 
+def test_weights__unknown_vectors_are_named() -> None:
+    with raises(InputRejected, code="bad-query-weights", naming="sound", remedy=["video", "caption", "words"]):
+        weights_of("video=1,sound=1")
+
+
 def test_files__that_cannot_be_read_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"neither picture nor video")
     for name, image_code, clip_code in (
