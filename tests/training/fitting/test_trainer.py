@@ -17,6 +17,7 @@ from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import BaseVectors, Data, Sampler
 from vidseek_training.evaluation.embedding import embed_pairs
+from vidseek_training.fitting import grad_cache
 from vidseek_training.fitting import trainer as fitting
 from vidseek_training.fitting.checkpoints import Checkpoint
 from vidseek_training.fitting.trainer import Trainer
@@ -80,7 +81,7 @@ def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped
         return usual(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", train_step)
+        patch.setattr(Trainer, "_train_step", descend)
         with pytest.raises(Killed):
             first.run()
     saved = kept.load()
@@ -193,12 +194,12 @@ def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
 ) -> None:
     kept = Checkpoint(tmp_path, "lora", "0" * 16)
     training = fit(checkpoint=kept, warmup_text_steps=0)
-    usual = fitting.info_nce
+    usual = grad_cache.info_nce
 
     def info_nce(*args: Any, **kwargs: Any) -> Tensor:
         return usual(*args, **kwargs) * (float("nan") if training.steps_done == 6 else 1)
 
-    monkeypatch.setattr(fitting, "info_nce", info_nce)
+    monkeypatch.setattr(grad_cache, "info_nce", info_nce)
     with raises(GateFailed, code="loss-not-finite", naming=("step 7", kept.path.name)):
         training.run()
     saved = kept.load()
@@ -366,7 +367,7 @@ def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
         seen.append(max(self._gauge.ratios().values()))
         return usual(self, batch)
 
-    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    monkeypatch.setattr(Trainer, "_train_step", descend)
     training.run()
     assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
     assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)
