@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from vidseek_media.decoding.containers import Container, Stream, demux, is_picture, open_video
 from vidseek_media.decoding.display import sample_aspect_ratio
-from vidseek_media.decoding.hidden_frames import HIDES
 from vidseek_media.decoding.timeline import (
     NO_TIME,
     PacketScan,
@@ -232,3 +232,49 @@ def _scan(container: Container, stream: Stream, *, most: int | None) -> PacketSc
 
 def _sane(time: int | None) -> int:
     return NO_TIME if time is None or abs(time) > MAX_TICKS else time
+
+
+def vp8_hides(packet: memoryview) -> bool:
+    """Return whether a VP8 packet is a hidden reference frame: `show_frame` is 0 (RFC 6386, section 9.1).
+
+    Args:
+        packet: Its bytes.
+    """
+    return bool(len(packet)) and not packet[0] >> 4 & 1
+
+
+def vp9_hides(packet: memoryview) -> bool:
+    """Return whether no frame of a VP9 packet or superframe is shown (VP9 bitstream specification, 6.2 and annex B).
+
+    Args:
+        packet: Its bytes.
+    """
+    return bool(len(packet)) and not any(_vp9_shows(frame[0]) for frame in _vp9_frames(packet) if len(frame))
+
+
+HIDES: dict[str, Callable[[memoryview], bool]] = {"vp8": vp8_hides, "vp9": vp9_hides}
+"""Whether a packet's frame is never shown, by FFmpeg's codec name. Each packet of AV1 is a temporal unit and shows one."""
+
+
+def _vp9_shows(head: int) -> bool:
+    """From the first byte of a frame: marker (2 bits), profile (2), reserved (in profile 3), then three flags."""
+    if head >> 6 != 2:
+        return True  # not a VP9 frame: left to the decoder
+    reserved = 1 if head >> 4 & 3 == 3 else 0
+    shows_existing, shows = head >> (3 - reserved) & 1, head >> (1 - reserved) & 1
+    return bool(shows_existing or shows)
+
+
+def _vp9_frames(packet: memoryview) -> Iterator[memoryview]:
+    marker = packet[-1]
+    num_frames, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
+    index = 2 + width * num_frames
+    if marker & 0xE0 != 0xC0 or len(packet) < index or packet[-index] != marker:
+        yield packet
+        return
+    start = 0
+    for number in range(num_frames):
+        at = len(packet) - index + 1 + number * width
+        size = int.from_bytes(packet[at : at + width], "little")
+        yield packet[start : start + size]
+        start += size
