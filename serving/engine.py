@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.api.schemas import SearchRequest
+from serving.api.request_schemas import SearchRequest
 from serving.inputs.decoding import Decoding, jpeg
 from serving.inputs.media import ClipGone, Media, find_media
 from serving.metrics import Metrics
@@ -32,7 +32,8 @@ from vidseek_retrieval.settings import Weights
 if TYPE_CHECKING:
     from vidseek_encoder.bundle import EncoderSpec
     from vidseek_media.sources.source import Source
-    from vidseek_retrieval.index.backend import Collection, CollectionMetadata, Point
+    from vidseek_retrieval.index.backend import Collection, Point
+    from vidseek_retrieval.index.collection_metadata import CollectionMetadata
     from vidseek_retrieval.search.query import Answer
 
 SEARCH_THREADS = 4
