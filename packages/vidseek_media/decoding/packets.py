@@ -154,59 +154,74 @@ def read_plan(path: Path) -> PacketPlan:
     Raises:
         InputRejected: the file cannot be opened, holds no packet of video, or is encrypted.
     """
-    with open_video(path, decodes=False) as (container, stream):
-        if not stream.time_base:
-            raise InputRejected("its video stream has no time base", code="no-time-base")
-        scan = _scan(container, stream, most=1 if is_picture(path) else None)
-        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
-        context = stream.codec_context
-        codec, pixel_format = str(context.codec.canonical_name), context.pix_fmt or ""
-        aspect, transfer = sample_aspect_ratio(stream.sample_aspect_ratio), int(context.color_trc)
-        may_break = bool(container.format.flags & _MAY_BREAK)
-        # Without a global header the size was probed and may be that of a later frame.
-        is_probed = may_break or bool(container.format.flags & _HAS_NO_TIMES)
-        first_size = None if is_probed else (context.width, context.height)
-        # AVI only numbers its chunks and a raw stream has no times: presentation times are guessed by FFmpeg.
-        if container.format.name == "avi" or container.format.flags & _HAS_NO_TIMES:
-            scan = scan.by_dts()
-        if container.format.name == _LOSES_EARLY_TIMES:
-            scan = scan.before_zero()
-        # If the decoder reorders frames, times that ascend in file order must be wrong.
-        is_reordered = bool(context.reorder_depth) and is_ascending(scan.times)
-        start = container.start_time
-    is_shown = shown_packets(scan, codec)
+    header, scan = _read_file(path)
+    is_shown = shown_packets(scan, header.codec)
     has_time = scan.times != NO_TIME
-    step = usual_step(np.unique(scan.times[is_shown & has_time]), time_base, rate)
-    times, is_joined = join_pieces(scan, is_shown, round(1 / time_base), step, may_break=may_break)
+    step = usual_step(np.unique(scan.times[is_shown & has_time]), header.time_base, header.rate)
+    times, is_joined = join_pieces(scan, is_shown, round(1 / header.time_base), step, may_break=header.may_break)
     packet_places = np.argsort(times, kind="stable")[np.count_nonzero(~has_time) :]
     packet_pts = times[packet_places]
     shown = packet_pts[is_shown[packet_places]]
-    is_ranked = is_reordered or not scan.has_pts.all() or not is_ascending(shown)
+    is_ranked = header.is_reordered or not scan.has_pts.all() or not is_ascending(shown)
     if is_ranked:
         shown = distinct_times(shown, int(is_shown.sum()), step)
     last = np.flatnonzero(is_shown)[-1] if is_ranked else packet_places[is_shown[packet_places]][-1]
     last_duration = int(scan.durations[last])
     keys = scan.is_key[packet_places]
     return PacketPlan(
-        codec=codec,
-        pixel_format=pixel_format,
-        sample_aspect_ratio=aspect,
-        transfer=transfer,
-        first_size=first_size,
-        time_base=time_base,
-        origin=origin_of(start, int(shown[0]), time_base, may_break=may_break),
-        pts=shown,
-        key_pts=packet_pts[keys],
-        key_places=packet_places[keys],
-        packet_pts=packet_pts,
-        packet_places=packet_places,
-        is_shown=is_shown,
+        codec=header.codec, pixel_format=header.pixel_format, sample_aspect_ratio=header.sample_aspect_ratio,
+        transfer=header.transfer, first_size=header.first_size, time_base=header.time_base,
+        origin=origin_of(header.start, int(shown[0]), header.time_base, may_break=header.may_break),
+        pts=shown, key_pts=packet_pts[keys], key_places=packet_places[keys], packet_pts=packet_pts,
+        packet_places=packet_places, is_shown=is_shown,
         # Some writers state one tick for every frame (flv, some mkv); the usual step is then a better estimate.
         end_pts=int(shown[-1]) + (last_duration if 2 * last_duration > step else step),
-        step=step,
-        is_trusted=not is_ranked and not is_joined and bool(keys.any()),
-        is_ranked=is_ranked,
+        step=step, is_trusted=not is_ranked and not is_joined and bool(keys.any()), is_ranked=is_ranked,
     )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the container's header states, as `PacketPlan` has it."""
+
+    codec: str
+    pixel_format: str
+    sample_aspect_ratio: Fraction
+    transfer: int
+    first_size: tuple[int, int] | None
+    time_base: Fraction
+    rate: Fraction | None
+    """Frames a second."""
+    start: int | None
+    """Of the container, in microseconds."""
+    may_break: bool
+    """Whether timestamps of this container may jump."""
+    is_reordered: bool
+    """Whether the decoder reorders frames although times ascend in file order; the times are then wrong."""
+
+
+def _read_file(path: Path) -> tuple[_Header, PacketScan]:
+    with open_video(path, decodes=False) as (container, stream):
+        if not stream.time_base:
+            raise InputRejected("its video stream has no time base", code="no-time-base")
+        scan = _scan(container, stream, most=1 if is_picture(path) else None)
+        context, flags, name = stream.codec_context, container.format.flags, container.format.name
+        # AVI only numbers its chunks and a raw stream has no times: presentation times are guessed by FFmpeg.
+        if name == "avi" or flags & _HAS_NO_TIMES:
+            scan = scan.by_dts()
+        if name == _LOSES_EARLY_TIMES:
+            scan = scan.before_zero()
+        # Without a global header the size was probed and may be that of a later frame.
+        is_probed = bool(flags & (_MAY_BREAK | _HAS_NO_TIMES))
+        header = _Header(
+            codec=str(context.codec.canonical_name), pixel_format=context.pix_fmt or "",
+            sample_aspect_ratio=sample_aspect_ratio(stream.sample_aspect_ratio), transfer=int(context.color_trc),
+            first_size=None if is_probed else (context.width, context.height), time_base=stream.time_base,
+            rate=stream.average_rate or stream.guessed_rate, start=container.start_time,
+            may_break=bool(flags & _MAY_BREAK),
+            is_reordered=bool(context.reorder_depth) and is_ascending(scan.times),
+        )
+    return header, scan
 
 
 def _scan(container: Container, stream: Stream, *, most: int | None) -> PacketScan:

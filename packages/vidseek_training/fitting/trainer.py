@@ -231,14 +231,8 @@ class Trainer:
     def _phase(
         self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
     ) -> None:
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if self.settings.loss == "sigmoid":
-            if self.bias is None:
-                self.bias = self._first_bias()
-            parameters.append(self.bias)
-        optimiser = torch.optim.AdamW(
-            parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, betas=(0.9, 0.98)
-        )
+        """Take the steps of one phase; with `looks` validate, save and mine at intervals, and stop when it stalls."""
+        optimiser = self._optimiser()
         first = 0 if saved is None else self._restored(saved, sampler, optimiser)
         rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
         look_every = self.settings.look_every(len(self.data.train))
@@ -247,20 +241,7 @@ class Trainer:
         with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
                   disable=None if self._processes.is_first else True) as bar:
             for step in bar:
-                for group in optimiser.param_groups:
-                    group["lr"] = self.settings.learning_rate * rate(step)
-                with timer.waiting():
-                    batch = sampler.draw()
-                optimiser.zero_grad(set_to_none=True)
-                self._losses.append(self._train_step(batch))
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
-                clamp_logit_scale(self.model, self._highest_factor)
-                if self.settings.hold_updates and self.settings.max_update_ratio is not None:
-                    self._num_held = self._gauge.hold(self.settings.max_update_ratio)
-                self.steps_done += 1
-                timer.count(len(batch.clips))
-                self.seconds = timer.seconds()
+                self._step(sampler, optimiser, self.settings.learning_rate * rate(step), timer)
                 last = step == num_steps - 1
                 if step % _GAUGE_EVERY == _GAUGE_EVERY - 1:
                     self._gauge_updates()
@@ -270,10 +251,39 @@ class Trainer:
                     if last or self._has_stalled():
                         return
                     self._mine(sampler)
-                    state = self._state(step + 1, sampler, optimiser)
-                    if self._checkpoint is not None and self._processes.is_first:
-                        self._checkpoint.save(state)
+                    self._save(self._state(step + 1, sampler, optimiser))
                     self.model.train()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.settings.loss == "sigmoid":
+            if self.bias is None:
+                self.bias = self._first_bias()
+            parameters.append(self.bias)
+        return torch.optim.AdamW(
+            parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, betas=(0.9, 0.98)
+        )
+
+    def _step(self, sampler: Sampler, optimiser: torch.optim.Optimizer, rate: float, timer: StepTimer) -> None:
+        """Draw a batch and update the adapter with the learning rate `rate`."""
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with timer.waiting():
+            batch = sampler.draw()
+        optimiser.zero_grad(set_to_none=True)
+        self._losses.append(self._train_step(batch))
+        torch.nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 1.0)
+        optimiser.step()
+        clamp_logit_scale(self.model, self._highest_factor)
+        if self.settings.hold_updates and self.settings.max_update_ratio is not None:
+            self._num_held = self._gauge.hold(self.settings.max_update_ratio)
+        self.steps_done += 1
+        timer.count(len(batch.clips))
+        self.seconds = timer.seconds()
+
+    def _save(self, state: dict[str, Any]) -> None:
+        if self._checkpoint is not None and self._processes.is_first:
+            self._checkpoint.save(state)
 
     def _train_step(self, batch: Batch) -> float:
         """Add the gradients of the batch's loss to the parameters and return the loss.
