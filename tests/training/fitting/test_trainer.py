@@ -81,7 +81,7 @@ def test_run__goes_on_from_its_checkpoint_and_ends_as_if_it_had_not_been_stopped
         return usual(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", descend)
+        patch.setattr(Trainer, "_train_step", train_step)
         with pytest.raises(Killed):
             first.run()
     saved = kept.load()
@@ -367,7 +367,7 @@ def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
         seen.append(max(self._gauge.ratios().values()))
         return usual(self, batch)
 
-    monkeypatch.setattr(Trainer, "_train_step", descend)
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
     training.run()
     assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
     assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)
