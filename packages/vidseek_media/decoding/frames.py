@@ -58,15 +58,16 @@ class FrameAt:
 
 
 def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
-    """Return the centres of equal bins of `[start_ms, end_ms)` in whole milliseconds, rounded half up, ascending.
+    """Return the centres of equal bins of a span in whole milliseconds, rounded half up, ascending.
 
     Args:
         start_ms: Start of the span.
-        end_ms: End of the span, after its start.
+        end_ms: End of the span, exclusive, after `start_ms`.
         num_frames: Bins, at least 1.
 
-    >>> bin_centres(0, 1000, 4)
-    [125, 375, 625, 875]
+    Example:
+        >>> bin_centres(0, 3000, 3)
+        [500, 1500, 2500]
     """
     length = end_ms - start_ms
     return [

@@ -57,6 +57,16 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         ArtifactError: nothing was published, the alias table is broken or names a missing collection, or there is no
             earlier collection that opens.
         ServiceError: a publish runs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from vidseek_retrieval.index.publish import publish
+        >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}
+        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), cut="shots")
+        >>> report.num_points, len(report.previous)
+        (2, 1)
+        >>> rollback(Path("index")) == report.previous[0]
+        True
     """
     backend = home_of(index)
     require_published(backend, alias)
