@@ -11,11 +11,13 @@ from starlette.requests import ClientDisconnect
 
 from serving.api import browsing, routes
 from serving.api.admin import Admin, add_admin
-from serving.api.schemas import ErrorAnswer
+from serving.api.answer_schemas import ErrorAnswer
 from serving.engine import Engine
 from serving.http import answers, bodies
-from serving.http.clients import Client, Proxies
-from serving.http.middleware import BodyLimit, Guard, ProxiedClients, Record, RequestId, Uploads
+from serving.http.body_limit import BodyLimit, Uploads
+from serving.http.clients import Client, ProxiedClients, Proxies
+from serving.http.guard import Guard
+from serving.http.middleware import Record, RequestId
 from serving.http.safe_headers import SafeHeaders
 from vidseek.service import KEY_VARIABLE
 from vidseek.settings import ServeSettings

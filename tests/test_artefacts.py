@@ -59,7 +59,7 @@ from vidseek_retrieval.index.verification import verify_collection
 from vidseek_retrieval.settings import IndexSettings
 from vidseek_training import backbones
 from vidseek_training.captioning.journal import JOURNAL_NAME, open_journal, read_journal
-from vidseek_training.evaluation.select import read_selected
+from vidseek_training.evaluation.champion import read_selected
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.checkpoints import Checkpoint
 

@@ -30,7 +30,7 @@ MODULES = {
     "vidseek_media.tables": 2,
     "vidseek_media.urls": 1,
     "vidseek_quality.intervals": 2,
-    "vidseek_retrieval.index.publish": 1,
+    "vidseek_retrieval.index.aliases": 1,
     "vidseek_retrieval.search.filters": 1,
     "vidseek_retrieval.search.fusion": 1,
     "vidseek_retrieval.search.moments": 2,

@@ -44,13 +44,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "great_expectations": ("packages/vidseek_quality/*",),
     "scipy": ("packages/vidseek_quality/intervals.py",),
     "py3langid": ("packages/vidseek_quality/languages.py",),
-    # The demo and excerpts encode with av; nothing but packets.py opens a video, and nothing but frames.py decodes.
-    "av": ("packages/vidseek_media/decoding/packets.py", "packages/vidseek_media/decoding/frames.py",
-           "packages/vidseek_media/decoding/excerpt.py", "packages/vidseek_demo/world.py"),
+    # The demo and excerpts encode with av; only containers.py opens a video, only frame_walk.py decodes.
+    "av": ("packages/vidseek_media/decoding/containers.py", "packages/vidseek_media/decoding/frame_walk.py",
+           "packages/vidseek_media/decoding/rgb_conversion.py", "packages/vidseek_media/decoding/excerpt.py",
+           "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/decoding/frames.py",),
     "scenedetect": ("packages/vidseek_media/cutting/shots.py",),
     "fsspec": ("packages/vidseek_media/sources/remote.py",),
-    "yt_dlp": ("packages/vidseek_media/sources/youtube/source.py", "packages/vidseek_media/sources/youtube/failures.py",
+    "yt_dlp": ("packages/vidseek_media/sources/youtube/downloader.py", "packages/vidseek_media/sources/youtube/failures.py",
                "packages/vidseek_media/sources/youtube/javascript.py"),
     "google": ("packages/vidseek_training/captioning/gemini.py",),
     "openai": ("packages/vidseek_training/captioning/openai_endpoint.py",),
@@ -145,7 +146,7 @@ def test_breaches__names_what_breaks_a_wall(path: str, source: str) -> None:
 @pytest.mark.parametrize(("path", "source"), [
     ("packages/vidseek_encoder/encoder.py", "from vidseek_media.errors import DeviceError\nimport onnxruntime"),
     ("packages/vidseek_encoder/bundle.py", "from vidseek_media import errors, ids"),
-    ("packages/vidseek_media/decoding/probe.py", "from vidseek_media.decoding.packets import open_video"),
+    ("packages/vidseek_media/decoding/probe.py", "from vidseek_media.decoding.containers import open_video"),
     ("packages/vidseek_retrieval/embedding/embed_clips.py", "from vidseek_encoder.encoder import Encoder"),
     ("packages/vidseek/cli.py", "from vidseek_demo.world import render_world"),
     ("packages/vidseek_demo/train_backbones.py", "import torch\nfrom vidseek_training.fitting.losses import clip_loss"),

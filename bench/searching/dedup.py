@@ -26,7 +26,8 @@ from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.dedup.alignment import Limits, align
 from vidseek_retrieval.dedup.picture_likeness import SIDE, VideoLooks
 from vidseek_retrieval.dedup.video_matches import candidates
-from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 

@@ -50,7 +50,8 @@ from vidseek_media.frame_store.stored_side import with_stored_side
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.dedup.made_copies import CHANCE, MOMENTS
 from vidseek_retrieval.dedup.video_matches import candidates
-from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 

@@ -31,7 +31,8 @@ from bench.searching.vectors import base_vectors, draw, gaussian
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.confidence.calibration import FEATURES, Calibration
 from vidseek_retrieval.confidence.familiarity import Familiarity
-from vidseek_retrieval.index.backend import Alias, CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.backend import Alias, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.query import Query, SearchOptions

@@ -151,7 +151,7 @@ class Admin:
         self.finding.close()
 
     def _roll_back(self, live: str) -> str:
-        from vidseek_retrieval.index.publish import require_published, rollback  # pandas: the service starts without it
+        from vidseek_retrieval.index.aliases import require_published, rollback  # pandas: the service starts without it
 
         backend = self._archive.backend()
         alias = require_published(backend, ALIAS)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.api.schemas import COLLECTION_PATTERN, ClipId
+from serving.api.schema_fields import COLLECTION_PATTERN, ClipId
 
 _ANSWER = ConfigDict(extra="forbid")
 _ASKED = ConfigDict(extra="forbid", frozen=True)

@@ -10,8 +10,8 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.api.answer_schemas import ModelInfo, ModelsAnswer
 from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
-from serving.api.schemas import ModelInfo, ModelsAnswer
 from serving.engine import LIVE, Engine
 from serving.inputs.media import ClipGone
 from vidseek_retrieval.confidence.calibration import is_current

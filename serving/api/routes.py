@@ -10,26 +10,27 @@ from fastapi import FastAPI, Path, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
 
-from serving.api.schemas import (
-    CLIP_ID_PATTERN,
-    LIMITS,
+from serving.api.answer_schemas import (
     ClipAnswer,
     EmbedAnswer,
-    EmbedClips,
     EmbeddingsAnswer,
-    EmbeddingsRequest,
-    EmbedImages,
-    EmbedTexts,
     ErrorAnswer,
     FeedbackAnswer,
-    FeedbackRequest,
     Health,
     OneEmbedding,
     Readiness,
     SearchAnswer,
-    SearchRequest,
     Usage,
 )
+from serving.api.request_schemas import (
+    EmbedClips,
+    EmbeddingsRequest,
+    EmbedImages,
+    EmbedTexts,
+    FeedbackRequest,
+    SearchRequest,
+)
+from serving.api.schema_fields import CLIP_ID_PATTERN, LIMITS
 from serving.engine import Engine
 from serving.http.bodies import MAX_FILES, QUERY, read_body
 from serving.inputs.media import takes_range

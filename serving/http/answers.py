@@ -20,7 +20,9 @@ from serving.api.duplicate_search import AlreadyRunning
 from serving.batcher import QueueFull
 from serving.engine import CollectionGone
 from serving.http.bodies import NotUnderstood, WrongType
-from serving.http.middleware import AdminOff, BodyTooLarge, BodyTooSlow, Busy, CrossSite, KeyNeeded, KeyWrong
+from serving.http.body_limit import BodyTooLarge, BodyTooSlow
+from serving.http.clients import Busy
+from serving.http.guard import AdminOff, CrossSite, KeyNeeded, KeyWrong
 from serving.http.safe_headers import SAFE_HEADERS
 from serving.inputs.media import ClipGone, MediaGone, RangeNotThere
 from serving.model import ModelGone

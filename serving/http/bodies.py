@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 
-from serving.http.middleware import BodyTooLarge
+from serving.http.body_limit import BodyTooLarge
 from vidseek_media.errors import InputRejected
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -1,16 +1,25 @@
-"""Which client a connection or a request belongs to: the address that limits are counted by."""
+"""Which client a connection or a request belongs to, and how many requests a client may have at once."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vidseek_media.errors import ServiceError, VidseekError
+
 PEER = "vidseek_peer"
 """The key in `scope["state"]` under which a connection leaves the address at its other end."""
 UNKNOWN = "unknown"
+
+
+class Busy(ServiceError):
+    """All places for requests or for uploads are taken."""
+
+    category = "busy"
 
 
 class Proxies:
@@ -60,16 +69,65 @@ class Client:
         self.proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answer one request."""
         if scope["type"] == "http":
             _client.set(self.proxies.client_of(scope))
         await self.app(scope, receive, send)
+
+
+class ProxiedClients:
+    """Limits concurrent requests of each client behind a trusted proxy. Other clients are limited by their connections.
+
+    Args:
+        app: The application.
+        proxies: The trusted proxies.
+        most: Concurrent requests of a client, at least 1.
+        refuse: Gives the answer to an error, from the error and the request id.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, proxies: Proxies, most: int, refuse: Callable[[VidseekError, str], ASGIApp]
+    ) -> None:
+        self.app = app
+        self.proxies = proxies
+        self.most = most
+        self.refuse = refuse
+        self._at_once: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or peer_of(scope) not in self.proxies:
+            await self.app(scope, receive, send)
+            return
+        client = self.proxies.client_of(scope)
+        if self._at_once[client] >= self.most:
+            busy = Busy("too many requests of this client at once", code="too-many-requests", remedy="Try again in a second")
+            await self.refuse(busy, scope["state"]["request_id"])(scope, receive, send)
+            return
+        self._at_once[client] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._at_once[client] -= 1
+            if not self._at_once[client]:
+                del self._at_once[client]
 
 
 def peer_of(scope: Scope) -> str:
     """Return the address at the other end of the connection; uvicorn may already have replaced `scope["client"]`."""
     peer = scope.get("state", {}).get(PEER) or (scope.get("client") or (UNKNOWN, 0))[0]
     return str(peer)
+
+
+def header_of(scope: Scope, name: bytes) -> bytes:
+    """Return the last value of a header; empty if it is missing.
+
+    Args:
+        scope: Of the request.
+        name: In lower case.
+    """
+    value: bytes = dict(scope["headers"]).get(name, b"")
+    return value
 
 
 def client_key(address: str) -> str:

@@ -31,8 +31,9 @@ def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -
     Raises:
         InputRejected: it cannot be decoded, or is longer than `max_seconds`.
     """
+    from vidseek_media.decoding.containers import as_upload
     from vidseek_media.decoding.frames import decode_uniform
-    from vidseek_media.decoding.packets import as_upload, read_plan
+    from vidseek_media.decoding.packets import read_plan
 
     with as_upload(), _saying("the clip cannot be used", "Send a whole video file"):
         length_ms = read_plan(path).duration_ms

@@ -17,8 +17,8 @@ from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek.actions.queries import ask_api
 from vidseek.archive import Archive
 from vidseek_media.errors import ServiceError
+from vidseek_retrieval.index.aliases import list_collections
 from vidseek_retrieval.index.exchange.transfer import export_collection
-from vidseek_retrieval.index.publish import list_collections
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
 
 pytest.importorskip("aiohttp")

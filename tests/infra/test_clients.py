@@ -22,8 +22,8 @@ from qdrant_client import QdrantClient, models
 
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import live_api
+from vidseek_retrieval.index.aliases import require_published
 from vidseek_retrieval.index.edge.backend import EdgeBackend
-from vidseek_retrieval.index.publish import require_published
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from serving import model as model_module
-from serving.api.schemas import ClipAnswer, SearchAnswer
+from serving.api.answer_schemas import ClipAnswer, SearchAnswer
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Places
 from serving.inputs import decoding as decoding_module

@@ -33,7 +33,7 @@ from tests.serving.colours import film, picture, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import DecodeSettings, PoolSettings, ServeSettings
-from vidseek_media.decoding import packets
+from vidseek_media.decoding import containers, packets
 from vidseek_media.errors import InputRejected
 
 KEY = "0123456789abcdef-secret"
@@ -236,7 +236,7 @@ def test_clip__over_the_limit_of_pixels_reaches_no_other_decoder(
     monkeypatch.setattr(decord, "VideoReader", lambda *asked, **_: opened.append(asked))
     path = write_video(tmp_path / "a.mp4", pixel_format="yuv420p")
     assert decode_clip(path, 2, 32, 60.0).shape[0] == 2
-    monkeypatch.setattr(packets, "MAX_PIXELS", 100)
+    monkeypatch.setattr(containers, "MAX_PIXELS", 100)
     with raises(InputRejected, code="too-many-pixels", naming="64 x 48"):
         decode_clip(path, 2, 32, 60.0)
     assert not opened

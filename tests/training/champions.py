@@ -14,7 +14,7 @@ from tests.training.tiny import Archive
 from vidseek_encoder.bundle import file_sha256
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
-from vidseek_training.evaluation.select import ProofRows, Selected
+from vidseek_training.evaluation.champion import ProofRows, Selected
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.train import Outcome, gallery_hash
 from vidseek_training.settings import TrainSettings

@@ -17,7 +17,7 @@ from vidseek.archive import BASE_ALIAS, Archive
 from vidseek_media.errors import GateFailed, ServiceError
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.index.backend import CollectionMetadata
+    from vidseek_retrieval.index.collection_metadata import CollectionMetadata
     from vidseek_training.export.parity import Parity
 
 
@@ -63,7 +63,7 @@ def make_base(archive: Archive) -> BaseReport | None:
     from vidseek_retrieval.index.open_backend import open_home
     from vidseek_retrieval.index.publish import publish
     from vidseek_retrieval.settings import EmbedSettings, PublishSettings, SearchSettings
-    from vidseek_training.evaluation.select import read_selected
+    from vidseek_training.evaluation.champion import read_selected
     from vidseek_training.export.onnx_export import export_base
     from vidseek_training.settings import ExportSettings
 
@@ -104,7 +104,7 @@ def remove_base(archive: Archive) -> list[str]:
     Raises:
         ServiceError: a publish runs, or the disk does not let go.
     """
-    from vidseek_retrieval.index.publish import retract
+    from vidseek_retrieval.index.aliases import retract
 
     removed = retract(archive.backend(), alias=BASE_ALIAS)  # first, so that a service stops asking for what goes next
     try:

@@ -96,7 +96,7 @@ def forget(archive: Archive, plan: Plan) -> None:
         ServiceError: the Qdrant server does not answer.
     """
     from vidseek_media.sources.ledger import Ledger
-    from vidseek_retrieval.index.publish import require_alias_table
+    from vidseek_retrieval.index.aliases import require_alias_table
     from vidseek_training.captioning.journal import forget_captions
 
     require_alias_table(archive.backend())  # else nobody can say which collections show the video

@@ -60,7 +60,8 @@ def read_clip(file: Path, *, num_frames: int, side_px: int) -> NDArray[np.uint8]
 
 
 def _decoded(decode: Callable[[Path], NDArray[np.uint8]], file: Path, what: str) -> NDArray[np.uint8]:
-    from vidseek_media.decoding.workers import Limits, run_one
+    from vidseek_media.decoding.worker_batch import run_one
+    from vidseek_media.decoding.workers import Limits
 
     path = file.absolute()
     if not path.is_file():

@@ -82,7 +82,7 @@ def dedup(
     from vidseek_retrieval.dedup.decisions import ACCEPTED_TABLE, deciding, read_decisions, without_refused
     from vidseek_retrieval.dedup.find import find_duplicates, write_page
     from vidseek_retrieval.dedup.video_matches import write_duplicates
-    from vidseek_retrieval.index.publish import require_published
+    from vidseek_retrieval.index.aliases import require_published
 
     archive = Archive.here()
     backend = archive.backend()

@@ -16,7 +16,7 @@ AliasName = Annotated[str, typer.Option("--alias", help="The name that searches 
 def index_list(as_json: printing.AsJson = False) -> None:
     """List the collections: which is live, and which are kept for a rollback."""
     from vidseek.archive import Archive
-    from vidseek_retrieval.index.publish import list_collections
+    from vidseek_retrieval.index.aliases import list_collections
 
     collections = list_collections(Archive.here().backend())
     if as_json:
@@ -38,7 +38,7 @@ def index_verify(
 ) -> None:
     """Check every file of a collection, count it, and compare approximate with exact searches."""
     from vidseek.archive import Archive
-    from vidseek_retrieval.index.publish import verify
+    from vidseek_retrieval.index.aliases import verify
 
     verification = verify(Archive.here().backend(), alias=alias, collection=collection)
     printing.report(verification, as_json=as_json)
@@ -52,7 +52,7 @@ def index_verify(
 def index_rollback(alias: AliasName = "clips", as_json: printing.AsJson = False) -> None:
     """Make the collection live that was live before."""
     from vidseek.archive import Archive
-    from vidseek_retrieval.index.publish import rollback
+    from vidseek_retrieval.index.aliases import rollback
 
     printing.report({"alias": alias, "collection": rollback(Archive.here().backend(), alias=alias)}, as_json=as_json)
 
@@ -64,7 +64,7 @@ def index_use(
 ) -> None:
     """Verify a collection that is there, and make it live: where the table of aliases was lost, say."""
     from vidseek.archive import Archive
-    from vidseek_retrieval.index.publish import use_collection
+    from vidseek_retrieval.index.aliases import use_collection
 
     printing.report(use_collection(Archive.here().backend(), collection, alias=alias), as_json=as_json)
 
@@ -72,7 +72,7 @@ def index_use(
 def index_prune(as_json: printing.AsJson = False) -> None:
     """Remove what no alias points to or keeps for a rollback."""
     from vidseek.archive import Archive
-    from vidseek_retrieval.index.publish import prune
+    from vidseek_retrieval.index.aliases import prune
 
     removed = prune(Archive.here().backend())
     if as_json:

@@ -22,8 +22,8 @@ from vidseek_retrieval.confidence.query_stats import (
     reference_of,
     write_sample,
 )
-from vidseek_retrieval.index.backend import CollectionMetadata
-from vidseek_retrieval.index.publish import require_published
+from vidseek_retrieval.index.aliases import require_published
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.settings import PublishSettings
 
 REPORT_FILE = Path("reports") / "drift.json"

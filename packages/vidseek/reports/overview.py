@@ -108,7 +108,7 @@ def _proof(said: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _collections(archive: Archive) -> dict[str, Any]:
-    from vidseek_retrieval.index.publish import list_collections
+    from vidseek_retrieval.index.aliases import list_collections
 
     backend = archive.backend()
     alias = backend.aliases().get(ALIAS)

@@ -225,8 +225,8 @@ def _encode(encoder: Any, clips: list[ClipFrames]) -> float:
 
 
 def _publish(dimension: int, index: Path) -> tuple[float, float]:
-    """Return points loaded and optimised in a second, and bytes of each on the disk."""
-    from vidseek_retrieval.index.backend import CollectionMetadata, collection_name
+    """Points loaded and optimised in a second, and bytes of each on the disk."""
+    from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
     from vidseek_retrieval.index.edge.backend import EdgeBackend
     from vidseek_retrieval.settings import IndexSettings
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of
 from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
-from vidseek_media.decoding.workers import run_each
+from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.folders import whole_file
 from vidseek_media.files.json_files import read_json

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_media.decoding.containers import open_video
 from vidseek_media.decoding.frames import decoder_of, frames_at
-from vidseek_media.decoding.packets import PacketPlan, open_video, read_plan
+from vidseek_media.decoding.packets import PacketPlan, read_plan
 from vidseek_media.errors import InputRejected
 from vidseek_media.sources.originals import FileUnreadable
 

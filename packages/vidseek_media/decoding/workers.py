@@ -1,7 +1,7 @@
-"""One function over many inputs in worker processes: a crash or a hang costs that input and no other.
+"""Worker processes that run one job at a time, forked from a server without secrets.
 
-Workers are forked from a server process that has imported what they need and knows no secret (`worker_process.py`), and
-are confined before they see an input (`sandbox.py`). `run_each` is the batch over them; the service keeps pools.
+The server has imported what workers need (`worker_process.py`). Workers are confined before they see an input
+(`sandbox.py`). `worker_batch.py` runs batches over them; the service keeps pools.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import math
 import os
 import pickle
 import signal
@@ -20,23 +19,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from vidseek_media.decoding.sandbox import Confinement
 from vidseek_media.decoding.worker_process import ARRAY, ERROR, Ended, Job, Setup, receive, send
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError
 from vidseek_media.settings import RECYCLE_AFTER, WORKER_MEMORY_MIB
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
-
 START_SECONDS = 120.0
-"""A worker that has not come up by then never will."""
+"""How long a worker may take to start."""
 
 MAX_ANSWER_BYTES = 2**30
 
@@ -45,26 +39,35 @@ _BEGIN = (
     "from vidseek_media.decoding.worker_process import main; main(int(sys.argv[2]), json.loads(sys.argv[3]))"
 )
 
+_FAULTS = frozenset({
+    signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP,
+    signal.SIGXFSZ,
+})
+"""Signals that a faulty program causes itself."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What one input may cost, and how long a worker lives."""
+    """The time and memory of one input, and the life of a worker."""
 
     timeout_seconds: float
+    """Of one input, above 0; infinite for no limit."""
     memory_mib: int = WORKER_MEMORY_MIB
     recycle_after: int = RECYCLE_AFTER
+    """Inputs after which a worker is replaced, at least 1."""
     cpu_seconds: float | None = None
-    """Computing time; None for no limit but the time-out."""
+    """Processor time; None for no limit but the time-out."""
     max_answer_bytes: int = MAX_ANSWER_BYTES
     timeout_setting: str = ""
-    """The parameter that says `timeout_seconds`, for the message."""
+    """The name of the parameter that sets `timeout_seconds`, for messages."""
 
 
 class WorkerLost(InputRejected):
-    """The worker died or ran out of time on this input; another try may do better.
+    """The worker died or ran out of time on this input; a retry may succeed.
 
-    `fault` says why: `time`, the input took too long; `crash`, the worker died of it; `killed`, by SIGKILL, as the kernel
-    does where memory ends; `stopped`, by another signal or with its server, which is no fault of the input.
+    Attributes:
+        fault: `time`: the input took too long. `crash`: the worker crashed. `killed`: by SIGKILL, which the kernel sends
+            when memory runs out. `stopped`: by another signal or with its server, which is not the input's fault.
     """
 
     category = "worker_lost"
@@ -78,25 +81,16 @@ class WorkerLost(InputRejected):
         super().__init__(message, code=code, remedy=remedy)
         self.fault = fault
         self.was_fresh = was_fresh
-        """This was the worker's first input."""
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Input, Output]):
-    """What became of one input: a value or an error, never both."""
-
-    item: Input
-    value: Output | None
-    error: VidseekError | None
+        """Whether this was the worker's first input."""
 
 
 class ForkServer:
-    """A process with `modules` imported, from which workers are forked. It starts when the first is wanted.
+    """A process with modules imported, from which workers are forked. It starts with the first worker.
 
-    Safe to share between threads. It has no environment variable of this process, and no open file but its connection.
+    Safe to share between threads. It gets no environment variable of this process and no open file but its connection.
 
     Args:
-        modules: Names of what workers need. What is not among them is imported by each worker anew.
+        modules: Modules that workers need. Each worker imports others by itself.
     """
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
@@ -107,23 +101,27 @@ class ForkServer:
         self._is_closed = False
 
     def start(self) -> None:
-        """Start it now, so that the first worker need not wait for it.
+        """Start the server now, so that the first worker does not wait for it.
 
         Raises:
-            ConfigError: it does not come up.
+            ConfigError: it does not start.
         """
         with self._lock:
             self._require_started()
 
     def fork(self, limits: Limits, confinement: Confinement = Confinement.BATCH) -> Worker:
-        """A new worker.
+        """Return a new worker.
+
+        Args:
+            limits: Of its inputs.
+            confinement: Of the process.
 
         Raises:
-            ConfigError: it does not come up.
+            ConfigError: it does not start.
         """
         setup = pickle.dumps(Setup(confinement, limits.memory_mib, limits.cpu_seconds))
         with self._lock:
-            for _ in range(2):  # the server may have died since; a new one is as good
+            for _ in range(2):  # if the server has died, a new one is started
                 control = self._require_started()
                 with contextlib.suppress(Ended, OSError):
                     return self._fork(control, setup, limits)
@@ -131,7 +129,7 @@ class ForkServer:
         raise _cannot_start("its server died")
 
     def close(self) -> None:
-        """End the server, which ends its workers."""
+        """Stop the server and its workers."""
         with self._lock:
             self._is_closed = True
             self._stop()
@@ -164,7 +162,7 @@ class ForkServer:
                 [sys.executable, "-I", "-S", "-c", _BEGIN, json.dumps(sys.path), str(theirs.fileno()),
                  json.dumps(self._modules)],
                 env={}, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is this process's to handle; it ends the server
+                start_new_session=True,  # Ctrl-C must reach only this process, which then stops the server
             )
         try:
             receive(ours, until=time.monotonic() + START_SECONDS, most=32)
@@ -177,7 +175,7 @@ class ForkServer:
 
     def _stop(self) -> None:
         if self._control is not None:
-            self._control.close()  # the server ends its workers and itself
+            self._control.close()  # the server then stops its workers and itself
             self._control = None
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -188,7 +186,12 @@ class ForkServer:
 
 
 class Worker:
-    """A worker process: one input at a time."""
+    """A worker process, which handles one input at a time. `ForkServer.fork` makes it.
+
+    Attributes:
+        pid: Of the process.
+        num_taken: Inputs that it has had.
+    """
 
     def __init__(self, connection: socket.socket, pid: int, status: int, limits: Limits) -> None:
         self.pid = pid
@@ -198,48 +201,58 @@ class Worker:
         self._limits = limits
         self._has_grown = False
         self._is_ours = ""
-        """Why we killed it, where we did."""
+        """Why `kill` was called; "" if it was not."""
         self._timeout_seconds = limits.timeout_seconds
         self._deadline = 0.0
         self._lock = threading.Lock()
         self._pidfd = -1
-        with contextlib.suppress(OSError):  # it is dead already
+        with contextlib.suppress(OSError):  # it is already dead
             self._pidfd = os.pidfd_open(pid)
 
     def fileno(self) -> int:
-        """Can be read when the worker has an answer, or is dead."""
+        """Return a descriptor that becomes readable when the worker answers or dies."""
         return self._connection.fileno()
 
     @property
     def deadline(self) -> float:
-        """When the input that it has must be done, as `time.monotonic` has it."""
+        """When the current input must be done, by `time.monotonic`, in seconds."""
         return self._deadline
 
     @property
     def is_spent(self) -> bool:
-        """Whether it must not get another input: it is dead, has leaked, or has had as many as it may have."""
+        """Whether it must get no other input: it is dead, has leaked memory, or has had `recycle_after` inputs."""
         return bool(self._is_ours) or self._has_grown or self.num_taken >= self._limits.recycle_after
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has computed in its life; 0 where the system does not say."""
+        """Processor time of its life; 0 if the system does not report it."""
         try:
             return time.clock_gettime((~self.pid << 3) | 2)
         except OSError:
             return 0.0
 
     def call(self, job: Job, *, content: bytes | None = None) -> Any:
-        """What the worker makes of `job`; `content` is the file that it reads.
+        """Run a job and return its value.
+
+        Args:
+            job: The function and its arguments.
+            content: The content of the file that it reads; None for no file.
 
         Raises:
-            VidseekError: as the job.
-            WorkerLost: the worker died, or ran out of time.
+            VidseekError: as the job raises it.
+            WorkerLost: the worker died or ran out of time.
         """
         self.give(job, content=content)
         return self.take()
 
     def give(self, job: Job, *, content: bytes | None = None, timeout_seconds: float | None = None) -> None:
-        """Begin `job`; `take` gives what comes of it. `timeout_seconds` is in place of that of the limits."""
+        """Start a job; `take` returns its value.
+
+        Args:
+            job: The function and its arguments.
+            content: The content of the file that it reads; None for no file.
+            timeout_seconds: Above 0; None for that of the limits.
+        """
         self._timeout_seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
         self._deadline = time.monotonic() + self._timeout_seconds
         file = _in_memory(content) if content is not None else -1
@@ -247,13 +260,18 @@ class Worker:
             self._connection.settimeout(self._timeout_seconds)
             send(self._connection, 0, [pickle.dumps(job)], flag=file >= 0, fd=file)
         except OSError:
-            pass  # It is dead, or hangs: `take` finds that out, and says so.
+            pass  # the worker is dead or hangs: `take` raises
         finally:
             if file >= 0:
                 os.close(file)
 
     def take(self) -> Any:
-        """The value of what was given. Raises as `call`."""
+        """Wait for the started job and return its value.
+
+        Raises:
+            VidseekError: as the job raises it.
+            WorkerLost: the worker died or ran out of time.
+        """
         was_fresh, self.num_taken = self.num_taken == 0, self.num_taken + 1
         try:
             kind, self._has_grown, content, fd = receive(
@@ -268,25 +286,29 @@ class Worker:
             self.kill("time")
         except (Ended, OSError):
             pass
-        except Exception as error:  # the answer is none: too long, or not of our making
+        except Exception as error:  # the answer is too long or malformed
             self.kill("answer")
             raise WorkerLost(f"gave an answer that cannot be used: {error}", was_fresh=was_fresh) from error
         raise self._lost(was_fresh)
 
     def kill(self, why: str = "stopped") -> None:
-        """End the process now, whatever it does. `take` then says WorkerLost. From any thread."""
+        """Kill the process; `take` then raises WorkerLost. May be called from any thread.
+
+        Args:
+            why: `time`, `answer` or `stopped`.
+        """
         with self._lock, contextlib.suppress(ProcessLookupError):
             self._is_ours = self._is_ours or why
-            if self._pidfd >= 0:  # a number of a process may be another's by now, this is not
+            if self._pidfd >= 0:  # unlike a pid, a pidfd is never reused
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def lower_priority(self) -> None:
-        """Let everything else on this machine go first."""
+        """Give the process the lowest priority."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self.pid, 19)
 
     def stop(self) -> None:
-        """End it, and let go what this process holds of it."""
+        """Kill the process and close its descriptors."""
         self.kill()
         self._death()
         with self._lock:
@@ -297,14 +319,14 @@ class Worker:
             self._status = self._pidfd = -1
 
     def _death(self) -> int | None:
-        """The status with which it ended; None where it is not known."""
+        """Return its wait status; None if unknown."""
         if self._status < 0:
             return None
         content = os.read(self._status, 4) if wait([self._status], timeout=5.0) else b""
         return struct.unpack("=i", content)[0] if len(content) == 4 else None
 
     def _lost(self, was_fresh: bool) -> WorkerLost:
-        self._has_grown = True  # whatever it is, it gets no other input
+        self._has_grown = True  # it gets no other input
         if self._is_ours == "time":
             setting = f", see {self._limits.timeout_setting} in params.yaml" if self._limits.timeout_setting else ""
             return WorkerLost(f"took longer than {self._timeout_seconds:g} s{setting}", fault="time", was_fresh=was_fresh)
@@ -329,119 +351,8 @@ class Worker:
         return WorkerLost(said, fault="crash" if is_fault else "stopped", was_fresh=was_fresh)
 
 
-_FAULTS = frozenset({
-    signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP,
-    signal.SIGXFSZ,
-})
-"""Signals that a program brings upon itself."""
-
-
-def run_each(
-    function: Callable[[Input], Output],
-    items: Iterable[Input],
-    *,
-    workers: int,
-    timeout_seconds: float | Callable[[Input], float],
-    timeout_setting: str = "",
-    memory_mib: int = WORKER_MEMORY_MIB,
-    recycle_after: int = RECYCLE_AFTER,
-) -> Generator[Outcome[Input, Output], None, None]:
-    """Apply `function` to each item in `workers` processes, outcomes in the order in which they are done.
-
-    Closing the generator stops the workers.
-
-    `function`, items and values travel by pickle, so `function` is one of a module, not of the script that is run.
-    An error of ours is the item's outcome, as is any other exception (as InputRejected), the death of the worker, and
-    more than `timeout_seconds`, which may depend on the item and which the parameter `timeout_setting` says (both as
-    WorkerLost). More than `memory_mib` of a worker's own memory
-    fails inside it and costs that input. A worker that still holds half of that, or has had `recycle_after` inputs, is
-    replaced.
-
-    Raises:
-        ConfigError: worker processes cannot be started.
-    """
-    todo = iter(items)
-    item = next(todo, _END)
-    if item is _END:
-        return
-    seconds_of = timeout_seconds if callable(timeout_seconds) else lambda _: timeout_seconds
-    limits = Limits(math.inf, memory_mib, recycle_after, timeout_setting=timeout_setting)
-    server = ForkServer([_module_of(function)])
-    pool: list[Worker] = []
-    busy: dict[Worker, Input] = {}
-    try:
-        while item is not _END or busy:
-            while item is not _END and (idle := _idle_worker(pool, busy, server, workers, limits)):
-                idle.give(Job(function, (item,)), timeout_seconds=seconds_of(cast(Input, item)))
-                busy[idle] = item  # type: ignore[assignment]
-                item = next(todo, _END)
-            yield from _collect(pool, busy)
-    finally:
-        for worker in pool:
-            worker.stop()
-        server.close()
-
-
-def run_one(
-    function: Callable[..., Output], path: Path, *, limits: Limits, confinement: Confinement = Confinement.ARCHIVE
-) -> Output:
-    """`function(path)` in a process of its own that may read that file and nothing else.
-
-    Raises:
-        VidseekError: as `function`; WorkerLost where the process died, or ran out of time.
-        ConfigError: no process can be started.
-    """
-    server = ForkServer([_module_of(function)])
-    worker = server.fork(limits, confinement)
-    try:
-        value: Output = worker.call(Job(function, (path,), file=path))
-        return value
-    finally:
-        worker.stop()
-        server.close()
-
-
-_END = object()
-
-
-def _idle_worker(
-    pool: list[Worker], busy: dict[Worker, Any], server: ForkServer, most: int, limits: Limits
-) -> Worker | None:
-    for worker in pool:
-        if worker not in busy:
-            return worker
-    if len(pool) < max(most, 1):
-        pool.append(server.fork(limits))
-        return pool[-1]
-    return None
-
-
-def _collect(pool: list[Worker], busy: dict[Worker, Input]) -> Iterator[Outcome[Input, Any]]:
-    """Wait for the first thing that happens to a busy worker, and tell it."""
-    nearest = min(worker.deadline for worker in busy)
-    ready = wait([worker.fileno() for worker in busy], timeout=max(nearest - time.monotonic(), 0))
-    for worker in list(busy):
-        if worker.fileno() not in ready and time.monotonic() < worker.deadline:
-            continue
-        item, value, error = busy.pop(worker), None, None
-        try:
-            value = worker.take()
-        except VidseekError as lost:
-            error = lost
-        if worker.is_spent:
-            worker.stop()
-            pool.remove(worker)
-        yield Outcome(item, value, error)
-
-
-def _module_of(function: Callable[..., Any]) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    return str(function.__module__)
-
-
 def _in_memory(content: bytes) -> int:
-    """A file of that content that has no name: a descriptor at its beginning."""
+    """Return a descriptor of an unnamed file in memory with this content, at its beginning."""
     fd = os.memfd_create("input", os.MFD_CLOEXEC)
     view, done = memoryview(content), 0
     while done < len(content):
@@ -451,7 +362,7 @@ def _in_memory(content: bytes) -> int:
 
 
 def _value_of(kind: int, content: bytearray) -> Any:
-    """What an answer means. Nothing in it is run: the worker may have been taken over by what it decoded."""
+    """Decode an answer. It is not trusted and no code of it runs: its input may have taken over the worker."""
     if kind == ARRAY:
         import numpy as np
 
@@ -466,7 +377,7 @@ def _value_of(kind: int, content: bytearray) -> Any:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads plain values, and records and errors of ours; anything else in a pickle is refused."""
+    """Unpickles plain values, and our records and errors; refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name) if module.startswith("vidseek_") and "." not in name else None

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.cutting.cut import read_clips
-from vidseek_media.decoding.workers import Outcome, run_each
+from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.folders import whole_file
 from vidseek_media.frame_store.members import (

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vidseek_media.decoding.probe import Probe, probe
-from vidseek_media.decoding.workers import run_each
+from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of

@@ -1,173 +1,52 @@
-"""What an index home can do, whichever it is: collections built once and then only read, and aliases that move."""
+"""The interface of an index backend: collections that are built once and then only read, and aliases that move."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.names import hex_digits, plain_name, shown
-from vidseek_retrieval.index.values import SparseVector as SparseVector
-from vidseek_retrieval.index.values import Value as Value
+from vidseek_media.errors import ArtifactError
+from vidseek_media.names import plain_name
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Dense, SparseVector, Value
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
-from vidseek_retrieval.settings import IndexSettings, Vector
-from vidseek_retrieval.vectors.registry import vector_names
-
-COLLECTION_NAME = re.compile(r"clips-[0-9a-f]{16}-[0-9a-f]{12}")
-"""`clips-<encoder_version>-<build>`"""
-BUILD_DIGITS = 12
-VERSION_DIGITS = 16
-MOST_DIMENSIONS = 16_384
-MOST_POINTS = 2**32 - 1
-"""What spans.npy numbers them by."""
-LANGUAGE = re.compile(r"[a-z]{2,20}")
-
-VIDEO_VECTOR: Final = "video"
-"""The vector that every clip has; `vectors` has a file for each one."""
-CAPTION_VECTOR: Final = "caption"
-WORDS_VECTOR: Final = "words"
-Dense = str
-"""The name of a dense vector."""
-
+from vidseek_retrieval.settings import Vector
 
 PUBLISH_REMEDY = "Run `dvc repro`; where it finds nothing to do, `dvc repro --force --single-item publish`"
-"""For an index that is not there: DVC sees its receipt alone, and does not miss the folder."""
+"""For a missing index. DVC tracks only its receipt, so a plain `dvc repro` may find nothing to do."""
+
 USE_REMEDY = "`vidseek index list` says what is there, and `vidseek index use COLLECTION` makes one of them live"
-"""For collections that no alias names: they may be all there is, so nothing is removed."""
+"""For collections without an alias: they may be the only copies, so nothing is removed."""
 
 
 class CollectionRemoved(ArtifactError):
-    """A collection that was open is not there any more: it was removed since."""
+    """An open collection was removed from the index."""
 
     code = "collection-removed"
 
 
 class TimeRange(NamedTuple):
-    """A part of a video, in which clips begin; both ends are of it."""
+    """A part of a video in which clips begin; both ends are included."""
 
     video_id: str
     first_ms: int
     last_ms: int
 
 
-FEW_POINTS = 100_000
-FEW = 10
-"""Clips of a search that are the best to be had: those that recall is measured of."""
-FEWER_AGAIN = 2.0
-"""`oversampling` of the clips after those, at most."""
-
-
-@dataclass(frozen=True)
-class CollectionMetadata:
-    """What is known of a finished collection without opening it."""
-
-    name: str
-    """`clips-<encoder_version>-<build>`"""
-    encoder_version: str
-    build: str
-    """A hash of all that was put in, and of the settings: equal content has an equal name."""
-    dimension: int
-    num_points: int
-    settings: IndexSettings
-    created_at: str
-    """RFC 3339."""
-    num_captions: int = 0
-    """Points that have the vector `caption`."""
-    num_words: int = 0
-    """Points that have the vector `words`."""
-    calibration: Mapping[str, Any] | None = None
-    """How scores become confidences, as `Calibration.to_json` has it; None where nothing was fitted."""
-    longest_ms: int = 0
-    """Of a clip; 0 in collections of earlier builds."""
-    score_spread: Mapping[str, float] = field(default_factory=dict)
-    """The standard deviation of a text's scores over the clips, by dense vector; empty in collections of earlier builds."""
-    content: str = ""
-    """A hash of the clips and of what is known and written of them, without any vector: equal where two models were
-    published over the same archive. Empty in collections of earlier builds."""
-    num_others: Mapping[str, int] = field(default_factory=dict)
-    """Points that have each vector beside `video`, `caption` and `words`."""
-    imported: bool = field(default=False, compare=False)
-    """Whether its points came in one file from elsewhere. The name of such a collection is a claim: a publish of that
-    name compares every point before it takes the collection for its own."""
-
-    def num_with(self, vector: Vector) -> int:
-        """How many points have such a vector."""
-        counts = {VIDEO_VECTOR: self.num_points, CAPTION_VECTOR: self.num_captions, WORDS_VECTOR: self.num_words}
-        return counts[vector] if vector in counts else self.num_others.get(vector, 0)
-
-    def has(self, vector: Vector) -> bool:
-        """Whether some point has such a vector."""
-        return vector == VIDEO_VECTOR or (vector in self.settings.vectors and self.num_with(vector) > 0)
-
-    @property
-    def dense_vectors(self) -> tuple[Dense, ...]:
-        """The dense vectors that some point has."""
-        return tuple(name for name in vector_names("dense") if self.has(name))
-
-    @property
-    def sparse_vectors(self) -> tuple[Vector, ...]:
-        """The sparse vectors that some point has."""
-        return tuple(name for name in vector_names("sparse") if self.has(name))
-
-    @property
-    def search_ef(self) -> int:
-        """Candidates while the graph is searched: with as many as among `FEW_POINTS`, a larger graph is searched worse.
-
-        Of 10^5 clips of int8 64 candidates found 0.9988 of the ten nearest, of 10^6 0.972, and 256 found 0.993.
-        """
-        return round(self.settings.hnsw_ef * max(1.0, self.num_points / FEW_POINTS) ** 0.6)
-
-    def oversampling(self, limit: int) -> float:
-        """Candidates that are scored again for each of `limit` clips: all of them for the first `FEW`, fewer beyond.
-
-        Of 10^6 clips, with 2 in the place of 4, a hundred come in three quarters of the time: the same first ten, and 0.99
-        of the hundred.
-        """
-        most = self.settings.oversampling
-        return (most * min(limit, FEW) + min(most, FEWER_AGAIN) * max(0, limit - FEW)) / limit
-
-    def to_json(self) -> dict[str, Any]:
-        """As collection.json has it."""
-        return {**asdict(self), "settings": self.settings.model_dump()}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> CollectionMetadata:
-        """The reverse of `to_json`: every field of its type and in its range, the name made of encoder_version and build.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is not that.
-        """
-        names = [name for name in cls.__dataclass_fields__ if name != "settings" and name in content]
-        known = {name: content[name] for name in names}
-        settings = content["settings"]
-        if not isinstance(settings, Mapping):
-            raise TypeError(f"settings is {shown(settings)}, wanted a table")
-        _check_settings(settings)
-        try:
-            metadata = cls(**known, settings=IndexSettings.of(settings))
-        except ConfigError as error:
-            raise ValueError(error.message) from error
-        _check_facts(metadata)
-        return metadata
-
-
 @dataclass(frozen=True)
 class Alias:
-    """Where an alias points, and where it pointed before."""
+    """The collection that an alias points to, and those before it."""
 
     collection: str
     previous: tuple[str, ...] = ()
-    """Newest first; kept for a rollback."""
+    """Kept for a rollback, newest first."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -176,10 +55,10 @@ class Point:
 
     Args:
         clip_id: Of the clip.
-        vector: Its vector `video`.
-        payload: The fields of its hit, and those that filters name.
+        vector: Its vector `video`, shape (dimension,), unit length.
+        payload: Fields of its hit, and fields that filters name.
         vectors: Its vectors by name.
-        named: The same one by one: `caption=...`; None takes one away.
+        named: Single vectors by name, for example `caption=...`, in place of those of `vectors`; None removes one.
     """
 
     clip_id: str
@@ -198,17 +77,17 @@ class Point:
 
     @property
     def vector(self) -> NDArray[np.float32]:
-        """The vector `video`: shape (dimension,), unit."""
+        """The vector `video`, shape (dimension,), unit length."""
         return self.vectors[VIDEO_VECTOR]  # type: ignore[return-value]
 
     @property
     def caption(self) -> NDArray[np.float32] | None:
-        """The vector `caption`: shape (dimension,), unit."""
+        """The vector `caption`, shape (dimension,), unit length; None if it has none."""
         return self.vectors.get(CAPTION_VECTOR)  # type: ignore[return-value]
 
     @property
     def words(self) -> SparseVector | None:
-        """The vector `words`."""
+        """The vector `words`; None if it has none."""
         return self.vectors.get(WORDS_VECTOR)  # type: ignore[return-value]
 
 
@@ -217,11 +96,11 @@ class Collection(Protocol):
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What collection.json says."""
+        """The content of collection.json."""
 
     @property
     def allows_exact(self) -> bool:
-        """Whether `search` compares with every clip where it is asked to; a server may forbid it."""
+        """Whether `search` accepts `exact`; a server may forbid it."""
 
     def search(
         self,
@@ -234,208 +113,180 @@ class Collection(Protocol):
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """The nearest clips by the vector `using`, best first; approximate unless `exact`.
+        """Return the nearest clips by a dense vector, best first.
 
-        Only clips that have such a vector, score `score_threshold` so much, fit all `conditions`, and, where there are
-        `time_ranges`, begin in one of these.
+        Args:
+            vector: Shape (dimension,), unit length.
+            limit: Clips at most, at least 1.
+            exact: Compare with every clip; approximate otherwise.
+            score_threshold: The least cosine.
+            using: The vector to compare with; clips without it are left out.
+            conditions: Filters that every clip must meet.
+            time_ranges: Ranges that a clip must begin in, any of them; empty for anywhere.
         """
 
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """The clips whose sparse vector `using` has some of `words`, best first, by BM25; fitting all `conditions`."""
+        """Return the clips that share words with the query, best first by BM25.
+
+        Args:
+            words: The query's sparse vector.
+            limit: Clips at most, at least 1.
+            using: The sparse vector to compare with.
+            conditions: Filters that every clip must meet.
+        """
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The payloads of these points, by id; those that are not there are left out."""
+        """Return the payloads of points by clip id; missing points are left out.
+
+        Args:
+            clip_ids: Of the points.
+        """
 
     def count(self, vector: Vector | None = None) -> int:
-        """How many points there are (with such a vector), counted."""
+        """Count the points.
+
+        Args:
+            vector: Count only points that have it; None for all.
+        """
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """The clip ids of up to `num` points, the same ones for the same seed."""
+        """Return the clip ids of random points.
+
+        Args:
+            num: Points at most, at least 0.
+            seed: Equal seeds give equal points.
+        """
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """The points with these ids, in this order; those that are not there are left out."""
+        """Return points in the given order; missing ones are left out.
+
+        Args:
+            clip_ids: Of the points.
+        """
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """All points, in order of clip id, `batch` in memory at once."""
+        """Yield all points in order of clip id.
+
+        Args:
+            batch: Points in memory at once, at least 1.
+        """
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """The values of a payload field of words, and how many points have each: the most frequent first.
+        """Return the values of a keyword field and how many points have each, the most frequent first.
 
-        Only of points that fit all `conditions`.
+        Args:
+            field: A payload field.
+            limit: Values at most, at least 1.
+            conditions: Filters that counted points must meet.
         """
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """The least and the greatest value of a payload field of numbers or times; None where no point has one."""
+        """Return the least and the greatest value of a field; None if no point has one.
+
+        Args:
+            field: A payload field of numbers or times.
+        """
 
     def close(self) -> None:
-        """Give back memory and files."""
+        """Release memory and files."""
 
 
 class IndexBackend(Protocol):
-    """A place where collections live: a folder with Qdrant Edge shards, or a Qdrant server."""
+    """Stores collections: in a folder of Qdrant Edge shards, or on a Qdrant server."""
 
     def aliases(self) -> dict[str, Alias]:
-        """All aliases; empty where nothing was published."""
+        """Return all aliases by name; empty if nothing was published."""
 
     def live(self, alias: str) -> str | None:
-        """The collection that `alias` points to, for a search; up to a second old where another process moved it."""
+        """Return the collection that an alias points to, None if nowhere. May be a second old if another process moved it.
+
+        Args:
+            alias: Its name.
+        """
 
     def lost_aliases(self) -> list[str]:
-        """What the home's own notes say of aliases that the table lacks or has otherwise; empty where they agree."""
+        """Return how the backend's own notes on aliases differ from the table; empty if they agree."""
 
     def collections(self) -> list[CollectionMetadata]:
-        """The finished collections that can be read, oldest first."""
+        """Return the metadata of all finished collections that can be read, oldest first."""
 
     def stored(self) -> list[str]:
-        """The names of the finished collections, sorted; also of those whose metadata cannot be read."""
+        """Return the names of all finished collections, sorted, including those whose metadata cannot be read."""
 
     def open(self, name: str) -> Collection:
         """Open a finished collection.
 
+        Args:
+            name: Of the collection.
+
         Raises:
-            ArtifactError: it is not there, or broken.
+            ArtifactError: it does not exist, or is broken.
         """
 
     def building(self) -> AbstractContextManager[None]:
-        """The builder's lock: whoever writes holds it.
+        """Return the builder's lock; every writer must hold it.
 
         Raises:
-            ServiceError: another one holds it.
+            ServiceError: another process holds it.
         """
 
     def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-        """Make a collection, searchable and immutable. It is finished or it is not there.
+        """Build a searchable, immutable collection. It exists only once it is finished.
+
+        Args:
+            metadata: Of the collection.
+            points: As many as `metadata` says.
 
         Raises:
-            ServiceError: the home does not take it.
+            ServiceError: the backend cannot store it.
         """
 
     def check(self, name: str) -> list[str]:
-        """What is wrong with the stored files of a collection; empty if nothing is."""
+        """Return what is wrong with the stored files of a collection; empty if nothing is.
+
+        Args:
+            name: Of the collection.
+        """
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, in one step."""
+        """Point an alias to another collection, atomically.
+
+        Args:
+            alias: Its name.
+            to: The collection, and those kept for a rollback.
+        """
 
     def drop_alias(self, alias: str) -> None:
-        """Let `alias` point nowhere; nothing where it does not point anywhere."""
+        """Remove an alias, if it exists.
+
+        Args:
+            alias: Its name.
+        """
 
     def drop(self, name: str) -> None:
-        """Remove a collection."""
+        """Remove a collection.
+
+        Args:
+            name: Of the collection.
+        """
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
-        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
+        """Remove the remains of killed builds and return their names.
 
-
-def require_facts(metadata: CollectionMetadata) -> CollectionMetadata:
-    """`metadata`, where they can be those of a collection: a home asks before it makes anything of their name.
-
-    Raises:
-        ArtifactError: they cannot.
-    """
-    try:
-        return CollectionMetadata.from_json(metadata.to_json())
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise ArtifactError(
-            f"there can be no such collection: {error}", code="bad-collection", remedy="Make what it was built from again"
-        ) from error
+        Args:
+            needed: Collections that are kept.
+        """
 
 
 def alias_name(value: object) -> str:
-    """The name of an alias, where it is one.
+    """Return the name of an alias, checked.
+
+    Args:
+        value: Not trusted.
 
     Raises:
-        ValueError: it is anything but a plain name.
+        ValueError: it is not a plain name.
     """
     return plain_name(value, what="an alias")
-
-
-def name_of_collection(value: object) -> str:
-    """The name of a collection, where it is one.
-
-    Raises:
-        ValueError: it is anything but `clips-<encoder_version>-<build>`.
-    """
-    if not isinstance(value, str) or not COLLECTION_NAME.fullmatch(value):
-        raise ValueError(f"the name of a collection is {shown(value)}, wanted clips-<encoder_version>-<build>")
-    return value
-
-
-def collection_name(encoder_version: str, build: str) -> str:
-    """`clips-<encoder_version>-<build>`"""
-    return f"clips-{encoder_version}-{build}"
-
-
-def canonical_json(content: object) -> str:
-    """JSON that is equal for equal content."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Types and ranges of what JSON gave for `IndexSettings`; what is not there has its default."""
-    rules: Mapping[str, Callable[[Any], bool]] = {
-        "m": _whole_number(0, 1024), "ef_construct": _whole_number(1, 10**6), "hnsw_ef": _whole_number(1, 10**6),
-        "vectors": lambda value: isinstance(value, list | tuple) and all(each in vector_names() for each in value),
-        "language": lambda value: isinstance(value, str) and LANGUAGE.fullmatch(value) is not None,
-        "quantization": lambda value: value in ("none", "int8"),
-        "oversampling": lambda value: _is_number(value) and 1 <= value <= 10**6,
-        "on_disk": lambda value: isinstance(value, bool),
-    }
-    _check_each("settings.", settings, rules)
-
-
-def _check_facts(metadata: CollectionMetadata) -> None:
-    points = _whole_number(0, metadata.num_points if isinstance(metadata.num_points, int) else 0)
-    hex_digits(metadata.encoder_version, VERSION_DIGITS, what="encoder_version")
-    hex_digits(metadata.build, BUILD_DIGITS, what="build")
-    if metadata.name != collection_name(metadata.encoder_version, metadata.build):
-        wanted = collection_name(metadata.encoder_version, metadata.build)
-        raise ValueError(f"the name of the collection is {shown(metadata.name)}, encoder_version and build make {wanted}")
-    rules: Mapping[str, Callable[[Any], bool]] = {
-        "dimension": _whole_number(1, MOST_DIMENSIONS), "num_points": _whole_number(0, MOST_POINTS),
-        "num_captions": points, "num_words": points, "longest_ms": _whole_number(0, 2**53),
-        "created_at": _is_moment,
-        "calibration": lambda value: value is None or isinstance(value, Mapping),
-        "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
-        "imported": lambda value: isinstance(value, bool),
-        "score_spread": _is_spread,
-        "num_others": lambda value: isinstance(value, Mapping) and all(
-            name in vector_names() and points(num) for name, num in value.items()
-        ),
-    }
-    _check_each("", {name: getattr(metadata, name) for name in rules}, rules)
-
-
-def _is_spread(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        name in vector_names("dense") and _is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
-    )
-
-
-def _check_each(prefix: str, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
-    for name, value in values.items():
-        if name not in rules:
-            raise ValueError(f"{prefix}{shown(name)} is no key that is known here: of another version of vidseek?")
-        try:
-            fits = rules[name](value)
-        except TypeError:  # what cannot be looked up is none of what is known
-            fits = False
-        if not fits:
-            raise ValueError(f"{prefix}{name} is {shown(value)}, which it cannot be")
-
-
-def _whole_number(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_moment(value: object) -> bool:
-    """A time of ISO 8601 that can be told in seconds, as lists of models do."""
-    try:
-        return isinstance(value, str) and len(value) <= 40 and math.isfinite(datetime.fromisoformat(value).timestamp())
-    except (ValueError, OverflowError):
-        return False
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

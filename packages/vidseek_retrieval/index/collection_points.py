@@ -21,19 +21,11 @@ from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate, duplicate_of
 from vidseek_retrieval.embedding.embed_texts import text_matrix
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
-from vidseek_retrieval.index.backend import (
-    CAPTION_VECTOR,
-    VIDEO_VECTOR,
-    WORDS_VECTOR,
-    CollectionMetadata,
-    Point,
-    SparseVector,
-    Value,
-    canonical_json,
-    collection_name,
-)
+from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.clip_tables import ClipTables
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json, collection_name
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, evenly, score_spread
+from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, SparseVector, Value
 from vidseek_retrieval.settings import IndexSettings
 from vidseek_retrieval.vectors.registry import index_vector, index_vectors, vector_names
 

@@ -1,9 +1,9 @@
-"""Embeddings to a collection beside the live one, proven, and only then made live; and back again."""
+"""Publish embeddings: build a collection beside the live one, verify it, and move the alias to it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -16,25 +16,18 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.files.folders import whole_file
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate
-from vidseek_retrieval.index.backend import (
-    PUBLISH_REMEDY,
-    USE_REMEDY,
-    Alias,
-    CollectionMetadata,
-    IndexBackend,
-    Point,
-    SparseVector,
-    Value,
-)
+from vidseek_retrieval.index.aliases import alias_problems, move_to, named_by, remove_unneeded
+from vidseek_retrieval.index.backend import Alias, IndexBackend, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.collection_points import facts_of, read_points
-from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.trial_search import trial_problems
+from vidseek_retrieval.index.values import SparseVector, Value
 from vidseek_retrieval.index.verification import Verification, verify_collection
 from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL, IndexSettings
 
 _ROUNDING = 1e-4
-"""Of a value of a unit vector: a home makes vectors unit again as it takes them."""
+"""Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,18 @@ class Published:
     collection: str
     verification: Verification
     built: bool
+    """False if it existed already."""
     moved: bool
+    """False if it was live already."""
     previous: tuple[str, ...]
+    """Collections that a rollback can return to, newest first."""
     removed: tuple[str, ...]
+    """Collections that were removed, and remains of killed builds."""
 
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What a publish did."""
+    """The result of a publish."""
 
     alias: str
     collection: str
@@ -61,31 +58,20 @@ class PublishReport:
     num_words: int
     """Points with the vector `words`."""
     num_without_vector: int
-    """Clips of the wanted cut that have no embedding, since their frames were rejected."""
+    """Clips of the cut mode without an embedding, because their frames were rejected."""
     verification: Verification
     built: bool
-    """False where this content was in the index already."""
+    """False if this content was in the index already."""
     moved: bool
-    """False where this content was live already."""
+    """False if this content was live already."""
     previous: tuple[str, ...]
-    """What a rollback can go back to, newest first."""
+    """Collections that a rollback can return to, newest first."""
     removed: tuple[str, ...]
-    """Collections that no alias needs any more, and what killed builds left."""
+    """Collections that no alias needed any more, and remains of killed builds."""
 
     def to_json(self) -> dict[str, Any]:
-        """As the receipt has it."""
+        """Return the content of the receipt."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class CollectionStatus:
-    """A finished collection, and who needs it."""
-
-    metadata: CollectionMetadata
-    live_as: tuple[str, ...]
-    """The aliases that point to it."""
-    kept_for: tuple[str, ...]
-    """The aliases that may be rolled back to it."""
 
 
 def publish(
@@ -104,30 +90,30 @@ def publish(
     duplicates: Sequence[Duplicate] = (),
     receipt: Path | None = None,
 ) -> PublishReport:
-    """Build, verify, move the alias, in this order; whatever fails leaves the live collection as it was.
+    """Build a collection, verify it, and move the alias to it. A failure leaves the live collection as it was.
 
-    The same content published again builds nothing: it is verified, and the alias moves if it was elsewhere.
+    If the same content is published again, nothing is built: the collection is verified, and the alias moves if needed.
 
     Args:
-        embed_dir: `parts/` and embeddings.json, as `embed_archive` wrote them.
-        cut_dir: With clips.parquet.
-        ingest_dir: With videos.parquet.
-        caption_dir: With captions.parquet; without it points have neither `caption` nor `words`.
-        index: The folder of the index, or another home.
-        alias: The name that searches ask for; an experiment has its own.
-        cut: Clips of this cut mode are published.
-        keep_previous: Collections kept for a rollback of this alias.
-        min_recall: The least recall at 10 of approximate against exact searches.
-        settings: Of the engine.
-        calibration: Kept with the collection, for the confidence of its hits.
-        duplicates: What was decided: searches fold these into their originals. Those of unknown videos count nothing.
-        receipt: Where to write the report as JSON.
+        embed_dir: The folder of `parts/` and embeddings.json, written by `embed_archive`.
+        cut_dir: The folder of clips.parquet.
+        ingest_dir: The folder of videos.parquet.
+        caption_dir: The folder of captions.parquet; None for points without the vectors `caption` and `words`.
+        index: The folder of the embedded index, or an index backend.
+        alias: The name that searches use; an experiment has its own.
+        cut: The cut mode whose clips are published.
+        keep_previous: Collections to keep for a rollback of this alias, at least 0.
+        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
+        settings: Of the collection; None for the defaults.
+        calibration: Stored with the collection, for the confidence of hits; None for no confidence.
+        duplicates: Decisions; searches fold duplicates into their originals. Those of unknown videos are ignored.
+        receipt: Where the report is written as JSON; None for nowhere.
 
     Raises:
         ArtifactError: a table is missing or broken, or they do not belong together.
         ConfigError: an argument is out of range.
-        GateFailed: a vector is no unit vector, no clip is there to publish, or the new collection does not verify.
-        ServiceError: another publish runs, or the disk does not take it.
+        GateFailed: a vector is not of unit length, there is no clip, or the new collection does not verify.
+        ServiceError: another publish runs, or the disk is full or not writable.
     """
     if keep_previous < 0 or not 0 <= min_recall <= 1 or not alias:
         raise ConfigError(
@@ -175,20 +161,28 @@ def go_live(
     keep_previous: int,
     min_recall: float,
 ) -> Published:
-    """Build the collection of `metadata` where it is not there yet, verify it, and only then move `alias` to it.
+    """Build a collection unless it exists, verify it, and then move an alias to it.
+
+    Args:
+        backend: The index.
+        metadata: Of the collection.
+        points: As many as `metadata` says; read only if it is built or compared with an imported one.
+        alias: Its name.
+        keep_previous: Collections to keep for a rollback of this alias, at least 0.
+        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
 
     Raises:
-        GateFailed: it does not verify; what was live stays.
-        ServiceError: another publish runs, or the home does not take it.
+        GateFailed: it does not verify; the alias stays where it was.
+        ServiceError: another publish runs, or the backend cannot store it.
     """
     with backend.building():
         aliases, wrong = backend.aliases(), alias_problems(backend)
-        removed = backend.remove_unfinished(needed=_named_by(aliases) - {metadata.name})
+        removed = backend.remove_unfinished(needed=named_by(aliases) - {metadata.name})
         there = {each.name: each for each in backend.collections()}.get(metadata.name)
-        if not there and metadata.name in backend.stored():  # its metadata cannot be read: it is built again
+        if not there and metadata.name in backend.stored():  # its metadata cannot be read
             backend.drop(metadata.name)
             removed.append(metadata.name)
-        # Its files are not what they were, or it came from elsewhere and is not what its name says.
+        # Its files are damaged, or it was imported and its content is not what its name says.
         if there and (backend.check(metadata.name) or (there.imported and not _is_made_of(backend, metadata, points))):
             backend.drop(metadata.name)
             there = None
@@ -202,16 +196,16 @@ def go_live(
             if not found:
                 backend.drop(metadata.name)
             raise _not_verified(verification, metadata.name, live=backend.aliases().get(alias))
-        moved = _move(backend, alias, metadata.name, keep_previous=keep_previous)
-        removed += [] if wrong else _prune(backend)  # nothing is cleared away by a table that was not right
+        moved = move_to(backend, alias, metadata.name, keep_previous=keep_previous)
+        removed += [] if wrong else remove_unneeded(backend)  # a wrong alias table must not decide what is removed
         previous = backend.aliases()[alias].previous
     return Published(metadata.name, verification, not found, moved, previous, tuple(removed))
 
 
 def _is_made_of(backend: IndexBackend, metadata: CollectionMetadata, points: Iterable[Point]) -> bool:
-    """Whether the collection that is there holds what `metadata` and `points` say, vectors but for rounding."""
+    """Return whether the stored collection equals `metadata` and `points`, up to rounding of vectors."""
     if metadata.imported:
-        return True  # a file says the same as an earlier one did: neither is better than the other
+        return True  # both were imported under one name: neither is more trustworthy
     collection = backend.open(metadata.name)
     try:
         same_facts = replace(collection.metadata, created_at=metadata.created_at) == metadata
@@ -241,214 +235,12 @@ def _weights(words: SparseVector) -> dict[int, float]:
     return {index: round(float(value), 4) for index, value in zip(words.indices, words.values, strict=True)}
 
 
-def list_collections(index: Index) -> list[CollectionStatus]:
-    """The finished collections in the folder `index`, oldest first."""
-    backend = home_of(index)
-    aliases = backend.aliases()
-    return [
-        CollectionStatus(
-            metadata,
-            live_as=tuple(sorted(name for name, alias in aliases.items() if alias.collection == metadata.name)),
-            kept_for=tuple(sorted(name for name, alias in aliases.items() if metadata.name in alias.previous)),
-        )
-        for metadata in backend.collections()
-    ]
-
-
-def rollback(index: Index, *, alias: str = "clips") -> str:
-    """Point an alias to the collection that it pointed to before, and return the name of that collection.
-
-    The collection that was live becomes the oldest of the previous ones. With one previous collection, a second rollback
-    therefore returns to it.
-
-    Args:
-        index: The folder of the index, or another backend.
-        alias: The alias to move.
-
-    Raises:
-        ArtifactError: nothing was published, the table of aliases is broken or names a missing collection, there is no
-            earlier collection, or it does not open.
-        ServiceError: a publish is running.
-
-    Example:
-        >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}
-        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), cut="shots")
-        >>> report.num_points, len(report.previous)
-        (2, 1)
-        >>> rollback(Path("index")) == report.previous[0]
-        True
-    """
-    backend = home_of(index)
-    require_published(backend, alias)
-    with backend.building():
-        current = require_published(backend, alias)
-        require_alias_table(backend, alias=alias)
-        if not current.previous:
-            raise ArtifactError(
-                f"{alias!r} has no earlier collection", code="no-earlier-collection", remedy="Publish what you want live",
-            )
-        back, *earlier = current.previous
-        backend.open(back).close()
-        backend.move_alias(alias, Alias(back, (*earlier, current.collection)))
-        return back
-
-
-def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall: float = MIN_RECALL) -> Verification:
-    """Verify a collection that is there, and only then point `alias` to it; nothing is removed.
-
-    Earlier collections of the alias that are not there any more are no longer named by it.
-
-    Raises:
-        ArtifactError: it is not there, or does not verify.
-        ServiceError: a publish runs.
-    """
-    backend = home_of(index)
-    backend.open(name).close()  # before the lock, which makes the folder
-    with backend.building():
-        verification = verify_collection(backend, name, min_recall=min_recall)
-        if not verification.passed:
-            raise ArtifactError(
-                f"{name} does not verify ({'; '.join(verification.problems)}); what is live stays",
-                code="collection-not-verified",
-                remedy="Use another one, or publish",
-            )
-        current = backend.aliases().get(alias)
-        earlier = (current.collection, *current.previous) if current else ()
-        there = set(backend.stored())
-        backend.move_alias(alias, Alias(name, tuple(each for each in earlier if each != name and each in there)))
-        return verification
-
-
-def alias_problems(backend: IndexBackend, *, alias: str | None = None) -> list[str]:
-    """Why the table of aliases (or what it says of `alias`) cannot say which collections are needed; empty where it can.
-
-    Raises:
-        ArtifactError: it is broken.
-    """
-    aliases, stored = backend.aliases(), set(backend.stored())
-    wrong = [f"no alias names any of the {len(stored)} collections"] if stored and not aliases else []
-    wrong += [
-        f"the alias {name!r} names {each}, which is not there"
-        for name, of in sorted(aliases.items()) if alias in (None, name)
-        for each in (of.collection, *of.previous) if each not in stored
-    ]
-    return wrong + backend.lost_aliases()
-
-
-def require_alias_table(index: Index, *, alias: str | None = None) -> None:
-    """See to it that the table of aliases (or what it says of `alias`) says which collections are needed, if there are any.
-
-    Raises:
-        ArtifactError: it is missing, empty or broken, or names what is not there.
-        ServiceError: the Qdrant server does not answer.
-    """
-    if wrong := alias_problems(home_of(index), alias=alias):
-        raise _table_not_right(wrong)
-
-
-def _table_not_right(wrong: Sequence[str]) -> ArtifactError:
-    return ArtifactError(
-        f"{'; '.join(wrong)}. Nothing was removed or moved", code="aliases-broken", remedy=f"Remove nothing: {USE_REMEDY}",
-    )
-
-
-def prune(index: Index) -> list[str]:
-    """Remove the collections that no alias points to or keeps for a rollback, and what killed builds left.
-
-    Raises:
-        ArtifactError: the table of aliases is missing, empty or broken, or names what is not there: nothing is removed.
-        ServiceError: a publish runs, or the disk does not let go.
-    """
-    backend = home_of(index)
-    if isinstance(backend, EdgeBackend) and not backend.root.is_dir():
-        return []  # taking the lock would make the folder
-    with backend.building():
-        require_alias_table(backend)
-        return backend.remove_unfinished(needed=_named_by(backend.aliases())) + _prune(backend)
-
-
-def retract(index: Index, *, alias: str) -> list[str]:
-    """Let `alias` point nowhere, and remove the collections that no other alias needs; gives their names.
-
-    Raises:
-        ServiceError: a publish runs, or the disk does not let go.
-    """
-    backend = home_of(index)
-    if alias not in backend.aliases():
-        return []
-    with backend.building():
-        aliases = backend.aliases()
-        mine = _named_by({alias: aliases.pop(alias)})
-        backend.drop_alias(alias)
-        gone = sorted((mine - _named_by(aliases)) & set(backend.stored()))
-        for name in gone:
-            backend.drop(name)
-        return gone
-
-
-def verify(
-    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = MIN_RECALL
-) -> Verification:
-    """Look at every file of a collection, count it, and compare approximate with exact searches.
-
-    Args:
-        index: The folder of the index, or another home.
-        alias: Whose live collection to look at.
-        collection: Another one, by its name.
-        min_recall: The least recall at 10 that is no problem.
-
-    Raises:
-        ArtifactError: it is not there, or does not open.
-    """
-    backend = home_of(index)
-    name = collection or require_published(backend, alias).collection
-    return verify_collection(backend, name, min_recall=min_recall)
-
-
 def _not_verified(verification: Verification, name: str, *, live: Alias | None) -> GateFailed:
     kept = f"{live.collection} stays live" if live else "nothing is live"
     return GateFailed(
         f"{name} did not verify ({'; '.join(verification.problems)}); {kept}", code="publish-not-verified",
         remedy="Raise hnsw_ef or ef_construct if it is the recall; else look at the disk, and publish again",
     )
-
-
-def _move(backend: IndexBackend, alias: str, name: str, *, keep_previous: int) -> bool:
-    current = backend.aliases().get(alias)
-    if current is not None and current.collection == name:
-        return False
-    earlier = (current.collection, *current.previous) if current else ()
-    there = set(backend.stored())
-    kept = tuple(each for each in earlier if each != name and each in there)[:keep_previous]
-    backend.move_alias(alias, Alias(name, kept))
-    return True
-
-
-def _prune(backend: IndexBackend) -> list[str]:
-    unneeded = sorted(set(backend.stored()) - _named_by(backend.aliases()))
-    for name in unneeded:
-        backend.drop(name)
-    return unneeded
-
-
-def _named_by(aliases: Mapping[str, Alias]) -> set[str]:
-    return {name for alias in aliases.values() for name in (alias.collection, *alias.previous)}
-
-
-def require_published(backend: IndexBackend, alias: str) -> Alias:
-    """Where `alias` points.
-
-    Raises:
-        ArtifactError: nowhere, or the table of aliases is broken.
-    """
-    current = backend.aliases().get(alias)
-    if current is None and (stored := backend.stored()):
-        raise ArtifactError(
-            f"no alias {alias!r} names any of the {len(stored)} collections", code="not-published", remedy=USE_REMEDY,
-        )
-    if current is None:
-        raise ArtifactError(f"nothing was published as {alias!r}", code="not-published", remedy=PUBLISH_REMEDY)
-    return current
 
 
 def _write_receipt(path: Path, report: PublishReport) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.index.backend import VIDEO_VECTOR, WORDS_VECTOR, CollectionMetadata, IndexBackend, Point
+from vidseek_retrieval.index.backend import IndexBackend, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.values import VIDEO_VECTOR, WORDS_VECTOR
 from vidseek_retrieval.search.browse import facets_of, neighbours
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher

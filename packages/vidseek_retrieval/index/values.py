@@ -1,40 +1,49 @@
-"""Types that the vectors of the index share: the value of a clip, and the tables that it is made from."""
+"""Names and types of the vectors of a clip, and of the tables that they are built from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+VIDEO_VECTOR: Final = "video"
+"""The vector that every clip has."""
+CAPTION_VECTOR: Final = "caption"
+WORDS_VECTOR: Final = "words"
+Dense = str
+"""The name of a dense vector."""
+
 
 class SparseVector(NamedTuple):
-    """A sparse vector over words; equal lengths."""
+    """A sparse vector over words."""
 
     indices: tuple[int, ...]
+    """Distinct, at least 0."""
     values: tuple[float, ...]
+    """As many as `indices`."""
 
 
 Value = NDArray[np.float32] | SparseVector
-"""Of one clip: dense of shape (dimension,) and unit length, or sparse."""
+"""One vector of a clip: dense, shape (dimension,), unit length; or sparse."""
 
 
 class Written(Protocol):
-    """The texts of a clip (`ClipText`)."""
+    """The text of a clip; implemented by `ClipText`."""
 
     @property
     def spoken(self) -> str:
-        """Title and captions, as the text tower reads them."""
+        """Title and captions, as input of the text tower."""
 
     @property
     def words(self) -> str:
-        """The text for BM25, with the file name instead of a missing title."""
+        """Title (or the file name if there is none) and captions, for BM25."""
 
 
 class Rows(Protocol):
-    """The embeddings of a run: `Embeddings`."""
+    """The embeddings of a run; implemented by `Embeddings`."""
 
     @property
     def clip_ids(self) -> list[str]:
@@ -46,7 +55,7 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """Output of the stages for the published clips (`ClipTables`). Each table is read on first use."""
+    """The tables of the clips that are published; implemented by `ClipTables`. Each is read on first use."""
 
     @property
     def embeddings(self) -> Rows:
@@ -58,28 +67,28 @@ class Tables(Protocol):
 
     @property
     def texts(self) -> Mapping[str, Written]:
-        """Texts by clip_id; empty if no captions are published."""
+        """By clip_id; empty if no captions are published."""
 
     @property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
-        """Vectors of the texts, by `text_id_of`."""
+        """The embedded texts by `text_id_of`; shape (dimension,), unit length."""
 
     @property
     def embed_dir(self) -> Path:
-        """Output of the stage `embed`."""
+        """The folder of the stage `embed`."""
 
     @property
     def cut_dir(self) -> Path:
-        """Output of the stage `cut`."""
+        """The folder of the stage `cut`."""
 
     @property
     def ingest_dir(self) -> Path:
-        """Output of the stage `ingest`."""
+        """The folder of the stage `ingest`."""
 
     @property
     def caption_dir(self) -> Path | None:
-        """Output of the stage `caption`; None if no captions are published."""
+        """The folder of the stage `caption`; None if no captions are published."""
 
     @property
     def language(self) -> str:
-        """Language of the words of the index."""
+        """The language of the vector `words`."""

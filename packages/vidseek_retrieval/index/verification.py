@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
-from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionMetadata, IndexBackend, Point, SparseVector
+from vidseek_retrieval.index.backend import Collection, IndexBackend, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.values import VIDEO_VECTOR, SparseVector
 from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import Vector
 from vidseek_retrieval.vectors.registry import index_vector, vector_names

@@ -13,15 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index.backend import (
-    WORDS_VECTOR,
-    Collection,
-    CollectionMetadata,
-    Dense,
-    Point,
-    SparseVector,
-    TimeRange,
-)
+from vidseek_retrieval.index.backend import Collection, Point, TimeRange
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import Vector

@@ -11,15 +11,10 @@ import numpy as np
 
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_retrieval.confidence.calibration import Calibration, OldCalibration
-from vidseek_retrieval.index.backend import (
-    PUBLISH_REMEDY,
-    USE_REMEDY,
-    Collection,
-    CollectionMetadata,
-    Dense,
-    IndexBackend,
-)
+from vidseek_retrieval.index.backend import PUBLISH_REMEDY, USE_REMEDY, Collection, IndexBackend
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.score_spread import score_spread
+from vidseek_retrieval.index.values import Dense
 from vidseek_retrieval.search.denylist import Denylist, FilteredCollection
 
 log = logging.getLogger("vidseek.search")

@@ -11,7 +11,9 @@ import numpy as np
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.confidence.calibration import LEVEL, REBUILD_REMEDY, Calibration, Context, is_current
 from vidseek_retrieval.confidence.query_stats import Seen
-from vidseek_retrieval.index.backend import VIDEO_VECTOR, Collection, CollectionMetadata
+from vidseek_retrieval.index.backend import Collection
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.values import VIDEO_VECTOR
 from vidseek_retrieval.search.fusion import diversify
 from vidseek_retrieval.search.moments import Moment
 from vidseek_retrieval.search.nearest import Nearest

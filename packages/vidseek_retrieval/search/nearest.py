@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.index.backend import Collection, Dense, Point, TimeRange
+from vidseek_retrieval.index.backend import Collection, Point, TimeRange
+from vidseek_retrieval.index.values import Dense
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import (
     NUM_CLIPS,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_retrieval.index.backend import Collection, CollectionMetadata, Point
+from vidseek_retrieval.index.backend import Collection, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.search.query import Query, QueryInputs
 
 

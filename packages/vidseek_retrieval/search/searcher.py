@@ -13,9 +13,10 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import LEVEL, Calibration
 from vidseek_retrieval.confidence.query_stats import Seen
-from vidseek_retrieval.index.backend import Collection, CollectionRemoved, Dense, IndexBackend, Point, SparseVector
+from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of
+from vidseek_retrieval.index.values import Dense, SparseVector
 from vidseek_retrieval.search.denylist import Denylist
 from vidseek_retrieval.search.filters import Condition, parse_filters
 from vidseek_retrieval.search.fusion import fuse

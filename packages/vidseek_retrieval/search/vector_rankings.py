@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import InputRejected
-from vidseek_retrieval.index.backend import Collection, SparseVector, Value
+from vidseek_retrieval.index.backend import Collection
+from vidseek_retrieval.index.values import SparseVector, Value
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import NUM_CLIPS, RankedClip
 from vidseek_retrieval.settings import Weights

@@ -24,7 +24,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.preprocess import resize_frames
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.decoding.frames import decode_uniform
-from vidseek_media.decoding.workers import run_each
+from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.files.folders import whole_file
 from vidseek_media.sources.source import VIDEO_SUFFIXES

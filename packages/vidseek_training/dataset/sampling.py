@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -148,6 +149,33 @@ class Sampler:
         anchors = self._anchors(sides[1], terms[1]) if len(sides) > 1 else ()
         return Batch(np.concatenate(clips), ids, terms, anchors)
 
+    def state(self) -> dict[str, NDArray[np.int64] | None]:
+        """Return what later batches depend on beside the random generator: rows left to draw, and hard negatives."""
+        return {
+            "rows": self.rows.left.copy(),
+            "general_rows": None if self.general_rows is None else self.general_rows.left.copy(),
+            "neighbours": self.neighbours,
+        }
+
+    def restore(self, state: Mapping[str, NDArray[np.int64] | None]) -> None:
+        """Continue from a state.
+
+        Args:
+            state: As `state` gives it.
+
+        Raises:
+            ValueError: it names rows that this sampler's tables do not have.
+        """
+        num = len(self._data.train)
+        if state["rows"] is None:
+            raise ValueError("it has no rows")
+        self.rows.left = _checked_rows(state["rows"], num)
+        if self.general_rows is not None and state["general_rows"] is not None:
+            assert self._data.general is not None
+            self.general_rows.left = _checked_rows(state["general_rows"], len(self._data.general))
+        neighbours = state["neighbours"]
+        self.neighbours = None if neighbours is None else _checked_rows(neighbours, num, least=-1)
+
     def _general_side(self, pairs: PairSet, rows: NDArray[np.int64], right: RightOnes) -> _Side:
         # A caption that lost words is not the one that the base's vector is of.
         dropout = 0.0 if self._settings.replay_anchor else self._settings.word_dropout
@@ -197,3 +225,14 @@ class Sampler:
             captions = slice(of_texts[0].start, of_texts[0].start + count)
             terms.append(Term(captions, of_texts[-1], among, settings.text_view_weight, of_views=True))
         return tuple(terms)
+
+
+def _checked_rows(rows: NDArray[np.int64], num: int, *, least: int = 0) -> NDArray[np.int64]:
+    """Return row numbers of a table of `num` rows, checked; -1 means "no row" if `least` is -1.
+
+    Raises:
+        ValueError: a number is out of range or not an int64.
+    """
+    if rows.dtype != np.int64 or bool(((rows < least) | (rows >= num)).any()):
+        raise ValueError(f"it names rows that are not among {num}")
+    return rows

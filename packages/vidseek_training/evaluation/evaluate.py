@@ -18,10 +18,10 @@ from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.evaluation.both_sides import figures_without_both_sides
+from vidseek_training.evaluation.champion import adapter_of, read_selected
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, paired_gain, recall_gain, recall_interval
 from vidseek_training.evaluation.retrieval_metrics import RetrievalMetrics, Vectors, judge
-from vidseek_training.evaluation.select import adapter_of, read_selected
 from vidseek_training.fitting import lora, pictures
 from vidseek_training.settings import NEAR_DUPLICATE_SHARE
 

@@ -1,92 +1,35 @@
-"""Choose what is exported: a challenger takes the place of the champion only by proof on the proof half of validation."""
+"""Select what is exported: a challenger replaces the champion only by proof on the proof half of validation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import read_json
-from vidseek_media.names import plain_name, shown
+from vidseek_media.names import shown
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
+from vidseek_training.evaluation.champion import BASE, Selected, read_selected
+from vidseek_training.evaluation.decision import decide
 from vidseek_training.evaluation.embedding import embed_pairs
-from vidseek_training.evaluation.proof import (
-    ALPHA,
-    NOT_BETTER,
-    Challenge,
-    Contender,
-    Values,
-    alpha_of_use,
-    is_promising,
-    prove,
-    renamed,
-    unproven,
-    why_no_proof,
-    winner_of,
-)
-from vidseek_training.evaluation.proof_ledger import LEDGER, ProofLedger, ProofUse
+from vidseek_training.evaluation.proof import Contender, Values
+from vidseek_training.evaluation.proof_ledger import LEDGER, ProofLedger
 from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.train import gallery_hash
 
-BASE = "base"
-"""The name of the champion that is no adapter."""
-
-
-@dataclass(frozen=True)
-class ProofRows:
-    """The proof half, and how worn it is."""
-
-    rows: str
-    """The hash of its clips, captions and groups of videos."""
-    num_queries: int
-    num_groups: int
-    """Of videos."""
-    num_choosing_groups: int
-    """Of videos, in the choosing half."""
-    times_used: float
-    """Before this run, for another challenger or champion; a use that shared a part of the groups counts as that part."""
-    alpha: float | None
-    """What this run's challengers could spend together; None where nothing new was put to the proof."""
-    alpha_of_all: float = ALPHA
-    """The chance of any false win in all uses of these rows."""
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What is exported; selected.json."""
-
-    setting: str
-    """The adapter setting, or `base`."""
-    backbone: str
-    adapter_sha256: str
-    """Empty for the base."""
-    run_id: str
-    """Of the MLflow run that trained it; empty for the base."""
-    gallery: str
-    """The hash of the choosing half."""
-    num_queries: int
-    """Of the choosing half."""
-    mrr: float
-    """On the choosing half, which chose the checkpoint: flattering."""
-    challenges: tuple[Challenge, ...]
-    notes: tuple[str, ...]
-    """Settings that could not take part, and why; why nothing could be proven."""
-    proof: ProofRows
-    proven: Challenge | None = None
-    """What the champion won by, in this run or an earlier one; None of the base."""
+_HALVES: tuple[Literal["choosing"], Literal["proof"]] = ("choosing", "proof")
 
 
 @dataclass(frozen=True)
@@ -100,22 +43,22 @@ def select(
     adapters: Path, settings: Sequence[str], *, backbone: str, pairs: Path, frames: Path, champion: Path, out: Path,
     ledger: Path, resamples: int, seed: int,
 ) -> Selected:
-    """Put every trained setting that is better on the choosing half to the proof against the champion; write the winner.
+    """Test every trained setting that is better on the choosing half against the champion, and write the winner.
 
-    The champion is the one that an earlier run left in `champion`, measured again on today's rows; at first, or where there
-    is no validation pair, it is the base. See `proof.py` for the rule. Of those that are proven better the best on the
-    choosing half wins.
+    The champion is the one that an earlier run left in `champion`, measured again on today's rows. If there is none, or no
+    validation pair, it is the base. `proof.py` has the rule. Of several proven settings the best on the choosing half wins.
 
     Args:
         adapters: A folder for each setting, as the train stage wrote them.
-        settings: Those that take part; the folders of settings that are no more are left alone.
-        backbone: The base.
+        settings: Those that take part; other folders are ignored.
+        backbone: The name or folder of the base.
         pairs: The pairs table; groups.parquet lies beside it.
-        frames: The frames stage's folder.
-        champion: Is read, and gets the winner: selected.json, proofs.jsonl and, unless the base won, adapter/.
+        frames: The folder of the frames stage.
+        champion: The folder that is read, and that gets the winner: selected.json, proofs.jsonl and, unless the base won,
+            adapter/.
         out: Gets a copy of selected.json.
-        ledger: The archive's ledger of proofs; outside DVC, so that neither its cache nor a re-run forgets a use.
-        resamples: Of groups of videos, in the bootstrap.
+        ledger: The archive's ledger of proofs. It lies outside DVC, so that a restored cache cannot undo a use.
+        resamples: Bootstrap resamples of groups of videos, at least 1.
         seed: Of the bootstrap.
 
     Raises:
@@ -151,75 +94,15 @@ def select(
     return selected
 
 
-_HALVES: tuple[Literal["choosing"], Literal["proof"]] = ("choosing", "proof")
+def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
+    """Register the winner in MLflow's registry, move an alias to it, and write a receipt.
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What a proof came to."""
-
-    winner: Contender
-    challenges: tuple[Challenge, ...]
-    """Best on the choosing half first."""
-    proof: ProofRows
-    notes: tuple[str, ...]
-    ledger: ProofLedger
-    """With this use, where something new was put to the proof."""
-
-
-def decide(
-    champion: Contender, challengers: Sequence[Contender], *, score: Callable[[Contender], Values], backbone: str, rows: str,
-    groups: Sequence[str] | NDArray[Any], num_choosing_groups: int, ledger: ProofLedger, resamples: int, seed: int,
-    videos: Sequence[str] | None = None,
-) -> Decision:
-    """Put the challengers that are better on the choosing half to the proof.
-
-    A challenge that the ledger knows, on the same rows and against the same champion, costs nothing and ends as it ended.
+    If the base won, the alias is removed.
 
     Args:
-        champion: To be beaten.
-        challengers: In any order; one that is the champion takes no part.
-        score: Gives the reciprocal ranks of a contender on the proof half, shape (n,); is asked only where a proof is due.
-        backbone: The base's name.
-        rows: The hash of the proof half's rows.
-        groups: Shape (n,): the group of videos of each query of the proof half.
-        num_choosing_groups: Groups of videos in the choosing half.
-        ledger: What the rows were used for before.
-        resamples: Of groups of videos, in the bootstrap.
-        seed: Of the bootstrap.
-        videos: Shape (n,): the video of each query of the proof half, by which the ledger knows a group that was named
-            anew.
-    """
-    others = [each for each in challengers if each.sha256 != champion.sha256]
-    others.sort(key=lambda each: (-each.chosen_mrr, each.setting))
-    num_groups, against = len(set(groups)), champion.sha256 or f"{BASE} {backbone}"
-    promising = [each for each in others if is_promising(each, champion)]
-    reason = why_no_proof(num_groups + num_choosing_groups) if promising else ""
-    found = {} if reason else ledger.known_challenges(rows, against)
-    new = [] if reason else [each for each in promising if each.sha256 not in found]
-    names = list(map(str, groups))
-    times_used, alpha = ledger.times_used(names, videos), None
-    if new:
-        alpha = alpha_of_use(times_used)
-        tested = prove(champion, new, groups, score=score, alpha=alpha, resamples=resamples, seed=seed)
-        ledger = ledger.with_use(ProofUse.of(rows, [*names, *(videos or ())], against, alpha, tested))
-        found = found | tested
-    challenges = {
-        each.sha256: unproven(each, champion, reason if each in promising else NOT_BETTER)
-        if reason or each not in promising else renamed(found[each.sha256], each, champion)
-        for each in others
-    }
-    return Decision(
-        winner_of(champion, others, challenges), tuple(challenges.values()),
-        ProofRows(rows, len(groups), num_groups, num_choosing_groups, times_used, alpha), (reason,) if reason else (),
-        ledger,
-    )
-
-
-def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
-    """Register the winner in MLflow's registry and move `alias` there; leave a receipt.
-
-    Where the base won, no registered adapter is the champion, and the alias is taken away.
+        selected: The winner.
+        receipt: Where the receipt is written.
+        alias: Of the registered model.
 
     Raises:
         ServiceError: the registry does not answer.
@@ -239,49 +122,8 @@ def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
     receipt.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_selected(champion: Path) -> Selected:
-    """What the select stage chose.
-
-    Raises:
-        ArtifactError: selected.json is missing or broken.
-    """
-    path = champion / "selected.json"
-    try:
-        content = read_json(path)
-        if "proof" not in content:
-            raise ValueError("it was written by an earlier version of vidseek, whose proof was another")
-        content["challenges"] = tuple(Challenge(**each) for each in content["challenges"])
-        content["proven"] = Challenge(**content["proven"]) if content.get("proven") else None
-        proof = ProofRows(**content["proof"])
-        return _checked(Selected(**content | {"notes": tuple(content["notes"]), "proof": proof}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error}", code="selection-broken", remedy="Run `dvc repro select`",
-        ) from error
-
-
-def _checked(selected: Selected) -> Selected:
-    """`selected`, where its names are names.
-
-    Raises:
-        ValueError: one is none.
-    """
-    plain_name(selected.setting, what="setting")
-    if not isinstance(selected.backbone, str) or len(selected.backbone) > 1024 or not selected.backbone.isprintable():
-        raise ValueError(f"backbone is {shown(selected.backbone)}, wanted a name")
-    for name in ("run_id", "adapter_sha256", "gallery"):
-        if getattr(selected, name) != "":
-            plain_name(getattr(selected, name), what=name)
-    return selected
-
-
-def adapter_of(champion: Path) -> Path | None:
-    """The champion's adapter folder; None where the base is the champion."""
-    return champion / "adapter" if read_selected(champion).adapter_sha256 else None
-
-
 def _rows_digest(pairs: PairSet) -> str:
-    """Names the rows of a proof and how they are grouped."""
+    """Return a hash of the rows of a proof and their groups, 16 hex digits."""
     content = json.dumps([gallery_hash(pairs), pairs.groups.tolist()])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -340,7 +182,7 @@ def _check_outcome(outcome: dict[str, Any], ranks: dict[str, Any]) -> None:
 def _holder(
     champion: Path, challengers: list[_Candidate], model: Backbone, choosing: PairSet, notes: list[str]
 ) -> _Candidate:
-    """The champion to beat, measured on today's choosing half; `model` is the base."""
+    """Return the current champion, measured on today's choosing half. `model` is the base."""
     before = _earlier(champion, model.spec.name, notes) if len(choosing) else None
     adapter, setting, run_id, sha256 = None, BASE, "", ""
     if before is not None:
@@ -353,9 +195,9 @@ def _holder(
 
 
 def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None:
-    """What an earlier run chose, where that is an adapter of today's base, and whole; else `notes` says why not.
+    """Return the earlier champion if it is an intact adapter of today's base; otherwise add the reason to `notes`.
 
-    This stage alone writes `champion`, so a broken one is replaced here: nobody else could mend it.
+    Only this stage writes `champion`, so a broken one is replaced here.
     """
     if not (champion / "selected.json").exists():
         return None

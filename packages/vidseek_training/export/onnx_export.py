@@ -77,10 +77,7 @@ def export_champion(
         ArtifactError: the adapter does not fit the base, or a table is missing.
         GateFailed: the fp32 vectors differ from torch's; nothing is written.
     """
-    from vidseek_training.evaluation.select import (  # MLflow comes with it, and only this function wants it
-        adapter_of,
-        read_selected,
-    )
+    from vidseek_training.evaluation.champion import adapter_of, read_selected
 
     selected = read_selected(champion)
     model = lora.merged(backbones.load(backbone), adapter_of(champion))

@@ -14,7 +14,7 @@ from vidseek_media.files.folders import require_replaceable, whole_folder
 from vidseek_media.files.json_files import read_json
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones
-from vidseek_training.evaluation.select import Selected, adapter_of, read_selected
+from vidseek_training.evaluation.champion import Selected, adapter_of, read_selected
 from vidseek_training.fitting import lora
 from vidseek_training.hub import HubName
 
@@ -80,7 +80,8 @@ def write_card(selected: Selected, figures: dict[str, Any] | None) -> str:
         f"{selected.adapter_sha256}.",
         "- The captions and clips it learned from are its owner's; what they show may be recognised in what it finds.", "",
         "## What it finds", "", *_tables(figures), "", "## How to load it", "", "```python",
-        "from pathlib import Path", "from vidseek_training import backbones, lora", "",
+        "from pathlib import Path", "from vidseek_training import backbones",
+        "from vidseek_training.fitting import lora", "",
         f'model = lora.merged(backbones.load("{selected.backbone}"), Path("path/to/this/folder"))',
         "texts = model.embed_texts(input_ids)          # unit vectors", "videos = model.embed_videos(pixel_values)", "```",
         "", "The names of its tensors are those of vidseek's backbones, which wrap transformers' models: PEFT alone finds "

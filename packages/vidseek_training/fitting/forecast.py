@@ -1,15 +1,22 @@
-"""Predicts what a training takes on this machine before it begins: steps, epochs, time and memory."""
+"""Forecast a training on this machine: steps, epochs, time and memory."""
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
+
+from vidseek_media.errors import ConfigError
+from vidseek_training.backbones import BackboneSpec
+from vidseek_training.dataset.sampling import Data
+from vidseek_training.settings import TrainSettings
 
 _FLOAT = 4
 _LONG_SECONDS = 5.0
@@ -17,16 +24,16 @@ _LONG_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Work:
-    """The amount of work of a training."""
+    """The counts of a training."""
 
     num_pairs: int
     num_steps: int
     pairs_a_step: int
     epochs: float
     clips_a_step: int
-    """Of the domain and of the general world, second views included."""
+    """Of the domain and of replay, second views included."""
     clip_values: int
-    """Pixels of a clip times three."""
+    """Frames x height x width x 3."""
     texts_a_step: int
     chunk: int | None
     num_looks: int
@@ -38,46 +45,46 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """The cost of one row on this machine, measured by a forward and backward pass over a few rows."""
+    """The cost of one row on this machine, from a forward and backward pass over a few."""
 
     clip_seconds: float
     text_seconds: float
     clip_bytes: int
-    """That a clip keeps for the way back."""
+    """Activations of a clip that the backward pass needs."""
     text_bytes: int
     forward_share: float
-    """Of a pass that is the way forwards."""
+    """The forward pass's share of the time of both passes, 0 to 1."""
     fixed_bytes: int
-    """Weights, and the optimiser's state of what is trained."""
+    """Weights, and the optimiser's state of the trainable parameters."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The answer; `str` is one line."""
+    """Work and measured cost of a training; `str` gives one line."""
 
     work: Work
     measured: Measured
 
     @property
     def seconds(self) -> float:
-        """Seconds for steps and validations, without reading frames, the text tower's warm-up and the final proof."""
+        """Of steps and validations, without reading frames, the text warm-up and the final evaluation."""
         work, cost = self.work, self.measured
         step = (work.clips_a_step * cost.clip_seconds + work.texts_a_step * cost.text_seconds) / work.num_processes
         look = (work.clips_a_look * cost.clip_seconds + work.texts_a_look * cost.text_seconds) * cost.forward_share
-        # In chunks everything is embedded twice (GradCache).
+        # With chunks every row is embedded twice (GradCache).
         return work.num_steps * step * (1 if work.chunk is None else 1 + cost.forward_share) + work.num_looks * look
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of weights, optimiser and saved activations; Python and its libraries take 0.5 to 1 GiB more."""
+        """Of weights, optimiser and activations. Python and its libraries take another 0.5 to 1 GiB."""
         work, cost = self.work, self.measured
         clips, texts = (-(-rows // work.num_processes) for rows in (work.clips_a_step, work.texts_a_step))
-        # Views as bytes, and as floats those that are embedded at once.
+        # All views as bytes, and those that are embedded at once as floats.
         clip_bytes = cost.clip_bytes + _FLOAT * work.clip_values
         fixed = cost.fixed_bytes + 2 * work.clips_a_step * work.clip_values
         if work.chunk is None:
             return fixed + clips * clip_bytes + texts * cost.text_bytes
-        # One chunk's way back at a time.
+        # Activations of one chunk at a time.
         return fixed + max(min(work.chunk, clips) * clip_bytes, min(work.chunk, texts) * cost.text_bytes)
 
     def __str__(self) -> str:
@@ -98,13 +105,47 @@ class Forecast:
         }
 
 
-def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: int) -> Measured:
-    """Time a forward and backward pass, and count the memory it keeps. Gradients are dropped; weights do not change.
+def work_of(
+    data: Data, settings: TrainSettings, spec: BackboneSpec, *, look_table: pd.DataFrame, num_processes: int
+) -> Work:
+    """Count the steps, clips and texts of a training.
 
     Args:
-        model: The model in training mode; parameters with gradients are trainable.
-        embeds: A function that embeds `num_rows` clips, and one that embeds as many texts.
-        num_rows: Number of rows, at least 1.
+        data: Training, validation and replay pairs.
+        settings: Of the training.
+        spec: Of the backbone.
+        look_table: The validation pairs that each validation embeds; column `clip_id`.
+        num_processes: At least 1.
+
+    Raises:
+        ConfigError: there is no training pair.
+    """
+    count = len(data.train)
+    if not count:
+        raise ConfigError(
+            "there is no training pair: nothing can be forecast", code="no-training-pairs", remedy="Run `dvc repro pairs`",
+        )
+    clips, steps = settings.pairs_a_step(count), settings.num_steps(count)
+    general = min(settings.replay, len(data.general)) if data.general is not None else 0
+    contrasts = round(clips * float(data.train.has_contrast.mean()))
+    return Work(
+        num_pairs=count, num_steps=steps, pairs_a_step=clips, epochs=steps * min(settings.batch, count) / count,
+        clips_a_step=clips * (2 if settings.clip_view_weight else 1) + general,
+        texts_a_step=clips * (2 if settings.text_view_weight else 1) + contrasts + general,
+        clip_values=3 * spec.frames * spec.side**2, chunk=settings.chunk,
+        num_looks=math.ceil(steps / settings.look_every(count)),
+        clips_a_look=int(look_table.clip_id.nunique()), texts_a_look=len(look_table),
+        num_warmup_steps=settings.warmup_text_steps, num_processes=num_processes,
+    )
+
+
+def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: int) -> Measured:
+    """Time a forward and backward pass and count its activations. Gradients are dropped; weights do not change.
+
+    Args:
+        model: Its trainable parameters require gradients.
+        embeds: Two functions: the first embeds `num_rows` clips, the second `num_rows` texts.
+        num_rows: At least 1.
     """
     was_training = model.training
     model.train()
@@ -113,7 +154,7 @@ def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: in
     found = []
     for embed in embeds:
         best = _pass(embed, own)
-        if best[1] < _LONG_SECONDS:  # then it was mostly memory and kernels being made, which a training does once
+        if best[1] < _LONG_SECONDS:  # the first short pass mostly allocates memory and builds kernels, once a training
             best = min(best, _pass(embed, own), key=lambda each: each[1])
         found.append(best)
     for parameter in trained:
@@ -130,7 +171,7 @@ def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: in
 
 
 def _pass(embed: Callable[[], Tensor], own: set[int]) -> tuple[float, float, int]:
-    """Return seconds forwards, seconds in all, and bytes kept that are not of the storages `own`."""
+    """Return seconds of the forward pass, seconds of both, and bytes of activations outside the storages `own`."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

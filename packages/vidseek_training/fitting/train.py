@@ -59,29 +59,29 @@ def train_adapter(
     name: str, settings: TrainSettings, *, backbone: str, pairs: Path, frames: Path, general: Path | None, out: Path,
     report: Path, state: Path | None = None, preset: Preset = "none", say: Say | None = None,
 ) -> Outcome:
-    """Train an adapter setting, and write its adapter, validation ranks and curves.
+    """Train one setting and write its adapter, its validation ranks and its curves.
 
-    Only the choosing half of validation is used; the other half is left for `select`'s proof. A stopped run of the same
-    settings, pairs, frames and backbone continues from its last validation, with the result of an uninterrupted run.
+    Only the choosing half of validation is used; the other half is for the proof in `select`. If a run of the same settings,
+    pairs, frames and backbone was stopped, it continues from its last checkpoint with the same result.
 
     Args:
-        name: Name of the setting in params.yaml.
-        settings: The training settings.
-        backbone: Name, folder or hub id of the backbone.
+        name: Of the setting in params.yaml.
+        settings: Of the training.
+        backbone: A name or folder, as for `backbones.load`.
         pairs: The pairs table.
-        frames: Output of the stage `frames`.
-        general: Folder of the general world (pairs/ and frames/); None trains without replay.
-        out: Folder for adapter/, outcome.json and validation.json, written whole or not at all.
-        report: Folder for metrics.json, curves.csv and pictures/.
-        state: Folder for checkpoints/, tensorboard/ and cached hidden states; None keeps none of them.
-        preset: Preset for keys that `settings` leave open, unless they name one themselves.
-        say: Receives lines for the user: the preset, the plan, warnings.
+        frames: The folder of the frames stage.
+        general: The folder of the replay data (pairs/ and frames/); None for no replay.
+        out: Gets adapter/, outcome.json and validation.json; whole or absent.
+        report: Gets metrics.json, curves.csv and pictures/.
+        state: Gets checkpoints/, tensorboard/, and lower/ for cached hidden states; None for none of them.
+        preset: Fills in keys that `settings` leave open, unless `settings` name a preset.
+        say: Gets lines for the user: the preset, the forecast, warnings; None for no output.
 
     Raises:
-        ConfigError: the settings contradict each other, or would destroy what the backbone knows.
-        ArtifactError: a table, a shard, the backbone's files or a checkpoint is missing or broken; or the disk is full.
+        ConfigError: the settings contradict each other, or would overwrite the backbone's general knowledge.
+        ArtifactError: a table, a shard, the backbone's files or a checkpoint are missing or broken; or the disk is full.
         GateFailed: the loss is not finite.
-        DeviceError: the requested precision or device is not available.
+        DeviceError: the precision or the device is not available.
         ServiceError: the tracking store does not answer.
     """
     torch.manual_seed(settings.seed)
@@ -95,23 +95,14 @@ def train_adapter(
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
     if len(data.train) < settings.min_pairs:
-        reason = f"{len(data.train)} training pairs; the setting wants at least {settings.min_pairs}"
-        outcome = Outcome(
-            name, False, reason, backbone, len(data.train), 0, 0.0, "", preset=choice.preset, preset_reason=choice.reason
-        )
+        outcome = _too_few_pairs(name, backbone, settings, choice, len(data.train))
         if processes.is_first:
             _write_untrained(outcome, out, report)
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
-    checkpoint = saved = None
     lower = None if state is None else state / "lower"
-    if state is not None:
-        mark = fingerprint(
-            settings=settings.model_dump(mode="json"), processes=processes.count, validation=gallery_hash(data.validation),
-            **lineage,
-        )
-        checkpoint = Checkpoint(state / "checkpoints", name, mark)
-        saved = checkpoint.load()
+    checkpoint = None if state is None else _checkpoint(state, name, settings, data, processes, lineage)
+    saved = None if checkpoint is None else checkpoint.load()
     if not processes.is_first:
         Trainer(model, settings, data, processes=processes, lower=lower).run(saved)
         processes.wait()
@@ -138,13 +129,7 @@ def train_adapter(
             warnings=fitting.warnings, forecast=forecast.to_json(),
         )
         run.tag({"warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}"})
-        try:
-            _write_trained(outcome, fitting, out, report)
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(
-                f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
-                remedy="Make room or mend the rights, then run it again: it goes on from the last look",
-            ) from error
+        _write_trained(outcome, fitting, out, report)
         run.log_folder(out / "adapter", under="adapter")
         run.log_folder(report, under="report")
     if checkpoint is not None:
@@ -240,7 +225,41 @@ def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
     (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
 
 
+def _too_few_pairs(name: str, backbone: str, settings: TrainSettings, choice: Choice, num_pairs: int) -> Outcome:
+    reason = f"{num_pairs} training pairs; the setting wants at least {settings.min_pairs}"
+    return Outcome(
+        name, False, reason, backbone, num_pairs, 0, 0.0, "", preset=choice.preset, preset_reason=choice.reason
+    )
+
+
+def _checkpoint(
+    state: Path, name: str, settings: TrainSettings, data: Data, processes: DistributedContext, lineage: dict[str, str]
+) -> Checkpoint:
+    """Return the checkpoint that belongs to these settings, these data and this number of processes."""
+    mark = fingerprint(
+        settings=settings.model_dump(mode="json"), processes=processes.count, validation=gallery_hash(data.validation),
+        **lineage,
+    )
+    return Checkpoint(state / "checkpoints", name, mark)
+
+
 def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
+    """Write adapter and report.
+
+    Raises:
+        ArtifactError: the disk is full or not writable.
+    """
+    try:
+        _write_adapter(outcome, training, out)
+        _write_report(outcome, training, out, report)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
+            remedy="Make room or mend the rights, then run it again: it goes on from the last look",
+        ) from error
+
+
+def _write_adapter(outcome: Outcome, training: Trainer, out: Path) -> None:
     pairs = training.data.validation
     ranks = {
         "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
@@ -250,6 +269,10 @@ def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path)
         lora.save(training.handle, training.model, folder / "adapter")
         (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
         (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+
+
+def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
+    pairs = training.data.validation
     figures: dict[str, Any] = {
         "trained": True, "validation": {
             "base": training.base.figures(pairs.table), "adapted": training.adapted.figures(pairs.table),

@@ -27,7 +27,8 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
-from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
+from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.settings import IndexSettings
 
 pytestmark = pytest.mark.slow  # the base is exported by torch

@@ -29,7 +29,8 @@ from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import read_parts
-from vidseek_retrieval.index.publish import publish, rollback
+from vidseek_retrieval.index.aliases import rollback
+from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.settings import IndexSettings
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.captioning.journal import open_journal, read_journal

@@ -16,8 +16,8 @@ from vidseek.archive import Archive
 from vidseek.reports.report import script_of, write_report
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, PAIRS, REJECTED, write_table
+from vidseek_training.evaluation.champion import ProofRows, Selected
 from vidseek_training.evaluation.proof import Challenge
-from vidseek_training.evaluation.select import ProofRows, Selected
 
 INTERVAL = {"value": 0.8, "low": 0.7, "high": 0.9}
 

@@ -11,8 +11,9 @@ import pytest
 from av.stream import Disposition
 
 from tests.raising import raises
-from vidseek_media.decoding import frames, packets
-from vidseek_media.decoding.frames import SKIPPABLE, FrameAt, bin_centres, decode_at, decode_uniform, frames_at
+from vidseek_media.decoding import containers, frame_walk, frames
+from vidseek_media.decoding.frame_walk import SKIPPABLE
+from vidseek_media.decoding.frames import FrameAt, bin_centres, decode_at, decode_uniform, frames_at
 from vidseek_media.decoding.packets import PacketPlan, read_plan
 from vidseek_media.decoding.pictures import TooManyPixels
 from vidseek_media.errors import ConfigError, InputRejected
@@ -208,9 +209,9 @@ def test_frames_at__sends_the_decoder_fewer_frames_where_it_may_skip(
     counts = []
     for skippable in (SKIPPABLE, frozenset[str]()):
         decoded: list[object] = []
-        monkeypatch.setattr(frames, "SKIPPABLE", skippable)
+        monkeypatch.setattr(frame_walk, "SKIPPABLE", skippable)
         monkeypatch.setattr(
-            frames, "_decode_packet", lambda *args, decoded=decoded: decoded.extend(f := _decode(*args)) or f
+            frame_walk, "_decode_packet", lambda *args, decoded=decoded: decoded.extend(f := _decode(*args)) or f
         )
         list(frames_at(path, [3800]))
         counts.append(len(decoded))
@@ -250,9 +251,9 @@ def test_frames_at__what_the_limit_of_pixels_refuses_reaches_no_other_decoder(
     """By the header, or where it says nothing or something else, by FFmpeg's own limit."""
     decord = pytest.importorskip("decord")
     path = make_video(tmp_path / "a.mp4", num_frames=20, pixel_format="yuv420p")
-    monkeypatch.setattr(packets, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(containers, "MAX_PIXELS", 64 * 48 - 1)
     if where == "decoder":
-        monkeypatch.setattr(packets, "_check_size", lambda stream: None)
+        monkeypatch.setattr(containers, "_check_size", lambda stream: None)
     opened: list[object] = []
     monkeypatch.setattr(decord, "VideoReader", lambda *asked, **_: opened.append(asked))
     kind, code = (TooManyPixels, "too-many-pixels") if where == "header" else (InputRejected, "undecodable")
@@ -354,7 +355,7 @@ def test_frames_at__by_plan_equals_all_in_order_on_every_real_file(realdata: Pat
     assert num_compared >= 35
 
 
-_decode = frames._decode_packet
+_decode = frame_walk._decode_packet
 
 
 def _untrusted(plan: PacketPlan) -> PacketPlan:

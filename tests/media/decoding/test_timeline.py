@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.conftest import picture_of, write_video
+from vidseek_media.decoding.containers import demux, open_video
 from vidseek_media.decoding.frames import FrameAt, decode_at, frames_at
-from vidseek_media.decoding.hidden_frames import vp8_hides, vp9_hides
-from vidseek_media.decoding.packets import demux, open_video, read_plan
+from vidseek_media.decoding.packets import read_plan, vp8_hides, vp9_hides
 from vidseek_media.decoding.probe import probe
 
 NumberOf = Callable[[np.ndarray], int]

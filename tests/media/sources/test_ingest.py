@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.raising import raises
-from vidseek_media.decoding.workers import run_each
+from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.sources.ingest import IngestReport, ingest, read_videos

@@ -18,9 +18,11 @@ from tests.raising import raises
 from tests.retrieval.archive import random_archive
 from tests.retrieval.index.test_backends import facts_of, points
 from vidseek_media.errors import ArtifactError, ServiceError
+from vidseek_retrieval.index.aliases import prune, require_alias_table, retract, rollback, use_collection
 from vidseek_retrieval.index.backend import Alias, IndexBackend
 from vidseek_retrieval.index.edge.backend import EdgeBackend
-from vidseek_retrieval.index.publish import prune, publish, require_alias_table, retract, rollback, use_collection
+from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.index.qdrant import alias_table
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import lock as qdrant_lock
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
@@ -198,7 +200,8 @@ def test_server__notes_of_earlier_versions_become_aliases(note: dict[str, Any], 
     client = QdrantClient(":memory:")
     backend = server.QdrantBackend(client)
     filled(backend)
-    note_of = models.PointStruct(id=server._note_id("clips"), vector={}, payload={"kind": "alias", "alias": "clips", **note})
+    payload = {"kind": "alias", "alias": "clips", **note}
+    note_of = models.PointStruct(id=alias_table.note_id("clips"), vector={}, payload=payload)
     client.upsert(server.STATE, [note_of])
     every = [each.alias_name for each in client.get_aliases().aliases if gone or "~" in each.alias_name]
     client.update_collection_aliases([

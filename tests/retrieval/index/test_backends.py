@@ -23,11 +23,13 @@ from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
 from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import Alias, CollectionMetadata, IndexBackend, Point, TimeRange, collection_name
+from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
+from vidseek_retrieval.index.backend import Alias, IndexBackend, Point, TimeRange
 from vidseek_retrieval.index.bm25 import WordEncoder
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.open_backend import open_home
-from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import collection as qdrant_collection
 from vidseek_retrieval.index.qdrant import lock as qdrant_lock
@@ -168,7 +170,7 @@ def test_search__filters_hold_for_every_vector(
 def test_search__in_stretches_finds_what_begins_in_them(
     backend: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(qdrant_collection, "MOST_STRETCHES", most)
+    monkeypatch.setattr(qdrant_collection, "MOST_TIME_RANGES", most)
     content = points()
     metadata = facts_of(content)
     backend.build(metadata, content)

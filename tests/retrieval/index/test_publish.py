@@ -24,13 +24,15 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, Service
 from vidseek_media.tables import CAPTIONS, CLIPS, write_table
 from vidseek_retrieval.embedding.embed_texts import embed_texts
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import CollectionMetadata, Point, collection_name
+from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
+from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.bm25 import WordEncoder
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge import backend as edge
 from vidseek_retrieval.index.edge import shard as edge_shard
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.payload import payload_indexes
-from vidseek_retrieval.index.publish import list_collections, prune, publish, rollback, verify
+from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import IndexSettings
 

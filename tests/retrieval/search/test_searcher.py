@@ -18,7 +18,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.tables import CAPTIONS, write_table
 from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts
 from vidseek_retrieval.embedding.embedding_parts import read_parts
-from vidseek_retrieval.index.backend import CollectionMetadata
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments, rank_exact

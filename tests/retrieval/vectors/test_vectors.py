@@ -19,7 +19,8 @@ from tests.retrieval.index.exchange.test_import_checks import check_here
 from tests.retrieval.qdrant_stand_in import STRICT, standing
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_retrieval.index import verification
-from vidseek_retrieval.index.backend import Collection, CollectionMetadata, IndexBackend, Point
+from vidseek_retrieval.index.backend import Collection, IndexBackend, Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange import transfer
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection

@@ -16,7 +16,14 @@ from starlette.testclient import TestClient
 
 from serving.api.admin import Admin
 from serving.api.admin_schemas import DecideRequest, FindRequest, RollbackRequest
-from serving.api.schemas import EmbedClips, EmbeddingsRequest, EmbedImages, EmbedTexts, FeedbackRequest, SearchRequest
+from serving.api.request_schemas import (
+    EmbedClips,
+    EmbeddingsRequest,
+    EmbedImages,
+    EmbedTexts,
+    FeedbackRequest,
+    SearchRequest,
+)
 from serving.app import create_app
 from serving.engine import Engine, Places
 from serving.http.bodies import MAX_DEPTH, MAX_INTEGER, MAX_KEYS, MAX_VALUES, NotUnderstood, read_json

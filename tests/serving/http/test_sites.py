@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Engine, Places
-from serving.http.middleware import FREE_PATHS
+from serving.http.guard import FREE_PATHS
 from serving.http.safe_headers import PAGE_HEADERS, SAFE_HEADERS, SafeHeaders
 from serving.http.sites import OwnPagesOnly, is_own_origin
 from serving.model import open_archive

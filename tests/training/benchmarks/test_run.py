@@ -24,7 +24,7 @@ from vidseek_training.benchmarks import run as benchmark_run
 from vidseek_training.benchmarks.published_figures import PUBLISHED
 from vidseek_training.benchmarks.run import BackboneEmbedder, BundleEmbedder, run_benchmark
 from vidseek_training.dataset.pair_set import to_pixels
-from vidseek_training.evaluation.select import adapter_of
+from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.fitting import lora
 
 CAPTIONS = {

@@ -21,10 +21,10 @@ from vidseek_media.splitting.both_sides import find_both_sides
 from vidseek_media.tables import BOTH_SIDES, GROUPS, PAIRS, read_table, write_table
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
+from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.evaluate import Evaluation, evaluate, write_evaluation
 from vidseek_training.evaluation.retrieval_metrics import judge
-from vidseek_training.evaluation.select import adapter_of
 from vidseek_training.fitting import lora
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
+from vidseek_training.evaluation.decision import Decision, decide
 from vidseek_training.evaluation.proof import ALPHA, Contender, alpha_of_use, proof_mask, prove, why_no_proof
 from vidseek_training.evaluation.proof_ledger import ProofLedger, ProofUse, as_lines, used
-from vidseek_training.evaluation.select import Decision, decide
 
 RUNS = int(os.environ.get("VIDSEEK_PROOFS", "100"))
 """Simulated archives of each layout; `make proofs` runs thousands."""

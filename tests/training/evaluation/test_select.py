@@ -17,10 +17,11 @@ from vidseek_media.tables import GROUPS, write_table
 from vidseek_training import backbones, tracking
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
+from vidseek_training.evaluation.champion import BASE, ProofRows, Selected, adapter_of, read_selected
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.proof_ledger import LEDGER, ProofLedger, lines_of
 from vidseek_training.evaluation.retrieval_metrics import judge
-from vidseek_training.evaluation.select import BASE, ProofRows, Selected, adapter_of, crown, read_selected, select
+from vidseek_training.evaluation.select import crown, select
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.train import Outcome, gallery_hash
 from vidseek_training.fitting.trainer import Trainer

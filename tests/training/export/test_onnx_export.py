@@ -30,8 +30,8 @@ from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import load_pairs
+from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.evaluation.embedding import embed_frames, embed_ids, embed_pairs
-from vidseek_training.evaluation.select import adapter_of
 from vidseek_training.export import onnx_export as export
 from vidseek_training.export.onnx_export import FP32_LIMITS, Parity, ParityLimits, export_base, export_champion
 from vidseek_training.fitting import lora

@@ -13,8 +13,8 @@ from tests.training.champions import write_champion
 from tests.training.tiny import Archive, random_pixels, write_clip
 from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_training import backbones
+from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.evaluation.evaluate import evaluate, write_evaluation
-from vidseek_training.evaluation.select import adapter_of
 from vidseek_training.export import push
 from vidseek_training.export.push import licence_of, push_adapter
 from vidseek_training.fitting import lora

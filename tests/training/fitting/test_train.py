@@ -19,7 +19,7 @@ from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import ranks_of
-from vidseek_training.fitting import lora, train
+from vidseek_training.fitting import grad_cache, lora, train
 from vidseek_training.fitting import trainer as fitting
 from vidseek_training.fitting.train import Outcome, train_adapter
 from vidseek_training.settings import TrainSettings
@@ -181,7 +181,7 @@ def test_train_adapter__a_loss_that_is_no_number_stops_it_and_nothing_is_written
     def info_nce(videos: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return videos.sum() * 0 + next(losses)
 
-    monkeypatch.setattr(fitting, "info_nce", info_nce)
+    monkeypatch.setattr(grad_cache, "info_nce", info_nce)
     with raises(GateFailed, code="loss-not-finite", naming=("nan", "step 3")) as caught:
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"warmup_text_steps": 0}))
     assert "learning_rate" in caught.value.remedy
@@ -205,8 +205,8 @@ def test_replay__general_pairs_join_each_step(
 ) -> None:
     general = write_archive(tmp_path / "general", all_colours(9, "train"))
     calls: list[int] = []
-    real = fitting.info_nce
-    monkeypatch.setattr(fitting, "info_nce", lambda videos, *a, **k: calls.append(len(videos)) or real(videos, *a, **k))
+    real = grad_cache.info_nce
+    monkeypatch.setattr(grad_cache, "info_nce", lambda videos, *a, **k: calls.append(len(videos)) or real(videos, *a, **k))
     short = SETTINGS.model_copy(update={"steps": 2, "warmup_text_steps": 1, "replay": 6})
     trained(archive, backbone, tmp_path, short, general=general.root)
     assert calls == [16, 6] * 3
@@ -218,7 +218,7 @@ def test_train_adapter__a_stopped_run_goes_on_as_the_same_run_and_gives_the_same
     short = SETTINGS.model_copy(update={"steps": 6, "warmup_text_steps": 2, "evaluate_every": 2, "dropout": 0.1})
     wanted = trained(archive, backbone, tmp_path / "whole", short, state=tmp_path / "state-of-whole")
     assert not list((tmp_path / "state-of-whole" / "checkpoints").iterdir())  # it ended well
-    state, usual = tmp_path / "state", fitting.info_nce
+    state, usual = tmp_path / "state", grad_cache.info_nce
 
     def stopped(*args: object, **kwargs: object) -> torch.Tensor:
         if len(list((state / "checkpoints").glob("*.pt"))):
@@ -226,7 +226,7 @@ def test_train_adapter__a_stopped_run_goes_on_as_the_same_run_and_gives_the_same
         return usual(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "info_nce", stopped)
+        patch.setattr(grad_cache, "info_nce", stopped)
         with pytest.raises(KeyboardInterrupt):
             trained(archive, backbone, tmp_path / "stopped", short, state=state)
     assert not (tmp_path / "stopped" / "adapters" / "lora").exists()

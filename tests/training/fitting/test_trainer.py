@@ -17,6 +17,7 @@ from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import BaseVectors, Data, Sampler
 from vidseek_training.evaluation.embedding import embed_pairs
+from vidseek_training.fitting import grad_cache
 from vidseek_training.fitting import trainer as fitting
 from vidseek_training.fitting.checkpoints import Checkpoint
 from vidseek_training.fitting.trainer import Trainer
@@ -193,12 +194,12 @@ def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
 ) -> None:
     kept = Checkpoint(tmp_path, "lora", "0" * 16)
     training = fit(checkpoint=kept, warmup_text_steps=0)
-    usual = fitting.info_nce
+    usual = grad_cache.info_nce
 
     def info_nce(*args: Any, **kwargs: Any) -> Tensor:
         return usual(*args, **kwargs) * (float("nan") if training.steps_done == 6 else 1)
 
-    monkeypatch.setattr(fitting, "info_nce", info_nce)
+    monkeypatch.setattr(grad_cache, "info_nce", info_nce)
     with raises(GateFailed, code="loss-not-finite", naming=("step 7", kept.path.name)):
         training.run()
     saved = kept.load()

@@ -24,13 +24,10 @@ from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_media.files.folders import whole_file
 from vidseek_media.files.json_files import parse_json, read_json
 from vidseek_media.names import relative_file, shown
-from vidseek_retrieval.index.backend import (
+from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
+from vidseek_retrieval.index.collection_metadata import (
     COLLECTION_NAME,
-    USE_REMEDY,
-    Alias,
     CollectionMetadata,
-    Point,
-    alias_name,
     canonical_json,
     name_of_collection,
     require_facts,

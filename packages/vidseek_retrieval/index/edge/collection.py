@@ -13,18 +13,13 @@ import qdrant_edge as qdrant
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.index.backend import (
-    WORDS_VECTOR,
-    CollectionMetadata,
-    Dense,
-    Point,
-    SparseVector,
-    TimeRange,
-)
+from vidseek_retrieval.index.backend import Point, TimeRange
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, edge_errors, sparse_vector
 from vidseek_retrieval.index.edge.spans import SPANS_FILE, Spans
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
+from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip
 from vidseek_retrieval.settings import Vector

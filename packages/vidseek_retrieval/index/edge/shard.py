@@ -19,10 +19,12 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from vidseek_media.errors import ServiceError, VidseekError
-from vidseek_retrieval.index.backend import CollectionMetadata, Point, SparseVector
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, row_of, write_spans
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import vectors_of
+from vidseek_retrieval.index.values import SparseVector
 from vidseek_retrieval.vectors.registry import index_vector
 
 SHARD_FOLDER = "shard"

@@ -34,16 +34,10 @@ from vidseek_media.ids import clip_ids_of
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
-from vidseek_retrieval.index.backend import (
-    CAPTION_VECTOR,
-    VIDEO_VECTOR,
-    WORDS_VECTOR,
-    CollectionMetadata,
-    Point,
-    SparseVector,
-    Value,
-)
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_fields
+from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, SparseVector, Value
 from vidseek_retrieval.vectors.registry import filter_fields, vector_names
 
 FACTS_KEY = b"vidseek"

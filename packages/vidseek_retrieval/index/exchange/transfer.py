@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.files.folders import whole_file
-from vidseek_retrieval.index.backend import CollectionMetadata, IndexBackend, Point, SparseVector, alias_name, canonical_json
+from vidseek_retrieval.index.aliases import require_published
+from vidseek_retrieval.index.backend import IndexBackend, Point, alias_name
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
-from vidseek_retrieval.index.publish import Published, go_live, require_published
+from vidseek_retrieval.index.publish import Published, go_live
+from vidseek_retrieval.index.values import SparseVector
 from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
 
 ROWS = 10_000

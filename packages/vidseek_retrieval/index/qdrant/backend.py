@@ -1,18 +1,14 @@
-"""The server home: a Qdrant server or cluster over qdrant-client, with the history of aliases and the lock that it lacks.
+"""The index on a Qdrant server or cluster.
 
-A collection of ours carries its facts as metadata, written last: one without them is what a killed build left. Aliases are
-Qdrant's own, so that any other client of the server finds the live collection too. The history of `clips` is in aliases as
-well: `clips~0` is where we moved it last, `clips~1`, `clips~2`, ... where it was before. All of them move in one step, one
-request reads them, and a cluster keeps them by consensus. The collection `vidseek-state` has one point, the builder's lock.
+A collection of ours carries its metadata on the server, written last: a collection without them is the remains of a killed
+build. `alias_table.py` keeps aliases and their history, `lock.py` the builder's lock in the collection `vidseek-state`.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -21,18 +17,13 @@ from qdrant_client import QdrantClient, models
 
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, VidseekError
 from vidseek_media.names import shown
-from vidseek_retrieval.index.backend import (
-    COLLECTION_NAME,
-    Alias,
-    CollectionMetadata,
-    Point,
-    alias_name,
-    require_facts,
-)
+from vidseek_retrieval.index.backend import Alias, Point
+from vidseek_retrieval.index.collection_metadata import COLLECTION_NAME, CollectionMetadata, require_facts
 from vidseek_retrieval.index.payload import payload_indexes
+from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection, sparse_vector
 from vidseek_retrieval.index.qdrant.limits import Limits
-from vidseek_retrieval.index.qdrant.lock import LEASE_SECONDS, LOCK_ID, NAMESPACE, BuilderLock
+from vidseek_retrieval.index.qdrant.lock import LEASE_SECONDS, BuilderLock
 from vidseek_retrieval.index.qdrant.records import vectors_of
 from vidseek_retrieval.index.qdrant.requests import (
     BUILDER_PATIENCE_SECONDS,
@@ -47,25 +38,20 @@ from vidseek_retrieval.vectors.registry import index_vector
 
 STATE = "vidseek-state"
 LOAD_BATCH = 256
-LIVE_SECONDS = 1.0
-"""How long `live` takes what it was told for true."""
 OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
 CHECK_TIMEOUT_SECONDS = 60.0
-"""How long `check` waits for a collection that the server still optimises."""
+"""How long `check` waits while the server optimises a collection."""
 POLL_SECONDS = 0.1
 MOST_POLL_SECONDS = 5.0
 SETTLED_POLLS = 3
 INDEXING_THRESHOLD_KB = 10_000
-"""Segments above it get a graph: Qdrant's own default."""
+"""Segments larger than this get a graph; Qdrant's default."""
 
 _SCHEMAS = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
-_LOCK_ID = LOCK_ID
-_HISTORY = re.compile(r"(?P<alias>.+)~(?P<place>[0-9]+)")
-"""No name of an alias of ours has a `~`."""
 _LOCK_STAYS = (
     f"the server did not take the lock back: a publish from another machine waits for it, {LEASE_SECONDS / 60:.0f} minutes "
     "at most"
@@ -80,7 +66,7 @@ class QdrantBackend:
     Args:
         client: Of the server.
         settings: Of new collections.
-        prefix: Before the names of all collections and aliases on the server: so several archives may share one.
+        prefix: Before the names of all collections and aliases, so that several archives can share a server.
     """
 
     def __init__(self, client: QdrantClient, settings: ServerSettings | None = None, *, prefix: str = "") -> None:
@@ -90,54 +76,52 @@ class QdrantBackend:
         self._state_name = f"{prefix}{STATE}"
         self._lock = BuilderLock(client, self._state_name)
         self._version_is_known = False
-        self._live: tuple[float, dict[str, str]] | None = None
+        self._aliases = AliasTable(client, prefix=prefix)
 
     @classmethod
     def connect(
         cls, url: str, *, api_key: str | None = None, settings: ServerSettings | None = None, prefix: str = ""
     ) -> QdrantBackend:
-        """The server at `url`. Nothing is asked of it yet."""
+        """Return the backend of a server. No request is sent yet.
+
+        Args:
+            url: Of the server, with its port.
+            api_key: None for a server without one.
+            settings: Of new collections; None for the defaults.
+            prefix: Before the names of all collections and aliases.
+        """
         client = QdrantClient(url=url, api_key=api_key, timeout=60, check_compatibility=False)
         return cls(client, settings, prefix=prefix)
 
     def aliases(self) -> dict[str, Alias]:
-        """All aliases of collections of ours; empty where nothing was published."""
-        table = self._table()
-        return {name: Alias(live, _history(table, name, live)) for name, live in table.items() if "~" not in name}
+        """See `IndexBackend`."""
+        return self._aliases.aliases()
 
     def live(self, alias: str) -> str | None:
-        """The collection that `alias` points to; up to a second old where another process moved it."""
-        known = self._live
-        if known is None or time.monotonic() - known[0] > LIVE_SECONDS:
-            known = self._live = (time.monotonic(), self._table())
-        return known[1].get(alias)
+        """See `IndexBackend`."""
+        return self._aliases.live(alias)
 
     def lost_aliases(self) -> list[str]:
-        """Aliases that we moved and that are not on the server, or that something else than vidseek has moved."""
-        table = self._table()
-        lost = []
-        for name in sorted({found["alias"] for each in table if (found := _HISTORY.fullmatch(each))}):
-            live, noted = table.get(name), table.get(f"{name}~0")
-            if live is None:
-                lost.append(f"the alias {name!r} is noted (as {name}~0), and is not on the server")
-            elif live != noted:
-                lost.append(f"the alias {name!r} names {live}, and {name}~0 has noted otherwise")
-        return lost
+        """See `IndexBackend`."""
+        return self._aliases.lost()
 
     def collections(self) -> list[CollectionMetadata]:
-        """The finished collections that can be read, oldest first."""
+        """See `IndexBackend`."""
         metadata = [found for name in self._names() if (found := self._facts(name)) is not None]
         return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
-        """The names of the finished collections, sorted; also of those whose metadata another version wrote."""
+        """See `IndexBackend`: also collections whose metadata another version wrote."""
         return [name for name in self._names() if "vidseek" in _metadata(self._info(name))]
 
     def open(self, name: str) -> QdrantCollection:
         """Open a finished collection.
 
+        Args:
+            name: Of the collection.
+
         Raises:
-            ArtifactError: it is not there, or not finished.
+            ArtifactError: it does not exist, or is not finished.
             ConfigError: the server is too old.
             ServiceError: the server does not answer.
         """
@@ -145,7 +129,7 @@ class QdrantBackend:
         info = self._info(name) if COLLECTION_NAME.fullmatch(name) else None
         metadata = _facts_in(info, name)
         if info is None or metadata is None:
-            self._live = None  # an alias that we remember may have led here
+            self._aliases.forget()  # a remembered alias may have led here
             raise ArtifactError(
                 f"there is no collection {name} on the server", code="collection-absent", remedy="Publish, or import it"
             )
@@ -153,13 +137,13 @@ class QdrantBackend:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Hold the builder's lock, a point that only one can insert, with an end that is put off while we live.
+        """Hold the builder's lock: a point that only one process can insert, with an expiry that is renewed.
 
-        Whatever ends the work, an error of the server too, the lock is given back at once.
+        The lock is released at once when the work ends, also by an error.
 
         Raises:
             ConfigError: the server is too old.
-            ServiceError: another one holds it.
+            ServiceError: another process holds it.
         """
         with patience(BUILDER_PATIENCE_SECONDS):
             self._require_version()
@@ -168,7 +152,9 @@ class QdrantBackend:
             self._lock.take()
             try:
                 if state is not None:
-                    self._take_over_notes(Limits.of(state))
+                    self._aliases.take_over_notes(
+                        self._state_name, Limits.of(state), stored=self.stored, move=self.move_alias
+                    )
                 yield
             except BaseException as error:
                 if not self._lock.release():
@@ -178,11 +164,15 @@ class QdrantBackend:
                 log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
     def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-        """Make a collection: payload indexes first, load with indexing deferred, optimise; then its facts.
+        """Build a collection: payload indexes, points with indexing deferred, optimisation, and last its metadata.
+
+        Args:
+            metadata: Of the collection.
+            points: As many as `metadata` says.
 
         Raises:
-            ArtifactError: the facts cannot be those of a collection. Nothing was touched.
-            ServiceError: the server has a finished one of that name, or does not take it. Nothing of ours is left.
+            ArtifactError: the metadata are not valid. Nothing was changed.
+            ServiceError: a finished collection has that name, or the server cannot store it. Nothing of it is left.
         """
         if self._facts(require_facts(metadata).name) is not None:
             raise ServiceError(
@@ -194,7 +184,7 @@ class QdrantBackend:
             remaining = iter(points)
             while batch := list(islice(remaining, limits.batch(LOAD_BATCH))):
                 structs = [_struct(point) for point in batch]
-                # The same ids again are the same points: a batch that was cut off is sent once more.
+                # Upserts are idempotent, so `request` may repeat a batch.
                 request(self._client.upsert, self._on_server(metadata.name), structs, wait=True)
                 self._lock.renew()
             self._optimise(metadata.name)
@@ -207,43 +197,37 @@ class QdrantBackend:
             raise
 
     def check(self, name: str) -> list[str]:
-        """What the server says is wrong with a collection; empty if nothing is. Optimisations are waited for a minute."""
+        """See `IndexBackend`. Waits up to a minute for a running optimisation."""
         problem = self._unsettled(name, seconds=CHECK_TIMEOUT_SECONDS)
         return [problem] if problem else []
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, with its history, in one step.
+        """See `IndexBackend`: the history moves in the same request.
+
+        Args:
+            alias: Its name.
+            to: The collection, and those kept for a rollback.
 
         Raises:
-            ConfigError: it cannot be the name of an alias.
+            ConfigError: it is not a valid alias name.
         """
-        try:
-            alias_name(alias)
-        except ValueError as error:
-            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+        require_alias_name(alias)
         self._lock.renew(at_once=True)
-        wanted = {alias: to.collection, f"{alias}~0": to.collection}
-        wanted |= {f"{alias}~{place}": name for place, name in enumerate(to.previous, start=1)}
-        # First what is made, then what goes: what is refused on the way has then taken nothing away.
-        operations: list[Any] = [self._creation(name, collection) for name, collection in wanted.items()]
-        operations += [self._deletion(name) for name in _entries(self._table(), alias) if name not in wanted]
-        self._change_aliases(operations)
+        self._aliases.move(alias, to)
 
     def drop_alias(self, alias: str) -> None:
-        """Let `alias` point nowhere; nothing where it does not point anywhere."""
-        table = self._table()
-        if alias in table:
-            self._change_aliases([self._deletion(name) for name in _entries(table, alias)])
+        """See `IndexBackend`."""
+        self._aliases.drop(alias)
 
     def drop(self, name: str) -> None:
-        """Remove a collection."""
-        if not COLLECTION_NAME.fullmatch(name):  # the server may have others than ours
+        """See `IndexBackend`."""
+        if not COLLECTION_NAME.fullmatch(name):  # the server may hold collections of other programs
             raise ArtifactError(f"{shown(name)} is no name of a collection", code="bad-collection-name")
-        self._live = None
+        self._aliases.forget()
         request(self._client.delete_collection, self._on_server(name))
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
-        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
+        """See `IndexBackend`."""
         unfinished = sorted(set(self._names()) - set(self.stored()) - needed)
         for name in unfinished:
             self.drop(name)
@@ -266,22 +250,22 @@ class QdrantBackend:
         return self._info_of(self._on_server(name))
 
     def _info_of(self, stored_as: str) -> models.CollectionInfo | None:
-        """What the server says of a collection; None where it has none of that name."""
+        """Return the server's information on a collection; None if it does not exist."""
         try:
             return request(self._client.get_collection, stored_as)
         except ServerRefused as error:
             if error.status == 404:
                 return None
             raise
-        except ValueError:  # as the client's in-memory mode says it
+        except ValueError:  # the client's in-memory mode raises this for a missing collection
             return None
 
     def _facts(self, name: str) -> CollectionMetadata | None:
-        """The facts of a finished collection; None for one that is not there or not finished."""
+        """Return the metadata of a collection; None if it does not exist or is not finished."""
         return _facts_in(self._info(name), name)
 
     def _create(self, metadata: CollectionMetadata) -> Limits:
-        """Make the collection, empty and with its payload indexes; gives what the server allows on it."""
+        """Create the collection, empty and with its payload indexes, and return the server's limits on it."""
         settings, cluster = metadata.settings, self._settings
         self._try_to_delete(metadata.name)
         stored_as = self._on_server(metadata.name)
@@ -295,10 +279,10 @@ class QdrantBackend:
                 shard_number=cluster.shards, replication_factor=cluster.replicas,
                 write_consistency_factor=cluster.write_consistency,
                 hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # 0: no graph while it is loaded
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # no graph while points are loaded
             )
         except ServerRefused as error:
-            # The answer to our own request was lost, and the second try finds what the first one made.
+            # The first request's answer was lost, and the retry finds the collection that it created.
             if error.status != 409 or not self._is_empty(metadata.name):
                 raise
         limits = Limits.of(request(self._client.get_collection, stored_as))
@@ -317,16 +301,16 @@ class QdrantBackend:
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
         )
         deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
-        for _ in range(SETTLED_POLLS):  # green once may mean that the optimizer has not begun
+        for _ in range(SETTLED_POLLS):  # green once may mean that the optimizer has not started
             if problem := self._unsettled(name, seconds=deadline - time.monotonic()):
                 raise ServiceError(problem, code="server-not-settled", remedy=UNREACHABLE_REMEDY)
             time.sleep(POLL_SECONDS)
 
     def _unsettled(self, name: str, *, seconds: float) -> str:
-        """Why the collection is not as it should be after so long, or at once where waiting helps nothing; "" where it is.
+        """Wait until the server reports green; return "" then, else what it reports.
 
-        Yellow is an optimisation that runs. Grey is one that waits for an update, as after a restart of the server: an
-        update that changes nothing wakes it. Red is an error.
+        Yellow means a running optimisation. Grey means one that waits for an update, as after a restart of the server; an
+        empty update starts it. Red means an error and ends the wait.
         """
         deadline = time.monotonic() + seconds
         wait, woken = POLL_SECONDS, False
@@ -350,7 +334,7 @@ class QdrantBackend:
             wait = min(2 * wait, MOST_POLL_SECONDS)
 
     def _try_to_delete(self, name: str) -> bool:
-        """Whether it is gone; where not, the next publish removes it: it has no facts."""
+        """Delete a collection, and return whether it is gone. If not, the next publish removes it, as it has no metadata."""
         try:
             if self._info(name) is not None:
                 self.drop(name)
@@ -358,97 +342,12 @@ class QdrantBackend:
             return False
         return True
 
-    def _state(self, point_id: str) -> dict[str, Any]:
-        return self._lock.read(point_id)
-
-    def _table(self) -> dict[str, str]:
-        """Collections of ours by alias, the entries of the history too, as the server has them now."""
-        found = request(self._client.get_aliases).aliases
-        pointers = {
-            each.alias_name.removeprefix(self._prefix): each.collection_name.removeprefix(self._prefix)
-            for each in found
-            if each.alias_name.startswith(self._prefix) and each.collection_name.startswith(self._prefix)
-        }
-        return {alias: name for alias, name in pointers.items() if COLLECTION_NAME.fullmatch(name)}
-
-    def _change_aliases(self, operations: Sequence[Any]) -> None:
-        self._live = None
-        request(self._client.update_collection_aliases, operations)
-
-    def _creation(self, alias: str, collection: str) -> models.CreateAliasOperation:
-        return models.CreateAliasOperation(create_alias=models.CreateAlias(
-            collection_name=self._on_server(collection), alias_name=self._on_server(alias)
-        ))
-
-    def _deletion(self, alias: str) -> models.DeleteAliasOperation:
-        return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self._on_server(alias)))
-
-    def _take_over_notes(self, limits: Limits) -> None:
-        """Make aliases of the histories that earlier versions noted as points of the state collection."""
-        records: list[models.Record] = []
-        offset: Any = None
-        while True:
-            found, offset = request(
-                self._client.scroll, self._state_name, limit=limits.page(100), offset=offset, with_payload=True
-            )
-            records += found
-            if offset is None:
-                break
-        for note in (dict(each.payload or {}) for each in records):
-            if note.get("kind") == "alias":
-                self._take_over_note(str(note.get("alias", "")), note)
-
-    def _take_over_note(self, alias: str, note: Mapping[str, Any]) -> None:
-        table, there = self._table(), set(self.stored())
-        live, histories = table.get(alias), _histories_in_note(note, table.get(alias))
-        if live in histories and f"{alias}~0" not in table:
-            self.move_alias(alias, Alias(live, tuple(name for name in histories[live] if name in there)))
-        elif f"{alias}~0" not in table and (known := sorted(there & set(histories))):
-            # The alias is gone, or something else has moved it: `lost_aliases` sees it by this.
-            self._change_aliases([self._creation(f"{alias}~0", known[0])])
-        selected = models.PointIdsList(points=[_note_id(alias)])
-        request(self._client.delete, self._state_name, selected, wait=True)
-
-
-def _entries(table: Mapping[str, str], alias: str) -> list[str]:
-    """The names in `table` of an alias and of its history."""
-    return [
-        name for name in table
-        if name == alias or ((found := _HISTORY.fullmatch(name)) is not None and found["alias"] == alias)
-    ]
-
-
-def _history(table: Mapping[str, str], alias: str, live: str) -> tuple[str, ...]:
-    """What was live before `live`, newest first; nothing where something else than vidseek moved the alias."""
-    if table.get(f"{alias}~0") != live:
-        return ()
-    places = sorted(int(name.rpartition("~")[2]) for name in _entries(table, alias) if name != alias)
-    return tuple(table[f"{alias}~{place}"] for place in places if place)
-
-
-def _note_id(alias: str) -> str:
-    return str(uuid.uuid5(NAMESPACE, f"alias:{alias}"))
-
-
-def _histories_in_note(note: Mapping[str, Any], live: str | None) -> dict[str, tuple[str, ...]]:
-    """What was live before a collection, by its name, as a note of an earlier version says."""
-    histories, previous = note.get("history"), note.get("previous")
-    if not isinstance(histories, dict):  # as still earlier versions wrote it: of where it was to go alone
-        histories = {note["of"]: previous} if isinstance(note.get("of"), str) else {}
-        if live and isinstance(previous, list) and live in previous and live not in histories:  # killed before it moved
-            histories = {live: previous[previous.index(live) + 1 :]}
-    return {
-        str(of): tuple(str(name) for name in names if COLLECTION_NAME.fullmatch(str(name)))
-        for of, names in histories.items() if isinstance(names, list)
-    }
-
-
 def _metadata(info: models.CollectionInfo | None) -> dict[str, Any]:
     return dict(info.config.metadata or {}) if info else {}
 
 
 def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionMetadata | None:
-    """The facts that a collection carries; None where it is not there or not finished."""
+    """Return the metadata that a collection carries; None if it does not exist or is not finished."""
     try:
         metadata = CollectionMetadata.from_json(_metadata(info)["vidseek"])
     except (KeyError, TypeError, ValueError, ConfigError):
@@ -457,7 +356,7 @@ def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionMetada
 
 
 def _say_more(error: BaseException, what: str) -> None:
-    """Put `what` behind the remedy of an error of ours."""
+    """Append `what` to the remedy of an error of ours; log it for another error."""
     if isinstance(error, VidseekError):
         error.remedy = f"{error.remedy}; {what}" if error.remedy else what
     else:

@@ -10,20 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
-from vidseek_retrieval.index.backend import (
-    PUBLISH_REMEDY,
-    WORDS_VECTOR,
-    CollectionMetadata,
-    CollectionRemoved,
-    Dense,
-    Point,
-    SparseVector,
-    TimeRange,
-)
+from vidseek_retrieval.index.backend import PUBLISH_REMEDY, CollectionRemoved, Point, TimeRange
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.index.qdrant.requests import ServerRefused, request
+from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.settings import Vector

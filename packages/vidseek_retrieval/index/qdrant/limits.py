@@ -9,7 +9,7 @@ from typing import TypeVar
 from qdrant_client import models
 
 from vidseek_media.errors import ServiceError
-from vidseek_retrieval.index.backend import CollectionMetadata
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_indexes
 
 Item = TypeVar("Item")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vidseek_retrieval.index.backend import Point, SparseVector, Value
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.values import SparseVector, Value
 from vidseek_retrieval.search.moments import SCORE_DIGITS
 
 

@@ -17,10 +17,12 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, Vids
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.sources.source import About
+from vidseek_media.sources.youtube import download_record, downloader, entries
 from vidseek_media.sources.youtube import source as youtube
+from vidseek_media.sources.youtube.downloader import options_of
 from vidseek_media.sources.youtube.failures import Cause, SiteStopped
 from vidseek_media.sources.youtube.javascript import JavaScript
-from vidseek_media.sources.youtube.source import Youtube, options_of
+from vidseek_media.sources.youtube.source import Youtube
 from vidseek_media.text.transcripts import read_transcripts
 
 yt_dlp = pytest.importorskip("yt_dlp")
@@ -577,7 +579,7 @@ def test_youtube__cookies_are_read_and_never_written(site: Site, tmp_path: Path)
 
 
 def test_youtube__without_yt_dlp_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(youtube, "find_spec", lambda name: None)
+    monkeypatch.setattr(downloader, "find_spec", lambda name: None)
     with raises(ConfigError, code="not-installed") as caught:
         Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
     assert "'.[youtube]'" in caught.value.remedy
@@ -597,7 +599,7 @@ def test_address_of__is_the_records_word_or_read_off_the_name(tmp_path: Path) ->
 
 
 def test_stem_of__other_letters_get_a_hash_so_that_two_ids_are_two_files() -> None:
-    stems = {youtube._stem_of(address) for address in ("Site:a/b", "Site:a_b", "Site:ä", "Site:" + "x" * 200)}
+    stems = {entries._stem_of(address) for address in ("Site:a/b", "Site:a_b", "Site:ä", "Site:" + "x" * 200)}
     assert len(stems) == 4 and all(len(stem) < 140 and stem.isascii() and "/" not in stem for stem in stems)
 
 
@@ -608,5 +610,5 @@ def test_settings_of__an_unknown_key_is_a_config_error() -> None:
 
 
 def test_about_of__a_day_where_there_is_no_time_and_the_uploader_where_no_channel() -> None:
-    about = youtube._about_of({"id": "x", "title": "T", "uploader": "U", "upload_date": "20251231"}, [])
+    about = download_record.about_of({"id": "x", "title": "T", "uploader": "U", "upload_date": "20251231"}, [])
     assert about == About(source_id="x", title="T", channel="U", published_at="2025-12-31T00:00:00Z")

@@ -19,7 +19,8 @@ from tests.retrieval.index.test_backends import facts_of, points
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, ServiceError
 from vidseek_retrieval.index import publish
 from vidseek_retrieval.index import trial_search as trial
-from vidseek_retrieval.index.backend import Alias, CollectionMetadata, collection_name
+from vidseek_retrieval.index.backend import Alias
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange import import_checks as imported
 from vidseek_retrieval.index.exchange import transfer

@@ -18,8 +18,9 @@ import pytest
 
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
 from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
+from vidseek_retrieval.index.aliases import prune, rollback, verify
 from vidseek_retrieval.index.backend import Alias
-from vidseek_retrieval.index.publish import prune, publish, rollback, verify
+from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 from vidseek_retrieval.search.searcher import Searcher
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from vidseek_retrieval.index.backend import Point, SparseVector
+from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of, vectors_of
+from vidseek_retrieval.index.values import SparseVector
 
 IDS = [f"{first}0000000-0000-5000-8000-000000000000" for first in "159d"]
 

@@ -19,8 +19,10 @@ from tests.retrieval.index.test_backends import WORDS, facts_of, points
 from tests.retrieval.qdrant_stand_in import STRICT, QdrantStandIn, standing
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_retrieval.index import verification
+from vidseek_retrieval.index.aliases import use_collection
 from vidseek_retrieval.index.backend import Alias, TimeRange
-from vidseek_retrieval.index.publish import publish, use_collection
+from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.index.qdrant import alias_table
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
@@ -273,7 +275,7 @@ def test_key__a_wrong_one_is_named(stand_in: QdrantStandIn) -> None:
 
 def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     built(QdrantBackend.connect(stand_in.url))
-    monkeypatch.setattr(server, "LIVE_SECONDS", 60.0)
+    monkeypatch.setattr(alias_table, "LIVE_SECONDS", 60.0)
     backend = QdrantBackend.connect(stand_in.url)
     searcher = Searcher(backend, None)
     searcher.search_vector(FEW[0].vector, VERSION)
@@ -281,7 +283,7 @@ def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monk
     searcher.search_vector(FEW[0].vector, VERSION)
     assert {each.rpartition("/")[2] for each in stand_in.requests} <= {"query", "points"} and stand_in.requests
     stand_in.requests.clear()
-    monkeypatch.setattr(server, "LIVE_SECONDS", -1.0)
+    monkeypatch.setattr(alias_table, "LIVE_SECONDS", -1.0)
     assert backend.live("clips") == FACTS.name and stand_in.requests == ["GET /aliases"]
     stand_in.requests.clear()
     assert backend.aliases() == {"clips": Alias(FACTS.name)} and stand_in.requests == ["GET /aliases"]

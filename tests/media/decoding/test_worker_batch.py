@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from vidseek_media.decoding.workers import WorkerLost, run_each
+from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.workers import WorkerLost
 from vidseek_media.errors import InputRejected
 
 CRASH = "__import__('os').abort()"

@@ -1,0 +1,165 @@
+"""The answers of the API, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vidseek.archive import ModelName
+
+
+class Hit(BaseModel):
+    """A moment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    start_ms: int
+    end_ms: int
+    score: float = Field(description="Of the best clip: its cosine, or 0 to 1 where several vectors were fused.")
+    confidence: Annotated[float, Field(ge=0, le=1)] | None
+    best_clip_id: str
+    best_ms: int
+    clip_ids: list[str]
+    title: str
+    uri: str = Field(description="Relative to the source root, or as a manifest says.")
+    thumbnail_url: str | None
+
+
+class SearchAnswer(BaseModel):
+    """One page of hits, best first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoder_version: str
+    collection: str
+    hits: list[Hit]
+    next_offset: int | None = Field(description="None on the last page.")
+
+
+class ModelInfo(BaseModel):
+    """A model that queries may ask for, as clients of OpenAI's API expect it, and with what it searches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: ModelName
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its collection was made, in seconds since 1970.")
+    owned_by: Literal["vidseek"] = "vidseek"
+    encoder_version: str
+    collection: str
+    num_clips: int
+    has_confidence: bool = Field(description="Whether its collection was calibrated: confidence is null where it was not.")
+    is_current: bool | None = Field(description=(
+        "Whether its collection is of the same clips, titles, captions and decided near-duplicates as the live one. Where "
+        "the base's is not, run `vidseek base` again. Null where collections are too old to say."
+    ))
+
+
+class ModelsAnswer(BaseModel):
+    """The live model, and the base where it is published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+class EmbedAnswer(BaseModel):
+    """One unit vector for each item, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    encoder_version: str = Field(description="Vectors of another one cannot be compared with these.")
+    variant: str = Field(description="The precision in which they were made.")
+    dimension: int
+    embeddings: list[list[float]] | list[str]
+
+
+class OneEmbedding(BaseModel):
+    """The unit vector of one text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens that were read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """What clients of OpenAI's API expect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    object: Literal["list"] = "list"
+    data: list[OneEmbedding]
+    model: str = Field(description="The encoder_version: vectors of another one cannot be compared with these.")
+    usage: Usage
+
+
+class ClipAnswer(BaseModel):
+    """A clip of the live index."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip_id: str
+    video_id: str
+    start_ms: int
+    end_ms: int
+    title: str
+    uri: str = Field(description="Relative to the source root, or as a manifest says.")
+    channel: str | None
+    category: str | None
+    published_at: str | None
+    duration_ms: int | None
+    thumbnail_url: str = Field(description="A frame of the clip, made by this service.")
+    media_url: str = Field(description="The clip's whole video, in byte ranges.")
+
+
+class FeedbackAnswer(BaseModel):
+    """It was written down."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    said_at: str
+
+
+class Health(BaseModel):
+    """The process is up."""
+
+    status: str
+
+
+class Readiness(BaseModel):
+    """The bundle is loaded, the index is reachable, and both speak of one vector space."""
+
+    status: str
+    encoder_version: str
+    collection: str
+
+
+class Problem(BaseModel):
+    """What went wrong, for a program (code, and finer: fault) and for a person."""
+
+    code: str
+    fault: str
+    """The kind of fault, a code of docs/errors.md."""
+    message: str
+    remedy: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: Problem
+    request_id: str
