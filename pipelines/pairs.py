@@ -4,6 +4,7 @@ from pipelines.stage import PATHS, run_stage
 from vidseek.params import load_params
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.video_matches import read_duplicates, same_videos
+from vidseek_training.dataset.pair_changes import changes_since
 from vidseek_training.dataset.pairs import make_pairs
 from vidseek_training.evaluation.proof import why_no_proof
 
@@ -21,8 +22,17 @@ def main() -> str:
         f"{report.num_test} test; {report.num_rejected} rejected; {report.num_groups} groups of videos, the largest of "
         f"{report.num_in_largest_group}; also in training: {report.num_captions_on_both_sides} captions and "
         f"{report.num_clips_on_both_sides} clips of validation and test"
-        + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "")
+        + (f". No adapter will be {warning.removeprefix('not ')}" if warning else "") + _since_adapters()
     )
+
+
+def _since_adapters() -> str:
+    """What is new for each adapter that is there: `train` depends on these pairs, and runs where they differ."""
+    found = [
+        f". Adapter {folder.name}: {changes if changes.num_all else 'its pairs are the same, nothing new to train on'}"
+        for folder in sorted(PATHS.adapters.glob("[!.]*/")) if (changes := changes_since(folder, PATHS.pairs_table))
+    ]
+    return "".join(found)
 
 
 if __name__ == "__main__":

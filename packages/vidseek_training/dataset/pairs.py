@@ -62,6 +62,9 @@ def make_pairs(
     wishes videos of a group on several sides, those of the test come before those of the validation, and these before
     those of the training, and the others are rejected. Without captions all tables are empty.
 
+    `train`, `select` and `export` depend on the pairs and their groups alone: both tables are byte-identical where the
+    pairs and their frames are the same, whatever else the archive holds.
+
     Args:
         settings: Which captions make pairs, the shares of the splits, and what is a near-duplicate.
         decided: Pairs of video ids that people say show the same.
@@ -72,7 +75,9 @@ def make_pairs(
     """
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     frames = read_table(frames_dir / "frames.parquet", FRAMES)
-    has_frames = set(frames["clip_id"])
+    named = frames["frames_digest"].astype(object).where(frames["frames_digest"].notna(), None)
+    digests = dict(zip(frames["clip_id"], named, strict=True))
+    has_frames = set(digests)
     skipped = _skipped(frames, settings.skip_quality_flags)
     wishes = _wishes(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
@@ -98,6 +103,7 @@ def make_pairs(
         rows.append({
             "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
             "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
+            "frames_digest": digests[row.clip_id],
         })
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)

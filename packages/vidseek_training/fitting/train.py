@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from vidseek_media.files.folders import whole_folder
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
+from vidseek_training.dataset.pair_changes import TRAINED_ON, changes_since, why_trained
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.scales import choose
@@ -71,11 +73,11 @@ def train_adapter(
         pairs: The pairs table.
         frames: Output of the stage `frames`.
         general: Folder of the general world (pairs/ and frames/); None trains without replay.
-        out: Folder for adapter/, outcome.json and validation.json, written whole or not at all.
+        out: Folder for adapter/, outcome.json, validation.json and a copy of the pairs table, written whole or not at all.
         report: Folder for metrics.json, curves.csv and pictures/.
         state: Folder for checkpoints/, tensorboard/ and cached hidden states; None keeps none of them.
         preset: Preset for keys that `settings` leave open, unless they name one themselves.
-        say: Receives lines for the user: the preset, the plan, warnings.
+        say: Receives lines for the user: which pairs are new since the adapter in `out`, the preset, the plan, warnings.
 
     Raises:
         ConfigError: the settings contradict each other, or would destroy what the backbone knows.
@@ -91,6 +93,7 @@ def train_adapter(
     choice = _choose(settings, model, pairs, preset)
     settings = choice.settings
     tell = say if say is not None and processes.is_first else _silent
+    tell(why_trained(changes_since(out, pairs)))
     tell(choice.reason)
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def train_adapter(
             name, False, reason, backbone, len(data.train), 0, 0.0, "", preset=choice.preset, preset_reason=choice.reason
         )
         if processes.is_first:
-            _write_untrained(outcome, out, report)
+            _write_untrained(outcome, pairs, out, report)
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
     checkpoint = saved = None
@@ -139,7 +142,7 @@ def train_adapter(
         )
         run.tag({"warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}"})
         try:
-            _write_trained(outcome, fitting, out, report)
+            _write_trained(outcome, fitting, pairs, out, report)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
                 f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
@@ -197,8 +200,14 @@ def _early_warnings(
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
-    """Return the inputs of a training: hashes of data and base, and the base's revision."""
-    tables = {"pairs": pairs, "frames": frames / "frames.parquet"}
+    """Return the inputs of a training: hashes of data and base, and the base's revision.
+
+    The pairs table names the frames of its clips. frames.parquet counts only for a table that does not, of an earlier
+    version: it changes with every clip of the archive.
+    """
+    tables = {"pairs": pairs}
+    if (read_table(pairs, PAIRS, columns=["frames_digest"]).frames_digest.fillna("") == "").any():
+        tables["frames"] = frames / "frames.parquet"
     if general is not None:
         tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}
     return {
@@ -232,21 +241,23 @@ def gallery_hash(pairs: PairSet) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
-def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
+def _write_untrained(outcome: Outcome, pairs: Path, out: Path, report: Path) -> None:
     with whole_folder(out) as folder:
+        shutil.copyfile(pairs, folder / TRAINED_ON)
         (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
     (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
     (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
     (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
 
 
-def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
+def _write_trained(outcome: Outcome, training: Trainer, table: Path, out: Path, report: Path) -> None:
     pairs = training.data.validation
     ranks = {
         "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
         "adapted": training.adapted.text_ranks.tolist(),
     }
     with whole_folder(out) as folder:
+        shutil.copyfile(table, folder / TRAINED_ON)
         lora.save(training.handle, training.model, folder / "adapter")
         (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
         (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
