@@ -1,6 +1,7 @@
 """The whole loop, as a user runs it, on a world of a few scenes."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
