@@ -20,6 +20,7 @@ from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.dataset.pairs import PairsReport, make_pairs, split_videos
+from vidseek_training.dataset.training_set import read_training_set
 from vidseek_training.settings import CaptionSettings, PairSettings
 
 IDS = [f"{number:032x}" for number in range(4000)]
@@ -34,6 +35,7 @@ def write(
     clip_of: dict[str, str] | None = None,
     decided: list[tuple[str, str]] | None = None,
     unspoken: Sequence[str] = (),
+    frozen: Path | None = None,
 ) -> PairsReport:
     """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video.
 
@@ -65,6 +67,7 @@ def write(
     ], VIDEOS)
     return make_pairs(
         folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
+        frozen=read_training_set(frozen) if frozen else None,
         settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
 
