@@ -229,7 +229,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(*[0] * 11)
+    assert write(tmp_path, []) == PairsReport(*[0] * 12)
     assert len(pairs_of(tmp_path)) == 0
 
 
