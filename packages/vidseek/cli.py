@@ -23,6 +23,7 @@ from vidseek.commands import (
     planning,
     running,
     searching,
+    training_set,
 )
 from vidseek_media.errors import VidseekError
 
@@ -72,6 +73,10 @@ app.add_typer(_group("The published index: its collections, and what is live.", 
 app.add_typer(_group("Backbones: models to begin from.", {
     "fetch": backbones.backbone_fetch, "import": backbones.backbone_import,
 }), name="backbone")
+app.add_typer(_group("The training set: which pairs are trained and measured on.", {
+    "status": training_set.training_set_status, "freeze": training_set.training_set_freeze,
+    "thaw": training_set.training_set_thaw,
+}), name="training-set")
 app.add_typer(_group("The demo world.", {
     "render": demo.demo_render, "show": demo.demo_show, "picture": demo.demo_picture,
 }), name="demo")

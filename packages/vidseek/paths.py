@@ -148,6 +148,11 @@ class ArchivePaths(StageFolders):
         return self.decisions / "duplicates.parquet"
 
     @property
+    def training_set(self) -> Path:
+        """The frozen pairs, where `vidseek training-set freeze` wrote them."""
+        return self.decisions / "training_set.parquet"
+
+    @property
     def feedback(self) -> Path:
         """What people said of hits, as it came in; outside DVC."""
         return self.root / "feedback"

@@ -97,6 +97,8 @@ class ClipFrames:
     """Shape (T, height, width, 3), RGB, upright."""
     num_repeated: int = 0
     """How many of the T are the last good frame again, because the video had no more."""
+    digest: str = ""
+    """Names the stored bytes of the frames; empty where they come from no shard."""
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:

@@ -51,11 +51,11 @@ FRAMES = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("key", _text), ("shard", _text), ("num_frames", pa.int32()),
     ("num_repeated", pa.int32()), ("decoder", _text),
     pa.field("quality_flags", _texts, metadata={_FORMERLY: b"marks"}),
-    ("hashes", pa.list_(pa.uint64())),
+    ("hashes", pa.list_(pa.uint64())), pa.field("frames_digest", _text, metadata=_NEWER),
 ])
 """Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
 damaged, where the last good one stands in. `decoder`: pyav or decord. `quality_flags`: of black, flat, frozen,
-interlaced. `hashes`: perceptual ones of the frames."""
+interlaced. `hashes`: perceptual ones of the frames. `frames_digest`: 32 hex digits of the SHA-256 of the frames' JPEGs."""
 
 CAPTIONS = pa.schema([
     ("video_id", _text), ("clip_id", _text), ("text", _text), ("writer", _text), ("cost_usd", pa.float64()),
@@ -68,9 +68,10 @@ own word, which an alias in `writer` does not say; empty where nobody asked one,
 
 PAIRS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),
-    ("contrast", _text), ("axis", _text),
+    ("contrast", _text), ("axis", _text), pa.field("frames_digest", _text, metadata=_NEWER),
 ])
-"""`split`: train, validation or test; `gallery`: what is ranked together, `default` where the source named none."""
+"""`split`: train, validation or test; `gallery`: what is ranked together, `default` where the source named none.
+`frames_digest`: of the clip's frames, as FRAMES has it. Training depends on this table alone, so it changes with them."""
 
 GROUPS = pa.schema([("video_id", _text), ("group", _text)])
 """The videos of pairs; those of one group (near-duplicates, clips of one longer video) are on one side of the split."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ Statistics: TypeAlias = dict[str, int | float | None]
 
 NUM_LANGUAGES_TOLD = 5
 
+PASSED = "passed.json"
+"""Is written where a gate passes, with the same bytes each time: what wants only that may depend on it. result.json counts
+the whole archive."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -68,7 +73,8 @@ def check_pairs(
         frames_dir: Output of the stage `frames`, with its rejected.parquet.
         caption_dir: Output of the stage `caption`, with its rejected.parquet.
         pairs_dir: Output of the stage `pairs`, with its rejected.parquet.
-        out: Folder for result.json (equal for equal data), report.html and docs/ (Data Docs), written whole or not at all.
+        out: Folder for result.json (equal for equal data), passed.json where it passes, report.html and docs/ (Data Docs),
+            written whole or not at all.
         archive: Thresholds for the tables before pairs; None takes the defaults.
         thresholds: Thresholds for pairs; None takes the defaults.
 
@@ -310,6 +316,8 @@ def _judge(
         result = GateResult(gate, tuple(failures), num_expectations, statistics, notes)
         write_result(result, beside / "result.json")
         write_page(result, beside / "report.html")
+        if result.passed:
+            (beside / PASSED).write_text(json.dumps({"gate": gate, "passed": True}) + "\n", encoding="utf-8")
     if not result.passed:
         failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
         raise GateFailed(

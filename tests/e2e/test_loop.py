@@ -1,6 +1,7 @@
 """The whole loop, as a user runs it, on a world of a few scenes."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -155,3 +156,23 @@ def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: P
     table.unlink()
     looped.succeed("dvc", "repro", "--single-item", "publish")
     assert marked() == {""}
+
+
+def test_repro__a_video_without_captions_trains_nothing(looped: Checkout, tiny_world: Path, tmp_path: Path) -> None:
+    """One video more, which no caption names: its frames are made, and training, selection and export stay as they are."""
+    shutil.copytree(tiny_world / "domain", tmp_path / "domain")
+    shutil.copytree(looped.path, tmp_path / "archive", symlinks=True)
+    grown = Checkout(tmp_path / "archive")
+    grown.edit_params({"ingest.source": str(tmp_path / "domain")})
+    content = next((tiny_world / "domain").glob("*.mp4")).read_bytes()
+    (tmp_path / "domain" / "new.mp4").write_bytes(content + b"\0\0\0\x0cfreenew!")  # another video_id, and it plays
+    num_videos = len(pd.read_parquet(grown.path / "data/ingest/videos.parquet"))
+    said = grown.succeed("dvc", "repro", "check_pairs")
+    assert "Adapter lora: its pairs are the same, nothing new to train on" in said
+    assert len(pd.read_parquet(grown.path / "data/ingest/videos.parquet")) == num_videos + 1
+    frames = pd.read_parquet(grown.path / "data/frames/frames.parquet")
+    assert frames.video_id.nunique() == num_videos + 1
+    assert grown.succeed("dvc", "status", "train@lora", "select", "export").strip().endswith("up to date.")
+    dry = grown.succeed("dvc", "repro", "--dry", "embed")
+    ran = {line.split("'")[1] for line in dry.splitlines() if line.startswith("Running stage")}
+    assert "embed" in ran and not ran & {"train@lora", "select", "export"}

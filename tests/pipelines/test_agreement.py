@@ -98,6 +98,18 @@ def test_deps__what_lies_in_the_repository_exists(name: str) -> None:
             assert (ROOT / path).exists(), f"{name} names {path}"
 
 
+ONLY_PAIRS = {"data/pairs/pairs.parquet", "data/pairs/groups.parquet", "data/general", "reports/gates/pairs/passed.json"}
+"""What a training may depend on, of what is made from the source: equal bytes wherever the pairs are the same."""
+
+
+@pytest.mark.parametrize("name", ["train", "select", "export"])
+def test_deps__training_depends_on_pairs_and_not_on_the_archive(name: str) -> None:
+    """A video without captions changes data/ingest, data/cut, data/frames and result.json; none of them is a dependency."""
+    made = [path for path in names_of(STAGES[name]["deps"]) if path.startswith(("data/", "reports/"))]
+    assert set(made) <= ONLY_PAIRS and "data/pairs/pairs.parquet" in made
+    assert "data/frames/frames.parquet" in names_of(STAGES["pairs"]["deps"])  # so pairs are made after frames
+
+
 def test_plots__templates_are_there_and_ask_for_what_dvc_fills_in() -> None:
     plots = [
         settings for stage in STAGES.values() for each in stage.get("plots", []) for settings in each.values()

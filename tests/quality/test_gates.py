@@ -122,6 +122,20 @@ class Archive:
         return {failure["rule"]: failure for failure in record["failures"]}
 
 
+def test_check_pairs__says_in_equal_bytes_that_it_passed(archive: Archive) -> None:
+    """What depends on passed.json does not run again because the archive has grown."""
+    archive.check()
+    passed = (archive.out / "passed.json").read_bytes()
+    one = archive.tables["videos"][0]
+    archive.tables["videos"].append({**one, "video_id": "f" * 32, "uris": ["new.mp4"]})
+    before = (archive.out / "result.json").read_bytes()
+    archive.check()
+    assert (archive.out / "result.json").read_bytes() != before
+    assert (archive.out / "passed.json").read_bytes() == passed
+    archive.fails(min_caption_length=1000)
+    assert not (archive.out / "passed.json").exists()
+
+
 def test_check_pairs__sound_table_passes_and_writes_the_same_result_twice(archive: Archive, docs: None) -> None:
     result = archive.check()
     first = (archive.out / "result.json").read_bytes()

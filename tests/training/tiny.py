@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, XCLIPConfig, XCLIPModel
 
-from vidseek_media.frame_store.members import encode_jpeg
+from vidseek_media.frame_store.members import encode_jpeg, frames_digest_of
 from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.tables import FRAMES, PAIRS, write_table
 from vidseek_training import backbones
@@ -204,12 +204,8 @@ class Archive:
 def write_archive(root: Path, rows: Sequence[Row], *, num_frames: int = FRAMES_OF_CLIP, side: int = SIDE) -> Archive:
     """Write the pairs table, and the frames in one shard for each video, as the stages would."""
     archive = Archive(root)
-    write_table(archive.pairs, [
-        {"clip_id": row.clip_id, "video_id": row.video_id, "caption": row.caption, "split": row.split,
-         "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis} for row in rows
-    ], PAIRS)
     clips = {row.clip_id: row for row in rows}
-    table = []
+    table, digests = [], {}
     (archive.frames / "shards").mkdir(parents=True)
     for video in sorted({row.video for row in rows}):
         shard = f"shards/{video:02d}.tar"
@@ -221,11 +217,19 @@ def write_archive(root: Path, rows: Sequence[Row], *, num_frames: int = FRAMES_O
                          "start_ms": times[0], "end_ms": times[0] + 1000, "num_repeated": 0,
                          "decoder": "made", "quality_flags": [], "hashes": []}
                 _add(tar, f"{key}.json", json.dumps(about).encode())
-                for number, pixels in enumerate(frames_of(row, num_frames=num_frames, side=side)):
-                    _add(tar, f"{key}.{number:02d}.jpg", encode_jpeg(pixels, quality=95))
+                jpegs = [encode_jpeg(each, quality=95) for each in frames_of(row, num_frames=num_frames, side=side)]
+                for number, jpeg in enumerate(jpegs):
+                    _add(tar, f"{key}.{number:02d}.jpg", jpeg)
+                digests[row.clip_id] = frames_digest_of(jpegs)
                 table.append({"clip_id": row.clip_id, "video_id": row.video_id, "key": key, "shard": shard,
-                              "num_frames": num_frames, "num_repeated": 0, "decoder": "made"})
+                              "num_frames": num_frames, "num_repeated": 0, "decoder": "made",
+                              "frames_digest": digests[row.clip_id]})
     write_table(archive.frames / "frames.parquet", table, FRAMES)
+    write_table(archive.pairs, [
+        {"clip_id": row.clip_id, "video_id": row.video_id, "caption": row.caption, "split": row.split,
+         "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis, "frames_digest": digests[row.clip_id]}
+        for row in rows
+    ], PAIRS)
     return archive
 
 

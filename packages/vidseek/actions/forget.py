@@ -98,6 +98,7 @@ def forget(archive: Archive, plan: Plan) -> None:
     from vidseek_media.sources.ledger import Ledger
     from vidseek_retrieval.index.aliases import require_alias_table
     from vidseek_training.captioning.journal import forget_captions
+    from vidseek_training.dataset.training_set import forget_pairs
 
     require_alias_table(archive.backend())  # else nobody can say which collections show the video
     try:
@@ -108,6 +109,7 @@ def forget(archive: Archive, plan: Plan) -> None:
             write_forgotten(
                 archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
             )
+            forget_pairs(archive.training_set, plan.video.video_id)
         book = Ledger.load(archive.ledger)
         if book.forget([plan.video.video_id]):
             book.save()

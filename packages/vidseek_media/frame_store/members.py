@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import re
 import struct
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,7 @@ MOST_ABOUT_BYTES = 2**20
 MOST_JPEG_BYTES = 2**26
 MOST_PIXELS = 2**26
 """Of a frame: frames of 8,192 pixels square are the largest that `frames.side_px` lets through."""
+_DIGEST = re.compile(r"(?:[0-9a-f]{32})?")
 _MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\.jpg)")
 
 
@@ -59,6 +61,8 @@ class ClipFramesInfo:
     """Why it is no clip to learn from or to find: see `vidseek_media.cutting.quality_flags`."""
     hashes: tuple[int, ...]
     """Of its different frames, less plain ones: see `vidseek_media.splitting.perceptual_hashes`."""
+    frames_digest: str
+    """`frames_digest_of` its JPEGs; empty in a shard of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Cli
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
         quality_flags=(*quality_flags_of(thumbs), *([INTERLACED] if any(p.is_interlaced for p in pictures) else [])),
         hashes=tuple(dict.fromkeys(h for t in thumbs if (h := hash_of(t)) is not None)),
+        frames_digest=frames_digest_of([picture.jpeg for picture in pictures]),
     )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
@@ -169,12 +174,24 @@ def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
     Raises:
         KeyError: a key is missing.
     """
-    return ClipFramesInfo(about["num_repeated"], about["decoder"], tuple(_flags_of(about)), tuple(about["hashes"]))
+    return ClipFramesInfo(
+        about["num_repeated"], about["decoder"], tuple(_flags_of(about)), tuple(about["hashes"]),
+        about.get("frames_digest", ""),
+    )
 
 
 def _flags_of(about: Mapping[str, Any]) -> Any:
     """`quality_flags`; shards of earlier versions call them `marks`."""
     return about["quality_flags"] if "quality_flags" in about else about["marks"]
+
+
+def frames_digest_of(jpegs: Iterable[bytes]) -> str:
+    """Return 32 hex digits that name the frames of a clip: the SHA-256 of their JPEGs, each behind its length."""
+    digest = hashlib.sha256()
+    for jpeg in jpegs:
+        digest.update(len(jpeg).to_bytes(8, "big"))
+        digest.update(jpeg)
+    return digest.hexdigest()[:32]
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
@@ -239,6 +256,8 @@ def _about(content: bytes, key: str) -> dict[str, Any]:
         raise ValueError(f"the .json of {key} has quality flags or a decoder that are none: {shown(flags)}")
     if not _is_time(about.get("num_repeated", 0)) or not isinstance(hashes, list) or len(hashes) > MOST_PICTURES:
         raise ValueError(f"the .json of {key} has counts that are none: {shown(about.get('num_repeated'))}")
+    if _DIGEST.fullmatch(str(about.get("frames_digest", ""))) is None:
+        raise ValueError(f"the .json of {key} has a digest that is none: {shown(about['frames_digest'])}")
     if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):
         raise ValueError(f"clip {key} has hashes that are none: {shown(hashes)}")
     return about

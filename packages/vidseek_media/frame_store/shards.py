@@ -28,10 +28,12 @@ from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.folders import whole_file
 from vidseek_media.frame_store.members import (
+    ClipFramesInfo,
     DecodeResult,
     VideoJob,
     decode_jpeg,
     disk_error,
+    frames_digest_of,
     kept_of,
     read_members,
     write_part,
@@ -171,7 +173,7 @@ def read_shard(path: Path) -> Iterator[ClipFrames]:
             frames = np.stack([decode_jpeg(jpeg) for jpeg in jpegs])
             yield ClipFrames(
                 clip_id=uuid.UUID(about["clip_id"]), key=about["key"], times_ms=tuple(about["times_ms"]), frames=frames,
-                num_repeated=about["num_repeated"],
+                num_repeated=about["num_repeated"], digest=frames_digest_of(jpegs),
             )
         except (ValueError, KeyError, OSError) as error:
             raise ArtifactError(
@@ -237,6 +239,7 @@ def _fill_shards(
                     "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_kept,
                     "num_repeated": kept.num_repeated, "decoder": kept.decoder,
                     "quality_flags": list(kept.quality_flags), "hashes": list(kept.hashes),
+                    "frames_digest": kept.frames_digest,
                 })
             else:
                 why = verdict.refused[clip_id]
@@ -321,7 +324,7 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
     if not path.exists():
         return False
     try:
-        found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
+        found = _infos_of(path)
     except (ArtifactError, KeyError):
         return False
     lacking = {str(clip.clip_id) for clip in clips} - set(found)
@@ -330,3 +333,19 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
     verdict.kept.update(found)
     verdict.refused.update({clip_id: Refusal(earlier[clip_id]) for clip_id in lacking})
     return True
+
+
+def _infos_of(path: Path) -> dict[str, ClipFramesInfo]:
+    """What the shard at `path` says of its clips, by clip_id. Digests that an earlier version did not write are computed.
+
+    Raises:
+        ArtifactError: the shard is broken.
+        KeyError: it lacks something.
+    """
+    found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
+    if all(info.frames_digest for info in found.values()):
+        return found
+    return {
+        about["clip_id"]: dataclasses.replace(kept_of(about), frames_digest=frames_digest_of(jpegs))
+        for about, jpegs in read_members(path)
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def load_pairs(
         half: Load only one half of the pairs (`proof.proof_mask`): the choosing or the proof half; None loads both.
 
     Raises:
-        ArtifactError: the clip of a pair is in no shard.
+        ArtifactError: the clip of a pair is in no shard, or its frames are not those that the pairs table names.
     """
     table = read_table(pairs, PAIRS)
     table = table[table.split == split].sort_values("clip_id", kind="stable").reset_index(drop=True)
@@ -116,12 +117,17 @@ def load_pairs(
     tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))
     contrasts = [row.contrast or row.caption for row in table.itertuples()]
-    gathered = _gather_frames(frames, list(table.clip_id), spec, all_frames=all_frames)
+    digests = dict(zip(table.clip_id, table.frames_digest.fillna(""), strict=True))
+    gathered = _gather_frames(frames, list(table.clip_id), spec, all_frames=all_frames, digests=digests)
     return PairSet(table, gathered, ids, tokenizer.encode(contrasts))
 
 
-def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool) -> FramesOfPairs:
+def _gather_frames(
+    folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all_frames: bool, digests: Mapping[str, str]
+) -> FramesOfPairs:
     """Return the frames of `clip_ids`, in that order, in a file that vanishes with the process: flat memory for any archive.
+
+    `digests` names the frames of each clip; empty where the pairs table is of an earlier version.
     """
     # Its writer imports the decoders, which pairs that lie in memory do not need.
     from vidseek_media.frame_store.shards import read_shard, shard_files
@@ -141,6 +147,7 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
         for clip in read_shard(shard):
             row = places.pop(str(clip.clip_id), None)
             if row is not None:
+                _check_digest(clip, digests[str(clip.clip_id)], shard)
                 gathered[row] = _fit(clip, spec, num_frames)
     if places:
         raise ArtifactError(
@@ -148,6 +155,15 @@ def _gather_frames(folder: Path, clip_ids: list[str], spec: BackboneSpec, *, all
             remedy="Run `dvc repro frames` again",
         )
     return FramesOfPairs(gathered, place)
+
+
+def _check_digest(clip: ClipFrames, wanted: str, shard: Path) -> None:
+    """Refuse frames that are not those of the pair: DVC watches the pairs table for training, and not the shards."""
+    if wanted and clip.digest != wanted:
+        raise ArtifactError(
+            f"{shard}: the frames of clip {clip.clip_id} have the digest {clip.digest}, the pairs table says {wanted}",
+            code="frames-changed", remedy="Run `dvc repro frames pairs`",
+        )
 
 
 def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.uint8]:

@@ -8,7 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vidseek_media.errors import ConfigError
@@ -17,6 +19,7 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
 from vidseek_media.splitting.perceptual_hashes import groups_of, near_duplicates
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
+from vidseek_training.dataset.training_set import WAITING, frozen_captions
 from vidseek_training.settings import PairSettings
 
 DEFAULT_GALLERY = "default"
@@ -24,7 +27,10 @@ DEFAULT_GALLERY = "default"
 
 @dataclass(frozen=True)
 class PairsReport:
-    """num_in (captions) = num_out (pairs) + num_rejected, and num_out is the sum of the splits."""
+    """num_in (captions) = num_out (pairs) + num_rejected + num_waiting, and num_out is the sum of the splits.
+
+    Of a frozen training set the captions are those of its pairs, and those that came since.
+    """
 
     num_in: int
     num_out: int
@@ -32,6 +38,8 @@ class PairsReport:
     num_validation: int
     num_test: int
     num_rejected: int
+    num_waiting: int
+    """Captions that would make a pair, and came after the training set was frozen."""
     num_groups: int
     """Of videos that are on one side."""
     num_validation_groups: int
@@ -52,8 +60,9 @@ def make_pairs(
     out: Path,
     settings: PairSettings,
     decided: Iterable[tuple[str, str]] = (),
+    frozen: pd.DataFrame | None = None,
 ) -> PairsReport:
-    """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet` and `rejected.parquet` into `out`.
+    """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet`, `waiting.parquet` and `rejected.parquet` into `out`.
 
     A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_quality_flags`
     make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
@@ -62,17 +71,25 @@ def make_pairs(
     wishes videos of a group on several sides, those of the test come before those of the validation, and these before
     those of the training, and the others are rejected. Without captions all tables are empty.
 
+    `train`, `select` and `export` depend on the pairs and their groups alone: both tables are byte-identical where the
+    pairs and their frames are the same, whatever else the archive holds.
+
     Args:
         settings: Which captions make pairs, the shares of the splits, and what is a near-duplicate.
         decided: Pairs of video ids that people say show the same.
+        frozen: The frozen training set, of the schema PAIRS: its pairs alone are made, with today's frames, and the other
+            captions that would make a pair wait. None: nothing is frozen.
 
     Raises:
         ConfigError: the shares of validation and test leave nothing for training.
         ArtifactError: a table is missing or broken.
     """
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
+    captions, later = (captions, captions[:0]) if frozen is None else frozen_captions(captions, frozen)
     frames = read_table(frames_dir / "frames.parquet", FRAMES)
-    has_frames = set(frames["clip_id"])
+    named = frames["frames_digest"].astype(object).where(frames["frames_digest"].notna(), None)
+    digests = dict(zip(frames["clip_id"], named, strict=True))
+    has_frames = set(digests)
     skipped = _skipped(frames, settings.skip_quality_flags)
     wishes = _wishes(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
@@ -92,13 +109,17 @@ def make_pairs(
             or _on_another_side(wishes[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
         )
         if reason:
-            id = row.video_id if pd.isna(row.clip_id) else row.clip_id
-            rejections.append(Rejection(id, "pairs", f"{reason}: {row.text[:60]!r}"))
+            rejections.append(_rejection(row, reason))
             continue
         rows.append({
             "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
             "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
+            "frames_digest": digests[row.clip_id],
         })
+    reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id, "") for clip_id in later["clip_id"]]
+    rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
+    waiting = later[np.array([not why for why in reasons], bool)]
+    write_table(out / WAITING, waiting, CAPTIONS)
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
     write_table(out / "pairs.parquet", rows, PAIRS)
@@ -110,8 +131,9 @@ def make_pairs(
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
     sizes = Counter(groups.values())
     return PairsReport(
-        num_in=len(captions), num_out=len(rows), num_train=counts["train"], num_validation=counts["validation"],
-        num_test=counts["test"], num_rejected=len(rejections), num_groups=len(sizes),
+        num_in=len(captions) + len(later), num_out=len(rows), num_waiting=len(waiting),
+        num_train=counts["train"], num_validation=counts["validation"], num_test=counts["test"],
+        num_rejected=len(rejections), num_groups=len(sizes),
         num_validation_groups=len({groups[str(row["video_id"])] for row in rows if row["split"] == "validation"}),
         num_in_largest_group=max(sizes.values(), default=0),
         num_captions_on_both_sides=int(both["same_caption"].sum()),
@@ -240,6 +262,11 @@ def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
         if split:
             wishes[video_id].add(split)
     return wishes
+
+
+def _rejection(row: Any, reason: str) -> Rejection:
+    """Of a row of captions."""
+    return Rejection(row.video_id if pd.isna(row.clip_id) else row.clip_id, "pairs", f"{reason}: {row.text[:60]!r}")
 
 
 def _why_not(clip_id: object, wishes: set[str], has_frames: set[str]) -> str:

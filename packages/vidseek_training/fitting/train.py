@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from vidseek_media.files.folders import whole_folder
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
+from vidseek_training.dataset.pair_changes import TRAINED_ON, changes_since, why_trained
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.scales import choose
@@ -71,11 +73,11 @@ def train_adapter(
         pairs: The pairs table.
         frames: The folder of the frames stage.
         general: The folder of the replay data (pairs/ and frames/); None for no replay.
-        out: Gets adapter/, outcome.json and validation.json; whole or absent.
+        out: Gets adapter/, outcome.json, validation.json and a copy of the pairs table; whole or absent.
         report: Gets metrics.json, curves.csv and pictures/.
         state: Gets checkpoints/, tensorboard/, and lower/ for cached hidden states; None for none of them.
         preset: Fills in keys that `settings` leave open, unless `settings` name a preset.
-        say: Gets lines for the user: the preset, the forecast, warnings; None for no output.
+        say: Gets lines for the user: which pairs are new since the adapter in `out`, the preset, the forecast, warnings.
 
     Raises:
         ConfigError: the settings contradict each other, or would overwrite the backbone's general knowledge.
@@ -91,13 +93,14 @@ def train_adapter(
     choice = _choose(settings, model, pairs, preset)
     settings = choice.settings
     tell = say if say is not None and processes.is_first else _silent
+    tell(why_trained(changes_since(out, pairs)))
     tell(choice.reason)
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
     if len(data.train) < settings.min_pairs:
         outcome = _too_few_pairs(name, backbone, settings, choice, len(data.train))
         if processes.is_first:
-            _write_untrained(outcome, out, report)
+            _write_untrained(outcome, pairs, out, report)
         return outcome
     lineage = _lineage(backbone, pairs, frames, general)
     lower = None if state is None else state / "lower"
@@ -129,7 +132,7 @@ def train_adapter(
             warnings=fitting.warnings, forecast=forecast.to_json(),
         )
         run.tag({"warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}"})
-        _write_trained(outcome, fitting, out, report)
+        _write_trained(outcome, fitting, pairs, out, report)
         run.log_folder(out / "adapter", under="adapter")
         run.log_folder(report, under="report")
     if checkpoint is not None:
@@ -182,8 +185,14 @@ def _early_warnings(
 
 
 def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> dict[str, str]:
-    """Return the inputs of a training: hashes of data and base, and the base's revision."""
-    tables = {"pairs": pairs, "frames": frames / "frames.parquet"}
+    """Return the inputs of a training: hashes of data and base, and the base's revision.
+
+    The pairs table names the frames of its clips. frames.parquet counts only for a table that does not, of an earlier
+    version: it changes with every clip of the archive.
+    """
+    tables = {"pairs": pairs}
+    if (read_table(pairs, PAIRS, columns=["frames_digest"]).frames_digest.fillna("") == "").any():
+        tables["frames"] = frames / "frames.parquet"
     if general is not None:
         tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}
     return {
@@ -217,8 +226,9 @@ def gallery_hash(pairs: PairSet) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
-def _write_untrained(outcome: Outcome, out: Path, report: Path) -> None:
+def _write_untrained(outcome: Outcome, pairs: Path, out: Path, report: Path) -> None:
     with whole_folder(out) as folder:
+        shutil.copyfile(pairs, folder / TRAINED_ON)
         (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
     (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
     (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
@@ -243,14 +253,14 @@ def _checkpoint(
     return Checkpoint(state / "checkpoints", name, mark)
 
 
-def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
+def _write_trained(outcome: Outcome, training: Trainer, table: Path, out: Path, report: Path) -> None:
     """Write adapter and report.
 
     Raises:
         ArtifactError: the disk is full or not writable.
     """
     try:
-        _write_adapter(outcome, training, out)
+        _write_adapter(outcome, training, table, out)
         _write_report(outcome, training, out, report)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
@@ -259,13 +269,14 @@ def _write_trained(outcome: Outcome, training: Trainer, out: Path, report: Path)
         ) from error
 
 
-def _write_adapter(outcome: Outcome, training: Trainer, out: Path) -> None:
+def _write_adapter(outcome: Outcome, training: Trainer, table: Path, out: Path) -> None:
     pairs = training.data.validation
     ranks = {
         "gallery": gallery_hash(pairs), "base": training.base.text_ranks.tolist(),
         "adapted": training.adapted.text_ranks.tolist(),
     }
     with whole_folder(out) as folder:
+        shutil.copyfile(table, folder / TRAINED_ON)
         lora.save(training.handle, training.model, folder / "adapter")
         (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
         (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")

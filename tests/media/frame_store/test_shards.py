@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.decoding.frames import bin_centres
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.frame_store.members import decode_jpeg, encode_jpeg, kept_of
+from vidseek_media.frame_store.members import decode_jpeg, encode_jpeg, kept_of, read_members
 from vidseek_media.frame_store.shards import FramesReport, list_shards, read_shard, write_frames
 from vidseek_media.records import ClipFrames
 from vidseek_media.settings import FrameSettings
@@ -107,6 +109,40 @@ def test_write_frames__the_table_says_where_each_clip_is(archive: Archive) -> No
         assert row.clip_id in {str(clip.clip_id) for clip in read_shard(archive.out / row.shard)}
         assert Path(row.shard).name.startswith(row.video_id[0])
         assert (row.num_frames, row.num_repeated, row.decoder) == (4, 0, "pyav")
+
+
+def test_write_frames__the_table_names_the_bytes_of_each_clips_frames(archive: Archive) -> None:
+    table = read_table(archive.out / "frames.parquet", FRAMES).set_index("clip_id")["frames_digest"]
+    assert table.index.is_unique and len(table) == len(archive.clips())
+    for shard in list_shards(archive.out):
+        for about, jpegs in read_members(shard):
+            content = b"".join(len(jpeg).to_bytes(8, "big") + jpeg for jpeg in jpegs)
+            assert table[about["clip_id"]] == about["frames_digest"] == hashlib.sha256(content).hexdigest()[:32]
+    assert {clip_id: clip.digest for clip_id, clip in archive.clips().items()} == table.to_dict()
+
+
+def test_write_frames__computes_the_digests_of_shards_of_an_earlier_version(archive: Archive) -> None:
+    wanted = (archive.out / "frames.parquet").read_bytes()
+    for shard in list_shards(archive.out):
+        _rewrite_without_digests(shard)
+    shutil.rmtree(archive.source)
+    archive.source.mkdir()  # nothing to decode from
+    report = archive.write()
+    assert report.num_shards_kept == report.num_shards
+    assert (archive.out / "frames.parquet").read_bytes() == wanted
+
+
+def _rewrite_without_digests(shard: Path) -> None:
+    with tarfile.open(shard) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    with tarfile.open(shard, "w") as tar:
+        for member, content in members:
+            if member.name.endswith(".json"):
+                about = json.loads(content)
+                del about["frames_digest"]
+                content = json.dumps(about).encode()
+                member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def test_write_frames__keeps_more_frames_of_each_bin_with_its_centre_among_them(archive: Archive) -> None:

@@ -9,6 +9,7 @@ import torch
 from tests.raising import raises
 from tests.training.tiny import CONTEXT, SIDE, WORDS, Row, all_colours, frames_of, write_archive, write_viclip
 from vidseek_media.errors import ArtifactError
+from vidseek_media.tables import PAIRS, read_table, write_table
 from vidseek_training import backbones
 from vidseek_training.backbones import BackboneSpec
 from vidseek_training.dataset.pair_set import (
@@ -49,6 +50,18 @@ def test_load_pairs__rows_of_the_split_with_their_own_frames(tmp_path: Path, spe
         assert words_of(pairs.ids[number]) == f"<start> {row.caption} <end>"
         assert words_of(pairs.contrast_ids[number]) == f"<start> {row.contrast} <end>"
     assert pairs.has_contrast.all()
+
+
+def test_load_pairs__refuses_frames_that_the_pairs_table_does_not_name(tmp_path: Path, spec: BackboneSpec) -> None:
+    """The same clips with other frames: DVC does not watch the shards for training."""
+    archive = write_archive(tmp_path, all_colours(1, "train"))
+    table = read_table(archive.pairs, PAIRS)
+    changed = table.frames_digest.where(table.index != 3, "0" * 32)
+    write_table(archive.pairs, table.assign(frames_digest=changed), PAIRS)
+    with raises(ArtifactError, code="frames-changed", naming=table.clip_id[3]):
+        load_pairs(archive.pairs, archive.frames, spec, split="train")
+    write_table(archive.pairs, table.assign(frames_digest=None), PAIRS)  # of an earlier version: not known
+    assert len(load_pairs(archive.pairs, archive.frames, spec, split="train")) == 16
 
 
 def test_load_pairs__without_a_contrast_the_captions_tokens_stand_in(tmp_path: Path, spec: BackboneSpec) -> None:

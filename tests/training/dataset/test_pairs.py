@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Set
+import hashlib
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive
@@ -17,6 +20,7 @@ from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.dataset.pairs import PairsReport, make_pairs, split_videos
+from vidseek_training.dataset.training_set import read_training_set
 from vidseek_training.settings import CaptionSettings, PairSettings
 
 IDS = [f"{number:032x}" for number in range(4000)]
@@ -30,8 +34,13 @@ def write(
     hashes: dict[object, list[int]] | None = None,
     clip_of: dict[str, str] | None = None,
     decided: list[tuple[str, str]] | None = None,
+    unspoken: Sequence[str] = (),
+    frozen: Path | None = None,
 ) -> PairsReport:
-    """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video."""
+    """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video.
+
+    `unspoken` videos have a clip with frames, and no caption of it.
+    """
     captions, clips = [], {}
     for row in rows:
         span = row.get("span", (0, 1000))
@@ -42,22 +51,29 @@ def write(
         })
         if clip_id and row["text"] not in without_frames:
             clips[clip_id] = row["video"]
+    clips |= {str(clip_id_of(video, 0, 1000)): video for video in unspoken}
     write_table(folder / "caption" / "captions.parquet", captions, CAPTIONS)
     write_table(folder / "frames" / "frames.parquet", [
         {"clip_id": clip_id, "video_id": video, "key": "", "shard": "", "num_frames": 8, "num_repeated": 0,
-         "decoder": "pyav", "quality_flags": [], "hashes": (hashes or {}).get(clip_id, (hashes or {}).get(video, []))}
+         "decoder": "pyav", "quality_flags": [], "hashes": (hashes or {}).get(clip_id, (hashes or {}).get(video, [])),
+         "frames_digest": digest_of(clip_id)}
         for clip_id, video in clips.items()
     ], FRAMES)
     write_table(folder / "ingest" / "videos.parquet", [
         {"video_id": video_id, "uris": [f"{video_id}.mp4"], "source_id": "", "duration_ms": 9000, "fps": 10.0, "width": 64,
          "height": 48, "codec": "h264", "title": "", "channel": "", "category": "", "published_at": "", "thumbnail": "",
          "clip_of": (clip_of or {}).get(video_id, "")}
-        for video_id in sorted({str(row["video"]) for row in rows})
+        for video_id in sorted({*(str(row["video"]) for row in rows), *unspoken})
     ], VIDEOS)
     return make_pairs(
         folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
+        frozen=read_training_set(frozen) if frozen else None,
         settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
+
+
+def digest_of(clip_id: str) -> str:
+    return hashlib.sha256(clip_id.encode()).hexdigest()[:32]
 
 
 def pairs_of(folder: Path) -> pd.DataFrame:
@@ -72,6 +88,40 @@ def test_make_pairs__a_video_is_on_one_side(tmp_path: Path) -> None:
     assert pairs_of(tmp_path).groupby("video_id")["split"].nunique().eq(1).all()
     assert report.num_in == report.num_out == report.num_train + report.num_validation + report.num_test == 200
     assert min(report.num_validation, report.num_test) > 0
+
+
+def test_make_pairs__a_pair_names_the_frames_of_its_clip(tmp_path: Path) -> None:
+    write(tmp_path, [{"video": IDS[v], "text": str(v)} for v in range(5)])
+    pairs = pairs_of(tmp_path)
+    assert list(pairs["frames_digest"]) == [digest_of(clip_id) for clip_id in pairs["clip_id"]]
+    path = tmp_path / "frames" / "frames.parquet"
+    write_table(path, read_table(path, FRAMES).drop(columns="frames_digest").assign(frames_digest=None), FRAMES)
+    make_pairs(tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
+               settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0))
+    assert pairs_of(tmp_path)["frames_digest"].isna().all()  # of an earlier version
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=12, unique=True),
+    st.lists(st.integers(0, 60), min_size=1, max_size=6, unique=True), st.booleans(), st.data(),
+)
+def test_make_pairs__videos_without_captions_of_clips_change_no_byte_of_what_training_reads(
+    tmp_path_factory: pytest.TempPathFactory, with_captions: list[int], without: list[int], titled: bool, data: st.DataObject
+) -> None:
+    """New videos may show what others show, and may have a title for all of several clips: neither makes a pair."""
+    folder = tmp_path_factory.mktemp("archive")
+    shown = st.lists(st.sampled_from([0x1234567890ABCDEF, 0x1234567890ABCDEE, 0x0FEDCBA987654321]), max_size=3, unique=True)
+    known: dict[object, list[int]] = {IDS[v]: data.draw(shown) for v in {*with_captions, *without}}
+    rows: list[dict[str, object]] = [
+        {"video": IDS[v], "text": f"{v} {c}", "span": (1000 * c, 1000 * c + 500)} for v in with_captions for c in range(2)
+    ]
+    write(folder, sorted(rows, key=lambda row: str(row["video"])), hashes=known)
+    before = [(folder / "pairs" / name).read_bytes() for name in ("pairs.parquet", "groups.parquet")]
+    new = [IDS[v] for v in without if v not in with_captions]
+    titles = [{"video": v, "text": "a title", "span": None} for v in new if titled]
+    write(folder, sorted([*rows, *titles], key=lambda row: str(row["video"])), hashes=known, unspoken=new)
+    assert [(folder / "pairs" / name).read_bytes() for name in ("pairs.parquet", "groups.parquet")] == before
 
 
 def test_make_pairs__near_duplicates_are_on_one_side(tmp_path: Path) -> None:
@@ -179,7 +229,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(*[0] * 11)
+    assert write(tmp_path, []) == PairsReport(*[0] * 12)
     assert len(pairs_of(tmp_path)) == 0
 
 

@@ -91,7 +91,7 @@ def test_train_adapter__says_what_became_of_it(result: Trained, backbone: Path) 
     assert scale["scale"] == 1.0 and scale["mrr"] == pytest.approx((1 / ranks).mean()) and scale["general_mrr"] is None
     pictures = {path.name for path in (result.report / "pictures").iterdir()}
     assert pictures == {"curves.png", "similarity.png", "retrieval.png", "map.png"}
-    assert {path.name for path in result.out.iterdir()} == {"adapter", "outcome.json", "validation.json"}
+    assert {path.name for path in result.out.iterdir()} == {"adapter", "outcome.json", "pairs.parquet", "validation.json"}
 
 
 def test_train_adapter__validation_ranks_are_those_of_the_saved_adapter(
@@ -265,7 +265,8 @@ def test_train_adapter__tags_say_what_it_was_made_from_and_tensorboard_has_the_c
     result = trained(archive, backbone, tmp_path, short, state=tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tracked / 'mlflow.db'}")
     tags = mlflow.MlflowClient().get_run(result.outcome.run_id).data.tags
-    assert tags["frames_sha256"] == file_sha256(archive.frames / "frames.parquet")
+    assert tags["pairs_sha256"] == file_sha256(archive.pairs)
+    assert "frames_sha256" not in tags  # frames.parquet changes with every clip; the pairs table names those that count
     assert tags["backbone_sha256"] == file_sha256(backbone / "model.safetensors")
     assert tags["precision"] in ("bf16", "fp32") and "git_commit" in tags
     (folder,) = (tmp_path / "tensorboard").iterdir()

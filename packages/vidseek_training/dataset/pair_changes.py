@@ -1,0 +1,82 @@
+"""Which pairs are new, changed or gone since an adapter was trained, or since the training set was frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.tables import PAIRS, read_table
+
+TRAINED_ON = "pairs.parquet"
+"""In an adapter's folder: the pairs table that it was trained on."""
+
+_KEY = ["clip_id", "caption"]
+
+
+@dataclass(frozen=True)
+class PairChanges:
+    """How two tables of pairs differ. A pair is a clip and a caption."""
+
+    num_pairs: int
+    """Of the later table."""
+    num_new: int
+    num_changed: int
+    """In another split or gallery, with another contrast, or with other frames."""
+    num_gone: int
+
+    @property
+    def num_all(self) -> int:
+        """Pairs that are new, changed or gone."""
+        return self.num_new + self.num_changed + self.num_gone
+
+    def __str__(self) -> str:
+        return f"{self.num_new} new, {self.num_changed} changed, {self.num_gone} gone of {self.num_pairs} pairs"
+
+
+def compare_pairs(earlier: pd.DataFrame, later: pd.DataFrame) -> PairChanges:
+    """Return what changed from `earlier` to `later`, both of the schema PAIRS. The order of rows does not count."""
+    before, now = _values(earlier), _values(later)
+    shared = before.keys() & now.keys()
+    return PairChanges(
+        num_pairs=len(later), num_new=len(now.keys() - shared), num_gone=len(before.keys() - shared),
+        num_changed=sum(before[key] != now[key] for key in shared),
+    )
+
+
+def changes_since(adapter: Path, pairs: Path) -> PairChanges | None:
+    """Return what changed since the adapter in the folder `adapter` was trained; None where it does not tell.
+
+    It does not tell where there is no adapter, or where an earlier version trained it.
+
+    Raises:
+        ArtifactError: the pairs table is missing or broken.
+    """
+    try:
+        earlier = read_table(adapter / TRAINED_ON, PAIRS)
+    except ArtifactError:
+        return None
+    return compare_pairs(earlier, read_table(pairs, PAIRS))
+
+
+def why_trained(changes: PairChanges | None) -> str:
+    """Return in a few words why a training runs; `changes` is what `changes_since` said before it."""
+    if changes is None:
+        return "no adapter is there whose pairs are known"
+    if changes.num_all:
+        return f"since the adapter that is there: {changes}"
+    return f"its {changes.num_pairs} pairs are those of the adapter that is there: settings, groups, base or code changed"
+
+
+def _values(table: pd.DataFrame) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+    """The other columns by clip and caption; a pair that stands in two rows has both."""
+    others = [name for name in PAIRS.names if name not in _KEY]
+    plain = table.reindex(columns=PAIRS.names).fillna("").astype(str)
+    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for key, row in zip(
+        plain[_KEY].itertuples(index=False, name=None), plain[others].itertuples(index=False, name=None), strict=True
+    ):
+        found.setdefault(key, []).append(row)
+    return {key: sorted(rows) for key, rows in found.items()}
