@@ -16,7 +16,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +243,7 @@ ARTEFACTS = {
     ),
     "ledger": Artefact(_ledger, Ledger.load),
     "receipt": Artefact(
-        lambda folder: (folder / "r.json").write_text(json.dumps({"facts": asdict(facts_of(points(2)))})),
+        lambda folder: (folder / "r.json").write_text(json.dumps(facts_of(points(2)).to_json())),
         lambda folder: read_json(folder / "r.json"),
     ),
 }

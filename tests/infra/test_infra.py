@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from infra import pin_images
+from vidseek.archive import Archive
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -86,11 +87,15 @@ def test_compose__mounts_only_what_is_read_and_only_what_is_written_for_writing(
 
 def test_compose__the_service_reads_nothing_else_of_the_archive() -> None:
     """Every folder of the archive that the service's code names is mounted, or is another command's."""
-    files = [*(ROOT / "serving").glob("*.py"), ROOT / "packages" / "vidseek" / "overview.py"]
+    files = [*(ROOT / "serving").rglob("*.py"), ROOT / "packages" / "vidseek" / "reports" / "overview.py"]
     code = "".join(path.read_text() for path in files)
-    named = set(re.findall(r"archive\.root / \"(\w+)\"", code)) | {f".vidseek/{each}" for each in re.findall(
-        r"archive\.state / \"([\w.]+)\"", code)}
-    assert named - {".vidseek/duplicates.json"} <= READ | WRITTEN | {".vidseek/thumbnails"} and "data" in named
+    root = Path("/archive")
+    places = [getattr(Archive(root), name, None) for name in set(re.findall(r"archive\.(\w+)", code)) - {"root", "state"}]
+    named = {place.relative_to(root).as_posix() for place in places if isinstance(place, Path)}
+    named |= {f".vidseek/{each}" for each in re.findall(r"archive\.state / \"([\w.]+)\"", code)}
+    assert {"data", "reports", "feedback", ".vidseek/queries"} <= named
+    mounted = READ | WRITTEN | {".vidseek/duplicates.json"}
+    assert {name for name in named if not any(f"{name}/".startswith(f"{one}/") for one in mounted)} == set()
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: apt-get install docker-compose")

@@ -152,5 +152,5 @@ def test_executor__ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("wrong", [{"actors": 0}, {"cpus_per_actor": 0}, {"gpus_per_actor": 2}])
 def test_settings__out_of_range(wrong: dict[str, int]) -> None:
-    with raises(ConfigError, code="setting-out-of-range", remedy="embed.ray"):
+    with raises(ConfigError, code=("setting-out-of-range", "unknown-choice"), remedy="embed.ray", naming=next(iter(wrong))):
         RaySettings(**wrong)
