@@ -134,7 +134,7 @@ class Model:
             if not is_needed or time.monotonic() - self._tried_at < RETRY_SECONDS:
                 return
             self._opening = asyncio.get_running_loop().create_task(self._try_to_open())
-        # Whoever waits may be told that it took too long: a large bundle is opened all the same, for who asks next.
+        # The waiting request may time out; a large bundle is still opened for the next one.
         await asyncio.shield(self._opening)
 
     async def answer(self, work: Callable[[Opened], Any]) -> Any:

@@ -60,7 +60,7 @@ class Decoding:
         self._pictures = self._pool(
             "picture", decode.pictures, Confinement.UPLOAD, decode.picture_timeout_seconds, RECYCLE_AFTER
         )
-        # A film has a process to itself: what it does to its decoder meets no other.
+        # Each video gets a fresh process, so that a corrupted decoder affects no other video.
         self._films = self._pool("film", decode.clips, Confinement.UPLOAD, seconds, 1)
         self._archive = self._pool("archive", decode.archive, Confinement.ARCHIVE, seconds, 1)
         self._fetcher = Fetcher(
