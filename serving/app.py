@@ -1,4 +1,4 @@
-"""The application: a FastAPI one that knows nothing of BentoML, so that tests can ask it directly."""
+"""The FastAPI application, independent of BentoML, so that tests can call it directly."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SHORTEST_KEY = 16
 def create_app(
     engine: Engine, *, key: str | None = None, admin: Admin | None = None, admin_key: str | None = None
 ) -> FastAPI:
-    """Return the application over `engine`, which whoever calls this opens and closes.
+    """Create the application. The caller opens and closes the engine.
 
     Args:
-        engine: Answers.
-        key: What callers must show; without one only this machine itself is answered.
-        admin: Answers the admin routes; without it there are none.
-        admin_key: What callers of those must show; without one they are off where there is a `key`.
+        engine: Answers the routes.
+        key: API key that callers must send; without one, only this machine is answered.
+        admin: Answers the admin routes; None leaves them out.
+        admin_key: Key for the admin routes; without one they are disabled if `key` is set.
     """
     app = FastAPI(
         title="vidseek",

@@ -1,4 +1,4 @@
-"""Queries of many requests go through one function together, and none waits for company."""
+"""Batches items of concurrent requests through one function, without waiting for more items."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def num_waiting(self) -> int:
-        """How many items wait for a run."""
+        """Number of items that wait for a run."""
         return len(self._waiting)
 
     async def submit(self, item: Item) -> Result:

@@ -1,4 +1,4 @@
-"""The log of the service: one JSON object a line, on stderr."""
+"""The service's log: one JSON object a line, on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus can ask: requests, queues, batches, encoding, searching, and how well the best hits score."""
+"""Metrics for Prometheus: requests, queues, batches, encoding, searching, and scores of the best hits."""
 
 from __future__ import annotations
 
@@ -86,29 +86,34 @@ class Metrics:
             self.requests.labels("none", str(status)).inc()
 
     def watch_connections(self, count: Callable[[], int]) -> None:
-        """Ask `count` how many connections are open, whenever somebody looks."""
+        """Read the number of open connections from `count` at each scrape."""
         self.connections.set_function(count)
 
     def watch_uploads(self, num_bytes: Callable[[], int]) -> None:
-        """Ask `num_bytes` how many bytes of bodies are held, whenever somebody looks."""
+        """Read the bytes of bodies in memory from `num_bytes` at each scrape."""
         self.upload_bytes.set_function(num_bytes)
 
     def note_index(self, collection: str | None, num_points: int = 0) -> None:
-        """Say what can be searched now; None where nothing can."""
+        """Record the live collection and its number of points; None if nothing can be searched."""
         self.index_points.clear()
         self.ready.set(0 if collection is None else 1)
         if collection is not None:
             self.index_points.labels(collection).set(num_points)
 
     def note_drift(self, drift: QueryDrift | None) -> None:
-        """Say how far queries have gone; None where there is nothing to compare them with."""
+        """Record the drift of queries; None if there is no reference."""
         self.drift_psi.clear()
         self.drift_queries.set(drift.num_observed if drift else 0)
         for name, value in (drift.psi if drift else {}).items():
             self.drift_psi.labels(name).set(value)
 
     def watch_queue(self, work: str, length: Callable[[], int]) -> None:
-        """Ask `length` how many items wait, whenever somebody looks."""
+        """Read the length of a queue at each scrape.
+
+        Args:
+            work: Label of the queue.
+            length: Returns the number of waiting items.
+        """
         self.waiting.labels(work).set_function(length)
 
     def page(self) -> bytes:

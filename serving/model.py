@@ -1,4 +1,4 @@
-"""A model and its index, held open together: opened when first asked, and again when they have changed or come back."""
+"""A model and its index, opened on first use, and again when they have changed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class QueryVector:
-    """What was asked for, encoded."""
+    """An encoded query."""
 
     values: NDArray[np.float32]
     encoder_version: str
@@ -65,8 +65,12 @@ class QueryVector:
 def open_archive(archive: Archive, settings: Settings) -> Opened:
     """Open the archive's bundle and live collection.
 
+    Args:
+        archive: The archive.
+        settings: The sections `search` and `serve`.
+
     Raises:
-        VidseekError: one of them is missing or broken, or they do not belong together.
+        VidseekError: one of them is missing or broken, or they do not fit together.
     """
     # Its threads share the cores with requests, searches and decoders.
     encoder = load_encoder(archive, settings.search, spin=False)
@@ -76,7 +80,14 @@ def open_archive(archive: Archive, settings: Settings) -> Opened:
 def batcher(
     run: Callable[[list[Any]], Sequence[Any]], work: str, *, settings: ServeSettings, metrics: Metrics
 ) -> Batcher[Any, Any]:
-    """Return a batcher whose queue and runs `metrics` tells of, under the label `work`."""
+    """Create a batcher whose queue and runs are reported to `metrics`.
+
+    Args:
+        run: Processes a batch.
+        work: Label of the metrics.
+        settings: Limits of the batches.
+        metrics: Receives the figures.
+    """
 
     def observe(size: int, seconds: float) -> None:
         metrics.batch_size.labels(work).observe(size)
@@ -90,14 +101,14 @@ def batcher(
 
 
 class Model:
-    """One model that queries are asked of.
+    """A model that queries can use.
 
     Args:
-        opener: Gives its bundle and index; BaseMissing where there are none, and need not be.
-        settings: How much at once, and for how long.
-        metrics: Told of its batches, under `text` and `video`.
-        threads: In which it waits for a disk.
-        prefix: Before the labels of its batches, so that no figure is of two models.
+        opener: Opens bundle and index; raises BaseMissing if an optional model does not exist.
+        settings: Limits of batches and times.
+        metrics: Receives figures of the batches, under `text` and `video`.
+        threads: Threads for calls that wait for a disk.
+        prefix: Prefix of the metric labels, so that two models have separate figures.
     """
 
     def __init__(
@@ -117,13 +128,13 @@ class Model:
         self.clips: Batcher[Frames, QueryVector] = batcher(self._embed_clips, f"{prefix}video", **told)
 
     async def open(self) -> None:
-        """Open what there is; where that fails, `answer` says why, and the next request tries again."""
+        """Open bundle and index; if this fails, `answer` reports the reason, and the next request tries again."""
         if self._opening is None or self._opening.done():
             is_needed = self._opened is None or self._is_stale
             if not is_needed or time.monotonic() - self._tried_at < RETRY_SECONDS:
                 return
             self._opening = asyncio.get_running_loop().create_task(self._try_to_open())
-        # Whoever waits may be told that it took too long: a large bundle is opened all the same, for who asks next.
+        # The waiting request may time out; a large bundle is still opened for the next one.
         await asyncio.shield(self._opening)
 
     async def answer(self, work: Callable[[Opened], Any]) -> Any:

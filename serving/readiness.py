@@ -1,4 +1,4 @@
-"""Whether a search would be answered now: one is made, of one clip, and what came of it holds for a moment."""
+"""Checks that searches are answered, by one search; the result is reused for a moment."""
 
 from __future__ import annotations
 

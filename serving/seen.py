@@ -1,4 +1,4 @@
-"""The last queries of one service, as numbers: for the figures of drift, and left in a file for `vidseek drift`."""
+"""Statistics of the last queries of one service: for drift metrics, and in a file for `vidseek drift`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Window:
         self._writing = threading.Lock()
 
     def note(self, seen: Seen) -> Callable[[], None] | None:
-        """Keep one more; gives what is to be called from a thread that may wait for a disk, where it is time for that."""
+        """Add a query; return a function to call in a thread when it is time to write the file, else None."""
         if self._seen and self._seen[-1][:2] != seen[:2]:
             self._seen.clear()
         self._seen.append(seen)
@@ -55,9 +55,7 @@ class Window:
         return self._writer() if self._num_unwritten >= WRITE_EVERY else None
 
     def drift(self, calibration: Calibration | None) -> Callable[[], QueryDrift | None]:
-        """Return what gives, from any thread, how far they are from the queries of the calibration: nothing of another
-        space.
-        """
+        """Return a thread-safe function that measures the drift of these queries against the calibration."""
         seen = list(self._seen)
 
         def measure() -> QueryDrift | None:
@@ -74,7 +72,7 @@ class Window:
         return measure
 
     def close(self) -> None:
-        """Leave what was not written yet."""
+        """Write what has not been written yet."""
         if self._num_unwritten:
             self._writer()()
 

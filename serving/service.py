@@ -1,4 +1,4 @@
-"""The BentoML service that the routes are mounted in: `vidseek serve` and `bentoml serve` both start this."""
+"""The BentoML service with the routes, started by `vidseek serve` and `bentoml serve`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Holder:
 
     @bentoml.on_startup
     async def open(self) -> None:
-        """Open bundle and index; where that fails, /readyz says why."""
+        """Open bundle and index; if this fails, /readyz reports the reason."""
         await engine.open()
 
     @bentoml.on_shutdown

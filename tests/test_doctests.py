@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "vidseek.client": 1,
     "vidseek.params": 2,
+    "vidseek.printing": 1,
     "vidseek_encoder.encoder": 3,
     "vidseek_media.cutting.cut": 1,
     "vidseek_media.cutting.shots": 1,

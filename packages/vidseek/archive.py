@@ -65,7 +65,7 @@ class Archive(ArchivePaths):
         return self.packed_bundle if self.packed_bundle is not None and not self.encoder.exists() else self.encoder
 
     def backend(self) -> IndexBackend:
-        """The index backend: the Qdrant server that QDRANT_URL names, or the folder `index`."""
+        """Open the index backend: the Qdrant server that QDRANT_URL names, or the folder `index`."""
         from vidseek_retrieval.index.open_backend import open_home
 
         return open_home(self.index)
@@ -85,7 +85,7 @@ class Archive(ArchivePaths):
         return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest)
 
     def settings(self) -> Settings:
-        """The settings for searching and serving in params.yaml.
+        """Read the settings for searching and serving in params.yaml.
 
         Raises:
             ConfigError: it is wrong.

@@ -115,7 +115,7 @@ def _end_with(error: VidseekError) -> NoReturn:
 
 
 def _print_as_json(error: VidseekError) -> None:
-    """The error as the one document on standard output, where there is none yet: `index verify` prints what it found."""
+    """Print the error as the JSON document on standard output, unless there is one: `index verify` prints its findings."""
     from vidseek import printing
 
     if not printing.has_printed_json:

@@ -67,7 +67,7 @@ class Encoder:
         self.batch = batch
         self._tokenizer = tokenizer
         self._sessions = sessions
-        # Pillow and numpy let go of the interpreter's lock for most of it.
+        # Threads help, since Pillow and numpy release the GIL for most of this work.
         self._preparers = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
 
     @classmethod
@@ -138,7 +138,7 @@ class Encoder:
             (1, 4)
         """
         require_texts(texts)
-        # TensorRT is tuned for one length; and texts of other batches need not be as long as the longest of all.
+        # TensorRT is tuned for one length. Sorting by length keeps the padding of each batch short.
         trim = self.spec.trims_texts and self.provider != "tensorrt"
         order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
         starts = range(0, len(texts), self.batch)

@@ -82,7 +82,7 @@ def _require_data(path: Path, end: int) -> None:
     data = data_file(path)
     if not data.is_file():
         raise ValueError(f"its weights are missing: there is no {data.name} beside it")
-    # ONNX Runtime takes no others: where the link leads is not for the model to say.
+    # ONNX Runtime refuses data outside of the model's folder; a link could lead anywhere.
     if data.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
         raise ValueError(
             f"{data.name} is a link to a file elsewhere, wanted the file itself (DVC: `dvc config cache.type reflink,copy`, "

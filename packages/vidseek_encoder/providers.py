@@ -140,7 +140,7 @@ def provider_list(
     """
     if provider == "cpu":
         return [(PROVIDERS["cpu"], {})]
-    # TF32 has ten bits of mantissa: fp32 on it would not be what the parity gate admitted.
+    # TF32 has ten bits of mantissa: results would differ from the fp32 that the parity check accepted.
     cuda = (PROVIDERS["cuda"], {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
     if provider == "cuda":
         return [cuda]

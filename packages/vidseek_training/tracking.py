@@ -160,7 +160,7 @@ def _repository() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Of the working directory, with `+` where something is not committed; empty where it is in no repository."""
+    """Return the commit of the working directory, with `+` if it has uncommitted changes; empty outside of a repository."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run(

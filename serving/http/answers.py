@@ -1,4 +1,4 @@
-"""The one shape of every answer that is no success, from an error of ours or of the framework."""
+"""The common form of all error answers, from errors of vidseek or of the framework."""
 
 from __future__ import annotations
 
@@ -62,7 +62,12 @@ log = logging.getLogger("vidseek.serving")
 
 
 def answer_error(error: VidseekError, request_id: str) -> Response:
-    """Return an error of ours as an answer; what is our fault also goes to the log."""
+    """Convert an error of vidseek into an answer; faults of the service are logged too.
+
+    Args:
+        error: The error.
+        request_id: Id of the request, in the answer and the log.
+    """
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
     if status >= 500 and not isinstance(error, QueueFull | Busy):
         log.error("%s: %s", error.category, error, extra={"request_id": request_id})
@@ -85,7 +90,7 @@ async def invalid(request: Request, error: Exception) -> Response:
 
 
 async def timeout(request: Request, error: Exception) -> Response:
-    """It took longer than the settings allow."""
+    """Answer that the request took longer than the settings allow."""
     return _answer(_id_of(request), 504, "timeout", "it took too long", "Try again, or with less at once")
 
 
@@ -100,19 +105,19 @@ async def http(request: Request, error: Exception) -> Response:
 
 
 async def gone(request: Request, error: Exception) -> Response:
-    """Return the client went away while it sent its body."""
+    """Answer a client that disconnected while it sent its body."""
     return Response(status_code=499)  # nobody reads it
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """Return a fault of ours: what it was is in the log, with the request id, and not in the answer; a full disk is told."""
+    """Answer an internal fault without details, which are in the log with the request id; a full disk is reported."""
     answer = await disk(request, error)
     answer.headers["X-Request-Id"] = _id_of(request)  # this is made outside of what puts it into the others
     return answer
 
 
 async def disk(request: Request, error: Exception) -> Response:
-    """Return a disk that takes nothing more is told; any other fault is ours."""
+    """Answer that the disk is full; any other error is an internal fault."""
     if (fault := disk_fault(error)) is not None:
         return answer_error(fault, _id_of(request))
     log.error("internal_error", exc_info=error, extra={"request_id": _id_of(request)})
@@ -125,7 +130,14 @@ def _id_of(request: Request) -> str:
 
 
 def raw_answer(status: int, code: str, message: str, remedy: str) -> bytes:
-    """Return an error as the bytes of HTTP, for a connection that has no request yet; it ends the connection."""
+    """Return an error as the bytes of an HTTP answer that closes the connection, before there is a request.
+
+    Args:
+        status: HTTP status.
+        code: The API's code.
+        message: What came, and what was wanted.
+        remedy: What the user can do.
+    """
     request_id = uuid.uuid4().hex
     body = json.dumps(_body(request_id, code, message, remedy)).encode()
     lines = [

@@ -1,7 +1,8 @@
-"""From the bytes of a request to what it asks for: JSON, or parts of a form with files as they are.
+"""Parses request bodies: JSON, or a form with files.
 
-JSON is read in two steps: into plain objects, of which number, depth and sizes are bounded whatever they mean, and from
-there into a record, whose lists stop at their first error. Both run in a thread of their own for more than a few KB.
+JSON is read in two steps: into plain objects with limits on numbers, depth and sizes, and then into a record whose lists
+stop
+at their first error. Bodies of more than a few KB are parsed in a thread.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class NotUnderstood(InputRejected):
 
     @classmethod
     def at(cls, place: str, message: str) -> NotUnderstood:
-        """Return a fault at a place of the JSON; `place` is empty for all of it."""
+        """Return a fault at a place of the JSON.
+
+        Args:
+            place: Dotted path; empty for the whole document.
+            message: The fault.
+        """
         return cls(f"{place}: {message}" if place else message, remedy="/openapi.json shows what is taken")
 
 
@@ -75,15 +81,15 @@ async def read_body(
     """Read and validate the body of a request.
 
     Args:
-        request: With JSON, or, where there are `files`, a form of these parts and the JSON in the part `query`.
-        kind: What it should be.
-        files: The fields of `kind` that may come as parts; True where the field is a list and the part may be repeated.
-        max_json_bytes: Of the part `query`. The whole body is bounded by `BodyLimit`.
+        request: The request: JSON, or, if `files` are given, a form with these parts and the JSON in the part `query`.
+        kind: The record to read it into.
+        files: Fields of `kind` that may come as parts; True if the field is a list and the part may be repeated.
+        max_json_bytes: Largest size of the part `query` in bytes. `BodyLimit` limits the whole body.
 
     Raises:
-        NotUnderstood: it is something else.
-        WrongType: the body is of another type.
-        BodyTooLarge: the part `query` has more bytes.
+        NotUnderstood: the content is invalid.
+        WrongType: the body has another content type.
+        BodyTooLarge: the part `query` is larger.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if (encoding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):

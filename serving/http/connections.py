@@ -1,8 +1,8 @@
-"""Limits on connections, from the first byte on: uvicorn's HTTP protocol, with clocks, sizes and counts around it.
+"""Limits on connections from the first byte on: uvicorn's HTTP protocol with timeouts, sizes and counts.
 
-uvicorn has no limit on the size of a header, on the time that a request may take to arrive, or on what is sent after an
-answer. httptools joins a header that comes in pieces by copying all of it for each piece, so one endless header stops the
-event loop (docs/decisions/2026-11-27-connection-limits.md).
+uvicorn limits neither the size of a header, nor the time that a request takes to arrive, nor what is sent after an answer.
+httptools joins a header that arrives in pieces by copying all of it for each piece, so one endless header blocks the event
+loop (docs/decisions/2026-11-27-connection-limits.md).
 """
 
 from __future__ import annotations
@@ -39,11 +39,18 @@ Report = Callable[[str, int], None]
 
 
 def limit_connections(app: ASGIApp, limits: ConnectionLimits, report: Report) -> Connections:
-    """Let every uvicorn server that is set up from now on in this process keep `limits`, and ask `app`.
+    """Make every uvicorn server that this process starts from now on keep limits and serve `app`.
 
-    BentoML sets uvicorn up by itself and passes neither a protocol nor limits. So the name `auto`, which it uses, is
-    pointed to `LimitedProtocol`. WebSockets are off: no route speaks them. `app` is asked without BentoML's layers around
-    it: its routes would come before ours, and its time limit would cut a slow upload and keep a timer for each request.
+    BentoML starts uvicorn itself, and passes neither a protocol nor limits. The protocol name `auto`, which it uses, is
+    therefore
+    mapped to `LimitedProtocol`. WebSockets are off, since no route uses them. `app` is served without BentoML's layers:
+    their
+    routes would come first, and their timeout would cut slow uploads and keep a timer for each request.
+
+    Args:
+        app: The application.
+        limits: The limits.
+        report: Called for each connection that a limit ends.
     """
     connections = Connections(limits, report)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol_of(connections, app)  # type: ignore[assignment]
@@ -52,15 +59,17 @@ def limit_connections(app: ASGIApp, limits: ConnectionLimits, report: Report) ->
 
 
 def protocol_of(connections: Connections, app: ASGIApp | None = None) -> type[LimitedProtocol]:
-    """Return the protocol class for uvicorn's `http` setting, whose connections are counted in `connections`.
+    """Return the protocol class for uvicorn's `http` setting.
 
-    It asks `app`, or else the application that uvicorn was given.
+    Args:
+        connections: Counts the connections.
+        app: The application; None takes the one that uvicorn was given.
     """
     return type("LimitedProtocol", (LimitedProtocol,), {"all": connections, "asked": staticmethod(app) if app else None})
 
 
 class Connections:
-    """All open connections of a server, and who holds how many of them."""
+    """All open connections of a server, and the number of each client."""
 
     def __init__(self, limits: ConnectionLimits, report: Report = lambda reason, status: None) -> None:
         self.limits = limits
@@ -232,7 +241,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Handle the beginning of a request."""
         if self._is_answering() and len(self.pipeline) >= MAX_PIPELINED:
             self._fault = ("pipelined", 0, "", "")
             raise ValueError("too many requests wait on one connection")
@@ -242,7 +251,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.scope["state"][PEER] = self.peer
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; trailers of a body are dropped."""
+        """Handle one header; trailers of a body are dropped."""
         if self._is_in_body:
             return
         if len(self.headers) >= MAX_HEADERS:
@@ -251,7 +260,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The route may begin."""
+        """Start the route."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > 1024 * self.limits.max_header_kb:
             self._fault = _header_too_large(self.limits)
@@ -267,18 +276,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = self._framing_run = 0
 
     def on_body(self, body: bytes) -> None:
-        """Some bytes of a body."""
+        """Handle some bytes of a body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """Handle the end of a request."""
         self._is_in_body = False
         self._drain_since = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been written."""
+        """Handle the end of an answer."""
         super().on_response_complete()
         if self._is_in_body:
             self._drain_since = time.monotonic()
@@ -323,7 +332,14 @@ class LimitedProtocol(HttpToolsProtocol):
         return (4, -stalled) if stalled > _YOUNG_SECONDS else None
 
     def refuse(self, code: str, status: int, message: str, remedy: str) -> None:
-        """Answer with an error of ours, and close."""
+        """Answer with an error, and close the connection.
+
+        Args:
+            code: The API's code.
+            status: HTTP status.
+            message: What came, and what was wanted.
+            remedy: What the user can do.
+        """
         self.all.report(code, status)
         if self._is_answering():
             if self.cycle.response_started or self.pipeline:

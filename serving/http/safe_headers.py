@@ -1,4 +1,4 @@
-"""Headers that tell a browser to do less with an answer: not to frame it, not to guess its type, not to give it away."""
+"""Security headers of answers: no framing, no content sniffing, no referrer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SafeHeaders:
         self.headers = {name.encode(): value.encode() for name, value in headers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
 
         async def send_safe(message: Message) -> None:
             if message["type"] == "http.response.start":

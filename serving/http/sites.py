@@ -1,4 +1,4 @@
-"""Which requests a page of another site caused in a browser (docs/decisions/2026-11-27-cross-site-requests.md)."""
+"""Detects requests that a page of another site caused in a browser (docs/decisions/2026-11-27-cross-site-requests.md)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OwnPagesOnly:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or one socket."""
+        """Handle one request or socket."""
         if scope["type"] not in ("http", "websocket") or not self._is_refused(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":

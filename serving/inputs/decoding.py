@@ -1,4 +1,4 @@
-"""Bytes of others to frames: pictures of URLs are fetched; uploads and the archive's videos are decoded in three pools."""
+"""Decodes foreign bytes to frames: fetches images of URLs, and decodes uploads and archive videos in three pools."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ log = logging.getLogger("vidseek.serving")
 
 
 class Decoding:
-    """Decoders, and the queues before them.
+    """The decoders, and their queues.
 
     Args:
-        settings: What is taken.
-        metrics: Told of the decoders' runs, under `picture`, `film` and `archive`.
+        settings: Limits of inputs.
+        metrics: Receives the decoders' runs, under `picture`, `film` and `archive`.
     """
 
     def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
@@ -60,7 +60,7 @@ class Decoding:
         self._pictures = self._pool(
             "picture", decode.pictures, Confinement.UPLOAD, decode.picture_timeout_seconds, RECYCLE_AFTER
         )
-        # A film has a process to itself: what it does to its decoder meets no other.
+        # Each video gets a fresh process, so that a corrupted decoder affects no other video.
         self._films = self._pool("film", decode.clips, Confinement.UPLOAD, seconds, 1)
         self._archive = self._pool("archive", decode.archive, Confinement.ARCHIVE, seconds, 1)
         self._fetcher = Fetcher(
@@ -70,7 +70,7 @@ class Decoding:
         self._num_fetching: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Start what workers are forked from, so that the first picture need not wait for it. Takes half a second."""
+        """Start the fork server, so that the first picture need not wait for it. Takes half a second."""
         if not in_force().is_whole:
             log.warning("decoders are not wholly confined: %s; see docs/security.md", in_force().in_words())
         self._server.start()
@@ -88,7 +88,7 @@ class Decoding:
         return [pixels[np.newaxis] for pixels in await self._pictures.submit_all(tasks)] if tasks else []
 
     async def clips(self, contents: Sequence[bytes], spec: EncoderSpec) -> list[Frames]:
-        """As many frames as `spec` says of each video file. Raises as `images`."""
+        """Decode the frames that `spec` requires of each video file. Raises as `images`."""
         job = Job(decode_clip, (spec.frames, spec.resizing.shorter_px, self._settings.max_clip_seconds), takes_content=True)
         return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
 

@@ -1,4 +1,4 @@
-"""Pictures at the addresses of allowed hosts: nothing else is fetched, and no name leads into the own network."""
+"""Fetches images from allowed hosts only; no name may lead into the local network."""
 
 from __future__ import annotations
 
@@ -35,25 +35,28 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 
 class UrlRefused(InputRejected):
-    """The URL is none that this service fetches, or what it names cannot be had."""
+    """The URL is not allowed, or its content is not available."""
 
     category = "url_refused"
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a name, as the system knows them.
+    """Return the IP addresses of a host.
+
+    Args:
+        host: Name of the host.
+        port: Port of the connection.
 
     Raises:
-        OSError: it knows none.
+        OSError: it has none.
     """
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet: not this machine's, not of a private or special network.
+    """Whether an IP address belongs to the public internet: not to this machine, a private or a special network.
 
-    Only the usual spelling of an address counts as one: in `0x7f.1`, `017700000001` or `2130706433` each library reads
-    what it likes.
+    Only the usual spelling is accepted: libraries read `0x7f.1`, `017700000001` or `2130706433` in different ways.
     """
     try:
         ip = ipaddress.ip_address(address)

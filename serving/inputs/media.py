@@ -1,4 +1,4 @@
-"""From a clip of the index to its video on the disk: what a request names is looked up, and is never a path itself."""
+"""Finds the video of a clip on the disk; requests name clips, never paths."""
 
 from __future__ import annotations
 
@@ -47,10 +47,14 @@ class Media:
 
 
 def find_media(source: Source | Path | None, uri: str) -> Media:
-    """Return the file that `uri` of the index names in `source` (a folder, or another source).
+    """Return the file of a video.
+
+    Args:
+        source: The source of the archive, or its folder.
+        uri: Name of the video in the index.
 
     Raises:
-        MediaGone: it is not there, or lies where the source may not lead: see `Source.path_of`.
+        MediaGone: the file is missing, or outside of what the source may name (`Source.path_of`).
     """
     try:
         path = source_of(source).path_of(uri).resolve() if source is not None else None
@@ -64,10 +68,14 @@ def find_media(source: Source | Path | None, uri: str) -> Media:
 
 
 def takes_range(header: str | None, size: int) -> bool:
-    """Whether `header` asks for one range that a file of `size` bytes has; anything else is no range and is ignored.
+    """Whether a Range header asks for a single range; any other header is ignored.
+
+    Args:
+        header: The header; None if there is none.
+        size: Size of the file in bytes.
 
     Raises:
-        RangeNotThere: it begins behind the end.
+        RangeNotThere: the range begins behind the end.
     """
     asked = _ONE_RANGE.fullmatch((header or "").strip())
     if asked is None:

@@ -1,4 +1,4 @@
-"""A pool of worker processes: clients take turns, slow inputs step aside, and each ends at its limits."""
+"""A pool of worker processes: clients take turns, slow inputs give way, and each input has limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CutOff(ServiceError):
 
 @dataclass(frozen=True)
 class Task:
-    """One input: what is done with it, and its bytes where the job reads them as a file."""
+    """One input: the job, and its bytes if the job reads them as a file."""
 
     job: Job
     content: bytes | None = None
@@ -114,7 +114,7 @@ class Pool:
 
     @property
     def num_waiting(self) -> int:
-        """How many inputs wait for a worker."""
+        """Number of inputs that wait for a worker."""
         return sum(len(each) for each in self._waiting.values())
 
     async def submit_all(self, tasks: Sequence[Task]) -> list[Any]:
@@ -140,7 +140,7 @@ class Pool:
                 self._give_up(each)
 
     def close(self) -> None:
-        """End all workers and what they do; who waits gets CutOff."""
+        """End all workers; waiting inputs get CutOff."""
         self._is_closed = True
         for each in [one for entries in self._waiting.values() for one in entries] + list(self._running):
             if each.worker is not None:
@@ -269,7 +269,7 @@ class Pool:
         return None
 
     def _validate(self, entry: _Running) -> None:
-        """See what an input that runs has computed, and whether it is slow by now."""
+        """Measure the CPU time of a running input, and whether it counts as slow by now."""
         if entry not in self._running or entry.future.done():
             return
         if (worker := entry.worker) is not None:

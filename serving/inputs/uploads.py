@@ -1,4 +1,4 @@
-"""Bytes of a request to frames: what the workers run. Nothing here is called in the service's own process."""
+"""Decodes bytes of a request to frames, in the workers only and never in the service's own process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ MODULES = ("serving.inputs.uploads", "vidseek_media.decoding.frames", *PLUGINS)
 
 
 def decode_image(content: bytes, *, max_megapixels: int) -> NDArray[np.uint8]:
-    """Return the picture upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
+    """Decode an image, upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
+
+    Args:
+        content: Bytes of the file.
+        max_megapixels: Most megapixels.
 
     Raises:
-        InputRejected: it is no picture of a known format, broken, or has too many pixels.
+        InputRejected: it is not an image of a known format, broken, or has too many pixels.
     """
     return decode_picture(content, max_pixels=max_megapixels * 1_000_000, max_side_px=MAX_SIDE_PX)
 
 
 def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:
-    """`num_frames` frames of an uploaded film at bin centres: uint8 RGB (num_frames, height, width, 3), upright.
+    """Decode frames of an uploaded video: uint8 RGB (num_frames, height, width, 3), upright.
+
+    Args:
+        path: The file.
+        num_frames: Number of frames, taken at the centres of equal bins.
+        side_px: Shorter side of the frames in pixels.
+        max_seconds: Longest video in seconds.
 
     Raises:
-        InputRejected: it cannot be decoded, or is longer than `max_seconds`.
+        InputRejected: it cannot be decoded, or is too long.
     """
     from vidseek_media.decoding.containers import as_upload
     from vidseek_media.decoding.frames import decode_uniform
@@ -45,9 +55,12 @@ def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -
 
 
 def decode_strip(path: Path, times_ms: Sequence[int], side_px: int) -> NDArray[np.uint8]:
-    """Return the frames of a video at `times_ms`, side by side: uint8 RGB (height, n * width, 3).
+    """Decode frames of a video side by side: uint8 RGB (height, n * width, 3).
 
-    The shorter side of a frame has at most `side_px`.
+    Args:
+        path: The file.
+        times_ms: n times in milliseconds.
+        side_px: Largest shorter side of a frame in pixels.
 
     Raises:
         InputRejected: it cannot be decoded.

@@ -51,7 +51,7 @@ def config_of(settings: PageSettings) -> dict[str, object]:
         "server.headless": True,
         "server.fileWatcherType": "none",
         "server.maxUploadSize": MAX_UPLOAD_MB,
-        # Whoever makes a name of theirs point at this machine is not let in by it.
+        # A foreign host name that points at this machine (DNS rebinding) gives no access.
         "server.allowedHosts": [] if settings.is_open else ["localhost", "127.0.0.1", "::1"],
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",

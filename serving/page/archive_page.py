@@ -100,7 +100,7 @@ def _show_collections(said: Mapping[str, Any]) -> None:
 
 
 def _ask_rollback(live: str, previous: str) -> None:
-    """What is live as the visitor saw it goes along: where it is another one by now, the API does nothing."""
+    """Send a rollback with the live collection that the visitor saw; if it has changed, the API does nothing."""
     with st.container(border=True):
         st.text(t("rollback_ask", collection=previous, live=live))
         with st.container(horizontal=True):

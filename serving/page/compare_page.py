@@ -19,7 +19,7 @@ _OF_SERVICES = {"other_search": "other_service", "this_search": "this_service"}
 
 
 def compare_page() -> None:
-    """One query, two columns."""
+    """Show two columns of results for one query."""
     show_notice()
     compared = ask(find_other)
     is_base = compared is None or bool(compared.body)  # else it is another service, of whichever model
@@ -67,7 +67,7 @@ def _show_answer(name: str, answer: dict[str, Any] | Problem, words: str) -> Non
 
 
 def _say_shared(left: dict[str, Any] | Problem, right: dict[str, Any] | Problem) -> None:
-    """How many moments of the right answer overlap one of the left."""
+    """Print how many moments of the right answer overlap one of the left."""
     if isinstance(left, Problem) or isinstance(right, Problem) or not right["hits"]:
         return
     num = sum(any(_overlap(hit, other) for other in left["hits"]) for hit in right["hits"])

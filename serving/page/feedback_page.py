@@ -10,7 +10,7 @@ from serving.page.frame import Link, admin_api, ask, language, local_time, show_
 
 
 def feedback_page() -> None:
-    """A table, and a button."""
+    """Show the table of feedback and the button to freeze it."""
     st.write(t("feedback_what"))
     said = ask(lambda: admin_api().admin("feedback"), admin=True)
     if not said["num"]:

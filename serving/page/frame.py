@@ -55,7 +55,7 @@ _LOOKS = """<style>
 
 
 def show_looks() -> None:
-    """The page's own style sheet."""
+    """Load the page's own style sheet."""
     st.html(_LOOKS)
 
 
@@ -88,7 +88,7 @@ def _browser_language() -> str:
 
 
 def settings() -> PageSettings:
-    """As the environment says."""
+    """Return the settings in the environment."""
     return PageSettings.of_environment()
 
 
@@ -110,7 +110,7 @@ class Other:
 
 
 def other() -> Other | None:
-    """As `find_other`; None too where the API has a problem: who searches is told what it is."""
+    """Return the second model as `find_other` does; None also if the API has a problem, which the search reports."""
     try:
         return find_other()
     except Problem:
@@ -207,7 +207,9 @@ def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
 
 
 def show_problem(problem: Problem) -> None:
-    """The API's words and remedy, as text. Of a key it says what to do about the page: nobody here writes headers."""
+    """Show the API's message and remedy as text. For a wrong key the remedy is about the page, since visitors send no
+    headers.
+    """
     said = t("key_of_page") if problem.name == "key_wrong" else problem.remedy
     remedy = f"<p><b>{html.escape(t('remedy'))}:</b> {html.escape(said)}</p>" if said else ""
     st.html(f'<div class="vs-problem" role="alert"><b>{html.escape(problem.message)}</b>{remedy}</div>')
@@ -223,7 +225,7 @@ class Link:
 
 
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table of texts. Streamlit's own reads Markdown in its cells: a name from the archive could load a picture by it."""
+    """Show a table of texts. Streamlit's own renders Markdown, so a name from the archive could load a picture."""
     head = "".join(f"<th scope='col'>{html.escape(each)}</th>" for each in heads)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(each)}</td>' for each in row)}</tr>" for row in rows)
     st.html(f'<div class="vs-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
@@ -236,7 +238,7 @@ def _cell(content: object) -> str:
 
 
 def show_notice() -> None:
-    """What went wrong when a button was pressed, once."""
+    """Show the error of the last pressed button once."""
     problem = st.session_state.pop("notice", None)
     if problem is not None:
         show_problem(problem)

@@ -22,7 +22,7 @@ LIKE, UNLIKE = "+", "\N{MINUS SIGN}"
 def show_card(
     hit: Mapping[str, Any], *, place: str, asked: str, metadata: Mapping[str, Any] | None, goes_on: bool = True
 ) -> None:
-    """One moment of an answer, with what can be done about it.
+    """Show one moment of an answer with its actions.
 
     Args:
         hit: As the API gives it.
@@ -53,7 +53,7 @@ def show_card(
 
 
 def show_player(clip_id: str) -> None:
-    """The video of a clip from the second at which it begins, and the clips around it in the same video."""
+    """Show the video of a clip from its start, and the neighbouring clips."""
     st.dialog(t("play"), width="large", on_dismiss=query.close)(_show_player)(clip_id)
 
 
@@ -96,7 +96,7 @@ def _player(clip_id: str, clip: Mapping[str, Any]) -> str:
 
 
 def show_example(clip_id: str, *, place: str, sign: str) -> None:
-    """A clip that moments shall look like, or not, with a button that takes it away."""
+    """Show an example clip, positive or negative, with a button that removes it."""
     with st.container(key=f"near-{place}", width=132, gap="small"):
         st.html(_picture(clip_id, "", sign))
         st.button(t("remove"), key=f"remove-{place}", width="stretch", on_click=query.forget_example, args=(clip_id,))

@@ -72,7 +72,7 @@ def num_shown() -> int:
 
 
 def show_more() -> None:
-    """A page more."""
+    """Request one page more."""
     st.query_params["n"] = str(min(MAX_SHOWN, num_shown() + PAGE))
 
 
@@ -114,6 +114,6 @@ def add_unlike(clip_id: str) -> None:
 
 
 def forget_example(clip_id: str) -> None:
-    """The clip is no example any more."""
+    """Remove an example clip."""
     for name in ("like", "unlike"):
         st.query_params[name] = [each for each in examples(name) if each != clip_id]

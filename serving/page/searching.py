@@ -51,7 +51,7 @@ def search_page() -> None:
 
 
 def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.QueryInputs]:
-    # Open from the start where the address filters: else nobody would see why there is so little.
+    # Expanded if the address sets filters, so that visitors see why there are few results.
     is_open = st.session_state.setdefault("options_open", bool(_IN_OPTIONS & st.query_params.keys()))
     with st.expander(t("more_options"), expanded=is_open):
         given = st.file_uploader(

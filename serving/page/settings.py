@@ -52,7 +52,7 @@ class PageSettings:
 
     @classmethod
     def of_environment(cls) -> PageSettings:
-        """As the variables say, with the defaults where they do not.
+        """Return the settings in the environment variables, with defaults for missing ones.
 
         Raises:
             ConfigError: one of them cannot be.

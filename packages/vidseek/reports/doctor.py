@@ -79,7 +79,7 @@ class Diagnosis:
         return list(lines.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As `vidseek doctor --json` prints it."""
+        """Return the findings as JSON values, for `vidseek doctor --json`."""
         return {"ok": self.is_well, "findings": [vars(finding) for finding in self.findings]}
 
 
@@ -269,7 +269,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
 
 
 def _backbone(archive: Archive) -> Iterable[Finding]:
-    """Of one from the model hub: whether it was fetched, and whether params.yaml says which commit. Asks no network."""
+    """Check whether a backbone from the hub was fetched, and whether params.yaml pins its commit. Uses no network."""
     try:
         named = str((ParamsFile.read(archive.params).content.get("backbone") or {}).get("name", ""))
         from vidseek_training.hub.cache import cached_commit
@@ -308,7 +308,7 @@ def _frames(archive: Archive) -> Iterable[Finding]:
 
 
 def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
-    """Of the folder; what a server has is not asked for."""
+    """Check the embedded index; a server is not asked."""
     from vidseek_retrieval.index.backend import USE_REMEDY
 
     stored = sorted(path.parent.name for path in archive.index.glob("clips-*/collection.json"))

@@ -223,7 +223,7 @@ def _calibration(reports: Path) -> str:
 
 
 def _of_present(figures: Mapping[str, Any]) -> str:
-    """Of the queries that have an answer, whose share the prior says: what their first hits are given, and are."""
+    """Describe the first hits of queries that have an answer: their mean confidence, and the share that is right."""
     first = figures.get("of_hits", {}).get("present", {}).get("first")
     return "" if first is None else (
         f" That takes {figures['prior']:.0%} of queries to have an answer in the archive. First hits of those that have one "

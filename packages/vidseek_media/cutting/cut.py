@@ -72,7 +72,7 @@ def cut_archive(
         videos, sidecar, modes=modes, window_length_seconds=window_length_seconds,
         window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
     )
-    rejections = [each for each in rejections if each.id not in lost]  # Without shots, some gave no clip.
+    rejections = [each for each in rejections if each.id not in lost]  # The shot search has the better reason.
     rejections += [Rejection(video_id, "cut", why.reason, retryable=why.retryable) for video_id, why in sorted(lost.items())]
     rows = [
         {

@@ -131,7 +131,7 @@ def _jump(cells: NDArray[np.uint8], at: int) -> float:
 
 
 def _brightness(cells: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Of each frame, in levels (luma of ITU-R BT.601)."""
+    """Return the brightness of each frame, in levels (luma of ITU-R BT.601)."""
     return cells.mean(axis=1) @ np.array([0.299, 0.587, 0.114])
 
 

@@ -222,7 +222,7 @@ def same_name(uri: str) -> str:
 
 
 def _rows_of_metadata(path: Path) -> Iterator[Row]:
-    """Of a folder of thumbnails: `Id, Title, Category, Channel`, the pictures in `images/<channel>/<Id>.jpg`."""
+    """Yield rows of a folder of thumbnails: `Id, Title, Category, Channel`, with images in `images/<channel>/<Id>.jpg`."""
     rows = csv.reader(io.StringIO(file_text_of(path), newline=""))
     names = [name.strip().lower() for name in next(rows, [])]
     if not {"id", "title"} <= set(names):

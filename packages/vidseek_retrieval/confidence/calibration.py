@@ -82,7 +82,7 @@ class Context:
         moments: Sequence[Moment], *, familiarity: Familiarity | None = None, text: str = "",
         vector: NDArray[np.float32] | None = None,
     ) -> Context:
-        """Of a ranking that is not empty, best first, and of the query that it answers."""
+        """Compute the features of a query from its non-empty ranking, best first."""
         context = Context(tuple(moment.score for moment in moments[:LEVEL]))
         if familiarity is None or vector is None:
             return context
@@ -135,7 +135,7 @@ class Calibration:
         return Seen(self.encoder_version, axes, (context.first, confidence, *place))
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json and collection.json have it."""
+        """Return the calibration as JSON values, for calibration.json and collection.json."""
         known = self.familiarity.to_json() if self.familiarity else None
         reference = self.reference.to_json() if self.reference else None
         names = ("encoder_version", "slope", "bias", "min_confidence", "num_queries", "prior")
@@ -144,7 +144,7 @@ class Calibration:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
-        """The reverse of `to_json`.
+        """Restore a calibration from the output of `to_json`.
 
         Raises:
             OldCalibration: it is of an earlier version.
@@ -365,7 +365,9 @@ class _Hits:
     def _chances(
         self, theta: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Of each hit the confidence; of each query the mean place below the first, and the chance of "none of them"."""
+        """Return the confidence of each hit, and of each query the mean rank below the first and the chance of "none of
+        them".
+        """
         present = np.isfinite(self.below)
         logits = np.where(present, theta[0] * np.where(present, self.below, 0.0), -np.inf)
         none = self.queries @ theta[1:]

@@ -96,7 +96,7 @@ class Familiarity:
         return hashlib.sha256(self._vectors()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """As calibration.json has it."""
+        """Return the model as JSON values, for calibration.json."""
         return {
             "words": sorted(self.words), "dimension": len(self.mean),
             "vectors": base64.b64encode(self._vectors()).decode(),
@@ -104,7 +104,7 @@ class Familiarity:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Familiarity:
-        """The reverse of `to_json`.
+        """Restore a model from the output of `to_json`.
 
         Raises:
             KeyError, TypeError, ValueError: it is not that.

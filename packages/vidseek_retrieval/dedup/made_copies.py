@@ -210,7 +210,7 @@ def _by_kind(sample: Sample) -> dict[str, list[Scored]]:
 
 
 def _scores(sample: Sample) -> Scores:
-    """Of the pairs in which something moves."""
+    """Return the likeness of the pairs with motion."""
     return {
         kind: [each.found.score for each in pairs if each.found.motion is not None]
         for kind, pairs in _by_kind(sample).items()

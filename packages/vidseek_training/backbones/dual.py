@@ -357,7 +357,7 @@ def _declared_side(sizes: Any) -> int:
 
 
 def _side_of(config: dict[str, Any], folder: Path) -> int:
-    """Of the square picture: as the preprocessor says, which knows better where a tower takes any size."""
+    """Return the side of the square picture; the preprocessor's takes precedence, for towers that accept any size."""
     if "side" in config:
         return int(config["side"])
     said = read_beside(folder / "preprocessor_config.json")

@@ -125,7 +125,7 @@ def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, T
 
 
 def _require_sizes(content: object, name: str = "") -> None:
-    """See to it that no number of a config is one that no model has: so many layers are never built.
+    """Check that all sizes in a config are plausible, so that absurd numbers of layers are never built.
 
     Raises:
         ValueError: one is.

@@ -257,7 +257,7 @@ def _found(config: str, spec: BackboneSpec) -> Called:
 
 
 def _require_known(model: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
-    """See to it that nothing in a config asks for what is not built here: all else would give other vectors.
+    """Check that a config asks for nothing unsupported, which would give other vectors.
 
     Raises:
         ConfigError: something does.

@@ -208,7 +208,7 @@ class _Run:
         return Outcome(reserved.subject, "captioned")
 
     def _back_off(self, failure: Retry, num_failed: int) -> None:
-        """What the server asks for counts for all; else a wait of this request alone, longer each time, with jitter."""
+        """Wait before the next attempt: as long as the server asks, for all requests; else longer each time, with jitter."""
         if failure.after_seconds is None:
             longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (num_failed - 1))
             self._wait_until(time.monotonic() + longest * random.uniform(0.5, 1.0))

@@ -224,7 +224,7 @@ class Captioner:
             yield str(clip.clip_id), _Content(name, self._video_tokens(seconds))
 
     def _picture_tokens(self, jpeg: bytes) -> int:
-        """Of one picture; those of a clip are of one size."""
+        """Return the tokens of one picture; the pictures of a clip have one size."""
         settings, rule = self.settings, caption_provider(self.settings.provider).picture_tokens
         if settings.tokens_per_picture is not None or rule is None:
             return GUESSED_PICTURE_TOKENS if settings.tokens_per_picture is None else settings.tokens_per_picture

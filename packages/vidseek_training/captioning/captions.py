@@ -151,7 +151,7 @@ def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[l
 
 
 def _news(found: Iterable[_Row], rows: Iterable[_Row]) -> list[_Row]:
-    """Of `found`, what is about clips (or whole videos) that `rows` say nothing of."""
+    """Return the captions of `found` about clips (or whole videos) that `rows` do not cover."""
     told = {row["clip_id"] or row["video_id"] for row in rows}
     return [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
 

@@ -139,7 +139,7 @@ def _details_of(error: errors.APIError) -> list[dict[str, Any]]:
 
 
 def _delay_of(details: list[dict[str, Any]]) -> float | None:
-    """Of google.rpc.RetryInfo, `{"retryDelay": "34.5s"}`."""
+    """Return the delay of a google.rpc.RetryInfo, `{"retryDelay": "34.5s"}`, in seconds."""
     for each in details:
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(each.get("retryDelay", ""))):
             return float(match[1])

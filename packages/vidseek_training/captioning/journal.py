@@ -134,7 +134,7 @@ class Journal:
         return number
 
     def free(self, number: str) -> None:
-        """The request cost nothing."""
+        """Record that a request cost nothing."""
         with self._writing(sync=False) as db:
             db.execute("DELETE FROM requests WHERE number = ?", (number,))
             self._asks.pop(number, None)
@@ -143,7 +143,7 @@ class Journal:
         self, number: str, *, captions: Mapping[str, str] | None, reason: str, tokens: tuple[int, int] | None,
         guessed_in: int, cost_usd: float, cut_at: int | None = None, model: str = "",
     ) -> None:
-        """The request was answered: on the disk when this returns.
+        """Record the answer to a request; it is on the disk when this returns.
 
         Args:
             number: Of the request, by `ask`.
@@ -195,7 +195,7 @@ class Journal:
 
     @contextmanager
     def _writing(self, *, sync: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction, whole or not begun: it outlives this process, with `sync` a power loss too."""
+        """Run this block as one transaction: complete or not begun after a crash, and with `sync` after a power loss."""
         if self._db is None:
             raise ArtifactError(f"{self.path} was not opened for writing", code="journal-not-open")
         try:

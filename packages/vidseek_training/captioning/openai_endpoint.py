@@ -127,13 +127,15 @@ class OpenAIEndpoint:
 
 
 def _leave_off_machine(request: httpx2.Request) -> None:
-    """Which machine and Python this is, the library tells with every request: nobody needs it."""
+    """Remove headers of the library that describe this machine and its Python."""
     for name in [name for name in request.headers if name.lower().startswith("x-stainless")]:
         del request.headers[name]
 
 
 def _leave_off_all(request: httpx2.Request) -> None:
-    """What the environment says for OpenAI (organization, project, headers of one's own) is for OpenAI alone."""
+    """Remove headers that the environment sets for OpenAI (organization, project, custom ones) from requests to other
+    servers.
+    """
     for name in [name for name in request.headers if name.lower() not in _HEADERS]:
         del request.headers[name]
 

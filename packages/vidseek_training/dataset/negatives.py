@@ -118,7 +118,7 @@ class _Lists:
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
 
     def __getitem__(self, number: int) -> Rows:
-        # A number that stands nowhere in the list, of a contrast that is nobody's caption, has no place.
+        # A contrast that is not the caption of any pair has no position in the list.
         if number + 1 >= len(self._starts):
             return self._order[:0]
         return self._order[self._starts[number] : self._starts[number + 1]]

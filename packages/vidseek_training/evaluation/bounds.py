@@ -61,7 +61,7 @@ def binomial_at_most(most: int, num: int, share: float) -> float:
 
 
 def _divergence(mean: float, share: float) -> float:
-    """Of Kullback and Leibler, between coins of these two chances."""
+    """Return the Kullback-Leibler divergence between two coins with these probabilities."""
     below = mean * math.log(mean / share) if mean > 0 else 0.0
     return below + (1 - mean) * math.log((1 - mean) / (1 - share)) if share < 1 else math.inf
 

@@ -172,14 +172,14 @@ def judge(vectors: Vectors, table: pd.DataFrame) -> RetrievalMetrics:
 
 
 def _text_to_video(scores: Matrix, owner: NDArray[np.int64]) -> Direction:
-    """Of captions (rows) against clips (columns); `owner` is each caption's clip."""
+    """Return the results of captions (rows) against clips (columns); `owner` is each caption's clip."""
     ranks = ranks_of_owned(scores, owner)
     # With one right candidate its rank says all.
     return Direction(ranks, 1 / ranks, np.where(ranks <= _DEPTH, 1 / np.log2(1 + ranks), 0.0))
 
 
 def _video_to_text(scores: Matrix, owner: NDArray[np.int64]) -> Direction:
-    """Of clips against captions, from the same `scores`; a row for each clip."""
+    """Return the results of clips against captions, from the same `scores`; one row for each clip."""
     count = scores.shape[1]
     nearest = np.full((count, count), -np.inf, scores.dtype)  # of each set of captions (row) to each clip
     np.maximum.at(nearest, owner, scores)

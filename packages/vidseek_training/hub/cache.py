@@ -1,4 +1,4 @@
-"""The hub's local cache: the folder of a model at a commit. Never asks the network."""
+"""The hub's local cache: finds the folder of a model at a commit. Never uses the network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_snapshot(name: HubName) -> Path:
-    """Return the whole folder of `name` in the local cache.
+    """Return the complete folder of a model in the local cache.
 
     Raises:
-        HubNotCached: it is not there, or lacks a file.
+        HubNotCached: it is missing, or incomplete.
     """
     commit = cached_commit(name)
     if commit is None:
@@ -35,10 +35,10 @@ def find_snapshot(name: HubName) -> Path:
 
 
 def pinned(name: str) -> str:
-    """`name` with the commit that the local cache has for it; what is no name of the hub's is given back as it is.
+    """Return a name with its commit in the local cache; a text that is not a hub id stays as it is.
 
     Raises:
-        HubNotCached: see `find_snapshot`.
+        HubNotCached: the model is missing, or incomplete.
     """
     found = HubName.parse(name)
     if found is None or name.startswith("vidseek/") or Path(name).exists():
@@ -47,7 +47,7 @@ def pinned(name: str) -> str:
 
 
 def cached_commit(name: HubName) -> str | None:
-    """Return the commit that `name` had when it was fetched; None where it is not in the cache."""
+    """Return the commit of a name when it was fetched; None if it is not in the cache."""
     if name.is_pinned:
         return name.revision if snapshot_folder(name, name.revision).is_dir() else None
     try:
@@ -58,7 +58,7 @@ def cached_commit(name: HubName) -> str | None:
 
 
 def cached_commits(name: HubName) -> list[str]:
-    """Return all commits of the model that the cache has, whole or not."""
+    """Return all commits of a model in the cache, complete or not."""
     try:
         return sorted(path.name for path in (repository_folder(name) / "snapshots").iterdir())
     except OSError:

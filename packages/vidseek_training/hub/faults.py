@@ -104,7 +104,7 @@ class HubBusy(ServiceError):
 
 
 class HubFailed(ServiceError):
-    """The hub says that it is broken, or what answers is no hub."""
+    """The hub reports an internal error, or the server is not a hub."""
 
     code = "hub-failed"
 
@@ -119,13 +119,13 @@ _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN"
 
 
 def fault_of(error: BaseException, name: str, *, file: str = "", has_token: bool = False) -> VidseekError:
-    """Return the fault of the hub's client as one of ours. Knows every exception of huggingface_hub 2, httpx2 and hf_xet.
+    """Convert an error of the hub's client. Knows every exception of huggingface_hub 2, httpx2 and hf_xet.
 
     Args:
-        error: What the client raised.
-        name: Of the model, as it was asked for.
-        file: The file that was fetched; empty where none was.
-        has_token: Whether the request carried a token: a refusal then means something else.
+        error: The client's error.
+        name: Name of the model, as it was requested.
+        file: The file that was fetched; empty if none was.
+        has_token: Whether the request had a token, which changes the meaning of a refusal.
     """
     if isinstance(error, VidseekError):
         return error
@@ -313,7 +313,12 @@ def offline(name: str) -> HubOffline:
 
 
 def not_found(name: str, *, has_token: bool) -> HubNotFound:
-    """No such model, or one that is not shown: the hub does not tell them apart."""
+    """Return the error for a missing or private model, which the hub does not distinguish.
+
+    Args:
+        name: Name of the model.
+        has_token: Whether the request had a token.
+    """
     if has_token:
         return HubNotFound(f"{name}: the hub has no such model, or your token does not reach it",
                            remedy="Look at the name, and at what the token may read")
@@ -322,7 +327,13 @@ def not_found(name: str, *, has_token: bool) -> HubNotFound:
 
 
 def gated(name: str, *, has_token: bool, said: str = "") -> HubGated:
-    """Return the owner lets in only those who asked."""
+    """Return the error for a model whose owner must grant access first.
+
+    Args:
+        name: Name of the model.
+        has_token: Whether the request had a token.
+        said: Message of the hub.
+    """
     why = f": {' '.join(said.split())[:300]}" if said else ""
     page = f"{_endpoint()}/{name.split('@')[0]}"
     then = "then run it again" if has_token else f"{_LOG_IN}, then run it again"
@@ -331,7 +342,12 @@ def gated(name: str, *, has_token: bool, said: str = "") -> HubGated:
 
 
 def busy(of: str, *, wait_seconds: int | None) -> HubBusy:
-    """Too many requests."""
+    """Return the error for too many requests.
+
+    Args:
+        of: What was requested.
+        wait_seconds: Time that the hub asks to wait; None if it states none.
+    """
     wait = f"{wait_seconds} seconds" if wait_seconds is not None else "some minutes"
     return HubBusy(f"{of}: the hub wants fewer requests (429)", wait_seconds=wait_seconds,
                    remedy=f"Wait {wait}; who is logged in (`hf auth login`) may ask more. {AGAIN}")

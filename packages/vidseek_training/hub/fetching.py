@@ -1,4 +1,4 @@
-"""Fetch a backbone from the hub into its local cache: listed first, one set of weights, pinned, proven by its hashes."""
+"""Fetches a backbone from the hub into the local cache: listed first, one set of weights, pinned, verified by hashes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _XET_SETTINGS = {"HF_XET_TELEMETRY_ENABLED": "false", "HF_XET_CLIENT_RETRY_MAX_A
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is in the cache now."""
+    """The fetched model in the cache."""
 
     name: str
     """`owner/name@commit`: what `backbone.name` is set to."""
@@ -89,16 +89,16 @@ def _silent(_line: str) -> None:
 
 
 def fetch(text: str, *, say: Callable[[str], None] = _silent, endpoint: str | None = None) -> Fetched:
-    """Bring the backbone `text` into the local cache, whole, and give its pinned name. What is here is not fetched again.
+    """Fetch a backbone completely into the local cache, and return its pinned name. Cached files are not fetched again.
 
     Args:
-        text: `owner/name`, `owner/name@revision`, or the address of a model's page.
-        say: Gets a line for the person who waits.
-        endpoint: Of the hub; by default HF_ENDPOINT, or else the public one.
+        text: `owner/name`, `owner/name@revision`, or the URL of a model's page.
+        say: Receives lines for the user.
+        endpoint: URL of the hub; None takes HF_ENDPOINT, else the public one.
 
     Raises:
-        ConfigError: see `vidseek_training.hub.faults`: its tree names every reason.
-        ServiceError: the hub is not reached, breaks off, or is busy; another try goes on from what is here.
+        ConfigError: one of the reasons in the tree of `vidseek_training.hub.faults`.
+        ServiceError: the hub is unreachable, breaks off, or is busy; another attempt continues from the cached files.
         ArtifactError: the disk is full, or the cache cannot be written.
     """
     from huggingface_hub import HfApi, constants
@@ -212,7 +212,7 @@ class _Fetch:
         return None
 
     def _bring(self, name: HubName, file: str, listed: _Listed) -> None:
-        """See to it that `file` is in the cache with the content that is listed."""
+        """Ensure that `file` is in the cache with the listed content."""
         path = snapshot_folder(name, name.revision) / file
         if path.is_file() and _is_as_listed(path, listed):
             return

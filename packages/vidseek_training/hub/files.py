@@ -1,4 +1,4 @@
-"""Which files of a repository make a backbone: one set of weights, the tokenizer, the configs. Nothing that runs code."""
+"""Selects the files of a repository that make a backbone: one set of weights, tokenizer, configs. Nothing that runs code."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def known_configs() -> tuple[str, ...]:
 
 
 def choose_weights(names: Collection[str], known: Sequence[str]) -> str | None:
-    """Return the file of weights to take, or the index of their parts; None where there are none.
+    """Return the file of weights to fetch, or the index of their parts; None if there are none.
 
     Args:
-        names: Of the files that are there.
-        known: Names that the weights may have. Safe ones come before pickled ones, and whole ones before those in parts.
+        names: Names of the existing files.
+        known: Possible names of weights. Safetensors come before pickled files, whole files before parts.
     """
     safe_first = sorted(known, key=is_pickled)
     return next((name for each in safe_first for name in (each, f"{each}{INDEX}") if name in names), None)
@@ -75,7 +75,7 @@ def parts_of(index: Path) -> list[str]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no such index, or names what is no file of weights beside it.
+        ValueError: it is not such an index, or names other files than weights beside it.
     """
     content = read_json(index)
     places: Any = content.get("weight_map") if isinstance(content, Mapping) else None
@@ -90,14 +90,14 @@ def parts_of(index: Path) -> list[str]:
 
 
 def weight_files(folder: Path, known: Sequence[str]) -> list[Path]:
-    """Return the files of weights in `folder`, in a fixed order; empty where there are none or a part is missing.
+    """Return the files of weights in a folder, in a fixed order; empty if there are none or a part is missing.
 
     Args:
-        folder: Of a backbone.
-        known: See `choose_weights`.
+        folder: The backbone's folder.
+        known: Possible names of weights. Safetensors come before pickled files, whole files before parts.
 
     Raises:
-        OSError, ValueError: see `parts_of`.
+        OSError, ValueError: an index cannot be read, or is invalid.
     """
     for name in sorted(known, key=is_pickled):
         whole, index = folder / name, folder / f"{name}{INDEX}"

@@ -1,4 +1,4 @@
-"""What a repository of the hub is, in words, where it is no backbone."""
+"""Describes what a repository of the hub is if it is not a backbone."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _CLASSES = (
 
 
 def require_backbone_files(name: str, files: Collection[str], *, task: str | None, library: str | None) -> None:
-    """See to it that a listing has what a backbone has.
+    """Check that a repository has the files of a backbone.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         files: Paths in the repository.
-        task: What the hub says that it is for, such as `text-generation`.
-        library: What the hub says that it is read by, such as `diffusers`.
+        task: Task that the hub states, such as `text-generation`.
+        library: Library that the hub states, such as `diffusers`.
 
     Raises:
-        HubWrongKind: it lacks a config, weights or a tokenizer.
+        HubWrongKind: config, weights or tokenizer are missing.
     """
     if "model_index.json" in files or library == "diffusers":
         raise wrong_kind(name, f"a pipeline of diffusers: {_TASKS.get(task or '', 'it makes pictures or videos')}")
@@ -64,10 +64,15 @@ def require_backbone_files(name: str, files: Collection[str], *, task: str | Non
 
 
 def weights_of_family(name: str, folder: Path, *, task: str | None) -> tuple[str, ...]:
-    """Return the names of weights that the family has whose config lies in `folder`.
+    """Return the possible names of weights of the family that reads the config in a folder.
+
+    Args:
+        name: Name of the model.
+        folder: Folder with its config.
+        task: Task that the hub states.
 
     Raises:
-        HubWrongKind: it is of no family that is known, or of a kind that its family declines.
+        HubWrongKind: no family reads it, or its family refuses the variant.
     """
     from vidseek_training.backbones.registry import family_of, names
 

@@ -30,7 +30,7 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> HubName | None:
-        """Return the name that `text` is, or None where it is none. `owner/` is required: without it a folder is meant."""
+        """Parse `owner/name` or `owner/name@revision`; None for any other text, which then means a folder."""
         match = _NAME.fullmatch(text)
         if match is None or "/" not in match["repository"] or "--" in match["repository"]:
             return None
@@ -40,7 +40,7 @@ class HubName:
 
     @classmethod
     def asked(cls, text: str) -> HubName:
-        """Return the name that a person typed: as `parse`, or the address of a model's page.
+        """Parse a name that a user typed: as `parse`, or the URL of a model's page.
 
         Raises:
             HubNameError: it is neither.
@@ -73,7 +73,7 @@ class HubName:
         return self.revision or "main"
 
     def at(self, revision: str) -> HubName:
-        """The same model at another revision."""
+        """Return the same model at another revision."""
         return replace(self, revision=revision)
 
     def __str__(self) -> str:

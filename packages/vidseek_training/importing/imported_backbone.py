@@ -1,4 +1,4 @@
-"""Import a model that another project adapted: its low-rank updates folded into a backbone's folder, whole or absent."""
+"""Imports a model that another project adapted: merges its low-rank updates into a backbone's folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARK = "imported.md"
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written."""
+    """The folder that was written."""
 
     folder: Path
     base: str
@@ -44,20 +44,20 @@ def import_backbone(
     source: Path, out: Path, *, base: str, allow_pickle: bool = False, scale: float | None = None,
     product: str | None = None, say: Callable[[str], None] = _silent,
 ) -> Imported:
-    """Fold what `source` holds into the weights of `base` and write the result to `out` as a backbone's folder.
+    """Merge updates into the weights of a base, and write the result as a backbone's folder, whole or not at all.
 
     Args:
         source: A state dict (torch or safetensors), or a pickled module.
-        out: A folder that is not there, or that was written here before.
-        base: The backbone that it was trained on: see `backbones.load`.
-        allow_pickle: Whether a pickled module is read; see `vidseek_training.importing.pickled` for how.
-        scale: s of `W + s A B`; by default what the file says.
-        product: One of `folding.ORDERS`: how A and B make an update; by default what fits the shapes.
-        say: Gets warnings.
+        out: A folder that does not exist, or that an import wrote.
+        base: Name, folder or hub id of the backbone that it was trained on.
+        allow_pickle: Whether to read a pickled module, as `vidseek_training.importing.pickled` describes.
+        scale: s in `W + s A B`; None takes the file's.
+        product: How A and B form an update, one of `folding.ORDERS`; None takes the one that fits the shapes.
+        say: Receives warnings.
 
     Raises:
-        ConfigError: `source` is pickled and that was not allowed, or cannot be read safely on this machine; `out` holds
-            something else; there is no such base.
+        ConfigError: `source` is pickled, and this is not allowed or cannot be read safely on this machine; `out` holds other
+            files; or there is no such base.
         ArtifactError: `source` is broken, or does not fit the base.
     """
     require_replaceable(out, marks=[MARK])
@@ -127,7 +127,7 @@ def _write(folder: Path, model: Backbone, folded: Folded, source: Path) -> None:
 
 
 def _require_loads(folder: Path, folded: Folded) -> None:
-    """What was written is a backbone of just these weights."""
+    """Check that the written folder loads as a backbone with exactly these weights."""
     found = _weights_of(backbones.load(folder))
     if found.keys() != folded.tensors.keys() or not all(torch.equal(found[name], folded.tensors[name]) for name in found):
         raise ArtifactError(

@@ -318,7 +318,7 @@ def flat_module_of(content: Any, path: Path) -> FlatModule:
 
 
 def read_plain(path: Path) -> FlatModule:
-    """The same of a file that holds tensors and plain values alone: safetensors, or torch's weights-only form.
+    """Read a file that holds only tensors and plain values: safetensors, or torch's weights-only format.
 
     Raises:
         OSError: it cannot be read.

@@ -70,7 +70,7 @@ def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poi
     )
     assert child.stdin is not None and child.stderr is not None
     said: deque[bytes] = deque(maxlen=LAST_LINES)
-    # Read while we write: a child that says more than its pipe holds would wait for us, and we for it.
+    # Read while writing: a child with more output than its pipe holds would block, and so would we.
     listener = threading.Thread(target=said.extend, args=(child.stderr,), daemon=True)
     listener.start()
     try:

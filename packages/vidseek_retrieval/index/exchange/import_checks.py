@@ -291,7 +291,7 @@ def _payload(payload: object, metadata: CollectionMetadata) -> dict[str, Any]:
     length_ms = payload["end_ms"] - payload["start_ms"]
     if length_ms <= 0 or (metadata.longest_ms and length_ms > metadata.longest_ms):
         raise ValueError(f"a clip is {length_ms} ms long, wanted more than 0 and at most {metadata.longest_ms or MOST_MS}")
-    # A URL with a password or a signature is a secret of whoever made the file, and would be shown and exported on.
+    # A URL with a password or signature is a secret of the file's author; it would be shown and exported again.
     bare = {"uri": bare_url, "thumbnail_url": bare_address}
     return {name: bare[name](value) if name in bare else value for name, value in payload.items()}
 

@@ -104,7 +104,7 @@ def published_side(folder: Path) -> int:
 
 
 def _tower_side(config: Mapping[str, Any], section: str) -> int | None:
-    """Of the vision tower, by a config of ours, of transformers or of open_clip; None where it does not say."""
+    """Return the side of the vision tower in a config of vidseek, transformers or open_clip; None if it is not stated."""
     if config.get("architectures") == ["ViCLIP"] and "vision" not in config:
         return _DEFAULT_SIDE  # all published ones; their sizes are in their code
     vision: Any = config

@@ -100,7 +100,7 @@ def _run(
 
 @contextmanager
 def _recorded(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are called in the block, in order, each once."""
+    """Record the names of the modules that are called in this block, in order, each once."""
     names: dict[str, None] = {}
     handles = [
         module.register_forward_pre_hook(lambda _, __, name=name: names.setdefault(name))

@@ -74,7 +74,7 @@ def picture_tokens(model: str, width: int, height: int, options: Mapping[str, An
 
 
 def _num_tiles(width: int, height: int) -> int:
-    """Of the picture made to fit 2,048 x 2,048, then its shorter side to 768; a smaller one stays."""
+    """Return the number of tiles of a picture reduced to 2,048 x 2,048, then to a shorter side of 768."""
     scale = min(1.0, 2048 / max(width, height))
     scale = min(scale, 768 / min(width, height))
     return math.ceil(width * scale / 512) * math.ceil(height * scale / 512)

@@ -1,0 +1,43 @@
+"""Docstrings: what the section `Args:` lists are arguments of the function, or of the class."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = [path for folder in ("packages", "serving", "bench", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
+ENTRY = re.compile(r"    (\*{0,2}\w+(?:, \w+)*): ")
+
+
+def functions(path: Path) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, str]]:
+    """Functions and classes with a docstring, and it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
+            yield node, text
+
+
+def documented(text: str) -> list[str]:
+    """The names in the section `Args:`."""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, re.M)
+    entries = [ENTRY.match(line) for line in section.group(1).splitlines()] if section else []
+    return [name for entry in entries if entry for name in entry.group(1).split(", ")]
+
+
+def arguments(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
+    """The names that a function takes, or a class to make one of it."""
+    if not isinstance(node, ast.ClassDef):
+        return {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+    inits = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
+    fields = {each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)}
+    return fields.union(*map(arguments, inits))
+
+
+def test_args__are_arguments() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} {node.name}: {name}"
+        for path in FILES for node, text in functions(path) for name in set(documented(text)) - arguments(node)
+    }
+    assert wrong == set()
