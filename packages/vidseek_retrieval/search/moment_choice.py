@@ -39,7 +39,7 @@ def can_be_calibrated(query: Query, weights: Weights) -> bool:
         query: The encoded query.
         weights: Of each vector, at least 0.
     """
-    is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
+    is_alone = len(query.positive) == 1 and not (len(query.negative) or query.positive_ids or query.negative_ids)
     others = any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
     return bool(query.words) and is_alone and not others
 
@@ -61,7 +61,7 @@ def rate_moments(
     if calibration is None or not moments:
         return [RatedMoment(moment, None) for moment in moments], None
     whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
-    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
+    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.positive[0])
     return list(map(RatedMoment, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
 
 

@@ -137,20 +137,20 @@ class Searcher:
             require_same_space(encoder.spec.encoder_version, collection)
         return searcher
 
-    def encode(self, more: QueryInputs, less: QueryInputs | None = None) -> Query:
+    def encode(self, positive: QueryInputs, negative: QueryInputs | None = None) -> Query:
         """Embed the inputs of a query.
 
         Args:
-            more: What the moments shall look like; at least one input.
-            less: What they shall not look like; None for nothing.
+            positive: What the moments shall look like; at least one input.
+            negative: What they shall not look like; None for nothing.
 
         Raises:
-            InputRejected: `more` is empty, or a text is blank or not valid Unicode.
+            InputRejected: `positive` is empty, or a text is blank or not valid Unicode.
             ConfigError: this searcher has no encoder.
         """
-        less = less or QueryInputs()
-        require_wanted(more, less)
-        return encode_query(self._require_encoder(), more, less)
+        negative = negative or QueryInputs()
+        require_wanted(positive, negative)
+        return encode_query(self._require_encoder(), positive, negative)
 
     def search_text(self, text: str, *, limit: int = 10, offset: int = 0, collection: str | None = None) -> Answer:
         """Return moments that look like what a text says.
@@ -318,9 +318,9 @@ class Searcher:
         One dense vector gives at least one moment more than the page holds, if there is one, so that the caller knows
         whether a next page exists. Several vectors, or a sparse one, give all moments.
         """
-        examples = find_examples(opened, (*query.like, *query.unlike))
+        examples = find_examples(opened, (*query.positive_ids, *query.negative_ids))
         vector = direction_of(query, examples, opened.metadata, negative_weight=self._negative_weight)
-        like = [examples[clip_id] for clip_id in query.like]
+        like = [examples[clip_id] for clip_id in query.positive_ids]
         weights = options.weights or self._weights
         compared = compared_vectors(opened, vector, query.words, weights)
         if len(compared) != 1 or isinstance(compared[0].value, SparseVector):
