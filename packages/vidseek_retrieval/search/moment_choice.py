@@ -10,7 +10,7 @@ import numpy as np
 
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.confidence.calibration import LEVEL, REBUILD_REMEDY, Calibration, Context, is_current
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.index.backend import Collection
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.values import VIDEO_VECTOR
@@ -46,7 +46,7 @@ def can_be_calibrated(query: Query, weights: Weights) -> bool:
 
 def rate_moments(
     moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
-) -> tuple[list[RatedMoment], Seen | None]:
+) -> tuple[list[RatedMoment], QueryStats | None]:
     """Return the moments with their confidence, and the query's statistics if there is a calibration.
 
     A confidence depends on the query's ranking over the whole archive. If `nearest` is filtered, the unfiltered ranking
@@ -62,7 +62,8 @@ def rate_moments(
         return [RatedMoment(moment, None) for moment in moments], None
     whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
     context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.positive[0])
-    return list(map(RatedMoment, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
+    rated = list(map(RatedMoment, moments, calibration.confidences(moments, context)))
+    return rated, calibration.query_stats(whole, context)
 
 
 def choose_moments(rated: list[RatedMoment], opened: Collection, options: SearchOptions) -> list[RatedMoment]:

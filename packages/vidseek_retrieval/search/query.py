@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.settings import Weights
 
 
@@ -106,7 +106,7 @@ class Answer:
     hits: tuple[Hit, ...]
     next_offset: int | None
     """None on the last page."""
-    seen: Seen | None = None
+    query_stats: QueryStats | None = None
     """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import LEVEL, Calibration
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of
@@ -298,7 +298,7 @@ class Searcher:
         conditions = parse_filters(options.filters)
         opened = self._collection.open(options.collection)
         require_same_space(query.encoder_version, opened)
-        moments, seen = self._moments(opened, query, options, conditions)
+        moments, stats = self._moments(opened, query, options, conditions)
         page = moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
@@ -307,12 +307,12 @@ class Searcher:
             collection=opened.metadata.name,
             hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
-            seen=seen,
+            query_stats=stats,
         )
 
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> tuple[list[RatedMoment], Seen | None]:
+    ) -> tuple[list[RatedMoment], QueryStats | None]:
         """Return the moments, best first, and the query's statistics.
 
         One dense vector gives at least one moment more than the page holds, if there is one, so that the caller knows
@@ -332,8 +332,8 @@ class Searcher:
         using, value = compared[0].name, compared[0].value
         nearest = Nearest(opened, value, self._margin(opened, using), using, conditions, like, num_least)
         moments = nearest.moments(max(options.offset + options.limit + 1, num_least))
-        rated, seen = rate_moments(moments, calibration, query, nearest)
-        return choose_moments(rated, opened, options), seen
+        rated, stats = rate_moments(moments, calibration, query, nearest)
+        return choose_moments(rated, opened, options), stats
 
     def _margin(self, opened: Collection, using: Dense) -> float:
         """How far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""
