@@ -47,7 +47,7 @@ ANSWER = {
 class FakeSearcher:
     """Notes what it is asked, and gives ANSWER."""
 
-    spec = SimpleNamespace(frames=2, resizing=SimpleNamespace(shorter_px=8))
+    spec = SimpleNamespace(num_frames=2, resizing=SimpleNamespace(shorter_px=8))
 
     def encode(self, positive: QueryInputs, negative: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
         return positive, negative

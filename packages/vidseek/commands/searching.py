@@ -115,7 +115,7 @@ def _search_here(
     spec = encoder.spec
     positive = QueryInputs(
         tuple(texts or ()), tuple(read_image(file) for file in images or ()),
-        tuple(read_clip(file, num_frames=spec.frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
+        tuple(read_clip(file, num_frames=spec.num_frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
         tuple(clip_ids or ()),
     )
     negative = QueryInputs(
