@@ -13,11 +13,11 @@ class Sizes(Protocol):
     """Of a backbone's inputs, as its `BackboneSpec` has them."""
 
     @property
-    def frames(self) -> int: ...  # noqa: D102
+    def num_frames(self) -> int: ...  # noqa: D102
     @property
-    def side(self) -> int: ...  # noqa: D102
+    def image_size_px(self) -> int: ...  # noqa: D102
     @property
-    def context(self) -> int: ...  # noqa: D102
+    def context_length(self) -> int: ...  # noqa: D102
 
 
 class Embeds(Protocol):
