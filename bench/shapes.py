@@ -67,8 +67,8 @@ def spec_of(
 ) -> BackboneSpec:
     """Of a model with random weights and CLIP's preprocessing, whose tokenizer.json is `words`."""
     return BackboneSpec(
-        family=family, name="random", dimension=dimension, context=context, frames=frames, side=side, resize="crop",
-        mean=_MEAN, deviation=_DEVIATION, pad_id=0, tokenizer=words,
+        family=family, name="random", dimension=dimension, context_length=context, num_frames=frames,
+        image_size_px=side, resize="crop", image_mean=_MEAN, image_std=_DEVIATION, pad_id=0, tokenizer=words,
     )
 
 

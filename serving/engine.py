@@ -350,7 +350,8 @@ class Engine:
     def _note(self, request: SearchRequest, answer: Answer) -> None:
         if request.offset:
             return
-        if answer.seen is not None and request.collection is None and (write := self._window.note(answer.seen)):
+        stats = answer.query_stats
+        if stats is not None and request.collection is None and (write := self._window.note(stats)):
             self._threads.submit(write)
         if not answer.hits:
             self.metrics.empty_answers.inc()

@@ -46,7 +46,7 @@ class QueryEncoding:
                 "the query wants nothing",
                 code="empty-query", remedy="Give text, image, url, clip or clip_id; not only what you do not want"
             )
-        for text in (*request.text, *request.not_text):
+        for text in (*request.text, *request.all_negative_texts):
             self.check_text(text)
 
     def check_text(self, text: str) -> None:
@@ -93,14 +93,14 @@ class QueryEncoding:
         """
         pictures = [*request.image, *await self._decoding.fetch(request.url)]
         clips = await self._decoding.clips(request.clip, spec)
-        more = await self._vectors_of(model, request.text, pictures, clips)
-        less = await self._vectors_of(model, request.not_text, request.not_image)
-        versions = {each.encoder_version for each in (*more, *less)} or {spec.encoder_version}
+        positive = await self._vectors_of(model, request.text, pictures, clips)
+        negative = await self._vectors_of(model, request.all_negative_texts, request.all_negative_images)
+        versions = {each.encoder_version for each in (*positive, *negative)} or {spec.encoder_version}
         if len(versions) > 1:
             raise ArtifactError("the bundle changed while the query was encoded", code="bundle-changed")
         return Query(
-            versions.pop(), _rows(more, spec.dimension), _rows(less, spec.dimension), like=request.clip_id,
-            unlike=request.not_clip_id, words=" ".join(request.text),
+            versions.pop(), _rows(positive, spec.dimension), _rows(negative, spec.dimension),
+            positive_ids=request.clip_id, negative_ids=request.all_negative_ids, words=" ".join(request.text),
         )
 
     async def _vectors_of(

@@ -16,7 +16,7 @@ from vidseek_retrieval.confidence.query_stats import (
     MAX_QUERIES,
     SEEN_FILES,
     QuerySample,
-    Seen,
+    QueryStats,
     compare,
     reference_of,
     write_sample,
@@ -42,11 +42,11 @@ class Window:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / SEEN_FILES.replace("*", f"{socket.gethostname()}-{os.getpid()}")
-        self._seen: deque[Seen] = deque(maxlen=MAX_QUERIES)
+        self._seen: deque[QueryStats] = deque(maxlen=MAX_QUERIES)
         self._num_unwritten = 0
         self._writing = threading.Lock()
 
-    def note(self, seen: Seen) -> Callable[[], None] | None:
+    def note(self, seen: QueryStats) -> Callable[[], None] | None:
         """Add a query; return a function to call in a thread when it is time to write the file, else None."""
         if self._seen and self._seen[-1][:2] != seen[:2]:
             self._seen.clear()

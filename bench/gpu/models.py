@@ -117,7 +117,7 @@ def coloured_pairs(model: Backbone, count: int, *, num_videos: int | None = None
     rng = np.random.default_rng(0)
     names = list(_COLOURS)
     kinds = [(one, other, place) for place in range(8) for one in names for other in names if one != other]
-    frames = np.empty((count, model.spec.frames, model.spec.side, model.spec.side, 3), np.uint8)
+    frames = np.empty((count, model.spec.num_frames, model.spec.image_size_px, model.spec.image_size_px, 3), np.uint8)
     rows = []
     for number, (colour, ground, place) in enumerate(kinds[:count]):
         _draw(frames[number], _COLOURS[colour], _COLOURS[ground], place, rng)
@@ -128,8 +128,8 @@ def coloured_pairs(model: Backbone, count: int, *, num_videos: int | None = None
         video = number if num_videos is None else number % num_videos
         rows.append((f"c{number}", f"v{video}", caption, "train", "default", "", ""))
     table = pd.DataFrame(rows, columns=["clip_id", "video_id", "caption", "split", "gallery", "contrast", "axis"])
-    tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
-    ids = tokenizer.encode(list(table.caption)) if count else np.empty((0, model.spec.context), np.int64)
+    tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
+    ids = tokenizer.encode(list(table.caption)) if count else np.empty((0, model.spec.context_length), np.int64)
     return PairSet(table, frames, ids, ids)
 
 

@@ -79,7 +79,7 @@ def _rates_of(
     model: Backbone, sizes: Sizes, device: torch.device, *, average: bool, most: int
 ) -> Iterator[dict[str, Any]]:
     spec, dtype = model.spec, model.logit_scale.dtype
-    frame = (3, spec.side, spec.side)
+    frame = (3, spec.image_size_px, spec.image_size_px)
 
     def row(kind: str, count: int, run: Any) -> dict[str, Any]:
         ms = median_ms(run, device, seconds=sizes.seconds)
@@ -88,10 +88,10 @@ def _rates_of(
     for count in (count for count in sizes.batches if average and count <= most):
         pictures = random_pixels(count, (1, *frame), device, dtype)
         yield row("pictures", count, lambda pictures=pictures: model.embed_videos(pictures))
-    for count in (count for count in sizes.clips if count == min(sizes.clips) or count * spec.frames <= most):
-        clips = random_pixels(count, (spec.frames, *frame), device, dtype)
+    for count in (count for count in sizes.clips if count == min(sizes.clips) or count * spec.num_frames <= most):
+        clips = random_pixels(count, (spec.num_frames, *frame), device, dtype)
         yield row("clips", count, lambda clips=clips: model.embed_videos(clips))
-    length = min(_TOKENS, spec.context)
+    length = min(_TOKENS, spec.context_length)
     for count in sizes.batches:
         ids = torch.full((count, length), 10, dtype=torch.int64, device=device)
         ids[:, 0], ids[:, -1] = 1, 3
@@ -157,9 +157,10 @@ def _speed(encoder: Encoder, sizes: Sizes) -> dict[str, Any]:
     spec, rng, device = encoder.spec, np.random.default_rng(0), torch.device("cpu")
     found: dict[str, Any] = {}
     for count in sizes.exported_batches:
-        row = (3, spec.side, spec.side) if spec.vision == "frame" else (spec.frames, 3, spec.side, spec.side)
+        side = spec.image_size_px
+        row = (3, side, side) if spec.vision == "frame" else (spec.num_frames, 3, side, side)
         pixels = rng.normal(size=(count, *row)).astype(np.float32)
-        ids = np.full((count, spec.context if encoder.provider == "tensorrt" else _TOKENS), 10, np.int64)
+        ids = np.full((count, spec.context_length if encoder.provider == "tensorrt" else _TOKENS), 10, np.int64)
         ids[:, -1] = 3
         for kind, model, values in (("pictures", spec.vision, pixels), ("texts", "text", ids)):
             ms = median_ms(lambda m=model, v=values: encoder._run(m, [v]), device, seconds=sizes.seconds)  # type: ignore[misc]

@@ -209,7 +209,7 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.cpu_seconds = 0.0
 
-    def run(self, *, look_every: int = 100) -> None:
+    def run(self, *, validate_every: int = 100) -> None:
         """Train to the end, from the last checkpoint where there is one; ends with the best average in the folder."""
         saved = self._checkpoint.load()
         first = 0 if saved is None else self._restore(saved)
@@ -217,7 +217,7 @@ class Training:
         losses: list[list[float]] = []
         for step in range(first, self._num_steps):
             losses.append(self._step(step))
-            if step % look_every == look_every - 1 or step == self._num_steps - 1:
+            if step % validate_every == validate_every - 1 or step == self._num_steps - 1:
                 self.cpu_seconds = time.process_time() - began
                 self._validate(step + 1, np.mean(losses, axis=0))
                 losses = []

@@ -81,7 +81,7 @@ def _some(pictures: flickr.Pictures, rows: NDArray[np.int64]) -> flickr.Pictures
 def adapt(folder: Path) -> dict[str, Any]:
     """Train without and with replay; gains inside and losses outside."""
     base = backbones.load(folder)
-    texts = Texts.load(base.spec.tokenizer, context=base.spec.context, pad_id=base.spec.pad_id)
+    texts = Texts.load(base.spec.tokenizer, context=base.spec.context_length, pad_id=base.spec.pad_id)
     photos = {name: flickr.pairs_of(each, texts) for name, each in split(read_photos()).items()}
     dev = flickr.pairs_of(flickr.read_flickr(flickr.REALDATA / "B_image_text" / "flickr8k_dev", side=flickr.SIDE), texts)
     general = _general(texts)

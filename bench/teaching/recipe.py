@@ -392,7 +392,7 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     """
     began = time.monotonic()
     model = backbones.load(place.work / "model").to(place.device)
-    texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
+    texts = Texts.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
     judged = place.most_judged
     sides = {
         name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=None if name == "train" else judged)
@@ -506,7 +506,7 @@ def _pretrain(data: Path, work: Path, *, device: str, shape: Shape, seconds: flo
 
 def _judge_base(place: Place) -> tuple[dict[str, Any], dict[str, list[int]]]:
     model = backbones.load(place.work / "model").to(place.device)
-    texts = Texts.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
+    texts = Texts.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
     ranks, figures = {}, {}
     for name in ("general", "dogs", "exercise"):
         found = ranks_of(model, place.pairs(f"{name}_test", texts, most_captions=place.most_judged))

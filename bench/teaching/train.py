@@ -304,7 +304,7 @@ def _random_pairs(count: int, model: Any, *, frames: int = FRAMES) -> Any:
     ids = Tokenizer.load(model.spec.tokenizer, context=77, pad_id=0).encode(list(table.caption)) if count else np.empty(
         (0, 77), np.int64)
     pixels = np.random.default_rng(0).integers(0, 256, (count, frames, SIDE, SIDE, 3), np.uint8)
-    if frames < model.spec.frames:
+    if frames < model.spec.num_frames:
         object.__setattr__(model.spec, "frames", frames)  # a picture is a clip of one frame
     return PairSet(table, pixels, ids, ids)
 

@@ -34,6 +34,7 @@ CHANGED = {
     "ingest.youtube.max_height": "the shorter side counts, as in upright videos: write ingest.youtube.max_side_px",
     "caption.llm.skip_marks": "write caption.llm.skip_quality_flags",
     "pairs.skip_marks": "write pairs.skip_quality_flags",
+    "train.settings.*.looks_per_epoch": "write train.settings.*.validations_per_epoch",
     "publish.alias": "the live alias is always clips: take the line out",
 }
 """Keys of earlier versions, and their replacements. `search.merge_margin` is not listed, since it is still read."""

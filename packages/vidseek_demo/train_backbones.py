@@ -50,7 +50,7 @@ from vidseek_demo.scenes import (
 )
 from vidseek_demo.words import caption_of
 from vidseek_media.files.appending import append_line
-from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, BackboneSpec, clamp_logit_scale
+from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, VisionShape, config_of
 from vidseek_training.fitting.precision import bf16_products, multiplies_in_bf16
 
@@ -145,7 +145,7 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
 
 def _normalise(pictures: Tensor) -> Tensor:
     """uint8 (n, T, 3, h, w) or floats in [0, 255] to what the model takes."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (pictures.float() / 255 - mean) / deviation
 
 
@@ -436,7 +436,7 @@ def clip_config() -> dict[str, object]:
     tower = {"hidden_act": "quick_gelu", "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIMENSION}
     return {
         "model_type": "clip", "projection_dim": DIMENSION, "stem": "conv", "frames": FRAMES, "resize": "squash",
-        "mean": list(IMAGENET_MEAN), "deviation": list(IMAGENET_DEVIATION), "pad_id": 0,
+        "mean": list(IMAGENET_MEAN), "deviation": list(IMAGENET_STD), "pad_id": 0,
         "vision_config": {
             **tower, "image_size": SIDE, "patch_size": VISION.patch, "num_hidden_layers": VISION.layers,
             "num_attention_heads": VISION.heads,
@@ -473,7 +473,7 @@ def main() -> None:
     judge = Judge(tokenizer)
     torch.manual_seed(0)
     spec = BackboneSpec(
-        "viclip", "vidseek/viclip-tiny", DIMENSION, CONTEXT, FRAMES, SIDE, "squash", IMAGENET_MEAN, IMAGENET_DEVIATION,
+        "viclip", "vidseek/viclip-tiny", DIMENSION, CONTEXT, FRAMES, SIDE, "squash", IMAGENET_MEAN, IMAGENET_STD,
         0, work / "tokenizer.json",
     )
     model = ViCLIP(spec, VISION, TEXT)

@@ -23,10 +23,14 @@ from vidseek_media.names import hex_digits, relative_file, shown
 
 Vision = Literal["video", "frame"]
 
-FORMAT = 3
-_FORMER_FORMAT = 2
-"""Bundles of this format lack the keys of `_FORMER_VALUES`; their values are assumed."""
+FORMAT = 4
+_FORMER_NAMES: Mapping[str, str] = {
+    "context": "context_length", "frames": "num_frames", "side": "image_size_px", "mean": "image_mean",
+    "deviation": "image_std",
+}
+"""Names that fields have in formats 2 and 3, and their names now."""
 _FORMER_VALUES: Mapping[str, Any] = {"resample": "bicubic", "resize_side": None}
+"""Bundles of format 2 lack these keys; the values are assumed."""
 SPEC_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
 _REMEDY = "Run `dvc repro export` to write the bundle again"
@@ -34,7 +38,9 @@ _MOST_BYTES = 2**20
 _MOST_FILES = 256
 _MOST_VARIANTS = 8
 _MOST_LETTERS = 1024
-_MOST: Mapping[str, int] = {"context": 65_536, "frames": 4096, "side": 8192, "dimension": 16_384}
+_MOST: Mapping[str, int] = {
+    "context_length": 65_536, "num_frames": 4096, "image_size_px": 8192, "dimension": 16_384,
+}
 _MOST_PIXELS = 2**27
 """Largest number of pixels of a clip: 1.5 GB as input of the tower. 64 frames of 1,024 by 1,024 pixels have half as many."""
 
@@ -47,16 +53,17 @@ class EncoderSpec:
     """Backbone family: clip, xclip, viclip, ..."""
     encoder_version: str
     """16 hex digits that name the vector space (`encoder_version_of`)."""
-    context: int
+    context_length: int
     """Tokens of a text, padding included."""
-    frames: int
+    num_frames: int
     """Frames of a clip."""
-    side: int
+    image_size_px: int
     """Height and width of a frame, in pixels."""
     resize: Resize
-    mean: tuple[float, float, float]
+    image_mean: tuple[float, float, float]
     """Of R, G, B on a scale of 0 to 1."""
-    deviation: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    """The standard deviation of R, G, B, on the same scale."""
     dimension: int
     pad_id: int
     """Id of the padding token."""
@@ -76,7 +83,7 @@ class EncoderSpec:
     resample: Resample = "bicubic"
     """The filter of the resizing, see `Resizing`."""
     resize_side: int | None = None
-    """See `Resizing`; None: `side`."""
+    """See `Resizing`; None: `image_size_px`."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of each file that makes vectors, by its path in the bundle. Written by `save`."""
     format: int = FORMAT
@@ -87,21 +94,25 @@ class EncoderSpec:
         for name, most in _MOST.items():
             if not _is_whole(getattr(self, name)) or not 0 < getattr(self, name) <= most:
                 raise ValueError(f"{name} is {shown(getattr(self, name))}, wanted a whole number above 0, at most {most}")
-        if self.frames * self.side**2 > _MOST_PIXELS:
-            raise ValueError(f"a clip has {self.frames} frames of {self.side} pixels square, wanted {_MOST_PIXELS} at most")
-        if self.resize_side is not None and not (_is_whole(self.resize_side) and self.resize_side <= _MOST["side"]):
-            raise ValueError(f"resize_side is {shown(self.resize_side)}, wanted a whole number of at most {_MOST['side']}")
+        if self.num_frames * self.image_size_px**2 > _MOST_PIXELS:
+            raise ValueError(
+                f"a clip has {self.num_frames} frames of {self.image_size_px} pixels square, wanted {_MOST_PIXELS} at most"
+            )
+        if self.resize_side is not None and not (_is_whole(self.resize_side) and self.resize_side <= _MOST["image_size_px"]):
+            raise ValueError(
+                f"resize_side is {shown(self.resize_side)}, wanted a whole number of at most {_MOST['image_size_px']}"
+            )
         _ = self.resizing  # refuses what it cannot mean
         if not _is_whole(self.pad_id) or not 0 <= self.pad_id < 2**31:
             raise ValueError(f"pad_id is {shown(self.pad_id)}, wanted a token's number")
         if not isinstance(self.trims_texts, bool):
             raise ValueError(f"trims_texts is {self.trims_texts!r}, wanted true or false")
-        for name in ("mean", "deviation"):
+        for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
                 raise ValueError(f"{name} is {shown(values)}, wanted three numbers")
-        if min(self.deviation) <= 0:
-            raise ValueError(f"deviation is {self.deviation!r}, wanted numbers above 0")
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std is {self.image_std!r}, wanted numbers above 0")
         hex_digits(self.encoder_version, 16, what="encoder_version")
         if not 0 < len(self.variants) <= _MOST_VARIANTS or not all(map(_is_variant, self.variants)):
             raise ValueError(f"variants are {shown(self.variants)}, wanted 1 to {_MOST_VARIANTS} names such as fp32")
@@ -112,7 +123,7 @@ class EncoderSpec:
     @property
     def resizing(self) -> Resizing:
         """Return how frames are resized."""
-        return Resizing(self.side, self.resize, self.resample, self.resize_side)
+        return Resizing(self.image_size_px, self.resize, self.resample, self.resize_side)
 
     @property
     def towers(self) -> tuple[str, str]:
@@ -163,8 +174,7 @@ class EncoderSpec:
             ) from error
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read as JSON: {error}", code="bundle-broken", remedy=_REMEDY) from error
-        if isinstance(content, dict) and content.get("format") == _FORMER_FORMAT and not set(content) & set(_FORMER_VALUES):
-            content = {**content, **_FORMER_VALUES, "format": FORMAT}
+        content = _of_former_format(content)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise ArtifactError(
@@ -228,12 +238,12 @@ def encoder_version_of(
     family: str,
     tensors: Mapping[str, NDArray[np.generic]],
     tokenizer: Path,
-    context: int,
-    frames: int,
-    side: int,
+    context_length: int,
+    num_frames: int,
+    image_size_px: int,
     resize: Resize,
-    mean: tuple[float, float, float],
-    deviation: tuple[float, float, float],
+    image_mean: tuple[float, float, float],
+    image_std: tuple[float, float, float],
     dimension: int,
     resample: Resample = "bicubic",
     resize_side: int | None = None,
@@ -241,32 +251,34 @@ def encoder_version_of(
     """Return the 16 hex digits that name a vector space. They are equal on every machine and for every export.
 
     They are the first digits of a sha256 over a canonical JSON (sorted keys, no spaces) of the arguments. A tensor is
-    represented by its name, shape and fp32 values, the tokenizer by the sha256 of its file.
+    represented by its name, shape and fp32 values, the tokenizer by the sha256 of its file. The keys of the JSON are the
+    first names of the arguments (`context`, `frames`, `side`, `mean`, `deviation`), so that vector spaces keep theirs.
 
     Args:
         family: The backbone family.
         tensors: Merged weights of both towers by name; they are converted to fp32.
         tokenizer: The tokenizer.json of the bundle.
-        context: Tokens of a text, padding included.
-        frames: Frames of a clip.
-        side: Height and width of a frame in pixels.
+        context_length: Tokens of a text, padding included.
+        num_frames: Frames of a clip.
+        image_size_px: Height and width of a frame in pixels.
         resize: How the aspect ratio is handled: `squash` or `crop`.
-        mean: Mean of R, G, B, on a scale of 0 to 1.
-        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
+        image_mean: Mean of R, G, B, on a scale of 0 to 1.
+        image_std: Standard deviation of R, G, B, on a scale of 0 to 1.
         dimension: Length of a vector.
         resample: Filter of the resizing. The default is not hashed, so that older vector spaces keep their names.
-        resize_side: Side in pixels that frames are resized to before they are cropped; None means `side`, and is not hashed.
+        resize_side: Side in pixels that frames are resized to before they are cropped; None means
+            `image_size_px`, and is not hashed.
     """
     content = {
         "family": family,
         "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
         "tokenizer": file_sha256(tokenizer),
-        "context": int(context),
-        "frames": int(frames),
-        "side": int(side),
+        "context": int(context_length),
+        "frames": int(num_frames),
+        "side": int(image_size_px),
         "resize": resize,
-        "mean": [float(value) for value in mean],
-        "deviation": [float(value) for value in deviation],
+        "mean": [float(value) for value in image_mean],
+        "deviation": [float(value) for value in image_std],
         "dimension": int(dimension),
         **({"resample": resample} if resample != "bicubic" else {}),
         **({"resize_side": int(resize_side)} if resize_side is not None else {}),
@@ -291,11 +303,21 @@ def _tensor_digest(tensor: NDArray[np.generic]) -> str:
     return hashlib.sha256(f"{shape}:".encode() + values.tobytes()).hexdigest()
 
 
+def _of_former_format(content: Any) -> Any:
+    """What a spec of format 2 or 3 says, as one of `FORMAT` says it; anything else as it is."""
+    if not isinstance(content, dict) or content.get("format") not in (2, 3) or set(content) & {*_FORMER_NAMES.values()}:
+        return content
+    values = {} if content["format"] == 3 else _FORMER_VALUES
+    if set(content) & set(values):
+        return content
+    return {**{_FORMER_NAMES.get(name, name): value for name, value in content.items()}, **values, "format": FORMAT}
+
+
 def _from_json(content: dict[str, Any]) -> dict[str, Any]:
     for name in ("family", "encoder_version", "backbone", "resize", "resample", "vision"):
         if not isinstance(content[name], str):
             raise TypeError(f"{name} is {shown(content[name])}, wanted a text")
-    for name in ("mean", "deviation", "variants"):
+    for name in ("image_mean", "image_std", "variants"):
         if not isinstance(content[name], list):
             raise TypeError(f"{name} is {shown(content[name])}, wanted a list")
     files = content["files"]
@@ -304,7 +326,7 @@ def _from_json(content: dict[str, Any]) -> dict[str, Any]:
     for path, digest in files.items():
         relative_file(path, what="a file of the bundle")  # it is opened: it may not lead out of the folder
         hex_digits(digest, 64, what=f"the sha256 of {path}")
-    lists = {name: tuple(content[name]) for name in ("mean", "deviation", "variants")}
+    lists = {name: tuple(content[name]) for name in ("image_mean", "image_std", "variants")}
     return {**content, **lists, "files": cast(dict[str, str], files)}
 
 

@@ -109,7 +109,7 @@ class Encoder:
         require_provider(provider, variant=variant)
         spec = EncoderSpec.load(path)
         spec.check_files(path, variant)
-        tokenizer = Tokenizer.load(path / TOKENIZER_FILE, context=spec.context, pad_id=spec.pad_id)
+        tokenizer = Tokenizer.load(path / TOKENIZER_FILE, context=spec.context_length, pad_id=spec.pad_id)
         sessions = {}
         for model in ("text" if tower == "text" else spec.vision for tower in towers):
             file = path / variant / f"{model}.onnx"
@@ -219,7 +219,7 @@ class Encoder:
             raise InputRejected(
                 f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0", code="bad-shape",
             )
-        return clip if len(clip) in (1, self.spec.frames) else clip[_bin_centres(len(clip), self.spec.frames)]
+        return clip if len(clip) in (1, self.spec.num_frames) else clip[_bin_centres(len(clip), self.spec.num_frames)]
 
     def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the vectors of rows of the vision model, each of shape (T, height, width, 3)."""
@@ -229,7 +229,7 @@ class Encoder:
         """Split rows into the batches that the vision tower runs."""
         most = self.batch
         if self.variant == "int8":
-            pictures = self.spec.frames if model == "video" else 1
+            pictures = self.spec.num_frames if model == "video" else 1
             most = min(most, max(1, _INT8_PICTURES // pictures))
         return [rows[start : start + most] for start in range(0, len(rows), most)]
 
@@ -251,7 +251,9 @@ class Encoder:
 
     def _prepare(self, row: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         spec = self.spec
-        pixels = preprocess_frames(row[np.newaxis], resizing=spec.resizing, mean=spec.mean, deviation=spec.deviation)
+        pixels = preprocess_frames(
+            row[np.newaxis], resizing=spec.resizing, image_mean=spec.image_mean, image_std=spec.image_std
+        )
         out[...] = pixels[0]  # a still stands for all frames of a video tower
 
     def _run(self, model: str, batches: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
@@ -294,8 +296,8 @@ def _bin_centres(length: int, num_frames: int) -> list[int]:
 
 def _row_shape(model: str, spec: EncoderSpec) -> list[int]:
     """Return the shape of one row of a model's input."""
-    frame = [3, spec.side, spec.side]
-    return {"text": [spec.context], "frame": frame, "video": [spec.frames, *frame]}[model]
+    frame = [3, spec.image_size_px, spec.image_size_px]
+    return {"text": [spec.context_length], "frame": frame, "video": [spec.num_frames, *frame]}[model]
 
 
 def _check_signature(session: Any, *, model: str, spec: EncoderSpec, file: Path) -> None:

@@ -51,15 +51,15 @@ class Resizing:
 
 
 def preprocess_frames(
-    frames: NDArray[np.uint8], *, resizing: Resizing, mean: Channels, deviation: Channels
+    frames: NDArray[np.uint8], *, resizing: Resizing, image_mean: Channels, image_std: Channels
 ) -> NDArray[np.float32]:
     """Resize frames, scale them to 0 to 1, subtract the mean and divide by the standard deviation.
 
     Args:
         frames: uint8 RGB, shape (n, T, height, width, 3).
         resizing: Size, aspect ratio and filter of the result.
-        mean: Mean of R, G, B, on a scale of 0 to 1.
-        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
+        image_mean: Mean of R, G, B, on a scale of 0 to 1.
+        image_std: Standard deviation of R, G, B, on a scale of 0 to 1.
 
     Returns:
         float32, shape (n, T, 3, side, side).
@@ -71,7 +71,7 @@ def preprocess_frames(
         raise InputRejected(
             f"frames are {frames.dtype} {frames.shape}, wanted uint8 (n, T, height, width, 3)", code="bad-shape",
         )
-    return normalise(resize_frames(frames, resizing), mean=mean, deviation=deviation)
+    return normalise(resize_frames(frames, resizing), image_mean=image_mean, image_std=image_std)
 
 
 def resize_frames(frames: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uint8]:
@@ -122,13 +122,13 @@ def resize_frame(frame: NDArray[np.uint8], resizing: Resizing) -> NDArray[np.uin
 _FILTERS: dict[Resample, Image.Resampling] = {name: Image.Resampling(at) for at, name in enumerate(get_args(Resample))}
 
 
-def normalise(frames: NDArray[np.uint8], *, mean: Channels, deviation: Channels) -> NDArray[np.float32]:
-    """Compute `(frames / 255 - mean) / deviation`, channels first.
+def normalise(frames: NDArray[np.uint8], *, image_mean: Channels, image_std: Channels) -> NDArray[np.float32]:
+    """Compute `(frames / 255 - image_mean) / image_std`, channels first.
 
     Args:
         frames: uint8 RGB, shape (n, T, height, width, 3).
-        mean: Mean of R, G, B, on a scale of 0 to 1.
-        deviation: Standard deviation of R, G, B, on a scale of 0 to 1.
+        image_mean: Mean of R, G, B, on a scale of 0 to 1.
+        image_std: Standard deviation of R, G, B, on a scale of 0 to 1.
 
     Returns:
         float32, shape (n, T, 3, height, width).
@@ -138,6 +138,6 @@ def normalise(frames: NDArray[np.uint8], *, mean: Channels, deviation: Channels)
     levels = np.arange(256) / 255
     for channel in range(3):
         # A pixel has 256 values: looking the result up is exact, and faster than arithmetic on every pixel.
-        table = ((levels - mean[channel]) / deviation[channel]).astype(np.float32)
+        table = ((levels - image_mean[channel]) / image_std[channel]).astype(np.float32)
         np.take(table, frames[..., channel], out=pixels[:, :, channel], mode="clip")  # "raise" would copy what is there
     return pixels

@@ -194,7 +194,7 @@ class SearchSettings(Section):
     merge_margin: Annotated[float, Field(ge=0)] | None = None
     """The same as a cosine: the key of earlier versions. It is read in this version and wins where it is given."""
     negative_weight: Annotated[float, Field(ge=0)] = NEGATIVE_WEIGHT
-    """How much of --not is taken from what is wanted."""
+    """How much of what is negative is taken from what is wanted."""
     weights: Weights = Weights()
     """Of the vectors; several are fused by rank."""
 

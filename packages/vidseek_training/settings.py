@@ -145,14 +145,14 @@ class TrainSettings(Section):
     mask_overlap: float = Field(1.0, gt=0, le=1)
     """Captions whose words overlap at least so much (Jaccard) are no negatives of each other; 1: the same words."""
     hard_share: float = Field(0.0, ge=0, le=0.5)
-    """Share of a batch that is picked as hard negatives of the rest, by the model as it was at the last look."""
+    """Share of a batch that is picked as hard negatives of the rest, by the model as it was at the last validation."""
     hard_depth: int = Field(10, ge=1)
     """Among so many of a caption's best wrong clips."""
     hard_clips: int = Field(4000, ge=2)
     """Most training clips that are embedded to find hard negatives; after each validation another part of them."""
     evaluate_every: int | None = Field(None, ge=1)
-    """Steps between two validations; None: as `looks_per_epoch` says, or 100 where it says nothing either."""
-    looks_per_epoch: float | None = Field(None, gt=0)
+    """Steps between two validations; None: as `validations_per_epoch` says, or 100 where it says nothing either."""
+    validations_per_epoch: float | None = Field(None, gt=0)
     """Validations an epoch, in the place of `evaluate_every`."""
     look_clips: int = Field(1000, ge=1)
     """Most validation clips that a validation while training embeds, chosen by `seed`; the result is judged on all."""
@@ -175,7 +175,7 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> TrainSettings:
-        for one, other in (("steps", "epochs"), ("evaluate_every", "looks_per_epoch")):
+        for one, other in (("steps", "epochs"), ("evaluate_every", "validations_per_epoch")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{one} and {other} are both set: give one of them")
         return self
@@ -204,10 +204,10 @@ class TrainSettings(Section):
             return max(1, math.ceil(self.epochs * num_pairs / self.pairs_a_step(num_pairs)))
         return self.steps or DEFAULT_STEPS
 
-    def look_every(self, num_pairs: int) -> int:
+    def validate_every(self, num_pairs: int) -> int:
         """Steps between two validations, with `num_pairs` training pairs."""
-        if self.looks_per_epoch is not None:
-            return max(1, round(num_pairs / self.pairs_a_step(num_pairs) / self.looks_per_epoch))
+        if self.validations_per_epoch is not None:
+            return max(1, round(num_pairs / self.pairs_a_step(num_pairs) / self.validations_per_epoch))
         return self.evaluate_every or DEFAULT_EVALUATE_EVERY
 
 

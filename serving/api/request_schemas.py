@@ -35,6 +35,11 @@ def _taking(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
 
 
+def _former(name: str, *, alias: str | None = None) -> Any:
+    """A field that is called `name` now. It is taken for one version, as if it stood there."""
+    return Field((), alias=alias, description=f"The earlier name of {name}.", json_schema_extra={"deprecated": True})
+
+
 def _vector_weights() -> type[BaseModel]:
     fields: dict[str, Any] = dict.fromkeys(vector_names(), (Weight, 0.0))
     return create_model(
@@ -94,7 +99,8 @@ class SearchRequest(BaseModel):
             {"text": "a dog runs to the left", "limit": 5},
             {"image": _PICTURE},
             {"clip_id": _CLIP_ID, "limit": 20},
-            {"text": ["a dog", "snow"], "not": "night", "filters": {"duration_ms": {"lt": 600000}}, "diversity": 0.3},
+            {"text": ["a dog", "snow"], "negative_text": "night", "filters": {"duration_ms": {"lt": 600000}},
+             "diversity": 0.3},
             {"text": "a dog runs to the left", "model": "base"},
         ]},
     )
@@ -104,9 +110,12 @@ class SearchRequest(BaseModel):
     url: OneOrMore[Url] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
     clip: OneOrMore[File] = Field((), description="A short video file, base64.")
     clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: more of this.")
-    not_text: OneOrMore[Text] = Field((), alias="not", description="What moments shall not show, in words.")
-    not_image: OneOrMore[File] = Field((), description="A picture of that.")
-    not_clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: less of this.")
+    negative_text: OneOrMore[Text] = Field((), description="What moments shall not show, in words.")
+    negative_image: OneOrMore[File] = Field((), description="A picture of that.")
+    negative_clip_id: OneOrMore[ClipId] = Field((), description="A clip of the archive: less of this.")
+    not_text: OneOrMore[Text] = _former("negative_text", alias="not")
+    not_image: OneOrMore[File] = _former("negative_image")
+    not_clip_id: OneOrMore[ClipId] = _former("negative_clip_id")
     filters: Filters = Field(default_factory=dict, description=(
         "For each field (channel, category, published_at, duration_ms, video_id, start_ms) a value, a list of values, "
         "or bounds: gt, gte, lt, lte."
@@ -127,6 +136,21 @@ class SearchRequest(BaseModel):
         description="Which model shall look: the live one, or the base without what was taught, where `vidseek base` has "
         "published that. Other pages of an answer want the same."
     )] = "vidseek"
+
+    @property
+    def all_negative_texts(self) -> tuple[str, ...]:
+        """Return the negative texts under either name."""
+        return (*self.negative_text, *self.not_text)
+
+    @property
+    def all_negative_images(self) -> tuple[bytes, ...]:
+        """Return the negative images under either name."""
+        return (*self.negative_image, *self.not_image)
+
+    @property
+    def all_negative_ids(self) -> tuple[str, ...]:
+        """Return the negative clips under either name."""
+        return (*self.negative_clip_id, *self.not_clip_id)
 
 
 class EmbedTexts(BaseModel):

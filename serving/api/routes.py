@@ -43,7 +43,7 @@ Body = TypeVar("Body", bound=BaseModel)
 ClipInPath = Annotated[str, Path(pattern=CLIP_ID_PATTERN, description="A clip of the archive, as hits name it.")]
 THUMBNAIL_HEADERS = {"Cache-Control": "private, max-age=86400"}
 
-SEARCH_FILES = {"image": True, "clip": True, "not_image": True}
+SEARCH_FILES = {"image": True, "clip": True, "negative_image": True, "not_image": True}
 
 
 def add_routes(app: FastAPI, engine: Engine) -> None:

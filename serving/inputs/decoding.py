@@ -89,7 +89,8 @@ class Decoding:
 
     async def clips(self, contents: Sequence[bytes], spec: EncoderSpec) -> list[Frames]:
         """Decode the frames that `spec` requires of each video file. Raises as `images`."""
-        job = Job(decode_clip, (spec.frames, spec.resizing.shorter_px, self._settings.max_clip_seconds), takes_content=True)
+        arguments = (spec.num_frames, spec.resizing.shorter_px, self._settings.max_clip_seconds)
+        job = Job(decode_clip, arguments, takes_content=True)
         return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
 
     async def strip(self, path: Path, times_ms: Sequence[int]) -> NDArray[np.uint8]:

@@ -26,9 +26,9 @@ class QueryInputs:
 
     texts: tuple[str, ...]
     """Each is a query of its own."""
-    less: str
-    like: tuple[str, ...]
-    unlike: tuple[str, ...]
+    negative_text: str
+    clip_ids: tuple[str, ...]
+    negative_ids: tuple[str, ...]
     filters: Mapping[str, Any]
     sure: float
     num: int
@@ -36,8 +36,8 @@ class QueryInputs:
     def body(self, words: str) -> dict[str, Any]:
         """Return the JSON of POST /v1/search for one of the queries, or for "" where there are only examples or files."""
         wanted = {
-            "text": words, "not": self.less, "clip_id": list(self.like), "not_clip_id": list(self.unlike),
-            "filters": dict(self.filters), "min_confidence": self.sure,
+            "text": words, "negative_text": self.negative_text, "clip_id": list(self.clip_ids),
+            "negative_clip_id": list(self.negative_ids), "filters": dict(self.filters), "min_confidence": self.sure,
         }
         return {"limit": self.num, **{name: value for name, value in wanted.items() if value}}
 

@@ -38,7 +38,7 @@ def search_page() -> None:
     _show_examples(asked)
     if playing := query.playing():
         show_player(playing)
-    if not (asked.texts or asked.like or files):
+    if not (asked.texts or asked.clip_ids or files):
         st.html(f"<p>{html.escape(t('begin', num=facets['num_clips']) if facets['num_clips'] else t('empty_archive'))}</p>")
         return
     queries = asked.texts or ("",)
@@ -58,7 +58,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
             t("files"), type=[*PICTURES, *CLIPS], accept_multiple_files=True, max_upload_size=MAX_UPLOAD_MB,
             key=f"files-{st.session_state.get('files', 0)}",
         )
-        less = st.text_input(t("not"), key="not", bind="query-params") or ""
+        negative_text = st.text_input(t("not"), key="not", bind="query-params") or ""
         filters = _filters(facets)
         sure = 0.0
         if has_confidence() or "sure" in st.query_params:  # of an address that asks for it the API says why it cannot be
@@ -67,7 +67,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
         ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
     ]
     return files, query.QueryInputs(
-        query.split_queries(written), less.strip(), query.examples("like"), query.examples("unlike"), filters,
+        query.split_queries(written), negative_text.strip(), query.examples("like"), query.examples("unlike"), filters,
         float(sure), query.num_shown(),
     )
 
@@ -95,11 +95,11 @@ def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show_examples(asked: query.QueryInputs) -> None:
-    if not (asked.like or asked.unlike):
+    if not (asked.clip_ids or asked.negative_ids):
         return
     st.write(t("examples"))
     with st.container(horizontal=True, gap="small"):
-        for name, sign, clip_ids in (("like", LIKE, asked.like), ("unlike", UNLIKE, asked.unlike)):
+        for name, sign, clip_ids in (("like", LIKE, asked.clip_ids), ("unlike", UNLIKE, asked.negative_ids)):
             for place, clip_id in enumerate(clip_ids):
                 show_example(clip_id, place=f"{name}-{place}", sign=sign)
 

@@ -19,7 +19,7 @@ def test_spec__save_then_load_is_equal(tmp_path: Path) -> None:
     assert EncoderSpec.load(tmp_path) == written
     assert set(written.files) == {"tokenizer.json", "fp32/text.onnx", "fp32/video.onnx"}
     content = json.loads((tmp_path / "encoder.json").read_text())
-    assert content["variants"] == ["fp32"] and content["format"] == 3
+    assert content["variants"] == ["fp32"] and content["format"] == 4
 
 
 def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
@@ -36,10 +36,10 @@ def test_save__twice_is_bit_equal(tmp_path: Path) -> None:
         {"resample": "sharp"},
         {"resize_side": 7},
         {"resize_side": 8.5},
-        {"side": 0},
-        {"frames": 2.5},
-        {"mean": (0.5, 0.5)},
-        {"deviation": (0.5, 0.0, 0.5)},
+        {"image_size_px": 0},
+        {"num_frames": 2.5},
+        {"image_mean": (0.5, 0.5)},
+        {"image_std": (0.5, 0.0, 0.5)},
         {"encoder_version": "latest"},
         {"variants": ()},
         {"pad_id": -1},
@@ -64,11 +64,11 @@ def test_load__no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (lambda content: content.pop("side"), "'resize'"),
+        (lambda content: content.pop("image_size_px"), "'resize'"),
         (lambda content: content.update(more=1), "keys"),
-        (lambda content: content.update(side="big"), "side is 'big'"),
-        (lambda content: content.update(mean=0.5), "mean is 0.5"),
-        (lambda content: content.update(mean=["a", "b", "c"]), "mean"),
+        (lambda content: content.update(image_size_px="big"), "image_size_px is 'big'"),
+        (lambda content: content.update(image_mean=0.5), "image_mean is 0.5"),
+        (lambda content: content.update(image_mean=["a", "b", "c"]), "image_mean"),
         (lambda content: content.update(files=["a"]), "files"),
     ],
 )
@@ -122,12 +122,12 @@ def version_of(tmp_path: Path, **changes: object) -> str:
     arguments: dict[str, object] = {
         "family": "clip",
         "tensors": {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(2, dtype=np.float32)},
-        "context": 8,
-        "frames": 2,
-        "side": 16,
+        "context_length": 8,
+        "num_frames": 2,
+        "image_size_px": 16,
         "resize": "crop",
-        "mean": (0.5, 0.5, 0.5),
-        "deviation": (0.5, 0.5, 0.5),
+        "image_mean": (0.5, 0.5, 0.5),
+        "image_std": (0.5, 0.5, 0.5),
         "dimension": 4,
     }
     return encoder_version_of(tokenizer=tmp_path / "tokenizer.json", **{**arguments, **changes})  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_encoder_version__does_not_hang_on_order_or_type(tmp_path: Path) -> None
     reordered = {"bias": np.zeros(2, dtype=np.float16), "weight": np.asfortranarray(weight.astype(np.float64))}
     version = version_of(tmp_path)
     assert version_of(tmp_path, tensors=reordered) == version
-    assert version_of(tmp_path, mean=[0.5, 0.5, 0.5]) == version
+    assert version_of(tmp_path, image_mean=[0.5, 0.5, 0.5]) == version
     assert len(version) == 16 and int(version, 16) >= 0
 
 
@@ -151,14 +151,14 @@ def test_encoder_version__changes_with_each_part_of_the_space(tmp_path: Path) ->
         version_of(tmp_path),
         version_of(tmp_path, family="xclip"),
         version_of(tmp_path, tokens="a b d"),
-        version_of(tmp_path, context=9),
-        version_of(tmp_path, frames=3),
-        version_of(tmp_path, side=17),
+        version_of(tmp_path, context_length=9),
+        version_of(tmp_path, num_frames=3),
+        version_of(tmp_path, image_size_px=17),
         version_of(tmp_path, resize="squash"),
         version_of(tmp_path, resample="bilinear"),
         version_of(tmp_path, resize_side=18),
-        version_of(tmp_path, mean=(0.5, 0.5, 0.4)),
-        version_of(tmp_path, deviation=(0.5, 0.5, 0.4)),
+        version_of(tmp_path, image_mean=(0.5, 0.5, 0.4)),
+        version_of(tmp_path, image_std=(0.5, 0.5, 0.4)),
         version_of(tmp_path, dimension=5),
         version_of(tmp_path, tensors={"weight": weight.reshape(3, 2), "bias": bias}),
         version_of(tmp_path, tensors={"weight": nudged.reshape(2, 3), "bias": bias}),
@@ -179,10 +179,30 @@ def test_encoder_version__of_spaces_that_were_named_before_there_was_a_filter_st
     assert version_of(tmp_path, tensors={}) == then == version_of(tmp_path, tensors={}, resample="bicubic", resize_side=None)
 
 
-def test_load__a_bundle_of_the_former_format_means_what_it_meant(tmp_path: Path) -> None:
+FORMER_NAMES = {
+    "context_length": "context", "num_frames": "frames", "image_size_px": "side", "image_mean": "mean",
+    "image_std": "deviation",
+}
+
+
+def test_load__a_bundle_of_format_3_has_other_names_and_means_the_same(tmp_path: Path) -> None:
+    spec = write_tiny_bundle(tmp_path, resample="bilinear", resize_side=SIDE + 2)
+    content = json.loads((tmp_path / "encoder.json").read_text())
+    former = {FORMER_NAMES.get(key, key): value for key, value in content.items()} | {"format": 3}
+    (tmp_path / "encoder.json").write_text(json.dumps(former))
+    assert EncoderSpec.load(tmp_path) == spec
+    # With names of both formats it is of neither.
+    (tmp_path / "encoder.json").write_text(json.dumps(former | {"image_mean": former["mean"]}))
+    with raises(ArtifactError, code="bundle-old-format"):
+        EncoderSpec.load(tmp_path)
+
+
+def test_load__a_bundle_of_format_2_means_what_it_meant(tmp_path: Path) -> None:
     spec = write_tiny_bundle(tmp_path)
     content = json.loads((tmp_path / "encoder.json").read_text())
-    former = {key: value for key, value in content.items() if key not in ("resample", "resize_side")} | {"format": 2}
+    former = {
+        FORMER_NAMES.get(key, key): value for key, value in content.items() if key not in ("resample", "resize_side")
+    } | {"format": 2}
     (tmp_path / "encoder.json").write_text(json.dumps(former))
     assert EncoderSpec.load(tmp_path) == spec
     assert spec.resizing == Resizing(SIDE, "squash", "bicubic")

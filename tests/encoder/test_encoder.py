@@ -188,7 +188,7 @@ def test_load__towers_swapped(tmp_path: Path) -> None:
         Encoder.load(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"side": 16}, {"frames": 3}, {"dimension": 5}, {"context": 7}])
+@pytest.mark.parametrize("wrong", [{"image_size_px": 16}, {"num_frames": 3}, {"dimension": 5}, {"context_length": 7}])
 def test_load__spec_and_model_disagree(tmp_path: Path, wrong: dict[str, object]) -> None:
     write_tiny_bundle(tmp_path, **wrong)
     with raises(ArtifactError, code="bundle-signature", naming=("shape", "encoder.json")):

@@ -19,7 +19,7 @@ def noise(*shape: int) -> np.ndarray:
 
 def test_preprocess__is_the_formula_where_the_size_fits() -> None:
     frames = noise(2, 3, 8, 8, 3)
-    pixels = preprocess_frames(frames, resizing=Resizing(8, "squash"), mean=MEAN, deviation=DEVIATION)
+    pixels = preprocess_frames(frames, resizing=Resizing(8, "squash"), image_mean=MEAN, image_std=DEVIATION)
     expected = (frames.astype(np.float64) / 255 - np.array(MEAN)) / np.array(DEVIATION)
     assert pixels.shape == (2, 3, 3, 8, 8) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, expected.transpose(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
@@ -28,7 +28,8 @@ def test_preprocess__is_the_formula_where_the_size_fits() -> None:
 @pytest.mark.parametrize("num", [0, 1])
 def test_preprocess__any_number(num: int) -> None:
     frames = noise(num, 2, 5, 7, 3)
-    assert preprocess_frames(frames, resizing=Resizing(4, "crop"), mean=MEAN, deviation=DEVIATION).shape == (num, 2, 3, 4, 4)
+    pixels = preprocess_frames(frames, resizing=Resizing(4, "crop"), image_mean=MEAN, image_std=DEVIATION)
+    assert pixels.shape == (num, 2, 3, 4, 4)
 
 
 def test_resize__squash_keeps_the_whole_picture() -> None:
@@ -84,9 +85,9 @@ def test_resize__a_frame_of_the_side_is_enlarged_first_where_a_margin_is_cut_off
 )
 def test_preprocess__other_shape_or_type_is_rejected(frames: np.ndarray) -> None:
     with raises(InputRejected, code="bad-shape", naming="uint8"):
-        preprocess_frames(frames, resizing=Resizing(8, "crop"), mean=MEAN, deviation=DEVIATION)
+        preprocess_frames(frames, resizing=Resizing(8, "crop"), image_mean=MEAN, image_std=DEVIATION)
 
 
 def test_preprocess__no_pixels_is_rejected() -> None:
     with raises(InputRejected, code="bad-shape"):
-        preprocess_frames(noise(1, 2, 0, 8, 3), resizing=Resizing(8, "crop"), mean=MEAN, deviation=DEVIATION)
+        preprocess_frames(noise(1, 2, 0, 8, 3), resizing=Resizing(8, "crop"), image_mean=MEAN, image_std=DEVIATION)

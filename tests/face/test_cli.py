@@ -47,13 +47,13 @@ ANSWER = {
 class FakeSearcher:
     """Notes what it is asked, and gives ANSWER."""
 
-    spec = SimpleNamespace(frames=2, resizing=SimpleNamespace(shorter_px=8))
+    spec = SimpleNamespace(num_frames=2, resizing=SimpleNamespace(shorter_px=8))
 
-    def encode(self, more: QueryInputs, less: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
-        return more, less
+    def encode(self, positive: QueryInputs, negative: QueryInputs) -> tuple[QueryInputs, QueryInputs]:
+        return positive, negative
 
     def search(self, query: tuple[QueryInputs, QueryInputs], options: SearchOptions) -> FakeSearcher:
-        self.more, self.less = query
+        self.positive, self.negative = query
         self.options = options
         return self
 
@@ -140,7 +140,7 @@ def test_search__json_is_the_answer(
 ) -> None:
     assert call(monkeypatch, "search", "a red ball", "--limit", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
-    assert (searcher.more, searcher.less) == (QueryInputs(texts=("a red ball",)), QueryInputs())
+    assert (searcher.positive, searcher.negative) == (QueryInputs(texts=("a red ball",)), QueryInputs())
     assert searcher.options == SearchOptions(limit=3)
 
 
@@ -151,15 +151,15 @@ def test_search__every_option_reaches_the_searcher(
     write_video(tmp_path / "clip.mp4", num_frames=20)
     assert call(
         monkeypatch, "search", "a crane", "at night", "--image", str(tmp_path / "red.png"), "--clip",
-        str(tmp_path / "clip.mp4"), "--like", "one", "--not", "a van", "--not-like", "two", "--channel", "news",
+        str(tmp_path / "clip.mp4"), "--clip-id", "one", "--negative", "a van", "--not-like", "two", "--channel", "news",
         "--channel", "sport", "--after", "2024-05-01", "--before", "2024-06-01", "--filter", "duration_ms>=5000",
         "--filter", "duration_ms<9000", "--weights", "video=1,words=0.5", "--diversity", "0.25", "--limit", "2",
         "--offset", "4", "--collection", "clips-0-1",
     ) == 0
-    assert searcher.more.texts == ("a crane", "at night") and searcher.more.like == ("one",)
-    assert searcher.more.images[0].shape == (4, 6, 3) and tuple(searcher.more.images[0][0, 0]) == (255, 0, 0)
-    assert searcher.more.clips[0].shape[0] == 2
-    assert (searcher.less.texts, searcher.less.like, searcher.less.images) == (("a van",), ("two",), ())
+    assert searcher.positive.texts == ("a crane", "at night") and searcher.positive.clip_ids == ("one",)
+    assert searcher.positive.images[0].shape == (4, 6, 3) and tuple(searcher.positive.images[0][0, 0]) == (255, 0, 0)
+    assert searcher.positive.clips[0].shape[0] == 2
+    assert (searcher.negative.texts, searcher.negative.clip_ids, searcher.negative.images) == (("a van",), ("two",), ())
     assert searcher.options == SearchOptions(
         limit=2, offset=4, collection="clips-0-1", weights=Weights(video=1.0, caption=0.0, words=0.5), diversity=0.25,
         filters={
@@ -219,13 +219,13 @@ def test_search__url_asks_a_running_api(
         monkeypatch.setenv("VIDSEEK_URL", url)
         monkeypatch.setenv("VIDSEEK_API_KEY", "secret")
         assert call(monkeypatch, "search", "--image", str(tmp_path / "red.jpg"), "--channel", "news") == 0
-        assert call(monkeypatch, "search", "a crane", "--not-image", str(tmp_path / "red.jpg")) == 0
+        assert call(monkeypatch, "search", "a crane", "--negative-image", str(tmp_path / "red.jpg")) == 0
         paths, keys, bodies = zip(*Api.bodies, strict=True)
         assert (paths, keys) == (("/v1/search",) * 3, (None, "Bearer secret", "Bearer secret"))
         assert json.loads(bodies[0]) == {"limit": 10, "text": "a crane", "offset": 3, "model": "base"}
         assert b'name="image"' in bodies[1] and b"picture" in bodies[1]
         assert b'{"limit": 10, "filters": {"channel": ["news"]}}' in bodies[1]
-        assert b'name="not_image"' in bodies[2] and b"picture" in bodies[2] and b'"text": "a crane"' in bodies[2]
+        assert b'name="negative_image"' in bodies[2] and b"picture" in bodies[2] and b'"text": "a crane"' in bodies[2]
         Api.content = {"error": {"code": "x", "message": "no such thing", "remedy": "Leave it"}}
         for status, code in (
             (422, InputRejected.exit_code), (401, ConfigError.exit_code), (403, ConfigError.exit_code),

@@ -46,5 +46,5 @@ def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_ju
     assert f"{(pairs.split == 'train').sum()} pairs for replay" in said
     spec = backbones.load("vidseek/clip-tiny").spec
     loaded = load_pairs(Path("data/general/pairs/pairs.parquet"), Path("data/general/frames"), spec, split="train")
-    assert loaded.frames.shape == (len(loaded), spec.frames, spec.side, spec.side, 3)
+    assert loaded.frames.shape == (len(loaded), spec.num_frames, spec.image_size_px, spec.image_size_px, 3)
     assert len(loaded.frames.stored) == len(loaded) // 2  # a picture is stored once, whatever is said of it

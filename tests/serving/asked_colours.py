@@ -36,6 +36,6 @@ def write_calibrated_archive(root: Path, *, num_reference: int = 400) -> Archive
     )
     publish_colours(root, calibration=bare)
     searcher = Searcher.open(root / "index", encoder)
-    seen = [searcher.search_text(text).seen for text in queries(num_reference, seed=1)]
+    seen = [searcher.search_text(text).query_stats for text in queries(num_reference, seed=1)]
     publish_colours(root, calibration=replace(bare, reference=QuerySample.of([each for each in seen if each])))
     return Archive(root)

@@ -337,13 +337,14 @@ def test_search__several_examples_are_what_the_command_makes_of_them(client: Tes
     encoder = load_encoder(archive, settings)
     searcher = open_searcher(archive, settings, encoder)
     red = np.asarray(Image.open(io.BytesIO(picture("red"))))
-    wanted = QueryInputs(texts=("white", "green"), images=(red,), like=(clip_of_colour(client, "green"),))
-    unwanted = QueryInputs(texts=("blue",), like=(clip_of_colour(client, "blue"),))
+    wanted = QueryInputs(texts=("white", "green"), images=(red,), clip_ids=(clip_of_colour(client, "green"),))
+    unwanted = QueryInputs(texts=("blue",), clip_ids=(clip_of_colour(client, "blue"),))
     options = SearchOptions(limit=3, offset=1, filters={"start_ms": {"lt": 2000}}, diversity=0.5)
     image = base64.b64encode(picture("red")).decode()
     answer = client.post("/v1/search", json={
-        "text": list(wanted.texts), "image": image, "clip_id": wanted.like[0], "not": "blue",
-        "not_clip_id": list(unwanted.like), "filters": dict(options.filters), "diversity": 0.5, "limit": 3, "offset": 1,
+        "text": list(wanted.texts), "image": image, "clip_id": wanted.clip_ids[0], "negative_text": "blue",
+        "negative_clip_id": list(unwanted.clip_ids), "filters": dict(options.filters), "diversity": 0.5,
+        "limit": 3, "offset": 1,
     })
     assert answer.json() == searcher.search(searcher.encode(wanted, unwanted), options).to_json()
     assert answer.json()["hits"]
@@ -351,13 +352,28 @@ def test_search__several_examples_are_what_the_command_makes_of_them(client: Tes
 
 def test_search__negative_turns_the_answer(client: TestClient) -> None:
     plain = client.post("/v1/search", json={"text": "red blue"}).json()["hits"]
-    away = client.post("/v1/search", json={"text": "red blue", "not": ["blue"]}).json()["hits"]
+    away = client.post("/v1/search", json={"text": "red blue", "negative_text": ["blue"]}).json()["hits"]
     assert {hit["video_id"] for hit in plain[:2]} == {video_id_of_colour("red"), video_id_of_colour("blue")}
     assert away[0]["video_id"] == video_id_of_colour("red") != away[1]["video_id"]
 
 
+def test_search__earlier_names_mean_the_same_and_are_marked_in_the_document(client: TestClient) -> None:
+    content = client.get("/openapi.json").json()["paths"]["/v1/search"]["post"]["requestBody"]["content"]
+    fields = content["application/json"]["schema"]["properties"]
+    assert {name for name, field in fields.items() if field.get("deprecated")} == {"not", "not_image", "not_clip_id"}
+    parts = content["multipart/form-data"]["schema"]["properties"]
+    assert {name for name, field in parts.items() if field.get("deprecated")} == {"not_image"}
+    image, clip_id = base64.b64encode(picture("green")).decode(), clip_of_colour(client, "blue")
+    for name, value in (("text", ["blue"]), ("image", image), ("clip_id", clip_id)):
+        before = client.post("/v1/search", json={"text": "red blue", "not" if name == "text" else f"not_{name}": value})
+        now = client.post("/v1/search", json={"text": "red blue", f"negative_{name}": value})
+        assert before.json() == now.json() and now.json()["hits"]
+    both = client.post("/v1/search", json={"text": "red blue", "negative_text": "green", "not": "blue"}).json()
+    assert both == client.post("/v1/search", json={"text": "red blue", "negative_text": ["green", "blue"]}).json()
+
+
 def test_search__pictures_as_parts_are_looked_for_together(client: TestClient) -> None:
-    files = [("image", picture("red")), ("image", picture("white")), ("not_image", picture("blue"))]
+    files = [("image", picture("red")), ("image", picture("white")), ("negative_image", picture("blue"))]
     found = client.post("/v1/search", files=files).json()["hits"]
     assert found[0]["video_id"] in {video_id_of_colour("red"), video_id_of_colour("white")}
 
@@ -372,7 +388,7 @@ def test_search__pictures_as_parts_are_looked_for_together(client: TestClient) -
     ({"text": "red", "weights": "words=1"}, "input_rejected"),
     ({"text": "red", "diversity": 2}, "invalid_request"),
     ({"text": "red", "min_confidence": 0.5}, "input_rejected"),
-    ({"not": "red"}, "input_rejected"),
+    ({"negative_text": "red"}, "input_rejected"),
     ({"text": "red", "not": " "}, "input_rejected"),
     ({"text": ["red"] * 17}, "invalid_request"),
 ])

@@ -24,7 +24,7 @@ from vidseek_retrieval.confidence.query_stats import (
     MAX_QUERIES,
     SEEN_FILES,
     QuerySample,
-    Seen,
+    QueryStats,
     read_sample,
     read_seen,
     write_sample,
@@ -99,8 +99,8 @@ def test_metrics__compare_with_what_was_accepted(client: TestClient, asked_archi
     assert (figure(client, SERIES[2]) or 0) > ACT  # a broken one is none, and no reason to be silent
 
 
-def row(number: int, *, version: str = "a" * 16) -> Seen:
-    return Seen(version, "", (float(number), 0.5))
+def row(number: int, *, version: str = "a" * 16) -> QueryStats:
+    return QueryStats(version, "", (float(number), 0.5))
 
 
 def test_window__is_bounded_writes_now_and_then_and_begins_anew(tmp_path: Path) -> None:

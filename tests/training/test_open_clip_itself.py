@@ -48,7 +48,7 @@ def test_features__are_open_clip_s(name: str, tmp_path: Path) -> None:
     model = config_of(name)
     theirs = theirs_of(model).eval()
     ours = backbones.load(write_checkpoint(tmp_path, model, theirs.state_dict()))
-    ids, pictures = ids_of(ours, TEXTS), torch.randn(2, 3, ours.spec.side, ours.spec.side)
+    ids, pictures = ids_of(ours, TEXTS), torch.randn(2, 3, ours.spec.image_size_px, ours.spec.image_size_px)
     with torch.inference_mode():
         assert isinstance(ours, OpenCLIP)
         assert torch.allclose(ours.picture_features(pictures), theirs.encode_image(pictures), atol=1e-5)

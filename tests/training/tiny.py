@@ -249,4 +249,4 @@ def ids_of(model: backbones.Backbone, texts: list[str]) -> torch.Tensor:
     from vidseek_encoder.tokenize import Tokenizer as Ours
 
     spec = model.spec
-    return torch.from_numpy(Ours.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id).encode(texts))
+    return torch.from_numpy(Ours.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id).encode(texts))

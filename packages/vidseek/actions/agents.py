@@ -65,7 +65,7 @@ def _add_searching(server: MCPServer, api: Api) -> None:
         ))] = None,
     ) -> Moments:
         """Find moments of the archive by words."""
-        body = {"text": query, "limit": limit, **({"not": without} if without else {}), "filters": filters or {}}
+        body = {"text": query, "limit": limit, **({"negative_text": without} if without else {}), "filters": filters or {}}
         return _moments(await _asked(lambda: api.search(body)))
 
     @server.tool()

@@ -20,10 +20,14 @@ def search(
                                                                               "are looked for together.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture that moments shall look like.")] = None,
     clip: Annotated[list[Path] | None, typer.Option(help="A short video file that they shall look like.")] = None,
-    like: Annotated[list[str] | None, typer.Option(help="The best_clip_id of a hit: more of this.")] = None,
-    less_texts: Annotated[list[str] | None, typer.Option("--not", help="What they shall not show, in words.")] = None,
-    less_images: Annotated[list[Path] | None, typer.Option("--not-image", help="A picture of that.")] = None,
-    unlike: Annotated[list[str] | None, typer.Option("--not-like", help="A best_clip_id: less of this.")] = None,
+    clip_ids: Annotated[list[str] | None, typer.Option("--clip-id", "--like",
+                                                       help="The best_clip_id of a hit: more of this.")] = None,
+    negative_texts: Annotated[list[str] | None, typer.Option("--negative", "--not", help="What they shall not show, "
+                                                             "in words.")] = None,
+    negative_images: Annotated[list[Path] | None, typer.Option("--negative-image", "--not-image",
+                                                               help="A picture of that.")] = None,
+    negative_ids: Annotated[list[str] | None, typer.Option("--negative-clip-id", "--not-like",
+                                                           help="A best_clip_id: less of this.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Only of this channel; again for one of several.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Only of this category.")] = None,
     after: Annotated[str | None, typer.Option(help="Published then or later: 2024-05-01.")] = None,
@@ -46,9 +50,9 @@ def search(
     """Find moments of the archive: by words, pictures, clips, or several of them at once."""
     from vidseek.actions import queries
 
-    if not any((texts, image, clip, like)):
-        raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --like")
-    if any(not text.strip() for text in (*(texts or []), *(less_texts or []))):
+    if not any((texts, image, clip, clip_ids)):
+        raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --clip-id")
+    if any(not text.strip() for text in (*(texts or []), *(negative_texts or []))):
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
     filters = queries.filters_of(
         condition or [], channels=channel or [], categories=category or [], after=after, before=before
@@ -56,8 +60,9 @@ def search(
     if url:
         wanted: dict[str, Any] = {
             "text": _only("TEXT", texts), "image": _bytes_of(_only("--image", image)),
-            "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--like", like), "not": less_texts,
-            "not_image": _bytes_of(_only("--not-image", less_images)), "not_clip_id": unlike, "filters": filters,
+            "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--clip-id", clip_ids),
+            "negative_text": negative_texts, "negative_image": _bytes_of(_only("--negative-image", negative_images)),
+            "negative_clip_id": negative_ids, "filters": filters,
             "weights": weights, "diversity": diversity, "min_confidence": min_confidence, "offset": offset,
             "collection": collection, "model": None if model == "vidseek" else model,
         }
@@ -70,8 +75,8 @@ def search(
             min_confidence,
         )
         answer = _search_here(
-            options, model, texts=texts, images=image, clips=clip, like=like, less_texts=less_texts, less_images=less_images,
-            unlike=unlike,
+            options, model, texts=texts, images=image, clips=clip, clip_ids=clip_ids,
+            negative_texts=negative_texts, negative_images=negative_images, negative_ids=negative_ids,
         )
     if as_json:
         printing.print_json(answer)
@@ -90,8 +95,8 @@ def search(
 
 def _search_here(
     options: SearchOptions, model: Literal["vidseek", "base"], *, texts: list[str] | None, images: list[Path] | None,
-    clips: list[Path] | None, like: list[str] | None, less_texts: list[str] | None, less_images: list[Path] | None,
-    unlike: list[str] | None,
+    clips: list[Path] | None, clip_ids: list[str] | None, negative_texts: list[str] | None,
+    negative_images: list[Path] | None, negative_ids: list[str] | None,
 ) -> dict[str, Any]:
     from vidseek.actions.queries import read_clip, read_image
     from vidseek.archive import Archive, load_encoder, open_searcher
@@ -105,19 +110,19 @@ def _search_here(
             f"nothing is published in {archive.root}: it has neither models/encoder nor index", code="not-published",
             remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",
         )
-    encoder = load_encoder(archive, settings, text_only=not (images or clips or less_images))
+    encoder = load_encoder(archive, settings, text_only=not (images or clips or negative_images))
     searcher = open_searcher(archive, settings, encoder)
     spec = encoder.spec
-    more = QueryInputs(
+    positive = QueryInputs(
         tuple(texts or ()), tuple(read_image(file) for file in images or ()),
-        tuple(read_clip(file, num_frames=spec.frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
-        tuple(like or ()),
+        tuple(read_clip(file, num_frames=spec.num_frames, side_px=spec.resizing.shorter_px) for file in clips or ()),
+        tuple(clip_ids or ()),
     )
-    less = QueryInputs(
-        texts=tuple(less_texts or ()), images=tuple(read_image(file) for file in less_images or ()),
-        like=tuple(unlike or ()),
+    negative = QueryInputs(
+        texts=tuple(negative_texts or ()), images=tuple(read_image(file) for file in negative_images or ()),
+        clip_ids=tuple(negative_ids or ()),
     )
-    return searcher.search(searcher.encode(more, less), options).to_json()
+    return searcher.search(searcher.encode(positive, negative), options).to_json()
 
 
 def _only(name: str, given: list[Any] | None) -> Any:

@@ -179,7 +179,7 @@ def read_calibration(folder: Path) -> Calibration | None:
 def _reference(calibration: Calibration, judged: Sequence[Judged]) -> QuerySample | None:
     """Return the captions as they were asked of the whole archive."""
     asked = [each for each in judged if each.kind == PRESENT][:MAX_QUERIES]
-    return QuerySample.of([calibration.seen(each.moments, each.context) for each in asked])
+    return QuerySample.of([calibration.query_stats(each.moments, each.context) for each in asked])
 
 
 class _Query(NamedTuple):

@@ -23,14 +23,16 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.names import hex_digits, shown
 from vidseek_quality.intervals import GroupSums
 from vidseek_retrieval.confidence.familiarity import Familiarity
-from vidseek_retrieval.confidence.query_stats import QuerySample, Seen
+from vidseek_retrieval.confidence.query_stats import QuerySample, QueryStats
 from vidseek_retrieval.search.moments import Moment
 from vidseek_retrieval.settings import PRIOR
 
 FORMAT = 2
 """Counted up when the form of confidences changes, so that an earlier calibration is not misread."""
-FEATURES = ("first", "strange", "novel")
+FEATURES = ("first", "ood_distance", "oov_rate")
 """What the weight of "none of them" depends on: the best score, and how unfamiliar the query is."""
+_FORMER_FEATURES = {"ood_distance": "strange", "oov_rate": "novel"}
+"""What calibrations of earlier versions call them; they are read under these names too."""
 LEVEL = 30
 """Moments of a ranking that share the probability with "none of them"."""
 MIN_RIGHT = 10
@@ -65,10 +67,10 @@ class Context:
 
     scores: tuple[float, ...]
     """Of the first `LEVEL` moments, best first; at least one."""
-    strange: float = 0.0
-    """As `Familiarity.strange` has it; 0 where nothing is known of that."""
-    novel: float = 0.0
-    """As `Familiarity.novel` has it."""
+    ood_distance: float = 0.0
+    """As `Familiarity.ood_distance` has it; 0 where nothing is known of that."""
+    oov_rate: float = 0.0
+    """As `Familiarity.oov_rate` has it."""
     place: tuple[float, ...] = ()
     """As `Familiarity.place` has it."""
 
@@ -87,7 +89,8 @@ class Context:
         if familiarity is None or vector is None:
             return context
         return replace(
-            context, strange=familiarity.strange(vector), novel=familiarity.novel(text), place=familiarity.place(vector)
+            context, ood_distance=familiarity.ood_distance(vector), oov_rate=familiarity.oov_rate(text),
+            place=familiarity.place(vector),
         )
 
 
@@ -127,12 +130,12 @@ class Calibration:
         rounded: list[float] = np.round(np.exp(logits - np.logaddexp.reduce(total)), 4).tolist()
         return rounded
 
-    def seen(self, moments: Sequence[Moment], context: Context) -> Seen:
+    def query_stats(self, moments: Sequence[Moment], context: Context) -> QueryStats:
         """Return the statistics to keep of a query with this complete, non-empty ranking."""
         (confidence,) = self.confidences(moments[:1], context)
         axes = self.familiarity.key if self.familiarity else ""
-        place = (context.strange, *context.place) if axes else ()
-        return Seen(self.encoder_version, axes, (context.first, confidence, *place))
+        place = (context.ood_distance, *context.place) if axes else ()
+        return QueryStats(self.encoder_version, axes, (context.first, confidence, *place))
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as JSON values, for calibration.json and collection.json."""
@@ -156,7 +159,7 @@ class Calibration:
                     f"the calibration is of format {content.get('format', 1)}, this version reads format {FORMAT}",
                     remedy=REBUILD_REMEDY,
                 )
-            weights = tuple(float(content["weights"][name]) for name in FEATURES)
+            weights = tuple(float(_weight_of(content["weights"], name)) for name in FEATURES)
             known, reference = content.get("familiarity"), content.get("reference")
             found = Calibration(
                 hex_digits(content["encoder_version"], 16, what="encoder_version"), float(content["slope"]), weights,
@@ -175,6 +178,11 @@ class Calibration:
             raise ArtifactError(
                 f"no calibration is {shown(content)}: {error!r}", code="calibration-broken", remedy=REBUILD_REMEDY,
             ) from error
+
+
+def _weight_of(weights: Mapping[str, Any], name: str) -> Any:
+    """The weight of a feature, by its name or its earlier one."""
+    return weights[name] if name in weights else weights[_FORMER_FEATURES[name]]
 
 
 @dataclass(frozen=True)
@@ -284,7 +292,7 @@ def num_spared(num: int, share: float, assurance: float = ASSURANCE) -> int:
 
 def _query_features(context: Context) -> NDArray[np.float64]:
     """Shape (3,), in the order of `FEATURES`."""
-    return np.array([context.first, context.strange, context.novel])
+    return np.array([context.first, context.ood_distance, context.oov_rate])
 
 
 def _solve(judged: Sequence[Judged], weights: NDArray[np.float64]) -> tuple[float, tuple[float, ...], float]:

@@ -76,12 +76,12 @@ class Familiarity:
             return None
         return Familiarity.of(captions, embed(sample_captions(captions)))
 
-    def strange(self, vector: NDArray[np.float32]) -> float:
+    def ood_distance(self, vector: NDArray[np.float32]) -> float:
         """Return the logarithm of the distance of a query from the plane in which the captions' vectors lie."""
         centred = vector - self.mean
         return float(np.log(np.linalg.norm(centred - (centred @ self.axes.T) @ self.axes) + _LEAST))
 
-    def novel(self, text: str) -> float:
+    def oov_rate(self, text: str) -> float:
         """Return the share of the words of a query that no caption had, 0 to 1."""
         words = _words(text)
         return sum(word not in self.words for word in words) / len(words) if words else 1.0

@@ -30,14 +30,14 @@ SEEN_FILES = "seen-*.json"
 _SCORE, _CONFIDENCE, _PLACE = 0, 1, 2
 
 
-class Seen(NamedTuple):
-    """One query, as `Calibration.seen` makes it."""
+class QueryStats(NamedTuple):
+    """One query, as `Calibration.query_stats` makes it."""
 
     encoder_version: str
     axes: str
     """The key of the axes along which its place was taken; empty where it has none."""
     row: tuple[float, ...]
-    """Score and confidence of the best hit; then, where it has a place, `strange` and the place along each axis."""
+    """Score and confidence of the best hit; then, where it has a place, `ood_distance` and the place along each axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +46,9 @@ class QuerySample:
 
     encoder_version: str
     axes: str
-    """As `Seen` has it."""
+    """As `QueryStats` has it."""
     rows: NDArray[np.float32]
-    """Shape (n, 2), or (n, 3 + number of axes): the rows of `Seen`."""
+    """Shape (n, 2), or (n, 3 + number of axes): the rows of `QueryStats`."""
 
     def __post_init__(self) -> None:
         width = self.rows.shape[1] if self.rows.ndim == 2 else 0
@@ -59,7 +59,7 @@ class QuerySample:
             )
 
     @staticmethod
-    def of(seen: Sequence[Seen]) -> QuerySample | None:
+    def of(seen: Sequence[QueryStats]) -> QuerySample | None:
         """Return a sample of the last `MAX_QUERIES` queries, all of one vector space; None if there are none."""
         if not seen:
             return None

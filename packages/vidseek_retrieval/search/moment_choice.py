@@ -10,7 +10,7 @@ import numpy as np
 
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.confidence.calibration import LEVEL, REBUILD_REMEDY, Calibration, Context, is_current
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.index.backend import Collection
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.values import VIDEO_VECTOR
@@ -39,14 +39,14 @@ def can_be_calibrated(query: Query, weights: Weights) -> bool:
         query: The encoded query.
         weights: Of each vector, at least 0.
     """
-    is_alone = len(query.more) == 1 and not (len(query.less) or query.like or query.unlike)
+    is_alone = len(query.positive) == 1 and not (len(query.negative) or query.positive_ids or query.negative_ids)
     others = any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
     return bool(query.words) and is_alone and not others
 
 
 def rate_moments(
     moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
-) -> tuple[list[RatedMoment], Seen | None]:
+) -> tuple[list[RatedMoment], QueryStats | None]:
     """Return the moments with their confidence, and the query's statistics if there is a calibration.
 
     A confidence depends on the query's ranking over the whole archive. If `nearest` is filtered, the unfiltered ranking
@@ -61,8 +61,9 @@ def rate_moments(
     if calibration is None or not moments:
         return [RatedMoment(moment, None) for moment in moments], None
     whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
-    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.more[0])
-    return list(map(RatedMoment, moments, calibration.confidences(moments, context))), calibration.seen(whole, context)
+    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.positive[0])
+    rated = list(map(RatedMoment, moments, calibration.confidences(moments, context)))
+    return rated, calibration.query_stats(whole, context)
 
 
 def choose_moments(rated: list[RatedMoment], opened: Collection, options: SearchOptions) -> list[RatedMoment]:

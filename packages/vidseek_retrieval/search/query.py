@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.settings import Weights
 
 
@@ -21,13 +21,14 @@ class Query:
 
     encoder_version: str
     """Of the vectors."""
-    more: NDArray[np.float32]
+    positive: NDArray[np.float32]
     """Shape (n, dimension), unit rows: what the moments shall look like."""
-    less: NDArray[np.float32]
+    negative: NDArray[np.float32]
     """The same: what they shall not look like."""
-    like: tuple[str, ...] = ()
+    positive_ids: tuple[str, ...] = ()
     """Clips of the archive that they shall look like; neither these nor what overlaps them is an answer."""
-    unlike: tuple[str, ...] = ()
+    negative_ids: tuple[str, ...] = ()
+    """Clips of the archive that they shall not look like."""
     words: str = ""
     """What was asked in words, for the vector `words`."""
 
@@ -50,10 +51,10 @@ class QueryInputs:
     texts: tuple[str, ...] = ()
     images: tuple[NDArray[np.uint8], ...] = ()
     clips: tuple[NDArray[np.uint8], ...] = ()
-    like: tuple[str, ...] = ()
+    clip_ids: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.texts or self.images or self.clips or self.like)
+        return bool(self.texts or self.images or self.clips or self.clip_ids)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Answer:
     hits: tuple[Hit, ...]
     next_offset: int | None
     """None on the last page."""
-    seen: Seen | None = None
+    query_stats: QueryStats | None = None
     """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:

@@ -15,39 +15,39 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.search.query import Query, QueryInputs
 
 
-def encode_query(encoder: Encoder, more: QueryInputs, less: QueryInputs) -> Query:
+def encode_query(encoder: Encoder, positive: QueryInputs, negative: QueryInputs) -> Query:
     """Embed the texts, images and clips of a query.
 
     Args:
         encoder: Embeds all inputs; its encoder_version becomes the query's.
-        more: What the moments shall look like; at least one input.
-        less: What they shall not look like; may be empty.
+        positive: What the moments shall look like; at least one input.
+        negative: What they shall not look like; may be empty.
 
     Raises:
-        InputRejected: `more` is empty, or a text is blank or not valid Unicode.
+        InputRejected: `positive` is empty, or a text is blank or not valid Unicode.
     """
-    require_wanted(more, less)
+    require_wanted(positive, negative)
     return Query(
-        encoder.spec.encoder_version, _embed(encoder, more), _embed(encoder, less), like=more.like, unlike=less.like,
-        words=" ".join(more.texts),
+        encoder.spec.encoder_version, _embed(encoder, positive), _embed(encoder, negative),
+        positive_ids=positive.clip_ids, negative_ids=negative.clip_ids, words=" ".join(positive.texts),
     )
 
 
-def require_wanted(more: QueryInputs, less: QueryInputs) -> None:
+def require_wanted(positive: QueryInputs, negative: QueryInputs) -> None:
     """Check that the query has a positive input and that no text is blank.
 
     Args:
-        more: What the moments shall look like.
-        less: What they shall not look like.
+        positive: What the moments shall look like.
+        negative: What they shall not look like.
 
     Raises:
-        InputRejected: `more` is empty, or a text is blank.
+        InputRejected: `positive` is empty, or a text is blank.
     """
-    if not more:
+    if not positive:
         raise InputRejected(
             "the query wants nothing", code="empty-query", remedy="Say what to look for, not only what not",
         )
-    if not all(text.strip() for text in (*more.texts, *less.texts)):
+    if not all(text.strip() for text in (*positive.texts, *negative.texts)):
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
 
 
@@ -87,7 +87,7 @@ def direction_of(
 
     Args:
         query: Its vectors must have the collection's dimension.
-        examples: The points of `query.like` and `query.unlike`, by clip id.
+        examples: The points of `query.positive_ids` and `query.negative_ids`, by clip id.
         metadata: Of the collection that is searched.
         negative_weight: The share, at least 0, that the unit mean of the negatives is subtracted with.
 
@@ -95,23 +95,23 @@ def direction_of(
         InputRejected: a vector has another dimension or is not finite, nothing is wanted, or the positives and the
             negatives cancel out.
     """
-    for vectors in (query.more, query.less):
+    for vectors in (query.positive, query.negative):
         if vectors.shape[1:] != (metadata.dimension,) or not np.isfinite(vectors).all():
             raise InputRejected(
                 f"a query vector of shape {vectors.shape[1:]}, wanted ({metadata.dimension},) and every value finite",
                 code="bad-vector",
             )
-    more = np.concatenate([query.more, *[examples[each].vector[np.newaxis] for each in query.like]])
-    less = np.concatenate([query.less, *[examples[each].vector[np.newaxis] for each in query.unlike]])
-    if not len(more):
+    positive = np.concatenate([query.positive, *[examples[each].vector[np.newaxis] for each in query.positive_ids]])
+    negative = np.concatenate([query.negative, *[examples[each].vector[np.newaxis] for each in query.negative_ids]])
+    if not len(positive):
         raise InputRejected(
             "the query wants nothing", code="empty-query", remedy="Say what to look for, not only what not",
         )
-    if len(more) == 1 and not len(less):
-        return more[0]
-    direction = _unit(more.mean(axis=0))
-    if len(less):
-        direction = _unit(direction - negative_weight * _unit(less.mean(axis=0)))
+    if len(positive) == 1 and not len(negative):
+        return positive[0]
+    direction = _unit(positive.mean(axis=0))
+    if len(negative):
+        direction = _unit(direction - negative_weight * _unit(negative.mean(axis=0)))
     return direction
 
 

@@ -12,7 +12,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import LEVEL, Calibration
-from vidseek_retrieval.confidence.query_stats import Seen
+from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of
@@ -137,20 +137,20 @@ class Searcher:
             require_same_space(encoder.spec.encoder_version, collection)
         return searcher
 
-    def encode(self, more: QueryInputs, less: QueryInputs | None = None) -> Query:
+    def encode(self, positive: QueryInputs, negative: QueryInputs | None = None) -> Query:
         """Embed the inputs of a query.
 
         Args:
-            more: What the moments shall look like; at least one input.
-            less: What they shall not look like; None for nothing.
+            positive: What the moments shall look like; at least one input.
+            negative: What they shall not look like; None for nothing.
 
         Raises:
-            InputRejected: `more` is empty, or a text is blank or not valid Unicode.
+            InputRejected: `positive` is empty, or a text is blank or not valid Unicode.
             ConfigError: this searcher has no encoder.
         """
-        less = less or QueryInputs()
-        require_wanted(more, less)
-        return encode_query(self._require_encoder(), more, less)
+        negative = negative or QueryInputs()
+        require_wanted(positive, negative)
+        return encode_query(self._require_encoder(), positive, negative)
 
     def search_text(self, text: str, *, limit: int = 10, offset: int = 0, collection: str | None = None) -> Answer:
         """Return moments that look like what a text says.
@@ -298,7 +298,7 @@ class Searcher:
         conditions = parse_filters(options.filters)
         opened = self._collection.open(options.collection)
         require_same_space(query.encoder_version, opened)
-        moments, seen = self._moments(opened, query, options, conditions)
+        moments, stats = self._moments(opened, query, options, conditions)
         page = moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
@@ -307,20 +307,20 @@ class Searcher:
             collection=opened.metadata.name,
             hits=tuple(_hit(each, payloads[each.moment.best_clip_id]) for each in page),
             next_offset=end if end < len(moments) else None,
-            seen=seen,
+            query_stats=stats,
         )
 
     def _moments(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> tuple[list[RatedMoment], Seen | None]:
+    ) -> tuple[list[RatedMoment], QueryStats | None]:
         """Return the moments, best first, and the query's statistics.
 
         One dense vector gives at least one moment more than the page holds, if there is one, so that the caller knows
         whether a next page exists. Several vectors, or a sparse one, give all moments.
         """
-        examples = find_examples(opened, (*query.like, *query.unlike))
+        examples = find_examples(opened, (*query.positive_ids, *query.negative_ids))
         vector = direction_of(query, examples, opened.metadata, negative_weight=self._negative_weight)
-        like = [examples[clip_id] for clip_id in query.like]
+        like = [examples[clip_id] for clip_id in query.positive_ids]
         weights = options.weights or self._weights
         compared = compared_vectors(opened, vector, query.words, weights)
         if len(compared) != 1 or isinstance(compared[0].value, SparseVector):
@@ -332,8 +332,8 @@ class Searcher:
         using, value = compared[0].name, compared[0].value
         nearest = Nearest(opened, value, self._margin(opened, using), using, conditions, like, num_least)
         moments = nearest.moments(max(options.offset + options.limit + 1, num_least))
-        rated, seen = rate_moments(moments, calibration, query, nearest)
-        return choose_moments(rated, opened, options), seen
+        rated, stats = rate_moments(moments, calibration, query, nearest)
+        return choose_moments(rated, opened, options), stats
 
     def _margin(self, opened: Collection, using: Dense) -> float:
         """How far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""

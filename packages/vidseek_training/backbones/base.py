@@ -18,7 +18,7 @@ from vidseek_media.errors import ConfigError
 from vidseek_training.backbones.modules.towers import ExportTower, usual_towers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class BackboneSpec:
     name: str
     """`vidseek/viclip-tiny`, a folder, or a hub id with its commit: `owner/name@commit`."""
     dimension: int
-    context: int
+    context_length: int
     """Tokens of a text, padded or cut to this."""
-    frames: int
+    num_frames: int
     """T, the frames of a clip."""
-    side: int
+    image_size_px: int
     """Of the square picture that the model takes, in pixels."""
     resize: Resize
     """`squash` (straight to the square) or `crop` (shorter side, then the middle): see `Resizing`."""
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
     pad_id: int
     tokenizer: Path
     """Its tokenizer.json."""
@@ -50,7 +50,7 @@ class BackboneSpec:
     @property
     def resizing(self) -> Resizing:
         """How frames are resized."""
-        return Resizing(self.side, self.resize, self.resample, self.resize_side)
+        return Resizing(self.image_size_px, self.resize, self.resample, self.resize_side)
 
 
 class Backbone(nn.Module, abc.ABC):

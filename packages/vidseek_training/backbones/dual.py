@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vidseek_encoder.preprocess import Resizing
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
 from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
@@ -31,8 +31,8 @@ from vidseek_training.backbones.modules.averaging import FrameAveraging
 from vidseek_training.backbones.modules.called import ByCalls, Called, called
 from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.transformers_family import (
-    CLIP_DEVIATION,
     CLIP_MEAN,
+    CLIP_STD,
     Preprocessing,
     pad_id_of,
 )
@@ -60,15 +60,15 @@ class Kind:
     """Positions are counted from behind the padding token's number, as in RoBERTa."""
 
 
-_PLAIN = Preprocessing(resize="squash", mean=(0.0, 0.0, 0.0), deviation=(1.0, 1.0, 1.0))
+_PLAIN = Preprocessing(resize="squash", image_mean=(0.0, 0.0, 0.0), image_std=(1.0, 1.0, 1.0))
 """Levels of 0 to 1, as they are."""
 KINDS: Mapping[str, Kind] = {
     "metaclip_2": Kind(Preprocessing(), context=77),
     "chinese_clip": Kind(Preprocessing(resize="crop"), context=52),
     "altclip": Kind(Preprocessing(), context=77, positions_follow_padding=True),
-    "align": Kind(Preprocessing(mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)), context=64),
+    "align": Kind(Preprocessing(image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5)), context=64),
     "aimv2": Kind(Preprocessing(), context=77),
-    "clipseg": Kind(Preprocessing(resize="squash", mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)),
+    "clipseg": Kind(Preprocessing(resize="squash", image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)),
     "tipsv2": Kind(replace(_PLAIN, resample="bilinear"), context=64, lowercase=True),
     "videoprism": Kind(_PLAIN, context=64, trims=False),
 }
@@ -161,13 +161,13 @@ class DualFamily(Family):
         resizing = Resizing(_side_of(config, folder), usual.resize, usual.resample)
         sees_videos = hasattr(_class_of(config["model_type"]), "get_video_features")
         seen = published_processing(
-            folder, ImageProcessing(resizing, usual.mean, usual.deviation), of_videos=sees_videos
+            folder, ImageProcessing(resizing, usual.image_mean, usual.image_std), of_videos=sees_videos
         ).changed(config)
         pad_id = config.get("pad_id", pad_id_of(folder, tokenizer, getattr(sizes.text_config, "pad_token_id", 0) or 0))
         return BackboneSpec(
             family=config["model_type"], name=name, dimension=_found_of(config).text_shape[-1],
-            context=config.get("context", _context_of(kind, sizes.text_config, folder)),
-            frames=config.get("frames", getattr(sizes.vision_config, "num_frames", kind.preprocessing.frames)),
+            context_length=config.get("context", _context_of(kind, sizes.text_config, folder)),
+            num_frames=config.get("frames", getattr(sizes.vision_config, "num_frames", kind.preprocessing.frames)),
             pad_id=pad_id, tokenizer=tokenizer, **seen.to_spec(),
         )
 
@@ -334,7 +334,7 @@ def _kind_of(config: dict[str, Any], folder: Path) -> Kind:
             code="backbone-broken",
             remedy="Fetch the model again with all its JSON files",
         )
-    return kind or Kind(Preprocessing(resize="squash", mean=CLIP_MEAN, deviation=CLIP_DEVIATION), trims=False)
+    return kind or Kind(Preprocessing(resize="squash", image_mean=CLIP_MEAN, image_std=CLIP_STD), trims=False)
 
 
 def _context_of(kind: Kind, text: Any, folder: Path) -> int:
@@ -370,6 +370,6 @@ def _side_of(config: dict[str, Any], folder: Path) -> int:
 
 def _ends_with_padding(spec: BackboneSpec) -> bool:
     """Whether the token that fills texts up is also the one that ends them."""
-    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
     count = tokenizer.count([""])[0]
     return count > 0 and int(tokenizer.encode([""])[0, count - 1]) == spec.pad_id

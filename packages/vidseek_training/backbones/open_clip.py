@@ -29,7 +29,7 @@ from vidseek_training.backbones.modules.called import ByCalls, Called, called
 from vidseek_training.backbones.modules.timm_tower import TimmTower
 from vidseek_training.backbones.modules.transformer import Transformer, quick_gelu
 from vidseek_training.backbones.registry import Family, register
-from vidseek_training.backbones.transformers_family import CLIP_DEVIATION, CLIP_MEAN
+from vidseek_training.backbones.transformers_family import CLIP_MEAN, CLIP_STD
 
 _VISION_KEYS = ("image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout", "pool_type")
 _TIMM_KEYS = (
@@ -205,11 +205,11 @@ class OpenCLIPFamily(Family):
         model, seen = config["model_cfg"], config.get("preprocess_cfg") or {}
         vision, text = model["vision_cfg"], model["text_cfg"]
         return BackboneSpec(
-            family=self.name, name=name, dimension=model["embed_dim"], context=text.get("context_length", 77),
-            frames=config.get("frames", 8), side=vision.get("image_size", 224),
+            family=self.name, name=name, dimension=model["embed_dim"], context_length=text.get("context_length", 77),
+            num_frames=config.get("frames", 8), image_size_px=vision.get("image_size", 224),
             resize="squash" if seen.get("resize_mode") == "squash" else "crop",
-            resample=seen.get("interpolation", "bicubic"), mean=tuple(seen.get("mean", CLIP_MEAN)),
-            deviation=tuple(seen.get("std", CLIP_DEVIATION)), pad_id=config.get("pad_id", text.get("pad_id", 0)),
+            resample=seen.get("interpolation", "bicubic"), image_mean=tuple(seen.get("mean", CLIP_MEAN)),
+            image_std=tuple(seen.get("std", CLIP_STD)), pad_id=config.get("pad_id", text.get("pad_id", 0)),
             tokenizer=find_tokenizer(folder),
         )
 
@@ -252,7 +252,8 @@ def _found(config: str, spec: BackboneSpec) -> Called:
     with torch.device("meta"):
         model = OpenCLIP(spec, json.loads(config), None).eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):
-        ids, pixels = torch.zeros(2, spec.context, dtype=torch.int64), torch.zeros(2, 3, spec.side, spec.side)
+        ids = torch.zeros(2, spec.context_length, dtype=torch.int64)
+        pixels = torch.zeros(2, 3, spec.image_size_px, spec.image_size_px)
         return called(model, texts=lambda: model.text_features(ids), videos=lambda: model.picture_features(pixels))
 
 

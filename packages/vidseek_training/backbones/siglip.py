@@ -76,7 +76,7 @@ class SigLIPFamily(TransformersFamily):
 
     name = "siglip"
     config_class = "SiglipConfig"
-    preprocessing = Preprocessing(resize="squash", mean=(0.5,) * 3, deviation=(0.5,) * 3)
+    preprocessing = Preprocessing(resize="squash", image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
     lowercase = True
     unpunctuated = True
 

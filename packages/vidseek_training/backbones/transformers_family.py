@@ -18,7 +18,7 @@ from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.registry import Family
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Preprocessing:
     """Of a clip."""
     resize: Resize = "crop"
     resample: Resample = "bicubic"
-    mean: tuple[float, float, float] = CLIP_MEAN
-    deviation: tuple[float, float, float] = CLIP_DEVIATION
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
 
 
 class TransformersFamily(Family, abc.ABC):
@@ -80,11 +80,12 @@ class TransformersFamily(Family, abc.ABC):
         tokenizer = find_tokenizer(folder, lowercase=self.lowercase, unpunctuated=self.unpunctuated)
         usual, text = self.preprocessing, sizes.text_config
         resizing = Resizing(self.side_of(sizes), usual.resize, usual.resample)
-        seen = published_processing(folder, ImageProcessing(resizing, usual.mean, usual.deviation), of_videos=self.of_videos)
+        processing = ImageProcessing(resizing, usual.image_mean, usual.image_std)
+        seen = published_processing(folder, processing, of_videos=self.of_videos)
         seen = seen.changed(config)
         return BackboneSpec(
-            family=self.name, name=name, dimension=self.dimension_of(sizes), context=text.max_position_embeddings,
-            frames=config.get("frames", self.frames_of(sizes)), tokenizer=tokenizer, **seen.to_spec(),
+            family=self.name, name=name, dimension=self.dimension_of(sizes), context_length=text.max_position_embeddings,
+            num_frames=config.get("frames", self.frames_of(sizes)), tokenizer=tokenizer, **seen.to_spec(),
             pad_id=config.get("pad_id", pad_id_of(folder, tokenizer, text.pad_token_id or 0)),
         )
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.modules.stem import ConvStem, MotionStem
 from vidseek_training.backbones.modules.transformer import Transformer
@@ -211,7 +211,7 @@ def config_of(vision: VisionShape, text: TextShape, dimension: int) -> dict[str,
     return {
         "model_type": "viclip", "dimension": dimension, "vision": dataclasses.asdict(vision),
         "text": dataclasses.asdict(text), "resize": "squash", "mean": list(IMAGENET_MEAN),
-        "deviation": list(IMAGENET_DEVIATION), "pad_id": 0,
+        "deviation": list(IMAGENET_STD), "pad_id": 0,
     }
 
 
@@ -251,10 +251,10 @@ class ViCLIPFamily(Family):
         """Implement `Family.spec_of`."""
         vision, text = config["vision"], config["text"]
         return BackboneSpec(
-            family=self.name, name=name, dimension=config["dimension"], context=text["context"],
-            frames=vision["frames"], side=vision["side"], resize=config.get("resize", "squash"),
-            resample=config.get("resample", "bicubic"), mean=tuple(config.get("mean", IMAGENET_MEAN)),
-            deviation=tuple(config.get("deviation", IMAGENET_DEVIATION)), pad_id=config.get("pad_id", 0),
+            family=self.name, name=name, dimension=config["dimension"], context_length=text["context"],
+            num_frames=vision["frames"], image_size_px=vision["side"], resize=config.get("resize", "squash"),
+            resample=config.get("resample", "bicubic"), image_mean=tuple(config.get("mean", IMAGENET_MEAN)),
+            image_std=tuple(config.get("deviation", IMAGENET_STD)), pad_id=config.get("pad_id", 0),
             tokenizer=find_tokenizer(folder),
         )
 

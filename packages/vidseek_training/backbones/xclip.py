@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from vidseek_training.backbones.base import IMAGENET_DEVIATION, IMAGENET_MEAN, Backbone, BackboneSpec
+from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.registry import register
 from vidseek_training.backbones.transformers_family import Preprocessing, TransformersFamily
 
@@ -59,7 +59,7 @@ class XCLIPFamily(TransformersFamily):
     name = "xclip"
     config_class = "XCLIPConfig"
     # That of VideoMAE's processor, which X-CLIP is published with.
-    preprocessing = Preprocessing(resample="bilinear", mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)
+    preprocessing = Preprocessing(resample="bilinear", image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
     of_videos = True
 
     def frames_of(self, sizes: Any) -> int:

@@ -44,7 +44,7 @@ class MtebModel:
             "public_training_data", "training_datasets",
         ))
         return ModelMeta(
-            loader=None, name=f"vidseek/{self._name}", revision=spec.encoder_version, max_tokens=spec.context,
+            loader=None, name=f"vidseek/{self._name}", revision=spec.encoder_version, max_tokens=spec.context_length,
             embed_dim=spec.dimension, open_weights=True, framework=["ONNX"], similarity_fn_name="cosine",
             use_instructions=False, modalities=list(_MODALITIES), **unknown,
         )
@@ -108,7 +108,7 @@ class MtebModel:
         return self._encoder.embed_frames([self._frames_of(video) for video in videos])
 
     def _frames_of(self, video: dict[str, Any]) -> NDArray[np.uint8]:
-        num_frames = self._encoder.spec.frames
+        num_frames = self._encoder.spec.num_frames
         if video["bytes"] is None:
             return decode_uniform(Path(video["path"]), num_frames, _SIDE)
         with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:

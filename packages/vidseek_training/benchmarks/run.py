@@ -67,7 +67,7 @@ class BundleEmbedder:
         """Raises as `Encoder.load`."""
         self._encoder = Encoder.load(path, variant=variant)
         spec = self._encoder.spec
-        self.name, self.num_frames = f"{path} ({variant})", spec.frames
+        self.name, self.num_frames = f"{path} ({variant})", spec.num_frames
         self.key = hashlib.sha256(f"{spec.encoder_version} {variant}".encode()).hexdigest()[:16]
 
     def videos(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
@@ -86,8 +86,8 @@ class BackboneEmbedder:
         """Raises as `backbones.load`."""
         self._model: Backbone = backbones.load(name).eval()
         spec = self._model.spec
-        self.name, self.num_frames = name, spec.frames
-        self._tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+        self.name, self.num_frames = name, spec.num_frames
+        self._tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
         about = {**asdict(spec), "tokenizer": hashlib.sha256(spec.tokenizer.read_bytes()).hexdigest(), "name": ""}
         self.key = hashlib.sha256(f"{backbones.weights_sha256(name)} {sorted(about.items())}".encode()).hexdigest()[:16]
 

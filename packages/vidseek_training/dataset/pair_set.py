@@ -114,7 +114,7 @@ def load_pairs(
         table = table[proof_mask(table.group) == (half == "proof")].reset_index(drop=True)
     table = table[:most]
     table = table.fillna({"contrast": "", "axis": "", "gallery": "default"})
-    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
     ids = tokenizer.encode(list(table.caption))
     contrasts = [row.contrast or row.caption for row in table.itertuples()]
     digests = dict(zip(table.clip_id, table.frames_digest.fillna(""), strict=True))
@@ -134,10 +134,10 @@ def _gather_frames(
 
     shards = read_table(folder / "frames.parquet", FRAMES)
     counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])
-    num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.frames
-    num_frames = max(num_frames, spec.frames)
+    num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.num_frames
+    num_frames = max(num_frames, spec.num_frames)
     place, clips = pd.factorize(np.array(clip_ids, dtype=object))
-    shape = (len(clips), num_frames, spec.side, spec.side, 3)
+    shape = (len(clips), num_frames, spec.image_size_px, spec.image_size_px, 3)
     if not clip_ids:
         return FramesOfPairs(np.empty(shape, np.uint8), place)
     places = {str(clip_id): row for row, clip_id in enumerate(clips)}
@@ -169,10 +169,10 @@ def _check_digest(clip: ClipFrames, wanted: str, shard: Path) -> None:
 def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.uint8]:
     """`num_frames` of the backbone's side; of more frames those nearest to the centres of as many equal bins."""
     count = len(clip.frames)
-    if count < spec.frames:
+    if count < spec.num_frames:
         raise ArtifactError(
-            f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.frames}", code="frames-do-not-fit",
-            remedy=f"Set frames.num_frames to at least {spec.frames}",
+            f"clip {clip.clip_id} has {count} frames, {spec.name} wants {spec.num_frames}", code="frames-do-not-fit",
+            remedy=f"Set frames.num_frames to at least {spec.num_frames}",
         )
     frames = clip.frames[_centres(count, num_frames)][None]
     resized: NDArray[np.uint8] = resize_frames(frames, spec.resizing)[0]
@@ -192,10 +192,10 @@ def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.
     found: list[NDArray[np.uint8]] = []
     for shard in list_shards(frames):
         for clip in read_shard(shard):
-            found.append(_fit(clip, spec, spec.frames))
+            found.append(_fit(clip, spec, spec.num_frames))
             if len(found) == count:
                 return np.stack(found)
-    return np.stack(found) if found else np.empty((0, spec.frames, spec.side, spec.side, 3), np.uint8)
+    return np.stack(found) if found else np.empty((0, spec.num_frames, spec.image_size_px, spec.image_size_px, 3), np.uint8)
 
 
 def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec, device: torch.device | None = None) -> Tensor:
@@ -214,14 +214,14 @@ def to_pixels(frames: NDArray[np.uint8], spec: BackboneSpec, device: torch.devic
         float of shape (n, T, 3, side, side).
     """
     if device is None or device.type == "cpu":
-        return torch.from_numpy(normalise(frames, mean=spec.mean, deviation=spec.deviation))
+        return torch.from_numpy(normalise(frames, image_mean=spec.image_mean, image_std=spec.image_std))
     return _normalise_there(torch.from_numpy(np.array(frames)).to(device), spec)
 
 
 def _normalise_there(frames: Tensor, spec: BackboneSpec) -> Tensor:
     """`normalise` of bytes that lie on a device."""
     levels = np.arange(256, dtype=np.uint8)[None, None, :, None, None].repeat(3, axis=4)  # one column of 256
-    tables = normalise(levels, mean=spec.mean, deviation=spec.deviation)[0, 0, :, :, 0]
+    tables = normalise(levels, image_mean=spec.image_mean, image_std=spec.image_std)[0, 0, :, :, 0]
     channels = [
         torch.take(torch.from_numpy(tables[channel]).to(frames.device), frames[..., channel].long()) for channel in range(3)
     ]

@@ -197,7 +197,7 @@ class Sampler:
     def _views(self, side: _Side) -> NDArray[Any]:
         if side.lower is not None:
             return side.lower.draw(side.rows, self._rng)
-        return make_views(side.pairs.frames[side.rows], self._spec.frames, self._settings, self._rng)
+        return make_views(side.pairs.frames[side.rows], self._spec.num_frames, self._settings, self._rng)
 
     def _texts(self, side: _Side) -> NDArray[np.int64]:
         return drop_words(side.pairs.ids[side.rows], self._rng, share=side.word_dropout, pad_id=self._spec.pad_id)

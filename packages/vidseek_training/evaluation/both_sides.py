@@ -102,6 +102,6 @@ def _same_tokens(test: PairSet, spec: BackboneSpec, captions: list[str]) -> Flag
     """Return which test captions have the same tokens as one of `captions`."""
     if not captions:
         return np.zeros(len(test), np.bool_)
-    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
     known = {row.tobytes() for row in tokenizer.encode(captions)}
     return np.array([row.tobytes() in known for row in test.ids], np.bool_)

@@ -47,8 +47,8 @@ def embed_frames(
     with torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
             part = frames[rows[start : start + _BATCH]]
-            if part.shape[1] > model.spec.frames:
-                part = choose_frames(part, model.spec.frames, None)
+            if part.shape[1] > model.spec.num_frames:
+                part = choose_frames(part, model.spec.num_frames, None)
             pixels = to_pixels(part, model.spec, model.logit_scale.device)
             found.append(model.embed_videos(pixels).cpu().numpy())
     return np.concatenate(found)

@@ -35,8 +35,8 @@ def write_card(folder: Path, spec: EncoderSpec, parities: Mapping[str, Mapping[s
 
 Made by vidseek from `{spec.backbone}` ({spec.family}) {made_of}.
 
-- Vectors: {spec.dimension} numbers, unit length; clips of {spec.frames} frames of {spec.side} pixels;
-  texts of {spec.context} tokens. It sees {seen}.
+- Vectors: {spec.dimension} numbers, unit length; clips of {spec.num_frames} frames of {spec.image_size_px} pixels;
+  texts of {spec.context_length} tokens. It sees {seen}.
 - Vectors of another `encoder_version` cannot be compared with these.
 
 Each variant against torch in fp32, on {fp32['num_clips']} clips and {fp32['num_texts']} texts of this archive

@@ -276,8 +276,8 @@ def _examples_of(model: Backbone, spec: EncoderSpec, *, pairs: Path, frames: Pat
         clips, captions = np.asarray(learned.frames), learned.captions
     else:
         clips, captions = sample_clips(frames, model.spec, count=_NUM_EXAMPLES), list(PROBES)
-    pixels = normalise(clips, mean=spec.mean, deviation=spec.deviation)
-    tokenizer = Tokenizer.load(model.spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    pixels = normalise(clips, image_mean=spec.image_mean, image_std=spec.image_std)
+    tokenizer = Tokenizer.load(model.spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
     return {
         "text": tokenizer.encode(captions, trim=spec.trims_texts),
         spec.vision: pixels if spec.vision == "video" else pixels.reshape(-1, *pixels.shape[2:]),
@@ -307,8 +307,9 @@ def _spec_of(model: Backbone, tokenizer: Path) -> EncoderSpec:
         name: tensor.float().numpy() for name, tensor in model.state_dict().items() if not name.endswith("logit_scale")
     }
     space = {
-        "family": spec.family, "context": spec.context, "frames": spec.frames, "side": spec.side, "resize": spec.resize,
-        "resample": spec.resample, "resize_side": spec.resize_side, "mean": spec.mean, "deviation": spec.deviation,
+        "family": spec.family, "context_length": spec.context_length, "num_frames": spec.num_frames,
+        "image_size_px": spec.image_size_px, "resize": spec.resize, "resample": spec.resample,
+        "resize_side": spec.resize_side, "image_mean": spec.image_mean, "image_std": spec.image_std,
         "dimension": spec.dimension,
     }
     version = encoder_version_of(tensors=tensors, tokenizer=tokenizer, **space)  # type: ignore[arg-type]

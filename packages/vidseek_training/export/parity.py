@@ -158,7 +158,7 @@ def reference_of(
     """
     counts = read_table(pairs, PAIRS).split.value_counts()
     split = next((each for each in splits if counts.get(each, 0) >= _MIN_CAPTIONS), None)
-    tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context, pad_id=model.spec.pad_id)
+    tokenizer = Tokenizer.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
     if split is None:
         clips, captions = sample_clips(frames, model.spec, count=max_clips), list(PROBES)
         if not len(clips):

@@ -147,8 +147,8 @@ def _view(
     frames: NDArray[np.uint8], view: int, model: Backbone, settings: TrainSettings, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     if view == 0:
-        return choose_frames(frames, model.spec.frames, None)
-    return make_views(frames, model.spec.frames, settings, rng)
+        return choose_frames(frames, model.spec.num_frames, None)
+    return make_views(frames, model.spec.num_frames, settings, rng)
 
 
 def _tokens(model: Backbone, views: NDArray[np.uint8], depth: int, *, in_bf16: bool) -> NDArray[np.float16]:
@@ -172,7 +172,7 @@ def _mark(
     """16 hex digits of all that decides the tokens: frames, the layers below, and how views are drawn."""
     digest = hashlib.sha256()
     how = (depth, in_bf16, settings.cached_views, settings.seed, settings.shift_share, settings.brightness,
-           settings.random_frames, model.spec.mean, model.spec.deviation, pairs.frames.shape)
+           settings.random_frames, model.spec.image_mean, model.spec.image_std, pairs.frames.shape)
     digest.update(repr(how).encode())
     above = {id(parameter) for layer in model.video_layers[depth:] for parameter in layer.parameters()}
     for parameter in model.parameters():

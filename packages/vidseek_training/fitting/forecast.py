@@ -36,9 +36,9 @@ class Work:
     """Frames x height x width x 3."""
     texts_a_step: int
     chunk: int | None
-    num_looks: int
-    clips_a_look: int
-    texts_a_look: int
+    num_validations: int
+    clips_per_validation: int
+    texts_per_validation: int
     num_warmup_steps: int
     num_processes: int
 
@@ -70,9 +70,12 @@ class Forecast:
         """Of steps and validations, without reading frames, the text warm-up and the final evaluation."""
         work, cost = self.work, self.measured
         step = (work.clips_a_step * cost.clip_seconds + work.texts_a_step * cost.text_seconds) / work.num_processes
-        look = (work.clips_a_look * cost.clip_seconds + work.texts_a_look * cost.text_seconds) * cost.forward_share
+        validation = cost.forward_share * (
+            work.clips_per_validation * cost.clip_seconds + work.texts_per_validation * cost.text_seconds
+        )
         # With chunks every row is embedded twice (GradCache).
-        return work.num_steps * step * (1 if work.chunk is None else 1 + cost.forward_share) + work.num_looks * look
+        again = 1 if work.chunk is None else 1 + cost.forward_share
+        return work.num_steps * step * again + work.num_validations * validation
 
     @property
     def memory_bytes(self) -> int:
@@ -91,7 +94,8 @@ class Forecast:
         work = self.work
         return (
             f"plan: {work.num_pairs:,} pairs, {work.num_steps:,} steps of {work.pairs_a_step}, {work.epochs:.3g} epochs, "
-            f"{work.num_looks} validations; about {_spoken(self.seconds)} and {self.memory_bytes / 2**30:.1f} GiB here "
+            f"{work.num_validations} validations; about {_spoken(self.seconds)} and "
+            f"{self.memory_bytes / 2**30:.1f} GiB here "
             "(measured on a few rows, frames not read from disk)"
         )
 
@@ -100,7 +104,7 @@ class Forecast:
         work = self.work
         return {
             "num_pairs": work.num_pairs, "num_steps": work.num_steps, "epochs": round(work.epochs, 3),
-            "num_looks": work.num_looks, "seconds": round(self.seconds, 1),
+            "num_validations": work.num_validations, "seconds": round(self.seconds, 1),
             "memory_gib": round(self.memory_bytes / 2**30, 2),
         }
 
@@ -133,8 +137,8 @@ def work_of(
         clips_a_step=clips * (2 if settings.clip_view_weight else 1) + general,
         texts_a_step=clips * (2 if settings.text_view_weight else 1) + contrasts + general,
         clip_values=3 * spec.frames * spec.side**2, chunk=settings.chunk,
-        num_looks=math.ceil(steps / settings.look_every(count)),
-        clips_a_look=int(look_table.clip_id.nunique()), texts_a_look=len(look_table),
+        num_validations=math.ceil(steps / settings.validate_every(count)),
+        clips_per_validation=int(look_table.clip_id.nunique()), texts_per_validation=len(look_table),
         num_warmup_steps=settings.warmup_text_steps, num_processes=num_processes,
     )
 

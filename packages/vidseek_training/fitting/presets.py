@@ -21,7 +21,7 @@ HIGHEST_RATE = 1.0e-3
 _LOW_LAYERS = ("stem", "token_embedding")
 
 _KEEPS: dict[str, Any] = {
-    "warmup_text_steps": 0, "looks_per_epoch": 1.0, "mask_same_video": True, "scales": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "warmup_text_steps": 0, "validations_per_epoch": 1.0, "mask_same_video": True, "scales": (0.0, 0.25, 0.5, 0.75, 1.0),
     "replay": 32, "replay_weight": 0.5, "replay_anchor": 4.0, "dropout": 0.05, "max_update_ratio": 0.2, "hold_updates": True,
 }
 """What all presets of real models have in common. There is no replay without `general.source`."""
@@ -51,7 +51,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """`tiny` is for backbones made to be taught, such as those that are shipped."""
 
-_EITHER = {"steps": "epochs", "epochs": "steps", "evaluate_every": "looks_per_epoch", "looks_per_epoch": "evaluate_every"}
+_EITHER = {
+    "steps": "epochs", "epochs": "steps", "evaluate_every": "validations_per_epoch",
+    "validations_per_epoch": "evaluate_every",
+}
 
 
 @dataclass(frozen=True)

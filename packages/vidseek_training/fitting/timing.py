@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class StepTimer:
-    """How long steps take, looks left out, and how much of it is waiting for data."""
+    """How long steps take, validations left out, and how much of it is waiting for data."""
 
     def __init__(self, before: float) -> None:
         """`before`: seconds that the steps of the same run took until it was stopped."""

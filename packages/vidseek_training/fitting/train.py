@@ -179,8 +179,8 @@ def _early_warnings(
     seen = settings.num_steps(count) * settings.pairs_a_step(count) / count
     if seen < 1:
         found.append(("epochs", f"the steps see {seen:.2f} of the training pairs: set epochs in the place of steps"))
-    if settings.look_every(count) > settings.num_steps(count):
-        found.append(("looks", "validation comes only after the last step: set looks_per_epoch"))
+    if settings.validate_every(count) > settings.num_steps(count):
+        found.append(("validation", "validation comes only after the last step: set validations_per_epoch"))
     return found
 
 
@@ -265,7 +265,7 @@ def _write_trained(outcome: Outcome, training: Trainer, table: Path, out: Path, 
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
             f"the adapter cannot be written to {out}, or its curves to {report}: {error}", code="not-writable",
-            remedy="Make room or mend the rights, then run it again: it goes on from the last look",
+            remedy="Make room or mend the rights, then run it again: it goes on from the last validation",
         ) from error
 
 

@@ -139,12 +139,12 @@ class Trainer:
                 self.data, settings, self.model, self._rng, size=settings.warmup_text_batch, base=base,
                 clips_are_known=True,
             )
-            self._phase(sampler, settings.warmup_text_steps, "text tower", looks=False)
+            self._phase(sampler, settings.warmup_text_steps, "text tower", validates=False)
         sampler = Sampler(
             self.data, settings, self.model, self._rng, size=settings.batch, base=base, lower=self._lower_tokens()
         )
         num_steps = settings.num_steps(len(self.data.train))
-        self._phase(sampler, num_steps, "both towers", looks=True, saved=saved)
+        self._phase(sampler, num_steps, "both towers", validates=True, saved=saved)
         if self.best is not None:
             _, state, scale = self.best
             lora.set_scaled(self.handle, state, 1.0)
@@ -229,13 +229,13 @@ class Trainer:
         return domain, general
 
     def _phase(
-        self, sampler: Sampler, num_steps: int, title: str, *, looks: bool, saved: dict[str, Any] | None = None
+        self, sampler: Sampler, num_steps: int, title: str, *, validates: bool, saved: dict[str, Any] | None = None
     ) -> None:
         """Take the steps of one phase; with `looks` validate, save and mine at intervals, and stop when it stalls."""
         optimiser = self._optimiser()
         first = 0 if saved is None else self._restored(saved, sampler, optimiser)
         rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
-        look_every = self.settings.look_every(len(self.data.train))
+        validate_every = self.settings.validate_every(len(self.data.train))
         self.model.train()
         timer = StepTimer(self.seconds)
         with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
@@ -245,7 +245,7 @@ class Trainer:
                 last = step == num_steps - 1
                 if step % _GAUGE_EVERY == _GAUGE_EVERY - 1:
                     self._gauge_updates()
-                if looks and (step % look_every == look_every - 1 or last):
+                if validates and (step % validate_every == validate_every - 1 or last):
                     self._validate(optimiser.param_groups[0]["lr"], timer)
                     bar.set_postfix(loss=f"{self.curves[-1]['loss']:.3f}", r1=f"{self.curves[-1]['validation_r1']:.3f}")
                     if last or self._has_stalled():
@@ -468,7 +468,7 @@ class Trainer:
         if torch.isfinite(loss):
             return
         kept = self._checkpoint is not None and self._checkpoint.path.is_file()
-        where = f"; the state at the last look is in {self._checkpoint.path}" if self._checkpoint and kept else ""
+        where = f"; the state at the last validation is in {self._checkpoint.path}" if self._checkpoint and kept else ""
         raise GateFailed(
             f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}", code="loss-not-finite",
             remedy="Lower train.settings.<name>.learning_rate; no adapter was written",

@@ -98,11 +98,15 @@ def test_load_params__a_file_of_an_earlier_version_is_one_message_that_says_what
     content["ingest"]["youtube"]["max_height"] = 720
     content["pairs"]["skip_marks"] = content["pairs"].pop("skip_quality_flags")
     content["caption"]["llm"]["skip_marks"] = ["black"]
+    content["train"]["settings"]["lora"]["looks_per_epoch"] = 2.0
     del content["frames"]["per_bin"], content["calibrate"], content["gates"]["drift"]
     with raises(SettingsRefused, code="invalid-settings") as caught:
         load_params(written(tmp_path, yaml.safe_dump(content)))
     faults = {fault.key: fault for fault in caught.value.faults}
-    assert {key for key, fault in faults.items() if fault.kind == "changed"} == set(CHANGED)
+    assert {key for key, fault in faults.items() if fault.kind == "changed"} == {
+        key.replace("*", "lora") for key in CHANGED
+    }
+    assert "train.settings.lora.validations_per_epoch" in faults["train.settings.lora.looks_per_epoch"].text
     assert {key for key, fault in faults.items() if fault.kind == "missing"} == {
         "export.parity", "frames.per_bin", "calibrate", "gates.drift", "pairs.skip_quality_flags",
     }

@@ -25,7 +25,7 @@ from vidseek_retrieval.settings import SearchSettings
 def see(archive: Archive, texts: list[str]) -> None:
     """Leave these queries as a service leaves them."""
     searcher = open_searcher(archive, SearchSettings(), load_encoder(archive, SearchSettings(), text_only=True))
-    sample = QuerySample.of([seen for text in texts if (seen := searcher.search_text(text, limit=1).seen)])
+    sample = QuerySample.of([stats for text in texts if (stats := searcher.search_text(text, limit=1).query_stats)])
     assert sample is not None
     write_sample(archive.queries / "seen-here-1.json", sample)
 

@@ -189,7 +189,7 @@ def test_search__a_query_of_words_that_nobody_learned_is_less_sure(root: Path, e
     assert calibration is not None and calibration.familiarity is not None
     assert calibration.familiarity.words == {"red", "green", "blue"}
     named = dict(zip(FEATURES, calibration.weights, strict=True))
-    assert named["novel"] > 0  # white was asked, and nothing is
+    assert named["oov_rate"] > 0  # white was asked, and nothing is
     publish(root / "embed", root / "cut", root / "ingest", index=tmp_path / "index", calibration=calibration)
     searcher = Searcher.open(tmp_path / "index", encoder)
     vector = encoder.embed_texts(["red"])[0]

@@ -57,7 +57,7 @@ def test_confidences__by_hand() -> None:
     none = np.exp(-2.9 + 0.9)
     total = 1 + np.exp(-2) + np.exp(-7) + none
     np.testing.assert_allclose(calibration.confidences(moments, context), [1, np.exp(-2), np.exp(-7)] / total, atol=1e-4)
-    unlike = replace(context, strange=0.5, novel=1.0)
+    unlike = replace(context, ood_distance=0.5, oov_rate=1.0)
     assert calibration.confidences(moments[:1], unlike)[0] == pytest.approx(1 / (total + none * (np.exp(4) - 1)), abs=1e-4)
     assert Context.of(ranking(*[0.5] * 30, *[0.0] * 500)).scores == (0.5,) * 30  # the tail counts nothing
 
@@ -123,6 +123,8 @@ def test_calibration__json_and_back() -> None:
     calibration = Calibration(VERSION, 30.0, (1.0, 2.0, 3.0), -1.0, 0.25, 100, 0.8)
     assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
     assert calibration.confidences([], Context((0.5,))) == []
+    former = {**calibration.to_json(), "weights": {"first": 1.0, "strange": 2.0, "novel": 3.0}}
+    assert Calibration.from_json(former) == calibration  # an earlier version's names
     for wrong in ({}, {"format": 2, "weights": 3}, {**calibration.to_json(), "bias": "high"}):
         with raises(ArtifactError, code="calibration-broken"):
             Calibration.from_json(wrong)

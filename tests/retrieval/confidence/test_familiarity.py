@@ -16,22 +16,22 @@ def plane(num: int, *, seed: int = 0) -> np.ndarray:
     return np.concatenate([unit_rows(num, 4, seed=seed), np.zeros((num, 12), np.float32)], axis=1)
 
 
-def test_strange__what_lies_outside_of_the_captions_plane() -> None:
+def test_ood_distance__what_lies_outside_of_the_captions_plane() -> None:
     known = Familiarity.of(CAPTIONS, plane(60))
     assert known is not None
     within, outside = plane(1, seed=1)[0], np.eye(16, dtype=np.float32)[10]
-    assert known.strange(within) < -5 and known.strange(outside) == pytest.approx(np.log(1.0), abs=0.1)
+    assert known.ood_distance(within) < -5 and known.ood_distance(outside) == pytest.approx(np.log(1.0), abs=0.1)
     half = (within + outside) / np.sqrt(2)
-    assert known.strange(within) < known.strange(half) < known.strange(outside)
+    assert known.ood_distance(within) < known.ood_distance(half) < known.ood_distance(outside)
 
 
 @pytest.mark.parametrize(("text", "share"), [
     ("a radiant crate", 0.0), ("A RADIANT, crate!", 0.0), ("a red crate", 1 / 3), ("a cat", 0.5), ("чайник", 1.0),
     ("...", 1.0), ("", 1.0),
 ])
-def test_novel__the_share_of_words_that_no_caption_had(text: str, share: float) -> None:
+def test_oov_rate__the_share_of_words_that_no_caption_had(text: str, share: float) -> None:
     known = Familiarity.of(CAPTIONS, plane(60))
-    assert known is not None and known.novel(text) == pytest.approx(share)
+    assert known is not None and known.oov_rate(text) == pytest.approx(share)
 
 
 def test_of__too_few_captions_make_nothing_familiar() -> None:
@@ -46,7 +46,7 @@ def test_json__is_read_back_and_measures_the_same() -> None:
     again = Familiarity.from_json(json.loads(json.dumps(known.to_json())))
     assert again.words == known.words
     (query,) = unit_rows(1, 128, seed=5)
-    assert again.strange(query) == known.strange(query)
+    assert again.ood_distance(query) == known.ood_distance(query)
     with pytest.raises((KeyError, ValueError)):
         Familiarity.from_json({"words": [], "dimension": 7})
 

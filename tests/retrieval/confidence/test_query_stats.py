@@ -16,7 +16,7 @@ from vidseek_retrieval.confidence.query_stats import (
     ACCEPTED_FILE,
     MAX_QUERIES,
     QuerySample,
-    Seen,
+    QueryStats,
     compare,
     read_sample,
     read_seen,
@@ -80,7 +80,7 @@ def test_sample__refuses_what_it_cannot_mean(rows: np.ndarray, axes: str) -> Non
 
 
 def test_sample__keeps_the_last() -> None:
-    found = QuerySample.of([Seen(VERSION, "", (float(number), 0.0)) for number in range(MAX_QUERIES + 5)])
+    found = QuerySample.of([QueryStats(VERSION, "", (float(number), 0.0)) for number in range(MAX_QUERIES + 5)])
     assert found is not None and len(found.rows) == MAX_QUERIES and found.rows[0, 0] == 5
     assert QuerySample.of([]) is None
 

@@ -306,7 +306,7 @@ def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
 def test_search__like_a_clip_of_the_archive_leaves_it_out(colours: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(colours, encoder)
     (hit,) = searcher.search_text("blue", limit=1).hits
-    answer = searcher.search(searcher.encode(QueryInputs(like=(hit.best_clip_id,))))
+    answer = searcher.search(searcher.encode(QueryInputs(clip_ids=(hit.best_clip_id,))))
     best = next(each for each in answer.hits if each.video_id == hit.video_id)
     assert best.score == pytest.approx(1.0, abs=1e-5) and answer.hits[0] == best  # the rest of the blue video
     (own,) = searcher.points([hit.best_clip_id])
@@ -315,7 +315,7 @@ def test_search__like_a_clip_of_the_archive_leaves_it_out(colours: Path, encoder
             assert each.end_ms <= own.payload["start_ms"] or each.start_ms >= own.payload["end_ms"]
     for wrong, code in (("nonsense", "bad-clip-id"), ("00000000-0000-5000-8000-000000000000", "unknown-example")):
         with raises(InputRejected, code=code, naming=wrong):
-            searcher.search(searcher.encode(QueryInputs(like=(wrong,))))
+            searcher.search(searcher.encode(QueryInputs(clip_ids=(wrong,))))
 
 
 def test_search__filters_and_an_unknown_one(captioned: Path, encoder: Encoder) -> None:

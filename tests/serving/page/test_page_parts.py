@@ -62,7 +62,7 @@ def test_body__leaves_out_what_is_not_asked() -> None:
         channels=["news"], categories=[], after=date(2024, 5, 1), before=None, shortest=0, longest=60
     )
     assert QueryInputs((), "blue", (CLIP,), (), filters, 0.2, 24).body("") == {
-        "limit": 24, "not": "blue", "clip_id": [CLIP], "min_confidence": 0.2,
+        "limit": 24, "negative_text": "blue", "clip_id": [CLIP], "min_confidence": 0.2,
         "filters": {"channel": ["news"], "published_at": {"gte": "2024-05-01"}, "duration_ms": {"gte": 0, "lte": 60_000}},
     }
 

@@ -67,7 +67,8 @@ def viclip(tmp_path: Path) -> Path:
 def test_load__gives_unit_vectors_of_the_spec(model: Backbone) -> None:
     spec = model.spec
     dimension = 32 if spec.family == "siglip" else DIMENSION  # SigLIP's is its vision tower's width
-    assert (spec.dimension, spec.context, spec.frames, spec.side) == (dimension, CONTEXT, FRAMES_OF_CLIP, SIDE)
+    assert (spec.dimension, spec.context_length) == (dimension, CONTEXT)
+    assert (spec.num_frames, spec.image_size_px) == (FRAMES_OF_CLIP, SIDE)
     assert not model.training
     with torch.inference_mode():
         videos = model.embed_videos(random_pixels(3))
@@ -453,12 +454,12 @@ def test_load__weights_of_the_older_kind_are_read(folder: Path, tmp_path: Path) 
 
 def test_load__published_preprocessing_counts(tmp_path: Path) -> None:
     folder = write_xclip(tmp_path)
-    assert backbones.load(folder).spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert backbones.load(folder).spec.image_mean == pytest.approx((0.485, 0.456, 0.406))
     said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "do_center_crop": True}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     (folder / "config.json").write_text(json.dumps({**xclip_config(), "resize": "squash"}))
     spec = backbones.load(folder).spec
-    assert (spec.mean, spec.deviation) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (spec.image_mean, spec.image_std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert spec.resize == "squash"  # config.json has the last word
 
 

@@ -60,7 +60,7 @@ def test_features__are_transformers(model: Backbone) -> None:
         ours = model.picture_features(pixels[:, 0]) if model.averages_frames else model.video_features(pixels)  # type: ignore[operator]
         assert torch.allclose(ours, videos, atol=1e-5) and torch.allclose(model.text_features(ids), texts, atol=1e-5)
     assert ours.shape[1] == model.spec.dimension == texts.shape[1]
-    assert (model.spec.context, model.spec.side, model.spec.frames) == (CONTEXT, SIDE, FRAMES_OF_CLIP)
+    assert (model.spec.context_length, model.spec.image_size_px, model.spec.num_frames) == (CONTEXT, SIDE, FRAMES_OF_CLIP)
     assert float(texts.std(0).min()) > 1e-4 and float(videos.std(0).min()) > 1e-4
 
 
@@ -155,9 +155,9 @@ def test_load__a_kind_never_compared_needs_its_preprocessor(tmp_path: Path, monk
     said = {"size": {"height": SIDE, "width": SIDE}, **levels}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     model = backbones.load(folder)
-    assert model.reads_padding and model.spec.side == SIDE
+    assert model.reads_padding and model.spec.image_size_px == SIDE
     # 0 becomes -1 and 255 becomes 1.
-    assert model.spec.mean == pytest.approx((0.5,) * 3) and model.spec.deviation == pytest.approx((0.5,) * 3)
+    assert model.spec.image_mean == pytest.approx((0.5,) * 3) and model.spec.image_std == pytest.approx((0.5,) * 3)
 
 
 def test_text_features__an_end_token_that_also_pads_is_read_once(tmp_path: Path) -> None:

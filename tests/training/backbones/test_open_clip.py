@@ -33,9 +33,10 @@ def test_features__are_those_of_the_towers_as_open_clip_computes_them(name: str,
     assert float(model.logit_scale.detach().exp()) == pytest.approx(30.0)
     assert model.logit_bias == (-9.5 if name == "custom" else None)
     spec = model.spec
-    assert (spec.dimension, spec.context, spec.side, spec.frames) == (DIMENSION, CONTEXT, SIDE, FRAMES_OF_CLIP)
+    assert (spec.dimension, spec.context_length) == (DIMENSION, CONTEXT)
+    assert (spec.image_size_px, spec.num_frames) == (SIDE, FRAMES_OF_CLIP)
     assert (spec.resize, spec.resample) == ("squash", "bilinear")
-    assert (spec.mean, spec.deviation) == ((0.5,) * 3, (0.25,) * 3)
+    assert (spec.image_mean, spec.image_std) == ((0.5,) * 3, (0.25,) * 3)
 
 
 def test_tokens__of_any_depth_go_on_to_the_same_features(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Pool(Backbone):
         super().__init__()
         self.spec = spec
         self.vision = nn.ModuleDict({
-            "dense": nn.Linear(spec.frames * 3 * spec.side**2, width), "out": nn.Linear(width, spec.dimension),
+            "dense": nn.Linear(spec.num_frames * 3 * spec.image_size_px**2, width), "out": nn.Linear(width, spec.dimension),
         })
         self.text = nn.ModuleDict({"words": nn.Embedding(64, width), "out": nn.Linear(width, spec.dimension)})
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
@@ -54,9 +54,12 @@ class PoolFamily(Family):
     name = "pool"
 
     def spec_of(self, config, folder, *, name):
-        sizes = {key: config[key] for key in ("dimension", "context", "frames", "side")}
+        sizes = {
+            "dimension": config["dimension"], "context_length": config["context"], "num_frames": config["frames"],
+            "image_size_px": config["side"],
+        }
         return BackboneSpec(
-            family="pool", name=name, resize="squash", mean=(0.5,) * 3, deviation=(0.5,) * 3, pad_id=0,
+            family="pool", name=name, resize="squash", image_mean=(0.5,) * 3, image_std=(0.5,) * 3, pad_id=0,
             tokenizer=find_tokenizer(folder), **sizes,
         )
 

@@ -52,10 +52,10 @@ def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_hand(model: backbones.Backbone, paths: Sequence[Path], texts: Sequence[str]) -> NDArray[np.float32]:
     """Scores of texts (rows) with videos, one at a time."""
     spec = model.spec
-    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context, pad_id=spec.pad_id)
+    tokenizer = Tokenizer.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id)
     with torch.no_grad():
         videos = torch.cat([model.embed_videos(to_pixels(resize_frames(
-            decode_uniform(path, spec.frames)[None], spec.resizing), spec)) for path in paths])
+            decode_uniform(path, spec.num_frames)[None], spec.resizing), spec)) for path in paths])
         rows = torch.cat([model.embed_texts(torch.from_numpy(tokenizer.encode([text]))) for text in texts])
     scores: NDArray[np.float32] = (rows @ videos.T).numpy()
     return scores

@@ -120,7 +120,7 @@ def test_to_pixels__is_channels_first_and_normalised(spec: BackboneSpec) -> None
     frames[..., 1] = 255
     pixels = to_pixels(frames, spec)
     assert pixels.shape == (1, 2, 3, 4, 4)
-    levels = zip((0, 1, 0), spec.mean, spec.deviation, strict=True)
+    levels = zip((0, 1, 0), spec.image_mean, spec.image_std, strict=True)
     wanted = [(level - mean) / deviation for level, mean, deviation in levels]
     assert pixels[0, 1, :, 2, 3].tolist() == pytest.approx(wanted, rel=1e-6)
 
@@ -235,4 +235,4 @@ def test_load_pairs__all_frames_are_kept_where_they_are_wanted(tmp_path: Path, s
     kept = load_pairs(archive.pairs, archive.frames, spec, split="train", all_frames=True).frames
     assert kept.shape[1] == 5
     plain = load_pairs(archive.pairs, archive.frames, spec, split="train").frames
-    assert np.array_equal(choose_frames(kept[:], spec.frames, None), plain[:])
+    assert np.array_equal(choose_frames(kept[:], spec.num_frames, None), plain[:])

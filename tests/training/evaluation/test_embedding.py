@@ -20,7 +20,7 @@ from vidseek_training.evaluation.embedding import embed_clips, embed_frames, emb
 def test_embed_frames__of_more_frames_than_the_backbone_takes_those_at_the_centres(backbone: Path) -> None:
     model = backbones.load(backbone)
     frames = np.random.default_rng(0).integers(0, 256, (3, 6, SIDE, SIDE, 3)).astype(np.uint8)
-    assert model.spec.frames == 2
+    assert model.spec.num_frames == 2
     found = embed_frames(model, frames)
     assert np.array_equal(found, embed_frames(model, frames[:, [1, 4]]))
     assert not np.allclose(found, embed_frames(model, frames[:, [0, 3]]), atol=1e-4)

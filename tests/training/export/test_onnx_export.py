@@ -63,7 +63,7 @@ def test_export_champion__leaves_a_bundle_that_says_what_it_is(exported: Path, b
     spec = EncoderSpec.load(bundle)
     spec.check_files(bundle, "fp32")
     assert (spec.family, spec.backbone, spec.variants) == ("viclip", str(backbone), ("fp32",))
-    assert (spec.dimension, spec.frames, spec.side) == (DIMENSION, FRAMES_OF_CLIP, SIDE)
+    assert (spec.dimension, spec.num_frames, spec.image_size_px) == (DIMENSION, FRAMES_OF_CLIP, SIDE)
     assert {path.name for path in bundle.iterdir()} == {
         "encoder.json", "fp32", "tokenizer.json", "parity.json", "README.md"
     }
@@ -149,7 +149,7 @@ def test_encoder_version__is_of_the_merged_weights_and_the_space(
     # The factor on cosines moves no vector; the mean of the pixels does.
     base.logit_scale.data.fill_(1.0)
     assert version(base) == version(backbones.load(backbone))
-    base.spec = replace(base.spec, mean=(0.0, 0.0, 0.0))
+    base.spec = replace(base.spec, image_mean=(0.0, 0.0, 0.0))
     assert version(base) != version(backbones.load(backbone))
 
 

@@ -49,7 +49,7 @@ def test_presets__of_real_models_are_careful(preset: str) -> None:
 
 
 @pytest.mark.parametrize(("given", "gone"), [
-    ({"learning_rate": 3.0e-5}, None), ({"steps": 7}, "epochs"), ({"evaluate_every": 9}, "looks_per_epoch"),
+    ({"learning_rate": 3.0e-5}, None), ({"steps": 7}, "epochs"), ({"evaluate_every": 9}, "validations_per_epoch"),
     ({"rank": 2, "targets": ("mlp",)}, None), ({"scales": (1.0,)}, None), ({"epochs": 2.0, "steps": None}, "steps"),
 ])
 def test_resolve__keys_that_are_given_override_the_preset(given: dict[str, Any], gone: str | None) -> None:
@@ -104,19 +104,19 @@ def test_resolve__the_tiny_preset_of_a_real_model_is_refused() -> None:
         resolve(TrainSettings(preset="tiny"), B32, 500)
 
 
-@pytest.mark.parametrize("both", [{"steps": 3, "epochs": 1.0}, {"evaluate_every": 3, "looks_per_epoch": 1.0}])
+@pytest.mark.parametrize("both", [{"steps": 3, "epochs": 1.0}, {"evaluate_every": 3, "validations_per_epoch": 1.0}])
 def test_settings__one_of_two_ways_to_count(both: dict[str, Any]) -> None:
     with raises(ConfigError, code="setting-out-of-range", naming=tuple(both)):
         TrainSettings(**both)
 
 
 @pytest.mark.parametrize(("given", "num_pairs", "steps", "every"), [
-    ({"epochs": 10.0, "batch": 64, "looks_per_epoch": 1.0}, 700, 110, 11),
-    ({"epochs": 0.5, "batch": 64, "looks_per_epoch": 4.0}, 640, 5, 2),
+    ({"epochs": 10.0, "batch": 64, "validations_per_epoch": 1.0}, 700, 110, 11),
+    ({"epochs": 0.5, "batch": 64, "validations_per_epoch": 4.0}, 640, 5, 2),
     ({"epochs": 3.0, "batch": 64}, 20, 3, 100), ({"steps": 40, "evaluate_every": 7}, 10_000, 40, 7), ({}, 50, 1000, 100),
 ])
 def test_settings__epochs_and_looks_are_of_the_pairs_there_are(
     given: dict[str, Any], num_pairs: int, steps: int, every: int
 ) -> None:
     settings = TrainSettings(**given)
-    assert (settings.num_steps(num_pairs), settings.look_every(num_pairs)) == (steps, every)
+    assert (settings.num_steps(num_pairs), settings.validate_every(num_pairs)) == (steps, every)

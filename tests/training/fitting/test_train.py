@@ -106,7 +106,7 @@ def test_train_adapter__validation_ranks_are_those_of_the_saved_adapter(
         assert np.abs(ranks - written[name]).max() <= 1  # merging moves the last bits
         assert (ranks == written[name]).mean() > 0.8
     assert written["gallery"] == train.gallery_hash(pairs)
-    # The best look is what was kept.
+    # The best validation is what was kept.
     best = max(row["validation_mrr"] for row in curves_of(result.report))
     assert (1 / np.array(written["adapted"])).mean() == pytest.approx(best, abs=1e-3)
 
@@ -145,7 +145,7 @@ def test_train_adapter__stops_when_validation_gains_nothing_more(
 ) -> None:
     patient = {"patience": 1, "steps": 60, "evaluate_every": 1, "learning_rate": 1e-9, "warmup_text_steps": 0}
     result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update=patient))
-    # The first look is the best so far, the second gains nothing.
+    # The first validation is the best so far, the second gains nothing.
     assert result.outcome.num_steps == len(curves_of(result.report)) == 2
 
 

@@ -185,7 +185,7 @@ def test_run__patience_counts_epochs_where_it_is_said_so(fit: Callable[..., Trai
         patience=1, patience_unit="epochs", learning_rate=1e-9, warmup_text_steps=0, steps=40, evaluate_every=2, hard_share=0
     )
     training.run()
-    # The first look, after 2 steps, is the best; an epoch of 32 pairs is 4 steps of 8.
+    # The first validation, after 2 steps, is the best; an epoch of 32 pairs is 4 steps of 8.
     assert training.steps_done == 6
 
 
@@ -319,7 +319,7 @@ def test_look__measures_the_updates_and_warns_once_of_one_that_is_too_strong(fit
 
 
 def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Trainer]) -> None:
-    training = fit(epochs=2.0, steps=None, looks_per_epoch=2.0, evaluate_every=None, warmup_text_steps=0)
+    training = fit(epochs=2.0, steps=None, validations_per_epoch=2.0, evaluate_every=None, warmup_text_steps=0)
     training.run()
     assert training.steps_done == 8 and [row["step"] for row in training.curves] == [2, 4, 6, 8]
 
@@ -331,7 +331,7 @@ def test_forecast__counts_what_run_does_and_changes_nothing(fit: Callable[..., T
     plain, asked = fit(**others), fit(**others)
     found = asked.forecast()
     work = found.work
-    assert (work.num_pairs, work.num_steps, work.num_looks, work.epochs) == (32, 12, 3, 3.0)
+    assert (work.num_pairs, work.num_steps, work.num_validations, work.epochs) == (32, 12, 3, 3.0)
     assert (work.clips_a_step, work.texts_a_step) == (20, 28)  # as in the terms of a batch, above
     assert found.seconds > 0 and found.memory_bytes > 4 * asked.model.num_parameters()
     for said in ("32 pairs", "12 steps of 8", "3 epochs", "GiB here", "measured"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,9 +39,9 @@ class ImageProcessing:
     """From a frame's pixels to the numbers that a vision tower takes."""
 
     resizing: Resizing
-    mean: Triple
+    image_mean: Triple
     """Of R, G, B on a scale of 0 to 1."""
-    deviation: Triple
+    image_std: Triple
 
     def changed(self, config: Mapping[str, Any]) -> ImageProcessing:
         """Return a copy with the values that a config.json of vidseek states.
@@ -51,13 +51,17 @@ class ImageProcessing:
         """
         changes = {key: config[key] for key in ("resize", "resample", "resize_side") if key in config}
         mean, deviation = (
-            _triple(config.get(name), name, usual) for name, usual in (("mean", self.mean), ("deviation", self.deviation))
+            _triple(config.get(name), name, usual)
+            for name, usual in (("mean", self.image_mean), ("deviation", self.image_std))
         )
         return ImageProcessing(replace(self.resizing, **changes), mean, deviation)
 
     def to_spec(self) -> dict[str, Any]:
         """Return the fields for a `BackboneSpec`."""
-        return {**asdict(self.resizing), "mean": self.mean, "deviation": self.deviation}
+        return {
+            "image_size_px": self.resizing.side, "resize": self.resizing.resize, "resample": self.resizing.resample,
+            "resize_side": self.resizing.resize_side, "image_mean": self.image_mean, "image_std": self.image_std,
+        }
 
 
 def published_processing(folder: Path, usual: ImageProcessing, *, of_videos: bool = False) -> ImageProcessing:
@@ -191,8 +195,8 @@ def _resample(said: Any, usual: Resample) -> Resample:
 def _scaled(said: Mapping[str, Any], usual: ImageProcessing) -> tuple[Triple, Triple]:
     """Mean and deviation on a scale of 0 to 1: `(level * factor - offset - mean) / deviation`, taken together."""
     normalises = said.get("do_normalize") is not False
-    mean = _triple(said.get("image_mean"), "image_mean", usual.mean) if normalises else (0.0,) * 3
-    deviation = _triple(said.get("image_std"), "image_std", usual.deviation) if normalises else (1.0,) * 3
+    mean = _triple(said.get("image_mean"), "image_mean", usual.image_mean) if normalises else (0.0,) * 3
+    deviation = _triple(said.get("image_std"), "image_std", usual.image_std) if normalises else (1.0,) * 3
     factor, offset = 1.0 / _LEVELS, 0.0
     if said.get("do_rescale") is False:
         factor = 1.0

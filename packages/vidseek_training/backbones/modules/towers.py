@@ -13,11 +13,11 @@ class Sizes(Protocol):
     """Of a backbone's inputs, as its `BackboneSpec` has them."""
 
     @property
-    def frames(self) -> int: ...  # noqa: D102
+    def num_frames(self) -> int: ...  # noqa: D102
     @property
-    def side(self) -> int: ...  # noqa: D102
+    def image_size_px(self) -> int: ...  # noqa: D102
     @property
-    def context(self) -> int: ...  # noqa: D102
+    def context_length(self) -> int: ...  # noqa: D102
 
 
 class Embeds(Protocol):
@@ -70,9 +70,9 @@ class _Texts(nn.Module):
 def usual_towers(model: Embeds) -> tuple[ExportTower, ...]:
     """Return a text tower, and a tower of frames if clips are averages of frames, else one of clips."""
     spec = model.spec
-    pixels = torch.randn(2, spec.frames, 3, spec.side, spec.side)
-    ids = torch.ones(2, spec.context, dtype=torch.int64)
-    text = ExportTower("text", _Texts(model), ids, None if model.reads_padding else spec.context)
+    pixels = torch.randn(2, spec.num_frames, 3, spec.image_size_px, spec.image_size_px)
+    ids = torch.ones(2, spec.context_length, dtype=torch.int64)
+    text = ExportTower("text", _Texts(model), ids, None if model.reads_padding else spec.context_length)
     if model.averages_frames:
         return text, ExportTower("frame", _Frames(model), pixels[:, 0])
     return text, ExportTower("video", _Videos(model), pixels)

@@ -66,7 +66,7 @@ def test_published__pixels_are_those_of_transformers_with_pillow(
     wanted = np.asarray(processor(**config)(pictures, return_tensors="np")["pixel_values"])[0].reshape(3, SIDE, SIDE)
     found = published_processing(said(tmp_path, config), USUAL[processor])
     pixels = preprocess_frames(
-        frame[None, None], resizing=found.resizing, mean=found.mean, deviation=found.deviation
+        frame[None, None], resizing=found.resizing, image_mean=found.image_mean, image_std=found.image_std
     )[0, 0]
     np.testing.assert_allclose(pixels, wanted, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(wanted).max())))
 
