@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_media.files.folders import whole_folder
+from vidseek_media.files.json_files import write_json
 from vidseek_media.splitting.both_sides import read_both_sides
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.embedded import read_embedded
@@ -317,7 +317,7 @@ def _judge(
         write_result(result, beside / "result.json")
         write_page(result, beside / "report.html")
         if result.passed:
-            (beside / PASSED).write_text(json.dumps({"gate": gate, "passed": True}) + "\n", encoding="utf-8")
+            write_json(beside / PASSED, {"gate": gate, "passed": True}, indent=None)
     if not result.passed:
         failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
         raise GateFailed(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vidseek_media.files.json_files import write_json
 from vidseek_media.output import printable
 
 NUM_IDS_NAMED = 10
@@ -67,7 +67,7 @@ def table_of(failures: tuple[Failure, ...]) -> str:
 def write_result(result: GateResult, path: Path) -> None:
     """Write `result` to `path` as JSON with sorted keys."""
     record = {"passed": result.passed, **asdict(result)}
-    path.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, record, sort_keys=True, ensure_ascii=False)
 
 
 def write_page(result: GateResult, path: Path) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from vidseek.archive import Archive
 from vidseek.paths import ArchivePaths
 from vidseek.reports.overview import GATES, STAGES, read_json
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import write_text
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.intervals import interval_text
 
@@ -53,8 +53,7 @@ def write_report(archive: Archive, path: Path) -> None:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>vidseek: the archive</title><style>{_STYLE}</style><h1>The archive</h1>{''.join(sections)}</html>\n"
     )
-    with whole_file(path) as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def cautions(paths: ArchivePaths) -> list[str]:

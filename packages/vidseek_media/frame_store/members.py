@@ -21,6 +21,7 @@ from PIL import Image
 from vidseek_media.cutting.quality_flags import INTERLACED, quality_flags_of, thumb_of
 from vidseek_media.decoding.frames import bin_centres, frames_at
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.folders import whole_file
 from vidseek_media.files.json_files import parse_json
 from vidseek_media.names import clip_id, shown
 from vidseek_media.records import Clip, Refusal
@@ -87,16 +88,11 @@ def write_part(job: VideoJob, *, settings: FrameSettings) -> DecodeResult:
         FileChanged: the file's bytes differ from those that were ingested.
         ArtifactError: the disk cannot hold the members.
     """
-    beside = job.part.with_suffix(".beside")
     try:
-        with original(job.path, job.video_id):
-            verdict = _write_beside(job, beside, settings)
-        beside.replace(job.part)
+        with whole_file(job.part) as beside, original(job.path, job.video_id), beside.open("wb") as file:
+            return _write_clips(job, file, settings)
     except OSError as error:
         raise disk_error(job.part.parent.parent, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return verdict
 
 
 @dataclass(frozen=True)
@@ -108,14 +104,6 @@ class _Picture:
     is_interlaced: bool
     thumb: NDArray[np.float32]
     """What `vidseek_media.cutting.quality_flags` looks at."""
-
-
-def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> DecodeResult:
-    try:
-        with beside.open("wb") as file:
-            return _write_clips(job, file, settings)
-    except OSError as error:
-        raise disk_error(job.part.parent.parent, error) from error
 
 
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> DecodeResult:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from vidseek_media.cutting.cut import read_clips
 from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import sweep, whole_file
 from vidseek_media.frame_store.members import (
     ClipFramesInfo,
     DecodeResult,
@@ -283,7 +283,7 @@ def _note_outcome(outcome: Outcome[VideoJob, DecodeResult], verdict: DecodeResul
     if isinstance(error, ArtifactError):
         raise error
     if error is not None:
-        job.part.with_suffix(".beside").unlink(missing_ok=True)
+        sweep(job.part.parent, job.part.name)  # where its worker was killed
         clip_ids = {str(clip.clip_id) for clip in job.clips}
         if isinstance(error, FileChanged):
             verdict.changed.update(clip_ids)
