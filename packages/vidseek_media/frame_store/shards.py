@@ -32,7 +32,7 @@ from vidseek_media.frame_store.members import (
     DecodeResult,
     VideoJob,
     decode_jpeg,
-    disk_error,
+    disk_faults,
     frames_digest_of,
     kept_of,
     read_members,
@@ -117,10 +117,8 @@ def write_frames(
         require_folder(source.root)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
     shards = _plan_shards(videos, clips, source, out, settings)
-    try:
+    with disk_faults(out):
         rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings)
-    except OSError as error:
-        raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     if clips and not rows and not verdict.changed >= {rejection.id for rejection in rejections}:
         (out / "frames.parquet").unlink(missing_ok=True)
