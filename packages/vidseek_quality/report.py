@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,27 +67,3 @@ def write_result(result: GateResult, path: Path) -> None:
     """Write `result` to `path` as JSON with sorted keys."""
     record = {"passed": result.passed, **asdict(result)}
     write_json(path, record, sort_keys=True, ensure_ascii=False)
-
-
-def write_page(result: GateResult, path: Path) -> None:
-    """Write one self-contained HTML page to `path`, with a link to the Data Docs (which load their style from public
-    servers).
-    """
-    verdict = "passed" if result.passed else f"failed: {len(result.failures)} of {result.num_expectations} expectations"
-    rows = "".join(
-        f"<tr><td>{html.escape(failure.table)}<td>{html.escape(failure.rule)}<td>{failure.num_offending}"
-        f"<td>{html.escape(str(failure.observed if failure.observed is not None else ''))}"
-        f"<td><code>{'<br>'.join(html.escape(one) for one in failure.ids)}</code>"
-        for failure in result.failures
-    )
-    found = f"<table><tr><th>table<th>wanted<th>offending<th>found<th>first ids{rows}</table>" if rows else ""
-    facts = "".join(f"<tr><td>{html.escape(name)}<td>{value}" for name, value in sorted(result.statistics.items()))
-    notes = "".join(f"<p>{html.escape(note)}" for note in result.notes)
-    path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>gate {html.escape(result.gate)}: {verdict}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto}td,th{padding:.3em 1em;text-align:left;"
-        "vertical-align:top;border-top:1px solid #ccc}</style>"
-        f"<h1>{html.escape(result.gate)}: {verdict}</h1>{notes}{found}<h2>Statistics</h2><table>{facts}</table>"
-        "<p><a href=docs/index.html>Great Expectations Data Docs</a></html>\n",
-        encoding="utf-8",
-    )
