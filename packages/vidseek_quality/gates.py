@@ -113,7 +113,7 @@ def check_embeddings(
     out: Path,
     dimension: int,
     encoder_version: str,
-    variant: str = "fp32",
+    variant: str,
     thresholds: EmbeddingThresholds | None = None,
     published: Published | None = None,
 ) -> GateResult:

@@ -40,7 +40,7 @@ class Evaluation:
 
 def evaluate(
     champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
-    seed: int, variant: str = "fp32", query_variant: str | None = None, near_duplicate_bits: int | None = None,
+    seed: int, variant: str, query_variant: str | None = None, near_duplicate_bits: int | None = None,
     near_duplicate_share: float = NEAR_DUPLICATE_SHARE,
 ) -> Evaluation:
     """Evaluate the base, the adapted model and the exported bundle on the same test pairs.
