@@ -1,12 +1,11 @@
 """One page about all of it, for who did not see it made; with its pictures also in the MLflow run of the champion."""
 
-import json
 
 from pipelines.stage import PATHS, alias_of, run_stage
 from vidseek.archive import Archive
 from vidseek.reports.overview import read_json
 from vidseek.reports.report import pictures_of, write_report
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import write_json
 
 
 def main() -> str:
@@ -15,8 +14,7 @@ def main() -> str:
     write_report(archive, path)
     run_id = str((read_json(PATHS.selected) or {}).get("run_id", ""))
     is_attached = bool(run_id) and _attach(run_id, archive)
-    with whole_file(PATHS.receipts / "report.json") as beside:
-        beside.write_text(json.dumps({"run_id": run_id, "attached": is_attached}, indent=2) + "\n", encoding="utf-8")
+    write_json(PATHS.receipts / "report.json", {"run_id": run_id, "attached": is_attached})
     where = f"it is in MLflow's run {run_id} too" if is_attached else "MLflow here has no run of the champion"
     return f"{path} has {path.stat().st_size / 1000:.0f} kB; {where}"
 

@@ -23,7 +23,7 @@ from PIL import Image
 from bench.teaching import flickr
 from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
-from vidseek_media.splitting.perceptual_hashes import groups_of
+from vidseek_media.splitting.video_groups import groups_of
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import PairSet
 from vidseek_training.dataset.sampling import Data

@@ -112,7 +112,7 @@ def main() -> None:
         ))
         report["embeddings"] = measured(lambda: check_embeddings(
             folder / "parts", folder / "frames" / "frames.parquet", out=folder / "reports" / "embeddings",
-            dimension=args.dimension, encoder_version=ENCODER_VERSION,
+            dimension=args.dimension, encoder_version=ENCODER_VERSION, variant="fp32",
         ))
         report["all"] = {
             key: round(report["pairs"][key] + report["embeddings"][key], 2)  # type: ignore[index]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,8 @@ from tqdm import tqdm
 from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Look, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
-from vidseek_media.files.folders import require_replaceable
+from vidseek_media.files.csv_files import write_csv
+from vidseek_media.files.folders import require_replaceable, sweep, whole_folder
 
 STAMP = ".world.json"
 """Stands in each folder that was rendered, and says how."""
@@ -97,45 +97,21 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
         ConfigError: a folder of one of these names is there, and holds something else.
         OSError: the disk does not take it; no half-rendered world is left.
     """
-    _sweep(out)
+    sweep(out)
     films: list[tuple[Look, Path, list[Shot]]] = []
     worlds = (("domain", THERMAL, size.domain), ("general", GENERAL, size.general))
-    pending = []
-    try:
+    with ExitStack() as stack:
         for number, (name, look, parts) in enumerate(worlds):
             stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": FORMAT})
             if _is_rendered(out / name, stamp):
                 continue
             require_replaceable(out / name, marks=[STAMP])
-            beside = out / f".{name}.{os.getpid()}"
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            pending.append((beside, out / name))
+            beside = stack.enter_context(whole_folder(out / name))
             plan = _plan(look, parts, np.random.default_rng([seed, number]))
             films += [(look, beside / file, shots) for file, shots in plan.items()]
             _write_captions(beside / "captions.csv", plan)
             (beside / STAMP).write_text(stamp)
         _film_all(films, workers)
-        for beside, folder in pending:
-            shutil.rmtree(folder, ignore_errors=True)
-            beside.replace(folder)
-    finally:
-        for beside, _ in pending:
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what calls that are no longer running left beside the worlds."""
-    for beside in (found for name in ("domain", "general") for found in out.glob(f".{name}.*")):
-        pid = beside.suffix.removeprefix(".")
-        if not pid.isdigit() or int(pid) == os.getpid():
-            continue
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            shutil.rmtree(beside, ignore_errors=True)
-        except PermissionError:
-            continue  # another user's, and running
 
 
 def _is_rendered(folder: Path, stamp: str) -> bool:
@@ -175,18 +151,15 @@ def _shots(look: Look, part: Part, rng: np.random.Generator) -> list[Shot]:
 
 
 def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "caption", "start", "end", "split", "gallery", "contrast", "axis"])
-        for name, shots in plan.items():
-            start = 0
-            for shot in shots:
-                end = start + shot.num_frames
-                axis = AXES.get(shot.scene.motion, "")
-                writer.writerow([
-                    name, shot.caption, start / FPS, end / FPS, shot.split, shot.gallery, shot.contrast, axis,
-                ])
-                start = end
+    rows = []
+    for name, shots in plan.items():
+        start = 0
+        for shot in shots:
+            end = start + shot.num_frames
+            axis = AXES.get(shot.scene.motion, "")
+            rows.append([name, shot.caption, start / FPS, end / FPS, shot.split, shot.gallery, shot.contrast, axis])
+            start = end
+    write_csv(path, ["file", "caption", "start", "end", "split", "gallery", "contrast", "axis"], rows)
 
 
 def _film_all(films: list[tuple[Look, Path, list[Shot]]], workers: int | None) -> None:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.onnx_file import DATA_SUFFIX, data_file
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import hex_digits, relative_file, shown
 
 Vision = Literal["video", "frame"]
@@ -154,8 +153,7 @@ class EncoderSpec:
             paths += sorted(path for path in (folder / variant).rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
         spec = replace(self, files=files)
-        with whole_file(folder / SPEC_FILE) as beside:
-            beside.write_text(json.dumps(spec._to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / SPEC_FILE, spec._to_json())
         return spec
 
     @classmethod

@@ -23,7 +23,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer as _Tokenizer
 
 from vidseek_encoder.patterns import KNOWN, require_tame
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, is_panic
 from vidseek_media.files.json_files import parse_json
 from vidseek_media.names import shown
 
@@ -88,7 +88,7 @@ def rust_errors() -> Iterator[None]:
     except Exception as error:  # it raises bare Exception
         raise ValueError(str(error)) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust; no Exception
+        if not is_panic(error):
             raise
         raise ValueError(str(error)) from error
 

@@ -18,6 +18,8 @@ code in its body. `category` is the coarser name, the `code` of HTTP answers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -89,3 +91,45 @@ class ServiceError(VidseekError):
 
     exit_code = 15
     category = "service_error"
+
+
+@contextmanager
+def foreign(
+    kind: type[VidseekError], what: str, *, code: str, remedy: str = "",
+    errors: type[Exception] | tuple[type[Exception], ...] = OSError,
+) -> Iterator[None]:
+    """Raise what other libraries raise in this block as an error of ours; one that is ours already passes.
+
+    Args:
+        kind: Of the error that is raised.
+        what: What failed; what the library says is put behind it.
+        code: The kind of fault.
+        remedy: What the reader can do about it.
+        errors: What is taken for a fault. `Exception`: all of them, and a panic of a library in Rust, which is none.
+
+    Raises:
+        VidseekError: of this kind.
+    """
+    try:
+        yield
+    except VidseekError:
+        raise
+    except errors as error:
+        raise kind(f"{what}: {_said(error, what)}", code=code, remedy=remedy) from error
+    except BaseException as error:
+        if errors is not Exception or not is_panic(error):
+            raise
+        raise kind(f"{what}: {error}", code=code, remedy=remedy) from error
+
+
+def _said(error: Exception, what: str) -> str:
+    """What the library says; of an OSError the reason, and the file where `what` does not name it."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    is_named = error.filename is None or str(error.filename) in what
+    return error.strerror if is_named else f"{error.strerror}: {error.filename}"
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is a panic of a library in Rust: no Exception, of a class that each library has for itself."""
+    return type(error).__name__ == "PanicException"

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.parquet_files import read_bounded
+from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.names import shown
 
 _text = pa.string()
@@ -128,8 +127,7 @@ def write_table(
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"rows for {path} do not fit its schema: {error}", code="wrong-schema") from error
-    with whole_file(path, sync=sync) as beside:
-        pq.write_table(table.replace_schema_metadata(None), beside, compression="zstd")
+    write_parquet(path, table.replace_schema_metadata(None), sync=sync)
 
 
 def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ import pandas as pd
 
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_media.files.folders import whole_folder
+from vidseek_media.files.json_files import write_json
+from vidseek_media.files.pages import write_page
 from vidseek_media.splitting.both_sides import read_both_sides
 from vidseek_media.tables import CAPTIONS, CLIPS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table
 from vidseek_quality.embedded import read_embedded
 from vidseek_quality.languages import UNSURE, known_languages, languages_of
-from vidseek_quality.report import GateResult, table_of, write_page, write_result
+from vidseek_quality.report import GateResult, table_of, write_result
 from vidseek_quality.suites import (
     SPLITS,
     Measure,
@@ -112,7 +113,7 @@ def check_embeddings(
     out: Path,
     dimension: int,
     encoder_version: str,
-    variant: str = "fp32",
+    variant: str,
     thresholds: EmbeddingThresholds | None = None,
     published: Published | None = None,
 ) -> GateResult:
@@ -315,9 +316,9 @@ def _judge(
         num_expectations = sum(len(each.rules if isinstance(each, Table) else each.measures) for each in tables)
         result = GateResult(gate, tuple(failures), num_expectations, statistics, notes)
         write_result(result, beside / "result.json")
-        write_page(result, beside / "report.html")
+        write_page(beside / "report.html", "vidseek_quality", "gate.html", result=result)
         if result.passed:
-            (beside / PASSED).write_text(json.dumps({"gate": gate, "passed": True}) + "\n", encoding="utf-8")
+            write_json(beside / PASSED, {"gate": gate, "passed": True}, indent=None)
     if not result.passed:
         failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
         raise GateFailed(

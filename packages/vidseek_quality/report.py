@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vidseek_media.files.json_files import write_json
 from vidseek_media.output import printable
 
 NUM_IDS_NAMED = 10
@@ -67,28 +66,4 @@ def table_of(failures: tuple[Failure, ...]) -> str:
 def write_result(result: GateResult, path: Path) -> None:
     """Write `result` to `path` as JSON with sorted keys."""
     record = {"passed": result.passed, **asdict(result)}
-    path.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_page(result: GateResult, path: Path) -> None:
-    """Write one self-contained HTML page to `path`, with a link to the Data Docs (which load their style from public
-    servers).
-    """
-    verdict = "passed" if result.passed else f"failed: {len(result.failures)} of {result.num_expectations} expectations"
-    rows = "".join(
-        f"<tr><td>{html.escape(failure.table)}<td>{html.escape(failure.rule)}<td>{failure.num_offending}"
-        f"<td>{html.escape(str(failure.observed if failure.observed is not None else ''))}"
-        f"<td><code>{'<br>'.join(html.escape(one) for one in failure.ids)}</code>"
-        for failure in result.failures
-    )
-    found = f"<table><tr><th>table<th>wanted<th>offending<th>found<th>first ids{rows}</table>" if rows else ""
-    facts = "".join(f"<tr><td>{html.escape(name)}<td>{value}" for name, value in sorted(result.statistics.items()))
-    notes = "".join(f"<p>{html.escape(note)}" for note in result.notes)
-    path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>gate {html.escape(result.gate)}: {verdict}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto}td,th{padding:.3em 1em;text-align:left;"
-        "vertical-align:top;border-top:1px solid #ccc}</style>"
-        f"<h1>{html.escape(result.gate)}: {verdict}</h1>{notes}{found}<h2>Statistics</h2><table>{facts}</table>"
-        "<p><a href=docs/index.html>Great Expectations Data Docs</a></html>\n",
-        encoding="utf-8",
-    )
+    write_json(path, record, sort_keys=True, ensure_ascii=False)

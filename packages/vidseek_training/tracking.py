@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_REPO_URL
 from torch.utils.tensorboard import SummaryWriter
 
-from vidseek_media.errors import ServiceError
+from vidseek_media.errors import ServiceError, foreign
 from vidseek_media.urls import without_secrets
 
 EXPERIMENT = "vidseek"
@@ -53,16 +53,13 @@ def connect() -> None:
         ) from error
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
+def _answering() -> AbstractContextManager[None]:
     """Convert errors of the tracking store in this block."""
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise ServiceError(
-            f"MLflow at {tracking_uri()} does not take what is logged: {error}", code="mlflow-no-answer",
-            remedy="Make room where it keeps runs, or start it, then run it again: a training goes on from its last look",
-        ) from error
+    return foreign(
+        ServiceError, f"MLflow at {tracking_uri()} does not take what is logged", code="mlflow-no-answer",
+        remedy="Make room where it keeps runs, or start it, then run it again: a training goes on from its last look",
+        errors=(MlflowException, OSError),
+    )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vidseek.actions.feedback import now
 from vidseek.archive import HOME_VARIABLE, Archive
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     from vidseek_retrieval.dedup.video_matches import Duplicate
@@ -116,8 +115,7 @@ class Finding:
                     process.kill()
 
     def _keep(self, report: dict[str, Any]) -> None:
-        with whole_file(self._file) as beside:
-            beside.write_text(json.dumps({"found_at": now(), "report": report}), encoding="utf-8")
+        write_json(self._file, {"found_at": now(), "report": report}, indent=None)
 
 
 def _said(errors: str) -> str:

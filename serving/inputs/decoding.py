@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from vidseek.settings import PoolSettings, ServeSettings
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer
+from vidseek_media.files.folders import write_bytes
 from vidseek_media.settings import RECYCLE_AFTER
 
 if TYPE_CHECKING:
@@ -156,11 +157,6 @@ def jpeg(pixels: NDArray[np.uint8], kept: Path | None) -> bytes:
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     if kept is None:
         return buffer.getvalue()
-    beside = kept.with_name(f".{kept.name}.{time.monotonic_ns()}")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(kept)
-    except OSError:
-        beside.unlink(missing_ok=True)  # it is made again the next time
+    with suppress(OSError):  # it is made again the next time
+        write_bytes(kept, buffer.getvalue())
     return buffer.getvalue()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.raising import raises
 from vidseek_media.decoding.pictures import TooManyPixels
 from vidseek_media.decoding.workers import WorkerLost
-from vidseek_media.errors import ConfigError, InputRejected, VidseekError
+from vidseek_media.errors import ConfigError, InputRejected, VidseekError, foreign
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("packages", "pipelines", "serving", "bench")
@@ -134,3 +135,40 @@ def test_error__has_the_code_that_it_is_given_or_its_class_has() -> None:
 def test_error__is_the_same_from_another_process(error: VidseekError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error) and vars(again) == vars(error)
+
+
+class PanicException(BaseException):
+    """As libraries in Rust have one."""
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised", "said"),
+    [
+        (OSError, OSError(28, "No space left on device"), "it broke: No space left on device"),
+        (OSError, OSError(28, "No space left on device", "/a/b"), "it broke: No space left on device: /a/b"),
+        (OSError, OSError("no number"), "it broke: no number"),
+        ((KeyError, ValueError), ValueError("bad"), "it broke: bad"),
+        (Exception, RuntimeError(), "it broke: RuntimeError"),
+        (Exception, PanicException("index out of bounds"), "it broke: index out of bounds"),
+    ],
+)
+def test_foreign__is_an_error_of_ours(errors: type[Exception], raised: BaseException, said: str) -> None:
+    said_to_be = raises(ConfigError, code="unknown-choice", naming=said)
+    with said_to_be as caught, foreign(ConfigError, "it broke", code="unknown-choice", remedy="Mend it", errors=errors):
+        raise raised
+    assert caught.value.message == said
+    assert caught.value.remedy == "Mend it"
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        (Exception, InputRejected("ours", code="file-empty")), (Exception, KeyboardInterrupt()), (OSError, ValueError()),
+        (OSError, PanicException()),
+    ],
+)
+def test_foreign__lets_pass_what_is_ours_or_was_not_named(errors: type[Exception], raised: BaseException) -> None:
+    with pytest.raises(type(raised)) as caught, foreign(ConfigError, "it broke", code="unknown-choice", errors=errors):
+        raise raised
+    assert caught.value is raised

@@ -402,7 +402,7 @@ class Embedded:
                    "num_repeated": 0, "decoder": "pyav"} for one in self.frame_ids]
         write_table(self.folder / "frames.parquet", frames, FRAMES)
         return check_embeddings(
-            parts, self.folder / "frames.parquet", out=self.out, dimension=16, encoder_version=VERSION,
+            parts, self.folder / "frames.parquet", out=self.out, dimension=16, encoder_version=VERSION, variant="fp32",
             thresholds=EmbeddingThresholds(**thresholds), published=published,
         )
 
@@ -470,7 +470,7 @@ def test_check_embeddings__missing_parts_name_the_remedy(tmp_path: Path) -> None
     (tmp_path / "parts").mkdir()
     with raises(ArtifactError, code="no-embeddings", remedy="dvc repro embed"):
         check_embeddings(tmp_path / "parts", tmp_path / "frames.parquet", out=tmp_path / "out", dimension=16,
-                         encoder_version=VERSION)
+                         encoder_version=VERSION, variant="fp32")
     assert not (tmp_path / "out").exists()
 
 

@@ -80,7 +80,7 @@ def dedup(
     """Look for near-duplicate videos of the published archive. No file is ever deleted."""
     from vidseek.archive import ALIAS, Archive
     from vidseek_retrieval.dedup.decisions import ACCEPTED_TABLE, deciding, read_decisions, without_refused
-    from vidseek_retrieval.dedup.find import find_duplicates, write_page
+    from vidseek_retrieval.dedup.find import find_duplicates, write_duplicates_page
     from vidseek_retrieval.dedup.video_matches import write_duplicates
     from vidseek_retrieval.index.aliases import require_published
 
@@ -89,7 +89,7 @@ def dedup(
     collection = backend.open(require_published(backend, ALIAS).collection)
     found = find_duplicates(collection, archive.frames, archive.ingest, precision=precision)
     if report:
-        write_page(report, found, archive.frames)
+        write_duplicates_page(report, found, archive.frames)
     if apply:
         decided = archive.decisions
         with deciding(decided):

@@ -18,6 +18,7 @@ from textwrap import dedent
 
 from vidseek.configuration.yaml_file import PARAMS_FILE, keys_of, lines_of
 from vidseek.params import Params
+from vidseek_media.files.folders import write_text
 from vidseek_media.settings import Section
 
 _FIRST_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     lines = enumerate(zip(before.splitlines(), after.splitlines(), strict=True), 1)
     differ = {number: new for number, (old, new) in lines if old != new}
     if "--write" in arguments:
-        path.write_text(after, encoding="utf-8")
+        write_text(path, after)
         sys.stdout.write(f"{path}: {len(differ)} comments written\n")
         return 0
     for number, line in differ.items():

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vidseek_media.errors import ConfigError
+from vidseek.configuration.yaml_file import parsed
 from vidseek_media.files.folders import whole_file
 
 _SECTION = re.compile(r"^backbone:[^\S\n]*(?:#[^\n]*)?\n", re.MULTILINE)
@@ -43,7 +41,7 @@ def pin_backbone(params: Path, name: str, *, replace_other: bool) -> Pin:
         OSError: it cannot be read or written.
     """
     text = params.read_text(encoding="utf-8")
-    before = _parsed(text, params)
+    _, before = parsed(text, params)
     now = _name_of(before)
     if now == name:
         return Pin(True, True)
@@ -51,7 +49,7 @@ def pin_backbone(params: Path, name: str, *, replace_other: bool) -> Pin:
     changed = _changed(text, name)
     if not (is_same_model or replace_other) or changed is None or not isinstance(before, dict):
         return Pin(False, False)
-    if _parsed(changed, params) != {**before, "backbone": {**before["backbone"], "name": name}}:
+    if parsed(changed, params)[1] != {**before, "backbone": {**before["backbone"], "name": name}}:
         return Pin(False, False)
     with whole_file(params) as beside:
         beside.write_text(changed, encoding="utf-8")
@@ -74,15 +72,6 @@ def _changed(text: str, name: str) -> str | None:
             return f"{text[:at]}{found['head']}{name}{found['tail'] or ''}\n{text[end:]}"
         at = end
     return None
-
-
-def _parsed(text: str, params: Path) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{params} is no YAML: {error}", code="params-unreadable", remedy="Mend it, then run this again"
-        ) from error
 
 
 def _name_of(content: Any) -> Any:

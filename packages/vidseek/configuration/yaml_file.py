@@ -36,15 +36,11 @@ class ParamsFile:
             ConfigError: it is not a YAML mapping in UTF-8, or repeats a key in a mapping.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            lines, content = lines_of(text), yaml.safe_load(text)
+            lines, content = parsed(path.read_text(encoding="utf-8"), path)
         except FileNotFoundError:
             return cls(path, {})
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            said = " ".join(str(error).split())  # YAML's errors have several lines
-            raise ConfigError(
-                f"{path} cannot be read as YAML: {said}", code="params-unreadable", remedy="Mend the file",
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}", code="params-unreadable", remedy="Mend the file") from error
         if not isinstance(content, dict):
             raise ConfigError(
                 f"{path} holds {type(content).__name__}, wanted a mapping", code="params-unreadable", remedy="Mend the file",
@@ -101,6 +97,21 @@ class ParamsFile:
         line = self.lines.get(fault.key)
         hint = _nearest(fault.key, known) if fault.kind == "unknown" else ""
         return f"{fault.text}{hint}{f' (line {line})' if line else ''}"
+
+
+def parsed(text: str, path: Path) -> tuple[dict[str, int], Any]:
+    """Parse the `text` of the YAML file `path`: the line of each key, and the content.
+
+    Raises:
+        ConfigError: it is not YAML, or repeats a key in a mapping.
+    """
+    try:
+        return lines_of(text), yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        said = " ".join(str(error).split())  # YAML's errors have several lines
+        raise ConfigError(
+            f"{path} cannot be read as YAML: {said}", code="params-unreadable", remedy="Mend the file",
+        ) from error
 
 
 def lines_of(text: str) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from vidseek.archive import ALIAS, Archive
 from vidseek.reports.overview import read_json
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import write_json
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.confidence.clip_drift import ClipDrift, clip_drift
 from vidseek_retrieval.confidence.query_stats import (
@@ -91,8 +90,7 @@ def write_drift(report: DriftReport, root: Path) -> Path:
         OSError: the disk does not take it.
     """
     path = root / REPORT_FILE
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, report.to_json())
     return path
 
 

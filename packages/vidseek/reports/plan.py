@@ -5,7 +5,6 @@ A rate that was not measured is not estimated: figures that depend on it are nul
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import tempfile
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, load_encoder
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_retrieval.settings import PublishSettings
 
@@ -85,8 +83,7 @@ class Rates:
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        with whole_file(path) as beside:
-            beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(path, asdict(self))
 
 
 @dataclass(frozen=True)

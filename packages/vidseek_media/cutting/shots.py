@@ -20,8 +20,7 @@ from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.records import Refusal, Span
 from vidseek_media.settings import ShotSettings
 from vidseek_media.sources.originals import original
@@ -162,5 +161,4 @@ def _recall(path: Path) -> list[int] | None:
 
 
 def _remember(path: Path, cuts: list[int]) -> None:
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(cuts), encoding="utf-8")
+    write_json(path, cuts, indent=None)

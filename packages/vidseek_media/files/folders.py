@@ -1,18 +1,34 @@
-"""Writes files and folders of stages whole or not at all."""
+"""Writes files and folders whole or not at all: the one writer of the project.
+
+Each is written under a name of its own beside its place, `.<name>.<8 hex digits>.part`, and renamed when it is complete.
+Any number of threads and processes may write the same one: the last to finish stays. The writer holds a lock (`flock`) on
+what it writes, so that `sweep` can tell what a killed process left from what is being written.
+
+Sync: `sync=True` waits for the disk, and is for what nobody can make again: what a person decided or said, and what the
+index answers from. What a stage computes is not synced: after a power loss the stage runs again.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PART = re.compile(r"\.[0-9a-f]{8}\.part")
+_MOST_NAME_BYTES = 255 - len("..01234567.part")
+"""Of the name that the one beside begins with: file systems take 255."""
+_held: set[int] = set()
+"""Open descriptors that hold the locks of this process."""
 
 
 def require_replaceable(path: Path, *, marks: Collection[str]) -> None:
@@ -56,17 +72,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         ['result.json']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if old == beside or not _lives(old.suffix.removeprefix(".")):
-            shutil.rmtree(old, ignore_errors=True)
-    beside.mkdir()
+    sweep(path.parent, _stem(path))
+    beside, descriptor = _begin(path, is_folder=True)
     try:
         yield beside
-        shutil.rmtree(path, ignore_errors=True)
-        beside.replace(path)
+        _swap(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        _release(descriptor)
 
 
 @contextmanager
@@ -89,7 +102,7 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
         'done'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside, descriptor = _begin(path, is_folder=False)
     try:
         yield beside
         if sync:
@@ -103,6 +116,45 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+        _release(descriptor)
+
+
+def write_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write a file of UTF-8 text as `whole_file` does, line ends as they are in `text`.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    write_bytes(path, text.encode(), sync=sync)
+
+
+def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Write a file as `whole_file` does.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with whole_file(path, sync=sync) as beside:
+        beside.write_bytes(content)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what writers that were killed left in `folder`. A disk that cannot lock files keeps it.
+
+    Args:
+        folder: Where they wrote; it may be missing.
+        name: Of the files and folders that they wrote, a pattern of `glob`.
+    """
+    for left in folder.glob(f".{name}.*.part"):
+        if not _PART.fullmatch(left.name[-14:]):
+            continue
+        with suppress(OSError):  # BlockingIOError where it is being written
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(left)
+            finally:
+                os.close(descriptor)
 
 
 def sync_path(path: Path) -> None:
@@ -121,14 +173,68 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lives(pid: str) -> bool:
-    """Whether a process with this id runs on this machine; a text that is not a number counts as running."""
-    if not pid.isdigit():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _stem(path: Path) -> str:
+    """The pattern of names that those beside `path` begin with."""
+    return glob.escape(os.fsdecode(os.fsencode(path.name)[:_MOST_NAME_BYTES]))
+
+
+def _fresh(path: Path) -> Path:
+    """A name beside `path` that nobody else has."""
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:_MOST_NAME_BYTES])}.{secrets.token_hex(4)}.part")
+
+
+def _begin(path: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """An empty file or folder beside `path`, and an open descriptor that holds its lock."""
+    beside = _fresh(path)
+    unlocked = beside.with_suffix(".new")  # a name that no sweep takes
+    if is_folder:
+        unlocked.mkdir()
+        descriptor = os.open(unlocked, os.O_RDONLY)
+    else:
+        descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    _held.add(descriptor)
+    with suppress(OSError):  # some network disks cannot
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    unlocked.rename(beside)
+    return beside, descriptor
+
+
+def _release(descriptor: int) -> None:
+    if descriptor in _held:  # not in a process that was forked within the block
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: a lock ends with the process that took it."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _swap(beside: Path, path: Path) -> None:
+    """Rename the folder `beside` to `path`; the folder that was there goes."""
+    while True:
+        before = _fresh(path)
+        with suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                path.rename(before)
+        try:
+            beside.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another writer was faster
+                with suppress(OSError):
+                    before.rename(path)
+                raise
+        finally:
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

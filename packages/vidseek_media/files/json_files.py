@@ -1,4 +1,4 @@
-"""Parses JSON from elsewhere with a limit on its size; every fault is a ValueError."""
+"""Writes JSON whole or not at all; parses JSON from elsewhere with a limit on its size, every fault a ValueError."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+
+from vidseek_media.files.folders import write_text
 
 MOST_BYTES = 64 * 2**20
 """Default limit of a JSON file in bytes. The largest file of vidseek, a calibration, has a few MB."""
@@ -36,6 +38,27 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     if len(content) > most_bytes:
         raise ValueError(f"it is larger than {most_bytes} bytes")
     return parse_json(content)
+
+
+def write_json(
+    path: Path, content: object, *, indent: int | None = 2, sort_keys: bool = False, ensure_ascii: bool = True,
+    sync: bool = False,
+) -> None:
+    """Write a JSON file and its last line end, whole or not at all. All but `path` and `sync` as `json.dumps` has it.
+
+    Args:
+        path: Of the file. Its folder is made where it is missing.
+        content: What `json.dumps` takes.
+        indent: Spaces a level; None: all in one line.
+        sort_keys: Whether keys are in alphabetical order.
+        ensure_ascii: Whether other letters are escaped.
+        sync: As `vidseek_media.files.folders` says.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii)
+    write_text(path, f"{text}\n", sync=sync)
 
 
 def parse_json(content: str | bytes) -> Any:

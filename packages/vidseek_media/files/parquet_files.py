@@ -1,4 +1,4 @@
-"""Reads Parquet files from elsewhere with limits, since a small file may unpack to any size."""
+"""Writes Parquet whole or not at all; reads files from elsewhere with limits, since a small one may unpack to any size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vidseek_media.files.folders import whole_file
+
 MOST_BYTES = 2**28
 """Unpacked size in bytes that any file may have."""
 ROWS = 65_536
@@ -16,6 +18,16 @@ ROWS = 65_536
 MOST_GROWTH = 1000
 """Unpacked size that a larger file may have, as a multiple of its own size."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
+
+
+def write_parquet(path: Path, table: pa.Table, *, sync: bool = False) -> None:
+    """Write a table whole or not at all. Equal rows give equal bytes.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with whole_file(path, sync=sync) as beside:
+        pq.write_table(table, beside, compression="zstd")
 
 
 def read_bounded(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -10,6 +10,7 @@ import re
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,8 @@ from PIL import Image
 
 from vidseek_media.cutting.quality_flags import INTERLACED, quality_flags_of, thumb_of
 from vidseek_media.decoding.frames import bin_centres, frames_at
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
+from vidseek_media.files.folders import whole_file
 from vidseek_media.files.json_files import parse_json
 from vidseek_media.names import clip_id, shown
 from vidseek_media.records import Clip, Refusal
@@ -87,16 +89,12 @@ def write_part(job: VideoJob, *, settings: FrameSettings) -> DecodeResult:
         FileChanged: the file's bytes differ from those that were ingested.
         ArtifactError: the disk cannot hold the members.
     """
-    beside = job.part.with_suffix(".beside")
-    try:
-        with original(job.path, job.video_id):
-            verdict = _write_beside(job, beside, settings)
-        beside.replace(job.part)
-    except OSError as error:
-        raise disk_error(job.part.parent.parent, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return verdict
+    folder = job.part.parent.parent
+    with (
+        disk_faults(folder), whole_file(job.part) as beside, original(job.path, job.video_id),
+        disk_faults(folder), beside.open("wb") as file,  # once more: `original` takes an OSError for one of the video
+    ):
+        return _write_clips(job, file, settings)
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,6 @@ class _Picture:
     is_interlaced: bool
     thumb: NDArray[np.float32]
     """What `vidseek_media.cutting.quality_flags` looks at."""
-
-
-def _write_beside(job: VideoJob, beside: Path, settings: FrameSettings) -> DecodeResult:
-    try:
-        with beside.open("wb") as file:
-            return _write_clips(job, file, settings)
-    except OSError as error:
-        raise disk_error(job.part.parent.parent, error) from error
 
 
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> DecodeResult:
@@ -307,14 +297,9 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
         raise OSError(f"a frame is no picture: {error}") from error
 
 
-def disk_error(folder: Path, error: OSError) -> ArtifactError:
-    """Return the error to raise if the disk cannot hold a file.
-
-    Args:
-        folder: The folder of the file.
-        error: The system's error.
-    """
-    return ArtifactError(
-        f"{folder} cannot be written: {error.strerror or error}", code="not-writable",
+def disk_faults(folder: Path) -> AbstractContextManager[None]:
+    """Raise an ArtifactError if the disk cannot hold a file of `folder`."""
+    return foreign(
+        ArtifactError, f"{folder} cannot be written", code="not-writable",
         remedy="Make room; the videos that are done are kept, and a new run goes on from there",
     )

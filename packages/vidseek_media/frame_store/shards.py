@@ -26,13 +26,13 @@ from tqdm import tqdm
 from vidseek_media.cutting.cut import read_clips
 from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import sweep, whole_file
 from vidseek_media.frame_store.members import (
     ClipFramesInfo,
     DecodeResult,
     VideoJob,
     decode_jpeg,
-    disk_error,
+    disk_faults,
     frames_digest_of,
     kept_of,
     read_members,
@@ -117,10 +117,8 @@ def write_frames(
         require_folder(source.root)
     videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
     shards = _plan_shards(videos, clips, source, out, settings)
-    try:
+    with disk_faults(out):
         rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings)
-    except OSError as error:
-        raise disk_error(out, error) from error
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     if clips and not rows and not verdict.changed >= {rejection.id for rejection in rejections}:
         (out / "frames.parquet").unlink(missing_ok=True)
@@ -283,7 +281,7 @@ def _note_outcome(outcome: Outcome[VideoJob, DecodeResult], verdict: DecodeResul
     if isinstance(error, ArtifactError):
         raise error
     if error is not None:
-        job.part.with_suffix(".beside").unlink(missing_ok=True)
+        sweep(job.part.parent, job.part.name)  # where its worker was killed
         clip_ids = {str(clip.clip_id) for clip in job.clips}
         if isinstance(error, FileChanged):
             verdict.changed.update(clip_ids)

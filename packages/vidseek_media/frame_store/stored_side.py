@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.settings import FrameSettings
 from vidseek_media.tables import VIDEOS, read_table
 
@@ -16,8 +14,7 @@ _REMEDY = "Run `dvc repro side`"
 
 def write_side(path: Path, side_px: int) -> None:
     """Write the number to `path`, whole or not at all; equal numbers give equal bytes."""
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps({"side_px": side_px}) + "\n", encoding="utf-8")
+    write_json(path, {"side_px": side_px}, indent=None)
 
 
 def with_stored_side(settings: FrameSettings, path: Path) -> FrameSettings:

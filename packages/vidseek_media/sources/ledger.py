@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import time
@@ -14,8 +13,7 @@ from pathlib import Path
 
 from vidseek_media.decoding.probe import Probe
 from vidseek_media.errors import ConfigError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 
 LEDGER_VERSION = f"2 av{version('av')}"
 """A ledger of another version is not believed: another decoder, or other rules of time and size, may measure otherwise."""
@@ -124,8 +122,7 @@ class Ledger:
             "rejections": self.rejections,
         }
         try:
-            with whole_file(self.path) as beside:
-                beside.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
+            write_json(self.path, content, indent=0, sort_keys=True)
         except OSError as error:
             raise ConfigError(
                 f"the ledger {self.path} cannot be written: {error.strerror}", code="ledger-not-writable",

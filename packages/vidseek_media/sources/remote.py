@@ -1,7 +1,7 @@
 """Downloads remote videos once, from whatever fsspec reads (s3, gs, https, ...). The only module that uses fsspec.
 
-Beside a download lies a stamp, `.<name>.stamp`, with the state of the remote file. A file is downloaded to a temporary name,
-renamed when it is complete, and then stamped, so a killed run downloads it again.
+Beside a download lies a stamp, `.<name>.stamp`, with the state of the remote file. A file is written whole or not at all and
+then stamped, so a killed run downloads it again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import threading
 import time
@@ -23,6 +22,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
+from vidseek_media.files.folders import whole_file, write_text
 from vidseek_media.records import Refusal
 from vidseek_media.sources.local import path_inside
 from vidseek_media.sources.registry import Place, SourceKind, register
@@ -254,18 +254,17 @@ class _Job:
             file = _File(file.path, file.target, _state_of(info) or "{}")
             if _is_here(file):
                 return
-        beside = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")
         try:
-            file.target.parent.mkdir(parents=True, exist_ok=True)
-            _try(lambda: _load(self.fs, file.path, beside, stop), file.path, self.url)
-            if stop.is_set():
-                return
-            size = json.loads(file.state).get("size")
-            if size is not None and beside.stat().st_size != size:
-                raise CutShort(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
-            beside.replace(file.target)
-            beside.write_text(file.state, encoding="utf-8")
-            beside.replace(_stamp_of(file.target))
+            with whole_file(file.target) as beside:
+                _try(lambda: _load(self.fs, file.path, beside, stop), file.path, self.url)
+                if stop.is_set():
+                    raise _Stopped
+                size = json.loads(file.state).get("size")
+                if size is not None and beside.stat().st_size != size:
+                    raise CutShort(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
+            write_text(_stamp_of(file.target), file.state)
+        except _Stopped:
+            return
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise InputRejected("is a file and a folder at once: rename one of them", code="name-taken-twice") from error
         except (_DiskFull, OSError) as error:
@@ -273,8 +272,6 @@ class _Job:
             raise ArtifactError(
                 f"{file.target} cannot be written: {why}", code="not-writable", remedy="Make room, then run it again",
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 class CutShort(InputRejected):
@@ -282,6 +279,10 @@ class CutShort(InputRejected):
 
     code = "download-incomplete"
     retryable = True
+
+
+class _Stopped(Exception):
+    """The run ends before the download does."""
 
 
 class _DiskFull(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 import numpy as np
@@ -128,24 +128,3 @@ def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[
                 is_close = (left < right) & (np.bitwise_count(values[left] ^ values[right]) <= max_bits)
                 if is_close.any():
                     yield left[is_close], right[is_close]
-
-
-def groups_of(keys: Sequence[str], together: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Group keys that are joined directly or through others; a group is named by its first member in sorted order.
-
-    Args:
-        keys: All keys.
-        together: Pairs of keys that belong together.
-    """
-    leader = {key: key for key in keys}
-
-    def find(key: str) -> str:
-        while leader[key] != key:
-            leader[key] = leader[leader[key]]
-            key = leader[key]
-        return key
-
-    for a, b in together:
-        low, high = sorted((find(a), find(b)))
-        leader[high] = low
-    return {key: find(key) for key in keys}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +31,24 @@ def video_groups(pairs: Path, video_ids: Iterable[str]) -> NDArray[np.str_]:
         table = read_table(path, GROUPS)
         known = dict(zip(table["video_id"], table["group"], strict=True))
     return np.array([known.get(str(video_id), str(video_id)) for video_id in video_ids], np.str_)
+
+
+def groups_of(keys: Collection[str], together: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Group keys that are joined directly or through others (union-find); a group is named by its least member.
+
+    Args:
+        keys: All keys.
+        together: Pairs of keys that belong together.
+    """
+    leader = {key: key for key in keys}
+
+    def find(key: str) -> str:
+        while leader[key] != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    for a, b in together:
+        low, high = sorted((find(a), find(b)))
+        leader[high] = low
+    return {key: find(key) for key in keys}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +14,9 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import whole_folder
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.splitting.video_groups import video_groups
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_quality.intervals import MIN_GROUPS
@@ -150,14 +149,12 @@ def write_report(report: CalibrateReport, *, out: Path, reports: Path) -> None:
     """Write `out/calibration.json` (null where nothing was fitted), `reports/{metrics.json,reliability.csv}`."""
     content = report.calibration.to_json() if report.calibration else None
     with whole_folder(out) as folder:
-        (folder / CALIBRATION_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / CALIBRATION_FILE, content)
     with whole_folder(reports) as folder:
-        (folder / "metrics.json").write_text(json.dumps(report.figures, indent=2) + "\n", encoding="utf-8")
-        with (folder / "reliability.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ["confidence", "right", "num", "share"])
-            writer.writeheader()
-            # A plot of no points is one that DVC cannot draw.
-            writer.writerows(report.bins or [{"confidence": 0, "right": 0, "num": 0, "share": 0}])
+        write_json(folder / "metrics.json", report.figures)
+        header = ["confidence", "right", "num", "share"]
+        rows = [[row[name] for name in header] for row in report.bins]
+        write_csv(folder / "reliability.csv", header, rows or [[0, 0, 0, 0]])  # DVC cannot draw a plot of no points
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -7,7 +7,6 @@ collection. A person may accept current queries as the reference instead. Both a
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_retrieval.confidence.drift import MAX_P, Level, Mmd, level_of, mmd, num_needed, psi
 
 MAX_QUERIES = 1000
@@ -159,8 +157,7 @@ def write_sample(path: Path, sample: QuerySample) -> None:
     Raises:
         OSError: the disk cannot hold it.
     """
-    with whole_file(path, sync=path.name == ACCEPTED_FILE) as beside:
-        beside.write_text(json.dumps(sample.to_json()) + "\n", encoding="utf-8")
+    write_json(path, sample.to_json(), indent=None, sync=path.name == ACCEPTED_FILE)
 
 
 def read_sample(path: Path) -> QuerySample | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vidseek_media.errors import GateFailed
+from vidseek_media.files.pages import write_page
 from vidseek_media.frame_store.shards import list_shards, read_shard
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.alignment import MIN_FRAMES, MIN_LENGTH_MS, TOLERANCE_MS, Alignment, Pair, align
@@ -28,7 +28,6 @@ NUM_DIFFERENT = 2000
 """Pairs of videos that are put together by chance, at most."""
 NOWHERE = Alignment(1.0, 0.0, 0.0, 0.0)
 """How two videos fit that fit nowhere."""
-_PICTURE_PX = 240
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def find_duplicates(
     )
 
 
-def write_page(path: Path, report: DedupReport, frames: Path) -> None:
+def write_duplicates_page(path: Path, report: DedupReport, frames: Path) -> None:
     """Write a self-contained HTML page that shows both sides of each duplicate.
 
     Args:
@@ -97,20 +96,7 @@ def write_page(path: Path, report: DedupReport, frames: Path) -> None:
         OSError: the disk cannot hold it.
     """
     pictures = _pictures(frames, report.duplicates)
-    rows = "\n".join(_row(row, report.uris, pictures) for row in report.duplicates)
-    found = report.threshold
-    by_change = ", ".join(f"{name} {share:.2f}" for name, share in found.recall_by_change.items())
-    path.write_text(
-        f"""<!doctype html><meta charset="utf-8"><title>Near-duplicates</title>
-<style>body{{font:15px sans-serif;margin:2em}}td{{padding:.4em .8em;vertical-align:top}}img{{width:{_PICTURE_PX}px}}</style>
-<h1>{len(report.duplicates)} near-duplicates in {report.num_videos} videos</h1>
-<p>Likeness of at least {found.limits.moving:.3f} ({found.limits.still:.3f} where nothing moves): precision
-{found.precision:.3f}, recall {found.recall:.3f} on copies made of this archive ({found.num_copies}) and pairs that are none
-({found.num_different}). Recall: {html.escape(by_change)}.</p>
-<table>{rows}</table>
-""",
-        encoding="utf-8",
-    )
+    write_page(path, "vidseek_retrieval", "duplicates.html", report=report, pictures=pictures)
 
 
 def _samples(
@@ -212,15 +198,3 @@ def _address(frame: Any) -> str:
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _row(row: Duplicate, uris: Mapping[str, str], pictures: Mapping[tuple[str, int], str]) -> str:
-    def side(video_id: str, start_ms: int, end_ms: int) -> str:
-        picture = pictures.get((video_id, (start_ms + end_ms) // 2), "")
-        span = f"{start_ms / 1000:.1f} – {end_ms / 1000:.1f} s"
-        return f'<td><img src="{picture}" alt=""><br>{html.escape(uris[video_id])}<br>{span}</td>'
-
-    return (
-        f"<tr>{side(row.video_id, row.start_ms, row.end_ms)}{side(row.duplicate_of, row.of_start_ms, row.of_end_ms)}"
-        f"<td>{row.kind}<br>likeness {row.score:.3f}</td></tr>"
-    )

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
+from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import read_table, write_table
 from vidseek_retrieval.dedup.alignment import EXTEND, Alignment, Limits, Pair, likeness_of, longest_run, matched
 from vidseek_retrieval.dedup.picture_likeness import VideoLooks
@@ -124,7 +125,8 @@ def decide(matches: Iterable[Match], videos: Mapping[str, Video]) -> list[Duplic
         videos: The videos by id.
     """
     matches = list(matches)
-    group = _groups(matches)
+    together = [(match.one, match.other) for match in matches if match.is_whole]
+    group = groups_of({video_id for pair in together for video_id in pair}, together)
     representative: dict[str, str] = {}
     for members in _members(group, videos).values():
         best = min(members, key=lambda video_id: _rank(videos[video_id]))
@@ -244,24 +246,6 @@ def _match(
     return Match(
         one.video_id, other.video_id, span, (of_start, of_end), round(alignment.score, 4), is_whole=min(shares) >= WHOLE
     )
-
-
-def _groups(matches: Iterable[Match]) -> dict[str, str]:
-    """Union-find over whole matches: the root of each video that is in one."""
-    parent: dict[str, str] = {}
-
-    def root(video_id: str) -> str:
-        parent.setdefault(video_id, video_id)
-        while parent[video_id] != video_id:
-            parent[video_id] = parent[parent[video_id]]
-            video_id = parent[video_id]
-        return video_id
-
-    for match in matches:
-        if match.is_whole:
-            one, other = sorted((root(match.one), root(match.other)))
-            parent[other] = one
-    return {video_id: root(video_id) for video_id in list(parent)}
 
 
 def _members(group: Mapping[str, str], videos: Mapping[str, Video]) -> dict[str, list[str]]:

@@ -8,7 +8,6 @@ Both queues are bounded, so memory does not grow with the archive.
 from __future__ import annotations
 
 import hashlib
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from vidseek_encoder.bundle import file_sha256
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import write_json
 from vidseek_media.frame_store.shards import list_shards, read_shard
 from vidseek_media.records import ClipFrames
 from vidseek_media.tables import FRAMES, read_table
@@ -291,6 +290,5 @@ def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:
         "num_clips": sum(num_clips.values()),
         "parts": num_clips,
     }
-    with whole_file(out / SUMMARY_FILE) as beside:
-        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(out / SUMMARY_FILE, summary)
     return sum(num_clips.values())

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.parquet_files import read_bounded
+from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.names import plain_name, shown
 
 PARTS_FOLDER = "parts"
@@ -74,8 +73,7 @@ def write_part(
         ],
         schema=embeddings_schema(dimension),
     )
-    with whole_file(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
+    write_parquet(path, table)
 
 
 def is_whole(part: Path) -> bool:
@@ -100,7 +98,6 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
     stale = [path for path in written if path not in keep and not path.is_dir()]
     for path in stale:
         path.unlink(missing_ok=True)  # an actor that outlived its killed run may have just renamed what it wrote
-    # What is left beside begins with a dot, and ends in the number of a process.
     return sum(path.suffix == ".parquet" for path in stale)
 
 

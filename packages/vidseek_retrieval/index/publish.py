@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.json_files import write_json
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.index.aliases import alias_problems, move_to, named_by, remove_unneeded
@@ -244,5 +243,4 @@ def _not_verified(verification: Verification, name: str, *, live: Alias | None) 
 
 
 def _write_receipt(path: Path, report: PublishReport) -> None:
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, report.to_json())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.json_files import parse_json
 
 _VIDEO_KEYS = ("video_id", "video", "file", "vid", "image")
@@ -91,14 +91,13 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
             code="benchmark-videos-missing",
             remedy="Fetch them, or leave their rows out of the benchmark's file",
         )
-    with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "caption", "start", "end", "split"])
-        for query in queries:
-            film = films[query.video]
-            assert film is not None
-            times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
-            writer.writerow([film.relative_to(videos).as_posix(), query.caption, *times, split])
+    rows = []
+    for query in queries:
+        film = films[query.video]
+        assert film is not None
+        times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
+        rows.append([film.relative_to(videos).as_posix(), query.caption, *times, split])
+    write_csv(out, ["file", "caption", "start", "end", "split"], rows)
     return len(queries)
 
 

@@ -291,6 +291,5 @@ def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _write(cache: Path, known: Mapping[str, NDArray[np.float32]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(cache) as beside, beside.open("wb") as file:
         np.savez(file, marks=np.array(list(known)), vectors=np.stack(list(known.values())))

@@ -17,7 +17,8 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.records import Rejection, Video
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
-from vidseek_media.splitting.perceptual_hashes import groups_of, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import near_duplicates
+from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
 from vidseek_training.dataset.training_set import WAITING, frozen_captions
 from vidseek_training.settings import PairSettings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.csv_files import write_csv
+from vidseek_media.files.json_files import write_json
 from vidseek_quality.intervals import share_interval
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
@@ -40,7 +40,7 @@ class Evaluation:
 
 def evaluate(
     champion: Path, bundle: Path, *, backbone: str, pairs: Path, frames: Path, general: Path | None, resamples: int,
-    seed: int, variant: str = "fp32", query_variant: str | None = None, near_duplicate_bits: int | None = None,
+    seed: int, variant: str, query_variant: str | None = None, near_duplicate_bits: int | None = None,
     near_duplicate_share: float = NEAR_DUPLICATE_SHARE,
 ) -> Evaluation:
     """Evaluate the base, the adapted model and the exported bundle on the same test pairs.
@@ -194,13 +194,11 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         out: The folder to write.
     """
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(evaluation.figures, indent=2) + "\n", encoding="utf-8")
-    with (out / "recalls.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["gallery", "model", "k", "recall"])
-        for gallery, entry in evaluation.figures["galleries"].items():
-            for model in ("base", "adapted"):
-                writer.writerows([gallery, model, k, entry[model][f"r{k}"]] for k in (1, 5, 10))
+    write_json(out / "metrics.json", evaluation.figures)
+    write_csv(out / "recalls.csv", ["gallery", "model", "k", "recall"], (
+        [gallery, model, k, entry[model][f"r{k}"]]
+        for gallery, entry in evaluation.figures["galleries"].items() for model in ("base", "adapted") for k in (1, 5, 10)
+    ))
     if len(evaluation.test):
         pictures.draw_retrieval(
             evaluation.test, evaluation.exported.texts, evaluation.exported.videos, out / "pictures" / "retrieval.png"

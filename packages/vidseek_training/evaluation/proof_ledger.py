@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import write_text
 from vidseek_training.evaluation.proof import ALPHA, Challenge
 
 LEDGER = "proofs.jsonl"
@@ -140,8 +140,7 @@ class ProofLedger:
         """Write all uses to `path`, whole or not at all; without uses no file is written."""
         if not self.uses:
             return
-        with whole_file(path) as file:
-            file.write_text("".join(f"{use.to_json()}\n" for use in self.uses), encoding="utf-8")
+        write_text(path, "".join(f"{use.to_json()}\n" for use in self.uses))
 
 
 def group_marks(groups: Iterable[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_folder
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import shown
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
@@ -117,9 +117,8 @@ def crown(selected: Selected, receipt: Path, *, alias: str) -> None:
         version = tracking.register(selected.run_id, "adapter", tags, alias=alias)
     else:
         tracking.take_alias_away(alias)
-    receipt.parent.mkdir(parents=True, exist_ok=True)
     content = {"model": tracking.MODEL, "alias": alias, "version": version, "setting": selected.setting}
-    receipt.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(receipt, content)
 
 
 def _rows_digest(pairs: PairSet) -> str:
@@ -221,10 +220,9 @@ def _earlier(champion: Path, backbone: str, notes: list[str]) -> Selected | None
 
 
 def _write(selected: Selected, winner: _Candidate, ledger: ProofLedger, champion: Path, out: Path) -> None:
-    content = json.dumps(asdict(selected), indent=2) + "\n"
     with whole_folder(champion) as folder:
         if winner.adapter is not None:
             shutil.copytree(winner.adapter, folder / "adapter")
         ledger.write(folder / LEDGER)
-        (folder / "selected.json").write_text(content, encoding="utf-8")
-    out.write_text(content, encoding="utf-8")
+        write_json(folder / "selected.json", asdict(selected))
+    write_json(out, asdict(selected))

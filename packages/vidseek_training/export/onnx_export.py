@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import warnings
@@ -25,7 +24,7 @@ from vidseek_encoder.tokenize import Tokenizer
 from vidseek_encoder.variants import RECIPES, convert
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.files.folders import whole_folder
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
@@ -140,7 +139,7 @@ def _export(
                 spec = replace(spec, variants=(*spec.variants, variant))
         spec = spec.save(folder)
         content = {variant: asdict(parity) for variant, parity in sorted(parities.items())}
-        (folder / PARITY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / PARITY_FILE, content)
         write_card(folder, spec, content, made_of=made_of)
     return spec, parities
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -11,7 +10,7 @@ from typing import Any
 
 from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_media.files.folders import require_replaceable, whole_folder
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones
 from vidseek_training.evaluation.champion import Selected, adapter_of, read_selected
@@ -153,7 +152,7 @@ def _fill(folder: Path, adapter: Path, selected: Selected, card: str) -> None:
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = read_json(folder / "adapter_config.json")
     config["base_model_name_or_path"], config["revision"] = _base_of(selected)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "adapter_config.json", config, sort_keys=True)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

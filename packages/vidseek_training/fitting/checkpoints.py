@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.folders import sweep, whole_file
 from vidseek_media.names import plain_name
 from vidseek_training.torch_files import read_torch
 
@@ -36,18 +36,14 @@ class Checkpoint:
         Raises:
             ArtifactError: the disk does not take it.
         """
-        beside = self.path.with_suffix(f".{os.getpid()}.part")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, beside)
-            beside.replace(self.path)
+            with whole_file(self.path) as beside:
+                torch.save(state, beside)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
             raise ArtifactError(
                 f"checkpoint {self.path} cannot be written: {error}", code="not-writable",
                 remedy="Make room or mend the rights, then run it again: it goes on from the last one that is whole",
             ) from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """Load the last saved state; None if there is none.
@@ -69,6 +65,6 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete it, and those that earlier trainings of the setting left, half-written ones too."""
-        for pattern in (f"{self._others}.pt", f"{self._others}.*.part"):
-            for path in self.path.parent.glob(pattern):
-                path.unlink(missing_ok=True)
+        for path in self.path.parent.glob(f"{self._others}.pt"):
+            path.unlink(missing_ok=True)
+        sweep(self.path.parent, f"{self._others}.pt")

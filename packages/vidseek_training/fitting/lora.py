@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import shown
 from vidseek_training.backbones import Backbone
 from vidseek_training.settings import TrainSettings
@@ -194,7 +193,7 @@ def save(handle: PeftModel, model: Backbone, folder: Path) -> None:
     handle.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     notes = AdapterNotes(model.spec.name, float(model.logit_scale.detach()), len(get_peft_model_state_dict(handle)))
-    (folder / _NOTES).write_text(json.dumps(notes.__dict__, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / _NOTES, notes.__dict__)
 
 
 def load_into(model: Backbone, folder: Path) -> PeftModel:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ from safetensors import SafetensorError
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, DeviceError
+from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import whole_folder
+from vidseek_media.files.json_files import write_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
@@ -229,10 +229,10 @@ def gallery_hash(pairs: PairSet) -> str:
 def _write_untrained(outcome: Outcome, pairs: Path, out: Path, report: Path) -> None:
     with whole_folder(out) as folder:
         shutil.copyfile(pairs, folder / TRAINED_ON)
-        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
-    (report / "metrics.json").write_text(json.dumps({"trained": False}) + "\n", encoding="utf-8")
-    (report / "curves.csv").write_text("step,loss,validation_r1\n", encoding="utf-8")
-    (report / "scales.csv").write_text("scale,mrr,general_mrr\n", encoding="utf-8")
+        write_json(folder / "outcome.json", asdict(outcome))
+    write_json(report / "metrics.json", {"trained": False}, indent=None)
+    write_csv(report / "curves.csv", ["step", "loss", "validation_r1"], [])
+    write_csv(report / "scales.csv", ["scale", "mrr", "general_mrr"], [])
 
 
 def _too_few_pairs(name: str, backbone: str, settings: TrainSettings, choice: Choice, num_pairs: int) -> Outcome:
@@ -278,8 +278,8 @@ def _write_adapter(outcome: Outcome, training: Trainer, table: Path, out: Path) 
     with whole_folder(out) as folder:
         shutil.copyfile(table, folder / TRAINED_ON)
         lora.save(training.handle, training.model, folder / "adapter")
-        (folder / "validation.json").write_text(json.dumps(ranks) + "\n", encoding="utf-8")
-        (folder / "outcome.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "validation.json", ranks, indent=None)
+        write_json(folder / "outcome.json", asdict(outcome))
 
 
 def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
@@ -297,9 +297,9 @@ def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) 
     if training.sweep:
         figures["scale"] = choose(training.sweep).scale
         figures["sweep"] = [each.to_json() for each in training.sweep]
-    (report / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _write_rows(report / "curves.csv", training.curves)
-    _write_rows(report / "scales.csv", _scales(training))
+    write_json(report / "metrics.json", figures)
+    for name, rows in {"curves.csv": training.curves, "scales.csv": _scales(training)}.items():
+        write_csv(report / name, list(rows[0]), (list(row.values()) for row in rows))
     pictures.draw_curves(training.curves, report / "pictures" / "curves.png")
     if len(pairs):
         vectors = training.adapted_vectors
@@ -315,10 +315,3 @@ def _scales(training: Trainer) -> list[dict[str, float | None]]:
     ranks = training.adapted.text_ranks
     return [{"scale": 1.0, "mrr": float((1 / ranks).mean()) if len(ranks) else None, "general_mrr": None}]
 
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a CSV of at least one row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

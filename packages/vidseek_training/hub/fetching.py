@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidseek_media.errors import ArtifactError, VidseekError
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import write_text
 from vidseek_training.hub.cache import cached_commit, find_snapshot, repository_folder, snapshot_folder
 from vidseek_training.hub.faults import AGAIN, HubBusy, HubCutOff, HubFailed, HubNotFound, fault_of, offline
 from vidseek_training.hub.files import (
@@ -272,8 +272,7 @@ class _Fetch:
         """Note the commit of the branch or tag that was asked for: only now, when all of it is here."""
         if self._asked.is_pinned:
             return
-        with whole_file(repository_folder(name) / "refs" / self._asked.branch) as beside:
-            beside.write_text(name.revision, encoding="ascii")
+        write_text(repository_folder(name) / "refs" / self._asked.branch, name.revision)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import asdict
@@ -159,7 +160,7 @@ def test_report__shows_nothing_of_a_later_training_that_did_not_win(archive: Arc
         (folder / "metrics.json").write_text(json.dumps({"warnings": ["too strong"], "adapter_sha256": of}))
         page = written(archive)
         assert ("too strong" in page, "The training</figcaption>" in page) == (is_own, is_own)
-        assert ("in MLflow&#x27;s run run7" in page) == (not is_own)
+        assert ("in MLflow's run run7" in html.unescape(page)) == (not is_own)
 
 
 def test_report__says_what_the_figures_are_without_queries_of_both_sides(archive: Archive) -> None:

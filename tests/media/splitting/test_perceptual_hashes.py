@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.raising import raises
 from vidseek_media.cutting.quality_flags import thumb_of
-from vidseek_media.splitting.perceptual_hashes import groups_of, hash_of, lie_near, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import hash_of, lie_near, near_duplicates
 
 
 def picture(seed: int, size: tuple[int, int] = (180, 320)) -> NDArray[np.uint8]:
@@ -74,12 +74,6 @@ def test_near_duplicates__of_nothing_and_of_videos_without_hashes_are_none() -> 
 def test_near_duplicates__refuses_more_bits_than_it_can_find() -> None:
     with raises(ValueError, naming="max_bits is 8"):
         near_duplicates({}, max_bits=8, min_share=0.5)
-
-
-def test_groups_of__joins_by_others_and_is_named_by_the_first() -> None:
-    assert groups_of(["a", "b", "c", "d", "e"], [("d", "b"), ("e", "d")]) == {
-        "a": "a", "b": "b", "c": "c", "d": "b", "e": "b",
-    }
 
 
 _HASHES = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 40), max_size=12)

@@ -11,7 +11,7 @@ from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, wri
 from tests.retrieval.embedding.test_embed_clips import write_shard
 from tests.retrieval.pictures import film
 from vidseek_media.errors import GateFailed
-from vidseek_retrieval.dedup.find import DedupReport, find_duplicates, write_page
+from vidseek_retrieval.dedup.find import DedupReport, find_duplicates, write_duplicates_page
 from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import publish
@@ -61,7 +61,7 @@ def test_find__the_copy_and_no_other_whole_video(root: Path, report: DedupReport
     assert all(row.score < 0.8 for row in report.duplicates if row.kind == "part") and len(report.duplicates) <= 2
     assert report.num_videos == NUM_VIDEOS + 1 and report.threshold.precision >= 0.95
     assert report.threshold.recall > 0.6 and report.uris.items() >= {ORIGINAL: "<3>.mp4", COPY: "<12>.mp4"}.items()
-    write_page(tmp_path / "page.html", report, root / "frames")
+    write_duplicates_page(tmp_path / "page.html", report, root / "frames")
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2 * len(report.duplicates)
     assert "&lt;3&gt;.mp4" in page and "<3>" not in page

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.tiny import Row
-from vidseek_media.splitting.perceptual_hashes import groups_of
+from vidseek_media.splitting.video_groups import groups_of
 from vidseek_training.dataset.negatives import RightOnes, _joined, hardest, right_ones, with_hard, word_overlap
 from vidseek_training.dataset.pair_set import PairSet
 

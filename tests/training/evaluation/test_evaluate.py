@@ -33,7 +33,7 @@ def judging(
 ) -> Evaluation:
     return evaluate(
         champion or exported / "champion", exported / "encoder", backbone=str(backbone), pairs=archive.pairs,
-        frames=archive.frames, general=general, resamples=300, seed=0,
+        frames=archive.frames, general=general, resamples=300, seed=0, variant="fp32",
     )
 
 

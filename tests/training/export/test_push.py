@@ -37,7 +37,7 @@ def test_push_adapter__the_card_has_the_evaluation_s_figures_with_intervals(
 ) -> None:
     evaluation = evaluate(
         exported / "champion", exported / "encoder", backbone=str(backbone), pairs=archive.pairs, frames=archive.frames,
-        general=None, resamples=100, seed=0,
+        general=None, resamples=100, seed=0, variant="fp32",
     )
     write_evaluation(evaluation, tmp_path / "report")
     push_adapter(exported / "champion", tmp_path / "report" / "metrics.json", str(tmp_path / "out"))

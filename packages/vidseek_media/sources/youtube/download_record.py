@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import read_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.names import plain_name
 from vidseek_media.sources.source import About
@@ -74,8 +72,7 @@ def write_record(folder: Path, entry: Entry, known: DownloadRecord) -> None:
               "subtitles": {"asked": known.asked, "file": known.subtitles}}
     target = folder / f"{entry.stem}.about.json"
     try:
-        with whole_file(target) as beside:
-            beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(target, record, indent=1, ensure_ascii=False)
     except OSError as error:
         raise ArtifactError(
             f"{target} cannot be written: {error.strerror}", code="download-not-written", remedy="Make room"

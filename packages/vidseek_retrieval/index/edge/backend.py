@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vidseek_encoder.bundle import file_sha256
-from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
-from vidseek_media.files.folders import whole_file
-from vidseek_media.files.json_files import parse_json, read_json
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
+from vidseek_media.files.json_files import parse_json, read_json, write_json
 from vidseek_media.names import relative_file, shown
 from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
 from vidseek_retrieval.index.collection_metadata import (
@@ -33,7 +31,7 @@ from vidseek_retrieval.index.collection_metadata import (
     require_facts,
 )
 from vidseek_retrieval.index.edge.collection import EdgeCollection
-from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard, edge_errors
+from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard
 
 ALIASES_FILE = "aliases.json"
 COLLECTION_FILE = "collection.json"
@@ -142,10 +140,10 @@ class EdgeBackend:
                 (folder / SHARD_FOLDER).mkdir()
                 _require_space(self.root, metadata)
             said = f"the collection {metadata.name} cannot be built"
-            with edge_errors(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY):
+            with foreign(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY, errors=Exception):
                 build_shard(folder, metadata, points)
             with _write_errors(self.root):
-                _write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": _digests(folder)})
+                write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": _digests(folder)}, sync=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -186,7 +184,7 @@ class EdgeBackend:
             name: {"collection": each.collection, "previous": list(each.previous)} for name, each in aliases.items()
         }
         with _write_errors(self.root):
-            _write_json(self.root / ALIASES_FILE, dict(sorted(content.items())))
+            write_json(self.root / ALIASES_FILE, dict(sorted(content.items())), sync=True)
 
     def drop(self, name: str) -> None:
         """Remove a collection. Who has it open goes on reading: its files live as long as they are mapped."""
@@ -282,18 +280,5 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _write_errors(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ServiceError(
-            f"the index {root} cannot be written: {error}", code="index-not-writable", remedy=SPACE_REMEDY,
-        ) from error
+def _write_errors(root: Path) -> AbstractContextManager[None]:
+    return foreign(ServiceError, f"the index {root} cannot be written", code="index-not-writable", remedy=SPACE_REMEDY)

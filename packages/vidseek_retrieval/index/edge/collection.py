@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 import qdrant_edge as qdrant
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, edge_errors, sparse_vector
+from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, sparse_vector
 from vidseek_retrieval.index.edge.spans import SPANS_FILE, Spans
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
@@ -45,7 +45,7 @@ class EdgeCollection:
             ArtifactError: the shard or its spans are missing or broken.
         """
         said = f"the collection {metadata.name} in {folder.parent} cannot be opened"
-        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
+        with foreign(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY, errors=Exception):
             spans = Spans.read(folder / SPANS_FILE, metadata.num_points)
             return cls(metadata, qdrant.EdgeShard.load(str(folder / SHARD_FOLDER)), spans)
 
@@ -202,11 +202,9 @@ class EdgeCollection:
         ]
         return list(map(RankedClip._make, zip(*columns, strict=True)))
 
-    @contextmanager
-    def _broken_is_ours(self) -> Iterator[None]:
+    def _broken_is_ours(self) -> AbstractContextManager[None]:
         said = f"the collection {self._facts.name} does not answer"
-        with edge_errors(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY):
-            yield
+        return foreign(ArtifactError, said, code="collection-broken", remedy=REBUILD_REMEDY, errors=Exception)
 
 
 def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = None) -> Any:

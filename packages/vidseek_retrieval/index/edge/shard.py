@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qdrant
 
-from vidseek_media.errors import ServiceError, VidseekError
+from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, row_of, write_spans
@@ -156,26 +156,3 @@ def _edge_point(point: Point) -> Any:
 def sparse_vector(words: SparseVector) -> Any:
     """`words` as Edge takes them."""
     return qdrant.SparseVector(list(words.indices), list(words.values))
-
-
-@contextmanager
-def edge_errors(kind: type[VidseekError], message: str, *, code: str, remedy: str) -> Iterator[None]:
-    """Convert errors and panics of Edge in this block.
-
-    Args:
-        kind: The class of vidseek's errors to raise.
-        message: Text before the cause.
-        code: Stable code of the error.
-        remedy: What the user can do.
-    """
-    try:
-        yield
-    except VidseekError:
-        raise
-    except Exception as error:  # Edge raises bare Exception
-        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error
-    except BaseException as error:
-        # A panic inside Edge is no Exception; an interrupt by the user is none of ours.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise kind(f"{message}: {error}", code=code, remedy=remedy) from error
