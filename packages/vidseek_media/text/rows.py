@@ -59,12 +59,12 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
 def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
     """Yield the rows of a Parquet file.
 
+    A cell that Python cannot hold (a time after the year 9999, bytes that are not UTF-8) refuses its row alone.
+
     Args:
         path: The file.
         columns: Checks and renames the columns.
         texts: Columns whose cells must be texts, numbers or times; another value refuses the row.
-
-    A cell that Python cannot hold (a time after the year 9999, bytes that are no UTF-8) is that row's alone.
 
     Raises:
         ConfigError: the file is not Parquet, or `columns` refuses its columns.
