@@ -437,7 +437,7 @@ def test_youtube__a_page_within_the_page_that_the_site_refuses_ends_the_run(site
 
 
 def test_about_of__a_category_is_a_word_and_no_letter() -> None:
-    assert about_of({"id": "x", "categories": "Music"}, []).category == "Music"
+    assert download_record.about_of({"id": "x", "categories": "Music"}, []).category == "Music"
 
 
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
