@@ -115,7 +115,7 @@ class OpenAIEndpoint:
         return False
 
     def _failure_told(self, response: Any) -> Retry | Skip | Stop | None:
-        """The failure that a router tells in an answer of status 200, with the status that it got itself."""
+        """Return the failure that a router tells in an answer of status 200, with the status that it got itself."""
         told = getattr(response, "error", None)
         if not isinstance(told, dict) or getattr(response, "choices", None):
             return None
@@ -165,7 +165,7 @@ def _answer_of(response: Any) -> Answer:
 
 
 def _text_of(message: Any) -> str:
-    """What the model says: its content, else the arguments of a tool it calls, else what its server took for reasoning."""
+    """Return what the model says: its content, else the arguments of a tool, else what its server took for reasoning."""
     content: Any = message.content
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))

@@ -170,7 +170,13 @@ def seconds_of(headers: Mapping[str, str]) -> float | None:
 
 
 def usage_of(tokens_in: object, tokens_out: object, tokens_thought: object = None) -> Usage | None:
-    """The counts of a server; None where one of the first two is none: the answer is paid for all the same."""
+    """Return the token counts of a server; None where one of the first two is no count, which makes the answer no less paid.
+
+    Args:
+        tokens_in: Of the request.
+        tokens_out: Of the answer, thoughts included.
+        tokens_thought: Of tokens_out; None where the server does not say.
+    """
     counts = [number_or_none(each, low=0, high=MOST_TOKENS) for each in (tokens_in, tokens_out)]
     if counts[0] is None or counts[1] is None:
         return None
