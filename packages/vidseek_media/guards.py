@@ -21,6 +21,9 @@ MAX_NUMBER = 2.0**53
 _BROKEN = re.compile("[\x00\ud800-\udfff]")
 """The null byte, and halves of characters that JSON can spell and UTF-8 cannot."""
 
+_MOMENT = re.compile(r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-?W\d\d(?:-?\d)?)(?:[Tt ].*)?", re.ASCII)
+"""ISO 8601 as it is meant: Python takes any sign between day and time, and milliseconds since 1970 for a day of 1712."""
+
 _CONTROLS = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
 
@@ -126,4 +129,6 @@ def _datetime_of(value: object) -> datetime:
         return datetime.fromtimestamp(value, UTC)
     if not isinstance(value, str):
         raise TypeError
-    return datetime.fromisoformat(value.strip())
+    if not _MOMENT.fullmatch(text := value.strip()):
+        raise ValueError
+    return datetime.fromisoformat(text.upper())

@@ -94,7 +94,7 @@ def join_pieces(
     """
     breaks = set(_breaks_of_dts(scan, second, step, may_break=may_break))
     if may_break:
-        breaks |= set(_breaks_of_keys(scan, second))
+        breaks |= set(_breaks_of_keys(scan))
     if not breaks:
         return scan.times, False
     times = scan.times.copy()
@@ -125,7 +125,7 @@ def _breaks_of_dts(scan: PacketScan, second: int, step: int, *, may_break: bool)
         yield before + 1 + int(keys[0]) if len(keys) else after
 
 
-def _breaks_of_keys(scan: PacketScan, second: int) -> Iterator[int]:
+def _breaks_of_keys(scan: PacketScan) -> Iterator[int]:
     """Yield places of keyframes that would be shown before a frame which precedes them in the file; no codec allows that."""
     keys = np.flatnonzero(scan.is_key)
     if not len(keys) or not scan.has_pts.all():
@@ -133,7 +133,7 @@ def _breaks_of_keys(scan: PacketScan, second: int) -> Iterator[int]:
     latest_of_gops = np.maximum.reduceat(scan.times, keys)
     latest = int(latest_of_gops[0])
     for place, latest_of_gop in zip(keys[1:].tolist(), latest_of_gops[1:].tolist(), strict=True):
-        if scan.times[place] < latest - second * BACKWARD_MS // 1000:
+        if scan.times[place] < latest:
             yield place
             latest = latest_of_gop
         latest = max(latest, latest_of_gop)

@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.guards import is_broken
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 csv.field_size_limit(2**24)
 
@@ -56,6 +59,8 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
 def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
     """Yield the rows of a Parquet file.
 
+    A cell that Python cannot hold (a time after the year 9999, bytes that are not UTF-8) refuses its row alone.
+
     Args:
         path: The file.
         columns: Checks and renames the columns.
@@ -77,9 +82,29 @@ def rows_of_parquet(path: Path, columns: Columns, texts: Collection[str] = ()) -
     names = columns(table.column_names, path)
     number = 0
     for batch in table.rename_columns(names).to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
+        columns_of_batch = [_cells(column) for column in batch.columns]
+        for cells in zip(*columns_of_batch, strict=True):
             number += 1
-            yield number, _row(row.items(), texts)
+            yield number, _row(zip(names, cells, strict=True), texts)
+
+
+class _Unreadable:
+    """Stands for a cell of Parquet that has no value in Python."""
+
+
+def _cells(column: pa.Array[Any]) -> list[object]:
+    """The values of `column`, one by one where one of them cannot be read."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, TypeError):  # of Arrow too; a text that is no UTF-8 is a ValueError
+        return [_value_of(cell) for cell in column]
+
+
+def _value_of(cell: pa.Scalar[Any]) -> object:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError, TypeError):
+        return _Unreadable()
 
 
 def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> Iterator[Row]:
@@ -88,13 +113,14 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
     Args:
         path: The file.
         columns: Checks and renames the keys.
-        texts: Keys whose values must be texts, numbers or times; another value refuses the row.
+        texts: Keys whose values must be texts, numbers or times; another value refuses the row, and so do
+            bytes that are not UTF-8.
 
     Raises:
-        ConfigError: the file is empty or not UTF-8.
+        ConfigError: the file is empty, or its first line is not UTF-8.
     """
     # Only \n ends a line: JSON may hold U+2028, U+2029 and U+0085 as they are (https://jsonlines.org).
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
+    for number, line in enumerate(text_of(path, of_lines=True).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -108,8 +134,12 @@ def rows_of_jsonl(path: Path, columns: Columns, texts: Collection[str] = ()) -> 
         yield number, _row(zip(columns(list(row), path), row.values(), strict=True), texts)
 
 
-def text_of(path: Path) -> str:
-    """Return the content of a UTF-8 text file, without its BOM.
+def text_of(path: Path, *, of_lines: bool = False) -> str:
+    """Return the content of a UTF-8 text file, without its BOM. Halves of characters stay in it as lone surrogates.
+
+    Args:
+        path: The file.
+        of_lines: Whether each line is read alone: bytes after the first line that are not UTF-8 become lone surrogates too.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or is not UTF-8.
@@ -126,14 +156,17 @@ def text_of(path: Path) -> str:
             code="rows-unreadable", remedy="Write rows into it, or remove it"
         )
     try:
-        text = content.decode("utf-8-sig")
+        if of_lines:
+            content.partition(b"\n")[0].decode("utf-8-sig", "surrogatepass")
+        text = content.decode("utf-8-sig", "surrogateescape" if of_lines else "surrogatepass")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
             f"{path}, line {line}: is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}", code="rows-not-text",
             remedy="Save it as UTF-8 (in a spreadsheet: CSV UTF-8)",
         ) from error
-    if "\0" in text.partition("\n")[0]:
+    first = text.partition("\n")[0]
+    if "\0" in first and (not of_lines or 4 * first.count("\0") > len(first)):
         raise ConfigError(
             f"{path} is no text: its first line holds null bytes", code="rows-not-text", remedy="Save it as UTF-8 CSV",
         )
@@ -148,6 +181,9 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
             row[name] = ""
         elif isinstance(value, datetime | date):
             row[name] = value.isoformat()
+        elif isinstance(value, _Unreadable):
+            if name in texts:
+                return InputRejected(f"has something in the column {name} that cannot be read", code="row-malformed")
         elif name in texts and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text", code="row-malformed")
         elif name in texts and isinstance(value, str) and is_broken(value):

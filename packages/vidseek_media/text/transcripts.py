@@ -28,9 +28,10 @@ _TIMING = re.compile(rf"^\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s(?P<rest>.*))?$")
 _CLOCK = r"(?:\d+\s?[:;.]\s?\w+\s?[:;.]\s?\d+(?:[.,:;]\d+)?|\d+\s?:\s?\d+[.,]\d+)"
 _LOOKS_TIMED = re.compile(
     rf"^\s*-?\d[\d\s.,:;]*-->|^\s*-?\d[\d\s.,;]*:[\d\s.,:;]*{_ARROW}|-->\s*-?\d+\s*:"
-    rf"|^[^\w-]*(?:\d+\s+)?\w?{_CLOCK}[^\w]+{_CLOCK}|^\s*\d+:\d\d:\d\d(?:[.,]\d+)?\s*$"
+    rf"|^[^\w-]*(?:\d+\s+)?\w?{_CLOCK}\W+(?:\w{{1,4}}\W+)?{_CLOCK}|^\s*\d+:\d\d:\d\d(?:[.,]\d+)?\s*$"
 )
-"""A line of times that cannot be read: with an arrow, of two times to the second, or one time alone. It is never text."""
+"""A line of times that cannot be read: with an arrow, of two times to the second with a short word between them at
+most (`to`, the `gt` of an escaped arrow), or one time alone. It is never text."""
 _SETTING = re.compile(r"[A-Za-z]\w*:\S*")
 """What may follow the times: a place on the screen."""
 _UNSEEN = re.compile("[\ufeff\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
@@ -136,7 +137,7 @@ def _decoded(content: bytes) -> str:
     try:
         if content[:2] in (b"\xff\xfe", b"\xfe\xff") and "-->" in (text := content.decode("utf-16", "replace")):
             return text
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig", "surrogatepass")  # Halves of characters are dropped from the text.
     except UnicodeDecodeError as error:
         raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8", code="transcript-not-utf8") from error
 
@@ -153,7 +154,7 @@ def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
     line
     ends a WebVTT cue (https://www.w3.org/TR/webvtt1/). SRT has no standard, and its texts may contain blank lines.
     """
-    lines = re.split(r"\r+\n|\n|\r", text.removeprefix("\ufeff"))
+    lines = re.split(r"\r+\n|\n|\r", text.replace("\ufeff", ""))
     timings = {number: plain for number, line in enumerate(lines) if _is_timed(plain := _as_timing(line))}
     is_vtt, starts = lines[0].strip().upper().startswith("WEBVTT"), list(timings)
     before = [line for line in lines[: starts[0] if starts else 0] if line.strip()]

@@ -19,7 +19,7 @@ from vidseek_training.backbones.base import Backbone
 from vidseek_training.backbones.files import folder as backbone_files
 from vidseek_training.backbones.registry import config_files, family_of
 from vidseek_training.hub import pinned
-from vidseek_training.hub.files import weight_files
+from vidseek_training.hub.files import INDEX, parts_of, weight_files
 from vidseek_training.torch_files import read_torch
 
 _MOST_SIZE = 2**24
@@ -52,12 +52,13 @@ def load(path_or_id: str | Path) -> Backbone:
         spec = family.spec_of(config, folder, name=pinned(str(path_or_id)))
         tensors = family.renamed(config, tensors)
         with torch.device("meta"):  # of no memory: a config may ask for more than there is
-            shapes = family.build(config, spec).state_dict()
+            planned = family.build(config, spec)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ArtifactError(
             f"{folder / family.config_file} is of no {family.name} model: {error!r}", code="backbone-broken",
         ) from error
-    _require_same(shapes, tensors, path)
+    _require_same(planned.state_dict(), tensors, path)
+    _require_numbers([name for name, _ in planned.named_parameters(remove_duplicate=False)], tensors, path)
     with torch.random.fork_rng(devices=()), _NoDraws():  # single vectors are still drawn
         model = family.build(config, spec)
     model.load_state_dict(tensors)
@@ -107,21 +108,33 @@ def weights_sha256(path_or_id: str | Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest() if hashes else ""
 
 
+_FLOATS = frozenset([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+
+
 def _read_tensors(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Tensor]]:
-    """Return the weights' file (of several the first) and its tensors, in fp32."""
+    """Return the weights' file (of several the first) and its tensors, those of floating point in fp32."""
     first, tensors = folder / names[0], dict[str, Tensor]()
     path = first
     try:
-        for path in weight_files(folder, names) or (first,):
+        for path in weight_files(folder, names) or (_missing_part(folder, names) or first,):
             found: dict[str, Tensor] = read_torch(path) if path.suffix == ".bin" else load_file(path)
             if twice := sorted(tensors.keys() & found.keys()):
                 raise ValueError(f"{twice[0]} is in another part too")
-            tensors |= {name: tensor.float() for name, tensor in found.items()}
+            tensors |= {name: tensor.float() if tensor.dtype in _FLOATS else tensor for name, tensor in found.items()}
     except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}", code="backbone-broken", remedy="Fetch the backbone's weights again",
         ) from error
     return path, tensors
+
+
+def _missing_part(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first file that an index of weights in `folder` names and that is not there."""
+    for index in (folder / f"{name}{INDEX}" for name in names):
+        parts = [folder / part for part in parts_of(index)] if index.is_file() else []
+        if lost := next((part for part in parts if not part.is_file()), None):
+            return lost
+    return None
 
 
 def _require_sizes(content: object, name: str = "") -> None:
@@ -138,6 +151,26 @@ def _require_sizes(content: object, name: str = "") -> None:
             _require_sizes(value, name)
     elif isinstance(content, int) and abs(content) > (_MOST_LAYERS if "layers" in name else _MOST_SIZE):
         raise ValueError(f"{name} is {content}")
+
+
+def _require_numbers(names: Sequence[str], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Check that weights are numbers: quantised ones mean others than they say, and one NaN makes all vectors NaN.
+
+    Raises:
+        ArtifactError: some are not.
+    """
+    odd = sorted(f"{name} ({tensors[name].dtype})" for name in names if tensors[name].dtype != torch.float32)
+    if odd:
+        raise ArtifactError(
+            f"{path}: weights are no floating point of 16 bits or more: {', '.join(odd[:5])}", code="backbone-broken",
+            remedy="Take the model's weights as they were before they were quantised",
+        )
+    endless = sorted(name for name in names if not torch.isfinite(tensors[name]).all())
+    if endless:
+        raise ArtifactError(
+            f"{path}: weights are infinite or no numbers: {', '.join(endless[:5])}", code="backbone-broken",
+            remedy="Fetch the backbone's weights again, or take those of an earlier step of its training",
+        )
 
 
 def _require_same(wanted: Mapping[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:

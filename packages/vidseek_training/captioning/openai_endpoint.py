@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 
+from vidseek_media.guards import number_or_none
 from vidseek_training.captioning.prompt import SCHEMA
 from vidseek_training.captioning.provider import (
     Answer,
@@ -16,9 +17,9 @@ from vidseek_training.captioning.provider import (
     Retry,
     Skip,
     Stop,
-    Usage,
     failure_of,
     seconds_of,
+    usage_of,
     without_key,
 )
 from vidseek_training.captioning.settings import LlmSettings
@@ -59,6 +60,8 @@ class OpenAIEndpoint:
         body = self._body(request)
         try:
             response = self._client.chat.completions.create(**body)
+            if (failure := self._failure_told(response)) is not None:
+                raise failure
             return _answer_of(response)
         except openai.APITimeoutError as error:
             raise Retry(
@@ -111,6 +114,15 @@ class OpenAIEndpoint:
             return True
         return False
 
+    def _failure_told(self, response: Any) -> Retry | Skip | Stop | None:
+        """Return the failure that a router tells in an answer of status 200, with the status that it got itself."""
+        told = getattr(response, "error", None)
+        if not isinstance(told, dict) or getattr(response, "choices", None):
+            return None
+        status = int(number_or_none(told.get("code"), low=400, high=599) or 500)
+        message = without_key(str(told.get("message") or told), self._key)
+        return failure_of(status, message, who=self._settings.name, models_page=self._models_page)
+
     def _failure(self, error: openai.APIStatusError) -> Retry | Skip | Stop:
         codes = {error.code, error.type}
         message = without_key(_message_of(error), self._key)
@@ -142,16 +154,27 @@ def _leave_off_all(request: httpx2.Request) -> None:
 
 def _answer_of(response: Any) -> Answer:
     choice, counted = response.choices[0], response.usage
-    usage = None
-    if counted is not None:
-        thought = getattr(getattr(counted, "completion_tokens_details", None), "reasoning_tokens", None) or 0
-        usage = Usage(int(counted.prompt_tokens), int(counted.completion_tokens), int(thought))
+    thought = getattr(getattr(counted, "completion_tokens_details", None), "reasoning_tokens", None)
+    usage = usage_of(getattr(counted, "prompt_tokens", None), getattr(counted, "completion_tokens", None), thought)
     if choice.finish_reason == "content_filter":
         raise Skip("blocked by the provider's filter", usage=usage)
     if refusal := getattr(choice.message, "refusal", None):
         raise Skip(f"the model declined: {str(refusal)[:200]}", usage=usage)
     model = str(getattr(response, "model", None) or "")
-    return Answer(str(choice.message.content or ""), usage, is_cut=choice.finish_reason in _CUT, model=model)
+    return Answer(_text_of(choice.message), usage, is_cut=choice.finish_reason in _CUT, model=model)
+
+
+def _text_of(message: Any) -> str:
+    """Return what the model says: its content, else the arguments of a tool, else what its server took for reasoning."""
+    content: Any = message.content
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    if content:
+        return str(content)
+    called = [getattr(call, "function", None) for call in getattr(message, "tool_calls", None) or ()]
+    said = [getattr(function, "arguments", None) for function in called]
+    said += [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+    return next((each for each in said if isinstance(each, str) and each), "")
 
 
 def _message_of(error: openai.APIStatusError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidseek_media.guards import mended_text
@@ -26,6 +26,9 @@ pictures, videos or clips."""
 
 MAX_CHARACTERS: Mapping[str, int] = {"short": 120, "sentence": 400, "detail": 1000}
 """Of each caption; a longer one is no caption of its grain."""
+
+MOST_LEVELS = 5
+"""Of objects and lists that wrap an answer."""
 
 MIN_CHARACTERS = 3
 
@@ -99,30 +102,63 @@ def read_answer(text: str) -> dict[str, str]:
 
 
 _REASONING = re.compile(r"<(think|thinking|thought|reasoning|analysis)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_COMMA_AT_END = re.compile(r",\s*([}\]])")
 _DECODER = json.JSONDecoder(strict=False)
 """Takes a raw newline inside a text."""
 
 
 def _object_in(text: str) -> dict[str, Any]:
-    """Return the last JSON object in `text`.
+    """Return the last JSON object in `text` that has a text for each grain, else the last one.
 
-    Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence, or begin with a mark of
-    the byte order. All of that is paid for, and what it says is clear.
+    Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence or in a further object,
+    put a remark behind it, or begin with a mark of the byte order. All of that is paid for, and what it says is clear.
 
     Raises:
         BadAnswer: there is none.
     """
-    plain = _REASONING.sub(" ", text.lstrip("\ufeff"))
-    found: dict[str, Any] | None = None
-    why, at = "no { in it", plain.find("{")
+    whole = text.strip().lstrip("\ufeff")
+    found, why = [_DECODER.decode(whole)] if _is_json(whole) else [], ""
+    if not any(_within(found, depth=MOST_LEVELS)):
+        found, why = _objects_in(_REASONING.sub(" ", whole))
+    if not found:
+        found, _ = _objects_in(_COMMA_AT_END.sub(r"\1", _REASONING.sub(" ", whole)))
+    objects = list(_within(found, depth=MOST_LEVELS))
+    if not objects:
+        raise BadAnswer(f"is no JSON object ({why}): {text[:80]!r}")
+    answers = [each for each in objects if all(isinstance(each.get(grain), str) for grain in GRAINS)]
+    return (answers or objects)[-1]
+
+
+def _is_json(text: str) -> bool:
+    """Return whether all of `text` is JSON: what looks like reasoning in it is said in a caption."""
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _objects_in(text: str) -> tuple[list[Any], str]:
+    """Return the outermost JSON objects in `text`, and why the last `{` that begins none does not."""
+    found: list[Any] = []
+    why, at = "no { in it", text.find("{")
     while at >= 0:
         try:
-            content, end = _DECODER.raw_decode(plain, at)
+            content, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             why, end = str(error), at + 1
         else:
-            found = content
-        at = plain.find("{", end)
-    if found is None:
-        raise BadAnswer(f"is no JSON object ({why}): {text[:80]!r}")
-    return found
+            found.append(content)
+        at = text.find("{", end)
+    return found, why
+
+
+def _within(content: object, *, depth: int) -> Iterator[dict[str, Any]]:
+    """Yield the objects in `content`, itself last: as values, in lists, and as JSON in a text (arguments of a tool)."""
+    if isinstance(content, str) and content.lstrip().startswith("{") and _is_json(content):
+        content = _DECODER.decode(content)
+    if depth and isinstance(content, dict | list):
+        for each in content.values() if isinstance(content, dict) else content:
+            yield from _within(each, depth=depth - 1)
+    if isinstance(content, dict):
+        yield content

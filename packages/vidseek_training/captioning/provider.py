@@ -11,6 +11,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
+from vidseek_media.guards import number_or_none
+
+MOST_TOKENS = 2.0**40
+"""A greater count is none."""
 
 URL_VARIABLE = "VIDSEEK_LLM_URL"
 KEY_VARIABLE = "VIDSEEK_LLM_KEY"
@@ -156,15 +160,27 @@ def failure_of(
 def seconds_of(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a Retry-After header states, as a number or a date; None if it is missing or unreadable."""
     said = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
+    if (seconds := number_or_none(said)) is not None:
+        return max(0.0, seconds)
     try:
         moment = parsedate_to_datetime(said)
-    except ValueError:
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def usage_of(tokens_in: object, tokens_out: object, tokens_thought: object = None) -> Usage | None:
+    """Return the token counts of a server; None where one of the first two is no count, which makes the answer no less paid.
+
+    Args:
+        tokens_in: Of the request.
+        tokens_out: Of the answer, thoughts included.
+        tokens_thought: Of tokens_out; None where the server does not say.
+    """
+    counts = [number_or_none(each, low=0, high=MOST_TOKENS) for each in (tokens_in, tokens_out)]
+    if counts[0] is None or counts[1] is None:
+        return None
+    return Usage(int(counts[0]), int(counts[1]), int(number_or_none(tokens_thought, low=0, high=MOST_TOKENS) or 0))
 
 
 def without_key(text: str, key: str) -> str:

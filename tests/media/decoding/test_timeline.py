@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media.conftest import picture_of, write_video
-from vidseek_media.decoding.containers import demux, open_video
+from vidseek_media.decoding.containers import Packet, demux, open_video
 from vidseek_media.decoding.frames import FrameAt, decode_at, frames_at
 from vidseek_media.decoding.packets import read_plan, vp8_hides, vp9_hides
 from vidseek_media.decoding.probe import probe
@@ -51,8 +51,11 @@ def _full_decode(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
-def _bytes_of_piece(path: Path, *, first: int, num_frames: int, start_ms: int, b_frames: int) -> bytes:
-    """A transport or program stream of the frames `first`, `first` + 1, ... 10 (.mpg: 25) a second, from `start_ms` on."""
+def _bytes_of_piece(path: Path, *, first: int, num_frames: int, start_ms: int, b_frames: int, late_ms: int = 0) -> bytes:
+    """A transport or program stream of the frames `first`, `first` + 1, ... 10 (.mpg: 25) a second, from `start_ms` on.
+
+    `start_ms` is a whole number of frames; `late_ms` is added to it.
+    """
     codec, rate = ("mpeg2video", 25) if path.suffix == ".mpg" else ("libx264", 10)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -61,9 +64,18 @@ def _bytes_of_piece(path: Path, *, first: int, num_frames: int, start_ms: int, b
         for number in range(num_frames):
             frame = av.VideoFrame.from_ndarray(picture_of(first + number, 64, 48), format="rgb24")
             frame.pts, frame.time_base = start_ms * rate // 1000 + number, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            container.mux(_later(stream.encode(frame), late_ms))
+        container.mux(_later(stream.encode(None), late_ms))
     return path.read_bytes()
+
+
+def _later(packets: list[Packet], by_ms: int) -> list[Packet]:
+    for packet in packets:
+        assert packet.pts is not None and packet.dts is not None and packet.time_base
+        each_ms = packet.time_base * 1000
+        packet.pts, packet.dts = round(packet.pts * each_ms) + by_ms, round(packet.dts * each_ms) + by_ms
+        packet.time_base = Fraction(1, 1000)
+    return packets
 
 
 @settings(max_examples=12, deadline=None)
@@ -93,6 +105,18 @@ def test_read_plan__lays_joined_pieces_end_to_end(
         assert [f.time_ms for f in found] == [100 * n for n in range(len(found))]
         assert probe(path).duration_ms == pytest.approx(100 * first, abs=1)
     assert len(found) == first
+
+
+@pytest.mark.parametrize("overlap_ms", [110, 150, 190])
+def test_read_plan__lays_pieces_that_overlap_end_to_end(tmp_path: Path, number_of: NumberOf, overlap_ms: int) -> None:
+    content = _bytes_of_piece(tmp_path / "a.ts", first=0, num_frames=12, start_ms=0, b_frames=0)
+    content += _bytes_of_piece(
+        tmp_path / "b.ts", first=12, num_frames=12, start_ms=1100, b_frames=0, late_ms=100 - overlap_ms
+    )
+    (tmp_path / "all.ts").write_bytes(content)
+    found = _check_every_way(tmp_path / "all.ts")
+    assert [number_of(f.pixels) for f in found] == list(range(24))
+    assert [f.time_ms for f in found] == [100 * n for n in range(24)]
 
 
 def test_read_plan__of_program_streams_that_begin_anew_is_as_long_as_both(tmp_path: Path, number_of: NumberOf) -> None:

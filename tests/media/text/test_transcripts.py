@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from tests.raising import raises
 from vidseek_media.errors import InputRejected
-from vidseek_media.text.transcripts import Cue, parse_cues, parse_transcript, read_cues, read_transcripts, said_in
+from vidseek_media.text.transcripts import (
+    Cue,
+    parse_cues,
+    parse_transcript,
+    read_cues,
+    read_transcript,
+    read_transcripts,
+    said_in,
+)
 
 SRT = (
     "1\n00:00:01,000 --> 00:00:02,500\nHello <i>there</i>\nall of you\n\n"
@@ -154,13 +162,27 @@ def test_parse_cues__take_odd_times(times: str, span: tuple[int, int]) -> None:
     ["-00:00:01,000 --> 00:00:02,000", "00:00:99,000 --> 00:00:02,000", "00:00:01,000 --> ", "00:00:05 --> 00:00:04",
      "0x:00 --> 00:00:02", "00:00:01,000 -- > soon", "00:00:01,000 00:00:02,000", "00:00:01,000,00:00:02,000",
      "00;00;01;000 --> 00;00;02;000", "00.00.01.000 --> 00.00.02.000", "00:00:0l,000 --> 00:00:02,000",
-     "[00:00:01,000 --> 00:00:02,000]", "[00:01.000 --> 00:02.000]  said", "00:00:05", "00:00:05,100"],
+     "[00:00:01,000 --> 00:00:02,000]", "[00:01.000 --> 00:02.000]  said", "00:00:05", "00:00:05,100",
+     "00:00:01,000 to 00:00:02,000", "00:00:01,000 --&gt; 00:00:02,000"],
 )
 def test_parse_transcript__counts_what_it_cannot_read_and_never_takes_times_for_text(times: str) -> None:
     text = f"1\n00:00:01,000 --> 00:00:02,000\nbefore\n\n2\n{times}\nlost\n\n3\n00:00:03,000 --> 00:00:04,000\nafter\n"
     cues, broken = parse_transcript(text)
     assert [cue.lines for cue in cues] == [("before",), ("after",)]
     assert [each.line for each in broken] == [6]
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\n"])
+def test_parse_cues__of_joined_files_have_no_byte_order_mark_in_their_numbers(mark: str) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\none\n\n{mark}2\n00:00:03,000 --> 00:00:04,000\ntwo\n"
+    assert [cue.lines for cue in parse_cues(text)] == [("one",), ("two",)]
+
+
+def test_read_transcript__drops_half_a_character_alone(tmp_path: Path) -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\na red\ud83d circle\n"
+    (tmp_path / "a.srt").write_bytes(text.encode("utf-8", "surrogatepass"))
+    cues, broken = read_transcript(tmp_path / "a.srt")
+    assert ([cue.lines for cue in cues], broken) == ([("a red circle",)], [])
 
 
 def test_parse_cues__keep_signs_that_are_no_markup() -> None:

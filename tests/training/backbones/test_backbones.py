@@ -91,6 +91,32 @@ def test_load__half_precision_weights_become_fp32(folder: Path, tmp_path: Path) 
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda tensor: tensor * float("nan"), "no numbers"), (lambda tensor: tensor.sign() * float("inf"), "infinite"),
+    (lambda tensor: tensor.to(torch.int8), "torch.int8"), (lambda tensor: tensor > 0, "torch.bool"),
+    (lambda tensor: tensor.to(torch.float8_e4m3fn), "torch.float8"), (lambda tensor: tensor.to(torch.complex64), "complex"),
+])
+def test_load__weights_that_are_no_numbers_are_an_error_that_names_them(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    folder = write_clip(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(tensors) if name.endswith("q_proj.weight"))
+    write_tensors(folder, {**tensors, name: change(tensors[name])})
+    with raises(ArtifactError, code="backbone-broken", naming=("q_proj.weight", said)):
+        backbones.load(folder)
+
+
+def test_load__a_part_of_the_weights_that_is_missing_is_named(tmp_path: Path) -> None:
+    folder = write_clip(tmp_path)
+    places = dict.fromkeys(load_file(folder / "model.safetensors"), "model-00002-of-00002.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {**places, "logit_scale": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with raises(ArtifactError, code="backbone-broken", naming="model-00002-of-00002.safetensors"):
+        backbones.load(folder)
+
+
 def test_load__a_missing_and_an_unexpected_tensor_are_named(folder: Path, tmp_path: Path) -> None:
     family = backbones.load(folder).spec.family
     broken = WRITERS[family](tmp_path)

@@ -61,6 +61,30 @@ def test_read_answer__what_is_paid_for_is_read(wrapped: str) -> None:
     assert read_answer(wrapped.format(json.dumps(CAPTIONS))) == CAPTIONS
 
 
+@pytest.mark.parametrize("wrapped", [
+    {"captions": CAPTIONS}, {"result": {"captions": [CAPTIONS]}}, {"name": "captions", "arguments": json.dumps(CAPTIONS)},
+    [CAPTIONS], json.dumps(CAPTIONS), {"short": "a draft of it", "final": CAPTIONS},
+])
+def test_read_answer__is_found_where_it_is_wrapped(wrapped: object) -> None:
+    assert read_answer(json.dumps(wrapped)) == CAPTIONS
+    if not isinstance(wrapped, str):
+        assert read_answer(f"<think>{{}}</think>```json\n{json.dumps(wrapped)}\n```") == CAPTIONS
+
+
+@pytest.mark.parametrize("behind", ["{}", '{"confidence": 0.9}', "It is {red}.", "<think>oops", "[1, 2]"])
+def test_read_answer__a_remark_behind_it_is_none(behind: str) -> None:
+    assert read_answer(f"{json.dumps(CAPTIONS)}\n{behind}") == CAPTIONS
+
+
+@pytest.mark.parametrize("said", ["A sign says <think> in red letters.", "It says <thought>so</thought>, and ,} too."])
+def test_read_answer__what_looks_like_reasoning_in_a_caption_is_text(said: str) -> None:
+    assert read_answer(json.dumps({**CAPTIONS, "detail": said}))["detail"] == said
+
+
+def test_read_answer__takes_a_comma_at_the_end() -> None:
+    assert read_answer(f"{json.dumps(CAPTIONS)[:-1]},\n}}") == CAPTIONS
+
+
 def test_read_answer__takes_raw_newlines_and_half_an_emoji() -> None:
     said = json.dumps({**CAPTIONS, "sentence": "A red box NEW falls HALF"}).replace("NEW", "\n").replace("HALF", "\\ud83d")
     assert read_answer(said)["sentence"] == "A red box falls"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from vidseek_media.frame_store.members import encode_jpeg
 from vidseek_training.captioning import openai_endpoint
 from vidseek_training.captioning.opening import open_provider
 from vidseek_training.captioning.prompt import SCHEMA, read_answer
-from vidseek_training.captioning.provider import Provider, Request, Retry, Skip, Stop, Usage
+from vidseek_training.captioning.provider import Answer, Provider, Request, Retry, Skip, Stop, Usage, seconds_of
 from vidseek_training.captioning.registry import caption_provider
 from vidseek_training.captioning.settings import LlmSettings
 
@@ -190,6 +191,49 @@ def test_ask__a_body_of_no_protocol_is_no_answer(
     replies.append(Reply(body))
     found = ask(settings_of(provider))
     assert isinstance(found, Retry) or found.text == ""
+
+
+@pytest.mark.parametrize("usage", [
+    None, {}, {"prompt_tokens": None, "completion_tokens": 5}, {"prompt_tokens": float("nan"), "completion_tokens": 5},
+    {"prompt_tokens": -5, "completion_tokens": 5}, {"prompt_tokens": 10**30, "completion_tokens": 5},
+    {"prompt_tokens": "many", "completion_tokens": [5]},
+])
+def test_openai__an_answer_is_kept_whatever_its_server_counts(
+    server: Server, replies: list[Reply], usage: object
+) -> None:
+    replies.append(Reply({**openai_reply(json.dumps(CAPTIONS)).body, "usage": usage}))
+    answer = ask(settings_of("openai"))
+    assert isinstance(answer, Answer) and read_answer(answer.text) == CAPTIONS and answer.usage is None
+
+
+@pytest.mark.parametrize("message", [
+    {"content": None, "reasoning_content": json.dumps(CAPTIONS)}, {"content": "", "reasoning": json.dumps(CAPTIONS)},
+    {"content": [{"type": "text", "text": json.dumps(CAPTIONS)[:30]}, {"type": "text", "text": json.dumps(CAPTIONS)[30:]}]},
+    {"content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "captions", "arguments": json.dumps(CAPTIONS)}},
+    ]},
+])
+def test_openai__an_answer_is_read_wherever_its_server_puts_it(
+    server: Server, replies: list[Reply], message: dict[str, Any]
+) -> None:
+    body = openai_reply("").body
+    replies.append(Reply({**body, "choices": [{**body["choices"][0], "message": {"role": "assistant", **message}}]}))
+    answer = ask(settings_of("openai"))
+    assert isinstance(answer, Answer) and read_answer(answer.text) == CAPTIONS
+
+
+@pytest.mark.parametrize(("code", "kind"), [(429, Retry), ("rate_limited", Retry), (None, Retry), (401, Stop), (404, Stop)])
+def test_openai__a_failure_that_a_router_tells_with_status_200_is_one(
+    server: Server, replies: list[Reply], code: object, kind: type[Exception]
+) -> None:
+    replies.append(Reply({"error": {"message": "upstream says no", "code": code}}))
+    failure = ask(settings_of("openai"))
+    assert isinstance(failure, kind) and "upstream says no" in str(failure)
+
+
+@pytest.mark.parametrize("said", ["nan", "1e999", "soon", "Fri, 31 Dec 9999 23:59:59 -2300", "-5", ""])
+def test_seconds_of__what_cannot_be_read_is_none_or_no_wait(said: str) -> None:
+    assert seconds_of({"retry-after": said}) in (None, 0.0) or "9999" in said
 
 
 @pytest.mark.parametrize(("reply", "usage"), [

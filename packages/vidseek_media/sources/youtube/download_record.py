@@ -97,7 +97,8 @@ def about_of(info: Mapping[str, Any], files: Collection[Path]) -> About:
         info: As yt-dlp gives it; not trusted.
         files: Of the video; the first image is its thumbnail.
     """
-    categories = [name for name in map(mended_text, info.get("categories") or ()) if name]
+    said = info.get("categories")
+    categories = [name for name in map(mended_text, said if isinstance(said, list | tuple) else [said]) if name]
     pictures = sorted(path.name for path in files if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     views = number_or_none(info.get("view_count"), low=0)
     return About(
@@ -111,6 +112,6 @@ def about_of(info: Mapping[str, Any], files: Collection[Path]) -> About:
 def _published_at(info: Mapping[str, Any]) -> str:
     """Return the time of publication in RFC 3339, UTC: to the second if the site states it, else the day; "" if neither."""
     stamp, day = info.get("timestamp") or info.get("release_timestamp"), str(info.get("upload_date") or "")
-    if isinstance(stamp, int | float) and (moment := moment_or_empty(stamp // 1)):
+    if not isinstance(stamp, bool) and isinstance(stamp, int | float) and (moment := moment_or_empty(stamp // 1)):
         return moment
     return moment_or_empty(day) if re.fullmatch(r"[0-9]{8}", day) else ""

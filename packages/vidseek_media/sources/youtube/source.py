@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.json_files import read_json
+from vidseek_media.guards import mended_text
 from vidseek_media.records import Refusal, Rejection
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.sources.local import path_inside
@@ -169,7 +170,7 @@ class PageDownload:
         known = read_record(self._folder, entry)
         try:
             if known is None:
-                known = self._download(entry)
+                known = ask_site(lambda: self._download(entry))  # what a site states about a video may be of any shape
                 self._streak.end()
             elif known.asked != self._subtitles.wanted:
                 known = self._subtitles.ask_anew(entry, known)
@@ -218,7 +219,7 @@ class PageDownload:
         if len(loaded) != 1 or not loaded[0].is_file():
             raise SiteFailure("no file of it was downloaded", cause=Cause.NO_FORMAT)
         about = about_of(info, files_of(self._folder, entry.stem))
-        known = DownloadRecord(loaded[0].name, about, page=bare_url(str(info.get("webpage_url") or "")), asked="")
+        known = DownloadRecord(loaded[0].name, about, page=bare_url(mended_text(info.get("webpage_url"))), asked="")
         write_record(self._folder, entry, known)  # before the subtitles, whose failure must not lose the video
         return self._subtitles.ask(entry, known, info)
 

@@ -52,7 +52,7 @@ def choose_track(info: Mapping[str, Any], languages: Sequence[str], *, automatic
 def load_track(ydl: Any, track: Track, info: Mapping[str, Any], target: Path) -> None:
     """Write the file to `target`. Raises what yt-dlp raises, and OSError."""
     if (text := track.about.get("data")) is not None:
-        target.write_text(str(text), encoding="utf-8", newline="")
+        target.write_text(str(text), encoding="utf-8", errors="replace", newline="")
         return
     ydl.dl(str(target), {"http_headers": info.get("http_headers"), **track.about}, subtitle=True)
 

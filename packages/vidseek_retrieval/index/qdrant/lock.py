@@ -65,7 +65,7 @@ class BuilderLock:
         held: Mapping[str, Any] = {}
         for _ in range(2):
             self._insert(token)
-            held = self.read(LOCK_ID)
+            held = self._read_or_drop(token)
             if held.get("token") == token:
                 self._token, self._renewed_at = token, time.time()
                 return
@@ -114,6 +114,15 @@ class BuilderLock:
             consistency=models.ReadConsistencyType.MAJORITY,
         )
         return dict(records[0].payload or {}) if records else {}
+
+    def _read_or_drop(self, token: str) -> dict[str, Any]:
+        """Who holds the lock. Where that is not told, `token` is taken away: nobody would release it."""
+        try:
+            return self.read(LOCK_ID)
+        except ServiceError:
+            self._token = token
+            self.release()
+            raise
 
     def _insert(self, token: str) -> None:
         payload = {"kind": "lock", "token": token, "until": time.time() + LEASE_SECONDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,8 +138,8 @@ def require_version(client: QdrantClient) -> None:
 
 def _version_of(told: str) -> tuple[int, ...] | None:
     """Major and minor version; None where `told` does not begin with two numbers."""
-    parts = told.removeprefix("v").split(".")[:2]
-    return tuple(map(int, parts)) if len(parts) == 2 and all(part.isdecimal() for part in parts) else None
+    match = re.match(r"v?(\d+)\.(\d+)", told.strip())
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def _wait_after(num_failed: int) -> float:

@@ -88,7 +88,7 @@ class Site:
     def fail(self, id: str, said: str) -> None:
         self.pages[f"https://www.youtube.com/watch?v={id}"] = ExtractorError(said, expected=True, video_id=id)
 
-    def list(self, page: str, *entries: dict[str, Any]) -> None:
+    def list(self, page: str, *entries: Any) -> None:
         self.pages[page] = {"_type": "playlist", "id": page[-8:], "title": "x", "entries": iter(entries)}
 
 
@@ -400,6 +400,44 @@ def test_youtube__an_extractor_that_breaks_costs_its_video(site: Site, tmp_path:
     site.pages["https://www.youtube.com/watch?v=two"] = TypeError("odd page")
     listing = Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
     assert "TypeError: odd page" in listing.rejected["Youtube-two"].reason and len(listing.paths) == 2
+
+
+@pytest.mark.parametrize("odd", [
+    {"categories": 5}, {"categories": {"a": 1}}, {"webpage_url": "https://www.youtube.com/watch?v=\ud83d"},
+    {"timestamp": float("inf")}, {"timestamp": [1], "view_count": ["1,234"]}, {"upload_date": 20260301, "timestamp": None},
+    {"title": [None], "channel": {}, "live_status": []}, {"subtitles": {"en": [{"ext": "vtt", "data": "\ud83d"}]}},
+])
+def test_youtube__what_a_site_says_oddly_of_a_video_costs_no_other(site: Site, odd: dict[str, Any]) -> None:
+    site.add("two", **odd)
+    listing = Youtube(CHANNEL, downloads=site.folder, settings=DownloadSettings(**AWAKE, subtitles=["en"])).list_videos()
+    assert {"Youtube-one.mp4", "Youtube-three.mp4"} <= set(listing.paths)
+    assert ("Youtube-two.mp4" in listing.paths) != ("Youtube-two" in listing.rejected)
+    assert not listing.rejections
+
+
+@pytest.mark.parametrize("entry", [
+    5, "two", {"_type": "url", "id": "two"}, {"_type": "video", "title": "two"},
+    {"_type": "url", "ie_key": "No", "url": "x"},
+    {"_type": "url", "ie_key": "YoutubeTab", "url": "https://www.youtube.com/playlist?list=gone"},
+    {"_type": "playlist", "id": "two", "entries": 5}, {**listed("gone"), "id": "\ud83d"}, listed("gone"),
+])
+def test_youtube__an_entry_that_is_odd_or_gone_is_rejected_alone(site: Site, entry: Any) -> None:
+    site.fail("gone", "Video unavailable. This video has been removed by the uploader")
+    site.pages["https://www.youtube.com/playlist?list=gone"] = ExtractorError("The playlist does not exist.", expected=True)
+    site.list(PLAYLIST, listed("one"), entry, listed("three"))
+    listing = Youtube(PLAYLIST, downloads=site.folder, settings=QUICK).list_videos()
+    assert set(listing.paths) == {"Youtube-one.mp4", "Youtube-three.mp4"}
+    assert len(listing.rejected) == 1
+
+
+def test_youtube__a_page_within_the_page_that_the_site_refuses_ends_the_run(site: Site) -> None:
+    site.pages[f"{CHANNEL}/shorts"] = ExtractorError(BOT, expected=True)
+    with raises(SiteStopped, code="site-stopped"):
+        Youtube(CHANNEL, downloads=site.folder, settings=QUICK).list_videos()
+
+
+def test_about_of__a_category_is_a_word_and_no_letter() -> None:
+    assert download_record.about_of({"id": "x", "categories": "Music"}, []).category == "Music"
 
 
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:

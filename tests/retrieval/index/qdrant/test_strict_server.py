@@ -87,6 +87,15 @@ def test_building__a_server_that_refuses_every_filtered_update_gets_its_lock_bac
     assert stand_in.client.count(server.STATE).count == 0
 
 
+@pytest.mark.parametrize("status", ["403", "404", "409"])
+def test_building__a_lock_that_cannot_be_read_back_is_let_go(stand_in: QdrantStandIn, status: str) -> None:
+    stand_in.faults = [(f"POST /collections/{server.STATE}/points$", status)]
+    backend = QdrantBackend.connect(stand_in.url)
+    with raises(ServerRefused, code="server-refused"), backend.building():
+        raise AssertionError("never")
+    built(backend)
+
+
 def test_strict_mode__that_is_off_limits_nothing(stand_in: QdrantStandIn) -> None:
     stand_in.strict = STRICT.model_copy(update={"enabled": False})
     info = QdrantBackend.connect(stand_in.url)
@@ -239,7 +248,7 @@ def reddening(stand_in: QdrantStandIn) -> Iterator[object]:
 
 @pytest.mark.parametrize(("version", "is_old"), [
     ("1.12.4", True), ("0.11.0", True), ("1.16.3", True), ("1.17.0", False), ("1.19.1", False), ("2.0.0-rc1", False),
-    ("v1.20.0", False), ("dev", False),
+    ("v1.20.0", False), ("dev", False), ("1.16-rc1", True),
 ])
 def test_version__an_old_server_is_told_before_anything_is_written(
     stand_in: QdrantStandIn, version: str, is_old: bool
