@@ -161,14 +161,15 @@ def counted_decodes(decoded: list[int]) -> Iterator[None]:
 
 
 def files_of(root: Path) -> dict[Path, tuple[int, int, int]]:
-    """Size, inode and time of change of each file below `root`, the videos left out."""
+    """Return bytes on disk, inode and time of change of each file below `root`, the videos left out."""
     found = {}
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
             if "source" not in path.relative_to(root).parts:
                 stat = path.stat()
-                found[path] = (stat.st_size, stat.st_ino, stat.st_mtime_ns)
+                # The index allocates files ahead, with holes.
+                found[path] = (min(stat.st_size, 512 * stat.st_blocks), stat.st_ino, stat.st_mtime_ns)
     return found
 
 
