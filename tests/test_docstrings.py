@@ -1,4 +1,4 @@
-"""Docstrings: what the section `Args:` lists are arguments of the function, or of the class."""
+"""Docstrings: what `Args:` lists are arguments of the function or class; first lines begin with a verb."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [path for folder in ("packages", "serving", "bench", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
+NO_VERB = re.compile(r"(The|An?|What|How|Which|Where|When|Why|Who|Whose|Of|All|Some|Every|Each|Those|One|See|As)\b")
+"""Words that a first line which says what a function does never begins with."""
 ENTRY = re.compile(r"    (\*{0,2}\w+(?:, \w+)*): ")
 
 
@@ -41,3 +43,18 @@ def test_args__are_arguments() -> None:
         for path in FILES for node, text in functions(path) for name in set(documented(text)) - arguments(node)
     }
     assert wrong == set()
+
+
+def test_first_lines__say_what_a_function_does() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} {node.name}: {text.splitlines()[0]}"
+        for path in FILES if path.parts[len(ROOT.parts)] in ("packages", "serving")
+        for node, text in functions(path) if not isinstance(node, ast.ClassDef) and not is_property(node)
+        if NO_VERB.match(text)
+    }
+    assert wrong == set()
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is read like a field, and so named like one."""
+    return any(ast.unparse(each).endswith("property") for each in node.decorator_list)
