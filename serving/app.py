@@ -78,7 +78,7 @@ def create_app(
 
 
 def _add_middleware(app: FastAPI, engine: Engine, key: str | None, admin_key: str | None) -> None:
-    """The one that is added last sees a request first."""
+    """Add the middleware; the one that is added last receives a request first."""
     limits = engine.settings.connections
     proxies = Proxies(limits.trusted_proxies)
     uploads = Uploads(limits.max_uploads_mb * 2**20)

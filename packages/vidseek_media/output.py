@@ -38,7 +38,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def lines_of(error: VidseekError) -> str:
-    """What `printable` shall keep of its message: the line ends of a gate's table, and nothing of another error."""
+    """Return the control characters to keep in an error's message: line ends for the table of a gate, none for others."""
     return "\n" if isinstance(error, GateFailed) else ""
 
 

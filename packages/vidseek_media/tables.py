@@ -179,7 +179,7 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
 
 
 def first_rejected(folder: Path) -> str:
-    """What a stage that writes to `folder` rejected first, why, and where the rest is; empty where it rejected nothing.
+    """Describe the first rejection of a stage in `folder`, its reason, and where the others are; empty if there is none.
 
     Raises:
         ArtifactError: `rejected.parquet` is missing, or broken.

@@ -170,7 +170,7 @@ class Weights(Section):
         return self
 
     def by_name(self) -> dict[str, float]:
-        """Of every registered vector."""
+        """Return the weight of every registered vector by name."""
         return {each.name: each.weight for each in index_vectors()} | self.model_dump()
 
 

@@ -84,7 +84,7 @@ class Admin:
         self.finding = Finding(archive)
 
     async def overview(self) -> dict[str, Any]:
-        """The archive's state."""
+        """Return the archive's state."""
         return await self._away(lambda: overview(self._archive))
 
     async def roll_back(self, live: str) -> str:
@@ -109,7 +109,7 @@ class Admin:
         return asdict(await self._away(lambda: feedback.freeze(self._archive.feedback, table)))
 
     async def duplicates(self) -> dict[str, Any]:
-        """What was found and decided."""
+        """Return the near-duplicates that were found, and the decisions."""
         found = await self._away(self.finding.last)
         decisions = await self._away(lambda: read_decisions(self._archive.decisions))
         state = "failed" if self.finding.problem else "found" if found else "never"
@@ -130,7 +130,7 @@ class Admin:
         return {"revision": done.revision, "num_accepted": len(done.accepted), "num_refused": len(done.refused)}
 
     async def still(self, video_id: str, at_ms: int) -> bytes:
-        """A JPEG of the frame of a video at a time.
+        """Return a JPEG of a video's frame at a time in ms.
 
         Raises:
             VideoGone, MediaGone: it is not there.
@@ -140,7 +140,7 @@ class Admin:
         return await self._engine.still(media, at_ms)
 
     async def report(self, name: str) -> FilePath:
-        """The file of a report. Raises ReportGone."""
+        """Return the file of a report. Raises ReportGone."""
         path = await self._away(lambda: report_file(self._archive, name))
         if path is None:
             raise ReportGone(f"the report {name} was not written yet", remedy="Run `dvc repro`")
@@ -183,7 +183,7 @@ class Admin:
         return str(rows[0]["uris"][0])
 
     async def _away(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives, from a thread; an archive that is not ready for it is no fault of ours."""
+        """Run `work` in a thread; an archive that is not ready for it is reported as such, and not as an internal fault."""
         try:
             return await self._engine.in_thread(work)
         except (InputRejected, ServiceError):
@@ -202,7 +202,7 @@ def add_admin(app: FastAPI, admin: Admin) -> None:
 def _add_archive(app: FastAPI, admin: Admin) -> None:
     @app.get("/v1/admin/archive", response_model=ArchiveAnswer)
     async def archive() -> dict[str, Any]:
-        """What was ingested and rejected, gates, figures, collections and model."""
+        """Return what was ingested and rejected, gates, figures, collections and model."""
         return await admin.overview()
 
     @app.get(
@@ -212,7 +212,7 @@ def _add_archive(app: FastAPI, admin: Admin) -> None:
     async def report(
         name: Annotated[Literal["pairs", "embeddings", "report"], Path(description="As /v1/admin/archive lists them.")]
     ) -> Response:
-        """A page that a stage wrote; it loads nothing."""
+        """Return a report page of a stage; it is self-contained."""
         return FileResponse(await admin.report(name), media_type="text/html", headers=REPORT_HEADERS)
 
     @app.post(
@@ -232,14 +232,14 @@ def _add_archive(app: FastAPI, admin: Admin) -> None:
         video_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")],
         at_ms: Annotated[int, Query(ge=0, le=2**40, description="From the begin of the video.")] = 0,
     ) -> Response:
-        """The frame of a video at a time."""
+        """Return the frame of a video at a time."""
         return Response(await admin.still(video_id, at_ms), media_type="image/jpeg", headers=THUMBNAIL_HEADERS)
 
 
 def _add_feedback(app: FastAPI, admin: Admin) -> None:
     @app.get("/v1/admin/feedback", response_model=FeedbackListAnswer, responses=refusals(422))
     async def said(limit: Annotated[int, Query(ge=1, le=MAX_SAID)] = 200) -> dict[str, Any]:
-        """What was said of hits, the newest first."""
+        """Return feedback on hits, newest first."""
         return await admin.said(limit)
 
     @app.post(
@@ -255,7 +255,7 @@ def _add_feedback(app: FastAPI, admin: Admin) -> None:
 def _add_duplicates(app: FastAPI, admin: Admin) -> None:
     @app.get("/v1/admin/duplicates", response_model=DuplicatesAnswer)
     async def duplicates() -> dict[str, Any]:
-        """The near-duplicates that were found, and what was decided of each."""
+        """Return the near-duplicates that were found, with the decision on each."""
         return await admin.duplicates()
 
     @app.post(

@@ -84,7 +84,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/v1/facets", response_model=FacetsAnswer, responses=refusals(504))
     async def facets() -> dict[str, Any]:
-        """What the filters of a search may be set to."""
+        """Return the values that the filters of a search can take."""
         name, num, found = await engine.browse(lambda live: (live.metadata.name, live.metadata.num_points, facets_of(live)))
         fields = {
             field: [{"value": value, "num_clips": num_clips} for value, num_clips in values.items()]
@@ -98,7 +98,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/v1/models", response_model=ModelsAnswer, responses=refusals(504))
     async def models() -> ModelsAnswer:
-        """The models that a search may name, and whether the base's collection is of the archive as it is now."""
+        """Return the models that a search may name, and whether the base's collection is up to date."""
         found = await engine.models()
         live = found[LIVE].content
         return ModelsAnswer(data=[
@@ -116,7 +116,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
         clip_id: ClipInPath,
         num: Annotated[int, Query(ge=1, le=MAX_NEIGHBOURS, description="To either side, at most.")] = 3,
     ) -> dict[str, Any]:
-        """The clips before and after a clip in its video."""
+        """Return the clips before and after a clip in its video."""
         await engine.clip(clip_id)  # what searches do not show has no neighbours either
         try:
             found = await engine.browse(partial(neighbours, clip_id=clip_id, num=num))

@@ -73,7 +73,7 @@ class Finding:
             self._task.cancel()
 
     def last(self) -> Found | None:
-        """What the last search that ended well has found; None where there was none.
+        """Return the result of the last successful search; None if there was none.
 
         Raises:
             ArtifactError: its file is broken.
@@ -119,7 +119,7 @@ class Finding:
 
 
 def _said(errors: str) -> str:
-    """What the command says to its user: from `vidseek:` on, in one line; or the last line of what else it wrote."""
+    """Return the command's message to its user: from `vidseek:` on, in one line; or the last line of its other output."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     begins = [number for number, line in enumerate(lines) if line.startswith("vidseek: ")]
     if begins:

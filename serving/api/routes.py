@@ -58,14 +58,14 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
 def _add_health(app: FastAPI, engine: Engine) -> None:
     @app.get("/healthz", response_model=Health)
     async def healthz() -> dict[str, str]:
-        """The process is up."""
+        """Answer that the process is up."""
         return {"status": "ok"}
 
     app.get("/livez", response_model=Health, include_in_schema=False)(healthz)  # where BentoML's own would be
 
     @app.get("/readyz", response_model=Readiness)
     async def readyz() -> dict[str, str]:
-        """A search would be answered now."""
+        """Answer whether searches are answered now."""
         return {"status": "ready", **await engine.ready()}
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -104,7 +104,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
         responses=refusals(413, 415, 422, 504),
     )
     async def embed_text(request: Request) -> Response:
-        """A unit vector for each text."""
+        """Return a unit vector for each text."""
         asked = await read_body(request, EmbedTexts)
         return _vectors(await engine.embed_texts(asked.texts), asked.encoding)
 
@@ -112,7 +112,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/v1/embed/image", response_model=EmbedAnswer, openapi_extra=body_of(EmbedImages, images), responses=common)
     async def embed_image(request: Request) -> Response:
-        """A unit vector for each picture."""
+        """Return a unit vector for each picture."""
         asked = await read_body(request, EmbedImages, files=images, max_json_bytes=max_json)
         return _vectors(await engine.embed_images(asked.images), asked.encoding)
 
@@ -120,7 +120,7 @@ def _add_embed(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/v1/embed/video", response_model=EmbedAnswer, openapi_extra=body_of(EmbedClips, clips), responses=common)
     async def embed_video(request: Request) -> Response:
-        """A unit vector for each video file, taken as one clip."""
+        """Return a unit vector for each video file, taken as one clip."""
         asked = await read_body(request, EmbedClips, files=clips, max_json_bytes=max_json)
         return _vectors(await engine.embed_clips(asked.clips), asked.encoding)
 
@@ -131,7 +131,7 @@ def _add_embeddings(app: FastAPI, engine: Engine) -> None:
         responses=refusals(404, 413, 415, 422, 504),
     )
     async def embeddings(request: Request) -> Response:
-        """A unit vector for each text, as clients of OpenAI's API ask for it."""
+        """Return a unit vector for each text, as clients of OpenAI's API ask for it."""
         asked = await read_body(request, EmbeddingsRequest)
         vectors, num_tokens = await engine.embed_for(asked.model, asked.input)
         dimension = len(vectors[0].values)
@@ -153,7 +153,7 @@ def _add_embeddings(app: FastAPI, engine: Engine) -> None:
 def _add_clips(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/clips/{clip_id}", response_model=ClipAnswer, responses=refusals(404, 422, 504))
     async def clip(clip_id: ClipInPath) -> dict[str, Any]:
-        """What the live index knows of a clip."""
+        """Return the payload of a clip in the live index."""
         point = await engine.clip(clip_id)
         own = f"/v1/clips/{point.clip_id}"
         known = {name: point.payload.get(name) for name in ClipAnswer.model_fields}
@@ -165,12 +165,12 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
         responses={200: {"content": {"image/jpeg": {}}}, **refusals(404, 422, 504)},
     )
     async def thumbnail(clip_id: ClipInPath) -> Response:
-        """The frame in the middle of a clip."""
+        """Return the frame in the middle of a clip."""
         content = await engine.strip(clip_id)
         return Response(content, media_type="image/jpeg", headers=THUMBNAIL_HEADERS)
 
     async def media(request: Request, clip_id: ClipInPath) -> Response:
-        """The video of a clip as it lies in the archive, or one range of its bytes."""
+        """Return the video file of a clip, or one range of its bytes."""
         found = await engine.media(clip_id)
         status = found.path.stat()
         if not takes_range(request.headers.get("range"), status.st_size):
@@ -188,7 +188,7 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
 
 
 def _vectors(vectors: Sequence[QueryVector], encoding: str) -> Response:
-    """As EmbedAnswer; written by hand, since checking thousands of numbers again takes longer than encoding a text."""
+    """Return an EmbedAnswer; written by hand, since validating thousands of numbers takes longer than encoding a text."""
     first = vectors[0]
     rows: list[Any] = [_written(each, encoding) for each in vectors]
     answer = EmbedAnswer.model_construct(
@@ -218,13 +218,15 @@ _REFUSALS = {
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the document says of these statuses; a route that reads a body (413) may also wait for it too long (408)."""
+    """Return the OpenAPI description of error statuses; a route with a body (413) may also time out while reading it
+    (408).
+    """
     all_of_them = sorted({*statuses, *((408,) if 413 in statuses else ())})
     return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in all_of_them}
 
 
 def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> dict[str, Any]:
-    """What the document says of a body: JSON, or a form where there are files."""
+    """Return the OpenAPI description of a body: JSON, or a form if there are files."""
     content: dict[str, Any] = {"application/json": {"schema": kind.model_json_schema()}}
     if files:
         file = {"type": "string", "format": "binary"}
@@ -241,7 +243,7 @@ def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> d
 
 
 def state_limits(document: Any, settings: ServeSettings) -> Any:
-    """The OpenAPI document with the limits of `settings` in the place of those that the records have."""
+    """Replace the limits in the OpenAPI document by those of `settings`."""
     if isinstance(document, list):
         return [state_limits(each, settings) for each in document]
     if not isinstance(document, dict):

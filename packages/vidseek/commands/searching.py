@@ -126,7 +126,7 @@ def _search_here(
 
 
 def _only(name: str, given: list[Any] | None) -> Any:
-    """What the API takes one of."""
+    """Return the single value that the API takes."""
     if given and len(given) > 1:
         raise InputRejected(f"{name} is given {len(given)} times", code="option-repeated", remedy="With --url, give one")
     return given[0] if given else None

@@ -47,7 +47,7 @@ class DriftReport:
         return [f"{name} {value:.3f}" for name, value in psi.items() if value > max_psi]
 
     def to_json(self) -> dict[str, Any]:
-        """As reports/drift.json has it."""
+        """Return the report as JSON values, for reports/drift.json."""
         queries: dict[str, Any] = {"too_few": WHY_NOT_CALIBRATED}
         if self.queries is not None:
             found = self.queries

@@ -334,7 +334,7 @@ def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], ver
 
 
 def _infos_of(path: Path) -> dict[str, ClipFramesInfo]:
-    """What the shard at `path` says of its clips, by clip_id. Digests that an earlier version did not write are computed.
+    """Return the metadata of a shard's clips by clip_id. Digests that an earlier version did not write are computed.
 
     Raises:
         ArtifactError: the shard is broken.

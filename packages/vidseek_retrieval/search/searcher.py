@@ -336,7 +336,7 @@ class Searcher:
         return choose_moments(rated, opened, options), stats
 
     def _margin(self, opened: Collection, using: Dense) -> float:
-        """How far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""
+        """Return how far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""
         if self._merge_margin is not None:
             return self._merge_margin
         return margin_of(self._collection.spread_of(opened, using), margin_sd=self._merge_margin_sd)

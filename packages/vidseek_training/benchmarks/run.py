@@ -276,7 +276,7 @@ def _parts(items: list[tuple[str, str]], size: int) -> Iterator[list[tuple[str, 
 
 
 def _mark(path: Path) -> str:
-    """Of a file as it is now: its name, size and time of change."""
+    """Return a file's name, size and time of change."""
     about = path.stat()
     return hashlib.sha256(f"{path.name} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:32]
 

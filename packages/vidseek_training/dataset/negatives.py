@@ -30,7 +30,7 @@ class RightOnes:
     """
 
     def __init__(self, pairs: PairSet, *, same_video: bool, overlap: float) -> None:
-        """Of `pairs`.
+        """Index the captions and groups of `pairs`.
 
         Args:
             pairs: All captions of the clips that batches are drawn from.

@@ -71,7 +71,7 @@ def why_trained(changes: PairChanges | None) -> str:
 
 
 def _values(table: pd.DataFrame) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
-    """The other columns by clip and caption; a pair that stands in two rows has both."""
+    """Return the other columns by clip and caption; a pair in two rows has both."""
     others = [name for name in PAIRS.names if name not in _KEY]
     plain = table.reindex(columns=PAIRS.names).fillna("").astype(str)
     found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}

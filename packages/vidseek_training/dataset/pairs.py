@@ -266,7 +266,7 @@ def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _rejection(row: Any, reason: str) -> Rejection:
-    """Of a row of captions."""
+    """Return the rejection of a row of captions."""
     return Rejection(row.video_id if pd.isna(row.clip_id) else row.clip_id, "pairs", f"{reason}: {row.text[:60]!r}")
 
 

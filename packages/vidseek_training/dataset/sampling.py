@@ -104,7 +104,7 @@ class Sampler:
         self, data: Data, settings: TrainSettings, model: Backbone, rng: np.random.Generator, *, size: int,
         base: BaseVectors | None = None, clips_are_known: bool = False, lower: Lower = (None, None),
     ) -> None:
-        """Of batches of `size` pairs. `base` holds the general world; it gives the clips too where `clips_are_known`.
+        """Prepare batches of `size` pairs. `base` holds the general world's vectors, and the clips' if `clips_are_known`.
 
         `lower` stands for the frames of the domain's and of the general clips, where they are computed no further down.
         """

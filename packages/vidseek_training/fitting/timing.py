@@ -41,5 +41,5 @@ class StepTimer:
         return {"clips_per_second": round(self._clips / passed, 2), "data_share": round(self._waited / passed, 4)}
 
     def seconds(self) -> float:
-        """Of all steps."""
+        """Return the seconds of all steps."""
         return self._before + time.monotonic() - self._began - self._paused

@@ -64,7 +64,7 @@ class Youtube:
         return bare_url(self._url)
 
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
-        """See `Source`. The page is listed anew; videos that were downloaded before are not asked for again.
+        """List the page again, and download new videos; implements `Source.list_videos`.
 
         Raises:
             SiteStopped: three videos in a row failed for the same reason, or all did.
@@ -81,7 +81,7 @@ class Youtube:
         return run.listing()
 
     def path_of(self, uri: str) -> Path:
-        """See `Source`: inside the folder of downloads."""
+        """Return the path inside the folder of downloads; implements `Source.path_of`."""
         return path_inside(self._folder, uri)
 
     def address_of(self, uri: str) -> str:
@@ -93,7 +93,7 @@ class Youtube:
             return Path(uri).stem.replace("-", ":", 1)
 
     def downloads_of(self, uri: str) -> list[Path]:
-        """The video, its thumbnail, its subtitles and the record of it."""
+        """Return the video, its thumbnail, its subtitles and its record."""
         path_inside(self._folder, uri)
         return files_of(self._folder, Path(uri).stem)
 

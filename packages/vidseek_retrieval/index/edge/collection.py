@@ -208,7 +208,7 @@ class EdgeCollection:
 
 
 def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = None) -> Any:
-    """Of what fits all `conditions`, and, where there are `clip_ids`, is one of these."""
+    """Return the filter for all `conditions`, and, if `clip_ids` are given, for these clips."""
     must = [_edge_condition(each) for each in conditions if not each.none_of]
     if clip_ids is not None:
         must.append(qdrant.HasIdCondition(set(clip_ids)))

@@ -29,7 +29,7 @@ class Spans:
     """The spans of a collection, found by clip and by video."""
 
     def __init__(self, rows: NDArray[np.void]) -> None:
-        """Of rows as `write_spans` ordered them.
+        """Take rows in the order of `write_spans`.
 
         Raises:
             ValueError: they are in another order.

@@ -297,7 +297,7 @@ def _payload(payload: object, metadata: CollectionMetadata) -> dict[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    """Of letters that a terminal and a page take as letters."""
+    """Whether a value is a text without control characters."""
     return isinstance(value, str) and len(value) <= MOST_LETTERS and not any(
         unicodedata.category(letter) == "Cc" and letter not in "\t\n\r" for letter in value
     )

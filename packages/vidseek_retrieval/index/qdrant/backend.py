@@ -94,24 +94,24 @@ class QdrantBackend:
         return cls(client, settings, prefix=prefix)
 
     def aliases(self) -> dict[str, Alias]:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.aliases`."""
         return self._aliases.aliases()
 
     def live(self, alias: str) -> str | None:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.live`."""
         return self._aliases.live(alias)
 
     def lost_aliases(self) -> list[str]:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.lost_aliases`."""
         return self._aliases.lost()
 
     def collections(self) -> list[CollectionMetadata]:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.collections`."""
         metadata = [found for name in self._names() if (found := self._facts(name)) is not None]
         return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
-        """See `IndexBackend`: also collections whose metadata another version wrote."""
+        """Implement `IndexBackend.stored`; includes collections whose metadata another version wrote."""
         return [name for name in self._names() if "vidseek" in _metadata(self._info(name))]
 
     def open(self, name: str) -> QdrantCollection:
@@ -197,12 +197,12 @@ class QdrantBackend:
             raise
 
     def check(self, name: str) -> list[str]:
-        """See `IndexBackend`. Waits up to a minute for a running optimisation."""
+        """Implement `IndexBackend.check`; waits up to a minute for a running optimisation."""
         problem = self._unsettled(name, seconds=CHECK_TIMEOUT_SECONDS)
         return [problem] if problem else []
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """See `IndexBackend`: the history moves in the same request.
+        """Implement `IndexBackend.move_alias`; the history moves in the same request.
 
         Args:
             alias: Its name.
@@ -216,18 +216,18 @@ class QdrantBackend:
         self._aliases.move(alias, to)
 
     def drop_alias(self, alias: str) -> None:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.drop_alias`."""
         self._aliases.drop(alias)
 
     def drop(self, name: str) -> None:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.drop`."""
         if not COLLECTION_NAME.fullmatch(name):  # the server may hold collections of other programs
             raise ArtifactError(f"{shown(name)} is no name of a collection", code="bad-collection-name")
         self._aliases.forget()
         request(self._client.delete_collection, self._on_server(name))
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
-        """See `IndexBackend`."""
+        """Implement `IndexBackend.remove_unfinished`."""
         unfinished = sorted(set(self._names()) - set(self.stored()) - needed)
         for name in unfinished:
             self.drop(name)
