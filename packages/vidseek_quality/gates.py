@@ -323,6 +323,6 @@ def _judge(
         failed = f"gate {gate}: {len(failures)} of {num_expectations} expectations failed\n{table_of(result.failures)}"
         raise GateFailed(
             f"{failed}\nNothing below has run", code="gate-not-passed",
-            remedy=f"See {out / 'report.html'}; mend the rows or `gates`",
+            remedy=f"See {out / 'report.html'}; mend the rows, or the thresholds under `gates` in params.yaml",
         )
     return result
