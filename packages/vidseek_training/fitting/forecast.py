@@ -136,7 +136,7 @@ def work_of(
         num_pairs=count, num_steps=steps, pairs_a_step=clips, epochs=steps * min(settings.batch, count) / count,
         clips_a_step=clips * (2 if settings.clip_view_weight else 1) + general,
         texts_a_step=clips * (2 if settings.text_view_weight else 1) + contrasts + general,
-        clip_values=3 * spec.frames * spec.side**2, chunk=settings.chunk,
+        clip_values=3 * spec.num_frames * spec.image_size_px**2, chunk=settings.chunk,
         num_validations=math.ceil(steps / settings.validate_every(count)),
         clips_per_validation=int(look_table.clip_id.nunique()), texts_per_validation=len(look_table),
         num_warmup_steps=settings.warmup_text_steps, num_processes=num_processes,

@@ -298,7 +298,8 @@ def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) 
         figures["scale"] = choose(training.sweep).scale
         figures["sweep"] = [each.to_json() for each in training.sweep]
     write_json(report / "metrics.json", figures)
-    for name, rows in {"curves.csv": training.curves, "scales.csv": _scales(training)}.items():
+    tables: dict[str, list[dict[str, Any]]] = {"curves.csv": training.curves, "scales.csv": _scales(training)}
+    for name, rows in tables.items():
         write_csv(report / name, list(rows[0]), (list(row.values()) for row in rows))
     pictures.draw_curves(training.curves, report / "pictures" / "curves.png")
     if len(pairs):

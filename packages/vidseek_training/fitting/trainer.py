@@ -171,7 +171,7 @@ class Trainer:
     def _measure_rows(self, rows: NDArray[np.int64]) -> Measured:
         """Measure time and memory of a clip and of a text: from frames, or from hidden states if those are cached."""
         spec, ids = self.model.spec, self.data.train.ids
-        views: NDArray[Any] = choose_frames(self.data.train.frames[rows], spec.frames, None)
+        views: NDArray[Any] = choose_frames(self.data.train.frames[rows], spec.num_frames, None)
         if not self.model.reads_padding:
             ids = cut_padding(ids[:256], pad_id=spec.pad_id)
         kind = "views"
