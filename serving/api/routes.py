@@ -227,13 +227,17 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def body_of(kind: type[BaseModel], files: Mapping[str, bool] | None = None) -> dict[str, Any]:
     """Return the OpenAPI description of a body: JSON, or a form if there are files."""
-    content: dict[str, Any] = {"application/json": {"schema": kind.model_json_schema()}}
+    schema = kind.model_json_schema()
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
     if files:
         file = {"type": "string", "format": "binary"}
         parts: dict[str, Any] = {
             name: {"type": "array", "items": file, "maxItems": MAX_FILES} if is_list else file
             for name, is_list in files.items()
         }
+        for name in files:
+            if schema["properties"][name].get("deprecated"):
+                parts[name]["deprecated"] = True
         parts[QUERY] = {
             "type": "string", "contentMediaType": "application/json",
             "description": f"The same JSON, without {' and '.join(files)}.",
