@@ -24,10 +24,11 @@ def search(
                                                        help="The best_clip_id of a hit: more of this.")] = None,
     negative_texts: Annotated[list[str] | None, typer.Option("--negative", "--not", help="What they shall not show, "
                                                              "in words.")] = None,
-    negative_images: Annotated[list[Path] | None, typer.Option("--negative-image", "--not-image",
-                                                               help="A picture of that.")] = None,
-    negative_ids: Annotated[list[str] | None, typer.Option("--negative-clip-id", "--not-like",
+    negative_images: Annotated[list[Path] | None, typer.Option("--negative-image", help="A picture of that.")] = None,
+    negative_ids: Annotated[list[str] | None, typer.Option("--negative-clip-id",
                                                            help="A best_clip_id: less of this.")] = None,
+    not_images: Annotated[list[Path] | None, typer.Option("--not-image", hidden=True)] = None,
+    not_like: Annotated[list[str] | None, typer.Option("--not-like", hidden=True)] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Only of this channel; again for one of several.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Only of this category.")] = None,
     after: Annotated[str | None, typer.Option(help="Published then or later: 2024-05-01.")] = None,
@@ -50,6 +51,8 @@ def search(
     """Find moments of the archive: by words, pictures, clips, or several of them at once."""
     from vidseek.actions import queries
 
+    negative_images = [*(negative_images or []), *(not_images or [])]  # the names of an earlier version
+    negative_ids = [*(negative_ids or []), *(not_like or [])]
     if not any((texts, image, clip, clip_ids)):
         raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --clip-id")
     if any(not text.strip() for text in (*(texts or []), *(negative_texts or []))):

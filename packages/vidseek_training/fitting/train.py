@@ -191,7 +191,7 @@ def _lineage(backbone: str, pairs: Path, frames: Path, general: Path | None) -> 
     version: it changes with every clip of the archive.
     """
     tables = {"pairs": pairs}
-    if (read_table(pairs, PAIRS, columns=["frames_digest"]).frames_digest.fillna("") == "").any():
+    if pairs.is_file() and (read_table(pairs, PAIRS, columns=["frames_digest"]).frames_digest.fillna("") == "").any():
         tables["frames"] = frames / "frames.parquet"
     if general is not None:
         tables |= {"general_pairs": general / "pairs" / "pairs.parquet"}

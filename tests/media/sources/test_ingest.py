@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.raising import raises
+from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
@@ -267,6 +269,13 @@ def rejected(out: Path) -> dict[str, bool]:
     return dict(zip(table["id"], table["retryable"], strict=True))
 
 
+def probe_slowly(path: Path) -> Probe:
+    """As `probe`, which takes long where the file is called so."""
+    if path.stem == "slow":
+        time.sleep(60)
+    return probe(path)
+
+
 def test_ingest__a_lost_worker_is_tried_again_and_a_broken_file_is_not(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,8 +285,8 @@ def test_ingest__a_lost_worker_is_tried_again_and_a_broken_file_is_not(
     (source / "bad.mp4").write_bytes(b"no video")
 
     def some_are_slow(function: Any, items: list[Path], **others: Any) -> Any:
-        limit = {"timeout_seconds": lambda path: 0.001 if path.stem == "slow" else 60.0}
-        return run_each(function, items, **{**others, **limit})
+        limit = {"timeout_seconds": lambda path: 1.0 if path.stem == "slow" else 60.0}
+        return run_each(probe_slowly, items, **{**others, **limit})
 
     with monkeypatch.context() as patched:
         patched.setattr("vidseek_media.sources.ingest.run_each", some_are_slow)

@@ -267,10 +267,10 @@ def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path
         from tests.retrieval.archive import random_archive
         from vidseek_retrieval.index.edge import backend as edge
         from vidseek_retrieval.index import publish
-        def stop(*_):
+        def stop(*_, **__):
             print("building", flush=True)
             time.sleep(60)
-        edge._write_json = stop  # the shard is built, collection.json is not written
+        edge.write_json = stop  # the shard is built, collection.json is not written
         publish.publish(**random_archive(Path({str(tmp_path)!r}), seed=1), index=Path({str(index)!r}))
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
