@@ -33,7 +33,7 @@ def _module() -> types.ModuleType:
     module.__spec__ = importlib.machinery.ModuleSpec("pydantic", None)
     names: dict[str, Any] = {
         "BaseModel": UncheckedModel, "Field": _default_of, "ConfigDict": dict, "ValidationError": ValueError,
-        "ValidationInfo": object, "AfterValidator": _decorator,
+        "ValidationInfo": object, "AfterValidator": _decorator, "PlainValidator": _decorator, "BeforeValidator": _decorator,
         **dict.fromkeys(("model_validator", "field_validator", "model_serializer", "field_serializer"), _decorator),
     }
     for name, value in names.items():

@@ -31,7 +31,7 @@ MOST_USD = (500 * 10.0 + 100 * 100.0) / 1e6
 @pytest.mark.parametrize("seed", range(4))
 def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed: int) -> None:
     """Twelve threads ask until nothing is left; each answer costs up to what was reserved, some are lost, some are free."""
-    budget = 0.5
+    allowed = 0.5
     chance = random.Random(seed)
     worst: list[float] = []
 
@@ -55,14 +55,14 @@ def test_purse__any_mix_of_outcomes_stays_within_the_budget(tmp_path: Path, seed
                 budget.settle(reserved, usage, captions=None, reason="")
 
     with open_journal(tmp_path) as journal:
-        budget = Budget(settings_of(budget_usd=budget), journal)
+        budget = Budget(settings_of(budget_usd=allowed), journal)
         with ThreadPoolExecutor(12) as pool:
             num_asked = sum(pool.map(work, chance.sample(range(100), 12)))
-        assert max(worst) <= budget + 1e-9
+        assert max(worst) <= allowed + 1e-9
     again = read_journal(tmp_path)
     spent = again.settled_usd + again.unsettled_usd
-    assert budget - MOST_USD < spent <= budget + 1e-9  # it is used up as far as it goes
-    assert num_asked >= budget / MOST_USD
+    assert allowed - MOST_USD < spent <= allowed + 1e-9  # it is used up as far as it goes
+    assert num_asked >= allowed / MOST_USD
 
 
 def test_purse__waits_for_those_under_way_before_it_gives_up(tmp_path: Path) -> None:
