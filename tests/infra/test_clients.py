@@ -56,7 +56,7 @@ def copy_live(source: EdgeBackend, to: QdrantBackend) -> None:
     alias = require_published(source, "clips")
     collection = source.open(alias.collection)
     with to.building():
-        to.build(collection.facts, collection.scroll())
+        to.build(collection.metadata, collection.scroll())
         to.move_alias("clips", alias)
 
 
