@@ -19,7 +19,8 @@ from vidseek_training.dataset.sampling import Data
 from vidseek_training.settings import TrainSettings
 
 _FLOAT = 4
-_LONG_SECONDS = 5.0
+_LONG_SECONDS = 60.0
+"""Of a pass: one that takes longer is not done twice."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def probe(model: nn.Module, embeds: Sequence[Callable[[], Tensor]], num_rows: in
     found = []
     for embed in embeds:
         best = _pass(embed, own)
-        if best[1] < _LONG_SECONDS:  # the first short pass mostly allocates memory and builds kernels, once a training
+        # The first pass also imports, allocates memory and builds kernels, once a training: seconds for the smallest model.
+        if best[1] < _LONG_SECONDS:
             best = min(best, _pass(embed, own), key=lambda each: each[1])
         found.append(best)
     for parameter in trained:
