@@ -25,8 +25,10 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to the root's documents to their pages; the README is the site's first page."""
     up = "../" * page.file.src_uri.count("/")
-    for name, target in {**DOCUMENTS, "README.md": "index.md"}.items():
-        markdown = re.sub(rf"\]\((?:\.\./)+{name}(#[^)]*)?\)", rf"]({up}{target})", markdown)
+    above = "*" if page.file.src_uri in DOCUMENTS.values() else "+"  # the root's own documents lie beside each other
+    markdown = re.sub(rf"\]\((?:\.\./){above}README\.md(?:#[^)]*)?\)", f"]({up}index.md)", markdown)
+    for name, page_of in DOCUMENTS.items():
+        markdown = re.sub(rf"\]\((?:\.\./){above}{re.escape(name)}(#[^)]*)?\)", rf"]({up}{page_of}\1)", markdown)
     return markdown
 
 

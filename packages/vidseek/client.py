@@ -49,7 +49,7 @@ class Api:
         key: API key, sent with every request; None sends none.
         client: HTTP client to use; None creates one.
 
-    Example:
+    Examples:
         >>> def answer(request):  # stands for a running service
         ...     return httpx.Response(200, json={"hits": [], "next_offset": None})
         >>> api = Api("http://localhost:3000", client=httpx.Client(transport=httpx.MockTransport(answer)))

@@ -79,7 +79,7 @@ def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
         ConfigError: the file is missing or not YAML; a key is missing, repeated, unknown or of an earlier version; or a
             value is out of range. Every fault is named.
 
-    Example:
+    Examples:
         >>> load_params(Path("params.yaml")).cut.window_length_seconds > 0
         True
     """
@@ -109,7 +109,7 @@ def load_section(path: Path, kind: type[Model]) -> Model:
     Raises:
         ConfigError: the file is not YAML, or a key of the section is unknown, of an earlier version, or out of range.
 
-    Example:
+    Examples:
         >>> _ = Path("changed.yaml").write_text("search: {negative_weight: 0.25}")
         >>> load_section(Path("changed.yaml"), SearchSettings).negative_weight
         0.25

@@ -50,7 +50,7 @@ def hits_table(hits: list[dict[str, Any]]) -> Table:
 def clock(time_ms: int) -> str:
     """Format a time in ms as minutes, seconds and tenths (rounded down), with hours if needed: `1:02.3`, `1:00:00.0`.
 
-    Example:
+    Examples:
         >>> clock(62_345)
         '1:02.3'
     """

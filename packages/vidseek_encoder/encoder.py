@@ -40,7 +40,7 @@ without its final L2 normalisation does not.
 class Encoder:
     """An opened encoder bundle: embeds texts, images and clips as unit vectors of one space. Safe to share between threads.
 
-    Example:
+    Examples:
         >>> encoder = Encoder.load(Path("models/encoder"))
         >>> texts = encoder.embed_texts(["red", "blue"])
         >>> texts.shape, texts.dtype
@@ -133,7 +133,7 @@ class Encoder:
             InputRejected: an element is not a text, or not valid Unicode.
             ArtifactError: the model returns vectors that are not of unit length.
 
-        Example:
+        Examples:
             >>> Encoder.load(Path("models/encoder"), towers=["text"]).embed_texts(["red"]).shape
             (1, 4)
         """
@@ -170,7 +170,7 @@ class Encoder:
             InputRejected: a clip has another shape or type, no frames or no pixels.
             ArtifactError: the model returns vectors that are not of unit length.
 
-        Example:
+        Examples:
             >>> clip = np.zeros((5, 48, 64, 3), dtype=np.uint8)
             >>> Encoder.load(Path("models/encoder")).embed_frames([clip]).shape
             (1, 4)

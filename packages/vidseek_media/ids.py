@@ -25,7 +25,7 @@ def video_id_of(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> _ = Path("empty.mp4").write_bytes(b"")
         >>> video_id_of(Path("empty.mp4"))
@@ -43,7 +43,7 @@ def clip_id_of(video_id: str, start_ms: int, end_ms: int) -> uuid.UUID:
         start_ms: Start of the clip in its video, in milliseconds, at least 0.
         end_ms: End of the clip in milliseconds, exclusive.
 
-    Example:
+    Examples:
         >>> str(clip_id_of("e3b0c44298fc1c149afbf4c8996fb924", 0, 3000))
         '441f4986-dcce-5688-b40b-5911bff05e37'
     """
@@ -91,7 +91,7 @@ def shard_key_of(video_id: str, index: int) -> str:
 def to_ms(seconds: float) -> int:
     """Convert seconds (at least 0) to whole milliseconds; half a millisecond is rounded up.
 
-    Example:
+    Examples:
         >>> to_ms(1.2345)
         1235
     """

@@ -115,7 +115,7 @@ def write_table(
         ArtifactError: a row does not fit the schema.
         OSError: the disk cannot hold it.
 
-    Example:
+    Examples:
         >>> write_table(Path("groups.parquet"), [{"video_id": "ab12", "group": "ab12"}], GROUPS)
         >>> read_table(Path("groups.parquet"), GROUPS)["group"].tolist()
         ['ab12']
@@ -144,7 +144,7 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
     Raises:
         ArtifactError: the file is missing, broken, or has other columns or types.
 
-    Example:
+    Examples:
         >>> write_table(Path("groups.parquet"), [{"video_id": "ab12", "group": "cd34"}], GROUPS)
         >>> read_table(Path("groups.parquet"), GROUPS, columns=["group"]).columns.tolist()
         ['group']

@@ -115,7 +115,7 @@ def bare_url(url: str) -> str:
     a
     URL of another machine.
 
-    Example:
+    Examples:
         >>> bare_url("https://user:secret@videos.example/a.mp4?X-Amz-Signature=123")
         'https://videos.example/a.mp4'
     """

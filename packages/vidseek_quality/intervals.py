@@ -110,7 +110,7 @@ def interval(
     Raises:
         ValueError: there are no values, or the number of groups is not the number of values.
 
-    Example:
+    Examples:
         >>> gains = [0.0, 0.1, 0.2, 0.1] * 10
         >>> found = interval(gains, list(range(40)))
         >>> round(found.value, 3), found.low > 0, found.num_groups
@@ -250,7 +250,7 @@ def holm(p_values: Sequence[float], alpha: float) -> list[tuple[bool, float]]:
     Returns:
         For each hypothesis whether it is rejected, and the level that it was tested at.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04], 0.05)
         [(True, 0.025), (True, 0.05)]
     """

@@ -192,7 +192,7 @@ def window_spans(duration_ms: int, *, length_ms: int, stride_ms: int) -> Iterato
         length_ms: Length of a window in milliseconds, above 0.
         stride_ms: Time from the start of one window to the start of the next, in milliseconds, above 0.
 
-    Example:
+    Examples:
         >>> list(window_spans(8000, length_ms=3000, stride_ms=3000))
         [(0, 3000), (3000, 6000), (6000, 8000)]
     """

@@ -47,7 +47,7 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
         min_ms: Shortest shot in milliseconds.
         max_ms: Longest shot in milliseconds, above 0.
 
-    Example:
+    Examples:
         >>> list(shot_spans([2000, 2400], 6000, min_ms=1000, max_ms=4000))
         [(0, 2000), (2000, 6000)]
     """

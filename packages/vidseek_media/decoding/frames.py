@@ -65,7 +65,7 @@ def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
         end_ms: End of the span, exclusive, after `start_ms`.
         num_frames: Bins, at least 1.
 
-    Example:
+    Examples:
         >>> bin_centres(0, 3000, 3)
         [500, 1500, 2500]
     """
@@ -95,7 +95,7 @@ def decode_at(
         InputRejected: the file cannot be decoded.
         ValueError: a time is negative.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> Image.new("RGB", (64, 48), "red").save("red.png")
         >>> [(time_ms, pixels)] = decode_at(Path("red.png"), [0], side_px=24)

@@ -112,7 +112,7 @@ def probe(path: Path) -> Probe:
     Raises:
         InputRejected: the file is empty, is no video, or no frame of it can be decoded. The message is the reason.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> Image.new("RGB", (64, 48), "red").save("red.png")
         >>> found = probe(Path("red.png"))

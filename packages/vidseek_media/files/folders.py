@@ -65,7 +65,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk cannot hold it.
 
-    Example:
+    Examples:
         >>> with whole_folder(Path("report")) as folder:
         ...     _ = (folder / "result.json").write_text("{}")
         >>> [path.name for path in Path("report").iterdir()]
@@ -95,7 +95,7 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
     Raises:
         OSError: the disk cannot hold it; the error of a full disk names `path`.
 
-    Example:
+    Examples:
         >>> with whole_file(Path("notes.txt")) as beside:
         ...     _ = beside.write_text("done")
         >>> Path("notes.txt").read_text()

@@ -28,7 +28,7 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
         OSError: the file cannot be read; FileNotFoundError if it is missing.
         ValueError: the file is larger than `most_bytes`, or `parse_json` refuses it.
 
-    Example:
+    Examples:
         >>> _ = Path("clip.json").write_text('{"start_ms": 0, "end_ms": 3000}')
         >>> read_json(Path("clip.json"))
         {'start_ms': 0, 'end_ms': 3000}

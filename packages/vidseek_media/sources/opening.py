@@ -33,7 +33,7 @@ def open_source(
         InputRejected: `text` looks like a URL but is not a valid one.
         ConfigError: the environment variable is not set, no kind of source reads `text`, or settings are wrong.
 
-    Example:
+    Examples:
         >>> Path("videos").mkdir()
         >>> _ = Path("videos/red.mp4").write_bytes(b"")
         >>> source = open_source("videos", downloads=Path("downloads"))

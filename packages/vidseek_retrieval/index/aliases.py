@@ -58,7 +58,7 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
             earlier collection that opens.
         ServiceError: a publish runs.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from vidseek_retrieval.index.publish import publish
         >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}

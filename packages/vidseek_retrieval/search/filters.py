@@ -36,7 +36,7 @@ def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
     Raises:
         InputRejected: a field does not exist (the message lists those that do), or a value does not fit its field.
 
-    Example:
+    Examples:
         >>> [condition] = parse_filters({"duration_ms": {"lt": 60000}})
         >>> condition.field, condition.bounds
         ('duration_ms', (('lt', 60000),))

@@ -25,7 +25,7 @@ def fuse(rankings: Sequence[tuple[float, Sequence[RankedClip]]]) -> list[RankedC
     Returns:
         Each clip once, with its fused score, best first.
 
-    Example:
+    Examples:
         >>> a, b = RankedClip("a", "v", 0, 3000, 0.9), RankedClip("b", "v", 3000, 6000, 0.8)
         >>> [(clip.clip_id, clip.score) for clip in fuse([(1.0, [a, b]), (1.0, [a])])]
         [('a', 1.0), ('b', 0.491935)]

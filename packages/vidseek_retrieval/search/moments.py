@@ -72,7 +72,7 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
         ranked: Clips with scores, in any order.
         margin: Largest difference to the best score of a moment, at least 0; 0 joins only clips of equal score.
 
-    Example:
+    Examples:
         >>> clips = [RankedClip("a", "v", 0, 3000, 0.9), RankedClip("b", "v", 2000, 5000, 0.88)]
         >>> [(moment.start_ms, moment.end_ms, moment.score) for moment in merge_moments(clips, margin=0.05)]
         [(0, 5000, 0.9)]
@@ -136,7 +136,7 @@ def rank_exact(
     Raises:
         ValueError: the number of clips is not the number of vectors.
 
-    Example:
+    Examples:
         >>> clips = [RankedClip("a", "v", 0, 3000, 0.0), RankedClip("b", "v", 3000, 6000, 0.0)]
         >>> vectors = np.eye(2, dtype=np.float32)
         >>> [[best, _]] = rank_exact(vectors[1:], vectors, clips)

@@ -50,7 +50,7 @@ MAX_LIMIT = 1000
 class Searcher:
     """Searches the live collection, and follows its alias when it moves. Safe to share between threads.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> encoder = Encoder.load(Path("models/encoder"), towers=["text"])
         >>> [hit] = Searcher.open(Path("index"), encoder).search_text("red", limit=1).hits

@@ -39,7 +39,7 @@ def load(path_or_id: str | Path) -> Backbone:
         ConfigError: nothing is there, or its family is unknown.
         ArtifactError: its files are missing or broken, or do not hold the tensors that its config describes.
 
-    Example:
+    Examples:
         >>> model = load("vidseek/clip-tiny")
         >>> model.spec.name
         'vidseek/clip-tiny'

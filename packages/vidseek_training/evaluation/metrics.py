@@ -29,7 +29,7 @@ def ranks_of(scores: Matrix) -> Ranks:
     Returns:
         int64 of shape (n,).
 
-    Example:
+    Examples:
         >>> ranks_of(np.array([[0.9, 0.1], [0.8, 0.3]], dtype=np.float32)).tolist()
         [1, 2]
     """
@@ -109,7 +109,7 @@ def recall_at(ranks: Ranks, k: int) -> float:
         ranks: Shape (n,), from 1.
         k: Number of candidates, at least 1.
 
-    Example:
+    Examples:
         >>> recall_at(np.array([1, 4, 20, 2]), 5)
         0.75
     """
@@ -125,7 +125,7 @@ def summarise(ranks: Ranks) -> dict[str, float]:
     Returns:
         Figures rounded to four digits; empty if there are no ranks.
 
-    Example:
+    Examples:
         >>> summarise(np.array([1, 2, 1, 8]))
         {'r1': 0.5, 'r5': 0.75, 'r10': 1.0, 'mdr': 1.5, 'mnr': 3.0, 'mrr': 0.6562}
     """
@@ -150,7 +150,7 @@ def bootstrap(
         groups: Shape (n,): the group of videos of each query. None: each query is a group of its own.
         min_groups: With fewer groups the interval is infinite.
 
-    Example:
+    Examples:
         >>> found = bootstrap(np.tile([0.0, 1.0], 50), resamples=2000, seed=0)
         >>> found.value, found.num_groups
         (0.5, 100)

@@ -60,7 +60,7 @@ def attach(model: Backbone, settings: TrainSettings) -> PeftModel:
     Raises:
         ConfigError: the settings select no module of the backbone.
 
-    Example:
+    Examples:
         >>> from vidseek_training.backbones import load
         >>> handle = attach(load("vidseek/clip-tiny"), TrainSettings(rank=4, alpha=8))
         >>> handle.peft_config["default"].r
@@ -287,7 +287,7 @@ def merged(model: Backbone, folder: Path | None) -> Backbone:
     Raises:
         ArtifactError: the adapter is missing, broken or made for another model, or the merged weights are not finite.
 
-    Example:
+    Examples:
         >>> from vidseek_training.backbones import load
         >>> model = load("vidseek/clip-tiny")
         >>> save(attach(model, TrainSettings(rank=4, alpha=8)), model, Path("adapter"))

@@ -19,7 +19,7 @@ def info_nce(videos: Tensor, texts: Tensor, logit_scale: Tensor, *, same: Tensor
     Returns:
         The mean of both directions, a scalar.
 
-    Example:
+    Examples:
         >>> vectors = torch.eye(2)
         >>> round(float(info_nce(vectors, vectors, torch.tensor(0.0))), 4)  # log(1 + 1 / e)
         0.3133
