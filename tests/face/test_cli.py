@@ -300,7 +300,8 @@ def test_help__imports_no_room_and_no_heavy_library() -> None:
     code = (
         "import sys, vidseek.cli\n"
         "heavy = {'numpy', 'pandas', 'pyarrow', 'yaml', 'pydantic', 'torch', 'onnxruntime', 'bentoml', 'mlflow'}\n"
-        "rooms = {n for n in sys.modules if n.startswith('vidseek_')} - {'vidseek_media', 'vidseek_media.errors', 'vidseek_media.moved'}\n"
+        "light = {'vidseek_media', 'vidseek_media.errors', 'vidseek_media.moved'}\n"
+        "rooms = {n for n in sys.modules if n.startswith('vidseek_')} - light\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert not rooms, rooms\n"
     )
