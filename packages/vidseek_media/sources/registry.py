@@ -7,15 +7,14 @@ names a `SourceKind` class.
 from __future__ import annotations
 
 import abc
-import functools
-import importlib
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.plugins import Registry
 from vidseek_media.settings import IngestSettings, Section
 from vidseek_media.sources.source import Source
 
@@ -97,23 +96,11 @@ class SourceKind(abc.ABC):
         return own if isinstance(own, self.settings) else self.settings.of(ingest.sources.get(self.name, {}))
 
 
-_REGISTERED: dict[str, SourceKind] = {}
-
-
-def register(kind: type[SourceKind]) -> type[SourceKind]:
-    """Make a kind of source known; the decorator of its class.
-
-    Raises:
-        ConfigError: another class is registered under this name.
-    """
-    known = _REGISTERED.get(kind.name)
-    if known is not None and _origin(type(known)) != _origin(kind):
-        raise ConfigError(
-            f"the source {kind.name!r} comes from {_origin(kind)} and from {_origin(type(known))}", code="plugin-broken",
-            remedy="Give one of them another name, or uninstall its package",
-        )
-    _REGISTERED[kind.name] = kind()
-    return kind
+REGISTRY: Registry[SourceKind] = Registry(
+    SourceKind, what="the source", group=ENTRY_POINTS, modules=lambda: BUILT_IN,  # type: ignore[type-abstract]
+    broken=partial(ConfigError, code="plugin-broken"), twice=partial(ConfigError, code="plugin-broken"),
+)
+register = REGISTRY.register
 
 
 def kinds() -> tuple[SourceKind, ...]:
@@ -122,31 +109,4 @@ def kinds() -> tuple[SourceKind, ...]:
     Raises:
         ConfigError: an installed package registers an unusable kind.
     """
-    _load_all()
-    return tuple(sorted(_REGISTERED.values(), key=lambda kind: (kind.rank, kind.name)))
-
-
-@functools.cache
-def _load_all() -> None:
-    for module in BUILT_IN:
-        importlib.import_module(module)
-    for point in entry_points(group=ENTRY_POINTS):
-        _load_point(point)
-
-
-def _load_point(point: EntryPoint) -> None:
-    where = f"the entry point {point.name!r} of {ENTRY_POINTS} ({point.value})"
-    remedy = "Fix or uninstall the package that brings it"
-    try:
-        kind = point.load()
-    except Exception as error:  # another package's code may raise anything
-        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="plugin-broken", remedy=remedy) from error
-    if not (isinstance(kind, type) and issubclass(kind, SourceKind)):
-        raise ConfigError(
-            f"{where} is {kind!r}, wanted a class derived from {SourceKind.__name__}", code="plugin-broken", remedy=remedy
-        )
-    register(kind)
-
-
-def _origin(kind: type[SourceKind]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return tuple(sorted(REGISTRY.load().values(), key=lambda kind: (kind.rank, kind.name)))

@@ -7,14 +7,12 @@ of the group `vidseek.index_vectors` that names an `IndexVector` class.
 from __future__ import annotations
 
 import abc
-import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.plugins import Registry, modules_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,23 +75,11 @@ class IndexVector(abc.ABC):
         return direction
 
 
-_REGISTERED: dict[str, IndexVector] = {}
-
-
-def register(vector: type[IndexVector]) -> type[IndexVector]:
-    """Make a vector known; the decorator of its class.
-
-    Raises:
-        ConfigError: another class is registered under this name.
-    """
-    known = _REGISTERED.get(vector.name)
-    if known is not None and _origin(type(known)) != _origin(vector):
-        raise ConfigError(
-            f"the vector {vector.name!r} comes from {_origin(vector)} and from {_origin(type(known))}",
-            code="vector-twice", remedy="Give one of them another name, or uninstall its package",
-        )
-    _REGISTERED[vector.name] = vector()
-    return vector
+REGISTRY: Registry[IndexVector] = Registry(
+    IndexVector, what="the vector", group=ENTRY_POINTS, modules=partial(modules_in, "vidseek_retrieval.vectors"),  # type: ignore[type-abstract]
+    broken=partial(ConfigError, code="vector-not-loaded"), twice=partial(ConfigError, code="vector-twice"),
+)
+register = REGISTRY.register
 
 
 def index_vectors() -> tuple[IndexVector, ...]:
@@ -102,8 +88,7 @@ def index_vectors() -> tuple[IndexVector, ...]:
     Raises:
         ConfigError: an installed package registers an unusable vector.
     """
-    _load_all()
-    return tuple(sorted(_REGISTERED.values(), key=lambda each: (not each.of_every_clip, each.name)))
+    return tuple(sorted(REGISTRY.load().values(), key=lambda each: (not each.of_every_clip, each.name)))
 
 
 def vector_names(kind: Literal["dense", "sparse"] | None = None) -> tuple[str, ...]:
@@ -117,39 +102,9 @@ def index_vector(name: str) -> IndexVector:
     Raises:
         KeyError: no vector is registered under the name.
     """
-    _load_all()
-    return _REGISTERED[name]
+    return REGISTRY.load()[name]
 
 
 def filter_fields() -> dict[str, FieldKind]:
     """Return the payload fields that vectors add, each with the kind of its index."""
     return {field: kind for each in index_vectors() for field, kind in sorted(each.filter_fields.items())}
-
-
-@functools.cache
-def _load_all() -> None:
-    """Import the modules of this folder, and what other packages bring."""
-    package = importlib.import_module("vidseek_retrieval.vectors")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in entry_points(group=ENTRY_POINTS):
-        _load_point(point)
-
-
-def _load_point(point: EntryPoint) -> None:
-    where = f"the entry point {point.name!r} of {ENTRY_POINTS} ({point.value})"
-    remedy = "Fix or uninstall the package that brings it"
-    try:
-        found = point.load()
-    except Exception as error:  # another package's code may raise anything
-        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="vector-not-loaded", remedy=remedy) from error
-    if not (isinstance(found, type) and issubclass(found, IndexVector)):
-        raise ConfigError(
-            f"{where} is {found!r}, wanted a class derived from {IndexVector.__name__}", code="vector-not-loaded",
-            remedy=remedy,
-        )
-    register(found)
-
-
-def _origin(vector: type[IndexVector]) -> str:
-    return f"{vector.__module__}.{vector.__qualname__}"

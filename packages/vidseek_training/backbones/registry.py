@@ -7,17 +7,15 @@ of the group `vidseek.backbones` that names a `Family` class.
 from __future__ import annotations
 
 import abc
-import functools
-import importlib
-import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.plugins import Registry, modules_in
 from vidseek_training.backbones.base import Backbone, BackboneSpec
 from vidseek_training.backbones.files.configs import read_config
 
@@ -82,24 +80,11 @@ class Family(abc.ABC):
         return tensors
 
 
-_REGISTERED: dict[str, Family] = {}
-
-
-def register(family: type[Family]) -> type[Family]:
-    """Make a family known; the decorator of its class.
-
-    Raises:
-        ConfigError: another class is registered under this name.
-    """
-    known = _REGISTERED.get(family.name)
-    if known is not None and _origin(type(known)) != _origin(family):
-        raise ConfigError(
-            f"backbone family {family.name!r} comes from {_origin(family)} and from {_origin(type(known))}",
-            code="plugin-broken",
-            remedy="Give one of them another name, or uninstall its package",
-        )
-    _REGISTERED[family.name] = family()
-    return family
+REGISTRY: Registry[Family] = Registry(
+    Family, what="backbone family", group=ENTRY_POINTS, modules=partial(modules_in, "vidseek_training.backbones"),  # type: ignore[type-abstract]
+    broken=partial(ConfigError, code="plugin-broken"), twice=partial(ConfigError, code="plugin-broken"),
+)
+register = REGISTRY.register
 
 
 def families() -> tuple[Family, ...]:
@@ -108,8 +93,7 @@ def families() -> tuple[Family, ...]:
     Raises:
         ConfigError: an installed package registers an unusable family.
     """
-    _load_all()
-    return tuple(sorted(_REGISTERED.values(), key=lambda family: (family.last, family.name)))
+    return tuple(sorted(REGISTRY.load().values(), key=lambda family: (family.last, family.name)))
 
 
 def names() -> tuple[str, ...]:
@@ -142,32 +126,3 @@ def family_of(folder: Path) -> tuple[Family, dict[str, Any]]:
         f"{folder}: {came or 'no config.json'}; wanted one of the families {', '.join(names())}", code="unknown-family",
         remedy="docs/backbones.md lists what each family reads",
     )
-
-
-@functools.cache
-def _load_all() -> None:
-    """Import the modules of this folder, and what other packages bring."""
-    package = importlib.import_module("vidseek_training.backbones")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in entry_points(group=ENTRY_POINTS):
-        _load_point(point)
-
-
-def _load_point(point: EntryPoint) -> None:
-    where = f"the entry point {point.name!r} of {ENTRY_POINTS} ({point.value})"
-    remedy = "Fix or uninstall the package that brings it"
-    try:
-        family = point.load()
-    except Exception as error:  # another package's code may raise anything
-        raise ConfigError(f"{where} cannot be loaded: {error!r}", code="plugin-broken", remedy=remedy) from error
-    if not (isinstance(family, type) and issubclass(family, Family)):
-        raise ConfigError(
-            f"{where} is {family!r}, wanted a class derived from {Family.__name__}", code="plugin-broken",
-            remedy=remedy,
-        )
-    register(family)
-
-
-def _origin(family: type[Family]) -> str:
-    return f"{family.__module__}.{family.__qualname__}"

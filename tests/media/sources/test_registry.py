@@ -135,4 +135,4 @@ def test_register__refuses_two_of_one_name() -> None:
 @pytest.mark.parametrize("value", ["no_such_module:Kind", "pathlib:Path", "pathlib:no_such_name"])
 def test_load_point__that_is_no_kind_names_itself(value: str) -> None:
     with raises(ConfigError, code="plugin-broken", naming=value):
-        source_registry._load_point(EntryPoint("bad", value, ENTRY_POINTS))
+        source_registry.REGISTRY.load_point(EntryPoint("bad", value, ENTRY_POINTS))

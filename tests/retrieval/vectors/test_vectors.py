@@ -80,7 +80,7 @@ def registered() -> Iterator[None]:
         registry.register(each)
     yield
     for each in (Gist, Tags):
-        del registry._REGISTERED[each.name]
+        del registry.REGISTRY.registered[each.name]
 
 
 @pytest.fixture(params=["embedded", "server", "strict"])
@@ -218,14 +218,14 @@ def test_entry_points__that_are_no_vector_are_named(found: object, code: str) ->
 
     point: Any = SimpleNamespace(name="gist", value="other.package:Gist", load=load)
     with raises(ConfigError, code="vector-not-loaded") as caught:
-        registry._load_point(point)
+        registry.REGISTRY.load_point(point)
     assert caught.value.code == code and "other.package:Gist" in caught.value.message
 
 
 def test_entry_points__one_that_is_a_vector_is_registered_and_two_of_a_name_are_an_error() -> None:
     point: Any = SimpleNamespace(name="gist", value="other.package:Gist", load=lambda: Gist)
     try:
-        registry._load_point(point)
+        registry.REGISTRY.load_point(point)
         assert vector_names() == ("video", "caption", "gist", "words")
 
         class Other(Gist):
@@ -235,4 +235,4 @@ def test_entry_points__one_that_is_a_vector_is_registered_and_two_of_a_name_are_
             registry.register(Other)
         assert caught.value.code == "vector-twice"
     finally:
-        registry._REGISTERED.pop("gist", None)
+        registry.REGISTRY.registered.pop("gist", None)

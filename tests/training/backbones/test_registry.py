@@ -77,7 +77,7 @@ Install = Callable[[str, str], None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Gives a function that puts a package with one entry point where Python finds it, for the length of a test."""
     registry.families()  # those of vidseek, before the table is replaced
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(registry.REGISTRY, "registered", dict(registry.REGISTRY.registered))
     site = tmp_path / "site"
     monkeypatch.syspath_prepend(str(site))
 
@@ -88,10 +88,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (site / f"{package}.py").write_text(textwrap.dedent(source))
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\n{package} = {target}\n")
-        registry._load_all.cache_clear()
+        registry.REGISTRY.loaded = False
 
     yield write
-    registry._load_all.cache_clear()
+    registry.REGISTRY.loaded = False
 
 
 def test_entry_point__a_family_of_another_package_goes_from_folder_to_proven_bundle(
