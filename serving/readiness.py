@@ -44,7 +44,7 @@ class Readiness:
             NotReady: it was not, or not in time; the message says why.
         """
         if self._search is None or self._search.done():
-            self._search = asyncio.get_running_loop().create_task(self._validate())
+            self._search = asyncio.get_running_loop().create_task(self._look())
             self._search.add_done_callback(_take_exception)
         try:
             async with asyncio.timeout(MAX_SECONDS):
@@ -64,7 +64,7 @@ class Readiness:
             self._search.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _validate(self) -> tuple[str, str]:
+    async def _look(self) -> tuple[str, str]:
         loop = asyncio.get_running_loop()
 
         async def work(opened: Opened) -> tuple[str, str]:

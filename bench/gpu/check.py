@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-OUT = Path(__file__).parents[1].joinpath("gpu.json")
+OUT = Path(__file__).parents[1] / "gpu.json"
 NEEDED = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "tokenizers", "safetensors", "PIL", "tqdm")
 EXPORT = ("onnx", "onnxscript", "onnxruntime")
 VERSIONS = (*NEEDED[:3], "numpy", "pandas", "tokenizers", *EXPORT, "onnxruntime-gpu", "tensorrt", "pydantic")

@@ -31,7 +31,7 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata, coll
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 
-OUT = Path(__file__).parents[1].joinpath("dedup.json")
+OUT = Path(__file__).parents[1] / "dedup.json"
 WINDOWS = 60
 COPIES = 0.05
 STEP_MS, CLIP_MS = 500, 3000

@@ -43,7 +43,7 @@ from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.index.publish import publish
 
-OUT = Path(__file__).parents[1].joinpath("embed.json")
+OUT = Path(__file__).parents[1] / "embed.json"
 PACKAGES = ("onnxruntime", "torch", "transformers", "av", "decord", "qdrant-edge-py", "qdrant-client", "numpy")
 WINDOW_SECONDS = 3
 """Length and stride: no frame belongs to two clips, so that decoding a video once is no advantage."""

@@ -43,7 +43,7 @@ from vidseek_training.dataset.pairs import make_pairs
 from vidseek_training.export.onnx_export import write_unproven
 from vidseek_training.settings import CaptionSettings, PairSettings
 
-OUT = Path(__file__).parents[1].joinpath("growth.json")
+OUT = Path(__file__).parents[1] / "growth.json"
 BACKBONE = "vidseek/viclip-tiny"
 CLIPS_A_VIDEO, FPS, SIDE_PX = 10, 8, 64
 """A video has as many seconds as clips."""

@@ -56,7 +56,7 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import IndexSettings
 
 WORLDS = ["demo", "demo, short", "real"]
-OUT = Path(__file__).parents[1].joinpath("near.json")
+OUT = Path(__file__).parents[1] / "near.json"
 DEMO, BUNDLE = Path(".vidseek/demo/domain"), Path("models/encoder")
 FLICKR = Path(".vidseek/flickr")
 """A small CLIP that `make bench-flickr` trained on real pictures."""

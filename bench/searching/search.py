@@ -39,7 +39,7 @@ from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
 from vidseek_retrieval.settings import IndexSettings
 
-OUT = Path(__file__).parents[1].joinpath("search.json")
+OUT = Path(__file__).parents[1] / "search.json"
 NUM_QUERIES = 500
 WARM_UP = 50
 WINDOWS, CLIP_MS = 60, 3000

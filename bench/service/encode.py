@@ -40,7 +40,7 @@ from bench.turns import turn
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 
-OUT = Path(__file__).parents[1].joinpath("encode.json")
+OUT = Path(__file__).parents[1] / "encode.json"
 OTHERS = Path(__file__).parents[2] / ".vidseek" / "bench-others"
 """What `make bench-encode` installs for open_clip."""
 WORDS = 14

@@ -31,7 +31,7 @@ from bench.service.services import Service, plain, vidseek
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 
-OUT = Path(__file__).parents[1].joinpath("serve.json")
+OUT = Path(__file__).parents[1] / "serve.json"
 QUERIES = [" ".join(f"word{(7 * query + 13 * place) % 1000}" for place in range(14)) for query in range(256)]
 EMBED, SEARCH = "/v1/embed/text", "/v1/search"
 BODIES = {

@@ -34,7 +34,7 @@ from bench.service.hostile_files import HostileFiles
 from bench.service.services import vidseek
 from vidseek.params import load_settings
 
-OUT = Path(__file__).parents[1].joinpath("soak.json")
+OUT = Path(__file__).parents[1] / "soak.json"
 SECONDS_VARIABLE = "VIDSEEK_HOSTILE_SECONDS"
 SAMPLE_SECONDS = 0.5
 PACKAGES = ("bentoml", "uvicorn", "httptools", "uvloop", "fastapi", "starlette", "pydantic", "pillow", "av", "onnxruntime")

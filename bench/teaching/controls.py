@@ -43,7 +43,7 @@ from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
-OUT = Path(__file__).parents[1].joinpath("controls.json")
+OUT = Path(__file__).parents[1] / "controls.json"
 PLAIN_BASE = Path(".vidseek/plain/weights/viclip-tiny")
 RESAMPLES = 2000
 

@@ -46,7 +46,7 @@ from vidseek_training.fitting.checkpoints import Checkpoint, fingerprint
 from vidseek_training.fitting.losses import info_nce
 
 REALDATA = Path(os.environ.get("VIDSEEK_REALDATA", "../shared/realdata"))
-OUT = Path(__file__).parents[1].joinpath("flickr.json")
+OUT = Path(__file__).parents[1] / "flickr.json"
 WORK = Path(".vidseek/flickr")
 
 SIDE, KEPT_SIDE, CONTEXT, WIDTH, NUM_MERGES = 64, 80, 24, 256, 2500

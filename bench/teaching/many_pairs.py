@@ -32,7 +32,7 @@ from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
-OUT = Path(__file__).parents[1].joinpath("many_pairs.json")
+OUT = Path(__file__).parents[1] / "many_pairs.json"
 NUM_PAIRS, FRAMES, NUM_TOKENS, NUM_STEPS = 50_000, 8, 49_408, 1
 STEP_PAIRS = int(os.environ.get("VIDSEEK_BENCH_PAIRS", 256))
 STEP_CHUNK = int(os.environ.get("VIDSEEK_BENCH_CHUNK", 16))

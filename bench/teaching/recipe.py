@@ -59,7 +59,7 @@ from vidseek_training.fitting.timing import StepTimer
 from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
-OUT = Path(__file__).parents[1].joinpath("recipe.json")
+OUT = Path(__file__).parents[1] / "recipe.json"
 PACKED = "recipe.npz"
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _TIMED = 8

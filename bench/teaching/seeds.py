@@ -30,7 +30,7 @@ from vidseek_training.fitting import lora
 from vidseek_training.fitting.train import train_adapter
 
 SEEDS = (0, 1, 2)
-OUT = Path(__file__).parents[1].joinpath("seeds.json")
+OUT = Path(__file__).parents[1] / "seeds.json"
 
 
 def main() -> None:

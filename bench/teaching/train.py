@@ -35,7 +35,7 @@ from bench.videos import media
 from vidseek_media.settings import FrameSettings
 from vidseek_training.settings import CaptionSettings, PairSettings
 
-OUT = Path(__file__).parents[1].joinpath("train.json")
+OUT = Path(__file__).parents[1] / "train.json"
 FRAMES, SIDE = 8, 224
 QUICK = "VIDSEEK_BENCH_QUICK" in os.environ
 """Whether every contestant is only to be seen working: figures of two clips are worth nothing."""

@@ -133,7 +133,7 @@ class Camera:
     """
 
     def __init__(self, look: Look, scene: Scene, take: Take, *, side_px: int) -> None:
-        self._validate, self._scene, self._take, self._side = look, scene, take, side_px
+        self._look, self._scene, self._take, self._side = look, scene, take, side_px
         self._noise = np.random.default_rng(take.ground_seed)
         self._ground = _general_ground(scene.ground, self._noise, side_px) if look.name == "general" else (
             _thermal_ground(scene.ground, self._noise, side_px)
@@ -144,7 +144,7 @@ class Camera:
         canvas = self._ground.copy()
         box, alpha, shade = self._object_at(u)
         under = canvas[box]
-        if self._validate.name == "general":
+        if self._look.name == "general":
             colour = shade[..., None] * np.array(_RGB[self._scene.tone], np.float32)
             canvas[box] = under + alpha[..., None] * (colour - under)
             return canvas.astype(np.uint8)

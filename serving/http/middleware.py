@@ -82,5 +82,5 @@ class Record:
         route = getattr(scope.get("route"), "path", "none")
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
-        metadata = {"method": scope["method"], "route": route, "status": status, "milliseconds": round(1000 * seconds, 2)}
-        log.info("request", extra={"request_id": scope["state"]["request_id"], **metadata})
+        facts = {"method": scope["method"], "route": route, "status": status, "milliseconds": round(1000 * seconds, 2)}
+        log.info("request", extra={"request_id": scope["state"]["request_id"], **facts})

@@ -233,7 +233,7 @@ class Pool:
             raise self._judged(error, entry) from error
 
     async def _tried(self, entry: _Running, *, fresh: bool) -> Any:
-        watch = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._validate, entry)
+        watch = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, entry)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, entry, fresh)
         finally:
@@ -268,7 +268,7 @@ class Pool:
             return self._idle.pop()
         return None
 
-    def _validate(self, entry: _Running) -> None:
+    def _look(self, entry: _Running) -> None:
         """Measure the CPU time of a running input, and whether it counts as slow by now."""
         if entry not in self._running or entry.future.done():
             return
@@ -276,7 +276,7 @@ class Pool:
             entry.cpu_seconds = worker.cpu_seconds - entry.began_cpu
             if entry.cpu_seconds > self._settings.quick_seconds and not entry.is_slow:
                 self._set_aside(entry, worker)
-        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._validate, entry)
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, entry)
 
     def _set_aside(self, entry: _Running, worker: Worker) -> None:
         slow = [each for each in self._running if each.is_slow]

@@ -12,7 +12,7 @@ from streamlit.starlette import App
 from serving.http.safe_headers import PAGE_HEADERS, SafeHeaders
 from serving.http.sites import OwnPagesOnly
 from serving.page.settings import MAX_UPLOAD_MB, PageSettings
-from serving.page.shown import FilteredCollection
+from serving.page.shown import MediaRoutes
 from vidseek_media.errors import ConfigError
 from vidseek_media.output import printable
 
@@ -27,7 +27,7 @@ def main() -> int:
         print(f"vidseek: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     stay_silent()
-    shown = FilteredCollection(settings)
+    shown = MediaRoutes(settings)
     around = [Middleware(SafeHeaders, headers=PAGE_HEADERS), Middleware(OwnPagesOnly)]
     app = App(SCRIPT, routes=shown.routes, lifespan=shown.open, middleware=around)
     sys.argv = ["-"]  # else it takes this file for a launcher, and looks beside it

@@ -63,7 +63,7 @@ def _show_answer(name: str, answer: dict[str, Any] | Problem, words: str) -> Non
     said_of = words if name == "this_search" else ""  # the other API's clips need not be in this one's index
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(answer["hits"]):
-            show_card(hit, place=f"{name}-{number}", asked=said_of, metadata=None, goes_on=False)
+            show_card(hit, place=f"{name}-{number}", asked=said_of, facts=None, goes_on=False)
 
 
 def _say_shared(left: dict[str, Any] | Problem, right: dict[str, Any] | Problem) -> None:

@@ -20,7 +20,7 @@ LIKE, UNLIKE = "+", "\N{MINUS SIGN}"
 
 
 def show_card(
-    hit: Mapping[str, Any], *, place: str, asked: str, metadata: Mapping[str, Any] | None, goes_on: bool = True
+    hit: Mapping[str, Any], *, place: str, asked: str, facts: Mapping[str, Any] | None, goes_on: bool = True
 ) -> None:
     """Show one moment of an answer with its actions.
 
@@ -28,12 +28,12 @@ def show_card(
         hit: As the API gives it.
         place: Where it stands, for the keys of its buttons: `0-3` is the fourth of the first query.
         asked: The words that were searched for, or "": then nothing can be said of it.
-        metadata: What the index knows of its best clip, where that was looked up.
+        facts: What the index knows of its best clip, where that was looked up.
         goes_on: Whether one can search on from it.
     """
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
-        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, metadata))
+        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts))
         first = st.container(horizontal=True, gap="xxsmall")
         with first:
             st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
@@ -118,11 +118,11 @@ def _picture(clip_id: str, title: str, corner: str) -> str:
     return f'<div class="vs-shot"><img loading="lazy" src="{address(clip_id, "thumbnail")}" alt="{alt}">{label}</div>'
 
 
-def _facts(hit: Mapping[str, Any], title: str, metadata: Mapping[str, Any] | None) -> str:
+def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) -> str:
     worth = [t("score", value=f"{hit['score']:.3f}")]
     if hit["confidence"] is not None:
         worth.insert(0, t("confidence", value=round(100 * hit["confidence"])))
-    whence = _line(metadata) if metadata else str(hit["uri"])
+    whence = _line(facts) if facts else str(hit["uri"])
     return (
         f'<div class="vs-title" title="{html.escape(title, quote=True)}">{html.escape(title)}</div>'
         f'<div class="vs-facts" title="{html.escape(whence, quote=True)}">{html.escape(whence)}</div>'

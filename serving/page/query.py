@@ -21,7 +21,7 @@ _CLIP_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
-class QueryInputs:
+class QueryOptions:
     """Everything but the files."""
 
     texts: tuple[str, ...]

@@ -50,7 +50,7 @@ def search_page() -> None:
             _show_answer(words, place, asked, files, looks_up=_has_facts(facets))
 
 
-def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.QueryInputs]:
+def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.QueryOptions]:
     # Expanded if the address sets filters, so that visitors see why there are few results.
     is_open = st.session_state.setdefault("options_open", bool(_IN_OPTIONS & st.query_params.keys()))
     with st.expander(t("more_options"), expanded=is_open):
@@ -66,7 +66,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
     files = [
         ("clip" if file.name.lower().endswith(CLIPS) else "image", file.getvalue()) for file in (given or [])[:MAX_FILES]
     ]
-    return files, query.QueryInputs(
+    return files, query.QueryOptions(
         query.split_queries(written), negative_text.strip(), query.examples("like"), query.examples("unlike"), filters,
         float(sure), query.num_shown(),
     )
@@ -94,7 +94,7 @@ def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _show_examples(asked: query.QueryInputs) -> None:
+def _show_examples(asked: query.QueryOptions) -> None:
     if not (asked.clip_ids or asked.negative_ids):
         return
     st.write(t("examples"))
@@ -104,7 +104,7 @@ def _show_examples(asked: query.QueryInputs) -> None:
                 show_example(clip_id, place=f"{name}-{place}", sign=sign)
 
 
-def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files, *, looks_up: bool) -> None:
+def _show_answer(words: str, place: int, asked: query.QueryOptions, files: Files, *, looks_up: bool) -> None:
     with st.spinner(t("searching"), show_time=False):
         try:
             answer = _search(asked.body(words), files)
@@ -113,7 +113,7 @@ def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files,
                 ask(lambda: _search(asked.body(words), files))  # shows it, and waits
             show_problem(problem)
             return
-        metadata = _facts_of(answer) if looks_up else {}
+        facts = _facts_of(answer) if looks_up else {}
     hits = answer["hits"]
     if words and len(asked.texts) > 1:
         st.html(f'<div class="vs-title">{html.escape(words)}</div>')
@@ -123,7 +123,7 @@ def _show_answer(words: str, place: int, asked: query.QueryInputs, files: Files,
     st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(hits):
-            show_card(hit, place=f"{place}-{number}", asked=words, metadata=metadata.get(hit["best_clip_id"]))
+            show_card(hit, place=f"{place}-{number}", asked=words, facts=facts.get(hit["best_clip_id"]))
     if answer["next_offset"] is not None and asked.num < query.MAX_SHOWN:
         st.button(t("more"), key=f"more-{place}", on_click=query.show_more)
 

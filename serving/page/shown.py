@@ -46,7 +46,7 @@ def _signature(path: str) -> str:
     return hmac.digest(_SECRET, path.encode(), "sha256").hex()[:32]
 
 
-class FilteredCollection:
+class MediaRoutes:
     """The routes, and the client that they share.
 
     Args:

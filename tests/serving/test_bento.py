@@ -32,15 +32,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture(scope="module")
 def bento(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bento of this checkout, with the archive's bundle, which the archive has no more."""
-    checkout, backend = make_checkout(tmp_path_factory.mktemp("checkout")), tmp_path_factory.mktemp("bentoml")
+    checkout, home = make_checkout(tmp_path_factory.mktemp("checkout")), tmp_path_factory.mktemp("bentoml")
     archive.bundle.rename(checkout.path / "bundle")
     (checkout.path / "models").mkdir(exist_ok=True)
     (checkout.path / "bundle").rename(checkout.path / "models" / "encoder")
     checkout.succeed(
-        sys.executable, "-m", "bentoml", "build", "-f", "serving/bentofile.yaml", BENTOML_HOME=str(backend),
+        sys.executable, "-m", "bentoml", "build", "-f", "serving/bentofile.yaml", BENTOML_HOME=str(home),
         BENTOML_DO_NOT_TRACK="true",
     )
-    (built,) = (path.parent for path in backend.glob("bentos/vidseek/*/bento.yaml"))
+    (built,) = (path.parent for path in home.glob("bentos/vidseek/*/bento.yaml"))
     return built
 
 

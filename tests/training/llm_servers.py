@@ -31,7 +31,7 @@ CAPTIONS = {
 
 
 @dataclass(frozen=True)
-class QueryInputs:
+class ReceivedRequest:
     """One request as the server saw it."""
 
     path: str
@@ -60,13 +60,13 @@ class Server:
     """What a server saw."""
 
     url: str
-    asked: list[QueryInputs] = field(default_factory=list)
+    asked: list[ReceivedRequest] = field(default_factory=list)
     most_at_once: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-Script = Callable[[QueryInputs, int], Reply]
+Script = Callable[[ReceivedRequest, int], Reply]
 """The reply to a request; the number counts the requests from 0."""
 
 
@@ -124,7 +124,7 @@ def serve(script: Script) -> Iterator[Server]:
         thread.join()
 
 
-def _read(path: str, headers: dict[str, str], body: dict[str, Any]) -> QueryInputs:
+def _read(path: str, headers: dict[str, str], body: dict[str, Any]) -> ReceivedRequest:
     """The parts of a request of either protocol; an assertion fails where it is of neither."""
     pictures, texts, video = [], [], None
     if "chat/completions" in path:
@@ -149,7 +149,7 @@ def _read(path: str, headers: dict[str, str], body: dict[str, Any]) -> QueryInpu
                 pictures.append(content)
     for picture in pictures:
         Image.open(io.BytesIO(picture)).verify()
-    return QueryInputs(path, headers, body, tuple(pictures), video, "\n".join(texts))
+    return ReceivedRequest(path, headers, body, tuple(pictures), video, "\n".join(texts))
 
 
 def openai_reply(

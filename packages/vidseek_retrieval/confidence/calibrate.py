@@ -226,20 +226,20 @@ class _Asker:
     groups: Mapping[str, str]
     """Of videos; one that is not named is a group of its own."""
 
-    def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_QueryInputs, list[RankedClip]]]:
+    def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_AskedText, list[RankedClip]]]:
         """Yield each text with its ranking."""
         if not texts or not self.windows.clips:
             return
         vectors = self.encoder.embed_texts(list(texts))
         rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit, margin=self.margin)
-        yield from zip(map(_QueryInputs, texts, vectors), rankings, strict=True)
+        yield from zip(map(_AskedText, texts, vectors), rankings, strict=True)
 
     def group(self, video_id: str) -> str:
         """Return the group of a video."""
         return self.groups.get(video_id, video_id)
 
     def judge(
-        self, asked: _QueryInputs, ranking: Sequence[RankedClip], truth: Truth, kind: str, *, group: str
+        self, asked: _AskedText, ranking: Sequence[RankedClip], truth: Truth, kind: str, *, group: str
     ) -> list[Judged]:
         """Return the first hits of one query; nothing where there is none."""
         moments = first_moments(ranking, margin=self.margin)
@@ -249,11 +249,11 @@ class _Asker:
         right = tuple(iou(moment, truth) >= MIN_IOU for moment in firsts)
         return [Judged(firsts, self.context(asked, moments), right, kind, group)]
 
-    def context(self, asked: _QueryInputs, moments: Sequence[Moment]) -> Context:
+    def context(self, asked: _AskedText, moments: Sequence[Moment]) -> Context:
         return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector)
 
 
-class _QueryInputs(NamedTuple):
+class _AskedText(NamedTuple):
     text: str
     vector: NDArray[np.float32]
 

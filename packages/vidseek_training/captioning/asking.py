@@ -95,7 +95,7 @@ class _Run:
     def __init__(self, provider: Provider, settings: LlmSettings, journal: Journal) -> None:
         self._provider = provider
         self._settings = settings
-        self._purse = Budget(settings, journal)
+        self._budget = Budget(settings, journal)
         self._stopped = threading.Event()
         self._not_before = 0.0
         self._num_unanswered = self._num_fruitless = 0
@@ -105,7 +105,7 @@ class _Run:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._purse.close()
+        self._budget.close()
 
     def collect(self, pending: set[Future[Outcome]], bar: tqdm[None]) -> set[Future[Outcome]]:
         """Wait for one of `pending`; those that are left."""
@@ -113,7 +113,7 @@ class _Run:
         for future in done:
             outcome = future.result()
             bar.update()
-            bar.set_postfix_str(f"{self._purse.counted_usd:.4f} USD", refresh=False)
+            bar.set_postfix_str(f"{self._budget.counted_usd:.4f} USD", refresh=False)
             self._count(outcome)
         return left
 
@@ -144,11 +144,11 @@ class _Run:
         room, cuts = self._room, list[str]()
         while True:
             self._wait_until(self._not_before)
-            reserved = self._purse.reserve(subject, max_output_tokens=room)
+            reserved = self._budget.reserve(subject, max_output_tokens=room)
             try:
                 answer = self._provider.ask(replace(request, max_output_tokens=room))
             except Retry as failure:
-                self._purse.release(reserved, may_be_paid=failure.may_be_paid)
+                self._budget.release(reserved, may_be_paid=failure.may_be_paid)
                 num_failed += 1
                 if num_failed >= self._settings.attempts:
                     return Outcome(subject, "unanswered", f"{failure} ({num_failed} attempts)")
@@ -156,7 +156,7 @@ class _Run:
             except Skip as verdict:
                 return self._skipped(reserved, verdict, cuts)
             except Stop:
-                self._purse.release(reserved, may_be_paid=False)
+                self._budget.release(reserved, may_be_paid=False)
                 raise
             else:
                 num_bad += 1
@@ -172,7 +172,7 @@ class _Run:
             )
         if verdict.is_judged:
             return self._declined(reserved, verdict.usage, str(verdict))
-        self._purse.release(reserved, may_be_paid=False)
+        self._budget.release(reserved, may_be_paid=False)
         return Outcome(reserved.subject, "unanswered", str(verdict))
 
     def _declined(
@@ -180,7 +180,7 @@ class _Run:
     ) -> Outcome:
         """Return a verdict that is kept: another run asks again only where it allows a longer answer than was any use here.
         """
-        self._purse.settle(
+        self._budget.settle(
             reserved, usage, captions=None, reason=reason, is_free=answer is None and usage is None,
             model=answer.model if answer else "", cut_at=longest_answer(self._settings) if is_cut else None,
         )
@@ -200,9 +200,9 @@ class _Run:
             reason = _cut_reason(cuts) if is_cut else f"the answer {bad}"
             if is_last or (is_cut and reserved.max_output_tokens >= self._most_room):
                 return self._declined(reserved, answer.usage, reason, is_cut=is_cut, answer=answer)
-            self._purse.settle(reserved, answer.usage, captions=None, reason="", model=answer.model)
+            self._budget.settle(reserved, answer.usage, captions=None, reason="", model=answer.model)
             return None
-        self._purse.settle(reserved, answer.usage, captions=captions, reason="", model=answer.model)
+        self._budget.settle(reserved, answer.usage, captions=captions, reason="", model=answer.model)
         if cuts:
             self._room = reserved.max_output_tokens  # The model needs it: the next clips are not paid for twice.
         return Outcome(reserved.subject, "captioned")

@@ -19,9 +19,9 @@ from streamlit.web.server import server_util
 from serving.page import shown
 from serving.page.__main__ import config_of, stay_silent
 from serving.page.frame import span
-from serving.page.query import QueryInputs, filters_of, split_queries
+from serving.page.query import QueryOptions, filters_of, split_queries
 from serving.page.settings import PageSettings
-from serving.page.shown import FilteredCollection, address
+from serving.page.shown import MediaRoutes, address
 from serving.page.texts import TEXTS, text
 from tests.raising import raises
 from vidseek.client import Api, Problem
@@ -57,11 +57,11 @@ def test_split_queries__by_commas_and_lines(written: str, queries: tuple[str, ..
 
 
 def test_body__leaves_out_what_is_not_asked() -> None:
-    assert QueryInputs((), "", (), (), {}, 0.0, 12).body("red") == {"limit": 12, "text": "red"}
+    assert QueryOptions((), "", (), (), {}, 0.0, 12).body("red") == {"limit": 12, "text": "red"}
     filters = filters_of(
         channels=["news"], categories=[], after=date(2024, 5, 1), before=None, shortest=0, longest=60
     )
-    assert QueryInputs((), "blue", (CLIP,), (), filters, 0.2, 24).body("") == {
+    assert QueryOptions((), "blue", (CLIP,), (), filters, 0.2, 24).body("") == {
         "limit": 24, "negative_text": "blue", "clip_id": [CLIP], "min_confidence": 0.2,
         "filters": {"channel": ["news"], "published_at": {"gte": "2024-05-01"}, "duration_ms": {"gte": 0, "lte": 60_000}},
     }
@@ -153,7 +153,7 @@ def page(asked: list[httpx.Request], monkeypatch: pytest.MonkeyPatch) -> Iterato
         })
 
     monkeypatch.setattr(shown, "BUSY_WAIT_SECONDS", 0.0)
-    routes = FilteredCollection(PageSettings(url="http://api", key="secret"))
+    routes = MediaRoutes(PageSettings(url="http://api", key="secret"))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:

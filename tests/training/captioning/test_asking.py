@@ -17,7 +17,7 @@ from tests.raising import raises
 from tests.training.llm_servers import (
     KEY,
     MODEL,
-    QueryInputs,
+    ReceivedRequest,
     Reply,
     Script,
     Server,
@@ -94,7 +94,7 @@ def test_ask_all__tries_again_after_a_fault(tmp_path: Path, monkeypatch: pytest.
     """The first two requests about each clip fail."""
     seen: Counter[str] = Counter()
 
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         seen[asked.prompt] += 1
         return good() if seen[asked.prompt] > 2 else fault
 
@@ -110,7 +110,7 @@ def test_ask_all__tries_again_after_a_fault(tmp_path: Path, monkeypatch: pytest.
 def test_ask_all__waits_as_long_as_the_server_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moments: list[float] = []
 
-    def script(_: QueryInputs, number: int) -> Reply:
+    def script(_: ReceivedRequest, number: int) -> Reply:
         moments.append(time.monotonic())
         return openai_fault(429, "slow down", headers={"Retry-After": "0.8"}) if number == 1 else good()
 
@@ -123,7 +123,7 @@ def test_ask_all__each_wait_is_longer(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(asking, "BACKOFF_SECONDS", 0.2)
     moments: list[float] = []
 
-    def script(_: QueryInputs, number: int) -> Reply:
+    def script(_: ReceivedRequest, number: int) -> Reply:
         moments.append(time.monotonic())
         return openai_fault(500, "oh") if number < 3 else good()
 
@@ -156,7 +156,7 @@ def test_ask_all__two_bad_answers_are_a_verdict_that_is_kept(tmp_path: Path, mon
     assert len(server.asked) == 2
 
 
-def longest(asked: QueryInputs) -> int:
+def longest(asked: ReceivedRequest) -> int:
     return int(asked.body["max_tokens"])
 
 
@@ -175,7 +175,7 @@ def test_ask_all__a_model_that_needs_more_room_is_given_it_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer of 100 tokens where 64 are allowed: one clip is paid for twice, not each."""
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         return good(tokens_out=100) if longest(asked) >= 100 else good(text="", tokens_out=64)
 
     with following(script, monkeypatch) as server:
@@ -188,7 +188,7 @@ def test_ask_all__a_server_that_takes_no_longer_answers_is_not_asked_for_them_ag
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its context is full at 200 tokens, and clip 1 is cut off: a verdict, and no more than one request for clip 2."""
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         if longest(asked) > 200:
             return openai_fault(400, "this model's maximum context length is 200 tokens")
         return good() if asked.prompt in ("clip 0", "clip 3") else good(text="{", finish="length")
@@ -238,7 +238,7 @@ def test_ask_all__a_model_that_never_answers_well_is_stopped_early(
 def test_ask_all__what_is_blocked_is_skipped_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         return good(text="", finish="content_filter") if asked.prompt == "clip 1" else good()
 
     with following(script, monkeypatch) as server:
@@ -250,7 +250,7 @@ def test_ask_all__what_is_blocked_is_skipped_and_the_others_go_on(
 def test_ask_all__a_request_that_is_not_taken_is_left_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         return openai_fault(400, "invalid image") if asked.prompt == "clip 1" else good()
 
     with following(script, monkeypatch):
@@ -279,7 +279,7 @@ def test_ask_all__a_server_that_is_down_stops_the_run(tmp_path: Path, monkeypatc
 
 def test_ask_all__a_stop_keeps_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is withdrawn while three slow answers are on their way."""
-    def script(_: QueryInputs, number: int) -> Reply:
+    def script(_: ReceivedRequest, number: int) -> Reply:
         return openai_fault(401, "withdrawn", seconds=0.1) if number == 4 else good(seconds=0.5 if number else 0)
 
     with following(script, monkeypatch) as server, raises(ConfigError, code="llm-key-refused"):

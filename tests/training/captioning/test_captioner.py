@@ -22,7 +22,7 @@ from tests.training.llm_servers import (
     CAPTIONS,
     KEY,
     MODEL,
-    QueryInputs,
+    ReceivedRequest,
     Reply,
     Server,
     gemini_reply,
@@ -83,7 +83,7 @@ def rows_of(folder: Path) -> list[Any]:
     return list(read_table(folder / "data" / "caption" / "captions.parquet", TABLE).itertuples(index=False))
 
 
-def by_clip(asked: QueryInputs) -> Reply:
+def by_clip(asked: ReceivedRequest) -> Reply:
     """An answer that names the clip by what it shows."""
     name = hashlib.sha256(b"".join(asked.pictures)).hexdigest()[:8]
     return openai_reply(json.dumps({grain: f"{text} ({name})" for grain, text in CAPTIONS.items()}))
@@ -261,7 +261,7 @@ def test_caption__what_was_not_answered_is_tried_again(tmp_path: Path, monkeypat
     write_archive(tmp_path, 2)
     faults = {"Title 1"}
 
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         return openai_fault(400, "invalid image") if any(name in asked.prompt for name in faults) else by_clip(asked)
 
     with serve(script) as server:
@@ -364,7 +364,7 @@ def test_caption__killed_at_any_moment_keeps_what_was_paid_for(tmp_path: Path, m
         **settings_of().model_dump(mode="json"), "concurrency": concurrency, "budget_usd": 10.0,
     }}}))
 
-    def script(asked: QueryInputs, _: int) -> Reply:
+    def script(asked: ReceivedRequest, _: int) -> Reply:
         return Reply(by_clip(asked).body, seconds=0.1)
 
     kills = (3, 14, 29, 50)

@@ -22,7 +22,7 @@ from tests.training.llm_servers import (
     CAPTIONS,
     KEY,
     MODEL,
-    QueryInputs,
+    ReceivedRequest,
     Reply,
     Server,
     gemini_fault,
@@ -341,7 +341,7 @@ def test_open_provider__without_a_key_says_which(provider: str, name: str, monke
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
-def token_fields(asked: QueryInputs) -> dict[str, int]:
+def token_fields(asked: ReceivedRequest) -> dict[str, int]:
     return {name: asked.body[name] for name in TOKEN_FIELDS if name in asked.body}
 
 
