@@ -22,6 +22,8 @@ from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.tables import FRAMES, PAIRS, write_table
 from vidseek_training import backbones
 from vidseek_training.backbones.viclip import TextShape, ViCLIP, ViCLIPFamily, VisionShape, build_viclip, config_of
+from vidseek_training.dataset.pair_set import load_pairs
+from vidseek_training.dataset.sampling import Data
 
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "white": (240, 240, 240),
@@ -250,3 +252,14 @@ def ids_of(model: backbones.Backbone, texts: list[str]) -> torch.Tensor:
 
     spec = model.spec
     return torch.from_numpy(Ours.load(spec.tokenizer, context=spec.context_length, pad_id=spec.pad_id).encode(texts))
+
+
+def data_of(archive: Archive, backbone: Path, folder: Path) -> Data:
+    """The archive's training and validation pairs for the backbone, and a general archive that is written to `folder`."""
+    spec = backbones.load(backbone).spec
+    general = write_archive(folder, all_colours(9, "train"))
+    return Data(
+        load_pairs(archive.pairs, archive.frames, spec, split="train"),
+        load_pairs(archive.pairs, archive.frames, spec, split="validation"),
+        load_pairs(general.pairs, general.frames, spec, split="train"),
+    )

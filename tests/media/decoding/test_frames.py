@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from tests.media.damaging import damage_packets
 from tests.raising import raises
 from vidseek_media.decoding import containers, frame_walk, frames
 from vidseek_media.decoding.frame_walk import SKIPPABLE
@@ -143,7 +144,7 @@ def test_frames_at__says_which_frames_stand_in_for_damaged_ones(
 ) -> None:
     path = make_video(tmp_path / "a.mp4", num_frames=40, gop=10, b_frames=0)
     plan = read_plan(path)
-    _damage_packets(path, first=10, last=19)
+    damage_packets(path, first=10, last=19)
     found = list(frames_at(path, [500, 1500, 2500], plan=plan))
     assert [frame.is_repeated for frame in found] == [False, True, False]
     assert [number_of(frame.pixels) for frame in found] == [5, 9, 25]
@@ -379,13 +380,3 @@ def _tensor_of(path: Path) -> np.ndarray:
     with zipfile.ZipFile(path) as archive:
         [name] = [name for name in archive.namelist() if name.endswith("/data/0")]
         return np.frombuffer(archive.read(name), np.uint8)
-
-
-def _damage_packets(path: Path, *, first: int, last: int) -> None:
-    """Overwrite the payload of the packets `first` to `last` in the MP4 file at `path`."""
-    with av.open(str(path)) as container:
-        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for start, size in spans[first : last + 1]:
-        content[start : start + size] = b"\xff" * size
-    path.write_bytes(bytes(content))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.media.damaging import damage_packets
 from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.decoding.frames import bin_centres
@@ -270,7 +271,7 @@ def test_write_frames__a_video_that_is_gone_costs_its_clips_alone(archive: Archi
 
 def test_write_frames__a_rejection_is_remembered(archive: Archive) -> None:
     shutil.rmtree(archive.out)
-    damage(archive.source / "v2.mp4", first=7, last=40)
+    damage_packets(archive.source / "v2.mp4", first=7, last=40)
     archive.take_in()
     first = archive.write()
     second = archive.write()
@@ -281,7 +282,7 @@ def test_write_frames__a_rejection_is_remembered(archive: Archive) -> None:
 
 def test_write_frames__says_how_many_frames_are_repeated(archive: Archive, number_of: NumberOf) -> None:
     shutil.rmtree(archive.out)
-    damage(archive.source / "v2.mp4", first=14, last=20)  # one group of pictures of 7
+    damage_packets(archive.source / "v2.mp4", first=14, last=20)  # one group of pictures of 7
     archive.take_in()
     archive.write()
     lost = archive.video_id("v2.mp4")
@@ -429,18 +430,6 @@ def test_write_frames__of_files_that_were_all_replaced_leaves_the_stop_to_the_ga
         path.write_bytes(b"another")
     report = archive.write()
     assert (report.num_out, report.num_rejected) == (0, report.num_in)
-
-
-def damage(path: Path, *, first: int, last: int) -> None:
-    """Overwrite the payload of the packets `first` to `last` of the MP4 file at `path`."""
-    import av
-
-    with av.open(str(path)) as container:
-        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for start, size in spans[first : last + 1]:
-        content[start : start + size] = b"\xff" * size
-    path.write_bytes(bytes(content))
 
 
 def test_kept_of__a_shard_of_an_earlier_version_calls_its_flags_marks() -> None:

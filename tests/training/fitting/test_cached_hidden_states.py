@@ -15,9 +15,8 @@ from tests.training.tiny import (
     TEXT,
     VISION,
     Archive,
-    all_colours,
+    data_of,
     random_pixels,
-    write_archive,
     write_clip,
     write_siglip,
     write_viclip,
@@ -26,7 +25,6 @@ from tests.training.tiny import (
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import Data, Sampler
 from vidseek_training.fitting import cached_hidden_states as lower
 from vidseek_training.fitting.cached_hidden_states import CachedHiddenStates, depth_of, lower_tokens
@@ -50,13 +48,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(archive: Archive, deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
-    spec = backbones.load(deep).spec
-    general = write_archive(tmp_path_factory.mktemp("general"), all_colours(9, "train"))
-    return Data(
-        load_pairs(archive.pairs, archive.frames, spec, split="train"),
-        load_pairs(archive.pairs, archive.frames, spec, split="validation"),
-        load_pairs(general.pairs, general.frames, spec, split="train"),
-    )
+    return data_of(archive, deep, tmp_path_factory.mktemp("general"))
 
 
 @pytest.fixture

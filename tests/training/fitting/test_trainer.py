@@ -11,10 +11,9 @@ from peft import get_peft_model_state_dict
 from torch import Tensor
 
 from tests.raising import raises
-from tests.training.tiny import Archive, all_colours, write_archive, write_siglip
+from tests.training.tiny import Archive, data_of, write_siglip
 from vidseek_media.errors import GateFailed
 from vidseek_training import backbones
-from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.dataset.sampling import BaseVectors, Data, Sampler
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.fitting import grad_cache
@@ -32,13 +31,7 @@ SETTINGS = TrainSettings(
 
 @pytest.fixture(scope="module")
 def data(archive: Archive, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
-    spec = backbones.load(backbone).spec
-    general = write_archive(tmp_path_factory.mktemp("general"), all_colours(9, "train"))
-    return Data(
-        load_pairs(archive.pairs, archive.frames, spec, split="train"),
-        load_pairs(archive.pairs, archive.frames, spec, split="validation"),
-        load_pairs(general.pairs, general.frames, spec, split="train"),
-    )
+    return data_of(archive, backbone, tmp_path_factory.mktemp("general"))
 
 
 @pytest.fixture
