@@ -83,7 +83,7 @@ def _pattern(key: str, known: Mapping[str, str]) -> str:
 
 
 def _with_comment(line: str, summary: str) -> str:
-    """Return a quote may hold a `#`; a comment begins at one after a space outside quotes."""
+    """Return the line with `summary` as its comment. A comment begins at a `#` after a space and outside quotes."""
     quote = ""
     for place, letter in enumerate(line):
         if quote:

@@ -208,7 +208,7 @@ def _probe_new(
 
 
 def _seconds_for(path: Path, *, timeout_seconds: float) -> float:
-    """Return a probe reads the whole file: a large one, on a slow disk, may take longer."""
+    """Return the time-out of a probe, which reads the whole file: a large one, on a slow disk, takes longer."""
     try:
         return round(timeout_seconds * (1 + path.stat().st_size / 1e9), 1)
     except OSError:

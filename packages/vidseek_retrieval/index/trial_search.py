@@ -62,7 +62,7 @@ class _AsIfLive:
 
 
 def _search_problems(searcher: Searcher, metadata: CollectionMetadata, point: Point) -> Sequence[str]:
-    """Return a clip is found by its own vector, also within its own video, and among words."""
+    """Return the searches that find nothing: by the clip's own vector, the same within its video, and with words."""
     query = Query.of_vector(point.vector, metadata.encoder_version, words=str(point.payload.get("title", "video")))
     own_video = SearchOptions(limit=10, filters={"video_id": str(point.payload["video_id"])}, weights=Weights())
     options = [SearchOptions(limit=10, weights=Weights()), own_video]

@@ -126,7 +126,7 @@ class Journal:
             return sum(ask.reserved_usd for ask in self._asks.values())
 
     def ask(self, *, key: str, basis: str, video_id: str, reserved_usd: float) -> str:
-        """Return a request goes out; its number, for `answer` or `free`."""
+        """Note that a request goes out, and return its number, for `answer` or `free`."""
         number, ask = uuid.uuid4().hex[:16], _Ask(key, basis, reserved_usd)
         with self._writing(sync=False) as db:
             _insert_ask(db, number, ask, video_id)

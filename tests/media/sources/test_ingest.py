@@ -245,6 +245,12 @@ def test_ingest__reads_the_transcripts_beside_the_videos(source: Path, tmp_path:
     assert "holds no cue" in reasons(tmp_path)["deep/er/B.vtt"]
 
 
+def never_ready(_: Path) -> Probe:
+    """A probe that no time-out of a test waits for."""
+    time.sleep(60)
+    raise AssertionError("somebody waited for it")
+
+
 def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +261,7 @@ def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
 
     def noted(function: Any, items: list[Path], *, timeout_seconds: Callable[[Path], float], **others: Any) -> Any:
         seconds.update({path.name: timeout_seconds(path) for path in items})
-        return run_each(function, items, timeout_seconds=lambda _: 0.001, **others)
+        return run_each(never_ready, items, timeout_seconds=lambda _: 0.5, **others)
 
     monkeypatch.setattr("vidseek_media.sources.ingest.run_each", noted)
     with raises(InputRejected, code="no-usable-video", naming="ingest.timeout_seconds"):
@@ -271,9 +277,7 @@ def rejected(out: Path) -> dict[str, bool]:
 
 def probe_slowly(path: Path) -> Probe:
     """As `probe`, which takes long where the file is called so."""
-    if path.stem == "slow":
-        time.sleep(60)
-    return probe(path)
+    return never_ready(path) if path.stem == "slow" else probe(path)
 
 
 def test_ingest__a_lost_worker_is_tried_again_and_a_broken_file_is_not(
