@@ -298,7 +298,7 @@ class Engine:
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    async def say(self, *, query: str, clip_id: str, relevant: bool) -> str:
+    async def record_feedback(self, *, query: str, clip_id: str, relevant: bool) -> str:
         """Record whether a clip is relevant to a query, and return the time of the record.
 
         Args:

@@ -182,7 +182,7 @@ def _calibration(folder: Path) -> None:
 
 def _ledger(folder: Path) -> None:
     probe = Probe(1000, 25.0, 64, 48, "h264", 25)
-    Ledger(folder / LEDGER_FILE, {"/films/a.mp4": (10, 5, VIDEO)}, {VIDEO: probe}, {"b" * 32: "no video"}).save()
+    Ledger(folder / LEDGER_FILE, {"/videos/a.mp4": (10, 5, VIDEO)}, {VIDEO: probe}, {"b" * 32: "no video"}).save()
 
 
 def _bundle(folder: Path) -> None:

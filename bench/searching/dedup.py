@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bench.searching.vectors import base_vectors, draw
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.dedup.alignment import Limits, align
-from vidseek_retrieval.dedup.picture_likeness import SIDE, VideoLooks
+from vidseek_retrieval.dedup.picture_likeness import SIDE, VideoFingerprint
 from vidseek_retrieval.dedup.video_matches import candidates
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
@@ -60,8 +60,10 @@ def measure(num: int) -> dict[str, Any]:
     draws = np.random.default_rng(0)
     videos = draw(base_vectors()[0], num_videos, seed=3)
     videos[-num_copies:] = videos[:num_copies]
-    looks = {_id(video): _looks(video if video < num_videos - num_copies else video - num_videos + num_copies, video)
-             for video in range(num_videos)}
+    fingerprints = {
+        _id(video): _fingerprints(video if video < num_videos - num_copies else video - num_videos + num_copies, video)
+        for video in range(num_videos)
+    }
     name = collection_name("0" * 16, "0" * 12)
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
         backend = EdgeBackend(Path(folder))
@@ -72,7 +74,7 @@ def measure(num: int) -> dict[str, Any]:
         start = time.perf_counter()
         near = candidates(backend.open(name))
         seen = time.perf_counter()
-        found = align(near, looks)
+        found = align(near, fingerprints)
         end = time.perf_counter()
     true = {(_id(copy), _id(num_videos - num_copies + copy)) for copy in range(num_copies)}
     called = {pair for pair, alignment in found.items() if LIMITS.call(alignment)}
@@ -94,7 +96,7 @@ def _points(videos: NDArray[np.float32], draws: np.random.Generator) -> Iterator
             yield Point(str(clip_id_of(_id(video), *span.values())), clip, {"video_id": _id(video), **span})
 
 
-def _looks(seed: int, video: int) -> VideoLooks:
+def _fingerprints(seed: int, video: int) -> VideoFingerprint:
     """A background and two blobs that wander over it; noise of its own for each video."""
     draws, own = np.random.default_rng([seed, 7]), np.random.default_rng([video, 8])
     num = (WINDOWS + 2) * 1000 // STEP_MS
@@ -110,7 +112,7 @@ def _looks(seed: int, video: int) -> VideoLooks:
     flat = frames.reshape(num, -1)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    return VideoLooks(np.arange(num, dtype=np.int64) * STEP_MS, np.stack([flat, flat], axis=1).astype(np.float16))
+    return VideoFingerprint(np.arange(num, dtype=np.int64) * STEP_MS, np.stack([flat, flat], axis=1).astype(np.float16))
 
 
 def _id(video: int) -> str:

@@ -1,6 +1,6 @@
 """How many clips a second go from video files to published points, against a plain loop over the same files.
 
-    make bench-embed         (writes bench/embed.json; ViT-B/32's shape, random weights, films made here)
+    make bench-embed         (writes bench/embed.json; ViT-B/32's shape, random weights, videos made here)
 
 Ours is ingest, cut, frames, embed and publish, called one after the other as the stages call them. The loop is what one
 would write in forty lines: decord, transformers in eager mode, qdrant-client's local mode. Each turn is a process of its
@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.machine import machine
-from bench.videos.films import make_film, rendered_scene
+from bench.videos.rendered import join_scenes, rendered_scene
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import usable_cores
 from vidseek_media.cutting.cut import cut_archive, read_clips
@@ -72,11 +72,11 @@ class Turn:
 
 
 def main() -> None:
-    """Make films and bundle, measure in turns, check, print, write."""
+    """Make videos and bundle, measure in turns, check, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--films", type=int, default=6)
-    parser.add_argument("--scenes", type=int, default=10, help="of each film, about three seconds each")
+    parser.add_argument("--videos", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=10, help="of each video, about three seconds each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32, help="frames in one run of the model, for everyone")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -84,9 +84,9 @@ def main() -> None:
     about = machine(asked.threads, PACKAGES)
     with tempfile.TemporaryDirectory(prefix="vidseek-") as name:
         folder = Path(name)
-        for number in range(asked.films):
+        for number in range(asked.videos):
             scenes = [rendered_scene(100 * number + scene) for scene in range(asked.scenes)]
-            make_film(folder / "videos" / f"{number}.mp4", scenes, ["cut"] * (asked.scenes - 1), seed=number)
+            join_scenes(folder / "videos" / f"{number}.mp4", scenes, ["cut"] * (asked.scenes - 1), seed=number)
         _alone(build_models, folder)
         turns: dict[str, list[Turn]] = {contestant: [] for contestant in (*OURS, PLAIN)}
         for _ in range(asked.rounds):
@@ -95,7 +95,7 @@ def main() -> None:
                 turns[contestant].append(_alone(run, folder, OURS.get(contestant), asked.threads, asked.batch))
                 Console(stderr=True, width=180).print(contestant, turns[contestant][-1].seconds)
     report = {
-        "machine": about, "films": asked.films, "clips": len(turns[PLAIN][0].keys), "batch": asked.batch,
+        "machine": about, "videos": asked.videos, "clips": len(turns[PLAIN][0].keys), "batch": asked.batch,
         "rounds": asked.rounds, "shape": "CLIP ViT-B/32, 8 frames a clip, random weights", "rows": rows_of(turns),
     }
     asked.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -263,7 +263,7 @@ def show(report: dict[str, Any]) -> None:
             ", ".join(str(share) for share in shares.values()), str(row.get("agreement", {}).get("nearest_is_itself", "")),
         )
     console = Console(width=180)
-    console.print(report["machine"], f"{report['clips']} clips of {report['films']} films")
+    console.print(report["machine"], f"{report['clips']} clips of {report['videos']} videos")
     console.print(table)
 
 

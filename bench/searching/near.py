@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def measure_demo(num_videos: int | None, *, length_ms: int = LENGTH_MS) -> dict[str, Any]:
-    """The films of the demo world, so much of each, with the encoder that it was taught; or why not."""
+    """The videos of the demo world, so much of each, with the encoder that it was taught; or why not."""
     paths = sorted(DEMO.glob("*.mp4"))[:num_videos]
     if not paths or not (BUNDLE / "encoder.json").exists():
         return {"not_measured": f"no {DEMO} or no {BUNDLE} here: run make demo"}

@@ -41,7 +41,7 @@ class Judged:
 def judge(kind: str, videos: tuple[str, ...], one: Seen, other: Seen, *, is_proposed: bool = True) -> Judged:
     """What all ways say of a pair; ours nothing where its search for candidates does not propose it."""
     near = {("one", "other"): nearest_clips(one, other)} if is_proposed else {}
-    alignment = align(near, {"one": one.looks, "other": other.looks}).get(("one", "other"), NOWHERE)
+    alignment = align(near, {"one": one.fingerprints, "other": other.fingerprints}).get(("one", "other"), NOWHERE)
     scores = {OURS: alignment.score, **_cosines(one, other), **_hashes(one, other)}
     return Judged(kind, videos, alignment, scores, is_proposed)
 

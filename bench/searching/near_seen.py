@@ -18,8 +18,8 @@ from PIL import Image
 
 from vidseek_media.cutting.cut import window_spans
 from vidseek_media.decoding.frames import bin_centres, frames_at
-from vidseek_retrieval.dedup.made_copies import CHANGES, Frames, looks_of
-from vidseek_retrieval.dedup.picture_likeness import MIN_STEP_MS, VideoLooks, is_flat
+from vidseek_retrieval.dedup.made_copies import CHANGES, Frames, video_fingerprint
+from vidseek_retrieval.dedup.picture_likeness import MIN_STEP_MS, VideoFingerprint, is_flat
 
 TIMES: Mapping[str, tuple[float, float, int]] = {
     "trimmed": (1.0, 0.25, 0), "sped up": (2.0, 0.0, 0), "other frames": (1.0, 0.0, 187),
@@ -63,7 +63,7 @@ class Sampled:
 class Seen:
     """A video as each way sees it."""
 
-    looks: VideoLooks
+    fingerprints: VideoFingerprint
     vectors: NDArray[np.float32]
     """Shape (clips, dimension), unit."""
     spans: list[tuple[int, int]]
@@ -103,14 +103,14 @@ def made_copies(path: Path, cut: Cut, original: Sampled, *, start_ms: int, end_m
 
 def see(sampled: Sampled, encoder: Embeds) -> Seen:
     """`sampled` as each way sees it."""
-    looks = _looks(sampled)
-    rows = np.searchsorted(sampled.times_ms, looks.times_ms)[~is_flat(looks.looks)]
+    fingerprints = _fingerprints(sampled)
+    rows = np.searchsorted(sampled.times_ms, fingerprints.times_ms)[~is_flat(fingerprints.fingerprints)]
     frames = sampled.frames[rows]
     hashes: dict[str, NDArray[np.float32]] = {}
     for name in HASHES:
         hashes[name], hashes[f"{name} mirrored"] = hashes_of(frames, name), hashes_of(frames[:, :, ::-1], name)
     vectors = encoder.embed_frames([sampled.frames[clip] for clip in sampled.clips])
-    return Seen(looks, vectors, sampled.spans, hashes)
+    return Seen(fingerprints, vectors, sampled.spans, hashes)
 
 
 def hashes_of(frames: Frames, name: str) -> NDArray[np.float32]:
@@ -130,11 +130,11 @@ def hashes_of(frames: Frames, name: str) -> NDArray[np.float32]:
     return np.array(bits, dtype=np.float32).reshape(-1, num * num)
 
 
-def _looks(sampled: Sampled) -> VideoLooks:
-    """As `likeness.read_looks` has them from the shards: of frames that are nearly at one time the first."""
+def _fingerprints(sampled: Sampled) -> VideoFingerprint:
+    """As `likeness.read_fingerprints` has them from the shards: of frames that are nearly at one time the first."""
     kept: list[int] = []
     for place in (place for clip in sampled.clips for place in clip):
         if all(abs(int(sampled.times_ms[place] - sampled.times_ms[each])) >= MIN_STEP_MS for each in kept):
             kept.append(place)
     rows = sorted(kept)
-    return looks_of(sampled.frames[rows], sampled.times_ms[rows])
+    return video_fingerprint(sampled.frames[rows], sampled.times_ms[rows])

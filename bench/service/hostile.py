@@ -78,7 +78,7 @@ def kinds_of(files: HostileFiles) -> tuple[Kind, ...]:
         Kind("JSON bombs", 0.25, 4, [Attempt((request("POST", route, JSON, body),)) for route, body in json_bombs()]),
         Kind("form floods", 0.5, 2, [Attempt((request("POST", SEARCH, FORM, body),)) for body in form_floods()]),
         Kind("slow pictures", 1.0, 3, [Attempt((upload("image", content),)) for content in files.pictures]),
-        Kind("heavy films", 4.0, 2, [Attempt((upload("clip", content),)) for content in files.films]),
+        Kind("heavy videos", 4.0, 2, [Attempt((upload("clip", content),)) for content in files.videos]),
         Kind("cross-site forms", 0.2, 4, [
             Attempt((request("POST", SEARCH, kind, body, headers=OTHER_SITE),)) for kind, body in (
                 (FORM, form_part("query", is_file=False) + b'{"text": "sent by another site"}\r\n--x--\r\n'),

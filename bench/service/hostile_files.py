@@ -1,4 +1,4 @@
-"""Uploads that cost far more to decode than to send, made here: pictures and films within the service's limits of size."""
+"""Uploads that cost far more to decode than to send, made here: pictures and videos within the service's limits of size."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class HostileFiles:
 
     ordinary_picture: bytes
     pictures: tuple[bytes, ...]
-    films: tuple[bytes, ...]
+    videos: tuple[bytes, ...]
 
     @staticmethod
-    def make(*, film_frames: int = 150) -> HostileFiles:
-        """Make all of them: a few seconds, most of them for the films."""
+    def make(*, video_frames: int = 150) -> HostileFiles:
+        """Make all of them: a few seconds, most of them for the videos."""
         pictures = scans_jpeg(side=4000, scans=1200), run_bmp(side=1500), marker_jpeg()
-        films = heavy_film(num_frames=film_frames), heavy_film(num_frames=20)[:-20_000]
-        return HostileFiles(ordinary_picture(), pictures, films)
+        videos = heavy_video(num_frames=video_frames), heavy_video(num_frames=20)[:-20_000]
+        return HostileFiles(ordinary_picture(), pictures, videos)
 
 
 def ordinary_picture() -> bytes:
@@ -64,8 +64,8 @@ def marker_jpeg(*, num_markers: int = 1_000_000) -> bytes:
     return plain[:2] + bytes((0xFF, COMMENT, 0, 2)) * num_markers + plain[2:]
 
 
-def heavy_film(*, num_frames: int, width: int = 1920, height: int = 1080) -> bytes:
-    """An H.264 film with one keyframe: to show its end, all of it is decoded."""
+def heavy_video(*, num_frames: int, width: int = 1920, height: int = 1080) -> bytes:
+    """An H.264 video with one keyframe: to show its end, all of it is decoded."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (height, width + 64, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:

@@ -49,7 +49,7 @@ _MEAN, _DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258
 
 
 def make(work: Path) -> None:
-    """Backbone, films, shards and pairs in `work`, what is there already stays."""
+    """Backbone, source, shards and pairs in `work`, what is there already stays."""
     from vidseek_media.cutting.cut import cut_archive
     from vidseek_media.frame_store.shards import write_frames
     from vidseek_media.sources.ingest import ingest
@@ -59,21 +59,21 @@ def make(work: Path) -> None:
     if not (work / "backbone" / "model.safetensors").is_file():
         _write_backbone(work / "backbone")
     for gop in media.GOPS:
-        films, root = work / f"films_{gop}", work / f"archive_{gop}"
+        source, root = work / f"videos_{gop}", work / f"archive_{gop}"
         if (root / "seconds.json").is_file():
             continue
-        films.mkdir(parents=True, exist_ok=True)
+        source.mkdir(parents=True, exist_ok=True)
         captions = [caption_of(number) for number in range(NUM_CLIPS)]
         for number in range(NUM_CLIPS):
-            media.make_film(films / f"{number:03}.mp4", gop=gop, seed=number, seconds=SECONDS)
+            media.make_video(source / f"{number:03}.mp4", gop=gop, seed=number, seconds=SECONDS)
         rows = "".join(f"{number:03}.mp4,{caption},train\n" for number, caption in enumerate(captions))
-        (films / "captions.csv").write_text("file,caption,split\n" + rows, encoding="utf-8")
-        ingest(films, out=root / "ingest", ledger=root / "ledger", timeout_seconds=60, workers=1)
+        (source / "captions.csv").write_text("file,caption,split\n" + rows, encoding="utf-8")
+        ingest(source, out=root / "ingest", ledger=root / "ledger", timeout_seconds=60, workers=1)
         cut_archive(root / "ingest", out=root / "cut", modes=("captions",), window_length_seconds=SECONDS,
                     window_stride_seconds=SECONDS)
         began = time.monotonic()
         write_frames(
-            films, root / "ingest", root / "cut", out=root / "frames",
+            source, root / "ingest", root / "cut", out=root / "frames",
             settings=FrameSettings(num_frames=FRAMES, side_px=SIDE, workers=THREADS),
         )
         seconds = time.monotonic() - began
@@ -160,7 +160,7 @@ class Plain:
         self.clip = clip
         self._processor = CLIPImageProcessorPil.from_pretrained(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._paths = sorted((work / f"films_{gop}").glob("*.mp4"))
+        self._paths = sorted((work / f"videos_{gop}").glob("*.mp4"))
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimiser = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
         self._trained = trained
@@ -415,7 +415,7 @@ def setting() -> dict[str, Any]:
     return {
         "machine": {"threads": THREADS, "cores": os.cpu_count(), **{name: version(name) for name in (
             "torch", "transformers", "peft", "decord", "sentence-transformers")}},
-        "clips": NUM_CLIPS, "batch": BATCH, "frames": FRAMES, "film_seconds": SECONDS, "epochs": EPOCHS,
+        "clips": NUM_CLIPS, "batch": BATCH, "frames": FRAMES, "video_seconds": SECONDS, "epochs": EPOCHS,
     }
 
 

@@ -37,7 +37,7 @@ LONG_HOURS = 3
 Frame = NDArray[np.uint8]
 
 
-def make_film(path: Path, *, gop: int, seed: int, seconds: float = SECONDS) -> Path:
+def make_video(path: Path, *, gop: int, seed: int, seconds: float = SECONDS) -> Path:
     """H.264 with B-frames: a coarse pattern and a fine one that drift over each other, about 4 Mbit a second."""
     rng = np.random.default_rng(seed)
     coarse = np.kron(rng.integers(30, 226, (15, 27, 3)), np.ones((32, 32, 1))).astype(np.float32)
@@ -166,7 +166,7 @@ def repeat_packets(source: Path, path: Path, times: int) -> Path:
     """The packets of `source` over and over, with times that go on: hours of video in seconds."""
     with av.open(str(source)) as before, av.open(str(path), "w") as after:
         stream = after.add_stream_from_template(before.streams.video[0])
-        # Each of a film that was encoded here has its times.
+        # Each of a video that was encoded here has its times.
         packets: list[Any] = [
             (bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in before.demux(video=0) if p.size
         ]
@@ -182,7 +182,7 @@ def repeat_packets(source: Path, path: Path, times: int) -> Path:
 
 
 def main() -> None:
-    """Make the films, check, measure in turn, write."""
+    """Make the videos, check, measure in turn, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench/media.json"))
     parser.add_argument("--no-wall", action="store_true", help="CPU time alone: for a machine with other work.")
@@ -191,7 +191,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for gop in GOPS:
-            paths = [make_film(folder / f"{gop}{seed}.mp4", gop=gop, seed=seed) for seed in range(NUM_FILES)]
+            paths = [make_video(folder / f"{gop}{seed}.mp4", gop=gop, seed=seed) for seed in range(NUM_FILES)]
             check_frames(paths[0], folder)
             cpu: dict[str, list[float]] = {name: [] for name in METHODS}
             for _ in range(TURNS):
@@ -210,7 +210,7 @@ def main() -> None:
                 }
                 found["two_workers_times_one"] = round(walls["ours"][1] / walls["ours"][2], 2)
             report[f"gop_{gop}"] = found
-        short = make_film(folder / "short.mp4", gop=12, seed=0, seconds=10)
+        short = make_video(folder / "short.mp4", gop=12, seed=0, seconds=10)
         long = repeat_packets(short, folder / "long.mkv", LONG_HOURS * 360)
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             report["peak_mib"] = {

@@ -1,4 +1,4 @@
-"""How well shots are found: precision, recall and F1 within 2 frames, on films whose boundaries are known."""
+"""How well shots are found: precision, recall and F1 within 2 frames, on videos whose boundaries are known."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.videos.films import FPS, Boundary, Kind, Scene, filmed_scenes, make_film, rendered_scene
+from bench.videos.rendered import FPS, Boundary, Kind, Scene, join_scenes, recorded_scenes, rendered_scene
 from vidseek.params import load_params
 from vidseek_media.cutting.shots import find_cuts
 from vidseek_media.settings import ShotSettings
 
 TOLERANCE_FRAMES = 2
 KINDS: tuple[Kind, ...] = ("cut", "dissolve", "fade")
-NUM_FILMS, NUM_BOUNDARIES = 6, 15
+NUM_VIDEOS, NUM_BOUNDARIES = 6, 15
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,18 @@ def add(one: dict[str, Score], other: dict[str, Score]) -> dict[str, Score]:
     }
 
 
-def measure(scenes: Sequence[Scene], *, num_films: int, seed: int, settings: ShotSettings) -> dict[str, Score]:
-    """Make films of `scenes` drawn at random, as many boundaries of each kind, and score what is found in them."""
+def measure(scenes: Sequence[Scene], *, num_videos: int, seed: int, settings: ShotSettings) -> dict[str, Score]:
+    """Make videos of `scenes` drawn at random, as many boundaries of each kind, and score what is found in them."""
     total = {kind: Score(0, 0, 0) for kind in (*KINDS, "all")}
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(num_films):
+        for number in range(num_videos):
             kinds = [KINDS[i % len(KINDS)] for i in range(NUM_BOUNDARIES)]
             rng.shuffle(kinds)
             order = [int(i) for _ in range(-(-(NUM_BOUNDARIES + 1) // len(scenes))) for i in rng.permutation(len(scenes))]
             drawn = [scenes[i] for i in order[: NUM_BOUNDARIES + 1]]
             path = Path(folder) / f"{number}.mp4"
-            truth = make_film(path, drawn, kinds, seed=seed + number)
+            truth = join_scenes(path, drawn, kinds, seed=seed + number)
             found = [round(time_ms * FPS / 1000) for time_ms in find_cuts(path, settings=settings)]
             total = add(total, score(truth, found))
     return total
@@ -104,10 +104,10 @@ def main() -> None:
     real = Path(os.environ.get("VIDSEEK_REALDATA", default)) / "A_video_captioned"
     sources = {"rendered": [rendered_scene(1000 * args.seed + i) for i in range(40)]}
     if real.is_dir():
-        sources["real"] = filmed_scenes(sorted(real.rglob("*.mp4")), seconds=4.0)
+        sources["real"] = recorded_scenes(sorted(real.rglob("*.mp4")), seconds=4.0)
     report = {}
     for name, scenes in sources.items():
-        scores = measure(scenes, num_films=NUM_FILMS, seed=args.seed, settings=settings)
+        scores = measure(scenes, num_videos=NUM_VIDEOS, seed=args.seed, settings=settings)
         report[name] = {
             kind: {"boundaries": s.num_true, "precision": round(s.precision, 3), "recall": round(s.recall, 3),
                    "f1": round(s.f1, 3)}

@@ -112,7 +112,7 @@ class Api:
         """
         return self.content(f"/v1/clips/{clip_id}/strip?frames={frames}")
 
-    def say(self, *, query: str, clip_id: str, relevant: bool) -> None:
+    def record_feedback(self, *, query: str, clip_id: str, relevant: bool) -> None:
         """Write feedback down. Raises Problem."""
         self._asked("POST", "/v1/feedback", json={"query": query, "clip_id": clip_id, "relevant": relevant})
 

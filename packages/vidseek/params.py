@@ -35,6 +35,7 @@ CHANGED = {
     "caption.llm.skip_marks": "write caption.llm.skip_quality_flags",
     "pairs.skip_marks": "write pairs.skip_quality_flags",
     "train.settings.*.looks_per_epoch": "write train.settings.*.validations_per_epoch",
+    "train.settings.*.look_clips": "write train.settings.*.validation_clips",
     "publish.alias": "the live alias is always clips: take the line out",
 }
 """Keys of earlier versions, and their replacements. `search.merge_margin` is not listed, since it is still read."""

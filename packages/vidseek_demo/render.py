@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_demo.scenes import Look, Scene
+from vidseek_demo.scenes import Appearance, Scene
 
 Floats = NDArray[np.floating[Any]]
 Picture = NDArray[np.uint8]
@@ -33,7 +33,7 @@ _IRONBOW = np.array(
 
 @dataclass(frozen=True)
 class Take:
-    """The chance parts of filming one scene: where it is, how far it goes, how its ground lies."""
+    """The chance parts of videoing one scene: where it is, how far it goes, how its ground lies."""
 
     x: float
     y: float
@@ -126,16 +126,16 @@ def _shade(texture: str, x: Floats, y: Floats) -> Floats:
 
 
 class Camera:
-    """Films one scene: the ground is drawn once, the object in each frame.
+    """Videos one scene: the ground is drawn once, the object in each frame.
 
     Args:
         side_px: Side of the square picture.
     """
 
-    def __init__(self, look: Look, scene: Scene, take: Take, *, side_px: int) -> None:
-        self._look, self._scene, self._take, self._side = look, scene, take, side_px
+    def __init__(self, appearance: Appearance, scene: Scene, take: Take, *, side_px: int) -> None:
+        self._look, self._scene, self._take, self._side = appearance, scene, take, side_px
         self._noise = np.random.default_rng(take.ground_seed)
-        self._ground = _general_ground(scene.ground, self._noise, side_px) if look.name == "general" else (
+        self._ground = _general_ground(scene.ground, self._noise, side_px) if appearance.name == "general" else (
             _thermal_ground(scene.ground, self._noise, side_px)
         )
 

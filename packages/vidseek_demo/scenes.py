@@ -38,7 +38,7 @@ REVERSED = {
     "left": "right", "right": "left", "up": "down", "down": "up", "clockwise": "anticlockwise",
     "anticlockwise": "clockwise", "grow": "shrink", "shrink": "grow", "bounce": "bounce", "still": "still",
 }
-"""What a motion becomes when the film runs backwards."""
+"""What a motion becomes when the video runs backwards."""
 
 MIRRORED = REVERSED | {"up": "up", "down": "down", "grow": "grow", "shrink": "shrink"}
 """What a motion becomes when the picture is mirrored left to right."""
@@ -48,7 +48,7 @@ ROUND = ("disc", "ring")
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How a world is drawn: which tones and grounds its scenes have."""
 
     name: Literal["general", "thermal"]
@@ -56,9 +56,9 @@ class Look:
     grounds: tuple[str, ...]
 
 
-GENERAL = Look("general", COLOURS, BACKGROUNDS)
-THERMAL = Look("thermal", HEATS, GROUNDS)
-LOOKS: dict[str, Look] = {look.name: look for look in (GENERAL, THERMAL)}
+GENERAL = Appearance("general", COLOURS, BACKGROUNDS)
+THERMAL = Appearance("thermal", HEATS, GROUNDS)
+APPEARANCES: dict[str, Appearance] = {appearance.name: appearance for appearance in (GENERAL, THERMAL)}
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class Scene:
         return not (self.axis == "turning" and self.shape in ROUND and self.texture == "plain")
 
     def reversed(self) -> Scene:
-        """Return the scene of the same film run backwards."""
+        """Return the scene of the same video run backwards."""
         return dataclasses.replace(self, motion=REVERSED[self.motion])
 
     def mirrored(self) -> Scene:
-        """Return the scene of the same film mirrored left to right."""
+        """Return the scene of the same video mirrored left to right."""
         return dataclasses.replace(self, motion=MIRRORED[self.motion])
 
 
@@ -107,26 +107,26 @@ def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
     return values[int(rng.integers(len(values)))]
 
 
-def random_scene(rng: np.random.Generator, look: Look, *, side: Side) -> Scene:
-    """Return a random scene of `look` whose combination is on `side`."""
+def random_scene(rng: np.random.Generator, appearance: Appearance, *, side: Side) -> Scene:
+    """Return a random scene of `appearance` whose combination is on `side`."""
     while True:
         scene = Scene(
-            _pick(rng, SHAPES), _pick(rng, look.tones), _pick(rng, SIZES), _pick(rng, TEXTURES),
-            _pick(rng, look.grounds), _pick(rng, MOTIONS),
+            _pick(rng, SHAPES), _pick(rng, appearance.tones), _pick(rng, SIZES), _pick(rng, TEXTURES),
+            _pick(rng, appearance.grounds), _pick(rng, MOTIONS),
         )
         if scene.side == side and scene.is_visible:
             return scene
 
 
-def distinct_scenes(rng: np.random.Generator, look: Look, num_scenes: int, *, side: Side) -> list[Scene]:
+def distinct_scenes(rng: np.random.Generator, appearance: Appearance, num_scenes: int, *, side: Side) -> list[Scene]:
     """`num_scenes` different scenes on `side`."""
     found: dict[Scene, None] = {}
     while len(found) < num_scenes:
-        found[random_scene(rng, look, side=side)] = None
+        found[random_scene(rng, appearance, side=side)] = None
     return list(found)
 
 
-def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, side: Side) -> list[list[Scene]]:
+def near_duplicates(rng: np.random.Generator, appearance: Appearance, num_groups: int, *, side: Side) -> list[list[Scene]]:
     """Groups of five scenes that differ from the group's first in one fact each: the direction, then three others.
 
     A group's first scene moves along an axis, so that it can be reversed; its second is the reversed one. The three others
@@ -136,11 +136,11 @@ def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, si
     groups: list[list[Scene]] = []
     seen: set[Scene] = set()
     while len(groups) < num_groups:
-        first = random_scene(rng, look, side=side)
+        first = random_scene(rng, appearance, side=side)
         if first.motion not in AXES or seen & {first, first.reversed()}:
             continue
         group = [first, first.reversed()]
-        for others in _one_fact_off(look, first):
+        for others in _one_fact_off(appearance, first):
             fitting = [scene for scene in others if scene.side == side and scene.is_visible and scene not in seen]
             if fitting and len(group) < 5:
                 group.append(fitting[int(rng.integers(len(fitting)))])
@@ -150,10 +150,10 @@ def near_duplicates(rng: np.random.Generator, look: Look, num_groups: int, *, si
     return groups
 
 
-def _one_fact_off(look: Look, scene: Scene) -> list[list[Scene]]:
+def _one_fact_off(appearance: Appearance, scene: Scene) -> list[list[Scene]]:
     """Return the scenes that differ from `scene` in one fact: by motion along another axis, shape, texture, size, ground."""
     motions = tuple(motion for motion in MOTIONS if AXES.get(motion, motion) != scene.axis)
-    facts = {"motion": motions, "shape": SHAPES, "texture": TEXTURES, "size": SIZES, "ground": look.grounds}
+    facts = {"motion": motions, "shape": SHAPES, "texture": TEXTURES, "size": SIZES, "ground": appearance.grounds}
     return [
         [dataclasses.replace(scene, **{name: value}) for value in values if value != getattr(scene, name)]
         for name, values in facts.items()

@@ -2,8 +2,8 @@
 
     python -m vidseek_demo.train_backbones --work /tmp/backbones --out packages/vidseek_training/weights
 
-Steps, as in the literature (pictures first, then films): (1) single pictures and captions without motion, with a helper
-that reads the place off the vector. (2) Clips, where the reversed film and the reversed caption are negatives. (3) Clips,
+Steps, as in the literature (pictures first, then rendered): (1) single pictures and captions without motion, with a helper
+that reads the place off the vector. (2) Clips, where the reversed video and the reversed caption are negatives. (3) Clips,
 half of them in random false colours, so that motion survives another rendering: domain randomisation towards the kind of
 shift that the demo's domain has (the thermal palette itself, its noise, marks and grounds are never drawn here). The
 CLIP-like control is step 1 and false-colour pictures. docs/backbones.md has what was measured and tried.
@@ -59,7 +59,7 @@ VISION = VisionShape(side=SIDE, patch=16, width=128, layers=4, heads=4, frames=F
 TEXT = TextShape(context=CONTEXT, vocabulary=VOCABULARY, width=128, layers=2, heads=4)
 
 _USUAL_POSE = torch.tensor([[0.5, 0.5, 0.23], [0.15, 0.15, 0.08]])
-"""About the mean and the spread of `Films.poses`."""
+"""About the mean and the spread of `RenderedClips.poses`."""
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES, "tone": COLOURS, "size": SIZES, "texture": TEXTURES, "ground": BACKGROUNDS, "motion": MOTIONS,
@@ -67,7 +67,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Films:
+class RenderedClips:
     """Rendered training clips."""
 
     pictures: NDArray[np.uint8]
@@ -77,12 +77,12 @@ class Films:
     """Shape (n, T, 3): x, y and radius in each frame, in shares of the side."""
 
 
-def _render(seed: int, num_clips: int, side: Side) -> Films:
+def _render(seed: int, num_clips: int, side: Side) -> RenderedClips:
     rng = np.random.default_rng(seed)
-    return _film(rng, [random_scene(rng, GENERAL, side=side) for _ in range(num_clips)])
+    return _video(rng, [random_scene(rng, GENERAL, side=side) for _ in range(num_clips)])
 
 
-def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
+def _video(rng: np.random.Generator, scenes: list[Scene]) -> RenderedClips:
     """Render each scene over a random part of its path, at least half, so that the ends do not reveal the path."""
     pictures = np.empty((len(scenes), FRAMES, 3, SIDE, SIDE), np.uint8)
     poses = np.empty((len(scenes), FRAMES, 3), np.float32)
@@ -95,15 +95,15 @@ def _film(rng: np.random.Generator, scenes: list[Scene]) -> Films:
         for frame, time_in_scene in enumerate(times):
             pictures[number, frame] = camera.frame_at(time_in_scene).transpose(2, 0, 1)
         poses[number] = [pose_at(scene, take, time_in_scene)[:3] for time_in_scene in times]
-    return Films(pictures, scenes, poses)
+    return RenderedClips(pictures, scenes, poses)
 
 
-def render_films(num_clips: int) -> Films:
+def render_videos(num_clips: int) -> RenderedClips:
     """Training clips, drawn with two processes."""
     parts = 16
     with ProcessPoolExecutor(2) as pool:
         done = list(pool.map(_render, range(1000, 1000 + parts), [num_clips // parts] * parts, ["train"] * parts))
-    return Films(
+    return RenderedClips(
         np.concatenate([part.pictures for part in done]), [scene for part in done for scene in part.scenes],
         np.concatenate([part.poses for part in done]),
     )
@@ -222,26 +222,26 @@ class Batch:
     """Shape (n, 2, 3): pose in the first and in the last frame."""
 
 
-def picture_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
+def picture_batch(rendered: RenderedClips, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
     """Single frames, with captions that do not speak of motion."""
-    clips, frames = rng.integers(len(films.scenes), size=size), rng.integers(FRAMES, size=size)
-    pictures = torch.from_numpy(films.pictures[clips, frames][:, None])
-    places = torch.from_numpy(films.poses[clips, frames])[:, None].repeat(1, 2, 1)
-    return _batch(pictures, [films.scenes[i] for i in clips], rng, palettes=palettes, silent=("motion",), paths=places)
+    clips, frames = rng.integers(len(rendered.scenes), size=size), rng.integers(FRAMES, size=size)
+    pictures = torch.from_numpy(rendered.pictures[clips, frames][:, None])
+    places = torch.from_numpy(rendered.poses[clips, frames])[:, None].repeat(1, 2, 1)
+    return _batch(pictures, [rendered.scenes[i] for i in clips], rng, palettes=palettes, silent=("motion",), paths=places)
 
 
-def clip_batch(films: Films, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
-    """Return clips; the second half are the first half's films run backwards, where that changes what is said."""
-    clips = rng.integers(len(films.scenes), size=size)
+def clip_batch(rendered: RenderedClips, rng: np.random.Generator, size: int, *, palettes: float) -> Batch:
+    """Return clips; the second half are the first half's rendered run backwards, where that changes what is said."""
+    clips = rng.integers(len(rendered.scenes), size=size)
     half = size // 2
     backwards = rng.uniform(size=size) < 0.5
     for number in range(half):
-        if films.scenes[clips[number]].motion in AXES:
+        if rendered.scenes[clips[number]].motion in AXES:
             clips[half + number] = clips[number]
             backwards[half + number] = not backwards[number]
     mirrored = rng.uniform(size=size) < 0.5
-    pictures, paths = torch.from_numpy(films.pictures[clips]), torch.from_numpy(films.poses[clips][:, [0, -1]])
-    scenes = [films.scenes[i] for i in clips]
+    pictures, paths = torch.from_numpy(rendered.pictures[clips]), torch.from_numpy(rendered.poses[clips][:, [0, -1]])
+    scenes = [rendered.scenes[i] for i in clips]
     for number in range(size):
         if backwards[number]:
             pictures[number] = pictures[number].flip(0)
@@ -295,7 +295,9 @@ class Step:
         return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (self.num_steps - warm)))
 
 
-def train_step(step: Step, model: ViCLIP, tokenizer: Tokenizer, films: Films, judge: Judge, *, work: Path) -> None:
+def train_step(
+    step: Step, model: ViCLIP, tokenizer: Tokenizer, rendered: RenderedClips, judge: Judge, *, work: Path
+) -> None:
     """Train `model` in place by one step of the recipe; ends in `work/<name>.pt`, which a second call loads."""
     done = work / f"{step.name}.pt"
     if done.is_file():
@@ -310,7 +312,7 @@ def train_step(step: Step, model: ViCLIP, tokenizer: Tokenizer, films: Films, ju
     for number in range(step.num_steps):
         for group in optimiser.param_groups:
             group["lr"] = step.rate_at(number)
-        batch = step.make(films, rng, step.size, palettes=step.palettes)
+        batch = step.make(rendered, rng, step.size, palettes=step.palettes)
         videos = model.embed_videos(batch.pixels)
         texts = model.embed_texts(_ids(tokenizer, batch.captions + batch.contrasts))
         loss = _contrastive(videos, texts, model.logit_scale)
@@ -356,7 +358,7 @@ class Judge:
         rng = np.random.default_rng(99)
         scenes = distinct_scenes(rng, GENERAL, 200, side="validation")
         scenes += [scene for group in near_duplicates(rng, GENERAL, 30, side="validation") for scene in group[:2]]
-        self._scenes, self._pictures = scenes, _film(rng, scenes).pictures
+        self._scenes, self._pictures = scenes, _video(rng, scenes).pictures
         spoken = [caption_of(rng, GENERAL, scene) for scene in scenes]
         self._ids = _ids(tokenizer, [said for said, _ in spoken])
         self._contrasts = _ids(tokenizer, [other or said for said, other in spoken])
@@ -369,20 +371,20 @@ class Judge:
         """R@1 among the 200, the share of right directions for each axis, in true and in false colours."""
         model.eval()
         figures: dict[str, float] = {}
-        looks = {"": torch.from_numpy(self._pictures), "false_": self._false}
-        for look, pictures in looks.items():
+        appearances = {"": torch.from_numpy(self._pictures), "false_": self._false}
+        for appearance, pictures in appearances.items():
             shown = pictures[:, FRAMES // 2 : FRAMES // 2 + 1] if stills else pictures
             videos = torch.cat([model.embed_videos(_normalise(part)) for part in shown.split(65)])
             texts = model.embed_texts(self._stills if stills else self._ids)
             logits = videos[:200] @ texts[:200].T
-            figures[f"{look}r1"] = round(float((logits.argmax(0) == torch.arange(200)).float().mean()), 3)
+            figures[f"{appearance}r1"] = round(float((logits.argmax(0) == torch.arange(200)).float().mean()), 3)
             if stills:
                 continue
             others = model.embed_texts(self._contrasts)
             right = ((videos * texts).sum(1) > (videos * others).sum(1)).float()
             for axis in sorted(set(AXES.values())):
                 on = torch.tensor([scene.axis == axis for scene in self._scenes])
-                figures[f"{look}{axis}"] = round(float(right[on].mean()), 3)
+                figures[f"{appearance}{axis}"] = round(float(right[on].mean()), 3)
         model.train()
         return figures
 
@@ -469,7 +471,7 @@ def main() -> None:
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(work / "tokenizer.json")
-    films = render_films(options.clips)
+    rendered = render_videos(options.clips)
     judge = Judge(tokenizer)
     torch.manual_seed(0)
     spec = BackboneSpec(
@@ -483,7 +485,7 @@ def main() -> None:
 
     def run(*step: Any) -> None:
         with bf16_products(model, wanted=in_bf16):
-            train_step(Step(*step), model, tokenizer, films, judge, work=work)
+            train_step(Step(*step), model, tokenizer, rendered, judge, work=work)
 
     run("pictures", picture_batch, 192, pictures, 1.5e-3, True, 0.0, 2.0, 1)
     after_pictures = {name: tensor.clone() for name, tensor in model.state_dict().items()}

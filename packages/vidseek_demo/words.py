@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidseek_demo.scenes import REVERSED, Look, Scene
+from vidseek_demo.scenes import REVERSED, Appearance, Scene
 
 Phrases = dict[str, tuple[str, ...]]
 
@@ -74,17 +74,17 @@ _WORDS = {"general": (GENERAL_WORDS, _GENERAL_SENTENCES), "thermal": (THERMAL_WO
 
 
 def caption_of(
-    rng: np.random.Generator, look: Look, scene: Scene, *, silent: tuple[str, ...] = ()
+    rng: np.random.Generator, appearance: Appearance, scene: Scene, *, silent: tuple[str, ...] = ()
 ) -> tuple[str, str]:
     """Return a caption of `scene` and its contrast, which says the reversed motion; empty where reversing changes nothing.
 
     Args:
         rng: Chooses sentence and words.
-        look: Chooses between plain words and jargon.
+        appearance: Chooses between plain words and jargon.
         scene: What is described.
         silent: Attributes that are not spoken of: `motion` (for a still picture), `tone` (for a false-colour one).
     """
-    words, sentences = _WORDS[look.name]
+    words, sentences = _WORDS[appearance.name]
     sentence = sentences[int(rng.integers(len(sentences)))]
     for name in silent:
         sentence = sentence.replace(f"{{{name}}} and ", "").replace(f"{{{name}}}", "")

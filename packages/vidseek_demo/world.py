@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseek_demo.render import Camera, Picture, Take
-from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Look, Scene, Side, distinct_scenes, near_duplicates
+from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Appearance, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import require_replaceable, sweep, whole_folder
@@ -24,7 +24,7 @@ from vidseek_media.files.folders import require_replaceable, sweep, whole_folder
 STAMP = ".world.json"
 """Stands in each folder that was rendered, and says how."""
 FORMAT = 2
-"""Of a world: raise it when the same size and seed give other films or captions."""
+"""Of a world: raise it when the same size and seed give other videos or captions."""
 FPS = 10
 SIDE_PX = 128
 _SCENE_FRAMES = (24, 50)
@@ -76,7 +76,7 @@ class WorldSize:
 
 @dataclass(frozen=True)
 class Shot:
-    """One scene of one film, as it was filmed and described."""
+    """One scene of one video, as it was recorded and described."""
 
     scene: Scene
     num_frames: int
@@ -98,20 +98,20 @@ def render_world(out: Path, *, size: WorldSize, seed: int = 0, workers: int | No
         OSError: the disk does not take it; no half-rendered world is left.
     """
     sweep(out)
-    films: list[tuple[Look, Path, list[Shot]]] = []
+    videos: list[tuple[Appearance, Path, list[Shot]]] = []
     worlds = (("domain", THERMAL, size.domain), ("general", GENERAL, size.general))
     with ExitStack() as stack:
-        for number, (name, look, parts) in enumerate(worlds):
+        for number, (name, appearance, parts) in enumerate(worlds):
             stamp = json.dumps({"seed": seed, "parts": [asdict(part) for part in parts], "format": FORMAT})
             if _is_rendered(out / name, stamp):
                 continue
             require_replaceable(out / name, marks=[STAMP])
             beside = stack.enter_context(whole_folder(out / name))
-            plan = _plan(look, parts, np.random.default_rng([seed, number]))
-            films += [(look, beside / file, shots) for file, shots in plan.items()]
+            plan = _plan(appearance, parts, np.random.default_rng([seed, number]))
+            videos += [(appearance, beside / file, shots) for file, shots in plan.items()]
             _write_captions(beside / "captions.csv", plan)
             (beside / STAMP).write_text(stamp)
-        _film_all(films, workers)
+        _record_all(videos, workers)
 
 
 def _is_rendered(folder: Path, stamp: str) -> bool:
@@ -119,28 +119,28 @@ def _is_rendered(folder: Path, stamp: str) -> bool:
     return file.is_file() and file.read_text() == stamp
 
 
-def _plan(look: Look, parts: tuple[Part, ...], rng: np.random.Generator) -> dict[str, list[Shot]]:
-    """Return file name to its shots, in order; the two galleries of a split share no film, nor do two splits."""
+def _plan(appearance: Appearance, parts: tuple[Part, ...], rng: np.random.Generator) -> dict[str, list[Shot]]:
+    """Return file name to its shots, in order; the two galleries of a split share no video, nor do two splits."""
     plan: dict[str, list[Shot]] = {}
     for part in parts:
-        shots = _shots(look, part, rng)
-        num_films = max(1, round(len(shots) / part.scenes_per_video))
-        for number, chunk in enumerate(np.array_split(np.arange(len(shots)), num_films)):
+        shots = _shots(appearance, part, rng)
+        num_videos = max(1, round(len(shots) / part.scenes_per_video))
+        for number, chunk in enumerate(np.array_split(np.arange(len(shots)), num_videos)):
             plan[f"{part.split}-{part.gallery}-{number:02d}.mp4"] = [shots[i] for i in chunk]
     return plan
 
 
-def _shots(look: Look, part: Part, rng: np.random.Generator) -> list[Shot]:
+def _shots(appearance: Appearance, part: Part, rng: np.random.Generator) -> list[Shot]:
     if part.gallery == "near":
-        groups = near_duplicates(rng, look, part.num_scenes // 5, side=part.split)
+        groups = near_duplicates(rng, appearance, part.num_scenes // 5, side=part.split)
         scenes = [scene for group in groups for scene in group]
     else:
-        scenes = distinct_scenes(rng, look, part.num_scenes, side=part.split)
+        scenes = distinct_scenes(rng, appearance, part.num_scenes, side=part.split)
     rng.shuffle(scenes)  # type: ignore[arg-type]
     shots: list[Shot] = []
     said: set[str] = set()
     for scene in scenes:
-        caption, contrast = caption_of(rng, look, scene)
+        caption, contrast = caption_of(rng, appearance, scene)
         if caption in said:
             raise AssertionError(f"two scenes of one gallery are described alike: {caption}")
         said.add(caption)
@@ -162,27 +162,27 @@ def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
     write_csv(path, ["file", "caption", "start", "end", "split", "gallery", "contrast", "axis"], rows)
 
 
-def _film_all(films: list[tuple[Look, Path, list[Shot]]], workers: int | None) -> None:
+def _record_all(videos: list[tuple[Appearance, Path, list[Shot]]], workers: int | None) -> None:
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        jobs = [pool.submit(_film, look, path, shots) for look, path, shots in films]
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering films", unit="film", disable=None):
+        jobs = [pool.submit(_record, appearance, path, shots) for appearance, path, shots in videos]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering videos", unit="video", disable=None):
             job.result()
 
 
-def _film(look: Look, path: Path, shots: list[Shot]) -> None:
+def _record(appearance: Appearance, path: Path, shots: list[Shot]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
         stream.width = stream.height = SIDE_PX
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         stream.time_base = Fraction(1, FPS)
-        for picture in _pictures(look, shots):
+        for picture in _pictures(appearance, shots):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
-def _pictures(look: Look, shots: list[Shot]) -> Iterator[Picture]:
+def _pictures(appearance: Appearance, shots: list[Shot]) -> Iterator[Picture]:
     for shot in shots:
-        camera = Camera(look, shot.scene, Take.draw(np.random.default_rng(shot.seed)), side_px=SIDE_PX)
+        camera = Camera(appearance, shot.scene, Take.draw(np.random.default_rng(shot.seed)), side_px=SIDE_PX)
         for number in range(shot.num_frames):
             yield camera.frame_at(number / (shot.num_frames - 1))

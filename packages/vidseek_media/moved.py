@@ -111,11 +111,12 @@ PATHS = {
 """Earlier module path to that of today."""
 
 NAMES = {
-    "Asked": "QueryInputs", "CollectionFacts": "CollectionMetadata", "EdgeHome": "EdgeBackend", "Fitting": "Trainer",
+    "About": "Annotations", "Asked": "QueryInputs", "CollectionFacts": "CollectionMetadata", "EdgeHome": "EdgeBackend",
+    "Fitting": "Trainer",
     "Grain": "CaptionDetail", "Hidden": "Denylist", "IndexHome": "IndexBackend", "Judgement": "RetrievalMetrics",
     "Kept": "ClipFramesInfo", "LowerTokens": "CachedHiddenStates", "Processes": "DistributedContext", "Purse": "Budget",
     "QdrantHome": "QdrantBackend", "Seen": "QueryStats", "Shown": "FilteredCollection", "Stretch": "TimeRange",
-    "Verdict": "DecodeResult", "Words": "SparseVector",
+    "Verdict": "DecodeResult", "VideoLooks": "VideoFingerprint", "Words": "SparseVector",
 }
 """Earlier class name to that of today."""
 

@@ -62,7 +62,7 @@ CAPTIONS = pa.schema([
     pa.field("model", _text, metadata=_NEWER),
 ])
 """A clip may have several. A null clip_id is a caption of the whole video, which makes no pair. `writer`: file, transcript,
-title, or of a language model `<provider>/<model> <hash of the prompt> <grain>`. `model`: that answered, by the provider's
+title, or of a language model `<provider>/<model> <hash of the prompt> <detail>`. `model`: that answered, by the provider's
 own word, which an alias in `writer` does not say; empty where nobody asked one, or it did not say."""
 
 PAIRS = pa.schema([

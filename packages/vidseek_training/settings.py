@@ -154,7 +154,7 @@ class TrainSettings(Section):
     """Steps between two validations; None: as `validations_per_epoch` says, or 100 where it says nothing either."""
     validations_per_epoch: float | None = Field(None, gt=0)
     """Validations an epoch, in the place of `evaluate_every`."""
-    look_clips: int = Field(1000, ge=1)
+    validation_clips: int = Field(1000, ge=1)
     """Most validation clips that a validation while training embeds, chosen by `seed`; the result is judged on all."""
     patience: int = Field(10, ge=1)
     """How long without a better mean reciprocal rank until training stops; the best adapter is kept."""

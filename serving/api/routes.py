@@ -92,7 +92,7 @@ def _add_search(app: FastAPI, engine: Engine) -> None:
     async def feedback(request: Request) -> dict[str, str]:
         """Say whether a clip is what a query was looking for."""
         asked = await read_body(request, FeedbackRequest)
-        return {"said_at": await engine.say(query=asked.query, clip_id=asked.clip_id, relevant=asked.relevant)}
+        return {"said_at": await engine.record_feedback(query=asked.query, clip_id=asked.clip_id, relevant=asked.relevant)}
 
 
 def _add_embed(app: FastAPI, engine: Engine) -> None:

@@ -50,7 +50,7 @@ class Decoding:
 
     Args:
         settings: Limits of inputs.
-        metrics: Receives the decoders' runs, under `picture`, `film` and `archive`.
+        metrics: Receives the decoders' runs, under `picture`, `clip` and `archive`.
     """
 
     def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
@@ -62,7 +62,7 @@ class Decoding:
             "picture", decode.pictures, Confinement.UPLOAD, decode.picture_timeout_seconds, RECYCLE_AFTER
         )
         # Each video gets a fresh process, so that a corrupted decoder affects no other video.
-        self._films = self._pool("film", decode.clips, Confinement.UPLOAD, seconds, 1)
+        self._clips = self._pool("clip", decode.clips, Confinement.UPLOAD, seconds, 1)
         self._archive = self._pool("archive", decode.archive, Confinement.ARCHIVE, seconds, 1)
         self._fetcher = Fetcher(
             settings.url_hosts, max_bytes=settings.max_body_mb * 2**20, timeout_seconds=settings.url_timeout_seconds
@@ -92,7 +92,7 @@ class Decoding:
         """Decode the frames that `spec` requires of each video file. Raises as `images`."""
         arguments = (spec.num_frames, spec.resizing.shorter_px, self._settings.max_clip_seconds)
         job = Job(decode_clip, arguments, takes_content=True)
-        return await self._films.submit_all([Task(job, content) for content in contents]) if contents else []
+        return await self._clips.submit_all([Task(job, content) for content in contents]) if contents else []
 
     async def strip(self, path: Path, times_ms: Sequence[int]) -> NDArray[np.uint8]:
         """Return frames of a video file side by side: RGB of shape (height, width, 3). Raises as `images`."""
@@ -128,7 +128,7 @@ class Decoding:
 
     def close(self) -> None:
         """End the workers, and let the threads go."""
-        for pool in (self._pictures, self._films, self._archive):
+        for pool in (self._pictures, self._clips, self._archive):
             pool.close()
         self._server.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)

@@ -54,7 +54,7 @@ _LOOKS = """<style>
 </style>"""
 
 
-def show_looks() -> None:
+def show_appearance() -> None:
     """Load the page's own style sheet."""
     st.html(_LOOKS)
 

@@ -47,7 +47,10 @@ def show_card(
                 said = st.session_state.setdefault("said", {}).get((asked, clip_id))
                 for relevant, name, sign in ((True, "right", "✓"), (False, "wrong", "✗")):
                     st.button(
-                        f"{sign} {t(name)}", key=f"{name}-{place}", on_click=_say, args=(asked, clip_id, relevant),
+                        f"{sign} {t(name)}",
+                        key=f"{name}-{place}",
+                        on_click=_record_feedback,
+                        args=(asked, clip_id, relevant),
                         type="primary" if said is relevant else "secondary",
                     )
 
@@ -102,9 +105,9 @@ def show_example(clip_id: str, *, place: str, sign: str) -> None:
         st.button(t("remove"), key=f"remove-{place}", width="stretch", on_click=query.forget_example, args=(clip_id,))
 
 
-def _say(asked: str, clip_id: str, relevant: bool) -> None:
+def _record_feedback(asked: str, clip_id: str, relevant: bool) -> None:
     try:
-        api().say(query=asked, clip_id=clip_id, relevant=relevant)
+        api().record_feedback(query=asked, clip_id=clip_id, relevant=relevant)
     except Problem as problem:
         st.session_state["notice"] = problem
         return

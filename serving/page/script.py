@@ -12,7 +12,7 @@ from serving.page.feedback_page import feedback_page
 from serving.page.searching import search_page
 
 st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
-frame.show_looks()
+frame.show_appearance()
 frame.choose_language()
 has_other = frame.other() is not None
 page = st.navigation(

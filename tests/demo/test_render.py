@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidseek_demo.render import Camera, Take
-from vidseek_demo.scenes import AXES, GENERAL, LOOKS, SHAPES, SIZES, TEXTURES, THERMAL, Look, Scene
+from vidseek_demo.scenes import APPEARANCES, AXES, GENERAL, SHAPES, SIZES, TEXTURES, THERMAL, Appearance, Scene
 
 SIDE = 64
 STEPS = [step / 8 for step in range(9)]
@@ -17,14 +17,14 @@ AT_NIGHT = Scene("disc", "white", "small", "plain", "night", "still")
 """White on black: where the object is can be read off the brightness."""
 
 
-def film(scene: Scene, take: Take = TAKE, look: Look = GENERAL) -> NDArray[np.uint8]:
-    camera = Camera(look, scene, take, side_px=SIDE)
+def video(scene: Scene, take: Take = TAKE, appearance: Appearance = GENERAL) -> NDArray[np.uint8]:
+    camera = Camera(appearance, scene, take, side_px=SIDE)
     return np.stack([camera.frame_at(u) for u in STEPS])
 
 
 def moving(motion: str, shape: str = "disc") -> NDArray[np.bool_]:
     """Where the object is in each frame: (T, side, side)."""
-    pictures = film(dataclasses.replace(AT_NIGHT, motion=motion, shape=shape))
+    pictures = video(dataclasses.replace(AT_NIGHT, motion=motion, shape=shape))
     is_object: NDArray[np.bool_] = pictures.min(-1) > 200
     return is_object
 
@@ -34,13 +34,18 @@ def centres(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.array([np.argwhere(mask).mean(0)[::-1] for mask in masks])
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_frame_at__the_same_take_gives_the_same_pictures(look: Look) -> None:
-    scene = Scene("star", look.tones[0], "large", "striped", look.grounds[-1], "left")
-    assert np.array_equal(film(scene, look=look), film(scene, look=look))
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_frame_at__the_same_take_gives_the_same_pictures(appearance: Appearance) -> None:
+    scene = Scene("star", appearance.tones[0], "large", "striped", appearance.grounds[-1], "left")
+    assert np.array_equal(video(scene, appearance=appearance), video(scene, appearance=appearance))
     elsewhere = dataclasses.replace(TAKE, ground_seed=6)
-    assert not np.array_equal(film(scene, look=look), film(scene, elsewhere, look=look))
-    assert film(scene, look=look).dtype == np.uint8 and film(scene, look=look).shape == (9, SIDE, SIDE, 3)
+    assert not np.array_equal(video(scene, appearance=appearance), video(scene, elsewhere, appearance=appearance))
+    assert video(scene, appearance=appearance).dtype == np.uint8 and video(scene, appearance=appearance).shape == (
+        9,
+        SIDE,
+        SIDE,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,16 +84,16 @@ def test_frame_at__a_bounce_comes_back_and_a_still_object_stays() -> None:
 
 
 @pytest.mark.parametrize("motion", sorted(AXES))
-def test_reversed__is_the_film_run_backwards(motion: str) -> None:
+def test_reversed__is_the_video_run_backwards(motion: str) -> None:
     scene = Scene("crescent", "orange", "large", "dotted", "bricks", motion)
-    # The reversed film starts where the other ended: turned on by the whole turn, swayed to the other side.
+    # The reversed video starts where the other ended: turned on by the whole turn, swayed to the other side.
     turn = {"clockwise": TAKE.turn, "anticlockwise": -TAKE.turn}.get(motion, 0.0)
     take = dataclasses.replace(TAKE, angle=TAKE.angle + turn, sway=-TAKE.sway)
-    backwards = film(scene)[::-1].astype(int)
-    difference = np.abs(film(scene.reversed(), take).astype(int) - backwards)
+    backwards = video(scene)[::-1].astype(int)
+    difference = np.abs(video(scene.reversed(), take).astype(int) - backwards)
     # The last bit of a float can move the edge of a dot: not more than a few pixels of all.
     assert (difference > 2).mean() < 1e-3
-    assert (np.abs(film(scene, take).astype(int) - backwards) > 2).mean() > 0.02
+    assert (np.abs(video(scene, take).astype(int) - backwards) > 2).mean() > 0.02
 
 
 @pytest.mark.parametrize("motion", ["left", "up", "clockwise", "grow"])
@@ -98,7 +103,7 @@ def test_mirrored__is_the_picture_mirrored(motion: str) -> None:
     scene = dataclasses.replace(AT_NIGHT, motion=motion, shape=shape).mirrored()
     sway = -TAKE.sway if motion == "up" else TAKE.sway
     take = dataclasses.replace(TAKE, x=1 - TAKE.x, angle=math.pi - TAKE.angle, sway=sway)
-    assert np.abs(centres(film(scene, take).min(-1) > 200) - centres(masks)).max() < 1
+    assert np.abs(centres(video(scene, take).min(-1) > 200) - centres(masks)).max() < 1
 
 
 def test_draw__start_angles_are_uniform_over_the_circle() -> None:
@@ -108,13 +113,15 @@ def test_draw__start_angles_are_uniform_over_the_circle() -> None:
     assert np.abs(angles - (np.arange(3000) + 0.5) / 3000).max() < 1.63 / math.sqrt(3000)
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_frame_at__every_fact_shows(look: Look) -> None:
-    base = Scene("square", look.tones[-1], "large", "plain", look.grounds[0], "still")
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_frame_at__every_fact_shows(appearance: Appearance) -> None:
+    base = Scene("square", appearance.tones[-1], "large", "plain", appearance.grounds[0], "still")
     for name, values in (
-        ("shape", SHAPES), ("tone", look.tones), ("size", SIZES), ("texture", TEXTURES), ("ground", look.grounds)
+        ("shape", SHAPES), ("tone", appearance.tones), ("size", SIZES), ("texture", TEXTURES), ("ground", appearance.grounds)
     ):
-        pictures = [film(dataclasses.replace(base, **{name: value}), look=look)[4].astype(int) for value in values]
+        pictures = [
+            video(dataclasses.replace(base, **{name: value}), appearance=appearance)[4].astype(int) for value in values
+        ]
         for one in range(len(values)):
             for other in range(one):
                 apart = (np.abs(pictures[one] - pictures[other]).max(-1) > 20).mean()
@@ -124,7 +131,7 @@ def test_frame_at__every_fact_shows(look: Look) -> None:
 @pytest.mark.parametrize("ground", THERMAL.grounds)
 @pytest.mark.parametrize("tone", THERMAL.tones)
 def test_frame_at__every_heat_stands_out_from_every_ground(tone: str, ground: str) -> None:
-    picture = film(Scene("disc", tone, "large", "plain", ground, "still"), look=THERMAL)[0].astype(int)
+    picture = video(Scene("disc", tone, "large", "plain", ground, "still"), appearance=THERMAL)[0].astype(int)
     x, y = int(TAKE.x * SIDE), int(TAKE.y * SIDE)
     inside, outside = picture[y + 4 : y + 10, x - 10 : x - 4], picture[:8, -8:]
     assert np.abs(inside.mean((0, 1)) - outside.mean((0, 1))).max() > 40

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from vidseek_demo.scenes import (
+    APPEARANCES,
     AXES,
     GENERAL,
-    LOOKS,
     MOTIONS,
     SHAPES,
     SIZES,
     TEXTURES,
     THERMAL,
-    Look,
+    Appearance,
     Scene,
     distinct_scenes,
     near_duplicates,
@@ -25,10 +25,10 @@ from vidseek_demo.scenes import (
 SIDES = ("train", "validation", "test")
 
 
-def all_scenes(look: Look) -> list[Scene]:
+def all_scenes(appearance: Appearance) -> list[Scene]:
     return [
         Scene(*facts)
-        for facts in itertools.product(SHAPES, look.tones, SIZES, TEXTURES, look.grounds, MOTIONS)
+        for facts in itertools.product(SHAPES, appearance.tones, SIZES, TEXTURES, appearance.grounds, MOTIONS)
     ]
 
 
@@ -42,17 +42,17 @@ def differences(one: Scene, other: Scene) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_side__no_flip_and_no_reversal_leaves_it(look: Look) -> None:
-    for scene in all_scenes(look):
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_side__no_flip_and_no_reversal_leaves_it(appearance: Appearance) -> None:
+    for scene in all_scenes(appearance):
         flips = {scene.mirrored(), scene.reversed(), scene.mirrored().reversed()}
         assert {flip.side for flip in flips} == {scene.side}
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_side__a_combination_of_shape_tone_and_axis_is_on_one_only(look: Look) -> None:
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_side__a_combination_of_shape_tone_and_axis_is_on_one_only(appearance: Appearance) -> None:
     sides: dict[tuple[str, str, str], set[str]] = {}
-    for scene in all_scenes(look):
+    for scene in all_scenes(appearance):
         sides.setdefault(combination(scene), set()).add(scene.side)
     assert all(len(found) == 1 for found in sides.values())
     counts = {side: sum(found == {side} for found in sides.values()) for side in SIDES}
@@ -61,11 +61,11 @@ def test_side__a_combination_of_shape_tone_and_axis_is_on_one_only(look: Look) -
     assert counts["train"] / sum(counts.values()) == pytest.approx(6 / 8, abs=0.08)
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_side__every_shape_tone_and_motion_is_learned_somewhere(look: Look) -> None:
-    train = [scene for scene in all_scenes(look) if scene.side == "train"]
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_side__every_shape_tone_and_motion_is_learned_somewhere(appearance: Appearance) -> None:
+    train = [scene for scene in all_scenes(appearance) if scene.side == "train"]
     assert {scene.shape for scene in train} == set(SHAPES)
-    assert {scene.tone for scene in train} == set(look.tones)
+    assert {scene.tone for scene in train} == set(appearance.tones)
     assert {scene.motion for scene in train} == set(MOTIONS)
 
 
@@ -87,9 +87,9 @@ def test_distinct_scenes__are_different_visible_and_on_their_side(side: str) -> 
     assert {scene.ground for scene in scenes} == set(GENERAL.grounds)
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_near_duplicates__differ_from_the_first_in_one_fact(look: Look) -> None:
-    groups = near_duplicates(np.random.default_rng(4), look, 40, side="test")
+@pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
+def test_near_duplicates__differ_from_the_first_in_one_fact(appearance: Appearance) -> None:
+    groups = near_duplicates(np.random.default_rng(4), appearance, 40, side="test")
     assert len(groups) == 40
     for first, backwards, *others in groups:
         assert backwards == first.reversed() and differences(first, backwards) == ["motion"]

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vidseek_demo.scenes import AXES, COLOURS, MOTIONS, Scene
-from vidseek_demo.train_backbones import FRAMES, SIDE, Films, Step, clip_batch, picture_batch
+from vidseek_demo.train_backbones import FRAMES, SIDE, Step, RenderedClips, clip_batch, picture_batch
 from vidseek_demo.words import GENERAL_WORDS
 
 
-def films_of(motion: str, *, count: int = 6) -> Films:
+def videos_of(motion: str, *, count: int = 6) -> RenderedClips:
     """Clips that brighten from left to right by frame: each frame says its number, each side its side."""
     pictures = np.zeros((count, FRAMES, 3, SIDE, SIDE), np.uint8)
     poses = np.zeros((count, FRAMES, 3), np.float32)
@@ -18,7 +18,7 @@ def films_of(motion: str, *, count: int = 6) -> Films:
         pictures[:, frame, :, :, SIDE // 2 :] += 40
         poses[:, frame] = (0.2 + 0.05 * frame, 0.5, 0.2)
     scene = Scene("star", "red", "large", "plain", "night", motion)
-    return Films(pictures, [scene] * count, poses)
+    return RenderedClips(pictures, [scene] * count, poses)
 
 
 def says(caption: str, motion: str) -> bool:
@@ -27,12 +27,12 @@ def says(caption: str, motion: str) -> bool:
 
 @pytest.mark.parametrize("motion", ["left", "grow", "clockwise", "still"])
 def test_clip_batch__captions_say_the_motion_that_is_seen(motion: str) -> None:
-    batch = clip_batch(films_of(motion), np.random.default_rng(0), 32, palettes=0.0)
+    batch = clip_batch(videos_of(motion), np.random.default_rng(0), 32, palettes=0.0)
     level = batch.pixels.mean((2, 4))  # n, T, height
     backwards = level[:, -1].mean(-1) < level[:, 0].mean(-1)
     mirrored = batch.pixels[..., : SIDE // 2].mean((1, 2, 3, 4)) > batch.pixels[..., SIDE // 2 :].mean((1, 2, 3, 4))
     assert backwards.any() and mirrored.any() and not backwards.all() and not mirrored.all()
-    start = films_of(motion).scenes[0]
+    start = videos_of(motion).scenes[0]
     for row in range(32):
         seen = start.reversed() if backwards[row] else start
         seen = seen.mirrored() if mirrored[row] else seen
@@ -43,7 +43,7 @@ def test_clip_batch__captions_say_the_motion_that_is_seen(motion: str) -> None:
 
 
 def test_clip_batch__half_are_the_other_half_run_backwards_and_contrasts_say_it() -> None:
-    batch = clip_batch(films_of("up"), np.random.default_rng(1), 16, palettes=0.0)
+    batch = clip_batch(videos_of("up"), np.random.default_rng(1), 16, palettes=0.0)
     motions = [scene.motion for scene in batch.scenes]
     assert [AXES[motion] for motion in motions] == ["up-down"] * 16
     assert all({motions[row], motions[8 + row]} == {"up", "down"} for row in range(8))
@@ -53,7 +53,7 @@ def test_clip_batch__half_are_the_other_half_run_backwards_and_contrasts_say_it(
 
 
 def test_clip_batch__in_false_colours_the_tone_is_not_spoken_of() -> None:
-    batch = clip_batch(films_of("left"), np.random.default_rng(2), 24, palettes=0.5)
+    batch = clip_batch(videos_of("left"), np.random.default_rng(2), 24, palettes=0.5)
     quiet = ["tone" in silent for silent in batch.silent]
     assert any(quiet) and not all(quiet)
     for caption, is_quiet in zip(batch.captions, quiet, strict=True):
@@ -61,7 +61,7 @@ def test_clip_batch__in_false_colours_the_tone_is_not_spoken_of() -> None:
 
 
 def test_picture_batch__is_of_one_frame_and_silent_of_motion() -> None:
-    batch = picture_batch(films_of("left"), np.random.default_rng(3), 12, palettes=0.0)
+    batch = picture_batch(videos_of("left"), np.random.default_rng(3), 12, palettes=0.0)
     assert batch.pixels.shape == (12, 1, 3, SIDE, SIDE)
     assert batch.contrasts == []
     assert not any(says(caption, motion) for caption in batch.captions for motion in MOTIONS)

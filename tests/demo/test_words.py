@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from vidseek_demo.scenes import (
+    APPEARANCES,
     AXES,
     BACKGROUNDS,
     COLOURS,
     GENERAL,
     GROUNDS,
     HEATS,
-    LOOKS,
     MOTIONS,
     REVERSED,
     SHAPES,
     SIZES,
     TEXTURES,
     THERMAL,
-    Look,
+    Appearance,
     Scene,
     distinct_scenes,
     near_duplicates,
@@ -36,12 +36,12 @@ ATTRIBUTES = {
         "shape": SHAPES, "tone": HEATS, "size": SIZES, "texture": TEXTURES, "ground": GROUNDS, "motion": MOTIONS,
     },
 }
-EACH_LOOK = pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+EACH_LOOK = pytest.mark.parametrize("appearance", APPEARANCES.values(), ids=APPEARANCES)
 
 
-def captions_of(look: Look, scenes: list[Scene], seed: int = 0) -> list[tuple[str, str]]:
+def captions_of(appearance: Appearance, scenes: list[Scene], seed: int = 0) -> list[tuple[str, str]]:
     rng = np.random.default_rng(seed)
-    return [caption_of(rng, look, scene) for scene in scenes]
+    return [caption_of(rng, appearance, scene) for scene in scenes]
 
 
 def spoken(words: Phrases, values: tuple[str, ...]) -> set[str]:
@@ -50,41 +50,41 @@ def spoken(words: Phrases, values: tuple[str, ...]) -> set[str]:
 
 
 @EACH_LOOK
-def test_words__no_phrase_means_two_things(look: Look) -> None:
-    values = [value for group in ATTRIBUTES[look.name].values() for value in group]
-    assert set(values) == set(WORDS[look.name])
-    phrases = [phrase for value in values for phrase in WORDS[look.name][value]]
+def test_words__no_phrase_means_two_things(appearance: Appearance) -> None:
+    values = [value for group in ATTRIBUTES[appearance.name].values() for value in group]
+    assert set(values) == set(WORDS[appearance.name])
+    phrases = [phrase for value in values for phrase in WORDS[appearance.name][value]]
     assert len(set(phrases)) == len(phrases)
 
 
 @EACH_LOOK
 @pytest.mark.parametrize("seed", range(5))
-def test_caption_of__no_caption_twice_in_a_gallery(look: Look, seed: int) -> None:
+def test_caption_of__no_caption_twice_in_a_gallery(appearance: Appearance, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    unseen = distinct_scenes(rng, look, 200, side="test")
-    near = [scene for group in near_duplicates(rng, look, 40, side="test") for scene in group]
+    unseen = distinct_scenes(rng, appearance, 200, side="test")
+    near = [scene for group in near_duplicates(rng, appearance, 40, side="test") for scene in group]
     for gallery in (unseen, near):
-        captions = [caption for caption, _ in captions_of(look, gallery, seed)]
+        captions = [caption for caption, _ in captions_of(appearance, gallery, seed)]
         assert len(set(captions)) == len(captions)
 
 
 @EACH_LOOK
-def test_caption_of__names_every_fact_of_the_scene(look: Look) -> None:
+def test_caption_of__names_every_fact_of_the_scene(appearance: Appearance) -> None:
     rng = np.random.default_rng(1)
     for _ in range(300):
-        scene = random_scene(rng, look, side="train")
-        caption, _ = caption_of(rng, look, scene)
-        for attribute in ATTRIBUTES[look.name]:
-            phrases = WORDS[look.name][getattr(scene, attribute)]
+        scene = random_scene(rng, appearance, side="train")
+        caption, _ = caption_of(rng, appearance, scene)
+        for attribute in ATTRIBUTES[appearance.name]:
+            phrases = WORDS[appearance.name][getattr(scene, attribute)]
             assert any(phrase in caption for phrase in phrases), f"{attribute} of {scene} in {caption!r}"
 
 
 @EACH_LOOK
-def test_caption_of__the_contrast_differs_in_the_direction_alone(look: Look) -> None:
-    rng, words = np.random.default_rng(2), WORDS[look.name]
+def test_caption_of__the_contrast_differs_in_the_direction_alone(appearance: Appearance) -> None:
+    rng, words = np.random.default_rng(2), WORDS[appearance.name]
     for _ in range(300):
-        scene = random_scene(rng, look, side="train")
-        caption, contrast = caption_of(rng, look, scene)
+        scene = random_scene(rng, appearance, side="train")
+        caption, contrast = caption_of(rng, appearance, scene)
         if scene.motion not in AXES:
             assert contrast == ""
             continue
@@ -95,12 +95,12 @@ def test_caption_of__the_contrast_differs_in_the_direction_alone(look: Look) -> 
 
 @EACH_LOOK
 @pytest.mark.parametrize("silent", [("motion",), ("tone",), ("motion", "tone")], ids="-".join)
-def test_caption_of__what_is_silent_is_not_spoken_of(look: Look, silent: tuple[str, ...]) -> None:
-    rng, words = np.random.default_rng(3), WORDS[look.name]
+def test_caption_of__what_is_silent_is_not_spoken_of(appearance: Appearance, silent: tuple[str, ...]) -> None:
+    rng, words = np.random.default_rng(3), WORDS[appearance.name]
     for _ in range(200):
-        scene = random_scene(rng, look, side="train")
-        caption, contrast = caption_of(rng, look, scene, silent=silent)
-        for attribute in ATTRIBUTES[look.name]:
+        scene = random_scene(rng, appearance, side="train")
+        caption, contrast = caption_of(rng, appearance, scene, silent=silent)
+        for attribute in ATTRIBUTES[appearance.name]:
             is_said = any(phrase in caption for phrase in words[getattr(scene, attribute)])
             assert is_said == (attribute not in silent), f"{attribute} in {caption!r}"
         assert not contrast or "motion" not in silent

@@ -23,7 +23,7 @@ from vidseek_demo.world import FPS, SIDE_PX, Part, WorldSize, render_world
 SIZE = WorldSize(
     domain=(Part("train", "seen", 4), Part("test", "near", 5)), general=(Part("train", "seen", 2),),
 )
-FILMS = {"domain": ["test-near-00.mp4", "train-seen-00.mp4"], "general": ["train-seen-00.mp4"]}
+VIDEOS = {"domain": ["test-near-00.mp4", "train-seen-00.mp4"], "general": ["train-seen-00.mp4"]}
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +45,25 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_render_world__films_are_real_h264(rendered: Path) -> None:
-    for name, films in FILMS.items():
-        assert sorted(path.name for path in (rendered / name).glob("*.mp4")) == films
-        for film in films:
-            with av.open(str(rendered / name / film)) as container:
+def test_render_world__videos_are_real_h264(rendered: Path) -> None:
+    for name, files in VIDEOS.items():
+        assert sorted(path.name for path in (rendered / name).glob("*.mp4")) == files
+        for file in files:
+            with av.open(str(rendered / name / file)) as container:
                 stream = container.streams.video[0]
                 assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
                 assert (stream.width, stream.height) == (SIDE_PX, SIDE_PX)
                 assert stream.average_rate == FPS
 
 
-def test_render_world__captions_tile_each_film(rendered: Path) -> None:
-    for name, films in FILMS.items():
+def test_render_world__captions_tile_each_video(rendered: Path) -> None:
+    for name, files in VIDEOS.items():
         captions = pd.read_csv(rendered / name / "captions.csv", keep_default_na=False)
-        assert sorted(set(captions.file)) == films
-        for film, rows in captions.groupby("file"):
+        assert sorted(set(captions.file)) == files
+        for file, rows in captions.groupby("file"):
             assert rows.start.iloc[0] == 0
             assert list(rows.start[1:]) == list(rows.end[:-1])
-            assert rows.end.iloc[-1] == len(pictures_of(rendered / name / str(film))) / FPS
+            assert rows.end.iloc[-1] == len(pictures_of(rendered / name / str(file))) / FPS
 
 
 def test_render_world__a_cut_is_where_the_captions_say(rendered: Path) -> None:
@@ -86,11 +86,11 @@ def test_render_world__says_split_gallery_contrast_and_axis(rendered: Path) -> N
 
 def test_render_world__the_same_seed_gives_the_same_world(rendered: Path, tmp_path: Path) -> None:
     render_world(tmp_path, size=SIZE, seed=3, workers=2)
-    for name, films in FILMS.items():
+    for name, files in VIDEOS.items():
         ours, again = rendered / name, tmp_path / name
         assert (ours / "captions.csv").read_bytes() == (again / "captions.csv").read_bytes()
-        for film in films:
-            assert np.array_equal(pictures_of(ours / film), pictures_of(again / film))
+        for file in files:
+            assert np.array_equal(pictures_of(ours / file), pictures_of(again / file))
 
 
 def test_render_world__a_second_call_leaves_every_file(rendered: Path) -> None:
@@ -115,7 +115,7 @@ def test_render_world__a_full_disk_leaves_the_world_as_it_was(
     render_world(tmp_path / "old", size=small, seed=0, workers=1)
     before = files_of(tmp_path / "old")
 
-    def full(look: object, shots: object) -> Iterator[NDArray[np.uint8]]:
+    def full(appearance: object, shots: object) -> Iterator[NDArray[np.uint8]]:
         yield np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
         raise OSError(28, "No space left on device")
 
@@ -149,18 +149,18 @@ def test_render_world__what_a_killed_call_left_goes_with_the_next(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["domain", "general"]
 
 
-def test_plan__the_demo_keeps_splits_and_galleries_in_films_of_their_own() -> None:
+def test_plan__the_demo_keeps_splits_and_galleries_in_videos_of_their_own() -> None:
     size = WorldSize.demo()
-    for look, parts in ((THERMAL, size.domain), (GENERAL, size.general)):
-        plan = world._plan(look, parts, np.random.default_rng(0))
+    for appearance, parts in ((THERMAL, size.domain), (GENERAL, size.general)):
+        plan = world._plan(appearance, parts, np.random.default_rng(0))
         for shots in plan.values():
             assert len({(shot.split, shot.gallery) for shot in shots}) == 1
             is_train = shots[0].split == "train"
             assert (60 if is_train else 10) <= sum(shot.num_frames for shot in shots) / FPS <= (180 if is_train else 60)
-        held_out_films = Counter(name.rsplit("-", 1)[0] for name in plan if not name.startswith("train"))
-        assert all(held_out_films[f"test-{part.gallery}"] >= 20 for part in parts if part.split == "test")
-        if look is THERMAL:  # what is proven on: 20 videos, and 5 to choose by
-            assert held_out_films["validation-unseen"] + held_out_films["validation-near"] >= 25
+        held_out_videos = Counter(name.rsplit("-", 1)[0] for name in plan if not name.startswith("train"))
+        assert all(held_out_videos[f"test-{part.gallery}"] >= 20 for part in parts if part.split == "test")
+        if appearance is THERMAL:  # what is proven on: 20 videos, and 5 to choose by
+            assert held_out_videos["validation-unseen"] + held_out_videos["validation-near"] >= 25
         for part in parts:
             own = [shot for shots in plan.values() for shot in shots if (shot.split, shot.gallery) == (
                 part.split, part.gallery)]

@@ -134,7 +134,7 @@ def make_checkout_of(looped: Checkout, path: Path) -> Checkout:
 
 
 def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:
-    """One film is said to be a copy of another: the published clips say so, and without the table nothing does."""
+    """One video is said to be a copy of another: the published clips say so, and without the table nothing does."""
     from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
     from vidseek_retrieval.index.edge.backend import EdgeBackend
 

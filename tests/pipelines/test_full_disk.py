@@ -107,7 +107,7 @@ def try_stage(name: str, source: Path, work: Path) -> list[dict[str, object]]:
 
 
 def make_source(folder: Path) -> Path:
-    """Five films with captions."""
+    """Five videos with captions."""
     for number in range(5):
         write_video(folder / f"{number}.mp4", num_frames=20 + 5 * number, width=64, height=48)
     rows = "".join(f"{n}.mp4,a grey wall number {n} {i},{i},{i + 1}\n" for n in range(5) for i in range(2))

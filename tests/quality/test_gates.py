@@ -51,15 +51,15 @@ def sound_tables(num_videos: int = 6, per_video: int = 4) -> dict[str, list[dict
         for v in videos for i in range(per_video)
     ]
     texts = [f"a red ball, take {number}" for number in range(len(clips))]
-    wishes = {"gallery": "default", "contrast": "", "axis": ""}
+    annotations = {"gallery": "default", "contrast": "", "axis": ""}
     return {
         "videos": videos,
         "clips": clips,
         "frames": [{"clip_id": c["clip_id"], "video_id": c["video_id"], "key": "", "shard": "0.tar", "num_frames": 8,
                     "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": []} for c in clips],
         "captions": [{"video_id": c["video_id"], "clip_id": c["clip_id"], "text": text, "writer": "file", "cost_usd": 0.0,
-                      "split": "", **wishes} for c, text in zip(clips, texts, strict=True)],
-        "pairs": [{"clip_id": c["clip_id"], "video_id": c["video_id"], "caption": text, **wishes,
+                      "split": "", **annotations} for c, text in zip(clips, texts, strict=True)],
+        "pairs": [{"clip_id": c["clip_id"], "video_id": c["video_id"], "caption": text, **annotations,
                    "split": SPLITS[int(str(c["video_id"]), 16) % 3]} for c, text in zip(clips, texts, strict=True)],
         "groups": [{"video_id": v["video_id"], "group": v["video_id"]} for v in videos],
     }

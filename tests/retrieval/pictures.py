@@ -21,6 +21,6 @@ def picture(seed: int, *, at: float = 0.0) -> NDArray[np.uint8]:
     return np.clip(image, 20, 235).astype(np.uint8)
 
 
-def film(seed: int, *, num: int, scene: int = 6) -> list[NDArray[np.uint8]]:
+def moving_frames(seed: int, *, num: int, scene: int = 6) -> list[NDArray[np.uint8]]:
     """`num` frames, half a second apart, with a new scene after each `scene` frames."""
     return [picture(1000 * seed + place // scene, at=place % scene / 2) for place in range(num)]

@@ -93,7 +93,7 @@ def picture(colour: str, *, width: int = 20, height: int = 10, kind: str = "PNG"
     return buffer.getvalue()
 
 
-def film(colour: str, path: Path, *, seconds: int = 1) -> bytes:
+def video(colour: str, path: Path, *, seconds: int = 1) -> bytes:
     """Seconds of one colour in H.264."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)

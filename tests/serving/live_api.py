@@ -17,7 +17,7 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import film, video_id_of_colour, write_colour_archive
+from tests.serving.colours import video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
 from vidseek.params import Settings
@@ -37,13 +37,13 @@ def free_port() -> int:
     raise RuntimeError("no port is left")
 
 
-def write_film_archive(root: Path) -> Archive:
-    """The colours, published, with a film of three seconds for each but white, whose file was moved away."""
-    (root / "params.yaml").write_text("ingest: {source: films}\n")
-    (root / "films" / "tapes").mkdir(parents=True)
+def write_video_archive(root: Path) -> Archive:
+    """The colours, published, with a video of three seconds for each but white, whose file was moved away."""
+    (root / "params.yaml").write_text("ingest: {source: videos}\n")
+    (root / "videos" / "tapes").mkdir(parents=True)
     for colour in COLOURS:
         if colour != "white":
-            film(colour, root / "films" / "tapes" / f"{colour}.mp4", seconds=3)
+            video(colour, root / "videos" / "tapes" / f"{colour}.mp4", seconds=3)
     return write_colour_archive(root, titles={video_id_of_colour("red"): "<img src=x onerror=alert(1)> **red**"})
 
 

@@ -30,7 +30,7 @@ from serving.inputs.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.model import Opened, open_archive
 from tests.raising import raises
-from tests.serving.colours import VERSION, film, picture, publish_colours, video_id_of_colour, write_colour_archive
+from tests.serving.colours import VERSION, picture, publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.params import Settings
@@ -136,7 +136,7 @@ def test_search__no_more_urls_at_once_than_may_wait(archive: Archive, monkeypatc
 
 def test_search__clip_and_query_as_parts(client: TestClient, tmp_path: Path) -> None:
     answer = client.post(
-        "/v1/search", files={"clip": film("blue", tmp_path / "a.mp4")}, data={"query": json.dumps({"limit": 1})}
+        "/v1/search", files={"clip": video("blue", tmp_path / "a.mp4")}, data={"query": json.dumps({"limit": 1})}
     )
     assert first_video(answer) == video_id_of_colour("blue")
     assert len(answer.json()["hits"]) == 1
@@ -183,7 +183,7 @@ def test_search__body_that_is_no_json(client: TestClient) -> None:
 
 
 def test_search__multipart_that_is_wrong(client: TestClient) -> None:
-    assert is_error(client.post("/v1/search", files={"film": b"x"}), 422, "invalid_request")
+    assert is_error(client.post("/v1/search", files={"video": b"x"}), 422, "invalid_request")
     both = {"query": json.dumps({"image": "AAAA"})}
     assert is_error(client.post("/v1/search", files={"image": b"x"}, data=both), 422, "invalid_request")
     broken = {"content-type": "multipart/form-data; boundary=x"}
@@ -416,7 +416,7 @@ def test_embed__text_image_and_video_are_one_space(client: TestClient, tmp_path:
     texts = vectors_of(client.post("/v1/embed/text", json={"texts": names}))
     files = [("images", picture(name)) for name in names]
     images = vectors_of(client.post("/v1/embed/image", files=files))
-    clips = vectors_of(client.post("/v1/embed/video", files=[("clips", film("red", tmp_path / "a.mp4"))]))
+    clips = vectors_of(client.post("/v1/embed/video", files=[("clips", video("red", tmp_path / "a.mp4"))]))
     expected = np.stack([colour_vector(colour) for colour in COLOURS.values()])
     np.testing.assert_allclose(texts, expected, atol=1e-5)
     np.testing.assert_allclose(images, expected, atol=1e-5)
@@ -481,7 +481,7 @@ def test_embeddings__what_cannot_be_used(client: TestClient, body: object, statu
 
 def test_search__clip_longer_than_is_taken(archive: Archive, tmp_path: Path) -> None:
     with serving(archive, ServeSettings(max_clip_seconds=0.5)) as client:
-        answer = client.post("/v1/search", files={"clip": film("red", tmp_path / "a.mp4")})
+        answer = client.post("/v1/search", files={"clip": video("red", tmp_path / "a.mp4")})
         assert is_error(answer, 422, "input_rejected") and "at most 0.5 s" in answer.text
 
 
@@ -535,22 +535,22 @@ def test_clip__is_what_the_index_says(client: TestClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """An archive whose red and blue videos are there."""
-    root = tmp_path_factory.mktemp("filmed")
+    root = tmp_path_factory.mktemp("recorded")
     archive = write_colour_archive(root)
-    (root / "params.yaml").write_text("ingest: {source: films}\n")
-    (root / "films" / "tapes").mkdir(parents=True)
-    film("red", root / "films" / "tapes" / "red.mp4")
+    (root / "params.yaml").write_text("ingest: {source: videos}\n")
+    (root / "videos" / "tapes").mkdir(parents=True)
+    video("red", root / "videos" / "tapes" / "red.mp4")
     outside = root / "secret.mp4"
     outside.write_bytes(b"secret")
-    (root / "films" / "tapes" / "white.mp4").symlink_to(outside)
+    (root / "videos" / "tapes" / "white.mp4").symlink_to(outside)
     return archive
 
 
-def test_media__whole_file_and_ranges(filmed: Archive) -> None:
-    content = (filmed.root / "films" / "tapes" / "red.mp4").read_bytes()
-    with serving(filmed) as client:
+def test_media__whole_file_and_ranges(recorded: Archive) -> None:
+    content = (recorded.root / "videos" / "tapes" / "red.mp4").read_bytes()
+    with serving(recorded) as client:
         route = f"/v1/clips/{clip_of_colour(client, 'red')}/media"
         whole = client.get(route)
         assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, content, "video/mp4")
@@ -567,13 +567,13 @@ def test_media__whole_file_and_ranges(filmed: Archive) -> None:
         assert head.content == b"" and head.headers["content-length"] == str(len(content))
 
 
-def test_forget__a_running_service_shows_the_video_no_more(filmed: Archive) -> None:
+def test_forget__a_running_service_shows_the_video_no_more(recorded: Archive) -> None:
     red = ForgottenVideo(video_id_of_colour("red"), ("tapes/red.mp4",), (), "", "")
-    with serving(filmed) as client:
+    with serving(recorded) as client:
         clip_id = clip_of_colour(client, "red")
         routes = [f"/v1/clips/{clip_id}{what}" for what in ("", "/media", "/thumbnail")]
         assert [client.get(route).status_code for route in routes] == [200, 200, 200]
-        write_forgotten(filmed.decisions, [red])
+        write_forgotten(recorded.decisions, [red])
         try:
             hits = client.post("/v1/search", json={"text": "red"}).json()["hits"]
             assert hits and red.video_id not in {hit["video_id"] for hit in hits}
@@ -583,12 +583,12 @@ def test_forget__a_running_service_shows_the_video_no_more(filmed: Archive) -> N
                 client.post("/v1/search", json={"clip_id": clip_id}), 422, "input_rejected"
             )
         finally:
-            write_forgotten(filmed.decisions, [])
+            write_forgotten(recorded.decisions, [])
         assert clip_of_colour(client, "red") == clip_id
 
 
-def test_media__nothing_outside_the_source_folder(filmed: Archive, client: TestClient) -> None:
-    with serving(filmed) as at_home:
+def test_media__nothing_outside_the_source_folder(recorded: Archive, client: TestClient) -> None:
+    with serving(recorded) as at_home:
         for colour in ("white", "green"):  # a link that leads out, and a file that is not there
             clip_id = clip_of_colour(at_home, colour)
             for what in ("media", "thumbnail"):
@@ -597,8 +597,8 @@ def test_media__nothing_outside_the_source_folder(filmed: Archive, client: TestC
     assert is_error(client.get(f"/v1/clips/{clip_of_colour(client, 'red')}/media"), 404, "media_not_found")
 
 
-def test_thumbnail__is_a_frame_of_the_clip_and_is_kept(filmed: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(filmed) as client:
+def test_thumbnail__is_a_frame_of_the_clip_and_is_kept(recorded: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(recorded) as client:
         route = f"/v1/clips/{clip_of_colour(client, 'red')}/thumbnail"
         first = client.get(route)
         assert first.headers["content-type"] == "image/jpeg"
@@ -608,8 +608,8 @@ def test_thumbnail__is_a_frame_of_the_clip_and_is_kept(filmed: Archive, monkeypa
         assert client.get(route).content == first.content
 
 
-def test_feedback__is_appended_and_frozen(filmed: Archive) -> None:
-    with serving(filmed) as client:
+def test_feedback__is_appended_and_frozen(recorded: Archive) -> None:
+    with serving(recorded) as client:
         clip_id = clip_of_colour(client, "red")
         for relevant in (True, False):
             said = client.post("/v1/feedback", json={"query": "a red ü", "clip_id": clip_id, "relevant": relevant})
@@ -618,7 +618,7 @@ def test_feedback__is_appended_and_frozen(filmed: Archive) -> None:
         assert is_error(client.post("/v1/feedback", json=unknown), 404, "clip_not_found")
         assert is_error(client.post("/v1/feedback", json={**unknown, "relevant": "maybe"}), 422, "invalid_request")
         assert is_error(client.post("/v1/feedback", json={**unknown, "query": "  "}), 422, "input_rejected")
-    (path,) = filmed.feedback.glob("*.jsonl")
+    (path,) = recorded.feedback.glob("*.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["query"], line["clip_id"], line["relevant"]) for line in lines] == [
         ("a red ü", clip_id, True), ("a red ü", clip_id, False)

@@ -20,10 +20,10 @@ from serving.model import open_archive
 from tests.serving.colours import (
     BASE_VERSION,
     VERSION,
-    film,
     picture,
     publish_base,
     publish_colours,
+    video,
     video_id_of_colour,
     write_colour_archive,
 )
@@ -83,7 +83,7 @@ def test_search__pictures_clips_and_examples_by_the_base(archive: Archive, tmp_p
         query = {"query": '{"model": "base"}'}
         red = video_id_of_colour("red")
         assert best(client.post("/v1/search", files={"image": picture("green")}, data=query)) == red
-        assert best(client.post("/v1/search", files={"clip": film("green", tmp_path / "a.mp4")}, data=query)) == red
+        assert best(client.post("/v1/search", files={"clip": video("green", tmp_path / "a.mp4")}, data=query)) == red
         hit = client.post("/v1/search", json=BASE).json()["hits"][0]
         alike = client.post("/v1/search", json={"clip_id": hit["best_clip_id"], "model": "base"})
         assert alike.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-5) and best(alike) == red

@@ -24,7 +24,7 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import film, picture, publish_base, write_colour_archive
+from tests.serving.colours import picture, publish_base, video, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -37,9 +37,9 @@ NUM_REQUESTS = int(os.environ.get("VIDSEEK_FAULTS", "8"))
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     root = tmp_path_factory.mktemp("faults")
-    (root / "params.yaml").write_text("ingest: {source: films}\n")
-    (root / "films" / "tapes").mkdir(parents=True)
-    film("red", root / "films" / "tapes" / "red.mp4")
+    (root / "params.yaml").write_text("ingest: {source: videos}\n")
+    (root / "videos" / "tapes").mkdir(parents=True)
+    video("red", root / "videos" / "tapes" / "red.mp4")
     publish_base(root)
     return write_colour_archive(root)
 
@@ -130,7 +130,7 @@ def test_search__broken_pictures_are_answered_or_refused(client: TestClient, kin
 
 
 def test_search__broken_clips_are_answered_or_refused(client: TestClient, tmp_path: Path) -> None:
-    content, rng = film("red", tmp_path / "a.mp4"), np.random.default_rng(0)
+    content, rng = video("red", tmp_path / "a.mp4"), np.random.default_rng(0)
     num = max(4, NUM_REQUESTS // 2)
     statuses = [client.post("/v1/search", files={"clip": broken(content, rng)}).status_code for _ in range(num)]
     assert set(statuses) <= {200, 422}

@@ -29,7 +29,7 @@ from serving.inputs.uploads import decode_clip
 from serving.model import open_archive
 from tests.media.conftest import write_video
 from tests.raising import raises
-from tests.serving.colours import film, picture, write_colour_archive
+from tests.serving.colours import picture, video, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import DecodeSettings, PoolSettings, ServeSettings
@@ -177,7 +177,7 @@ def test_picture__is_decoded_elsewhere_whichever_way_it_comes(
 
 def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp_path: Path) -> None:
     """Four clients send pictures that are let through and are slow, two at a time, as fast as they are answered."""
-    bomb, colour, clip = many_scans(80), picture("red", kind="JPEG", width=640, height=360), film("red", tmp_path / "a.mp4")
+    bomb, colour, clip = many_scans(80), picture("red", kind="JPEG", width=640, height=360), video("red", tmp_path / "a.mp4")
     statuses: list[int] = []
 
     async def attack(address: str, files: dict[str, bytes]) -> None:
@@ -218,7 +218,7 @@ def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp
     b"RTSPtextRTSP://127.0.0.1/", b"rtsptext\nrtsp://127.0.0.1/\n", b"<?xml version='1.0'?><SmoothStreamingMedia/>",
 ])
 def test_clip__that_names_another_file_is_refused(app: Any, tmp_path: Path, content: bytes) -> None:
-    film("red", tmp_path / "a.mp4")
+    video("red", tmp_path / "a.mp4")
     content = content.replace(b"{file}", str(tmp_path / "a.mp4").encode())
 
     async def work(client: httpx.AsyncClient) -> None:
@@ -252,7 +252,7 @@ def test_clip__of_a_decoder_that_uploads_may_not_reach_is_refused(tmp_path: Path
 def test_picture__temporary_files_are_none(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads are handed over in memory: nothing is left behind, also by what is killed."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    clip = film("red", tmp_path.parent / "b.mp4")
+    clip = video("red", tmp_path.parent / "b.mp4")
 
     async def work(client: httpx.AsyncClient) -> None:
         await client.post("/v1/embed/video", json={"clips": [base64.b64encode(clip).decode()]})

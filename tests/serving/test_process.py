@@ -25,7 +25,7 @@ import pytest
 from bench.service.hostile_files import HostileFiles
 from bench.service.soak import Bounds, broken_bounds, measure
 from tests.raising import raises
-from tests.serving.colours import film, picture, video_id_of_colour, write_colour_archive
+from tests.serving.colours import picture, video, video_id_of_colour, write_colour_archive
 from tests.serving.live_api import free_port
 from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
@@ -149,7 +149,7 @@ def test_serve__answers_clients_of_openai(archive: Archive, address: str) -> Non
 
 
 def ask_mixed(client: httpx.Client, number: int, clip: bytes) -> None:
-    """Four requests, one of them wrong, and now and then a film."""
+    """Four requests, one of them wrong, and now and then a video."""
     answers = [
         client.post("/v1/search", json={"text": f"red {number}"}),
         client.post("/v1/embed/text", json={"texts": ["red", "blue"], "encoding": "base64"}),
@@ -183,7 +183,7 @@ def ask_for(client: httpx.Client, clip: bytes, *, seconds: float, every: float =
 def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: Service, tmp_path: Path) -> None:
     """At 80 % of what it can answer here, clients and service together."""
     wait_until_ready(service.address, archive.root / "serve.log")
-    clip = film("red", tmp_path / "a.mp4")
+    clip = video("red", tmp_path / "a.mp4")
     with httpx.Client(base_url=service.address, timeout=60) as client:
         warm_seconds = min(30.0, SOAK_SECONDS)
         capacity = ask_for(client, clip, seconds=warm_seconds) / warm_seconds
@@ -223,7 +223,7 @@ def test_serve__ordinary_client_is_answered_beside_hostile_ones(archive: Archive
     """`make soak-hostile` in short, with bounds five times as wide: other work may run on the machine of a test."""
     wait_until_ready(service.address, archive.root / "serve.log")
     port = int(service.address.rpartition(":")[2])
-    found = measure(port, service.pid, HostileFiles.make(film_frames=30), seconds=HOSTILE_SECONDS)
+    found = measure(port, service.pid, HostileFiles.make(video_frames=30), seconds=HOSTILE_SECONDS)
     assert not found["failures"]
     assert not broken_bounds(found, Bounds(text_p99_seconds=5.0, picture_p99_seconds=15.0))
     assert all(row["requests"] for row in found["hostile"])

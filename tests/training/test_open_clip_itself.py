@@ -16,7 +16,7 @@ from vidseek_training.backbones import registry, timm_tower
 from vidseek_training.backbones.open_clip import OpenCLIP
 from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
 
-TEXTS = ["a red film", "cyan", "a dark black film"]
+TEXTS = ["a red video", "cyan", "a dark black video"]
 TIMM: dict[str, dict[str, Any]] = {
     "PE-Core": {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None, "image_size": 384},
     "EVA-02": {"timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token", "timm_proj": None, "image_size": 224},

@@ -30,7 +30,7 @@ COLOURS = {
     "yellow": (230, 220, 40), "black": (15, 15, 15), "purple": (160, 40, 190), "cyan": (40, 210, 220),
 }
 SHADES = {"bright": 1.0, "dark": 0.45}
-WORDS = ("<pad>", "<unk>", "a", "film", *SHADES, *COLOURS, "<start>", "<end>")
+WORDS = ("<pad>", "<unk>", "a", "video", *SHADES, *COLOURS, "<start>", "<end>")
 """The end token has the highest number, as in CLIP."""
 CONTEXT, SIDE, FRAMES_OF_CLIP, DIMENSION = 8, 32, 2, 16
 VISION = VisionShape(side=SIDE, patch=16, width=32, layers=1, heads=2, frames=FRAMES_OF_CLIP)
@@ -159,7 +159,7 @@ class Row:
 
     @property
     def caption(self) -> str:
-        return self.text or f"a {self.shade} {self.colour} film"
+        return self.text or f"a {self.shade} {self.colour} video"
 
     @property
     def video_id(self) -> str:
@@ -175,7 +175,7 @@ def all_colours(video: int, split: str, *, contrasts: bool = False) -> list[Row]
     rows = []
     for index, (shade, colour) in enumerate((shade, colour) for shade in SHADES for colour in COLOURS):
         other = "dark" if shade == "bright" else "bright"
-        contrast = {"contrast": f"a {other} {colour} film", "axis": "shade"} if contrasts else {}
+        contrast = {"contrast": f"a {other} {colour} video", "axis": "shade"} if contrasts else {}
         rows.append(Row(video, index, split, shade, colour, **contrast))
     return rows
 

@@ -93,7 +93,7 @@ def _add_clips(server: MCPServer, api: Api) -> None:
         relevant: Annotated[bool, Field(description="Whether the clip is what they looked for.")],
     ) -> str:
         """Write down whether a clip is what a query looked for. Only where a person has said so."""
-        await _asked(lambda: api.say(query=query, clip_id=clip_id, relevant=relevant))
+        await _asked(lambda: api.record_feedback(query=query, clip_id=clip_id, relevant=relevant))
         return "noted"
 
 

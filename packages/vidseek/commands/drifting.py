@@ -40,7 +40,7 @@ def drift(
         raise GateFailed(
             f"{', '.join(over)}: further than gates.drift.max_psi, {gate.max_psi}, from what was at publish ({path})",
             code="queries-drifted",
-            remedy="docs/monitoring.md#vidseekdrift: caption what is asked or filmed now and `dvc repro`, or `vidseek drift "
+            remedy="docs/monitoring.md#vidseekdrift: caption what is new and `dvc repro`, or `vidseek drift "
             "--accept` if it is as it should be",
         )
 

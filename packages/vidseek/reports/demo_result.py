@@ -106,7 +106,7 @@ def _facts(figures: dict[str, Any]) -> list[str]:
         lines.append(f"General world: retention {figures['retention']}")
     for gallery, entry in figures["moments"].items():
         lines.append(
-            f"Moments in whole films ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
+            f"Moments in whole videos ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
             f"{_interval(entry['r5_interval'])}"
         )
     return lines

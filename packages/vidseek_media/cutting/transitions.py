@@ -39,7 +39,7 @@ MIN_JUMP = 20.0
 
 @dataclass(frozen=True)
 class Pace:
-    """How many frames the seconds of a film are."""
+    """How many frames the seconds of a video are."""
 
     half: int
     """Of the stretch that a dissolve is looked for in."""
@@ -136,7 +136,7 @@ def _brightness(cells: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _stands_out(change: NDArray[np.float64], at: int, half: int) -> bool:
-    """Against both sides: within a second and a half of the film's ends nothing does."""
+    """Against both sides: within a second and a half of the video's ends nothing does."""
     sides = [change[side] for side in (at - 2 * half, at + 2 * half) if half <= side < len(change) - half]
     return len(sides) == 2 and bool(change[at] >= MIN_CONTRAST * np.mean(sides))
 

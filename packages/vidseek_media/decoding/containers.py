@@ -86,7 +86,7 @@ def open_video(
             options={"protocol_whitelist": "file", **_whitelists()},
         )
     except FOREIGN as error:
-        raise InputRejected(f"cannot be opened as video: {say(error)}", code="not-a-video") from error
+        raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
     with container:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
@@ -136,7 +136,7 @@ def demux(container: Container, stream: Stream) -> Iterator[Packet]:
         return
 
 
-def say(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error of a library in one line of at most 200 characters.
 
     Args:

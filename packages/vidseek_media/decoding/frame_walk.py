@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from vidseek_media.decoding.containers import FOREIGN, Container, Packet, Stream, demux, open_video, say
+from vidseek_media.decoding.containers import FOREIGN, Container, Packet, Stream, demux, message_of, open_video
 from vidseek_media.decoding.packets import PacketPlan
 from vidseek_media.errors import InputRejected
 
@@ -225,5 +225,5 @@ def _decode_packet(
         return list(stream.codec_context.decode(packet))
     except FOREIGN as error:
         if failures is not None:
-            failures.append(say(error))
+            failures.append(message_of(error))
         return []

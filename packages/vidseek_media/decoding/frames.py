@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.containers import MAX_PIXELS, is_picture, say
+from vidseek_media.decoding.containers import MAX_PIXELS, is_picture, message_of
 from vidseek_media.decoding.display import is_hdr
 from vidseek_media.decoding.frame_walk import PlanBroken, walks_of
 from vidseek_media.decoding.packets import PacketPlan, read_plan
@@ -193,7 +193,7 @@ def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputRejected(f"cannot be read: {say(error)}", code="undecodable") from error
+        raise InputRejected(f"cannot be read: {message_of(error)}", code="undecodable") from error
     pixels = decode_picture(content, max_pixels=MAX_PIXELS, shorter_side_px=side_px)
     for time_ms in times_ms:
         yield FrameAt(time_ms, 0, pixels, is_repeated=False, decoder="pillow")
@@ -236,7 +236,9 @@ def _frames_by_decord(
             try:
                 rgb = reader[index].asnumpy()
             except Exception as error:  # decord raises bare classes of its own
-                raise InputRejected(f"decord cannot decode frame {index}: {say(error)}", code="undecodable") from error
+                raise InputRejected(
+                    f"decord cannot decode frame {index}: {message_of(error)}", code="undecodable"
+                ) from error
             last = (index, converter.convert_array(rgb))
         yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
 
@@ -258,7 +260,9 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
             reader = decord.VideoReader(str(path), num_threads=threads)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
-            raise InputRejected(f"decord cannot open it: {say(error)}", code="undecodable", remedy=_DECORD_REMEDY) from error
+            raise InputRejected(
+                f"decord cannot open it: {message_of(error)}", code="undecodable", remedy=_DECORD_REMEDY
+            ) from error
         times_ms = (plan.pts - plan.pts[0]) * float(plan.time_base * 1000)
         if len(starts) != len(times_ms):
             why = f"it counts {len(starts)} frames, the packets are {len(times_ms)}"

@@ -14,7 +14,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.containers import FOREIGN, open_video, say
+from vidseek_media.decoding.containers import FOREIGN, message_of, open_video
 from vidseek_media.decoding.display import (
     BT2020,
     full_range,
@@ -108,7 +108,7 @@ class RgbConverter:
             ).to_ndarray()
         except FOREIGN as error:
             raise InputRejected(
-                f"frames of {frame.format.name} cannot be turned into RGB: {say(error)}", code="undecodable",
+                f"frames of {frame.format.name} cannot be turned into RGB: {message_of(error)}", code="undecodable",
             ) from error
 
 

@@ -22,7 +22,7 @@ from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sources.ledger import Ledger
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileUnreadable
-from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, About, Source
+from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Annotations, Source
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
 from vidseek_media.text.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
 from vidseek_media.text.transcripts import Cue, read_transcripts
@@ -101,7 +101,7 @@ def ingest(
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
     transcripts, unreadable = read_transcripts(listing.paths, kept)
-    videos = _merge(kept, book.probes, matched, listing.about, naming)
+    videos = _merge(kept, book.probes, matched, listing.annotations, naming)
     files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
     lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
@@ -219,25 +219,25 @@ def _merge(
     kept: Mapping[str, str],
     probes: Mapping[str, Probe],
     matched: Iterable[tuple[str, SidecarCaption]],
-    known: Mapping[str, About],
+    known: Mapping[str, Annotations],
     naming: ClipNaming,
 ) -> list[Video]:
     """Return one video for each id, with all its uris, and facts from the first row that states them, or from the source."""
     uris: dict[str, list[str]] = {}
     for uri in sorted(kept):
         uris.setdefault(kept[uri], []).append(uri)
-    about: dict[str, dict[str, Any]] = {}
+    annotations: dict[str, dict[str, Any]] = {}
     for video_id, caption in matched:
         for name in ABOUT_VIDEO:
-            if value := caption.about.get(name):
-                about.setdefault(video_id, {}).setdefault(name, value)
+            if value := caption.annotations.get(name):
+                annotations.setdefault(video_id, {}).setdefault(name, value)
     for uri in sorted(set(kept) & set(known)):
         for name, value in dataclasses.asdict(known[uri]).items():
-            about.setdefault(kept[uri], {}).setdefault(name, value)
+            annotations.setdefault(kept[uri], {}).setdefault(name, value)
     return [
         Video(
             video_id, tuple(uris[video_id]), duration_ms=p.duration_ms, fps=p.fps, width=p.width, height=p.height,
-            codec=p.codec, clip_of=(naming.clip_of(uris[video_id][0]) or ("", 0))[0], **about.get(video_id, {}),
+            codec=p.codec, clip_of=(naming.clip_of(uris[video_id][0]) or ("", 0))[0], **annotations.get(video_id, {}),
         )
         for video_id, p in ((video_id, probes[video_id]) for video_id in sorted(uris))
     ]

@@ -70,7 +70,7 @@ class Manifest:
                 rejected[uri] = Refusal.of(error)
         loaded, refused = self._downloads.fetch_urls(urls)
         beside = read_sidecar(root, but=self._path.name)
-        said = tuple(row for row in rows if row.text or row.about)
+        said = tuple(row for row in rows if row.text or row.annotations)
         return Listing(
             dict(sorted((paths | loaded).items())), rejected | refused,
             Sidecar((*said, *beside.captions), (*rejections, *beside.rejections)),

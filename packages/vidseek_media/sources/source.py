@@ -22,7 +22,7 @@ FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back")
 
 
 @dataclass(frozen=True)
-class About:
+class Annotations:
     """Facts from the source about one video; files of captions take precedence."""
 
     source_id: str = ""
@@ -47,7 +47,7 @@ class Listing:
     """Reasons by uri of files that are skipped or could not be downloaded."""
     sidecar: Sidecar = field(default_factory=Sidecar)
     """Content of files of captions, or of the manifest."""
-    about: Mapping[str, About] = field(default_factory=dict)
+    annotations: Mapping[str, Annotations] = field(default_factory=dict)
     """By uri; sources that know nothing have none."""
     rejections: tuple[Rejection, ...] = ()
     """Of what lies beside videos: transcripts that could not be had."""

@@ -51,7 +51,7 @@ class SidecarCaption:
     gallery: str = ""
     contrast: str = ""
     axis: str = ""
-    about: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     """Title, channel, category and published_at of the video, where given."""
     origin: str = SIDECAR_NAME
     """The name of the file of captions."""
@@ -136,7 +136,7 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
             try:
                 caption = caption_of(row, name, line)
                 caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
-                if not caption.text and not caption.about.get("title"):
+                if not caption.text and not caption.annotations.get("title"):
                     raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
                 refuse_repeated(caption, seen)
                 captions.append(caption)
@@ -319,12 +319,21 @@ def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int)
         raise InputRejected(f"wants the split {split!r}, there are {', '.join(SPLITS)}", code="unknown-split")
     if bool(row.get("contrast")) != bool(row.get("axis")):
         raise InputRejected("has a contrast without its axis, or an axis without its contrast", code="row-malformed")
-    about = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
-    if "published_at" in about:
-        about["published_at"] = moment_of(about["published_at"], "published_at")
+    annotations = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
+    if "published_at" in annotations:
+        annotations["published_at"] = moment_of(annotations["published_at"], "published_at")
     return SidecarCaption(
-        line, cells["file"].strip(), row.get("caption", ""), start_ms, end_ms, split=split, about=about, origin=origin,
-        gallery=row.get("gallery", ""), contrast=row.get("contrast", ""), axis=row.get("axis", ""),
+        line,
+        cells["file"].strip(),
+        row.get("caption", ""),
+        start_ms,
+        end_ms,
+        split=split,
+        annotations=annotations,
+        origin=origin,
+        gallery=row.get("gallery", ""),
+        contrast=row.get("contrast", ""),
+        axis=row.get("axis", ""),
     )
 
 

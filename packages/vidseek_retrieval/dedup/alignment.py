@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vidseek_retrieval.dedup.picture_likeness import VideoLooks, is_flat, likeness, views
+from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint, is_flat, likeness, views
 
 TOLERANCE_MS = 600
 """How far from where it should be a frame may lie: clips begin at whole strides, copies anywhere."""
@@ -69,7 +69,9 @@ class Limits:
         return alignment.strength > 0 and alignment.score >= (self.still if alignment.motion is None else self.moving)
 
 
-def align(near: Mapping[Pair, Sequence[tuple[int, int]]], looks: Mapping[str, VideoLooks]) -> dict[Pair, Alignment]:
+def align(
+    near: Mapping[Pair, Sequence[tuple[int, int]]], fingerprints: Mapping[str, VideoFingerprint]
+) -> dict[Pair, Alignment]:
     """Return the best alignment of each pair of videos; pairs that do not align are left out.
 
     Args:
@@ -78,15 +80,15 @@ def align(near: Mapping[Pair, Sequence[tuple[int, int]]], looks: Mapping[str, Vi
     """
     found = {}
     for (one, other), middles in tqdm(near.items(), desc="check", unit="pair", disable=None):
-        if one in looks and other in looks:
-            best = _best(looks[one], looks[other], middles)
+        if one in fingerprints and other in fingerprints:
+            best = _best(fingerprints[one], fingerprints[other], middles)
             if best is not None:
                 found[one, other] = best
     return found
 
 
 def weigh(
-    one: VideoLooks, other: VideoLooks, alike: NDArray[np.float32], *, speed: float = 1.0, offset_ms: float = 0.0
+    one: VideoFingerprint, other: VideoFingerprint, alike: NDArray[np.float32], *, speed: float = 1.0, offset_ms: float = 0.0
 ) -> Alignment:
     """Measure the similarity of two videos under one alignment.
 
@@ -105,7 +107,7 @@ def weigh(
     rows = np.arange(run[0], run[1] + 1) if run else np.arange(len(values))
     rows = rows[~np.isnan(values[rows])]
     length_ms = int(one.times_ms[rows[-1]] - one.times_ms[rows[0]])
-    return Alignment(speed, offset_ms, reached, motion(one.looks[rows], other.looks[columns[rows]]), length_ms)
+    return Alignment(speed, offset_ms, reached, motion(one.fingerprints[rows], other.fingerprints[columns[rows]]), length_ms)
 
 
 def matched(
@@ -165,11 +167,11 @@ def motion(one: NDArray[np.float16], other: NDArray[np.float16]) -> float | None
     return float((moving[0] * moving[1]).sum() / np.sqrt((moving[0] ** 2).sum() * (moving[1] ** 2).sum()))
 
 
-def likeness_of(one: VideoLooks, other: VideoLooks) -> NDArray[np.float32]:
+def likeness_of(one: VideoFingerprint, other: VideoFingerprint) -> NDArray[np.float32]:
     """Return the similarity of each frame of `one` to each of `other`, shape (n, m); NaN if one of the two is flat."""
-    alike = likeness(one.looks, other.looks)
-    alike[is_flat(one.looks)] = np.nan
-    alike[:, is_flat(other.looks)] = np.nan
+    alike = likeness(one.fingerprints, other.fingerprints)
+    alike[is_flat(one.fingerprints)] = np.nan
+    alike[:, is_flat(other.fingerprints)] = np.nan
     return alike
 
 
@@ -207,7 +209,7 @@ def longest_run(
     return max(runs, key=lambda run: times_ms[run[1]] - times_ms[run[0]]) if runs else None
 
 
-def _best(one: VideoLooks, other: VideoLooks, middles: Sequence[tuple[int, int]]) -> Alignment | None:
+def _best(one: VideoFingerprint, other: VideoFingerprint, middles: Sequence[tuple[int, int]]) -> Alignment | None:
     alike = likeness_of(one, other)
     tried = [weigh(one, other, alike, speed=speed, offset_ms=offset_ms) for speed, offset_ms in _hypotheses(middles)]
     fitting = [each for each in tried if each.strength > 0]

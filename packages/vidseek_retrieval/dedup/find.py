@@ -18,7 +18,7 @@ from vidseek_media.frame_store.shards import list_shards, read_shard
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.alignment import MIN_FRAMES, MIN_LENGTH_MS, TOLERANCE_MS, Alignment, Pair, align
 from vidseek_retrieval.dedup.made_copies import CHANCE, MOMENTS, Sample, Scored, Threshold, choose_threshold, score_copies
-from vidseek_retrieval.dedup.picture_likeness import VideoLooks, read_looks
+from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint, read_fingerprints
 from vidseek_retrieval.dedup.video_matches import MAX_CANDIDATES, Duplicate, candidates, decide, find_matches
 from vidseek_retrieval.index.backend import Collection
 
@@ -66,17 +66,17 @@ def find_duplicates(
     """
     videos = {video.video_id: video for video in read_videos(ingest_dir)}
     near = candidates(collection)
-    looks = read_looks(frames, videos)
-    videos = {video_id: video for video_id, video in videos.items() if video_id in looks}
+    fingerprints = read_fingerprints(frames, videos)
+    videos = {video_id: video for video_id, video in videos.items() if video_id in fingerprints}
     if len(videos) < 2:
         raise GateFailed(
             f"{len(videos)} videos have frames: there is nothing to compare", code="too-few-videos",
             remedy="Run `dvc repro`",
         )
-    alignments = align(near, looks)
-    chosen_on, measured_on = _samples(frames, looks, alignments, np.random.default_rng(seed))
+    alignments = align(near, fingerprints)
+    chosen_on, measured_on = _samples(frames, fingerprints, alignments, np.random.default_rng(seed))
     threshold = choose_threshold(chosen_on, measured_on, list(alignments.values()), target=precision)
-    found = decide(find_matches(alignments, looks, videos, limits=threshold.limits), videos)
+    found = decide(find_matches(alignments, fingerprints, videos, limits=threshold.limits), videos)
     named = {video_id for row in found for video_id in (row.video_id, row.duplicate_of)}
     return DedupReport(
         collection.metadata.name, len(videos), len(near), threshold, tuple(found),
@@ -100,15 +100,18 @@ def write_duplicates_page(path: Path, report: DedupReport, frames: Path) -> None
 
 
 def _samples(
-    frames: Path, looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], draws: np.random.Generator
+    frames: Path,
+    fingerprints: Mapping[str, VideoFingerprint],
+    alignments: Mapping[Pair, Alignment],
+    draws: np.random.Generator,
 ) -> tuple[Sample, Sample]:
     """Return two halves of the videos: one to choose a threshold on, one to measure it on."""
-    ids = [sorted(looks)[place] for place in draws.permutation(len(looks))]
+    ids = [sorted(fingerprints)[place] for place in draws.permutation(len(fingerprints))]
     halves = set(ids[::2]), set(ids[1::2])
     copies = _copies(frames, halves, draws)
     chosen_on, measured_on = (
-        Sample(made, _chance(looks, alignments, of=of, wanted=half, draws=draws)
-               + _moments({each: looks[each] for each in half}, draws))
+        Sample(made, _chance(fingerprints, alignments, of=of, wanted=half, draws=draws)
+               + _moments({each: fingerprints[each] for each in half}, draws))
         # A pair of both halves is one to choose on: few videos make few pairs.
         for half, made, of in zip(halves, copies, (any, all), strict=True)
     )
@@ -137,14 +140,18 @@ def _copies(frames: Path, halves: Sequence[Set[str]], draws: np.random.Generator
 
 
 def _chance(
-    looks: Mapping[str, VideoLooks], alignments: Mapping[Pair, Alignment], *, of: Callable[[Iterable[bool]], bool],
-    wanted: Set[str], draws: np.random.Generator,
+    fingerprints: Mapping[str, VideoFingerprint],
+    alignments: Mapping[Pair, Alignment],
+    *,
+    of: Callable[[Iterable[bool]], bool],
+    wanted: Set[str],
+    draws: np.random.Generator,
 ) -> list[Scored]:
     """Return pairs of which any or all are wanted, put together by chance, in time too, and never where they fit best: so
     that duplicates among them do not fit. As many ways are tried as with pairs that are judged.
     """
     # In a shorter one every time is near every other.
-    ids = sorted(each for each, those in looks.items() if np.ptp(those.times_ms) >= 2 * TOLERANCE_MS + MIN_LENGTH_MS)
+    ids = sorted(each for each, those in fingerprints.items() if np.ptp(those.times_ms) >= 2 * TOLERANCE_MS + MIN_LENGTH_MS)
     if len(ids) < 2:
         return []
     near = {}
@@ -152,23 +159,29 @@ def _chance(
         one, other = sorted(ids[place] for place in draws.choice(len(ids), size=2, replace=False))
         if not of(each in wanted for each in (one, other)):
             continue
-        times = draws.choice(looks[one].times_ms, MAX_CANDIDATES), draws.choice(looks[other].times_ms, MAX_CANDIDATES)
+        times = (
+            draws.choice(fingerprints[one].times_ms, MAX_CANDIDATES),
+            draws.choice(fingerprints[other].times_ms, MAX_CANDIDATES),
+        )
         fits = alignments.get((one, other))
         near[one, other] = [
             (int(mine), int(theirs)) for mine, theirs in zip(*times, strict=True)
             if fits is None or abs(theirs - mine * fits.speed - fits.offset_ms) > 2 * TOLERANCE_MS
         ]
-    found = align(near, looks)
+    found = align(near, fingerprints)
     return [Scored(found.get(pair, NOWHERE), CHANCE) for pair in near]
 
 
-def _moments(looks: Mapping[str, VideoLooks], draws: np.random.Generator) -> list[Scored]:
+def _moments(fingerprints: Mapping[str, VideoFingerprint], draws: np.random.Generator) -> list[Scored]:
     """Return the first half of a video against its second: what a still camera makes of two recordings."""
-    halves: dict[str, VideoLooks] = {}
+    halves: dict[str, VideoFingerprint] = {}
     near: dict[Pair, list[tuple[int, int]]] = {}
-    for video_id, those in sorted(looks.items())[: NUM_DIFFERENT // 4]:
+    for video_id, those in sorted(fingerprints.items())[: NUM_DIFFERENT // 4]:
         middle = len(those.times_ms) // 2
-        parts = [VideoLooks(those.times_ms[rows], those.looks[rows]) for rows in (slice(middle), slice(middle, None))]
+        parts = [
+            VideoFingerprint(those.times_ms[rows], those.fingerprints[rows])
+            for rows in (slice(middle), slice(middle, None))
+        ]
         if middle >= MIN_FRAMES and min(np.ptp(part.times_ms) for part in parts) >= MIN_LENGTH_MS:
             one, other = f"{video_id}/0", f"{video_id}/1"
             halves |= {one: parts[0], other: parts[1]}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_retrieval.dedup.alignment import Alignment, Limits, likeness_of, weigh
-from vidseek_retrieval.dedup.picture_likeness import VideoLooks, look_of
+from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint, fingerprint_of
 
 Frames = NDArray[np.uint8]
 """Shape (T, height, width, 3), RGB."""
@@ -112,7 +112,7 @@ def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
         frames: Frames of the clip, uint8 RGB.
         times_ms: Times of the frames in ms, shape (n,).
     """
-    original = looks_of(frames, times_ms)
+    original = video_fingerprint(frames, times_ms)
     scored = []
     for name, change in CHANGES.items():
         copied, times, speed, offset_ms, of = change(frames), times_ms, 1.0, 0.0, original
@@ -121,22 +121,22 @@ def score_copies(frames: Frames, times_ms: NDArray[np.int64]) -> list[Scored]:
         elif name == "sped up":
             times, speed = times_ms[::2] // 2, 0.5
         elif name == "other frames":
-            times, of = times_ms[1::2], VideoLooks(original.times_ms[::2], original.looks[::2])
-        copy = looks_of(copied, times)
+            times, of = times_ms[1::2], VideoFingerprint(original.times_ms[::2], original.fingerprints[::2])
+        copy = video_fingerprint(copied, times)
         found = weigh(of, copy, likeness_of(of, copy), speed=speed, offset_ms=offset_ms)
         if found.strength > 0:
             scored.append(Scored(found, name))
     return scored
 
 
-def looks_of(frames: Frames, times_ms: NDArray[np.int64]) -> VideoLooks:
+def video_fingerprint(frames: Frames, times_ms: NDArray[np.int64]) -> VideoFingerprint:
     """Return the descriptors of frames.
 
     Args:
         frames: Frames, uint8 RGB.
         times_ms: Times of the frames in ms, shape (n,).
     """
-    return VideoLooks(times_ms, np.stack([look_of(frame) for frame in frames]))
+    return VideoFingerprint(times_ms, np.stack([fingerprint_of(frame) for frame in frames]))
 
 
 def choose_threshold(chosen_on: Sample, measured_on: Sample, called: Sequence[Alignment], *, target: float) -> Threshold:

@@ -31,15 +31,15 @@ _WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class VideoLooks:
+class VideoFingerprint:
     """The frames of one video that its clips were sampled at, in order of time."""
 
     times_ms: NDArray[np.int64]
-    looks: NDArray[np.float16]
+    fingerprints: NDArray[np.float16]
     """Shape (n, 2, 256): whole and without margin; unit rows, or zeros where the frame is flat."""
 
 
-def look_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
+def fingerprint_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Return the two descriptors of a frame, with and without its margin: float16 of shape (2, 256).
 
     Args:
@@ -52,7 +52,7 @@ def look_of(frame: NDArray[np.uint8]) -> NDArray[np.float16]:
     return np.stack([_small(grey), _small(inner)]).astype(np.float16)
 
 
-def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
+def read_fingerprints(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoFingerprint]:
     """Compute the descriptors of videos from their stored frames; videos without frames are left out.
 
     Args:
@@ -71,10 +71,12 @@ def read_looks(frames: Path, video_ids: Iterable[str]) -> dict[str, VideoLooks]:
                 of_video = found.setdefault(video_id, {})
                 for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
                     if of_video.keys().isdisjoint(range(time_ms - MIN_STEP_MS + 1, time_ms + MIN_STEP_MS)):
-                        of_video[time_ms] = look_of(frame)
+                        of_video[time_ms] = fingerprint_of(frame)
     return {
-        video_id: VideoLooks(np.array(sorted(looks), dtype=np.int64), np.stack([looks[each] for each in sorted(looks)]))
-        for video_id, looks in found.items()
+        video_id: VideoFingerprint(
+            np.array(sorted(fingerprints), dtype=np.int64), np.stack([fingerprints[each] for each in sorted(fingerprints)])
+        )
+        for video_id, fingerprints in found.items()
     }
 
 
@@ -108,14 +110,14 @@ def views(
     """
     left, right = one.astype(np.float32), other.astype(np.float32)
     mirrored = right.reshape(-1, 2, SIDE, SIDE)[..., ::-1].reshape(right.shape)
-    for looks in (right, mirrored):
+    for fingerprints in (right, mirrored):
         for mine, theirs in ((0, 0), (0, 1), (1, 0)):
-            yield left[:, mine], looks[:, theirs]
+            yield left[:, mine], fingerprints[:, theirs]
 
 
-def is_flat(looks: NDArray[np.float16]) -> NDArray[np.bool_]:
+def is_flat(fingerprints: NDArray[np.float16]) -> NDArray[np.bool_]:
     """Return which frames are flat, shape (n,), from descriptors of shape (n, 2, 256)."""
-    flat: NDArray[np.bool_] = np.all(looks[:, 0] == 0, axis=1)
+    flat: NDArray[np.bool_] = np.all(fingerprints[:, 0] == 0, axis=1)
     return flat
 
 

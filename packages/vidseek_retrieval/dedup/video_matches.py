@@ -21,7 +21,7 @@ from vidseek_media.records import Video
 from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import read_table, write_table
 from vidseek_retrieval.dedup.alignment import EXTEND, Alignment, Limits, Pair, likeness_of, longest_run, matched
-from vidseek_retrieval.dedup.picture_likeness import VideoLooks
+from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint
 from vidseek_retrieval.index.backend import Collection, Point
 from vidseek_retrieval.search.moments import RankedClip
 
@@ -93,7 +93,11 @@ def candidates(collection: Collection) -> dict[Pair, list[tuple[int, int]]]:
 
 
 def find_matches(
-    alignments: Mapping[Pair, Alignment], looks: Mapping[str, VideoLooks], videos: Mapping[str, Video], *, limits: Limits
+    alignments: Mapping[Pair, Alignment],
+    fingerprints: Mapping[str, VideoFingerprint],
+    videos: Mapping[str, Video],
+    *,
+    limits: Limits,
 ) -> list[Match]:
     """Return the spans that pairs of videos share at their best alignment.
 
@@ -106,7 +110,9 @@ def find_matches(
     matches = []
     for (one, other), alignment in alignments.items():
         if limits.call(alignment):
-            match = _match(videos[one], videos[other], looks, alignment, min(alignment.strength, limits.still) - EXTEND)
+            match = _match(
+                videos[one], videos[other], fingerprints, alignment, min(alignment.strength, limits.still) - EXTEND
+            )
             if match is not None:
                 matches.append(match)
     return matches
@@ -231,9 +237,14 @@ def _neighbours(collection: Collection, point: Point) -> list[RankedClip]:
 
 
 def _match(
-    one: Video, other: Video, looks: Mapping[str, VideoLooks], alignment: Alignment, threshold: float
+    one: Video, other: Video, fingerprints: Mapping[str, VideoFingerprint], alignment: Alignment, threshold: float
 ) -> Match | None:
-    mine, theirs, speed, offset_ms = looks[one.video_id], looks[other.video_id], alignment.speed, alignment.offset_ms
+    mine, theirs, speed, offset_ms = (
+        fingerprints[one.video_id],
+        fingerprints[other.video_id],
+        alignment.speed,
+        alignment.offset_ms,
+    )
     values, _ = matched(likeness_of(mine, theirs), mine.times_ms, theirs.times_ms, speed=speed, offset_ms=offset_ms)
     run = longest_run(values, mine.times_ms, threshold)
     if run is None:

@@ -83,25 +83,25 @@ def write_captions(queries: Iterable[Query], videos: Path, out: Path, *, split: 
         InputRejected: videos are missing; the message names some.
     """
     queries = list(queries)
-    films = find_films(queries, videos)
-    missing = sorted(video for video, path in films.items() if path is None)
+    paths = find_videos(queries, videos)
+    missing = sorted(video for video, path in paths.items() if path is None)
     if missing:
         raise InputRejected(
-            f"{len(missing)} of {len(films)} films of the benchmark are not in {videos}: {', '.join(missing[:5])}",
+            f"{len(missing)} of {len(paths)} videos of the benchmark are not in {videos}: {', '.join(missing[:5])}",
             code="benchmark-videos-missing",
             remedy="Fetch them, or leave their rows out of the benchmark's file",
         )
     rows = []
     for query in queries:
-        film = films[query.video]
-        assert film is not None
+        path = paths[query.video]
+        assert path is not None
         times = ["" if each is None else f"{each:g}" for each in (query.start_seconds, query.end_seconds)]
-        rows.append([film.relative_to(videos).as_posix(), query.caption, *times, split])
+        rows.append([path.relative_to(videos).as_posix(), query.caption, *times, split])
     write_csv(out, ["file", "caption", "start", "end", "split"], rows)
     return len(queries)
 
 
-def find_films(
+def find_videos(
     queries: Iterable[Query], videos: Path, *, suffixes: Collection[str] | None = None
 ) -> dict[str, Path | None]:
     """Find the file of each video or image; None if it is missing.

@@ -30,7 +30,7 @@ from vidseek_media.files.folders import whole_file
 from vidseek_media.sources.source import VIDEO_SUFFIXES
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
-from vidseek_training.benchmarks.caption_files import Query, find_films, read_benchmark
+from vidseek_training.benchmarks.caption_files import Query, find_videos, read_benchmark
 from vidseek_training.benchmarks.published_figures import PUBLISHED
 from vidseek_training.evaluation.embedding import embed_frames, embed_ids
 from vidseek_training.evaluation.metrics import summarise
@@ -156,7 +156,7 @@ def run_benchmark(
         InputRejected: no video is there, or none can be decoded.
     """
     queries = read_benchmark(_annotations_of(name, videos, annotations))
-    found = find_films(queries, videos, suffixes=VIDEO_SUFFIXES)
+    found = find_videos(queries, videos, suffixes=VIDEO_SUFFIXES)
     missing = tuple(sorted(video for video, path in found.items() if path is None))
     paths = {video: path for video, path in found.items() if path is not None}
     if not paths:

@@ -28,7 +28,7 @@ from vidseek_training.captioning.opening import open_provider
 from vidseek_training.captioning.prompt import SCHEMA, prompt_hash, prompt_of
 from vidseek_training.captioning.provider import Request
 from vidseek_training.captioning.registry import caption_provider
-from vidseek_training.captioning.settings import GRAINS, LlmSettings
+from vidseek_training.captioning.settings import CAPTION_DETAILS, LlmSettings
 
 CHARACTERS_PER_TOKEN = 4
 """Of English prompts, roughly; a guess that the first answer corrects."""
@@ -46,9 +46,9 @@ class Written:
 
     clip: Clip
     texts: Mapping[str, str]
-    """By grain: those that are kept, each text once."""
+    """By detail: those that are kept, each text once."""
     writers: Mapping[str, str]
-    """By grain: provider, model, hash of the prompt, grain."""
+    """By detail: provider, model, hash of the prompt, detail."""
     cost_usd: float
     """Of the clip; nothing where another clip of the same frames has paid."""
     model: str
@@ -303,11 +303,11 @@ class Captioner:
     def _written(self, clip: Clip, entry: Entry, *, cost_usd: float) -> Written:
         assert entry.captions is not None
         texts: dict[str, str] = {}
-        for grain in GRAINS:
-            if grain in self.settings.keep and entry.captions[grain] not in texts.values():
-                texts[grain] = entry.captions[grain]
+        for detail in CAPTION_DETAILS:
+            if detail in self.settings.keep and entry.captions[detail] not in texts.values():
+                texts[detail] = entry.captions[detail]
         writer = f"{self.settings.name} {prompt_hash(self.settings)}"
-        return Written(clip, texts, {grain: f"{writer} {grain}" for grain in texts}, cost_usd, entry.model)
+        return Written(clip, texts, {detail: f"{writer} {detail}" for detail in texts}, cost_usd, entry.model)
 
 
 @dataclass(frozen=True)

@@ -163,9 +163,9 @@ def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:
 
 def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
     return [
-        {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[grain]),
+        {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[detail]),
          "cost_usd": each.cost_usd / len(each.texts), "model": each.model}
-        for each in written for grain, text in each.texts.items()
+        for each in written for detail, text in each.texts.items()
     ]
 
 
@@ -191,8 +191,8 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
         if wanted is not None and clip is None:
             rejections.append(_no_clip(video, wanted, row.text))
             continue
-        wishes = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
-        rows.append(_caption(video, clip, row.text, "file", **wishes))
+        annotations = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
+        rows.append(_caption(video, clip, row.text, "file", **annotations))
     return rows, rejections
 
 
@@ -213,10 +213,19 @@ def _from_titles(archive: _Archive) -> list[_Row]:
     ]
 
 
-def _caption(video: Video, clip: Clip | None, text: str, writer: str, **wishes: str) -> _Row:
+def _caption(video: Video, clip: Clip | None, text: str, writer: str, **annotations: str) -> _Row:
     return {
-        "video_id": video.video_id, "clip_id": None if clip is None else str(clip.clip_id), "text": text,
-        "writer": writer, "cost_usd": 0.0, "model": "", "split": "", "gallery": "", "contrast": "", "axis": "", **wishes,
+        "video_id": video.video_id,
+        "clip_id": None if clip is None else str(clip.clip_id),
+        "text": text,
+        "writer": writer,
+        "cost_usd": 0.0,
+        "model": "",
+        "split": "",
+        "gallery": "",
+        "contrast": "",
+        "axis": "",
+        **annotations,
     }
 
 

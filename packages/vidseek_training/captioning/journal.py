@@ -66,7 +66,7 @@ class Entry:
     """What is known of one key."""
 
     captions: Mapping[str, str] | None
-    """By grain; None where the model gave none."""
+    """By detail; None where the model gave none."""
     reason: str
     """Why there are none, or empty."""
     cost_usd: float
@@ -147,7 +147,7 @@ class Journal:
 
         Args:
             number: Of the request, by `ask`.
-            captions: By grain, or None with a `reason`; neither where another request for the key follows.
+            captions: By detail, or None with a `reason`; neither where another request for the key follows.
             reason: Why there are no captions.
             tokens: In and out, as the provider counted them; None where it did not say.
             guessed_in: Tokens of the request, before the model counted.

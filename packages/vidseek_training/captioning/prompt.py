@@ -10,7 +10,7 @@ from typing import Any
 
 from vidseek_media.guards import mended_text
 from vidseek_media.records import Video
-from vidseek_training.captioning.settings import GRAINS, LlmSettings
+from vidseek_training.captioning.settings import CAPTION_DETAILS, LlmSettings
 
 DEFAULT_PROMPT = """\
 You see one clip of a video, in order of time. Describe what can be seen, so that somebody who looks for this moment \
@@ -25,7 +25,7 @@ Say only what is to be seen. Name no person, guess no place, judge nothing, and 
 pictures, videos or clips."""
 
 MAX_CHARACTERS: Mapping[str, int] = {"short": 120, "sentence": 400, "detail": 1000}
-"""Of each caption; a longer one is no caption of its grain."""
+"""Of each caption; a longer one is no caption of its detail."""
 
 MOST_LEVELS = 5
 """Of objects and lists that wrap an answer."""
@@ -34,8 +34,8 @@ MIN_CHARACTERS = 3
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
-    "properties": {grain: {"type": "string"} for grain in GRAINS},
-    "required": list(GRAINS),
+    "properties": {detail: {"type": "string"} for detail in CAPTION_DETAILS},
+    "required": list(CAPTION_DETAILS),
     "additionalProperties": False,
 }
 """JSON schema of an answer."""
@@ -81,23 +81,23 @@ def prompt_hash(settings: LlmSettings) -> str:
 
 
 def read_answer(text: str) -> dict[str, str]:
-    """Return the caption of each grain, its white space made plain.
+    """Return the caption of each detail, its white space made plain.
 
     Raises:
         BadAnswer: `text` is not of the schema, or a caption is empty, too long, or says that there is none.
     """
     content = _object_in(text)
     captions: dict[str, str] = {}
-    for grain in GRAINS:
-        said = content.get(grain)
+    for detail in CAPTION_DETAILS:
+        said = content.get(detail)
         if not isinstance(said, str):
-            raise BadAnswer(f"has no text for {grain}: {text[:80]!r}")
-        captions[grain] = mended_text(said)  # Half an emoji is no reason to pay for the answer again.
-        if not MIN_CHARACTERS <= len(captions[grain]) <= MAX_CHARACTERS[grain]:
-            wanted = f"wanted {MIN_CHARACTERS} to {MAX_CHARACTERS[grain]}"
-            raise BadAnswer(f"has {len(captions[grain])} characters for {grain}, {wanted}: {captions[grain][:60]!r}")
-        if _REFUSAL.search(captions[grain].replace("’", "'")):
-            raise BadAnswer(f"is a refusal: {captions[grain][:80]!r}")
+            raise BadAnswer(f"has no text for {detail}: {text[:80]!r}")
+        captions[detail] = mended_text(said)  # Half an emoji is no reason to pay for the answer again.
+        if not MIN_CHARACTERS <= len(captions[detail]) <= MAX_CHARACTERS[detail]:
+            wanted = f"wanted {MIN_CHARACTERS} to {MAX_CHARACTERS[detail]}"
+            raise BadAnswer(f"has {len(captions[detail])} characters for {detail}, {wanted}: {captions[detail][:60]!r}")
+        if _REFUSAL.search(captions[detail].replace("’", "'")):
+            raise BadAnswer(f"is a refusal: {captions[detail][:80]!r}")
     return captions
 
 
@@ -108,7 +108,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def _object_in(text: str) -> dict[str, Any]:
-    """Return the last JSON object in `text` that has a text for each grain, else the last one.
+    """Return the last JSON object in `text` that has a text for each detail, else the last one.
 
     Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence or in a further object,
     put a remark behind it, or begin with a mark of the byte order. All of that is paid for, and what it says is clear.
@@ -125,7 +125,7 @@ def _object_in(text: str) -> dict[str, Any]:
     objects = list(_within(found, depth=MOST_LEVELS))
     if not objects:
         raise BadAnswer(f"is no JSON object ({why}): {text[:80]!r}")
-    answers = [each for each in objects if all(isinstance(each.get(grain), str) for grain in GRAINS)]
+    answers = [each for each in objects if all(isinstance(each.get(detail), str) for detail in CAPTION_DETAILS)]
     return (answers or objects)[-1]
 
 

@@ -12,7 +12,7 @@ from vidseek_training.captioning.provider import CaptionProvider, Thinking
 from vidseek_training.captioning.registry import caption_provider
 
 CaptionDetail = Literal["short", "sentence", "detail"]
-GRAINS: tuple[CaptionDetail, ...] = get_args(CaptionDetail)
+CAPTION_DETAILS: tuple[CaptionDetail, ...] = get_args(CaptionDetail)
 """What is asked for of every clip, the coarsest first."""
 
 _OURS = frozenset([
@@ -51,7 +51,7 @@ class LlmSettings(Section):
     """Of the shorter side of a video that is sent."""
     video_fps: float = Field(2.0, gt=0, le=60)
     """Frames a second of a video that is sent."""
-    keep: tuple[CaptionDetail, ...] = Field(GRAINS, min_length=1)
+    keep: tuple[CaptionDetail, ...] = Field(CAPTION_DETAILS, min_length=1)
     """Which of its captions are kept. All are asked for, so that another choice costs nothing."""
     cuts: tuple[CutMode, ...] = Field(("captions", "windows", "shots"), min_length=1)
     """Only clips of these cuts are shown to the model."""

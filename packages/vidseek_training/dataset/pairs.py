@@ -92,22 +92,22 @@ def make_pairs(
     digests = dict(zip(frames["clip_id"], named, strict=True))
     has_frames = set(digests)
     skipped = _skipped(frames, settings.skip_quality_flags)
-    wishes = _wishes(captions)
+    stated_splits = _stated_splits(captions)
     usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
-    usable = usable[~usable["video_id"].isin({video_id for video_id, own in wishes.items() if len(own) > 1})]
+    usable = usable[~usable["video_id"].isin({video_id for video_id, own in stated_splits.items() if len(own) > 1})]
     groups = _groups(
         sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
         max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided,
     )
     splits = split_groups(
-        groups, wishes, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
+        groups, stated_splits, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
     )
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for row in captions.itertuples(index=False):
         reason = (
-            _why_not(row.clip_id, wishes[row.video_id], has_frames) or skipped.get(row.clip_id, "")
-            or _on_another_side(wishes[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
+            _why_not(row.clip_id, stated_splits[row.video_id], has_frames) or skipped.get(row.clip_id, "")
+            or _on_another_side(stated_splits[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
         )
         if reason:
             rejections.append(_rejection(row, reason))
@@ -144,7 +144,7 @@ def make_pairs(
 
 def split_groups(
     groups: Mapping[str, str],
-    wishes: Mapping[str, Set[str]],
+    stated_splits: Mapping[str, Set[str]],
     *,
     validation_share: float,
     test_share: float,
@@ -161,8 +161,8 @@ def split_groups(
     """
     wished: dict[str, str] = {}
     for video_id, group in groups.items():
-        for wish in wishes.get(video_id, ()):
-            wished[group] = min(wish, wished.get(group, wish), key=_STRONGEST.index)
+        for stated_split in stated_splits.get(video_id, ()):
+            wished[group] = min(stated_split, wished.get(group, stated_split), key=_STRONGEST.index)
     free = {group for group in groups.values() if group not in wished}
     splits = wished | split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
     return {video_id: splits[group] for video_id, group in groups.items()}
@@ -194,9 +194,11 @@ def _groups(
     return {video_id: names.setdefault(groups[video_id], video_id) for video_id in video_ids}
 
 
-def _on_another_side(wishes: Set[str], split: str, group: str) -> str:
-    if wishes and split not in wishes:
-        return f"it is wished into {next(iter(wishes))}, and shows the same as {group} and others, which are in {split}"
+def _on_another_side(stated_splits: Set[str], split: str, group: str) -> str:
+    if stated_splits and split not in stated_splits:
+        return (
+            f"it is wished into {next(iter(stated_splits))}, and shows the same as {group} and others, which are in {split}"
+        )
     return ""
 
 
@@ -256,13 +258,13 @@ def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[st
     return found
 
 
-def _wishes(captions: pd.DataFrame) -> dict[str, set[str]]:
+def _stated_splits(captions: pd.DataFrame) -> dict[str, set[str]]:
     """Return the splits that the source wishes, by video_id."""
-    wishes: dict[str, set[str]] = defaultdict(set)
+    stated_splits: dict[str, set[str]] = defaultdict(set)
     for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
         if split:
-            wishes[video_id].add(split)
-    return wishes
+            stated_splits[video_id].add(split)
+    return stated_splits
 
 
 def _rejection(row: Any, reason: str) -> Rejection:
@@ -270,9 +272,9 @@ def _rejection(row: Any, reason: str) -> Rejection:
     return Rejection(row.video_id if pd.isna(row.clip_id) else row.clip_id, "pairs", f"{reason}: {row.text[:60]!r}")
 
 
-def _why_not(clip_id: object, wishes: set[str], has_frames: set[str]) -> str:
-    if len(wishes) > 1:
-        return f"its video is wished into {' and '.join(sorted(wishes))}, one video is on one side"
+def _why_not(clip_id: object, stated_splits: set[str], has_frames: set[str]) -> str:
+    if len(stated_splits) > 1:
+        return f"its video is wished into {' and '.join(sorted(stated_splits))}, one video is on one side"
     if pd.isna(clip_id):
         return "it is of a whole video of several clips"
     return "" if clip_id in has_frames else "its clip has no frames"

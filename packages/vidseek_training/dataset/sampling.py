@@ -49,7 +49,7 @@ class Anchor:
 
     rows: slice
     held: NDArray[np.float32]
-    """Unit rows, as many as `rows`; see `losses.drift`."""
+    """Unit rows, as many as `rows`; see `losses.anchor_loss`."""
     weight: float
 
 

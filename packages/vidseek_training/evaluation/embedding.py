@@ -100,7 +100,7 @@ def embed_pairs(
     return Vectors(videos, texts, contrasts)
 
 
-def look_rows(pairs: PairSet, most: int, *, seed: int) -> NDArray[np.int64]:
+def validation_rows(pairs: PairSet, most: int, *, seed: int) -> NDArray[np.int64]:
     """Return the rows that represent all pairs in a validation: at most `most` clips, and at most `most` of their captions.
 
     The choice is fixed by the seed, so that validations can be compared. Every chosen clip keeps its first caption.

@@ -111,7 +111,7 @@ class Forecast:
 
 
 def work_of(
-    data: Data, settings: TrainSettings, spec: BackboneSpec, *, look_table: pd.DataFrame, num_processes: int
+    data: Data, settings: TrainSettings, spec: BackboneSpec, *, validation_table: pd.DataFrame, num_processes: int
 ) -> Work:
     """Count the steps, clips and texts of a training.
 
@@ -139,7 +139,7 @@ def work_of(
         texts_a_step=clips * (2 if settings.text_view_weight else 1) + contrasts + general,
         clip_values=3 * spec.num_frames * spec.image_size_px**2, chunk=settings.chunk,
         num_validations=math.ceil(steps / settings.validate_every(count)),
-        clips_per_validation=int(look_table.clip_id.nunique()), texts_per_validation=len(look_table),
+        clips_per_validation=int(validation_table.clip_id.nunique()), texts_per_validation=len(validation_table),
         num_warmup_steps=settings.warmup_text_steps, num_processes=num_processes,
     )
 

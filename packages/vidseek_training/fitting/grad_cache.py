@@ -22,7 +22,7 @@ from vidseek_training.dataset.pair_set import to_pixels
 from vidseek_training.dataset.sampling import Batch
 from vidseek_training.fitting.cached_hidden_states import depth_of
 from vidseek_training.fitting.distributed import DistributedContext
-from vidseek_training.fitting.losses import drift, info_nce, sigmoid_loss
+from vidseek_training.fitting.losses import anchor_loss, info_nce, sigmoid_loss
 from vidseek_training.fitting.precision import bf16_products
 from vidseek_training.settings import TrainSettings
 
@@ -129,7 +129,7 @@ def batch_loss(vectors: Tensor, batch: Batch, logit_scale: Tensor, bias: nn.Para
             loss = sigmoid_loss(left, right, logit_scale, bias, same=same)
         total = total + term.weight * loss
     for anchor in batch.anchors:
-        total = total + anchor.weight * drift(vectors[anchor.rows], torch.from_numpy(anchor.held).to(device))
+        total = total + anchor.weight * anchor_loss(vectors[anchor.rows], torch.from_numpy(anchor.held).to(device))
     return total
 
 

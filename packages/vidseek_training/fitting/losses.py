@@ -74,7 +74,7 @@ def sigmoid_bias(videos: Tensor, texts: Tensor, logit_scale: Tensor) -> float:
         return -float((logit_scale.exp() * videos @ texts.T).logsumexp(1).mean())
 
 
-def drift(vectors: Tensor, held: Tensor) -> Tensor:
+def anchor_loss(vectors: Tensor, held: Tensor) -> Tensor:
     """Return the mean distance (1 - cosine) of unit rows from the vectors to hold, a scalar in [0, 2].
 
     Args:

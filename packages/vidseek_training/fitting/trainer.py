@@ -23,7 +23,7 @@ from vidseek_training.dataset.negatives import hardest
 from vidseek_training.dataset.pair_set import choose_frames, cut_padding, to_pixels
 from vidseek_training.dataset.sampling import BaseVectors, Batch, Data, Lower, Sampler
 from vidseek_training.evaluation import scales
-from vidseek_training.evaluation.embedding import embed_clips, embed_frames, embed_ids, embed_pairs, look_rows
+from vidseek_training.evaluation.embedding import embed_clips, embed_frames, embed_ids, embed_pairs, validation_rows
 from vidseek_training.evaluation.metrics import alignment, summarise, uniformity
 from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.evaluation.scales import Scaled
@@ -104,8 +104,8 @@ class Trainer:
         self.warnings: list[str] = []
         self._warned: list[str] = []
         self._num_held = 0
-        self._look_rows = look_rows(data.validation, settings.look_clips, seed=settings.seed)
-        self._look_table = data.validation.table.iloc[self._look_rows].reset_index(drop=True)
+        self._validation_rows = validation_rows(data.validation, settings.validation_clips, seed=settings.seed)
+        self._validation_table = data.validation.table.iloc[self._validation_rows].reset_index(drop=True)
         self._highest_factor = max(_HIGHEST_FACTOR, float(model.logit_scale.detach().exp()))
         self.bias: nn.Parameter | None = None
         if self._processes.rank:
@@ -116,7 +116,7 @@ class Trainer:
         self.sweep: list[Scaled] = []
         self.steps_done = 0
         self.seconds = 0.0
-        self._looks_without_gain = 0
+        self._validations_without_gain = 0
         self._best_step = 0
         self._losses: list[float] = []
 
@@ -163,7 +163,11 @@ class Trainer:
         """
         settings, count = self.settings, len(self.data.train)
         work = work_of(
-            self.data, settings, self.model.spec, look_table=self._look_table, num_processes=self._processes.count,
+            self.data,
+            settings,
+            self.model.spec,
+            validation_table=self._validation_table,
+            num_processes=self._processes.count,
         )
         clips = settings.pairs_a_step(count)
         return Forecast(work, self._measure_rows(np.arange(min(clips, settings.chunk or clips, _NUM_PROBED))))
@@ -231,7 +235,7 @@ class Trainer:
     def _phase(
         self, sampler: Sampler, num_steps: int, title: str, *, validates: bool, saved: dict[str, Any] | None = None
     ) -> None:
-        """Take the steps of one phase; with `looks` validate, save and mine at intervals, and stop when it stalls."""
+        """Take the steps of one phase; with `validates` validate, save and mine at intervals, and stop when it stalls."""
         optimiser = self._optimiser()
         first = 0 if saved is None else self._restored(saved, sampler, optimiser)
         rate = _cosine(num_steps, self.settings.warmup_share, self.settings.cycles)
@@ -315,10 +319,10 @@ class Trainer:
         with timer.pausing():
             if len(self.data.validation):
                 vectors = embed_pairs(
-                    self.model, self.data.validation, rows=self._look_rows, base=self.base_validation,
+                    self.model, self.data.validation, rows=self._validation_rows, base=self.base_validation,
                     towers=self.settings.towers,
                 )
-                seen = judge(vectors, self._look_table)
+                seen = judge(vectors, self._validation_table)
                 figures |= {f"validation_{name}": value for name, value in summarise(seen.text_ranks).items()}
                 back = summarise(seen.video_ranks)
                 figures |= {f"validation_video_to_text_{name}": back[name] for name in ("r1", "r5", "r10", "mdr")}
@@ -366,15 +370,15 @@ class Trainer:
 
     def _remember(self, score: float) -> None:
         if self.best is not None and score <= self.best[0]:
-            self._looks_without_gain += 1
+            self._validations_without_gain += 1
             return
-        self._looks_without_gain, self._best_step = 0, self.steps_done
+        self._validations_without_gain, self._best_step = 0, self.steps_done
         self.best = (score, lora.state_of(self.handle), float(self.model.logit_scale.detach()))
 
     def _has_stalled(self) -> bool:
         if self.best is None:
             return False
-        waited: float = self._looks_without_gain
+        waited: float = self._validations_without_gain
         if self.settings.patience_unit == "epochs":
             waited = self._epochs(self.steps_done - self._best_step)
         # The first process decides for all: GPUs may differ in the last bit, and all must stop at the same step.
@@ -389,7 +393,7 @@ class Trainer:
         if not settings.hard_share:
             return
         # A separate seed, so that the number of rows changes no other random draw.
-        rows = look_rows(train, settings.hard_clips, seed=settings.seed + self.steps_done)
+        rows = validation_rows(train, settings.hard_clips, seed=settings.seed + self.steps_done)
         self.model.eval()
         found = hardest(
             embed_ids(self.model, train.ids[rows]), embed_clips(self.model, train, rows=rows), sampler.right, rows,
@@ -405,7 +409,7 @@ class Trainer:
         """Return the state that the steps from `step` on depend on."""
         return {
             **self._about, "step": step, "steps_done": self.steps_done, "seconds": self.seconds, "curves": self.curves,
-            "best": self.best, "looks_without_gain": self._looks_without_gain, "best_step": self._best_step,
+            "best": self.best, "looks_without_gain": self._validations_without_gain, "best_step": self._best_step,
             "trained": {name: each.detach() for name, each in self.model.named_parameters() if each.requires_grad},
             "bias": None if self.bias is None else self.bias.detach(), "optimiser": optimiser.state_dict(),
             "torch": self._processes.gather(random_state(self._device).to(self._device)).cpu(),
@@ -458,7 +462,7 @@ class Trainer:
         })
         self.steps_done, self.seconds, self.curves = saved["steps_done"], saved["seconds"], list(saved["curves"])
         self.best = None if saved["best"] is None else tuple(saved["best"])
-        self._looks_without_gain, self._best_step = saved["looks_without_gain"], saved["best_step"]
+        self._validations_without_gain, self._best_step = saved["validations_without_gain"], saved["best_step"]
         ratio, layer = saved["strongest"]
         self.strongest = (ratio, layer)
         self.warnings, self._warned = list(saved["warnings"]), list(saved["warned"])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.serving.colours import video_id_of_colour
-from tests.serving.live_api import live_api, write_film_archive
+from tests.serving.live_api import live_api, write_video_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
 from vidseek_media.ids import clip_id_of
@@ -29,7 +29,7 @@ RED = str(clip_id_of(video_id_of_colour("red"), 0, 1000))
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return write_film_archive(tmp_path_factory.mktemp("agents"))
+    return write_video_archive(tmp_path_factory.mktemp("agents"))
 
 
 @pytest.fixture(scope="module")

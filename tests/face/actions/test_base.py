@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     write_tables(data, rows, title="first")
     write_viclip(root / "backbone")
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    change_params(archive, ingest__source="films", export__max_clips=16, embed__batch=8)
+    change_params(archive, ingest__source="videos", export__max_clips=16, embed__batch=8)
     write_champion(root / "models" / "champion", root / "backbone", seed=7)
     selected = root / "models" / "champion" / "selected.json"
     # A folder, named as the stages name it: from the archive.
@@ -136,7 +136,7 @@ def test_make_base__is_the_model_without_the_adapter_over_the_same_clips(made: A
     for point in made.backend().open(metadata.name).points(list(wanted)):
         np.testing.assert_allclose(point.vector, wanted[point.clip_id], atol=1e-4)
     settings = made.settings().search
-    answer = open_searcher(base, settings, load_encoder(base, settings)).search_text("a bright red film")
+    answer = open_searcher(base, settings, load_encoder(base, settings)).search_text("a bright red video")
     assert (answer.encoder_version, answer.collection) == (metadata.encoder_version, metadata.name) and answer.hits
 
 
@@ -234,13 +234,13 @@ def test_command__says_what_it_did_and_search_asks_the_base(
     assert "there was nothing to do" in capsys.readouterr().out
     answers = []
     for model in ("vidseek", "base"):
-        assert call(monkeypatch, "search", "a dark red film", "--model", model, "--json") == 0
+        assert call(monkeypatch, "search", "a dark red video", "--model", model, "--json") == 0
         answers.append(json.loads(capsys.readouterr().out))
     metadata = base_facts(archive)
     assert metadata is not None and answers[1]["collection"] == metadata.name != answers[0]["collection"]
     assert call(monkeypatch, "base", "--remove") == 0
     assert capsys.readouterr().out == f"removed {metadata.name}\n"
-    assert call(monkeypatch, "search", "a dark red film", "--model", "base") == BaseMissing.exit_code
+    assert call(monkeypatch, "search", "a dark red video", "--model", "base") == BaseMissing.exit_code
     assert "Run `vidseek base`" in capsys.readouterr().err
-    assert call(monkeypatch, "search", "a dark red film", "--json") == 0
+    assert call(monkeypatch, "search", "a dark red video", "--json") == 0
     assert json.loads(capsys.readouterr().out) == answers[0]

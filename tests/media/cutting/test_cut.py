@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.videos.films import make_film, rendered_scene
+from bench.videos.rendered import join_scenes, rendered_scene
 from tests.raising import raises
 from vidseek_media.cutting.cut import CutReport, ShotSearch, caption_span, cut_archive, cut_videos, read_clips, window_spans
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -128,7 +128,7 @@ def test_cut_videos__a_file_that_is_one_clip_by_its_name_is_not_cut() -> None:
 def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
     source = tmp_path / "source"
-    [boundary] = make_film(source / "a.mp4", [rendered_scene(1), rendered_scene(2)], ["cut"], seed=0)
+    [boundary] = join_scenes(source / "a.mp4", [rendered_scene(1), rendered_scene(2)], ["cut"], seed=0)
     (source / "b.mp4").write_bytes(b"no video")
     (source / "c.mp4").write_bytes(b"replaced since")
     a, b, c = video_id_of(source / "a.mp4"), video_id_of(source / "b.mp4"), "c" * 32

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.videos.films import make_film, rendered_scene
+from bench.videos.rendered import join_scenes, rendered_scene
 from bench.videos.shots import Score, score
 from tests.raising import raises
 from vidseek_media.cutting.shots import find_all_cuts, find_cuts, shot_spans
@@ -45,21 +45,21 @@ def test_shot_settings__refuse_what_makes_no_shots(low: float, high: float, thre
         ShotSettings(threshold=threshold, min_content=15.0, min_seconds=low, max_seconds=high)
 
 
-def test_find_cuts__finds_every_cut_of_a_film_at_its_frame(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    truth = make_film(path, [rendered_scene(seed) for seed in range(5)], ["cut"] * 4, seed=0)
+def test_find_cuts__finds_every_cut_of_a_video_at_its_frame(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    truth = join_scenes(path, [rendered_scene(seed) for seed in range(5)], ["cut"] * 4, seed=0)
     assert find_cuts(path, settings=SETTINGS) == [boundary.first * 40 for boundary in truth]  # 25 frames a second
 
 
 def test_find_cuts__of_one_scene_finds_none(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    assert make_film(path, [rendered_scene(7)], [], seed=0) == []
+    path = tmp_path / "video.mp4"
+    assert join_scenes(path, [rendered_scene(7)], [], seed=0) == []
     assert find_cuts(path, settings=SETTINGS) == []
 
 
 def test_find_all_cuts__decodes_a_video_once(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    [cut] = make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
+    path = tmp_path / "video.mp4"
+    [cut] = join_scenes(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
     paths = {video_id_of(path): path}
     first = find(tmp_path, paths)
     path.unlink()
@@ -67,8 +67,8 @@ def test_find_all_cuts__decodes_a_video_once(tmp_path: Path) -> None:
 
 
 def test_find_all_cuts__other_settings_look_again_and_other_lengths_do_not(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
+    path = tmp_path / "video.mp4"
+    join_scenes(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
     paths = {video_id_of(path): path}
     cuts, _ = find(tmp_path, paths)
     assert find(tmp_path, paths, ShotSettings(min_content=250.0)) == ({video_id: [] for video_id in paths}, {})
@@ -86,9 +86,9 @@ def test_find_all_cuts__a_video_that_cannot_be_decoded_costs_its_own_shots(tmp_p
 
 
 def test_find_all_cuts__of_a_replaced_file_remembers_nothing(tmp_path: Path) -> None:
-    path, other = tmp_path / "film.mp4", tmp_path / "other.mp4"
-    [cut] = make_film(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
-    make_film(other, [rendered_scene(5)], [], seed=3)
+    path, other = tmp_path / "video.mp4", tmp_path / "other.mp4"
+    [cut] = join_scenes(path, [rendered_scene(1), rendered_scene(2)], ["cut"], seed=3)
+    join_scenes(other, [rendered_scene(5)], [], seed=3)
     video_id, content = video_id_of(path), path.read_bytes()
     path.write_bytes(other.read_bytes())
     cuts, lost = find(tmp_path, {video_id: path})
@@ -99,7 +99,7 @@ def test_find_all_cuts__of_a_replaced_file_remembers_nothing(tmp_path: Path) -> 
 
 
 def test_score__counts_a_second_hit_at_one_boundary_as_false() -> None:
-    from bench.videos.films import Boundary
+    from bench.videos.rendered import Boundary
 
     truth = [Boundary("cut", 10, 10), Boundary("dissolve", 50, 60), Boundary("fade", 90, 110)]
     scores = score(truth, [12, 48, 55, 80])
@@ -113,7 +113,7 @@ def test_score__counts_a_second_hit_at_one_boundary_as_false() -> None:
 @pytest.mark.realdata
 def test_find_cuts__finds_what_the_detector_found_before(realdata: Path) -> None:
     """A regression against PySceneDetect's own run with its defaults; it makes the frames small in another way, by which
-    one cut of four comes to lie just below its threshold. The film has a dissolve as well, around frame 546: seen by eye."""
+    one cut of four comes to lie just below its threshold. The video has a dissolve as well, around frame 546: by eye."""
     folder = realdata / "E_shot_boundaries"
     wanted = json.loads((folder / "goldens" / "testvideo.mp4.AdaptiveDetector.default.json").read_text())["cuts"]
 

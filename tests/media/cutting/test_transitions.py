@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.videos.films import make_film, rendered_scene
+from bench.videos.rendered import join_scenes, rendered_scene
 from vidseek_media.cutting.shots import find_cuts
 from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of, find_dissolves, find_fades
 from vidseek_media.settings import ShotSettings
@@ -15,7 +15,7 @@ PACE = Pace.of(1 / 25)
 ONE, OTHER = (np.random.default_rng(seed).integers(40, 220, (60, 3)).astype(float) for seed in (1, 2))
 
 
-def film(*parts: list[NDArray[np.float64]]) -> NDArray[np.uint8]:
+def video(*parts: list[NDArray[np.float64]]) -> NDArray[np.uint8]:
     """Frames of 60 cells, with the noise of a camera."""
     frames = np.stack([frame for part in parts for frame in part])
     return np.clip(frames + np.random.default_rng(0).normal(0, 1, frames.shape), 0, 255).astype(np.uint8)
@@ -30,44 +30,44 @@ def mixed(a: NDArray[np.float64], b: NDArray[np.float64], count: int = 20) -> li
 
 
 def test_find_dissolves__gives_the_middle_of_a_mix() -> None:
-    assert find_dissolves(film(still(ONE), mixed(ONE, OTHER), still(OTHER)), PACE) == [pytest.approx(59.5, abs=1)]
+    assert find_dissolves(video(still(ONE), mixed(ONE, OTHER), still(OTHER)), PACE) == [pytest.approx(59.5, abs=1)]
 
 
 @pytest.mark.parametrize("name", ["still", "cut", "drift", "light", "grey light", "flash"])
 def test_add_gradual__finds_none_where_there_is_none(name: str) -> None:
     drift = [np.roll(np.kron(ONE, np.ones((20, 1))), 3 * n, axis=0)[10::20] for n in range(150)]
-    films = {
-        "still": film(still(ONE, 150)), "cut": film(still(ONE), still(OTHER)), "drift": film(drift),
-        "light": film(still(ONE), mixed(ONE, ONE * 0.4), still(ONE * 0.4)),
-        "grey light": film(still(ONE), mixed(ONE, ONE / 2 + 110), still(ONE / 2 + 110)),
-        "flash": film(still(ONE), still(ONE + 60, 2), still(ONE)),
+    samples = {
+        "still": video(still(ONE, 150)), "cut": video(still(ONE), still(OTHER)), "drift": video(drift),
+        "light": video(still(ONE), mixed(ONE, ONE * 0.4), still(ONE * 0.4)),
+        "grey light": video(still(ONE), mixed(ONE, ONE / 2 + 110), still(ONE / 2 + 110)),
+        "flash": video(still(ONE), still(ONE + 60, 2), still(ONE)),
     }
-    assert add_gradual([], films[name], PACE) == []
+    assert add_gradual([], samples[name], PACE) == []
 
 
 def test_find_fades__gives_the_darkest_frame_between_two_bright_shots() -> None:
     black = ONE * 0
-    cells = film(still(ONE), mixed(ONE, black), mixed(black, OTHER), still(OTHER))
+    cells = video(still(ONE), mixed(ONE, black), mixed(black, OTHER), still(OTHER))
     assert find_fades(cells, PACE) == [pytest.approx(69.5, abs=1)]
-    assert find_fades(film(mixed(black, ONE), still(ONE), mixed(ONE, black)), PACE) == []  # of the film's own ends
-    assert find_fades(film(still(ONE / 6), still(OTHER / 6)), PACE) == []  # night
+    assert find_fades(video(mixed(black, ONE), still(ONE), mixed(ONE, black)), PACE) == []  # of the video's own ends
+    assert find_fades(video(still(ONE / 6), still(OTHER / 6)), PACE) == []  # night
 
 
 def test_add_gradual__keeps_the_cuts_and_counts_each_transition_once() -> None:
     black = ONE * 0
     fade = [*mixed(ONE, black), *mixed(black, OTHER)]
-    cells = film(still(ONE), still(OTHER), mixed(OTHER, ONE), still(ONE), fade, still(OTHER))
+    cells = video(still(ONE), still(OTHER), mixed(OTHER, ONE), still(ONE), fade, still(OTHER))
     found = add_gradual([50, 190], cells, PACE)  # the second one: the detector's, in the dark of the fade
     assert found == [50, pytest.approx(109.5, abs=1), pytest.approx(189.5, abs=1)]
 
 
 def test_add_gradual__a_cut_to_black_is_no_fade() -> None:
-    assert add_gradual([50], film(still(ONE), still(ONE * 0, 20), mixed(ONE * 0, OTHER), still(OTHER)), PACE) == [50]
+    assert add_gradual([50], video(still(ONE), still(ONE * 0, 20), mixed(ONE * 0, OTHER), still(OTHER)), PACE) == [50]
 
 
-def test_add_gradual__of_a_film_shorter_than_a_dissolve_changes_nothing() -> None:
+def test_add_gradual__of_a_video_shorter_than_a_dissolve_changes_nothing() -> None:
     for count in (1, 5, 24):
-        assert add_gradual([], film(still(ONE, count)), PACE) == []
+        assert add_gradual([], video(still(ONE, count)), PACE) == []
 
 
 def test_pace__goes_by_the_clock() -> None:
@@ -84,10 +84,10 @@ def test_cells_of__are_the_means_of_equal_parts(shape: tuple[int, int]) -> None:
     assert abs(float(cells.mean()) - float(ramp.mean())) < 10
 
 
-def test_find_cuts__finds_a_dissolve_and_a_fade_in_a_film(tmp_path: Path) -> None:
+def test_find_cuts__finds_a_dissolve_and_a_fade_in_a_video(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
-    path = tmp_path / "film.mp4"
-    cut, fade, dissolve = make_film(path, [rendered_scene(seed) for seed in (3, 9, 5, 12)], ["cut", "fade", "cut"], seed=0)
+    path = tmp_path / "video.mp4"
+    cut, fade, dissolve = join_scenes(path, [rendered_scene(seed) for seed in (3, 9, 5, 12)], ["cut", "fade", "cut"], seed=0)
     settings = ShotSettings()
     found = [time_ms // 40 for time_ms in find_cuts(path, settings=settings)]
     assert found[0] == cut.first and found[2] == dissolve.first and fade.first <= found[1] <= fade.last

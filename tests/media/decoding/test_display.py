@@ -151,7 +151,7 @@ def test_over_white__mixes_in_every_depth_and_believes_no_frame_that_shows_nothi
 def test_decode_at__of_grey_video_shows_the_range_that_it_says(
     tmp_path: Path, color_range: int, wanted: tuple[int, int]
 ) -> None:
-    """FFmpeg itself takes grey for full range, and would lift the black of a monochrome film."""
+    """FFmpeg itself takes grey for full range, and would lift the black of a monochrome video."""
     levels = np.full((48, 64), 16, np.uint8)
     levels[:, 32:] = 235
     with av.open(str(tmp_path / "a.mkv"), "w") as container:

@@ -203,7 +203,7 @@ def test_jpeg__of_many_segments_is_refused_before_it_is_decoded(marker: int) -> 
 
 
 def test_jpeg__what_lies_behind_its_end_or_in_its_notes_is_not_counted() -> None:
-    """Cameras put films and other pictures there."""
+    """Cameras put videos and other pictures there."""
     content = written(Image.new("L", (8, 8)), "JPEG")
     note = b"\xff\xda" * 1000
     noted = content[:2] + b"\xff\xfe" + struct.pack(">H", len(note) + 2) + note + content[2:] + b"\xff\xda\0\2" * 100_000

@@ -74,7 +74,7 @@ def test_manifest__names_videos_here_and_elsewhere_and_says_what_they_are(folder
 def test_manifest__takes_files_as_people_save_them(folder: Path, content: bytes) -> None:
     listing = manifest(folder, content).list_videos()
     assert listing.paths == {"a.mp4": folder / "a.mp4"}
-    assert [dict(row.about) for row in listing.sidecar.captions] == [{"title": "Day 1"}]
+    assert [dict(row.annotations) for row in listing.sidecar.captions] == [{"title": "Day 1"}]
 
 
 @pytest.mark.parametrize(("content", "code", "fact"), [
@@ -139,7 +139,7 @@ def test_manifest__parquet_with_wrong_types_refuses_the_rows(folder: Path) -> No
     }).to_parquet(folder / "list.parquet")
     listing = open_source(str(folder / "list.parquet"), downloads=folder).list_videos()
     assert set(listing.paths) == {"deep/b.mp4"}
-    assert listing.sidecar.captions[0].about == {"published_at": "2026-03-02T00:00:00Z"}
+    assert listing.sidecar.captions[0].annotations == {"published_at": "2026-03-02T00:00:00Z"}
     [rejection] = listing.sidecar.rejections
     assert (rejection.id, rejection.reason) == ("list.parquet:1", "has a list in the column title, wanted text")
 

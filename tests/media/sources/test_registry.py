@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = """
 from typing import Annotated
 from pydantic import Field
-from vidseek_media.sources.source import About, Listing
+from vidseek_media.sources.source import Annotations, Listing
 from vidseek_media.sources.local import path_inside
 from vidseek_media.settings import Section
 from vidseek_media.sources.registry import SourceKind, register
@@ -43,7 +43,7 @@ class Shelf:
 
     def list_videos(self, *, forgotten=()):
         found = sorted(path for path in self._folder.iterdir() if path.suffix == ".mp4")[: self._settings.most]
-        return Listing({path.name: path for path in found}, about={path.name: About(title=path.stem) for path in found})
+        return Listing({path.name: path for path in found}, annotations={path.name: Annotations(title=path.stem) for path in found})
 
     def path_of(self, uri):
         return path_inside(self._folder, uri)
@@ -95,11 +95,11 @@ def test_kinds__one_that_another_package_brings_is_ingested(tmp_path: Path, make
 
 def install(site: Path, name: str, source: str) -> None:
     """As pip leaves a package: its module, and a folder that says which entry points it has."""
-    about = site / f"{name}-1.0.dist-info"
-    about.mkdir(parents=True)
+    annotations = site / f"{name}-1.0.dist-info"
+    annotations.mkdir(parents=True)
     (site / f"{name}.py").write_text(source)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {name}:{name.capitalize()}Kind\n")
+    (annotations / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (annotations / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {name}:{name.capitalize()}Kind\n")
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -37,7 +37,7 @@ def test_read_sidecar__gives_every_column(tmp_path: Path) -> None:
         SidecarCaption(
             2, "a.mp4", "A dog, running", 1500, 2250, split="test", gallery="easy", contrast="A dog, resting",
             axis="motion",
-            about={"title": "Dogs", "channel": "Pets", "category": "Animal", "published_at": "2026-03-01T10:00:00Z"},
+            annotations={"title": "Dogs", "channel": "Pets", "category": "Animal", "published_at": "2026-03-01T10:00:00Z"},
         ),
     )
     assert sidecar.rejections == ()
@@ -151,7 +151,7 @@ def test_read_sidecar__parquet_and_json_lines_say_the_same_as_a_csv(tmp_path: Pa
         kinds[kind] = read_sidecar(folder)
     for kind, sidecar in kinds.items():
         assert [(c.file, c.text, c.start_ms, c.end_ms) for c in sidecar.captions] == WANTED
-        assert sidecar.captions[1].about == {"published_at": "2026-03-01T12:00:00Z"}
+        assert sidecar.captions[1].annotations == {"published_at": "2026-03-01T12:00:00Z"}
         assert list(reasons(sidecar).values()) == ["has no caption for c.mp4"]
         assert sidecar.captions[0].origin == f"captions.{kind}"
 
@@ -190,7 +190,7 @@ def test_read_sidecar__a_parquet_without_its_columns_is_a_config_error(tmp_path:
 def test_read_sidecar__metadata_of_thumbnails_is_about_pictures(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("Id,Title,Category,Channel\nx1,Boats,Harbour,North\nx2,Cranes,Harbour,\n,a,b,c\n")
     sidecar = read_sidecar(tmp_path)
-    assert [(c.file, c.text, dict(c.about)) for c in sidecar.captions] == [
+    assert [(c.file, c.text, dict(c.annotations)) for c in sidecar.captions] == [
         ("images/North/x1", "", {"title": "Boats", "category": "Harbour", "channel": "North"}),
         ("images/x2", "", {"title": "Cranes", "category": "Harbour"}),
     ]
@@ -207,5 +207,5 @@ def test_read_sidecar__metadata_of_another_kind_is_not_read(tmp_path: Path) -> N
     [("images/North/x1", "images/North/x1.jpg"), ("images/x1", "images/x1.webp"), ("x1.jpg", "images/x1.jpg")],
 )
 def test_match_captions__finds_a_picture_by_its_stem_and_under_images(file: str, uri: str) -> None:
-    caption = SidecarCaption(2, file, "", about={"title": "Boats"})
+    caption = SidecarCaption(2, file, "", annotations={"title": "Boats"})
     assert match_captions([caption], {uri: "id"}, {}) == ([("id", caption)], [])

@@ -216,25 +216,33 @@ def test_read_cues__of_marked_utf_16(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "video"),
     [
-        ("film.srt", "film.mp4"), ("film.SRT", "film.mp4"), ("film.en.Vtt", "film.mp4"), ("film.pt-BR.srt", "film.mp4"),
-        ("film.zh-Hans.forced.srt", "film.mp4"), ("film.eng.sdh.srt", "film.mp4"), ("film.day2.srt", "film.day2.mp4"),
-        ("FILM.srt", None), ("film.part.srt", None), ("film2.srt", None), ("film.1080p.srt", None),
+        ("video.srt", "video.mp4"),
+        ("video.SRT", "video.mp4"),
+        ("video.en.Vtt", "video.mp4"),
+        ("video.pt-BR.srt", "video.mp4"),
+        ("video.zh-Hans.forced.srt", "video.mp4"),
+        ("video.eng.sdh.srt", "video.mp4"),
+        ("video.day2.srt", "video.day2.mp4"),
+        ("VIDEO.srt", None),
+        ("video.part.srt", None),
+        ("video2.srt", None),
+        ("video.1080p.srt", None),
     ],
 )
 def test_read_transcripts__belong_to_the_video_of_exactly_their_stem(tmp_path: Path, name: str, video: str | None) -> None:
     (tmp_path / name).write_text(SRT)
-    videos = {uri: uri for uri in ("film.mp4", "film.day2.mp4", "film.fr.mp4")}
+    videos = {uri: uri for uri in ("video.mp4", "video.day2.mp4", "video.fr.mp4")}
     found, _ = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
     assert list(found) == ([video] if video else [])
 
 
 def test_read_transcripts__of_the_video_that_has_a_language_in_its_own_name(tmp_path: Path) -> None:
-    for name in ("film.en.srt", "film.srt"):
+    for name in ("video.en.srt", "video.srt"):
         (tmp_path / name).write_text(SRT.replace("Hello", name))
-    videos = {uri: uri for uri in ("film.mp4", "film.en.mp4")}
+    videos = {uri: uri for uri in ("video.mp4", "video.en.mp4")}
     found, _ = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
     assert {uri: cues[0].lines[0].split()[0] for uri, cues in found.items()} == {
-        "film.mp4": "film.srt", "film.en.mp4": "film.en.srt",
+        "video.mp4": "video.srt", "video.en.mp4": "video.en.srt",
     }
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.retrieval.dedup.test_video_matches import looks
-from tests.retrieval.pictures import film
+from tests.retrieval.dedup.test_video_matches import fingerprints
+from tests.retrieval.pictures import moving_frames
 from vidseek_retrieval.dedup.alignment import Alignment, Limits, likeness_of, matched, motion, strength
-from vidseek_retrieval.dedup.picture_likeness import look_of
+from vidseek_retrieval.dedup.picture_likeness import fingerprint_of
 
 
 def test_matched__by_hand() -> None:
@@ -34,27 +34,27 @@ def test_strength__the_best_run_of_four_with_one_miss() -> None:
 
 def test_likeness_of__flat_frames_are_like_nothing() -> None:
     flat = np.zeros((90, 120, 3), np.uint8)
-    alike = likeness_of(looks([*film(1, num=1), flat]), looks([flat, *film(1, num=1)]))
+    alike = likeness_of(fingerprints([*moving_frames(1, num=1), flat]), fingerprints([flat, *moving_frames(1, num=1)]))
     assert np.isnan(alike).tolist() == [[True, False], [True, True]]
 
 
 def test_motion__what_stands_in_each_frame_counts_for_nothing() -> None:
-    frames = film(1, num=8)
+    frames = moving_frames(1, num=8)
     marked = [np.where(np.arange(120)[:, np.newaxis] > 100, 250, frame).astype(np.uint8) for frame in frames]
-    one, other = looks(frames).looks, looks(marked).looks
+    one, other = fingerprints(frames).fingerprints, fingerprints(marked).fingerprints
     alike = motion(one, other)
     assert alike is not None and alike > 0.7
     assert motion(one, one) == pytest.approx(1.0, abs=1e-3)
     backwards = motion(one, one[::-1])
     assert backwards is not None and backwards < 0.5
-    mirrored = np.stack([look_of(np.ascontiguousarray(frame[:, ::-1])) for frame in frames])
+    mirrored = np.stack([fingerprint_of(np.ascontiguousarray(frame[:, ::-1])) for frame in frames])
     assert motion(one, mirrored) == pytest.approx(1.0, abs=0.02)
 
 
 def test_motion__nothing_moves() -> None:
-    still = looks(film(1, num=1) * 8).looks
+    still = fingerprints(moving_frames(1, num=1) * 8).fingerprints
     assert motion(still, still) is None
-    assert motion(still, looks(film(1, num=8)).looks) == 0.0
+    assert motion(still, fingerprints(moving_frames(1, num=8)).fingerprints) == 0.0
 
 
 def test_limits__each_kind_has_its_own() -> None:

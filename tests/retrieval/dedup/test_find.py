@@ -9,7 +9,7 @@ from PIL import Image
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, write_archive
 from tests.retrieval.embedding.test_embed_clips import write_shard
-from tests.retrieval.pictures import film
+from tests.retrieval.pictures import moving_frames
 from vidseek_media.errors import GateFailed
 from vidseek_retrieval.dedup.find import DedupReport, find_duplicates, write_duplicates_page
 from vidseek_retrieval.dedup.video_matches import Duplicate
@@ -24,12 +24,14 @@ ORIGINAL = f"{3:032x}"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve films of 18 s and a small, dark copy of the fourth; a clip is three seconds, with six frames."""
+    """Twelve originals of 18 s and a small, dark copy of the fourth; a clip is three seconds, with six frames."""
     root = tmp_path_factory.mktemp("dedup")
-    films = [film(40 + number, num=36, scene=1) for number in range(NUM_VIDEOS)]
-    films.append([np.asarray(Image.fromarray((frame * 0.7).astype(np.uint8)).resize((60, 45))) for frame in films[3]])
+    originals = [moving_frames(40 + number, num=36, scene=1) for number in range(NUM_VIDEOS)]
+    originals.append(
+        [np.asarray(Image.fromarray((frame * 0.7).astype(np.uint8)).resize((60, 45))) for frame in originals[3]]
+    )
     videos, clips, shards, vectors = [], [], {}, []
-    for number, frames in enumerate(films):
+    for number, frames in enumerate(originals):
         video_id = f"{number:032x}"
         size = {"width": frames[0].shape[1], "height": frames[0].shape[0], "duration_ms": 18_000}
         videos.append(video_row(video_id, f"<{number}>.mp4", **size))
@@ -86,6 +88,6 @@ def test_search__folds_what_was_decided(root: Path, report: DedupReport, tmp_pat
 def test_find__too_few_videos(tmp_path: Path) -> None:
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], [clip_row("a" * 32, 0, 0, 3000)], unit_rows(1, 8))
     publish(**tables, index=tmp_path / "index")
-    write_shard(tmp_path / "frames" / "shards" / "a.tar", {"a" * 32: [np.stack(film(1, num=6))]})
+    write_shard(tmp_path / "frames" / "shards" / "a.tar", {"a" * 32: [np.stack(moving_frames(1, num=6))]})
     with raises(GateFailed, code="too-few-videos", naming="1 videos"):
         find_duplicates(open_live(tmp_path), tmp_path / "frames", tmp_path / "ingest", precision=0.95)  # type: ignore[arg-type]

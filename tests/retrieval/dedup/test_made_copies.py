@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.raising import raises
-from tests.retrieval.pictures import film
+from tests.retrieval.pictures import moving_frames
 from vidseek_media.errors import ConfigError, GateFailed
 from vidseek_retrieval.dedup.alignment import Alignment
 from vidseek_retrieval.dedup.made_copies import CHANGES, Sample, Scored, choose_threshold, score_copies
@@ -15,7 +15,7 @@ from vidseek_retrieval.dedup.made_copies import CHANGES, Sample, Scored, choose_
 def test_score_copies__each_change_is_recognised() -> None:
     scores: dict[str, list[float]] = {name: [] for name in CHANGES}
     for seed in range(6):
-        for each in score_copies(np.stack(film(seed, num=10)), np.arange(10, dtype=np.int64) * 500):
+        for each in score_copies(np.stack(moving_frames(seed, num=10)), np.arange(10, dtype=np.int64) * 500):
             scores[each.kind].append(each.found.score)
     assert all(len(found) == 6 for found in scores.values())
     for name, found in scores.items():

@@ -24,7 +24,7 @@ from bench.searching.near_score import (
     split,
 )
 from bench.searching.near_seen import HASHES, TIMES, Cut, hashes_of, sample, see
-from bench.videos.films import make_film, rendered_scene
+from bench.videos.rendered import join_scenes, rendered_scene
 from vidseek_retrieval.dedup.alignment import Alignment
 from vidseek_retrieval.dedup.made_copies import CHANGES
 
@@ -41,12 +41,12 @@ class MeanColours:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """Six films of two scenes, 4 to 8 s long."""
-    root = tmp_path_factory.mktemp("films")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Six originals of two scenes, 4 to 8 s long."""
+    root = tmp_path_factory.mktemp("originals")
     paths = {f"{number}.mp4": root / f"{number}.mp4" for number in range(6)}
     for number, path in enumerate(paths.values()):
-        make_film(path, [rendered_scene(2 * number), rendered_scene(2 * number + 1)], ["cut"], seed=number)
+        join_scenes(path, [rendered_scene(2 * number), rendered_scene(2 * number + 1)], ["cut"], seed=number)
     return paths
 
 
@@ -61,28 +61,28 @@ def judged(kind: str, *scores: float, videos: tuple[str, ...] = ("a",)) -> list[
     return [Judged(kind, videos, Alignment(1.0, 0.0, score, None), {"vidseek": score}) for score in scores]
 
 
-def test_measure__every_way_and_change_on_a_few_films(films: Mapping[str, Path]) -> None:
-    pairs = list(judge_all(see_all(films, MeanColours(), CUT)))
-    report = report_of(pairs, list(films))
+def test_measure__every_way_and_change_on_a_few_videos(originals: Mapping[str, Path]) -> None:
+    pairs = list(judge_all(see_all(originals, MeanColours(), CUT)))
+    report = report_of(pairs, list(originals))
     assert report["num_pairs"] == {**dict.fromkeys(CHANGES, 6), "moments": 6, "chance": 15}
     assert list(report["ways"]) == list(WAYS)
     for way, found in report["ways"].items():
         for seed in found["seeds"]:
             assert set(seed["recall_by_change"]) == set(CHANGES) and seed["form"].startswith(way)
             assert seed["recall"] == pytest.approx(np.mean(list(seed["recall_by_change"].values())), abs=1e-3)
-        # A copy that is only re-encoded is nearer than another film: a way that does not see that is not measured rightly.
+        # A copy that is only re-encoded is nearer than another video: a way that does not see that is not measured rightly.
         best = max(found["average_precision_of_forms"], key=found["average_precision_of_forms"].__getitem__)
         easy = [each.scores[best] for each in pairs if each.kind == "re-encoded"]
         assert np.median(easy) > max(np.median([each.scores[best] for each in pairs if each.kind == "chance"]), 0.8)
 
 
-def test_sample__a_copy_of_another_speed_shows_what_the_original_does(films: Mapping[str, Path]) -> None:
-    path = films["0.mp4"]
+def test_sample__a_copy_of_another_speed_shows_what_the_original_does(originals: Mapping[str, Path]) -> None:
+    path = originals["0.mp4"]
     plain = sample(path, CUT, start_ms=0, end_ms=4000)
     fast = sample(path, CUT, start_ms=1000, end_ms=4000, speed=2.0)
     assert fast.spans == [(0, 1500)] and len(fast.clips[0]) == 8 and plain.spans == [(0, 3000), (1000, 4000)]
     seen = see(fast, MeanColours())
-    assert len(seen.vectors) == 1 and seen.looks.times_ms[0] == fast.times_ms[0]
+    assert len(seen.vectors) == 1 and seen.fingerprints.times_ms[0] == fast.times_ms[0]
     # At 281 ms the copy shows 1562, and the second clip of the original has 1563, which is the same frame.
     (same,) = np.flatnonzero(plain.times_ms == 1563)
     np.testing.assert_array_equal(fast.frames[1], plain.frames[same])

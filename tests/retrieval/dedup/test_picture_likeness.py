@@ -11,11 +11,11 @@ from tests.raising import raises
 from tests.retrieval.embedding.test_embed_clips import write_shard
 from tests.retrieval.pictures import picture
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.dedup.picture_likeness import MIN_STEP_MS, is_flat, likeness, look_of, read_looks
+from vidseek_retrieval.dedup.picture_likeness import MIN_STEP_MS, fingerprint_of, is_flat, likeness, read_fingerprints
 
 
 def alike(one: np.ndarray, other: np.ndarray) -> float:
-    return float(likeness(look_of(one)[np.newaxis], look_of(other)[np.newaxis])[0, 0])
+    return float(likeness(fingerprint_of(one)[np.newaxis], fingerprint_of(other)[np.newaxis])[0, 0])
 
 
 def as_jpeg(frame: np.ndarray) -> np.ndarray:
@@ -50,11 +50,11 @@ def test_likeness__the_same_is_one_and_an_inverted_one_is_not() -> None:
 
 def test_look__flat_frames_show_nothing() -> None:
     for level in (0, 16, 255):
-        look = look_of(np.full((30, 40, 3), level, np.uint8))
-        assert not look.any() and is_flat(look[np.newaxis])[0]
+        fingerprint = fingerprint_of(np.full((30, 40, 3), level, np.uint8))
+        assert not fingerprint.any() and is_flat(fingerprint[np.newaxis])[0]
     noisy = np.random.default_rng(0).integers(14, 18, size=(30, 40, 3)).astype(np.uint8)
-    assert is_flat(look_of(noisy)[np.newaxis])[0]
-    assert not is_flat(look_of(picture(0))[np.newaxis])[0]
+    assert is_flat(fingerprint_of(noisy)[np.newaxis])[0]
+    assert not is_flat(fingerprint_of(picture(0))[np.newaxis])[0]
 
 
 def test_look__a_picture_on_a_wide_ground_keeps_its_ground() -> None:
@@ -69,10 +69,10 @@ def test_look__a_picture_on_a_wide_ground_keeps_its_ground() -> None:
 def test_read_looks__by_video_in_order_of_time_and_thinned(tmp_path: Path) -> None:
     frames = [picture(seed) for seed in range(3)]
     write_shard(tmp_path / "shards" / "a.tar", {"a" * 32: [np.stack(frames)], "b" * 32: [np.stack(frames[:2])] * 2})
-    looks = read_looks(tmp_path, ["b" * 32, "c" * 32])
-    assert list(looks) == ["b" * 32]
+    fingerprints = read_fingerprints(tmp_path, ["b" * 32, "c" * 32])
+    assert list(fingerprints) == ["b" * 32]
     # The clips begin at 0 and 1000 ms, their frames are 1 ms apart: one of each is kept.
-    assert looks["b" * 32].times_ms.tolist() == [0, 1000] and looks["b" * 32].looks.shape == (2, 2, 256)
+    assert fingerprints["b" * 32].times_ms.tolist() == [0, 1000] and fingerprints["b" * 32].fingerprints.shape == (2, 2, 256)
     assert MIN_STEP_MS > 1
     with raises(ArtifactError, code="no-shards", remedy="dvc repro frames"):
-        read_looks(tmp_path / "none", ["a"])
+        read_fingerprints(tmp_path / "none", ["a"])

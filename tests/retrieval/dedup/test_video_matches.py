@@ -7,11 +7,11 @@ import pytest
 
 from tests.raising import raises
 from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
-from tests.retrieval.pictures import film
+from tests.retrieval.pictures import moving_frames
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
 from vidseek_retrieval.dedup.alignment import Alignment, Limits, align, likeness_of
-from vidseek_retrieval.dedup.picture_likeness import VideoLooks, look_of
+from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint, fingerprint_of
 from vidseek_retrieval.dedup.video_matches import (
     Duplicate,
     Match,
@@ -33,27 +33,29 @@ def video(name: str, *, seconds: float = 20, width: int = 64, published_at: str 
     return Video(name * 32, (f"{name}.mp4",), int(seconds * 1000), 25.0, width, 48, "h264", published_at=published_at)
 
 
-def looks(frames: list[np.ndarray], *, step_ms: int = STEP_MS) -> VideoLooks:
-    return VideoLooks(np.arange(len(frames), dtype=np.int64) * step_ms, np.stack([look_of(frame) for frame in frames]))
+def fingerprints(frames: list[np.ndarray], *, step_ms: int = STEP_MS) -> VideoFingerprint:
+    return VideoFingerprint(
+        np.arange(len(frames), dtype=np.int64) * step_ms, np.stack([fingerprint_of(frame) for frame in frames])
+    )
 
 
 def match_of(one: list[np.ndarray], other: list[np.ndarray], middles: list[tuple[int, int]], *, step_ms: int = STEP_MS,
              threshold: float = 0.9) -> list[Match]:
     """What is found between two videos whose clips are near at these times."""
-    named = {"a" * 32: looks(one), "b" * 32: looks(other, step_ms=step_ms)}
+    named = {"a" * 32: fingerprints(one), "b" * 32: fingerprints(other, step_ms=step_ms)}
     videos = {"a" * 32: video("a", seconds=len(one) / 2), "b" * 32: video("b", seconds=len(other) * step_ms / 1000)}
     return find_matches(align({("a" * 32, "b" * 32): middles}, named), named, videos, limits=Limits(threshold, threshold))
 
 
 def test_match__a_whole_copy() -> None:
-    (match,) = match_of(film(1, num=40), film(1, num=40), [(3000, 3000), (9000, 9000), (5000, 14_000)])
+    (match,) = match_of(moving_frames(1, num=40), moving_frames(1, num=40), [(3000, 3000), (9000, 9000), (5000, 14_000)])
     assert match.is_whole and match.score > 0.99
     assert match.one_ms == match.other_ms == (0, 20_000)
 
 
 def test_match__a_part_gives_both_ranges() -> None:
-    one = film(1, num=40)
-    other = film(2, num=12) + one[10:26] + film(3, num=12)
+    one = moving_frames(1, num=40)
+    other = moving_frames(2, num=12) + one[10:26] + moving_frames(3, num=12)
     (match,) = match_of(one, other, [(8000, 9000), (10_000, 11_000)])
     assert not match.is_whole
     assert abs(match.one_ms[0] - 5000) <= 1000 and abs(match.one_ms[1] - 13_000) <= 1000
@@ -61,21 +63,23 @@ def test_match__a_part_gives_both_ranges() -> None:
 
 
 def test_match__a_shared_intro_is_a_part_and_a_fade_is_nothing() -> None:
-    intro, black = film(9, num=10), [np.zeros((90, 120, 3), np.uint8)] * 10
-    (match,) = match_of(intro + film(1, num=30), intro + film(2, num=30), [(2000, 2000), (12_000, 12_000)])
+    intro, black = moving_frames(9, num=10), [np.zeros((90, 120, 3), np.uint8)] * 10
+    (match,) = match_of(intro + moving_frames(1, num=30), intro + moving_frames(2, num=30), [(2000, 2000), (12_000, 12_000)])
     assert not match.is_whole and match.one_ms[1] <= 6000
-    assert match_of(black + film(1, num=30), black + film(2, num=30), [(2000, 2000), (12_000, 12_000)]) == []
+    assert (
+        match_of(black + moving_frames(1, num=30), black + moving_frames(2, num=30), [(2000, 2000), (12_000, 12_000)]) == []
+    )
 
 
 def test_match__sped_up() -> None:
-    one = film(1, num=40)
+    one = moving_frames(1, num=40)
     faster = one[::2]  # twice as fast, a frame each 500 ms
     (match,) = match_of(one, faster, [(2000, 1000), (8000, 4000), (16_000, 8000), (12_000, 6000)])
     assert match.is_whole and match.other_ms[1] == pytest.approx(10_000, abs=600)
 
 
 def test_match__different_videos_are_none() -> None:
-    assert match_of(film(1, num=40), film(2, num=40), [(3000, 3000), (9000, 12_000)]) == []
+    assert match_of(moving_frames(1, num=40), moving_frames(2, num=40), [(3000, 3000), (9000, 12_000)]) == []
 
 
 def whole(one: str, other: str, score: float = 0.95) -> Match:
@@ -135,9 +139,9 @@ def test_decisions__are_read_back(tmp_path: Path) -> None:
 
 
 def test_match__weaker_frames_beside_strong_ones_belong_to_the_span() -> None:
-    one = film(1, num=40)
+    one = moving_frames(1, num=40)
     marked = one[:12] + [np.where(np.arange(120)[:, np.newaxis] > 112, 250, frame).astype(np.uint8) for frame in one[12:]]
-    own = {place: float(np.diag(likeness_of(looks(one), looks(marked)))[place]) for place in range(12, 40)}
+    own = {place: float(np.diag(likeness_of(fingerprints(one), fingerprints(marked)))[place]) for place in range(12, 40)}
     least, most = min(own.values()), max(own.values())
     assert most < 0.999  # the mark shows in all of them
     (match,) = match_of(one, marked, [(3000, 3000), (9000, 9000)], threshold=least + 0.04)
@@ -145,7 +149,7 @@ def test_match__weaker_frames_beside_strong_ones_belong_to_the_span() -> None:
 
 
 def test_find_matches__below_the_limit_is_nothing() -> None:
-    named = {"a" * 32: looks(film(1, num=10)), "b" * 32: looks(film(1, num=10))}
+    named = {"a" * 32: fingerprints(moving_frames(1, num=10)), "b" * 32: fingerprints(moving_frames(1, num=10))}
     videos = {key: video(key[0], seconds=5) for key in named}
     limits = Limits(moving=0.8, still=0.95)
     for found, num in (((0.9, 0.6), 0), ((0.9, 0.8), 1), ((0.9, None), 0), ((0.96, None), 1)):
@@ -155,7 +159,7 @@ def test_find_matches__below_the_limit_is_nothing() -> None:
 
 def test_match__two_recordings_of_a_still_camera_are_not_one() -> None:
     """A room, and a person who walks from left to right in one, and back and forth in the other."""
-    room = film(3, num=1, scene=1)[0]
+    room = moving_frames(3, num=1, scene=1)[0]
 
     def walk(*places: int) -> list[np.ndarray]:
         frames = [room.copy() for _ in places]
@@ -165,7 +169,7 @@ def test_match__two_recordings_of_a_still_camera_are_not_one() -> None:
 
     once, again = walk(*range(0, 96, 8)), walk(*[88, 40, 8, 64, 24, 80, 0, 56, 16, 72, 32, 48])
     middles = [(time, time) for time in range(0, 6000, 500)]
-    (found,) = align({("a" * 32, "b" * 32): middles}, {"a" * 32: looks(once), "b" * 32: looks(again)}).values()
+    (found,) = align({("a" * 32, "b" * 32): middles}, {"a" * 32: fingerprints(once), "b" * 32: fingerprints(again)}).values()
     assert found.strength > 0.8 and found.motion is not None and found.motion < 0.6
     assert match_of(once, again, middles, threshold=0.75) == []
     (match,) = match_of(once, [(frame * 0.8).astype(np.uint8) for frame in once], middles, threshold=0.75)

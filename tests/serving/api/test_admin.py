@@ -19,7 +19,7 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import film, publish_base, publish_colours, video_id_of_colour, write_colour_archive
+from tests.serving.colours import publish_base, publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import write_tiny_bundle
 from vidseek.archive import Archive
 from vidseek.params import Settings
@@ -36,9 +36,9 @@ ROW = Duplicate(RED, 0, 3000, BLUE, 0, 3000, "whole", 0.98)
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
-    (tmp_path / "params.yaml").write_text("ingest: {source: films}\n")
-    (tmp_path / "films" / "tapes").mkdir(parents=True)
-    film("red", tmp_path / "films" / "tapes" / "red.mp4")
+    (tmp_path / "params.yaml").write_text("ingest: {source: videos}\n")
+    (tmp_path / "videos" / "tapes").mkdir(parents=True)
+    video("red", tmp_path / "videos" / "tapes" / "red.mp4")
     return write_colour_archive(tmp_path)
 
 

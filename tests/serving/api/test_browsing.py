@@ -1,4 +1,4 @@
-"""Facets, neighbours and strips over a real index and real films."""
+"""Facets, neighbours and strips over a real index and real videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from serving.app import create_app
 from serving.engine import Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import film, publish_colours, video_id_of_colour, write_colour_archive
+from tests.serving.colours import publish_colours, video, video_id_of_colour, write_colour_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -24,9 +24,9 @@ from vidseek_media.ids import clip_id_of
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     root = tmp_path_factory.mktemp("browsing")
-    (root / "params.yaml").write_text("ingest: {source: films}\n")
-    (root / "films" / "tapes").mkdir(parents=True)
-    film("red", root / "films" / "tapes" / "red.mp4")
+    (root / "params.yaml").write_text("ingest: {source: videos}\n")
+    (root / "videos" / "tapes").mkdir(parents=True)
+    video("red", root / "videos" / "tapes" / "red.mp4")
     return write_colour_archive(root)
 
 
@@ -66,7 +66,7 @@ def test_neighbours__of_an_unknown_clip_and_too_many(client: TestClient) -> None
 def test_strip__has_its_frames_side_by_side(client: TestClient) -> None:
     answer = client.get(f"/v1/clips/{clip_of('red', 0)}/strip", params={"frames": 3})
     with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.format == "JPEG" and picture.size == (3 * 64, 48)  # the film is 64 x 48
+        assert picture.format == "JPEG" and picture.size == (3 * 64, 48)  # the video is 64 x 48
         middle = np.asarray(picture.convert("RGB"))[24, ::64]
     assert (middle[:, 0] > 200).all() and (middle[:, 1:] < 60).all()
 

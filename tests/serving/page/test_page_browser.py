@@ -17,7 +17,7 @@ import pytest
 
 from tests.serving.api.test_admin import ROW, write_found
 from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
-from tests.serving.live_api import free_port, live_api, write_film_archive
+from tests.serving.live_api import free_port, live_api, write_video_archive
 from vidseek.actions.page import answers, page_command, running, wait_until_answered
 from vidseek.archive import Archive
 from vidseek_retrieval.dedup.decisions import read_decisions
@@ -33,7 +33,7 @@ sync_api.expect.set_options(timeout=WAIT_MS)
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """Of all tests that leave it as it is; `own_archive` is for the others."""
-    return write_film_archive(tmp_path_factory.mktemp("films"))
+    return write_video_archive(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def api(archive: Archive, api_port: int) -> Iterator[str]:
 
 @pytest.fixture
 def own_archive(tmp_path: Path) -> Archive:
-    return write_film_archive(tmp_path)
+    return write_video_archive(tmp_path)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_search__by_typing_shows_moments_with_their_pictures_and_html_as_text(ta
     sync_api.expect(cards(tab).first).to_contain_text("<img src=x onerror=alert(1)> **red**")
     assert "q=red" in tab.url
     tab.wait_for_function("document.querySelector(\"[class*='st-key-card-'] img\")?.naturalWidth > 0")
-    # White's film was moved away: a drawing stands in its place.
+    # White's video was moved away: a drawing stands in its place.
     white = tab.locator("[class*='st-key-card-']", has_text="white").locator("img")
     white.scroll_into_view_if_needed()
     tab.wait_for_function("image => image.naturalWidth > 0", arg=white.element_handle())
@@ -307,7 +307,7 @@ def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int
 
 def test_ui__brings_up_both_and_stops_both(own_archive: Archive) -> None:
     api_port, port = free_port(), free_port()
-    (own_archive.root / "params.yaml").write_text(f"ingest: {{source: films}}\nserve: {{port: {api_port}}}\n")
+    (own_archive.root / "params.yaml").write_text(f"ingest: {{source: videos}}\nserve: {{port: {api_port}}}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VIDSEEK")}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-m", "vidseek.cli", "ui", "--port", str(port)]

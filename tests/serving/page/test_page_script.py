@@ -25,7 +25,7 @@ from tests.serving.colours import (
     video_id_of_colour,
     write_colour_archive,
 )
-from tests.serving.live_api import live_api, write_film_archive
+from tests.serving.live_api import live_api, write_video_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
 from vidseek_media.ids import clip_id_of
@@ -39,7 +39,7 @@ TIMEOUT_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return write_film_archive(tmp_path_factory.mktemp("page"))
+    return write_video_archive(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_feedback__one_click_is_written_down(archive: Archive) -> None:
 
 def test_feedback_page__leads_to_the_moment_that_was_meant(archive: Archive) -> None:
     query = "red, & <blue>"
-    Api(os.environ["VIDSEEK_URL"]).say(query=query, clip_id=RED, relevant=False)
+    Api(os.environ["VIDSEEK_URL"]).record_feedback(query=query, clip_id=RED, relevant=False)
     shown = said(page_of("feedback_page"))
     assert "<td>red, &amp; &lt;blue&gt;</td><td>Wrong</td>" in shown
     (address,) = (html.unescape(each) for each in re.findall(r'<a href="([^"]*)"', shown) if "blue" in each)
@@ -187,7 +187,7 @@ def test_duplicates_page__second_of_two_people_is_told_to_look_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates_page, "_pictures", lambda api, row: ("", ""))  # no decoder starts from the harness
-    own = write_film_archive(tmp_path)
+    own = write_video_archive(tmp_path)
     write_found(own, ROW)
     with live_api(own) as url:
         monkeypatch.setenv("VIDSEEK_URL", url)
@@ -330,7 +330,7 @@ def test_page__that_others_reach_asks_for_the_key(monkeypatch: pytest.MonkeyPatc
 
 
 def test_archive_page__shows_and_rolls_back_after_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = write_film_archive(tmp_path)
+    own = write_video_archive(tmp_path)
     with live_api(own) as url:
         monkeypatch.setenv("VIDSEEK_URL", url)
         first = own.backend().aliases()["clips"].collection

@@ -72,7 +72,7 @@ def test_load__gives_unit_vectors_of_the_spec(model: Backbone) -> None:
     assert not model.training
     with torch.inference_mode():
         videos = model.embed_videos(random_pixels(3))
-        texts = model.embed_texts(ids_of(model, ["a red film", "blue"]))
+        texts = model.embed_texts(ids_of(model, ["a red video", "blue"]))
     assert videos.shape == (3, dimension) and texts.shape == (2, dimension)
     assert torch.allclose(videos.norm(dim=1), torch.ones(3)) and torch.allclose(texts.norm(dim=1), torch.ones(2))
     assert videos.dtype == torch.float32
@@ -221,7 +221,7 @@ def test_lora_targets__are_modules_of_both_towers(model: Backbone) -> None:
 
 
 def test_lora_targets__of_one_tower_move_its_vectors_alone(model: Backbone) -> None:
-    pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])
+    pixels, ids = random_pixels(2), ids_of(model, ["a red video", "blue"])
     everything = model.lora_targets((*GROUPS, "stem"))
     parts = [model.lora_targets((*GROUPS, "stem"), towers=(tower,)) for tower in ("video", "text")]
     assert sorted(parts[0] + parts[1]) == sorted(everything) and all(parts)
@@ -245,7 +245,7 @@ def test_lora_targets__the_stem_is_what_sees_the_pixels_first(model: Backbone, t
 
 def test_lora_targets__what_they_name_moves_the_vectors(model: Backbone) -> None:
     """A module that runs past its own `forward` would take an adapter and never use it."""
-    pixels, ids = random_pixels(2), ids_of(model, ["a red film", "blue"])
+    pixels, ids = random_pixels(2), ids_of(model, ["a red video", "blue"])
     modules = dict(model.named_modules())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -261,7 +261,7 @@ def test_lora_targets__what_they_name_moves_the_vectors(model: Backbone) -> None
 
 
 def test_text_features__what_follows_the_end_token_changes_nothing(model: Backbone) -> None:
-    ids = ids_of(model, ["a red film"])
+    ids = ids_of(model, ["a red video"])
     if model.reads_padding:
         with torch.inference_mode():
             assert not torch.allclose(model.text_features(ids), model.text_features(ids[:, :6]), atol=1e-4)
@@ -362,7 +362,7 @@ def test_to_clip__is_the_same_function_of_one_frame(tmp_path: Path, stem: str) -
     with torch.inference_mode():
         pixels = random_pixels(3, frames=1)
         assert torch.allclose(clip.embed_videos(pixels), viclip.embed_videos(pixels), atol=1e-5)
-        ids = ids_of(clip, ["a dark red film", "cyan"])
+        ids = ids_of(clip, ["a dark red video", "cyan"])
         assert torch.allclose(clip.embed_texts(ids), viclip.embed_texts(ids), atol=1e-5)
     assert float(clip.logit_scale.detach()) == float(viclip.logit_scale.detach())
 
@@ -433,7 +433,7 @@ def test_clamp_logit_scale__keeps_the_factor_between_1_and_100(model: Backbone) 
 def test_text_shape__longer_than_the_text_is_no_matter(tmp_path: Path) -> None:
     """A batch cut to its longest text has the vectors of the padded one: training cuts, serving pads."""
     model = backbones.load(write_viclip(tmp_path, text=dataclasses.replace(TEXT, layers=2)))
-    ids = ids_of(model, ["a red film"])
+    ids = ids_of(model, ["a red video"])
     with torch.inference_mode():
         assert torch.allclose(model.embed_texts(ids), model.embed_texts(ids[:, :6]), atol=1e-6)
 
@@ -444,7 +444,7 @@ def test_xclip__texts_never_see_clips_and_vectors_are_transformers(tmp_path: Pat
     config = {key: value for key, value in xclip_config().items() if key != "model_type"}
     reference = XCLIPModel(XCLIPConfig(**config)).eval()
     reference.load_state_dict(load_file(folder / "model.safetensors"))
-    pixels, ids = random_pixels(3), ids_of(model, ["a red film", "cyan"])
+    pixels, ids = random_pixels(3), ids_of(model, ["a red video", "cyan"])
     with torch.inference_mode():
         wanted = reference.get_video_features(pixel_values=pixels).pooler_output
         assert torch.allclose(model.video_features(pixels), wanted, atol=1e-6)
@@ -459,7 +459,7 @@ def test_siglip__vectors_are_transformers(tmp_path: Path) -> None:
     config = {key: value for key, value in siglip_config().items() if key != "model_type"}
     reference = SiglipModel(SiglipConfig(**config)).eval()
     reference.load_state_dict(load_file(folder / "model.safetensors"))
-    pixels, ids = random_pixels(3, frames=1), ids_of(model, ["a red film", "cyan"])
+    pixels, ids = random_pixels(3, frames=1), ids_of(model, ["a red video", "cyan"])
     with torch.inference_mode():
         wanted = F.normalize(reference.get_image_features(pixel_values=pixels[:, 0]).pooler_output, dim=-1)
         assert torch.allclose(model.embed_videos(pixels), wanted, atol=1e-6)

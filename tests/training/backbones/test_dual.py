@@ -18,7 +18,7 @@ from vidseek_training import backbones
 from vidseek_training.backbones import Backbone, dual
 
 GROUPS = ("attention", "mlp", "projections", "token_embedding", "stem")
-TEXTS = ["a red film", "cyan", "a dark black film"]
+TEXTS = ["a red video", "cyan", "a dark black video"]
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -78,7 +78,7 @@ def test_scale__is_the_logarithm_of_the_factor_and_the_bias_is_found(model: Back
 
 
 def test_texts__padding_is_trimmed_only_where_it_moves_no_vector(model: Backbone) -> None:
-    ids = ids_of(model, ["a red film"])
+    ids = ids_of(model, ["a red video"])
     with torch.inference_mode():
         apart = float((model.embed_texts(ids) - model.embed_texts(ids[:, :6])).abs().max())
     assert apart < 1e-5 or model.reads_padding
@@ -166,7 +166,7 @@ def test_text_features__an_end_token_that_also_pads_is_read_once(tmp_path: Path)
     end = len(WORDS) - 1
     (folder / "config.json").write_text(json.dumps({**config, "pad_id": end}))
     model, plain = backbones.load(folder), backbones.load(write_dual(tmp_path / "plain", "chinese_clip"))
-    ids = ids_of(model, ["a red film"])
+    ids = ids_of(model, ["a red video"])
     assert (ids[0, 4:] == end).all()
     with torch.inference_mode():
-        assert torch.allclose(model.text_features(ids), plain.text_features(ids_of(plain, ["a red film"])), atol=1e-5)
+        assert torch.allclose(model.text_features(ids), plain.text_features(ids_of(plain, ["a red video"])), atol=1e-5)

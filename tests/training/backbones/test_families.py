@@ -74,5 +74,5 @@ def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
     assert EncoderSpec.load(tmp_path / "encoder").encoder_version == spec.encoder_version
     # Vectors that are all alike would agree with anything.
     videos = model.embed_videos(random_pixels(4)).detach()
-    texts = model.embed_texts(ids_of(model, ["a red film", "cyan", "dark"])).detach()
+    texts = model.embed_texts(ids_of(model, ["a red video", "cyan", "dark"])).detach()
     assert (videos @ videos.T).min() < 0.9999 and (texts @ texts.T).min() < 0.9999

@@ -19,7 +19,7 @@ from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones.modules import timm_tower
 
-TEXTS = ["a red film", "cyan", "a dark black film"]
+TEXTS = ["a red video", "cyan", "a dark black video"]
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
 def test_features__are_those_of_the_towers_as_open_clip_computes_them(name: str, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_read_benchmark__several_captions_times_and_paragraphs(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("content", "fact"), [
-    ("film,words\nv,a\n", "film, words"), ("video,caption\n", "no row"), ("video,caption\nv,\n", "row 1"),
+    ("video,words\nv,a\n", "video, words"), ("video,caption\n", "no row"), ("video,caption\nv,\n", "row 1"),
     ("video,caption,start\nv,a,soon\n", "soon"),
 ])
 def test_read_benchmark__what_it_cannot_be_is_named(tmp_path: Path, content: str, fact: str) -> None:
@@ -78,19 +78,19 @@ def test_read_benchmark__a_missing_or_broken_file_is_an_error(tmp_path: Path) ->
 
 
 def test_write_captions__is_what_ingest_reads(tmp_path: Path) -> None:
-    for name in ("films/video1.mp4", "films/more/video2.avi"):
+    for name in ("videos/video1.mp4", "videos/more/video2.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     queries = [Query("video1", "a dog, running"), Query("video2.avi", "a cat", 1.0, 2.5)]
-    assert write_captions(queries, tmp_path / "films", tmp_path / "films" / "captions.csv") == 2
-    with (tmp_path / "films" / "captions.csv").open() as file:
+    assert write_captions(queries, tmp_path / "videos", tmp_path / "videos" / "captions.csv") == 2
+    with (tmp_path / "videos" / "captions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == ["video1.mp4", "more/video2.avi"]
     assert [(row["caption"], row["start"], row["end"], row["split"]) for row in rows] == [
         ("a dog, running", "", "", "test"), ("a cat", "1", "2.5", "test"),
     ]
     with raises(InputRejected, code="benchmark-videos-missing", naming=("1 of 3", "video9")):
-        write_captions([*queries, Query("video9", "x")], tmp_path / "films", tmp_path / "captions.csv")
+        write_captions([*queries, Query("video9", "x")], tmp_path / "videos", tmp_path / "captions.csv")
     assert not (tmp_path / "captions.csv").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.raising import raises
-from tests.serving.colours import film, picture
+from tests.serving.colours import picture, video
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected, ServiceError
@@ -31,7 +31,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def task_of(corpus: dict[str, list[Any]], *, modality: str, feature: Any = None) -> Any:
-    """MTEB's own task of one colour's name for each colour's picture or film."""
+    """MTEB's own task of one colour's name for each colour's picture or video."""
     from datasets import Dataset
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
     from mteb.mocks import MockVideoRetrievalT2V
@@ -61,23 +61,23 @@ def judged(model: MtebModel, task: Any) -> dict[str, float]:
     return dict(scores)
 
 
-def test_films__each_is_found_by_its_colour(encoder: Encoder, tmp_path: Path) -> None:
+def test_videos__each_is_found_by_its_colour(encoder: Encoder, tmp_path: Path) -> None:
     from datasets import Video
 
-    films = [{"bytes": film(name, tmp_path / f"{name}.mp4"), "path": None} for name in NAMES]
-    scores = judged(MtebModel(encoder, "tiny"), task_of({"video": films}, modality="video", feature=Video()))
+    videos = [{"bytes": video(name, tmp_path / f"{name}.mp4"), "path": None} for name in NAMES]
+    scores = judged(MtebModel(encoder, "tiny"), task_of({"video": videos}, modality="video", feature=Video()))
     assert scores["hit_rate_at_1"] == 1
-    wrong = films[1:] + films[:1]
+    wrong = videos[1:] + videos[:1]
     scores = judged(MtebModel(encoder, "tiny"), task_of({"video": wrong}, modality="video", feature=Video()))
     assert scores["hit_rate_at_1"] == 0
 
 
-def test_films__by_path(encoder: Encoder, tmp_path: Path) -> None:
+def test_videos__by_path(encoder: Encoder, tmp_path: Path) -> None:
     from datasets import Dataset, Video
     from torch.utils.data import DataLoader
 
     for name in NAMES:
-        film(name, tmp_path / f"{name}.mp4")
+        video(name, tmp_path / f"{name}.mp4")
     rows = Dataset.from_dict({"video": [str(tmp_path / f"{name}.mp4") for name in NAMES]}).cast_column("video", Video())
     vectors = MtebModel(encoder, "tiny").encode(DataLoader(rows, batch_size=3))
     assert np.diag(vectors @ np.stack(list(map(colour_vector, COLOURS.values()))).T) == pytest.approx(1, abs=0.01)
@@ -136,8 +136,8 @@ def test_run_tasks__a_hub_that_is_not_reached_is_a_service_error(
 def test_run_tasks__main_score_of_each(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import Video
 
-    films = [{"bytes": film(name, tmp_path / f"{name}.mp4"), "path": None} for name in NAMES]
-    task = task_of({"video": films}, modality="video", feature=Video())
+    videos = [{"bytes": video(name, tmp_path / f"{name}.mp4"), "path": None} for name in NAMES]
+    task = task_of({"video": videos}, modality="video", feature=Video())
     monkeypatch.setattr(mteb, "get_task", lambda name: task)
     assert run_tasks(encoder, "tiny", ["Colours"], tmp_path / "out") == {"Colours": 1.0}
     assert list((tmp_path / "out").rglob("Colours.json"))

@@ -28,8 +28,12 @@ from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.fitting import lora
 
 CAPTIONS = {
-    "video9770": "a bright red film", "video9771": "a dark blue film", "video9772": "a white film", "video9773": "a film",
-    "video9774": "a dark red film", "video9775": "a bright yellow film",
+    "video9770": "a bright red video",
+    "video9771": "a dark blue video",
+    "video9772": "a white video",
+    "video9773": "a video",
+    "video9774": "a dark red video",
+    "video9775": "a bright yellow video",
 }
 MISSING, BROKEN = "video9774", "video9773"
 THERE = [video for video in CAPTIONS if video not in (MISSING, BROKEN)]
@@ -109,8 +113,8 @@ def test_run_benchmark__goes_on_where_it_was_stopped_and_sees_what_changed(
     assert (again.embedded, again.read) == (2, 4)
     other = run_benchmark("msrvtt-1ka", msrvtt / "videos", BackboneEmbedder(str(backbone)), work=tmp_path / "other")
     assert whole == other
-    film = msrvtt / "videos" / "all" / f"{THERE[0]}.mp4"
-    os.utime(film, (1, 1))
+    changed = msrvtt / "videos" / "all" / f"{THERE[0]}.mp4"
+    os.utime(changed, (1, 1))
     (tmp_path / "msrvtt-1ka" / third.key / "texts.npz").write_bytes(b"broken")
     assert run_benchmark("msrvtt-1ka", msrvtt / "videos", third, work=tmp_path) == whole
     assert (third.embedded, third.read) == (1, 4)
@@ -134,7 +138,7 @@ def test_benchmark__of_msvd_counts_several_captions_and_prints_ours_beside_paper
 ) -> None:
     for number in range(3):
         write_video(tmp_path / "YouTubeClips" / f"v{number}_1_9.avi", num_frames=5 + 9 * number, codec="mpeg4", b_frames=0)
-    content = [{"video": f"v{number}_1_9.avi", "caption": ["a red film", f"a {colour} film"]}
+    content = [{"video": f"v{number}_1_9.avi", "caption": ["a red video", f"a {colour} video"]}
                for number, colour in enumerate(("dark", "bright", "blue"))]
     (tmp_path / "YouTubeClips" / "msvd_caption_test.json").write_text(json.dumps(content))
     told = ["vidseek", "benchmark", "msvd", str(tmp_path / "YouTubeClips"), "--backbone", str(backbone), "--work",
@@ -144,7 +148,7 @@ def test_benchmark__of_msvd_counts_several_captions_and_prints_ours_beside_paper
         vidseek.cli.main()
     found = json.loads(capsys.readouterr().out)
     assert (found["num_videos"], found["num_queries"], found["is_whole"], found["missing"]) == (3, 6, True, [])
-    # "a red film" is each video's: it finds its own no better than by chance, and the two others are as near.
+    # "a red video" is each video's: it finds its own no better than by chance, and the two others are as near.
     assert found["text_to_video"]["mnr"] >= 1.5 and found["published"][0]["model"] == "InternVideo"
     monkeypatch.setattr("sys.argv", told)
     monkeypatch.setenv("COLUMNS", "200")

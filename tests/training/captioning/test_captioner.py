@@ -86,7 +86,7 @@ def rows_of(folder: Path) -> list[Any]:
 def by_clip(asked: ReceivedRequest) -> Reply:
     """An answer that names the clip by what it shows."""
     name = hashlib.sha256(b"".join(asked.pictures)).hexdigest()[:8]
-    return openai_reply(json.dumps({grain: f"{text} ({name})" for grain, text in CAPTIONS.items()}))
+    return openai_reply(json.dumps({detail: f"{text} ({name})" for detail, text in CAPTIONS.items()}))
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from vidseek_training.dataset.negatives import RightOnes, _joined, hardest, righ
 from vidseek_training.dataset.pair_set import PairSet
 
 ROWS = [
-    Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red film"),
-    Row(1, 1, "train", "dark", "blue", contrast="a red film", axis="colour"),
-    Row(2, 2, "train", "dark", "cyan", text="a red film"),
+    Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red video"),
+    Row(1, 1, "train", "dark", "blue", contrast="a red video", axis="colour"),
+    Row(2, 2, "train", "dark", "cyan", text="a red video"),
 ]
 
 
@@ -41,8 +41,8 @@ def test_right_ones__captions_of_one_clip_and_equal_captions_are_not_wrong() -> 
 
 def test_right_ones__a_contrast_that_is_another_caption_of_the_clip_though_that_was_not_drawn() -> None:
     rows = [
-        Row(1, 0, "train", "dark", "red", contrast="a blue film", axis="colour"), Row(2, 0, "train", "dark", "white"),
-        Row(2, 0, "train", "dark", "white", text="a blue film"),
+        Row(1, 0, "train", "dark", "red", contrast="a blue video", axis="colour"), Row(2, 0, "train", "dark", "white"),
+        Row(2, 0, "train", "dark", "white", text="a blue video"),
     ]
     same = right_ones(pair_set(rows), np.array([0, 1]), np.array([0]), same_video=False, overlap=1.0)
     assert same.astype(int).tolist() == [[1, 0, 0], [0, 1, 1]]
@@ -66,9 +66,9 @@ def test_right_ones__clips_of_near_duplicates_and_not_those_of_the_same_video() 
 
 
 def test_right_ones__captions_that_nearly_agree_by_choice() -> None:
-    # "a dark red film" and "a red film" share 3 of 4 words, "a dark blue film" shares 3 of 5 with the first.
+    # "a dark red video" and "a red video" share 3 of 4 words, "a dark blue video" shares 3 of 5 with the first.
     rows = [Row(1, 0, "train", "dark", "red"), Row(2, 0, "train", "dark", "blue"),
-            Row(3, 0, "train", "dark", "cyan", text="a red film")]
+            Row(3, 0, "train", "dark", "cyan", text="a red video")]
     for overlap, wanted in ((0.75, [1, 0, 1]), (0.6, [1, 1, 1]), (0.8, [1, 0, 0])):
         same = right_ones(pair_set(rows), np.arange(3), np.array([], int), same_video=False, overlap=overlap)
         assert same[0].astype(int).tolist() == wanted
@@ -76,8 +76,8 @@ def test_right_ones__captions_that_nearly_agree_by_choice() -> None:
 
 
 _TEXTS = (
-    "a red film", "A  red film", "a blue film", "a film", "a film of more words than fit a",
-    "a film of more words than fit b",
+    "a red video", "A  red video", "a blue video", "a video", "a video of more words than fit a",
+    "a video of more words than fit b",
 )
 
 

@@ -74,7 +74,7 @@ def test_load_pairs__without_a_contrast_the_captions_tokens_stand_in(tmp_path: P
 
 
 def test_load_pairs__two_captions_of_a_clip_have_the_same_frames(tmp_path: Path, spec: BackboneSpec) -> None:
-    twice = [Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red film")]
+    twice = [Row(1, 0, "train", "dark", "red"), Row(1, 0, "train", "dark", "red", text="a red video")]
     archive = write_archive(tmp_path, [*twice, Row(1, 1, "train", "dark", "blue")])
     pairs = load_pairs(archive.pairs, archive.frames, spec, split="train")
     red = [number for number, caption in enumerate(pairs.captions) if "red" in caption]

@@ -142,7 +142,7 @@ def test_make_pairs__near_duplicates_are_on_one_side(tmp_path: Path) -> None:
 
 
 def test_make_pairs__clips_of_one_longer_video_are_on_one_side(tmp_path: Path) -> None:
-    clip_of = {IDS[v]: f"film{v // 4}" for v in range(40)}
+    clip_of = {IDS[v]: f"video{v // 4}" for v in range(40)}
     report = write(tmp_path, [{"video": IDS[v], "text": str(v)} for v in range(40)], clip_of=clip_of)
     split = pairs_of(tmp_path).set_index("video_id")["split"]
     assert all(len({split[IDS[4 * n + i]] for i in range(4)}) == 1 for n in range(10))
@@ -150,7 +150,7 @@ def test_make_pairs__clips_of_one_longer_video_are_on_one_side(tmp_path: Path) -
 
 
 def test_make_pairs__what_people_decided_is_on_one_side(tmp_path: Path) -> None:
-    """Two copies of one film without captions are on one side, and the film is in no group."""
+    """Two copies of one video without captions are on one side, and the video is in no group."""
     rows = [{"video": IDS[v], "text": str(v)} for v in range(1, 40)]
     report = write(tmp_path, rows, decided=[(IDS[1], IDS[0]), (IDS[39], IDS[0]), (IDS[2], IDS[3])])
     groups = read_table(tmp_path / "pairs" / "groups.parquet", GROUPS).set_index("video_id")["group"]

@@ -18,9 +18,9 @@ from vidseek_training.settings import TrainSettings
 # The videos 1 and 2 are near-duplicates; one contrast is true of its clip by another of its captions; two captions are one
 # text to the model, which knows neither word.
 ROWS = [
-    Row(1, 0, "train", "dark", "red", contrast="a film", axis="colour"), Row(1, 0, "train", "dark", "red", text="a film"),
-    Row(1, 1, "train", "dark", "blue", contrast="a dark red film", axis="colour"), Row(2, 0, "train", "bright", "red"),
-    Row(3, 0, "train", "dark", "white", text="a mauve film"), Row(4, 0, "train", "dark", "cyan", text="a beige film"),
+    Row(1, 0, "train", "dark", "red", contrast="a video", axis="colour"), Row(1, 0, "train", "dark", "red", text="a video"),
+    Row(1, 1, "train", "dark", "blue", contrast="a dark red video", axis="colour"), Row(2, 0, "train", "bright", "red"),
+    Row(3, 0, "train", "dark", "white", text="a mauve video"), Row(4, 0, "train", "dark", "cyan", text="a beige video"),
 ]
 SETTINGS = TrainSettings(
     batch=6, replay=6, word_dropout=0.0, shift_share=0.0, brightness=0.0, random_frames=False, text_view_weight=0.1,
@@ -66,10 +66,10 @@ def test_draw__every_loss_leaves_out_what_is_right(model: Backbone, pairs: PairS
     place = {int(row): at for at, row in enumerate(rows)}
     table = pairs.table
     named = {(r.video_id[-1], r.caption): at for at, r in enumerate(table.itertuples())}
-    near, far = place[named["2", "a bright red film"]], place[named["1", "a dark blue film"]]
+    near, far = place[named["2", "a bright red video"]], place[named["1", "a dark blue video"]]
     assert term.same[near, far] and term.same[far, near]
-    assert not term.same[far, place[named["1", "a dark red film"]]]  # two clips of one video
-    assert term.same[place[named["3", "a mauve film"]], place[named["4", "a beige film"]]]
+    assert not term.same[far, place[named["1", "a dark red video"]]]  # two clips of one video
+    assert term.same[place[named["3", "a mauve video"]], place[named["4", "a beige video"]]]
 
 
 def test_draw__views_of_either_kind_leave_out_what_is_right_either_way(model: Backbone, pairs: PairSet) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.training.tiny import SIDE, Archive
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
-from vidseek_training.evaluation.embedding import embed_clips, embed_frames, embed_pairs, look_rows
+from vidseek_training.evaluation.embedding import embed_clips, embed_frames, embed_pairs, validation_rows
 
 
 def test_embed_frames__of_more_frames_than_the_backbone_takes_those_at_the_centres(backbone: Path) -> None:
@@ -86,9 +86,9 @@ def test_look_rows__are_a_gallery_of_whole_clips_first_fixed_by_the_seed(
     clips = [f"clip {number}" for number, count in enumerate(captions) for _ in range(count)]
     ids = np.zeros((len(clips), 1), np.int64)
     pairs = PairSet(pd.DataFrame({"clip_id": clips}), np.empty((len(clips), 0), np.uint8), ids, ids)
-    rows = look_rows(pairs, most, seed=seed)
+    rows = validation_rows(pairs, most, seed=seed)
     chosen = pairs.table.clip_id.iloc[rows]
     assert len(rows) == min(most, len(clips)) and len(set(rows.tolist())) == len(rows)
     assert (np.diff(rows) > 0).all()
     assert chosen.nunique() == (len(captions) if len(clips) <= most else min(most, len(captions)))
-    assert np.array_equal(rows, look_rows(pairs, most, seed=seed))
+    assert np.array_equal(rows, validation_rows(pairs, most, seed=seed))

@@ -108,7 +108,7 @@ def test_export_champion__any_batch_gives_the_vectors_of_torch(
     assert np.abs(videos - wanted.videos).max() < 1e-4 and np.abs(texts - wanted.texts).max() < 1e-4
 
 
-TEXTS = ["red", "a bright red film", "a film", "a dark cyan film a dark cyan film a dark cyan film", "white film"]
+TEXTS = ["red", "a bright red video", "a video", "a dark cyan video a dark cyan video a dark cyan video", "white video"]
 """The fourth is longer than the context."""
 
 

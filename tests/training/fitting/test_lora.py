@@ -24,7 +24,7 @@ WRITERS = {
     "viclip": write_viclip, "clip": write_clip,
     "motion": partial(write_viclip, vision=replace(VISION, stem="motion")),
 }
-TEXTS = ["a dark red film", "a bright film", "purple"]
+TEXTS = ["a dark red video", "a bright video", "purple"]
 
 
 @pytest.fixture(scope="module", params=sorted(WRITERS))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vidseek_training.fitting.losses import drift, info_nce, sigmoid_bias, sigmoid_loss
+from vidseek_training.fitting.losses import anchor_loss, info_nce, sigmoid_bias, sigmoid_loss
 
 SCALE = torch.tensor(math.log(7.0))
 
@@ -72,9 +72,9 @@ def test_info_nce__right_pairs_score_lower_than_wrong_ones() -> None:
 
 def test_drift__is_one_minus_the_mean_cosine() -> None:
     held = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert float(drift(held, held)) == 0
+    assert float(anchor_loss(held, held)) == 0
     turned = torch.tensor([[0.6, 0.8], [0.0, -1.0]])
-    assert float(drift(turned, held)) == pytest.approx((1 - 0.6 + 1 + 1) / 2)
+    assert float(anchor_loss(turned, held)) == pytest.approx((1 - 0.6 + 1 + 1) / 2)
 
 
 @pytest.mark.parametrize("masked", [False, True])

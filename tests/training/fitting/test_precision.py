@@ -44,7 +44,9 @@ def adapted(folder: Path, *, dropout: float = 0.0, targets: tuple[str, ...] = TA
 def loss_of(model: Backbone, *, in_bf16: bool) -> Tensor:
     with bf16_products(model, wanted=in_bf16):
         videos = model.embed_videos(random_pixels(6))
-        texts = model.embed_texts(ids_of(model, ["a red film", "blue", "dark green", "a white film", "cyan", "black film"]))
+        texts = model.embed_texts(
+            ids_of(model, ["a red video", "blue", "dark green", "a white video", "cyan", "black video"])
+        )
     return info_nce(videos, texts, model.logit_scale)
 
 

@@ -292,7 +292,7 @@ def test_look__of_many_pairs_judges_as_many_as_it_is_told_and_the_result_is_of_a
     judged: list[int] = []
     usual = fitting.judge
     monkeypatch.setattr(fitting, "judge", lambda vectors, table: judged.append(len(table)) or usual(vectors, table))
-    training = fit(look_clips=5, steps=8)
+    training = fit(validation_clips=5, steps=8)
     training.run()
     assert judged == [16, 5, 5, 16]
     assert len(training.adapted.text_ranks) == 16

@@ -13,7 +13,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.names import plain_name
-from vidseek_media.sources.source import About
+from vidseek_media.sources.source import Annotations
 from vidseek_media.sources.youtube.entries import Entry
 
 
@@ -23,7 +23,7 @@ class DownloadRecord:
 
     uri: str
     """The file's name in the download folder."""
-    about: About
+    annotations: Annotations
     """What the site states about it."""
     page: str
     """Its page, without credentials."""
@@ -45,10 +45,12 @@ def read_record(folder: Path, entry: Entry) -> DownloadRecord | None:
     """
     try:
         content = read_json(folder / f"{entry.stem}.about.json")
-        uri, about = plain_name(content["file"], what="file"), About(**content["about"])
+        uri, annotations = plain_name(content["file"], what="file"), Annotations(**content["about"])
         said = content.get("subtitles") or {}
         name = plain_name(said["file"], what="subtitles") if said.get("file") else ""
-        known = DownloadRecord(uri, about, str(content.get("page", "")), asked=str(said.get("asked", "")), subtitles=name)
+        known = DownloadRecord(
+            uri, annotations, str(content.get("page", "")), asked=str(said.get("asked", "")), subtitles=name
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not (folder / uri).is_file():
@@ -68,8 +70,13 @@ def write_record(folder: Path, entry: Entry, known: DownloadRecord) -> None:
     Raises:
         ArtifactError: the disk is full or not writable.
     """
-    record = {"address": entry.address, "file": known.uri, "page": known.page, "about": dataclasses.asdict(known.about),
-              "subtitles": {"asked": known.asked, "file": known.subtitles}}
+    record = {
+        "address": entry.address,
+        "file": known.uri,
+        "page": known.page,
+        "about": dataclasses.asdict(known.annotations),
+        "subtitles": {"asked": known.asked, "file": known.subtitles},
+    }
     target = folder / f"{entry.stem}.about.json"
     try:
         write_json(target, record, indent=1, ensure_ascii=False)
@@ -90,7 +97,7 @@ def files_of(folder: Path, stem: str) -> list[Path]:
     return sorted(path for path in found if path.name.startswith(f"{stem}."))
 
 
-def about_of(info: Mapping[str, Any], files: Collection[Path]) -> About:
+def annotations_of(info: Mapping[str, Any], files: Collection[Path]) -> Annotations:
     """Return what the site states about a video.
 
     Args:
@@ -101,7 +108,7 @@ def about_of(info: Mapping[str, Any], files: Collection[Path]) -> About:
     categories = [name for name in map(mended_text, said if isinstance(said, list | tuple) else [said]) if name]
     pictures = sorted(path.name for path in files if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     views = number_or_none(info.get("view_count"), low=0)
-    return About(
+    return Annotations(
         source_id=mended_text(str(info.get("id") or "")), title=mended_text(info.get("title")),
         channel=mended_text(info.get("channel")) or mended_text(info.get("uploader")),
         category=categories[0] if categories else "", published_at=_published_at(info),

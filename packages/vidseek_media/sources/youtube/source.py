@@ -27,7 +27,7 @@ from vidseek_media.sources.registry import Place, SourceKind, register
 from vidseek_media.sources.source import FORGOTTEN, Listing, Source
 from vidseek_media.sources.youtube.download_record import (
     DownloadRecord,
-    about_of,
+    annotations_of,
     files_of,
     read_record,
     write_record,
@@ -195,7 +195,7 @@ class PageDownload:
             )
         paths = {uri: self._folder / uri for uri in sorted(self._known)}
         return Listing(
-            paths, self.rejected, about={uri: known.about for uri, known in self._known.items()},
+            paths, self.rejected, annotations={uri: known.annotations for uri, known in self._known.items()},
             rejections=tuple(self._subtitles.rejections),
         )
 
@@ -218,8 +218,8 @@ class PageDownload:
         loaded = [Path(each["filepath"]) for each in info.get("requested_downloads") or () if each.get("filepath")]
         if len(loaded) != 1 or not loaded[0].is_file():
             raise SiteFailure("no file of it was downloaded", cause=Cause.NO_FORMAT)
-        about = about_of(info, files_of(self._folder, entry.stem))
-        known = DownloadRecord(loaded[0].name, about, page=bare_url(mended_text(info.get("webpage_url"))), asked="")
+        annotations = annotations_of(info, files_of(self._folder, entry.stem))
+        known = DownloadRecord(loaded[0].name, annotations, page=bare_url(mended_text(info.get("webpage_url"))), asked="")
         write_record(self._folder, entry, known)  # before the subtitles, whose failure must not lose the video
         return self._subtitles.ask(entry, known, info)
 

@@ -20,13 +20,13 @@ class Track:
     language: str
     """As it was asked for."""
     is_automatic: bool
-    about: Mapping[str, Any]
+    annotations: Mapping[str, Any]
     """As yt-dlp has it: url or data, ext."""
 
     @property
     def suffix(self) -> str:
         """vtt or srt."""
-        return str(self.about["ext"])
+        return str(self.annotations["ext"])
 
 
 def choose_track(info: Mapping[str, Any], languages: Sequence[str], *, automatic: bool) -> Track | None:
@@ -51,10 +51,10 @@ def choose_track(info: Mapping[str, Any], languages: Sequence[str], *, automatic
 
 def load_track(ydl: Any, track: Track, info: Mapping[str, Any], target: Path) -> None:
     """Write the file to `target`. Raises what yt-dlp raises, and OSError."""
-    if (text := track.about.get("data")) is not None:
+    if (text := track.annotations.get("data")) is not None:
         target.write_text(str(text), encoding="utf-8", errors="replace", newline="")
         return
-    ydl.dl(str(target), {"http_headers": info.get("http_headers"), **track.about}, subtitle=True)
+    ydl.dl(str(target), {"http_headers": info.get("http_headers"), **track.annotations}, subtitle=True)
 
 
 def _tracks(by_language: object) -> dict[str, Mapping[str, Any]]:

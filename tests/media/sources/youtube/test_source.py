@@ -16,7 +16,7 @@ from tests.raising import raises
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, VidseekError
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.sources.ingest import ingest, read_videos
-from vidseek_media.sources.source import About
+from vidseek_media.sources.source import Annotations
 from vidseek_media.sources.youtube import download_record, downloader, entries
 from vidseek_media.sources.youtube import source as youtube
 from vidseek_media.sources.youtube.downloader import options_of
@@ -162,7 +162,7 @@ def test_youtube__again_downloads_nothing_and_asks_for_no_video(site: Site, tmp_
     second = source.list_videos()
     assert set(second.paths) - set(first.paths) == {"Youtube-three.mp4"}
     assert site.asked == [playlist, "https://www.youtube.com/watch?v=three"]
-    assert {uri: second.about[uri] for uri in first.about} == first.about
+    assert {uri: second.annotations[uri] for uri in first.annotations} == first.annotations
 
 
 def test_youtube__one_video(site: Site, tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_youtube__a_page_within_the_page_that_the_site_refuses_ends_the_run(site
 
 
 def test_about_of__a_category_is_a_word_and_no_letter() -> None:
-    assert download_record.about_of({"id": "x", "categories": "Music"}, []).category == "Music"
+    assert download_record.annotations_of({"id": "x", "categories": "Music"}, []).category == "Music"
 
 
 def test_options_of__say_what_the_settings_say(tmp_path: Path) -> None:
@@ -648,5 +648,5 @@ def test_settings_of__an_unknown_key_is_a_config_error() -> None:
 
 
 def test_about_of__a_day_where_there_is_no_time_and_the_uploader_where_no_channel() -> None:
-    about = download_record.about_of({"id": "x", "title": "T", "uploader": "U", "upload_date": "20251231"}, [])
-    assert about == About(source_id="x", title="T", channel="U", published_at="2025-12-31T00:00:00Z")
+    annotations = download_record.annotations_of({"id": "x", "title": "T", "uploader": "U", "upload_date": "20251231"}, [])
+    assert annotations == Annotations(source_id="x", title="T", channel="U", published_at="2025-12-31T00:00:00Z")

@@ -1,4 +1,4 @@
-"""Films whose shot boundaries are known because they were cut together here: cuts, dissolves and fades, seeded."""
+"""Videos whose shot boundaries are known because they were cut together here: cuts, dissolves and fades, seeded."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _bounce(place: NDArray[np.float64], size: NDArray[Any]) -> NDArray[Any]:
     return size - np.abs(place % (2 * size) - size)
 
 
-def filmed_scene(path: Path, *, start_ms: int) -> Scene:
-    """Frames of the video at `path` from `start_ms` on, squeezed into the film's size."""
+def recorded_scene(path: Path, *, start_ms: int) -> Scene:
+    """Frames of the video at `path` from `start_ms` on, squeezed into the video's size."""
 
     def frames(count: int) -> list[Frame]:
         times = [start_ms + i * 1000 // FPS for i in range(count)]
@@ -72,32 +72,32 @@ def filmed_scene(path: Path, *, start_ms: int) -> Scene:
     return frames
 
 
-def filmed_scenes(paths: Sequence[Path], *, seconds: float) -> list[Scene]:
+def recorded_scenes(paths: Sequence[Path], *, seconds: float) -> list[Scene]:
     """A scene of each of `paths` that is long enough."""
     length_ms = int(seconds * 1000)
-    return [filmed_scene(path, start_ms=0) for path in paths if read_plan(path).duration_ms >= length_ms]
+    return [recorded_scene(path, start_ms=0) for path in paths if read_plan(path).duration_ms >= length_ms]
 
 
-def make_film(path: Path, scenes: Sequence[Scene], kinds: Sequence[Kind], *, seed: int) -> list[Boundary]:
-    """Cut `scenes` together with boundaries of `kinds`, in order, each scene 2 to 4 seconds; what is true of the film.
+def join_scenes(path: Path, scenes: Sequence[Scene], kinds: Sequence[Kind], *, seed: int) -> list[Boundary]:
+    """Cut `scenes` together with boundaries of `kinds`, in order, each scene 2 to 4 seconds; what is true of the video.
 
     A dissolve takes 10 to 25 frames, a fade as many out to black and as many in again.
     """
     rng = np.random.default_rng(seed)
-    film: list[Frame] = []
+    video: list[Frame] = []
     truth: list[Boundary] = []
     for number, scene in enumerate(scenes):
         kind: Kind = kinds[number - 1] if number else "cut"
         mixed = int(rng.integers(10, 26))
         frames = scene(int(rng.integers(2 * FPS, 4 * FPS + 1)))
         if not number:
-            film += frames
+            video += frames
             continue
         if kind == "cut":
-            truth.append(Boundary("cut", len(film), len(film)))
-            film += frames
+            truth.append(Boundary("cut", len(video), len(video)))
+            video += frames
             continue
-        tail, film = film[-mixed:], film[:-mixed]
+        tail, video = video[-mixed:], video[:-mixed]
         head, rest = frames[:mixed], frames[mixed:]
         shares = np.arange(1, mixed + 1) / (mixed + 1)
         black = np.zeros_like(head[0])
@@ -106,9 +106,9 @@ def make_film(path: Path, scenes: Sequence[Scene], kinds: Sequence[Kind], *, see
         else:
             between = [_mix(a, black, share) for a, share in zip(tail, shares, strict=True)]
             between += [_mix(black, b, share) for b, share in zip(head, shares, strict=True)]
-        truth.append(Boundary(kind, len(film), len(film) + len(between) - 1))
-        film += between + rest
-    _encode(path, film)
+        truth.append(Boundary(kind, len(video), len(video) + len(between) - 1))
+        video += between + rest
+    _encode(path, video)
     return truth
 
 
@@ -121,14 +121,14 @@ def _squeeze(pixels: Frame) -> Frame:
     return np.asarray(frame.to_ndarray(), np.uint8)
 
 
-def _encode(path: Path, film: Sequence[Frame]) -> None:
+def _encode(path: Path, video: Sequence[Frame]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
         stream.options = {"crf": "23", "preset": "veryfast"}
-        for number, pixels in enumerate(film):
+        for number, pixels in enumerate(video):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
