@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vidseek_demo.scenes import AXES, COLOURS, MOTIONS, Scene
-from vidseek_demo.train_backbones import FRAMES, SIDE, Step, RenderedClips, clip_batch, picture_batch
+from vidseek_demo.train_backbones import FRAMES, SIDE, RenderedClips, Step, clip_batch, picture_batch
 from vidseek_demo.words import GENERAL_WORDS
 
 

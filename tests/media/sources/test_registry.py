@@ -43,7 +43,8 @@ class Shelf:
 
     def list_videos(self, *, forgotten=()):
         found = sorted(path for path in self._folder.iterdir() if path.suffix == ".mp4")[: self._settings.most]
-        return Listing({path.name: path for path in found}, annotations={path.name: Annotations(title=path.stem) for path in found})
+        titles = {path.name: Annotations(title=path.stem) for path in found}
+        return Listing({path.name: path for path in found}, annotations=titles)
 
     def path_of(self, uri):
         return path_inside(self._folder, uri)
