@@ -93,6 +93,21 @@ class ArchivePaths(StageFolders):
         return self.data / "embed"
 
     @property
+    def subtitles(self) -> Path:
+        """Segments of subtitles: `vidseek_media.text.segments`."""
+        return self.data / "subtitles"
+
+    @property
+    def speech(self) -> Path:
+        """Segments of speech that an engine recognised."""
+        return self.data / "speech"
+
+    @property
+    def ocr(self) -> Path:
+        """Segments of on-screen text."""
+        return self.data / "ocr"
+
+    @property
     def calibrate(self) -> Path:
         """How confidence follows from a score."""
         return self.data / "calibrate"

@@ -21,7 +21,10 @@ REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pai
 """A video file or the row of a manifest that names one; a row of captions; a file of subtitles; one cue of it; a clip that
 was not cut; a clip without frames; a pair."""
 
-_KIND_OF_STAGE = {"ingest": "file", "cut": "clip", "frames": "frames", "caption": "caption", "pairs": "pair"}
+_KIND_OF_STAGE = {
+    "ingest": "file", "cut": "clip", "frames": "frames", "caption": "caption", "pairs": "pair",
+    "subtitles": "transcript", "speech": "file", "ocr": "file",
+}
 
 
 @dataclass(frozen=True)

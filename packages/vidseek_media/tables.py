@@ -40,6 +40,13 @@ and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); b
 TRANSCRIPTS = pa.schema([("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("lines", _texts)])
 """What is said in videos that have a transcript, cue by cue in order of time."""
 
+SEGMENTS = pa.schema([
+    ("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("text", _text), ("language", _text),
+    ("source", _text), ("confidence", pa.float64()),
+])
+"""What is said or written in a video; a row is a `vidseek_media.text.segments.Segment`, which says what the columns hold.
+The stages `subtitles`, `speech` and `ocr` each write one, in order of video_id and time."""
+
 CLIPS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
     ("cut", _texts),
@@ -101,7 +108,7 @@ REJECTED = pa.schema(
 
 
 def write_table(
-    path: Path, rows: pd.DataFrame | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
+    path: Path, rows: pd.DataFrame | pa.Table | list[dict[str, object]], schema: pa.Schema, *, sync: bool = False
 ) -> None:
     """Write a table as Parquet, whole or not at all.
 
@@ -123,6 +130,8 @@ def write_table(
     try:
         if isinstance(rows, pd.DataFrame):
             table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
+        elif isinstance(rows, pa.Table):
+            table = rows.cast(schema)
         else:
             table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, KeyError) as error:
