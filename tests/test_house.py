@@ -50,6 +50,8 @@ HOMES: dict[str, tuple[str, ...]] = {
            "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/decoding/frames.py",),
     "scenedetect": ("packages/vidseek_media/cutting/shots.py",),
+    "rapidocr": ("packages/vidseek_media/ocr/text_reader.py",),
+    "cv2": ("packages/vidseek_media/ocr/text_reader.py",),
     "fsspec": ("packages/vidseek_media/sources/remote.py",),
     "yt_dlp": ("packages/vidseek_media/sources/youtube/downloader.py", "packages/vidseek_media/sources/youtube/failures.py",
                "packages/vidseek_media/sources/youtube/javascript.py"),

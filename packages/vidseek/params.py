@@ -14,7 +14,7 @@ import yaml
 from vidseek.configuration.yaml_file import PARAMS_FILE, Model, ParamsFile, records_in
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
-from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, Section
+from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, OcrSettings, Section
 from vidseek_quality.thresholds import GateSettings
 from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings
 from vidseek_training.settings import (
@@ -48,6 +48,7 @@ class Params(Section):
     ingest: IngestSettings = IngestSettings()
     cut: CutSettings = CutSettings()
     frames: FrameSettings = FrameSettings()
+    ocr: OcrSettings = OcrSettings()
     caption: CaptionSettings = CaptionSettings()
     pairs: PairSettings = PairSettings()
     gates: GateSettings = GateSettings()

@@ -193,6 +193,11 @@ class ArchivePaths(StageFolders):
         return self.state / "shots"
 
     @property
+    def ocr_cache(self) -> Path:
+        """The on-screen text that was read in each video."""
+        return self.state / "ocr"
+
+    @property
     def caption_journal(self) -> Path:
         """What a language model was paid for."""
         return self.state / "captions"

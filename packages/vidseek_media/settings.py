@@ -1,4 +1,5 @@
-"""Settings of this room: the sections `general`, `ingest`, `cut` and `frames` of params.yaml, one record each.
+"""Settings of this room: the sections `general`, `ingest`, `cut`, `frames` and `ocr` of params.yaml, one record
+each.
 
 A record states type, range and default of each key, once. The first sentence of a key's docstring is its comment in
 params.yaml (`vidseek.params`). Every room has its own records; those of the service are in `vidseek.settings`.
@@ -260,6 +261,34 @@ class CutSettings(Section):
     """From the start of one window to the start of the next."""
     shots: ShotSettings = ShotSettings()
     """Read where modes lists shots."""
+
+
+class OcrSettings(Section):
+    """Which on-screen text of the videos is read, and how."""
+
+    place = "ocr"
+    unstated = ("*",)
+
+    enabled: bool = False
+    """Read the text that the videos show; docs/evidence.md has its cost."""
+    interval_seconds: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """One frame is read of each such span."""
+    side_px: Annotated[int, Field(ge=64, le=8192)] = 720
+    """Shorter side of the frames that text is read from; smaller videos are not enlarged."""
+    detect_side_px: Annotated[int, Field(ge=64, le=8192)] = 480
+    """Shorter side of the frames that text is looked for in; smaller is faster and misses small text."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """For one video; as much again for each ten minutes of it."""
+    workers: Positive = 2
+    """Processes that read, on one core each."""
+
+    def timeout_of(self, duration_ms: int) -> float:
+        """Return the seconds that reading a video may take.
+
+        Args:
+            duration_ms: Length of the video in milliseconds.
+        """
+        return self.timeout_seconds * (1 + duration_ms / 600_000)
 
 
 def _side_px(value: object) -> object:

@@ -1,0 +1,1 @@
+"""On-screen text: frames to lines of text, lines to segments."""
