@@ -16,7 +16,7 @@ def main() -> str:
     report = publish(
         PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, index=open_home(PATHS.index, params.server), alias=alias,
         cut=params.cut, keep_previous=params.keep_previous, min_recall=params.min_recall,
-        settings=params.index, calibration=read_calibration(PATHS.calibrate),
+        compact_share=params.compact_share, settings=params.index, calibration=read_calibration(PATHS.calibrate),
         duplicates=read_duplicates(PATHS.duplicates), receipt=PATHS.receipts / "publish.json",
     )
     done = "is live" if report.moved else "was live already"

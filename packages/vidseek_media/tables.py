@@ -158,6 +158,24 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
         >>> read_table(Path("groups.parquet"), GROUPS, columns=["group"]).columns.tolist()
         ['group']
     """
+    table = read_columns(path, schema, columns=columns)
+    try:
+        return table.to_pandas()
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise _of_other_types(path, error) from error
+
+
+def read_columns(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the table at `path` as Arrow columns: `read_table` for what has too many rows to be looked at one by one.
+
+    Args:
+        path: A Parquet file, as `write_table` writes it.
+        schema: One of the schemas of this module.
+        columns: Names of the columns to read; None reads all.
+
+    Raises:
+        ArtifactError: the file is missing, broken, or has other columns or types.
+    """
     remedy = "Run `dvc repro` to make it again"
     try:
         with pq.ParquetFile(path) as file:
@@ -182,9 +200,15 @@ def read_table(path: Path, schema: pa.Schema, *, columns: Sequence[str] | None =
         for name in absent:
             if columns is None or name in columns:
                 table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
-        return table.to_pandas()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise ArtifactError(f"{path} has other column types: {error}", code="wrong-schema", remedy=remedy) from error
+        raise _of_other_types(path, error) from error
+    return table
+
+
+def _of_other_types(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{path} has other column types: {error}", code="wrong-schema", remedy="Run `dvc repro` to make it again",
+    )
 
 
 def first_rejected(folder: Path) -> str:

@@ -27,6 +27,8 @@ KEEP_PREVIOUS = 1
 """Collections that are kept for a rollback."""
 MIN_RECALL = 0.99
 """Least recall at 10 of approximate against exact searches."""
+COMPACT_SHARE = 0.2
+"""Share of points that may be written or removed before a collection is built at once again."""
 PRIOR = 0.9
 """The share of queries that have an answer in the archive."""
 MERGE_MARGIN_SD = 0.12
@@ -138,6 +140,9 @@ class PublishSettings(Section):
     """Collections that are kept for a rollback."""
     min_recall: Share = MIN_RECALL
     """Least recall at 10 of approximate against exact searches."""
+    compact_share: Share = COMPACT_SHARE
+    """Share of points that publishes write or remove before all are built at once again. Below it, what changed is written
+    into a copy of the live collection."""
     index: IndexSettings = IndexSettings()
     """How a collection is built and searched."""
     server: ServerSettings = ServerSettings()

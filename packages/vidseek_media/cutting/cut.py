@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -18,7 +20,7 @@ from vidseek_media.settings import ShotSettings
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.source import Source
-from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_table, write_table
+from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_columns, read_table, write_table
 
 MODES = ("captions", "windows", "shots")
 
@@ -239,14 +241,18 @@ def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
     return spans
 
 
-def read_clips(folder: Path) -> list[Clip]:
+def read_clips(folder: Path, *, video_ids: Collection[str] | None = None) -> list[Clip]:
     """Read the clips that `cut_archive` wrote into `folder`, in order.
+
+    Args:
+        folder: Output of the stage `cut`.
+        video_ids: Read the clips of these videos; None for all.
 
     Raises:
         ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
     path = folder / "clips.parquet"
-    rows = read_table(path, CLIPS)
+    rows = _rows_of(path, video_ids)
     try:
         clips = [
             Clip(video_id, int(index), int(start_ms), int(end_ms), tuple(cut))
@@ -263,6 +269,13 @@ def read_clips(folder: Path) -> list[Clip]:
             f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
         )
     return clips
+
+
+def _rows_of(path: Path, video_ids: Collection[str] | None) -> pd.DataFrame:
+    if video_ids is None:
+        return read_table(path, CLIPS)
+    table = read_columns(path, CLIPS)
+    return table.filter(pc.is_in(table["video_id"], value_set=pa.array(video_ids, pa.string()))).to_pandas()
 
 
 def _outside(video: Video, wanted: Span) -> Rejection:

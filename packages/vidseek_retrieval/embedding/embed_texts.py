@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import read_clips
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import Clip
-from vidseek_media.tables import CAPTIONS, VIDEOS, read_table
+from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
 from vidseek_retrieval.embedding.embedding_parts import is_whole, read_parts, remove_stale, write_part
 from vidseek_retrieval.settings import BATCH
 
@@ -43,7 +46,9 @@ class TextReport:
     num_written: int
 
 
-def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) -> dict[str, ClipText]:
+def clip_texts(
+    ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str, video_ids: Collection[str] | None = None
+) -> dict[str, ClipText]:
     """Return the texts of the clips of one cut mode, by clip_id.
 
     A caption belongs to each clip of its video that it overlaps by at least half of the shorter of the two. A caption
@@ -57,6 +62,7 @@ def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) 
         cut_dir: Output of the stage `cut`.
         caption_dir: Output of the stage `caption`.
         cut: The cut mode, for example `windows`.
+        video_ids: Return the texts of these videos' clips; None for all.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -65,8 +71,8 @@ def clip_texts(ingest_dir: Path, cut_dir: Path, caption_dir: Path, *, cut: str) 
         str(row.video_id): (str(row.title), PurePosixPath(row.uris[0]).stem)
         for row in read_table(ingest_dir / "videos.parquet", VIDEOS).itertuples(index=False)
     }
-    clips = read_clips(cut_dir)
-    captions = _captions_by_video(caption_dir, clips)
+    clips = read_clips(cut_dir, video_ids=video_ids)
+    captions = _captions_by_video(caption_dir, clips, video_ids)
     texts = {}
     for clip in clips:
         if cut in clip.cut:
@@ -143,16 +149,41 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
     return dict(zip(table.clip_ids, table.vectors, strict=True))
 
 
+def read_variants(embed_dir: Path) -> list[str]:
+    """Return the precisions (`fp32`, `fp16`, `int8`) that the stored texts were embedded with, sorted.
+
+    Args:
+        embed_dir: Output of the stage `embed`.
+
+    Raises:
+        ArtifactError: a part is broken.
+    """
+    found: set[str] = set()
+    for part in sorted((embed_dir / TEXTS_FOLDER).glob("*.parquet")):
+        try:
+            found |= set(pq.read_table(part, columns=["variant"])["variant"].unique().to_pylist())
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise ArtifactError(
+                f"{part} cannot be read: {error}", code="not-parquet", remedy="Run `dvc repro embed` to make it again",
+            ) from error
+    return sorted(found)
+
+
 def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return the vectors of texts as one matrix, in order of text id: float32 of shape (n, dimension)."""
     return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
 
 
-def _captions_by_video(caption_dir: Path, clips: Iterable[Clip]) -> dict[str, list[tuple[int, int | None, str]]]:
+def _captions_by_video(
+    caption_dir: Path, clips: Iterable[Clip], video_ids: Collection[str] | None
+) -> dict[str, list[tuple[int, int | None, str]]]:
     """Start, end (null: the whole video) and text of each caption, in order of time."""
     spans = {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips}
     captions: dict[str, list[tuple[int, int | None, str]]] = defaultdict(list)
-    for row in read_table(caption_dir / "captions.parquet", CAPTIONS).itertuples(index=False):
+    rows = read_columns(caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
+    if video_ids is not None:
+        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
+    for row in rows.to_pandas().itertuples(index=False):
         start, end = spans.get(row.clip_id, (0, None))
         captions[row.video_id].append((start, end, row.text))
     for of_video in captions.values():

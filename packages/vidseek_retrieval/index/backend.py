@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError
 from vidseek_media.names import plain_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Dense, SparseVector, Value
+from vidseek_retrieval.index.difference.record import Difference, Record
+from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
+from vidseek_retrieval.index.values import Point as Point
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 from vidseek_retrieval.settings import Vector
@@ -47,48 +49,6 @@ class Alias:
     collection: str
     previous: tuple[str, ...] = ()
     """Kept for a rollback, newest first."""
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Point:
-    """One clip, as it goes into a collection.
-
-    Args:
-        clip_id: Of the clip.
-        vector: Its vector `video`, shape (dimension,), unit length.
-        payload: Fields of its hit, and fields that filters name.
-        vectors: Its vectors by name.
-        named: Single vectors by name, for example `caption=...`, in place of those of `vectors`; None removes one.
-    """
-
-    clip_id: str
-    payload: Mapping[str, Any]
-    vectors: Mapping[str, Value]
-    """By name: dense of shape (dimension,) and unit length, or sparse."""
-
-    def __init__(
-        self, clip_id: str, vector: NDArray[np.float32] | None = None, payload: Mapping[str, Any] | None = None,
-        *, vectors: Mapping[str, Value] | None = None, **named: Value | None,
-    ) -> None:
-        changes: dict[str, Value | None] = {**({} if vector is None else {VIDEO_VECTOR: vector}), **named}
-        values = {name: value for name, value in {**(vectors or {}), **changes}.items() if value is not None}
-        for name, value in (("clip_id", clip_id), ("payload", payload or {}), ("vectors", values)):
-            object.__setattr__(self, name, value)
-
-    @property
-    def vector(self) -> NDArray[np.float32]:
-        """The vector `video`, shape (dimension,), unit length."""
-        return self.vectors[VIDEO_VECTOR]  # type: ignore[return-value]
-
-    @property
-    def caption(self) -> NDArray[np.float32] | None:
-        """The vector `caption`, shape (dimension,), unit length; None if it has none."""
-        return self.vectors.get(CAPTION_VECTOR)  # type: ignore[return-value]
-
-    @property
-    def words(self) -> SparseVector | None:
-        """The vector `words`; None if it has none."""
-        return self.vectors.get(WORDS_VECTOR)  # type: ignore[return-value]
 
 
 class Collection(Protocol):
@@ -232,14 +192,36 @@ class IndexBackend(Protocol):
             ServiceError: another process holds it.
         """
 
-    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
+    def build(
+        self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
+    ) -> None:
         """Build a searchable, immutable collection. It exists only once it is finished.
 
         Args:
             metadata: Of the collection.
             points: As many as `metadata` says.
+            videos: Rows of `VIDEO_ROW`, which a later publish compares with; None if the points are from elsewhere.
 
         Raises:
+            ServiceError: the backend cannot store it.
+        """
+
+    def record(self, name: str) -> Record | None:
+        """Return the digests of a collection; None if it has none, or this backend builds every collection anew.
+
+        Args:
+            name: Of the collection.
+        """
+
+    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+        """Make a collection from a stored one, which stays as it is. It exists only once it is finished.
+
+        Args:
+            metadata: Of the new collection.
+            difference: How it differs from the stored one, whose `record` this backend gave.
+
+        Raises:
+            ArtifactError: the stored one is damaged.
             ServiceError: the backend cannot store it.
         """
 

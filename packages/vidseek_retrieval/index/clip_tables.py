@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vidseek_retrieval.embedding.embed_texts import ClipText, clip_texts, read_texts
+from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, read_columns
+from vidseek_retrieval.embedding.embed_texts import ClipText, clip_texts, read_texts, read_variants
 from vidseek_retrieval.embedding.embedding_parts import Embeddings
 
 
@@ -27,10 +30,27 @@ class ClipTables:
     """The cut mode whose clips are published."""
     language: str
     """Of the words of the index."""
+    whole: ClipTables | None = None
+    """The tables that these are a part of."""
+    video_ids: frozenset[str] | None = None
+    """The videos that `texts` has; None for all."""
+
+    def of_videos(self, video_ids: frozenset[str]) -> ClipTables:
+        """Return the same tables with the texts of some videos alone.
+
+        Args:
+            video_ids: The videos.
+        """
+        return ClipTables(
+            self.embeddings, self.embed_dir, self.cut_dir, self.ingest_dir, self.caption_dir, self.cut, self.language,
+            whole=self.whole or self, video_ids=video_ids,
+        )
 
     @cached_property
     def places(self) -> dict[str, int]:
         """The row of each clip in `embeddings`, by clip_id."""
+        if self.whole is not None:
+            return self.whole.places
         return {clip_id: place for place, clip_id in enumerate(self.embeddings.clip_ids)}
 
     @cached_property
@@ -42,7 +62,7 @@ class ClipTables:
         """
         if self.caption_dir is None:
             return {}
-        return clip_texts(self.ingest_dir, self.cut_dir, self.caption_dir, cut=self.cut)
+        return clip_texts(self.ingest_dir, self.cut_dir, self.caption_dir, cut=self.cut, video_ids=self.video_ids)
 
     @cached_property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
@@ -51,4 +71,63 @@ class ClipTables:
         Raises:
             ArtifactError: a part is broken, or of another encoder_version.
         """
+        if self.whole is not None:
+            return self.whole.text_vectors
         return read_texts(self.embed_dir, encoder_version=self.embeddings.encoder_version)
+
+    @cached_property
+    def text_variants(self) -> list[str]:
+        """The precisions that the texts were embedded with, sorted."""
+        return read_variants(self.embed_dir)
+
+    def text_source(self, video_id: str) -> bytes:
+        """Return bytes that differ if a text of one of the video's clips does: its file name and its captions.
+
+        Args:
+            video_id: Of the video. Its clips are not in the bytes, nor is its title.
+
+        Raises:
+            ArtifactError: a table is missing or broken.
+        """
+        return b"" if self.caption_dir is None else self._stems.get(video_id, b"") + self._captions.of(video_id)
+
+    @cached_property
+    def _stems(self) -> dict[str, bytes]:
+        videos = read_columns(self.ingest_dir / "videos.parquet", VIDEOS, columns=["video_id", "uris"])
+        first = pc.list_element(videos["uris"], 0)
+        named = zip(videos["video_id"].to_pylist(), first.to_pylist(), strict=True)
+        return {video_id: f"{uri}\n".encode() for video_id, uri in named}
+
+    @cached_property
+    def _captions(self) -> _TextsByVideo:
+        assert self.caption_dir is not None
+        rows = read_columns(self.caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
+        clips = read_columns(self.cut_dir / "clips.parquet", CLIPS, columns=["clip_id"])["clip_id"]
+        # A caption of a clip that is not there is one of the whole video.
+        known = pc.if_else(pc.is_in(rows["clip_id"], value_set=clips.combine_chunks()), rows["clip_id"], "")
+        lines = pc.binary_join_element_wise(known, rows["text"], "\n", null_handling="replace")
+        return _TextsByVideo(rows["video_id"], lines)
+
+
+class _TextsByVideo:
+    """The bytes of texts, those of a video one after the other."""
+
+    def __init__(self, video_ids: pa.ChunkedArray, texts: pa.ChunkedArray) -> None:
+        table = pa.table({"video_id": video_ids, "text": texts.cast(pa.large_string())})
+        table = table.sort_by([("video_id", "ascending"), ("text", "ascending")])
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._offsets, self._data = np.zeros(1, np.int64), memoryview(b"")
+        if table.num_rows:
+            videos = table["video_id"].combine_chunks().dictionary_encode()
+            codes = np.asarray(videos.indices)
+            begins = np.append(np.flatnonzero(np.append(True, codes[1:] != codes[:-1])), len(codes)).tolist()
+            names = videos.dictionary.to_pylist()
+            self._rows = {name: (begins[at], begins[at + 1]) for at, name in enumerate(names)}
+            _, offsets, data = table["text"].combine_chunks().buffers()
+            self._offsets, self._data = np.frombuffer(offsets, np.int64), memoryview(data)
+
+    def of(self, video_id: str) -> bytes:
+        """Return the texts of a video, with their lengths."""
+        begin, end = self._rows.get(video_id, (0, 0))
+        bounds = self._offsets[begin : end + 1]
+        return (bounds - bounds[0]).tobytes() + bytes(self._data[bounds[0] : bounds[-1]])

@@ -68,6 +68,10 @@ class CollectionMetadata:
     archive. Empty in collections of earlier versions."""
     num_others: Mapping[str, int] = field(default_factory=dict)
     """Points that have each of the other vectors, by name."""
+    identity: str = ""
+    """A hash of content and settings: 32 hex digits, equal for collections that answer alike. Empty in earlier versions."""
+    num_changed: int = 0
+    """Points that publishes wrote or removed since all points were built at once."""
     imported: bool = field(default=False, compare=False)
     """Whether its points were imported from a file. Its name may then be wrong, so a publish under the same name compares
     every point before it uses the collection."""
@@ -224,6 +228,8 @@ def _check_facts(metadata: CollectionMetadata) -> None:
         "created_at": _is_moment,
         "calibration": lambda value: value is None or isinstance(value, Mapping),
         "content": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{16})?", value) is not None,
+        "identity": lambda value: isinstance(value, str) and re.fullmatch(r"(?:[0-9a-f]{32})?", value) is not None,
+        "num_changed": _whole_number(0, MOST_POINTS),
         "imported": lambda value: isinstance(value, bool),
         "score_spread": _is_spread,
         "num_others": lambda value: isinstance(value, Mapping) and all(

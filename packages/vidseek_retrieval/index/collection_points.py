@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import read_json
-from vidseek_media.tables import CLIPS, VIDEOS, read_table
-from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate, duplicate_of
-from vidseek_retrieval.embedding.embed_texts import text_matrix
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.clip_tables import ClipTables
-from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json, collection_name
-from vidseek_retrieval.index.score_spread import MAX_CLIPS, evenly, score_spread
-from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, SparseVector, Value
-from vidseek_retrieval.settings import IndexSettings
-from vidseek_retrieval.vectors.registry import index_vector, index_vectors, vector_names
+from vidseek_retrieval.index.collection_metadata import BUILD_DIGITS, CollectionMetadata, canonical_json, collection_name
+from vidseek_retrieval.index.difference.published_clips import PublishedClips, published_clips, video_payloads
+from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
+from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
+from vidseek_retrieval.settings import IndexSettings, Vector
+from vidseek_retrieval.vectors.registry import index_vectors, vector_names
 
-BUILD_FORMAT = 6
+BUILD_FORMAT = 7
 """Counted up when equal content would make another collection, so that it is built again."""
 
 
@@ -37,10 +35,13 @@ BUILD_FORMAT = 6
 class Points:
     """The points of a collection, made anew each time they are asked for: an archive's words need not fit in memory."""
 
-    rows: _Rows
     tables: ClipTables
-    values: Mapping[str, Callable[[str], Value | None]]
-    """What gives the value of each vector of the collection by clip_id, as the vector's file says."""
+    clips: PublishedClips
+    payloads: Mapping[str, Mapping[str, Any]]
+    """The fields that all points of a video have, by video; of all videos of the archive."""
+    duplicates: Mapping[str, Sequence[Duplicate]]
+    """Decisions by video."""
+    settings: IndexSettings
 
     @property
     def encoder_version(self) -> str:
@@ -52,30 +53,77 @@ class Points:
         """Of the dense vectors."""
         return int(self.tables.embeddings.vectors.shape[1])
 
-    def __iter__(self) -> Iterator[Point]:
-        for clip_id, payload in zip(self.rows.clip_ids, self.rows.payloads, strict=True):
-            found = {name: value for name, of in self.values.items() if (value := of(clip_id)) is not None}
-            yield Point(clip_id, payload=payload, vectors=found)
+    def __len__(self) -> int:
+        return len(self.clips.spans)
 
-    def written(self, clip_id: str) -> list[str]:
-        """Return the texts of a clip that vectors of the collection are made from."""
-        if not any(index_vector(name).of_text for name in self.values):
-            return []
-        text = self.tables.texts.get(clip_id)
-        return [text.spoken, text.words] if text else []
+    def __iter__(self) -> Iterator[Point]:
+        return self._made(self.clips.by_id, self.tables)
+
+    def of_videos(self, video_ids: Collection[str]) -> Iterator[Point]:
+        """Return the points of some videos.
+
+        Args:
+            video_ids: Of the videos.
+        """
+        wanted = frozenset(video_ids)
+        return self._made(self._rows_of(wanted), self.tables.of_videos(wanted))
+
+    def common_source(self, video_id: str) -> list[Any]:
+        """Return what the payloads of a video's points are made from, beside their spans and what vectors add.
+
+        Args:
+            video_id: Of the video.
+        """
+        decided = [(vars(row), row.duplicate_of in self.payloads) for row in self.duplicates.get(video_id, ())]
+        return [self.payloads[video_id], decided]
 
     def score_spread(self) -> dict[str, float]:
         """Return the spread of text queries' scores over the clips, by dense vector
         (`vidseek_retrieval.index.score_spread`).
+
+        Clips are sampled evenly by id; for vectors whose values are made, all but `video`, those of evenly sampled videos.
         """
-        clip_ids, texts = evenly(self.rows.clip_ids, MAX_CLIPS), text_matrix(self.tables.text_vectors)
-        spreads = {}
-        for name in vector_names("dense"):
-            of = self.values.get(name)
-            found = [value for each in clip_ids if of and (value := of(each)) is not None]
-            if found:
-                spreads[name] = score_spread(np.stack(found), texts)  # type: ignore[arg-type]
+        rows = self.clips.by_id[evenly(range(len(self)), MAX_CLIPS)]
+        texts = _text_sample(self.tables.text_vectors, MAX_QUERIES)
+        spreads = {VIDEO_VECTOR: score_spread(self.tables.embeddings.vectors[self.clips.places[rows]], texts)}
+        others = [name for name in vector_names("dense") if name in self.settings.vectors and name != VIDEO_VECTOR]
+        if others:
+            num_videos = max(1, MAX_CLIPS * len(self.clips.videos) // len(self))
+            sample = list(self.of_videos(evenly(self.clips.videos, num_videos)))
+            for name in others:
+                found = [np.asarray(point.vectors[name]) for point in sample if name in point.vectors]
+                if found:
+                    spreads[name] = score_spread(np.stack(found), texts)
         return spreads
+
+    def _rows_of(self, video_ids: Collection[str]) -> NDArray[np.int64]:
+        rows = [np.arange(begin, end) for video_id, begin, end in self.clips.by_video() if video_id in video_ids]
+        return np.concatenate(rows) if rows else np.empty(0, np.int64)
+
+    def _made(self, rows: NDArray[np.int64], tables: ClipTables) -> Iterator[Point]:
+        """Yield the points of rows; `tables` have the texts of their videos."""
+        wanted = [each for each in index_vectors() if each.name in self.settings.vectors]
+        values = {each.name: each.values(tables) for each in wanted if each.name != VIDEO_VECTOR}
+        fields = [each.fields(tables) for each in wanted if each.filter_fields]
+        vectors, places, spans = self.tables.embeddings.vectors, self.clips.places, self.clips.spans
+        of_rows = np.searchsorted(self.clips.begins, rows, side="right") - 1
+        for row, video in zip(rows.tolist(), of_rows.tolist(), strict=True):
+            clip_id, start_ms, end_ms, index = spans[row].item()
+            name = clip_id.decode()
+            found = {VIDEO_VECTOR: vectors[places[row]]}
+            found |= {each: value for each, of in values.items() if (value := of(name)) is not None}
+            added = {field: value for of_clip in fields for field, value in of_clip(name).items()}
+            yield Point(name, payload=self._payload(self.clips.videos[video], start_ms, end_ms, index, added), vectors=found)
+
+    def _payload(
+        self, video_id: str, start_ms: int, end_ms: int, index: int, added: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        original = duplicate_of(self.duplicates.get(video_id, ()), start_ms, end_ms)
+        return {
+            **self.payloads[video_id], "start_ms": start_ms, "end_ms": end_ms, "index": index,
+            "encoder_version": self.encoder_version, **added,
+            **({"duplicate_of": original} if original in self.payloads else {}),
+        }
 
 
 def read_points(
@@ -106,81 +154,92 @@ def read_points(
     tables = ClipTables(
         _read_embeddings(embed_dir), embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, language=settings.language
     )
-    rows = _published_rows(tables, duplicates=duplicates, fields=_fields(tables, settings))
-    wanted = [each for each in index_vectors() if each.name in settings.vectors]
-    return Points(rows, tables, {each.name: each.values(tables) for each in wanted})
+    decided: dict[str, list[Duplicate]] = defaultdict(list)
+    for row in duplicates:
+        decided[row.video_id].append(row)
+    return Points(tables, published_clips(tables), video_payloads(tables), decided, settings)
 
 
-def facts_of(points: Points, settings: IndexSettings, calibration: Calibration | None) -> CollectionMetadata:
+def identity_of(points: Points, videos: NDArray[np.void], calibration: Calibration | None) -> str:
+    """Return a hash of a collection's content and settings, 32 hex digits.
+
+    Args:
+        points: The points of the collection.
+        videos: Their digests, rows of `VIDEO_ROW` sorted by video.
+        calibration: Calibration of confidences that is stored with it; None for none.
+    """
+    kept = calibration.to_json() if calibration else None
+    named = canonical_json([BUILD_FORMAT, points.encoder_version, points.dimension, points.settings.model_dump(), kept])
+    found = hashlib.sha256(named.encode())
+    for field in ("video_id", "digest"):
+        found.update(videos[field].tobytes())
+    return found.hexdigest()[:32]
+
+
+def build_of(identity: str, *, rebuilds: int = 0) -> str:
+    """Return the build, 12 hex digits, that is in a collection's name.
+
+    Args:
+        identity: Of the collection, from `identity_of`.
+        rebuilds: How many collections of the same identity are stored already.
+    """
+    named = f"{identity}:{rebuilds}".encode()
+    return (identity if not rebuilds else hashlib.sha256(named).hexdigest())[:BUILD_DIGITS]
+
+
+def count_vectors(points: Points) -> dict[Vector, int]:
+    """Count the points that have each vector, by making all of them.
+
+    Args:
+        points: The points of a collection.
+    """
+    counts: Counter[str] = Counter()
+    for point in points:
+        counts.update(point.vectors.keys())
+    return dict(counts)
+
+
+def facts_of(
+    points: Points, videos: NDArray[np.void], calibration: Calibration | None, *, counts: Mapping[Vector, int],
+    num_changed: int = 0,
+) -> CollectionMetadata:
     """Return the metadata of a collection. Its name contains a hash of its content.
 
     Args:
         points: The points of the collection.
-        settings: Vectors and options of the index.
+        videos: Their digests, rows of `VIDEO_ROW` sorted by video.
         calibration: Calibration of confidences that is stored with it; None for none.
+        counts: Points that have each vector.
+        num_changed: Points that were written or removed since all were built at once.
     """
-    encoder_version = points.encoder_version
-    kept = calibration.to_json() if calibration else None
-    digest = hashlib.sha256(canonical_json([BUILD_FORMAT, encoder_version, settings.model_dump(), kept]).encode())
-    content = hashlib.sha256()
-    counts: Counter[str] = Counter()
-    longest_ms = 0
-    for point in points:
-        known = {name: value for name, value in point.payload.items() if name != "encoder_version"}
-        content.update(canonical_json([point.clip_id, known, points.written(point.clip_id)]).encode())
-        for name, value in _in_order(point):
-            if name not in _UNNAMED:
-                digest.update(name.encode())
-            digest.update(canonical_json(value).encode() if _is_sparse(value) else value.astype("<f4").tobytes())
-        counts.update(point.vectors.keys())
-        longest_ms = max(longest_ms, point.payload["end_ms"] - point.payload["start_ms"])
-    digest.update(content.digest())
-    build = digest.hexdigest()[:12]
+    identity = identity_of(points, videos, calibration)
+    build = build_of(identity)
+    named = (WORDS_VECTOR, VIDEO_VECTOR, CAPTION_VECTOR)
+    content = videos["video_id"].tobytes() + videos["content"].tobytes()
     return CollectionMetadata(
-        name=collection_name(encoder_version, build),
-        encoder_version=encoder_version,
+        name=collection_name(points.encoder_version, build),
+        encoder_version=points.encoder_version,
         build=build,
         dimension=points.dimension,
-        num_points=len(points.rows.clip_ids),
-        settings=settings,
+        num_points=len(points),
+        settings=points.settings,
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        num_captions=counts[CAPTION_VECTOR],
-        num_words=counts[WORDS_VECTOR],
-        num_others={name: num for name, num in sorted(counts.items()) if name not in _UNNAMED},
-        calibration=kept,
-        longest_ms=longest_ms,
+        num_captions=counts.get(CAPTION_VECTOR, 0),
+        num_words=counts.get(WORDS_VECTOR, 0),
+        num_others={name: num for name, num in sorted(counts.items()) if name not in named and num},
+        calibration=calibration.to_json() if calibration else None,
+        longest_ms=points.clips.longest_ms,
         score_spread=points.score_spread(),
-        content=content.hexdigest()[:16],
+        content=hashlib.sha256(content).hexdigest()[:16],
+        identity=identity,
+        num_changed=num_changed,
     )
 
 
-_UNNAMED = (WORDS_VECTOR, VIDEO_VECTOR, CAPTION_VECTOR)
-"""In the order in which they are in the hash of `BUILD_FORMAT` 6, which has no names of them."""
-
-
-def _in_order(point: Point) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a point as they go into the hash; words that it lacks are in there as None."""
-    yield WORDS_VECTOR, point.words
-    for name in (*_UNNAMED[1:], *sorted(set(point.vectors) - set(_UNNAMED))):
-        if name in point.vectors:
-            yield name, point.vectors[name]
-
-
-def _is_sparse(value: Any) -> bool:
-    return value is None or isinstance(value, SparseVector)
-
-
-def _fields(tables: ClipTables, settings: IndexSettings) -> Callable[[str], dict[str, Any]]:
-    """Return a function from a clip id to the payload fields that vectors add."""
-    of_each = [each.fields(tables) for each in index_vectors() if each.name in settings.vectors and each.filter_fields]
-    return lambda clip_id: {name: value for fields in of_each for name, value in fields(clip_id).items()}
-
-
-@dataclass(frozen=True)
-class _Rows:
-    clip_ids: list[str]
-    payloads: list[dict[str, Any]]
-    num_without_vector: int
+def _text_sample(texts: Mapping[str, NDArray[np.float32]], most: int) -> NDArray[np.float32]:
+    """Return the vectors of up to `most` texts at equal distances, in order of text id: float32 of shape (n, dimension)."""
+    kept = evenly(sorted(texts), most)
+    return np.stack([texts[each] for each in kept]) if kept else np.empty((0, 0), np.float32)
 
 
 def _read_embeddings(embed_dir: Path) -> Embeddings:
@@ -199,65 +258,3 @@ def _read_embeddings(embed_dir: Path) -> Embeddings:
             remedy=remedy,
         )
     return embeddings
-
-
-def _published_rows(
-    tables: ClipTables, *, duplicates: Sequence[Duplicate], fields: Callable[[str], dict[str, Any]]
-) -> _Rows:
-    cut_dir, ingest_dir, cut = tables.cut_dir, tables.ingest_dir, tables.cut
-    clips = read_table(cut_dir / "clips.parquet", CLIPS)
-    videos = read_table(ingest_dir / "videos.parquet", VIDEOS).set_index("video_id", drop=False)
-    place_of = tables.places
-    unknown = sorted(set(place_of) - set(clips["clip_id"]))
-    if unknown:
-        raise ArtifactError(
-            f"{len(unknown)} embedded clips are not in {cut_dir / 'clips.parquet'}: {', '.join(unknown[:5])}",
-            code="tables-disagree",
-            remedy="Run `dvc repro`, so that clips and embeddings are of one run",
-        )
-    wanted = clips[[cut in modes for modes in clips["cut"]]].sort_values("clip_id")
-    without_video = sorted(set(wanted["video_id"]) - set(videos.index))
-    if without_video:
-        raise ArtifactError(
-            f"{len(without_video)} videos of the clips are not in {ingest_dir / 'videos.parquet'}: {without_video[0]}",
-            code="tables-disagree",
-            remedy="Run `dvc repro`, so that videos and clips are of one run",
-        )
-    of_video = {str(video["video_id"]): _video_payload(video) for video in videos.to_dict("records")}
-    decided: dict[str, list[Duplicate]] = defaultdict(list)
-    for row in duplicates:
-        decided[row.video_id].append(row)
-    clip_ids, payloads = [], []
-    for clip in wanted.itertuples():
-        if clip.clip_id in place_of:
-            clip_ids.append(clip.clip_id)
-            span = {"start_ms": int(clip.start_ms), "end_ms": int(clip.end_ms), "index": int(clip.index)}
-            same = {"duplicate_of": duplicate_of(decided[clip.video_id], span["start_ms"], span["end_ms"])}
-            payloads.append({
-                **of_video[clip.video_id], **span, "encoder_version": tables.embeddings.encoder_version,
-                **fields(clip.clip_id),
-                **(same if same["duplicate_of"] in of_video else {}),
-            })
-    if not clip_ids:
-        raise GateFailed(
-            f"there is nothing to publish: {len(wanted)} of {len(clips)} clips are of the cut {cut!r}, "
-            f"none of them has one of the {len(place_of)} embeddings", code="nothing-to-publish",
-            remedy=f"Put {cut!r} into cut.modes, and look at the rejected.parquet of ingest, cut and frames",
-        )
-    return _Rows(clip_ids, payloads, num_without_vector=len(wanted) - len(clip_ids))
-
-
-def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
-    uri = bare_url(video["uris"][0])  # a table of an earlier version may have it whole
-    payload = {
-        "video_id": video["video_id"],
-        "title": video["title"] or PurePosixPath(uri).stem,
-        "uri": uri,
-        "channel": video["channel"],
-        "category": video["category"],
-        "published_at": video["published_at"],
-        "duration_ms": int(video["duration_ms"]),
-        # A picture beside the video has no address; the service makes its own.
-        "thumbnail_url": bare_address(video["thumbnail"]),
-    }
-    return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}

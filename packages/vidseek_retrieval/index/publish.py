@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from datetime import UTC, datetime
+from itertools import count, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.files.json_files import write_json
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate
-from vidseek_retrieval.index.aliases import alias_problems, move_to, named_by, remove_unneeded
+from vidseek_retrieval.index.aliases import (
+    alias_problems,
+    move_to,
+    named_by,
+    remove_unneeded,
+    require_alias_table,
+    require_published,
+)
 from vidseek_retrieval.index.backend import Alias, IndexBackend, Point
-from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.collection_points import facts_of, read_points
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
+from vidseek_retrieval.index.collection_points import build_of, read_points
+from vidseek_retrieval.index.difference.content import Content, TableContent, Whole
+from vidseek_retrieval.index.difference.record import Record
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.trial_search import trial_problems
-from vidseek_retrieval.index.values import SparseVector, Value
-from vidseek_retrieval.index.verification import Verification, verify_collection
-from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL, IndexSettings
+from vidseek_retrieval.index.verification import Verification, are_same, difference_problems, verify_collection
+from vidseek_retrieval.settings import COMPACT_SHARE, KEEP_PREVIOUS, MIN_RECALL, IndexSettings
 
-_ROUNDING = 1e-4
-"""Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
+log = logging.getLogger("vidseek.publish")
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,16 @@ class Published:
     """How a collection went live."""
 
     collection: str
+    metadata: CollectionMetadata
     verification: Verification
     built: bool
     """False if it existed already."""
     moved: bool
     """False if it was live already."""
+    num_written: int
+    """Points that were written: all of them if it was built at once."""
+    num_deleted: int
+    """Points of the collection that it was made from that it has not."""
     previous: tuple[str, ...]
     """Collections that a rollback can return to, newest first."""
     removed: tuple[str, ...]
@@ -63,6 +76,12 @@ class PublishReport:
     """False if this content was in the index already."""
     moved: bool
     """False if this content was live already."""
+    num_written: int
+    """Points that were written: all of them if the collection was built at once."""
+    num_deleted: int
+    """Points that were taken out of the copy that it was made from."""
+    num_changed: int
+    """Points that publishes wrote or took out since the collection was last built at once."""
     previous: tuple[str, ...]
     """Collections that a rollback can return to, newest first."""
     removed: tuple[str, ...]
@@ -84,14 +103,17 @@ def publish(
     cut: str = "windows",
     keep_previous: int = KEEP_PREVIOUS,
     min_recall: float = MIN_RECALL,
+    compact_share: float = COMPACT_SHARE,
     settings: IndexSettings | None = None,
     calibration: Calibration | None = None,
     duplicates: Sequence[Duplicate] = (),
     receipt: Path | None = None,
 ) -> PublishReport:
-    """Build a collection, verify it, and move the alias to it. A failure leaves the live collection as it was.
+    """Make a collection, verify it, and move the alias to it. A failure leaves the live collection as it was.
 
-    If the same content is published again, nothing is built: the collection is verified, and the alias moves if needed.
+    A collection is made from a stored one of the same encoder and settings by writing and removing the points that differ,
+    or else built at once. If the same content is published again, nothing is made: the collection is verified, and the alias
+    moves if needed.
 
     Args:
         embed_dir: The folder of `parts/` and embeddings.json, written by `embed_archive`.
@@ -103,6 +125,7 @@ def publish(
         cut: The cut mode whose clips are published.
         keep_previous: Collections to keep for a rollback of this alias, at least 0.
         min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
+        compact_share: The share of points, 0 to 1, that may be written or removed before all are built at once again.
         settings: Of the collection; None for the defaults.
         calibration: Stored with the collection, for the confidence of hits; None for no confidence.
         duplicates: Decisions; searches fold duplicates into their originals. Those of unknown videos are ignored.
@@ -114,9 +137,9 @@ def publish(
         GateFailed: a vector is not of unit length, there is no clip, or the new collection does not verify.
         ServiceError: another publish runs, or the disk is full or not writable.
     """
-    if keep_previous < 0 or not 0 <= min_recall <= 1 or not alias:
+    if keep_previous < 0 or not 0 <= min_recall <= 1 or not 0 <= compact_share <= 1 or not alias:
         raise ConfigError(
-            f"alias {alias!r}, keep_previous {keep_previous}, min_recall {min_recall}: "
+            f"alias {alias!r}, keep_previous {keep_previous}, min_recall {min_recall}, compact_share {compact_share}: "
             "wanted a name, at least 0, and 0 to 1", code="setting-out-of-range"
         )
     settings = settings or IndexSettings()
@@ -128,21 +151,24 @@ def publish(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
             f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro calibrate`",
         )
-    metadata = facts_of(points, settings, calibration)
     live = go_live(
-        home_of(index), metadata, tqdm(points, total=metadata.num_points, desc="publish", unit="point", disable=None),
-        alias=alias, keep_previous=keep_previous, min_recall=min_recall,
+        home_of(index), TableContent(points, calibration), alias=alias, keep_previous=keep_previous, min_recall=min_recall,
+        compact_share=compact_share,
     )
+    metadata = live.metadata
     report = PublishReport(
         alias=alias,
         collection=metadata.name,
         num_points=metadata.num_points,
         num_captions=metadata.num_captions,
         num_words=metadata.num_words,
-        num_without_vector=points.rows.num_without_vector,
+        num_without_vector=points.clips.num_without_vector,
         verification=live.verification,
         built=live.built,
         moved=live.moved,
+        num_written=live.num_written,
+        num_deleted=live.num_deleted,
+        num_changed=metadata.num_changed,
         previous=live.previous,
         removed=live.removed,
     )
@@ -153,22 +179,22 @@ def publish(
 
 def go_live(
     backend: IndexBackend,
-    metadata: CollectionMetadata,
-    points: Iterable[Point],
+    content: Content,
     *,
     alias: str,
     keep_previous: int,
     min_recall: float,
+    compact_share: float = COMPACT_SHARE,
 ) -> Published:
-    """Build a collection unless it exists, verify it, and then move an alias to it.
+    """Make a collection unless it exists, verify it, and then move an alias to it.
 
     Args:
         backend: The index.
-        metadata: Of the collection.
-        points: As many as `metadata` says; read only if it is built or compared with an imported one.
+        content: What the collection holds.
         alias: Its name.
         keep_previous: Collections to keep for a rollback of this alias, at least 0.
         min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
+        compact_share: The share of points, 0 to 1, that may be written or removed before all are built at once again.
 
     Raises:
         GateFailed: it does not verify; the alias stays where it was.
@@ -176,62 +202,185 @@ def go_live(
     """
     with backend.building():
         aliases, wrong = backend.aliases(), alias_problems(backend)
-        removed = backend.remove_unfinished(needed=named_by(aliases) - {metadata.name})
-        there = {each.name: each for each in backend.collections()}.get(metadata.name)
-        if not there and metadata.name in backend.stored():  # its metadata cannot be read
-            backend.drop(metadata.name)
-            removed.append(metadata.name)
-        # Its files are damaged, or it was imported and its content is not what its name says.
-        if there and (backend.check(metadata.name) or (there.imported and not _is_made_of(backend, metadata, points))):
-            backend.drop(metadata.name)
-            there = None
-        found = there is not None
-        if not found:
-            backend.build(metadata, points)
-        verification = verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata)
-        if verification.passed and (problems := trial_problems(backend, metadata)):
-            verification = replace(verification, problems=tuple(problems))
-        if not verification.passed:
-            if not found:
-                backend.drop(metadata.name)
-            raise _not_verified(verification, metadata.name, live=backend.aliases().get(alias))
-        moved = move_to(backend, alias, metadata.name, keep_previous=keep_previous)
+        removed = backend.remove_unfinished(needed=named_by(aliases) - {content.name})
+        stored = _stored(backend, content, alias, removed)
+        if stored is not None:
+            made = _Made(stored, _verified(backend, stored, min_recall=min_recall), 0, 0)
+        else:
+            made = _grown(backend, content, alias, min_recall=min_recall, compact_share=compact_share) or _built(
+                backend, content, min_recall=min_recall
+            )
+        name = made.metadata.name
+        if not made.verification.passed:
+            if stored is None:
+                backend.drop(name)
+            raise _not_verified(made.verification, name, live=backend.aliases().get(alias))
+        moved = move_to(backend, alias, name, keep_previous=keep_previous)
         removed += [] if wrong else remove_unneeded(backend)  # a wrong alias table must not decide what is removed
         previous = backend.aliases()[alias].previous
-    return Published(metadata.name, verification, not found, moved, previous, tuple(removed))
-
-
-def _is_made_of(backend: IndexBackend, metadata: CollectionMetadata, points: Iterable[Point]) -> bool:
-    """Return whether the stored collection equals `metadata` and `points`, up to rounding of vectors."""
-    if metadata.imported:
-        return True  # both were imported under one name: neither is more trustworthy
-    collection = backend.open(metadata.name)
-    try:
-        same_facts = replace(collection.metadata, created_at=metadata.created_at) == metadata
-        return same_facts and all(
-            one is not None and other is not None and _are_same(one, other)
-            for one, other in zip_longest(collection.scroll(), points)
-        )
-    finally:
-        collection.close()
-
-
-def _are_same(one: Point, other: Point) -> bool:
-    return (
-        one.clip_id == other.clip_id and dict(one.payload) == dict(other.payload)
-        and one.vectors.keys() == other.vectors.keys()
-        and all(_are_equal(value, other.vectors[name]) for name, value in one.vectors.items())
+    return Published(
+        name, made.metadata, made.verification, stored is None, moved, made.num_written, made.num_deleted, previous,
+        tuple(removed),
     )
 
 
-def _are_equal(one: Value, other: Value) -> bool:
-    if isinstance(one, SparseVector) or isinstance(other, SparseVector):
-        return isinstance(one, SparseVector) and isinstance(other, SparseVector) and _weights(one) == _weights(other)
-    return np.allclose(one, other, atol=_ROUNDING)
+def compact(
+    index: Index, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS, min_recall: float = MIN_RECALL
+) -> Published:
+    """Build the points of the live collection at once, verify the new collection, and move the alias to it.
+
+    Nothing is built if no publish has written into the live collection since it was built at once.
+
+    Args:
+        index: The folder of the embedded index, or an index backend.
+        alias: Its name.
+        keep_previous: Collections to keep for a rollback of this alias, at least 0.
+        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
+
+    Raises:
+        ArtifactError: nothing was published, the alias table is broken, or the live collection is.
+        GateFailed: the new one does not verify; the alias stays where it was.
+        ServiceError: another publish runs, or the backend cannot store it.
+    """
+    backend = home_of(index)
+    require_published(backend, alias)
+    with backend.building():
+        current = require_published(backend, alias)
+        require_alias_table(backend, alias=alias)
+        removed = backend.remove_unfinished(needed=named_by(backend.aliases()))
+        live = backend.open(current.collection)
+        try:
+            if not live.metadata.num_changed:
+                verification = _verified(backend, live.metadata, min_recall=min_recall)
+                return Published(
+                    current.collection, live.metadata, verification, False, False, 0, 0, current.previous, tuple(removed)
+                )
+            record = backend.record(current.collection)
+            metadata = _as_rebuilt(live.metadata, stored=backend.stored())
+            backend.build(metadata, _told(live.scroll(), metadata), None if record is None else record.videos)
+        finally:
+            live.close()
+        verification = _verified(backend, metadata, min_recall=min_recall)
+        if not verification.passed:
+            backend.drop(metadata.name)
+            raise _not_verified(verification, metadata.name, live=current)
+        moved = move_to(backend, alias, metadata.name, keep_previous=keep_previous)
+        removed += remove_unneeded(backend)
+        previous = backend.aliases()[alias].previous
+    return Published(
+        metadata.name, metadata, verification, True, moved, metadata.num_points, 0, previous, tuple(removed)
+    )
 
 
-def _weights(words: SparseVector) -> dict[int, float]:
-    return {index: round(float(value), 4) for index, value in zip(words.indices, words.values, strict=True)}
+class _Made(NamedTuple):
+    metadata: CollectionMetadata
+    verification: Verification
+    num_written: int
+    num_deleted: int
+
+
+def _stored(backend: IndexBackend, content: Content, alias: str, removed: list[str]) -> CollectionMetadata | None:
+    """Return a stored collection of this content, the live one first; None if there is none that is whole.
+
+    Those that are damaged, or were imported and hold something else, are dropped.
+    """
+    there = {each.name: each for each in backend.collections()}
+    if content.name not in there and content.name in backend.stored():  # its metadata cannot be read
+        backend.drop(content.name)
+        removed.append(content.name)
+    live = backend.aliases().get(alias)
+    same = [
+        each for each in there.values()
+        if each.name == content.name or (content.identity and each.identity == content.identity)
+    ]
+    for each in sorted(same, key=lambda one: (live is None or one.name != live.collection, one.name != content.name)):
+        if not backend.check(each.name) and not (each.imported and not _is_made_of(backend, each.name, content.whole())):
+            return each
+        backend.drop(each.name)
+    return None
+
+
+def _grown(
+    backend: IndexBackend, content: Content, alias: str, *, min_recall: float, compact_share: float
+) -> _Made | None:
+    """Make a collection from a stored one; None if none fits, too much changed, or what came out is not right."""
+    record = _base_of(backend, content, alias)
+    grown = content.since(record, most=compact_share) if record is not None else None
+    if grown is None or grown.metadata.name in backend.stored():
+        return None
+    metadata, difference = grown
+    try:
+        backend.grow(metadata, difference)
+        problems = difference_problems(backend, metadata.name, difference)
+        verification = _verified(backend, metadata, min_recall=min_recall, problems=problems)
+    except ArtifactError as error:
+        log.warning("%s: all points are built at once", error.message)
+        return None
+    if not verification.passed:
+        log.warning("%s did not verify (%s): all points are built at once", metadata.name, "; ".join(verification.problems))
+        backend.drop(metadata.name)
+        return None
+    return _Made(metadata, verification, len(difference.written), len(difference.removed))
+
+
+def _base_of(backend: IndexBackend, content: Content, alias: str) -> Record | None:
+    """Return the record of the live collection, or else of the newest one, that the content can be made from."""
+    live = backend.aliases().get(alias)
+    fitting = [each for each in reversed(backend.collections()) if content.can_grow_from(each)]
+    for each in sorted(fitting, key=lambda one: live is None or one.name != live.collection):
+        record = backend.record(each.name)
+        if record is not None:
+            return record
+    return None
+
+
+def _built(backend: IndexBackend, content: Content, *, min_recall: float) -> _Made:
+    metadata, points, videos = content.whole()
+    backend.build(metadata, _told(points, metadata), videos)
+    return _Made(metadata, _verified(backend, metadata, min_recall=min_recall), metadata.num_points, 0)
+
+
+def _verified(
+    backend: IndexBackend, metadata: CollectionMetadata, *, min_recall: float, problems: Sequence[str] = ()
+) -> Verification:
+    verification = verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata)
+    more = problems or (trial_problems(backend, metadata) if verification.passed else ())
+    return replace(verification, problems=(*verification.problems, *more)) if more else verification
+
+
+def _told(points: Iterable[Point], metadata: CollectionMetadata) -> Iterable[Point]:
+    """Return the points, with a bar of progress on a terminal."""
+    return tqdm(points, total=metadata.num_points, desc="publish", unit="point", disable=None)
+
+
+def _as_rebuilt(metadata: CollectionMetadata, *, stored: Collection[str]) -> CollectionMetadata:
+    """Return the metadata of a collection of the same content, under a name that is not stored."""
+    for rebuilds in count(1):
+        build = build_of(metadata.identity, rebuilds=rebuilds)
+        name = collection_name(metadata.encoder_version, build)
+        if name not in stored:
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            return replace(metadata, name=name, build=build, created_at=now, num_changed=0)
+    raise AssertionError("there is always a next number")
+
+
+def _is_made_of(backend: IndexBackend, name: str, content: Whole) -> bool:
+    """Return whether a stored collection equals the content, up to rounding of vectors."""
+    wanted = content.metadata
+    if wanted.imported:
+        return True  # both were imported under one name: neither is more trustworthy
+    collection = backend.open(name)
+    try:
+        facts = collection.metadata
+        same_facts = replace(
+            facts, created_at=wanted.created_at, name=wanted.name, build=wanted.build, num_changed=wanted.num_changed
+        ) == wanted
+        return same_facts and all(
+            one is not None and other is not None and are_same(one, other)
+            for one, other in zip_longest(collection.scroll(), content.points)
+        )
+    finally:
+        collection.close()
 
 
 def _not_verified(verification: Verification, name: str, *, live: Alias | None) -> GateFailed:

@@ -1,10 +1,11 @@
-"""Names and types of the vectors of a clip, and of the tables that they are built from."""
+"""Points, the names and types of their vectors, and the tables that they are built from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,48 @@ class SparseVector(NamedTuple):
 
 Value = NDArray[np.float32] | SparseVector
 """One vector of a clip: dense, shape (dimension,), unit length; or sparse."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Point:
+    """One clip, as it goes into a collection.
+
+    Args:
+        clip_id: Of the clip.
+        vector: Its vector `video`, shape (dimension,), unit length.
+        payload: Fields of its hit, and fields that filters name.
+        vectors: Its vectors by name.
+        named: Single vectors by name, for example `caption=...`, in place of those of `vectors`; None removes one.
+    """
+
+    clip_id: str
+    payload: Mapping[str, Any]
+    vectors: Mapping[str, Value]
+    """By name: dense of shape (dimension,) and unit length, or sparse."""
+
+    def __init__(
+        self, clip_id: str, vector: NDArray[np.float32] | None = None, payload: Mapping[str, Any] | None = None,
+        *, vectors: Mapping[str, Value] | None = None, **named: Value | None,
+    ) -> None:
+        changes: dict[str, Value | None] = {**({} if vector is None else {VIDEO_VECTOR: vector}), **named}
+        values = {name: value for name, value in {**(vectors or {}), **changes}.items() if value is not None}
+        for name, value in (("clip_id", clip_id), ("payload", payload or {}), ("vectors", values)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The vector `video`, shape (dimension,), unit length."""
+        return self.vectors[VIDEO_VECTOR]  # type: ignore[return-value]
+
+    @property
+    def caption(self) -> NDArray[np.float32] | None:
+        """The vector `caption`, shape (dimension,), unit length; None if it has none."""
+        return self.vectors.get(CAPTION_VECTOR)  # type: ignore[return-value]
+
+    @property
+    def words(self) -> SparseVector | None:
+        """The vector `words`; None if it has none."""
+        return self.vectors.get(WORDS_VECTOR)  # type: ignore[return-value]
 
 
 class Written(Protocol):
@@ -72,6 +115,17 @@ class Tables(Protocol):
     @property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
         """The embedded texts by `text_id_of`; shape (dimension,), unit length."""
+
+    @property
+    def text_variants(self) -> list[str]:
+        """The precisions that the texts were embedded with, sorted."""
+
+    def text_source(self, video_id: str) -> bytes:
+        """Return bytes that differ if a text of one of the video's clips does.
+
+        Args:
+            video_id: Of the video.
+        """
 
     @property
     def embed_dir(self) -> Path:

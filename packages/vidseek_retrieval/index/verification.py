@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
-from vidseek_retrieval.index.backend import Collection, IndexBackend, Point
+from vidseek_retrieval.index.backend import Collection, IndexBackend
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.values import VIDEO_VECTOR, SparseVector
+from vidseek_retrieval.index.difference.record import Difference
+from vidseek_retrieval.index.score_spread import evenly
+from vidseek_retrieval.index.values import VIDEO_VECTOR, Point, SparseVector, Value
 from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import Vector
 from vidseek_retrieval.vectors.registry import index_vector, vector_names
@@ -20,6 +22,8 @@ from vidseek_retrieval.vectors.registry import index_vector, vector_names
 NEIGHBOURS = 10
 SAMPLE = 64
 _TIE = 1e-6
+_ROUNDING = 1e-4
+"""Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
 _SCAN_BATCH = 1000
 
 
@@ -79,6 +83,50 @@ def verify_collection(
     finally:
         collection.close()
     return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
+
+
+def difference_problems(backend: IndexBackend, name: str, difference: Difference) -> list[str]:
+    """Return what is wrong with the points that a collection should have written or removed, by a sample of each.
+
+    Args:
+        backend: The index.
+        name: Of the collection that was made from another one.
+        difference: How it should differ.
+
+    Raises:
+        ArtifactError: the collection does not open.
+    """
+    written, removed = evenly(difference.written, SAMPLE), evenly(difference.removed, SAMPLE)
+    collection = backend.open(name)
+    try:
+        found = {point.clip_id: point for point in collection.points([point.clip_id for point in written])}
+        stayed = collection.payloads(removed)
+    finally:
+        collection.close()
+    lost = [each.clip_id for each in written if each.clip_id not in found or not are_same(found[each.clip_id], each)]
+    return [
+        *(f"{len(lost)} of {len(written)} written points are not as written: {lost[0]}" for _ in lost[:1]),
+        *(f"{len(stayed)} of {len(removed)} removed points are there: {each}" for each in sorted(stayed)[:1]),
+    ]
+
+
+def are_same(one: Point, other: Point) -> bool:
+    """Return whether two points are equal, up to rounding of vectors."""
+    return (
+        one.clip_id == other.clip_id and dict(one.payload) == dict(other.payload)
+        and one.vectors.keys() == other.vectors.keys()
+        and all(_are_equal(value, other.vectors[name]) for name, value in one.vectors.items())
+    )
+
+
+def _are_equal(one: Value, other: Value) -> bool:
+    if isinstance(one, SparseVector) or isinstance(other, SparseVector):
+        return isinstance(one, SparseVector) and isinstance(other, SparseVector) and _weights(one) == _weights(other)
+    return np.allclose(one, other, atol=_ROUNDING)
+
+
+def _weights(words: SparseVector) -> dict[int, float]:
+    return {index: round(float(value), 4) for index, value in zip(words.indices, words.values, strict=True)}
 
 
 def _count_problems(collection: Collection, metadata: CollectionMetadata) -> Iterator[str]:

@@ -42,3 +42,8 @@ class CaptionVector(IndexVector):
             return embedded.get(text_id_of(text.spoken)) if text else None
 
         return value
+
+    def source(self, tables: Tables) -> Callable[[str], bytes]:
+        """Return a function to the video's texts, and what they were embedded with."""
+        variants = ",".join(tables.text_variants).encode()
+        return lambda video_id: variants + tables.text_source(video_id)

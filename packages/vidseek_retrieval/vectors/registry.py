@@ -64,6 +64,16 @@ class IndexVector(abc.ABC):
         """Return a function from a clip id to the values of `filter_fields`; missing values are left out."""
         return lambda clip_id: {}
 
+    def source(self, tables: Tables) -> Callable[[str], bytes] | None:
+        """Return a function from a video id to bytes that differ if a value or field of one of its clips does.
+
+        A publish compares them to find the videos that changed. None, the default, makes and compares all values.
+
+        Args:
+            tables: Output of the stages for the published clips.
+        """
+        return None
+
     def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
         """Return the value that this vector is compared with in a search; None if the query has none.
 

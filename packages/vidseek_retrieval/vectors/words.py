@@ -35,6 +35,10 @@ class WordsVector(IndexVector):
 
         return value
 
+    def source(self, tables: Tables) -> Callable[[str], bytes]:
+        """Return a function to the video's texts; the language is a setting."""
+        return tables.text_source
+
     def query(self, direction: NDArray[np.float32], text: str, *, language: str) -> Value | None:
         """Return the query's words, each with weight 1; None for a query without text."""
         from vidseek_retrieval.index.bm25 import WordEncoder

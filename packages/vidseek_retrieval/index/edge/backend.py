@@ -4,6 +4,8 @@
 <root>/.lock                           flock: held while a build or a move runs, and freed by the kernel at any end
 <root>/<collection>/shard/             the Edge shard; nothing in it changes once it is finished
 <root>/<collection>/spans.npy          video and span of each clip
+<root>/<collection>/points.npy         a digest of each point, row for row
+<root>/<collection>/videos.npy         a digest of what each video's points were made from; not of imported collections
 <root>/<collection>/collection.json    written last: a folder without it is what a killed build left
 """
 
@@ -13,10 +15,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
@@ -30,13 +35,19 @@ from vidseek_retrieval.index.collection_metadata import (
     name_of_collection,
     require_facts,
 )
+from vidseek_retrieval.index.difference.record import Difference
 from vidseek_retrieval.index.edge.collection import EdgeCollection
-from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, build_shard
+from vidseek_retrieval.index.edge.copying import bytes_to_copy, copy_file, copy_shard, is_shared
+from vidseek_retrieval.index.edge.records import POINTS_FILE, VIDEOS_FILE, EdgeRecord
+from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, Growth, build_shard
+from vidseek_retrieval.index.edge.spans import SPANS_FILE
 
 ALIASES_FILE = "aliases.json"
 COLLECTION_FILE = "collection.json"
 LOCK_FILE = ".lock"
 _REMOVED = ".removed-"
+COPIES = 5
+"""Tries to copy a small file that readers write anew while it is copied."""
 
 
 class EdgeBackend:
@@ -124,29 +135,77 @@ class EdgeBackend:
             file.flush()
             yield
 
-    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
+    def build(
+        self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
+    ) -> None:
         """Make a collection: payload indexes first, load, optimise, flush, close; then collection.json.
 
         Raises:
             ArtifactError: the facts cannot be those of a collection: their name is no name, say. Nothing was touched.
             ServiceError: a folder of that name is there, or the disk or Edge does not take it. Nothing of ours is left.
         """
+        with self._new_folder(metadata) as folder:
+            with _write_errors(self.root):
+                (folder / SHARD_FOLDER).mkdir()
+                _require_space(self.root, metadata)
+            with _build_errors(metadata):
+                build_shard(folder, metadata, points)
+            with _write_errors(self.root):
+                if videos is not None:
+                    np.save(folder / VIDEOS_FILE, videos)
+                self._finish(folder, metadata, {})
+
+    def record(self, name: str) -> EdgeRecord | None:
+        """Return the digests of a collection; None of an imported one, or one of an earlier version."""
+        return EdgeRecord.read(self.root / name, self._facts(name))
+
+    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+        """Make a collection from a stored one: copy its shard, remove and write points, optimise, flush; collection.json.
+
+        Files that Edge never writes are shared with the stored one by hard links. Its copied files are held against its
+        record: what is broken is not copied on.
+
+        Raises:
+            ArtifactError: a file of the stored collection was changed.
+            ServiceError: a folder of that name is there, or the disk or Edge does not take it. Nothing of ours is left.
+        """
+        base = self.root / difference.base.name
+        recorded: dict[str, str] = self._content(difference.base.name)["files"]
+        with self._new_folder(metadata) as folder:
+            with _write_errors(self.root):
+                _require_space_to_grow(self.root, base, metadata, difference)
+                copied = copy_shard(base / SHARD_FOLDER, folder / SHARD_FOLDER)
+                own = [path.relative_to(folder).as_posix() for path in copied]
+                _require_unchanged(base, folder, own, recorded)
+            with _build_errors(metadata):
+                build_shard(folder, metadata, difference.written, Growth(base, difference.removed))
+            with _write_errors(self.root):
+                np.save(folder / VIDEOS_FILE, difference.videos)
+                shared = {name: digest for name, digest in recorded.items() if name not in own}
+                self._finish(folder, metadata, shared)
+
+    @contextmanager
+    def _new_folder(self, metadata: CollectionMetadata) -> Iterator[Path]:
+        """Make the folder of a collection; remove it where the block fails."""
         folder = self.root / require_facts(metadata).name
         with _write_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             folder.mkdir()  # fails where anything is there: what follows removes this folder, and so only what it made
         try:
-            with _write_errors(self.root):
-                (folder / SHARD_FOLDER).mkdir()
-                _require_space(self.root, metadata)
-            said = f"the collection {metadata.name} cannot be built"
-            with foreign(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY, errors=Exception):
-                build_shard(folder, metadata, points)
-            with _write_errors(self.root):
-                write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": _digests(folder)}, sync=True)
+            yield folder
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _finish(self, folder: Path, metadata: CollectionMetadata, known: Mapping[str, str]) -> None:
+        """Write collection.json, with the digests of all files. Of shared files it takes those that are known: where one was
+        changed, the verification says so.
+        """
+        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = {
+            name: known[name] if name in known and is_shared(path) else _digest(path) for name, path in paths.items()
+        }
+        write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": files}, sync=True)
 
     def check(self, name: str) -> list[str]:
         """Compare the files of a collection with the sha256 recorded when it was finished."""
@@ -255,17 +314,38 @@ def _require_space(root: Path, metadata: CollectionMetadata) -> None:
     # that Edge takes beforehand, 83 MiB for the smallest shard where a file system keeps no holes (tmpfs).
     num_vectors = sum(metadata.num_with(name) for name in metadata.dense_vectors)
     wanted = num_vectors * 3 * 4 * metadata.dimension + metadata.num_points * 1024 + 128 * 2**20
+    _require_free(root, wanted, f"{metadata.num_points} points")
+
+
+def _require_space_to_grow(root: Path, base: Path, metadata: CollectionMetadata, difference: Difference) -> None:
+    num_vectors = sum(len(point.vectors) for point in difference.written)
+    tables = sum((base / name).stat().st_size for name in (SPANS_FILE, POINTS_FILE))
+    wanted = bytes_to_copy(base / SHARD_FOLDER) + tables + num_vectors * 3 * 4 * metadata.dimension + 128 * 2**20
+    _require_free(root, wanted, f"{difference.num_changed} points that changed")
+
+
+def _require_free(root: Path, wanted: int, what: str) -> None:
     free = shutil.disk_usage(root).free
     if free < wanted:
         raise ServiceError(
-            f"the disk of {root} has {free // 2**20} MiB free, {metadata.num_points} points want about {wanted // 2**20}",
+            f"the disk of {root} has {free // 2**20} MiB free, {what} want about {wanted // 2**20}",
             code="no-space",
             remedy=SPACE_REMEDY,
         )
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+def _require_unchanged(base: Path, folder: Path, copied: Sequence[str], recorded: Mapping[str, str]) -> None:
+    """Hold the copied files of a shard, and the tables that are read in their old place, against the base's record."""
+    read = {name: base / name for name in (SPANS_FILE, POINTS_FILE, VIDEOS_FILE)}
+    for name, path in {**read, **{each: folder / each for each in copied}}.items():
+        for _ in range(COPIES):
+            if recorded.get(name) == _digest(path):
+                break
+            if name not in read:  # a reader that opens the base writes a small file of it anew at this moment
+                path.unlink()
+                copy_file(base / name, path)
+        else:
+            raise ArtifactError(f"{name} of {base.name} was changed", code="collection-broken", remedy=REBUILD_REMEDY)
 
 
 def _digest(path: Path) -> str:
@@ -278,6 +358,11 @@ def _digest(path: Path) -> str:
     except ValueError:
         return ""
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _build_errors(metadata: CollectionMetadata) -> AbstractContextManager[None]:
+    said = f"the collection {metadata.name} cannot be built"
+    return foreign(ServiceError, said, code="index-not-writable", remedy=SPACE_REMEDY, errors=Exception)
 
 
 def _write_errors(root: Path) -> AbstractContextManager[None]:

@@ -1,4 +1,6 @@
-"""The child process that builds a shard: `shard.build_shard` starts it, and sends metadata and points to its stdin."""
+"""The child process that builds a shard, or lets one grow: `shard.build_shard` starts it, and sends metadata and points to
+its stdin.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidseek_retrieval.index.backend import Point
-from vidseek_retrieval.index.edge.shard import load_shard
+from vidseek_retrieval.index.edge.shard import grow_shard, load_shard
 
 
 def read_points(pipe: BinaryIO) -> Iterator[Point]:
@@ -25,8 +27,12 @@ def read_points(pipe: BinaryIO) -> Iterator[Point]:
 def main() -> None:
     """Build the collection that is sent to stdin in the folder named as argument."""
     pipe = sys.stdin.buffer
-    metadata = pickle.load(pipe)
-    load_shard(Path(sys.argv[1]), metadata, read_points(pipe))
+    metadata, growth = pickle.load(pipe)
+    folder, points = Path(sys.argv[1]), read_points(pipe)
+    if growth is None:
+        load_shard(folder, metadata, points)
+    else:
+        grow_shard(folder, metadata, points, growth)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,21 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qdrant
+from numpy.typing import NDArray
 
 from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, row_of, write_spans
+from vidseek_retrieval.index.difference.record import POINT_ROW, point_row
+from vidseek_retrieval.index.edge.records import joined_rows, write_rows
+from vidseek_retrieval.index.edge.spans import ROW, row_of
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import vectors_of
 from vidseek_retrieval.index.values import SparseVector
@@ -35,6 +39,12 @@ LAST_LINES = 20
 """Of what a child says, to tell why it failed."""
 FULL_SCAN_KB = 10_000
 """Below this Qdrant compares with every vector: exact, and as fast."""
+BUILT_SEGMENTS = 1
+"""One segment is one graph: the fewest steps a search can take."""
+GROWN_SEGMENTS = 8
+"""Of a shard that grows: at one, each few thousand new points would be merged into the large graph, which takes minutes."""
+MOST_DELETED = 0.9
+"""Above this share Edge writes a segment anew by itself: a publish decides it before (`publish.compact_share`)."""
 
 _SCHEMAS = {
     "keyword": qdrant.PayloadSchemaType.Keyword,
@@ -45,8 +55,18 @@ REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it agai
 SPACE_REMEDY = "See that the disk has room and can be written, then publish again"
 
 
-def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-    """Write `shard/` and spans.npy into a folder, in a child process if there are many points.
+@dataclass(frozen=True)
+class Growth:
+    """What is taken from a collection before the points are written into a copy of its shard."""
+
+    base: Path
+    """The folder of the collection that the shard was copied from."""
+    removed: tuple[str, ...]
+    """Ids of its points that are removed."""
+
+
+def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point], growth: Growth | None = None) -> None:
+    """Write `shard/`, spans.npy and points.npy into a folder, in a child process if there are many points.
 
     Edge writes through memory-mapped files. If the disk is full, the kernel ends the process by a signal; in a child process
     this becomes an error, and the live collection stays.
@@ -55,13 +75,17 @@ def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poi
         folder: The collection's folder.
         metadata: Vectors and settings of the collection.
         points: Its points.
+        growth: Given where `shard/` is a copy already and `points` are those that are written into it.
 
     Raises:
         ServiceError: the child process was ended by a signal.
         Exception: any error of Edge.
     """
     if metadata.num_points < CHILD_FROM_POINTS:
-        load_shard(folder, metadata, points)
+        if growth is None:
+            load_shard(folder, metadata, points)
+        else:
+            grow_shard(folder, metadata, points, growth)
         return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     child = subprocess.Popen(
@@ -75,7 +99,7 @@ def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poi
     listener.start()
     try:
         with suppress(BrokenPipeError), child.stdin as pipe:  # a child that died is told of below
-            pickle.dump(metadata, pipe)
+            pickle.dump((metadata, growth), pipe)
             remaining = iter(points)
             while batch := list(islice(remaining, LOAD_BATCH)):
                 pickle.dump(batch, pipe)
@@ -98,7 +122,7 @@ def build_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poi
 
 
 def load_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
-    """Write `shard/` and spans.npy into a folder in this process.
+    """Write `shard/`, spans.npy and points.npy into a folder in this process.
 
     Args:
         folder: The collection's folder.
@@ -106,36 +130,77 @@ def load_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poin
         points: Its points.
     """
     path = str(folder / SHARD_FOLDER)
-    spans = np.zeros(metadata.num_points, dtype=ROW)
+    shard = qdrant.EdgeShard.create(path, _config(metadata, BUILT_SEGMENTS))
+    try:
+        rows = _write(shard, metadata, points)
+    finally:
+        shard.close()
+    # The first opening tidies journals away: done here, so that readers find files that never change.
+    qdrant.EdgeShard.load(path).close()
+    write_rows(folder, *rows)
+
+
+def grow_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Point], growth: Growth) -> None:
+    """Remove and write points in a copied shard in this process, and write spans.npy and points.npy beside it.
+
+    Args:
+        folder: The collection's folder, with a copy of the base's shard.
+        metadata: Vectors and settings of the collection.
+        points: The points to write.
+        growth: The base, and the points to remove.
+    """
+    path = str(folder / SHARD_FOLDER)
+    shard = qdrant.EdgeShard.load(path, _config(metadata, GROWN_SEGMENTS))
+    try:
+        remaining = iter(growth.removed)
+        while batch := list(islice(remaining, LOAD_BATCH)):
+            shard.update(qdrant.UpdateOperation.delete_points(batch))
+        rows = _write(shard, metadata, points)
+    finally:
+        shard.close()
+    qdrant.EdgeShard.load(path).close()
+    write_rows(folder, *joined_rows(growth.base, growth.removed, *rows))
+
+
+def _write(
+    shard: Any, metadata: CollectionMetadata, points: Iterable[Point]
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Write points, optimise and flush; return their rows of spans.npy and points.npy."""
+    known = shard.info().payload_schema
+    for field, kind in payload_indexes().items():
+        if field not in known:
+            shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
+    spans, records = [np.empty(0, ROW)], [np.empty(0, POINT_ROW)]
+    remaining = iter(points)
+    while batch := list(islice(remaining, LOAD_BATCH)):
+        spans.append(np.array([row_of(point) for point in batch], ROW))
+        records.append(np.array([point_row(point, metadata.settings.vectors) for point in batch], POINT_ROW))
+        shard.update(qdrant.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
+    shard.optimize()
+    shard.flush()
+    return np.concatenate(spans), np.concatenate(records)
+
+
+def _config(metadata: CollectionMetadata, segments: int) -> Any:
+    """Return the configuration of a shard.
+
+    Args:
+        metadata: Vectors and settings of the collection.
+        segments: Beyond so many, the smallest are merged.
+    """
     settings = metadata.settings
-    config = qdrant.EdgeConfig(
+    return qdrant.EdgeConfig(
         vectors={name: _vector_params(metadata, name) for name in metadata.dense_vectors},
         sparse_vectors={
             name: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf) for name in metadata.sparse_vectors
         } or None,
         hnsw_config=qdrant.HnswIndexConfig(settings.m, settings.ef_construct, FULL_SCAN_KB),
-        # One segment is one graph: the fewest steps a search can take.
-        optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=FULL_SCAN_KB),
+        optimizers=qdrant.EdgeOptimizersConfig(
+            default_segment_number=segments, indexing_threshold=FULL_SCAN_KB, deleted_threshold=MOST_DELETED,
+        ),
         # A shard that is written once needs no log, and without one any number of processes can open it.
         wal_enabled=False,
     )
-    shard = qdrant.EdgeShard.create(path, config)
-    try:
-        for field, kind in payload_indexes().items():
-            shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
-        remaining = iter(points)
-        num = 0
-        while batch := list(islice(remaining, LOAD_BATCH)):
-            spans[num : num + len(batch)] = [row_of(point) for point in batch]
-            num += len(batch)
-            shard.update(qdrant.UpdateOperation.upsert_points([_edge_point(point) for point in batch]))
-        shard.optimize()
-        shard.flush()
-    finally:
-        shard.close()
-    # The first opening tidies journals away: done here, so that readers find files that never change.
-    qdrant.EdgeShard.load(path).close()
-    write_spans(folder / SPANS_FILE, spans)
 
 
 def _vector_params(metadata: CollectionMetadata, name: str) -> Any:

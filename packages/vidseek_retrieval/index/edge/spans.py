@@ -122,13 +122,21 @@ def row_of(point: Point) -> tuple[int, int, bytes, bytes, int, int, bytes, int]:
     )
 
 
+def order_of(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return the order that the rows of a file lie in: by video, start and id.
+
+    Args:
+        rows: Rows of `row_of`.
+    """
+    return np.lexsort((rows["low"], rows["high"], rows["start_ms"], rows["video_id"]))
+
+
 def write_spans(path: Path, rows: NDArray[np.void]) -> None:
-    """Write rows, in any order, as a file that `Spans.read` opens.
+    """Write rows as a file that `Spans.read` opens.
 
     Args:
         path: The file to write.
-        rows: Rows of `row_of`.
+        rows: Rows of `row_of`, in the order of `order_of`. Their column `by_id` is filled in.
     """
-    rows = rows[np.lexsort((rows["low"], rows["high"], rows["start_ms"], rows["video_id"]))]
     rows["by_id"] = np.lexsort((rows["low"], rows["high"]))
     np.save(path, rows)

@@ -16,6 +16,7 @@ from vidseek_media.files.folders import whole_file
 from vidseek_retrieval.index.aliases import require_published
 from vidseek_retrieval.index.backend import IndexBackend, Point, alias_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json
+from vidseek_retrieval.index.difference.content import ImportedContent
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
 from vidseek_retrieval.index.publish import Published, go_live
 from vidseek_retrieval.index.values import SparseVector
@@ -104,10 +105,8 @@ def import_collection(
                 "no search could ask it",
                 code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
             )
-        return go_live(
-            backend, replace(export.metadata, imported=True), export.points(), alias=alias, keep_previous=keep_previous,
-            min_recall=min_recall,
-        )
+        content = ImportedContent(replace(export.metadata, imported=True, num_changed=0), export.points())
+        return go_live(backend, content, alias=alias, keep_previous=keep_previous, min_recall=min_recall)
 
 
 def _schema(metadata: CollectionMetadata) -> pa.Schema:

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, VidseekError
 from vidseek_media.names import shown
 from vidseek_retrieval.index.backend import Alias, Point
 from vidseek_retrieval.index.collection_metadata import COLLECTION_NAME, CollectionMetadata, require_facts
+from vidseek_retrieval.index.difference.record import Difference
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection, sparse_vector
@@ -163,12 +166,27 @@ class QdrantBackend:
             if not self._lock.release():
                 log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
-    def build(self, metadata: CollectionMetadata, points: Iterable[Point]) -> None:
+    def record(self, name: str) -> None:
+        """None: each publish to a server builds a collection."""
+        return
+
+    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+        """Not called, as there is no record.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError
+
+    def build(
+        self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
+    ) -> None:
         """Build a collection: payload indexes, points with indexing deferred, optimisation, and last its metadata.
 
         Args:
             metadata: Of the collection.
             points: As many as `metadata` says.
+            videos: Not stored.
 
         Raises:
             ArtifactError: the metadata are not valid. Nothing was changed.

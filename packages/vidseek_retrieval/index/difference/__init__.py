@@ -1,0 +1,1 @@
+"""What changed between the tables and a stored collection, told by digests."""

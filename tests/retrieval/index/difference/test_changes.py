@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.raising import raises
+from tests.retrieval.growing import GrowingArchive
+from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.dedup.video_matches import Duplicate
+from vidseek_retrieval.index.aliases import list_collections, rollback, verify
+from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.edge import copying
+from vidseek_retrieval.index.edge.backend import EdgeBackend
+from vidseek_retrieval.index.publish import PublishReport, compact, publish
+from vidseek_retrieval.index.verification import are_same
+from vidseek_retrieval.settings import IndexSettings
+
+
+def content_of(index: Path, name: str) -> list[Point]:
+    collection = EdgeBackend(index).open(name)
+    points = list(collection.scroll())
+    collection.close()
+    return points
+
+
+def require_same_content(archive: GrowingArchive, report: PublishReport) -> None:
+    """The collection holds what one holds that is built at once from the same tables, and its metadata says the same."""
+    fresh = archive.root / f"fresh-{report.collection}"
+    whole = publish(**archive.write(), index=fresh)
+    assert whole.collection == report.collection or report.num_changed == 0
+    grown, built = (content_of(index, each.collection) for index, each in ((archive.index, report), (fresh, whole)))
+    assert len(grown) == len(built) and all(are_same(one, other) for one, other in zip(grown, built, strict=True))
+    facts = [EdgeBackend(index).open(each.collection).metadata for index, each in ((archive.index, report), (fresh, whole))]
+    assert replace(facts[0], created_at="", num_changed=0, name="", build="") == replace(
+        facts[1], created_at="", num_changed=0, name="", build=""
+    )
+    records = [EdgeBackend(index).record(each.collection) for index, each in ((archive.index, report), (fresh, whole))]
+    assert all(records)
+    for field in ("videos", "points", "spans"):
+        one, other = (getattr(record, field) for record in records)
+        assert one.tobytes() == other.tobytes(), field
+
+
+def test_publish__writes_what_changed_and_nothing_else(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    first = archive.publish()
+    assert (first.num_written, first.num_deleted, first.num_changed) == (200, 0, 0)
+    archive.add(1)
+    added = archive.publish()
+    assert (added.built, added.num_written, added.num_deleted, added.num_changed) == (True, 10, 0, 10)
+    archive.remove(archive.names[3])
+    removed = archive.publish()
+    assert (removed.num_written, removed.num_deleted, removed.num_changed, removed.num_points) == (0, 10, 20, 200)
+    archive.vectors[archive.names[5]][2] *= -1
+    changed = archive.publish()
+    assert (changed.num_written, changed.num_deleted) == (1, 0)
+    archive.titles[archive.names[6]] = "another title"
+    assert archive.publish().num_written == 10
+    again = archive.publish()
+    assert (again.built, again.moved, again.num_written) == (False, False, 0)
+    require_same_content(archive, again)
+    assert verify(archive.index).passed
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "vector", "title", "caption", "duplicate"]), st.integers(0, 99)),
+                 min_size=1, max_size=4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(steps=STEPS, data=st.data())
+def test_publish__any_changes_give_what_a_whole_build_gives(
+    steps: list[tuple[str, int]], data: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = GrowingArchive(tmp_path_factory.mktemp("archive"), num_videos=12, captions=True)
+    archive.publish()
+    for kind, number in steps:
+        archive.change(kind, number)
+        report = archive.publish()
+        assert report.num_written + report.num_deleted < report.num_points
+    require_same_content(archive, report)
+
+
+def test_publish__a_share_of_changed_points_builds_all_again(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    archive.publish()
+    archive.add(2)
+    assert archive.publish(compact_share=0.1).num_written == 20
+    archive.add(1)
+    whole = archive.publish(compact_share=0.1)
+    assert (whole.num_written, whole.num_changed) == (230, 0)
+
+
+def test_publish__settings_of_searches_write_no_point(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    archive.publish()
+    searched = archive.publish(settings=IndexSettings(hnsw_ef=100, oversampling=2.0))
+    assert (searched.built, searched.moved, searched.num_written) == (True, True, 0)
+    assert EdgeBackend(archive.index).open(searched.collection).metadata.settings.hnsw_ef == 100
+    assert archive.publish(settings=IndexSettings(m=8)).num_written == 200
+
+
+def test_publish__a_duplicate_whose_original_goes_and_comes_back(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    copy, original = archive.names[4], archive.names[9]
+    archive.duplicates = [Duplicate(copy, 0, 60_000, original, 0, 60_000, "whole", 1.0)]
+    first = archive.publish()
+
+    def links(report: PublishReport) -> set[str]:
+        return {point.payload.get("duplicate_of", "") for point in content_of(archive.index, report.collection)
+                if point.payload["video_id"] == copy}
+
+    assert links(first) == {original}
+    kept = archive.vectors[original]
+    archive.remove(original)
+    gone = archive.publish()
+    assert (gone.num_written, gone.num_deleted) == (10, 10) and links(gone) == {""}
+    archive.restore(original, kept)
+    back = archive.publish()
+    assert back.collection == first.collection and not back.built and links(back) == {original}
+
+
+def test_publish__rollback_and_previous_survive_differences(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    names = [archive.publish().collection]
+    for _ in range(3):
+        archive.add(1)
+        names.append(archive.publish().collection)
+    assert [each.metadata.name for each in list_collections(archive.index)] == names[2:]
+    assert rollback(archive.index) == names[2]
+    assert len(content_of(archive.index, names[2])) == 220 and verify(archive.index).passed
+    archive.add(1)
+    after = archive.publish()  # made from what is live now
+    assert (after.num_written, after.previous) == (20, (names[2],))
+    require_same_content(archive, after)
+
+
+def test_publish__the_collection_before_stays_as_it_is(tmp_path: Path) -> None:
+    """Files are shared with it: what is written into the new one must not show in it."""
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    first = archive.publish()
+    before = content_of(archive.index, first.collection)
+    archive.add(1)
+    archive.remove(archive.names[0])
+    archive.publish()
+    assert EdgeBackend(archive.index).check(first.collection) == []
+    after = content_of(archive.index, first.collection)
+    assert [point.clip_id for point in before] == [point.clip_id for point in after]
+
+
+def test_publish__a_damaged_collection_is_no_base(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    first = archive.publish()
+    (archive.index / first.collection / "points.npy").write_bytes(b"\x93NUMPY")
+    archive.add(1)
+    assert archive.publish().num_written == 210
+    largest = max((archive.index / archive.publish().collection / "shard").rglob("page_0.dat"),
+                  key=lambda path: path.stat().st_blocks)
+    content = bytearray(largest.read_bytes())
+    content[100] ^= 1
+    largest.write_bytes(content)
+    archive.add(1)
+    assert archive.publish().num_written == 220
+
+
+def test_compact__builds_the_live_points_at_once(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20, captions=True)
+    assert not (first := archive.publish()).num_changed
+    assert compact(archive.index).collection == first.collection  # nothing to do
+    archive.add(1)
+    grown = archive.publish()
+    whole = compact(archive.index)
+    assert whole.built and whole.moved and whole.previous == (grown.collection,)
+    assert (whole.metadata.identity, whole.metadata.num_changed) == (
+        EdgeBackend(archive.index).open(grown.collection).metadata.identity, 0
+    )
+    again = archive.publish()
+    assert (again.collection, again.built) == (whole.collection, False)
+    require_same_content(archive, again)
+    archive.add(1)
+    assert archive.publish().num_written == 10
+
+
+def test_publish__nothing_to_compact_where_nothing_is(tmp_path: Path) -> None:
+    with raises(ArtifactError, code="not-published"):
+        compact(tmp_path / "index")
+
+
+def test_copy_file__keeps_holes_and_content(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.seek(3 * 2**20)
+        file.write(b"end")
+        file.truncate(8 * 2**20)
+    copying.copy_file(source, target)
+    assert source.read_bytes() == target.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks
+    empty = tmp_path / "empty"
+    empty.touch()
+    copying.copy_file(empty, tmp_path / "empty copy")
+    assert (tmp_path / "empty copy").read_bytes() == b""
+
+
+def test_copy_shard__links_what_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = tmp_path / "shard" / "segment" / "vector_storage-video"
+    storage.mkdir(parents=True)
+    for name in ("matrix.dat", "quantized.data", "deleted.dat"):
+        (storage / name).write_bytes(name.encode())
+    (storage.parent / "quantized.data").write_bytes(b"of a segment that takes points")
+    copied = copying.copy_shard(tmp_path / "shard", tmp_path / "copy")
+    assert sorted(path.name for path in copied) == ["deleted.dat", "quantized.data"]
+    assert os.stat(tmp_path / "copy/segment/vector_storage-video/matrix.dat").st_nlink == 2
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert len(copying.copy_shard(tmp_path / "shard", tmp_path / "plain")) == 4
+    assert (tmp_path / "plain/segment/vector_storage-video/matrix.dat").read_bytes() == b"matrix.dat"
