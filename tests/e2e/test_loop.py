@@ -76,7 +76,7 @@ def test_metrics_and_plots__give_numbers_and_curves(looped: Checkout) -> None:
     looped.succeed("dvc", "plots", "show", "-o", "plots", "--json")
 
 
-def test_search__the_command_finds_moments_as_evaluate_counted_them(looped: Checkout) -> None:
+def test_search__the_command_finds_moments_as_calibrate_counted_them(looped: Checkout) -> None:
     root = looped.path
     pairs = pd.read_parquet(root / "data/pairs/pairs.parquet")
     clips = pd.read_parquet(root / "data/cut/clips.parquet").set_index("clip_id")
@@ -92,7 +92,7 @@ def test_search__the_command_finds_moments_as_evaluate_counted_them(looped: Chec
         shared = min(hit.end_ms, truth.end_ms) - max(hit.start_ms, truth.start_ms)
         joined = max(hit.end_ms, truth.end_ms) - min(hit.start_ms, truth.start_ms)
         right += hit.video_id == row.video_id and shared / joined >= 0.5
-    reported = _read(root / "reports/evaluate/metrics.json")["moments"]["unseen"]["r1"]
+    reported = _read(root / "reports/calibrate/metrics.json")["moments"]["unseen"]["r1"]
     assert right / len(test) == pytest.approx(reported, abs=1e-3)
     query = test.caption.iloc[0]
     answer = json.loads(looped.succeed("vidseek", "search", query, "--limit", "3", "--json"))

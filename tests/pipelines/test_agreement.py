@@ -98,12 +98,13 @@ def test_deps__what_lies_in_the_repository_exists(name: str) -> None:
             assert (ROOT / path).exists(), f"{name} names {path}"
 
 
-ONLY_PAIRS = {"data/pairs/pairs.parquet", "data/pairs/groups.parquet", "data/general", "reports/gates/pairs/passed.json"}
+ONLY_PAIRS = {"data/pairs/pairs.parquet", "data/pairs/groups.parquet", "data/general", "reports/gates/pairs/passed.json",
+              "data/pairs/both_sides.parquet"}
 """What a training may depend on, of what is made from the source: equal bytes wherever the pairs are the same."""
 
 
-@pytest.mark.parametrize("name", ["train", "select", "export"])
-def test_deps__training_depends_on_pairs_and_not_on_the_archive(name: str) -> None:
+@pytest.mark.parametrize("name", ["train", "select", "export", "evaluate"])
+def test_deps__training_and_its_proof_depend_on_pairs_and_not_on_the_archive(name: str) -> None:
     """A video without captions changes data/ingest, data/cut, data/frames and result.json; none of them is a dependency."""
     made = [path for path in names_of(STAGES[name]["deps"]) if path.startswith(("data/", "reports/"))]
     assert set(made) <= ONLY_PAIRS and "data/pairs/pairs.parquet" in made

@@ -42,7 +42,8 @@ def show() -> None:
     for caution in cautions(archive):
         console.print(f"[bold red]{escape(caution)}.[/]")
     console.print(_recalls(figures))
-    for line in _facts(figures):
+    found = _read_json(archive.reports / "calibrate" / "metrics.json").get("moments") or {}
+    for line in [*_facts(figures), *_moments(found)]:
         console.print(line)
     for line in lines_of(_read_json(archive.selected)):
         console.print(f"Proof: {escape(line)}", highlight=False)
@@ -104,12 +105,15 @@ def _facts(figures: dict[str, Any]) -> list[str]:
         lines.append(f"General world, R@1: {before:.3f} → {after:.3f}; change in points {change}")
     else:
         lines.append(f"General world: retention {figures['retention']}")
-    for gallery, entry in figures["moments"].items():
-        lines.append(
-            f"Moments in whole videos ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
-            f"{_interval(entry['r5_interval'])}"
-        )
     return lines
+
+
+def _moments(found: dict[str, Any]) -> list[str]:
+    return [
+        f"Moments in whole videos ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
+        f"{_interval(entry['r5_interval'])}"
+        for gallery, entry in found.items()
+    ]
 
 
 def _searches(archive: Archive, console: Console) -> None:

@@ -39,7 +39,7 @@ def write_report(archive: Archive, path: Path) -> None:
     selected = read_json(archive.selected) or {}
     write_page(
         path, "vidseek", "report.html", width=_WIDTH, height=_HEIGHT, cautions=cautions(archive), data=_data(data),
-        rejected=_rejected(data), gates=_gates(reports), proof=_proof(metrics), moments=_moments(metrics),
+        rejected=_rejected(data), gates=_gates(reports), proof=_proof(metrics), moments=_moments(reports),
         calibration=_calibration(reports), drift=_drift(reports), duplicates=_duplicates(data),
         pictures=[(base64.b64encode(path.read_bytes()).decode(), caption) for path, caption in pictures_of(archive)],
         lineage=_lineage(archive, selected), challenges=_challenges(selected),
@@ -169,11 +169,24 @@ def _retention(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _moments(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (name, *(interval_text(entry[f"{key}_interval"]) for key in ("r1", "r5", "r10")))
-        for name, entry in (metrics.get("moments") or {}).items()
-    ]
+def _moments(reports: Path) -> dict[str, Any] | None:
+    """The recalls of moments by gallery, and among how many clips; None where none was measured."""
+    figures = read_json(reports / "calibrate" / "metrics.json") or {}
+    if not figures.get("moments"):
+        return None
+    num, num_published = figures["num_clips"], figures["num_clips_published"]
+    return {
+        "rows": [
+            (name, *(interval_text(entry[f"{key}_interval"]) for key in ("r1", "r5", "r10")))
+            for name, entry in figures["moments"].items()
+        ],
+        "num": num, "num_published": num_published,
+        "expected": [
+            f"{name}: R@1 {entry['expected_of_all']['r1']:.3f}, R@5 {entry['expected_of_all']['r5']:.3f}, R@10 "
+            f"{entry['expected_of_all']['r10']:.3f}"
+            for name, entry in figures["moments"].items() if "expected_of_all" in entry
+        ],
+    }
 
 
 def _calibration(reports: Path) -> dict[str, Any] | None:

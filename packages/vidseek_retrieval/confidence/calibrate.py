@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import whole_folder
@@ -22,6 +20,7 @@ from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.confidence.calibration import (
     FEEDBACK,
+    LEVEL,
     PRESENT,
     Calibration,
     Context,
@@ -32,11 +31,29 @@ from vidseek_retrieval.confidence.calibration import (
 from vidseek_retrieval.confidence.familiarity import Familiarity
 from vidseek_retrieval.confidence.query_stats import MAX_QUERIES, QuerySample
 from vidseek_retrieval.confidence.reliability import calibration_error, error_figures, kept_and_turned_away, reliability
-from vidseek_retrieval.search.moment_recall import MIN_IOU, PublishedWindows, Truth, iou
-from vidseek_retrieval.search.moments import NUM_CLIPS, Moment, RankedClip, first_moments, rank_exact
+from vidseek_retrieval.confidence.text_vectors import TextVectors
+from vidseek_retrieval.search.moment_recall import (
+    MIN_IOU,
+    PublishedWindows,
+    Truth,
+    iou,
+    moment_recalls,
+    recalls_of_all,
+)
+from vidseek_retrieval.search.moments import (
+    NUM_CLIPS,
+    Moment,
+    RankedClip,
+    Ranking,
+    cut_off,
+    first_moments,
+    rankings,
+)
 from vidseek_retrieval.settings import PRIOR
 
 CALIBRATION_FILE = "calibration.json"
+VECTORS_FOLDER = "queries"
+"""Vectors of the queries of the last run, which the next one reads back."""
 NUM_HITS = 5
 """First hits of each query that are judged."""
 NOT_MEASURED = "not measured"
@@ -61,18 +78,28 @@ class CalibrateReport:
     calibration: Calibration | None
     figures: dict[str, Any]
     bins: list[dict[str, float]]
+    vectors: TextVectors
+    """Of the queries, to be kept for the next run."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals of moment recall are computed."""
+
+    resamples: int
+    seed: int
 
 
 def calibrate(
-    embed_dir: Path,
+    windows: PublishedWindows,
     cut_dir: Path,
     pairs: Path,
-    encoder: Encoder,
+    vectors: TextVectors,
     *,
-    cut: str,
     margin: float,
     general_pairs: Path | None,
     max_queries: int,
+    bootstrap: Bootstrap,
     feedback: Sequence[Said] = (),
     prior: float = PRIOR,
 ) -> CalibrateReport:
@@ -83,45 +110,77 @@ def calibrate(
     is asked (`unlike`), where there is one. A hit is right if it is of the right video and its IoU is at least 0.5.
     Captions of the other world are those that no model was taught with: see `_unlike`.
 
+    The answers to the test captions as they are also give the recall of moments.
+
     Args:
-        embed_dir: With `parts/`.
+        windows: The published clips, or a sample that contains the videos of `asked_videos`.
         cut_dir: With clips.parquet.
         pairs: pairs.parquet; groups.parquet beside it says which videos show the same.
-        encoder: Its text tower is used.
-        cut: The cut mode that is published.
+        vectors: Embeds the queries.
         margin: How far below its best clip a neighbour may score and still join a moment, as a cosine.
         general_pairs: pairs.parquet of another world.
         max_queries: Captions of each split, at most.
+        bootstrap: Of the intervals of moment recall.
         feedback: What people said of hits; what is not in the ranking of its query, or no clip any more, counts nothing.
         prior: The share of queries that have an answer in the archive.
 
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    windows = PublishedWindows.load(embed_dir, cut_dir, cut=cut)
     table = _with_groups(pairs)
-    spans = read_table(cut_dir / "clips.parquet", CLIPS).set_index("clip_id")
+    spans = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "start_ms", "end_ms"]).set_index("clip_id")
     learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"]]
-    asker = _Asker(
-        windows, encoder, Familiarity.learned(learned, encoder.embed_texts), margin, _groups_of(pairs, windows)
-    )
+    asker = _Asker(windows, vectors, Familiarity.learned(learned, vectors.embed), margin, _groups_of(pairs, windows))
     unlike = _unlike(general_pairs) if general_pairs is not None else {}
-    judged = {}
-    for split in ("validation", "test"):
-        rows = table[table["split"] == split].sort_values("clip_id").head(max_queries)
-        judged[split] = _judge(rows, unlike.get(split, _NO_QUERIES)[: len(rows)], spans, asker)
+    questions = {split: _questions(_asked(table, split, max_queries), spans) for split in ("validation", "test")}
+    fitted, _ = _judge(questions["validation"], unlike.get("validation", _NO_QUERIES), asker)
+    test, found = _judge(questions["test"], unlike.get("test", _NO_QUERIES), asker)
     said = list(_judge_said(feedback, asker))
     calibration = fit(
-        judged["validation"] + said, encoder_version=encoder.spec.encoder_version, familiarity=asker.familiarity,
-        prior=prior,
+        fitted + said, encoder_version=vectors.encoder.spec.encoder_version, familiarity=asker.familiarity, prior=prior,
     )
     if calibration is not None:
-        calibration = replace(calibration, reference=_reference(calibration, [*judged["test"], *judged["validation"]]))
-    if calibration is None or not judged["test"]:
-        return CalibrateReport(calibration, {"calibration": NOT_MEASURED}, [])
-    bins = reliability(calibration, judged["test"], weights=prior_weights(judged["test"], prior))
-    figures = _figures(calibration, judged["validation"], judged["test"], bins, num_feedback=len(said))
-    return CalibrateReport(calibration, figures, bins)
+        calibration = replace(calibration, reference=_reference(calibration, [*test, *fitted]))
+    figures, bins = {"calibration": NOT_MEASURED}, []
+    if calibration is not None and test:
+        bins = reliability(calibration, test, weights=prior_weights(test, prior))
+        figures = _figures(calibration, fitted, test, bins, num_feedback=len(said))
+    measured = figures | _moments(questions["test"], found, windows, bootstrap)
+    return CalibrateReport(calibration, measured, bins, vectors)
+
+
+def asked_videos(pairs: Path, *, max_queries: int) -> frozenset[str]:
+    """Return the videos of the captions that `calibrate` asks.
+
+    Raises:
+        ArtifactError: a table is missing or broken.
+    """
+    table = _with_groups(pairs)
+    return frozenset(
+        str(video_id) for split in ("validation", "test") for video_id in _asked(table, split, max_queries)["video_id"]
+    )
+
+
+def _asked(table: pd.DataFrame, split: str, max_queries: int) -> pd.DataFrame:
+    return table[table["split"] == split].sort_values("clip_id").head(max_queries)
+
+
+def _moments(
+    questions: Sequence[_Question], found: Sequence[Sequence[Moment]], windows: PublishedWindows, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Return `moments`, the recall of moments by gallery of the test captions, and what was searched; empty for no caption.
+    """
+    if not questions:
+        return {}
+    result: dict[str, Any] = {}
+    for gallery in sorted({each.gallery for each in questions}):
+        rows = [row for row, each in enumerate(questions) if each.gallery == gallery]
+        answers, truths = [found[row] for row in rows], [questions[row].truth for row in rows]
+        groups = [questions[row].group for row in rows]
+        result[gallery] = moment_recalls(answers, truths, groups, resamples=bootstrap.resamples, seed=bootstrap.seed)
+        if expected := recalls_of_all(answers, truths, windows):
+            result[gallery]["expected_of_all"] = expected
+    return {"moments": result, "num_clips": len(windows.clips), "num_clips_published": windows.num_published}
 
 
 def _figures(
@@ -146,10 +205,13 @@ def _figures(
 
 
 def write_report(report: CalibrateReport, *, out: Path, reports: Path) -> None:
-    """Write `out/calibration.json` (null where nothing was fitted), `reports/{metrics.json,reliability.csv}`."""
+    """Write `out/calibration.json` (null where nothing was fitted) and the vectors of the queries, and
+    `reports/{metrics.json,reliability.csv}`.
+    """
     content = report.calibration.to_json() if report.calibration else None
     with whole_folder(out) as folder:
         write_json(folder / CALIBRATION_FILE, content)
+        report.vectors.write(folder / VECTORS_FOLDER)
     with whole_folder(reports) as folder:
         write_json(folder / "metrics.json", report.figures)
         header = ["confidence", "right", "num", "share"]
@@ -179,12 +241,15 @@ def _reference(calibration: Calibration, judged: Sequence[Judged]) -> QuerySampl
     return QuerySample.of([calibration.query_stats(each.moments, each.context) for each in asked])
 
 
-class _Query(NamedTuple):
+class _Question(NamedTuple):
     text: str
     group: str
+    truth: Truth
+    gallery: str = ""
 
 
-_NO_QUERIES: list[_Query] = []
+_NO_QUERIES: list[_Question] = []
+_NOWHERE = Truth("", 0, 1)
 
 
 def _groups_of(pairs: Path, windows: PublishedWindows) -> dict[str, str]:
@@ -199,7 +264,7 @@ def _with_groups(pairs: Path) -> pd.DataFrame:
     return table.assign(group=video_groups(pairs, table["video_id"]))
 
 
-def _unlike(pairs: Path) -> dict[str, list[_Query]]:
+def _unlike(pairs: Path) -> dict[str, list[_Question]]:
     """Return captions of another world that no model was taught with, for the fit (`validation`) and for the measure
     (`test`).
 
@@ -213,65 +278,73 @@ def _unlike(pairs: Path) -> dict[str, list[_Query]]:
         for_fit = splits["test"]["group"].isin(names[::2])
         splits = {"validation": splits["test"][for_fit], "test": splits["test"][~for_fit]}
     return {
-        name: [_Query(str(row.caption), str(row.group)) for row in rows.itertuples()] for name, rows in splits.items()
+        name: [_Question(str(row.caption), str(row.group), _NOWHERE) for row in rows.itertuples()]
+        for name, rows in splits.items()
     }
+
+
+def _questions(rows: pd.DataFrame, spans: pd.DataFrame) -> list[_Question]:
+    """Return the captions with where their answers are."""
+    found = spans.loc[rows["clip_id"]]
+    return [
+        _Question(str(row.caption), str(row.group), Truth(str(row.video_id), int(start), int(end)), str(row.gallery))
+        for row, start, end in zip(rows.itertuples(), found["start_ms"], found["end_ms"], strict=True)
+    ]
+
+
+class _Asked(NamedTuple):
+    text: str
+    vector: NDArray[np.float32]
+    ranking: Ranking
 
 
 @dataclass(frozen=True)
 class _Asker:
     windows: PublishedWindows
-    encoder: Encoder
+    vectors: TextVectors
     familiarity: Familiarity | None
     margin: float
     groups: Mapping[str, str]
     """Of videos; one that is not named is a group of its own."""
 
-    def ask(self, texts: Sequence[str], *, limit: int = NUM_CLIPS) -> Iterator[tuple[_AskedText, list[RankedClip]]]:
+    def ask(self, texts: Sequence[str]) -> Iterator[_Asked]:
         """Yield each text with its ranking."""
-        if not texts or not self.windows.clips:
-            return
-        vectors = self.encoder.embed_texts(list(texts))
-        rankings = rank_exact(vectors, self.windows.vectors, self.windows.clips, limit=limit, margin=self.margin)
-        yield from zip(map(_AskedText, texts, vectors), rankings, strict=True)
+        if texts:
+            vectors = self.vectors.embed(texts)
+            yield from map(_Asked, texts, vectors, rankings(vectors, self.windows.vectors, self.windows.clips))
 
-    def group(self, video_id: str) -> str:
-        """Return the group of a video."""
-        return self.groups.get(video_id, video_id)
+    def moments(self, ranking: Iterable[RankedClip], *, without: str | None = None) -> list[Moment]:
+        """Return the moments that a confidence depends on, where the videos of one group may be left out."""
+        clips = ranking if without is None else (
+            clip for clip in ranking if self.groups.get(clip.video_id, clip.video_id) != without
+        )
+        return first_moments(clips, margin=self.margin, num=LEVEL)
 
-    def judge(
-        self, asked: _AskedText, ranking: Sequence[RankedClip], truth: Truth, kind: str, *, group: str
-    ) -> list[Judged]:
+    def judge(self, asked: _Asked, moments: Sequence[Moment], question: _Question, kind: str) -> list[Judged]:
         """Return the first hits of one query; nothing where there is none."""
-        moments = first_moments(ranking, margin=self.margin)
         if not moments:
             return []
         firsts = tuple(moments[:NUM_HITS])
-        right = tuple(iou(moment, truth) >= MIN_IOU for moment in firsts)
-        return [Judged(firsts, self.context(asked, moments), right, kind, group)]
+        right = tuple(iou(moment, question.truth) >= MIN_IOU for moment in firsts)
+        return [Judged(firsts, self.context(asked, moments), right, kind, question.group)]
 
-    def context(self, asked: _AskedText, moments: Sequence[Moment]) -> Context:
+    def context(self, asked: _Asked, moments: Sequence[Moment]) -> Context:
         return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector)
 
 
-class _AskedText(NamedTuple):
-    text: str
-    vector: NDArray[np.float32]
-
-
-def _judge(rows: pd.DataFrame, unlike: Sequence[_Query], spans: pd.DataFrame, asker: _Asker) -> list[Judged]:
-    # So many more that a ranking without the clips of one group is as long as one with them.
-    most = max(Counter(asker.group(clip.video_id) for clip in asker.windows.clips).values(), default=0)
-    judged = []
-    asked = asker.ask(list(rows["caption"]), limit=NUM_CLIPS + most)
-    for row, (query, ranking) in zip(rows.itertuples(), asked, strict=False):
-        span, group = spans.loc[row.clip_id], str(row.group)
-        truth = Truth(str(row.video_id), int(span["start_ms"]), int(span["end_ms"]))
-        others = [clip for clip in ranking if asker.group(clip.video_id) != group]
-        for clips, kind in ((ranking, PRESENT), (others, LEFT_OUT)):
-            judged += asker.judge(query, clips, truth, kind, group=group)
-    for each, (query, ranking) in zip(unlike, asker.ask([each.text for each in unlike]), strict=False):
-        judged += asker.judge(query, ranking, Truth("", 0, 1), UNLIKE, group=each.group)
-    return judged
+def _judge(
+    questions: Sequence[_Question], unlike: Sequence[_Question], asker: _Asker
+) -> tuple[list[Judged], list[list[Moment]]]:
+    """Return the judged hits of all kinds of queries, and the moments of each question as it is."""
+    judged, found = [], []
+    for question, asked in zip(questions, asker.ask([each.text for each in questions]), strict=True):
+        found.append(asker.moments(asked.ranking))
+        judged += asker.judge(asked, found[-1], question, PRESENT)
+        judged += asker.judge(asked, asker.moments(asked.ranking, without=question.group), question, LEFT_OUT)
+    strange = unlike[: len(questions)]
+    for question, asked in zip(strange, asker.ask([each.text for each in strange]), strict=True):
+        judged += asker.judge(asked, asker.moments(asked.ranking), question, UNLIKE)
+    return judged, found
 
 
 def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
@@ -280,12 +353,13 @@ def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
     for each in feedback:
         if each.query.strip():
             said.setdefault(each.query, {})[each.clip_id] = each.relevant
-    for query, ranking in asker.ask(list(said)):
-        moments = first_moments(ranking, margin=asker.margin)
+    for asked in asker.ask(list(said)):
+        of_query = said[asked.text]
+        moments = first_moments(cut_off(asked.ranking, limit=NUM_CLIPS, margin=asker.margin), margin=asker.margin)
         flags = {
-            place: said[query.text][clip_id] for place, moment in enumerate(moments)
-            for clip_id in moment.clip_ids if clip_id in said[query.text]
+            place: of_query[clip_id] for place, moment in enumerate(moments)
+            for clip_id in moment.clip_ids if clip_id in of_query
         }
         if flags:
-            of_those = tuple(moments[place] for place in flags)
-            yield Judged(of_those, asker.context(query, moments), tuple(flags.values()), FEEDBACK)
+            yield Judged(tuple(moments[place] for place in flags), asker.context(asked, moments), tuple(flags.values()),
+                         FEEDBACK)

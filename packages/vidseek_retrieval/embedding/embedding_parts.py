@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,8 +101,12 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
     return sum(path.suffix == ".parquet" for path in stale)
 
 
-def read_parts(folder: Path) -> Embeddings:
+def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddings:
     """Read all parts in `folder` as one matrix.
+
+    Args:
+        folder: Folder of the parts.
+        among: Ids of the clips that are kept in memory; None for all.
 
     Raises:
         ArtifactError: there is no part; one is broken; they differ in encoder_version or dimension; a clip occurs twice.
@@ -114,8 +118,11 @@ def read_parts(folder: Path) -> Embeddings:
     clip_ids: list[str] = []
     matrices: list[NDArray[np.float32]] = []
     versions: set[str] = set()
+    wanted = None if among is None else pa.array(among, pa.string())
     for path in paths:
         table = _read_table(path)
+        if wanted is not None:
+            table = table.filter(pc.is_in(table["clip_id"], value_set=wanted))
         clip_ids += table["clip_id"].to_pylist()
         versions |= set(table["encoder_version"].to_pylist())
         matrices.append(_matrix_of(table, path))

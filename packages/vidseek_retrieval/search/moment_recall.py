@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.cut import read_clips
+from vidseek_media.tables import CLIPS, read_table
 from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.embedding.embed_texts import read_texts, text_matrix
 from vidseek_retrieval.embedding.embedding_parts import read_parts
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, evenly, score_spread
-from vidseek_retrieval.search.moments import Moment, RankedClip, first_moments, rank_exact
+from vidseek_retrieval.search.moments import Moment, RankedClip, first_moments, rankings
 
 MIN_IOU = 0.5
 """A moment is right if it is of the right video and its intersection over union with the truth is at least this."""
@@ -32,48 +35,89 @@ class Truth:
 
 @dataclass(frozen=True)
 class PublishedWindows:
-    """The clips that are published, with their vectors."""
+    """The clips that are published, with their vectors; or a sample of their videos."""
 
     clips: tuple[RankedClip, ...]
     vectors: NDArray[np.float32]
     """Shape (n, dimension), unit rows."""
     score_spread: float = 0.0
-    """As the published collection has it for its vector `video`: see `vidseek_retrieval.index.score_spread`."""
+    """As the published collection has it for its vector `video`: see `vidseek_retrieval.index.score_spread`. Of a sample: as
+    these clips have it."""
+    num_published: int = 0
+    """Number of clips that the sample was drawn from."""
+    half: frozenset[str] = frozenset()
+    """Videos of a sample within the sample, of about half of its clips; empty if `clips` are all that are published."""
 
     @staticmethod
-    def load(embed_dir: Path, cut_dir: Path, *, cut: str) -> PublishedWindows:
+    def load(
+        embed_dir: Path, cut_dir: Path, *, cut: str, most: int | None = None, always: Collection[str] = ()
+    ) -> PublishedWindows:
         """Load the embedded clips of one cut mode.
 
         Args:
             embed_dir: Output of the stage `embed`.
             cut_dir: Output of the stage `cut`.
             cut: The cut mode, for example `windows`.
+            most: Number of clips of a sample, taken if there are more: whole videos, drawn by their ids, so that an archive
+                that grows keeps most of its sample. None loads all clips.
+            always: Videos that every sample contains.
 
         Raises:
             ArtifactError: a table is missing or broken.
         """
-        embeddings = read_parts(embed_dir / "parts")
-        spans = {str(clip.clip_id): clip for clip in read_clips(cut_dir) if cut in clip.cut}
-        rows = [row for row, clip_id in enumerate(embeddings.clip_ids) if clip_id in spans]
-        clips = []
-        for row in rows:
-            clip = spans[embeddings.clip_ids[row]]
-            clips.append(RankedClip(embeddings.clip_ids[row], clip.video_id, clip.start_ms, clip.end_ms, 0.0))
-        texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
-        by_id = evenly(sorted(rows, key=lambda row: embeddings.clip_ids[row]), MAX_CLIPS)
-        return PublishedWindows(
-            tuple(clips), embeddings.vectors[rows], score_spread(embeddings.vectors[by_id], texts)
+        table = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
+        table = table[[cut in modes for modes in table["cut"]]]
+        drawn, half = _drawn(table["video_id"], most, always)
+        kept = table if drawn is None else table[table["video_id"].isin(drawn)]
+        embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())
+        row_of = {clip_id: row for row, clip_id in enumerate(embeddings.clip_ids)}
+        clips = sorted(
+            RankedClip(str(clip_id), str(video_id), int(start_ms), int(end_ms), 0.0)
+            for clip_id, video_id, start_ms, end_ms, _ in kept.itertuples(index=False) if clip_id in row_of
         )
+        vectors = embeddings.vectors[[row_of[clip.clip_id] for clip in clips]]
+        texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
+        spread = score_spread(vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
+        num_published = len(clips) if drawn is None else len(table)
+        return PublishedWindows(tuple(clips), vectors, spread, num_published, half)
 
-    def search(self, queries: NDArray[np.float32], *, margin: float) -> list[list[Moment]]:
-        """Return the moments of each query, best first, by exact search.
+    def search(self, queries: NDArray[np.float32], *, margin: float, num: int | None = None) -> list[list[Moment]]:
+        """Return the first moments of each query, best first, by exact search.
 
         Args:
             queries: float32 of shape (n, dimension), unit rows.
             margin: Largest difference to the best score of a moment, at least 0.
+            num: The number of moments wanted; None for all.
         """
-        rankings = rank_exact(queries, self.vectors, self.clips, margin=margin)
-        return [first_moments(ranking, margin=margin) for ranking in rankings]
+        found = rankings(queries, self.vectors, self.clips)
+        return [first_moments(ranking, margin=margin, num=num) for ranking in found]
+
+
+def _drawn(
+    videos: pd.Series[str], most: int | None, always: Collection[str]
+) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """Draw videos that have about `most` clips together, and of these such as have half as many.
+
+    Args:
+        videos: The video of each clip.
+        most: Number of clips; None for all.
+        always: Videos that are drawn first.
+
+    Returns:
+        The drawn videos (None: all), and those of about half of their clips.
+    """
+    if most is None or len(videos) <= most:
+        return None, frozenset()
+    counts = videos.value_counts()
+    by_hash = sorted(counts.index, key=lambda video_id: sha256(video_id.encode()).digest())
+    drawn = _first_videos(counts[sorted(by_hash, key=lambda video_id: video_id not in always)], most) | frozenset(always)
+    sampled = counts[[video_id for video_id in by_hash if video_id in drawn]]
+    return drawn, _first_videos(sampled, int(sampled.sum()) // 2)
+
+
+def _first_videos(counts: pd.Series[int], most: int) -> frozenset[str]:
+    """Return the first videos that have at most `most` clips together, at least one."""
+    return frozenset(counts.index[(counts.cumsum() <= most) | (np.arange(len(counts)) == 0)])
 
 
 def iou(moment: Moment, truth: Truth) -> float:
@@ -99,11 +143,7 @@ def moment_recalls(
     """
     if not truths:
         return {}
-    firsts = []
-    for moments, truth in zip(found, truths, strict=True):
-        right = [place for place, moment in enumerate(moments[:10]) if iou(moment, truth) >= MIN_IOU]
-        firsts.append(right[0] if right else 10)
-    hits = {f"r{k}": np.array([first < k for first in firsts], np.float64) for k in (1, 5, 10)}
+    hits = _hits(found, truths)
     hits["video_r1"] = np.array([
         bool(moments) and moments[0].video_id == truth.video_id for moments, truth in zip(found, truths, strict=True)
     ], np.float64)
@@ -113,3 +153,43 @@ def moment_recalls(
         for name, values in hits.items()
     }
     return figures | intervals | {"num_queries": len(truths), "num_groups": len(set(groups))}
+
+
+def recalls_of_all(
+    found: Sequence[Sequence[Moment]], truths: Sequence[Truth], windows: PublishedWindows
+) -> dict[str, float]:
+    """Return the recalls to expect among all published clips, where `windows` is a sample of them.
+
+    A recall falls by about as much each time that the clips to choose from are doubled. The fall is measured in the sample:
+    among half of its videos the recall is higher. The line through both is followed to the number of all clips.
+
+    Args:
+        found: The moments of each query in the sample, best first: more than 10, since half of them are left out.
+        truths: One for each query.
+        windows: The sample.
+
+    Returns:
+        `r1`, `r5` and `r10`; empty if `windows` has all clips or there is no query.
+    """
+    num, num_half = len(windows.clips), sum(clip.video_id in windows.half for clip in windows.clips)
+    if not windows.half or not truths or num_half == num:
+        return {}
+    in_half = [
+        [moment for moment in moments if moment.video_id in windows.half or moment.video_id == truth.video_id]
+        for moments, truth in zip(found, truths, strict=True)
+    ]
+    doublings = math.log2(windows.num_published / num) / math.log2(num / num_half)
+    expected = {}
+    for name, values in _hits(found, truths).items():
+        fall = float(_hits(in_half, truths)[name].mean() - values.mean())
+        expected[name] = round(min(1.0, max(0.0, float(values.mean() - fall * doublings))), 4)
+    return expected
+
+
+def _hits(found: Sequence[Sequence[Moment]], truths: Sequence[Truth]) -> dict[str, NDArray[np.float64]]:
+    """For each query whether a right moment is among its first 1, 5 and 10."""
+    firsts = []
+    for moments, truth in zip(found, truths, strict=True):
+        right = [place for place, moment in enumerate(moments[:10]) if iou(moment, truth) >= MIN_IOU]
+        firsts.append(right[0] if right else 10)
+    return {f"r{k}": np.array([first < k for first in firsts], np.float64) for k in (1, 5, 10)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,10 @@ NUM_CLIPS = 1000
 """Moments begin in this many clips of the ranking, wherever a page begins: so paging never shifts them."""
 SCORE_DIGITS = 6
 """Scores are rounded to this many places before they are ordered, so that the last bits of float32 break no tie."""
+_BLOCK_SCORES = 2**23
+"""Scores that are computed at once."""
+_SORTED_AT_FIRST = (256, 4096)
+"""Of a ranking so many clips are sorted, then so many, then all."""
 
 
 class RankedClip(NamedTuple):
@@ -77,32 +81,26 @@ def merge_moments(ranked: Iterable[RankedClip], *, margin: float) -> list[Moment
         >>> [(moment.start_ms, moment.end_ms, moment.score) for moment in merge_moments(clips, margin=0.05)]
         [(0, 5000, 0.9)]
     """
-    moments: list[_Growing] = []
-    by_video: dict[str, list[_Growing]] = {}
+    merging = _Merging(margin)
     for clip in sorted(ranked, key=rank_order):
-        neighbours = by_video.setdefault(clip.video_id, [])
-        takers, is_inside = _around(clip, neighbours) if neighbours else (_NONE, False)
-        if takers:
-            _join(clip, takers, neighbours)
-        elif not is_inside:
-            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor_of(clip.score, margin))
-            neighbours.append(moment)
-            moments.append(moment)
-    return [moment.finished() for moment in moments if not moment.swallowed]
+        merging.add(clip)
+    return [moment.finished() for moment in merging.moments if not moment.swallowed]
 
 
-def first_moments(ranking: Sequence[RankedClip], *, margin: float) -> list[Moment]:
+def first_moments(ranking: Iterable[RankedClip], *, margin: float, num: int | None = None) -> list[Moment]:
     """Return the moments that begin in the first `NUM_CLIPS` clips, widened by later clips.
 
     Args:
         ranking: Clips in the order of `rank_order`, including all clips within `margin` of the last of those first ones.
         margin: Largest difference to the best score of a moment, at least 0.
+        num: The number of moments wanted, at least 1; None for all. The ranking is read only as far as these need it.
     """
-    moments = merge_moments(ranking, margin=margin)
-    if len(ranking) <= NUM_CLIPS:
-        return moments
-    last = rank_order(ranking[NUM_CLIPS - 1])
-    return [moment for moment in moments if moment_order(moment) <= last]
+    merging = _Merging(margin)
+    for place, clip in enumerate(ranking):
+        if num is not None and merging.is_settled(num, clip.score, begins=place < NUM_CLIPS):
+            break
+        merging.add(clip, begins=place < NUM_CLIPS)
+    return [moment.finished() for moment in merging.firsts()[:num]]
 
 
 def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
@@ -145,18 +143,66 @@ def rank_exact(
     """
     if len(clips) != len(clip_vectors):
         raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
+    return [cut_off(ranking, limit=limit, margin=margin) for ranking in rankings(query_vectors, clip_vectors, clips)]
+
+
+def rankings(
+    query_vectors: NDArray[np.float32], clip_vectors: NDArray[np.float32], clips: Sequence[RankedClip]
+) -> Iterator[Ranking]:
+    """Yield for each query the exact ranking of all clips, of which no more is sorted than is read.
+
+    Args:
+        query_vectors: Shape (num_queries, dimension), unit rows.
+        clip_vectors: Shape (num_clips, dimension), unit rows.
+        clips: The clip of each row of `clip_vectors`; their scores are ignored.
+
+    Raises:
+        ValueError: the number of clips is not the number of vectors.
+    """
+    if len(clips) != len(clip_vectors):
+        raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
     by_id = sorted(range(len(clips)), key=lambda row: clips[row].clip_id)
-    ordered = [clips[row] for row in by_id]
-    vectors = clip_vectors[by_id]
-    rankings = []
-    for query in query_vectors:
-        scores = np.round((vectors @ query).astype(np.float64), SCORE_DIGITS)
-        # Stable, over rows in the order of clip_id: that is how ties are broken.
-        best = np.argsort(-scores, kind="stable")
-        least = floor_of(float(scores[best[limit - 1]]), margin) if limit < len(best) else -math.inf
-        best = best[: max(limit, np.searchsorted(-scores[best], -least, side="right"))]
-        rankings.append([ordered[row]._replace(score=float(scores[row])) for row in best])
-    return rankings
+    ordered, vectors = [clips[row] for row in by_id], clip_vectors[by_id]
+    step = max(1, _BLOCK_SCORES // max(1, len(clips)))
+    for start in range(0, len(query_vectors), step):
+        scores = query_vectors[start : start + step] @ vectors.T
+        for row in np.round(scores.astype(np.float64), SCORE_DIGITS):
+            yield Ranking(ordered, row)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """All clips with their scores for one query: iterating gives them best first, ties by clip_id."""
+
+    clips: Sequence[RankedClip]
+    """In the order of clip_id; their scores are ignored."""
+    scores: NDArray[np.float64]
+    """One for each clip, rounded to `SCORE_DIGITS`."""
+
+    def __iter__(self) -> Iterator[RankedClip]:
+        high = math.inf
+        for num in (*_SORTED_AT_FIRST, len(self.scores)):
+            is_part = num < len(self.scores)
+            low = float(np.partition(self.scores, -num)[-num]) if is_part else -math.inf
+            rows = np.flatnonzero((self.scores >= low) & (self.scores < high))
+            for row in rows[np.argsort(-self.scores[rows], kind="stable")].tolist():  # stable: in the order of clip_id
+                clip = self.clips[row]
+                yield RankedClip(
+                    clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, float(self.scores[row]), clip.duplicate_of
+                )
+            if not is_part:
+                return
+            high = low
+
+
+def cut_off(ranking: Iterable[RankedClip], *, limit: int, margin: float) -> list[RankedClip]:
+    """Return the first `limit` clips, and those that score at most `margin` below the last of them."""
+    kept: list[RankedClip] = []
+    for clip in ranking:
+        if len(kept) >= limit and clip.score < floor_of(kept[limit - 1].score, margin):
+            break
+        kept.append(clip)
+    return kept
 
 
 def floor_of(best: float, margin: float) -> float:
@@ -169,6 +215,38 @@ def floor_of(best: float, margin: float) -> float:
     return round(best - margin, SCORE_DIGITS)  # or a margin of 0.1 would not reach from 0.9 to 0.8
 
 
+class _Merging:
+    """Merges clips that come in the order of `rank_order` into moments."""
+
+    def __init__(self, margin: float) -> None:
+        self.moments: list[_Growing] = []
+        self._margin = margin
+        self._by_video: dict[str, list[_Growing]] = {}
+
+    def add(self, clip: RankedClip, *, begins: bool = True) -> None:
+        """Take the next clip. What it begins is among the first moments where `begins` is true."""
+        neighbours = self._by_video.setdefault(clip.video_id, [])
+        takers, is_inside = _around(clip, neighbours) if neighbours else (_NONE, False)
+        if takers:
+            _join(clip, takers, neighbours)
+        elif not is_inside:
+            floor = floor_of(clip.score, self._margin)
+            moment = _Growing(clip, clip.start_ms, clip.end_ms, [clip], floor, is_first=begins)
+            neighbours.append(moment)
+            self.moments.append(moment)
+
+    def firsts(self) -> list[_Growing]:
+        """Return the first moments, best first."""
+        return [moment for moment in self.moments if moment.is_first and not moment.swallowed]
+
+    def is_settled(self, num: int, score: float, *, begins: bool) -> bool:
+        """Whether no clip of at most this score changes the first `num` moments."""
+        if begins and (len(self.moments) < num or score >= self.moments[num - 1].floor):
+            return False  # without a look at each of them
+        firsts = self.firsts()[:num]
+        return (len(firsts) == num or not begins) and score < firsts[-1].floor
+
+
 @dataclass(slots=True, eq=False)
 class _Growing:
     best: RankedClip
@@ -176,6 +254,7 @@ class _Growing:
     end_ms: int
     clips: list[RankedClip]
     floor: float
+    is_first: bool
     swallowed: bool = field(default=False)
 
     def grow(self, start_ms: int, end_ms: int, clips: Iterable[RankedClip]) -> None:

@@ -47,7 +47,7 @@ def evaluated(archive: Archive, **gain: Any) -> None:
     path.parent.mkdir(parents=True)
     model = {f"r{k}_interval": INTERVAL for k in (1, 5, 10)}
     entry = {"num_queries": 40, "base": model, "adapted": model, "gain": {"r1": gain}}
-    path.write_text(json.dumps({"galleries": {"default": entry}, "retention": "not measured", "moments": {}}))
+    path.write_text(json.dumps({"galleries": {"default": entry}, "retention": "not measured"}))
 
 
 def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> None:
@@ -56,6 +56,19 @@ def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> Non
                  "nothing was measured", "have no confidence", "Nobody has decided", "Nobody has looked",
                  "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
         assert said in page
+
+
+@pytest.mark.parametrize(("num", "says"), [(900, "All 900 published clips"), (2000, "900 of the 2000 published")])
+def test_report__says_among_how_many_clips_moments_were_found(archive: Archive, num: int, says: str) -> None:
+    path = archive.root / "reports" / "calibrate" / "metrics.json"
+    path.parent.mkdir(parents=True)
+    entry: dict[str, Any] = {f"r{k}_interval": INTERVAL for k in (1, 5, 10)}
+    if num > 900:
+        entry["expected_of_all"] = {"r1": 0.25, "r5": 0.5, "r10": 0.75}
+    path.write_text(json.dumps({"moments": {"near": entry}, "num_clips": 900, "num_clips_published": num}))
+    page = written(archive)
+    assert says in page and "<td>near<td>0.800 (0.700 to 0.900)" in page
+    assert ("R@1 0.250, R@5 0.500, R@10 0.750" in page) == (num > 900)
 
 
 def test_report__loads_nothing_and_equal_data_give_an_equal_page(archive: Archive) -> None:

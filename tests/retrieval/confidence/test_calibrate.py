@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,20 @@ from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.tables import PAIRS, read_table, write_table
-from vidseek_retrieval.confidence.calibrate import CalibrateReport, Said, calibrate, read_calibration, write_report
+from vidseek_retrieval.confidence.calibrate import (
+    VECTORS_FOLDER,
+    Bootstrap,
+    CalibrateReport,
+    Said,
+    asked_videos,
+    calibrate,
+    read_calibration,
+    write_report,
+)
 from vidseek_retrieval.confidence.calibration import FEATURES
+from vidseek_retrieval.confidence.text_vectors import TextVectors
 from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.query import QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -52,10 +64,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, encoder: Encoder, *, pairs: str = "pairs", general: bool = True) -> CalibrateReport:
+def run(
+    root: Path, encoder: Encoder, *, pairs: str = "pairs", general: bool = True, max_queries: int = 500,
+    feedback: Sequence[Said] = (), kept: Path | None = None, most: int | None = None,
+) -> CalibrateReport:
+    table = root / f"{pairs}.parquet"
+    windows = PublishedWindows.load(
+        root / "embed", root / "cut", cut="windows", most=most, always=asked_videos(table, max_queries=max_queries)
+    )
     return calibrate(
-        root / "embed", root / "cut", root / f"{pairs}.parquet", encoder, cut="windows", margin=0.02,
-        general_pairs=root / "general.parquet" if general else None, max_queries=500,
+        windows, root / "cut", table, TextVectors(encoder, kept), margin=0.02,
+        general_pairs=root / "general.parquet" if general else None, max_queries=max_queries, feedback=feedback,
+        bootstrap=Bootstrap(50, 0),
     )
 
 
@@ -73,6 +93,9 @@ def test_calibrate__fits_on_validation_and_measures_on_test(root: Path, encoder:
     assert report.figures["turned_away_unlike"] == 1.0  # no clip is white
     assert sum(each["num"] for each in report.bins) == 180 * 5
     assert "turned_away_unlike" not in run(root, encoder, general=False).figures
+    moments = report.figures["moments"]["default"]
+    assert moments["num_queries"] == 60 and 0 < moments["r1"] < moments["r10"] == 1.0  # four videos of each colour
+    assert (report.figures["num_clips"], report.figures["num_clips_published"]) == (12, 12)
 
 
 def test_calibrate__keeps_the_captions_as_they_were_asked(root: Path, encoder: Encoder) -> None:
@@ -85,10 +108,7 @@ def test_calibrate__keeps_the_captions_as_they_were_asked(root: Path, encoder: E
 
 
 def test_calibrate__max_queries(root: Path, encoder: Encoder) -> None:
-    report = calibrate(
-        root / "embed", root / "cut", root / "pairs.parquet", encoder, cut="windows", margin=0.02, general_pairs=None,
-        max_queries=20,
-    )
+    report = run(root, encoder, general=False, max_queries=20)
     assert report.figures["num_queries"] == 40
 
 
@@ -170,10 +190,7 @@ def test_calibrate__feedback_joins_the_fit(root: Path, encoder: Encoder) -> None
     clip_ids = [str(clip_row(f"{number:032x}", 0, 0, 3000)["clip_id"]) for number in range(0, 12, 3)]
     said = [Said("red", clip_id, False) for clip_id in clip_ids] + [Said(" ", "x", True), Said("red", "unknown", True)]
     plain = run(root, encoder)
-    told = calibrate(
-        root / "embed", root / "cut", root / "pairs.parquet", encoder, cut="windows", margin=0.02,
-        general_pairs=root / "general.parquet", max_queries=500, feedback=said * 3,
-    )
+    told = run(root, encoder, feedback=said * 3)
     assert plain.calibration is not None and told.calibration is not None
     assert (told.figures["num_feedback"], plain.figures["num_feedback"]) == (1, 0)
     assert told.calibration.num_queries == plain.calibration.num_queries + 1
@@ -197,3 +214,28 @@ def test_search__a_query_of_words_that_nobody_learned_is_less_sure(root: Path, e
         searcher.search_vector(vector, VERSION, words=words).hits[0].confidence for words in ("red", "scarlet")
     )
     assert known is not None and unknown is not None and unknown < 0.8 * known
+
+
+def test_calibrate__a_second_run_embeds_no_query_and_says_the_same(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    first = run(root, encoder)
+    write_report(first, out=tmp_path / "out", reports=tmp_path / "reports")
+    again = run(root, encoder, kept=tmp_path / "out" / VECTORS_FOLDER)
+    assert first.vectors.num_embedded > 0 and again.vectors.num_embedded == 0
+    assert (again.calibration, again.figures) == (first.calibration, first.figures)
+    fewer = run(root, encoder, max_queries=20, kept=tmp_path / "out" / VECTORS_FOLDER)
+    assert fewer.vectors.num_embedded > 0  # other lists: as in a run of their own
+    assert fewer.calibration == run(root, encoder, max_queries=20).calibration
+
+
+def test_calibrate__a_sample_has_the_videos_that_are_asked_for(root: Path, encoder: Encoder) -> None:
+    few = root / "few.parquet"
+    table = read_table(root / "pairs.parquet", PAIRS)
+    write_table(few, table[table["video_id"] < f"{4:032x}"].to_dict("records"), PAIRS)
+    sampled = run(root, encoder, pairs="few", most=6)
+    whole = run(root, encoder, pairs="few")
+    assert (sampled.figures["num_clips"], sampled.figures["num_clips_published"]) == (6, 12)
+    expected = sampled.figures["moments"]["default"]["expected_of_all"]
+    # With half of the rivals more is found; what is expected among all is no more than that.
+    assert whole.figures["moments"]["default"]["r1"] <= sampled.figures["moments"]["default"]["r1"]
+    assert 0 <= expected["r1"] <= sampled.figures["moments"]["default"]["r1"]
+    assert "expected_of_all" not in whole.figures["moments"]["default"]

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.retrieval.archive import clip_row, video_row, write_archive
-from vidseek_retrieval.search.moment_recall import PublishedWindows, Truth, iou, moment_recalls
-from vidseek_retrieval.search.moments import Moment
+from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
+from vidseek_retrieval.search.moment_recall import PublishedWindows, Truth, iou, moment_recalls, recalls_of_all
+from vidseek_retrieval.search.moments import Moment, RankedClip
 
 A, B = "a" * 32, "b" * 32
 
@@ -91,3 +91,42 @@ def test_search__neighbours_within_the_margin_are_one_moment(tmp_path: Path) -> 
         for margin in (0.1, 0.2)
     }
     assert spans[0.1][0] == (0, 1000) and spans[0.2][0] == (0, 2000)
+
+
+def archive_of(folder: Path, num_videos: int) -> dict[str, Path]:
+    """Two clips of each of some videos, with random vectors."""
+    names = [f"{number:032x}" for number in range(num_videos)]
+    clips = [clip_row(name, at, 1000 * at, 1000 * (at + 1)) for name in names for at in (0, 1)]
+    vectors = unit_rows(len(clips), 8, seed=0)
+    return write_archive(folder, [video_row(name, f"{name}.mp4") for name in names], clips, vectors)
+
+
+def test_load__a_sample_is_of_whole_videos_and_grows_with_the_archive(tmp_path: Path) -> None:
+    drawn = {}
+    for num_videos in (40, 42):
+        folders = archive_of(tmp_path / str(num_videos), num_videos)
+        windows = PublishedWindows.load(
+            folders["embed_dir"], folders["cut_dir"], cut="windows", most=20, always=[f"{7:032x}"]
+        )
+        videos = [clip.video_id for clip in windows.clips]
+        assert (len(videos), windows.num_published) == (20, 2 * num_videos)
+        assert f"{7:032x}" in videos and all(videos.count(each) == 2 for each in videos)
+        assert len(windows.half) == 5 and windows.half < set(videos)
+        drawn[num_videos] = set(videos)
+    assert len(drawn[40] & drawn[42]) >= 8  # two new ones take the place of at most two
+    whole = PublishedWindows.load(folders["embed_dir"], folders["cut_dir"], cut="windows", most=84)
+    assert len(whole.clips) == whole.num_published == 84 and not whole.half
+
+
+def test_recalls_of_all__follow_the_line_through_the_sample_and_its_half() -> None:
+    """Of 32 clips 16 are drawn, 8 of them in the half: R@1 is 0.5 in the sample, 0.75 in its half."""
+    videos = [f"{number:032x}" for number in range(16)]
+    clips = tuple(RankedClip(name, name, 0, 1000, 0.0) for name in videos)
+    windows = PublishedWindows(clips, np.empty((16, 0), np.float32), num_published=32, half=frozenset(videos[:8]))
+    truth, rival, near_rival = (moment(0, 1000, videos[at]) for at in (0, 15, 1))
+    found = [[truth], [truth], [rival, truth], [near_rival, truth]]
+    expected = recalls_of_all(found, [Truth(videos[0], 0, 1000)] * 4, windows)
+    assert expected == {"r1": 0.25, "r5": 1.0, "r10": 1.0}
+    whole = PublishedWindows(clips, np.empty((16, 0), np.float32), num_published=16)
+    assert recalls_of_all(found, [Truth(videos[0], 0, 1000)] * 4, whole) == {}
+    assert recalls_of_all([], [], windows) == {}

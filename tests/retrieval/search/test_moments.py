@@ -13,6 +13,7 @@ from vidseek_retrieval.search.moments import (
     NUM_CLIPS,
     Moment,
     RankedClip,
+    Ranking,
     first_moments,
     merge_moments,
     rank_exact,
@@ -165,3 +166,36 @@ def test_first_moments__a_clip_behind_the_first_thousand_widens_and_begins_none(
 def test_rank_exact__rows_must_match() -> None:
     with raises(ValueError, naming=("1 clips", "2 vectors")):
         rank_exact(unit_rows(1, 4), unit_rows(2, 4), [clip(0, 3, 0)])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_first_moments__the_first_few_are_those_of_the_whole_ranking(seed: int) -> None:
+    """Long and short videos under overlapping windows, scores that tie, and margins that join much or nothing."""
+    draws = random.Random(seed)
+    clips = [
+        clip(start, start + draws.choice([2, 3, 9]), round(draws.random() ** 2, digits), video_id=letter * 32)
+        for digits in [draws.choice([1, 2, 6])] for letter in "abcd" for start in range(draws.choice([3, 40, 700]))
+    ]
+    ranking = sorted(clips, key=rank_order)
+    for margin in (0.0, 0.01, 0.1, 2.0):
+        whole = first_moments(ranking, margin=margin)
+        for num in (1, 3, 30, 5000):
+            assert first_moments(iter(ranking), margin=margin, num=num) == whole[:num]
+
+
+def test_first_moments__reads_no_more_than_it_needs() -> None:
+    ranking = [clip(10 * place, 10 * place + 3, 1 - place / 2000) for place in range(NUM_CLIPS)]
+    read = iter(ranking)
+    assert len(first_moments(read, margin=0.01, num=5)) == 5
+    assert next(read) == ranking[26]  # the fifth has 0.998, and what widens it 0.988: one of 0.9875 was read
+
+
+def test_rankings__are_sorted_as_far_as_they_are_read() -> None:
+    num = 5000
+    clips = [clip(place, place + 3, 0) for place in range(num)]
+    scores = np.round(np.random.default_rng(0).random(num), 3)  # five of each
+    ordered = sorted(clips, key=lambda each: each.clip_id)
+    ranking = list(Ranking(ordered, scores))
+    wanted = sorted((each._replace(score=float(score)) for each, score in zip(ordered, scores, strict=True)), key=rank_order)
+    assert ranking == wanted
+    assert list(Ranking([], np.empty(0))) == []
