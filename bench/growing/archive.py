@@ -29,9 +29,12 @@ from vidseek_training.export.onnx_export import write_unproven
 
 REPOSITORY = Path(__file__).parents[2]
 BACKBONE = "vidseek/viclip-tiny"
-STAGES = ("ingest", "general", "cut", "side", "frames", "caption", "pairs", "check_pairs", "embed", "evaluate",
-          "calibrate", "check_embeddings", "publish", "report")
-"""All but those that make the encoder."""
+MAKERS = ("train", "select", "export")
+"""The stages that make the encoder. They do not run here: it is there."""
+STAGES = tuple(
+    name for name in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"] if name not in MAKERS
+)
+"""All others, in the order of dvc.yaml, where no stage reads what a later one writes."""
 TRAINED_FROM = ("pairs.parquet", "groups.parquet")
 """The tables that `train`, `select` and `export` depend on."""
 CLIPS_A_VIDEO, FPS, SIDE_PX = 10, 8, 64

@@ -84,7 +84,7 @@ def _vectors_table(vectors: dict[str, Any]) -> Iterator[str]:
 
 def _total(step: dict[str, Any] | None, stage: str, key: str) -> str:
     """Return the figure of one stage of a step, or of all; a dash if it was not measured."""
-    if step is None:
+    if step is None or (stage and stage not in step["stages"]):
         return "-"
     rows = [step["stages"][stage]] if stage else list(step["stages"].values())
     return _figure({key: sum(row.get(key, 0) for row in rows)}, key)
