@@ -177,8 +177,10 @@ bench-embed: setup ## From video file to published point, against a plain loop (
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.searching.search
 
-bench-growth: setup ## What a run costs when an archive of 10^3 or 10^4 clips grows, into bench/growth.json (ten minutes)
-	$(BIN)/python -m bench.searching.growth
+bench-growth: setup ## What a run costs when archives of 10^3 and 10^4 clips grow, into bench/growth.json (half an hour)
+	$(BIN)/python -m bench.growing.growth $(GROWTH)
+	$(BIN)/python -m bench.growing.publishing --clips 100000 --searches
+	$(BIN)/python -m bench.growing.table --write
 
 bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to 10^5 clips; how well it tells, against plain ways
 	$(BIN)/python -m bench.searching.dedup

@@ -1,0 +1,1 @@
+"""What an archive that grows costs."""
