@@ -46,12 +46,12 @@ def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -
     from vidseek_media.decoding.packets import read_plan
 
     with as_upload(), _saying("the clip cannot be used", "Send a whole video file"):
-        length_ms = read_plan(path).duration_ms
-        if length_ms > max_seconds * 1000:
+        plan = read_plan(path)
+        if plan.duration_ms > max_seconds * 1000:
             raise InputRejected(
-                f"it lasts {length_ms / 1000:.1f} s, at most {max_seconds:g} s are taken", code="clip-too-long",
+                f"it lasts {plan.duration_ms / 1000:.1f} s, at most {max_seconds:g} s are taken", code="clip-too-long",
             )
-        return decode_uniform(path, num_frames=num_frames, side_px=side_px)
+        return decode_uniform(path, num_frames=num_frames, side_px=side_px, plan=plan)
 
 
 def decode_strip(path: Path, times_ms: Sequence[int], side_px: int) -> NDArray[np.uint8]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -63,11 +65,27 @@ def as_upload() -> Iterator[None]:
         _is_upload.reset(token)
 
 
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open file, and its video stream."""
+
+    container: Container
+    stream: Stream
+    is_picture: bool
+    """Whether it is a still picture by its first bytes; an animated PNG or WebP counts as one."""
+    file: io.FileIO | io.BytesIO
+
+    def content(self) -> bytes:
+        """Return the whole file. The container reads on from its end."""
+        self.file.seek(0)
+        return self.file.read()
+
+
 @contextmanager
-def open_video(
-    path: Path, *, threads: int = 1, decodes: bool = True
-) -> Iterator[tuple[Container, Stream]]:
+def open_video(path: Path, *, threads: int = 1, decodes: bool = True) -> Iterator[OpenVideo]:
     """Open a video and its best video stream by FFmpeg's choice: the default one, else the one with most pixels.
+
+    The file is opened once. A still picture is read into memory.
 
     Args:
         path: The file. Other files that it refers to are not read.
@@ -78,16 +96,19 @@ def open_video(
         InputRejected: the file cannot be opened, or has no video stream (a cover picture is none).
         TooManyPixels: the header states a frame size over `MAX_PIXELS`.
     """
-    try:
-        container = av.open(
-            f"file:{path.absolute()}",
-            format=_picture_format(path),
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file", **_whitelists()},
-        )
-    except FOREIGN as error:
-        raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
-    with container:
+    with ExitStack() as stack:
+        try:
+            on_disk = stack.enter_context(path.open("rb", buffering=0))
+            picture_format = _picture_format(on_disk)
+            # Phones append further images to a JPEG (brightness map, depth map, MPO); only the first is shown.
+            is_picture = picture_format is not None and path.suffix.lower() not in _MOTION_JPEG
+            file = io.BytesIO(on_disk.read()) if is_picture else on_disk
+            container = stack.enter_context(av.open(
+                file, "r", format=picture_format, metadata_errors="ignore",
+                options={"protocol_whitelist": "file", **_whitelists()},
+            ))
+        except FOREIGN as error:
+            raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
             kinds = sorted({s.type for s in container.streams})
@@ -101,24 +122,13 @@ def open_video(
         if stream.codec_context is None:
             raise InputRejected("its video codec is unknown: no decoder for it", code="unknown-codec")
         if decodes:
-            _check_size(cast(av.VideoStream, stream))
+            check_size(cast(av.VideoStream, stream))
         # Frame threads hang when a damaged file is closed (PyAV 18); slice threads do not.
         stream.codec_context.thread_type = "SLICE"
         stream.codec_context.thread_count = threads
         limits = {"codec_whitelist": UPLOAD_DECODERS} if _is_upload.get() else {}
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **limits}
-        yield container, cast(av.VideoStream, stream)
-
-
-def is_picture(path: Path) -> bool:
-    """Return whether the file is a still picture by its first bytes; an animated PNG or WebP counts as one.
-
-    Phones append further images to a JPEG (brightness map, depth map, MPO); only the first is shown.
-
-    Args:
-        path: The file.
-    """
-    return _picture_format(path) is not None and path.suffix.lower() not in _MOTION_JPEG
+        yield OpenVideo(container, cast(av.VideoStream, stream), is_picture, file)
 
 
 def demux(container: Container, stream: Stream) -> Iterator[Packet]:
@@ -146,8 +156,12 @@ def message_of(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
-def _check_size(stream: Stream) -> None:
-    """Check the size that the header states. The decoder checks each frame again."""
+def check_size(stream: Stream) -> None:
+    """Check the size that the header states. The decoder checks each frame again.
+
+    Raises:
+        TooManyPixels: it is over `MAX_PIXELS`.
+    """
     width, height = stream.codec_context.width or 0, stream.codec_context.height or 0
     if width * height > MAX_PIXELS:
         raise TooManyPixels(
@@ -161,8 +175,8 @@ def _whitelists() -> dict[str, str]:
     return {"format_whitelist": DEMUXERS}
 
 
-def _picture_format(path: Path) -> str | None:
+def _picture_format(file: io.FileIO) -> str | None:
     """Return the demuxer of a still picture, None for another file. AVI and WebP share their first bytes."""
-    with path.open("rb") as file:
-        head = file.read(12)
+    head = file.read(12)
+    file.seek(0)
     return None if head[:2] == b"RI" and head[8:] != b"WEBP" else _PICTURES.get(head[:2])

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import av
 
-from vidseek_media.decoding.containers import FOREIGN, Container, Packet, Stream, demux, message_of, open_video
+from vidseek_media.decoding.containers import FOREIGN, OpenVideo, Packet, Stream, check_size, demux, message_of, open_video
 from vidseek_media.decoding.packets import PacketPlan
 from vidseek_media.errors import InputRejected
 
@@ -57,20 +58,54 @@ def walks_of(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], Packet
     yield _walk_all
 
 
-def decode_all(
-    container: Container, stream: Stream, failures: list[str]
-) -> Iterator[av.VideoFrame]:
+class FirstFrame:
+    """Decodes the first frame of a file from packets that are read for another purpose, and no frame more.
+
+    Args:
+        video: Just opened.
+    """
+
+    def __init__(self, video: OpenVideo) -> None:
+        self._stream = video.stream
+        self._frame: av.VideoFrame | None = None
+        self._failures: list[str] = []
+
+    def feed(self, packet: Packet | None) -> None:
+        """Take the next packet of the file; None at its end.
+
+        Raises:
+            TooManyPixels: the header states a frame size over `MAX_PIXELS`.
+        """
+        if self._frame is None:
+            check_size(self._stream)
+            self._frame = next(iter(_decode_packet(self._stream, packet, self._failures)), None)
+
+    def get(self) -> av.VideoFrame:
+        """Return the frame, after the last packet.
+
+        Raises:
+            InputRejected: no packet gave a frame.
+        """
+        self.feed(None)
+        return self._frame or _refuse(self._failures)
+
+
+def _refuse(failures: Sequence[str]) -> NoReturn:
+    reason = failures[0] if failures else "its packets give no picture"
+    raise InputRejected(f"not one frame can be decoded: {reason}", code="undecodable")
+
+
+def decode_all(video: OpenVideo, failures: list[str]) -> Iterator[av.VideoFrame]:
     """Yield every frame in display order. Its pts is its packet's place in the file, which needs no valid timestamps.
 
     Args:
-        container: As `open_video` gives it.
-        stream: Its video stream.
+        video: Just opened.
         failures: Gets the errors of packets that cannot be decoded.
     """
-    for place, packet in enumerate(demux(container, stream)):
+    for place, packet in enumerate(demux(video.container, video.stream)):
         packet.pts = packet.dts = place
-        yield from _decode_packet(stream, packet, failures)
-    yield from _decode_packet(stream, None, failures)
+        yield from _decode_packet(video.stream, packet, failures)
+    yield from _decode_packet(video.stream, None, failures)
 
 
 def _walk_planned(
@@ -78,8 +113,8 @@ def _walk_planned(
 ) -> Iterator[WantedFrame]:
     """Go through the wanted times in order, with a seek if it is faster. `skips` leaves out non-reference frames."""
     targets = [plan.shown_at(time_ms) for time_ms in times_ms]
-    with open_video(path, threads=threads) as (container, stream):
-        decoding = _Decoding(container, stream, plan, frozenset(targets) if skips else None)
+    with open_video(path, threads=threads) as video:
+        decoding = _Decoding(video, plan, frozenset(targets) if skips else None)
         shown: _Decoded | None = None
         ahead: _Decoded | None = None
         for time_ms, target in zip(times_ms, targets, strict=True):
@@ -105,15 +140,9 @@ class _Decoding:
         place: Of the packet that was decoded last, in file order; -1 before the first.
     """
 
-    def __init__(
-        self,
-        container: Container,
-        stream: Stream,
-        plan: PacketPlan,
-        wanted: frozenset[int] | None,
-    ) -> None:
+    def __init__(self, video: OpenVideo, plan: PacketPlan, wanted: frozenset[int] | None) -> None:
         self.place = -1
-        self._container, self._stream, self._plan, self._wanted = container, stream, plan, wanted
+        self._container, self._stream, self._plan, self._wanted = video.container, video.stream, plan, wanted
         self._failures: list[str] = []
         self._frames = self._decode()
         self._last_pts = -(2**62)
@@ -173,8 +202,8 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
         wanted_ms = waiting.pop()
         return WantedFrame(wanted_ms, *shown, is_repeated=shown[0] != plan.shown_at(wanted_ms))
 
-    with open_video(path, threads=threads) as (container, stream):
-        for pts, frame in _timed(decode_all(container, stream, failures), plan):
+    with open_video(path, threads=threads) as video:
+        for pts, frame in _timed(decode_all(video, failures), plan):
             shown = shown or (pts, frame)
             while waiting and pts > plan.ticks_at(waiting[-1]):
                 yield wanted()
@@ -182,8 +211,7 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: in
             if not waiting:
                 return
     if shown is None:
-        reason = failures[0] if failures else "its packets give no picture"
-        raise InputRejected(f"not one frame can be decoded: {reason}", code="undecodable")
+        _refuse(failures)
     while waiting:
         yield wanted()
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.containers import MAX_PIXELS, is_picture, message_of
+from vidseek_media.decoding.containers import MAX_PIXELS, message_of
 from vidseek_media.decoding.display import is_hdr
 from vidseek_media.decoding.frame_walk import PlanBroken, walks_of
 from vidseek_media.decoding.packets import PacketPlan, read_plan
@@ -109,7 +109,7 @@ def decode_at(
 
 
 def decode_uniform(
-    path: Path, num_frames: int, side_px: int | None = None, *, threads: int = 1
+    path: Path, num_frames: int, side_px: int | None = None, *, threads: int = 1, plan: PacketPlan | None = None
 ) -> NDArray[np.uint8]:
     """Return frames at the bin centres of the whole file: RGB, uint8, shape (num_frames, height, width, 3), upright.
 
@@ -118,11 +118,12 @@ def decode_uniform(
         num_frames: At least 1.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
         threads: Decoder threads, at least 1.
+        plan: Of the file; None to read it.
 
     Raises:
         InputRejected: the file cannot be decoded.
     """
-    plan = read_plan(path)
+    plan = plan or read_plan(path)
     times_ms = bin_centres(0, max(plan.duration_ms, 1), num_frames)
     return np.stack([f.pixels for f in frames_at(path, times_ms, side_px=side_px, threads=threads, plan=plan)])
 
@@ -158,7 +159,7 @@ def frames_at(
             code="unknown-choice", remedy="Set it in params.yaml"
         )
     plan = plan or read_plan(path)
-    if is_picture(path) or (plan.codec == "gif" and len(plan.pts) == 1):
+    if plan.is_still:
         yield from _frames_of_picture(path, times_ms, side_px)
     elif decoder == "decord":
         yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
@@ -167,7 +168,7 @@ def frames_at(
 
 
 def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[str, str]:
-    """Return which decoder a file gets, and why.
+    """Return which decoder a file gets, and why. That PyAV or Pillow can decode it is taken as known.
 
     Args:
         path: The video.
@@ -178,10 +179,12 @@ def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[
         pillow, pyav or decord; and a reason for people.
 
     Raises:
-        InputRejected: no frame of it can be decoded with this decoder.
+        InputRejected: decord cannot decode it, or may show other frames than the packet plan says.
+        ConfigError: `decoder` is another name.
     """
-    [first] = frames_at(path, [0], plan=plan, decoder=decoder)
-    if first.decoder == "pillow":
+    if decoder not in ("auto", "pyav"):
+        next(frames_at(path, [0], plan=plan, decoder=decoder))
+    if plan.is_still:
         return "pillow", "it is one still picture"
     if decoder == "auto":
         return "pyav", "right on every file tried, and faster"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.containers import Container, Stream, demux, is_picture, open_video
+from vidseek_media.decoding.containers import OpenVideo, Packet, demux, open_video
 from vidseek_media.decoding.display import sample_aspect_ratio
 from vidseek_media.decoding.timeline import (
     NO_TIME,
@@ -49,6 +49,8 @@ class PacketPlan:
     """
 
     codec: str
+    is_still: bool
+    """Whether it is one still picture, which Pillow decodes."""
     pixel_format: str
     """FFmpeg's name; empty if the header does not state it."""
     sample_aspect_ratio: Fraction
@@ -154,7 +156,21 @@ def read_plan(path: Path) -> PacketPlan:
     Raises:
         InputRejected: the file cannot be opened, holds no packet of video, or is encrypted.
     """
-    header, scan = _read_file(path)
+    with open_video(path, decodes=False) as video:
+        return plan_of(video)
+
+
+def plan_of(video: OpenVideo, *, on_packet: Callable[[Packet], None] | None = None) -> PacketPlan:
+    """Read the packets of an open video, from where it is to its end, and return when each frame is shown.
+
+    Args:
+        video: Just opened.
+        on_packet: Gets each packet, after it was read for the plan.
+
+    Raises:
+        InputRejected: as in `read_plan`.
+    """
+    header, scan = _read(video, on_packet)
     is_shown = shown_packets(scan, header.codec)
     has_time = scan.times != NO_TIME
     step = usual_step(np.unique(scan.times[is_shown & has_time]), header.time_base, header.rate)
@@ -169,7 +185,8 @@ def read_plan(path: Path) -> PacketPlan:
     last_duration = int(scan.durations[last])
     keys = scan.is_key[packet_places]
     return PacketPlan(
-        codec=header.codec, pixel_format=header.pixel_format, sample_aspect_ratio=header.sample_aspect_ratio,
+        codec=header.codec, is_still=video.is_picture or (header.codec == "gif" and len(shown) == 1),
+        pixel_format=header.pixel_format, sample_aspect_ratio=header.sample_aspect_ratio,
         transfer=header.transfer, first_size=header.first_size, time_base=header.time_base,
         origin=origin_of(header.start, int(shown[0]), header.time_base, may_break=header.may_break),
         pts=shown, key_pts=packet_pts[keys], key_places=packet_places[keys], packet_pts=packet_pts,
@@ -200,35 +217,36 @@ class _Header:
     """Whether the decoder reorders frames although times ascend in file order; the times are then wrong."""
 
 
-def _read_file(path: Path) -> tuple[_Header, PacketScan]:
-    with open_video(path, decodes=False) as (container, stream):
-        if not stream.time_base:
-            raise InputRejected("its video stream has no time base", code="no-time-base")
-        scan = _scan(container, stream, most=1 if is_picture(path) else None)
-        context, flags, name = stream.codec_context, container.format.flags, container.format.name
-        # AVI only numbers its chunks and a raw stream has no times: presentation times are guessed by FFmpeg.
-        if name == "avi" or flags & _HAS_NO_TIMES:
-            scan = scan.by_dts()
-        if name == _LOSES_EARLY_TIMES:
-            scan = scan.before_zero()
-        # Without a global header the size was probed and may be that of a later frame.
-        is_probed = bool(flags & (_MAY_BREAK | _HAS_NO_TIMES))
-        header = _Header(
-            codec=str(context.codec.canonical_name), pixel_format=context.pix_fmt or "",
-            sample_aspect_ratio=sample_aspect_ratio(stream.sample_aspect_ratio), transfer=int(context.color_trc),
-            first_size=None if is_probed else (context.width, context.height), time_base=stream.time_base,
-            rate=stream.average_rate or stream.guessed_rate, start=container.start_time,
-            may_break=bool(flags & _MAY_BREAK),
-            is_reordered=bool(context.reorder_depth) and is_ascending(scan.times),
-        )
-    return header, scan
+def _read(video: OpenVideo, on_packet: Callable[[Packet], None] | None) -> tuple[_Header, PacketScan]:
+    stream, container = video.stream, video.container
+    if not stream.time_base:
+        raise InputRejected("its video stream has no time base", code="no-time-base")
+    context, flags, name = stream.codec_context, container.format.flags, container.format.name
+    # As the header states them: a decoder that gets the packets changes them.
+    first_size, depth, transfer = (context.width, context.height), context.reorder_depth, int(context.color_trc)
+    pixel_format = context.pix_fmt or ""
+    scan = _scan(video, on_packet)
+    # AVI only numbers its chunks and a raw stream has no times: presentation times are guessed by FFmpeg.
+    if name == "avi" or flags & _HAS_NO_TIMES:
+        scan = scan.by_dts()
+    if name == _LOSES_EARLY_TIMES:
+        scan = scan.before_zero()
+    # Without a global header the size was probed and may be that of a later frame.
+    is_probed = bool(flags & (_MAY_BREAK | _HAS_NO_TIMES))
+    return _Header(
+        codec=str(context.codec.canonical_name), pixel_format=pixel_format,
+        sample_aspect_ratio=sample_aspect_ratio(stream.sample_aspect_ratio), transfer=transfer,
+        first_size=None if is_probed else first_size, time_base=stream.time_base,
+        rate=stream.average_rate or stream.guessed_rate, start=container.start_time,
+        may_break=bool(flags & _MAY_BREAK), is_reordered=bool(depth) and is_ascending(scan.times),
+    ), scan
 
 
-def _scan(container: Container, stream: Stream, *, most: int | None) -> PacketScan:
+def _scan(video: OpenVideo, on_packet: Callable[[Packet], None] | None) -> PacketScan:
     times, decoding_times, durations = array("q"), array("q"), array("q")
     has_pts, is_key, is_hidden = bytearray(), bytearray(), bytearray()
-    hides = HIDES.get(str(stream.codec_context.codec.canonical_name))
-    for packet in itertools.islice(demux(container, stream), most):
+    hides = HIDES.get(str(video.stream.codec_context.codec.canonical_name))
+    for packet in itertools.islice(demux(video.container, video.stream), 1 if video.is_picture else None):
         if packet.has_sidedata("encryption_info"):  # decoding would give noise
             raise InputRejected("is encrypted: it cannot be shown without its key", code="encrypted")
         pts, dts = _sane(packet.pts), _sane(packet.dts)
@@ -238,6 +256,8 @@ def _scan(container: Container, stream: Stream, *, most: int | None) -> PacketSc
         has_pts.append(pts != NO_TIME)
         is_key.append(packet.is_keyframe)
         is_hidden.append(packet.is_discard or bool(hides and hides(memoryview(packet))))
+        if on_packet:
+            on_packet(packet)
     if not times:
         raise InputRejected("holds no frames: its video stream is empty", code="no-frames")
     ticks = [np.frombuffer(part, np.int64) for part in (times, decoding_times, durations)]

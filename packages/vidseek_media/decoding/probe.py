@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.containers import open_video
-from vidseek_media.decoding.frames import decoder_of, frames_at
-from vidseek_media.decoding.packets import PacketPlan, read_plan
+from vidseek_media.decoding.containers import MAX_PIXELS, OpenVideo, open_video
+from vidseek_media.decoding.frame_walk import FirstFrame
+from vidseek_media.decoding.frames import decoder_of
+from vidseek_media.decoding.packets import PacketPlan, plan_of
+from vidseek_media.decoding.pictures import decode_picture
+from vidseek_media.decoding.rgb_conversion import RgbConverter
 from vidseek_media.errors import InputRejected
 from vidseek_media.sources.originals import FileUnreadable
 
@@ -70,12 +73,10 @@ def examine(path: Path, *, decoder: str = "auto") -> Examination:
     Raises:
         InputRejected: as in `probe`, or the requested decoder cannot read the file.
     """
-    plan = _plan_of(path)
-    found = _measured(path, plan)
+    found, plan, (header_duration_ms, header_fps) = _read(path)
     chosen, why = decoder_of(path, plan, decoder=decoder)
     steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
     shortest, longest = (float(steps_ms.min()), float(steps_ms.max())) if len(steps_ms) else (0.0, 0.0)
-    header_duration_ms, header_fps = _header_of(path)
     return Examination(
         found, header_duration_ms, header_fps, round(shortest, 3), round(longest, 3), _is_variable(steps_ms, plan),
         num_keyframes=len(plan.key_pts), pixel_format=plan.pixel_format,
@@ -91,16 +92,16 @@ def _is_variable(steps_ms: NDArray[np.float64], plan: PacketPlan) -> bool:
     return float(steps_ms.max() - steps_ms.min()) > least_ms
 
 
-def _header_of(path: Path) -> tuple[int | None, float | None]:
+def _header_of(video: OpenVideo) -> tuple[int | None, float | None]:
     """Length in ms and rate in frames a second, as the header has them."""
-    with open_video(path) as (container, stream):
-        seconds: Fraction | None = None
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = stream.duration * stream.time_base
-        elif container.duration is not None:
-            seconds = Fraction(container.duration, 1_000_000)
-        rate = stream.average_rate
-        return None if seconds is None else int(seconds * 1000), None if not rate else round(float(rate), 3)
+    stream = video.stream
+    seconds: Fraction | None = None
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = stream.duration * stream.time_base
+    elif video.container.duration is not None:
+        seconds = Fraction(video.container.duration, 1_000_000)
+    rate = stream.average_rate
+    return None if seconds is None else int(seconds * 1000), None if not rate else round(float(rate), 3)
 
 
 def probe(path: Path) -> Probe:
@@ -119,25 +120,32 @@ def probe(path: Path) -> Probe:
         >>> found.width, found.height, found.num_frames, found.codec
         (64, 48, 1, 'png')
     """
-    return _measured(path, _plan_of(path))
+    return _read(path)[0]
 
 
-def _plan_of(path: Path) -> PacketPlan:
+def _read(path: Path) -> tuple[Probe, PacketPlan, tuple[int | None, float | None]]:
+    """Return measurements, plan and header of a file, which is opened once and read once."""
+    _refuse_empty(path)
+    with open_video(path, decodes=False) as video:
+        header, first = _header_of(video), FirstFrame(video)
+        plan = plan_of(video, on_packet=None if video.is_picture else first.feed)
+        _refuse_impossible_times(plan)
+        if plan.is_still:
+            pixels = decode_picture(video.content(), max_pixels=MAX_PIXELS)
+        else:
+            pixels = RgbConverter(None, plan.sample_aspect_ratio).convert_frame(first.get())
+    height, width = pixels.shape[:2]
+    shown_ms = max(plan.ms_of(plan.end_pts) - plan.ms_of(plan.pts[0]), 1)
+    fps = round(1000 * len(plan.pts) / shown_ms, 3)
+    return Probe(plan.duration_ms, fps, width, height, plan.codec, num_frames=len(plan.pts)), plan, header
+
+
+def _refuse_empty(path: Path) -> None:
     try:
         if path.stat().st_size == 0:
             raise InputRejected("is empty (0 bytes)", code="file-empty")
     except OSError as error:
         raise FileUnreadable.of(error) from error
-    return read_plan(path)
-
-
-def _measured(path: Path, plan: PacketPlan) -> Probe:
-    _refuse_impossible_times(plan)
-    [first] = frames_at(path, [0], plan=plan)
-    height, width = first.pixels.shape[:2]
-    shown_ms = max(plan.ms_of(plan.end_pts) - plan.ms_of(plan.pts[0]), 1)
-    fps = round(1000 * len(plan.pts) / shown_ms, 3)
-    return Probe(plan.duration_ms, fps, width, height, plan.codec, num_frames=len(plan.pts))
 
 
 def _refuse_impossible_times(plan: PacketPlan) -> None:

@@ -60,7 +60,7 @@ class RgbConverter:
         if self._size is None:
             self._size = size_shown(*_size_of_first(path, wanted, plan), self._aspect, self._side_px)
         if self._last is None or self._last[0] is not wanted.frame:
-            self._last = (wanted.frame, self._picture(wanted.frame))
+            self._last = (wanted.frame, self.convert_frame(wanted.frame))
         return self._last[1]
 
     def convert_array(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -69,10 +69,10 @@ class RgbConverter:
         Args:
             rgb: Shape (height, width, 3), 0 to 255.
         """
-        return self._picture(av.VideoFrame.from_ndarray(rgb, format="rgb24"))
+        return self.convert_frame(av.VideoFrame.from_ndarray(rgb, format="rgb24"))
 
-    def _picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Return the frame in RGB, shape (height, width, 3), upright, in the size of the first one."""
+    def convert_frame(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return a frame in the size of the first one converted: RGB, shape (height, width, 3), 0 to 255, upright."""
         self._size = self._size or size_shown(frame.width, frame.height, self._aspect, self._side_px)
         flat = self._over_white(frame) if any(each.is_alpha for each in frame.format.components) else frame
         transfer = int(frame.color_trc)
@@ -120,8 +120,8 @@ def _size_of_first(path: Path, wanted: WantedFrame, plan: PacketPlan) -> tuple[i
     """
     frame = wanted.frame
     if wanted.pts != plan.pts[0] and (frame.width, frame.height) != plan.first_size:
-        with open_video(path) as (container, stream):
-            frame = next(decode_all(container, stream, []), frame)
+        with open_video(path) as video:
+            frame = next(decode_all(video, []), frame)
     return frame.width, frame.height
 
 
@@ -131,8 +131,8 @@ def is_file_mirrored(path: Path) -> bool:
     Args:
         path: The file.
     """
-    with open_video(path) as (container, stream):
-        first = next(decode_all(container, stream, []), None)
+    with open_video(path) as video:
+        first = next(decode_all(video, []), None)
         return first is not None and is_mirrored(_display_matrix(first))
 
 

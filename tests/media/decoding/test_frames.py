@@ -254,7 +254,7 @@ def test_frames_at__what_the_limit_of_pixels_refuses_reaches_no_other_decoder(
     path = make_video(tmp_path / "a.mp4", num_frames=20, pixel_format="yuv420p")
     monkeypatch.setattr(containers, "MAX_PIXELS", 64 * 48 - 1)
     if where == "decoder":
-        monkeypatch.setattr(containers, "_check_size", lambda stream: None)
+        monkeypatch.setattr(containers, "check_size", lambda stream: None)
     opened: list[object] = []
     monkeypatch.setattr(decord, "VideoReader", lambda *asked, **_: opened.append(asked))
     kind, code = (TooManyPixels, "too-many-pixels") if where == "header" else (InputRejected, "undecodable")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import os
 import struct
 import wave
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.media.conftest import picture_of
 from tests.raising import raises
@@ -18,6 +21,9 @@ from vidseek_media.decoding.probe import examine, probe
 from vidseek_media.errors import InputRejected
 
 MakeVideo = Callable[..., Path]
+
+IN_ACCESS, IN_OPEN = 0x1, 0x20
+"""Events of inotify(7)."""
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
@@ -182,3 +188,26 @@ def test_probe__reads_the_packets_once(
     monkeypatch.setattr(packets, "demux", counted)
     look(path)
     assert num_read == 60
+
+
+@pytest.mark.parametrize("look", [probe, examine])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.gif", "a.png"])
+def test_probe__opens_the_file_once(
+    tmp_path: Path, make_video: MakeVideo, look: Callable[[Path], object], name: str
+) -> None:
+    """As the kernel counts it, whichever library opens the file."""
+    path = tmp_path / name
+    if name in ("a.png", "a.gif"):
+        Image.new("RGB", (64, 48), "red").save(path)
+    else:
+        make_video(path, num_frames=30)
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    try:
+        # Equal events in a row are one: reading between two openings keeps these apart.
+        assert libc.inotify_add_watch(watch, bytes(path), IN_OPEN | IN_ACCESS) > 0, os.strerror(ctypes.get_errno())
+        look(path)
+        events = [mask for _, mask, _, _ in struct.iter_unpack("=iIII", os.read(watch, 4096))]
+    finally:
+        os.close(watch)
+    assert events.count(IN_OPEN) == 1 and IN_ACCESS in events

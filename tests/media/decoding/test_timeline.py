@@ -45,9 +45,10 @@ def _check_every_way(path: Path) -> list[FrameAt]:
 
 
 def _full_decode(path: Path) -> list[np.ndarray]:
-    with open_video(path) as (container, stream):
-        frames = [f for packet in demux(container, stream) for f in stream.codec_context.decode(packet)]
-        frames += stream.codec_context.decode(None)
+    with open_video(path) as video:
+        decoder = video.stream.codec_context
+        frames = [f for packet in demux(video.container, video.stream) for f in decoder.decode(packet)]
+        frames += decoder.decode(None)
         return [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
