@@ -14,8 +14,8 @@ def main() -> str:
         ray=params.embed.ray if params.embed.executor == "ray" else None,
     )
     return (
-        f"{report.num_clips} clips in {report.num_parts} parts, {report.num_written} of them new; "
-        f"{written.num_texts} texts in {written.num_parts} parts, {written.num_written} of them new"
+        f"{report.num_clips} clips in {report.num_parts} parts, {report.num_embedded} of them new; "
+        f"{written.num_texts} texts in {written.num_parts} parts, {written.num_embedded} of them new"
     )
 
 

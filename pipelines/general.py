@@ -23,16 +23,19 @@ def main() -> str:
         return "no general.source: no replay, and retention is not measured"
     world = PATHS.general
     source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest)
+    forgotten = read_forgotten(PATHS.decisions)
     ingest(
         source, out=world.ingest, ledger=PATHS.ledger, timeout_seconds=params.ingest.timeout_seconds,
-        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
+        workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=forgotten,
     )
     cut_archive(
         world.ingest, out=world.cut, modes=("captions",), window_length_seconds=params.cut.window_length_seconds,
         window_stride_seconds=params.cut.window_stride_seconds,
     )
     settings = with_stored_side(params.frames, PATHS.side)
-    write_frames(source, world.ingest, world.cut, out=world.frames, settings=settings)
+    write_frames(
+        source, world.ingest, world.cut, out=world.frames, settings=settings, forgotten=forgotten.video_ids
+    )
     # Nobody pays a model to describe the world that is only held on to.
     free = tuple(each for each in params.caption.sources if each != "llm")
     write_captions(

@@ -40,7 +40,7 @@ from vidseek_media.decoding.probe import Probe
 from vidseek_media.errors import VidseekError
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.frame_store.members import encode_jpeg
-from vidseek_media.frame_store.shards import read_shard
+from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.ids import clip_id_of
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.ledger import LEDGER_FILE, Ledger

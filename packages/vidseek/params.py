@@ -33,6 +33,7 @@ CHANGED = {
     "export.min_r1_difference": "each variant has its own: write export.parity.fp32.min_r1_difference",
     "ingest.youtube.max_height": "the shorter side counts, as in upright videos: write ingest.youtube.max_side_px",
     "caption.llm.skip_marks": "write caption.llm.skip_quality_flags",
+    "frames.shard_digits": "shards are filled up to a size: write frames.shard_mib, 128 for example",
     "pairs.skip_marks": "write pairs.skip_quality_flags",
     "train.settings.*.looks_per_epoch": "write train.settings.*.validations_per_epoch",
     "train.settings.*.look_clips": "write train.settings.*.validation_clips",

@@ -123,11 +123,12 @@ class Encoder:
             threads=threads,
         )
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str], *, steady: bool = False) -> NDArray[np.float32]:
         """Return one unit vector for each text: float32, shape (n, dimension).
 
         Args:
             texts: n texts, valid Unicode. Tokens beyond the spec's context length are cut off.
+            steady: As in `embed_frames`.
 
         Raises:
             InputRejected: an element is not a text, or not valid Unicode.
@@ -139,11 +140,12 @@ class Encoder:
         """
         require_texts(texts)
         # TensorRT is tuned for one length. Sorting by length keeps the padding of each batch short.
-        trim = self.spec.trims_texts and self.provider != "tensorrt"
+        trim = self.spec.trims_texts and self.provider != "tensorrt" and not (steady and self.provider != "cpu")
         order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
-        starts = range(0, len(texts), self.batch)
-        batches = [[texts[place] for place in order[start : start + self.batch]] for start in starts]
-        rows = self._run("text", (self._tokenizer.encode(batch, trim=trim) for batch in batches))
+        most = 1 if steady and self.provider == "cpu" else self.batch
+        starts = range(0, len(texts), most)
+        batches = [[texts[place] for place in order[start : start + most]] for start in starts]
+        rows = self._run("text", (self._tokenizer.encode(batch, trim=trim) for batch in batches), steady=steady)
         embeddings = np.empty_like(rows)
         embeddings[list(order)] = rows
         return embeddings
@@ -159,12 +161,16 @@ class Encoder:
         """
         return self._tokenizer.count(texts)
 
-    def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def embed_frames(
+        self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], *, steady: bool = False
+    ) -> NDArray[np.float32]:
         """Return one unit vector for each clip: float32, shape (n, dimension).
 
         Args:
             clips: uint8 RGB of shape (n, T, height, width, 3), or a list of n arrays (T, height, width, 3) of any sizes.
                 If T is not the spec's number of frames, the frames at the bin centres are taken (repeated if T is smaller).
+            steady: Whether a vector must be the same to the bit whatever else is in the call, as what is stored must be. A
+                CPU then runs each clip by itself, a GPU in batches of one size.
 
         Raises:
             InputRejected: a clip has another shape or type, no frames or no pixels.
@@ -178,9 +184,12 @@ class Encoder:
         spec = self.spec
         picked = [self._picked(clip) for clip in clips]
         if spec.vision == "video":
-            return self._see("video", picked)
+            return self._see("video", self._batches("video", picked, steady=steady), steady=steady)
         lengths = np.array([len(clip) for clip in picked], dtype=np.int64)  # a still is one frame among those of the clips
-        frames = self._see("frame", [frame[np.newaxis] for clip in picked for frame in clip])
+        rows = [[frame[np.newaxis] for frame in clip] for clip in picked]
+        if not (steady and self.provider == "cpu"):
+            rows = [[frame for clip in rows for frame in clip]]
+        frames = self._see("frame", [batch for clip in rows for batch in self._batches("frame", clip)], steady=steady)
         sums = np.add.reduceat(frames, np.cumsum(lengths) - lengths, axis=0) if len(frames) else frames
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
@@ -221,13 +230,15 @@ class Encoder:
             )
         return clip if len(clip) in (1, self.spec.num_frames) else clip[_bin_centres(len(clip), self.spec.num_frames)]
 
-    def _see(self, model: str, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _see(
+        self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]], *, steady: bool
+    ) -> NDArray[np.float32]:
         """Return the vectors of rows of the vision model, each of shape (T, height, width, 3)."""
-        return self._run(model, self._pixels_of(model, self._batches(model, rows)))
+        return self._run(model, self._pixels_of(model, batches), steady=steady)
 
-    def _batches(self, model: str, rows: Rows) -> list[Rows]:
+    def _batches(self, model: str, rows: Rows, *, steady: bool = False) -> list[Rows]:
         """Split rows into the batches that the vision tower runs."""
-        most = self.batch
+        most = 1 if steady and self.provider == "cpu" else self.batch
         if self.variant == "int8":
             pictures = self.spec.num_frames if model == "video" else 1
             most = min(most, max(1, _INT8_PICTURES // pictures))
@@ -256,19 +267,24 @@ class Encoder:
         )
         out[...] = pixels[0]  # a still stands for all frames of a video tower
 
-    def _run(self, model: str, batches: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    def _run(self, model: str, batches: Iterable[NDArray[Any]], *, steady: bool = False) -> NDArray[np.float32]:
         if model not in self._sessions:
             tower = "text" if model == "text" else "video"
             raise ConfigError(
                 f"the {tower} tower was not opened", code="tower-not-open", remedy="Name it in `towers` of Encoder.load",
             )
-        parts = [self._run_batch(model, batch) for batch in batches]
+        least = self.batch if steady and self.provider != "cpu" else 1
+        parts = [self._run_batch(model, batch, least=least) for batch in batches]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
 
-    def _run_batch(self, model: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, model: str, inputs: NDArray[Any], *, least: int = 1) -> NDArray[np.float32]:
+        """Run the rows, and others behind them until there are `least`."""
         num_rows = len(inputs)
+        size = max(num_rows, least)
         if self.provider == "tensorrt":
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], bucket_of(num_rows) - num_rows, axis=0)])
+            size = bucket_of(size)
+        if size > num_rows:
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], size - num_rows, axis=0)])
         try:
             (values,) = self._sessions[model].run([OUTPUTS[model]], {INPUTS[model]: inputs})
         except Exception as error:  # onnxruntime's errors have no common base

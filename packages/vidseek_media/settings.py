@@ -312,8 +312,8 @@ class FrameSettings(Section):
     """Of the shorter side; smaller videos are not enlarged. auto: what the backbone takes."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Of the JPEG files, 1 to 100."""
-    shard_digits: Annotated[int, Field(ge=0, le=4)] = 1
-    """Hex digits of a shard's name: 1 gives 16 shards, 2 gives 256."""
+    shard_mib: Annotated[float, Field(gt=0, le=2**16)] = 128
+    """Size from which a shard takes no more videos, in MiB."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 600
     """For decoding one video."""
     worker_memory_mib: Annotated[int, Field(ge=512)] = WORKER_MEMORY_MIB
@@ -344,6 +344,11 @@ class FrameSettings(Section):
                 "frames.side_px is auto, wanted a number here", code="side-auto", remedy="Run `dvc repro side`"
             )
         return self.side_px
+
+    @property
+    def shard_bytes(self) -> int:
+        """`shard_mib` in bytes."""
+        return round(self.shard_mib * 2**20)
 
     @property
     def num_kept(self) -> int:

@@ -58,8 +58,10 @@ FRAMES = pa.schema([
     ("num_repeated", pa.int32()), ("decoder", _text),
     pa.field("quality_flags", _texts, metadata={_FORMERLY: b"marks"}),
     ("hashes", pa.list_(pa.uint64())), pa.field("frames_digest", _text, metadata=_NEWER),
+    pa.field("offset", pa.int64(), metadata=_NEWER), pa.field("num_bytes", pa.int64(), metadata=_NEWER),
 ])
-"""Key: clip_id. `shard` is the tar's file name inside the frames folder. `num_repeated`: frames that were missing or
+"""Key: clip_id. `shard` is the tar's file name inside the frames folder, in which the clip's members are the `num_bytes`
+bytes from `offset` on; what else lies there counts no more. `num_repeated`: frames that were missing or
 damaged, where the last good one stands in. `decoder`: pyav or decord. `quality_flags`: of black, flat, frozen,
 interlaced. `hashes`: perceptual ones of the frames. `frames_digest`: 32 hex digits of the SHA-256 of the frames' JPEGs."""
 

@@ -87,7 +87,12 @@ def test_embed_frames__frame_tower_gives_the_mean_of_unit_vectors(by_frame: Enco
 def test_embed_images__frame_tower_looks_at_each_once(by_frame: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     run = Encoder._run_batch
-    monkeypatch.setattr(Encoder, "_run_batch", lambda self, model, rows: seen.append(len(rows)) or run(self, model, rows))
+
+    def noting(self: Encoder, model: str, rows: np.ndarray, **options: int) -> np.ndarray:
+        seen.append(len(rows))
+        return run(self, model, rows, **options)
+
+    monkeypatch.setattr(Encoder, "_run_batch", noting)
     images = np.stack([clip_of(colour)[0] for colour in COLOURS.values()])
     expected = [colour_vector(colour) for colour in COLOURS.values()]
     np.testing.assert_allclose(by_frame.embed_images(images), expected, atol=1e-6)
@@ -107,7 +112,12 @@ def test_embed_frames__int8_sees_eight_pictures_at_a_time(
     encoder = Encoder.load(tmp_path, threads=1, variant=variant)
     seen: list[int] = []
     run = Encoder._run_batch
-    monkeypatch.setattr(Encoder, "_run_batch", lambda self, model, rows: seen.append(len(rows)) or run(self, model, rows))
+
+    def noting(self: Encoder, model: str, rows: np.ndarray, **options: int) -> np.ndarray:
+        seen.append(len(rows))
+        return run(self, model, rows, **options)
+
+    monkeypatch.setattr(Encoder, "_run_batch", noting)
     clips = np.stack([clip_of(colour) for colour in [*COLOURS.values(), (9, 9, 9)]])
     np.testing.assert_allclose(
         encoder.embed_frames(clips), np.stack([colour_vector(tuple(clip[0, 0, 0])) for clip in clips]), atol=1e-6

@@ -15,7 +15,8 @@ import pytest
 
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import InputRejected
-from vidseek_media.frame_store.shards import read_shard, write_frames
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import VIDEO_SUFFIXES, ingest
 from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table
@@ -147,7 +148,7 @@ def check_frames(source: Path, work: Path) -> None:
         write_frames(
             source, work / "ingest", work / "cut", out=work / "frames",
             settings=FrameSettings(
-                num_frames=3, side_px=32, quality=80, shard_digits=0, workers=1, timeout_seconds=TIMEOUT_SECONDS
+                num_frames=3, side_px=32, quality=80, shard_mib=1, workers=1, timeout_seconds=TIMEOUT_SECONDS
             ),
         )
         found = read_table(work / "frames" / "frames.parquet", FRAMES)

@@ -333,7 +333,7 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
 @pytest.mark.parametrize(("key", "value"), [
     ("ingest.timeout_seconds", 0), ("ingest.workers", 0), ("cut.modes", []), ("cut.modes", ["shots_"]),
     ("cut.window_length_seconds", -1), ("cut.window_stride_seconds", 0), ("frames.num_frames", 0),
-    ("frames.num_frames", 101), ("frames.side_px", 8), ("frames.quality", 101), ("frames.shard_digits", 5),
+    ("frames.num_frames", 101), ("frames.side_px", 8), ("frames.quality", 101), ("frames.shard_mib", 0),
     ("pairs.validation_share", 1.5), ("pairs.test_share", -0.1), ("gates.pairs.min_caption_length", 0),
     ("gates.pairs.max_rejected_share", 2), ("gates.embeddings.max_mean_cosine", 1.5),
     ("gates.archive.max_rejected_share", -1), ("gates.archive.languages", []), ("gates.archive.max_one_length_share", 2),

@@ -50,7 +50,7 @@ def run_stage(name: str, source: Path, work: Path) -> None:
     elif name == "frames":
         write_frames(
             source, folder["ingest"], folder["cut"], out=folder["frames"],
-            settings=FrameSettings(num_frames=3, side_px=48, quality=90, shard_digits=1, workers=1, timeout_seconds=60),
+            settings=FrameSettings(num_frames=3, side_px=48, quality=90, shard_mib=1, workers=1, timeout_seconds=60),
         )
     elif name == "caption":
         write_captions(folder["ingest"], folder["cut"], out=folder["caption"], settings=CaptionSettings())

@@ -35,7 +35,7 @@ def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_ju
     write_pictures(pictures)
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["general"]["source"] = "pictures"  # as the stages have it: relative to where they run
-    content["frames"] |= {"workers": 1, "shard_digits": 0}
+    content["frames"] |= {"workers": 1, "shard_mib": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "side.json").write_text('{"side_px": 64}')  # as the stage side leaves it

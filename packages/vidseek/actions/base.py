@@ -93,7 +93,7 @@ def make_base(archive: Archive) -> BaseReport | None:
         duplicates=read_duplicates(archive.duplicates),
     )
     return BaseReport(
-        spec.encoder_version, done.collection, done.num_points, exported, clips.num_written + texts.num_written, done.built,
+        spec.encoder_version, done.collection, done.num_points, exported, clips.num_embedded + texts.num_embedded, done.built,
         done.removed,
     )
 

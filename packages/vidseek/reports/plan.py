@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,7 +175,8 @@ def measure(archive: Archive) -> Rates:
 
 def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFrames]]:
     """Return clips of the published cut in a second of one worker, bytes of each, and the clips."""
-    from vidseek_media.frame_store.shards import list_shards, read_shard, write_frames
+    from vidseek_media.frame_store.shards import write_frames
+    from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
     from vidseek_media.frame_store.stored_side import with_stored_side
     from vidseek_media.sources.ingest import read_videos
     from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
@@ -203,14 +204,9 @@ def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFram
         settings=with_stored_side(archive.section(FrameSettings), archive.side).model_copy(update={"workers": 1}),
     )
     seconds = time.perf_counter() - start
-    shards = list_shards(folder / "frames")
-    clips = [clip for _, clip in zip(range(NUM_ENCODED), _all(read_shard(shard) for shard in shards), strict=False)]
-    return num / seconds, sum(shard.stat().st_size for shard in shards) / max(1, num), clips
-
-
-def _all(shards: Iterable[Iterable[ClipFrames]]) -> Iterator[ClipFrames]:
-    for shard in shards:
-        yield from shard
+    stored = stored_clips(folder / "frames")
+    clips = list(read_frames(folder / "frames", stored[:NUM_ENCODED]))
+    return num / seconds, sum(clip.num_bytes for clip in stored) / max(1, num), clips
 
 
 def _encode(encoder: Any, clips: list[ClipFrames]) -> float:

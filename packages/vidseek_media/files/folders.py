@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ArtifactError, ConfigError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PART = re.compile(r"\.[0-9a-f]{8}\.part")
@@ -136,6 +136,38 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
     """
     with whole_file(path, sync=sync) as beside:
         beside.write_bytes(content)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder of several files, which is created where it is missing.
+
+    Nothing is left in the folder, and a process that is killed holds it no longer. A disk that cannot lock lets all through.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ArtifactError: another process is writing into it.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ArtifactError(
+            f"another process is writing into {folder}", code="folder-busy",
+            remedy="Wait for it to end, then run this again",
+        ) from error
+    except OSError:
+        pass  # some network disks cannot
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        _release(descriptor)
 
 
 def sweep(folder: Path, name: str = "*") -> None:

@@ -10,7 +10,7 @@ import re
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +30,10 @@ from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.originals import original
 from vidseek_media.splitting.perceptual_hashes import hash_of
 
+SHARD_FORMAT = 3
+"""Part of what names the settings: raise it when equal settings give other frames."""
+OF_FRAMES = frozenset({"num_frames", "per_bin", "side_px", "quality", "decoder"})
+"""Settings that change the frames of a clip."""
 MOST_PICTURES = 1000
 """Of a clip, in a shard that is read; what is written has at most a hundred."""
 MOST_ABOUT_BYTES = 2**20
@@ -37,6 +41,7 @@ MOST_JPEG_BYTES = 2**26
 MOST_PIXELS = 2**26
 """Of a frame: frames of 8,192 pixels square are the largest that `frames.side_px` lets through."""
 _DIGEST = re.compile(r"(?:[0-9a-f]{32})?")
+_SETTINGS = re.compile(r"(?:[0-9a-f]{16})?")
 _MEMBER = re.compile(r"([0-9A-Za-z_-]{1,64}_[0-9]{5,9})(?:\.json|\.([0-9]{2,3})\.jpg)")
 
 
@@ -68,10 +73,21 @@ class ClipFramesInfo:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """The frames of a clip in a tar."""
+
+    info: ClipFramesInfo
+    offset: int
+    """Of its first member, in bytes."""
+    num_bytes: int
+    """Of its members with their headers."""
+
+
+@dataclass(frozen=True)
 class DecodeResult:
     """The result for each clip by clip_id: its frames, or the reason why it has none."""
 
-    kept: dict[str, ClipFramesInfo]
+    kept: dict[str, Placed]
     refused: dict[str, Refusal]
     changed: set[str] = dataclasses.field(default_factory=set)
     """Of those refused, the clips whose file was replaced."""
@@ -111,7 +127,7 @@ class _Picture:
 def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> DecodeResult:
     centres = {clip.index: bin_centres(clip.start_ms, clip.end_ms, settings.num_kept) for clip in job.clips}
     wanted_ms = sorted({time_ms for times in centres.values() for time_ms in times})
-    waiting = list(reversed(job.clips))
+    waiting, made_with = list(reversed(job.clips)), settings_digest_of(settings)
     pictures: dict[int, _Picture] = {}
     verdict = DecodeResult({}, {})
     made: tuple[NDArray[np.uint8], bytes, NDArray[np.float32]] | None = None
@@ -128,7 +144,7 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Deco
                 reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
                 verdict.refused[str(clip.clip_id)] = Refusal(reason)
             else:
-                verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own)
+                verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own, made_with)
             _forget_before(pictures, waiting[-1].start_ms if waiting else 0)
     return verdict
 
@@ -139,8 +155,9 @@ def _forget_before(pictures: dict[int, _Picture], start_ms: int) -> None:
         del pictures[first]
 
 
-def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> ClipFramesInfo:
+def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture], made_with: str) -> Placed:
     """Write the members of `clip`."""
+    offset = file.tell()
     thumbs = [picture.thumb for picture in {picture.time_ms: picture for picture in pictures}.values()]
     kept = ClipFramesInfo(
         num_repeated=sum(picture.is_repeated for picture in pictures), decoder=pictures[0].decoder,
@@ -150,12 +167,13 @@ def _write_clip(file: BinaryIO, clip: Clip, pictures: Sequence[_Picture]) -> Cli
     )
     about = {
         "key": clip.key, "clip_id": str(clip.clip_id), "video_id": clip.video_id, "start_ms": clip.start_ms,
-        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], **dataclasses.asdict(kept),
+        "end_ms": clip.end_ms, "times_ms": [picture.time_ms for picture in pictures], "made_with": made_with,
+        **dataclasses.asdict(kept),
     }
     _write_member(file, f"{clip.key}.json", json.dumps(about).encode())
     for i, picture in enumerate(pictures):
         _write_member(file, f"{clip.key}.{i:02d}.jpg", picture.jpeg)
-    return kept
+    return Placed(kept, offset, file.tell() - offset)
 
 
 def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
@@ -168,6 +186,12 @@ def kept_of(about: Mapping[str, Any]) -> ClipFramesInfo:
         about["num_repeated"], about["decoder"], tuple(_flags_of(about)), tuple(about["hashes"]),
         about.get("frames_digest", ""),
     )
+
+
+def settings_digest_of(settings: FrameSettings) -> str:
+    """Return 16 hex digits that name the settings which change the frames of a clip; the others say how they are made."""
+    content = {"format": SHARD_FORMAT, **settings.model_dump(include=set(OF_FRAMES))}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flags_of(about: Mapping[str, Any]) -> Any:
@@ -192,36 +216,80 @@ def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
     file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
 
 
-def read_members(path: Path, *, with_jpegs: bool = True) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+def read_members(path: Path) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
     """Yield the content of each clip's .json, and its JPEGs.
 
     Args:
         path: The tar file.
-        with_jpegs: Whether to read the JPEGs; else they are empty.
 
     Raises:
         ArtifactError: the tar is missing or broken, or lacks frames of a clip.
     """
-    about: dict[str, Any] = {}
-    jpegs: list[bytes] = []
+    with _broken_shards(path), tarfile.open(path, "r:") as tar:
+        for about, jpegs, _, _ in _clips_of(tar, with_jpegs=True):
+            yield about, jpegs
+
+
+def scan_members(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield the content of each clip's .json, its place in the file and its length, in bytes. No JPEG is read.
+
+    Args:
+        path: The tar file.
+
+    Raises:
+        ArtifactError: as `read_members`.
+    """
+    with _broken_shards(path), tarfile.open(path, "r:") as tar:
+        for about, _, start, end in _clips_of(tar, with_jpegs=False):
+            yield about, start, end - start
+
+
+def parse_members(content: bytes, path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """Return the content of the .json and the JPEGs of one clip.
+
+    Args:
+        content: The bytes of its members with their headers, as `scan_members` places them.
+        path: Where they come from, for the message.
+
+    Raises:
+        ArtifactError: they are not the members of just one clip.
+    """
+    with _broken_shards(path), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        clips = [(about, jpegs) for about, jpegs, _, _ in _clips_of(tar, with_jpegs=True)]
+        if len(clips) != 1:
+            raise ValueError(f"there are {len(clips)} clips where one was expected")
+        return clips[0]
+
+
+@contextmanager
+def _broken_shards(path: Path) -> Iterator[None]:
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, place = _named(member)
-                if place is None:
-                    if about:
-                        yield _whole(about, jpegs)
-                    about, jpegs = _about(_content(tar, member, MOST_ABOUT_BYTES), key), []
-                elif key != about.get("key") or place != len(jpegs):
-                    raise ValueError(f"the member {shown(member.name)} does not follow the one before it")
-                else:
-                    jpegs.append(_content(tar, member, MOST_JPEG_BYTES) if with_jpegs else b"")
-        if about:
-            yield _whole(about, jpegs)
+        yield
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(
-            f"{path} is no whole frame shard: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+            f"{path} is no whole frame shard: {error}", code="broken-shard",
+            remedy=f"Remove {path.name}, then run `dvc repro frames`: its videos are decoded again",
         ) from error
+
+
+def _clips_of(tar: tarfile.TarFile, *, with_jpegs: bool) -> Iterator[tuple[dict[str, Any], list[bytes], int, int]]:
+    """Yield .json and JPEGs of each clip, and the first byte of its members and the one behind them."""
+    about: dict[str, Any] = {}
+    jpegs: list[bytes] = []
+    start = end = 0
+    for member in tar:
+        key, place = _named(member)
+        if place is None:
+            if about:
+                yield *_whole(about, jpegs), start, end
+            about, jpegs, start = _about(_content(tar, member, MOST_ABOUT_BYTES), key), [], member.offset
+        elif key != about.get("key") or place != len(jpegs):
+            raise ValueError(f"the member {shown(member.name)} does not follow the one before it")
+        else:
+            jpegs.append(_content(tar, member, MOST_JPEG_BYTES) if with_jpegs else b"")
+        end = member.offset_data + member.size + -member.size % tarfile.BLOCKSIZE
+    if about:
+        yield *_whole(about, jpegs), start, end
 
 
 def _named(member: tarfile.TarInfo) -> tuple[str, int | None]:
@@ -248,6 +316,8 @@ def _about(content: bytes, key: str) -> dict[str, Any]:
         raise ValueError(f"the .json of {key} has counts that are none: {shown(about.get('num_repeated'))}")
     if _DIGEST.fullmatch(str(about.get("frames_digest", ""))) is None:
         raise ValueError(f"the .json of {key} has a digest that is none: {shown(about['frames_digest'])}")
+    if _SETTINGS.fullmatch(str(about.get("made_with", ""))) is None:
+        raise ValueError(f"the .json of {key} names settings that are none: {shown(about['made_with'])}")
     if not all(isinstance(each, int) and 0 <= each < 2**64 for each in hashes):
         raise ValueError(f"clip {key} has hashes that are none: {shown(hashes)}")
     return about

@@ -1,7 +1,7 @@
 """The frames of all clips in WebDataset tar shards: decoded once, read by every epoch and every later encoder.
 
-A shard holds whole videos, those whose ids begin with the same digits. Its name contains a hash of its plan (settings and
-clips): a shard with an unchanged plan is kept, and a new video changes only its own shard.
+A shard is filled with whole videos in the order in which they come, and is never changed: a new video goes into a new shard,
+a removed one is listed no more. `frames.parquet` says which clips count and where they lie.
 """
 
 from __future__ import annotations
@@ -9,54 +9,51 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
-import tarfile
-import uuid
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
-from vidseek_media.cutting.cut import read_clips
 from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.folders import sweep, whole_file
+from vidseek_media.files.folders import sole_writer, sweep
+from vidseek_media.frame_store.compaction import compact, new_shard
+from vidseek_media.frame_store.known_frames import (
+    OURS,
+    REJECTED_TABLE,
+    SETTINGS_FILE,
+    KnownFrames,
+    frames_table,
+    is_vouched,
+    row_of,
+    scan_placed,
+    vouch,
+)
 from vidseek_media.frame_store.members import (
-    ClipFramesInfo,
     DecodeResult,
+    Placed,
     VideoJob,
-    decode_jpeg,
     disk_faults,
-    frames_digest_of,
-    kept_of,
-    read_members,
+    settings_digest_of,
     write_part,
 )
-from vidseek_media.names import shard_file
-from vidseek_media.records import Clip, ClipFrames, Refusal, Rejection, Video
+from vidseek_media.frame_store.stored_clips import SHARDS, TABLE
+from vidseek_media.ids import shard_key_of
+from vidseek_media.records import Clip, Refusal, Rejection
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.local import Folder, require_folder
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileChanged
 from vidseek_media.sources.source import Source
-from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
+from vidseek_media.tables import CLIPS, FRAMES, REJECTED, read_table, write_table
 
-SHARD_FORMAT = 3
-"""Part of every plan's hash: raise it when the same plan gives other bytes."""
-
-_OF_FRAMES = {"num_frames", "per_bin", "side_px", "quality", "decoder"}
-"""Settings that change what a shard holds; the others say how it is made."""
-
-_OURS = re.compile(r"(?:all|[0-9a-f]{1,4})-[0-9a-f]{16}\.tar|\..+\.[0-9]+")
-"""What this stage writes into the folder of shards, half-written files too: nothing else is removed from it."""
-_END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+_PARTS = ".parts"
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,11 @@ class FramesReport:
     num_in: int
     num_out: int
     num_rejected: int
+    num_decoded: int
+    """Videos that this run decoded."""
     num_shards: int
     num_shards_kept: int
-    """Shards whose plan was unchanged, so that nothing of them was decoded."""
-
-
-@dataclass(frozen=True)
-class _Shard:
-    path: Path
-    jobs: tuple[VideoJob, ...]
-
-    @property
-    def clips(self) -> list[Clip]:
-        return [clip for job in self.jobs for clip in job.clips]
+    """Shards that were there before."""
 
 
 def write_frames(
@@ -88,15 +77,13 @@ def write_frames(
     *,
     out: Path,
     settings: FrameSettings,
+    forgotten: Set[str] = frozenset(),
 ) -> FramesReport:
-    """Write the frames of each clip as JPEG into shards.
+    """Write the frames of each clip as JPEG into shards, and decode only videos whose frames are not there yet.
 
     `settings.per_bin` frames of each of `settings.num_frames` equal bins of a clip are stored. `out` receives
-    `shards/<digits>-<plan hash>.tar`, `frames.parquet` and `rejected.parquet`. Members of a shard are, clip by clip in order
-    of
-    key, `<key>.json` and `<key>.<i:02d>.jpg`. Another run keeps shards with an unchanged plan and videos that an interrupted
-    run
-    finished, and removes other shards.
+    `shards/*.tar`, `frames.parquet`, `rejected.parquet` and `settings.json`. Members of a shard are, clip by clip in order
+    of key within a video, `<key>.json` and `<key>.<i:02d>.jpg`. A run keeps what one before it finished that was killed.
 
     Args:
         source: The source of the videos, or their folder.
@@ -104,246 +91,239 @@ def write_frames(
         cut_dir: Output of the stage `cut`.
         out: The folder to write.
         settings: Number, size and quality of the frames.
+        forgotten: Ids of videos of which no byte may be kept.
 
     Raises:
         ConfigError: `source` is missing.
-        ArtifactError: a table is missing or broken, or the disk is full.
+        ArtifactError: a table is missing or broken, the disk is full, or another process writes into `out`.
         InputRejected: no clip has frames; `rejected.parquet` has the reasons. It is not raised if the files were only
-            replaced
-            since `ingest`: the next run repairs that, and the gate `check_pairs` stops this one.
+            replaced since `ingest`: the next run repairs that, and the gate `check_pairs` stops this one.
     """
     source = source_of(source)
     if isinstance(source, Folder):
         require_folder(source.root)
-    videos, clips = {v.video_id: v for v in read_videos(ingest_dir)}, read_clips(cut_dir)
-    shards = _plan_shards(videos, clips, source, out, settings)
-    with disk_faults(out):
-        rows, rejections, num_kept, verdict = _fill_shards(shards, out, settings)
-    write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
-    if clips and not rows and not verdict.changed >= {rejection.id for rejection in rejections}:
-        (out / "frames.parquet").unlink(missing_ok=True)
-        raise InputRejected(
-            f"not one of {len(clips)} clips has frames; the first: {rejections[0].reason}", code="no-usable-clip",
-            remedy=f"{out / 'rejected.parquet'} has the reason for each",
-        )
-    write_table(out / "frames.parquet", rows, FRAMES)
-    return FramesReport(len(clips), len(rows), len(rejections), num_shards=len(shards), num_shards_kept=num_kept)
+    wanted = _wanted_clips(cut_dir)
+    with disk_faults(out), sole_writer(out):
+        sweep(out)
+        (out / SHARDS).mkdir(exist_ok=True)
+        known = KnownFrames.find(out, settings, wanted)
+        jobs = _jobs_of(_missing(wanted, known), source, ingest_dir, out, settings)
+        run = _Run(out, settings, jobs)
+        run.decode()
+        rows = _in_order(wanted, known, run)
+        left_over = known.rows[~known.rows["clip_id"].isin(rows["clip_id"])]
+        unwanted = set(left_over["shard"][left_over["video_id"].isin(list(forgotten))])
+        rows = compact(rows, out=out, most_bytes=settings.shard_bytes, unwanted=unwanted)
+        rejections = _rejections(wanted, rows, known, run.result)
+        _write_tables(out, settings, rows, rejections, may_be_empty=_may_be_empty(wanted, rejections, run.result))
+        shutil.rmtree(out / _PARTS, ignore_errors=True)
+        num_before = _remove_unlisted(out, set(rows["shard"]), before=set(known.rows["shard"]))
+    return FramesReport(
+        len(wanted), len(rows), len(rejections), num_decoded=run.num_decoded, num_shards=rows["shard"].nunique(),
+        num_shards_kept=num_before,
+    )
 
 
-def list_shards(folder: Path) -> list[Path]:
-    """Return the shards of a frames folder in order of name; none if a run kept no clip.
-
-    Raises:
-        ArtifactError: no run has finished there.
-    """
-    shards = sorted((folder / "shards").glob("*.tar"))
-    if not shards and not (folder / "frames.parquet").is_file():
-        raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
-    return shards
+def _wanted_clips(cut_dir: Path) -> pd.DataFrame:
+    """Return the columns of CLIPS and `key`, in order of video and index."""
+    clips = read_table(cut_dir / "clips.parquet", CLIPS).sort_values(["video_id", "index"], kind="stable", ignore_index=True)
+    keys = [shard_key_of(video_id, index) for video_id, index in zip(clips["video_id"], clips["index"], strict=True)]
+    return clips.assign(key=keys)
 
 
-def shard_files(folder: Path, names: Iterable[object]) -> list[Path]:
-    """Return the paths of shards, each once, in order.
-
-    Args:
-        folder: The frames folder.
-        names: Names from frames.parquet.
-
-    Raises:
-        ArtifactError: a name is not that of a shard.
-    """
-    try:
-        return [folder / name for name in sorted({shard_file(name) for name in names})]
-    except ValueError as error:
-        raise ArtifactError(
-            f"{folder / 'frames.parquet'}: {error}", code="broken-rows", remedy="Run `dvc repro frames`",
-        ) from error
+def _missing(wanted: pd.DataFrame, known: KnownFrames) -> pd.DataFrame:
+    """Return all clips of the videos of which a clip has neither frames nor a reason why it has none."""
+    stored = known.rows[["clip_id", "key"]].astype(object)
+    is_there = wanted[["clip_id", "key"]].merge(stored, how="left", indicator=True)["_merge"] == "both"
+    is_done = is_there.to_numpy(bool) | wanted["clip_id"].isin(list(known.refused)).to_numpy(bool)
+    return wanted[wanted["video_id"].isin(wanted["video_id"][~is_done])]
 
 
-def read_shard(path: Path) -> Iterator[ClipFrames]:
-    """Yield the clips of a shard with decoded frames, in order of key. Sizes may differ between videos.
-
-    Raises:
-        ArtifactError: the shard is missing or broken.
-    """
-    for about, jpegs in read_members(path):
-        try:
-            frames = np.stack([decode_jpeg(jpeg) for jpeg in jpegs])
-            yield ClipFrames(
-                clip_id=uuid.UUID(about["clip_id"]), key=about["key"], times_ms=tuple(about["times_ms"]), frames=frames,
-                num_repeated=about["num_repeated"], digest=frames_digest_of(jpegs),
-            )
-        except (ValueError, KeyError, OSError) as error:
+def _jobs_of(
+    missing: pd.DataFrame, source: Source, ingest_dir: Path, out: Path, settings: FrameSettings
+) -> list[VideoJob]:
+    """Return the videos to decode, in order of video_id."""
+    videos = {video.video_id: video for video in read_videos(ingest_dir)} if len(missing) else {}
+    jobs = []
+    for video_id, rows in missing.groupby("video_id", sort=True):
+        if video_id not in videos:
             raise ArtifactError(
-                f"{path}: clip {about.get('key')}: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
-            ) from error
-
-
-def _plan_shards(
-    videos: Mapping[str, Video], clips: Iterable[Clip], source: Source, out: Path, settings: FrameSettings
-) -> list[_Shard]:
-    by_video: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_video[clip.video_id].append(clip)
-    if unknown := sorted(set(by_video) - set(videos)):
-        raise ArtifactError(
-            f"clips of {unknown[0]} were cut, but no such video was ingested", code="tables-disagree",
-            remedy="Run `dvc repro`",
-        )
-    by_prefix: dict[str, list[VideoJob]] = defaultdict(list)
-    for video_id in sorted(by_video):
-        own = tuple(sorted(by_video[video_id], key=lambda clip: clip.index))
+                f"clips of {video_id} were cut, but no such video was ingested", code="tables-disagree",
+                remedy="Run `dvc repro`",
+            )
+        clips = tuple(_clips_of(rows))
         # Absolute: a worker has another working directory.
-        part = out.absolute() / ".parts" / f"{video_id}-{_plan_hash(settings, [own])}.part"
-        job = VideoJob(video_id, source.path_of(videos[video_id].uris[0]), own, part)
-        by_prefix[video_id[: settings.shard_digits]].append(job)
-    return [
-        _Shard(out / "shards" / f"{prefix or 'all'}-{_plan_hash(settings, [j.clips for j in jobs])}.tar", tuple(jobs))
-        for prefix, jobs in sorted(by_prefix.items())
-    ]
+        part = out.absolute() / _PARTS / f"{video_id}-{_plan_hash(settings, clips)}.part"
+        jobs.append(VideoJob(str(video_id), source.path_of(videos[str(video_id)].uris[0]), clips, part))
+    return jobs
 
 
-def _plan_hash(settings: FrameSettings, videos: Sequence[Sequence[Clip]]) -> str:
-    plan = {
-        "format": SHARD_FORMAT,
-        **settings.model_dump(include=_OF_FRAMES),
-        "clips": [[str(clip.clip_id), clip.key] for clips in videos for clip in clips],
-    }
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+def _clips_of(rows: pd.DataFrame) -> Iterator[Clip]:
+    for row in rows.itertuples(index=False):
+        try:
+            clip = Clip(row.video_id, int(row.index), int(row.start_ms), int(row.end_ms), tuple(row.cut))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ArtifactError(
+                f"clips.parquet holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro cut`",
+            ) from error
+        if str(clip.clip_id) != row.clip_id:
+            raise ArtifactError(
+                f"clips.parquet has the clip id {row.clip_id} for a span whose id is {clip.clip_id}", code="broken-rows",
+                remedy="Run `dvc repro cut`",
+            )
+        yield clip
 
 
-def _fill_shards(
-    shards: Sequence[_Shard], out: Path, settings: FrameSettings
-) -> tuple[list[dict[str, object]], list[Rejection], int, DecodeResult]:
-    """Make the shards that are not there; the rows of all clips, the rejections, how many shards were there, and all."""
-    (out / "shards").mkdir(parents=True, exist_ok=True)
-    (out / ".parts").mkdir(exist_ok=True)
-    earlier = _earlier_reasons(out)
-    verdict = DecodeResult({}, {})
-    missing = [shard for shard in shards if not _is_whole(shard.path, shard.clips, earlier, verdict)]
-    for stale in {*(out / "shards").iterdir()} - {shard.path for shard in shards}:
-        if _OURS.fullmatch(stale.name):
-            stale.unlink()
-    _decode_shards(missing, verdict, settings)
-    shutil.rmtree(out / ".parts")
-    rows: list[dict[str, object]] = []
-    rejections: list[Rejection] = []
-    for shard in shards:
-        for clip in shard.clips:
-            clip_id = str(clip.clip_id)
-            if kept := verdict.kept.get(clip_id):
-                rows.append({
-                    "clip_id": clip_id, "video_id": clip.video_id, "key": clip.key,
-                    "shard": shard.path.relative_to(out).as_posix(), "num_frames": settings.num_kept,
-                    "num_repeated": kept.num_repeated, "decoder": kept.decoder,
-                    "quality_flags": list(kept.quality_flags), "hashes": list(kept.hashes),
-                    "frames_digest": kept.frames_digest,
-                })
-            else:
-                why = verdict.refused[clip_id]
-                rejections.append(Rejection(clip_id, "frames", why.reason, retryable=why.retryable))
-    return rows, rejections, len(shards) - len(missing), verdict
+def _plan_hash(settings: FrameSettings, clips: Sequence[Clip]) -> str:
+    plan = [settings_digest_of(settings), [[str(clip.clip_id), clip.key] for clip in clips]]
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
 
 
-def _decode_shards(
-    shards: Sequence[_Shard], verdict: DecodeResult, settings: FrameSettings
+@dataclass
+class _Run:
+    """Decodes videos, and lays them into shards in the order of the jobs, whichever worker is done first."""
+
+    out: Path
+    settings: FrameSettings
+    jobs: Sequence[VideoJob]
+    result: DecodeResult = field(default_factory=lambda: DecodeResult({}, {}))
+    num_decoded: int = 0
+    rows: list[dict[str, object]] = field(default_factory=list)
+    """Schema FRAMES, of clips that lie in shards."""
+    _num_laid: int = 0
+    """Of the jobs, from the first on."""
+    _done: set[str] = field(default_factory=set)
+    """Videos that wait to be laid into a shard."""
+
+    def decode(self) -> None:
+        """Decode what an interrupted run did not finish, and fill the shards."""
+        (self.out / _PARTS).mkdir(exist_ok=True)
+        todo = [job for job in self.jobs if not self._take_up(job)]
+        self._lay(is_last=False)
+        with closing(
+            run_each(
+                partial(write_part, settings=self.settings), todo, workers=min(self.settings.workers, len(todo)),
+                timeout_seconds=self.settings.timeout_seconds, timeout_setting="frames.timeout_seconds",
+                memory_mib=self.settings.worker_memory_mib, recycle_after=self.settings.recycle_after,
+            )
+        ) as outcomes:
+            for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
+                self._note(outcome)
+                self._done.add(outcome.item.video_id)
+                self._lay(is_last=False)
+        self._lay(is_last=True)
+        self.num_decoded = len(todo)
+
+    def _take_up(self, job: VideoJob) -> bool:
+        """Whether an interrupted run has finished this video."""
+        try:
+            found = {about["clip_id"]: placed for about, placed in scan_placed(job.part)}
+        except (ArtifactError, OSError, KeyError):
+            return False
+        if set(found) != {str(clip.clip_id) for clip in job.clips}:
+            return False
+        self.result.kept.update(found)
+        self._done.add(job.video_id)
+        return True
+
+    def _note(self, outcome: Outcome[VideoJob, DecodeResult]) -> None:
+        job, error = outcome.item, outcome.error
+        if isinstance(error, ArtifactError):
+            raise error
+        if error is not None:
+            sweep(job.part.parent, job.part.name)  # where its worker was killed
+            clip_ids = {str(clip.clip_id) for clip in job.clips}
+            if isinstance(error, FileChanged):
+                self.result.changed.update(clip_ids)
+            self.result.refused.update(dict.fromkeys(clip_ids, Refusal.of(error, f"{job.path.name}: ")))
+        elif outcome.value is not None:
+            self.result.refused.update(outcome.value.refused)
+            self.result.kept.update(outcome.value.kept)
+
+    def _lay(self, *, is_last: bool) -> None:
+        """Fill as many shards as the videos that are done allow; the last one need not be full."""
+        share: list[VideoJob] = []
+        num_bytes = 0
+        for place in range(self._num_laid, len(self.jobs)):
+            job = self.jobs[place]
+            if job.video_id not in self._done:
+                break
+            share.append(job)
+            num_bytes += sum(placed.num_bytes for _, placed in self._kept(job))
+            if num_bytes >= self.settings.shard_bytes:
+                self._join(share)
+                share, num_bytes = [], 0
+        if is_last:
+            self._join(share)
+
+    def _join(self, jobs: Sequence[VideoJob]) -> None:
+        """Lay the members of videos end to end into one shard."""
+        kept = [each for job in jobs for each in self._kept(job)]
+        if kept:
+            with new_shard(self.out, [(clip.key, placed.info.frames_digest) for clip, placed in kept]) as (name, tar):
+                for job in jobs:
+                    before = tar.tell()
+                    for clip, placed in self._kept(job):
+                        about = {"clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": clip.key}
+                        moved = dataclasses.replace(placed, offset=before + placed.offset)
+                        self.rows.append(row_of(about, moved, name, self.settings.num_kept))
+                    if job.part.exists():
+                        with job.part.open("rb") as part:
+                            shutil.copyfileobj(part, tar, 2**20)
+        for job in jobs:
+            job.part.unlink(missing_ok=True)
+        self._num_laid += len(jobs)
+
+    def _kept(self, job: VideoJob) -> list[tuple[Clip, Placed]]:
+        kept = self.result.kept
+        return [(clip, kept[clip_id]) for clip in job.clips if (clip_id := str(clip.clip_id)) in kept]
+
+
+def _in_order(wanted: pd.DataFrame, known: KnownFrames, run: _Run) -> pd.DataFrame:
+    """Return rows of all clips that have frames, in order of video and index."""
+    decoded = [job.video_id for job in run.jobs]
+    old = known.rows[known.rows["clip_id"].isin(wanted["clip_id"]) & ~known.rows["video_id"].isin(decoded)]
+    new = frames_table(run.rows)
+    rows = new if old.empty else old if new.empty else pd.concat([old, new])
+    place = pd.Series(range(len(wanted)), index=wanted["clip_id"])
+    return rows.iloc[place.loc[list(rows["clip_id"])].argsort(kind="stable").to_numpy()].reset_index(drop=True)
+
+
+def _rejections(
+    wanted: pd.DataFrame, rows: pd.DataFrame, known: KnownFrames, result: DecodeResult
+) -> list[Rejection]:
+    found = []
+    for clip_id in wanted["clip_id"][~wanted["clip_id"].isin(rows["clip_id"])]:
+        why = result.refused.get(clip_id) or Refusal(known.refused[clip_id])
+        found.append(Rejection(clip_id, "frames", why.reason, retryable=why.retryable))
+    return found
+
+
+def _may_be_empty(wanted: pd.DataFrame, rejections: Sequence[Rejection], result: DecodeResult) -> bool:
+    """Whether the files were only replaced since `ingest`."""
+    return wanted.empty or result.changed >= {rejection.id for rejection in rejections}
+
+
+def _write_tables(
+    out: Path, settings: FrameSettings, rows: pd.DataFrame, rejections: Sequence[Rejection], *, may_be_empty: bool
 ) -> None:
-    """Decode the videos that no earlier run finished, and lay each shard together as soon as its last video is done."""
-    todo: list[VideoJob] = []
-    waiting = {shard.path: len(shard.jobs) for shard in shards}
-    shard_of = {job.video_id: shard for shard in shards for job in shard.jobs}
-
-    def finish(job: VideoJob) -> None:
-        shard = shard_of[job.video_id]
-        waiting[shard.path] -= 1
-        if not waiting[shard.path]:
-            _join_parts(shard)
-
-    for job in [job for shard in shards for job in shard.jobs]:
-        if _is_whole(job.part, job.clips, {}, verdict):
-            finish(job)
-        else:
-            todo.append(job)
-    with closing(
-        run_each(
-            partial(write_part, settings=settings), todo, workers=min(settings.workers, len(todo)),
-            timeout_seconds=settings.timeout_seconds, timeout_setting="frames.timeout_seconds",
-            memory_mib=settings.worker_memory_mib, recycle_after=settings.recycle_after,
+    """Write the tables, and at last that they belong together: a run that ends in between is known by that."""
+    if not is_vouched(out, settings):
+        (out / SETTINGS_FILE).unlink(missing_ok=True)
+    write_table(out / REJECTED_TABLE, [dataclasses.asdict(each) for each in rejections], REJECTED)
+    if rows.empty and not may_be_empty:
+        (out / TABLE).unlink(missing_ok=True)
+        raise InputRejected(
+            f"not one of {len(rejections)} clips has frames; the first: {rejections[0].reason}", code="no-usable-clip",
+            remedy=f"{out / REJECTED_TABLE} has the reason for each",
         )
-    ) as outcomes:
-        for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
-            _note_outcome(outcome, verdict)
-            finish(outcome.item)
+    write_table(out / TABLE, rows, FRAMES)
+    vouch(out, settings)
 
 
-def _note_outcome(outcome: Outcome[VideoJob, DecodeResult], verdict: DecodeResult) -> None:
-    job, error = outcome.item, outcome.error
-    if isinstance(error, ArtifactError):
-        raise error
-    if error is not None:
-        sweep(job.part.parent, job.part.name)  # where its worker was killed
-        clip_ids = {str(clip.clip_id) for clip in job.clips}
-        if isinstance(error, FileChanged):
-            verdict.changed.update(clip_ids)
-        verdict.refused.update(dict.fromkeys(clip_ids, Refusal.of(error, f"{job.path.name}: ")))
-    elif outcome.value is not None:
-        verdict.refused.update(outcome.value.refused)
-        verdict.kept.update(outcome.value.kept)
-
-
-def _join_parts(shard: _Shard) -> None:
-    if not any(job.part.exists() for job in shard.jobs):
-        return  # Every video of it was refused.
-    with whole_file(shard.path) as beside, beside.open("wb") as tar:
-        for job in shard.jobs:
-            if job.part.exists():
-                with job.part.open("rb") as part:
-                    shutil.copyfileobj(part, tar, 2**20)
-        tar.write(_END_OF_TAR)
-    for job in shard.jobs:
-        job.part.unlink(missing_ok=True)
-
-
-def _earlier_reasons(out: Path) -> dict[str, str]:
-    """Reason by clip_id of an earlier run's rejections, less those that another try may mend."""
-    try:
-        table = read_table(out / "rejected.parquet", REJECTED)
-    except ArtifactError:
-        return {}
-    return {
-        clip_id: reason
-        for clip_id, reason, retryable in zip(table["id"], table["reason"], table["retryable"], strict=True)
-        if not retryable
-    }
-
-
-def _is_whole(path: Path, clips: Sequence[Clip], earlier: Mapping[str, str], verdict: DecodeResult) -> bool:
-    """Whether the tar at `path` holds `clips`, but for those that `earlier` refused; if so, `verdict` learns it."""
-    if not path.exists():
-        return False
-    try:
-        found = _infos_of(path)
-    except (ArtifactError, KeyError):
-        return False
-    lacking = {str(clip.clip_id) for clip in clips} - set(found)
-    if not lacking <= set(earlier):
-        return False
-    verdict.kept.update(found)
-    verdict.refused.update({clip_id: Refusal(earlier[clip_id]) for clip_id in lacking})
-    return True
-
-
-def _infos_of(path: Path) -> dict[str, ClipFramesInfo]:
-    """Return the metadata of a shard's clips by clip_id. Digests that an earlier version did not write are computed.
-
-    Raises:
-        ArtifactError: the shard is broken.
-        KeyError: it lacks something.
-    """
-    found = {about["clip_id"]: kept_of(about) for about, _ in read_members(path, with_jpegs=False)}
-    if all(info.frames_digest for info in found.values()):
-        return found
-    return {
-        about["clip_id"]: dataclasses.replace(kept_of(about), frames_digest=frames_digest_of(jpegs))
-        for about, jpegs in read_members(path)
-    }
+def _remove_unlisted(out: Path, listed: Set[str], *, before: Set[str]) -> int:
+    """Remove shards that no clip lies in any more; return how many of those that were there before are left."""
+    for path in (out / SHARDS).iterdir():
+        if f"{SHARDS}/{path.name}" not in listed and OURS.fullmatch(path.name):
+            path.unlink()
+    return len(listed & before)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vidseek_media.errors import GateFailed
 from vidseek_media.files.pages import write_page
-from vidseek_media.frame_store.shards import list_shards, read_shard
+from vidseek_media.frame_store.stored_clips import read_frames
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.alignment import MIN_FRAMES, MIN_LENGTH_MS, TOLERANCE_MS, Alignment, Pair, align
 from vidseek_retrieval.dedup.made_copies import CHANCE, MOMENTS, Sample, Scored, Threshold, choose_threshold, score_copies
@@ -119,10 +119,10 @@ def _samples(
 
 
 def _copies(frames: Path, halves: Sequence[Set[str]], draws: np.random.Generator) -> list[list[Scored]]:
-    """For each half copies of clips drawn from all shards, in one pass."""
+    """For each half copies of clips drawn from all, in one pass."""
     kept: list[list[Any]] = [[] for _ in halves]
     seen = [0 for _ in halves]
-    for clip in (clip for shard in list_shards(frames) for clip in read_shard(shard)):
+    for clip in read_frames(frames, video_ids={video_id for half in halves for video_id in half}):
         for number, half in enumerate(halves):
             if clip.key.rsplit("_", 1)[0] in half:
                 seen[number] += 1
@@ -197,13 +197,12 @@ def _pictures(frames: Path, rows: Iterable[Duplicate]) -> dict[tuple[str, int], 
         wanted.setdefault(row.video_id, set()).add((row.start_ms + row.end_ms) // 2)
         wanted.setdefault(row.duplicate_of, set()).add((row.of_start_ms + row.of_end_ms) // 2)
     best: dict[tuple[str, int], tuple[int, Any]] = {}
-    for shard in list_shards(frames):
-        for clip in read_shard(shard):
-            video_id = clip.key.rsplit("_", 1)[0]
-            for middle in wanted.get(video_id, ()):
-                for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
-                    if abs(time_ms - middle) < best.get((video_id, middle), (2**62, None))[0]:
-                        best[video_id, middle] = abs(time_ms - middle), frame
+    for clip in read_frames(frames, video_ids=wanted):
+        video_id = clip.key.rsplit("_", 1)[0]
+        for middle in wanted[video_id]:
+            for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
+                if abs(time_ms - middle) < best.get((video_id, middle), (2**62, None))[0]:
+                    best[video_id, middle] = abs(time_ms - middle), frame
     return {place: _address(frame) for place, (_, frame) in best.items()}
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from vidseek_media.frame_store.shards import list_shards, read_shard
+from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
 
 SIDE = 16
 MARGIN = 0.08
@@ -64,14 +64,12 @@ def read_fingerprints(frames: Path, video_ids: Iterable[str]) -> dict[str, Video
     """
     wanted = set(video_ids)
     found: dict[str, dict[int, NDArray[np.float16]]] = {}
-    for shard in tqdm(list_shards(frames), desc="look", unit="shard", disable=None):
-        for clip in read_shard(shard):
-            video_id = clip.key.rsplit("_", 1)[0]
-            if video_id in wanted:
-                of_video = found.setdefault(video_id, {})
-                for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
-                    if of_video.keys().isdisjoint(range(time_ms - MIN_STEP_MS + 1, time_ms + MIN_STEP_MS)):
-                        of_video[time_ms] = fingerprint_of(frame)
+    clips = stored_clips(frames, video_ids=wanted)
+    for clip in tqdm(read_frames(frames, clips), desc="look", unit="clip", total=len(clips), disable=None):
+        of_video = found.setdefault(clip.key.rsplit("_", 1)[0], {})
+        for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True):
+            if of_video.keys().isdisjoint(range(time_ms - MIN_STEP_MS + 1, time_ms + MIN_STEP_MS)):
+                of_video[time_ms] = fingerprint_of(frame)
     return {
         video_id: VideoFingerprint(
             np.array(sorted(fingerprints), dtype=np.int64), np.stack([fingerprints[each] for each in sorted(fingerprints)])

@@ -25,14 +25,14 @@ class Tables:
 def embed_all(
     bundle: Path, tables: Tables, *, out: Path, variant: str, batch: int, cut: str, ray: RaySettings | None = None
 ) -> tuple[EmbedReport, TextReport]:
-    """Write `out/parts/`, `out/embeddings.json` and `out/texts/`; existing parts are kept.
+    """Write `out/parts/`, `out/texts/` and `out/embeddings.json`, which lists them; only what is missing is embedded.
 
     Args:
         bundle: The encoder's folder.
         tables: Clips, frames and texts of the archive.
         out: Output folder.
         variant: Precision: `fp32`, `fp16` or `int8`.
-        batch: Most clips or texts in one run of the encoder, at least 1.
+        batch: Most clips that are read at once, and clips or texts in one run of the encoder on a GPU; at least 1.
         cut: Cut mode of the clips whose texts are embedded.
         ray: Settings of Ray actors that embed the clips; None embeds them in this process. Texts are always embedded here.
 
@@ -45,4 +45,4 @@ def embed_all(
     encoder = Encoder.load(bundle, variant=variant, batch=batch, towers=("text",) if executor else ("text", "video"))
     clips = embed_archive(tables.frames, encoder, out=out, batch=batch, executor=executor)
     texts = clip_texts(tables.ingest, tables.cut, tables.caption, cut=cut)
-    return clips, embed_texts([each.spoken for each in texts.values()], encoder, out=out, batch=batch)
+    return clips, embed_texts([each.spoken for each in texts.values()], encoder, out=out)

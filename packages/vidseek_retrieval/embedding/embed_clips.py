@@ -1,16 +1,16 @@
-"""Embeds the frame shards of an archive, one part at a time; a killed run resumes where it was.
+"""Embeds the clips of an archive whose vectors are missing, a piece at a time; a killed run resumes where it was.
 
     reader (a thread) → queue → encoder (the caller) → queue → writer (a thread)
 
-Both queues are bounded, so memory does not grow with the archive.
+Both queues are bounded, so memory does not grow with the archive. A vector belongs to the digest of a clip's frames and to
+an encoder: where the frames lie, and what else is embedded beside them, changes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vidseek_encoder.bundle import file_sha256
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.files.json_files import write_json
-from vidseek_media.frame_store.shards import list_shards, read_shard
+from vidseek_media.files.folders import sole_writer
+from vidseek_media.frame_store.stored_clips import StoredClip, read_frames, stored_clips
 from vidseek_media.records import ClipFrames
-from vidseek_media.tables import FRAMES, read_table
-from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, SUMMARY_FILE, is_whole, remove_stale, write_part
+from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, write_part
+from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.settings import BATCH
 
 READ_AHEAD = 2
@@ -48,23 +46,22 @@ class EmbedReport:
     variant: str
     num_clips: int
     """In all parts."""
+    num_embedded: int
+    """Of them, those that this run embedded."""
     num_parts: int
-    num_written: int
-    """Parts that this run made."""
-    num_kept: int
-    """Parts that were there already."""
-    num_removed: int
-    """Stale parts, of shards or encoders that are no more."""
 
 
 class Executor(Protocol):
-    """Where parts are made: `embed_shards` in this process, or `on_ray.executor_on_ray`."""
+    """Where clips are embedded: `embed_pieces` in this process, or `on_ray.executor_on_ray`."""
 
-    def __call__(self, shard_of: Mapping[Path, Path], *, batch: int, progress: Callable[[int], object]) -> None:
-        """Write the part of each shard, whole or not at all.
+    def __call__(
+        self, frames: Path, pieces: Mapping[Path, Sequence[StoredClip]], *, batch: int, progress: Callable[[int], object]
+    ) -> None:
+        """Write a part for each piece, whole or not at all.
 
         Args:
-            shard_of: The shard of each part.
+            frames: Output of the stage `frames`.
+            pieces: The clips of each part, by its path.
             batch: Most clips in one run of the encoder, at least 1.
             progress: Called with the number of clips that were embedded.
         """
@@ -73,97 +70,86 @@ class Executor(Protocol):
 def embed_archive(
     frames: Path, encoder: Encoder, *, out: Path, batch: int = BATCH, executor: Executor | None = None
 ) -> EmbedReport:
-    """Write `out/parts/*.parquet`, one part for each frame shard, and `out/embeddings.json`.
+    """Write `out/parts/*.parquet` with a row for each clip that has frames, and `out/embeddings.json`, which lists them.
 
-    A part is named by its shard and a hash of shard content, encoder_version and variant. It is written whole or not at all.
-    With the same number of threads its bytes are always equal, since a batch never spans two shards.
+    Only frames whose digest has no vector of this encoder and variant yet are embedded. With the same number of threads a
+    vector is the same to the bit, whatever is embedded with it.
 
     Args:
-        frames: Folder with the frame shards.
+        frames: Output of the stage `frames`.
         encoder: The encoder whose vision tower is used; with an `executor` only its version and variant are read.
-        out: Folder for parts and summary.
-        batch: Most clips in one run of the encoder, at least 1.
-        executor: Writes the parts elsewhere; None writes them in this process. Its errors are passed on.
+        out: Folder for parts and list.
+        batch: Most clips that are read at once, and in one run of the encoder on a GPU; at least 1.
+        executor: Embeds elsewhere; None embeds in this process. Its errors are passed on.
 
     Raises:
-        ArtifactError: there is no shard, or one cannot be read.
+        ArtifactError: no clip has frames, a shard cannot be read, or another process writes into `out`.
         ConfigError: `batch` is not positive.
     """
     if batch < 1:
         raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
-    shards = list_shards(frames)
-    if not shards:
+    clips = {clip.clip_id: clip for clip in stored_clips(frames)}
+    if not clips:
         raise ArtifactError(f"no frame shards in {frames}", code="no-shards", remedy="Run `dvc repro frames` to make them")
-    wanted = {part_path(shard, encoder, out=out): shard for shard in shards}
-    num_removed = remove_stale(out / PARTS_FOLDER, keep=set(wanted))
-    missing = {part: shard for part, shard in wanted.items() if not is_whole(part)}
-    execute = executor or partial(embed_shards, encoder=encoder)
-    if missing:
-        with tqdm(total=_num_clips(frames, missing.values()), desc="embed", unit="clip", disable=None) as progress:
-            execute(missing, batch=batch, progress=progress.update)
-    num_clips = _write_summary(out, encoder, sorted(wanted))
+    if unnamed := next((clip for clip in clips.values() if not clip.frames_digest), None):
+        raise ArtifactError(
+            f"{frames} is of an earlier version: its table has no digest for clip {unnamed.clip_id}", code="no-digests",
+            remedy="Run `dvc repro frames`; it copies what is there",
+        )
+    wanted = [(clip.clip_id, clip.frames_digest) for clip in clips.values()]
+    space = Space(encoder.spec.encoder_version, encoder.variant, encoder.spec.dimension)
+    with sole_writer(out):
+        store = PartStore(out / PARTS_FOLDER, space)
+        missing = store.missing(wanted)
+        pieces = [missing[start : start + PIECE_ROWS] for start in range(0, len(missing), PIECE_ROWS)]
+        todo = {store.path_of(piece): [clips[clip_id] for clip_id, _ in piece] for piece in pieces}
+        execute = executor or partial(embed_pieces, encoder=encoder)
+        if todo:
+            with tqdm(total=len(missing), desc="embed", unit="clip", disable=None) as progress:
+                execute(frames, todo, batch=batch, progress=progress.update)
+        for part in todo:
+            store.note(part)
+        parts = store.commit(wanted)
     return EmbedReport(
-        encoder_version=encoder.spec.encoder_version,
-        variant=encoder.variant,
-        num_clips=num_clips,
-        num_parts=len(wanted),
-        num_written=len(missing),
-        num_kept=len(wanted) - len(missing),
-        num_removed=num_removed,
+        encoder_version=space.encoder_version, variant=space.variant, num_clips=len(wanted), num_embedded=len(missing),
+        num_parts=len(parts),
     )
 
 
-def part_path(shard: Path, encoder: Encoder, *, out: Path) -> Path:
-    """Return the path of a shard's part: `out/parts/<shard>-<hash>.parquet`.
-
-    Args:
-        shard: The frame shard.
-        encoder: The encoder; its version and variant enter the hash.
-        out: Output folder of the stage `embed`.
-    """
-    try:
-        content = file_sha256(shard)
-    except OSError as error:
-        raise ArtifactError(
-            f"{shard} cannot be read: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
-        ) from error
-    named = f"{content}:{encoder.spec.encoder_version}:{encoder.variant}"
-    return out / PARTS_FOLDER / f"{shard.stem}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.parquet"
-
-
-def embed_shards(
-    shard_of: Mapping[Path, Path], encoder: Encoder, *, batch: int, progress: Callable[[int], object] = lambda _: None
+def embed_pieces(
+    frames: Path, pieces: Mapping[Path, Sequence[StoredClip]], encoder: Encoder, *, batch: int,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Write the part of each shard in this process.
+    """Write the part of each piece in this process.
 
     Args:
-        shard_of: The shard of each part.
+        frames: Output of the stage `frames`.
+        pieces: The clips of each part, by its path.
         encoder: The encoder whose vision tower is used.
-        batch: Most clips in one run of the encoder, at least 1.
+        batch: Most clips that are read at once, and in one run of the encoder on a GPU; at least 1.
         progress: Called with the number of clips that were embedded.
 
     Raises:
-        ArtifactError: a shard cannot be read.
+        ArtifactError: a shard cannot be read, or holds other frames.
     """
 
     def write(part: _Part) -> None:
         write_part(
-            part.path, clip_ids=part.clip_ids, vectors=part.vectors,
+            part.path, clip_ids=part.clip_ids, vectors=part.vectors, digests=part.digests,
             encoder_version=encoder.spec.encoder_version, variant=encoder.variant,
         )
 
-    with closing(_Reader(_read_batches(shard_of, batch), ahead=READ_AHEAD)) as batches, _Writer(
+    with closing(_Reader(_read_batches(frames, pieces, batch), ahead=READ_AHEAD)) as batches, _Writer(
         write, behind=WRITE_BEHIND
     ) as writer:
-        clip_ids: list[str] = []
-        vectors = [np.empty((0, encoder.spec.dimension), dtype=np.float32)]
+        part = _Part.begun(encoder)
         for read in batches:
-            clip_ids += [str(clip.clip_id) for clip in read.clips]
-            vectors.append(encoder.embed_frames([clip.frames for clip in read.clips]))
+            vectors = encoder.embed_frames([clip.frames for clip in read.clips], steady=True)
+            part = part.followed_by(read, vectors)
             progress(len(read.clips))
             if read.is_last:
-                writer.put(_Part(read.part, clip_ids, np.concatenate(vectors)))
-                clip_ids, vectors = [], vectors[:1]
+                writer.put(part)
+                part = _Part.begun(encoder)
 
 
 @dataclass(frozen=True)
@@ -178,18 +164,27 @@ class _Batch:
 class _Part:
     path: Path
     clip_ids: list[str]
+    digests: list[str]
     vectors: NDArray[np.float32]
 
+    @staticmethod
+    def begun(encoder: Encoder) -> _Part:
+        return _Part(Path(), [], [], np.empty((0, encoder.spec.dimension), dtype=np.float32))
 
-def _read_batches(shard_of: Mapping[Path, Path], size: int) -> Iterator[_Batch]:
-    """Batches of whole parts, one part after the other: a batch never spans two, whoever was killed before."""
-    for part, shard in shard_of.items():
-        ahead: list[ClipFrames] = []
-        for clips in _batches(read_shard(shard), size):
-            if ahead:
-                yield _Batch(part, ahead, is_last=False)
-            ahead = clips
-        yield _Batch(part, ahead, is_last=True)
+    def followed_by(self, read: _Batch, vectors: NDArray[np.float32]) -> _Part:
+        return _Part(
+            read.part, [*self.clip_ids, *(str(clip.clip_id) for clip in read.clips)],
+            [*self.digests, *(clip.digest for clip in read.clips)], np.concatenate([self.vectors, vectors]),
+        )
+
+
+def _read_batches(frames: Path, pieces: Mapping[Path, Sequence[StoredClip]], size: int) -> Iterator[_Batch]:
+    """Yield batches of whole parts, one part after the other."""
+    for part, clips in pieces.items():
+        left = len(clips)
+        for batch in _batches(read_frames(frames, clips), size):
+            left -= len(batch)
+            yield _Batch(part, batch, is_last=not left)
 
 
 class _Reader(Generic[Item]):
@@ -270,25 +265,3 @@ def _batches(clips: Iterator[ClipFrames], size: int) -> Iterator[list[ClipFrames
             batch = []
     if batch:
         yield batch
-
-
-def _num_clips(frames: Path, shards: Iterable[Path]) -> int | None:
-    """Return the number of clips in these shards, for the progress bar; None if no table states it."""
-    table = frames / "frames.parquet"
-    if not table.exists():
-        return None
-    wanted = {shard.relative_to(frames).as_posix() for shard in shards}
-    return sum(shard in wanted for shard in read_table(table, FRAMES)["shard"])
-
-
-def _write_summary(out: Path, encoder: Encoder, parts: list[Path]) -> int:
-    num_clips = {part.name: int(pq.read_metadata(part).num_rows) for part in parts}
-    summary = {
-        "encoder_version": encoder.spec.encoder_version,
-        "variant": encoder.variant,
-        "dimension": encoder.spec.dimension,
-        "num_clips": sum(num_clips.values()),
-        "parts": num_clips,
-    }
-    write_json(out / SUMMARY_FILE, summary)
-    return sum(num_clips.values())

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import read_clips
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
+from vidseek_media.files.folders import sole_writer
 from vidseek_media.records import Clip
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
-from vidseek_retrieval.embedding.embedding_parts import is_whole, read_parts, remove_stale, write_part
-from vidseek_retrieval.settings import BATCH
+from vidseek_retrieval.embedding.embedding_parts import listed_parts, read_parts
+from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 
 TEXTS_FOLDER = "texts"
 TEXT_ID_DIGITS = 32
@@ -42,8 +43,9 @@ class TextReport:
 
     num_texts: int
     """Different ones."""
+    num_embedded: int
+    """Of them, those that this run embedded."""
     num_parts: int
-    num_written: int
 
 
 def clip_texts(
@@ -90,39 +92,31 @@ def text_id_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:TEXT_ID_DIGITS]
 
 
-def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path, batch: int = BATCH) -> TextReport:
-    """Embed distinct texts into `out/texts/<digit>-<hash>.parquet`, keyed by `text_id_of`.
+def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path) -> TextReport:
+    """Embed distinct texts into `out/texts/*.parquet`, keyed by `text_id_of`; only those without a vector yet.
 
-    A part holds the texts whose ids begin with one digit. Its name contains a hash of these texts and the encoder. Existing
-    parts are kept, parts of removed texts are deleted, so a killed run resumes where it was.
+    A vector is the same to the bit, whatever is embedded with it. A killed run resumes where it was.
 
     Args:
         texts: The texts; repeated ones are embedded once.
         encoder: Its text tower is used.
         out: Output folder of the stage `embed`.
-        batch: Most texts in one run of the encoder, at least 1.
 
     Raises:
-        ConfigError: `batch` is not positive.
+        ArtifactError: another process writes into `out`.
         OSError: the disk cannot hold it.
     """
-    if batch < 1:
-        raise ConfigError(f"embed batch is {batch}, wanted a whole number above 0", code="setting-out-of-range")
     by_id = {text_id_of(text): text for text in texts if text}
-    buckets: dict[str, list[str]] = defaultdict(list)
-    for text_id in sorted(by_id):
-        buckets[text_id[0]].append(text_id)
-    folder = out / TEXTS_FOLDER
-    wanted = {folder / f"{digit}-{_part_hash(ids, encoder)}.parquet": ids for digit, ids in buckets.items()}
-    remove_stale(folder, keep=set(wanted))
-    missing = {part: ids for part, ids in wanted.items() if not is_whole(part)}
-    for part, ids in missing.items():
-        vectors = [encoder.embed_texts([by_id[each] for each in ids[at : at + batch]]) for at in range(0, len(ids), batch)]
-        write_part(
-            part, clip_ids=ids, vectors=np.concatenate(vectors), encoder_version=encoder.spec.encoder_version,
-            variant=encoder.variant,
-        )
-    return TextReport(num_texts=len(by_id), num_parts=len(wanted), num_written=len(missing))
+    wanted = [(text_id, text_id) for text_id in sorted(by_id)]
+    space = Space(encoder.spec.encoder_version, encoder.variant, encoder.spec.dimension)
+    with sole_writer(out):
+        store = PartStore(out / TEXTS_FOLDER, space)
+        missing = store.missing(wanted)
+        for start in range(0, len(missing), PIECE_ROWS):
+            piece = missing[start : start + PIECE_ROWS]
+            store.write(piece, encoder.embed_texts([by_id[text_id] for text_id, _ in piece], steady=True))
+        parts = store.commit(wanted)
+    return TextReport(num_texts=len(by_id), num_embedded=len(missing), num_parts=len(parts))
 
 
 def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np.float32]]:
@@ -137,7 +131,7 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
         GateFailed: a vector is not of length 1.
     """
     folder = embed_dir / TEXTS_FOLDER
-    if not any(folder.glob("*.parquet")):
+    if not (any(folder.glob("*.parquet")) if (listed := listed_parts(folder)) is None else listed):
         return {}
     table = read_parts(folder)
     if table.encoder_version != encoder_version:
@@ -200,8 +194,3 @@ def _belongs(clip: Clip, start_ms: int, end_ms: int | None) -> bool:
 
 def _join(lines: Iterable[str]) -> str:
     return "; ".join(line.strip() for line in lines if line.strip())
-
-
-def _part_hash(text_ids: Iterable[str], encoder: Encoder) -> str:
-    named = f"{','.join(text_ids)}:{encoder.spec.encoder_version}:{encoder.variant}"
-    return hashlib.sha256(named.encode()).hexdigest()[:16]

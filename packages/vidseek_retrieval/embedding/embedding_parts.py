@@ -1,4 +1,4 @@
-"""The embeddings table: one Parquet part for each frame shard, written whole or not at all, read back as one matrix."""
+"""The embeddings table: Parquet parts that `embeddings.json` lists, written whole or not at all, read as one matrix."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.files.json_files import read_json
 from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.names import plain_name, shown
 
@@ -21,16 +22,20 @@ PARTS_FOLDER = "parts"
 SUMMARY_FILE = "embeddings.json"
 UNIT_TOLERANCE = 1e-3
 _REMEDY = "Run `dvc repro embed` to make it again"
-_COLUMNS = ["clip_id", "values", "encoder_version", "variant"]
+_COLUMNS = ["clip_id", "values", "encoder_version", "variant", "digest"]
+_TEXTS = ["clip_id", "encoder_version", "variant", "digest"]
 
 
 class Embeddings(NamedTuple):
-    """Rows of the embeddings table, in order of part name and row."""
+    """Rows of the embeddings table, in order of clip_id."""
 
     clip_ids: list[str]
     vectors: NDArray[np.float32]
     """Shape (n, dimension), unit rows."""
     encoder_version: str
+    digests: Sequence[str] = ()
+    """What each row was embedded from: a clip's `frames_digest`; empty in parts of an earlier version. The same digest,
+    encoder_version and variant mean the same vector, to the bit."""
 
 
 def embeddings_schema(dimension: int) -> pa.Schema:
@@ -41,12 +46,14 @@ def embeddings_schema(dimension: int) -> pa.Schema:
             ("values", pa.list_(pa.float32(), dimension)),
             ("encoder_version", pa.string()),
             ("variant", pa.string()),
+            ("digest", pa.string()),
         ]
     )
 
 
 def write_part(
-    path: Path, *, clip_ids: Sequence[str], vectors: NDArray[np.float32], encoder_version: str, variant: str
+    path: Path, *, clip_ids: Sequence[str], vectors: NDArray[np.float32], encoder_version: str, variant: str,
+    digests: Sequence[str] | None = None,
 ) -> None:
     """Write one part whole or not at all. Equal rows give equal bytes.
 
@@ -56,6 +63,8 @@ def write_part(
         vectors: float32 of shape (n, dimension), unit rows.
         encoder_version: 16 hex digits of the vector space.
         variant: Precision of the encoder: `fp32`, `fp16` or `int8`.
+        digests: What each row was embedded from: a clip's `frames_digest`, or the id of a text. None: nobody knows, so it
+            is embedded again when it is asked for.
 
     Raises:
         OSError: the disk cannot hold it.
@@ -70,6 +79,7 @@ def write_part(
             pa.FixedSizeListArray.from_arrays(flat, dimension),
             pa.array([encoder_version] * num, type=pa.string()),
             pa.array([variant] * num, type=pa.string()),
+            pa.array([""] * num if digests is None else list(digests), type=pa.string()),
         ],
         schema=embeddings_schema(dimension),
     )
@@ -101,21 +111,40 @@ def remove_stale(folder: Path, *, keep: set[Path]) -> int:
     return sum(path.suffix == ".parquet" for path in stale)
 
 
+def listed_parts(folder: Path) -> dict[str, int] | None:
+    """Return the number of rows of each part that `embeddings.json` lists, by file name; None where it lists none.
+
+    Args:
+        folder: Folder of the parts: `parts` of clips, or `texts`.
+    """
+    try:
+        content = read_json(folder.parent / SUMMARY_FILE)
+        listed = content.get(folder.name) if isinstance(content, dict) else None
+        if listed is None:
+            return None
+        return {plain_name(name, what="a part"): int(num) for name, num in listed.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddings:
-    """Read all parts in `folder` as one matrix.
+    """Read the parts in `folder` as one matrix: those that `embeddings.json` beside it lists, or all if there is no list.
 
     Args:
         folder: Folder of the parts.
         among: Ids of the clips that are kept in memory; None for all.
 
     Raises:
-        ArtifactError: there is no part; one is broken; they differ in encoder_version or dimension; a clip occurs twice.
+        ArtifactError: there is no part; one is missing or broken; they differ in encoder_version or dimension; a clip occurs
+            twice.
         GateFailed: a vector is not finite, or not of length 1. The message names the clips.
     """
-    paths = sorted(folder.glob("*.parquet"))
+    listed = listed_parts(folder)
+    paths = sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in sorted(listed)]
     if not paths:
         raise ArtifactError(f"no embeddings in {folder}", code="no-embeddings", remedy="Run `dvc repro` to make them")
     clip_ids: list[str] = []
+    digests: list[str] = []
     matrices: list[NDArray[np.float32]] = []
     versions: set[str] = set()
     wanted = None if among is None else pa.array(among, pa.string())
@@ -124,6 +153,7 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
         if wanted is not None:
             table = table.filter(pc.is_in(table["clip_id"], value_set=wanted))
         clip_ids += table["clip_id"].to_pylist()
+        digests += table["digest"].to_pylist()
         versions |= set(table["encoder_version"].to_pylist())
         matrices.append(_matrix_of(table, path))
     if len(versions) > 1:
@@ -136,9 +166,55 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
     if len(set(clip_ids)) != len(clip_ids):
         twice = sorted(clip_id for clip_id, num in Counter(clip_ids).items() if num > 1)[:5]
         raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
-    embeddings = Embeddings(clip_ids, np.concatenate(matrices), versions.pop() if versions else "")
+    order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)  # the same, however the rows lie in parts
+    embeddings = Embeddings(
+        [clip_ids[row] for row in order], _in_order(matrices, order), versions.pop() if versions else "",
+        [digests[row] for row in order],
+    )
     _check_vectors(embeddings, folder)
     return embeddings
+
+
+def read_digests(part: Path) -> pa.Table:
+    """Read all columns of a part but the vectors.
+
+    Raises:
+        ArtifactError: the part is missing or broken, or of an earlier version, which names no digests.
+    """
+    try:
+        if (names := pq.read_schema(part).names) != _COLUMNS:
+            raise ArtifactError(
+                f"{part} is no part: it has {shown(names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
+            )
+        return read_bounded(part, _TEXTS)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{part} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+
+
+def read_rows(part: Path, rows: Sequence[int]) -> NDArray[np.float32]:
+    """Read the vectors of some rows of a part: float32 of shape (n, dimension).
+
+    Args:
+        part: The part.
+        rows: Numbers of the rows.
+
+    Raises:
+        ArtifactError: the part is missing or broken.
+    """
+    return _matrix_of(_read_table(part), part)[list(rows)]
+
+
+def _in_order(matrices: list[NDArray[np.float32]], order: Sequence[int]) -> NDArray[np.float32]:
+    """Join matrices, with row `order[i]` of all of them at `i`; each is dropped as soon as it is copied."""
+    places = np.empty(len(order), dtype=np.int64)
+    places[list(order)] = np.arange(len(order))
+    joined = np.empty((len(order), matrices[0].shape[1]), dtype=np.float32)
+    start = 0
+    while matrices:
+        matrix = matrices.pop(0)
+        joined[places[start : start + len(matrix)]] = matrix
+        start += len(matrix)
+    return joined
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -146,14 +222,15 @@ def _read_table(path: Path) -> pa.Table:
         table = read_bounded(path)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+    if table.schema.names == _COLUMNS[:-1]:  # of an earlier version
+        table = table.append_column("digest", pa.array([""] * table.num_rows, type=pa.string()))
     values = table.schema.field("values").type if table.schema.names == _COLUMNS else pa.null()
     if not pa.types.is_fixed_size_list(values) or values.value_type != pa.float32() or not values.list_size:
         raise ArtifactError(
             f"{path} is no part: it has {shown(table.schema.names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
         )
-    texts = [name for name in _COLUMNS if name != "values"]
-    if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in texts):
-        raise ArtifactError(f"{path} is no part: {', '.join(texts)} are not all texts", code="wrong-schema", remedy=_REMEDY)
+    if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in _TEXTS):
+        raise ArtifactError(f"{path} is no part: {', '.join(_TEXTS)} are not all texts", code="wrong-schema", remedy=_REMEDY)
     try:
         for version in pc.unique(table["encoder_version"]).to_pylist():
             plain_name(version, what="encoder_version")  # it becomes part of a collection's name, and so of a path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
-from vidseek_retrieval.embedding.embed_clips import Executor, embed_shards
+from vidseek_media.frame_store.stored_clips import StoredClip
+from vidseek_retrieval.embedding.embed_clips import Executor, embed_pieces
 from vidseek_retrieval.embedding.embedding_parts import is_whole
 from vidseek_retrieval.settings import RaySettings
 
@@ -57,25 +58,26 @@ def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Exe
 
 
 class Embedder:
-    """The actor that embeds shards."""
+    """The actor that embeds clips."""
 
     def __init__(self, bundle: Path, variant: str, settings: RaySettings) -> None:
         self._bundle = bundle
         self._variant = variant
         self._settings = settings
 
-    def embed(self, part: Path, shard: Path, batch: int) -> Path:
+    def embed(self, part: Path, frames: Path, clips: Sequence[StoredClip], batch: int) -> Path:
         """Write one part, and return its path.
 
         Args:
             part: The part to write.
-            shard: The frame shard to embed.
-            batch: Most clips in one run of the encoder, at least 1.
+            frames: Output of the stage `frames`.
+            clips: The clips to embed.
+            batch: Most clips in one run of the encoder on a GPU, at least 1.
         """
-        for path in (self._bundle, shard):
+        for path in (self._bundle, *(frames / clip.shard for clip in clips[:1])):
             if not path.exists():
                 raise ArtifactError(f"{path} is not on {socket.gethostname()}", code="not-shared-disk", remedy=_SHARE_REMEDY)
-        embed_shards({part: shard}, self._encoder, batch=batch)
+        embed_pieces(frames, {part: clips}, self._encoder, batch=batch)
         return part
 
     @cached_property
@@ -88,8 +90,8 @@ class Embedder:
 
 
 def _embed_on_ray(
-    shard_of: Mapping[Path, Path], *, batch: int, progress: Callable[[int], object], bundle: Path, variant: str,
-    settings: RaySettings,
+    frames: Path, pieces: Mapping[Path, Sequence[StoredClip]], *, batch: int, progress: Callable[[int], object],
+    bundle: Path, variant: str, settings: RaySettings,
 ) -> None:
     import ray
     from ray.util import ActorPool
@@ -100,8 +102,8 @@ def _embed_on_ray(
             num_cpus=settings.cpus_per_actor, num_gpus=settings.gpus_per_actor, max_restarts=RETRIES,
             max_task_retries=RETRIES,
         )
-        actors = [maker.remote(bundle, variant, settings) for _ in range(min(settings.actors, len(shard_of)))]
-        works = [(part.absolute(), shard.absolute()) for part, shard in shard_of.items()]
+        actors = [maker.remote(bundle, variant, settings) for _ in range(min(settings.actors, len(pieces)))]
+        works = [(part.absolute(), frames.absolute(), list(clips)) for part, clips in pieces.items()]
         try:
             for part in ActorPool(actors).map_unordered(lambda actor, work: actor.embed.remote(*work, batch), works):
                 _require_here(part)

@@ -6,8 +6,7 @@ import hashlib
 import io
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,8 +16,7 @@ from PIL import Image
 
 from vidseek_media.decoding.excerpt import cut_excerpt
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.frame_store.members import read_members
-from vidseek_media.frame_store.shards import shard_files
+from vidseek_media.frame_store.stored_clips import StoredClip, read_jpegs, stored_clips
 from vidseek_media.records import TRY_AGAIN, Clip, Rejection, Video
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_training.captioning.asking import ask_all, longest_answer
@@ -169,15 +167,15 @@ class Captioner:
         )
 
     def _plan(self, clips: Sequence[Clip], videos: Mapping[str, Video], journal: Journal) -> _Plan:
-        frames = read_table(self.frames_dir / "frames.parquet", FRAMES)
-        shards = dict(zip(frames["clip_id"], frames["shard"], strict=True))
+        frames = read_table(self.frames_dir / "frames.parquet", FRAMES, columns=["clip_id", "quality_flags"])
+        stored = {clip.clip_id: clip for clip in stored_clips(self.frames_dir)}
         skipped = {
             clip_id for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True)
             if quality_flags is not None and set(quality_flags) & set(self.settings.skip_quality_flags)
         }
-        of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in shards]
+        of_cuts = [clip for clip in clips if set(clip.cut) & set(self.settings.cuts) and str(clip.clip_id) in stored]
         seen = [clip for clip in of_cuts if str(clip.clip_id) not in skipped]
-        every = self._with_keys(seen, shards, videos)
+        every = self._with_keys(seen, stored, videos)
         # What is paid for comes first: new videos must not push out captions that are there.
         every.sort(key=lambda each: (self._known(journal, each.subject.key) is None, _spread(each.clip)))
         wanted = sorted(every[: self.settings.max_clips], key=lambda each: (each.clip.video_id, each.clip.index))
@@ -196,26 +194,24 @@ class Captioner:
         return entry if entry.reason and not may_be_whole else None
 
     def _with_keys(
-        self, clips: Sequence[Clip], shards: Mapping[str, str], videos: Mapping[str, Video]
+        self, clips: Sequence[Clip], stored: Mapping[str, StoredClip], videos: Mapping[str, Video]
     ) -> list[_Wanted]:
-        contents = dict(self._contents(clips, shards))
+        contents = dict(self._contents(clips, stored))
         asked, prompts = prompt_hash(self.settings), dict[str, str]()
         wanted = []
         for clip in clips:
-            content = contents.get(str(clip.clip_id))
-            if content is None:
-                continue  # The shard lacks what its table promises: nothing can be shown.
+            content = contents[str(clip.clip_id)]
             prompt = prompt_of(self.settings, videos[clip.video_id])
             prompt = prompts.setdefault(prompt, prompt)  # one text for all clips that share it
             key = hashlib.sha256(json.dumps([self.settings.name, asked, prompt, content.name]).encode()).hexdigest()[:32]
             guessed = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN) + content.tokens
-            wanted.append(_Wanted(clip, Subject(key, clip.video_id, guessed), prompt, shards[str(clip.clip_id)]))
+            wanted.append(_Wanted(clip, Subject(key, clip.video_id, guessed), prompt, stored[str(clip.clip_id)]))
         return wanted
 
-    def _contents(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, _Content]]:
+    def _contents(self, clips: Sequence[Clip], stored: Mapping[str, StoredClip]) -> Iterator[tuple[str, _Content]]:
         """Yield the media of each clip for the model, by clip_id."""
         if self.settings.send == "frames":
-            for clip_id, pictures in self._pictures(clips, shards):
+            for clip_id, pictures in self._pictures([stored[str(clip.clip_id)] for clip in clips]):
                 yield clip_id, _Content(_digest(pictures), len(pictures) * self._picture_tokens(pictures[0]))
             return
         for clip in clips:
@@ -250,8 +246,7 @@ class Captioner:
         """Yield requests, created when they are drawn; the reason for a clip that cannot be cut is recorded in `reasons`."""
         by_clip = {str(each.clip.clip_id): each for each in plan.to_ask}
         if self.settings.send == "frames":
-            shards = {clip_id: each.shard for clip_id, each in by_clip.items()}
-            for clip_id, pictures in self._pictures([each.clip for each in plan.to_ask], shards):
+            for clip_id, pictures in self._pictures([each.stored for each in plan.to_ask]):
                 yield by_clip[clip_id].subject, Request(by_clip[clip_id].prompt, pictures=pictures)
             return
         if self.path_of is None:
@@ -269,16 +264,10 @@ class Captioner:
                 continue
             yield each.subject, Request(each.prompt, video=video)
 
-    def _pictures(self, clips: Sequence[Clip], shards: Mapping[str, str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-        """Yield the JPEG files to send of each of `clips`, shard by shard, by clip_id."""
-        by_shard: dict[str, set[str]] = defaultdict(set)
-        for clip in clips:
-            by_shard[shards[str(clip.clip_id)]].add(str(clip.clip_id))
-        for path in shard_files(self.frames_dir, by_shard):
-            clip_ids = by_shard[path.relative_to(self.frames_dir).as_posix()]
-            for about, jpegs in read_members(path):
-                if about["clip_id"] in clip_ids:
-                    yield about["clip_id"], _choose(jpegs, self.settings.num_frames)
+    def _pictures(self, clips: Iterable[StoredClip]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+        """Yield the JPEG files to send of each of `clips`, by clip_id."""
+        for clip_id, jpegs in read_jpegs(self.frames_dir, clips):
+            yield clip_id, _choose(jpegs, self.settings.num_frames)
 
     def _outcome(
         self, plan: _Plan, journal: Journal, reasons: Mapping[str, str]
@@ -315,7 +304,7 @@ class _Wanted:
     clip: Clip
     subject: Subject
     prompt: str
-    shard: str
+    stored: StoredClip
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,10 @@ def _gather_frames(
     `digests` names the frames of each clip; empty where the pairs table is of an earlier version.
     """
     # Its writer imports the decoders, which pairs that lie in memory do not need.
-    from vidseek_media.frame_store.shards import read_shard, shard_files
+    from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
 
-    shards = read_table(folder / "frames.parquet", FRAMES)
-    counts = set(shards.num_frames[shards.clip_id.isin(clip_ids)])
+    listed = read_table(folder / "frames.parquet", FRAMES, columns=["clip_id", "num_frames"])
+    counts = set(listed.num_frames[listed.clip_id.isin(clip_ids)])
     num_frames = int(counts.pop()) if all_frames and len(counts) == 1 else spec.num_frames
     num_frames = max(num_frames, spec.num_frames)
     place, clips = pd.factorize(np.array(clip_ids, dtype=object))
@@ -143,12 +143,9 @@ def _gather_frames(
     places = {str(clip_id): row for row, clip_id in enumerate(clips)}
     with tempfile.TemporaryFile() as file:
         gathered = np.memmap(file, np.uint8, "w+", shape=shape)
-    for shard in shard_files(folder, shards[shards.clip_id.isin(places)].shard):
-        for clip in read_shard(shard):
-            row = places.pop(str(clip.clip_id), None)
-            if row is not None:
-                _check_digest(clip, digests[str(clip.clip_id)], shard)
-                gathered[row] = _fit(clip, spec, num_frames)
+    for clip in read_frames(folder, stored_clips(folder, clip_ids=places)):
+        _check_digest(clip, digests[str(clip.clip_id)], folder)
+        gathered[places.pop(str(clip.clip_id))] = _fit(clip, spec, num_frames)
     if places:
         raise ArtifactError(
             f"{len(places)} clips have no frames in {folder}, the first {next(iter(places))}", code="frames-missing",
@@ -157,11 +154,11 @@ def _gather_frames(
     return FramesOfPairs(gathered, place)
 
 
-def _check_digest(clip: ClipFrames, wanted: str, shard: Path) -> None:
-    """Refuse frames that are not those of the pair: DVC watches the pairs table for training, and not the shards."""
+def _check_digest(clip: ClipFrames, wanted: str, folder: Path) -> None:
+    """Refuse frames that are not those of the pair: DVC watches the pairs table for training, and not the frames."""
     if wanted and clip.digest != wanted:
         raise ArtifactError(
-            f"{shard}: the frames of clip {clip.clip_id} have the digest {clip.digest}, the pairs table says {wanted}",
+            f"{folder}: the frames of clip {clip.clip_id} have the digest {clip.digest}, the pairs table says {wanted}",
             code="frames-changed", remedy="Run `dvc repro frames pairs`",
         )
 
@@ -180,21 +177,16 @@ def _fit(clip: ClipFrames, spec: BackboneSpec, num_frames: int) -> NDArray[np.ui
 
 
 def sample_clips(frames: Path, spec: BackboneSpec, *, count: int) -> NDArray[np.uint8]:
-    """Return the frames of the first clips of the shards, uint8 of shape (n, T, side, side, 3).
+    """Return the frames of the first clips, uint8 of shape (n, T, side, side, 3).
 
     Args:
         frames: Output of the stage `frames`.
         spec: Spec of the backbone that uses them.
         count: Number of clips.
     """
-    from vidseek_media.frame_store.shards import list_shards, read_shard
+    from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
 
-    found: list[NDArray[np.uint8]] = []
-    for shard in list_shards(frames):
-        for clip in read_shard(shard):
-            found.append(_fit(clip, spec, spec.num_frames))
-            if len(found) == count:
-                return np.stack(found)
+    found = [_fit(clip, spec, spec.num_frames) for clip in read_frames(frames, stored_clips(frames)[:count])]
     return np.stack(found) if found else np.empty((0, spec.num_frames, spec.image_size_px, spec.image_size_px, 3), np.uint8)
 
 

@@ -24,7 +24,8 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenIds, ForgottenVideo, read_forgotten, write_forgotten
-from vidseek_media.frame_store.shards import read_shard, write_frames
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_retrieval.embedding.embed_clips import embed_archive
@@ -68,7 +69,8 @@ def repro(archive: Archive) -> None:
     )
     write_frames(
         source, data / "ingest", data / "cut", out=data / "frames",
-        settings=FrameSettings(num_frames=2, side_px=16, quality=95, shard_digits=1, workers=1, timeout_seconds=60),
+        settings=FrameSettings(num_frames=2, side_px=16, quality=95, shard_mib=1, workers=1, timeout_seconds=60),
+        forgotten=read_forgotten(archive.decisions).video_ids,
     )
     write_captions(data / "ingest", data / "cut", out=data / "caption", settings=CaptionSettings())
     make_pairs(

@@ -13,7 +13,7 @@ from vidseek.archive import Archive
 from vidseek.reports import plan as plan_module
 from vidseek.reports.plan import Rates, _decode, num_clips_of, plan
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.frame_store import shards
+from vidseek_media.frame_store import shards, stored_clips
 from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
 
 RATES = Rates(
@@ -96,7 +96,7 @@ def test_decode__reads_the_longest_videos_whether_or_not_their_source_counts_vie
         out.mkdir()
 
     monkeypatch.setattr(shards, "write_frames", write_frames)
-    monkeypatch.setattr(shards, "list_shards", lambda folder: [])
+    monkeypatch.setattr(stored_clips, "stored_clips", lambda folder: [])
     monkeypatch.setattr("vidseek.reports.plan.SECONDS_OF_VIDEO", 100)
     _decode(Archive(tmp_path), tmp_path / "tried")
     ((views, num_clips),) = decoded

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from vidseek_media.cutting.cut import cut_archive
-from vidseek_media.frame_store.shards import read_shard, write_frames
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.tables import REJECTED, read_table
@@ -93,7 +94,7 @@ def test_odd_files__are_kept_with_frames_or_rejected_with_their_reason(source: P
     cut_archive(out / "ingest", out=out / "cut", modes=["windows"], window_length_seconds=1.0, window_stride_seconds=1.0)
     done = write_frames(
         source, out / "ingest", out / "cut", out=out / "frames",
-        settings=FrameSettings(num_frames=2, side_px=32, quality=90, shard_digits=0, workers=1, timeout_seconds=60),
+        settings=FrameSettings(num_frames=2, side_px=32, quality=90, shard_mib=1, workers=1, timeout_seconds=60),
     )
     assert done.num_rejected == 0 and done.num_out == done.num_in >= len(kept)
     [shard] = (out / "frames" / "shards").iterdir()

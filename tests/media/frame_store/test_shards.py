@@ -20,8 +20,16 @@ from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.decoding.frames import bin_centres
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.frame_store.members import decode_jpeg, encode_jpeg, kept_of, read_members
-from vidseek_media.frame_store.shards import FramesReport, list_shards, read_shard, write_frames
+from vidseek_media.frame_store.members import (
+    decode_jpeg,
+    encode_jpeg,
+    frames_digest_of,
+    kept_of,
+    parse_members,
+    read_members,
+)
+from vidseek_media.frame_store.shards import FramesReport, write_frames
+from vidseek_media.frame_store.stored_clips import list_shards, read_frames, read_shard
 from vidseek_media.records import ClipFrames
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
@@ -31,7 +39,7 @@ MakeVideo = Callable[..., Path]
 NumberOf = Callable[[np.ndarray], int]
 
 SETTINGS: dict[str, Any] = {
-    "num_frames": 4, "side_px": 24, "quality": 95, "shard_digits": 1, "workers": 1, "timeout_seconds": 60.0,
+    "num_frames": 4, "side_px": 24, "quality": 95, "shard_mib": 1, "workers": 1, "timeout_seconds": 60.0,
 }
 ENVIRONMENT = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
 
@@ -64,7 +72,7 @@ class Archive:
         )
 
     def clips(self) -> dict[str, ClipFrames]:
-        return {str(clip.clip_id): clip for path in list_shards(self.out) for clip in read_shard(path)}
+        return {str(clip.clip_id): clip for clip in read_frames(self.out)}
 
     def bytes_of_shards(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in list_shards(self.out)}
@@ -108,7 +116,9 @@ def test_write_frames__the_table_says_where_each_clip_is(archive: Archive) -> No
     assert len(table) == len(read_clips(archive.folder / "cut"))
     for row in table.itertuples():
         assert row.clip_id in {str(clip.clip_id) for clip in read_shard(archive.out / row.shard)}
-        assert Path(row.shard).name.startswith(row.video_id[0])
+        content = (archive.out / row.shard).read_bytes()[row.offset : row.offset + row.num_bytes]
+        about, jpegs = parse_members(content, archive.out / row.shard)
+        assert (about["clip_id"], frames_digest_of(jpegs)) == (row.clip_id, row.frames_digest)
         assert (row.num_frames, row.num_repeated, row.decoder) == (4, 0, "pyav")
 
 
@@ -224,15 +234,17 @@ def test_write_frames__from_nothing_gives_the_same_bytes_with_any_number_of_work
     assert archive.bytes_of_shards() == before
 
 
-def test_write_frames__a_new_video_remakes_its_own_shard_alone(archive: Archive, make_video: MakeVideo) -> None:
+def test_write_frames__a_new_video_goes_into_a_new_shard(archive: Archive, make_video: MakeVideo) -> None:
     before = archive.bytes_of_shards()
     make_video(archive.source / "new.mp4", num_frames=15, width=96)
     archive.take_in()
-    archive.write()
+    report = archive.write()
     after = archive.bytes_of_shards()
-    digit = archive.video_id("new.mp4")[0]
-    assert {name for name in after if after.get(name) != before.get(name)} == {n for n in after if n[0] == digit}
-    assert {name for name in before if name not in after} == {n for n in before if n[0] == digit}
+    assert before.items() < after.items() and len(after) == len(before) + 1
+    assert (report.num_decoded, report.num_shards_kept) == (1, len(before))
+    table = read_table(archive.out / "frames.parquet", FRAMES)
+    [new] = table["shard"][table["video_id"] == archive.video_id("new.mp4")].unique()
+    assert Path(new).name not in before
 
 
 def test_write_frames__another_cut_or_setting_replaces_every_shard(archive: Archive) -> None:
@@ -252,7 +264,8 @@ def test_write_frames__a_broken_shard_is_made_again(archive: Archive, size: int)
     before = archive.bytes_of_shards()
     path = list_shards(archive.out)[0]
     path.write_bytes(path.read_bytes()[:size])
-    assert archive.write().num_shards_kept == len(before) - 1
+    report = archive.write()
+    assert (report.num_shards_kept, report.num_decoded) == (0, 3)
     assert archive.bytes_of_shards() == before
 
 
@@ -276,7 +289,8 @@ def test_write_frames__a_rejection_is_remembered(archive: Archive) -> None:
     first = archive.write()
     second = archive.write()
     assert first.num_rejected > 0
-    assert dataclasses.replace(second, num_shards_kept=first.num_shards_kept) == first
+    assert (first.num_decoded, second.num_decoded) == (3, 0)
+    assert dataclasses.replace(second, num_shards_kept=0, num_decoded=3) == first
     assert second.num_rejected == len(read_table(archive.out / "rejected.parquet", REJECTED))
 
 
@@ -310,7 +324,7 @@ def test_write_frames__of_videos_that_are_all_gone_is_an_error_that_names_the_ta
     ("name", "value"),
     [
         ("num_frames", 0), ("num_frames", 101), ("per_bin", 2), ("per_bin", 51), ("decoder", "opencv"), ("side_px", 0),
-        ("quality", 101), ("shard_digits", 9),
+        ("quality", 101), ("shard_mib", 0),
     ],
 )
 def test_write_frames__refuses_settings_out_of_range(archive: Archive, name: str, value: object) -> None:
@@ -320,7 +334,7 @@ def test_write_frames__refuses_settings_out_of_range(archive: Archive, name: str
 
 
 def test_write_frames__goes_on_where_an_interrupted_run_stopped(archive: Archive) -> None:
-    """The first run is killed when one video is done; the second must not decode that one."""
+    """The first run is killed when its videos are done; the second must not decode them."""
     before = archive.bytes_of_shards()
     shutil.rmtree(archive.out)
     script = archive.folder / "killed.py"
@@ -331,16 +345,14 @@ def test_write_frames__goes_on_where_an_interrupted_run_stopped(archive: Archive
         "from vidseek_media.settings import FrameSettings\n"
         "if __name__ == '__main__':\n"
         "    folder = Path(sys.argv[1])\n"
-        "    shards._join_parts = lambda shard: os._exit(9)  # killed when the first shard could be laid together\n"
+        "    shards._Run._join = lambda run, jobs: os._exit(9) if jobs else None  # as the first shard is laid together\n"
         "    shards.write_frames(folder / 'source', folder / 'ingest', folder / 'cut', out=folder / 'frames',\n"
         f"                        settings=FrameSettings(**{SETTINGS!r}))\n"
     )
     done = subprocess.run([sys.executable, str(script), str(archive.folder)], env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == 9
-    [part] = (archive.out / ".parts").glob("*.part")
-    [name] = [v.uris[0] for v in read_videos(archive.folder / "ingest") if part.name.startswith(v.video_id)]
-    (archive.source / name).unlink()  # not to be decoded again
-    archive.write()
+    assert len(list((archive.out / ".parts").glob("*.part"))) == 3
+    assert archive.write().num_decoded == 0
     assert archive.bytes_of_shards() == before
     assert not (archive.out / ".parts").exists()
 

@@ -14,32 +14,33 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.files.folders import sole_writer
+from vidseek_media.frame_store.known_frames import row_of, scan_placed
 from vidseek_media.frame_store.members import encode_jpeg
-from vidseek_media.frame_store.shards import write_frames as write_frames_of
-from vidseek_media.ids import clip_id_of, shard_key_of, video_id_of
+from vidseek_media.frame_store.stored_clips import stored_clips
+from vidseek_media.ids import clip_id_of, shard_key_of
 from vidseek_media.records import ClipFrames
-from vidseek_media.settings import FrameSettings
-from vidseek_media.sources.ingest import ingest
+from vidseek_media.tables import FRAMES, write_table
 from vidseek_retrieval.embedding import embed_clips as embedding
 from vidseek_retrieval.embedding import embedding_parts as parts
-from vidseek_retrieval.embedding.embed_clips import EmbedReport, embed_archive
+from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import read_parts
 
 
 def write_shard(
     path: Path, clips: dict[str, list[np.ndarray]], *, clip_ms: int = 1000, frame_ms: int = 1
 ) -> list[str]:
-    """One shard as the design has it: for each video its clips' frames. Gives the clip ids in order.
+    """One shard as the design has it, and the table: for each video its clips' frames. Gives the clip ids in order.
 
     A clip begins each `clip_ms` and lasts 3 s, its frames are `frame_ms` apart.
     """
@@ -56,7 +57,7 @@ def write_shard(
                     "start_ms": clip_ms * index,
                     "end_ms": clip_ms * index + 3000,
                     "times_ms": [clip_ms * index + frame_ms * place for place in range(len(frames))],
-                    "num_repeated": 0,
+                    "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": [],
                 }
                 members = {".json": json.dumps(about).encode()}
                 members |= {f".{place:02d}.jpg": encode_jpeg(frame, quality=95) for place, frame in enumerate(frames)}
@@ -64,7 +65,16 @@ def write_shard(
                     entry = tarfile.TarInfo(shard_key_of(video_id, index) + suffix)
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
+    list_frames(path.parent.parent)
     return clip_ids
+
+
+def list_frames(folder: Path) -> None:
+    """Write `frames.parquet`: all that lies in the shards."""
+    write_table(folder / "frames.parquet", [
+        row_of(about, placed, f"shards/{shard.name}", len(about["times_ms"]))
+        for shard in sorted((folder / "shards").iterdir()) for about, placed in scan_placed(shard)
+    ], FRAMES)
 
 
 def write_frames(folder: Path) -> list[str]:
@@ -84,15 +94,23 @@ def parts_of(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((out / "parts").iterdir())}
 
 
-def test_embed__a_part_for_each_shard(tmp_path: Path, encoder: Encoder) -> None:
+def vectors_of(out: Path) -> dict[str, bytes]:
+    """The vector of each clip, to the bit."""
+    found = read_parts(out / "parts")
+    return {clip_id: vector.tobytes() for clip_id, vector in zip(found.clip_ids, found.vectors, strict=True)}
+
+
+def test_embed__a_row_for_each_clip(tmp_path: Path, encoder: Encoder) -> None:
     clip_ids = write_frames(tmp_path / "frames")
     report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed", batch=2)
-    assert (report.num_clips, report.num_parts, report.num_written, report.num_kept) == (9, 2, 2, 0)
-    assert [name[:2] for name in parts_of(tmp_path / "embed")] == ["a-", "b-"]
+    assert (report.num_clips, report.num_embedded) == (9, 3)  # clips of one colour have equal frames
     embeddings = read_parts(tmp_path / "embed" / "parts")
-    assert embeddings.clip_ids == clip_ids and embeddings.encoder_version == encoder.spec.encoder_version
-    wanted = [colour_vector(COLOURS[name]) for name in ["red"] * 5 + ["blue"] * 3 + ["green"]]
+    assert embeddings.clip_ids == sorted(clip_ids) and embeddings.encoder_version == encoder.spec.encoder_version
+    colours = dict(zip(clip_ids, ["red"] * 5 + ["blue"] * 3 + ["green"], strict=True))
+    wanted = [colour_vector(COLOURS[colours[clip_id]]) for clip_id in embeddings.clip_ids]
     np.testing.assert_allclose(embeddings.vectors, wanted, atol=0.02)  # JPEG moves a colour a little
+    listed = {clip.clip_id: clip.frames_digest for clip in stored_clips(tmp_path / "frames")}
+    assert dict(zip(embeddings.clip_ids, embeddings.digests, strict=True)) == listed
     summary = json.loads((tmp_path / "embed" / "embeddings.json").read_text())
     assert summary["num_clips"] == 9 and sorted(summary["parts"]) == list(parts_of(tmp_path / "embed"))
 
@@ -101,160 +119,219 @@ def test_embed__again_writes_nothing(tmp_path: Path, encoder: Encoder) -> None:
     write_frames(tmp_path / "frames")
     embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "embed" / "parts").iterdir()}
-    report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-    assert (report.num_written, report.num_kept, report.num_removed) == (0, 2, 0)
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_embedded == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "embed" / "parts").iterdir()} == times
 
 
-def test_embed__a_changed_shard_rewrites_its_part_alone(tmp_path: Path, encoder: Encoder) -> None:
-    write_frames(tmp_path / "frames")
-    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-    before = parts_of(tmp_path / "embed")
-    write_shard(tmp_path / "frames" / "shards" / "b.tar", {"b" * 32: [clip_of(COLOURS["white"])]})
-    report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-    assert (report.num_written, report.num_kept, report.num_removed) == (1, 1, 1)
-    after = parts_of(tmp_path / "embed")
-    assert len(set(before) & set(after)) == 1 and len(after) == 2
-    (tmp_path / "frames" / "shards" / "b.tar").unlink()
-    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_removed == 1
-    assert len(parts_of(tmp_path / "embed")) == 1
-
-
-def test_embed__another_encoder_rewrites_all(tmp_path: Path, encoder: Encoder) -> None:
+def test_embed__another_encoder_embeds_all_again(tmp_path: Path, encoder: Encoder) -> None:
     write_frames(tmp_path / "frames")
     embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
     write_tiny_bundle(tmp_path / "other", encoder_version="f" * 16)
     report = embed_archive(tmp_path / "frames", Encoder.load(tmp_path / "other", threads=1), out=tmp_path / "embed")
-    assert (report.num_written, report.num_removed) == (2, 2)
+    assert report.num_embedded == 3 and report.num_parts == len(parts_of(tmp_path / "embed"))
     assert read_parts(tmp_path / "embed" / "parts").encoder_version == "f" * 16
 
 
-def test_embed__killed_then_started_again_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
-    write_frames(tmp_path / "frames")
-    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "whole", batch=2)
-    # Killed while it writes the second part: what lies beside is not yet renamed.
-    script = f"""
-        import os, signal
-        from pathlib import Path
-        from vidseek_encoder.encoder import Encoder
-        from vidseek_retrieval.embedding import embed_clips as embed
-        from vidseek_retrieval.embedding import embedding_parts as parts
-        write, made = parts.pq.write_table, []
-        def stop(table, path, **settings):
-            write(table, path, **settings)
-            made.append(path)
-            if len(made) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-        parts.pq.write_table = stop
-        root = Path({str(tmp_path)!r})
-        embed.embed_archive(root / "frames", Encoder.load(root / "bundle", threads=1), out=root / "cut", batch=2)
-    """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "cut" / "parts").glob("*.parquet"))) == 1
-    assert not (tmp_path / "cut" / "embeddings.json").exists()
-    report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "cut", batch=2)
-    assert (report.num_written, report.num_kept) == (1, 1)
-    assert parts_of(tmp_path / "cut") == parts_of(tmp_path / "whole")
+# --- what a change costs ---
 
 
-def test_embed__killed_at_random_points_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
-    """A short form; `make kills` does it fifty times."""
-    num_kills = int(os.environ.get("VIDSEEK_KILLS", "3"))
-    shards = tmp_path / "frames" / "shards"
-    for number in range(8):
-        clips = [clip_of(COLOURS[name]) for name in list(COLOURS)[: number % 4 + 1]]
-        write_shard(shards / f"{number}.tar", {f"{number}" * 32: clips})
-    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "whole", batch=2)
-    script = f"""
-        import time
-        from pathlib import Path
-        from vidseek_encoder.encoder import Encoder
-        from vidseek_retrieval.embedding import embed_clips as embed
-        root, run = Path({str(tmp_path)!r}), Encoder.embed_frames
-        def slow(self, clips):
-            time.sleep(0.05)
-            return run(self, clips)
-        Encoder.embed_frames = slow
-        encoder = Encoder.load(root / "bundle", threads=1, towers=["video"])
-        print("loaded", flush=True)
-        embed.embed_archive(root / "frames", encoder, out=root / "cut", batch=2)
-    """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    wait = random.Random(0)
-    for _ in range(num_kills):
-        command = [sys.executable, "-c", textwrap.dedent(script)]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-            assert child.stdout is not None and child.stdout.readline() == b"loaded\n"
-            time.sleep(wait.uniform(0, 0.8))
-            child.kill()
-        # What is there is whole: no reader of a part ever meets half of one.
-        for part in (tmp_path / "cut" / "parts").glob("*.parquet"):
-            assert part.read_bytes() == (tmp_path / "whole" / "parts" / part.name).read_bytes()
-        if (tmp_path / "cut" / "embeddings.json").exists():
-            shutil.rmtree(tmp_path / "cut")  # it was done before we killed it: once more from the start
-    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "cut", batch=2)
-    assert parts_of(tmp_path / "cut") == parts_of(tmp_path / "whole")
-    assert (tmp_path / "cut" / "embeddings.json").read_bytes() == (tmp_path / "whole" / "embeddings.json").read_bytes()
+def noisy(seed: int, num: int) -> list[np.ndarray]:
+    """Clips of a video that are all different."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8) for _ in range(num)]
 
 
-def test_embed__a_changed_or_deleted_video_rewrites_its_part_alone(tmp_path: Path, encoder: Encoder) -> None:
-    """From video files on, through the stages before."""
-    source = tmp_path / "videos"
-    source.mkdir()
-    for number in range(6):
-        write_video(source / f"{number}.mp4", num_frames=20 + number)
+def write_noisy(folder: Path, videos: dict[int, int]) -> None:
+    """Shards of videos of `videos[number]` clips, and no others."""
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    for number, num in videos.items():
+        write_shard(folder / "shards" / f"{number}.tar", {f"{number:032x}": noisy(number, num)})
 
-    def run() -> tuple[EmbedReport, dict[str, bytes], set[str]]:
-        ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
-        cut_archive(
-            tmp_path / "ingest", out=tmp_path / "cut", modes=("windows",), window_length_seconds=3.0,
-            window_stride_seconds=3.0,
-        )
-        write_frames_of(
-            source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
-            settings=FrameSettings(num_frames=2, side_px=16, workers=1, timeout_seconds=60),
-        )
+
+def test_embed__computes_what_is_missing_and_nothing_else(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[int] = []
+    run = Encoder.embed_frames
+
+    def counting(self: Encoder, clips: list[np.ndarray], **options: bool) -> np.ndarray:
+        embedded.append(len(clips))
+        return run(self, clips, **options)
+
+    monkeypatch.setattr(Encoder, "embed_frames", counting)
+    monkeypatch.setattr(embedding, "PIECE_ROWS", 4)
+
+    def embed(videos: dict[int, int]) -> tuple[int, dict[str, bytes]]:
+        embedded.clear()
+        write_noisy(tmp_path / "frames", videos)
+        report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed", batch=3)
+        assert report.num_embedded == sum(embedded) and report.num_clips == sum(videos.values())
+        return sum(embedded), vectors_of(tmp_path / "embed")
+
+    num, first = embed({1: 5, 2: 3, 3: 6})
+    assert num == 14
+    num, added = embed({1: 5, 2: 3, 3: 6, 4: 2})
+    assert num == 2 and first.items() < added.items()
+    num, changed = embed({1: 5, 2: 3, 3: 6, 5: 4})
+    assert num == 4 and first.items() < changed.items()
+    num, removed = embed({1: 5, 2: 3, 3: 6})
+    assert (num, removed) == (0, first)
+    for video, shard in enumerate(sorted((tmp_path / "frames" / "shards").iterdir())):
+        shard.rename(shard.with_name(f"moved-{video}.tar"))  # as compaction and another order do
+    list_frames(tmp_path / "frames")
+    embedded.clear()
+    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed", batch=1)
+    assert (embedded, vectors_of(tmp_path / "embed")) == ([], first)
+    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "fresh", batch=2)
+    assert vectors_of(tmp_path / "fresh") == first
+
+
+def test_embed__a_clip_of_the_same_frames_takes_their_vector(tmp_path: Path, encoder: Encoder) -> None:
+    write_shard(tmp_path / "frames" / "shards" / "0.tar", {"0" * 32: noisy(1, 2)})
+    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
+    write_shard(tmp_path / "frames" / "shards" / "1.tar", {"1" * 32: noisy(1, 3)})
+    report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
+    assert (report.num_clips, report.num_embedded) == (5, 1)
+    assert len(set(vectors_of(tmp_path / "embed").values())) == 3
+
+
+def test_embed__many_small_parts_become_few_by_copying(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidseek_media.frame_store.compaction.MOST_SMALL", 2)
+    for num_videos, num_parts in ((1, 1), (2, 2), (3, 1), (4, 2)):
+        write_noisy(tmp_path / "frames", dict.fromkeys(range(num_videos), 2))
         report = embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-        videos = {path.stem for path in source.iterdir()}
-        return report, parts_of(tmp_path / "embed"), videos
+        assert (report.num_embedded, report.num_parts) == (2, num_parts)
+    embed_archive(tmp_path / "frames", encoder, out=tmp_path / "fresh")
+    assert vectors_of(tmp_path / "embed") == vectors_of(tmp_path / "fresh")
 
-    first, before, _ = run()
-    prefixes = {video_id_of(path)[0] for path in source.iterdir()}
-    assert first.num_parts == len(prefixes) > 1
-    again, same, _ = run()
-    assert (again.num_written, again.num_removed) == (0, 0) and same == before
-    was = video_id_of(source / "2.mp4")[0]
-    write_video(source / "2.mp4", num_frames=30)
-    touched = {was, video_id_of(source / "2.mp4")[0]}
-    _, changed, _ = run()
-    assert {name[0] for name in set(before) ^ set(changed)} == touched
-    gone = video_id_of(source / "5.mp4")[0]
-    (source / "5.mp4").unlink()
-    _, fewer, videos = run()
-    assert {name[0] for name in set(changed) ^ set(fewer)} == {gone}
-    assert len(read_parts(tmp_path / "embed" / "parts").clip_ids) == len(videos)
+
+def test_embed__an_archive_of_the_version_before_is_embedded_again(tmp_path: Path, encoder: Encoder) -> None:
+    """Its vectors may differ in the last bits: they were computed in batches of any composition."""
+    clip_ids = write_frames(tmp_path / "frames")
+    vectors = np.tile(colour_vector(COLOURS["white"]), (len(clip_ids), 1))
+    parts.write_part(
+        tmp_path / "embed" / "parts" / "a-0123.parquet", clip_ids=clip_ids, vectors=vectors, variant="fp32",
+        encoder_version=encoder.spec.encoder_version,
+    )
+    table = pq.read_table(tmp_path / "embed" / "parts" / "a-0123.parquet").drop_columns(["digest"])
+    pq.write_table(table, tmp_path / "embed" / "parts" / "a-0123.parquet")
+    assert set(read_parts(tmp_path / "embed" / "parts").digests) == {""}  # it is searched as it is
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_embedded == 3
+    assert "a-0123.parquet" not in parts_of(tmp_path / "embed")
+
+
+def test_embed__two_at_once_is_refused(tmp_path: Path, encoder: Encoder) -> None:
+    write_frames(tmp_path / "frames")
+    with (
+        sole_writer(tmp_path / "embed"),
+        raises(ArtifactError, code="folder-busy", naming=tmp_path / "embed", remedy="Wait"),
+    ):
+        embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
+
+
+# --- kills ---
+
+KILLED = """
+    import os
+    from pathlib import Path
+    import sys
+    from vidseek_encoder.encoder import Encoder
+    from vidseek_retrieval.embedding import embed_clips as embed
+    root, place, step = Path(sys.argv[1]), int(sys.argv[2]), [0]
+    embed.PIECE_ROWS = 2
+    for name in ("replace", "unlink"):  # each change of the folder is one of these
+        def counted(path, *given, _at=getattr(Path, name), **named):
+            step[0] += 1
+            if step[0] == place:
+                os.kill(os.getpid(), 9)
+            return _at(path, *given, **named)
+        setattr(Path, name, counted)
+    embed.embed_archive(root / "frames", Encoder.load(root / "bundle", threads=1), out=root / "cut", batch=2)
+    print(step[0])
+"""
+
+
+def killed(root: Path, place: int) -> int:
+    """Embed in a process that is killed at its `place`-th change of the folder; how many changes there are."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(root), str(place)]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (-signal.SIGKILL if place else 0), done.stderr
+    return int(done.stdout or 0)
+
+
+def check_kills(root: Path, encoder: Encoder, num_kills: int) -> None:
+    """An archive of which a video goes and another comes is killed at some changes, and ends as one made at once."""
+    write_noisy(root / "frames", {1: 3, 2: 2, 3: 4})
+    embed_archive(root / "frames", encoder, out=root / "before")
+    before = vectors_of(root / "before")
+    write_noisy(root / "frames", {1: 3, 3: 4, 4: 5})
+    embed_archive(root / "frames", encoder, out=root / "whole")
+    whole = vectors_of(root / "whole")
+    shutil.copytree(root / "before", root / "cut")
+    num_changes = killed(root, 0)
+    assert num_changes > 5 and vectors_of(root / "cut") == whole
+    places = random.Random(num_kills).sample(range(1, num_changes + 1), min(num_kills, num_changes))
+    for place in sorted(places):
+        shutil.rmtree(root / "cut")
+        shutil.copytree(root / "before", root / "cut")
+        killed(root, place)
+        assert vectors_of(root / "cut") in (before, whole), place  # who reads sees the one state or the other
+        report = embed_archive(root / "frames", encoder, out=root / "cut")
+        assert vectors_of(root / "cut") == whole and report.num_embedded <= 5, place
+        assert not [path for path in (root / "cut" / "parts").iterdir() if path.name.startswith(".")]
+
+
+def test_embed__killed_then_started_again_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
+    """A short form; `make kills` does it at fifty changes."""
+    check_kills(tmp_path, encoder, int(os.environ.get("VIDSEEK_KILLS", "2")))
+
+
+@pytest.mark.slow
+def test_embed__killed_at_every_change_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
+    check_kills(tmp_path, encoder, 1000)
+
+
+def test_embed__goes_on_with_the_pieces_that_a_killed_run_wrote(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_noisy(tmp_path / "frames", {1: 7})
+    monkeypatch.setattr(embedding, "PIECE_ROWS", 2)
+    run, calls = Encoder.embed_frames, [0]
+
+    def dies(self: Encoder, clips: list[np.ndarray], **options: bool) -> np.ndarray:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return run(self, clips, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "embed_frames", dies)
+        with pytest.raises(KeyboardInterrupt):
+            embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed", batch=2)
+    assert len(parts_of(tmp_path / "embed")) == 2 and not (tmp_path / "embed" / "embeddings.json").exists()
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_embedded == 3
 
 
 def test_embed__memory_is_bounded_by_the_queues(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(6):
-        write_shard(tmp_path / "frames" / "shards" / f"{number}.tar", {f"{number}" * 32: [clip_of(COLOURS["red"])] * 4})
+    write_noisy(tmp_path / "frames", dict.fromkeys(range(6), 4))
     read, embedded, most = [0], [0], [0]
-    read_shard, run = embedding.read_shard, Encoder.embed_frames
+    read_frames, run = embedding.read_frames, Encoder.embed_frames
 
-    def count_read(path: Path) -> Iterator[ClipFrames]:
-        for clip in read_shard(path):
+    def count_read(*arguments: Any) -> Iterator[ClipFrames]:
+        for clip in read_frames(*arguments):
             read[0] += 1
             yield clip
 
-    def count_embedded(self: Encoder, clips: list[np.ndarray]) -> np.ndarray:
+    def count_embedded(self: Encoder, clips: list[np.ndarray], **options: bool) -> np.ndarray:
         time.sleep(0.02)  # the reader gets as far ahead as it may
         most[0] = max(most[0], read[0] - embedded[0])
         embedded[0] += len(clips)
-        return run(self, clips)
+        return run(self, clips, **options)
 
-    monkeypatch.setattr(embedding, "read_shard", count_read)
+    monkeypatch.setattr(embedding, "read_frames", count_read)
     monkeypatch.setattr(Encoder, "embed_frames", count_embedded)
     assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed", batch=2).num_clips == 24
     # Being embedded, in the queue, in the reader's hands, and being put together.
@@ -275,26 +352,28 @@ def test_embed__a_full_disk_is_told_and_leaves_no_half_part(
         with raises(OSError, naming="No space left"):
             embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
     assert list((tmp_path / "embed" / "parts").iterdir()) == []
-    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_written == 2
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_embedded == 3
 
 
-def test_embed__truncated_part_is_made_again(tmp_path: Path, encoder: Encoder) -> None:
+def test_embed__a_truncated_part_is_made_again(tmp_path: Path, encoder: Encoder) -> None:
     write_frames(tmp_path / "frames")
     embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-    before = parts_of(tmp_path / "embed")
-    name, content = next(iter(before.items()))
+    before = vectors_of(tmp_path / "embed")
+    name, content = next(iter(parts_of(tmp_path / "embed").items()))
     (tmp_path / "embed" / "parts" / name).write_bytes(content[:200])
-    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_written == 1
-    assert parts_of(tmp_path / "embed") == before
+    with raises(ArtifactError, code="not-parquet", naming=name):
+        read_parts(tmp_path / "embed" / "parts")
+    assert embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed").num_embedded > 0
+    assert vectors_of(tmp_path / "embed") == before
 
 
-def test_embed__broken_shard_is_named_and_leaves_no_part(tmp_path: Path, encoder: Encoder) -> None:
+def test_embed__a_broken_shard_is_named_and_leaves_no_part(tmp_path: Path, encoder: Encoder) -> None:
     write_frames(tmp_path / "frames")
     shard = tmp_path / "frames" / "shards" / "b.tar"
     shard.write_bytes(shard.read_bytes()[:700])
     with raises(ArtifactError, code="broken-shard", naming="b.tar"):
         embed_archive(tmp_path / "frames", encoder, out=tmp_path / "embed")
-    assert [name[:2] for name in parts_of(tmp_path / "embed")] == ["a-"]
+    assert not list((tmp_path / "embed").glob("parts/*"))
 
 
 def test_embed__no_shards(tmp_path: Path, encoder: Encoder) -> None:

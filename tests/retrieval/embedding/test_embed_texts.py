@@ -9,7 +9,7 @@ from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, video_row
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts, read_texts, text_id_of
 
@@ -56,20 +56,26 @@ def encoder(tmp_path: Path) -> Encoder:
 
 def test_embed_texts__each_once_resumed_and_read_back(tmp_path: Path, encoder: Encoder) -> None:
     texts = [*COLOURS, "red blue", "", "red"]
-    report = embed_texts(texts, encoder, out=tmp_path, batch=2)
-    assert report.num_texts == 5 and report.num_written == report.num_parts > 1
+    report = embed_texts(texts, encoder, out=tmp_path)
+    assert (report.num_texts, report.num_embedded, report.num_parts) == (5, 5, 1)
     vectors = read_texts(tmp_path, encoder_version=VERSION)
     assert set(vectors) == {text_id_of(text) for text in texts if text}
     for text in texts:
         if text:
             np.testing.assert_allclose(vectors[text_id_of(text)], encoder.embed_texts([text])[0], atol=1e-6)
     before = {path.name: path.read_bytes() for path in (tmp_path / "texts").iterdir()}
-    assert embed_texts(texts, encoder, out=tmp_path, batch=2).num_written == 0
+    assert embed_texts(texts, encoder, out=tmp_path).num_embedded == 0
     killed = next((tmp_path / "texts").iterdir())
     killed.write_bytes(killed.read_bytes()[:100])
-    assert embed_texts(texts, encoder, out=tmp_path, batch=2).num_written == 1
+    assert embed_texts(texts, encoder, out=tmp_path).num_embedded == 5
     assert {path.name: path.read_bytes() for path in (tmp_path / "texts").iterdir()} == before
-    assert embed_texts(["red"], encoder, out=tmp_path).num_parts == len(list((tmp_path / "texts").iterdir())) == 1
+    assert embed_texts([*texts, "white red"], encoder, out=tmp_path).num_embedded == 1
+    after = read_texts(tmp_path, encoder_version=VERSION)
+    assert {text_id: after[text_id].tobytes() for text_id in vectors} == {
+        text_id: vector.tobytes() for text_id, vector in vectors.items()
+    }
+    fewer = embed_texts(["red"], encoder, out=tmp_path)
+    assert (fewer.num_embedded, fewer.num_parts, len(list((tmp_path / "texts").iterdir()))) == (0, 1, 1)
     assert embed_texts([], encoder, out=tmp_path).num_texts == 0 and read_texts(tmp_path, encoder_version=VERSION) == {}
 
 
@@ -77,8 +83,3 @@ def test_read_texts__another_encoder_version_is_refused(tmp_path: Path, encoder:
     embed_texts(["red"], encoder, out=tmp_path)
     with raises(ArtifactError, code="other-encoder", naming=(VERSION, "f" * 16)):
         read_texts(tmp_path, encoder_version="f" * 16)
-
-
-def test_embed_texts__batch_out_of_range(tmp_path: Path, encoder: Encoder) -> None:
-    with raises(ConfigError, code="setting-out-of-range", naming="batch is 0"):
-        embed_texts(["red"], encoder, out=tmp_path, batch=0)

@@ -22,7 +22,8 @@ def test_parts__read_back_in_order(tmp_path: Path) -> None:
     write(tmp_path, "b", ["c3"], vectors=unit_rows(1, 4, seed=1))
     write(tmp_path, "a", ["c1", "c2"])
     write(tmp_path, "c", [])  # a shard of which every clip was rejected
-    clip_ids, vectors, encoder_version = read_parts(tmp_path)
+    clip_ids, vectors, encoder_version, digests = read_parts(tmp_path)
+    assert digests == ["", "", ""]
     assert (clip_ids, encoder_version) == (["c1", "c2", "c3"], "v1")
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors, np.concatenate([unit_rows(2, 4), unit_rows(1, 4, seed=1)]))

@@ -273,7 +273,7 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: 
     )
     write_frames(
         source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
-        settings=FrameSettings(num_frames=2, side_px=64, quality=90, shard_digits=1, workers=2, timeout_seconds=60),
+        settings=FrameSettings(num_frames=2, side_px=64, quality=90, shard_mib=1, workers=2, timeout_seconds=60),
     )
     write_captions(
         tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption",

@@ -1,0 +1,131 @@
+"""Keeps shards few and full by copying members: nothing is decoded, and no clip changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tarfile import BLOCKSIZE
+from typing import BinaryIO
+
+import pandas as pd
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.files.folders import whole_file
+from vidseek_media.frame_store.stored_clips import SHARDS, StoredClip, read_members_of
+
+MOST_DEAD = 0.5
+"""Share of a shard's bytes that may be of clips which are listed no more."""
+MOST_SMALL = 16
+"""Shards that may be less than half full: each run of one new video makes one."""
+END_OF_TAR = bytes(2 * BLOCKSIZE)
+
+
+def compact(rows: pd.DataFrame, *, out: Path, most_bytes: int, unwanted: Set[str] = frozenset()) -> pd.DataFrame:
+    """Copy the clips of shards that are mostly dead, or too many and small, into new shards; old ones stay where they are.
+
+    Args:
+        rows: Schema FRAMES: the clips that are listed from now on.
+        out: Output of the stage `frames`.
+        most_bytes: Size from which a shard takes no more videos.
+        unwanted: Shards of which nothing but the listed clips may be kept.
+
+    Returns:
+        The rows, in the same order, each with the place where its clip lies now.
+
+    Raises:
+        ArtifactError: a shard is broken.
+        OSError: the disk cannot hold the copies.
+    """
+    chosen = choose(_bytes_of(rows, out), most_bytes=most_bytes, unwanted=unwanted)
+    if not chosen:
+        return rows
+    moved = rows[rows["shard"].isin(chosen)].sort_values(["shard", "offset"], kind="stable")
+    rows = rows.astype({"offset": "int64", "num_bytes": "int64"})
+    for videos in _shares(moved, most_bytes):
+        shard, offsets = _copy(videos, out)
+        rows.loc[videos.index, "shard"] = shard
+        rows.loc[videos.index, "offset"] = offsets
+    return rows
+
+
+def choose(
+    sizes: Mapping[str, tuple[int, int]], *, most_bytes: int, unwanted: Set[str] = frozenset()
+) -> set[str]:
+    """Return the shards to copy.
+
+    Those are `unwanted`; those of which more than `MOST_DEAD` is dead; and, where more than `MOST_SMALL` are less than half
+    full, the smallest, until they fill one: so that each clip is copied few times in its life.
+
+    Args:
+        sizes: Bytes of listed clips, and of the file, by shard.
+        most_bytes: Size from which a shard takes no more videos.
+        unwanted: Shards that are copied in any case.
+
+    Examples:
+        >>> choose({"a": (100, 100), "b": (40, 100)}, most_bytes=100)
+        {'b'}
+    """
+    chosen = {name for name, (live, whole) in sizes.items() if name in unwanted or live < (1 - MOST_DEAD) * whole}
+    small = sorted((live, name) for name, (live, _) in sizes.items() if 2 * live < most_bytes and name not in chosen)
+    if len(small) > MOST_SMALL:
+        filled = 0
+        for live, name in small:
+            filled += live
+            if filled > most_bytes:
+                break
+            chosen.add(name)
+    return chosen
+
+
+@contextmanager
+def new_shard(out: Path, clips: Iterable[tuple[str, str]]) -> Iterator[tuple[str, BinaryIO]]:
+    """Write a shard whole or not at all: yield its name in the frames folder, and the file for its members.
+
+    Args:
+        out: Output of the stage `frames`.
+        clips: Key and frames_digest of each clip that it will hold. They name the shard: equal ones have equal names.
+    """
+    named = hashlib.sha256()
+    for key, frames_digest in clips:
+        named.update(f"{key} {frames_digest}\n".encode())
+    name = f"{SHARDS}/{named.hexdigest()[:16]}.tar"
+    with whole_file(out / name) as beside, beside.open("wb") as tar:
+        yield name, tar
+        tar.write(END_OF_TAR)
+
+
+def _bytes_of(rows: pd.DataFrame, out: Path) -> dict[str, tuple[int, int]]:
+    live = rows["num_bytes"].groupby(rows["shard"]).sum()
+    return {name: (int(num_bytes), (out / name).stat().st_size - len(END_OF_TAR)) for name, num_bytes in live.items()}
+
+
+def _shares(rows: pd.DataFrame, most_bytes: int) -> Iterator[pd.DataFrame]:
+    """Split rows by shard: whole videos, until their bytes reach `most_bytes`."""
+    of_video = rows.groupby("video_id", sort=False)["num_bytes"].sum()
+    before = of_video.cumsum() - of_video
+    place = dict(zip(of_video.index, (before // most_bytes).tolist(), strict=True))
+    for _, share in rows.groupby(rows["video_id"].map(place), sort=True):
+        yield share
+
+
+def _copy(rows: pd.DataFrame, out: Path) -> tuple[str, list[int]]:
+    """Write one shard of the members of clips, each checked; its name, and the offset of each clip."""
+    offsets, open_name = [], ""
+    keys = list(zip(rows["key"], rows["frames_digest"], strict=True))
+    with ExitStack() as sources, new_shard(out, keys) as (name, tar):
+        for row in rows[["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]].itertuples(index=False):
+            clip = StoredClip(*row)
+            if clip.shard != open_name:
+                sources.pop_all().close()
+                source, open_name = sources.enter_context((out / clip.shard).open("rb")), clip.shard
+            content, _, _ = read_members_of(clip, source, out / clip.shard)
+            if len(content) != clip.num_bytes:
+                raise ArtifactError(
+                    f"{out / clip.shard} ends within clip {clip.clip_id}", code="broken-shard",
+                    remedy=f"Remove {clip.shard}, then run `dvc repro frames`: its videos are decoded again",
+                )
+            offsets.append(tar.tell())
+            tar.write(content)
+    return name, offsets

@@ -1,0 +1,208 @@
+"""Reads the frames of clips that `frames.parquet` lists, each from its place in a shard, whatever else lies there."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vidseek_media.errors import ArtifactError
+from vidseek_media.frame_store.members import decode_jpeg, frames_digest_of, parse_members, read_members, scan_members
+from vidseek_media.names import shard_file
+from vidseek_media.records import ClipFrames
+from vidseek_media.tables import FRAMES, read_table
+
+TABLE = "frames.parquet"
+SHARDS = "shards"
+MOST_CLIP_BYTES = 2**30
+"""Of the members of one clip."""
+_COLUMNS = ["clip_id", "video_id", "shard", "offset", "num_bytes", "frames_digest"]
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """A row of `frames.parquet`: which frames a clip has, and where they lie."""
+
+    clip_id: str
+    video_id: str
+    shard: str
+    """File name inside the frames folder."""
+    frames_digest: str
+    """`frames_digest_of` its JPEGs; empty in a table of an earlier version."""
+    offset: int = -1
+    """Of its first member in the shard; negative in a table of an earlier version."""
+    num_bytes: int = 0
+
+
+def stored_clips(
+    folder: Path, *, clip_ids: Collection[str] | None = None, video_ids: Collection[str] | None = None
+) -> list[StoredClip]:
+    """Return the clips that have frames, in order of video and index.
+
+    Args:
+        folder: Output of the stage `frames`.
+        clip_ids: Only these clips; None means all. Ids without frames are left out.
+        video_ids: Only clips of these videos; None means all.
+
+    Raises:
+        ArtifactError: no run has finished there, or its table is broken.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
+    table = read_table(path, FRAMES, columns=_COLUMNS)
+    if clip_ids is not None:
+        table = table[table["clip_id"].isin(list(clip_ids))]
+    if video_ids is not None:
+        table = table[table["video_id"].isin(list(video_ids))]
+    try:
+        for shard in table["shard"].unique():
+            shard_file(shard)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}", code="broken-rows", remedy="Run `dvc repro frames`") from error
+    offsets = table["offset"].fillna(-1).astype("int64")
+    sizes = table["num_bytes"].fillna(0).astype("int64")
+    rows = zip(
+        table["clip_id"], table["video_id"], table["shard"], table["frames_digest"].fillna(""), offsets.tolist(),
+        sizes.tolist(), strict=True,
+    )
+    return [StoredClip(*row) for row in rows]
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """Return the shards that `frames.parquet` names in order of name; none if a run kept no clip.
+
+    Raises:
+        ArtifactError: no run has finished there, or its table is broken.
+    """
+    return [folder / name for name in sorted({clip.shard for clip in stored_clips(folder)})]
+
+
+def read_frames(
+    folder: Path, clips: Iterable[StoredClip] | None = None, *, video_ids: Collection[str] | None = None
+) -> Iterator[ClipFrames]:
+    """Yield clips with decoded frames, in order of video and index. Sizes may differ between videos.
+
+    Args:
+        folder: Output of the stage `frames`.
+        clips: Clips from `stored_clips`, which are read in their order; None reads all.
+        video_ids: Only clips of these videos; None means all.
+
+    Raises:
+        ArtifactError: no run has finished there; a shard is missing or broken; or a clip's frames are not those that the
+            table names.
+    """
+    listed = list(clips) if clips is not None else stored_clips(folder, video_ids=video_ids)
+    for about, jpegs, path in _read(folder, listed):
+        yield _decoded(about, jpegs, path)
+
+
+def read_jpegs(folder: Path, clips: Iterable[StoredClip]) -> Iterator[tuple[str, list[bytes]]]:
+    """Yield clip_id and JPEG files of clips, in their order.
+
+    Args:
+        folder: Output of the stage `frames`.
+        clips: Clips from `stored_clips`.
+
+    Raises:
+        ArtifactError: as `read_frames`.
+    """
+    for about, jpegs, _ in _read(folder, list(clips)):
+        yield about["clip_id"], jpegs
+
+
+def read_shard(path: Path) -> Iterator[ClipFrames]:
+    """Yield all clips of a shard with decoded frames, those that no table lists too.
+
+    Raises:
+        ArtifactError: the shard is missing or broken.
+    """
+    for about, jpegs in read_members(path):
+        yield _decoded(about, jpegs, path)
+
+
+def read_members_of(clip: StoredClip, file: BinaryIO, path: Path) -> tuple[bytes, dict[str, Any], list[bytes]]:
+    """Return the bytes of a clip's members, the content of its .json, and its JPEGs.
+
+    Args:
+        clip: The clip; its offset is known.
+        file: Its shard, open.
+        path: Of the shard, for the message.
+
+    Raises:
+        ArtifactError: other bytes than those of the clip are there.
+    """
+    file.seek(clip.offset)
+    content = file.read(min(max(clip.num_bytes, 0), MOST_CLIP_BYTES))
+    about, jpegs = parse_members(content, path)
+    digest = frames_digest_of(jpegs)
+    if about["clip_id"] != clip.clip_id or (clip.frames_digest and digest != clip.frames_digest):
+        raise ArtifactError(
+            f"{path} has clip {about['clip_id']} with frames {digest} at byte {clip.offset}, the table says "
+            f"{clip.clip_id} with {clip.frames_digest}",
+            code="broken-shard", remedy=f"Remove {path.name}, then run `dvc repro frames`: its videos are decoded again",
+        )
+    return content, about, jpegs
+
+
+def _read(folder: Path, clips: list[StoredClip]) -> Iterator[tuple[dict[str, Any], list[bytes], Path]]:
+    open_name = ""
+    with ExitStack() as stack:
+        for clip in _with_places(folder, clips):
+            path = folder / clip.shard
+            if clip.shard != open_name:
+                stack.pop_all().close()
+                file, open_name = stack.enter_context(_opened(path)), clip.shard
+            _, about, jpegs = read_members_of(clip, file, path)
+            yield about, jpegs, path
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror}", code="broken-shard", remedy="Run `dvc repro frames`",
+        ) from error
+
+
+def _with_places(folder: Path, clips: list[StoredClip]) -> list[StoredClip]:
+    """Find the clips of a table of an earlier version, which does not say where in a shard they lie."""
+    unplaced = defaultdict(set)
+    for clip in clips:
+        if clip.offset < 0:
+            unplaced[clip.shard].add(clip.clip_id)
+    if not unplaced:
+        return clips
+    places = {
+        about["clip_id"]: (offset, num_bytes)
+        for shard in unplaced for about, offset, num_bytes in scan_members(folder / shard)
+    }
+    if lost := next((each for shard in unplaced.values() for each in sorted(shard) if each not in places), None):
+        raise ArtifactError(
+            f"{folder / TABLE} lists clip {lost}, which its shard does not hold", code="tables-disagree",
+            remedy="Run `dvc repro frames`",
+        )
+    return [
+        clip if clip.offset >= 0 else replace(clip, offset=places[clip.clip_id][0], num_bytes=places[clip.clip_id][1])
+        for clip in clips
+    ]
+
+
+def _decoded(about: dict[str, Any], jpegs: list[bytes], path: Path) -> ClipFrames:
+    try:
+        return ClipFrames(
+            clip_id=uuid.UUID(about["clip_id"]), key=about["key"], times_ms=tuple(about["times_ms"]),
+            frames=np.stack([decode_jpeg(jpeg) for jpeg in jpegs]), num_repeated=about["num_repeated"],
+            digest=frames_digest_of(jpegs),
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: clip {about.get('key')}: {error}", code="broken-shard", remedy="Run `dvc repro frames`",
+        ) from error
