@@ -40,6 +40,7 @@ TRAINED_FROM = ("pairs.parquet", "groups.parquet")
 CLIPS_A_VIDEO, FPS, SIDE_PX = 10, 8, 64
 """A video has as many seconds as clips."""
 _WORDS = tuple(hashlib.sha256(bytes([number])).hexdigest()[: 3 + number % 6] for number in range(200))
+_LAST_SECONDS = 20
 
 Row: TypeAlias = dict[str, float]
 
@@ -99,7 +100,7 @@ class GrowingArchive:
 
         Raises:
             subprocess.CalledProcessError: the stage failed.
-            subprocess.TimeoutExpired: it took longer than `timeout_seconds`, and was killed.
+            Stopped: it took longer than `timeout_seconds`.
         """
         return measured(
             [sys.executable, "-m", f"pipelines.{stage}"], self.root, timeout_seconds=timeout_seconds,
@@ -131,8 +132,11 @@ def write_params(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def measured(command: list[str], root: Path, *, timeout_seconds: float | None = None) -> Row:
-    """Run a command in an archive; return counts of all its processes, bytes written below `root`, and
-    seconds of processors and of the clock.
+    """Run a command in an archive; return counts of all its processes, bytes written below `root`, and its seconds.
+
+    Raises:
+        Stopped: it took longer than `timeout_seconds` and was ended; it has what was done until then.
+        subprocess.CalledProcessError: it failed.
     """
     counted = root / ".counts"
     counted.unlink(missing_ok=True)
@@ -141,15 +145,47 @@ def measured(command: list[str], root: Path, *, timeout_seconds: float | None = 
                    "HF_HUB_OFFLINE": "1"}
     before = set(files_of(root))
     begun, computed = time.perf_counter(), _computing_seconds()
-    subprocess.run(command, cwd=root, env=environment, timeout=timeout_seconds, check=True, stdout=subprocess.DEVNULL)
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL) as process:
+        is_done = _wait(process, timeout_seconds)
     seconds = time.perf_counter() - begun
     written = set(files_of(root)) - before
     counts = counts_in(counted)
     counted.unlink(missing_ok=True)
-    return {
+    row: Row = {
         **{name: counts[name] for name in COUNTED}, "bytes_written": sum(each.size for each in written),
         "cpu_seconds": round(_computing_seconds() - computed, 2), "seconds": round(seconds, 2),
     }
+    if not is_done:
+        raise Stopped(row)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return row
+
+
+class Stopped(Exception):
+    """A command that took too long was ended.
+
+    Attributes:
+        row: What it did until then.
+    """
+
+    def __init__(self, row: Row) -> None:
+        super().__init__("stopped")
+        self.row = row
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_seconds: float | None) -> bool:
+    """Wait for the end of a process; after the time it is terminated, and killed if it does not listen."""
+    try:
+        process.wait(timeout_seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        process.terminate()
+    try:
+        process.wait(_LAST_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return False
 
 
 def _computing_seconds() -> float:

@@ -10,6 +10,7 @@ import atexit
 import functools
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +31,20 @@ counts: Counter[str] = Counter()
 
 
 def start() -> None:
-    """Count from now on, and append the counts to the file of `VIDSEEK_COUNTS` at exit; nothing without it."""
+    """Count from now on, and append the counts to the file of `VIDSEEK_COUNTS` at exit; nothing without it.
+
+    A process that is terminated exits in order, with its counts.
+    """
     path = os.environ.get(COUNTS_VARIABLE)
     if path:
-        sys.meta_path.insert(0, _Finder())
+        watch()
         atexit.register(_append, Path(path))
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def watch() -> None:
+    """Wrap the functions that are counted as their modules are imported; those that are imported already count nothing."""
+    sys.meta_path.insert(0, _Finder())
 
 
 def counts_in(path: Path) -> Counter[str]:

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 from rich.table import Table
 
-from bench.growing.archive import CLIPS_A_VIDEO, STAGES, GrowingArchive
+from bench.growing.archive import CLIPS_A_VIDEO, STAGES, GrowingArchive, Row, Stopped
 from bench.growing.counting import CLIPS, DELETED, FILES, WRITTEN
 from bench.machine import machine
 from vidseek_media.files.json_files import write_json
@@ -96,7 +96,7 @@ class Growth:
             step["changed"] = True
             self._save()
         for stage in STAGES:
-            if "seconds" not in step["stages"].get(stage, {}):
+            if stage not in step["stages"]:
                 self._run_stage(step, stage, deadline)
         step["trained_from"] = self._archive.trained_from()
         done = list(self.steps.values())
@@ -105,17 +105,14 @@ class Growth:
         self._save()
 
     def _run_stage(self, step: Step, stage: str, deadline: Deadline) -> None:
-        left = deadline.left()
-        was_begun = stage in step["stages"]
-        step["stages"][stage] = {}
-        self._save()
+        so_far = step.setdefault("so_far", {})
         try:
-            row: dict[str, Any] = dict(self._archive.run(stage, timeout_seconds=left))
-        except subprocess.TimeoutExpired as error:
-            raise OutOfTime from error
-        if was_begun:
-            row["resumed"] = True  # what the stopped run did is in no count
-        step["stages"][stage] = row
+            row = self._archive.run(stage, timeout_seconds=deadline.left())
+        except Stopped as stopped:
+            so_far[stage] = _sum(so_far.get(stage, {}), stopped.row)
+            self._save()
+            raise OutOfTime from stopped
+        step["stages"][stage] = _sum(so_far.pop(stage, {}), row)
         self._save()
 
     def _changes(self) -> dict[str, Callable[[], None]]:
@@ -133,6 +130,11 @@ class Growth:
         self._state["num_made"] = self._archive.num_made
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._file, self._state)
+
+
+def _sum(one: Row, other: Row) -> Row:
+    """Return the sums of what a stage did before it was stopped and after."""
+    return {key: round(one.get(key, 0) + value, 2) for key, value in other.items()}
 
 
 def expected(step: str) -> dict[str, int]:

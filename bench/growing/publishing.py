@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.growing.archive import CLIPS_A_VIDEO, measured, write_params
+from bench.growing.archive import CLIPS_A_VIDEO, Stopped, measured, write_params
 from bench.growing.growth import MANY, OUT, described, read_figures, write_figures
 from bench.searching.vectors import base_vectors, draw
 from vidseek.paths import ArchivePaths
@@ -149,7 +148,7 @@ def run_steps(archive: VectorArchive, steps: dict[str, list[Part]], *, limit_sec
         archive.write(parts)
         try:
             done[name] = archive.publish(timeout_seconds=left)
-        except subprocess.TimeoutExpired:
+        except Stopped:
             break
         write_json(file, done)
     return done
