@@ -118,16 +118,18 @@ class Timed(Encoder):
     session_seconds = 0.0
     """Of the model alone."""
 
-    def embed_frames(self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Matrix:
+    def embed_frames(
+        self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], *, steady: bool = False
+    ) -> Matrix:
         """As the encoder does."""
         begin = time.perf_counter()
-        vectors = super().embed_frames(clips)
+        vectors = super().embed_frames(clips, steady=steady)
         self.whole_seconds += time.perf_counter() - begin
         return vectors
 
-    def _run_batch(self, model: str, inputs: NDArray[Any]) -> Matrix:
+    def _run_batch(self, model: str, inputs: NDArray[Any], *, least: int = 1) -> Matrix:
         begin = time.perf_counter()
-        vectors = super()._run_batch(model, inputs)
+        vectors = super()._run_batch(model, inputs, least=least)
         self.session_seconds += time.perf_counter() - begin
         return vectors
 

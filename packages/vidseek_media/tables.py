@@ -34,7 +34,7 @@ SIDECAR = pa.schema([
     ("text", _text), ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
 ])
 """Captions that came with the source, with times where it gives them: null times and null clip_index mean the whole
-video. `split` and `gallery` are the source's own wishes, or empty. `contrast` is a caption that is false of this span
+video. `split` and `gallery` are the source's own statements, or empty. `contrast` is a caption that is false of this span
 and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
 
 TRANSCRIPTS = pa.schema([("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("lines", _texts)])

@@ -76,7 +76,7 @@ def align(
 
     Args:
         near: For each pair, the centres in ms of clips of the two that may show the same.
-        looks: Descriptors of the frames of each video.
+        fingerprints: Descriptors of the frames of each video.
     """
     found = {}
     for (one, other), middles in tqdm(near.items(), desc="check", unit="pair", disable=None):

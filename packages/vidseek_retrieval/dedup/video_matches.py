@@ -103,7 +103,7 @@ def find_matches(
 
     Args:
         alignments: The best alignment of each pair.
-        looks: Descriptors of the frames of each video.
+        fingerprints: Descriptors of the frames of each video.
         videos: The videos by id.
         limits: Thresholds of similarity for a match.
     """

@@ -67,9 +67,9 @@ def make_pairs(
 
     A pair is a caption that has a clip whose frames are there; clips with one of `settings.skip_quality_flags`
     make none. Videos of one group are on one side: clips of one longer video, what the source says is one,
-    near-duplicates, and what people decided. A group's split is the one that the source wishes, else that of
+    near-duplicates, and what people decided. A group's split is the one that the source states, else that of
     `split_videos`. Where the source contradicts itself about a video, all captions of that video are rejected; where it
-    wishes videos of a group on several sides, those of the test come before those of the validation, and these before
+    states videos of a group on several sides, those of the test come before those of the validation, and these before
     those of the training, and the others are rejected. Without captions all tables are empty.
 
     `train`, `select` and `export` depend on the pairs and their groups alone: both tables are byte-identical where the
@@ -154,17 +154,17 @@ def split_groups(
 
     Args:
         groups: The group of each video, which is the id of one of its videos.
-        wishes: The splits that the source states for each video: none or one.
+        stated_splits: The splits that the source states for each video: none or one.
         validation_share: Share of the groups for validation, from 0 to 1.
         test_share: Share of the groups for test, from 0 to 1.
         seed: Seed of the assignment.
     """
-    wished: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for video_id, group in groups.items():
         for stated_split in stated_splits.get(video_id, ()):
-            wished[group] = min(stated_split, wished.get(group, stated_split), key=_STRONGEST.index)
-    free = {group for group in groups.values() if group not in wished}
-    splits = wished | split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
+            stated[group] = min(stated_split, stated.get(group, stated_split), key=_STRONGEST.index)
+    free = {group for group in groups.values() if group not in stated}
+    splits = stated | split_videos(free, validation_share=validation_share, test_share=test_share, seed=seed)
     return {video_id: splits[group] for video_id, group in groups.items()}
 
 
@@ -197,7 +197,8 @@ def _groups(
 def _on_another_side(stated_splits: Set[str], split: str, group: str) -> str:
     if stated_splits and split not in stated_splits:
         return (
-            f"it is wished into {next(iter(stated_splits))}, and shows the same as {group} and others, which are in {split}"
+            f"it is stated to be in {next(iter(stated_splits))}, and shows the same as {group} and others, "
+            f"which are in {split}"
         )
     return ""
 
@@ -259,7 +260,7 @@ def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[st
 
 
 def _stated_splits(captions: pd.DataFrame) -> dict[str, set[str]]:
-    """Return the splits that the source wishes, by video_id."""
+    """Return the splits that the source states, by video_id."""
     stated_splits: dict[str, set[str]] = defaultdict(set)
     for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
         if split:
@@ -274,7 +275,7 @@ def _rejection(row: Any, reason: str) -> Rejection:
 
 def _why_not(clip_id: object, stated_splits: set[str], has_frames: set[str]) -> str:
     if len(stated_splits) > 1:
-        return f"its video is wished into {' and '.join(sorted(stated_splits))}, one video is on one side"
+        return f"its video is stated to be in {' and '.join(sorted(stated_splits))}, one video is on one side"
     if pd.isna(clip_id):
         return "it is of a whole video of several clips"
     return "" if clip_id in has_frames else "its clip has no frames"

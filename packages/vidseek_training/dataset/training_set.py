@@ -58,7 +58,7 @@ def read_training_set(path: Path) -> pd.DataFrame | None:
 def frozen_captions(captions: pd.DataFrame, frozen: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the captions that pairs are made of, and those that are not among the frozen pairs.
 
-    The former are the frozen pairs themselves, each wished into its split: they stay where the caption was changed or
+    The former are the frozen pairs themselves, each stated to be in its split: they stay where the caption was changed or
     taken away since, and a group of videos of several splits is told apart as it is for what the source wishes.
 
     Args:

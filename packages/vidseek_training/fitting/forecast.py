@@ -119,7 +119,7 @@ def work_of(
         data: Training, validation and replay pairs.
         settings: Of the training.
         spec: Of the backbone.
-        look_table: The validation pairs that each validation embeds; column `clip_id`.
+        validation_table: The validation pairs that each validation embeds; column `clip_id`.
         num_processes: At least 1.
 
     Raises:

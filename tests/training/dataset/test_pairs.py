@@ -168,7 +168,7 @@ def test_make_pairs__of_near_duplicates_wished_on_two_sides_the_tested_one_stays
     ], hashes=hashes)
     assert dict(pairs_of(tmp_path)[["caption", "split"]].to_numpy().tolist()) == {"asked": "test", "free": "test"}
     [reason] = read_table(tmp_path / "pairs" / "rejected.parquet", REJECTED)["reason"]
-    assert "wished into train, and shows the same as" in reason
+    assert "stated to be in train, and shows the same as" in reason
     assert (report.num_in, report.num_out, report.num_rejected) == (3, 2, 1)
 
 
