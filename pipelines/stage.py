@@ -14,6 +14,7 @@ os.environ.update(
      "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
 )
 
+from vidseek.jobs.archive_lock import stage_at_work
 from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError, VidseekError
 from vidseek_media.output import disk_fault, lines_of, print_exceptions_shown, printable
@@ -45,20 +46,27 @@ def run_stage(stage: Callable[[], str]) -> None:
     print_exceptions_shown()
     name = Path(sys.argv[0]).stem
     try:
-        said = stage()
-    except VidseekError as error:
-        raise _stopped(name, error) from None
+        with stage_at_work(PATHS.state, name):
+            said = stage()
     except Exception as error:
-        fault = disk_fault(error)
-        if fault is None and isinstance(error, OSError):
-            where = error.filename or "the disk"
-            fault = ArtifactError(
-                f"{where}: {error.strerror}", code="not-writable", remedy="Make room or mend the rights, then run it again",
-            )
+        fault = fault_of(error)
         if fault is None:
             raise
         raise _stopped(name, fault) from None
     print(f"{name}: {printable(said)}")
+
+
+def fault_of(error: Exception) -> VidseekError | None:
+    """Return an error as one of ours: as it is, or that of a disk; None for a fault of the program."""
+    if isinstance(error, VidseekError):
+        return error
+    fault = disk_fault(error)
+    if fault is None and isinstance(error, OSError):
+        where = error.filename or "the disk"
+        fault = ArtifactError(
+            f"{where}: {error.strerror}", code="not-writable", remedy="Make room or mend the rights, then run it again",
+        )
+    return fault
 
 
 def _stopped(name: str, error: VidseekError) -> SystemExit:

@@ -19,6 +19,7 @@ from vidseek.commands import (
     demo,
     drifting,
     forgetting,
+    growing,
     index,
     planning,
     running,
@@ -66,6 +67,9 @@ for command in (
     running.push_adapter, running.mteb, benchmarking.benchmark,
 ):
     app.command()(command)  # named as the function: push_adapter is push-adapter
+app.command(epilog=growing.ADD_EXAMPLES)(growing.add)
+app.command(epilog=growing.WATCH_EXAMPLES)(growing.watch)
+app.command(epilog=growing.JOBS_EXAMPLES)(growing.jobs)
 app.add_typer(_group("The published index: its collections, and what is live.", {
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "prune": index.index_prune, "export": index.index_export, "import": index.index_import,

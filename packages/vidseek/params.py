@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from vidseek.configuration.yaml_file import PARAMS_FILE, Model, ParamsFile, records_in
-from vidseek.settings import ServeSettings
+from vidseek.settings import JobSettings, ServeSettings
 from vidseek_media.errors import ConfigError
 from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, OcrSettings, Section
 from vidseek_quality.thresholds import GateSettings
@@ -63,6 +63,7 @@ class Params(Section):
     publish: PublishSettings = PublishSettings()
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
+    jobs: JobSettings = JobSettings()
 
 
 class Settings(Section):

@@ -218,6 +218,11 @@ class ArchivePaths(StageFolders):
         return self.state / "queries"
 
     @property
+    def jobs(self) -> Path:
+        """The table of jobs, and files that wait to be added: `vidseek.jobs`."""
+        return self.state / "jobs"
+
+    @property
     def base(self) -> Path:
         """What `vidseek base` keeps of the base: its bundle and its embeddings; outside DVC."""
         return self.state / "base"

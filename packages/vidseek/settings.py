@@ -1,4 +1,4 @@
-"""Settings of the service: the section `serve` of params.yaml, which the command reads too."""
+"""Settings of the service and of jobs: the sections `serve` and `jobs` of params.yaml, which the command reads too."""
 
 from __future__ import annotations
 
@@ -130,6 +130,36 @@ class ServeSettings(_Section):
     url_hosts: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
     ] = ()
-    """Hosts that pictures of a query may be fetched from, with `:port` where that is not the usual one. None by default."""
+    """Hosts that pictures of a query and videos to add may be fetched from, with `:port` where that is not the usual one.
+    None by default."""
     url_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     """For fetching one of them."""
+
+
+class JobSettings(_Section):
+    """How videos are added to the archive by `vidseek add`, `vidseek watch` and POST /v1/videos."""
+
+    place = "jobs"
+
+    inbox: Annotated[str, Field(min_length=1)] = "inbox"
+    """Folder that `vidseek watch` empties: videos that are put here are moved into the source."""
+    folder: Annotated[str, Field(pattern=r"^[^/.~\x00-\x1f][^~\x00-\x1f]*$|^$")] = ""
+    """Of the source, into which added videos are put; empty: the source itself."""
+    settle_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """A file that has not changed for so long is complete, and is taken."""
+    poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    """From one look at the inbox and the queue to the next."""
+    source_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """From one look at the source to the next."""
+    max_upload_mb: Annotated[int, Field(ge=1)] = 2048
+    """Of a video that is uploaded or fetched (413)."""
+    max_uploads: Annotated[int, Field(ge=1)] = 4
+    """Uploads that the service receives at once; one more is told to come back (503)."""
+    max_waiting: Annotated[int, Field(ge=1)] = 10_000
+    """Jobs that may wait; one more is told to come back (503)."""
+    max_batch: Annotated[int, Field(ge=1)] = 1000
+    """Jobs that one run of the stages takes together."""
+    fetch_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """For fetching one video from its URL."""
+    keep: Annotated[int, Field(ge=0)] = 1000
+    """Jobs that have ended and are still listed."""

@@ -19,7 +19,6 @@ from PIL import Image
 
 from serving.batcher import QueueFull
 from serving.http.clients import current_client
-from serving.inputs.fetching import Fetcher
 from serving.inputs.pool import Pool, Task
 from serving.inputs.uploads import MODULES, decode_clip, decode_image, decode_strip
 from serving.metrics import Metrics
@@ -28,6 +27,7 @@ from vidseek.settings import PoolSettings, ServeSettings
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer
+from vidseek_media.files.fetching import Fetcher
 from vidseek_media.files.folders import write_bytes
 from vidseek_media.settings import RECYCLE_AFTER
 

@@ -23,9 +23,9 @@ from vidseek.params import Params, load_params
 from vidseek_media.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-GLUE = {"__init__", "stage"}
+GLUE = {"__init__", "stage", "grow"}
 """Modules in pipelines/ that are no stages."""
-FACE = {"search", "serve"}
+FACE = {"search", "serve", "jobs"}
 """Sections that the command and the service read, beside the stages."""
 
 SCRIPTS = {path.stem: path for path in (ROOT / "pipelines").glob("*.py") if path.stem not in GLUE}

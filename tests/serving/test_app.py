@@ -26,7 +26,6 @@ from serving.api.answer_schemas import ClipAnswer, SearchAnswer
 from serving.app import create_app, key_from_environment
 from serving.engine import Engine, Places
 from serving.inputs import decoding as decoding_module
-from serving.inputs.fetching import Fetcher
 from serving.logs import JsonLines
 from serving.model import Opened, open_archive
 from tests.raising import raises
@@ -36,6 +35,7 @@ from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError
+from vidseek_media.files.fetching import Fetcher
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
 from vidseek_retrieval.search.query import QueryInputs, SearchOptions

@@ -43,12 +43,13 @@ class Plan:
     """Files that are the user's own: they stay where they are, and are not looked at any more."""
 
 
-def plan_forget(archive: Archive, name: str) -> Plan:
+def plan_forget(archive: Archive, name: str, *, again: bool = False) -> Plan:
     """Determine what forgetting a video would remove; nothing is changed.
 
     Args:
         archive: The archive.
         name: Id of the video, its first digits (at least 4, unique), or one of its uris.
+        again: Whether to plan for a video that is forgotten, and out of the tables, already.
 
     Raises:
         InputRejected: no video matches, or several do.
@@ -62,6 +63,10 @@ def plan_forget(archive: Archive, name: str) -> Plan:
     video_id = _one_of(name, uris)
     if video_id is None:
         if (old := _one_of(name, _names_of_forgotten(archive))) is not None:
+            if again:
+                known = next(each for each in read_forgotten(archive.decisions).videos if each.video_id == old)
+                caches = _caches_of(archive, old, set())
+                return Plan(known, 0, 0, 0, 0, removed=tuple(sorted(caches)), kept=())
             raise InputRejected(
                 f"{old} is forgotten already", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
             )

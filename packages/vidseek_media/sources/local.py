@@ -76,12 +76,13 @@ class Folder:
                 path, uri = Path(folder) / name, uri_of(Path(folder) / name, root)
                 is_picture = path.suffix.lower() in PICTURE_SUFFIXES and same_name(uri) in pictures
                 is_video = path.suffix.lower() in VIDEO_SUFFIXES or is_picture
-                if is_video and not name.startswith(".") and self._takes(uri):
+                if is_video and not name.startswith(".") and self.takes(uri):
                     yield uri, path, _why_not(path, root)
         for path, reason in unlisted:
             yield uri_of(path, root), path, reason
 
-    def _takes(self, uri: str) -> bool:
+    def takes(self, uri: str) -> bool:
+        """Return whether a file of this name is one of the source."""
         return True
 
     def _enters(self, root: Path, folder: str, name: str) -> bool:
@@ -111,7 +112,8 @@ class Pattern(Folder):
         """The pattern."""
         return str(self._pattern)
 
-    def _takes(self, uri: str) -> bool:
+    def takes(self, uri: str) -> bool:
+        """Return whether the pattern matches."""
         return self._wanted.fullmatch(uri) is not None
 
     def _enters(self, root: Path, folder: str, name: str) -> bool:

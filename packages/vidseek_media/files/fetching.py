@@ -1,4 +1,4 @@
-"""Fetches images from allowed hosts only; no name may lead into the local network."""
+"""Fetches pictures and videos from allowed hosts only; no name may lead into the local network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 from urllib.parse import SplitResult, urlsplit
 
 from vidseek_media.errors import InputRejected
@@ -18,7 +19,8 @@ PORTS = {"http": 80, "https": 443}
 LONGEST = 2000
 """Characters of a URL."""
 _CHUNK = 64 * 1024
-_AGENT = {"User-Agent": "vidseek", "Accept": "image/*", "Accept-Encoding": "identity"}
+_AGENT = {"User-Agent": "vidseek", "Accept-Encoding": "identity"}
+_ACCEPTED = {"picture": "image/*", "video": "video/*, application/octet-stream;q=0.9"}
 
 _GIVEN_OUT = ipaddress.ip_network("2000::/3")
 """All global unicast addresses there are (RFC 4291; IANA's IPv6 address space)."""
@@ -81,6 +83,7 @@ class Fetcher:
         hosts: Names, with `:port` where that is not the usual one.
         max_bytes: The most that is read of one answer.
         timeout_seconds: For all of one fetch.
+        what: `picture` or `video`, for the request and for messages.
         resolve: Looks names up.
         may_reach: Whether an address may be connected to.
     """
@@ -91,12 +94,14 @@ class Fetcher:
         *,
         max_bytes: int,
         timeout_seconds: float,
+        what: str = "picture",
         resolve: Resolve = resolve,
         may_reach: Callable[[str], bool] = is_public,
     ) -> None:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
+        self._what = what
         self._resolve = resolve
         self._may_reach = may_reach
 
@@ -106,34 +111,66 @@ class Fetcher:
         Raises:
             UrlRefused: its host is not allowed or not public, or it does not answer with 200, whole, in size and in time.
         """
+        with self._open(url) as (connection, parts, until):
+            return self._read(connection, parts, until)
+
+    def fetch_to(self, url: str, file: BinaryIO) -> None:
+        """Download the content of a URL into an open file, piece by piece. Raises as `fetch`, and OSError of a full disk."""
+        with self._open(url) as (connection, parts, until):
+            for chunk in self._chunks(connection, parts, until):
+                try:
+                    file.write(chunk)
+                except OSError as error:
+                    raise _DiskFault(error) from error
+
+    def check(self, url: str) -> None:
+        """Check that a URL may be fetched now, without asking it for anything but the addresses of its host.
+
+        Raises:
+            UrlRefused: its host is not allowed, not known or not public.
+        """
+        _, host, port = self._checked(url)
+        self._address(host, port)
+
+    @contextlib.contextmanager
+    def _open(self, url: str) -> Iterator[tuple[_Connection, SplitResult, float]]:
         until = time.monotonic() + self._timeout_seconds
         parts, host, port = self._checked(url)
+        address = self._address(host, port)
+        connection = _Connection(host, port, address=address, is_secure=parts.scheme == "https", until=until)
+        # A host that drips byte after byte never runs into the time-out of a socket.
+        end = threading.Timer(max(until - time.monotonic(), 0), connection.cut)
+        end.start()
+        try:
+            yield connection, parts, until
+        except _DiskFault as fault:
+            raise fault.error from fault
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UrlRefused(
+                f"{host} does not answer: {type(error).__name__}", code="host-no-answer",
+                remedy=f"Send the {self._what} itself",
+            ) from error
+        finally:
+            end.cancel()
+            connection.close()
+
+    def _address(self, host: str, port: int) -> str:
         try:
             addresses = self._resolve(host, port)
         except OSError as error:
             raise UrlRefused(f"the host {host} is not known", code="unknown-host", remedy="Look at the URL") from error
         if not addresses or not all(self._may_reach(address) for address in addresses):
             raise UrlRefused(
-                f"the host {host} is not one of the open internet", code="private-host", remedy="Send the picture itself",
+                f"the host {host} is not one of the open internet", code="private-host",
+                remedy=f"Send the {self._what} itself",
             )
-        connection = _Connection(host, port, address=addresses[0], is_secure=parts.scheme == "https", until=until)
-        # A host that drips byte after byte never runs into the time-out of a socket.
-        end = threading.Timer(max(until - time.monotonic(), 0), connection.cut)
-        end.start()
-        try:
-            return self._read(connection, parts, until)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise UrlRefused(
-                f"{host} does not answer: {type(error).__name__}", code="host-no-answer", remedy="Send the picture itself",
-            ) from error
-        finally:
-            end.cancel()
-            connection.close()
+        return addresses[0]
 
     def _checked(self, url: str) -> tuple[SplitResult, str, int]:
         if not self._hosts:
             raise UrlRefused(
-                "this service fetches no URL", code="fetching-off", remedy="Send the picture itself, or set serve.url_hosts",
+                "this service fetches no URL", code="fetching-off",
+                remedy=f"Send the {self._what} itself, or set serve.url_hosts",
             )
         try:
             if len(url) > LONGEST or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
@@ -148,26 +185,31 @@ class Fetcher:
         if wanted not in self._hosts:
             raise UrlRefused(
                 f"{wanted} is not among the hosts that are fetched from", code="host-not-allowed",
-                remedy="Send the picture itself",
+                remedy=f"Send the {self._what} itself",
             )
         return parts, host, port
 
     def _read(self, connection: _Connection, parts: SplitResult, until: float) -> bytes:
+        return b"".join(self._chunks(connection, parts, until))
+
+    def _chunks(self, connection: _Connection, parts: SplitResult, until: float) -> Iterator[bytes]:
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        connection.request("GET", path, headers=_AGENT)
+        connection.request("GET", path, headers={**_AGENT, "Accept": _ACCEPTED[self._what]})
         answer = connection.getresponse()
         if answer.status != 200:
             raise UrlRefused(
                 f"{connection.host} answers {answer.status}, wanted 200; redirects are not followed", code="host-refuses",
-                remedy="Give the URL at which the picture lies",
+                remedy=f"Give the URL at which the {self._what} lies",
             )
-        content = bytearray()
+        num_bytes = 0
         while chunk := answer.read1(_CHUNK):
-            content += chunk
-            if len(content) > self._max_bytes:
+            num_bytes += len(chunk)
+            if num_bytes > self._max_bytes:
                 raise UrlRefused(
-                    f"more than {self._max_bytes} bytes", code="download-too-large", remedy="Give a smaller picture",
+                    f"more than {self._max_bytes} bytes", code="download-too-large",
+                    remedy=f"Give a smaller {self._what}",
                 )
+            yield chunk
         if time.monotonic() >= until:
             raise TimeoutError("it took too long")
         if answer.length:
@@ -175,7 +217,14 @@ class Fetcher:
                 f"{connection.host} broke off {answer.length} bytes before the end", code="download-broken-off",
                 remedy="Try again",
             )
-        return bytes(content)
+
+
+class _DiskFault(Exception):
+    """What the disk said, which is no fault of the host."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Connection(http.client.HTTPConnection):

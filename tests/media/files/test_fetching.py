@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.inputs.fetching import Fetcher, UrlRefused, is_public
 from tests.raising import raises
+from vidseek_media.files.fetching import Fetcher, UrlRefused, is_public
 
 
 class Site(BaseHTTPRequestHandler):

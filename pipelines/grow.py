@@ -1,0 +1,167 @@
+"""Run what a grown archive needs to be searched: the stages that DVC says have changed, in one process, recorded by DVC.
+
+    python -m pipelines.grow
+
+It is what `vidseek add` and `vidseek watch` start. One process imports each library once, where `dvc repro` starts one for
+each stage. Training and what only people read are left to `dvc repro` (`LEFT`), and said at the end. What happens is told in
+lines of JSON on standard output: `{"stage", "number", "of"}`, then `{"said"}`, and in the end `{"open"}` or `{"error"}`.
+
+Decision: docs/decisions/2026-11-27-jobs.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from typing import Any
+
+from pipelines.stage import PATHS, fault_of, say
+from vidseek.jobs.archive_lock import ArchiveBusy
+from vidseek_media.decoding.sandbox import die_with_parent
+from vidseek_media.errors import ConfigError
+from vidseek_media.output import lines_of, print_exceptions_shown, printable
+
+TARGET = "publish"
+LEFT = ("general", "train", "select", "export", "evaluate", "report")
+"""Stages that are left to `dvc repro`: they teach, prove or report."""
+ALWAYS = ("ingest",)
+"""Its source is outside of DVC: only a run of it says whether anything changed."""
+ALSO = ("check_pairs",)
+"""The gate of the archive's tables. It guards the training, and no less what is published."""
+_LOCK_SECONDS = 60.0
+
+
+class Dvc:
+    """What DVC knows of this archive."""
+
+    def __init__(self) -> None:
+        from dvc.repo import Repo
+
+        self._repo = Repo()
+
+    def stages(self, target: str) -> list[str]:
+        """Return the stages that `target` needs, in the order in which they run, without those that are left out."""
+        graph = self._repo.index.graph  # from a stage to those that it depends on
+        wanted = {_name(stage): stage for stage in graph}
+        ordered: list[str] = []
+
+        def visit(name: str) -> None:
+            if name in ordered or _room(name) in LEFT:
+                return
+            for below in sorted(map(_name, graph.successors(wanted[name]))):
+                visit(below)
+            ordered.append(name)
+
+        for name in (*ALSO, target):
+            visit(name)
+        return [*(name for name in ordered if name != target), target]
+
+    def left(self) -> list[str]:
+        """Return the stages that are left to `dvc repro` and have something to do."""
+        stages = {_name(stage): stage for stage in self._repo.index.stages}
+        left = [name for name, stage in stages.items() if _room(name) in LEFT and not stage.always_changed]
+        return [name for name in left if self.is_changed(name)]
+
+    def is_changed(self, name: str) -> bool:
+        """Whether a dependency, a setting, an output or the command of a stage is another than recorded."""
+        return bool(self._locked(lambda: self._repo.status(targets=[name])))
+
+    def record(self, name: str) -> None:
+        """Take the outputs of a stage into DVC's cache, and write them and what they were made from to dvc.lock."""
+        self._locked(lambda: self._repo.commit(target=name, force=True))
+
+    def close(self) -> None:
+        """Close its files."""
+        self._repo.close()
+
+    def _locked(self, work: Callable[[], Any]) -> Any:
+        """Do `work` under DVC's own lock, which `dvc status` of somebody else may hold for a moment."""
+        from dvc.lock import LockError
+
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return work()
+            except LockError as error:
+                if time.monotonic() > until:
+                    raise ArchiveBusy(
+                        f"DVC is at work on this archive: {error}", remedy="Try again when it has ended",
+                    ) from error
+
+
+def main() -> int:
+    """Run the stages; gives the exit code."""
+    print_exceptions_shown()
+    die_with_parent(signal.SIGKILL)  # a stage may be killed at any moment, and nobody else would stop this one
+    told = sys.stdout
+    with redirect_stdout(sys.stderr):  # what a library prints is no line of ours
+        try:
+            for line in grow():
+                print(json.dumps(line), file=told, flush=True)
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            content = {"code": fault.code, "message": fault.message, "remedy": fault.remedy, "exit_code": fault.exit_code}
+            print(json.dumps({"error": content}), file=told, flush=True)
+            say(printable(str(fault), keep=lines_of(fault)))
+            return fault.exit_code
+    return 0
+
+
+def grow() -> Iterator[dict[str, Any]]:
+    """Run each stage that is needed, and yield what happens.
+
+    Raises:
+        ConfigError: there is no encoder yet, or DVC cannot read the pipeline.
+        VidseekError: a stage failed; the archive is searched as before.
+    """
+    if not (PATHS.encoder / "encoder.json").is_file():
+        raise ConfigError(
+            f"{PATHS.encoder} is not there: this archive was never made", code="archive-not-made",
+            remedy="Run `dvc repro` once; then videos can be added one by one",
+        )
+    dvc = _opened()
+    try:
+        names = dvc.stages(TARGET)
+        for number, name in enumerate(names):
+            yield {"stage": name, "number": number, "of": len(names)}
+            if name in ALWAYS or dvc.is_changed(name):
+                yield {"stage": name, "said": _run(name)}
+                dvc.record(name)
+        yield {"open": dvc.left()}
+    finally:
+        dvc.close()
+
+
+def _opened() -> Dvc:
+    from dvc.exceptions import DvcException
+
+    try:
+        return Dvc()
+    except DvcException as error:
+        raise ConfigError(f"DVC cannot read this archive: {error}", code="dvc-failed", remedy="Run `dvc status`") from error
+
+
+def _run(name: str) -> str:
+    script = importlib.import_module(f"pipelines.{_room(name)}")
+    said: str = script.main()
+    say(f"{name}: {printable(said)}")
+    return said
+
+
+def _name(stage: Any) -> str:
+    return str(stage.addressing)
+
+
+def _room(name: str) -> str:
+    return name.partition("@")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""An archive whose stages are run here, as far as the frames: what jobs need to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.colours import video
+from vidseek.archive import Archive
+from vidseek.jobs import worker as worker_module
+from vidseek.jobs.stages import StagesRun
+from vidseek_media.cutting.cut import cut_archive
+from vidseek_media.forgotten import read_forgotten
+from vidseek_media.frame_store.shards import write_frames
+from vidseek_media.settings import FrameSettings
+from vidseek_media.sources.ingest import ingest
+
+PARAMS = """
+ingest: {source: videos, workers: 1}
+jobs: {settle_seconds: 0, poll_seconds: 0.05, source_seconds: 0.1}
+"""
+
+
+class Stages:
+    """Stands for the process of the stages: runs those that jobs look at, and counts its runs."""
+
+    def __init__(self) -> None:
+        self.num_runs = 0
+        self.error: BaseException | None = None
+        self.before: Callable[[], None] = lambda: None
+
+    def __call__(self, archive: Archive, *, lock: int, at: Callable[[str, float], None]) -> StagesRun:
+        self.num_runs += 1
+        at("ingest", 0.0)
+        self.before()
+        if self.error is not None:
+            raise self.error
+        source = archive.source
+        assert source is not None
+        ingest(source, out=archive.ingest, ledger=archive.ledger, timeout_seconds=60, workers=1,
+               forgotten=read_forgotten(archive.decisions))
+        cut_archive(archive.ingest, out=archive.cut, modes=("windows",), window_length_seconds=1, window_stride_seconds=1)
+        settings = FrameSettings(num_frames=1, side_px=16, quality=90, workers=1, timeout_seconds=60)
+        write_frames(source, archive.ingest, archive.cut, out=archive.frames, settings=settings)
+        at("publish", 0.9)
+        return StagesRun({}, ("evaluate",))
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    made = Stages()
+    monkeypatch.setattr(worker_module, "run_stages", made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A video of two seconds for each of three colours."""
+    folder = tmp_path_factory.mktemp("films")
+    for colour in ("red", "blue", "green"):
+        video(colour, folder / f"{colour}.mp4", seconds=2)
+    return {colour: folder / f"{colour}.mp4" for colour in ("red", "blue", "green")}
+
+
+@pytest.fixture
+def archive(tmp_path: Path, stages: Stages) -> Archive:
+    """An archive of no video."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "videos").mkdir()
+    return Archive(tmp_path)
+
+
+def ids_of(jobs: Any) -> list[str]:
+    return [job.id for job in jobs]

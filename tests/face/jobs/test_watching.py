@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.face.jobs.conftest import Stages
+from tests.face.jobs.test_worker import names_in
+from tests.raising import raises
+from vidseek.archive import Archive
+from vidseek.jobs.archive_lock import ArchiveBusy
+from vidseek.jobs.inbox import Inbox
+from vidseek.jobs.watching import Watch, watcher_of, watching
+
+
+@pytest.fixture
+def inbox(archive: Archive) -> Path:
+    (archive.root / "inbox").mkdir()
+    return archive.root / "inbox"
+
+
+def test_once__takes_all_of_the_inbox_with_one_run(
+    archive: Archive, inbox: Path, films: dict[str, Path], stages: Stages
+) -> None:
+    for colour, path in films.items():
+        shutil.copy(path, inbox / f"{colour}.mp4")
+    shutil.copy(films["red"], inbox / "again.mp4")
+    (inbox / "2026").mkdir()
+    (inbox / "text.mp4").write_text("no video")
+    (inbox / "link.mp4").symlink_to(films["red"])
+    (inbox / "half.mp4.part").write_text("half")
+    (inbox / ".hidden.mp4").write_text("half")
+    shutil.move(inbox / "green.mp4", inbox / "2026" / "-green\n.mp4")
+    ended = Watch(archive).once()
+    assert stages.num_runs == 1
+    assert {job.name: (job.state, job.code, job.duplicate) for job in ended if job.kind == "add"} == {
+        "-green\n.mp4": ("done", "", 0), "again.mp4": ("done", "", 0), "blue.mp4": ("done", "", 0),
+        "red.mp4": ("done", "", 1), "text.mp4": ("rejected", "not-a-video", 0), "link.mp4": ("rejected", "not-a-file", 0),
+    }
+    assert names_in(archive.root / "videos") == ["again.mp4", "blue.mp4", "green_.mp4"]
+    assert (archive.root / "videos" / "2026" / "green_.mp4").is_file()
+    assert names_in(inbox) == [".hidden.mp4", "half.mp4.part", "link.mp4", "red.mp4", "text.mp4"]
+    assert (inbox / "duplicates" / "red.mp4").exists() and (inbox / "rejected" / "text.mp4").exists()
+    assert Watch(archive).once() == [] and stages.num_runs == 1, "nothing is new"
+
+
+def test_inbox__a_file_that_grows_is_left_until_it_is_whole(inbox: Path) -> None:
+    looks = Inbox(inbox, settle_seconds=0.3)
+    with (inbox / "slow.mp4").open("wb") as file:
+        for _ in range(3):
+            file.write(b"x")
+            file.flush()
+            assert looks.settled() == []
+            time.sleep(0.2)
+        time.sleep(0.4)
+        assert looks.settled() == [] and looks.settled() == [], "somebody has it open for writing"
+    deadline = time.monotonic() + 10
+    while looks.settled() != [inbox / "slow.mp4"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_inbox__a_file_of_yesterday_may_still_be_copied(inbox: Path) -> None:
+    path = inbox / "a.mp4"
+    path.write_bytes(b"1")
+    os.utime(path, (1, 1))  # as programs that copy times do
+    looks = Inbox(inbox, settle_seconds=3600)
+    assert looks.settled() == [] and looks.settled() == []
+
+
+def test_once__a_source_that_changed_is_run_once(archive: Archive, films: dict[str, Path], stages: Stages) -> None:
+    shutil.copy(films["red"], archive.root / "videos" / "red.mp4")
+    [scan] = Watch(archive).once()
+    assert (scan.kind, scan.state, stages.num_runs) == ("scan", "done", 1)
+    assert Watch(archive).once() == []
+    (archive.root / "videos" / "captions.csv").write_text("file,caption\nred.mp4,a red plane\n")
+    assert [job.kind for job in Watch(archive).once()] == ["scan"]
+    shutil.rmtree(archive.root / "videos")  # the disk is away: nothing is removed
+    assert [job.state for job in Watch(archive).once()] in ([], ["failed"])
+    assert (archive.ingest / "videos.parquet").is_file()
+
+
+def test_once__what_failed_in_the_inbox_waits_for_somebody(
+    archive: Archive, inbox: Path, films: dict[str, Path], stages: Stages
+) -> None:
+    shutil.copy(films["red"], inbox / "red.mp4")
+    (archive.root / "params.yaml").write_text("ingest: {source: videos/gone.csv}\njobs: {settle_seconds: 0}\n")
+    failed = [job for job in Watch(archive).once() if job.kind == "add"]
+    assert [(job.state, job.code) for job in failed] == [("failed", "source-takes-no-files")]
+    assert (inbox / "red.mp4").exists()
+    assert [job for job in Watch(archive).once() if job.kind == "add"] == [], "not again and again"
+
+
+def test_watching__a_second_one_is_told_who_is_first(archive: Archive) -> None:
+    assert watcher_of(archive) is None
+    with watching(archive):
+        with raises(ArchiveBusy, code="already-watched", naming=os.getpid()), watching(archive):
+            raise AssertionError
+        holder = watcher_of(archive)
+        assert holder is not None and holder.process == os.getpid()
+    assert watcher_of(archive) is None
+
+
+def test_forever__works_on_what_comes(archive: Archive, films: dict[str, Path]) -> None:
+    done = threading.Event()
+    watch = Watch(archive, told=lambda job: done.set() if job.kind == "add" else None)
+
+    class Enough(Exception):
+        pass
+
+    def drop() -> None:
+        time.sleep(0.3)
+        shutil.copy(films["red"], archive.root / "inbox" / "red.mp4")
+
+    def sleep_or_end(seconds: float) -> None:
+        if done.is_set():
+            raise Enough
+        time.sleep(seconds)
+
+    thread = threading.Thread(target=drop)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vidseek.jobs.watching.time", type("Time", (), {
+            "sleep": staticmethod(sleep_or_end), "monotonic": staticmethod(time.monotonic),
+        }))
+        thread.start()
+        with pytest.raises(Enough):
+            watch.forever()
+    thread.join()
+    assert names_in(archive.root / "videos") == ["red.mp4"]
