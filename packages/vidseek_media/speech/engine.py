@@ -100,6 +100,10 @@ class SpeechEngine(abc.ABC):
         """Return the engine with its model, as the column `source` has it."""
         return f"{self.name}/{model}" if model else self.name
 
+    def fingerprint(self, model: str | None) -> str:
+        """Return what changes when the same name stands for another model here, such as the files of a folder."""
+        return ""
+
 
 MAX_PAUSE_MS = 700
 """A longer pause between two words ends an utterance."""
@@ -111,11 +115,11 @@ def utterances_of(words: Iterable[Word], *, language: str = "") -> list[Utteranc
     """Join words with times to utterances, at pauses and at `MAX_LENGTH_MS`.
 
     Args:
-        words: In order of time; words that are blank or have no finite time are left out.
+        words: In any order; words that are blank or have no finite time are left out.
         language: Of all of them.
     """
     lines: list[list[Word]] = []
-    for word in words:
+    for word in sorted(words, key=lambda word: word.start_ms):
         if not mended_text(word.text) or not math.isfinite(word.start_ms) or not math.isfinite(word.end_ms):
             continue
         line = lines[-1] if lines else None
@@ -134,4 +138,4 @@ def utterances_of(words: Iterable[Word], *, language: str = "") -> list[Utteranc
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None and math.isfinite(value)]
-    return min(max(sum(known) / len(known), 0.0), 1.0) if known else None
+    return float(min(max(sum(known) / len(known), 0.0), 1.0)) if known else None

@@ -132,19 +132,22 @@ class _Converter:
 
 def _mono(frame: av.AudioFrame) -> av.AudioFrame:
     """Return the mean of the channels, in their own rate. FFmpeg mixes only layouts that it has a rule for."""
-    pixels = frame.to_ndarray()
-    channels = frame.layout.nb_channels
+    values = frame.to_ndarray()
     if not frame.format.is_planar:
-        pixels = pixels.reshape(-1, channels).T
-    values = pixels.astype(np.float32)
-    if pixels.dtype.kind in "iu":
-        limits = np.iinfo(pixels.dtype)
-        middle = (float(limits.max) + float(limits.min) + 1) / 2
-        values = (values - middle) / ((float(limits.max) - float(limits.min) + 1) / 2)
-    mixed = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).mean(axis=0, keepdims=True).clip(-1, 1)
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    mixed = _unit(values).mean(axis=0, keepdims=True).clip(-1, 1)
     mono = av.AudioFrame.from_ndarray(np.ascontiguousarray(mixed, np.float32), format="fltp", layout="mono")
     mono.sample_rate = frame.sample_rate
     return mono
+
+
+def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return samples of any type as numbers from -1 to 1; what is no number is 0."""
+    if values.dtype.kind == "u":  # 8 bits, with silence at the middle
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(2 ** (8 * values.itemsize - 1))
+    return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _joined(frames: list[av.AudioFrame]) -> Samples:

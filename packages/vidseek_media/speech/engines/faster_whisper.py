@@ -43,6 +43,21 @@ class FasterWhisperEngine(SpeechEngine):
             )
         return _Whisper(model, options)
 
+    def identity(self, model: str | None) -> str:
+        """Implement `SpeechEngine.identity`: of a folder, its name alone."""
+        return super().identity(Path(model).expanduser().resolve().name if model and _is_folder(model) else model)
+
+    def fingerprint(self, model: str | None) -> str:
+        """Implement `SpeechEngine.fingerprint`: the names and sizes of a folder's files."""
+        if not model or not _is_folder(model):
+            return ""
+        files = sorted(path for path in Path(model).expanduser().glob("*") if path.is_file())
+        return " ".join(f"{path.name}:{path.stat().st_size}" for path in files)
+
+
+def _is_folder(model: str) -> bool:
+    return Path(model).expanduser().is_dir()
+
 
 class _Whisper:
     is_parallel = False
@@ -53,11 +68,10 @@ class _Whisper:
         loading = {name: value for name, value in options.items() if name in _LOADING}
         self._options = {name: value for name, value in options.items() if name not in _LOADING}
         looks_like_folder = model.startswith((".", "/", "~")) or model.count("/") > 1
-        folder = Path(model).expanduser()
-        if looks_like_folder and not folder.is_dir():
+        if looks_like_folder and not _is_folder(model):
             raise _missing(model, "it is no folder")
         try:
-            self._model = WhisperModel(str(folder) if folder.is_dir() else model, **loading)
+            self._model = WhisperModel(str(Path(model).expanduser()) if _is_folder(model) else model, **loading)
         except TypeError as error:
             raise ConfigError(
                 f"speech.options are not taken by faster-whisper: {error}", code="settings-disagree",
@@ -74,7 +88,8 @@ class _Whisper:
             found, info = self._model.transcribe(
                 samples.astype(np.float32) / 32768, language=code, word_timestamps=True, vad_filter=False, **options
             )
-            return [each for segment in found for each in _utterances(segment, str(info.language or ""))]
+            said = [each for segment in found for each in _utterances(segment, str(info.language or ""))]
+            return sorted(said, key=lambda each: each.start_ms)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"faster-whisper does not take speech.language {language} or speech.options {self._options}: {error}",

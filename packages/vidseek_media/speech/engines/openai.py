@@ -143,7 +143,7 @@ class Endpoint:
             raise self._failure(status, headers, content)
         duration_ms = len(samples) * 1000 / RATE
         try:
-            return _utterances(_answer_of(content), duration_ms, fallback=language or "")
+            return _utterances(_answer_of(content), duration_ms, language=language or "")
         except ValueError as error:
             raise _Retry(f"an answer that is none of the protocol ({error})", may_be_paid=True) from error
 
@@ -172,13 +172,15 @@ class Endpoint:
                 f"no answer in {self._timeout_seconds:g} s", may_be_paid=not isinstance(error, _UNSENT)
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _Retry(f"no connection: {self._shown(str(error))}", may_be_paid=not isinstance(error, _UNSENT)) from error
+            said = self._shown(str(error))
+            raise _Retry(f"no connection: {said}", may_be_paid=not isinstance(error, _UNSENT)) from error
 
     def _failure(self, status: int, headers: httpx.Headers, content: bytes) -> Exception:
         said = self._shown(content.decode("utf-8", "replace"))
         text = f"{self._model} answered HTTP {status}: {said}"
         if status in (401, 403):
-            return ConfigError(text, code="speech-key-refused", remedy="Check the key in the environment, and what it may do")
+            remedy = "Check the key in the environment, and what it may do"
+            return ConfigError(text, code="speech-key-refused", remedy=remedy)
         if status in (404, 405, 410) or 300 <= status < 400:
             return ConfigError(
                 text, code="speech-model-unknown",
@@ -215,9 +217,9 @@ def _answer_of(content: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], answer)
 
 
-def _utterances(answer: Mapping[str, Any], duration_ms: float, *, fallback: str) -> list[Utterance]:
+def _utterances(answer: Mapping[str, Any], duration_ms: float, *, language: str) -> list[Utterance]:
     """Return what an answer says, by its words, else by its segments, else as one; times are cut to the sound."""
-    language = _language_of(answer.get("language")) or fallback
+    language = _language_of(answer.get("language")) or language
     words = _timed(answer.get("words"), "word", duration_ms)
     if not words:
         words = _timed(answer.get("segments"), "text", duration_ms)

@@ -31,7 +31,8 @@ class PocketSphinxEngine(SpeechEngine):
         if model is not None or (language or "en").split("-")[0].lower() != "en":
             raise ConfigError(
                 f"speech.model is {model} and speech.language is {language}; pocketsphinx has one model, of English",
-                code="settings-disagree", remedy="Set speech.model to null, and speech.language to en, or take another engine",
+                code="settings-disagree",
+                remedy="Set speech.model to null, and speech.language to en, or take another engine",
             )
         return _PocketSphinx(options)
 
