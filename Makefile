@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXTRAS := cpu,train,index,quality,shots,ocr,llm,serve,ui,mcp,youtube,http,mteb,dev
+EXTRAS := cpu,train,index,quality,shots,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
 ROOMS := $(notdir $(patsubst %/__init__.py,%,$(wildcard packages/*/__init__.py)))
 
 # No library of ours phones home, and no model hub is asked but by `make hub`.

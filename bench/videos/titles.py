@@ -96,13 +96,26 @@ def plain(width: int, height: int, level: int) -> Background:
 
 
 def drifting(width: int, height: int, seed: int) -> Background:
-    """Return a background of soft spots that move through the picture, like a room filmed from the hand."""
+    """Return a background of soft spots that move through the picture, like a room recorded with the camera in a hand."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(30, 150, (12, 20, 3)).astype(np.uint8))
     wide = np.asarray(coarse.resize((width * 2, height * 2), Image.Resampling.BICUBIC))
 
     def frame(number: int) -> Frame:
         left, top = (round(abs((number * step) % (2 * size) - size)) for step, size in ((2.1, width), (1.3, height)))
+        return wide[top : top + height, left : left + width]
+
+    return frame
+
+
+def busy(width: int, height: int, seed: int) -> Background:
+    """Return a background of hard-edged blocks of all levels up to 200 that moves, like leaves or a crowd."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 200, (height // 3 + 1, width // 3 + 1, 3)).astype(np.uint8)
+    wide = np.kron(blocks, np.ones((6, 6, 1), np.uint8))
+
+    def frame(number: int) -> Frame:
+        left, top = (number * 3) % width, number % height
         return wide[top : top + height, left : left + width]
 
     return frame

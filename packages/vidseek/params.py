@@ -14,7 +14,16 @@ import yaml
 from vidseek.configuration.yaml_file import PARAMS_FILE, Model, ParamsFile, records_in
 from vidseek.settings import JobSettings, ServeSettings
 from vidseek_media.errors import ConfigError
-from vidseek_media.settings import CutSettings, Fault, FrameSettings, GeneralSettings, IngestSettings, OcrSettings, Section
+from vidseek_media.settings import (
+    CutSettings,
+    Fault,
+    FrameSettings,
+    GeneralSettings,
+    IngestSettings,
+    OcrSettings,
+    Section,
+    SpeechSettings,
+)
 from vidseek_quality.thresholds import GateSettings
 from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings
 from vidseek_training.settings import (
@@ -50,6 +59,7 @@ class Params(Section):
     cut: CutSettings = CutSettings()
     frames: FrameSettings = FrameSettings()
     ocr: OcrSettings = OcrSettings()
+    speech: SpeechSettings = SpeechSettings()
     caption: CaptionSettings = CaptionSettings()
     pairs: PairSettings = PairSettings()
     gates: GateSettings = GateSettings()

@@ -198,6 +198,11 @@ class ArchivePaths(StageFolders):
         return self.state / "ocr"
 
     @property
+    def speech_cache(self) -> Path:
+        """What was heard in each video, and what that cost."""
+        return self.state / "speech"
+
+    @property
     def caption_journal(self) -> Path:
         """What a language model was paid for."""
         return self.state / "captions"

@@ -1,5 +1,5 @@
-"""Settings of this room: the sections `general`, `ingest`, `cut`, `frames` and `ocr` of params.yaml, one record
-each.
+"""Settings of this room: the sections `general`, `ingest`, `cut`, `frames`, `ocr` and `speech` of params.yaml,
+one record each.
 
 A record states type, range and default of each key, once. The first sentence of a key's docstring is its comment in
 params.yaml (`vidseek.params`). Every room has its own records; those of the service are in `vidseek.settings`.
@@ -290,6 +290,51 @@ class OcrSettings(Section):
             duration_ms: Length of the video in milliseconds.
         """
         return self.timeout_seconds * (1 + duration_ms / 600_000)
+
+
+class SpeechSettings(Section):
+    """How speech becomes text. Addresses and keys are no settings: they are read from the environment."""
+
+    place = "speech"
+    unstated = ("*",)
+
+    enabled: bool = False
+    """Turn speech into text; docs/evidence.md has its cost."""
+    engine: str = "faster-whisper"
+    """faster-whisper, openai (any endpoint of its protocol), pocketsphinx, or one that another package brings."""
+    model: str | None = None
+    """Of the engine: a folder or a name of the hub (faster-whisper), the name that the server knows (openai)."""
+    language: LanguageTag | None = None
+    """That is spoken; null: the engine finds it, span by span."""
+    options: dict[str, Any] = {}
+    """Further settings of the engine, as it names them."""
+    voice_threshold: Share = 0.5
+    """Probability of speech from which a span of sound is heard."""
+    max_span_seconds: Annotated[float, Field(ge=5, le=300)] = 28.0
+    """A longer span is cut where nobody speaks, if it can be."""
+    usd_per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Price of a minute of sound, for openai; 0 for a server of your own."""
+    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Of all runs of this archive together."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Requests under way at once, for openai."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """For decoding the sound of one video; as much again for each ten minutes of it."""
+    workers: Positive = 2
+    """Processes that decode sound."""
+
+    def timeout_of(self, duration_ms: int) -> float:
+        """Return the seconds that decoding the sound of a video may take.
+
+        Args:
+            duration_ms: Length of the video in milliseconds.
+        """
+        return self.timeout_seconds * (1 + duration_ms / 600_000)
+
+    def identity(self) -> dict[str, object]:
+        """Return the settings that change what is heard."""
+        named = {"engine", "model", "language", "options", "voice_threshold", "max_span_seconds"}
+        return self.model_dump(mode="json", include=named)
 
 
 def _side_px(value: object) -> object:

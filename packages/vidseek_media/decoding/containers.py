@@ -52,6 +52,8 @@ Container: TypeAlias = "av.container.InputContainer"
 
 Stream: TypeAlias = "av.VideoStream"
 
+AudioStream: TypeAlias = "av.AudioStream"
+
 _is_upload: ContextVar[bool] = ContextVar("is_upload", default=False)
 
 
@@ -96,19 +98,7 @@ def open_video(path: Path, *, threads: int = 1, decodes: bool = True) -> Iterato
         InputRejected: the file cannot be opened, or has no video stream (a cover picture is none).
         TooManyPixels: the header states a frame size over `MAX_PIXELS`.
     """
-    with ExitStack() as stack:
-        try:
-            on_disk = stack.enter_context(path.open("rb", buffering=0))
-            picture_format = _picture_format(on_disk)
-            # Phones append further images to a JPEG (brightness map, depth map, MPO); only the first is shown.
-            is_picture = picture_format is not None and path.suffix.lower() not in _MOTION_JPEG
-            file = io.BytesIO(on_disk.read()) if is_picture else on_disk
-            container = stack.enter_context(av.open(
-                file, "r", format=picture_format, metadata_errors="ignore",
-                options={"protocol_whitelist": "file", **_whitelists()},
-            ))
-        except FOREIGN as error:
-            raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
+    with _open(path) as (container, file, is_picture):
         stream = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
             kinds = sorted({s.type for s in container.streams})
@@ -129,6 +119,26 @@ def open_video(path: Path, *, threads: int = 1, decodes: bool = True) -> Iterato
         limits = {"codec_whitelist": UPLOAD_DECODERS} if _is_upload.get() else {}
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **limits}
         yield OpenVideo(container, cast(av.VideoStream, stream), is_picture, file)
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[tuple[Container, AudioStream | None]]:
+    """Open a file and its best audio stream by FFmpeg's choice: the default one, else the one with most channels.
+
+    Args:
+        path: The file. Other files that it refers to are not read.
+
+    Raises:
+        InputRejected: the file cannot be opened, or there is no decoder for its sound.
+    """
+    with _open(path) as (container, _, _):
+        stream = container.streams.best("audio")
+        for other in container.streams:
+            if stream is None or other.index != stream.index:
+                other.discard = Discard.all
+        if stream is not None and stream.codec_context is None:
+            raise InputRejected("its audio codec is unknown: no decoder for it", code="unknown-codec")
+        yield container, cast("AudioStream | None", stream)
 
 
 def demux(container: Container, stream: Stream) -> Iterator[Packet]:
@@ -154,6 +164,25 @@ def message_of(error: BaseException) -> str:
     """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:200]
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Container, io.FileIO | io.BytesIO, bool]]:
+    """Open a file; give it with the bytes that it is read from, and whether it is a still picture."""
+    with ExitStack() as stack:
+        try:
+            on_disk = stack.enter_context(path.open("rb", buffering=0))
+            picture_format = _picture_format(on_disk)
+            # Phones append further images to a JPEG (brightness map, depth map, MPO); only the first is shown.
+            is_picture = picture_format is not None and path.suffix.lower() not in _MOTION_JPEG
+            file = io.BytesIO(on_disk.read()) if is_picture else on_disk
+            container = stack.enter_context(av.open(
+                file, "r", format=picture_format, metadata_errors="ignore",
+                options={"protocol_whitelist": "file", **_whitelists()},
+            ))
+        except FOREIGN as error:
+            raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
+        yield container, file, is_picture
 
 
 def check_size(stream: Stream) -> None:

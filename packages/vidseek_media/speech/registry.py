@@ -1,0 +1,47 @@
+"""The registry of speech engines: modules of `engines/`, and entry points of other packages."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from vidseek_media.errors import ConfigError
+from vidseek_media.plugins import Registry, modules_in
+from vidseek_media.speech.engine import SpeechEngine
+
+ENTRY_POINTS = "vidseek.speech_engines"
+"""The group in which another package names its `SpeechEngine` class."""
+
+REGISTRY: Registry[SpeechEngine] = Registry(
+    SpeechEngine, what="the speech engine", group=ENTRY_POINTS,  # type: ignore[type-abstract]
+    modules=lambda: modules_in("vidseek_media.speech.engines"),
+    broken=partial(ConfigError, code="plugin-broken"), twice=partial(ConfigError, code="plugin-broken"),
+)
+register = REGISTRY.register
+
+
+def speech_engine(name: str) -> SpeechEngine:
+    """Return the engine of a name.
+
+    Raises:
+        ConfigError: there is none, or an installed package registers an unusable engine.
+    """
+    engines = REGISTRY.load()
+    if name not in engines:
+        raise ConfigError(
+            f"speech.engine is {name!r}, there are {', '.join(sorted(engines))}", code="unknown-choice",
+            remedy=f"Mend params.yaml, or install the package that brings it (entry point group {ENTRY_POINTS})",
+        )
+    return engines[name]
+
+
+def not_installed(engine: SpeechEngine, library: str) -> ConfigError:
+    """Return the error of a missing library.
+
+    Args:
+        engine: That needs it.
+        library: Name of its package.
+    """
+    return ConfigError(
+        f"speech.engine is {engine.name}, and {library} is not installed", code="not-installed",
+        remedy=f"Run `pip install -c constraints.txt -e '.[{engine.extra}]'`",
+    )
