@@ -59,7 +59,8 @@ def original(path: Path, video_id: str, *, seen: dict[Path, tuple[int, ...]] | N
             found = video_id_of(path)
             if found != video_id:
                 raise FileChanged(
-                    f"its bytes are not those that were ingested (id {found}, wanted {video_id}); run again to ingest it anew"
+                    f"its bytes are not those that were ingested (id {found}, wanted {video_id}); "
+                    "run again to ingest it anew"
                 )
         yield
         after = path.stat()
