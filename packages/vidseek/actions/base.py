@@ -32,7 +32,7 @@ class BaseReport:
     exported: bool
     """False where the bundle was there already; so the next two."""
     num_embedded: int
-    """Parts of the embeddings, of clips and of texts, that this run made."""
+    """Clips and texts that this run embedded."""
     built: bool
     removed: tuple[str, ...]
     """Collections that no alias needs any more: earlier ones of the base, that is."""
@@ -93,8 +93,8 @@ def make_base(archive: Archive) -> BaseReport | None:
         duplicates=read_duplicates(archive.duplicates),
     )
     return BaseReport(
-        spec.encoder_version, done.collection, done.num_points, exported, clips.num_embedded + texts.num_embedded, done.built,
-        done.removed,
+        spec.encoder_version, done.collection, done.num_points, exported,
+        clips.num_embedded + texts.num_embedded, done.built, done.removed,
     )
 
 

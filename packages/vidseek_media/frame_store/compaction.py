@@ -10,6 +10,7 @@ from tarfile import BLOCKSIZE
 from typing import BinaryIO
 
 import pandas as pd
+import pyarrow as pa
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
@@ -19,10 +20,12 @@ MOST_DEAD = 0.5
 """Share of a shard's bytes that may be of clips which are listed no more."""
 MOST_SMALL = 16
 """Shards that may be less than half full: each run of one new video makes one."""
+_OF_CLIP = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]
+_OF_PLACE = ["key", *_OF_CLIP]
 END_OF_TAR = bytes(2 * BLOCKSIZE)
 
 
-def compact(rows: pd.DataFrame, *, out: Path, most_bytes: int, unwanted: Set[str] = frozenset()) -> pd.DataFrame:
+def compact(rows: pa.Table, *, out: Path, most_bytes: int, unwanted: Set[str] = frozenset()) -> pa.Table:
     """Copy the clips of shards that are mostly dead, or too many and small, into new shards; old ones stay where they are.
 
     Args:
@@ -41,12 +44,15 @@ def compact(rows: pd.DataFrame, *, out: Path, most_bytes: int, unwanted: Set[str
     chosen = choose(_bytes_of(rows, out), most_bytes=most_bytes, unwanted=unwanted)
     if not chosen:
         return rows
-    moved = rows[rows["shard"].isin(chosen)].sort_values(["shard", "offset"], kind="stable")
-    rows = rows.astype({"offset": "int64", "num_bytes": "int64"})
+    places = rows.select(_OF_PLACE).to_pandas()
+    moved = places[places["shard"].isin(chosen)].sort_values(["shard", "offset"], kind="stable")
     for videos in _shares(moved, most_bytes):
         shard, offsets = _copy(videos, out)
-        rows.loc[videos.index, "shard"] = shard
-        rows.loc[videos.index, "offset"] = offsets
+        places.loc[videos.index, "shard"] = shard
+        places.loc[videos.index, "offset"] = offsets
+    for name in ("shard", "offset"):
+        number = rows.schema.get_field_index(name)
+        rows = rows.set_column(number, rows.schema.field(name), pa.array(places[name], rows.schema.field(name).type))
     return rows
 
 
@@ -96,9 +102,11 @@ def new_shard(out: Path, clips: Iterable[tuple[str, str]]) -> Iterator[tuple[str
         tar.write(END_OF_TAR)
 
 
-def _bytes_of(rows: pd.DataFrame, out: Path) -> dict[str, tuple[int, int]]:
-    live = rows["num_bytes"].groupby(rows["shard"]).sum()
-    return {name: (int(num_bytes), (out / name).stat().st_size - len(END_OF_TAR)) for name, num_bytes in live.items()}
+def _bytes_of(rows: pa.Table, out: Path) -> dict[str, tuple[int, int]]:
+    live = rows.select(["shard", "num_bytes"]).group_by("shard").aggregate([("num_bytes", "sum")]).to_pylist()
+    return {
+        each["shard"]: (each["num_bytes_sum"], (out / each["shard"]).stat().st_size - len(END_OF_TAR)) for each in live
+    }
 
 
 def _shares(rows: pd.DataFrame, most_bytes: int) -> Iterator[pd.DataFrame]:
@@ -115,7 +123,7 @@ def _copy(rows: pd.DataFrame, out: Path) -> tuple[str, list[int]]:
     offsets, open_name = [], ""
     keys = list(zip(rows["key"], rows["frames_digest"], strict=True))
     with ExitStack() as sources, new_shard(out, keys) as (name, tar):
-        for row in rows[["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]].itertuples(index=False):
+        for row in rows[_OF_CLIP].itertuples(index=False):
             clip = StoredClip(*row)
             if clip.shard != open_name:
                 sources.pop_all().close()

@@ -12,10 +12,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import read_json, write_json
@@ -32,7 +35,7 @@ from vidseek_media.frame_store.members import (
 from vidseek_media.frame_store.stored_clips import SHARDS, TABLE
 from vidseek_media.names import shard_file, video_id
 from vidseek_media.settings import FrameSettings
-from vidseek_media.tables import FRAMES, REJECTED, read_table
+from vidseek_media.tables import FRAMES, REJECTED, read_columns, read_table
 
 SETTINGS_FILE = "settings.json"
 REJECTED_TABLE = "rejected.parquet"
@@ -45,13 +48,13 @@ _EARLIER = re.compile(r"(all|[0-9a-f]{1,4})-([0-9a-f]{16})\.tar")
 class KnownFrames:
     """What earlier runs finished, under the settings of this one."""
 
-    rows: pd.DataFrame
+    rows: pa.Table
     """Schema FRAMES: the clips whose frames are stored, each once."""
     refused: Mapping[str, str]
     """Reason by clip_id, less those that another try may mend."""
 
     @staticmethod
-    def find(out: Path, settings: FrameSettings, wanted: pd.DataFrame) -> KnownFrames:
+    def find(out: Path, settings: FrameSettings, wanted: pa.Table) -> KnownFrames:
         """Look at the tables, and at shards that they do not list.
 
         Args:
@@ -61,20 +64,20 @@ class KnownFrames:
         """
         refused, unstable = _refused(out)
         is_trusted = is_vouched(out, settings)
-        rows = _listed(out) if is_trusted else pd.DataFrame(columns=FRAMES.names)
-        rows = rows[rows["shard"].isin(_long_enough(out, rows))]
-        listed = set(rows["shard"])
+        rows = _listed(out) if is_trusted else frames_table([])
+        rows = rows.filter(pc.is_in(rows["shard"], value_set=_long_enough(out, rows)))
+        listed = set(pc.unique(rows["shard"]).to_pylist())
         left = [path for path in sorted((out / SHARDS).glob("*.tar")) if f"{SHARDS}/{path.name}" not in listed]
         plan = _EarlierPlans(settings, wanted, {*refused, *unstable})
         found = [row for path in left for row in _scanned(path, settings, plan)]
         if found:
-            rows = pd.concat([rows, frames_table(found)]) if len(rows) else frames_table(found)
-        return KnownFrames(rows.drop_duplicates("clip_id"), refused if is_trusted or plan.num_fitting else {})
+            rows = _each_once(pa.concat_tables([rows, frames_table(found)]))
+        return KnownFrames(rows, refused if is_trusted or plan.num_fitting else {})
 
 
-def frames_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+def frames_table(rows: list[dict[str, object]]) -> pa.Table:
     """Return rows as a table of the schema FRAMES."""
-    return pd.DataFrame(rows, columns=FRAMES.names)
+    return pa.Table.from_pylist(rows, schema=FRAMES)
 
 
 def row_of(about: Mapping[str, Any], placed: Placed, shard: str, num_frames: int) -> dict[str, object]:
@@ -130,20 +133,30 @@ def is_vouched(out: Path, settings: FrameSettings) -> bool:
         return False
 
 
-def _listed(out: Path) -> pd.DataFrame:
+def _listed(out: Path) -> pa.Table:
     try:
-        table = read_table(out / TABLE, FRAMES)
-        for shard in table["shard"].unique():
+        table = read_columns(out / TABLE, FRAMES)
+        for shard in pc.unique(table["shard"]).to_pylist():
             shard_file(shard)
     except (ArtifactError, ValueError):
-        return pd.DataFrame(columns=FRAMES.names)
-    return table.dropna(subset=["frames_digest", "offset", "num_bytes"]).astype({"offset": "int64", "num_bytes": "int64"})
+        return frames_table([])
+    given = [pc.is_valid(table[name]) for name in ("clip_id", "key", "frames_digest", "offset", "num_bytes")]
+    return _each_once(table.filter(reduce(pc.and_, given)).cast(FRAMES))
 
 
-def _long_enough(out: Path, rows: pd.DataFrame) -> list[str]:
+def _each_once(rows: pa.Table) -> pa.Table:
+    """Return the first row of each clip."""
+    places = pc.index_in(rows["clip_id"], value_set=rows["clip_id"].combine_chunks())
+    is_first = np.asarray(places) == np.arange(rows.num_rows)
+    return rows if is_first.all() else rows.filter(pa.array(is_first))
+
+
+def _long_enough(out: Path, rows: pa.Table) -> pa.Array:
     """Return the shards that are there, and reach to the end of their last clip."""
-    ends = (rows["offset"] + rows["num_bytes"]).groupby(rows["shard"]).max()
-    return [shard for shard, end in ends.items() if (out / shard).is_file() and (out / shard).stat().st_size >= end]
+    ends = pa.table({"shard": rows["shard"], "end": pc.add(rows["offset"], rows["num_bytes"])})
+    last = ends.group_by("shard").aggregate([("end", "max")]).to_pylist()
+    sizes = [(each["shard"], each["end_max"], out / each["shard"]) for each in last]
+    return pa.array([shard for shard, end, path in sizes if path.is_file() and path.stat().st_size >= end], pa.string())
 
 
 def _refused(out: Path) -> tuple[dict[str, str], set[str]]:
@@ -159,12 +172,12 @@ def _refused(out: Path) -> tuple[dict[str, str], set[str]]:
 class _EarlierPlans:
     """Shards of earlier versions: their names say which settings and clips they are of, but no clip says it by itself."""
 
-    def __init__(self, settings: FrameSettings, wanted: pd.DataFrame, refused: set[str]) -> None:
+    def __init__(self, settings: FrameSettings, wanted: pa.Table, refused: set[str]) -> None:
         self.num_fitting = 0
         """Shards that fitted."""
         self._settings = settings
-        rows = wanted[wanted["clip_id"].isin(list(refused))]
-        self._refused = list(zip(rows["clip_id"], rows["video_id"], rows["key"], strict=True))
+        rows = wanted.filter(pc.is_in(wanted["clip_id"], value_set=pa.array(sorted(refused), pa.string())))
+        self._refused = list(zip(*(rows[name].to_pylist() for name in ("clip_id", "video_id", "key")), strict=True))
 
     def fits(self, name: str, clips: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a shard of an earlier version is of these settings.

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vidseek_media.decoding.worker_batch import Outcome, run_each
@@ -51,7 +53,7 @@ from vidseek_media.sources.local import Folder, require_folder
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileChanged
 from vidseek_media.sources.source import Source
-from vidseek_media.tables import CLIPS, FRAMES, REJECTED, read_table, write_table
+from vidseek_media.tables import CLIPS, FRAMES, REJECTED, read_columns, write_table
 
 _PARTS = ".parts"
 
@@ -110,33 +112,40 @@ def write_frames(
         jobs = _jobs_of(_missing(wanted, known), source, ingest_dir, out, settings)
         run = _Run(out, settings, jobs)
         run.decode()
-        rows = _in_order(wanted, known, run)
-        left_over = known.rows[~known.rows["clip_id"].isin(rows["clip_id"])]
-        unwanted = set(left_over["shard"][left_over["video_id"].isin(list(forgotten))])
-        rows = compact(rows, out=out, most_bytes=settings.shard_bytes, unwanted=unwanted)
+        rows = compact(
+            _in_order(wanted, known, run), out=out, most_bytes=settings.shard_bytes,
+            unwanted=_shards_of(forgotten, known.rows),
+        )
         rejections = _rejections(wanted, rows, known, run.result)
         _write_tables(out, settings, rows, rejections, may_be_empty=_may_be_empty(wanted, rejections, run.result))
         shutil.rmtree(out / _PARTS, ignore_errors=True)
-        num_before = _remove_unlisted(out, set(rows["shard"]), before=set(known.rows["shard"]))
+        listed, before = (set(pc.unique(table["shard"]).to_pylist()) for table in (rows, known.rows))
+        _remove_unlisted(out, listed)
     return FramesReport(
-        len(wanted), len(rows), len(rejections), num_decoded=run.num_decoded, num_shards=rows["shard"].nunique(),
-        num_shards_kept=num_before,
+        len(wanted), len(rows), len(rejections), num_decoded=run.num_decoded, num_shards=len(listed),
+        num_shards_kept=len(listed & before),
     )
 
 
-def _wanted_clips(cut_dir: Path) -> pd.DataFrame:
+def _wanted_clips(cut_dir: Path) -> pa.Table:
     """Return the columns of CLIPS and `key`, in order of video and index."""
-    clips = read_table(cut_dir / "clips.parquet", CLIPS).sort_values(["video_id", "index"], kind="stable", ignore_index=True)
-    keys = [shard_key_of(video_id, index) for video_id, index in zip(clips["video_id"], clips["index"], strict=True)]
-    return clips.assign(key=keys)
+    clips = read_columns(cut_dir / "clips.parquet", CLIPS).sort_by([("video_id", "ascending"), ("index", "ascending")])
+    keys = map(shard_key_of, clips["video_id"].to_pylist(), clips["index"].to_pylist())
+    return clips.append_column("key", pa.array(keys, pa.string())).combine_chunks()
 
 
-def _missing(wanted: pd.DataFrame, known: KnownFrames) -> pd.DataFrame:
+def _shards_of(video_ids: Set[str], rows: pa.Table) -> set[str]:
+    is_of = pc.is_in(rows["video_id"], value_set=pa.array(sorted(video_ids), pa.string()))
+    return set(rows["shard"].filter(is_of).to_pylist())
+
+
+def _missing(wanted: pa.Table, known: KnownFrames) -> pd.DataFrame:
     """Return all clips of the videos of which a clip has neither frames nor a reason why it has none."""
-    stored = known.rows[["clip_id", "key"]].astype(object)
-    is_there = wanted[["clip_id", "key"]].merge(stored, how="left", indicator=True)["_merge"] == "both"
-    is_done = is_there.to_numpy(bool) | wanted["clip_id"].isin(list(known.refused)).to_numpy(bool)
-    return wanted[wanted["video_id"].isin(wanted["video_id"][~is_done])]
+    places = pc.index_in(wanted["clip_id"], value_set=known.rows["clip_id"].combine_chunks())
+    is_stored = pc.fill_null(pc.equal(known.rows["key"].take(places), wanted["key"]), fill_value=False)
+    is_refused = pc.is_in(wanted["clip_id"], value_set=pa.array(sorted(known.refused), pa.string()))
+    undone = pc.unique(wanted["video_id"].filter(pc.invert(pc.or_(is_stored, is_refused))))
+    return wanted.filter(pc.is_in(wanted["video_id"], value_set=undone)).to_pandas()
 
 
 def _jobs_of(
@@ -279,39 +288,37 @@ class _Run:
         return [(clip, kept[clip_id]) for clip in job.clips if (clip_id := str(clip.clip_id)) in kept]
 
 
-def _in_order(wanted: pd.DataFrame, known: KnownFrames, run: _Run) -> pd.DataFrame:
+def _in_order(wanted: pa.Table, known: KnownFrames, run: _Run) -> pa.Table:
     """Return rows of all clips that have frames, in order of video and index."""
-    decoded = [job.video_id for job in run.jobs]
-    old = known.rows[known.rows["clip_id"].isin(wanted["clip_id"]) & ~known.rows["video_id"].isin(decoded)]
-    new = frames_table(run.rows)
-    rows = new if old.empty else old if new.empty else pd.concat([old, new])
-    place = pd.Series(range(len(wanted)), index=wanted["clip_id"])
-    return rows.iloc[place.loc[list(rows["clip_id"])].argsort(kind="stable").to_numpy()].reset_index(drop=True)
+    decoded = pa.array([job.video_id for job in run.jobs], pa.string())
+    old = known.rows.filter(pc.invert(pc.is_in(known.rows["video_id"], value_set=decoded)))
+    rows = pa.concat_tables([old, frames_table(run.rows)])
+    places = pc.index_in(wanted["clip_id"], value_set=rows["clip_id"].combine_chunks())
+    return rows.take(places.drop_null()).combine_chunks()
 
 
-def _rejections(
-    wanted: pd.DataFrame, rows: pd.DataFrame, known: KnownFrames, result: DecodeResult
-) -> list[Rejection]:
+def _rejections(wanted: pa.Table, rows: pa.Table, known: KnownFrames, result: DecodeResult) -> list[Rejection]:
     found = []
-    for clip_id in wanted["clip_id"][~wanted["clip_id"].isin(rows["clip_id"])]:
+    has_frames = pc.is_in(wanted["clip_id"], value_set=rows["clip_id"].combine_chunks())
+    for clip_id in wanted["clip_id"].filter(pc.invert(has_frames)).to_pylist():
         why = result.refused.get(clip_id) or Refusal(known.refused[clip_id])
         found.append(Rejection(clip_id, "frames", why.reason, retryable=why.retryable))
     return found
 
 
-def _may_be_empty(wanted: pd.DataFrame, rejections: Sequence[Rejection], result: DecodeResult) -> bool:
+def _may_be_empty(wanted: pa.Table, rejections: Sequence[Rejection], result: DecodeResult) -> bool:
     """Whether the files were only replaced since `ingest`."""
-    return wanted.empty or result.changed >= {rejection.id for rejection in rejections}
+    return not len(wanted) or result.changed >= {rejection.id for rejection in rejections}
 
 
 def _write_tables(
-    out: Path, settings: FrameSettings, rows: pd.DataFrame, rejections: Sequence[Rejection], *, may_be_empty: bool
+    out: Path, settings: FrameSettings, rows: pa.Table, rejections: Sequence[Rejection], *, may_be_empty: bool
 ) -> None:
     """Write the tables, and at last that they belong together: a run that ends in between is known by that."""
     if not is_vouched(out, settings):
         (out / SETTINGS_FILE).unlink(missing_ok=True)
     write_table(out / REJECTED_TABLE, [dataclasses.asdict(each) for each in rejections], REJECTED)
-    if rows.empty and not may_be_empty:
+    if not len(rows) and not may_be_empty:
         (out / TABLE).unlink(missing_ok=True)
         raise InputRejected(
             f"not one of {len(rejections)} clips has frames; the first: {rejections[0].reason}", code="no-usable-clip",
@@ -321,9 +328,8 @@ def _write_tables(
     vouch(out, settings)
 
 
-def _remove_unlisted(out: Path, listed: Set[str], *, before: Set[str]) -> int:
-    """Remove shards that no clip lies in any more; return how many of those that were there before are left."""
+def _remove_unlisted(out: Path, listed: Set[str]) -> None:
+    """Remove shards that no clip lies in any more."""
     for path in (out / SHARDS).iterdir():
         if f"{SHARDS}/{path.name}" not in listed and OURS.fullmatch(path.name):
             path.unlink()
-    return len(listed & before)

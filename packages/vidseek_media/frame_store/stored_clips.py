@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.frame_store.members import decode_jpeg, frames_digest_of, parse_members, read_members, scan_members
 from vidseek_media.names import shard_file
 from vidseek_media.records import ClipFrames
-from vidseek_media.tables import FRAMES, read_table
+from vidseek_media.tables import FRAMES, read_columns
 
 TABLE = "frames.parquet"
 SHARDS = "shards"
 MOST_CLIP_BYTES = 2**30
 """Of the members of one clip."""
-_COLUMNS = ["clip_id", "video_id", "shard", "offset", "num_bytes", "frames_digest"]
+_COLUMNS = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]
+"""In the order of the fields of `StoredClip`."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,18 @@ def stored_clips(
     path = folder / TABLE
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
-    table = read_table(path, FRAMES, columns=_COLUMNS)
-    if clip_ids is not None:
-        table = table[table["clip_id"].isin(list(clip_ids))]
-    if video_ids is not None:
-        table = table[table["video_id"].isin(list(video_ids))]
+    table = read_columns(path, FRAMES, columns=_COLUMNS)
+    for name, among in (("clip_id", clip_ids), ("video_id", video_ids)):
+        if among is not None:
+            table = table.filter(pc.is_in(table[name], value_set=pa.array(list(among), pa.string())))
     try:
-        for shard in table["shard"].unique():
+        for shard in pc.unique(table["shard"]).to_pylist():
             shard_file(shard)
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}", code="broken-rows", remedy="Run `dvc repro frames`") from error
-    offsets = table["offset"].fillna(-1).astype("int64")
-    sizes = table["num_bytes"].fillna(0).astype("int64")
-    rows = zip(
-        table["clip_id"], table["video_id"], table["shard"], table["frames_digest"].fillna(""), offsets.tolist(),
-        sizes.tolist(), strict=True,
-    )
-    return [StoredClip(*row) for row in rows]
+    absent = {"offset": -1, "num_bytes": 0, "frames_digest": ""}
+    columns = [pc.fill_null(table[name], absent[name]) if name in absent else table[name] for name in _COLUMNS]
+    return [StoredClip(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
 
 
 def list_shards(folder: Path) -> list[Path]:

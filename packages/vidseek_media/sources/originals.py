@@ -36,7 +36,7 @@ class FileChanged(InputRejected):
 
 
 @contextmanager
-def original(path: Path, video_id: str) -> Iterator[None]:
+def original(path: Path, video_id: str, *, seen: dict[Path, tuple[int, ...]] | None = None) -> Iterator[None]:
     """Ensure that the file has the bytes of `video_id` throughout this block; if it raises, discard results of the block.
 
     The whole file is hashed before (1 to 2 GB a second; it is cached in memory afterwards), and its size and time of change
@@ -46,6 +46,8 @@ def original(path: Path, video_id: str) -> Iterator[None]:
     Args:
         path: The file.
         video_id: 32 hex digits, from `video_id_of`.
+        seen: What earlier blocks of the same files have seen, for many blocks of one file: it is hashed again only when its
+            size or time of change is another.
 
     Raises:
         FileChanged: the file was replaced or changed, before or during the block.
@@ -53,17 +55,21 @@ def original(path: Path, video_id: str) -> Iterator[None]:
     """
     try:
         before = path.stat()
-        found = video_id_of(path)
-        if found != video_id:
-            raise FileChanged(
-                f"its bytes are not those that were ingested (id {found}, wanted {video_id}); run again to ingest it anew"
-            )
+        if seen is None or seen.get(path) != _state(before):
+            found = video_id_of(path)
+            if found != video_id:
+                raise FileChanged(
+                    f"its bytes are not those that were ingested (id {found}, wanted {video_id}); "
+                    "run again to ingest it anew"
+                )
         yield
         after = path.stat()
     except OSError as error:
         raise FileUnreadable.of(error) from error
     if _state(after) != _state(before):
         raise FileChanged("changed while it was being read; run again when it is complete")
+    if seen is not None:
+        seen[path] = _state(after)
 
 
 def _state(stat: os.stat_result) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from vidseek_media.decoding.excerpt import cut_excerpt
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.frame_store.stored_clips import StoredClip, read_jpegs, stored_clips
 from vidseek_media.records import TRY_AGAIN, Clip, Rejection, Video
+from vidseek_media.sources.originals import original
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_training.captioning.asking import ask_all, longest_answer
 from vidseek_training.captioning.budget import Subject, basis_of, most_usd
@@ -253,12 +254,15 @@ class Captioner:
             raise ConfigError(
                 "send: video reads the videos, and no source is named", code="source-not-set", remedy="Set ingest.source",
             )
+        seen: dict[Path, tuple[int, ...]] = {}
         for each in plan.to_ask:
             try:
-                video = cut_excerpt(
-                    self.path_of(videos[each.clip.video_id].uris[0]), start_ms=each.clip.start_ms,
-                    end_ms=each.clip.end_ms, side_px=self.settings.video_side_px, fps=self.settings.video_fps,
-                )
+                path = self.path_of(videos[each.clip.video_id].uris[0])
+                with original(path, each.clip.video_id, seen=seen):
+                    video = cut_excerpt(
+                        path, start_ms=each.clip.start_ms, end_ms=each.clip.end_ms, side_px=self.settings.video_side_px,
+                        fps=self.settings.video_fps,
+                    )
             except InputRejected as error:
                 reasons[each.subject.key] = error.message
                 continue

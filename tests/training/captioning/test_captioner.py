@@ -35,6 +35,7 @@ from tests.training.llm_servers import (
 from vidseek_media.decoding.frames import decode_uniform
 from vidseek_media.errors import ConfigError
 from vidseek_media.frame_store.members import decode_jpeg
+from vidseek_media.sources import originals
 from vidseek_media.tables import CAPTIONS as TABLE
 from vidseek_media.tables import REJECTED, read_table, write_table
 from vidseek_training.captioning.captioner import GUESSED_THOUGHTS, GUESSED_TOKENS_OUT, Captioner, Estimate
@@ -341,6 +342,7 @@ def test_clips_for_llm__needs_llm_among_the_sources(tmp_path: Path) -> None:
 def test_caption__a_video_part_shows_the_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_archive(tmp_path, 1)
     write_video(tmp_path / "videos" / "0.mp4", num_frames=20, fps=10, width=64, height=48)
+    monkeypatch.setattr(originals, "video_id_of", lambda path: f"{0:032x}")  # as the archive has it
     settings = settings_of(provider="gemini", send="video", video_fps=5.0, video_side_px=24)
     with serve(lambda *_: gemini_reply()) as server:
         monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
@@ -353,6 +355,17 @@ def test_caption__a_video_part_shows_the_span(tmp_path: Path, monkeypatch: pytes
     assert sent.shape == (10, 24, 32, 3)
     greys = sent[:, 18:, 24:].mean(axis=(1, 2, 3))  # frame 2 i of the source, at 4 levels a frame
     assert [abs(grey - 8 * i) < 6 for i, grey in enumerate(greys)] == [True] * 10
+
+
+def test_caption__no_span_of_a_replaced_video_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(tmp_path, 1)
+    write_video(tmp_path / "videos" / "0.mp4", num_frames=20, fps=10, width=64, height=48)  # of another id
+    with serve(lambda *_: gemini_reply()) as server:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        assert caption(tmp_path, settings_of(provider="gemini", send="video"), sources=("llm",)).num_rejected == 1
+    assert server.asked == []
+    [row] = read_table(tmp_path / "data" / "caption" / "rejected.parquet", REJECTED).itertuples()
+    assert "not those that were ingested" in row.reason and row.retryable
 
 
 @pytest.mark.slow
