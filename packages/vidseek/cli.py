@@ -72,7 +72,8 @@ app.command(epilog=growing.WATCH_EXAMPLES)(growing.watch)
 app.command(epilog=growing.JOBS_EXAMPLES)(growing.jobs)
 app.add_typer(_group("The published index: its collections, and what is live.", {
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
-    "prune": index.index_prune, "export": index.index_export, "import": index.index_import,
+    "compact": index.index_compact, "prune": index.index_prune, "export": index.index_export,
+    "import": index.index_import,
 }), name="index")
 app.add_typer(_group("Backbones: models to begin from.", {
     "fetch": backbones.backbone_fetch, "import": backbones.backbone_import,

@@ -285,7 +285,7 @@ def test_probe__no_video_is_rejected_with_its_name(tmp_path: Path) -> None:
 def test_index__nothing_published(tmp_path: Path) -> None:
     assert json.loads(run("index", "list", "--json", folder=tmp_path).stdout) == []
     assert json.loads(run("index", "prune", "--json", folder=tmp_path).stdout) == {"removed": []}
-    for command in ("verify", "rollback"):
+    for command in ("verify", "rollback", "compact"):
         ended = run("index", command, "--json", folder=tmp_path)
         assert (ended.returncode, code_of(ended)) == (12, "not-published")
     assert not list(tmp_path.iterdir())

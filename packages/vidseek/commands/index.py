@@ -69,6 +69,21 @@ def index_use(
     printing.report(use_collection(Archive.here().backend(), collection, alias=alias), as_json=as_json)
 
 
+def index_compact(alias: AliasName = "clips", as_json: printing.AsJson = False) -> None:
+    """Build the live points at once again: into one graph, without what publishes removed. Searches go on meanwhile."""
+    from vidseek.archive import Archive
+    from vidseek_retrieval.index.publish import compact
+    from vidseek_retrieval.settings import PublishSettings
+
+    archive = Archive.here()
+    settings = archive.section(PublishSettings)
+    done = compact(
+        archive.backend(), alias=alias, keep_previous=settings.keep_previous, min_recall=settings.min_recall
+    )
+    printing.report({"alias": alias, "collection": done.collection, "num_points": done.metadata.num_points,
+             "built": done.built, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)
+
+
 def index_prune(as_json: printing.AsJson = False) -> None:
     """Remove what no alias points to or keeps for a rollback."""
     from vidseek.archive import Archive

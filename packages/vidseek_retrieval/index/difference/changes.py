@@ -41,14 +41,13 @@ def difference_since(record: Record, points: Points, videos: NDArray[np.void]) -
     stored = record.points_of([*removed, *changed])
     names = points.settings.vectors
     counts = Counter({name: record.metadata.num_with(name) for name in names})
-    for point in stored.values():
-        counts.subtract(name for place, name in enumerate(names) if point.vectors >> place & 1)
+    for known in stored.values():
+        counts.subtract(name for place, name in enumerate(names) if known.vectors >> place & 1)
     made, written = set(), []
     for point in points.of_videos([*added, *changed]):
         counts.update(point.vectors.keys())
         made.add(point.clip_id)
-        known = stored.get(point.clip_id)
-        if known is None or known != (point_digest(point), vector_bits(point, names)):
+        if stored.get(point.clip_id) != (point_digest(point), vector_bits(point, names)):
             written.append(point)
     gone = tuple(sorted(stored.keys() - made))
     return Difference(record.metadata, gone, written, videos, dict(counts))

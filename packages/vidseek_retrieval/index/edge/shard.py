@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -152,7 +153,7 @@ def grow_shard(folder: Path, metadata: CollectionMetadata, points: Iterable[Poin
     path = str(folder / SHARD_FOLDER)
     shard = qdrant.EdgeShard.load(path, _config(metadata, GROWN_SEGMENTS))
     try:
-        remaining = iter(growth.removed)
+        remaining: Iterator[int | uuid.UUID | str] = iter(growth.removed)
         while batch := list(islice(remaining, LOAD_BATCH)):
             shard.update(qdrant.UpdateOperation.delete_points(batch))
         rows = _write(shard, metadata, points)

@@ -1,0 +1,168 @@
+"""A publish or a compaction that is killed at any moment leaves the old answers, and the next one goes through."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.raising import raises
+from tests.retrieval.growing import GrowingArchive
+from tests.retrieval.index.difference.test_changes import content_of, require_same_content
+from vidseek_media.errors import ServiceError
+from vidseek_retrieval.index.aliases import list_collections, verify
+from vidseek_retrieval.index.edge import backend as edge
+from vidseek_retrieval.index.edge import shard as edge_shard
+from vidseek_retrieval.index.edge.backend import EdgeBackend
+from vidseek_retrieval.index.publish import compact
+from vidseek_retrieval.search.searcher import Searcher
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from tests.retrieval.growing import GrowingArchive
+from vidseek_retrieval.index.publish import compact, publish
+what, root, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+archive = GrowingArchive(root, num_videos=12, captions=True)
+archive.remove(archive.names[0])
+archive.add(1)
+tables = archive.write()
+calls = 0
+def count(frame, event, argument):
+    global calls
+    if event == "c_call" and "vidseek_retrieval" in frame.f_code.co_filename:
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.setprofile(count)
+if what == "publish":
+    publish(**tables, index=archive.index, compact_share=0.9)
+else:
+    compact(archive.index)
+sys.setprofile(None)
+print(calls)
+"""
+"""Kills itself at the call of a function written in C, of Qdrant Edge or of the system, whose number is given; 0: never."""
+
+
+class Killed:
+    """An archive whose publisher or compactor is killed, again and again, from the same state."""
+
+    def __init__(self, root: Path, what: str) -> None:
+        self.what = what
+        self.start = root / "start"
+        archive = GrowingArchive(self.start, num_videos=12, captions=True)
+        archive.publish()
+        if what == "compact":
+            archive.add(1)
+            archive.publish()
+        self.root = root / "run"
+
+    def run(self, at: int) -> subprocess.CompletedProcess[str]:
+        """Run to the end, or to the kill."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.start, self.root)
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT, self.what, str(self.root), str(at)], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def require_whole(self) -> None:
+        """What is live answers as before, or as after; another publish goes through; nothing is left over."""
+        index = self.root / "index"
+        live = EdgeBackend(index).aliases()["clips"].collection
+        assert verify(index).passed
+        number = len(content_of(index, live))
+        assert number == (130 if self.what == "compact" else 120)  # one video went where one came
+        query = np.ones(16, np.float32) / 4
+        assert Searcher(EdgeBackend(index), None).search_vector(query, "0123456789abcdef").collection == live
+        archive = GrowingArchive(self.root, num_videos=12, captions=True)
+        archive.remove(archive.names[0])
+        archive.add(1)
+        report = archive.publish()
+        require_same_content(archive, report)
+        kept = {each.metadata.name for each in list_collections(index)}
+        there = {path.name for path in index.iterdir() if path.is_dir()}
+        assert there == kept and len(kept) <= 2
+
+
+@pytest.mark.parametrize(("what", "share"), [("publish", 0.8), ("compact", 0.7)])
+def test_kill__leaves_the_old_answers(tmp_path: Path, what: str, share: float) -> None:
+    killed = Killed(tmp_path, what)
+    ended = killed.run(0)
+    assert ended.returncode == 0, ended.stderr
+    assert killed.run(int(share * int(ended.stdout))).returncode == -signal.SIGKILL
+    killed.require_whole()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["publish", "compact"])
+def test_kill__at_fifty_random_points(tmp_path: Path, what: str) -> None:
+    killed = Killed(tmp_path, what)
+    num_calls = int(killed.run(0).stdout)
+    draws = random.Random(21)
+    for _ in range(25):
+        at = draws.randrange(1, num_calls)
+        assert killed.run(at).returncode == -signal.SIGKILL, at
+        killed.require_whole()
+
+
+def test_publish__two_differences_at_once(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=12)
+    live = archive.publish().collection
+    archive.add(1)
+    with EdgeBackend(archive.index).building(), raises(ServiceError, code="publish-running"):
+        archive.publish()
+    with EdgeBackend(archive.index).building(), raises(ServiceError, code="publish-running"):
+        compact(archive.index)
+    assert EdgeBackend(archive.index).aliases()["clips"].collection == live
+    assert archive.publish().num_written == 10
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_publish__the_disk_fills_up_while_a_copy_grows(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_shard, "CHILD_FROM_POINTS", 1)
+    monkeypatch.setattr(edge, "_require_free", lambda *_: None)
+    archive = GrowingArchive(tmp_path, num_videos=12)
+    archive.index = small_disk / "index"
+    live = archive.publish()
+    archive.add(1)
+    room = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(b"x" * (room - 8 * 2**20))
+    with raises(ServiceError, code=("index-not-writable", "index-build-ended")):
+        archive.publish()
+    assert sorted(path.name for path in archive.index.iterdir()) == sorted([".lock", "aliases.json", live.collection])
+    assert verify(archive.index).passed
+    (small_disk / "filler").unlink()
+    assert archive.publish().num_written == 10
+
+
+def test_publish__a_disk_without_room_says_so_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=12)
+    live = archive.publish()
+    archive.add(1)
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with raises(ServiceError, code="no-space", naming=("1 MiB free", "10 points that changed")):
+        archive.publish()
+    assert [each.metadata.name for each in list_collections(archive.index)] == [live.collection]
