@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from serving.api import browsing, routes
 from serving.api.admin import Admin, add_admin
 from serving.api.answer_schemas import ErrorAnswer
+from serving.api.jobs import add_jobs
 from serving.engine import Engine
 from serving.http import answers, bodies
 from serving.http.body_limit import BodyLimit, Uploads
@@ -19,6 +21,7 @@ from serving.http.clients import Client, ProxiedClients, Proxies
 from serving.http.guard import Guard
 from serving.http.middleware import Record, RequestId
 from serving.http.safe_headers import SafeHeaders
+from serving.inputs.video_upload import FORM_BYTES
 from vidseek.service import KEY_VARIABLE
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ConfigError, VidseekError
@@ -54,7 +57,9 @@ def create_app(
             (503, "Busy or not ready; Retry-After says when to come again"),
         )},
     )
-    _add_middleware(app, engine, key, admin_key)
+    # Written to the disk as they come. A byte is a byte: the form around the file counts too.
+    streamed = {"/v1/videos": admin.jobs.max_upload_bytes + FORM_BYTES} if admin is not None else {}
+    _add_middleware(app, engine, key, admin_key, streamed)
     app.add_exception_handler(VidseekError, answers.ours)
     app.add_exception_handler(RequestValidationError, answers.invalid)
     app.add_exception_handler(TimeoutError, answers.timeout)
@@ -67,6 +72,7 @@ def create_app(
     browsing.add_browsing(app, engine)
     if admin is not None:
         add_admin(app, admin)
+        add_jobs(app, admin.jobs)
     document = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -77,14 +83,16 @@ def create_app(
     return app
 
 
-def _add_middleware(app: FastAPI, engine: Engine, key: str | None, admin_key: str | None) -> None:
+def _add_middleware(
+    app: FastAPI, engine: Engine, key: str | None, admin_key: str | None, streamed: Mapping[str, int]
+) -> None:
     """Add the middleware; the one that is added last receives a request first."""
     limits = engine.settings.connections
     proxies = Proxies(limits.trusted_proxies)
     uploads = Uploads(limits.max_uploads_mb * 2**20)
     engine.metrics.watch_uploads(lambda: uploads.num_bytes)
     app.add_middleware(Client, proxies=proxies)
-    app.add_middleware(BodyLimit, settings=engine.settings, uploads=uploads, proxies=proxies)
+    app.add_middleware(BodyLimit, settings=engine.settings, uploads=uploads, proxies=proxies, streamed=streamed)
     app.add_middleware(ProxiedClients, proxies=proxies, most=limits.max_per_client, refuse=answers.answer_error)
     app.add_middleware(Guard, key=key, admin_key=admin_key, refuse=answers.answer_error)
     app.add_middleware(Record, metrics=engine.metrics)

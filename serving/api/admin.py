@@ -24,10 +24,11 @@ from serving.api.admin_schemas import (
     StateAnswer,
 )
 from serving.api.duplicate_search import Finding, Found
+from serving.api.jobs import Jobs
 from serving.api.routes import THUMBNAIL_HEADERS, body_of, refusals
 from serving.engine import Engine
 from serving.http.bodies import read_body
-from serving.inputs.media import find_media
+from serving.inputs.media import VideoGone, find_media
 from serving.model import NotReady
 from vidseek.actions import feedback
 from vidseek.archive import ALIAS, Archive
@@ -63,13 +64,6 @@ class ReportGone(InputRejected):
     code = "report-not-found"
 
 
-class VideoGone(InputRejected):
-    """The archive has no such video."""
-
-    category = "video_not_found"
-    code = "video-not-found"
-
-
 class Admin:
     """What the admin routes ask of an archive.
 
@@ -82,6 +76,7 @@ class Admin:
         self._archive = archive
         self._engine = engine
         self.finding = Finding(archive)
+        self.jobs = Jobs(archive, engine)
 
     async def overview(self) -> dict[str, Any]:
         """Return the archive's state."""

@@ -207,13 +207,14 @@ def _written(vector: QueryVector, encoding: str) -> list[float] | str:
 _REFUSALS = {
     400: "The form's body is broken",
     408: "The body came too slowly",
-    404: "There is no such clip, file or collection (any more)",
+    404: "There is no such clip, video, job, file or collection (any more)",
     409: "It is not as it was seen: look again",
     413: "The body is too large",
     415: "The body is of a type that is not taken",
     416: "The file has no such bytes",
     422: "The request cannot be used",
     504: "It took too long",
+    507: "The disk has no room for it",
 }
 
 

@@ -15,8 +15,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from serving.api.admin import LiveChanged, NothingBefore, ReportGone, VideoGone
+from serving.api.admin import LiveChanged, NothingBefore, ReportGone
 from serving.api.duplicate_search import AlreadyRunning
+from serving.api.jobs import NoRoom
 from serving.batcher import QueueFull
 from serving.engine import CollectionGone
 from serving.http.bodies import NotUnderstood, WrongType
@@ -24,8 +25,10 @@ from serving.http.body_limit import BodyTooLarge, BodyTooSlow
 from serving.http.clients import Busy
 from serving.http.guard import AdminOff, CrossSite, KeyNeeded, KeyWrong
 from serving.http.safe_headers import SAFE_HEADERS
-from serving.inputs.media import ClipGone, MediaGone, RangeNotThere
+from serving.inputs.media import ClipGone, MediaGone, RangeNotThere, VideoGone
 from serving.model import ModelGone
+from vidseek.jobs.job_table import JobGone, JobState
+from vidseek.jobs.submitting import JobQueueFull
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
 from vidseek_media.output import disk_fault
 from vidseek_retrieval.dedup.decisions import DecisionsChanged
@@ -41,10 +44,12 @@ STATUS: Mapping[type[VidseekError], int] = {
     MediaGone: 404,
     ReportGone: 404,
     VideoGone: 404,
+    JobGone: 404,
     LiveChanged: 409,
     NothingBefore: 409,
     AlreadyRunning: 409,
     DecisionsChanged: 409,
+    JobState: 409,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
     WrongType: 415,
@@ -52,6 +57,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     InputRejected: 422,
     ConfigError: 500,
     GateFailed: 500,
+    NoRoom: 507,
     VidseekError: 503,
 }
 """The first kind that fits; ArtifactError, DeviceError and ServiceError are a service that is not ready, or busy."""
@@ -69,7 +75,7 @@ def answer_error(error: VidseekError, request_id: str) -> Response:
         request_id: Id of the request, in the answer and the log.
     """
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    if status >= 500 and not isinstance(error, QueueFull | Busy):
+    if status >= 500 and not isinstance(error, QueueFull | JobQueueFull | Busy):
         log.error("%s: %s", error.category, error, extra={"request_id": request_id})
     answer = _answer(request_id, status, error.category, error.message, error.remedy, fault=error.code)
     if status == 401:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,6 +43,8 @@ class Upload:
     waited: float = 0.0
     """Seconds that the service has waited for the client."""
     is_complete: bool = False
+    is_streamed: bool = False
+    """Whether its bytes go to the disk as they come; they are not counted."""
     is_given_up: bool = False
     """Whether it was dropped in favour of others; it is no longer counted."""
     timeout: asyncio.Timeout | None = None
@@ -54,6 +56,8 @@ class Upload:
 
     def gives_way(self) -> bool:
         """Return whether it may be dropped: it waits for its client and is older than a second."""
+        if self.is_streamed:
+            return False  # it holds no memory
         return self.timeout is not None and not self.is_given_up and time.monotonic() - self.begin > 1.0
 
 
@@ -86,7 +90,7 @@ class Uploads:
             yield upload
         finally:
             self._open.discard(upload)
-            if not upload.is_given_up:
+            if not upload.is_given_up and not upload.is_streamed:
                 self._count(upload, -upload.num_bytes)
 
     def add(self, upload: Upload, num_bytes: int) -> None:
@@ -136,13 +140,19 @@ class BodyLimit:
         settings: Limits of size and rate.
         uploads: All bodies of the process.
         proxies: The trusted proxies, to know a request's client.
+        streamed: Largest bodies of forms that a route writes to the disk as they come, in bytes by its path. They are not
+            counted among those that are held in memory.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: ServeSettings, uploads: Uploads, proxies: Proxies) -> None:
+    def __init__(
+        self, app: ASGIApp, *, settings: ServeSettings, uploads: Uploads, proxies: Proxies,
+        streamed: Mapping[str, int] | None = None,
+    ) -> None:
         self.app = app
         self.settings = settings
         self.uploads = uploads
         self.proxies = proxies
+        self.streamed = streamed or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -151,6 +161,7 @@ class BodyLimit:
             return
         most = self._max_bytes(scope)
         with self.uploads.one(self.proxies.client_of(scope)) as upload:
+            upload.is_streamed = self._is_streamed(scope)
 
             async def receive_counted() -> Message:
                 if upload.is_complete:
@@ -162,15 +173,22 @@ class BodyLimit:
                 upload.is_complete = not message.get("more_body", False)
                 if upload.num_bytes + num_bytes > most:
                     raise _too_large(most)
-                self.uploads.add(upload, num_bytes)
+                if upload.is_streamed:
+                    upload.num_bytes += num_bytes
+                else:
+                    self.uploads.add(upload, num_bytes)
                 return message
 
             await self.app(scope, receive_counted, send)
 
     def _max_bytes(self, scope: Scope) -> int:
-        is_form = header_of(scope, b"content-type").split(b";")[0].strip().lower() == b"multipart/form-data"
+        if self._is_streamed(scope):
+            return self.streamed[scope["path"]]
         most = self.settings.max_body_mb
-        return (most if is_form else min(most, self.settings.max_json_mb)) * 2**20
+        return (most if _is_form(scope) else min(most, self.settings.max_json_mb)) * 2**20
+
+    def _is_streamed(self, scope: Scope) -> bool:
+        return scope["path"] in self.streamed and _is_form(scope)
 
     async def _wait(self, upload: Upload, receive: Receive) -> Message:
         limits = self.settings.connections
@@ -193,6 +211,10 @@ class BodyLimit:
             ) from error
         finally:
             upload.timeout = None
+
+
+def _is_form(scope: Scope) -> bool:
+    return header_of(scope, b"content-type").split(b";")[0].strip().lower() == b"multipart/form-data"
 
 
 def _declared(scope: Scope) -> int:

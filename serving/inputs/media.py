@@ -31,6 +31,13 @@ class MediaGone(InputRejected):
     code = "media-not-found"
 
 
+class VideoGone(InputRejected):
+    """The archive has no such video."""
+
+    category = "video_not_found"
+    code = "video-not-found"
+
+
 class RangeNotThere(InputRejected):
     """The range begins behind the end of the file."""
 

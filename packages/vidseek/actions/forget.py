@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,29 @@ def plan_forget(archive: Archive, name: str, *, again: bool = False) -> Plan:
     )
 
 
+def decide_forgotten(archive: Archive, plan: Plan) -> None:
+    """Record the decision alone: no search shows the video any more. `forget` removes what is left of it.
+
+    Args:
+        archive: The archive.
+        plan: Output of `plan_forget`.
+
+    Raises:
+        ArtifactError: the table of decisions or of aliases is broken, or cannot be written.
+        ServiceError: the Qdrant server does not answer.
+    """
+    from vidseek_retrieval.index.aliases import require_alias_table
+
+    require_alias_table(archive.backend())  # else nobody can say which collections show the video
+    with _writing(archive), locked(archive.decisions):
+        earlier = read_forgotten(archive.decisions)
+        known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
+        addresses = {*plan.video.addresses, *(known.addresses if known else ())}
+        write_forgotten(
+            archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
+        )
+
+
 def forget(archive: Archive, plan: Plan) -> None:
     """Record the decision, so that no search shows the video any more, and remove its files.
 
@@ -101,19 +125,12 @@ def forget(archive: Archive, plan: Plan) -> None:
         ServiceError: the Qdrant server does not answer.
     """
     from vidseek_media.sources.ledger import Ledger
-    from vidseek_retrieval.index.aliases import require_alias_table
     from vidseek_training.captioning.journal import forget_captions
     from vidseek_training.dataset.training_set import forget_pairs
 
-    require_alias_table(archive.backend())  # else nobody can say which collections show the video
-    try:
+    decide_forgotten(archive, plan)
+    with _writing(archive):
         with locked(archive.decisions):
-            earlier = read_forgotten(archive.decisions)
-            known = next((video for video in earlier.videos if video.video_id == plan.video.video_id), None)
-            addresses = {*plan.video.addresses, *(known.addresses if known else ())}
-            write_forgotten(
-                archive.decisions, [*earlier.videos, replace(plan.video, addresses=tuple(sorted(addresses)))]
-            )
             forget_pairs(archive.training_set, plan.video.video_id)
         book = Ledger.load(archive.ledger)
         if book.forget([plan.video.video_id]):
@@ -121,6 +138,12 @@ def forget(archive: Archive, plan: Plan) -> None:
         for path in plan.removed:
             path.unlink(missing_ok=True)
         forget_captions(archive.caption_journal, [plan.video.video_id])
+
+
+@contextmanager
+def _writing(archive: Archive) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or archive.decisions}: {error.strerror}",

@@ -351,6 +351,10 @@ class JobTable:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
+        except OSError as error:
+            raise ArtifactError(
+                f"{error.filename or self.folder}: {error.strerror}", code="not-writable", remedy="Mend the rights there",
+            ) from error
         except sqlite3.Error as error:
             is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
             raise ArtifactError(

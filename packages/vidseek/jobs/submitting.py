@@ -119,7 +119,7 @@ class Queue:
 
     def add_removal(self, video_id: str, name: str) -> Job:
         """Queue what follows on a decision to forget a video: its rows, frames, vectors and points are taken out."""
-        return self._insert(Job(new_id(), "remove", "command", name, video_id=video_id))
+        return self.table.insert([Job(new_id(), "remove", "command", name, video_id=video_id)])[0]
 
     def add_scan(self, name: str) -> Job:
         """Queue a run over the source as it is."""

@@ -1,0 +1,225 @@
+"""The routes of videos and jobs, behind the admin key. They queue and look; `vidseek watch` does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from serving.api.admin_schemas import Nothing
+from serving.api.job_schemas import (
+    JOB_ID_PATTERN,
+    VIDEO_ID_PATTERN,
+    AddRequest,
+    JobAnswer,
+    JobsAnswer,
+    RemovalAnswer,
+    State,
+)
+from serving.api.routes import body_of, refusals
+from serving.engine import Engine
+from serving.http.bodies import read_body
+from serving.http.clients import Busy
+from serving.inputs.media import VideoGone
+from serving.inputs.video_upload import PART, receive_video
+from vidseek.actions.forget import decide_forgotten, plan_forget
+from vidseek.archive import Archive
+from vidseek.jobs.intake import Destination, check_name, require_room
+from vidseek.jobs.job_table import Job, new_id
+from vidseek.jobs.submitting import Queue
+from vidseek.jobs.watching import watcher_of
+from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.forgotten import read_forgotten
+from vidseek_media.output import disk_fault
+
+MAX_JOBS = 200
+JobInPath = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="As POST /v1/videos gives it.")]
+
+
+class NoRoom(ArtifactError):
+    """The disk has no room for the upload."""
+
+    category = "no_room"
+    code = "no-room"
+
+
+class Jobs:
+    """What these routes ask of an archive.
+
+    Args:
+        archive: The archive.
+        engine: For its threads.
+    """
+
+    def __init__(self, archive: Archive, engine: Engine) -> None:
+        self._archive = archive
+        self._engine = engine
+        self._queue = Queue(archive)
+        self._num_uploads = 0
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Of one video."""
+        return self._queue.settings.max_upload_mb * 2**20
+
+    async def upload(self, request: Request) -> Job:
+        """Receive a video, and queue it.
+
+        Raises:
+            Busy: as many uploads are under way as may be.
+            NoRoom: the disk does not take it.
+            InputRejected: it is no form with one file that may be a video, or too large.
+            ConfigError: no video can be put into the source.
+            JobQueueFull: too many jobs wait.
+        """
+        if self._num_uploads >= self._queue.settings.max_uploads:
+            raise Busy(
+                f"{self._num_uploads} videos are being uploaded already", code="too-many-uploads",
+                remedy="Try again when one of them has ended",
+            )
+        self._num_uploads += 1
+        try:
+            return await self._receive(request)
+        except OSError as error:
+            fault = disk_fault(error)
+            if fault is None:
+                raise
+            raise NoRoom(fault.message, remedy=fault.remedy) from error
+        finally:
+            self._num_uploads -= 1
+
+    async def add(self, asked: AddRequest) -> Job:
+        """Queue a video that lies elsewhere. Raises as `Queue.add_url` and `Queue.add_path`."""
+        if asked.url is not None:
+            url = asked.url
+            return await self._away(lambda: self._queue.add_url(url))
+        return await self._away(lambda: self._queue.add_path(asked.path or ""))
+
+    async def remove(self, video_id: str) -> dict[str, Any]:
+        """Decide that a video is forgotten: from now on no answer shows it. A job does the rest.
+
+        Raises:
+            VideoGone: there is none, or it is forgotten already.
+        """
+        return await self._away(lambda: self._remove(video_id))
+
+    async def page(self, *, limit: int, offset: int, states: list[State]) -> dict[str, Any]:
+        """Return jobs, the newest first."""
+        found, total = await self._away(lambda: self._queue.table.list_jobs(limit=limit, offset=offset, states=states))
+        is_watched = await self._away(lambda: watcher_of(self._archive)) is not None
+        return {"jobs": [job.to_json() for job in found], "total": total, "is_watched": is_watched}
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job. Raises JobGone."""
+        return await self._away(lambda: self._queue.table.get(job_id))
+
+    async def retry(self, job_id: str) -> Job:
+        """Put a job into the queue again. Raises JobGone, JobState."""
+        return await self._away(lambda: self._queue.table.retry(job_id))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Take a job out of the queue. Raises JobGone, JobState."""
+        return await self._away(lambda: self._queue.table.cancel(job_id))
+
+    async def _receive(self, request: Request) -> Job:
+        await self._away(lambda: Destination.of(self._archive, self._queue.settings))
+        await self._away(self._queue.has_room)
+        declared = request.headers.get("content-length", "")
+        size = int(declared) if declared.isdigit() and len(declared) < 20 else 0
+        await self._away(lambda: require_room(self._archive.jobs, size))
+        job_id = new_id()
+        path = self._queue.file_of(job_id)
+        name = await receive_video(request, path, max_bytes=self.max_upload_bytes, check_name=check_name)
+        try:
+            return await self._away(lambda: self._queue.add_copy(job_id, name, origin="upload"))
+        except BaseException:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
+
+    def _remove(self, video_id: str) -> dict[str, Any]:
+        try:
+            if video_id in read_forgotten(self._archive.decisions).video_ids:
+                raise VideoGone(f"{video_id} is forgotten already", remedy="`vidseek forget --undo` takes it back")
+            plan = plan_forget(self._archive, video_id)
+        except (ArtifactError, VideoGone):
+            raise
+        except InputRejected as error:
+            raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit") from error
+        decide_forgotten(self._archive, plan)
+        job = self._queue.add_removal(video_id, plan.video.uris[0])
+        kept = list(plan.video.uris) if plan.kept else []
+        return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
+
+    async def _away(self, work: Callable[[], Any]) -> Any:
+        return await self._engine.in_thread(work)
+
+
+def add_jobs(app: FastAPI, jobs: Jobs) -> None:
+    """Put the routes of videos and jobs into `app`."""
+    _add_videos(app, jobs)
+    _add_listing(app, jobs)
+
+
+def _add_videos(app: FastAPI, jobs: Jobs) -> None:
+    file = {"type": "string", "format": "binary", "description": f"Of at most {jobs.max_upload_bytes // 2**20} MB."}
+    body = body_of(AddRequest)
+    body["requestBody"]["content"]["multipart/form-data"] = {
+        "schema": {"type": "object", "properties": {PART: file}, "required": [PART], "additionalProperties": False},
+    }
+
+    @app.post(
+        "/v1/videos", response_model=JobAnswer, status_code=202, openapi_extra=body,
+        responses=refusals(400, 413, 415, 422, 504, 507),
+    )
+    async def add_video(request: Request) -> JSONResponse:
+        """Add a video: the part `file` of a form, or JSON with the URL of an allowed host or a path inside the source.
+
+        The answer is a job; GET /v1/jobs/{id} says how far it is. It is searched when `vidseek watch` has worked on it.
+        """
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind == "application/json":
+            job = await jobs.add(await read_body(request, AddRequest))
+        else:
+            job = await jobs.upload(request)
+        return JSONResponse(job.to_json(), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+    @app.delete("/v1/videos/{video_id}", response_model=RemovalAnswer, status_code=202, responses=refusals(404, 422, 504))
+    async def remove_video(
+        video_id: Annotated[str, Path(pattern=VIDEO_ID_PATTERN, description="As hits name it.")]
+    ) -> dict[str, Any]:
+        """Forget a video, as `vidseek forget` does: no answer shows it from now on. Its file in the source stays."""
+        return await jobs.remove(video_id)
+
+
+def _add_listing(app: FastAPI, jobs: Jobs) -> None:
+    @app.get("/v1/jobs", response_model=JobsAnswer, responses=refusals(422, 504))
+    async def list_jobs(
+        limit: Annotated[int, Query(ge=1, le=MAX_JOBS)] = 50,
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+        state: Annotated[list[State] | None, Query(description="Only these; repeat it for several.", max_length=6)] = None,
+    ) -> dict[str, Any]:
+        """Return the jobs, the newest first. Those that ended long ago are no longer kept."""
+        return await jobs.page(limit=limit, offset=offset, states=state or [])
+
+    @app.get("/v1/jobs/{job_id}", response_model=JobAnswer, responses=refusals(404, 422, 504))
+    async def get_job(job_id: JobInPath) -> dict[str, Any]:
+        """Return one job: its state, its progress, what came of it."""
+        return (await jobs.get(job_id)).to_json()
+
+    @app.post(
+        "/v1/jobs/{job_id}/retry", response_model=JobAnswer, status_code=202, openapi_extra=body_of(Nothing),
+        responses=refusals(404, 409, 413, 415, 422, 504),
+    )
+    async def retry_job(job_id: JobInPath, request: Request) -> dict[str, Any]:
+        """Put a job that failed, died or was cancelled into the queue again."""
+        await read_body(request, Nothing)
+        return (await jobs.retry(job_id)).to_json()
+
+    @app.delete("/v1/jobs/{job_id}", response_model=JobAnswer, responses=refusals(404, 409, 422, 504))
+    async def cancel_job(job_id: JobInPath) -> dict[str, Any]:
+        """Take a job that waits out of the queue. One that runs goes on to its end."""
+        return (await jobs.cancel(job_id)).to_json()
