@@ -63,8 +63,9 @@ class VectorArchive:
             stale.unlink()
         for path, part in wanted.items():
             if not path.exists():
-                write_part(path, clip_ids=clips_of(part)["clip_id"].tolist(), vectors=self.vectors(part),
-                           encoder_version=VERSION, variant="fp32")
+                clip_ids = clips_of(part)["clip_id"].tolist()
+                write_part(path, clip_ids=clip_ids, vectors=self.vectors(part), encoder_version=VERSION, variant="fp32",
+                           digests=[each.replace("-", "") for each in clip_ids])
         clips = pd.concat([clips_of(part) for part in parts], ignore_index=True)
         write_table(self.paths.cut / "clips.parquet", clips, CLIPS)
         write_table(self.paths.ingest / "videos.parquet", videos_of(parts), VIDEOS)
@@ -73,6 +74,7 @@ class VectorArchive:
             write_json(self.paths.calibrate / CALIBRATION_FILE, None)
         write_json(self.paths.embed / SUMMARY_FILE, {
             "encoder_version": VERSION, "variant": "fp32", "dimension": self._base.shape[1], "num_clips": len(clips),
+            PARTS_FOLDER: {path.name: part[1] * CLIPS_A_VIDEO for path, part in wanted.items()},
         })
 
     def vectors(self, part: Part) -> NDArray[np.float32]:

@@ -23,14 +23,14 @@ from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import ALIAS
 from vidseek.paths import ArchivePaths
 from vidseek_media.files.json_files import write_json
-from vidseek_media.frame_store.shards import list_shards, read_shard
+from vidseek_media.frame_store.stored_clips import read_frames
 from vidseek_media.tables import CLIPS, FRAMES, VIDEOS, read_table
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS, FPS, SIDE_PX = 2, 4, 16
-"""Of a video: two clips of a second."""
+CLIPS_A_VIDEO, FPS, SIDE_PX = 2, 4, 16
+"""A video has as many seconds as clips."""
 CHANGES: dict[str, Any] = {
     "general.source": None, "ingest.source": "source", "ingest.workers": 1, "frames.workers": 1, "frames.quality": 90,
     "cut.window_length_seconds": 1.0, "cut.window_stride_seconds": 1.0, "publish.min_recall": 0.0,
@@ -70,7 +70,7 @@ def write_colours(path: Path, *, seed: int) -> None:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width = stream.height = SIDE_PX
         stream.pix_fmt, stream.options = "yuv444p", {"preset": "ultrafast"}
-        for _ in range(SECONDS):
+        for _ in range(CLIPS_A_VIDEO):
             picture = np.broadcast_to(chance.integers(0, 256, 3).astype(np.uint8), (SIDE_PX, SIDE_PX, 3))
             for _ in range(FPS):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
@@ -102,7 +102,7 @@ def content_of(paths: ArchivePaths) -> Content:
     videos = read_table(paths.ingest / "videos.parquet", VIDEOS)
     table = read_table(paths.frames / "frames.parquet", FRAMES)
     frames = dict(zip(table["clip_id"], table["frames_digest"], strict=True))
-    stored = {str(clip.clip_id): clip.digest for shard in list_shards(paths.frames) for clip in read_shard(shard)}
+    stored = {str(clip.clip_id): clip.digest for clip in read_frames(paths.frames)}
     embedded = read_parts(paths.embed / PARTS_FOLDER)
     return Content(
         videos={row.video_id: tuple(row.uris) for row in videos.itertuples()},
