@@ -18,7 +18,8 @@ from vidseek_media.errors import VidseekError
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import to_pixels
 from vidseek_training.evaluation.embedding import embed_frames, embed_ids
-from vidseek_training.export.onnx_export import FP32_LIMITS, write_unproven
+from vidseek_training.export.onnx_export import write_unproven
+from vidseek_training.settings import ParitySettings
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -145,7 +146,7 @@ def _proven(
         for name, own, theirs in zip(found, vectors, wanted, strict=True):
             found[name] = min(found[name], round(float((own * theirs[:count]).sum(1).min()), 7))
     scores = encoder.embed_texts(captions) @ encoder.embed_frames(frames).T
-    limit = FP32_LIMITS.min_cosine
+    limit = ParitySettings().fp32.min_cosine
     return {
         "warm_up_seconds": warm, **found, "largest_score_difference": float(np.abs(scores - wanted[1] @ wanted[0].T).max()),
         "limit": limit, "admitted": min(found.values()) >= limit,

@@ -45,7 +45,6 @@ UPPER = 4
 MEMORY_CLIPS, MEMORY_CHUNK = (4, 2) if QUICK else (64, 8)
 PICTURES, PICTURES_CHUNK = (4, 2) if QUICK else (64, 16)
 THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-_MEAN, _DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def make(work: Path) -> None:

@@ -16,9 +16,6 @@ import numpy as np
 
 Side = Literal["train", "validation", "test"]
 
-_TRIES = 500
-"""Random scenes for each group of near-duplicates that is wanted."""
-
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 HEATS = ("heat1", "heat2", "heat3", "heat4", "heat5")
@@ -58,7 +55,6 @@ class Appearance:
 
 GENERAL = Appearance("general", COLOURS, BACKGROUNDS)
 THERMAL = Appearance("thermal", HEATS, GROUNDS)
-APPEARANCES: dict[str, Appearance] = {appearance.name: appearance for appearance in (GENERAL, THERMAL)}
 
 
 @dataclass(frozen=True)
@@ -83,11 +79,6 @@ class Scene:
         """Which side of the hold-out its combination of shape, tone and axis is on: 6, 1 and 1 of 8."""
         bucket = zlib.crc32(f"{self.shape}|{self.tone}|{self.axis}".encode()) % 8
         return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
-
-    @property
-    def is_held_out(self) -> bool:
-        """Whether no training scene shows its combination."""
-        return self.side != "train"
 
     @property
     def is_visible(self) -> bool:

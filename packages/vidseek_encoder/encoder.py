@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
+from vidseek_encoder.choices import BATCH, PROVIDER, VARIANT, Provider
 from vidseek_encoder.preprocess import preprocess_frames
-from vidseek_encoder.providers import BUCKETS, Provider, bucket_of, open_session, require_provider, run_error, usable_cores
+from vidseek_encoder.providers import BUCKETS, bucket_of, open_session, require_provider, run_error, usable_cores
 from vidseek_encoder.tokenize import Tokenizer, require_texts
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
@@ -75,10 +76,10 @@ class Encoder:
         cls,
         path: Path,
         *,
-        provider: Provider = "cpu",
-        variant: str = "fp32",
+        provider: Provider = PROVIDER,
+        variant: str = VARIANT,
         threads: int | None = None,
-        batch: int = 32,
+        batch: int = BATCH,
         towers: Sequence[Tower] = ("text", "video"),
         spin: bool = True,
     ) -> Encoder:

@@ -20,7 +20,6 @@ LOOPS = (b"Loop", b"Scan", b"If")
 """Operators that run a subgraph as often as a number in the model says."""
 MOST_NODES = 200_000
 DATA_SUFFIX = ".data"
-_EXTERNAL = 1
 _INLINE = 0
 
 _MODEL = {7: "graph", 20: "training", 25: "function"}

@@ -12,15 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnxruntime as ort
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_encoder.onnx_file import data_file, require_plain_model
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError
-
-Provider = Literal["cpu", "cuda", "tensorrt"]
 
 PROVIDERS: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",

@@ -33,6 +33,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 CutMode = Literal["captions", "windows", "shots"]
 Decoder = Literal["auto", "pyav", "decord"]
+DECODER: Decoder = "auto"
 QualityFlag = Literal["black", "flat", "frozen"]
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ class FrameSettings(Section):
     """Of each clip, at the centres of equal bins. A model sees one frame of each bin."""
     per_bin: Positive = 1
     """Frames kept of each bin; 3, 5, ... for training views that vary. Odd, so that the centre of the bin is among them."""
-    decoder: Decoder = "auto"
+    decoder: Decoder = DECODER
     """auto, pyav or decord."""
     side_px: Annotated[int | Literal["auto"], PlainValidator(_side_px)] = "auto"
     """Of the shorter side; smaller videos are not enlarged. auto: what the backbone takes."""

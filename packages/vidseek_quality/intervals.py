@@ -81,7 +81,7 @@ def interval_text(figure: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def interval(
-    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
+    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int,
     level: float = 0.95, min_groups: int = MIN_GROUPS, exact_tails: bool = True,
 ) -> Interval:
     """Return the mean of `values` with a two-sided confidence interval, for values that are dependent within groups.
@@ -112,10 +112,10 @@ def interval(
 
     Examples:
         >>> gains = [0.0, 0.1, 0.2, 0.1] * 10
-        >>> found = interval(gains, list(range(40)))
+        >>> found = interval(gains, list(range(40)), resamples=2000, seed=0)
         >>> round(found.value, 3), found.low > 0, found.num_groups
         (0.1, True, 40)
-        >>> interval(gains, [0] * 40).why_not
+        >>> interval(gains, [0] * 40, resamples=2000, seed=0).why_not
         'not proven: too few videos (1 groups of videos, at least 20 are wanted)'
     """
     sums = GroupSums.of(values, groups)
@@ -133,7 +133,7 @@ def interval(
 
 
 def share_interval(
-    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0
+    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int
 ) -> Interval:
     """Return the mean of values from 0 to 1 with an interval in that range, computed as by `interval`.
 
@@ -158,7 +158,7 @@ def share_interval(
 
 
 def median_interval(
-    after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
+    after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int,
     level: float = 0.95, min_groups: int = MIN_GROUPS,
 ) -> Interval:
     """Return the median of `after` minus the median of `before`, with a bootstrap interval over groups of videos.
@@ -212,7 +212,7 @@ def _weighted_medians(values: Values, times: NDArray[np.int64]) -> Values:
 
 
 def p_value(
-    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int = 2000, seed: int = 0,
+    values: Sequence[float] | NDArray[Any], groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int,
     min_groups: int = MIN_GROUPS, smallest: float = 0.0125, largest: float = 1.0,
 ) -> float:
     """Return the one-sided p-value of a mean above 0: the larger one of the two tests that `interval` inverts.

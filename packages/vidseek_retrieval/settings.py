@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from vidseek_encoder.choices import BATCH as BATCH
+from vidseek_encoder.choices import PROVIDER, VARIANT, Provider, Variant
 from vidseek_media.settings import CutMode, Positive, Section, Share
 from vidseek_retrieval.vectors.registry import index_vectors, vector_names
 
@@ -19,10 +21,7 @@ log = logging.getLogger("vidseek.settings")
 
 Vector = str
 """The name of a registered vector of the index."""
-Variant = Literal["fp32", "fp16", "int8"]
 
-BATCH = 32
-"""Clips, or texts, in one run of the encoder."""
 KEEP_PREVIOUS = 1
 """Collections that are kept for a rollback."""
 MIN_RECALL = 0.99
@@ -63,7 +62,7 @@ class EmbedSettings(Section):
 
     place = "embed"
 
-    variant: Variant = "fp32"
+    variant: Variant = VARIANT
     """fp32, fp16 or int8, as the bundle has it."""
     batch: Positive = BATCH
     """Clips, or texts, in one run of the encoder."""
@@ -189,9 +188,9 @@ class SearchSettings(Section):
     place = "search"
     unstated = ("*",)
 
-    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    provider: Provider = PROVIDER
     """cpu, cuda or tensorrt: what the encoder runs on."""
-    variant: Variant = "fp32"
+    variant: Variant = VARIANT
     """fp32, fp16 or int8, as the bundle has it."""
     threads: Positive | None = None
     """Of the encoder; null: as many as the process may use."""

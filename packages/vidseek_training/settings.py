@@ -21,6 +21,10 @@ Group = Literal["attention", "mlp", "projections", "token_embedding", "stem"]
 Preset = Literal["none", "auto", "tiny", "base-few", "base-many", "large-few", "large-many"]
 """See `presets`. `none`: what is not said has the default that stands here; `auto`: chosen by model and number of pairs."""
 
+DEFAULT_PRESET: Preset = "none"
+
+TOWERS: tuple[Literal["video", "text"], ...] = ("video", "text")
+
 DEFAULT_STEPS, DEFAULT_EVALUATE_EVERY = 1000, 100
 
 
@@ -88,7 +92,7 @@ class TrainSettings(Section):
     """Before the low-rank matrices, in training."""
     targets: tuple[Group, ...] = ("attention",)
     """The groups of modules, in both towers, that get an adapter."""
-    towers: tuple[Literal["video", "text"], ...] = Field(("video", "text"), min_length=1)
+    towers: tuple[Literal["video", "text"], ...] = Field(TOWERS, min_length=1)
     """The towers that get one; the other stays the base's."""
     last_layers: int | None = Field(None, ge=1)
     """Of the transformer layers of each tower only so many, the upper ones, get one; None: all."""
@@ -217,7 +221,7 @@ class TrainingSettings(Section):
     place = "train"
     unstated = ("preset",)
 
-    preset: Preset = "none"
+    preset: Preset = DEFAULT_PRESET
     """By the backbone's size and the number of pairs (auto), none, or one of docs/training.md."""
     settings: dict[SettingName, TrainSettings] = Field(min_length=1)
     """Each becomes an adapter; select compares them. Keys that a setting does not give are those of its preset."""

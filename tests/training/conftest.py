@@ -61,12 +61,13 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory, archive: Archive, backbone: Path) -> Path:
     """A folder with a champion (an adapter that was shaken) and the bundle that was exported of it."""
     from tests.training.champions import write_champion
-    from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+    from vidseek_training.export.onnx_export import export_champion
+    from vidseek_training.settings import ParitySettings
 
     root = tmp_path_factory.mktemp("exported")
     write_champion(root / "champion", backbone, seed=7)
     export_champion(
         root / "champion", backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=root / "encoder",
-        limits={"fp32": FP32_LIMITS}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32}, max_clips=16,
     )
     return root

@@ -14,7 +14,8 @@ from tests.training.tiny_open_clip import PLAIN, TEXT, write_checkpoint
 from vidseek_training import backbones
 from vidseek_training.backbones import registry, timm_tower
 from vidseek_training.backbones.open_clip import OpenCLIP
-from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+from vidseek_training.export.onnx_export import export_champion
+from vidseek_training.settings import ParitySettings
 
 TEXTS = ["a red video", "cyan", "a dark black video"]
 TIMM: dict[str, dict[str, Any]] = {
@@ -65,7 +66,7 @@ def test_timm__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(name: str, 
     champion = write_champion(tmp_path / "champion", folder, seed=3)
     spec, parities = export_champion(
         champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
-        limits={"fp32": FP32_LIMITS}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32}, max_clips=16,
     )
     assert (spec.family, spec.vision) == ("open_clip", "frame") and not parities["fp32"].failed
 

@@ -52,7 +52,8 @@ def ingest(
 
 def probe(
     file: Annotated[Path, typer.Argument(help="A video file.")],
-    decoder: Annotated[str, typer.Option(help="As frames.decoder of params.yaml: auto, pyav or decord.")] = "auto",
+    decoder: Annotated[str | None, typer.Option(help="As frames.decoder of params.yaml: auto (the default), pyav or decord.")
+                       ] = None,
     as_json: printing.AsJson = False,
 ) -> None:
     """Measure one video file, and decode a frame of it: what `ingest` would say of it, and who would decode it."""
@@ -60,11 +61,12 @@ def probe(
 
     from vidseek_media.decoding.frames import DECODERS
     from vidseek_media.decoding.probe import examine
+    from vidseek_media.settings import DECODER
 
-    if decoder not in DECODERS:
+    if decoder not in (None, *DECODERS):
         raise typer.BadParameter(f"--decoder is {decoder!r}, wanted one of {', '.join(DECODERS)}")
     try:
-        found = asdict(examine(file, decoder=decoder))
+        found = asdict(examine(file, decoder=decoder or DECODER))
     except InputRejected as error:
         raise InputRejected(f"{file}: {error.message}", code=error.code, remedy=error.remedy) from error
     printing.report({**found.pop("probe"), **found}, as_json=as_json)

@@ -19,7 +19,7 @@ def benchmark(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of its videos.")],
     backbone: Annotated[str | None, typer.Option(help="A backbone as it is: a name, a folder, a hub id.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="An exported bundle; by default this archive's.")] = None,
-    variant: Annotated[str, typer.Option(help="Of the bundle: fp32, fp16 or int8.")] = "fp32",
+    variant: Annotated[str | None, typer.Option(help="Of the bundle: fp32 (the default), fp16 or int8.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Its file of captions; by default that of the published name, "
                                                       "in DIR or beside it.")] = None,
     work: Annotated[Path, typer.Option(help="Keeps what was embedded.")] = Path(".vidseek/benchmarks"),
@@ -28,11 +28,15 @@ def benchmark(
 ) -> None:
     """Run a published benchmark: R@1, R@5, R@10, median and mean rank both ways, beside published figures."""
     from vidseek.archive import Archive
+    from vidseek_encoder.choices import VARIANT
     from vidseek_training.benchmarks.run import BackboneEmbedder, BundleEmbedder, run_benchmark
 
     if backbone is not None and bundle is not None:
         raise ConfigError("both --backbone and --bundle were named, wanted one of them", code="options-disagree")
-    embedder = BackboneEmbedder(backbone) if backbone else BundleEmbedder(bundle or Archive.here().bundle, variant=variant)
+    embedder = (
+        BackboneEmbedder(backbone) if backbone
+        else BundleEmbedder(bundle or Archive.here().bundle, variant=variant or VARIANT)
+    )
     result = run_benchmark(name, folder, embedder, work=work, annotations=annotations, workers=workers)
     if as_json:
         printing.print_json(result.to_json())

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-
-from vidseek_media.settings import QualityFlag
-
-QUALITY_FLAGS: tuple[QualityFlag, ...] = get_args(QualityFlag)
 
 INTERLACED = "interlaced"
 """The mark of a clip whose frames are made of two fields each: moving edges are combed. It is still one to learn from."""
@@ -48,7 +43,7 @@ def _block_sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def quality_flags_of(thumbs: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
-    """Return the quality flags of a clip, in the order of `QUALITY_FLAGS`.
+    """Return the quality flags of a clip, in the order black, flat, frozen.
 
     `black`: all frames are black. `flat`: each frame has one plain colour (possibly black). `frozen`: there are at least two
     frames, and none differs from the first.

@@ -21,7 +21,7 @@ from vidseek_media.decoding.packets import PacketPlan, read_plan
 from vidseek_media.decoding.pictures import decode_picture
 from vidseek_media.decoding.rgb_conversion import RgbConverter, is_file_mirrored
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.settings import Decoder
+from vidseek_media.settings import DECODER, Decoder
 
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
@@ -135,7 +135,7 @@ def frames_at(
     side_px: int | None = None,
     threads: int = 1,
     plan: PacketPlan | None = None,
-    decoder: str = "auto",
+    decoder: str = DECODER,
 ) -> Iterator[FrameAt]:
     """Yield the frame shown at each time, in one pass through the file.
 
@@ -167,7 +167,7 @@ def frames_at(
         yield from _frames_by_pyav(path, times_ms, plan, side_px, threads)
 
 
-def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = "auto") -> tuple[str, str]:
+def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = DECODER) -> tuple[str, str]:
     """Return which decoder a file gets, and why. That PyAV or Pillow can decode it is taken as known.
 
     Args:

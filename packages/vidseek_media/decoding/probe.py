@@ -16,6 +16,7 @@ from vidseek_media.decoding.packets import PacketPlan, plan_of
 from vidseek_media.decoding.pictures import decode_picture
 from vidseek_media.decoding.rgb_conversion import RgbConverter
 from vidseek_media.errors import InputRejected
+from vidseek_media.settings import DECODER
 from vidseek_media.sources.originals import FileUnreadable
 
 MAX_FRAME_MS = 600_000
@@ -63,7 +64,7 @@ class Examination:
     """Why this decoder."""
 
 
-def examine(path: Path, *, decoder: str = "auto") -> Examination:
+def examine(path: Path, *, decoder: str = DECODER) -> Examination:
     """Measure a video file as `probe` does, and report more about it.
 
     Args:

@@ -103,15 +103,6 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
     return found, refused
 
 
-def read_cues(path: Path) -> list[Cue]:
-    """Read the cues of an SRT or WebVTT file, in order of time.
-
-    Raises:
-        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
-    """
-    return read_transcript(path)[0]
-
-
 def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
     """Read the cues of an SRT or WebVTT file in order of time, and the cues that cannot be used.
 
@@ -140,11 +131,6 @@ def _decoded(content: bytes) -> str:
         return content.decode("utf-8-sig", "surrogatepass")  # Halves of characters are dropped from the text.
     except UnicodeDecodeError as error:
         raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8", code="transcript-not-utf8") from error
-
-
-def parse_cues(text: str) -> list[Cue]:
-    """Parse the usable cues of an SRT or WebVTT text, in order of time."""
-    return parse_transcript(text)[0]
 
 
 def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:

@@ -17,6 +17,7 @@ from vidseek_retrieval.confidence.calibration import Calibration, Judged, prior_
 
 NUM_BINS = 10
 _NUM_CHANCES = 200
+_RESAMPLES, _SEED = 2000, 0
 
 
 def reliability(
@@ -141,7 +142,7 @@ def _entry(
     values, right, worth = _flat(calibration, judged, weights)
     groups = [each.group for each in judged for _ in each.right]
     # Weights of mean 1: a mean of weighted values is the weighted mean.
-    gap = interval((values - right) * worth / worth.mean(), groups)
+    gap = interval((values - right) * worth / worth.mean(), groups, resamples=_RESAMPLES, seed=_SEED)
     return {
         "num": len(values), "num_queries": len(judged), "num_groups": gap.num_groups,
         "confidence": round(float(np.average(values, weights=worth)), 4),

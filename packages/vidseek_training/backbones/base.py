@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
 from vidseek_media.errors import ConfigError
 from vidseek_training.backbones.modules.towers import ExportTower, usual_towers
+from vidseek_training.settings import TOWERS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -140,7 +141,7 @@ class Backbone(nn.Module, abc.ABC):
         raise self._not_apart()
 
     def lora_targets(
-        self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = ("video", "text")
+        self, groups: tuple[str, ...], *, last_layers: int | None = None, towers: tuple[str, ...] = TOWERS
     ) -> list[str]:
         """Return the full names of the modules that get an adapter.
 

@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vidseek_encoder.choices import VARIANT
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.preprocess import resize_frames
 from vidseek_encoder.tokenize import Tokenizer
@@ -63,7 +64,7 @@ class Embedder(Protocol):
 class BundleEmbedder:
     """An exported bundle."""
 
-    def __init__(self, path: Path, *, variant: str = "fp32") -> None:
+    def __init__(self, path: Path, *, variant: str = VARIANT) -> None:
         """Raises as `Encoder.load`."""
         self._encoder = Encoder.load(path, variant=variant)
         spec = self._encoder.spec

@@ -155,19 +155,6 @@ def _joined(one: Rows, other: Rows) -> Rows:
         one = joined
 
 
-def right_ones(pairs: PairSet, rows: Rows, contrasts: Rows, *, same_video: bool, overlap: float) -> Flags:
-    """Return `RightOnes.of` for a single batch.
-
-    Args:
-        pairs: The pairs.
-        rows: The pairs of the batch, shape (n,).
-        contrasts: Rows whose contrasts are texts of the batch too, shape (m,).
-        same_video: Whether captions match every clip of their video.
-        overlap: Word overlap from which two captions count as equal, from 0 to 1.
-    """
-    return RightOnes(pairs, same_video=same_video, overlap=overlap).of(rows, contrasts)
-
-
 def word_overlap(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
     """Return the Jaccard similarity of the words of each pair of texts; 0 for texts without words.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import FramesOfPairs, PairSet, choose_frames, cut_padding, to_pixels
 from vidseek_training.evaluation.retrieval_metrics import Vectors
+from vidseek_training.settings import TOWERS
 
 _BATCH = 32
 
@@ -73,7 +74,7 @@ def embed_ids(model: Backbone, ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def embed_pairs(
     model: Backbone, pairs: PairSet, *, rows: NDArray[np.int64] | None = None, base: Vectors | None = None,
-    towers: Sequence[str] = ("video", "text"),
+    towers: Sequence[str] = TOWERS,
 ) -> Vectors:
     """Return the vectors of clips, captions and contrasts of pairs; the model is left in evaluation mode.
 

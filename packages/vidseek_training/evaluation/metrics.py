@@ -18,24 +18,6 @@ _BLOCK = 512
 """Rows that are compared with all others at once: memory grows with their number, not with its square."""
 
 
-def ranks_of(scores: Matrix) -> Ranks:
-    """Return the rank, from 1, of candidate i for query i.
-
-    A candidate that scores the same as the right one is counted before it, and so is a score that is NaN.
-
-    Args:
-        scores: Shape (n, n): query i against candidate j.
-
-    Returns:
-        int64 of shape (n,).
-
-    Examples:
-        >>> ranks_of(np.array([[0.9, 0.1], [0.8, 0.3]], dtype=np.float32)).tolist()
-        [1, 2]
-    """
-    return ranks_of_owned(scores, np.arange(len(scores)))
-
-
 def ranks_of_owned(scores: Matrix, owner: NDArray[np.int64]) -> Ranks:
     """Return the rank, from 1, of each query's own candidate.
 
@@ -47,6 +29,10 @@ def ranks_of_owned(scores: Matrix, owner: NDArray[np.int64]) -> Ranks:
 
     Returns:
         int64 of shape (n,).
+
+    Examples:
+        >>> ranks_of_owned(np.array([[0.9, 0.1], [0.8, 0.3]], dtype=np.float32), np.array([0, 1])).tolist()
+        [1, 2]
     """
     everyone = np.arange(len(scores))
     before: NDArray[np.bool_] = ~(scores < scores[everyone, owner][:, None])

@@ -34,7 +34,7 @@ from vidseek_training.export.parity import CHOSEN_ON, JUDGED_ON, PROBES, Parity,
 from vidseek_training.export.parity import measure as _measure
 from vidseek_training.export.parity import reference_of as _reference_of
 from vidseek_training.fitting import lora
-from vidseek_training.settings import ParityLimits, ParitySettings
+from vidseek_training.settings import ParityLimits
 
 _OPSET = 18
 _LARGEST_BATCH = 1024
@@ -43,7 +43,6 @@ _NUM_EXAMPLES = 32
 _Examples = dict[str, NDArray[Any]]
 
 PARITY_FILE = "parity.json"
-FP32_LIMITS = ParitySettings().fp32
 
 
 def export_champion(

@@ -10,7 +10,7 @@ from typing import Any
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.settings import SettingsRefused
-from vidseek_training.settings import Preset, TrainSettings
+from vidseek_training.settings import DEFAULT_PRESET, Preset, TrainSettings
 
 REAL_PARAMETERS = 20_000_000
 """A backbone of more parameters is no toy: what it knows already is worth more than what an adapter adds."""
@@ -77,7 +77,7 @@ class Choice:
     """Which preset, why, and which keys were given."""
 
 
-def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: Preset = "none") -> Choice:
+def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: Preset = DEFAULT_PRESET) -> Choice:
     """Fill in the settings that params.yaml leaves open.
 
     Args:

@@ -29,7 +29,7 @@ from vidseek_training.fitting.checkpoints import Checkpoint, fingerprint
 from vidseek_training.fitting.distributed import DistributedContext
 from vidseek_training.fitting.presets import REAL_PARAMETERS, Choice, Model, resolve
 from vidseek_training.fitting.trainer import Say, Trainer
-from vidseek_training.settings import Preset, TrainSettings
+from vidseek_training.settings import DEFAULT_PRESET, Preset, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Outcome:
 
 def train_adapter(
     name: str, settings: TrainSettings, *, backbone: str, pairs: Path, frames: Path, general: Path | None, out: Path,
-    report: Path, state: Path | None = None, preset: Preset = "none", say: Say | None = None,
+    report: Path, state: Path | None = None, preset: Preset = DEFAULT_PRESET, say: Say | None = None,
 ) -> Outcome:
     """Train one setting and write its adapter, its validation ranks and its curves.
 

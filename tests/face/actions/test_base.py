@@ -70,7 +70,8 @@ def change_params(archive: Archive, **changes: object) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """An archive whose champion is an adapter, published twice, and its base beside it: to be copied, not written to."""
-    from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+    from vidseek_training.export.onnx_export import export_champion
+    from vidseek_training.settings import ParitySettings
 
     root = tmp_path_factory.mktemp("taught")
     archive, data = Archive(root), root / "data"
@@ -86,7 +87,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     selected.write_text(selected.read_text().replace(str(root / "backbone"), "backbone"))
     export_champion(
         root / "models" / "champion", backbone=str(root / "backbone"), pairs=data / "pairs" / "pairs.parquet",
-        frames=data / "frames", out=archive.bundle, limits={"fp32": FP32_LIMITS}, max_clips=16,
+        frames=data / "frames", out=archive.bundle, limits={"fp32": ParitySettings().fp32}, max_clips=16,
     )
     publish_live(archive)
     write_tables(data, rows, title="second")

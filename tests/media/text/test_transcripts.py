@@ -10,9 +10,7 @@ from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.text.transcripts import (
     Cue,
-    parse_cues,
     parse_transcript,
-    read_cues,
     read_transcript,
     read_transcripts,
     said_in,
@@ -28,24 +26,24 @@ VTT = (
 )
 
 
-def test_parse_cues__of_srt() -> None:
-    assert parse_cues(SRT) == [
+def test_parse_transcript__of_srt() -> None:
+    assert parse_transcript(SRT)[0] == [
         Cue(1000, 2500, ("Hello there", "all of you")), Cue(3_603_250, 3_604_000, ("Bye & thanks",)),
     ]
 
 
-def test_parse_cues__of_webvtt_drops_notes_settings_and_markup() -> None:
-    assert parse_cues(VTT) == [Cue(1000, 2500, ("Hello there",))]
+def test_parse_transcript__of_webvtt_drops_notes_settings_and_markup() -> None:
+    assert parse_transcript(VTT)[0] == [Cue(1000, 2500, ("Hello there",))]
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r"])
-def test_parse_cues__of_any_line_ends(ends: str) -> None:
-    assert parse_cues(SRT.replace("\n", ends)) == parse_cues(SRT)
+def test_parse_transcript__of_any_line_ends(ends: str) -> None:
+    assert parse_transcript(SRT.replace("\n", ends))[0] == parse_transcript(SRT)[0]
 
 
-def test_parse_cues__are_in_order_of_time() -> None:
+def test_parse_transcript__are_in_order_of_time() -> None:
     text = "00:00:09,000 --> 00:00:10,000\nlater\n\n00:00:01,000 --> 00:00:02,000\nearlier\n"
-    assert [cue.lines for cue in parse_cues(text)] == [("earlier",), ("later",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("earlier",), ("later",)]
 
 
 CUES = [Cue(0, 2000, ("one two",)), Cue(2000, 4000, ("two three", "four")), Cue(4000, 6000, ("four", "five"))]
@@ -97,7 +95,7 @@ def test_parse_transcript__of_rolling_captions_says_each_line_once_and_when_it_i
 def test_parse_transcript__keeps_what_is_said_twice_where_nothing_rolls() -> None:
     said = ["no", "no", "yes", "perhaps", "no"]
     text = "".join(f"{n + 1}\n{stamp(1000 * n)} --> {stamp(1000 * n + 1000)}\n{line}\n\n" for n, line in enumerate(said))
-    assert [cue.lines[0] for cue in parse_cues(text)] == said
+    assert [cue.lines[0] for cue in parse_transcript(text)[0]] == said
 
 
 def test_read_transcripts__finds_the_file_beside_the_video(tmp_path: Path) -> None:
@@ -108,36 +106,36 @@ def test_read_transcripts__finds_the_file_beside_the_video(tmp_path: Path) -> No
     (tmp_path / "c.vtt").write_text("WEBVTT\n")
     videos = {"a.mp4": "A", "deep/b.mkv": "B", "c.mp4": "C", "d.mp4": "D"}
     found, refused = read_transcripts({uri: tmp_path / uri for uri in videos}, videos)
-    assert found == {"A": parse_cues(SRT)}
+    assert found == {"A": parse_transcript(SRT)[0]}
     assert {r.id: r.reason[:11] for r in refused} == {"deep/b.de.vtt": "is not UTF-", "c.vtt": "holds no cu"}
 
 
-def test_read_cues__of_utf_8_with_a_mark(tmp_path: Path) -> None:
+def test_read_transcript__of_utf_8_with_a_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.vtt"
     path.write_text("\ufeff" + VTT, encoding="utf-8")
-    assert read_cues(path) == parse_cues(VTT)
+    assert read_transcript(path)[0] == parse_transcript(VTT)[0]
 
 
-def test_read_cues__of_a_missing_file_is_a_rejection(tmp_path: Path) -> None:
+def test_read_transcript__of_a_missing_file_is_a_rejection(tmp_path: Path) -> None:
     with raises(InputRejected, code="file-unreadable"):
-        read_cues(tmp_path / "a.srt")
+        read_transcript(tmp_path / "a.srt")[0]
 
 
 @pytest.mark.parametrize("between", ["", "\n", "\n\n\n", " \n"])
 @pytest.mark.parametrize("numbered", [True, False])
-def test_parse_cues__need_no_blank_line_between_them(between: str, numbered: bool) -> None:
+def test_parse_transcript__need_no_blank_line_between_them(between: str, numbered: bool) -> None:
     text = between.join(
         f"{f'{n}{chr(10)}' if numbered else ''}00:00:0{n},000 --> 00:00:0{n},500\nline {n}\n" for n in (1, 2, 3)
     )
-    assert [cue.lines for cue in parse_cues(text)] == [("line 1",), ("line 2",), ("line 3",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("line 1",), ("line 2",), ("line 3",)]
 
 
-def test_parse_cues__of_srt_keep_what_follows_a_blank_line() -> None:
+def test_parse_transcript__of_srt_keep_what_follows_a_blank_line() -> None:
     text = (
         "1\n00:00:01,000 --> 00:00:02,000\nfirst\n\nsecond\n\n2\n00:00:03,000 --> 00:00:04,000\n42\n\n\n"
         "3\n0:0:5 --> 0:0:6\nlast\n"
     )
-    assert [cue.lines for cue in parse_cues(text)] == [("first", "second"), ("42",), ("last",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("first", "second"), ("42",), ("last",)]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +151,8 @@ def test_parse_cues__of_srt_keep_what_follows_a_blank_line() -> None:
         ("\uff10\uff10\uff1a00\uff1a01,000 --> 00:00:02,000", (1000, 2000)),
     ],
 )
-def test_parse_cues__take_odd_times(times: str, span: tuple[int, int]) -> None:
-    assert parse_cues(f"{times}\ntext\n") == [Cue(*span, ("text",))]
+def test_parse_transcript__take_odd_times(times: str, span: tuple[int, int]) -> None:
+    assert parse_transcript(f"{times}\ntext\n")[0] == [Cue(*span, ("text",))]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +171,9 @@ def test_parse_transcript__counts_what_it_cannot_read_and_never_takes_times_for_
 
 
 @pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\n"])
-def test_parse_cues__of_joined_files_have_no_byte_order_mark_in_their_numbers(mark: str) -> None:
+def test_parse_transcript__of_joined_files_have_no_byte_order_mark_in_their_numbers(mark: str) -> None:
     text = f"1\n00:00:01,000 --> 00:00:02,000\none\n\n{mark}2\n00:00:03,000 --> 00:00:04,000\ntwo\n"
-    assert [cue.lines for cue in parse_cues(text)] == [("one",), ("two",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("one",), ("two",)]
 
 
 def test_read_transcript__drops_half_a_character_alone(tmp_path: Path) -> None:
@@ -185,9 +183,9 @@ def test_read_transcript__drops_half_a_character_alone(tmp_path: Path) -> None:
     assert ([cue.lines for cue in cues], broken) == ([("a red circle",)], [])
 
 
-def test_parse_cues__keep_signs_that_are_no_markup() -> None:
+def test_parse_transcript__keep_signs_that_are_no_markup() -> None:
     text = "00:00:01,000 --> 00:00:02,000\n3 < 5 and 7 > 2 <i>say</i> AT&T &amp; R&D; a --> b {\\an8}<c.yellow>so</c>\n"
-    assert parse_cues(text)[0].lines == ("3 < 5 and 7 > 2 say AT&T & R&D; a --> b so",)
+    assert parse_transcript(text)[0][0].lines == ("3 < 5 and 7 > 2 say AT&T & R&D; a --> b so",)
 
 
 def test_parse_transcript__of_webvtt_counts_text_that_belongs_to_no_cue() -> None:
@@ -208,9 +206,9 @@ def test_read_transcripts__name_the_cues_that_are_left_out(tmp_path: Path) -> No
     assert [each.id for each in refused] == ["a.srt:1", "a.srt:4", "a.srt:7", "a.srt:10", "a.srt:13", "a.srt"]
 
 
-def test_read_cues__of_marked_utf_16(tmp_path: Path) -> None:
+def test_read_transcript__of_marked_utf_16(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text(SRT, encoding="utf-16")
-    assert read_cues(tmp_path / "a.srt") == parse_cues(SRT)
+    assert read_transcript(tmp_path / "a.srt")[0] == parse_transcript(SRT)[0]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +246,7 @@ def test_read_transcripts__of_the_video_that_has_a_language_in_its_own_name(tmp_
 
 def test_parse_transcript__text_beside_the_times_is_text_and_settings_are_not() -> None:
     text = "00:01.000 --> 00:02.000 said here\nand here\n\n00:03.000 --> 00:04.000 align:start line:0\nnext\n"
-    assert [cue.lines for cue in parse_cues(text)] == [("said here", "and here"), ("next",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("said here", "and here"), ("next",)]
 
 
 def test_parse_transcript__counts_text_before_the_first_times() -> None:
@@ -258,20 +256,20 @@ def test_parse_transcript__counts_text_before_the_first_times() -> None:
 
 
 def test_parse_transcript__of_a_file_that_breaks_off_takes_no_number_for_text() -> None:
-    assert [cue.lines for cue in parse_cues("1\n00:00:01,000 --> 00:00:02,000\nsaid\n\n2\n")] == [("said",)]
+    assert [cue.lines for cue in parse_transcript("1\n00:00:01,000 --> 00:00:02,000\nsaid\n\n2\n")[0]] == [("said",)]
     cues, broken = parse_transcript("1\n00:00:01,000 --> 00:00:02,000\nsaid\n\n2\n00:00:03")
     assert [cue.lines for cue in cues] == [("said",)]
     assert [each.line for each in broken] == [6]
 
 
-def test_parse_cues__keep_numbers_with_arrows_and_times_of_day() -> None:
+def test_parse_transcript__keep_numbers_with_arrows_and_times_of_day() -> None:
     text = "1\n00:00:01,000 --> 00:00:02,000\n5 -> 6\n\n2\n00:00:03,000 --> 00:00:04,000\n12:30\nfrom 10:30 to 11:00\n"
-    assert [cue.lines for cue in parse_cues(text)] == [("5 -> 6",), ("12:30", "from 10:30 to 11:00")]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("5 -> 6",), ("12:30", "from 10:30 to 11:00")]
 
 
-def test_parse_cues__of_line_ends_written_twice() -> None:
+def test_parse_transcript__of_line_ends_written_twice() -> None:
     text = "1\n00:00:01,000 --> 00:00:02,000\nfirst\n\n2\n00:00:03,000 --> 00:00:04,000\nsecond\n".replace("\n", "\r\r\n")
-    assert [cue.lines for cue in parse_cues(text)] == [("first",), ("second",)]
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("first",), ("second",)]
 
 
 @pytest.mark.parametrize(("video", "name"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])

@@ -28,7 +28,8 @@ from tests.training.tiny_open_clip import write_open_clip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_training import backbones
 from vidseek_training.backbones import registry
-from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+from vidseek_training.export.onnx_export import export_champion
+from vidseek_training.settings import ParitySettings
 
 ROOT = Path(__file__).parents[3]
 FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -64,7 +65,7 @@ def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
     champion = write_champion(tmp_path / "champion", folder, seed=3)
     spec, parities = export_champion(
         champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
-        limits={"fp32": FP32_LIMITS}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32}, max_clips=16,
     )
     assert not parities["fp32"].failed
     model = backbones.load(folder)

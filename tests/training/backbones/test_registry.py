@@ -17,7 +17,8 @@ from tests.training.tiny import CONTEXT, DIMENSION, FRAMES_OF_CLIP, SIDE, WORDS,
 from vidseek_media.errors import ConfigError
 from vidseek_training import backbones
 from vidseek_training.backbones import registry
-from vidseek_training.export.onnx_export import FP32_LIMITS, export_champion
+from vidseek_training.export.onnx_export import export_champion
+from vidseek_training.settings import ParitySettings
 
 PACKAGE = '''
 import torch
@@ -116,7 +117,7 @@ def test_entry_point__a_family_of_another_package_goes_from_folder_to_proven_bun
     champion = write_champion(tmp_path / "champion", folder, seed=3)
     exported, parities = export_champion(
         champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
-        limits={"fp32": FP32_LIMITS}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32}, max_clips=16,
     )
     assert (exported.family, exported.vision, exported.trims_texts) == ("pool", "video", True)
     assert not parities["fp32"].failed and parities["fp32"].min_cosine_video > 0.9999

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.training.tiny import Row
 from vidseek_media.splitting.video_groups import groups_of
-from vidseek_training.dataset.negatives import RightOnes, _joined, hardest, right_ones, with_hard, word_overlap
+from vidseek_training.dataset.negatives import RightOnes, _joined, hardest, with_hard, word_overlap
 from vidseek_training.dataset.pair_set import PairSet
 
 ROWS = [
@@ -30,7 +30,7 @@ def pair_set(rows: list[Row]) -> PairSet:
 
 
 def test_right_ones__captions_of_one_clip_and_equal_captions_are_not_wrong() -> None:
-    same = right_ones(pair_set(ROWS), np.arange(4), np.array([2]), same_video=False, overlap=1.0)
+    same = RightOnes(pair_set(ROWS), same_video=False, overlap=1.0).of(np.arange(4), np.array([2]))
     assert same.astype(int).tolist() == [
         [1, 1, 0, 1, 1],  # the clip's other caption is no negative, wherever it stands: as a caption or as a contrast
         [1, 1, 0, 1, 1],
@@ -44,12 +44,12 @@ def test_right_ones__a_contrast_that_is_another_caption_of_the_clip_though_that_
         Row(1, 0, "train", "dark", "red", contrast="a blue video", axis="colour"), Row(2, 0, "train", "dark", "white"),
         Row(2, 0, "train", "dark", "white", text="a blue video"),
     ]
-    same = right_ones(pair_set(rows), np.array([0, 1]), np.array([0]), same_video=False, overlap=1.0)
+    same = RightOnes(pair_set(rows), same_video=False, overlap=1.0).of(np.array([0, 1]), np.array([0]))
     assert same.astype(int).tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 def test_right_ones__clips_of_one_video_by_choice() -> None:
-    same = right_ones(pair_set(ROWS), np.arange(4), np.array([2]), same_video=True, overlap=1.0)
+    same = RightOnes(pair_set(ROWS), same_video=True, overlap=1.0).of(np.arange(4), np.array([2]))
     assert same[:3, :3].all() and not same[3, 0] and not same[3, 2]
     # What is said of any clip of the video is right of all of them.
     assert same[:, 3:].all()
@@ -61,7 +61,7 @@ def test_right_ones__clips_of_near_duplicates_and_not_those_of_the_same_video() 
     )]
     pairs = pair_set(rows)
     pairs.table["group"] = ["a", "a", "a", "b"]
-    same = right_ones(pairs, np.arange(4), np.array([], int), same_video=False, overlap=1.0)
+    same = RightOnes(pairs, same_video=False, overlap=1.0).of(np.arange(4), np.array([], int))
     assert same.astype(int).tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
 
 
@@ -70,7 +70,7 @@ def test_right_ones__captions_that_nearly_agree_by_choice() -> None:
     rows = [Row(1, 0, "train", "dark", "red"), Row(2, 0, "train", "dark", "blue"),
             Row(3, 0, "train", "dark", "cyan", text="a red video")]
     for overlap, wanted in ((0.75, [1, 0, 1]), (0.6, [1, 1, 1]), (0.8, [1, 0, 0])):
-        same = right_ones(pair_set(rows), np.arange(3), np.array([], int), same_video=False, overlap=overlap)
+        same = RightOnes(pair_set(rows), same_video=False, overlap=overlap).of(np.arange(3), np.array([], int))
         assert same[0].astype(int).tolist() == wanted
         assert same.diagonal().all() and (same == same.T).all()
 
@@ -119,7 +119,7 @@ def _is_right(pairs: PairSet, row: int, text: str, *, same_video: bool) -> bool:
 def test_right_ones__are_those_of_the_definition(pairs: PairSet, same_video: bool, chance: random.Random) -> None:
     rows = np.array(chance.sample(range(len(pairs)), chance.randint(1, len(pairs))))
     contrasts = np.array(chance.sample(list(rows), chance.randint(0, len(rows))), int)
-    found = right_ones(pairs, rows, contrasts, same_video=same_video, overlap=1.0)
+    found = RightOnes(pairs, same_video=same_video, overlap=1.0).of(rows, contrasts)
     texts = [*pairs.table.caption.iloc[rows], *pairs.table.contrast.iloc[contrasts]]
     wanted = [[_is_right(pairs, row, text, same_video=same_video) for text in texts] for row in rows]
     assert found.tolist() == wanted and found.diagonal().all()

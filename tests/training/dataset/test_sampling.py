@@ -10,7 +10,7 @@ from tests.training.tiny import Archive, Row, write_archive
 from vidseek_media.tables import GROUPS, write_table
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.negatives import right_ones
+from vidseek_training.dataset.negatives import RightOnes
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import BaseVectors, Data, Sampler, Term
 from vidseek_training.settings import TrainSettings
@@ -61,7 +61,7 @@ def test_draw__every_loss_leaves_out_what_is_right(model: Backbone, pairs: PairS
     texts = batch.ids[term.right.start - len(batch.clips) : term.right.stop - len(batch.clips)]
     rows = _rows_of(pairs, batch.clips[term.left], texts[:6])
     contrasts = rows[pairs.has_contrast[rows]]
-    wanted = right_ones(pairs, rows, contrasts, same_video=False, overlap=1.0)
+    wanted = RightOnes(pairs, same_video=False, overlap=1.0).of(rows, contrasts)
     assert len(contrasts) == 2 and np.array_equal(term.same, wanted)
     place = {int(row): at for at, row in enumerate(rows)}
     table = pairs.table
@@ -91,5 +91,5 @@ def test_draw__the_text_tower_s_warm_up_leaves_out_the_same(model: Backbone, pai
     term: Term = batch.terms[0]
     rows = batch.clips.argmax(1)  # the vector of a pair says which it is
     assert np.array_equal(
-        term.same, right_ones(pairs, rows, rows[pairs.has_contrast[rows]], same_video=False, overlap=1.0)
+        term.same, RightOnes(pairs, same_video=False, overlap=1.0).of(rows, rows[pairs.has_contrast[rows]])
     )

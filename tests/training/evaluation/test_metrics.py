@@ -12,7 +12,6 @@ from vidseek_training.evaluation.metrics import (
     bootstrap,
     ndcg_at,
     paired_gain,
-    ranks_of,
     ranks_of_owned,
     recall_at,
     recall_gain,
@@ -22,18 +21,22 @@ from vidseek_training.evaluation.metrics import (
 )
 
 
+def own_ranks(scores: np.ndarray) -> np.ndarray:
+    return ranks_of_owned(scores, np.arange(len(scores)))
+
+
 def test_ranks_of__counts_what_scores_better() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.6, 0.7, 0.1]], np.float32)
-    assert ranks_of(scores).tolist() == [1, 3, 3]
+    assert own_ranks(scores).tolist() == [1, 3, 3]
 
 
 def test_ranks_of__a_tie_is_counted_before_the_right_one() -> None:
     scores = np.array([[0.5, 0.5, 0.5], [0.0, 0.2, 0.2], [0.0, 0.0, 0.1]], np.float32)
-    assert ranks_of(scores).tolist() == [3, 2, 1]
+    assert own_ranks(scores).tolist() == [3, 2, 1]
 
 
 def test_ranks_of__not_a_number_is_no_hit() -> None:
-    assert ranks_of(np.full((3, 3), np.nan, np.float32)).tolist() == [3, 3, 3]
+    assert own_ranks(np.full((3, 3), np.nan, np.float32)).tolist() == [3, 3, 3]
 
 
 def test_ranks_of_owned__several_queries_may_have_one_candidate() -> None:

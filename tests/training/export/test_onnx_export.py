@@ -33,8 +33,9 @@ from vidseek_training.dataset.pair_set import load_pairs
 from vidseek_training.evaluation.champion import adapter_of
 from vidseek_training.evaluation.embedding import embed_frames, embed_ids, embed_pairs
 from vidseek_training.export import onnx_export as export
-from vidseek_training.export.onnx_export import FP32_LIMITS, Parity, ParityLimits, export_base, export_champion
+from vidseek_training.export.onnx_export import Parity, ParityLimits, export_base, export_champion
 from vidseek_training.fitting import lora
+from vidseek_training.settings import ParitySettings
 
 NO_LIMITS = ParityLimits(min_cosine=-1, min_overlap=0, min_r1_difference=-1)
 
@@ -44,7 +45,7 @@ def exporting(
 ) -> tuple[EncoderSpec, dict[str, Parity]]:
     return export_champion(
         champion, backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=out,
-        limits={"fp32": FP32_LIMITS, **limits}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32, **limits}, max_clips=16,
     )
 
 
@@ -182,7 +183,7 @@ def test_export_champion__a_failed_gate_leaves_the_bundle_that_was_there(
     exporting(exported / "champion", backbone, archive, tmp_path / "encoder")
     before = (tmp_path / "encoder" / "encoder.json").read_bytes()
     with raises(GateFailed, code="export-differs", naming="top_10_overlap"):
-        wanted = FP32_LIMITS.model_copy(update={"min_overlap": 1.01})
+        wanted = ParitySettings().fp32.model_copy(update={"min_overlap": 1.01})
         exporting(exported / "champion", backbone, archive, tmp_path / "encoder", fp32=wanted)
     assert (tmp_path / "encoder" / "encoder.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
@@ -210,7 +211,7 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
     exported: Path, archive: Archive, backbone: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "encoder"
-    impossible = FP32_LIMITS.model_copy(update={"min_cosine": 1.01})
+    impossible = ParitySettings().fp32.model_copy(update={"min_cosine": 1.01})
     spec, parities = exporting(exported / "champion", backbone, archive, out, fp16=NO_LIMITS, int8=impossible)
     assert spec.variants == ("fp32", "fp16") and not (out / "int8").exists()
     assert "min_cosine_video" in parities["int8"].failed[0]
@@ -256,9 +257,9 @@ def test_measure__looks_at_batches_and_at_lone_rows(
         rows = embed(self, texts)
         return -rows if self.batch == 1 else rows
 
-    assert export._measure(exported / "encoder", "fp32", reference, FP32_LIMITS).failed == ()
+    assert export._measure(exported / "encoder", "fp32", reference, ParitySettings().fp32).failed == ()
     monkeypatch.setattr(Encoder, "embed_texts", wrong_when_alone)
-    parity = export._measure(exported / "encoder", "fp32", reference, FP32_LIMITS)
+    parity = export._measure(exported / "encoder", "fp32", reference, ParitySettings().fp32)
     assert parity.min_cosine_text < -0.99 and "min_cosine_text" in parity.failed[0]
 
 
@@ -311,7 +312,7 @@ def test_export_champion__a_variant_that_cannot_be_made_or_run_is_left_out_and_s
     assert parities["int8"].failed[0] in (out / "README.md").read_text()
     content = json.loads((out / "parity.json").read_text())
     assert Parity.from_json(content["int8"]) == parities["int8"]
-    assert export._still_proven(out, spec.encoder_version, {"fp32": FP32_LIMITS, "int8": NO_LIMITS}) is not None
+    assert export._still_proven(out, spec.encoder_version, {"fp32": ParitySettings().fp32, "int8": NO_LIMITS}) is not None
     Encoder.load(out, variant="fp16", threads=1)
 
 
@@ -382,7 +383,7 @@ def base_bundle(tmp_path_factory: pytest.TempPathFactory, archive: Archive, back
 def exporting_base(backbone: Path, archive: Archive, out: Path, **limits: ParityLimits) -> tuple[EncoderSpec, bool]:
     spec, _, is_new = export_base(
         backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=out,
-        limits={"fp32": FP32_LIMITS, **limits}, max_clips=16,
+        limits={"fp32": ParitySettings().fp32, **limits}, max_clips=16,
     )
     return spec, is_new
 
