@@ -13,7 +13,7 @@ import importlib.util
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -121,6 +121,15 @@ NAMES = {
 """Earlier class name to that of today."""
 
 
+def earlier(path: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module, which finds what the module of that path had in an earlier version.
+
+    Args:
+        path: A key of `PATHS`.
+    """
+    return lambda name: find(path, name)
+
+
 def find(path: str, name: str) -> Any:
     """Return what the earlier module `path` called `name`.
 
@@ -171,7 +180,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if path == _LLM:
             module.__path__ = []
         else:
-            module.__getattr__ = lambda name: find(path, name)  # type: ignore[method-assign]
+            module.__getattr__ = earlier(path)  # type: ignore[method-assign]
 
 
 _LLM = "vidseek_training.llm"

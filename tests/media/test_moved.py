@@ -26,7 +26,7 @@ def test_path__leads_to_a_module_of_today(path: str) -> None:
     ("vidseek_retrieval.index", "CollectionFacts", "vidseek_retrieval.index.collection_metadata"),
     ("vidseek_retrieval.index", "IndexSettings", "vidseek_retrieval.settings"),
     ("vidseek_retrieval.search", "Searcher", "vidseek_retrieval.search.searcher"),
-    ("vidseek_training.metrics", "ranks_of", "vidseek_training.evaluation.metrics"),
+    ("vidseek_training.metrics", "ranks_of_owned", "vidseek_training.evaluation.metrics"),
     ("vidseek_training.fitting", "Fitting", "vidseek_training.fitting.trainer"),
     ("vidseek_training.export", "_reference_of", "vidseek_training.export.onnx_export"),
     ("vidseek_training.llm.prompt", "read_answer", "vidseek_training.captioning.prompt"),

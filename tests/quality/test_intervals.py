@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,15 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.raising import raises
-from vidseek_quality.intervals import (
-    MIN_GROUPS,
-    Interval,
-    enough_resamples,
-    holm,
-    interval,
-    median_interval,
-    p_value,
-    share_interval,
+from vidseek_quality import intervals
+from vidseek_quality.intervals import MIN_GROUPS, Interval, enough_resamples, holm
+
+interval, share_interval, median_interval, p_value = (
+    partial(function, resamples=2000, seed=0)
+    for function in (intervals.interval, intervals.share_interval, intervals.median_interval, intervals.p_value)
 )
 
 RUNS = int(os.environ.get("VIDSEEK_PROOFS", "100"))

@@ -1,9 +1,5 @@
 """Published retrieval benchmarks."""
 
-from typing import Any
+from vidseek_media.moved import earlier
 
-from vidseek_media import moved
-
-
-def __getattr__(name: str) -> Any:
-    return moved.find(__name__, name)  # what the module of this name had in an earlier version
+__getattr__ = earlier(__name__)
