@@ -13,6 +13,7 @@ from vidseek_retrieval.confidence.calibrate import (
     write_report,
 )
 from vidseek_retrieval.confidence.text_vectors import TextVectors
+from vidseek_retrieval.embedding.embed_texts import clip_texts
 from vidseek_retrieval.search.moment_recall import PublishedWindows
 
 
@@ -25,11 +26,15 @@ def main() -> str:
         always=asked_videos(PATHS.pairs_table, max_queries=settings.max_queries),
     )
     encoder = Encoder.load(PATHS.encoder, variant=params.search.variant, towers=["text"])
+    texts = clip_texts(
+        PATHS.ingest, PATHS.cut, PATHS.caption, cut=params.publish.cut, video_ids={clip.video_id for clip in windows.clips},
+    ) if "words" in params.publish.index.vectors else {}
     report = calibrate(
         windows, PATHS.cut, PATHS.pairs_table, TextVectors(encoder, PATHS.calibrate / VECTORS_FOLDER),
         margin=params.search.margin(windows.score_spread), max_queries=settings.max_queries, prior=settings.prior,
         general_pairs=PATHS.general.pairs_table if params.general.source else None,
         bootstrap=Bootstrap(params.evaluate.resamples, params.evaluate.seed),
+        texts={clip_id: text.words for clip_id, text in texts.items()}, language=params.publish.index.language,
         feedback=[Said(each.query, each.clip_id, each.relevant) for each in read_frozen(PATHS.decisions / TABLE)],
     )
     write_report(report, out=PATHS.calibrate, reports=PATHS.reports / "calibrate")

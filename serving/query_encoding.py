@@ -13,7 +13,9 @@ from serving.inputs.decoding import Decoding
 from serving.model import Frames, Model, QueryVector
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_retrieval.lexical.query_text import without_quotes
 from vidseek_retrieval.search.query import Query, SearchOptions
+from vidseek_retrieval.search.searcher import require_fields
 from vidseek_retrieval.settings import Weights
 
 if TYPE_CHECKING:
@@ -93,8 +95,9 @@ class QueryEncoding:
         """
         pictures = [*request.image, *await self._decoding.fetch(request.url)]
         clips = await self._decoding.clips(request.clip, spec)
-        positive = await self._vectors_of(model, request.text, pictures, clips)
-        negative = await self._vectors_of(model, request.all_negative_texts, request.all_negative_images)
+        texts, unwanted = (list(map(without_quotes, each)) for each in (request.text, request.all_negative_texts))
+        positive = await self._vectors_of(model, texts, pictures, clips)
+        negative = await self._vectors_of(model, unwanted, request.all_negative_images)
         versions = {each.encoder_version for each in (*positive, *negative)} or {spec.encoder_version}
         if len(versions) > 1:
             raise ArtifactError("the bundle changed while the query was encoded", code="bundle-changed")
@@ -117,11 +120,11 @@ def options_of(request: SearchRequest) -> SearchOptions:
         request: Of the search.
 
     Raises:
-        InputRejected: no vector has a weight.
+        InputRejected: no vector has a weight, or there is no such field.
     """
     return SearchOptions(
         request.limit, request.offset, request.collection, request.filters, _weights_of(request),
-        request.diversity, request.min_confidence,
+        request.diversity, request.min_confidence, require_fields(request.fields) if request.fields else (),
     )
 
 

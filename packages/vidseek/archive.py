@@ -161,6 +161,6 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     return Searcher.open(
         archive.backend(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
         merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
-        weights=settings.weights,
+        weights=settings.weights, evidence=settings.evidence,
         hidden=ForgottenIds(archive.decisions),
     )

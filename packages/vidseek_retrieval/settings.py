@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from vidseek_encoder.choices import BATCH as BATCH
 from vidseek_encoder.choices import PROVIDER, VARIANT, Provider, Variant
 from vidseek_media.settings import CutMode, Positive, Section, Share
-from vidseek_retrieval.vectors.registry import index_vectors, vector_names
+from vidseek_retrieval.vectors.registry import evidence_vectors, index_vectors, vector_names
 
 log = logging.getLogger("vidseek.settings")
 
@@ -180,6 +180,29 @@ class Weights(Section):
         return {each.name: each.weight for each in index_vectors()} | self.model_dump()
 
 
+VISUAL = "visual"
+FIELDS = (VISUAL, "captions", "speech", "ocr")
+"""What a search looks at: what clips show; what was written about them, is said in them, and stands on the screen."""
+
+
+class EvidenceWeights(Section):
+    """How much words count beside pictures, by what they come from."""
+
+    place = "search.evidence"
+    unstated = ("*",)
+
+    captions: Annotated[float, Field(ge=0)] = 1.0
+    """Of titles and captions. The odds that words are meant are multiplied by it; 0: not looked at."""
+    speech: Annotated[float, Field(ge=0)] = 1.0
+    """Of what is said."""
+    ocr: Annotated[float, Field(ge=0)] = 1.0
+    """Of what stands on the screen."""
+
+    def by_field(self) -> dict[str, float]:
+        """Return the weight of each field of evidence; those of other packages count 1."""
+        return dict.fromkeys(evidence_vectors(), 1.0) | self.model_dump()
+
+
 class SearchSettings(Section):
     """How a query is encoded and how its hits are merged."""
 
@@ -201,8 +224,10 @@ class SearchSettings(Section):
     """The same as a cosine: the key of earlier versions. It is read in this version and wins where it is given."""
     negative_weight: Annotated[float, Field(ge=0)] = NEGATIVE_WEIGHT
     """How much of what is negative is taken from what is wanted."""
-    weights: Weights = Weights()
-    """Of the vectors; several are fused by rank."""
+    evidence: EvidenceWeights = EvidenceWeights()
+    """How much words count beside pictures, by what they come from."""
+    weights: Weights | None = None
+    """null: pictures and words together. Weights of single vectors in its place: several are fused by rank."""
 
     @model_validator(mode="after")
     def _names_the_new_key(self) -> SearchSettings:

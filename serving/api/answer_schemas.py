@@ -9,6 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidseek.archive import ModelName
 
 
+class Evidence(BaseModel):
+    """A text for which a moment was found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="captions, speech or ocr.")
+    text: str
+    start_ms: int
+    end_ms: int
+    matches: list[str] = Field(description="The words of the text that matched, as they are written there.")
+
+
 class Hit(BaseModel):
     """A moment."""
 
@@ -17,7 +29,9 @@ class Hit(BaseModel):
     video_id: str
     start_ms: int
     end_ms: int
-    score: float = Field(description="Of the best clip: its cosine, or 0 to 1 where several vectors were fused.")
+    score: float = Field(description=(
+        "Of the best clip: its cosine, with what words add to it; 0 to 1 where pictures do not count or vectors were fused."
+    ))
     confidence: Annotated[float, Field(ge=0, le=1)] | None
     best_clip_id: str
     best_ms: int
@@ -25,6 +39,7 @@ class Hit(BaseModel):
     title: str
     uri: str = Field(description="Relative to the source root, or as a manifest says.")
     thumbnail_url: str | None
+    evidence: list[Evidence] = Field([], description="The texts for which it was found, the best first.")
 
 
 class SearchAnswer(BaseModel):

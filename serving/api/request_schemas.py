@@ -24,11 +24,15 @@ from serving.api.schema_fields import (
     listed,
 )
 from vidseek.archive import ModelName
+from vidseek_retrieval.settings import FIELDS
 from vidseek_retrieval.vectors.registry import vector_names
 
 _CLIP_ID = "1157d38b-4691-5e61-ba0c-ad2b11241343"
 _PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mP8z4AdMDEMKQkAzUEBD7t4NqoAAAAASUVORK5CYII="
 """Eight red pixels squared, as PNG."""
+
+
+SearchField = Annotated[str, Field(json_schema_extra={"enum": list(FIELDS)}, max_length=MAX_WORD)]
 
 
 def _taking(*examples: dict[str, Any]) -> ConfigDict:
@@ -102,10 +106,13 @@ class SearchRequest(BaseModel):
             {"text": ["a dog", "snow"], "negative_text": "night", "filters": {"duration_ms": {"lt": 600000}},
              "diversity": 0.3},
             {"text": "a dog runs to the left", "model": "base"},
+            {"text": 'the "quarterly revenue"', "in": ["speech", "ocr"]},
         ]},
     )
 
-    text: OneOrMore[Text] = Field((), description="What to look for, in words.")
+    text: OneOrMore[Text] = Field((), description=(
+        'What to look for, in words. Words in "quotes" must stand in what is written or said, one after the other.'
+    ))
     image: OneOrMore[File] = Field((), description="A picture (JPEG, PNG, WebP, GIF, BMP), base64.")
     url: OneOrMore[Url] = Field((), description="Where a picture lies, at a host that `serve.url_hosts` names.")
     clip: OneOrMore[File] = Field((), description="A short video file, base64.")
@@ -120,8 +127,12 @@ class SearchRequest(BaseModel):
         "For each field (channel, category, published_at, duration_ms, video_id, start_ms) a value, a list of values, "
         "or bounds: gt, gte, lt, lte."
     ))
+    fields: OneOrMore[SearchField] = Field((), alias="in", description=(
+        "What is looked at: visual, captions, speech, ocr; by default all. Without visual, only clips whose texts have "
+        "words of the query are found."
+    ))
     weights: Annotated[VectorWeights, BeforeValidator(_weights)] | None = Field(
-        None, description="By default those of the archive."
+        None, description="Of single vectors, which are then fused by rank; by default pictures and words count together."
     )
     diversity: Annotated[float, Field(ge=0, le=1, description="How different the moments shall be.")] = 0.0
     min_confidence: Annotated[float, Field(

@@ -349,7 +349,7 @@ def test_load_params__a_missing_key_is_named(tmp_path: Path, place: tuple[str, .
     ("caption.sources", ["sound"]), ("caption.llm.budget_usd", -1), ("caption.llm.keep", ["long"]),
     ("caption.llm.provider", "oracle"), ("publish.server.write_consistency", 0), ("calibrate.max_queries", 0),
     ("calibrate.prior", 0), ("calibrate.prior", 1),
-    ("search.weights.words", -1), ("search.negative_weight", -1),
+    ("search.evidence", {"captions": -1}), ("search.weights", {"words": -1}), ("search.negative_weight", -1),
     ("search.merge_margin", -0.1), ("search.merge_margin_sd", -0.1),
     ("serve.port", 99999), ("serve.host", 7), ("frames.num_frames", "eight"),
     ("general.source", 5), ("cut", None), ("pairs.seed", 1.5),

@@ -35,7 +35,9 @@ def search(
     before: Annotated[str | None, typer.Option(help="Published before then.")] = None,
     condition: Annotated[list[str] | None, typer.Option("--filter", help="field=value, field>=value, field<value: "
                                                         "duration_ms<60000.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Which vectors count: video=1,words=0.5.")] = None,
+    fields: Annotated[str | None, typer.Option("--in", help="What is looked at: some of visual, captions, speech, ocr, with "
+                                               "commas. Words in double quotes must stand there as they are.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Single vectors, fused by rank: video=1,words=0.5.")] = None,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0 to 1: how different the moments shall be.")] = 0.0,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely right: "
                                                   "metrics.json in reports/calibrate says what keeps 95 %.")] = 0.0,
@@ -66,8 +68,8 @@ def search(
             "clip": _bytes_of(_only("--clip", clip)), "clip_id": _only("--clip-id", clip_ids),
             "negative_text": negative_texts, "negative_image": _bytes_of(_only("--negative-image", negative_images)),
             "negative_clip_id": negative_ids, "filters": filters,
-            "weights": weights, "diversity": diversity, "min_confidence": min_confidence, "offset": offset,
-            "collection": collection, "model": None if model == "vidseek" else model,
+            "in": _fields(fields), "weights": weights, "diversity": diversity, "min_confidence": min_confidence,
+            "offset": offset, "collection": collection, "model": None if model == "vidseek" else model,
         }
         answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
     else:
@@ -75,7 +77,7 @@ def search(
 
         options = SearchOptions(
             limit, offset, collection, filters, queries.weights_of(weights) if weights else None, diversity,
-            min_confidence,
+            min_confidence, _fields(fields),
         )
         answer = _search_here(
             options, model, texts=texts, images=image, clips=clip, clip_ids=clip_ids,
@@ -126,6 +128,11 @@ def _search_here(
         clip_ids=tuple(negative_ids or ()),
     )
     return searcher.search(searcher.encode(positive, negative), options).to_json()
+
+
+def _fields(text: str | None) -> tuple[str, ...]:
+    """Split `speech,ocr`; empty for nothing."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
 def _only(name: str, given: list[Any] | None) -> Any:

@@ -22,6 +22,7 @@ from vidseek_retrieval.confidence.calibration import (
     FEEDBACK,
     LEVEL,
     PRESENT,
+    WORDED,
     Calibration,
     Context,
     Judged,
@@ -32,6 +33,7 @@ from vidseek_retrieval.confidence.familiarity import Familiarity
 from vidseek_retrieval.confidence.query_stats import MAX_QUERIES, QuerySample
 from vidseek_retrieval.confidence.reliability import calibration_error, error_figures, kept_and_turned_away, reliability
 from vidseek_retrieval.confidence.text_vectors import TextVectors
+from vidseek_retrieval.confidence.worded_rankings import WordedRankings
 from vidseek_retrieval.search.moment_recall import (
     MIN_IOU,
     PublishedWindows,
@@ -49,7 +51,7 @@ from vidseek_retrieval.search.moments import (
     first_moments,
     rankings,
 )
-from vidseek_retrieval.settings import PRIOR
+from vidseek_retrieval.settings import MULTILINGUAL, PRIOR
 
 CALIBRATION_FILE = "calibration.json"
 VECTORS_FOLDER = "queries"
@@ -102,6 +104,8 @@ def calibrate(
     bootstrap: Bootstrap,
     feedback: Sequence[Said] = (),
     prior: float = PRIOR,
+    texts: Mapping[str, str] | None = None,
+    language: str = MULTILINGUAL,
 ) -> CalibrateReport:
     """Fit on the captions of the validation split and on feedback, measure on the captions of the test split.
 
@@ -110,7 +114,11 @@ def calibrate(
     is asked (`unlike`), where there is one. A hit is right if it is of the right video and its IoU is at least 0.5.
     Captions of the other world are those that no model was taught with: see `_unlike`.
 
-    The answers to the test captions as they are also give the recall of moments.
+    Where clips have texts, searches rank by pictures and words together, and so does this: first with the texts of the
+    caption's video and its near-duplicates taken out (so that `present` is a query that describes a picture), then as they
+    are (`worded`: the words of the query stand in the archive).
+
+    The answers to the test captions by pictures alone also give the recall of moments.
 
     Args:
         windows: The published clips, or a sample that contains the videos of `asked_videos`.
@@ -123,6 +131,8 @@ def calibrate(
         bootstrap: Of the intervals of moment recall.
         feedback: What people said of hits; what is not in the ranking of its query, or no clip any more, counts nothing.
         prior: The share of queries that have an answer in the archive.
+        texts: The published text of each clip by clip_id; None or empty ranks by pictures alone.
+        language: Of the words of the texts.
 
     Raises:
         ArtifactError: a table is missing or broken.
@@ -133,12 +143,15 @@ def calibrate(
     asker = _Asker(windows, vectors, Familiarity.learned(learned, vectors.embed), margin, _groups_of(pairs, windows))
     unlike = _unlike(general_pairs) if general_pairs is not None else {}
     questions = {split: _questions(_asked(table, split, max_queries), spans) for split in ("validation", "test")}
-    fitted, _ = _judge(questions["validation"], unlike.get("validation", _NO_QUERIES), asker)
-    test, found = _judge(questions["test"], unlike.get("test", _NO_QUERIES), asker)
-    said = list(_judge_said(feedback, asker))
-    calibration = fit(
-        fitted + said, encoder_version=vectors.encoder.spec.encoder_version, familiarity=asker.familiarity, prior=prior,
-    )
+    calibration, judged, said, found = _fit(questions, unlike, feedback, asker, prior=prior)
+    if calibration is not None and texts and calibration.slope > 0:
+        words = WordedRankings.of(
+            windows.clips, texts, asker.groups, language=language, slope=calibration.slope,
+        )
+        words = replace(words, weight=words.harmless_weight(_right_by_pictures(questions["validation"], asker)))
+        mixed, judged, said, _ = _fit(questions, unlike, feedback, replace(asker, words=words), prior=prior)
+        calibration = replace(mixed or calibration, mix_slope=words.slope, word_weight=words.weight)
+    fitted, test = judged["validation"], judged["test"]
     if calibration is not None:
         calibration = replace(calibration, reference=_reference(calibration, [*test, *fitted]))
     figures, bins = {"calibration": NOT_MEASURED}, []
@@ -147,6 +160,19 @@ def calibrate(
         figures = _figures(calibration, fitted, test, bins, num_feedback=len(said))
     measured = figures | _moments(questions["test"], found, windows, bootstrap)
     return CalibrateReport(calibration, measured, bins, vectors)
+
+
+def _fit(
+    questions: Mapping[str, Sequence[_Question]], unlike: Mapping[str, Sequence[_Question]], feedback: Sequence[Said],
+    asker: _Asker, *, prior: float,
+) -> tuple[Calibration | None, dict[str, list[Judged]], list[Judged], list[list[Moment]]]:
+    """Return the calibration, what was judged by split and by people, and the moments of the test captions by pictures."""
+    of_split = {split: _judge(questions[split], unlike.get(split, _NO_QUERIES), asker) for split in questions}
+    judged = {split: hits for split, (hits, _) in of_split.items()}
+    said = list(_judge_said(feedback, asker))
+    version = asker.vectors.encoder.spec.encoder_version
+    found = fit(judged["validation"] + said, encoder_version=version, familiarity=asker.familiarity, prior=prior)
+    return found, judged, said, of_split["test"][1]
 
 
 def asked_videos(pairs: Path, *, max_queries: int) -> frozenset[str]:
@@ -194,6 +220,7 @@ def _figures(
         "num_queries": len(test),
         "num_feedback": num_feedback,
         "prior": calibration.prior,
+        "word_weight": round(calibration.word_weight, 4),
         "min_confidence": calibration.min_confidence,
         "min_confidence_groups": num_groups,
         "min_confidence_assured": num_groups >= MIN_GROUPS,
@@ -306,6 +333,8 @@ class _Asker:
     margin: float
     groups: Mapping[str, str]
     """Of videos; one that is not named is a group of its own."""
+    words: WordedRankings | None = None
+    """Adds what words say to rankings; None for rankings by pictures alone."""
 
     def ask(self, texts: Sequence[str]) -> Iterator[_Asked]:
         """Yield each text with its ranking."""
@@ -320,16 +349,28 @@ class _Asker:
         )
         return first_moments(clips, margin=self.margin, num=LEVEL)
 
-    def judge(self, asked: _Asked, moments: Sequence[Moment], question: _Question, kind: str) -> list[Judged]:
-        """Return the first hits of one query; nothing where there is none."""
+    def judge(
+        self, asked: _Asked, question: _Question, kind: str, *, odds: Mapping[str, float], without: str | None = None
+    ) -> list[Judged]:
+        """Return the first hits of one query; nothing where there is none. `without` names a group that is left out."""
+        moments = self.moments(self.mixed(asked.ranking, odds, without=without), without=without)
         if not moments:
             return []
         firsts = tuple(moments[:NUM_HITS])
         right = tuple(iou(moment, question.truth) >= MIN_IOU for moment in firsts)
-        return [Judged(firsts, self.context(asked, moments), right, kind, question.group)]
+        return [Judged(firsts, self.context(asked, moments, odds), right, kind, question.group)]
 
-    def context(self, asked: _Asked, moments: Sequence[Moment]) -> Context:
-        return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector)
+    def odds(self, text: str, *, without: str | None = None) -> dict[str, float]:
+        """Return the odds of the clips that the words of a query may mean; none where words do not count."""
+        return self.words.odds(text, without=without) if self.words else {}
+
+    def mixed(self, ranking: Ranking, odds: Mapping[str, float], *, without: str | None = None) -> Ranking:
+        """Return a ranking with what words add to it."""
+        return self.words.mixed(ranking, odds, without=without) if self.words and odds else ranking
+
+    def context(self, asked: _Asked, moments: Sequence[Moment], odds: Mapping[str, float]) -> Context:
+        best = max(odds.values(), default=0.0)
+        return Context.of(moments, familiarity=self.familiarity, text=asked.text, vector=asked.vector, odds=best)
 
 
 def _judge(
@@ -339,12 +380,23 @@ def _judge(
     judged, found = [], []
     for question, asked in zip(questions, asker.ask([each.text for each in questions]), strict=True):
         found.append(asker.moments(asked.ranking))
-        judged += asker.judge(asked, found[-1], question, PRESENT)
-        judged += asker.judge(asked, asker.moments(asked.ranking, without=question.group), question, LEFT_OUT)
+        odds = asker.odds(question.text, without=question.group)
+        judged += asker.judge(asked, question, PRESENT, odds=odds)
+        judged += asker.judge(asked, question, LEFT_OUT, odds=odds, without=question.group)
+        if asker.words is not None and asker.words.has_text(question.group):
+            judged += asker.judge(asked, question, WORDED, odds=asker.odds(question.text))
     strange = unlike[: len(questions)]
     for question, asked in zip(strange, asker.ask([each.text for each in strange]), strict=True):
-        judged += asker.judge(asked, asker.moments(asked.ranking), question, UNLIKE)
+        judged += asker.judge(asked, question, UNLIKE, odds=asker.odds(question.text))
     return judged, found
+
+
+def _right_by_pictures(questions: Sequence[_Question], asker: _Asker) -> Iterator[tuple[str, str, Ranking]]:
+    """Yield the captions whose first hit by pictures is right: text, group and ranking."""
+    for question, asked in zip(questions, asker.ask([each.text for each in questions]), strict=True):
+        first = asker.moments(asked.ranking)[:1]
+        if first and iou(first[0], question.truth) >= MIN_IOU:
+            yield question.text, question.group, asked.ranking
 
 
 def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
@@ -354,12 +406,13 @@ def _judge_said(feedback: Sequence[Said], asker: _Asker) -> Iterator[Judged]:
         if each.query.strip():
             said.setdefault(each.query, {})[each.clip_id] = each.relevant
     for asked in asker.ask(list(said)):
-        of_query = said[asked.text]
-        moments = first_moments(cut_off(asked.ranking, limit=NUM_CLIPS, margin=asker.margin), margin=asker.margin)
+        of_query, odds = said[asked.text], asker.odds(asked.text)
+        ranking = asker.mixed(asked.ranking, odds)
+        moments = first_moments(cut_off(ranking, limit=NUM_CLIPS, margin=asker.margin), margin=asker.margin)
         flags = {
             place: of_query[clip_id] for place, moment in enumerate(moments)
             for clip_id in moment.clip_ids if clip_id in of_query
         }
         if flags:
-            yield Judged(tuple(moments[place] for place in flags), asker.context(asked, moments), tuple(flags.values()),
-                         FEEDBACK)
+            context = asker.context(asked, moments, odds)
+            yield Judged(tuple(moments[place] for place in flags), context, tuple(flags.values()), FEEDBACK)

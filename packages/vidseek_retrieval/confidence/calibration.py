@@ -33,6 +33,8 @@ FEATURES = ("first", "ood_distance", "oov_rate")
 """What the weight of "none of them" depends on: the best score, and how unfamiliar the query is."""
 _FORMER_FEATURES = {"ood_distance": "strange", "oov_rate": "novel"}
 """What calibrations of earlier versions call them; they are read under these names too."""
+EVIDENT_ODDS = 0.5
+"""Odds from which words decide: rankings with such a clip have a law of their own."""
 LEVEL = 30
 """Moments of a ranking that share the probability with "none of them"."""
 MIN_RIGHT = 10
@@ -43,6 +45,8 @@ ASSURANCE = 0.95
 """How surely: few right hits in the fit say little of others, and then less is cut."""
 PRESENT = "present"
 """The kind of queries that the archive has an answer to."""
+WORDED = "worded"
+"""The kind of queries whose words stand in the archive, with its answer."""
 FEEDBACK = "feedback"
 """The kind of what people said of hits: fitted on, and not what is measured."""
 _RIDGE = 1e-3
@@ -73,6 +77,8 @@ class Context:
     """As `Familiarity.oov_rate` has it."""
     place: tuple[float, ...] = ()
     """As `Familiarity.place` has it."""
+    is_worded: bool = False
+    """Whether the words of the query decide: some clip has at least `EVIDENT_ODDS`."""
 
     @property
     def first(self) -> float:
@@ -82,16 +88,42 @@ class Context:
     @staticmethod
     def of(
         moments: Sequence[Moment], *, familiarity: Familiarity | None = None, text: str = "",
-        vector: NDArray[np.float32] | None = None,
+        vector: NDArray[np.float32] | None = None, odds: float = 0.0,
     ) -> Context:
-        """Compute the features of a query from its non-empty ranking, best first."""
-        context = Context(tuple(moment.score for moment in moments[:LEVEL]))
+        """Compute the features of a query from its non-empty ranking, best first; `odds` are the best of its words."""
+        scores = tuple(moment.score for moment in moments[:LEVEL])
+        context = Context(scores, is_worded=odds >= EVIDENT_ODDS)
         if familiarity is None or vector is None:
             return context
         return replace(
             context, ood_distance=familiarity.ood_distance(vector), oov_rate=familiarity.oov_rate(text),
             place=familiarity.place(vector),
         )
+
+
+@dataclass(frozen=True)
+class Law:
+    """The parameters of a conditional logit."""
+
+    slope: float
+    """By which the logarithm of a moment's weight grows with its score; at least 0."""
+    weights: tuple[float, ...]
+    """Of `FEATURES`: what the logarithm of the weight of "none of them" is made of."""
+    bias: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.weights, self.bias, self.slope))) or self.slope < 0:
+            raise ValueError("slope, weights and bias are no finite numbers, or the slope is below 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameters as JSON values."""
+        return {"slope": self.slope, "bias": self.bias, "weights": dict(zip(FEATURES, self.weights, strict=True))}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Law:
+        """Restore the parameters. Raises KeyError, TypeError or ValueError where they are none."""
+        weights = tuple(float(_weight_of(content["weights"], name)) for name in FEATURES)
+        return Law(float(content["slope"]), weights, float(content["bias"]))
 
 
 @dataclass(frozen=True)
@@ -112,8 +144,20 @@ class Calibration:
     """The share of queries with an answer in the archive that the fit assumed."""
     familiarity: Familiarity | None = None
     """What the last two features are measured by; None where there were too few captions to learn from."""
+    mix_slope: float | None = None
+    """By which the logarithm of a clip's likelihood grows with its cosine alone, before words add to the scores; None in
+    calibrations of earlier versions, of which `slope` is that."""
+    word_weight: float = 1.0
+    """What the odds of words are multiplied by, so that words of other clips cost pictures no right hit; above 0."""
+    worded: Law | None = None
+    """The law of rankings in which words decide; None where there were too few: there the other one holds."""
     reference: QuerySample | None = field(default=None, compare=False)
     """The held-out queries as they were seen, which drift is measured against."""
+
+    @property
+    def picture_slope(self) -> float:
+        """By which the logarithm of a clip's likelihood grows with its cosine alone."""
+        return self.slope if self.mix_slope is None else self.mix_slope
 
     def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
         """Return the probability that each moment is right, from 0 to 1.
@@ -124,9 +168,10 @@ class Calibration:
         """
         if not moments:
             return []
-        none = self.bias + float(np.dot(self.weights, _query_features(context)))
-        logits = self.slope * (np.array([moment.score for moment in moments]) - context.first)
-        total = np.append(self.slope * (np.array(context.scores) - context.first), none)
+        law = self.worded if self.worded and context.is_worded else Law(self.slope, self.weights, self.bias)
+        none = law.bias + float(np.dot(law.weights, _query_features(context)))
+        logits = law.slope * (np.array([moment.score for moment in moments]) - context.first)
+        total = np.append(law.slope * (np.array(context.scores) - context.first), none)
         rounded: list[float] = np.round(np.exp(logits - np.logaddexp.reduce(total)), 4).tolist()
         return rounded
 
@@ -141,9 +186,10 @@ class Calibration:
         """Return the calibration as JSON values, for calibration.json and collection.json."""
         known = self.familiarity.to_json() if self.familiarity else None
         reference = self.reference.to_json() if self.reference else None
-        names = ("encoder_version", "slope", "bias", "min_confidence", "num_queries", "prior")
+        names = ("encoder_version", "slope", "bias", "min_confidence", "num_queries", "prior", "mix_slope", "word_weight")
         return {"format": FORMAT, **{name: getattr(self, name) for name in names},
-                "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known, "reference": reference}
+                "weights": dict(zip(FEATURES, self.weights, strict=True)), "familiarity": known,
+                "worded": self.worded.to_json() if self.worded else None, "reference": reference}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
@@ -159,16 +205,17 @@ class Calibration:
                     f"the calibration is of format {content.get('format', 1)}, this version reads format {FORMAT}",
                     remedy=REBUILD_REMEDY,
                 )
-            weights = tuple(float(_weight_of(content["weights"], name)) for name in FEATURES)
-            known, reference = content.get("familiarity"), content.get("reference")
+            law, worded = Law.from_json(content), content.get("worded")
+            known, reference, slope = (content.get(name) for name in ("familiarity", "reference", "mix_slope"))
             found = Calibration(
-                hex_digits(content["encoder_version"], 16, what="encoder_version"), float(content["slope"]), weights,
-                float(content["bias"]), float(content["min_confidence"]), int(content["num_queries"]),
-                float(content["prior"]), Familiarity.from_json(known) if known else None,
+                hex_digits(content["encoder_version"], 16, what="encoder_version"), law.slope, law.weights, law.bias,
+                float(content["min_confidence"]), int(content["num_queries"]), float(content["prior"]),
+                Familiarity.from_json(known) if known else None, None if slope is None else float(slope),
+                float(content.get("word_weight", 1.0)), Law.from_json(worded) if worded else None,
                 QuerySample.from_json(reference) if reference else None,
             )
-            if not all(map(math.isfinite, (*weights, found.bias, found.slope))) or found.slope < 0:
-                raise ValueError("slope, weights and bias are no finite numbers, or the slope is below 0")
+            if not math.isfinite(found.picture_slope) or found.picture_slope < 0 or not 0 < found.word_weight <= 1:
+                raise ValueError("mix_slope is no finite number of at least 0, or word_weight is not above 0 and at most 1")
             if not 0 <= found.min_confidence <= 1 or not 0 < found.prior < 1:
                 raise ValueError("min_confidence and prior are not within 0 and 1")
             return found
@@ -201,18 +248,18 @@ class Judged:
 def prior_weights(judged: Sequence[Judged], prior: float) -> NDArray[np.float64]:
     """Shape (n,): what each query counts, so that those with an answer make up `prior` of all.
 
-    The kinds without an answer share the rest equally. Feedback counts 1 each. Where one side is missing, the other
-    has all of it.
+    The kinds with an answer share that equally, and those without share the rest. Feedback counts 1 each. Where one side is
+    missing, the other has all of it.
     """
     kinds = np.array([each.kind for each in judged], dtype=object)
     asked = kinds != FEEDBACK
-    present, absent = kinds == PRESENT, sorted(set(kinds[asked]) - {PRESENT})
+    answered = sorted(set(kinds[asked]) & {PRESENT, WORDED})
+    absent = sorted(set(kinds[asked]) - {PRESENT, WORDED})
     weights = np.ones(len(judged))
-    for kind in sorted(set(kinds[asked])):
+    for kind in (*answered, *absent):
         rows = kinds == kind
-        share = prior if kind == PRESENT else (1 - prior) / len(absent)
-        if not absent or not present.any():
-            share = 1 / max(1, len(absent))
+        side, whole = (answered, prior) if kind in answered else (absent, 1 - prior)
+        share = (whole if answered and absent else 1.0) / len(side)
         weights[rows] = share * asked.sum() / rows.sum()
     return weights
 
@@ -232,12 +279,24 @@ def fit(
         keep: The share of right hits that `min_confidence` keeps.
         prior: The share of queries that have an answer in the archive, above 0 and at most 1.
     """
-    right = [flag for each in judged for flag in each.right]
-    if sum(right) < MIN_RIGHT or all(right):
+    if not _can_be_fitted(judged):
         return None
-    slope, weights, bias = _solve(judged, prior_weights(judged, prior))
-    found = Calibration(encoder_version, slope, weights, bias, 0.0, len(judged), prior, familiarity)
+    worth = prior_weights(judged, prior)
+    parts = {}
+    for is_worded in (False, True):
+        rows = [row for row, each in enumerate(judged) if each.context.is_worded == is_worded]
+        part = [judged[row] for row in rows]
+        parts[is_worded] = Law(*_solve(part, worth[rows])) if _can_be_fitted(part) else None
+    law = parts[False] or Law(*_solve(judged, worth))
+    found = Calibration(
+        encoder_version, law.slope, law.weights, law.bias, 0.0, len(judged), prior, familiarity, worded=parts[True],
+    )
     return replace(found, min_confidence=_min_confidence(found, judged, keep=keep))
+
+
+def _can_be_fitted(judged: Sequence[Judged]) -> bool:
+    right = [flag for each in judged for flag in each.right]
+    return sum(right) >= MIN_RIGHT and not all(right)
 
 
 def _min_confidence(calibration: Calibration, judged: Sequence[Judged], *, keep: float) -> float:

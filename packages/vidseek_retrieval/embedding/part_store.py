@@ -199,5 +199,6 @@ def write_summary(folder: Path, space: Space, parts: Mapping[str, int]) -> None:
     content = {name: value for name, value in before.items() if name in ("num_clips", "parts", "texts")}
     content |= {"encoder_version": space.encoder_version, "variant": space.variant, "dimension": space.dimension}
     content[folder.name] = dict(parts)
-    content["num_clips"] = sum(content.get("parts", {}).values())
+    if "parts" in content:  # a list of an earlier version counts its clips, and does not name their parts
+        content["num_clips"] = sum(content["parts"].values())
     write_json(path, content, sort_keys=True)

@@ -8,6 +8,7 @@ import qdrant_edge as qdrant
 
 from vidseek_media.errors import ConfigError
 from vidseek_retrieval.index.values import SparseVector
+from vidseek_retrieval.lexical.word_parts import document_parts
 from vidseek_retrieval.settings import MULTILINGUAL
 
 AVERAGE_LENGTH = 24.0
@@ -55,6 +56,18 @@ class WordEncoder:
     def query(self, text: str) -> SparseVector:
         """Return the weights of a query: 1 for each of its words."""
         return _words_of(self._model.embed_query(_keep_numbers(text)))
+
+
+def with_parts(words: SparseVector, text: str, *, run_together: bool = False) -> SparseVector:
+    """Return the weights of a text with those of the parts of its words, which have the weight 1 each.
+
+    Args:
+        words: The weights of the text.
+        text: The text.
+        run_together: As `document_parts` has it.
+    """
+    parts = sorted(document_parts(text, run_together=run_together) - set(words.indices))
+    return SparseVector((*words.indices, *parts), (*words.values, *[1.0] * len(parts)))
 
 
 def _keep_numbers(text: str) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vidseek_media.cutting.cut import read_clips
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, read_columns
 from vidseek_retrieval.embedding.embed_texts import ClipText, clip_texts, read_texts, read_variants
 from vidseek_retrieval.embedding.embedding_parts import Embeddings
@@ -63,6 +64,16 @@ class ClipTables:
         if self.caption_dir is None:
             return {}
         return clip_texts(self.ingest_dir, self.cut_dir, self.caption_dir, cut=self.cut, video_ids=self.video_ids)
+
+    @cached_property
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        """Start and end of the clips in milliseconds, by clip_id, as `texts` has them.
+
+        Raises:
+            ArtifactError: the table of clips is missing or broken.
+        """
+        clips = (clip for clip in read_clips(self.cut_dir, video_ids=self.video_ids) if self.cut in clip.cut)
+        return {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips}
 
     @cached_property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:

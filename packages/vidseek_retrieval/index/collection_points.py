@@ -104,7 +104,7 @@ class Points:
         """Yield the points of rows; `tables` have the texts of their videos."""
         wanted = [each for each in index_vectors() if each.name in self.settings.vectors]
         values = {each.name: each.values(tables) for each in wanted if each.name != VIDEO_VECTOR}
-        fields = [each.fields(tables) for each in wanted if each.filter_fields]
+        fields = [each.fields(tables) for each in wanted if each.filter_fields or each.evidence]
         vectors, places, spans = self.tables.embeddings.vectors, self.clips.places, self.clips.spans
         of_rows = np.searchsorted(self.clips.begins, rows, side="right") - 1
         for row, video in zip(rows.tolist(), of_rows.tolist(), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vidseek_retrieval.vectors.registry import FieldKind, filter_fields
+from vidseek_retrieval.vectors.registry import FieldKind, evidence_vectors, filter_fields
 
 PAYLOAD_INDEXES: Mapping[str, FieldKind] = {
     "video_id": "keyword",
@@ -27,4 +27,4 @@ def payload_indexes() -> dict[str, FieldKind]:
 
 def payload_fields() -> tuple[str, ...]:
     """Return all fields that a payload may have; fields without a value are left out of payloads."""
-    return (*payload_indexes(), *_OTHERS)
+    return (*payload_indexes(), *_OTHERS, *evidence_vectors())

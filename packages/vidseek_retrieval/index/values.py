@@ -113,6 +113,10 @@ class Tables(Protocol):
         """By clip_id; empty if no captions are published."""
 
     @property
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        """Start and end of each published clip in milliseconds, by clip_id."""
+
+    @property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
         """The embedded texts by `text_id_of`; shape (dimension,), unit length."""
 

@@ -14,11 +14,15 @@ from vidseek_retrieval.confidence.calibration import Calibration, OldCalibration
 from vidseek_retrieval.index.backend import PUBLISH_REMEDY, USE_REMEDY, Collection, IndexBackend
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.score_spread import score_spread
-from vidseek_retrieval.index.values import Dense
+from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense
 from vidseek_retrieval.search.denylist import Denylist, FilteredCollection
 
 log = logging.getLogger("vidseek.search")
 
+MIN_CAPTIONS = 20
+"""Captions of the sample that tell how well texts find their clips."""
+MIN_NATS, DEFAULT_NATS, MAX_NATS = 0.3, 2.0, 6.0
+"""What a standard deviation of scores says of a clip, in nats: at least, where nothing is known, and at most."""
 SPREAD_SAMPLE = 512
 """Points that the score spread is estimated from if the collection does not record it."""
 
@@ -40,6 +44,7 @@ class LiveCollection:
         self._open: dict[str, Collection] = {}
         self._calibrations: dict[str, Calibration | None] = {}
         self._spreads: dict[tuple[str, Dense], float] = {}
+        self._own_scores: dict[str, float | None] = {}
         self._lock = threading.Lock()
 
     @property
@@ -140,6 +145,42 @@ class LiveCollection:
             with self._lock:
                 self._spreads = {key: spread, **{each: kept for each, kept in self._spreads.items() if each[0] == key[0]}}
         return spread
+
+
+    def mix_slope_of(self, opened: Collection) -> float:
+        """Return how much the logarithm of a clip's likelihood grows with its cosine, to weigh pictures against words.
+
+        A calibration knows it. Otherwise the archive's captions tell how far above the others a text finds its own clip,
+        in standard deviations; for normal scores that distance is the slope. A collection without captions has a default.
+
+        Args:
+            opened: The collection.
+        """
+        calibration = self.calibration_of(opened.metadata)
+        if calibration is not None:
+            return calibration.picture_slope or MIN_NATS
+        name = opened.metadata.name
+        with self._lock:
+            is_known = name in self._own_scores
+        if not is_known:
+            found = _own_score(opened)
+            with self._lock:
+                self._own_scores = {name: found}
+        own = self._own_scores.get(name)
+        nats = DEFAULT_NATS if own is None else min(MAX_NATS, max(MIN_NATS, own))
+        return nats / max(self.spread_of(opened, VIDEO_VECTOR), 1e-3)
+
+
+def _own_score(opened: Collection) -> float | None:
+    """Return how many standard deviations above other clips a caption scores its own; None for a few captions."""
+    points = opened.points(sorted(opened.sample(SPREAD_SAMPLE, seed=0)))
+    pairs = [(point.vector, point.caption) for point in points if point.caption is not None]
+    if len(pairs) < MIN_CAPTIONS:
+        return None
+    clips, captions = (np.stack(each) for each in zip(*pairs, strict=True))
+    scores = captions @ clips.T
+    spread = scores.std(axis=1).mean()
+    return float((scores.diagonal() - scores.mean(axis=1)).mean() / max(spread, 1e-6))
 
 
 def _read_calibration(name: str, content: Mapping[str, Any]) -> Calibration | None:

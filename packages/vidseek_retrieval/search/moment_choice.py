@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,12 +15,18 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.values import VIDEO_VECTOR
 from vidseek_retrieval.search.fusion import diversify
 from vidseek_retrieval.search.moments import Moment
-from vidseek_retrieval.search.nearest import Nearest
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.settings import Weights
 
 MAX_DIVERSIFIED = 100
 """Moments that are reordered for diversity; those after them keep their order."""
+
+
+class Ranking(Protocol):
+    """A ranking of a collection."""
+
+    def moments(self, num: int) -> list[Moment]:
+        """Return the first `num` moments, best first."""
 
 
 class RatedMoment(NamedTuple):
@@ -32,38 +37,41 @@ class RatedMoment(NamedTuple):
     """0 to 1; None if there is no calibration for the query."""
 
 
-def can_be_calibrated(query: Query, weights: Weights) -> bool:
-    """Return whether the query is of the kind that calibrations are fitted on: one text, ranked by `video` alone.
+def can_be_calibrated(query: Query, weights: Weights | None) -> bool:
+    """Return whether the query is of the kind that calibrations are fitted on: one text, ranked by pictures.
 
     Args:
         query: The encoded query.
-        weights: Of each vector, at least 0.
+        weights: Of each vector, at least 0; None where pictures and words are ranked together.
     """
     is_alone = len(query.positive) == 1 and not (len(query.negative) or query.positive_ids or query.negative_ids)
-    others = any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
+    others = weights is not None and any(weight for name, weight in weights.by_name().items() if name != VIDEO_VECTOR)
     return bool(query.words) and is_alone and not others
 
 
 def rate_moments(
-    moments: Sequence[Moment], calibration: Calibration | None, query: Query, nearest: Nearest
+    moments: Sequence[Moment], calibration: Calibration | None, query: Query, whole: Ranking | None,
+    *, word_odds: float = 0.0,
 ) -> tuple[list[RatedMoment], QueryStats | None]:
     """Return the moments with their confidence, and the query's statistics if there is a calibration.
 
-    A confidence depends on the query's ranking over the whole archive. If `nearest` is filtered, the unfiltered ranking
-    is searched for as well.
+    A confidence depends on the query's ranking over the whole archive.
 
     Args:
         moments: Best first.
         calibration: Of the collection; None gives no confidence.
         query: The encoded query.
-        nearest: The ranking that `moments` come from.
+        whole: The ranking without filters; None if `moments` are not filtered.
+        word_odds: The best odds, without filters, that a clip's text is what the query means.
     """
     if calibration is None or not moments:
         return [RatedMoment(moment, None) for moment in moments], None
-    whole = replace(nearest, conditions=()).moments(LEVEL) if nearest.conditions else moments
-    context = Context.of(whole, familiarity=calibration.familiarity, text=query.words, vector=query.positive[0])
+    first = whole.moments(LEVEL) if whole else moments
+    context = Context.of(
+        first, familiarity=calibration.familiarity, text=query.words, vector=query.positive[0], odds=word_odds,
+    )
     rated = list(map(RatedMoment, moments, calibration.confidences(moments, context)))
-    return rated, calibration.query_stats(whole, context)
+    return rated, calibration.query_stats(first, context)
 
 
 def choose_moments(rated: list[RatedMoment], opened: Collection, options: SearchOptions) -> list[RatedMoment]:

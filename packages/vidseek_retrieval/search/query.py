@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.confidence.query_stats import QueryStats
+from vidseek_retrieval.lexical.hit_evidence import Evidence
 from vidseek_retrieval.settings import Weights
 
 
@@ -68,12 +69,15 @@ class SearchOptions:
     filters: Mapping[str, object] = field(default_factory=dict)
     """As `parse_filters` takes them."""
     weights: Weights | None = None
-    """By default those of the searcher."""
+    """Of single vectors: one alone ranks by its score, several are fused by rank. By default those of the searcher; it has
+    none by default, and pictures and words are ranked together."""
     diversity: float = 0.0
     """0 to 1: how much an answer loses by being like one before it."""
     min_confidence: float = 0.0
-    """0 to 1: hits that are less likely right are left out. Above 0 it is for queries of one text that are ranked by the
-    vector `video`: others have no confidence."""
+    """0 to 1: hits that are less likely right are left out. Above 0 it is for queries of one text without phrases that are
+    ranked by pictures, with or without words: others have no confidence."""
+    fields: tuple[str, ...] = ()
+    """Some of `FIELDS`: what is looked at; empty for all. Without `visual`, only clips with evidence are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ class Hit:
     start_ms: int
     end_ms: int
     score: float
-    """Of the best clip: its cosine, or 0 to 1 where several vectors were fused."""
+    """Of the best clip: its cosine, with what words add to it. Where pictures do not count, the probability of the words; 0
+    to 1 where several vectors were fused by rank."""
     confidence: float | None
     """0 to 1, where it was calibrated."""
     best_clip_id: str
@@ -94,6 +99,8 @@ class Hit:
     uri: str
     """As the source names the file: relative to its root, or what a manifest says."""
     thumbnail_url: str | None
+    evidence: tuple[Evidence, ...] = ()
+    """The texts for which it was found, the best first; empty where pictures alone speak for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,11 @@ class Answer:
         return {
             "encoder_version": self.encoder_version,
             "collection": self.collection,
-            "hits": [{**asdict(hit), "clip_ids": list(hit.clip_ids)} for hit in self.hits],
+            "hits": [_json_of(hit) for hit in self.hits],
             "next_offset": self.next_offset,
         }
+
+
+def _json_of(hit: Hit) -> dict[str, Any]:
+    evidence = [{**asdict(each), "matches": list(each.matches)} for each in hit.evidence]
+    return {**asdict(hit), "clip_ids": list(hit.clip_ids), "evidence": evidence}

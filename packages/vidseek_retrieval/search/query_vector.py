@@ -12,6 +12,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_retrieval.index.backend import Collection, Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.lexical.query_text import without_quotes
 from vidseek_retrieval.search.query import Query, QueryInputs
 
 
@@ -139,7 +140,7 @@ def _embed(encoder: Encoder, inputs: QueryInputs) -> NDArray[np.float32]:
     """Embed every text, image and clip. Shape (n, dimension), unit rows; n may be 0."""
     vectors = [np.empty((0, encoder.spec.dimension), np.float32)]
     if inputs.texts:
-        vectors.append(encoder.embed_texts(inputs.texts))
+        vectors.append(encoder.embed_texts([without_quotes(text) for text in inputs.texts]))
     if inputs.images:
         vectors.append(encoder.embed_images(inputs.images))
     if inputs.clips:

@@ -38,6 +38,9 @@ class IndexVector(abc.ABC):
         measured: Whether a publish measures the recall of searches by this dense vector.
         of_text: Whether it is made from the text of a clip: its title, captions, or name.
         filter_fields: Payload fields that it adds, each with the kind of its index. `fields` returns their values.
+        evidence: Of a sparse vector: the payload field with the texts that its words come from, lists of start_ms, end_ms
+            and text. `fields` returns it too. Searches name it in `in`.
+        run_together: Whether the words of these texts may lack the spaces between them.
     """
 
     name: ClassVar[str]
@@ -48,6 +51,8 @@ class IndexVector(abc.ABC):
     measured: ClassVar[bool] = True
     of_text: ClassVar[bool] = False
     filter_fields: ClassVar[Mapping[str, FieldKind]] = {}
+    evidence: ClassVar[str] = ""
+    run_together: ClassVar[bool] = False
 
     @abc.abstractmethod
     def values(self, tables: Tables) -> Callable[[str], Value | None]:
@@ -61,7 +66,7 @@ class IndexVector(abc.ABC):
         """
 
     def fields(self, tables: Tables) -> Callable[[str], Mapping[str, Any]]:
-        """Return a function from a clip id to the values of `filter_fields`; missing values are left out."""
+        """Return a function from a clip id to the values of `filter_fields` and `evidence`; missing values are left out."""
         return lambda clip_id: {}
 
     def source(self, tables: Tables) -> Callable[[str], bytes] | None:
@@ -118,3 +123,8 @@ def index_vector(name: str) -> IndexVector:
 def filter_fields() -> dict[str, FieldKind]:
     """Return the payload fields that vectors add, each with the kind of its index."""
     return {field: kind for each in index_vectors() for field, kind in sorted(each.filter_fields.items())}
+
+
+def evidence_vectors() -> dict[str, IndexVector]:
+    """Return the vectors of words that searches may be limited to, by the payload field of their texts."""
+    return {each.evidence: each for each in index_vectors() if each.evidence}

@@ -24,6 +24,7 @@ from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments, rank_exact
 from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import EvidenceWeights
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,7 @@ def test_answer__json_is_the_designs(colours: Path, encoder: Encoder) -> None:
         "title",
         "uri",
         "thumbnail_url",
+        "evidence",
     ]
     assert hit["title"] == "blue"  # it has no title, so its file's stem
 
@@ -289,11 +291,13 @@ def test_search__several_things_at_once_are_their_sum(captioned: Path, encoder: 
 def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
     white = searcher.encode(QueryInputs(texts=("white",)))
-    without = searcher.search(searcher.encode(QueryInputs(texts=("white",)), QueryInputs(texts=("red",))))
-    before, after = found(searcher.search(white)), found(without)
+    less_red = searcher.encode(QueryInputs(texts=("white",)), QueryInputs(texts=("red",)))
+    without = searcher.search(less_red, SearchOptions(fields=("visual",)))
+    pictures = SearchOptions(fields=("visual",))
+    before, after = found(searcher.search(white, pictures)), found(without)
     assert before[0] == after[0] == "white"
     assert {hit.uri: hit.score for hit in without.hits}["red.mp4"] < {
-        hit.uri: hit.score for hit in searcher.search(white).hits
+        hit.uri: hit.score for hit in searcher.search(white, pictures).hits
     }["red.mp4"]
     assert after[-1] == "red"
     with raises(InputRejected, code="vectors-cancel"):
@@ -330,7 +334,7 @@ def test_search__filters_and_an_unknown_one(captioned: Path, encoder: Encoder) -
 def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encoder) -> None:
     searcher = Searcher.open(captioned, encoder)
     query = searcher.encode(QueryInputs(texts=("green",)))
-    assert found(searcher.search(query))[0] == "green"
+    assert found(searcher.search(query, SearchOptions(fields=("visual",))))[0] == "green"
     by_caption = searcher.search(query, SearchOptions(weights=Weights(video=0, caption=1)))
     assert found(by_caption)[0] == "red" and len(by_caption.hits) == 4
     by_words = searcher.search(query, SearchOptions(weights=Weights(video=0, words=1)))
@@ -342,6 +346,43 @@ def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encod
     assert found(searcher.search(camera, SearchOptions(weights=Weights(video=0, words=1)))) == ["white"]
     default = Searcher.open(captioned, encoder, weights=Weights(video=0, words=1))
     assert found(default.search(query)) == ["red"]
+
+
+def test_search__words_and_pictures_together(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+    answer = searcher.search(searcher.encode(QueryInputs(texts=("green crane",))))
+    assert found(answer)[0] == "red" and len(answer.hits) == 4  # what only the pictures say follows
+    (evidence,) = answer.hits[0].evidence
+    assert (evidence.field, evidence.matches) == ("captions", ("green", "crane"))
+    assert (evidence.start_ms, evidence.end_ms) == (0, 3000) and "green crane" in evidence.text
+    pictures = SearchOptions(fields=("visual",))
+    plain = searcher.search(searcher.encode(QueryInputs(texts=("green crane",))), pictures)
+    assert all(hit.evidence == () for hit in plain.hits)
+    nothing = searcher.encode(QueryInputs(texts=("zebra",)))
+    assert searcher.search(nothing).hits == searcher.search(nothing, pictures).hits
+
+
+def test_search__only_in_words_and_phrases(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder)
+
+    def asked(text: str, *fields: str, **filters: object) -> list[str]:
+        query = searcher.encode(QueryInputs(texts=(text,)))
+        return found(searcher.search(query, SearchOptions(fields=fields, filters=filters)))
+
+    assert asked("green crane", "captions")[0] == "red" and "white" not in asked("green crane", "captions")
+    assert asked("green crane", "speech", "ocr") == []  # the archive has neither
+    assert asked('a "blue crane" somewhere') == asked('"blue CRANE"', "captions") == ["green"]
+    assert asked('"crane blue"') == [] and asked('"crane" "white"') == []
+    assert asked('"crane"', channel="channel 1") == ["green"]
+    assert asked("grean crane", "captions")[0] == "red" and asked("crane camra 7", "captions")[0] == "white"
+    with raises(InputRejected, code="unknown-field", naming="sound", remedy=["visual", "ocr"]):
+        asked("green", "sound")
+
+
+def test_search__evidence_weighs_nothing_where_params_say_so(captioned: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(captioned, encoder, evidence=EvidenceWeights(captions=0.0))
+    query = searcher.encode(QueryInputs(texts=("green crane",)))
+    assert searcher.search(query).hits == searcher.search(query, SearchOptions(fields=("visual",))).hits
 
 
 def test_search__weights_that_leave_nothing(colours: Path, captioned: Path, encoder: Encoder) -> None:

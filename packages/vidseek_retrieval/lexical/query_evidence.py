@@ -1,0 +1,114 @@
+"""What the words of one query say of the clips of a collection: odds, the clips with its phrases, and what each hit has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from vidseek_retrieval.index.backend import Collection
+from vidseek_retrieval.index.bm25 import WordEncoder
+from vidseek_retrieval.index.values import SparseVector
+from vidseek_retrieval.lexical.hit_evidence import Evidence, evidence_of
+from vidseek_retrieval.lexical.query_text import QueryText, has_phrase
+from vidseek_retrieval.lexical.spelling import Spelling, texts_in
+from vidseek_retrieval.lexical.word_index import CollectionWords, Rarities
+from vidseek_retrieval.lexical.word_odds import QueryWord, clip_odds
+from vidseek_retrieval.lexical.word_parts import plain, run_parts
+from vidseek_retrieval.search.filters import Condition
+from vidseek_retrieval.search.moments import NUM_CLIPS
+from vidseek_retrieval.vectors.registry import IndexVector, evidence_vectors
+
+MAX_CLIPS_OF_HIT = 5
+"""Clips of a hit whose texts are shown."""
+
+
+@dataclass(frozen=True)
+class QueryEvidence:
+    """What the words of a query say."""
+
+    odds: Mapping[str, float] = field(default_factory=dict)
+    """That a clip's text is what the query means, by clip_id."""
+    meant: Mapping[str, Set[int]] = field(default_factory=dict)
+    """By field, the words of the archive that the query means there."""
+    with_phrases: frozenset[str] | None = None
+    """Clips that have all phrases of the query; None if it has no phrase."""
+
+    def of_hit(self, collection: Collection, clip_ids: Sequence[str]) -> tuple[Evidence, ...]:
+        """Return the texts of a hit's first clips that share words with the query.
+
+        Args:
+            collection: The collection that was searched.
+            clip_ids: Of the hit, the best first.
+        """
+        shown = [clip_id for clip_id in clip_ids if clip_id in self.odds or clip_id in (self.with_phrases or ())]
+        if not shown or not self.meant:
+            return ()
+        payloads = collection.payloads(shown[:MAX_CLIPS_OF_HIT])
+        texts = [payloads[clip_id] for clip_id in shown[:MAX_CLIPS_OF_HIT] if clip_id in payloads]
+        return evidence_of(texts, self.meant, encoder_of(collection.metadata.settings.language))
+
+
+def read_evidence(
+    collection: Collection, query: QueryText, *, fields: Sequence[str], weights: Mapping[str, float], rarities: Rarities,
+    conditions: Sequence[Condition] = (),
+) -> QueryEvidence:
+    """Ask the sparse vectors of a collection for the words of a query.
+
+    Args:
+        collection: The collection to search.
+        query: The parsed text.
+        fields: Of the evidence that counts: some of captions, speech and ocr.
+        weights: What the odds of each field are multiplied by; fields that are not named are not looked at.
+        rarities: Shared by all searches.
+        conditions: Filters that clips must meet.
+    """
+    encoder = encoder_of(collection.metadata.settings.language)
+    odds: dict[str, float] = defaultdict(float)
+    meant: dict[str, Set[int]] = {}
+    with_phrases: dict[str, set[int]] = defaultdict(set)
+    for name, vector in evidence_vectors().items():
+        weight = weights.get(name, 0.0)
+        if name not in fields or not weight or not collection.metadata.has(vector.name):
+            continue
+        words = _words_of(query.text, vector, collection, encoder, rarities)
+        meant[name] = {index for word in words for index in word.indices}
+        index = CollectionWords(collection, vector.name, rarities, conditions)
+        for clip_id, value in clip_odds(words, index, weight=weight).items():
+            odds[clip_id] += value
+        for number, phrase in enumerate(query.phrases):
+            for clip_id in _clips_with(phrase, vector, collection, encoder, conditions):
+                with_phrases[clip_id].add(number)
+    if not query.phrases:
+        return QueryEvidence(dict(odds), meant)
+    whole = frozenset(clip_id for clip_id, numbers in with_phrases.items() if len(numbers) == len(query.phrases))
+    return QueryEvidence({clip_id: value for clip_id, value in odds.items() if clip_id in whole}, meant, whole)
+
+
+@lru_cache(maxsize=8)
+def encoder_of(language: str) -> WordEncoder:
+    """Return the encoder of words of a language, made once."""
+    return WordEncoder(language)
+
+
+def _words_of(
+    text: str, vector: IndexVector, collection: Collection, encoder: WordEncoder, rarities: Rarities
+) -> list[QueryWord]:
+    standing = rarities.of(collection, vector.name, encoder.query(text).indices)
+    spelling = Spelling(collection, vector.name, vector.evidence, encoder, run_together=vector.run_together)
+    return spelling.query_words(text, standing)
+
+
+def _clips_with(
+    phrase: str, vector: IndexVector, collection: Collection, encoder: WordEncoder, conditions: Sequence[Condition]
+) -> list[str]:
+    """Return the clips whose text has a phrase, of the first `NUM_CLIPS` with its words."""
+    words = set(encoder.query(phrase).indices) | (run_parts(plain(phrase)) if vector.run_together else set())
+    query = SparseVector(tuple(sorted(words)), (1.0,) * len(words))
+    clips = collection.search_words(query, limit=NUM_CLIPS, using=vector.name, conditions=conditions)
+    payloads = collection.payloads([clip.clip_id for clip in clips])
+    return [
+        clip_id for clip_id, payload in payloads.items()
+        if any(has_phrase(text, phrase, run_together=vector.run_together) for text in texts_in(payload, vector.evidence))
+    ]
