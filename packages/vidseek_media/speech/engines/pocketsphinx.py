@@ -54,6 +54,7 @@ class _PocketSphinx:
     def transcribe(self, samples: Samples, *, language: str | None) -> list[Utterance]:
         """Implement `Transcriber.transcribe`."""
         decoder = self._decoder
+        decoder.reinit_feat()  # else what it learned of the spectrum so far would change the answer
         decoder.start_utt()
         decoder.process_raw(samples.tobytes(), False, True)
         decoder.end_utt()
