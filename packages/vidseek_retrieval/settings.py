@@ -65,7 +65,7 @@ class EmbedSettings(Section):
     variant: Variant = VARIANT
     """fp32, fp16 or int8, as the bundle has it."""
     batch: Positive = BATCH
-    """Clips, or texts, in one run of the encoder."""
+    """Clips, or texts, in one run of the encoder on a GPU; a CPU runs each by itself."""
     executor: Literal["local", "ray"] = "local"
     """local, or ray: many machines, docs/operations.md."""
     ray: RaySettings = RaySettings()
