@@ -153,7 +153,9 @@ def read_variants(embed_dir: Path) -> list[str]:
         ArtifactError: a part is broken.
     """
     found: set[str] = set()
-    for part in sorted((embed_dir / TEXTS_FOLDER).glob("*.parquet")):
+    folder = embed_dir / TEXTS_FOLDER
+    listed = listed_parts(folder)
+    for part in sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in listed]:
         try:
             found |= set(pq.read_table(part, columns=["variant"])["variant"].unique().to_pylist())
         except (pa.ArrowException, OSError, KeyError) as error:
