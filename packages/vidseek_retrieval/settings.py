@@ -80,7 +80,7 @@ class CalibrateSettings(Section):
 
     max_queries: Positive = 500
     """Captions of each split; fitted on validation, measured on test."""
-    max_clips: Positive = 100_000
+    max_clips: Positive = 50_000
     """Published clips that are searched; of a larger archive whole videos are drawn."""
     prior: Annotated[float, Field(gt=0, lt=1)] = PRIOR
     """The share of queries that have an answer in the archive: every confidence assumes it."""

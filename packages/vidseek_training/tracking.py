@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # MLflow reads these when it is imported: an archive tool does not phone home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -16,10 +17,12 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_REPO_URL
-from torch.utils.tensorboard import SummaryWriter
 
 from vidseek_media.errors import ServiceError, foreign
 from vidseek_media.urls import without_secrets
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 EXPERIMENT = "vidseek"
 MODEL = "vidseek-adapter"
@@ -111,12 +114,18 @@ def run(
     with mlflow.start_run(run_id=again if known else None, run_name=None if known else name, tags=told) as active:
         mlflow.log_params({key: without_secrets(each) if isinstance(each, str) else each for key, each in params.items()})
         run_id = str(active.info.run_id)
-        writer = SummaryWriter(str(board / f"{name}-{run_id[:8]}")) if board is not None else None
+        writer = _board(board / f"{name}-{run_id[:8]}") if board is not None else None
         try:
             yield Run(run_id, writer)
         finally:
             if writer is not None:
                 writer.close()
+
+
+def _board(folder: Path) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter  # torch: a report needs none of it
+
+    return SummaryWriter(str(folder))
 
 
 def attach(run_id: str, files: Sequence[tuple[Path, str]]) -> bool:

@@ -66,15 +66,14 @@ class PublishedWindows:
             ArtifactError: a table is missing or broken.
         """
         table = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
-        table = table[[cut in modes for modes in table["cut"]]]
+        table = table[[cut in list(modes) for modes in table["cut"]]]
         drawn, half = _drawn(table["video_id"], most, always)
         kept = table if drawn is None else table[table["video_id"].isin(drawn)]
         embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())
         row_of = {clip_id: row for row, clip_id in enumerate(embeddings.clip_ids)}
-        clips = sorted(
-            RankedClip(str(clip_id), str(video_id), int(start_ms), int(end_ms), 0.0)
-            for clip_id, video_id, start_ms, end_ms, _ in kept.itertuples(index=False) if clip_id in row_of
-        )
+        kept = kept[kept["clip_id"].isin(row_of)].sort_values("clip_id")
+        spans = (kept[name].tolist() for name in ("clip_id", "video_id", "start_ms", "end_ms"))
+        clips = [RankedClip(*span, score=0.0) for span in zip(*spans, strict=True)]
         vectors = embeddings.vectors[[row_of[clip.clip_id] for clip in clips]]
         texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
         spread = score_spread(vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)

@@ -16,6 +16,8 @@ SCORE_DIGITS = 6
 """Scores are rounded to this many places before they are ordered, so that the last bits of float32 break no tie."""
 _BLOCK_SCORES = 2**23
 """Scores that are computed at once."""
+_ROUNDING = 1e-6
+"""More than rounding changes a score."""
 _SORTED_AT_FIRST = (256, 4096)
 """Of a ranking so many clips are sorted, then so many, then all."""
 
@@ -161,13 +163,14 @@ def rankings(
     """
     if len(clips) != len(clip_vectors):
         raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
-    by_id = sorted(range(len(clips)), key=lambda row: clips[row].clip_id)
-    ordered, vectors = [clips[row] for row in by_id], clip_vectors[by_id]
+    clip_ids = [clip.clip_id for clip in clips]
+    if clip_ids != sorted(clip_ids):
+        by_id = sorted(range(len(clips)), key=clip_ids.__getitem__)
+        clips, clip_vectors = [clips[row] for row in by_id], clip_vectors[by_id]
     step = max(1, _BLOCK_SCORES // max(1, len(clips)))
     for start in range(0, len(query_vectors), step):
-        scores = query_vectors[start : start + step] @ vectors.T
-        for row in np.round(scores.astype(np.float64), SCORE_DIGITS):
-            yield Ranking(ordered, row)
+        for scores in query_vectors[start : start + step] @ clip_vectors.T:
+            yield Ranking(clips, scores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,19 +179,22 @@ class Ranking:
 
     clips: Sequence[RankedClip]
     """In the order of clip_id; their scores are ignored."""
-    scores: NDArray[np.float64]
-    """One for each clip, rounded to `SCORE_DIGITS`."""
+    scores: NDArray[np.float32]
+    """One for each clip; they are rounded to `SCORE_DIGITS` before they are ordered."""
 
     def __iter__(self) -> Iterator[RankedClip]:
         high = math.inf
         for num in (*_SORTED_AT_FIRST, len(self.scores)):
             is_part = num < len(self.scores)
-            low = float(np.partition(self.scores, -num)[-num]) if is_part else -math.inf
-            rows = np.flatnonzero((self.scores >= low) & (self.scores < high))
-            for row in rows[np.argsort(-self.scores[rows], kind="stable")].tolist():  # stable: in the order of clip_id
-                clip = self.clips[row]
+            low = round(float(np.partition(self.scores, -num)[-num]), SCORE_DIGITS) if is_part else -math.inf
+            rows = np.flatnonzero((self.scores >= low - _ROUNDING) & (self.scores <= high + _ROUNDING))
+            scores = np.round(self.scores[rows].astype(np.float64), SCORE_DIGITS)
+            within = (scores >= low) & (scores < high)
+            rows, scores = rows[within], scores[within]
+            for place in np.argsort(-scores, kind="stable").tolist():  # stable: in the order of clip_id
+                clip = self.clips[rows[place]]
                 yield RankedClip(
-                    clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, float(self.scores[row]), clip.duplicate_of
+                    clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, float(scores[place]), clip.duplicate_of
                 )
             if not is_part:
                 return

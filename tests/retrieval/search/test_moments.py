@@ -193,9 +193,11 @@ def test_first_moments__reads_no_more_than_it_needs() -> None:
 def test_rankings__are_sorted_as_far_as_they_are_read() -> None:
     num = 5000
     clips = [clip(place, place + 3, 0) for place in range(num)]
-    scores = np.round(np.random.default_rng(0).random(num), 3)  # five of each
+    scores = np.random.default_rng(0).integers(0, 1000, num).astype(np.float32) / 1000  # five of each
+    scores += np.random.default_rng(1).uniform(-4e-7, 4e-7, num).astype(np.float32)  # last bits, which break no tie
     ordered = sorted(clips, key=lambda each: each.clip_id)
     ranking = list(Ranking(ordered, scores))
-    wanted = sorted((each._replace(score=float(score)) for each, score in zip(ordered, scores, strict=True)), key=rank_order)
+    rounded = np.round(scores.astype(np.float64), 6).tolist()
+    wanted = sorted((each._replace(score=score) for each, score in zip(ordered, rounded, strict=True)), key=rank_order)
     assert ranking == wanted
-    assert list(Ranking([], np.empty(0))) == []
+    assert list(Ranking([], np.empty(0, np.float32))) == []
