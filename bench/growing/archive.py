@@ -95,6 +95,11 @@ class GrowingArchive:
         content = b"".join((self.paths.pairs / name).read_bytes() for name in TRAINED_FROM)
         return hashlib.sha256(content).hexdigest()
 
+    def is_rebuilt(self) -> bool:
+        """Whether the last publish wrote all points, and not the difference."""
+        receipt = json.loads((self.paths.receipts / "publish.json").read_text(encoding="utf-8"))
+        return bool(receipt.get("num_written", receipt["num_points"]) == receipt["num_points"])
+
     def run(self, stage: str, *, timeout_seconds: float | None = None) -> Row:
         """Run a stage in a process of its own; return its counts, the bytes of what it wrote, and its seconds.
 

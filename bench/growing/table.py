@@ -23,7 +23,6 @@ LABELS = ("before", "after")
 _COLUMNS = {
     "files decoded": ("frames", FILES), "clips embedded": ("embed", CLIPS), "points written": ("publish", WRITTEN),
     "points deleted": ("publish", DELETED), "MB written": ("", "bytes_written"), "CPU seconds": ("", "cpu_seconds"),
-    "seconds": ("", "seconds"),
 }
 _FRACTIONS = {"bytes_written": 1e-6, "cpu_seconds": 1, "seconds": 1}
 

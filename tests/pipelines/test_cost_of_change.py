@@ -16,7 +16,7 @@ def counts_of(run: Run) -> tuple[int, int, int, int]:
 
 
 def test_a_run__costs_what_changed(tmp_path: Path) -> None:
-    paths = make_archive(tmp_path / "archive", num_videos=6)
+    paths = make_archive(tmp_path / "archive", num_videos=6, **{"publish.compact_share": 1.0})
     source = paths.root / "source"
     with Runner() as runner:
 
