@@ -94,7 +94,7 @@ def rows(archive: Archive) -> dict[str, dict[str, str]]:
     content = {}
     for name in TABLES:
         table = pd.read_parquet(archive.root / "data" / f"{name}.parquet")
-        table = table.drop(columns=[column for column in ("shard",) if column in table])
+        table = table.drop(columns=[column for column in ("shard", "offset") if column in table])
         content[name] = {str(row[0]): repr(row) for row in table.itertuples(index=False)}
     return content
 
