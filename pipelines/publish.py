@@ -21,8 +21,8 @@ def main() -> str:
     )
     done = "is live" if report.moved else "was live already"
     return (
-        f"{report.num_points} clips ({report.num_captions} with captions) in {report.collection}, recall@10 "
-        f"{report.verification.recall_at_10:.3f}; it {done} as {alias!r}"
+        f"{report.num_points} clips ({report.num_captions} with captions) in {report.collection}: {report.num_written} "
+        f"written, {report.num_deleted} deleted; recall@10 {report.verification.recall_at_10:.3f}; it {done} as {alias!r}"
     )
 
 

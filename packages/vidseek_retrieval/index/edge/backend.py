@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
+from vidseek_media.files.folders import sync_path
 from vidseek_media.files.json_files import parse_json, read_json, write_json
 from vidseek_media.names import relative_file, shown
 from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
@@ -198,13 +199,17 @@ class EdgeBackend:
             raise
 
     def _finish(self, folder: Path, metadata: CollectionMetadata, known: Mapping[str, str]) -> None:
-        """Write collection.json, with the digests of all files. Of shared files it takes those that are known: where one was
-        changed, the verification says so.
+        """Write collection.json, with the digests of all files, once these are on the disk.
+
+        Of shared files it takes those that are known: where one was changed, the verification says so.
         """
         paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        files = {
-            name: known[name] if name in known and is_shared(path) else _digest(path) for name, path in paths.items()
-        }
+        files = {}
+        for name, path in paths.items():
+            is_known = name in known and is_shared(path)
+            if not is_known:
+                sync_path(path)
+            files[name] = known[name] if is_known else _digest(path)
         write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": files}, sync=True)
 
     def check(self, name: str) -> list[str]:
