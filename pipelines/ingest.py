@@ -14,11 +14,14 @@ def main() -> str:
     report = ingest(
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
+        max_gone_share=params.max_gone_share,
     )
     said = (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "
         f"{report.num_captions_in} captions, {report.num_captions_rejected} rejected"
     )
+    if report.num_away:
+        said += f"; {report.num_away} cannot be read now and stay as they were"
     return with_rejected(said, PATHS.ingest)
 
 

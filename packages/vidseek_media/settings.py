@@ -216,6 +216,8 @@ class IngestSettings(Section):
     """For probing one file; as much again for each GB of it."""
     workers: Positive = 2
     """Processes that probe."""
+    max_gone_share: Share = 0.5
+    """Of the videos of the run before; where more are gone and none is new, a disk is away, and nothing changes."""
     youtube: DownloadSettings = DownloadSettings()
     """Read where the source is a page: docs/youtube.md."""
     sources: dict[str, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.records import Refusal, Rejection, Video
+from vidseek_media.sources.away import earlier_transcripts, known_below, require_there
 from vidseek_media.sources.ledger import Ledger
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileUnreadable
@@ -49,6 +50,8 @@ class IngestReport:
     num_captions_rejected: int
     num_transcripts: int
     """Videos whose transcript was read."""
+    num_away: int
+    """Files that cannot be read now and stay as they were."""
 
 
 def ingest(
@@ -60,10 +63,12 @@ def ingest(
     workers: int,
     clip_pattern: str | None = None,
     forgotten: Forgotten | None = None,
+    max_gone_share: float = 1.0,
 ) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of a source.
 
-    Tables have equal bytes if nothing changed.
+    Tables have equal bytes if nothing changed. A file that was used before and cannot be read now, since its disk is away,
+    stays as it was.
 
     Args:
         source: A folder, or a source from `open_source`.
@@ -76,9 +81,11 @@ def ingest(
         clip_pattern: Regular expression with the groups `stem` and `index` for file names without suffix. A matching file is
             clip `index` of the video `stem`; a caption of a missing file with such a name belongs to that clip of the video.
         forgotten: Videos to leave out; each is a rejection.
+        max_gone_share: Share of the videos of the run before that may be gone where none is new, from 0 to 1.
 
     Raises:
-        ConfigError: `source` is missing or holds no video file, or its files of captions are wrong.
+        ConfigError: `source` is missing or holds no video file, too many of its videos are gone, or its files of captions
+            are wrong.
         InputRejected: every file was rejected; `rejected.parquet` has the reasons.
         ServiceError: a remote source does not answer.
     """
@@ -92,15 +99,20 @@ def ingest(
             code="source-empty", remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
     book = Ledger.load(ledger)
-    ids = _identify(listing.paths, book, rejected)
+    away_now = known_below(listing.unlisted, book)
+    paths = {**listing.paths, **away_now}
+    rejected = {uri: reason for uri, reason in rejected.items() if uri not in away_now}
+    ids, away = _identify(paths, book, rejected)
+    require_there(source.name, ids.values(), out=out, forgotten=forgotten.video_ids, most=max_gone_share)
     rejected |= {uri: FORGOTTEN for uri, video_id in ids.items() if video_id in forgotten.video_ids}
-    num_probed = _probe_new(listing.paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
-    book.forget_missing(listing.paths.values())
+    num_probed = _probe_new(paths, ids, book, timeout_seconds=timeout_seconds, workers=workers, rejected=rejected)
+    book.forget_missing(paths.values())
     book.save()
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
-    transcripts, unreadable = read_transcripts(listing.paths, kept)
+    transcripts, unreadable = read_transcripts(paths, {uri: each for uri, each in kept.items() if uri not in away})
+    transcripts = {**earlier_transcripts(out, {kept[uri] for uri in away & set(kept)}), **transcripts}
     videos = _merge(kept, book.probes, matched, listing.annotations, naming)
     files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
     lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
@@ -114,6 +126,7 @@ def ingest(
         num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
         num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),
         num_captions_rejected=len(sidecar.rejections) + len(refused), num_transcripts=len(transcripts),
+        num_away=len(away),
     )
 
 
@@ -147,28 +160,33 @@ def _nothing_left(name: str, rejections: Sequence[Rejection], out: Path) -> Inpu
     )
 
 
-def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refusal]) -> dict[str, str]:
-    """video_id by uri: from the ledger where size and time are as they were, else from the bytes.
+def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refusal]) -> tuple[dict[str, str], set[str]]:
+    """video_id by uri: from the ledger where size and time are as they were, else from the bytes; and uris that are away.
 
     Args:
         paths: Of the files, by uri.
-        book: Knows what was read before, and learns what is read now.
+        book: Knows what was read before, and learns what is read now. It has the ids of those that are away.
         rejected: Gets why, by uri, of what cannot be read.
     """
-    ids = {}
+    ids, away = {}, set()
     for uri, path in tqdm(paths.items(), desc="hash", unit="file", disable=None):
         try:
             stat = path.stat()
             ids[uri] = book.id_of(path, stat) or video_id_of(path)
             after = path.stat()
         except OSError as error:
-            rejected[uri] = Refusal.of(FileUnreadable.of(error))
+            refusal = Refusal.of(FileUnreadable.of(error))
+            if (known := book.last_id_of(path)) is not None and refusal.retryable:
+                ids[uri] = known
+                away.add(uri)
+            else:
+                rejected[uri] = refusal
             continue
         if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
             rejected[uri] = CHANGED
             continue
         book.note(path, stat, ids[uri])
-    return ids
+    return ids, away
 
 
 def _probe_new(

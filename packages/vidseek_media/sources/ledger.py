@@ -70,6 +70,11 @@ class Ledger:
         known = self.files.get(str(path))
         return known[3] if known and known[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) else None
 
+    def last_id_of(self, path: Path) -> str | None:
+        """Return the video_id that a file had when it was last read and could be used; else None."""
+        known = self.files.get(str(path))
+        return known[3] if known and known[3] in self.probes else None
+
     def note(self, path: Path, stat: os.stat_result, video_id: str) -> None:
         """Remember the video_id of a file.
 

@@ -40,12 +40,13 @@ class Folder:
         pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
         paths: dict[str, Path] = {}
         rejected: dict[str, Refusal] = {}
-        for uri, path, reason in self._walk(root, pictures):
+        unlisted: dict[str, Path] = {}
+        for uri, path, reason in self._walk(root, pictures, unlisted):
             if reason:
-                rejected[uri] = Refusal(reason)
+                rejected[uri] = Refusal(reason, retryable=uri in unlisted)
             else:
                 paths[uri] = path
-        return Listing(dict(sorted(paths.items())), rejected, sidecar)
+        return Listing(dict(sorted(paths.items())), rejected, sidecar, unlisted=unlisted)
 
     def path_of(self, uri: str) -> Path:
         """Return the path inside the folder; a link that leads out is refused. Implements `Source.path_of`."""
@@ -59,18 +60,21 @@ class Folder:
         """Return no files: nothing is downloaded."""
         return []
 
-    def _walk(self, root: Path, pictures: Set[str]) -> Iterator[tuple[str, Path, str]]:
+    def _walk(self, root: Path, pictures: Set[str], unlisted: dict[str, Path]) -> Iterator[tuple[str, Path, str]]:
         """Yield uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named.
+
+        `unlisted` receives the folders that cannot be listed.
         """
-        unlisted: list[tuple[Path, str]] = []
+        refused: list[tuple[Path, str]] = []
 
         def note(error: OSError) -> None:
-            unlisted.append((Path(error.filename), f"cannot be listed: {error.strerror}"))
+            unlisted[uri_of(Path(error.filename), root)] = Path(error.filename)
+            refused.append((Path(error.filename), f"cannot be listed: {error.strerror}"))
 
         for folder, folders, files in os.walk(root, onerror=note):
             for name in [name for name in folders if (Path(folder) / name).is_symlink()]:
                 if not (Path(folder) / name).resolve().is_relative_to(root):
-                    unlisted.append((Path(folder) / name, "is a link to a folder outside the source"))
+                    refused.append((Path(folder) / name, "is a link to a folder outside the source"))
             folders[:] = sorted(each for each in folders if not each.startswith(".") and self._enters(root, folder, each))
             for name in files:
                 path, uri = Path(folder) / name, uri_of(Path(folder) / name, root)
@@ -78,7 +82,7 @@ class Folder:
                 is_video = path.suffix.lower() in VIDEO_SUFFIXES or is_picture
                 if is_video and not name.startswith(".") and self.takes(uri):
                     yield uri, path, _why_not(path, root)
-        for path, reason in unlisted:
+        for path, reason in refused:
             yield uri_of(path, root), path, reason
 
     def takes(self, uri: str) -> bool:

@@ -57,6 +57,7 @@ class Manifest:
         root = self._path.parent.resolve()
         paths: dict[str, Path] = {}
         rejected: dict[str, Refusal] = {}
+        unlisted: dict[str, Path] = {}
         urls: list[str] = []
         for uri in dict.fromkeys(row.file for row in rows):
             try:
@@ -68,12 +69,14 @@ class Manifest:
                     paths[uri] = _local_path(root, uri)
             except InputRejected as error:
                 rejected[uri] = Refusal.of(error)
+                if error.code == "file-missing":
+                    unlisted[uri] = root / _path_in(uri)
         loaded, refused = self._downloads.fetch_urls(urls)
         beside = read_sidecar(root, but=self._path.name)
         said = tuple(row for row in rows if row.text or row.annotations)
         return Listing(
             dict(sorted((paths | loaded).items())), rejected | refused,
-            Sidecar((*said, *beside.captions), (*rejections, *beside.rejections)),
+            Sidecar((*said, *beside.captions), (*rejections, *beside.rejections)), unlisted=unlisted,
         )
 
     def path_of(self, uri: str) -> Path:

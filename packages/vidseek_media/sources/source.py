@@ -51,6 +51,9 @@ class Listing:
     """By uri; sources that know nothing have none."""
     rejections: tuple[Rejection, ...] = ()
     """Of what lies beside videos: transcripts that could not be had."""
+    unlisted: Mapping[str, Path] = field(default_factory=dict)
+    """Absolute paths by uri of folders that cannot be listed now, and of named files that are not there; they are in
+    `rejected` too."""
 
 
 class Source(Protocol):
