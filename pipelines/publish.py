@@ -14,8 +14,9 @@ def main() -> str:
     params = load_params().publish
     alias = alias_of(ALIAS)
     report = publish(
-        PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, index=open_home(PATHS.index, params.server), alias=alias,
-        cut=params.cut, keep_previous=params.keep_previous, min_recall=params.min_recall,
+        PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, PATHS.segment_dirs,
+        index=open_home(PATHS.index, params.server), alias=alias, cut=params.cut,
+        keep_previous=params.keep_previous, min_recall=params.min_recall,
         compact_share=params.compact_share, settings=params.index, calibration=read_calibration(PATHS.calibrate),
         duplicates=read_duplicates(PATHS.duplicates), receipt=PATHS.receipts / "publish.json",
     )

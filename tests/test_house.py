@@ -47,7 +47,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     # The demo and excerpts encode with av; only containers.py opens a video, only frame_walk.py decodes.
     "av": ("packages/vidseek_media/decoding/containers.py", "packages/vidseek_media/decoding/frame_walk.py",
            "packages/vidseek_media/decoding/rgb_conversion.py", "packages/vidseek_media/decoding/excerpt.py",
-           "packages/vidseek_media/speech/sound.py",
+           "packages/vidseek_media/text/text_streams.py", "packages/vidseek_media/speech/sound.py",
            "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/decoding/frames.py",),
     "scenedetect": ("packages/vidseek_media/cutting/shots.py",),

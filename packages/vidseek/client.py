@@ -103,6 +103,11 @@ class Api:
         clips: list[dict[str, Any]] = self._asked("GET", f"/v1/clips/{clip_id}/neighbours")["clips"]
         return clips
 
+    def transcript(self, clip_id: str) -> list[dict[str, Any]]:
+        """Return what is said and written in a clip's video, in order of time. Raises Problem."""
+        segments: list[dict[str, Any]] = self._asked("GET", f"/v1/clips/{clip_id}/transcript")["segments"]
+        return segments
+
     def strip(self, clip_id: str, *, frames: int) -> bytes:
         """Return a JPEG with frames of a clip side by side. Raises Problem.
 

@@ -23,6 +23,7 @@ from vidseek_media.settings import (
     OcrSettings,
     Section,
     SpeechSettings,
+    SubtitleSettings,
 )
 from vidseek_quality.thresholds import GateSettings
 from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings
@@ -58,6 +59,7 @@ class Params(Section):
     ingest: IngestSettings = IngestSettings()
     cut: CutSettings = CutSettings()
     frames: FrameSettings = FrameSettings()
+    subtitles: SubtitleSettings = SubtitleSettings()
     ocr: OcrSettings = OcrSettings()
     speech: SpeechSettings = SpeechSettings()
     caption: CaptionSettings = CaptionSettings()

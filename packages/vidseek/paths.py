@@ -193,6 +193,17 @@ class ArchivePaths(StageFolders):
         return self.state / "shots"
 
     @property
+    def segment_dirs(self) -> dict[str, list[Path]]:
+        """The folders of segments, by field of evidence; those that no stage has written yet are left out."""
+        folders = {"speech": [self.subtitles, self.speech], "ocr": [self.ocr]}
+        return {field: [each for each in of_field if each.is_dir()] for field, of_field in folders.items()}
+
+    @property
+    def subtitle_cache(self) -> Path:
+        """The text streams of each video."""
+        return self.state / "subtitles"
+
+    @property
     def ocr_cache(self) -> Path:
         """The on-screen text that was read in each video."""
         return self.state / "ocr"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidseek.matches import split_at_matches
 from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,10 +42,25 @@ def hits_table(hits: list[dict[str, Any]]) -> Table:
         "from – to": [f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}" for hit in hits],
         "video": [escape(hit["uri"]) for hit in hits],
         "title": [escape(hit["title"]) for hit in hits],
+        "found for": [marked(hit.get("evidence") or []) for hit in hits],
         "thumbnail": [escape(hit["thumbnail_url"] or "") for hit in hits],
     }
     kept = {name: values for name, values in columns.items() if any(values)}
     return table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+MAX_MARKED = 2
+"""Texts of a hit that are printed."""
+
+
+def marked(evidence: list[dict[str, Any]]) -> str:
+    """Return the first texts of a hit as rich markup, with the words that matched in bold; the texts are escaped."""
+    lines = []
+    for each in evidence[:MAX_MARKED]:
+        parts = split_at_matches(each["text"], each["matches"])
+        text = "".join(f"[bold]{escape(part)}[/bold]" if is_match else escape(part) for part, is_match in parts)
+        lines.append(f"{each['field']} {clock(each['start_ms'])}: {text}")
+    return "\n".join(lines)
 
 
 def clock(time_ms: int) -> str:

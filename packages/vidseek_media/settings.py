@@ -266,6 +266,20 @@ class CutSettings(Section):
     """Read where modes lists shots."""
 
 
+class SubtitleSettings(Section):
+    """Which subtitles of the videos are evidence for searches. Files beside the videos always are."""
+
+    place = "subtitles"
+    unstated = ("*",)
+
+    embedded: bool = True
+    """Read the text streams in the files too; the whole file is read once."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300
+    """For the streams of one video."""
+    workers: Positive = 2
+    """Processes that read streams."""
+
+
 class OcrSettings(Section):
     """Which on-screen text of the videos is read, and how."""
 

@@ -97,7 +97,7 @@ class IndexSettings(Section):
     """Candidates while the graph is built."""
     hnsw_ef: Positive = 64
     """Candidates while it is searched, up to 10^5 clips; four times as many at 10^6. See `CollectionMetadata.search_ef`."""
-    vectors: Annotated[tuple[Vector, ...], Field(min_length=1)] = ("video", "caption", "words")
+    vectors: Annotated[tuple[Vector, ...], Field(min_length=1)] = ("video", "caption", "words", "speech", "ocr")
     """Named vectors of the points; video is always one."""
     language: Annotated[str, Field(min_length=1)] = MULTILINGUAL
     """Of the words; or english, german, ...: stop words left out, words stemmed."""

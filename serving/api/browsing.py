@@ -15,7 +15,7 @@ from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
 from serving.engine import LIVE, Engine
 from serving.inputs.media import ClipGone
 from vidseek_retrieval.confidence.calibration import is_current
-from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours
+from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours, transcript
 
 MAX_STRIP = 16
 
@@ -79,6 +79,26 @@ class NeighboursAnswer(BaseModel):
     clips: list[Neighbour]
 
 
+class TranscriptSegment(BaseModel):
+    """A text of a video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="speech or ocr.")
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class TranscriptAnswer(BaseModel):
+    """What is said and what stands on the screen in a video, in order of time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    segments: list[TranscriptSegment]
+
+
 def add_browsing(app: FastAPI, engine: Engine) -> None:
     """Put the routes of this module into `app`."""
 
@@ -124,6 +144,19 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
             raise ClipGone(error.message, remedy=error.remedy) from error
         clips = [{"clip_id": each.clip_id, "start_ms": each.start_ms, "end_ms": each.end_ms} for each in found]
         return {"video_id": found[0].video_id, "clips": clips}
+
+    @app.get("/v1/clips/{clip_id}/transcript", response_model=TranscriptAnswer, responses=refusals(404, 422, 504))
+    async def said(clip_id: ClipInPath) -> dict[str, Any]:
+        """Return what is said and what stands on the screen in a clip's video."""
+        point = await engine.clip(clip_id)
+        try:
+            found = await engine.browse(partial(transcript, clip_id=clip_id))
+        except ClipUnknown as error:
+            raise ClipGone(error.message, remedy=error.remedy) from error
+        segments = [
+            {"field": each.field, "text": each.text, "start_ms": each.start_ms, "end_ms": each.end_ms} for each in found
+        ]
+        return {"video_id": str(point.payload["video_id"]), "segments": segments}
 
     @app.get(
         "/v1/clips/{clip_id}/strip", response_class=Response,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,8 +14,11 @@ from serving.page import query
 from serving.page.frame import api, ask, clock, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
+from vidseek.matches import split_at_matches
 
 CARD_PX = 264
+MAX_SEGMENTS = 80
+"""Texts of a video that the player lists, around the clip."""
 LIKE, UNLIKE = "+", "\N{MINUS SIGN}"
 """Signs that every font has, as the full-width ones of Chinese and Japanese fonts are not."""
 
@@ -66,8 +70,9 @@ def _show_player(clip_id: str) -> None:
     st.html(
         f'<div class="vs-title">{html.escape(clip["title"])}</div>'
         f'<div class="vs-facts">{html.escape(_line(clip))}</div>'
-        f'{_player(playing, clip)}'
+        f'{_player(playing, clip, query.playing_at())}'
     )
+    _show_transcript(playing, clip)
     st.write(t("around"))
     with st.container(horizontal=True, gap="small"):
         for place, near in enumerate(ask(lambda: api().neighbours(playing))):
@@ -81,8 +86,30 @@ def _show_player(clip_id: str) -> None:
     st.caption(t("link"))
 
 
-def _player(clip_id: str, clip: Mapping[str, Any]) -> str:
-    """Return the video from the second at which the clip begins, and the file itself for browsers that cannot play it.
+def _show_transcript(clip_id: str, clip: Mapping[str, Any]) -> None:
+    """Show what is said and written in the video around the clip; a click plays the video from there."""
+    segments = ask(lambda: api().transcript(clip_id))
+    if not segments:
+        return
+    nearest = min(range(len(segments)), key=lambda row: abs(segments[row]["start_ms"] - clip["start_ms"]))
+    first = max(0, nearest - MAX_SEGMENTS // 2)
+    st.write(t("transcript"))
+    with st.container(height=220, gap="xxsmall", key="transcript"):
+        for place, each in enumerate(segments[first : first + MAX_SEGMENTS]):
+            st.button(
+                f"{clock(each['start_ms'])}  {_plain(each['text'])}", key=f"said-{place}", type="tertiary", width="content",
+                on_click=query.play_at, args=(clip_id, each["start_ms"]), help=t(each["field"]),
+            )
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown, which labels of buttons are read as, would take for more than letters."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])", r"\\\1", text)
+
+
+def _player(clip_id: str, clip: Mapping[str, Any], at_ms: int | None = None) -> str:
+    """Return the video from the second at which the clip begins, or from `at_ms`, and the file for browsers that cannot
+    play it.
 
     No browser plays a GIF as a video; all show it as a picture that moves.
     """
@@ -90,8 +117,9 @@ def _player(clip_id: str, clip: Mapping[str, Any]) -> str:
     if name.lower().endswith(".gif"):
         alt = html.escape(t("picture_of", title=clip["title"]), quote=True)
         return f'<img class="vs-video" src="{media}" alt="{alt}">'
+    start_ms = clip["start_ms"] if at_ms is None else at_ms
     return (
-        f'<video class="vs-video" controls autoplay preload="metadata" src="{media}#t={clip["start_ms"] / 1000:.3f}" '
+        f'<video class="vs-video" controls autoplay preload="metadata" src="{media}#t={start_ms / 1000:.3f}" '
         f'poster="{address(clip_id, "thumbnail")}"></video>'
         f'<div class="vs-file">{html.escape(t("no_play"))} '
         f'<a href="{media}" download="{html.escape(name, quote=True)}">{html.escape(t("download"))}</a></div>'
@@ -130,7 +158,20 @@ def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) 
         f'<div class="vs-title" title="{html.escape(title, quote=True)}">{html.escape(title)}</div>'
         f'<div class="vs-facts" title="{html.escape(whence, quote=True)}">{html.escape(whence)}</div>'
         f'<div class="vs-facts">{html.escape(" · ".join(worth))}</div>'
+        f'{_evidence(hit)}'
     )
+
+
+def _evidence(hit: Mapping[str, Any]) -> str:
+    """Return the best text for which a moment was found, with the matched words marked; all of it is escaped."""
+    for each in (hit.get("evidence") or [])[:1]:
+        marked = "".join(
+            f"<mark>{html.escape(part)}</mark>" if is_match else html.escape(part)
+            for part, is_match in split_at_matches(each["text"], each["matches"])
+        )
+        title = html.escape(f"{t(each['field'])}: {each['text']}", quote=True)
+        return f'<div class="vs-facts vs-said" title="{title}">{html.escape(t(each["field"]))}: {marked}</div>'
+    return ""
 
 
 def _line(clip: Mapping[str, Any]) -> str:

@@ -17,6 +17,10 @@ PAGE = 12
 MAX_SHOWN = 96
 MAX_QUERIES = 4
 MAX_EXAMPLES = 8
+FIELDS = ("visual", "captions", "speech", "ocr")
+"""What a search can look at, as the API names it."""
+_QUERY = re.compile(r'(?:"[^"\n]*"|[^,，、\n])+')
+"""A query in a line: up to a comma that stands in no quotes."""
 _CLIP_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -32,19 +36,22 @@ class QueryOptions:
     filters: Mapping[str, Any]
     sure: float
     num: int
+    fields: tuple[str, ...] = ()
+    """Some of `FIELDS`; empty for all."""
 
     def body(self, words: str) -> dict[str, Any]:
         """Return the JSON of POST /v1/search for one of the queries, or for "" where there are only examples or files."""
         wanted = {
             "text": words, "negative_text": self.negative_text, "clip_id": list(self.clip_ids),
             "negative_clip_id": list(self.negative_ids), "filters": dict(self.filters), "min_confidence": self.sure,
+            "in": list(self.fields),
         }
         return {"limit": self.num, **{name: value for name, value in wanted.items() if value}}
 
 
 def split_queries(written: str) -> tuple[str, ...]:
     """Return the queries in a line, by commas or line breaks; each once, blank ones left out."""
-    parts = (part.strip() for part in re.split(r"[,，、\n]", written))
+    parts = (match[0].strip() for match in _QUERY.finditer(written))
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
@@ -57,6 +64,18 @@ def filters_of(
     times = {name: day.isoformat() for name, day in (("gte", after), ("lt", before)) if day}
     lengths = {name: seconds * 1000 for name, seconds in (("gte", shortest), ("lte", longest)) if seconds is not None}
     return {**filters, **({"published_at": times} if times else {}), **({"duration_ms": lengths} if lengths else {})}
+
+
+def play_at(clip_id: str, start_ms: int) -> None:
+    """Play a clip's video from a time."""
+    st.query_params["play"] = clip_id
+    st.query_params["at"] = str(start_ms)
+
+
+def playing_at() -> int | None:
+    """Return the time in milliseconds that the address plays from; None for the start of the clip."""
+    given = st.query_params.get("at", "")
+    return int(given) if given.isdecimal() and len(given) < 12 else None
 
 
 def examples(name: str) -> tuple[str, ...]:
@@ -85,11 +104,13 @@ def playing() -> str | None:
 def play(clip_id: str) -> None:
     """Play a clip."""
     st.query_params["play"] = clip_id
+    st.query_params.pop("at", None)
 
 
 def close() -> None:
     """Play nothing."""
     st.query_params.pop("play", None)
+    st.query_params.pop("at", None)
 
 
 def only_like(clip_id: str) -> None:

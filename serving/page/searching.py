@@ -22,7 +22,7 @@ LOOKUPS = 8
 """Clips that are looked up at once for their channel and date."""
 
 Files = Sequence[tuple[str, bytes]]
-_IN_OPTIONS = {"not", "channel", "category", "after", "before", "shortest", "longest", "sure"}
+_IN_OPTIONS = {"not", "channel", "category", "after", "before", "shortest", "longest", "sure", "in"}
 """What the address says that is under the fold."""
 
 
@@ -60,6 +60,10 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
         )
         negative_text = st.text_input(t("not"), key="not", bind="query-params") or ""
         filters = _filters(facets)
+        fields = st.pills(
+            t("look_in"), query.FIELDS, selection_mode="multi", key="in", bind="query-params", format_func=t,
+            help=t("look_in_help"),
+        ) or []
         sure = 0.0
         if has_confidence() or "sure" in st.query_params:  # of an address that asks for it the API says why it cannot be
             sure = st.slider(t("sure"), 0.0, 0.95, 0.0, 0.05, format="percent", key="sure", bind="query-params")
@@ -68,7 +72,7 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
     ]
     return files, query.QueryOptions(
         query.split_queries(written), negative_text.strip(), query.examples("like"), query.examples("unlike"), filters,
-        float(sure), query.num_shown(),
+        float(sure), query.num_shown(), tuple(fields) if len(fields) < len(query.FIELDS) else (),
     )
 
 

@@ -311,7 +311,7 @@ def test_load_params__an_unknown_section_is_named(tmp_path: Path) -> None:
 
 REQUIRED = [
     place for place in keys_of(CONTENT)
-    if place[0] not in {*FACE, "ocr", "speech"} and place[:3] != ("train", "settings", "lora")
+    if place[0] not in {*FACE, "subtitles", "ocr", "speech"} and place[:3] != ("train", "settings", "lora")
     and place[:2] != ("caption", "llm") and place not in (("calibrate", "prior"), ("train", "preset"))
 ]
 """Adapters and the language model have defaults in their rooms; what reads text and speech,

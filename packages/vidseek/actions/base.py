@@ -86,7 +86,7 @@ def make_base(archive: Archive) -> BaseReport | None:
         ray=embed.ray if embed.executor == "ray" else None,
     )
     done = publish(
-        archive.base / "embed", tables.cut, tables.ingest, tables.caption,
+        archive.base / "embed", tables.cut, tables.ingest, tables.caption, archive.segment_dirs,
         index=open_home(archive.index, settings.server), alias=BASE_ALIAS, cut=settings.cut,
         keep_previous=0,  # it is held against what is live now: nobody goes back to an earlier one
         min_recall=settings.min_recall, settings=settings.index,

@@ -15,7 +15,8 @@ from vidseek.archive import Archive
 from vidseek.paths import ArchivePaths
 from vidseek.reports.overview import GATES, STAGES, read_json
 from vidseek_media.files.pages import write_page
-from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, VIDEOS, read_table
+from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, SEGMENTS, VIDEOS, read_table
+from vidseek_media.text.segments import SEGMENTS_FILE
 from vidseek_quality.intervals import interval_text
 
 NUM_BARS = 12
@@ -106,8 +107,22 @@ def _data(data: Path) -> dict[str, Any]:
             _histogram(videos["duration_ms"] / 1000, "Length of the videos, in seconds"),
             _histogram(captions["text"].str.len(), "Length of the captions, in characters"),
         ],
+        "evidence": _evidence(data),
         "counts": {title: list(values.value_counts().items()) for title, values in counted.items()},
     }
+
+
+def _evidence(data: Path) -> list[tuple[str, int, int, str]]:
+    """Return what was read and heard: for each stage and source of segments their number, the videos, and their length."""
+    rows = []
+    for stage in ("subtitles", "speech", "ocr"):
+        if not (data / stage / SEGMENTS_FILE).is_file():
+            continue
+        table = read_table(data / stage / SEGMENTS_FILE, SEGMENTS, columns=["video_id", "start_ms", "end_ms", "source"])
+        for source, segments in table.groupby("source"):
+            length = _length(int((segments["end_ms"] - segments["start_ms"]).sum()))
+            rows.append((f"{stage}: {source}", len(segments), segments["video_id"].nunique(), length))
+    return rows
 
 
 def script_of(text: str) -> str:

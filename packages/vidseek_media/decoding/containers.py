@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import av
 import av.error
@@ -139,6 +139,32 @@ def open_sound(path: Path) -> Iterator[tuple[Container, AudioStream | None]]:
         if stream is not None and stream.codec_context is None:
             raise InputRejected("its audio codec is unknown: no decoder for it", code="unknown-codec")
         yield container, cast("AudioStream | None", stream)
+
+
+TEXT_CODECS = frozenset(["mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"])
+"""Of subtitle streams that hold text."""
+
+
+@contextmanager
+def open_subtitles(path: Path) -> Iterator[tuple[Container, list[Any]]]:
+    """Open a file and its subtitle streams that hold text; packets of other streams are passed over.
+
+    Args:
+        path: The file. Other files that it refers to are not read.
+
+    Raises:
+        InputRejected: the file cannot be opened.
+    """
+    with _open(path) as (container, _, _):
+        streams = [
+            stream for stream in container.streams
+            if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.name in TEXT_CODECS
+        ]
+        kept = {stream.index for stream in streams}
+        for other in container.streams:
+            if other.index not in kept:
+                other.discard = Discard.all
+        yield container, streams
 
 
 def demux(container: Container, stream: Stream) -> Iterator[Packet]:

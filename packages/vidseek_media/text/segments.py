@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,6 +106,21 @@ def read_segments(folder: Path) -> dict[str, list[Segment]]:
             Segment(int(row.start_ms), int(row.end_ms), str(row.text), str(row.language), str(row.source), sure)
         )
     return found
+
+
+def segments_of_span(segments: Sequence[Segment], start_ms: int, end_ms: int) -> list[Segment]:
+    """Return the segments that share with a span at least half of the shorter of the two.
+
+    Args:
+        segments: In order of their start.
+        start_ms: Start of the span in milliseconds.
+        end_ms: End of the span in milliseconds, exclusive.
+    """
+    def is_shared(segment: Segment) -> bool:
+        shared = min(end_ms, segment.end_ms) - max(start_ms, segment.start_ms)
+        return 2 * shared >= min(end_ms - start_ms, segment.end_ms - segment.start_ms)
+
+    return list(filter(is_shared, segments[: bisect.bisect_left(segments, end_ms, key=lambda each: each.start_ms)]))
 
 
 class SegmentCache:

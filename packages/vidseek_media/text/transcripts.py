@@ -103,6 +103,30 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
     return found, refused
 
 
+def subtitle_files(paths: Mapping[str, Path]) -> dict[str, list[tuple[Path, str]]]:
+    """Return the files of subtitles beside each video, by uri, each with the language in its name; empty if it has none.
+
+    Args:
+        paths: Files of all videos, by uri. A file that has exactly the name of another video is that video's.
+    """
+    stems: dict[Path, set[str]] = defaultdict(set)
+    for path in paths.values():
+        stems[path.parent].add(_spelled(path.stem))
+    beside = {folder: _transcripts_in(folder, stems[folder]) for folder in stems}
+    return {
+        uri: [(file, _language_of(file)) for file in beside[path.parent].get(_spelled(path.stem), ())]
+        for uri, path in paths.items()
+    }
+
+
+def _language_of(path: Path) -> str:
+    """Return the language that a name like `harbour.pt-BR.forced.srt` has before its suffix; empty if it has none."""
+    for mark in reversed(path.stem.split(".")[1:]):
+        if mark.lower() not in _ROLES:
+            return mark if is_language(mark) else ""
+    return ""
+
+
 def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
     """Read the cues of an SRT or WebVTT file in order of time, and the cues that cannot be used.
 
@@ -198,7 +222,7 @@ def _said_beside(timing: str) -> Iterator[str]:
     """Yield the text that some writers put behind the times."""
     match = _TIMING.match(timing)
     if match and match["rest"] and not all(map(_SETTING.fullmatch, match["rest"].split())):
-        yield from _plain([match["rest"]])
+        yield from plain_lines([match["rest"]])
 
 
 def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: int) -> str:
@@ -253,7 +277,7 @@ def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
     is_broken_off = is_last and len(lines) > 1 and not lines[-2].strip()  # A number, and no cue any more.
     if is_numbered and (not is_last or is_broken_off) and lines and lines[-1].strip().isdecimal():
         lines = lines[:-1]
-    return list(_plain(lines)), None
+    return list(plain_lines(lines)), None
 
 
 def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], int | None]:
@@ -267,11 +291,12 @@ def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
         end = next((n for n in range(start, len(lines)) if not lines[n].strip()), len(lines))
         names_the_next = end == len(lines) and not is_last and end == start + 1
         if not _BLOCK.match(lines[start]) and not names_the_next:
-            return list(_plain(said)), start
-    return list(_plain(said)), None
+            return list(plain_lines(said)), start
+    return list(plain_lines(said)), None
 
 
-def _plain(lines: Iterable[str]) -> Iterator[str]:
+def plain_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines of subtitles as plain text, without markup; blank ones are left out."""
     for line in lines:
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), _MARKUP.sub("", _BREAK.sub(" ", line)))
         if plain := mended_text(text):

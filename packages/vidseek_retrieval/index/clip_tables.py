@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.cutting.cut import read_clips
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, read_columns
+from vidseek_media.text.segments import Segment, read_segments, segments_of_span
 from vidseek_retrieval.embedding.embed_texts import ClipText, clip_texts, read_texts, read_variants
 from vidseek_retrieval.embedding.embedding_parts import Embeddings
 
@@ -31,6 +32,8 @@ class ClipTables:
     """The cut mode whose clips are published."""
     language: str
     """Of the words of the index."""
+    segment_dirs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """By field of evidence (`speech`, `ocr`), the folders of the stages that wrote its segments."""
     whole: ClipTables | None = None
     """The tables that these are a part of."""
     video_ids: frozenset[str] | None = None
@@ -44,7 +47,7 @@ class ClipTables:
         """
         return ClipTables(
             self.embeddings, self.embed_dir, self.cut_dir, self.ingest_dir, self.caption_dir, self.cut, self.language,
-            whole=self.whole or self, video_ids=video_ids,
+            self.segment_dirs, whole=self.whole or self, video_ids=video_ids,
         )
 
     @cached_property
@@ -74,6 +77,48 @@ class ClipTables:
         """
         clips = (clip for clip in read_clips(self.cut_dir, video_ids=self.video_ids) if self.cut in clip.cut)
         return {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips}
+
+    def segments(self, field: str) -> Mapping[str, list[Segment]]:
+        """Return the segments of a field of evidence by video_id, in order of time; empty where no stage writes it.
+
+        Args:
+            field: `speech` or `ocr`.
+
+        Raises:
+            ArtifactError: a table is missing or broken.
+        """
+        if self.whole is not None:
+            return self.whole.segments(field)
+        if field not in self._segments:
+            found: dict[str, list[Segment]] = {}
+            for folder in self.segment_dirs.get(field, ()):
+                for video_id, segments in read_segments(folder).items():
+                    found.setdefault(video_id, []).extend(segments)
+            for of_video in found.values():
+                of_video.sort(key=lambda each: (each.start_ms, each.end_ms, each.text))
+            self._segments[field] = found
+        return self._segments[field]
+
+    def clip_segments(self, field: str) -> Mapping[str, list[Segment]]:
+        """Return the segments of each clip by clip_id: those that it overlaps by at least half of the shorter of the two.
+
+        Args:
+            field: `speech` or `ocr`.
+
+        Raises:
+            ArtifactError: a table is missing or broken.
+        """
+        of_videos, found = self.segments(field), {}
+        if not of_videos:
+            return {}
+        for clip in read_clips(self.cut_dir, video_ids=self.video_ids):
+            if self.cut in clip.cut and (segments := of_videos.get(clip.video_id)):
+                found[str(clip.clip_id)] = segments_of_span(segments, clip.start_ms, clip.end_ms)
+        return found
+
+    @cached_property
+    def _segments(self) -> dict[str, Mapping[str, list[Segment]]]:
+        return {}
 
     @cached_property
     def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:

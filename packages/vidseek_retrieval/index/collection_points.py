@@ -131,6 +131,7 @@ def read_points(
     cut_dir: Path,
     ingest_dir: Path,
     caption_dir: Path | None,
+    segment_dirs: Mapping[str, Sequence[Path]] | None = None,
     *,
     cut: str,
     settings: IndexSettings,
@@ -143,6 +144,7 @@ def read_points(
         cut_dir: Output of the stage `cut`.
         ingest_dir: Output of the stage `ingest`.
         caption_dir: Output of the stage `caption`; None publishes no texts.
+        segment_dirs: By field of evidence (`speech`, `ocr`), the folders of the stages that wrote its segments.
         cut: The cut mode, for example `windows`.
         settings: Vectors and options of the index.
         duplicates: Accepted duplicates; those of unknown videos are ignored.
@@ -152,7 +154,8 @@ def read_points(
         GateFailed: there are no clips.
     """
     tables = ClipTables(
-        _read_embeddings(embed_dir), embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, language=settings.language
+        _read_embeddings(embed_dir), embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, language=settings.language,
+        segment_dirs=segment_dirs or {},
     )
     decided: dict[str, list[Duplicate]] = defaultdict(list)
     for row in duplicates:

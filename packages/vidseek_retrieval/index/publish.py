@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import count, zip_longest
@@ -97,6 +97,7 @@ def publish(
     cut_dir: Path,
     ingest_dir: Path,
     caption_dir: Path | None = None,
+    segment_dirs: Mapping[str, Sequence[Path]] | None = None,
     *,
     index: Index,
     alias: str = "clips",
@@ -120,6 +121,7 @@ def publish(
         cut_dir: The folder of clips.parquet.
         ingest_dir: The folder of videos.parquet.
         caption_dir: The folder of captions.parquet; None for points without the vectors `caption` and `words`.
+        segment_dirs: By field of evidence (`speech`, `ocr`), the folders of the stages that wrote its segments.
         index: The folder of the embedded index, or an index backend.
         alias: The name that searches use; an experiment has its own.
         cut: The cut mode whose clips are published.
@@ -144,7 +146,7 @@ def publish(
         )
     settings = settings or IndexSettings()
     points = read_points(
-        embed_dir, cut_dir, ingest_dir, caption_dir, cut=cut, settings=settings, duplicates=duplicates
+        embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=cut, settings=settings, duplicates=duplicates
     )
     if calibration is not None and calibration.encoder_version != points.encoder_version:
         raise ArtifactError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vidseek_media.text.segments import Segment
 
 VIDEO_VECTOR: Final = "video"
 """The vector that every clip has."""
@@ -111,6 +113,12 @@ class Tables(Protocol):
     @property
     def texts(self) -> Mapping[str, Written]:
         """By clip_id; empty if no captions are published."""
+
+    def clip_segments(self, field: str) -> Mapping[str, Sequence[Segment]]:
+        """Return the segments of each clip by clip_id."""
+
+    def segments(self, field: str) -> Mapping[str, Sequence[Segment]]:
+        """Return the segments of each video by video_id."""
 
     @property
     def spans(self) -> Mapping[str, tuple[int, int]]:

@@ -27,6 +27,37 @@ class Evidence:
     """The words of `text` that matched, as they are written there, each once, in order."""
 
 
+TIMED = ("speech", "ocr")
+"""Fields whose texts have spans of their own; those of `captions` are the clip's."""
+
+
+def spoken_span(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> tuple[int, int] | None:
+    """Return the span of a moment that was found for what is said or stands on the screen: from its first word to its last.
+
+    Texts count that have as many different words of the query as the best one, and lie in the moment by more than half.
+
+    Args:
+        evidence: Of the moment, the best first.
+        start_ms: Start of the moment in milliseconds.
+        end_ms: End of the moment in milliseconds, exclusive.
+
+    Returns:
+        None if the best text has no span of its own, or lies elsewhere.
+    """
+    if not evidence or evidence[0].field not in TIMED:
+        return None
+    best = [
+        each for each in evidence if each.field in TIMED and len(each.matches) >= len(evidence[0].matches)
+        and _lies_in(each, start_ms, end_ms)
+    ]
+    return (min(each.start_ms for each in best), max(each.end_ms for each in best)) if best else None
+
+
+def _lies_in(text: Evidence, start_ms: int, end_ms: int) -> bool:
+    shared = min(end_ms, text.end_ms) - max(start_ms, text.start_ms)
+    return 2 * shared > min(end_ms - start_ms, text.end_ms - text.start_ms)
+
+
 def evidence_of(
     payloads: Sequence[Mapping[str, Any]], meant: Mapping[str, Set[int]], encoder: WordEncoder
 ) -> tuple[Evidence, ...]:

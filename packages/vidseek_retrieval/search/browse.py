@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.index.backend import Collection
+from vidseek_retrieval.lexical.hit_evidence import TIMED, Evidence
+from vidseek_retrieval.lexical.spelling import segments_in
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 
 WORD_FIELDS = ("channel", "category")
 MAX_VALUES = 200
 """Of a field; the most frequent ones."""
+MAX_CLIPS_OF_VIDEO = 10_000
+"""Clips of one video whose texts are listed."""
 MAX_NEIGHBOURS = 10
 REACH = 3
 """How many times their number times the length of a clip is looked for neighbours to either side."""
@@ -74,6 +78,29 @@ def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[Ra
     before = _apart((clip for clip in near if clip.end_ms <= start_ms), itself, num=num, later=False)
     after = _apart((clip for clip in near if clip.start_ms >= end_ms), itself, num=num, later=True)
     return [*reversed(before), itself, *after]
+
+
+def transcript(collection: Collection, clip_id: str) -> list[Evidence]:
+    """Return what is said and what stands on the screen in a clip's video, in order of time; without matches.
+
+    Args:
+        collection: The collection to read.
+        clip_id: Id of a clip of the video.
+
+    Raises:
+        ClipUnknown: the collection has no such clip.
+    """
+    points = collection.points([clip_id])
+    if not points:
+        raise ClipUnknown(f"{collection.metadata.name} has no clip {clip_id}", remedy="Take best_clip_id of a hit")
+    whole = Condition("video_id", any_of=(str(points[0].payload["video_id"]),))
+    clips = collection.search(points[0].vector, limit=MAX_CLIPS_OF_VIDEO, exact=True, conditions=(whole,))
+    payloads = collection.payloads([clip.clip_id for clip in clips])
+    found = {
+        Evidence(field, str(text), int(start_ms), int(end_ms), ())
+        for payload in payloads.values() for field in TIMED for start_ms, end_ms, text in segments_in(payload, field)
+    }
+    return sorted(found, key=lambda each: (each.start_ms, each.end_ms, each.field, each.text))
 
 
 def _apart(clips: Iterable[RankedClip], first: RankedClip, *, num: int, later: bool) -> list[RankedClip]:

@@ -18,7 +18,7 @@ from vidseek_retrieval.index.backend import Collection, CollectionRemoved, Index
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.score_spread import margin_of
 from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense, SparseVector
-from vidseek_retrieval.lexical.hit_evidence import Evidence
+from vidseek_retrieval.lexical.hit_evidence import Evidence, spoken_span
 from vidseek_retrieval.lexical.mixture import MixedRanking
 from vidseek_retrieval.lexical.query_evidence import QueryEvidence, read_evidence
 from vidseek_retrieval.lexical.query_text import QueryText
@@ -452,6 +452,8 @@ def require_fields(names: Sequence[str]) -> tuple[str, ...]:
 
 def _hit(rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidence, ...]) -> Hit:
     moment = rated.moment
+    if span := spoken_span(evidence, moment.start_ms, moment.end_ms):
+        moment = moment._replace(start_ms=span[0], end_ms=span[1], best_ms=sum(span) // 2)
     return Hit(
         video_id=moment.video_id,
         start_ms=moment.start_ms,

@@ -17,6 +17,7 @@ from vidseek.archive import Archive
 from vidseek.reports.report import script_of, write_report
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, PAIRS, REJECTED, write_table
+from vidseek_media.text.segments import Segment, write_segments
 from vidseek_training.evaluation.champion import ProofRows, Selected
 from vidseek_training.evaluation.proof import Challenge
 
@@ -34,6 +35,14 @@ def archive(tmp_path: Path) -> Archive:
     write_table(data / "caption" / "captions.parquet", [caption("a red <b>crane</b>"), caption("빨간 크레인")], CAPTIONS)
     write_table(data / "pairs" / "pairs.parquet", [], PAIRS)
     return archive
+
+
+def test_report__counts_what_was_read_and_heard(archive: Archive) -> None:
+    assert "read and heard" not in written(archive)
+    said = [Segment(0, 60_000, "a", "en", "file"), Segment(0, 30_000, "b", "de", "file")]
+    write_segments(archive.subtitles, {"0" * 32: said})
+    write_segments(archive.ocr, {})
+    assert "<td>subtitles: file<td>2<td>1<td>1.5 min" in written(archive)
 
 
 def written(archive: Archive) -> str:

@@ -16,10 +16,12 @@ from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.tables import CAPTIONS, write_table
+from vidseek_media.text.segments import Segment, write_segments
 from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts
 from vidseek_retrieval.embedding.embedding_parts import read_parts
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.search.browse import transcript
 from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments, rank_exact
 from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
@@ -447,3 +449,46 @@ def test_search__a_calibration_of_an_earlier_version_gives_no_confidence_and_nam
     with raises(InputRejected, code="no-confidence", naming="earlier version") as caught:
         searcher.search(searcher.encode(QueryInputs(texts=("red",))), SearchOptions(min_confidence=0.5))
     assert "dvc repro calibrate publish" in caught.value.remedy
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red and a blue video of six windows each; the red one says something, the blue one shows it."""
+    root = tmp_path_factory.mktemp("spoken")
+    videos, clips, vectors = [], [], []
+    for number, name in enumerate(["red", "blue"]):
+        video_id = f"{number:032x}"
+        videos.append(video_row(video_id, f"{name}.mp4"))
+        for window in range(6):
+            clips.append(clip_row(video_id, window, 3000 * window, 3000 * window + 3000))
+            vectors.append(colour_vector(COLOURS[name]))
+    tables = write_archive(root, videos, clips, np.stack(vectors))
+    write_segments(root / "subtitles", {f"{0:032x}": [
+        Segment(3200, 4100, "the quarterly revenue grew", "en", "file"), Segment(4100, 5600, "by a tenth", "en", "file"),
+    ]})
+    write_segments(root / "speech", {})
+    write_segments(root / "ocr", {f"{1:032x}": [Segment(9000, 18000, "QUARTERLYREVENUE 2026", "", "rapidocr")]})
+    publish(**tables, segment_dirs={"speech": [root / "subtitles", root / "speech"], "ocr": [root / "ocr"]},
+            index=root / "index")
+    return root / "index"
+
+
+def test_search__what_is_said_and_what_stands_on_the_screen(spoken: Path, encoder: Encoder) -> None:
+    searcher = Searcher.open(spoken, encoder)
+
+    def asked(text: str, *fields: str) -> Answer:
+        return searcher.search(searcher.encode(QueryInputs(texts=(text,))), SearchOptions(fields=fields))
+
+    (said,) = asked("quarterly revenue", "speech").hits
+    assert (said.uri, said.start_ms, said.end_ms) == ("red.mp4", 3200, 4100)  # where the words are, not the window
+    assert [(each.field, each.text, each.matches) for each in said.evidence] == [
+        ("speech", "the quarterly revenue grew", ("quarterly", "revenue"))
+    ]
+    (shown,) = asked("revenue", "ocr").hits  # the words run together
+    assert (shown.uri, shown.start_ms, shown.end_ms) == ("blue.mp4", 9000, 18000)
+    assert shown.evidence[0].matches == ("QUARTERLYREVENUE",)
+    assert {hit.uri for hit in asked('"quarterly revenue"').hits} == {"red.mp4", "blue.mp4"}
+    assert found(asked("quarterly revenue grew", "visual", "speech"))[0] == "red"
+    assert [hit.uri for hit in asked("quartely revenje", "speech").hits] == ["red.mp4"]
+    texts = transcript(searcher.opened(), said.best_clip_id)
+    assert [(each.start_ms, each.text) for each in texts] == [(3200, "the quarterly revenue grew"), (4100, "by a tenth")]

@@ -56,6 +56,12 @@ def test_neighbours__are_before_and_after(client: TestClient) -> None:
     assert [clip["clip_id"] for clip in said["clips"]] == [clip_of("blue", second) for second in range(3)]
 
 
+def test_transcript__of_a_silent_video_and_of_an_unknown_clip(client: TestClient) -> None:
+    said = client.get(f"/v1/clips/{clip_of('blue', 1)}/transcript")
+    assert (said.status_code, said.json()) == (200, {"video_id": video_id_of_colour("blue"), "segments": []})
+    assert client.get(f"/v1/clips/{clip_of('blue', 9)}/transcript").status_code == 404
+
+
 def test_neighbours__of_an_unknown_clip_and_too_many(client: TestClient) -> None:
     gone = client.get(f"/v1/clips/{clip_of('blue', 9)}/neighbours")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "clip_not_found")

@@ -38,7 +38,7 @@ from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, SparseVector, Value
-from vidseek_retrieval.vectors.registry import filter_fields, vector_names
+from vidseek_retrieval.vectors.registry import evidence_vectors, filter_fields, vector_names
 
 FACTS_KEY = b"vidseek"
 ROWS = 1000
@@ -325,9 +325,16 @@ def _is_address(value: object) -> bool:
     return isinstance(value, str) and _is_text(value) and value.startswith(("http://", "https://"))
 
 
+def _is_segment(value: object) -> bool:
+    """Whether a value is a segment: start_ms, end_ms and text."""
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_whole, value[:2])) and _is_text(value[2])
+
+
 def _fits(field: str, value: object) -> bool:
     if field in _FITS:
         return _FITS[field](value)
+    if field in evidence_vectors():
+        return isinstance(value, list) and len(value) <= MOST_WORDS and all(map(_is_segment, value))
     return {"keyword": _is_text, "integer": _is_whole, "datetime": _is_time}[filter_fields()[field]](value)
 
 

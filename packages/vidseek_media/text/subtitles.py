@@ -1,0 +1,130 @@
+"""Collects the subtitles of an archive as segments: files beside the videos, and text streams in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.errors import InputRejected
+from vidseek_media.records import Refusal, Rejection, Video
+from vidseek_media.settings import SubtitleSettings
+from vidseek_media.sources.ingest import read_videos
+from vidseek_media.sources.opening import source_of
+from vidseek_media.sources.originals import original
+from vidseek_media.sources.source import Source
+from vidseek_media.tables import REJECTED, write_table
+from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_segments
+from vidseek_media.text.text_streams import TextCue, read_text_streams
+from vidseek_media.text.transcripts import plain_lines, read_transcript, subtitle_files
+
+FORMAT = 1
+"""Of what is kept of a video: raise it when the same file gives other segments."""
+FILE, EMBEDDED = "file", "embedded"
+"""Sources of segments."""
+
+
+@dataclass(frozen=True)
+class SubtitleReport:
+    """Counts of a run."""
+
+    num_in: int
+    """Videos."""
+    num_known: int
+    """Of these, videos whose streams an earlier run has read."""
+    num_with_subtitles: int
+    num_segments: int
+    num_rejected: int
+
+
+def read_archive_subtitles(
+    ingest_dir: Path, *, out: Path, source: Path | Source, settings: SubtitleSettings, memory: Path
+) -> SubtitleReport:
+    """Write `segments.parquet` and `rejected.parquet`: the subtitles of all videos, in all their languages.
+
+    Files are read by each run. Streams are read once for each video, and kept in `memory`.
+
+    Args:
+        ingest_dir: Output of the stage `ingest`.
+        out: The folder to write.
+        source: Folder of the videos, or a source that gives each its file.
+        settings: The section `subtitles`.
+        memory: Folder of what is kept.
+
+    Raises:
+        ArtifactError: a table is missing or broken.
+    """
+    videos, source = read_videos(ingest_dir), source_of(source)
+    paths = {video.uris[0]: source.path_of(video.uris[0]) for video in videos}
+    found, rejections = _from_files(videos, paths)
+    cache = SegmentCache(memory, {"format": FORMAT})
+    embedded, refused, num_known = _from_streams(videos, paths, settings, cache) if settings.embedded else ({}, [], 0)
+    for video_id, segments in embedded.items():
+        found.setdefault(video_id, []).extend(segments)
+    rejections += refused
+    rejections.sort(key=lambda each: each.id)
+    write_table(out / "rejected.parquet", [dataclasses.asdict(each) for each in rejections], REJECTED)
+    num_segments = write_segments(out, found)
+    return SubtitleReport(len(videos), num_known, sum(map(bool, found.values())), num_segments, len(rejections))
+
+
+def _from_files(
+    videos: Sequence[Video], paths: Mapping[str, Path]
+) -> tuple[dict[str, list[Segment]], list[Rejection]]:
+    found: dict[str, list[Segment]] = {}
+    refused = []
+    beside = subtitle_files(paths)
+    for video in videos:
+        for path, language in beside[video.uris[0]]:
+            try:
+                cues, _ = read_transcript(path)
+            except InputRejected as error:
+                name = PurePosixPath(video.uris[0]).with_name(path.name).as_posix()
+                refused.append(Rejection(name, "subtitles", error.message))
+                continue
+            segments = (
+                segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=language, source=FILE) for cue in cues
+            )
+            found.setdefault(video.video_id, []).extend(filter(None, segments))
+    return found, refused
+
+
+def _from_streams(
+    videos: Sequence[Video], paths: Mapping[str, Path], settings: SubtitleSettings, cache: SegmentCache
+) -> tuple[dict[str, list[Segment]], list[Rejection], int]:
+    known = {video.video_id: kept for video in videos if (kept := cache.recall(video.video_id)) is not None}
+    num_known, refused = len(known), []
+    todo = [(paths[video.uris[0]], video.video_id) for video in videos if video.video_id not in known]
+    with closing(run_each(
+        _cues_of_original, todo, workers=min(settings.workers, max(1, len(todo))),
+        timeout_seconds=settings.timeout_seconds, timeout_setting="subtitles.timeout_seconds",
+    )) as outcomes:
+        for outcome in tqdm(outcomes, desc="subtitles", unit="video", total=len(todo), disable=None):
+            path, video_id = outcome.item
+            if outcome.error is not None:
+                why = Refusal.of(outcome.error, f"{path.name}: its subtitles were not read: ")
+                refused.append(Rejection(video_id, "subtitles", why.reason, retryable=why.retryable))
+                continue
+            known[video_id] = list(_segments(map(TextCue._make, outcome.value or [])))
+            cache.remember(video_id, known[video_id])
+    return known, refused, num_known
+
+
+def _cues_of_original(item: tuple[Path, str]) -> list[tuple[int, int, str, str]]:
+    path, video_id = item
+    with original(path, video_id):
+        # Plain values: nothing else leaves a worker.
+        return [(cue.start_ms, cue.end_ms, cue.text, cue.language) for cue in read_text_streams(path)]
+
+
+def _segments(cues: Iterable[TextCue]) -> Iterator[Segment]:
+    for cue in cues:
+        text = " ".join(plain_lines(cue.text.replace("\\N", "\n").replace("\\n", "\n").split("\n")))
+        language = "" if cue.language in ("und", "zxx", "mis") else cue.language
+        if (segment := segment_of(cue.start_ms, cue.end_ms, text, language=language, source=EMBEDDED)) is not None:
+            yield segment

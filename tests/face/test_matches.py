@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidseek.matches import split_at_matches
+from vidseek.printing import marked
+
+
+@given(st.text(), st.lists(st.text(max_size=4), max_size=4))
+def test_split_at_matches__the_parts_are_the_text(text: str, matches: list[str]) -> None:
+    parts = split_at_matches(text, matches)
+    assert "".join(part for part, _ in parts) == text
+    assert all(part in matches for part, is_match in parts if is_match)
+
+
+def test_split_at_matches__whole_words_alone() -> None:
+    assert split_at_matches("art, start and art", ["art"]) == [
+        ("art", True), (", start and ", False), ("art", True),
+    ]
+    assert split_at_matches("C++ (x)", ["C"]) == [("C", True), ("++ (x)", False)]
+
+
+def test_marked__is_escaped() -> None:
+    evidence = {"field": "ocr", "start_ms": 1000, "text": "[red]exit[/red] \x1b[2J", "matches": ["exit"]}
+    text = marked([evidence])
+    assert "\x1b" not in text and "\\[red][bold]exit[/bold]\\[/red]" in text

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.subtitles.subtitle import SubtitleSet
+
+from tests.raising import raises
+from vidseek_media.errors import InputRejected
+from vidseek_media.settings import SubtitleSettings
+from vidseek_media.sources.ingest import ingest
+from vidseek_media.tables import REJECTED, read_table
+from vidseek_media.text.segments import Segment, read_segments
+from vidseek_media.text.subtitles import read_archive_subtitles
+from vidseek_media.text.text_streams import read_text_streams
+from vidseek_media.text.transcripts import subtitle_files
+
+CUES = "1\n00:00:00,500 --> 00:00:01,000\n<i>Quarterly</i> revenue\n\n2\n00:00:01,200 --> 00:00:01,900\ntwo\nlines\n"
+HEADER = (
+    b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\n"
+    b"Format: ReadOrder, Layer, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+)
+
+
+def write_video(path: Path, *, shade: int = 0, codec: str = "subrip", said: dict[str, str] | None = None) -> None:
+    """Two seconds of plain frames, with one text stream for each language of `said`, from 300 to 1000 ms."""
+    with av.open(path, "w") as container:
+        video = container.add_stream("mpeg4", rate=5)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        streams = []
+        for language, text in (said or {}).items():
+            stream = container.add_stream(codec)
+            stream.metadata["language"] = language
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.subtitle_header = HEADER
+            streams.append((stream, text))
+        for number in range(10):
+            pixels = np.full((32, 32, 3), 10 * number + shade, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        for stream, text in streams:
+            subtitle = SubtitleSet.create(f"0,0,Default,,0,0,0,,{text}".encode(), 0, 700)
+            packet = stream.codec_context.encode_subtitle(subtitle)
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = 300
+            packet.duration = 700
+            container.mux(packet)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("subrip", "mkv"), ("ass", "mkv"), ("mov_text", "mp4")])
+def test_read_text_streams__every_stream_with_its_language(tmp_path: Path, codec: str, suffix: str) -> None:
+    path = tmp_path / f"film.{suffix}"
+    write_video(path, codec=codec, said={"eng": r"{\i1}hello{\i0} world", "heb": "שלום", "jpn": r"今日\Nは"})
+    cues = read_text_streams(path)
+    assert [cue[:2] for cue in cues] == [(300, 1000)] * 3 and [cue.language for cue in cues] == ["eng", "heb", "jpn"]
+    assert "hello" in cues[0].text and "שלום" in cues[1].text
+
+
+def test_read_text_streams__none_and_no_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "plain.mp4")
+    assert read_text_streams(tmp_path / "plain.mp4") == []
+    (tmp_path / "broken.mkv").write_bytes(b"no video")
+    with raises(InputRejected, code="not-a-video"):
+        read_text_streams(tmp_path / "broken.mkv")
+
+
+def test_subtitle_files__by_stem_and_language_in_any_case(tmp_path: Path) -> None:
+    names = ["film.srt", "film.en.SRT", "film.pt-BR.forced.vtt", "film.day.srt", "other.srt", "film.en.txt"]
+    for name in names:
+        (tmp_path / name).write_text(CUES)
+    found = subtitle_files({"film.mp4": tmp_path / "film.mp4", "film.day.mp4": tmp_path / "film.day.mp4"})
+    assert [(path.name, language) for path, language in found["film.mp4"]] == [
+        ("film.srt", ""), ("film.en.SRT", "en"), ("film.pt-BR.forced.vtt", "pt-BR"),
+    ]
+    assert [path.name for path, _ in found["film.day.mp4"]] == ["film.day.srt"]  # another video's, not a language
+
+
+def test_read_archive_subtitles__files_and_streams_in_all_languages_read_once(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "subtitles"
+    source.mkdir()
+    write_video(source / "a.mkv", said={"eng": r"{\i1}hello{\i0} world", "und": "welt"})
+    write_video(source / "b.mp4", shade=3)
+    (source / "b.en.srt").write_text(CUES)
+    (source / "b.de.vtt").write_text("WEBVTT\n\n00:00.100 --> 00:00.900\nUmsatz\n")
+    (source / "b.fr.srt").write_bytes(b"\xff\xfe\x00 nothing")
+    ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
+
+    def run() -> tuple[int, dict[tuple[Segment, ...], int]]:
+        report = read_archive_subtitles(
+            tmp_path / "ingest", out=out, source=source, settings=SubtitleSettings(workers=1), memory=tmp_path / "memory"
+        )
+        return report.num_known, {tuple(each): len(each) for each in read_segments(out).values()}
+
+    known, found = run()
+    assert known == 0 and found == {
+        (Segment(300, 1000, "hello world", "eng", "embedded"), Segment(300, 1000, "welt", "", "embedded")): 2,
+        (Segment(100, 900, "Umsatz", "de", "file"), Segment(500, 1000, "Quarterly revenue", "en", "file"),
+         Segment(1200, 1900, "two lines", "en", "file")): 3,
+    }
+    assert read_table(out / "rejected.parquet", REJECTED)["id"].tolist() == ["b.fr.srt"]
+    before = (out / "segments.parquet").read_bytes()
+    assert run() == (2, found) and (out / "segments.parquet").read_bytes() == before
