@@ -129,7 +129,7 @@ mutations: setup ## Five hundred damaged files, made and real, through ingest, c
 	VIDSEEK_MUTATIONS=500 $(BIN)/pytest -q tests/media/test_mutations.py
 
 faults-index: setup ## The index under kills, full disks, broken parts and a network that fails (about four minutes)
-	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py tests/retrieval/index/test_publish.py tests/retrieval/embedding/test_embedding_parts.py tests/retrieval/index/qdrant/test_faults.py
+	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/media/frame_store/test_growth.py tests/retrieval/embedding/test_embed_clips.py tests/retrieval/index/test_publish.py tests/retrieval/embedding/test_embedding_parts.py tests/retrieval/index/qdrant/test_faults.py
 
 qdrant-check: setup ## The index's contract, a publish, a kill and a rollback on a server: make qdrant-check QDRANT_URL=... (a minute)
 	@test -n "$(QDRANT_URL)" || { echo "Say make qdrant-check QDRANT_URL=https://... ; the key goes into the variable QDRANT_API_KEY"; exit 2; }
