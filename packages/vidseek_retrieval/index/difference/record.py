@@ -82,12 +82,18 @@ def halves(digest: bytes) -> Digest:
 
 
 def point_digest(point: Point) -> Digest:
-    """Return a digest of a point's payload and vectors. Equal vectors have equal bits."""
+    """Return a digest of a point's payload and vectors, which is that of the same point read back from an index.
+
+    Equal dense vectors have equal bits; the words of a sparse one have no order.
+    """
     found = hashlib.blake2b(canonical_json(dict(point.payload)).encode(), digest_size=DIGEST_BYTES)
     for name, value in sorted(point.vectors.items()):
         found.update(f"\n{name}\n".encode())
-        is_sparse = isinstance(value, SparseVector)
-        found.update(canonical_json(value).encode() if is_sparse else np.ascontiguousarray(value, "<f4").data)
+        if isinstance(value, SparseVector):
+            words = sorted(zip(value.indices, np.asarray(value.values, np.float32).tolist(), strict=True))
+            found.update(canonical_json(words).encode())
+        else:
+            found.update(np.ascontiguousarray(value, "<f4").data)
     return halves(found.digest())
 
 
