@@ -62,10 +62,11 @@ class Dvc:
         return [*(name for name in ordered if name != target), target]
 
     def left(self) -> list[str]:
-        """Return the stages that are left to `dvc repro` and have something to do."""
-        stages = {_name(stage): stage for stage in self._repo.index.stages}
-        left = [name for name, stage in stages.items() if _room(name) in LEFT and not stage.always_changed]
-        return [name for name in left if self.is_changed(name)]
+        """Return the stages that have something to do, and are left to `dvc repro`."""
+        return [
+            name for name, stage in ((_name(stage), stage) for stage in self._repo.index.stages)
+            if not stage.always_changed and self.is_changed(name)
+        ]
 
     def is_changed(self, name: str) -> bool:
         """Whether a dependency, a setting, an output or the command of a stage is another than recorded."""
