@@ -13,6 +13,10 @@ from serving.page.shown import upload_address
 from vidseek.client import Problem
 
 NUM_JOBS = 50
+_STATES = {
+    "queued": "job_queued", "running": "job_running", "done": "job_done", "rejected": "job_rejected", "failed": "job_failed",
+    "cancelled": "job_cancelled",
+}
 _MARKS = {"queued": "…", "running": "▶", "done": "✓", "rejected": "✗", "failed": "✗", "cancelled": "–"}
 _CHANGES = {"failed": "retry", "cancelled": "retry", "queued": "cancel"}
 """What a visitor may do with a job, by its state."""
@@ -154,9 +158,9 @@ def _show_jobs() -> None:
         change = _CHANGES[job["state"]]
         with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job['id']}"):
             st.button(t(change), key=f"{change}-{job['id']}", on_click=_change, args=(change, job["id"]))
-            st.text(f"{_name(job)}: {t('job_' + job['state'])}")
+            st.text(f"{_name(job)}: {t(_STATES[job['state']])}")
     show_table([t("state"), t("job_name"), t("what_came"), t("when")], [
-        (f"{_MARKS[job['state']]} {t('job_' + job['state'])}", _name(job), _told(job), local_time(job["created_at"]))
+        (f"{_MARKS[job['state']]} {t(_STATES[job['state']])}", _name(job), _told(job), local_time(job["created_at"]))
         for job in jobs
     ])
     if said["total"] > len(jobs):

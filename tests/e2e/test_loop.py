@@ -198,7 +198,7 @@ def test_add__a_video_is_searched_at_once_and_dvc_knows_of_it(looped: Checkout, 
     shutil.rmtree(root / "data/embed")
     looped.succeed("dvc", "repro", "--force", "--single-item", "embed")
     assert _vectors(root) == before and len(before) > points
-    added = Path(params["ingest"]["source"]) / "new.mp4"
+    added = root / params["ingest"]["source"] / "new.mp4"
     again = json.loads(looped.succeed("vidseek", "add", "--json", "--", str(tmp_path / "-new.mp4")))["jobs"]
     assert [each["duplicate"] for each in again] == [True]
     added.unlink()
