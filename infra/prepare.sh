@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 mkdir -p ../index ../feedback ../models ../reports ../data/decisions
-mkdir -p ../.vidseek/base ../.vidseek/downloads ../.vidseek/demo ../.vidseek/queries ../.vidseek/thumbnails
+mkdir -p ../.vidseek/base ../.vidseek/downloads ../.vidseek/demo ../.vidseek/queries ../.vidseek/thumbnails ../.vidseek/jobs
 mkdir -p secrets && chmod 700 secrets && cd secrets
 
 key() { openssl rand -hex 32; }

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 from pipelines.stage import PATHS, fault_of, say
-from vidseek.jobs.archive_lock import ArchiveBusy
+from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy
 from vidseek_media.decoding.sandbox import die_with_parent
 from vidseek_media.errors import ConfigError
 from vidseek_media.output import lines_of, print_exceptions_shown, printable
@@ -62,10 +63,11 @@ class Dvc:
         return [*(name for name in ordered if name != target), target]
 
     def left(self) -> list[str]:
-        """Return the stages that are left to `dvc repro` and have something to do."""
-        stages = {_name(stage): stage for stage in self._repo.index.stages}
-        left = [name for name, stage in stages.items() if _room(name) in LEFT and not stage.always_changed]
-        return [name for name in left if self.is_changed(name)]
+        """Return the stages that have something to do, and are left to `dvc repro`."""
+        return [
+            name for name, stage in ((_name(stage), stage) for stage in self._repo.index.stages)
+            if not stage.always_changed and self.is_changed(name)
+        ]
 
     def is_changed(self, name: str) -> bool:
         """Whether a dependency, a setting, an output or the command of a stage is another than recorded."""
@@ -74,6 +76,25 @@ class Dvc:
     def record(self, name: str) -> None:
         """Take the outputs of a stage into DVC's cache, and write them and what they were made from to dvc.lock."""
         self._locked(lambda: self._repo.commit(target=name, force=True))
+
+    @contextmanager
+    def holding(self, names: Sequence[str]) -> Iterator[None]:
+        """Keep DVC from running any of these stages in this block: `dvc repro` removes outputs before a stage begins.
+
+        DVC tells who is refused the words that this process was started with.
+
+        Raises:
+            ArchiveBusy: a `dvc repro` runs one of them.
+        """
+        from dvc.rwlock import rwlock
+
+        outs = [out.fs_path for stage in self._repo.index.stages if _name(stage) in names for out in stage.outs]
+        command, has_links = " ".join(sys.argv), bool(self._repo.config["core"].get("hardlink_lock", False))
+        with ExitStack() as stack:
+            self._locked(lambda: stack.enter_context(
+                rwlock(self._repo.tmp_dir, self._repo.fs, command, [], outs, has_links)
+            ))
+            yield
 
     def close(self) -> None:
         """Close its files."""
@@ -99,6 +120,7 @@ def main() -> int:
     print_exceptions_shown()
     die_with_parent(signal.SIGKILL)  # a stage may be killed at any moment, and nobody else would stop this one
     told = sys.stdout
+    sys.argv = [os.environ.get(WORKER_VARIABLE) or "vidseek add or watch"]
     with redirect_stdout(sys.stderr):  # what a library prints is no line of ours
         try:
             for line in grow():
@@ -129,11 +151,12 @@ def grow() -> Iterator[dict[str, Any]]:
     dvc = _opened()
     try:
         names = dvc.stages(TARGET)
-        for number, name in enumerate(names):
-            yield {"stage": name, "number": number, "of": len(names)}
-            if name in ALWAYS or dvc.is_changed(name):
-                yield {"stage": name, "said": _run(name)}
-                dvc.record(name)
+        with dvc.holding(names):
+            for number, name in enumerate(names):
+                yield {"stage": name, "number": number, "of": len(names)}
+                if name in ALWAYS or dvc.is_changed(name):
+                    yield {"stage": name, "said": _run(name)}
+                    dvc.record(name)
         yield {"open": dvc.left()}
     finally:
         dvc.close()

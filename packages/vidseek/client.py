@@ -132,6 +132,23 @@ class Api:
             return self._asked("GET", f"/v1/admin/{path}")
         return self._asked("POST", f"/v1/admin/{path}", json=dict(body))
 
+    def jobs(self, *, limit: int = 50) -> dict[str, Any]:
+        """Return the newest jobs of the archive; wants the admin key. Raises Problem."""
+        return self._asked("GET", "/v1/jobs", params={"limit": limit})
+
+    def retry_job(self, job_id: str) -> dict[str, Any]:
+        """Put a job that failed into the queue again; wants the admin key. Raises Problem."""
+        return self._asked("POST", f"/v1/jobs/{job_id}/retry", json={})
+
+    def cancel_job(self, job_id: str) -> dict[str, Any]:
+        """Take a job that waits out of the queue; wants the admin key. Raises Problem."""
+        return self._asked("DELETE", f"/v1/jobs/{job_id}")
+
+    @property
+    def key(self) -> str | None:
+        """The key that is sent with every request; None if there is none."""
+        return self._client.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
     def content(self, path: str) -> bytes:
         """Return the bytes of a GET request. Raises Problem."""
         return self._answer("GET", path).content

@@ -69,6 +69,7 @@ class JobsAnswer(BaseModel):
 
     jobs: list[JobAnswer]
     total: int = Field(description="Of all that are kept, in the states that were asked for.")
+    max_upload_mb: int = Field(description="Of one video.")
     is_watched: bool = Field(description="Whether `vidseek watch` runs; without it nobody works on the queue.")
 
 

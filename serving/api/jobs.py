@@ -110,7 +110,10 @@ class Jobs:
         """Return jobs, the newest first."""
         found, total = await self._away(lambda: self._queue.table.list_jobs(limit=limit, offset=offset, states=states))
         is_watched = await self._away(lambda: watcher_of(self._archive)) is not None
-        return {"jobs": [job.to_json() for job in found], "total": total, "is_watched": is_watched}
+        return {
+            "jobs": [job.to_json() for job in found], "total": total, "is_watched": is_watched,
+            "max_upload_mb": self._queue.settings.max_upload_mb,
+        }
 
     async def get(self, job_id: str) -> Job:
         """Return a job. Raises JobGone."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -17,6 +17,9 @@ from serving.http.bodies import NotUnderstood, WrongType
 from serving.http.body_limit import BodyTooLarge
 from vidseek_media.errors import InputRejected
 from vidseek_media.files.folders import whole_file
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 PART = "file"
 """The part of the form."""
@@ -82,7 +85,7 @@ class _Part:
     _waiting: list[bytes] = field(default_factory=list)
     num_waiting: int = 0
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> MultipartCallbacks:
         """Return what the parser calls."""
         return {
             "on_part_begin": self._begin, "on_header_field": self._on_field, "on_header_value": self._on_value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from serving.page import frame
+from serving.page.adding_page import adding_page
 from serving.page.archive_page import archive_page
 from serving.page.compare_page import compare_page
 from serving.page.duplicates_page import duplicates_page
@@ -24,6 +25,7 @@ page = st.navigation(
         ),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
+        st.Page(adding_page, title=frame.t("adding"), icon=":material/upload:", url_path="add"),
         st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),
     ],
     position="top",

@@ -1,6 +1,7 @@
-"""Pictures and videos for the browser: taken from the API with its key, which so never leaves the page's server.
+"""Pictures and videos for the browser, and videos from it: passed through with a key that never leaves the page's server.
 
-An address here is signed, so that who has not seen the page cannot ask for what it shows.
+An address here is signed, so that who has not seen the page cannot ask for what it shows. One to upload at is given to a
+visitor whom the API let in with the admin key, and ends after an hour.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import hmac
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,13 +18,15 @@ from urllib.parse import quote, urlencode
 
 import httpx
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from serving.page.settings import PageSettings
 
 PREFIX = "/shown"
 KINDS = ("thumbnail", "strip", "media")
+UPLOAD_SECONDS = 120.0
+"""Without a byte in either direction."""
 BUSY_TRIES = 20
 """A grid asks for more pictures at once than may wait for a decoder: those that the API sends away come again."""
 BUSY_WAIT_SECONDS = 0.7
@@ -40,6 +44,30 @@ def address(clip_id: str, kind: str) -> str:
     """Return the browser's URL of a clip's thumbnail, strip or video."""
     path = f"{PREFIX}/{quote(clip_id, safe='')}/{kind}"
     return f"{path}?{urlencode({'s': _signature(path)})}"
+
+
+UPLOADS = "/added"
+GRANT_SECONDS = 3600.0
+_MOST_GRANTS = 1024
+_grants: dict[str, tuple[str | None, float]] = {}
+"""The key that each address uploads with, and until when, by its token."""
+
+
+def upload_address(key: str | None, known: str | None = None) -> str:
+    """Return an address of this page to which the browser may upload videos; the API is asked with `key`.
+
+    Args:
+        key: The admin key, which the API has taken; None where it wants none.
+        known: An address that was given before; it is prolonged where it is for the same key.
+    """
+    token = (known or "").removeprefix(f"{UPLOADS}/")
+    if _grants.get(token, ("", 0.0))[0] != key or token not in _grants:
+        token = secrets.token_hex(16)
+    now = time.monotonic()
+    for old in [each for each, (_, until) in _grants.items() if until < now][:_MOST_GRANTS] or list(_grants)[:-_MOST_GRANTS]:
+        _grants.pop(old, None)
+    _grants[token] = (key, now + GRANT_SECONDS)
+    return f"{UPLOADS}/{token}"
 
 
 def _signature(path: str) -> str:
@@ -60,7 +88,10 @@ class MediaRoutes:
     @property
     def routes(self) -> list[Route]:
         """For the page's server."""
-        return [Route(f"{PREFIX}/{{clip_id}}/{{kind}}", self.of_clip)]
+        return [
+            Route(f"{PREFIX}/{{clip_id}}/{{kind}}", self.of_clip),
+            Route(f"{UPLOADS}/{{token}}", self.upload, methods=["POST"]),
+        ]
 
     @asynccontextmanager
     async def open(self, _app: Any) -> AsyncIterator[dict[str, Any]]:
@@ -89,6 +120,23 @@ class MediaRoutes:
             return _no_picture(answer.status_code)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
         return StreamingResponse(_through(answer), status_code=answer.status_code, headers={**passed, **_SAFE})
+
+    async def upload(self, request: Request) -> Response:
+        """Pass the form with a video on to the API as it comes, and give its answer."""
+        key, until = _grants.get(request.path_params["token"], (None, 0.0))
+        if until < time.monotonic():
+            return Response(status_code=404)
+        headers = {name: request.headers[name] for name in ("content-type", "content-length") if name in request.headers}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        assert self._client is not None
+        try:
+            answer = await self._client.post(
+                f"{self._settings.url}/v1/videos", content=request.stream(), headers=headers, timeout=UPLOAD_SECONDS
+            )
+        except httpx.HTTPError:
+            told = {"error": {"message": "the API does not answer, or broke the upload off", "remedy": "Try again"}}
+            return JSONResponse(told, status_code=502, headers=_SAFE)
+        return Response(answer.content, status_code=answer.status_code, media_type="application/json", headers=_SAFE)
 
     async def _ask(self, asked: httpx.Request) -> httpx.Response:
         assert self._client is not None

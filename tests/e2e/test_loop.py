@@ -5,8 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.e2e.conftest import Checkout
 
@@ -176,3 +178,37 @@ def test_repro__a_video_without_captions_trains_nothing(looped: Checkout, tiny_w
     dry = grown.succeed("dvc", "repro", "--dry", "embed")
     ran = {line.split("'")[1] for line in dry.splitlines() if line.startswith("Running stage")}
     assert "embed" in ran and not ran & {"train@lora", "select", "export"}
+
+
+def test_add__a_video_is_searched_at_once_and_dvc_knows_of_it(looped: Checkout, tmp_path: Path) -> None:
+    """The last test here: what it adds to the source it takes out again."""
+    from tests.serving.colours import video
+
+    root, count = looped.path, "receipts/publish.json"
+    points, params = _read(root / count)["num_points"], yaml.safe_load((root / "params.yaml").read_text())
+    video("green", tmp_path / "-new.mp4", seconds=4)
+    [job] = json.loads(looped.succeed("vidseek", "add", "--json", "--", str(tmp_path / "-new.mp4")))["jobs"]
+    assert (job["state"], job["uri"], job["error"]) == ("done", "new.mp4", None) and job["num_clips"] > 0
+    assert _read(root / count)["num_points"] == points + job["num_clips"]
+    # Nothing is taught, and what is left to do is named.
+    open_stages = {name.partition(":")[0] for name in json.loads(looped.succeed("dvc", "status", "--json"))}
+    assert open_stages - {"ingest", "general"} == set(job["note"].partition(": ")[2].split(", ")) - {""}
+    assert not open_stages & {"train@lora", "select", "export"}
+    before = _vectors(root)
+    shutil.rmtree(root / "data/embed")
+    looped.succeed("dvc", "repro", "--force", "--single-item", "embed")
+    assert _vectors(root) == before and len(before) > points
+    added = root / params["ingest"]["source"] / "new.mp4"
+    again = json.loads(looped.succeed("vidseek", "add", "--json", "--", str(tmp_path / "-new.mp4")))["jobs"]
+    assert [each["duplicate"] for each in again] == [True]
+    added.unlink()
+    ended = json.loads(looped.succeed("vidseek", "watch", "--once", "--json"))["jobs"]
+    assert [(each["kind"], each["state"]) for each in ended] == [("scan", "done")]
+    assert _read(root / count)["num_points"] == points
+
+
+def _vectors(root: Path) -> dict[str, bytes]:
+    """By clip."""
+    parts = [pd.read_parquet(path) for path in sorted((root / "data/embed/parts").glob("*.parquet"))]
+    rows = pd.concat(parts)
+    return {str(clip): np.asarray(values).tobytes() for clip, values in zip(rows["clip_id"], rows["values"], strict=True)}

@@ -3,7 +3,8 @@
 The lock is `flock` on `.vidseek/work.lock`, which the death of a process opens. The file names its holder. Between two
 stages of one `dvc repro` no stage holds it: so a stage also writes down the process of DVC, and as long as that lives the
 archive is its own. A worker waits for it. A stage does not wait for a worker: DVC holds locks of its own on what the stage
-writes, and the worker needs these to say what it did.
+writes, and the worker needs these. While the stages of a worker run, they hold these locks (`pipelines/grow.py`), so that a
+`dvc repro` ends before it has removed the outputs of its first stage.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ RUN_NAME = "run.json"
 """Beside the lock: the `dvc repro` that is under way."""
 POLL_SECONDS = 0.5
 _MOST_PARENTS = 8
-DEPTH_VARIABLE = "VIDSEEK_WORK_LOCK"
-"""Set for what the holder of the lock starts: it has the lock with its parent."""
+WORKER_VARIABLE = "VIDSEEK_WORKER"
+"""Set for what the holder of the lock starts: it has the lock with its parent. Its value is what the parent is."""
 
 
 class ArchiveBusy(ServiceError):
@@ -107,7 +108,7 @@ def stage_at_work(state: Path, stage: str) -> Iterator[None]:
     Raises:
         ArchiveBusy: a worker has the archive.
     """
-    if os.environ.get(DEPTH_VARIABLE):
+    if os.environ.get(WORKER_VARIABLE):
         yield
         return
     state.mkdir(parents=True, exist_ok=True)
@@ -119,8 +120,8 @@ def stage_at_work(state: Path, stage: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ArchiveBusy(
-                f"the stage {stage} has not begun, and nothing was changed: {_read(descriptor) or 'another process'} works "
-                "on this archive", remedy="Run `dvc repro` again when it has ended; `vidseek jobs` says how far it is",
+                f"the stage {stage} has not begun: {_read(descriptor) or 'another process'} works on this archive",
+                remedy="Run `dvc repro` again when it has ended; `vidseek jobs` says how far it is",
             ) from error
         if run is not None:
             _note_run(state, run)

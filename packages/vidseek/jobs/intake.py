@@ -120,7 +120,7 @@ def check_name(name: str) -> None:
     suffix = Path(safe_name(name)).suffix.lower()
     if suffix not in VIDEO_SUFFIXES:
         raise InputRejected(
-            f"{name[-100:]} ends in {suffix or 'no suffix'}, which is none of a video", code="not-a-video",
+            f"{name[-100:]} ends in {suffix or 'no suffix'}, which is no suffix of a video", code="not-a-video",
             remedy=f"Files that count end in {' '.join(sorted(VIDEO_SUFFIXES))}",
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidseek.archive import HOME_VARIABLE, Archive
-from vidseek.jobs.archive_lock import DEPTH_VARIABLE
+from vidseek.jobs.archive_lock import WORKER_VARIABLE
 from vidseek_media import errors
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
 from vidseek_media.files.json_files import parse_json
@@ -31,11 +31,12 @@ class StagesRun:
     """Stages that are left to `dvc repro`."""
 
 
-def run_stages(archive: Archive, *, lock: int, at: Callable[[str, float], None]) -> StagesRun:
+def run_stages(archive: Archive, *, what: str, lock: int, at: Callable[[str, float], None]) -> StagesRun:
     """Run what is needed to search what is in the source now.
 
     Args:
         archive: The archive.
+        what: The program that works, for who must wait for it.
         lock: The open file of the archive's lock: the stages keep it, so that it is held as long as they run.
         at: Called with each stage when it begins, and how much is done, 0 to 1.
 
@@ -50,7 +51,7 @@ def run_stages(archive: Archive, *, lock: int, at: Callable[[str, float], None])
         )
     archive.jobs.mkdir(parents=True, exist_ok=True)
     environment = {
-        **os.environ, DEPTH_VARIABLE: "held", "DVC_NO_ANALYTICS": "1",
+        **os.environ, WORKER_VARIABLE: what, "DVC_NO_ANALYTICS": "1",
         "PYTHONPATH": os.pathsep.join([str(archive.root.resolve()), *filter(None, sys.path)]),
     }
     log = archive.jobs / LOG_NAME

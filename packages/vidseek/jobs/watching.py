@@ -87,7 +87,8 @@ class Watch:
         with working_on(self.archive.state, "`vidseek watch`", wait=True, told=self._tell_wait) as lock:
             digests: list[str] = []
             worker = Worker(
-                self.archive, lock, told=self.told, before_stages=lambda: digests.append(self._source_now()),
+                self.archive, lock, "vidseek watch", told=self.told,
+                before_stages=lambda: digests.append(self._source_now()),
             )
             ended = worker.work(jobs)
             if digests and any(job.state == "done" for job in ended):

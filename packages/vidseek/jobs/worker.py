@@ -41,6 +41,7 @@ class Worker:
     Args:
         archive: The archive.
         lock: The open file of the lock, which the process of the stages keeps too.
+        what: The program that works, for who must wait for it.
         told: Called with a job when it has ended.
         at_stage: Called with the name of each stage when it begins.
         before_stages: Called when all files are in the source, and the stages have not begun.
@@ -48,6 +49,7 @@ class Worker:
 
     archive: Archive
     lock: int
+    what: str = "vidseek add"
     told: Told = field(default=lambda job: None)
     at_stage: Callable[[str], None] = field(default=lambda stage: None)
     before_stages: Callable[[], None] = field(default=lambda: None)
@@ -108,7 +110,7 @@ class Worker:
         ids = [job.id for job in going_on]
         self.before_stages()
         try:
-            run = run_stages(self.archive, lock=self.lock, at=lambda stage, done: self._at(ids, stage, done))
+            run = run_stages(self.archive, what=self.what, lock=self.lock, at=lambda stage, done: self._at(ids, stage, done))
         except VidseekError as error:
             self._end(going_on, error)
             return

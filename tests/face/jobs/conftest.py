@@ -32,7 +32,7 @@ class Stages:
         self.error: BaseException | None = None
         self.before: Callable[[], None] = lambda: None
 
-    def __call__(self, archive: Archive, *, lock: int, at: Callable[[str, float], None]) -> StagesRun:
+    def __call__(self, archive: Archive, *, what: str, lock: int, at: Callable[[str, float], None]) -> StagesRun:
         self.num_runs += 1
         at("ingest", 0.0)
         self.before()

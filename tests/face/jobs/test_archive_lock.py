@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.raising import raises
-from vidseek.jobs.archive_lock import DEPTH_VARIABLE, ArchiveBusy, holder_of, stage_at_work, working_on
+from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy, holder_of, stage_at_work, working_on
 
 HOLD = """
 import sys, time
@@ -97,12 +97,12 @@ _STAGE = (
 
 def test_stage_at_work__within_the_worker_needs_no_lock(tmp_path: Path) -> None:
     other = hold("work", tmp_path)
-    os.environ[DEPTH_VARIABLE] = "held"
+    os.environ[WORKER_VARIABLE] = "held"
     try:
         with stage_at_work(tmp_path, "embed"):
             pass
     finally:
-        del os.environ[DEPTH_VARIABLE]
+        del os.environ[WORKER_VARIABLE]
         end(other)
 
 

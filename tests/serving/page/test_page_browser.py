@@ -20,6 +20,7 @@ from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
 from tests.serving.live_api import free_port, live_api, write_video_archive
 from vidseek.actions.page import answers, page_command, running, wait_until_answered
 from vidseek.archive import Archive
+from vidseek.jobs.job_table import JobTable
 from vidseek_retrieval.dedup.decisions import read_decisions
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -331,3 +332,35 @@ def wait_for_address(tab: Any, part: str) -> str:
     tab.wait_for_function(f"location.search.includes('{part}')")
     address: str = tab.url
     return address
+
+
+def test_add__videos_are_uploaded_one_after_the_other_and_listed(
+    tab: Any, own_page_url: str, own_api: str, own_archive: Archive, tmp_path: Path
+) -> None:
+    (text := tmp_path / "notes.txt").write_text("no video")
+    (large := tmp_path / "<b>new.mp4").write_bytes(b"video" * 200_000)
+    tab.goto(f"{own_page_url}/add")
+    sync_api.expect(tab.get_by_text("There are no jobs yet.")).to_be_visible()
+    chooser = tab.locator("input[type=file]")
+    chooser.focus()
+    assert tab.evaluate("element => element.matches(':focus')", chooser.element_handle())
+    chooser.set_input_files([str(large), str(text)])
+    rows = tab.locator("li")
+    sync_api.expect(rows.nth(0)).to_contain_text("<b>new.mp4")
+    sync_api.expect(rows.nth(0)).to_contain_text("uploaded")
+    sync_api.expect(rows.nth(1)).to_contain_text("not taken: notes.txt ends in .txt, which is no suffix of a video")
+    listed = tab.locator(".vs-table")
+    sync_api.expect(listed).to_contain_text("<b>new.mp4")
+    sync_api.expect(tab.get_by_text("run vidseek watch")).to_be_visible()
+    [job] = JobTable(own_archive.jobs).queued(limit=9)
+    assert (own_archive.jobs / job.file).read_bytes() == large.read_bytes()
+    tab.get_by_role("button", name="Cancel").click()
+    sync_api.expect(listed).to_contain_text("cancelled")
+    assert JobTable(own_archive.jobs).get(job.id).state == "cancelled"
+    tab.wait_for_timeout(2_500)  # the list is drawn anew, and what was uploaded stays
+    sync_api.expect(rows).to_have_count(2)
+    shots = os.environ.get("VIDSEEK_SHOTS")
+    for name, size in (("wide", (1280, 900)), ("narrow", (390, 844))) if shots else ():
+        tab.set_viewport_size({"width": size[0], "height": size[1]})
+        tab.wait_for_timeout(500)
+        tab.screenshot(path=f"{shots}/add-{name}.png")
