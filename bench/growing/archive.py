@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,12 +29,13 @@ from vidseek_training.export.onnx_export import write_unproven
 
 REPOSITORY = Path(__file__).parents[2]
 BACKBONE = "vidseek/viclip-tiny"
+_PIPELINE: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAKERS = ("train", "select", "export")
 """The stages that make the encoder. They do not run here: it is there."""
-STAGES = tuple(
-    name for name in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"] if name not in MAKERS
-)
+STAGES = tuple(name for name in _PIPELINE if name not in MAKERS)
 """All others, in the order of dvc.yaml, where no stage reads what a later one writes."""
+_MADE = ("data", "models", "receipts", "reports")
+"""Folders of what stages write; other dependencies are code."""
 TRAINED_FROM = ("pairs.parquet", "groups.parquet")
 """The tables that `train`, `select` and `export` depend on."""
 CLIPS_A_VIDEO, FPS, SIDE_PX = 10, 8, 64
@@ -52,6 +53,8 @@ class GrowingArchive:
     root: Path
     num_made: int = 0
     """Videos that were made so far; the number is the seed of the next one."""
+    _digests: dict[tuple[int, int, int], str] = field(default_factory=dict, repr=False)
+    """Of files by inode, time of change and size."""
 
     @property
     def source(self) -> Path:
@@ -95,6 +98,23 @@ class GrowingArchive:
         content = b"".join((self.paths.pairs / name).read_bytes() for name in TRAINED_FROM)
         return hashlib.sha256(content).hexdigest()
 
+    def reads(self, stage: str) -> str:
+        """Return a digest of what a stage depends on, but for code and settings; empty if DVC runs it always."""
+        if _PIPELINE[stage].get("always_changed"):
+            return ""
+        made = [name for name in _PIPELINE[stage].get("deps", ()) if name.partition("/")[0] in _MADE]
+        files = sorted(file for name in made for file in _files_at(self.root / name))
+        named = [f"{file.relative_to(self.root)} {self._digest(file)}" for file in files]
+        return hashlib.sha256("\n".join(named).encode()).hexdigest()
+
+    def _digest(self, file: Path) -> str:
+        stat = file.stat()
+        key = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if key not in self._digests:
+            with file.open("rb") as content:
+                self._digests[key] = hashlib.file_digest(content, "sha256").hexdigest()
+        return self._digests[key]
+
     def is_rebuilt(self) -> bool:
         """Whether the last publish wrote all points, and not the difference."""
         receipt = json.loads((self.paths.receipts / "publish.json").read_text(encoding="utf-8"))
@@ -134,6 +154,10 @@ def write_params(path: Path, changes: Mapping[str, Any]) -> None:
         *sections, key = name.split(".")
         functools.reduce(lambda section, each: section[each], sections, params)[key] = value
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+ROW = (*COUNTED, "bytes_written", "cpu_seconds", "seconds")
+"""What is measured of a command."""
 
 
 def measured(command: list[str], root: Path, *, timeout_seconds: float | None = None) -> Row:
@@ -197,6 +221,10 @@ def _computing_seconds() -> float:
     """Return the processor time of all child processes that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _files_at(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@
 
 The scripts of the stages run as `dvc repro` runs them, each in a process of its own, on videos of 64 pixels with the
 shipped backbone vidseek/viclip-tiny as it is. For each stage: videos read by workers (in `frames`: decoded), clips embedded,
-points written and deleted, bytes written, and seconds with the start of the process: of processors, and of the clock. All
-stages run in each step, also those that DVC would leave out. The first videos have captions and those that are added have
-none: what training depends on must not change. Figures and archives are kept in `--root`; what is done is not done again.
+points written and deleted, bytes written, and seconds with the start of the process: of processors, and of the clock. A
+stage whose dependencies are as they were is left out, as DVC leaves it out. The first videos have captions and those that
+are added have none: what training depends on must not change. Figures and archives are kept in `--root`; what is done is
+not done again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 from rich.table import Table
 
-from bench.growing.archive import CLIPS_A_VIDEO, STAGES, GrowingArchive, Row, Stopped
+from bench.growing.archive import CLIPS_A_VIDEO, ROW, STAGES, GrowingArchive, Row, Stopped
 from bench.growing.counting import CLIPS, DELETED, FILES, WRITTEN
 from bench.machine import machine
 from vidseek_media.files.json_files import write_json
@@ -106,14 +107,19 @@ class Growth:
         self._save()
 
     def _run_stage(self, step: Step, stage: str, deadline: Deadline) -> None:
-        so_far = step.setdefault("so_far", {})
+        so_far, read = step.setdefault("so_far", {}), self._state.setdefault("read", {})
+        reads = self._archive.reads(stage)
+        if reads and read.get(stage) == reads:
+            step["stages"][stage] = {**dict.fromkeys(ROW, 0), "skipped": True}
+            self._save()
+            return
         try:
             row = self._archive.run(stage, timeout_seconds=deadline.left())
         except Stopped as stopped:
             so_far[stage] = _sum(so_far.get(stage, {}), stopped.row)
             self._save()
             raise OutOfTime from stopped
-        step["stages"][stage] = _sum(so_far.pop(stage, {}), row)
+        step["stages"][stage], read[stage] = _sum(so_far.pop(stage, {}), row), reads
         self._save()
 
     def _changes(self) -> dict[str, Callable[[], None]]:

@@ -115,10 +115,10 @@ def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[
     for part in range(4):
         parts = ((values >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(parts, kind="stable")
-        ordered = parts[order]
+        sizes = np.bincount(parts, minlength=2**16)
+        firsts = np.cumsum(sizes) - sizes  # in `order`, of each of the parts that there may be
         for flip in (0, *(1 << bit for bit in range(16))):
-            first = np.searchsorted(ordered, parts ^ flip, "left")
-            counts = np.searchsorted(ordered, parts ^ flip, "right") - first
+            first, counts = firsts[parts ^ flip], sizes[parts ^ flip]
             starts = np.searchsorted(np.cumsum(counts), np.arange(0, int(counts.sum()), _CHUNK))
             for start, end in itertools.pairwise([*np.unique(starts), len(values)]):
                 some = counts[start:end]
