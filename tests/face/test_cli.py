@@ -27,9 +27,10 @@ import vidseek.printing
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
+from vidseek.actions.queries import weights_of
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
-from vidseek_retrieval.search.query import QueryInputs, SearchOptions, Weights
+from vidseek_retrieval.search.query import QueryInputs, SearchOptions
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ANSWER = {
@@ -161,7 +162,7 @@ def test_search__every_option_reaches_the_searcher(
     assert searcher.positive.clips[0].shape[0] == 2
     assert (searcher.negative.texts, searcher.negative.clip_ids, searcher.negative.images) == (("a van",), ("two",), ())
     assert searcher.options == SearchOptions(
-        limit=2, offset=4, collection="clips-0-1", weights=Weights(video=1.0, caption=0.0, words=0.5), diversity=0.25,
+        limit=2, offset=4, collection="clips-0-1", weights=weights_of("video=1,words=0.5"), diversity=0.25,
         filters={
             "channel": ["news", "sport"], "published_at": {"gte": "2024-05-01", "lt": "2024-06-01"},
             "duration_ms": {"gte": 5000, "lt": 9000},

@@ -30,8 +30,8 @@ def test_filters__what_is_none(conditions: tuple[str, ...]) -> None:
 
 
 def test_weights__what_is_not_named_counts_nothing() -> None:
-    assert weights_of("words=0.5") == Weights(video=0.0, caption=0.0, words=0.5)
-    assert weights_of("video=1, caption=2") == Weights(video=1.0, caption=2.0, words=0.0)
+    assert weights_of("words=0.5") == Weights(video=0.0, caption=0.0, words=0.5, ocr=0.0, speech=0.0)
+    assert weights_of("video=1, caption=2") == Weights(video=1.0, caption=2.0, words=0.0, ocr=0.0, speech=0.0)
 
 
 @pytest.mark.parametrize("text", ["", "video", "sound=1", "video=x", "video=-1", "video=0", "video=1=2"])
