@@ -44,7 +44,7 @@ from vidseek_media.settings import OcrSettings
 from vidseek_media.text.segments import Segment
 
 SECONDS, FPS = 6.0, 10
-TIMED_SECONDS = 30
+TIMED_SECONDS = 20
 PARTS = ("words", "strays", "time")
 WORDS = {
     "en": "quarterly revenue harbour bridge engine weather report goal minister station window kitchen garden river "
