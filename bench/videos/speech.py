@@ -30,12 +30,8 @@ from vidseek_media.speech.voice_activity import speech_spans
 SENTENCES = (
     "The new harbour bridge will open next year.",
     "He said that the president will come to the city on Monday.",
-    "Please open the window in the kitchen before you leave.",
     "One two three four five six seven eight nine.",
-    "The weather will be cold and dry in the north.",
     "We have seen more people in the market this morning.",
-    "The police stopped two men near the station last night.",
-    "Every child in the village can read and write.",
 )
 VOICES = ("en-us", "en-gb")
 NOISE_DB = (None, 20, 10)

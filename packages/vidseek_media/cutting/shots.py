@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of
+from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of, without_flashes
 from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_each
@@ -31,7 +31,7 @@ LOOKED_AT_PX = 144
 _OF_CUTS = {"threshold", "min_content", "gradual"}
 """Settings that move a cut; the others make shots of cuts."""
 
-FORMAT = 3
+FORMAT = 4
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
 
 
@@ -66,7 +66,7 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
 def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
     """Find the times at which new shots begin, in ms, ascending, without the first shot's 0.
 
-    A dissolve counts at its middle, a fade at its darkest frame.
+    A dissolve counts at its middle, a fade at its darkest frame, and a flash of light not at all.
 
     Args:
         path: The video file.
@@ -92,10 +92,11 @@ def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
         # The detector counts frames; their rate is of no consequence to it.
         found = detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame.pixels[:, :, ::-1]))
         cuts += [cut.frame_num for cut in found]
-        if settings.gradual:
-            cells.append(cells_of(frame.pixels))
+        cells.append(cells_of(frame.pixels))
+    pace, seen = Pace.of(plan.step * float(plan.time_base)), np.stack(cells)
+    cuts = without_flashes(cuts, seen, pace)
     if settings.gradual:
-        cuts = add_gradual(cuts, np.stack(cells), Pace.of(plan.step * float(plan.time_base)))
+        cuts = add_gradual(cuts, seen, pace)
     return [starts_ms[number] for number in cuts]
 
 

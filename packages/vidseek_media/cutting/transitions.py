@@ -1,4 +1,4 @@
-"""Finds shots that change gradually, by dissolves and fades, in strongly reduced frames."""
+"""Tells cuts from flashes, and finds dissolves and fades, in strongly reduced frames."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ CELL_PX = 24
 """Of a frame whose shorter side is 144: 6 by 10 cells at 16 to 9. What moves inside a cell does not change it."""
 
 HALF_SECONDS = 0.48
-"""Of the stretch that a dissolve is looked for in."""
+"""Of the span that a dissolve is looked for in. Two dissolves lie at least twice as far apart."""
+
+SCALES = (2 / 3, 1.0, 4 / 3)
+"""Lengths of that span, as shares: a short dissolve fills a short one, and a long one is seen whole in a long one."""
 
 MIN_CHANGE = 32.0
-"""From one end of the stretch to the other, in levels (root of the mean square over cells and colours)."""
+"""From one end of the span to the other, in levels (root of the mean square over cells and colours)."""
 
 MAX_OFF_LINE = 0.28
 """How far the frames between may lie from the line between both ends, as a share of its length: in a dissolve every frame
 is a mix of two, and lies on it; a picture that moves goes another way."""
 
 MIN_CONTRAST = 1.6
-"""How much more changes than in the stretches before and after, on average: a steady drift is no dissolve."""
+"""How much more changes than in the spans before and after, on average: a steady drift is no dissolve."""
 
 MAX_LIKENESS = 0.8
 """Correlation of both ends, over cells and colours: light that comes or goes leaves the same picture, only brighter."""
@@ -33,6 +36,16 @@ DARK_SHARE, DARK_LEVEL, BRIGHT_LEVEL = 0.3, 30.0, 30.0
 """A fade's darkest frame: at most this share of the brighter frames on both sides, at most that level; and how bright
 these must be."""
 
+MIN_FLASH = 8.0
+"""From one frame to the next, in levels: where less changes, a picture comes up slowly from black, and no flash."""
+
+FLASH_SECONDS = 0.4
+"""On both sides of a cut: a picture that is there before and again after it was only lit for a moment."""
+
+MAX_FLASH_LIKENESS = 0.6
+"""Correlation of two pictures, over cells and colours, from which they are of one shot. Of joined real clips, cuts have at
+most 0.57, and 14 of 16 sparks and lamps more than 0.64: docs/decisions/2026-11-27-flashes-and-dissolves.md."""
+
 MIN_JUMP = 20.0
 """From one frame to the next, in levels: more than the dark frames of a fade change by."""
 
@@ -42,8 +55,13 @@ class Pace:
     """How many frames the seconds of a video are."""
 
     half: int
-    """Of the stretch that a dissolve is looked for in."""
+    """Of the span that a dissolve is looked for in."""
     second: int
+
+    @property
+    def halves(self) -> tuple[int, ...]:
+        """Of the spans of all `SCALES`, at least 4 frames each."""
+        return tuple(sorted({max(round(scale * self.half), 4) for scale in SCALES}))
 
     @classmethod
     def of(cls, frame_seconds: float) -> Pace:
@@ -57,6 +75,24 @@ def cells_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tall, wide = frame.shape[0] // height, frame.shape[1] // width
     cells = frame[: height * tall, : width * wide].reshape(height, tall, width, wide, 3)
     return cells.mean(axis=(1, 3)).astype(np.uint8).reshape(-1, 3)
+
+
+def without_flashes(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
+    """Return the cuts after which another picture is shown, and no picture that was there just before.
+
+    Sparks, lightning, lamps and photographers' flashes change a frame as much as a cut does; but the picture is the same
+    before and after, only brighter or darker.
+
+    Args:
+        cuts: Frame numbers of abrupt cuts.
+        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        pace: Frame counts that depend on the video's rate.
+    """
+    reach = max(round(FLASH_SECONDS * pace.second), 1)
+    return [
+        cut for cut in cuts
+        if _jump(cells, cut) < MIN_FLASH or _likeness_across(cells, cut, reach) < MAX_FLASH_LIKENESS
+    ]
 
 
 def add_gradual(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
@@ -91,19 +127,11 @@ def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
         pace: Frame counts that depend on the video's rate.
     """
     flat = cells.reshape(len(cells), -1).astype(np.float32)
-    half, light = pace.half, _brightness(cells)
-    change = np.zeros(len(flat))
-    if len(flat) > 2 * half:
-        change[half:-half] = np.sqrt(np.square(flat[2 * half :] - flat[: -2 * half]).mean(axis=1))
-    middles: list[tuple[float, int]] = []
-    for at in np.flatnonzero(change >= MIN_CHANGE).tolist():
-        if min(light[at - half], light[at + half]) > BRIGHT_LEVEL - 5 and _stands_out(change, at, half):
-            share = _share_of_middle(flat[at - half : at + half + 1])
-            if share is not None:
-                middles.append((abs(share - 0.5), at))
+    light = _brightness(cells)
+    middles = [middle for half in pace.halves for middle in _middles(flat, light, half)]
     found: list[int] = []
     for _, at in sorted(middles):
-        if _is_away(at, found, 2 * half):
+        if _is_away(at, found, 2 * pace.half):
             found.append(at)
     return sorted(found)
 
@@ -123,6 +151,37 @@ def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
         if bright >= BRIGHT_LEVEL and light[at] <= DARK_SHARE * bright and is_darkest and _is_away(at, found, pace.half):
             found.append(at)
     return found
+
+
+def _middles(flat: NDArray[np.float32], light: NDArray[np.float64], half: int) -> list[tuple[float, int]]:
+    """Return each frame that may be the middle of a dissolve of this length, behind its distance from an equal mix."""
+    if len(flat) <= 2 * half:
+        return []
+    change = np.zeros(len(flat))
+    change[half:-half] = np.sqrt(np.square(flat[2 * half :] - flat[: -2 * half]).mean(axis=1))
+    found = []
+    for at in np.flatnonzero(change >= MIN_CHANGE).tolist():
+        if min(light[at - half], light[at + half]) > BRIGHT_LEVEL - 5 and _stands_out(change, at, half):
+            share = _share_of_middle(flat[at - half : at + half + 1])
+            if share is not None:
+                found.append((abs(share - 0.5), at))
+    return found
+
+
+def _likeness_across(cells: NDArray[np.uint8], cut: int, reach: int) -> float:
+    """Return the highest correlation of a frame before a cut with one after it, each at most `reach` frames away."""
+    before, after = (
+        _normalised(cells[part]) for part in (slice(max(cut - reach, 0), cut), slice(cut, cut + reach))
+    )
+    return float((before @ after.T).max()) if len(before) and len(after) else 0.0
+
+
+def _normalised(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return pictures as vectors whose products are correlations: (frames, cells * 3). A flat picture is like none."""
+    plain = cells.astype(np.float32)
+    flat = (plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1)
+    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 1), np.float32)
 
 
 def _jump(cells: NDArray[np.uint8], at: int) -> float:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.videos.rendered import join_scenes, rendered_scene
 from vidseek_media.cutting.shots import find_cuts
-from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of, find_dissolves, find_fades
+from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of, find_dissolves, find_fades, without_flashes
 from vidseek_media.settings import ShotSettings
 
 PACE = Pace.of(1 / 25)
@@ -43,6 +43,38 @@ def test_add_gradual__finds_none_where_there_is_none(name: str) -> None:
         "flash": video(still(ONE), still(ONE + 60, 2), still(ONE)),
     }
     assert add_gradual([], samples[name], PACE) == []
+
+
+@pytest.mark.parametrize("count", [8, 12, 16, 24, 32])
+def test_find_dissolves__of_any_usual_length(count: int) -> None:
+    [at] = find_dissolves(video(still(ONE), mixed(ONE, OTHER, count), still(OTHER)), PACE)
+    assert 50 <= at < 50 + count
+
+
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_without_flashes__a_picture_that_comes_back_was_never_gone(length: int) -> None:
+    lit = np.clip(ONE * 0.4 + 140, 0, 255)
+    seen = video(still(ONE), still(lit, length), still(ONE), still(OTHER))
+    ends = len(seen) - 50
+    assert without_flashes([50, 50 + length, ends], seen, PACE) == [ends]
+
+
+def test_without_flashes__a_lamp_that_stays_on_is_no_cut() -> None:
+    assert without_flashes([50], video(still(ONE), still(ONE * 0.4)), PACE) == []
+
+
+def test_without_flashes__keeps_cuts_to_another_picture_and_to_black() -> None:
+    black = np.zeros_like(ONE)
+    seen = video(still(ONE), still(OTHER), still(black), still(ONE))
+    assert without_flashes([50, 100, 150], seen, PACE) == [50, 100, 150]
+    assert without_flashes([], seen, PACE) == []
+
+
+def test_without_flashes__keeps_where_a_picture_comes_up_from_black_below_a_title() -> None:
+    title = np.zeros_like(ONE)
+    title[50:] = 40
+    seen = video(still(title), mixed(title, ONE, 25), still(ONE))
+    assert without_flashes([51], seen, PACE) == [51]
 
 
 def test_find_fades__gives_the_darkest_frame_between_two_bright_shots() -> None:
