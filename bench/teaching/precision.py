@@ -112,15 +112,15 @@ def least(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 def encode_times(model: Backbone, folder: Path, clips: int, rounds: int) -> dict[str, float]:
     """Least processor seconds of int8 towers with and without the fusion, and the size of their graphs."""
-    encoders, usual = {}, variants.fuse
+    encoders, usual = {}, fusion.fuse
     try:
         for name, fuse in (("fused", fusion.fuse), ("as exported", lambda graph: graph)):
             (folder / name).mkdir()
-            variants.fuse = fuse  # type: ignore[assignment]
+            setattr(variants, "fuse", fuse)  # noqa: B010
             write_unproven(model, folder / name, variants=("int8",))
             encoders[name] = Encoder.load(folder / name, variant="int8", threads=1)
     finally:
-        variants.fuse = usual
+        setattr(variants, "fuse", usual)  # noqa: B010
     spec = model.spec
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (clips, spec.num_frames, spec.image_size_px, spec.image_size_px, 3), np.uint8)

@@ -111,8 +111,8 @@ def ingest(
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
-    transcripts, unreadable = read_transcripts(paths, {uri: each for uri, each in kept.items() if uri not in away})
-    transcripts = {**earlier_transcripts(out, {kept[uri] for uri in away & set(kept)}), **transcripts}
+    read, unreadable = read_transcripts(paths, {uri: each for uri, each in kept.items() if uri not in away})
+    transcripts = {**earlier_transcripts(out, {kept[uri] for uri in away & set(kept)}), **read}
     videos = _merge(kept, book.probes, matched, listing.annotations, naming)
     files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
     lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
