@@ -73,7 +73,9 @@ class PublishedWindows:
         row_of = {clip_id: row for row, clip_id in enumerate(embeddings.clip_ids)}
         kept = kept[kept["clip_id"].isin(row_of)].sort_values("clip_id")
         spans = (kept[name].tolist() for name in ("clip_id", "video_id", "start_ms", "end_ms"))
-        clips = [RankedClip(*span, 0.0) for span in zip(*spans, strict=True)]
+        clips = [
+            RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True)
+        ]
         vectors = embeddings.vectors[[row_of[clip.clip_id] for clip in clips]]
         texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
         spread = score_spread(vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
