@@ -13,6 +13,7 @@ from vidseek_retrieval.search.moments import (
     SCORE_DIGITS,
     Moment,
     RankedClip,
+    first_moments,
     fold_duplicates,
     merge_moments,
     rank_order,
@@ -117,7 +118,9 @@ class MixedRanking:
         """Return the first `num` moments (or all, if there are fewer), best first, with duplicates folded."""
         clips = without(self._clips(), self.nearest.examples)
         margin = self.nearest.margin if self.is_visual else _MERGED
-        return fold_duplicates(merge_moments(clips, margin=margin))[:num]
+        if any(clip.duplicate_of for clip in clips):  # its original may come later, and takes it from the answer
+            return fold_duplicates(merge_moments(clips, margin=margin))[:num]
+        return first_moments(clips, margin=margin, num=num)
 
     def _clips(self) -> list[RankedClip]:
         nearest = self.nearest

@@ -11,7 +11,7 @@ from vidseek_retrieval.index.values import SparseVector
 from vidseek_retrieval.lexical.word_odds import QueryWord
 from vidseek_retrieval.lexical.word_parts import MIN_LETTERS, end_parts, plain, run_parts, words_in
 
-MAX_LOOKED_AT = 100
+MAX_LOOKED_AT = 50
 """Clips whose words are compared with one word of a query."""
 MAX_SPELLINGS = 8
 """Words that one word of a query may stand for."""

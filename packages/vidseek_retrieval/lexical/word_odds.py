@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vidseek_retrieval.lexical.word_index import WordIndex
-from vidseek_retrieval.search.moments import NUM_CLIPS, RankedClip
+from vidseek_retrieval.search.moments import RankedClip
 
 BIAS, LEAD, BEHIND, COVERED, KNOWN_COVERED, WHOLE = -5.3, 5.1, 2.6, 1.1, 1.9, 1.8
 """The fit: of the constant; of the lead times the root of the covered share; of being behind; of the share of the query's
@@ -21,8 +21,10 @@ words that the text has; of the same among words that stand in the archive; of h
 MAX_LOG_ODDS = 5.0
 MIN_ODDS = 0.02
 """Less says nothing."""
-MAX_TEXTS = 100
+MAX_TEXTS = 50
 """Different texts that are judged, the best first."""
+MAX_CLIPS = 400
+"""Clips that these texts are looked for in: windows of one video often have one text."""
 _ALL = 0.999
 
 
@@ -47,7 +49,7 @@ def clip_odds(words: Sequence[QueryWord], index: WordIndex, *, weight: float = 1
     if not any(costs):
         return {}
     absent = math.log1p((index.num_clips + 0.5) / 0.5)
-    ranked = index.ranked(dict.fromkeys(idf, 1.0), limit=NUM_CLIPS)
+    ranked = index.ranked(dict.fromkeys(idf, 1.0), limit=MAX_CLIPS)
     texts = _different(ranked)
     shared = _shared(words, costs, texts, index)
     known = math.fsum(cost for cost in costs if cost is not None)

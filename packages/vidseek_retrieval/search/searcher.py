@@ -34,7 +34,7 @@ from vidseek_retrieval.search.moment_choice import (
     choose_moments,
     rate_moments,
 )
-from vidseek_retrieval.search.moments import NUM_CLIPS, fold_duplicates, merge_moments
+from vidseek_retrieval.search.moments import fold_duplicates, merge_moments
 from vidseek_retrieval.search.nearest import Nearest, without
 from vidseek_retrieval.search.query import Answer, Hit, Query, QueryInputs, SearchOptions
 from vidseek_retrieval.search.query_vector import (
@@ -383,7 +383,7 @@ class Searcher:
     ) -> _Found:
         """Return the moments of a ranking with their confidences. `whole` is the ranking without filters, if it has any."""
         opened = (ranking.nearest if isinstance(ranking, MixedRanking) else ranking).collection
-        moments = ranking.moments(_num_needed(options, calibration) if isinstance(ranking, Nearest) else NUM_CLIPS)
+        moments = ranking.moments(_num_needed(options, calibration))
         rated, stats = rate_moments(moments, calibration, query, whole, word_odds=word_odds)
         return _Found(choose_moments(rated, opened, options), stats)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from vidseek_retrieval.confidence.calibrate import (
     read_calibration,
     write_report,
 )
-from vidseek_retrieval.confidence.calibration import FEATURES
+from vidseek_retrieval.confidence.calibration import FEATURES, Calibration
 from vidseek_retrieval.confidence.text_vectors import TextVectors
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moment_recall import PublishedWindows
@@ -67,6 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     root: Path, encoder: Encoder, *, pairs: str = "pairs", general: bool = True, max_queries: int = 500,
     feedback: Sequence[Said] = (), kept: Path | None = None, most: int | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> CalibrateReport:
     table = root / f"{pairs}.parquet"
     windows = PublishedWindows.load(
@@ -75,8 +76,23 @@ def run(
     return calibrate(
         windows, root / "cut", table, TextVectors(encoder, kept), margin=0.02,
         general_pairs=root / "general.parquet" if general else None, max_queries=max_queries, feedback=feedback,
-        bootstrap=Bootstrap(50, 0),
+        bootstrap=Bootstrap(50, 0), texts=texts,
     )
+
+
+def test_calibrate__asks_with_the_words_of_the_archive_too(root: Path, encoder: Encoder) -> None:
+    table = read_table(root / "pairs.parquet", PAIRS)
+    named = dict(zip(table["clip_id"], table["caption"], strict=True))
+    texts = {clip_id: f"tape {number} {name}" for number, (clip_id, name) in enumerate(sorted(named.items()))}
+    report = run(root, encoder, texts=texts)
+    found = report.calibration
+    assert found is not None and found.mix_slope == run(root, encoder).calibration.slope  # type: ignore[union-attr]
+    assert 0 < found.word_weight <= 1 and report.figures["word_weight"] == round(found.word_weight, 4)
+    hits = report.figures["of_hits"]
+    assert {kind: hits[kind]["first"]["num"] for kind in hits} == {
+        "at_prior": 240, "present": 60, "worded": 60, "left_out": 60, "unlike": 60
+    }
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_calibrate__fits_on_validation_and_measures_on_test(root: Path, encoder: Encoder) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from tests.raising import raises
+from tests.raising import assert_names, raises
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
 from tests.retrieval.index.exchange.test_import_checks import check_here
 from tests.retrieval.qdrant_stand_in import STRICT, standing
@@ -197,14 +197,15 @@ def test_publish__other_values_are_another_collection(registered: None, tmp_path
 
 
 def test_names__that_nobody_registered_are_errors() -> None:
-    assert vector_names() == ("video", "caption", "words") and vector_names("sparse") == ("words",)
+    assert vector_names() == ("video", "caption", "ocr", "speech", "words")
+    assert vector_names("sparse") == ("ocr", "speech", "words")
     for make in (
         lambda: Weights(gist=1.0), lambda: IndexSettings(vectors=("video", "gist")),
         lambda: SearchSettings.of({"weights": {"gist": 1.0}}),
     ):
         with raises(ConfigError, code="setting-out-of-range") as caught:
             make()
-        assert "gist" in caught.value.message and "video, caption, words" in caught.value.message
+        assert_names(caught.value.message, ["gist", *vector_names()])
     with raises(InputRejected, code="unknown-filter", naming="mood"):
         parse_filters({"mood": "calm"})
 
@@ -226,7 +227,7 @@ def test_entry_points__one_that_is_a_vector_is_registered_and_two_of_a_name_are_
     point: Any = SimpleNamespace(name="gist", value="other.package:Gist", load=lambda: Gist)
     try:
         registry.REGISTRY.load_point(point)
-        assert vector_names() == ("video", "caption", "gist", "words")
+        assert vector_names() == ("video", "caption", "gist", "ocr", "speech", "words")
 
         class Other(Gist):
             """Another class of the same name."""
