@@ -100,6 +100,12 @@ bench-media: setup ## From file to JPEG shard, against other ways, into bench/me
 bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
 	$(BIN)/python -m bench.videos.shots
 
+bench-ocr: setup ## How well on-screen text is read, and what it costs, into bench/ocr.json (ten minutes)
+	$(BIN)/python -m bench.videos.screen_text
+
+bench-speech: setup ## How well speech is found and heard, into bench/speech.json (two minutes; needs espeak-ng)
+	$(BIN)/python -m bench.videos.speech
+
 bench-gates: setup ## All gates over a million rows a table, into bench/gates.json (a minute, 4 GB of memory)
 	$(BIN)/python -m bench.videos.gates
 
