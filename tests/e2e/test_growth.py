@@ -98,7 +98,7 @@ def test_growing__says_what_an_archive_made_in_one_go_says(grown: Grown, tmp_pat
             json.loads(each.succeed("vidseek", "search", query, "--limit", "20", "--json"))["hits"]
             for each in (grown.checkout, at_once)
         )
-        assert mine == theirs and len(mine) == 20
+        assert mine and mine == theirs
 
 
 def content_of(checkout: Checkout) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class TableWords:
     """For each word the rows of the clips that have it, and its weight in each."""
     words: Sequence[frozenset[int]]
     """Of each clip."""
+    row_of: Mapping[str, int]
+    """The row of each clip by clip_id."""
     visible: NDArray[np.bool_]
     """Which clips' texts are looked at, shape (num_clips,)."""
 
@@ -51,7 +53,8 @@ class TableWords:
                 weights[word].append(weight)
             words.append(frozenset(documents[text]))
         postings = {word: (np.array(rows[word]), np.array(weights[word])) for word in rows}
-        return TableWords(clips, encoder, postings, words, np.ones(len(clips), dtype=bool))
+        row_of = {clip.clip_id: row for row, clip in enumerate(clips)}
+        return TableWords(clips, encoder, postings, words, row_of, np.ones(len(clips), dtype=bool))
 
     def odds(self, query: str, *, weight: float = 1.0) -> dict[str, float]:
         """Return the odds that a clip's text is what a query means, as `clip_odds` does. Nothing is corrected."""
@@ -83,11 +86,11 @@ class TableWords:
             rows, weights = self.postings[word]
             scores[rows] += words[word] * rarity * weights
         scores[~self.visible] = 0.0
-        first = np.argsort(-scores, kind="stable")[:limit]
-        found = [self.clips[row]._replace(score=round(float(scores[row]), SCORE_DIGITS)) for row in first if scores[row] > 0]
+        with_words = np.flatnonzero(scores > 0)
+        first = with_words[np.argsort(-scores[with_words], kind="stable")[:limit]]
+        found = [self.clips[row]._replace(score=round(float(scores[row]), SCORE_DIGITS)) for row in first.tolist()]
         return sorted(found, key=rank_order)
 
     def words_of(self, clip_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Return the words of clips by clip_id."""
-        wanted = set(clip_ids)
-        return {clip.clip_id: words for clip, words in zip(self.clips, self.words, strict=True) if clip.clip_id in wanted}
+        return {clip_id: self.words[self.row_of[clip_id]] for clip_id in clip_ids if clip_id in self.row_of}

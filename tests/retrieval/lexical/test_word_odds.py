@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def test_odds__words_that_many_texts_share_say_less_than_one_of_its_own() -> Non
 
 def test_odds__left_out_texts_are_not_there() -> None:
     visible = np.array([number != 0 for number in range(len(CLIPS))])
-    table = TableWords(TABLE.clips, TABLE.encoder, TABLE.postings, TABLE.words, visible)
+    table = replace(TABLE, visible=visible)
     assert "c0" not in table.odds(TEXTS[0]) and table.odds("bandana") == {}
 
 
