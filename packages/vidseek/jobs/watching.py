@@ -81,9 +81,11 @@ class Watch:
 
     def work(self) -> list[Job]:
         """Do the jobs that wait, as many at once as the settings allow, and return them as they ended."""
-        jobs = self.queue.table.queued(limit=self.settings.max_batch)
-        if not jobs:
+        waiting = self.queue.table.queued(limit=self.settings.max_waiting + self.settings.max_batch)
+        if not waiting:
             return []
+        most = self.settings.max_batch  # a run because the source has changed is one with any other
+        jobs = [*waiting[:most], *(job for job in waiting[most:] if job.kind == "scan")]
         with working_on(self.archive.state, "`vidseek watch`", wait=True, told=self._tell_wait) as lock:
             digests: list[str] = []
             worker = Worker(

@@ -1,4 +1,4 @@
-"""An archive whose stages are run here, as far as the frames: what jobs need to see."""
+"""An archive whose stages are run here, as far as the clips, and each clip has frames: what jobs need to see."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from tests.serving.colours import video
 from vidseek.archive import Archive
 from vidseek.jobs import worker as worker_module
 from vidseek.jobs.stages import StagesRun
-from vidseek_media.cutting.cut import cut_archive
+from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.forgotten import read_forgotten
-from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
+from vidseek_media.tables import FRAMES, REJECTED, write_table
 
 PARAMS = """
 ingest: {source: videos, workers: 1}
@@ -43,8 +42,12 @@ class Stages:
         ingest(source, out=archive.ingest, ledger=archive.ledger, timeout_seconds=60, workers=1,
                forgotten=read_forgotten(archive.decisions))
         cut_archive(archive.ingest, out=archive.cut, modes=("windows",), window_length_seconds=1, window_stride_seconds=1)
-        settings = FrameSettings(num_frames=1, side_px=16, quality=90, workers=1, timeout_seconds=60)
-        write_frames(source, archive.ingest, archive.cut, out=archive.frames, settings=settings)
+        write_table(archive.frames / "frames.parquet", [
+            {"clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": "", "shard": "", "num_frames": 1,
+             "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": []}
+            for clip in read_clips(archive.cut)
+        ], FRAMES)
+        write_table(archive.frames / "rejected.parquet", [], REJECTED)
         at("publish", 0.9)
         return StagesRun({}, ("evaluate",))
 

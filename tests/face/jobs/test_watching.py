@@ -48,6 +48,18 @@ def test_once__takes_all_of_the_inbox_with_one_run(
     assert Watch(archive).once() == [] and stages.num_runs == 1, "nothing is new"
 
 
+def test_work__more_than_a_batch_and_a_changed_source_are_as_few_runs_as_can_be(
+    archive: Archive, inbox: Path, films: dict[str, Path], stages: Stages
+) -> None:
+    (archive.root / "params.yaml").write_text(
+        "ingest: {source: videos, workers: 1}\njobs: {settle_seconds: 0, poll_seconds: 0.05, max_batch: 2}\n"
+    )
+    for colour, path in films.items():
+        shutil.copy(path, inbox / f"{colour}.mp4")
+    ended = Watch(archive).once()
+    assert sorted(job.kind for job in ended) == ["add", "add", "add", "scan"] and stages.num_runs == 2
+
+
 def test_inbox__a_file_that_grows_is_left_until_it_is_whole(inbox: Path) -> None:
     looks = Inbox(inbox, settle_seconds=0.3)
     with (inbox / "slow.mp4").open("wb") as file:
