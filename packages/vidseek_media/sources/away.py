@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -58,7 +58,7 @@ def require_there(name: str, now: Collection[str], *, out: Path, forgotten: Coll
         )
 
 
-def earlier_transcripts(out: Path, video_ids: Collection[str]) -> dict[str, Sequence[Cue]]:
+def earlier_transcripts(out: Path, video_ids: Collection[str]) -> dict[str, list[Cue]]:
     """Return the transcripts that the run before read of videos that are away, by video_id.
 
     Args:
@@ -74,4 +74,4 @@ def earlier_transcripts(out: Path, video_ids: Collection[str]) -> dict[str, Sequ
     found: dict[str, list[Cue]] = {}
     for row in table[table["video_id"].isin(list(video_ids))].itertuples():
         found.setdefault(row.video_id, []).append(Cue(row.start_ms, row.end_ms, tuple(row.lines)))
-    return dict(found)
+    return found

@@ -209,9 +209,10 @@ def _why_not(path: Path, root: Path) -> str:
         path.relative_to(root).as_posix().encode("utf-8")
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename it"
-    if path.is_symlink() and not path.exists():
-        return "is a link to nothing"
-    if not path.resolve().is_relative_to(root):
-        return "is a link to a file outside the source"
+    if path.is_symlink():  # no folder above it is a link: none is entered
+        if not path.exists():
+            return "is a link to nothing"
+        if not path.resolve().is_relative_to(root):
+            return "is a link to a file outside the source"
     return "" if path.is_file() else "is no regular file"
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import ConfigError, InputRejected
@@ -24,6 +25,8 @@ FILE_ALIASES = ("image", "video", "uri", "path", "filename")
 """Columns that are taken for `file` where there is none."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """A picture is a video of one frame. It counts where a row names it: archives are full of thumbnails."""
+_REMEMBERED = 2**14
+"""Names whose spelling is worked out once: a video has many captions."""
 TIMES = ("start", "end")
 WISHES = ("split", "gallery", "contrast", "axis")
 ABOUT_VIDEO = ("title", "channel", "category", "published_at")
@@ -207,15 +210,16 @@ def match_captions(
     return matched, refused
 
 
-def names_of(file: str) -> list[str]:
+@lru_cache(_REMEMBERED)
+def names_of(file: str) -> tuple[str, ...]:
     """Return the uris that a row's `file` may mean, most likely first: as given, under `images/`, an image by its stem."""
     uri = same_name(file)
-    names = [uri, f"images/{uri}"]
-    if PurePosixPath(uri).suffix.lower() not in PICTURE_SUFFIXES:
-        names += [f"{uri}{suffix}" for suffix in PICTURE_SUFFIXES]
-    return names
+    if PurePosixPath(uri).suffix.lower() in PICTURE_SUFFIXES:
+        return uri, f"images/{uri}"
+    return uri, f"images/{uri}", *(f"{uri}{suffix}" for suffix in PICTURE_SUFFIXES)
 
 
+@lru_cache(_REMEMBERED)
 def same_name(uri: str) -> str:
     """Normalise the spelling of a path: macOS decomposes accents, Windows writes backslashes."""
     return PurePosixPath(unicodedata.normalize("NFC", uri.replace("\\", "/"))).as_posix()
