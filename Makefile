@@ -189,6 +189,9 @@ bench-growth: setup ## What a run costs when archives of 10^3 and 10^4 clips gro
 	$(BIN)/python -m bench.growing.publishing --clips 100000 --searches
 	$(BIN)/python -m bench.growing.table --write
 
+bench-precision: setup ## bf16 layers and fused attention against torch's and the exporter's own (six minutes)
+	$(BIN)/python -m bench.teaching.precision
+
 bench-dedup: setup ## The search for near-duplicates: how long it takes, 10^4 to 10^5 clips; how well it tells, against plain ways
 	$(BIN)/python -m bench.searching.dedup
 	$(BIN)/python -m bench.searching.near

@@ -42,6 +42,7 @@ from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgot
 from vidseek_media.frame_store.members import encode_jpeg
 from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.ids import clip_id_of
+from vidseek_media.records import Refusal
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.ledger import LEDGER_FILE, Ledger
 from vidseek_media.tables import CAPTIONS, read_table, write_table
@@ -182,7 +183,8 @@ def _calibration(folder: Path) -> None:
 
 def _ledger(folder: Path) -> None:
     probe = Probe(1000, 25.0, 64, 48, "h264", 25)
-    Ledger(folder / LEDGER_FILE, {"/videos/a.mp4": (10, 5, VIDEO)}, {VIDEO: probe}, {"b" * 32: "no video"}).save()
+    refused = {"b" * 32: Refusal("no video", code="not-a-video")}
+    Ledger(folder / LEDGER_FILE, {"/videos/a.mp4": (10, 5, VIDEO)}, {VIDEO: probe}, refused).save()
 
 
 def _bundle(folder: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -112,15 +113,12 @@ def least(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 def encode_times(model: Backbone, folder: Path, clips: int, rounds: int) -> dict[str, float]:
     """Least processor seconds of int8 towers with and without the fusion, and the size of their graphs."""
-    encoders, usual = {}, fusion.fuse
-    try:
-        for name, fuse in (("fused", fusion.fuse), ("as exported", lambda graph: graph)):
-            (folder / name).mkdir()
-            setattr(variants, "fuse", fuse)  # noqa: B010
+    encoders = {}
+    for name, fuse in (("fused", fusion.fuse), ("as exported", lambda graph: graph)):
+        (folder / name).mkdir()
+        with patch.object(variants, "fuse", fuse):
             write_unproven(model, folder / name, variants=("int8",))
-            encoders[name] = Encoder.load(folder / name, variant="int8", threads=1)
-    finally:
-        setattr(variants, "fuse", usual)  # noqa: B010
+        encoders[name] = Encoder.load(folder / name, variant="int8", threads=1)
     spec = model.spec
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (clips, spec.num_frames, spec.image_size_px, spec.image_size_px, 3), np.uint8)

@@ -115,6 +115,10 @@ TRY_AGAIN = " (another run tries it again)"
 """Ends the reason of what is `retryable`, for people."""
 
 
+UNNAMED = "refused"
+"""The code of what an earlier version refused, which named none."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why an input was refused, where the row for it is written later."""
@@ -122,6 +126,8 @@ class Refusal:
     reason: str
     """For people. Nothing decides by what it says."""
     retryable: bool = False
+    """See `Rejection`."""
+    code: str = UNNAMED
     """See `Rejection`."""
 
     @classmethod
@@ -132,7 +138,7 @@ class Refusal:
             error: The error.
             before: Text before the message, such as the name of the file.
         """
-        return cls(f"{before}{error.message}{TRY_AGAIN if error.retryable else ''}", error.retryable)
+        return cls(f"{before}{error.message}{TRY_AGAIN if error.retryable else ''}", error.retryable, error.code)
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,8 @@ class Rejection:
     """One of `REJECTED_KINDS`: what was refused. Left empty, it is what the stage usually takes in."""
     retryable: bool = False
     """Whether another run may mend it with nothing changed here: a worker that was lost, a file that was replaced."""
+    code: str = UNNAMED
+    """The kind of fault: that of the error, or one of docs/errors.md."""
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -156,3 +164,15 @@ class Rejection:
             raise ValueError(f"a rejection of the kind {self.kind!r}, there are {', '.join(REJECTED_KINDS)}")
         object.__setattr__(self, "id", bare_url(self.id))
         object.__setattr__(self, "reason", without_secrets(self.reason))
+
+    @classmethod
+    def of(cls, subject: str, stage: str, why: Refusal, kind: str = "") -> Rejection:
+        """Return the row of a refusal.
+
+        Args:
+            subject: The `id` of the row.
+            stage: The stage that refused it.
+            why: The reason.
+            kind: As in the record.
+        """
+        return cls(subject, stage, why.reason, kind, why.retryable, why.code)

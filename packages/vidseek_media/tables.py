@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.names import shown
+from vidseek_media.records import UNNAMED
 
 _text = pa.string()
 _texts = pa.list_(pa.string())
@@ -104,9 +105,11 @@ NOT_DUPLICATES = pa.schema([("video_id", _text), ("other_id", _text)])
 """Key: both, the lesser id first. Two videos that somebody has looked at, and found to show different things."""
 
 REJECTED = pa.schema(
-    [("id", _text), ("stage", _text), ("reason", _text), ("kind", _text), ("retryable", pa.bool_())]
+    [("id", _text), ("stage", _text), ("reason", _text), ("kind", _text), ("retryable", pa.bool_()),
+     pa.field("code", _text, metadata=_NEWER)]
 )
-"""`kind`: of `records.REJECTED_KINDS`. `retryable`: another run may mend it with nothing changed here."""
+"""`kind`: of `records.REJECTED_KINDS`. `retryable`: another run may mend it with nothing changed here. `code`: the kind of
+fault, of docs/errors.md; `read_rejected` fills in what an earlier version did not write."""
 
 
 def write_table(
@@ -213,6 +216,18 @@ def _of_other_types(path: Path, error: Exception) -> ArtifactError:
     )
 
 
+def read_rejected(folder: Path) -> pd.DataFrame:
+    """Read the rejections of a stage, of the schema REJECTED. Those of an earlier version have the code `UNNAMED`.
+
+    Args:
+        folder: Output of the stage.
+
+    Raises:
+        ArtifactError: `rejected.parquet` is missing, or broken.
+    """
+    return read_table(folder / "rejected.parquet", REJECTED).fillna({"code": UNNAMED})
+
+
 def first_rejected(folder: Path) -> str:
     """Describe the first rejection of a stage in `folder`, its reason, and where the others are; empty if there is none.
 
@@ -220,12 +235,12 @@ def first_rejected(folder: Path) -> str:
         ArtifactError: `rejected.parquet` is missing, or broken.
     """
     path = folder / "rejected.parquet"
-    rows = read_table(path, REJECTED, columns=["id", "reason"])
+    rows = read_rejected(folder)
     if rows.empty:
         return ""
     first = rows.iloc[0]
     rest = f" ({path} has the others)" if len(rows) > 1 else ""
-    return f"Rejected: {first['id']}: {first['reason']}{rest}"
+    return f"Rejected: {first['id']}: {first['reason']} [{first['code']}]{rest}"
 
 
 def _former_names(schema: pa.Schema) -> dict[str, str]:

@@ -29,6 +29,9 @@ class RejectedRow(BaseModel):
 
     id: str
     reason: str
+    code: str = Field(description="The kind of fault, for programs: docs/errors.md.")
+    kind: str = Field(description="What was refused: a file, a clip, a caption, ...")
+    retryable: bool = Field(description="Whether another run may mend it with nothing changed.")
 
 
 class RejectedOf(BaseModel):

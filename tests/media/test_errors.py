@@ -14,6 +14,7 @@ from tests.raising import raises
 from vidseek_media.decoding.pictures import TooManyPixels
 from vidseek_media.decoding.workers import WorkerLost
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError, foreign
+from vidseek_media.records import UNNAMED
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("packages", "pipelines", "serving", "bench")
@@ -172,3 +173,27 @@ def test_foreign__lets_pass_what_is_ours_or_was_not_named(errors: type[Exception
     with pytest.raises(type(raised)) as caught, foreign(ConfigError, "it broke", code="unknown-choice", errors=errors):
         raise raised
     assert caught.value is raised
+
+
+def refusals() -> Iterator[tuple[str, str]]:
+    """Place and code of each refusal that the source writes by itself; the empty code where it gives none."""
+    for path in sorted((ROOT / "packages").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refusal", "Rejection", "reject_row"):
+                codes = [*constants_of(said.value)] or ["?"] if (said := code_of(node)) else [""]
+                yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", code) for code in codes)
+
+
+def code_of(node: ast.Call) -> ast.keyword | None:
+    return next((each for each in node.keywords if each.arg == "code"), None)
+
+
+def test_rejection__has_a_code_wherever_one_is_made() -> None:
+    assert [place for place, code in refusals() if not code] == []
+
+
+def test_rejections__have_codes_of_the_documentation() -> None:
+    written = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    own = re.findall(r"^\| `([a-z0-9-]+)` \| [a-z][a-z, ]* \| \S.* \|$", written, re.MULTILINE)
+    assert own == sorted(set(own)) and not set(own) & set(kinds_by_code())
+    assert {code for _, code in refusals()} - {"?"} - set(kinds_by_code()) == set(own) - {UNNAMED}

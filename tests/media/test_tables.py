@@ -7,12 +7,13 @@ import pyarrow.parquet as pq
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import FRAMES, GROUPS, REJECTED, first_rejected, read_table, write_table
+from vidseek_media.tables import FRAMES, GROUPS, REJECTED, first_rejected, read_rejected, read_table, write_table
 
 
 def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rejected.parquet"
-    rows = [{"id": "a.mp4", "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False}]
+    rows = [{"id": "a.mp4", "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False,
+             "code": "file-empty"}]
     write_table(path, rows, REJECTED)
     assert read_table(path, REJECTED).to_dict("records") == rows
     assert read_table(path, REJECTED, columns=["id"]).to_dict("records") == [{"id": "a.mp4"}]
@@ -20,13 +21,17 @@ def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: P
 
 def test_first_rejected__says_what_why_and_where_the_others_are(tmp_path: Path) -> None:
     path = tmp_path / "rejected.parquet"
-    rows = [{"id": name, "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False} for name in "ab"]
+    rows = [
+        {"id": name, "stage": "ingest", "reason": "is empty", "kind": "file", "retryable": False, "code": code}
+        for name, code in (("a", "file-empty"), ("b", None))
+    ]
     write_table(path, [], REJECTED)
     assert first_rejected(tmp_path) == ""
     write_table(path, rows[:1], REJECTED)
-    assert first_rejected(tmp_path) == "Rejected: a: is empty"
+    assert first_rejected(tmp_path) == "Rejected: a: is empty [file-empty]"
     write_table(path, rows, REJECTED)
-    assert first_rejected(tmp_path) == f"Rejected: a: is empty ({path} has the others)"
+    assert read_rejected(tmp_path).code.tolist() == ["file-empty", "refused"]
+    assert first_rejected(tmp_path) == f"Rejected: a: is empty [file-empty] ({path} has the others)"
 
 
 def test_read_table__other_columns_or_types_are_refused_whatever_is_asked_for(tmp_path: Path) -> None:

@@ -61,16 +61,20 @@ def _num_clips(folder: Path) -> int | None:
 
 
 def _rejected(data: Path) -> Iterator[dict[str, Any]]:
-    from vidseek_media.tables import REJECTED, read_table
+    from vidseek_media.tables import read_rejected
 
     for stage in STAGES:
         path = data / stage / "rejected.parquet"
-        rows = read_table(path, REJECTED) if path.exists() else None
+        rows = read_rejected(path.parent) if path.exists() else None
         if rows is not None and len(rows):
             shown = rows.head(NUM_REJECTED_SHOWN)
             yield {
                 "stage": stage, "num": len(rows),
-                "first": [{"id": str(row.id), "reason": str(row.reason)} for row in shown.itertuples()],
+                "first": [
+                    {"id": str(row.id), "reason": str(row.reason), "code": str(row.code), "kind": str(row.kind),
+                     "retryable": bool(row.retryable)}
+                    for row in shown.itertuples()
+                ],
             }
 
 

@@ -15,7 +15,7 @@ from vidseek.archive import Archive
 from vidseek.paths import ArchivePaths
 from vidseek.reports.overview import GATES, STAGES, read_json
 from vidseek_media.files.pages import write_page
-from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, REJECTED, SEGMENTS, VIDEOS, read_table
+from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, SEGMENTS, VIDEOS, read_rejected, read_table
 from vidseek_media.text.segments import SEGMENTS_FILE
 from vidseek_quality.intervals import interval_text
 
@@ -134,9 +134,9 @@ def script_of(text: str) -> str:
 def _rejected(data: Path) -> list[tuple[Any, ...]]:
     tables = [(stage, data / stage / "rejected.parquet") for stage in STAGES]
     return [
-        (stage, reason, num)
+        (stage, code, reason, num)
         for stage, path in tables if path.exists()
-        for reason, num in read_table(path, REJECTED)["reason"].value_counts().head(NUM_REASONS).items()
+        for (code, reason), num in read_rejected(path.parent)[["code", "reason"]].value_counts().head(NUM_REASONS).items()
     ]
 
 

@@ -75,7 +75,7 @@ def cut_archive(
         window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
     )
     rejections = [each for each in rejections if each.id not in lost]  # The shot search has the better reason.
-    rejections += [Rejection(video_id, "cut", why.reason, retryable=why.retryable) for video_id, why in sorted(lost.items())]
+    rejections += [Rejection.of(video_id, "cut", why) for video_id, why in sorted(lost.items())]
     rows = [
         {
             "clip_id": str(c.clip_id), "video_id": c.video_id, "index": c.index, "start_ms": c.start_ms,
@@ -154,7 +154,7 @@ def cut_videos(
                 made[span].add("shots")
         if not made:
             reason = f"{video.uris[0]}: no caption gives it a clip, and no other mode cuts it"
-            rejections.append(Rejection(video.video_id, "cut", reason))
+            rejections.append(Rejection(video.video_id, "cut", reason, code="no-clip-cut"))
         clips += [
             Clip(video.video_id, index, *span, tuple(sorted(made[span]))) for index, span in enumerate(sorted(made))
         ]
@@ -282,5 +282,5 @@ def _outside(video: Video, wanted: Span) -> Rejection:
     return Rejection(
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "cut",
         f"a caption of {video.uris[0]} lies at [{wanted[0]}, {wanted[1]}) ms, the video ends at {video.duration_ms} ms",
-        "caption",
+        "caption", code="caption-outside-video",
     )

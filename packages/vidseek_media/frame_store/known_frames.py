@@ -34,8 +34,9 @@ from vidseek_media.frame_store.members import (
 )
 from vidseek_media.frame_store.stored_clips import SHARDS, TABLE
 from vidseek_media.names import shard_file, video_id
+from vidseek_media.records import Refusal
 from vidseek_media.settings import FrameSettings
-from vidseek_media.tables import FRAMES, REJECTED, read_columns, read_table
+from vidseek_media.tables import FRAMES, read_columns, read_rejected
 
 SETTINGS_FILE = "settings.json"
 REJECTED_TABLE = "rejected.parquet"
@@ -50,8 +51,8 @@ class KnownFrames:
 
     rows: pa.Table
     """Schema FRAMES: the clips whose frames are stored, each once."""
-    refused: Mapping[str, str]
-    """Reason by clip_id, less those that another try may mend."""
+    refused: Mapping[str, Refusal]
+    """Why, by clip_id, less those that another try may mend."""
 
     @staticmethod
     def find(out: Path, settings: FrameSettings, wanted: pa.Table) -> KnownFrames:
@@ -159,14 +160,17 @@ def _long_enough(out: Path, rows: pa.Table) -> pa.Array:
     return pa.array([shard for shard, end, path in sizes if path.is_file() and path.stat().st_size >= end], pa.string())
 
 
-def _refused(out: Path) -> tuple[dict[str, str], set[str]]:
-    """Return the reason of each clip that was refused for good, and the clips that another try may mend."""
+def _refused(out: Path) -> tuple[dict[str, Refusal], set[str]]:
+    """Return why of each clip that was refused for good, and the clips that another try may mend."""
     try:
-        table = read_table(out / REJECTED_TABLE, REJECTED)
+        table = read_rejected(out)
     except ArtifactError:
         return {}, set()
     again = table["retryable"].astype(bool)
-    return dict(zip(table["id"][~again], table["reason"][~again], strict=True)), set(table["id"][again])
+    known = {
+        row.id: Refusal(row.reason, code=row.code) for row in table[~again].itertuples(index=False)
+    }
+    return known, set(table["id"][again])
 
 
 class _EarlierPlans:

@@ -142,7 +142,7 @@ def _write_clips(job: VideoJob, file: BinaryIO, settings: FrameSettings) -> Deco
             own = [pictures[time_ms] for time_ms in centres[clip.index]]
             if all(picture.is_repeated for picture in own):
                 reason = f"{job.path.name}: no frame of [{clip.start_ms}, {clip.end_ms}) ms can be decoded"
-                verdict.refused[str(clip.clip_id)] = Refusal(reason)
+                verdict.refused[str(clip.clip_id)] = Refusal(reason, code="undecodable")
             else:
                 verdict.kept[str(clip.clip_id)] = _write_clip(file, clip, own, made_with)
             _forget_before(pictures, waiting[-1].start_ms if waiting else 0)

@@ -301,8 +301,7 @@ def _rejections(wanted: pa.Table, rows: pa.Table, known: KnownFrames, result: De
     found = []
     has_frames = pc.is_in(wanted["clip_id"], value_set=rows["clip_id"].combine_chunks())
     for clip_id in wanted["clip_id"].filter(pc.invert(has_frames)).to_pylist():
-        why = result.refused.get(clip_id) or Refusal(known.refused[clip_id])
-        found.append(Rejection(clip_id, "frames", why.reason, retryable=why.retryable))
+        found.append(Rejection.of(clip_id, "frames", result.refused.get(clip_id) or known.refused[clip_id]))
     return found
 
 

@@ -88,7 +88,7 @@ def read_archive_text(
     todo = [(source.path_of(video.uris[0]), video) for video in videos if video.video_id not in found]
     for video, text in _read_each(todo, settings):
         if isinstance(text, Refusal):
-            rejections.append(Rejection(video.video_id, "ocr", text.reason, retryable=text.retryable))
+            rejections.append(Rejection.of(video.video_id, "ocr", text))
             continue
         found[video.video_id] = text.segments
         cache.remember(video.video_id, text.segments)

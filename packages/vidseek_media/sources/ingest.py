@@ -28,7 +28,7 @@ from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_ta
 from vidseek_media.text.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
 from vidseek_media.text.transcripts import Cue, read_transcripts
 
-CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True)
+CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True, code="file-changed")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def ingest(
     read, unreadable = read_transcripts(paths, {uri: each for uri, each in kept.items() if uri not in away})
     transcripts = {**earlier_transcripts(out, {kept[uri] for uri in away & set(kept)}), **read}
     videos = _merge(kept, book.probes, matched, listing.annotations, naming)
-    files = [Rejection(uri, "ingest", why.reason, retryable=why.retryable) for uri, why in sorted(rejected.items())]
+    files = [Rejection.of(uri, "ingest", why) for uri, why in sorted(rejected.items())]
     lines = [*sidecar.rejections, *listing.rejections, *refused, *unreadable]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
     if not videos:
@@ -213,13 +213,13 @@ def _probe_new(
             elif outcome.error is not None and outcome.error.retryable:
                 lost[video_id] = Refusal.of(outcome.error)  # Not for the ledger: the next run tries again.
             elif outcome.error is not None:
-                book.rejections[video_id] = outcome.error.message
+                book.rejections[video_id] = Refusal.of(outcome.error)
             elif outcome.value is not None:
                 book.probes[video_id] = outcome.value
             book.save_now_and_then()
     for uri, video_id in ids.items():
-        if (reason := book.rejections.get(video_id)) is not None:
-            rejected.setdefault(uri, Refusal(reason))
+        if (known := book.rejections.get(video_id)) is not None:
+            rejected.setdefault(uri, known)
         elif video_id in lost:
             rejected.setdefault(uri, lost[video_id])
     return len(id_of)

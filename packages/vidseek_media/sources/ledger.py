@@ -14,6 +14,7 @@ from pathlib import Path
 from vidseek_media.decoding.probe import Probe
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.records import UNNAMED, Refusal
 
 LEDGER_VERSION = f"2 av{version('av')}"
 """A ledger of another version is not believed: another decoder, or other rules of time and size, may measure otherwise."""
@@ -34,7 +35,7 @@ class Ledger:
     files: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
     """Size, time of change of the bytes and of the inode in ns, and video_id. The second time nobody can set back."""
     probes: dict[str, Probe] = field(default_factory=dict)
-    rejections: dict[str, str] = field(default_factory=dict)
+    rejections: dict[str, Refusal] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -52,7 +53,7 @@ class Ledger:
                 path,
                 {str(key): _file_of(entry) for key, entry in content["files"].items() if len(entry) == _FILE_FIELDS},
                 {key: Probe(**value) for key, value in content["probes"].items()},
-                {str(key): str(value) for key, value in content["rejections"].items()},
+                {str(key): _refusal_of(value) for key, value in content["rejections"].items()},
             )
         except FileNotFoundError:
             return cls(path)
@@ -124,7 +125,7 @@ class Ledger:
             "version": LEDGER_VERSION,
             "files": self.files,
             "probes": {key: dataclasses.asdict(value) for key, value in self.probes.items()},
-            "rejections": self.rejections,
+            "rejections": {key: [why.reason, why.code] for key, why in self.rejections.items()},
         }
         try:
             write_json(self.path, content, indent=0, sort_keys=True)
@@ -138,6 +139,12 @@ class Ledger:
 
 _FILE_FIELDS = 4
 """Entries of another number are an older ledger's: those files are hashed again, and their probes are kept."""
+
+
+def _refusal_of(entry: object) -> Refusal:
+    """Return an entry, which is the reason alone where an earlier version wrote it."""
+    reason, code = entry if isinstance(entry, list) else (entry, UNNAMED)
+    return Refusal(str(reason), code=str(code))
 
 
 def _file_of(entry: list[object]) -> tuple[int, int, int, str]:

@@ -41,9 +41,9 @@ class Folder:
         paths: dict[str, Path] = {}
         rejected: dict[str, Refusal] = {}
         unlisted: dict[str, Path] = {}
-        for uri, path, reason in self._walk(root, pictures, unlisted):
-            if reason:
-                rejected[uri] = Refusal(reason, retryable=uri in unlisted)
+        for uri, path, why in self._walk(root, pictures, unlisted):
+            if why:
+                rejected[uri] = why
             else:
                 paths[uri] = path
         return Listing(dict(sorted(paths.items())), rejected, sidecar, unlisted=unlisted)
@@ -60,21 +60,23 @@ class Folder:
         """Return no files: nothing is downloaded."""
         return []
 
-    def _walk(self, root: Path, pictures: Set[str], unlisted: dict[str, Path]) -> Iterator[tuple[str, Path, str]]:
+    def _walk(self, root: Path, pictures: Set[str], unlisted: dict[str, Path]) -> Iterator[tuple[str, Path, Refusal | None]]:
         """Yield uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named.
 
         `unlisted` receives the folders that cannot be listed.
         """
-        refused: list[tuple[Path, str]] = []
+        refused: list[tuple[Path, Refusal]] = []
 
         def note(error: OSError) -> None:
             unlisted[uri_of(Path(error.filename), root)] = Path(error.filename)
-            refused.append((Path(error.filename), f"cannot be listed: {error.strerror}"))
+            why = Refusal(f"cannot be listed: {error.strerror}", retryable=True, code="file-unreadable")
+            refused.append((Path(error.filename), why))
 
         for folder, folders, files in os.walk(root, onerror=note):
             for name in [name for name in folders if (Path(folder) / name).is_symlink()]:
                 if not (Path(folder) / name).resolve().is_relative_to(root):
-                    refused.append((Path(folder) / name, "is a link to a folder outside the source"))
+                    why = Refusal("is a link to a folder outside the source", code="outside-source")
+                    refused.append((Path(folder) / name, why))
             folders[:] = sorted(each for each in folders if not each.startswith(".") and self._enters(root, folder, each))
             for name in files:
                 path, uri = Path(folder) / name, uri_of(Path(folder) / name, root)
@@ -82,8 +84,8 @@ class Folder:
                 is_video = path.suffix.lower() in VIDEO_SUFFIXES or is_picture
                 if is_video and not name.startswith(".") and self.takes(uri):
                     yield uri, path, _why_not(path, root)
-        for path, reason in refused:
-            yield uri_of(path, root), path, reason
+        for path, refusal in refused:
+            yield uri_of(path, root), path, refusal
 
     def takes(self, uri: str) -> bool:
         """Return whether a file of this name is one of the source."""
@@ -204,15 +206,15 @@ def _regex_of(part: str) -> str:
     return text
 
 
-def _why_not(path: Path, root: Path) -> str:
+def _why_not(path: Path, root: Path) -> Refusal | None:
     try:
         path.relative_to(root).as_posix().encode("utf-8")
     except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
+        return Refusal("its name is not UTF-8; rename it", code="name-not-utf8")
     if path.is_symlink():  # no folder above it is a link: none is entered
         if not path.exists():
-            return "is a link to nothing"
+            return Refusal("is a link to nothing", code="broken-link")
         if not path.resolve().is_relative_to(root):
-            return "is a link to a file outside the source"
-    return "" if path.is_file() else "is no regular file"
+            return Refusal("is a link to a file outside the source", code="outside-source")
+    return None if path.is_file() else Refusal("is no regular file", code="not-a-file")
 

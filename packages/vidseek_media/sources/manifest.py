@@ -164,7 +164,7 @@ def read_manifest(
             spelled.setdefault(same_name(row.file), row.file)
             rows.append(row)
         except InputRejected as error:
-            rejections.append(reject_row(f"{path.name}:{line}", error.message, kind="file"))
+            rejections.append(reject_row(f"{path.name}:{line}", error.message, code=error.code, kind="file"))
     if not rows and not rejections:
         raise ConfigError(f"{path} has no rows", code="source-empty", remedy="Name a video in each, in the column uri")
     return rows, rejections

@@ -131,9 +131,9 @@ class Remote:
             if any(part.startswith(".") and part != ".." for part in parts):
                 continue
             if name == path or any(part in ("", "..") for part in parts) or "\0" in name:
-                rejected[name] = Refusal("its name leads out of the source")
+                rejected[name] = Refusal("its name leads out of the source", code="outside-source")
             elif any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-                rejected[name] = Refusal(f"its name is longer than {MAX_NAME_BYTES} bytes")
+                rejected[name] = Refusal(f"its name is longer than {MAX_NAME_BYTES} bytes", code="name-too-long")
             else:
                 names[name] = {**info, "name": path}
         return dict(sorted(names.items())), rejected

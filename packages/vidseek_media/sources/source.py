@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = frozenset([
 ])
 """Suffixes of files that count as videos unless the user names them. Other files are not listed."""
 
-FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back")
+FORGOTTEN = Refusal("forgotten: `vidseek forget --undo` takes it back", code="forgotten")
 """Of what was forgotten."""
 
 

@@ -95,7 +95,7 @@ def transcribe_archive(
         with closing(_Run(engine, settings, memory, identity)) as run:
             for video_id, heard in run.hear(todo):
                 if isinstance(heard, Refusal):
-                    rejections.append(Rejection(video_id, "speech", heard.reason, retryable=heard.retryable))
+                    rejections.append(Rejection.of(video_id, "speech", heard))
                     continue
                 cache.remember(video_id, heard)
                 run.journal.forget(video_id)
@@ -172,7 +172,7 @@ class _Run:
         if failures:
             self._count(answers, failures)
             said = f"{path.name}: {len(failures)} of {len(outcome.value.spans)} spans of speech got no answer: {failures[0]}"
-            return Refusal(f"{said} (another run tries it again)", retryable=True)
+            return Refusal(f"{said} (another run tries it again)", retryable=True, code="speech-no-answer")
         self._num_unanswered = 0
         return [segment for span in sorted(answers) for segment in _segments(span, answers[span], self._source)]
 

@@ -144,7 +144,7 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
                 refuse_repeated(caption, seen)
                 captions.append(caption)
             except InputRejected as error:
-                rejections.append(reject_row(f"{name}:{line}", error.message))
+                rejections.append(reject_row(f"{name}:{line}", error.message, code=error.code))
     return Sidecar(tuple(captions), tuple(rejections))
 
 
@@ -164,15 +164,16 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
         raise InputRejected(f"says the same as {same}", code="row-repeated")
 
 
-def reject_row(place: str, reason: str, *, kind: str = "caption") -> Rejection:
+def reject_row(place: str, reason: str, *, code: str, kind: str = "caption") -> Rejection:
     """Return the rejection of a row.
 
     Args:
         place: File and line of the row.
         reason: Why it is rejected.
+        code: The kind of fault.
         kind: Kind of the rejection; `file` for a row of a manifest.
     """
-    return Rejection(place, "ingest", reason, kind)
+    return Rejection(place, "ingest", reason, kind, code=code)
 
 
 def match_captions(
@@ -190,7 +191,7 @@ def match_captions(
         naming: How a caption may name a clip of a video; a file with exactly that name takes precedence.
     """
     ids = {same_name(uri): video_id for uri, video_id in videos.items()}
-    reasons = {same_name(uri): why.reason for uri, why in rejected.items()}
+    reasons = {same_name(uri): why for uri, why in rejected.items()}
     stems = {PurePosixPath(uri).with_suffix("").as_posix(): video_id for uri, video_id in ids.items()}
     matched, refused = [], []
     for caption in captions:
@@ -200,13 +201,13 @@ def match_captions(
         if there:
             matched.append((ids[there[0]], caption))
         elif bad:
-            reason = f"names {caption.file}, which was rejected: {reasons[bad[0]]}"
-            refused.append(reject_row(caption.place, reason))
+            reason = f"names {caption.file}, which was rejected: {reasons[bad[0]].reason}"
+            refused.append(reject_row(caption.place, reason, code=reasons[bad[0]].code))
         elif clip is not None and clip[0] in stems and caption.start_ms is None:
             matched.append((stems[clip[0]], dataclasses.replace(caption, clip_index=clip[1])))
         else:
             reason = f"names {caption.file}, which is no video of this source (names are relative to it)"
-            refused.append(reject_row(caption.place, reason))
+            refused.append(reject_row(caption.place, reason, code="not-in-source"))
     return matched, refused
 
 

@@ -85,7 +85,7 @@ def _from_files(
                 cues, _ = read_transcript(path)
             except InputRejected as error:
                 name = PurePosixPath(video.uris[0]).with_name(path.name).as_posix()
-                refused.append(Rejection(name, "subtitles", error.message))
+                refused.append(Rejection(name, "subtitles", error.message, code=error.code))
                 continue
             segments = (
                 segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=language, source=FILE) for cue in cues
@@ -108,7 +108,7 @@ def _from_streams(
             path, video_id = outcome.item
             if outcome.error is not None:
                 why = Refusal.of(outcome.error, f"{path.name}: its subtitles were not read: ")
-                refused.append(Rejection(video_id, "subtitles", why.reason, retryable=why.retryable))
+                refused.append(Rejection.of(video_id, "subtitles", why))
                 continue
             known[video_id] = list(_segments(map(TextCue._make, outcome.value or [])))
             cache.remember(video_id, known[video_id])

@@ -97,7 +97,7 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
         try:
             found[video_id], broken = read_transcript(beside[0])
         except InputRejected as error:
-            refused.append(Rejection(name, "ingest", error.message, "transcript"))
+            refused.append(Rejection(name, "ingest", error.message, "transcript", code=error.code))
         else:
             refused += _rejections_of(name, broken)
     return found, refused
@@ -322,8 +322,8 @@ def _ms_of(parts: tuple[str | None, ...]) -> int:
 
 def _rejections_of(name: str, broken: list[BrokenCue]) -> Iterator[Rejection]:
     for each in broken[:_MAX_WHY]:
-        yield Rejection(f"{name}:{each.line}", "ingest", f"a cue is left out: {each.reason}", "cue")
+        yield Rejection(f"{name}:{each.line}", "ingest", f"a cue is left out: {each.reason}", "cue", code="cue-malformed")
     if len(broken) > _MAX_WHY:
         num_more = len(broken) - _MAX_WHY
         reason = f"{num_more} more cues are left out, the last in line {broken[-1].line}"
-        yield Rejection(name, "ingest", reason, "cue")
+        yield Rejection(name, "ingest", reason, "cue", code="cue-malformed")

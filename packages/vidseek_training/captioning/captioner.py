@@ -17,7 +17,7 @@ from PIL import Image
 from vidseek_media.decoding.excerpt import cut_excerpt
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.frame_store.stored_clips import StoredClip, read_jpegs, stored_clips
-from vidseek_media.records import TRY_AGAIN, Clip, Rejection, Video
+from vidseek_media.records import TRY_AGAIN, Clip, Refusal, Rejection, Video
 from vidseek_media.sources.originals import original
 from vidseek_media.tables import FRAMES, read_table
 from vidseek_training.captioning.asking import ask_all, longest_answer
@@ -126,14 +126,14 @@ class Captioner:
         with open_journal(self.journal_dir) as journal:
             plan = self._plan(clips, videos, journal)
             spent_before = journal.settled_usd + journal.unsettled_usd
-            reasons: dict[str, str] = {}
+            reasons: dict[str, Refusal] = {}
             if plan.to_ask:
                 with closing(open_provider(self.settings)) as provider:
                     lost = ask_all(
                         self._jobs(plan, videos, reasons), num_jobs=len(plan.to_ask), provider=provider,
                         settings=self.settings, journal=journal,
                     )
-                reasons.update({each.subject.key: each.reason for each in lost})
+                reasons.update({each.subject.key: Refusal(each.reason, code="llm-no-answer") for each in lost})
             written, rejections = self._outcome(plan, journal, reasons)
             spent = journal.settled_usd + journal.unsettled_usd
         return written, rejections, LlmReport(
@@ -242,7 +242,7 @@ class Captioner:
         return said if isinstance(said, int) else GUESSED_THOUGHTS.get(str(said), 0)
 
     def _jobs(
-        self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, str]
+        self, plan: _Plan, videos: Mapping[str, Video], reasons: dict[str, Refusal]
     ) -> Iterator[tuple[Subject, Request]]:
         """Yield requests, created when they are drawn; the reason for a clip that cannot be cut is recorded in `reasons`."""
         by_clip = {str(each.clip.clip_id): each for each in plan.to_ask}
@@ -264,7 +264,7 @@ class Captioner:
                         fps=self.settings.video_fps,
                     )
             except InputRejected as error:
-                reasons[each.subject.key] = error.message
+                reasons[each.subject.key] = Refusal(error.message, code=error.code)
                 continue
             yield each.subject, Request(each.prompt, video=video)
 
@@ -274,7 +274,7 @@ class Captioner:
             yield clip_id, _choose(jpegs, self.settings.num_frames)
 
     def _outcome(
-        self, plan: _Plan, journal: Journal, reasons: Mapping[str, str]
+        self, plan: _Plan, journal: Journal, reasons: Mapping[str, Refusal]
     ) -> tuple[list[Written], list[Rejection]]:
         written, rejections = [], []
         paid: set[str] = set()
@@ -284,10 +284,12 @@ class Captioner:
             if entry is None and key not in reasons:
                 continue  # Left for another run.
             if entry is None:
-                reason = f"{self.settings.name}: {reasons[key]}{TRY_AGAIN}"
-                rejections.append(Rejection(clip_id, "caption", reason, retryable=True))
+                reason = f"{self.settings.name}: {reasons[key].reason}{TRY_AGAIN}"
+                rejections.append(Rejection(clip_id, "caption", reason, retryable=True, code=reasons[key].code))
             elif entry.captions is None:
-                rejections.append(Rejection(clip_id, "caption", f"{self.settings.name}: {entry.reason}"))
+                rejections.append(Rejection(
+                    clip_id, "caption", f"{self.settings.name}: {entry.reason}", code="llm-no-captions",
+                ))
             else:
                 written.append(self._written(each.clip, entry, cost_usd=0.0 if key in paid else entry.cost_usd))
                 paid.add(key)

@@ -242,6 +242,7 @@ def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "caption",
         f"no clip of {video.uris[0]} has the span of its caption {text[:60]!r}: it lies outside the video, or "
         "cut.modes does not list captions",
+        code="no-such-clip",
     )
 
 
@@ -249,4 +250,5 @@ def _no_index(video: Video, index: int, num_clips: int, text: str) -> Rejection:
     return Rejection(
         f"{video.video_id}:{index}", "caption",
         f"{video.uris[0]} has {num_clips} clips, counted from 0, none of them number {index}: {text[:60]!r}",
+        code="no-such-clip",
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.records import Rejection, Video
+from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
 from vidseek_media.splitting.perceptual_hashes import near_duplicates
@@ -105,19 +105,19 @@ def make_pairs(
     rows: list[dict[str, object]] = []
     rejections: list[Rejection] = []
     for row in captions.itertuples(index=False):
-        reason = (
-            _why_not(row.clip_id, stated_splits[row.video_id], has_frames) or skipped.get(row.clip_id, "")
+        why = (
+            _why_not(row.clip_id, stated_splits[row.video_id], has_frames) or skipped.get(row.clip_id)
             or _on_another_side(stated_splits[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
         )
-        if reason:
-            rejections.append(_rejection(row, reason))
+        if why:
+            rejections.append(_rejection(row, why))
             continue
         rows.append({
             "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
             "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
             "frames_digest": digests[row.clip_id],
         })
-    reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id, "") for clip_id in later["clip_id"]]
+    reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id) for clip_id in later["clip_id"]]
     rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
     waiting = later[np.array([not why for why in reasons], bool)]
     write_table(out / WAITING, waiting, CAPTIONS)
@@ -194,13 +194,13 @@ def _groups(
     return {video_id: names.setdefault(groups[video_id], video_id) for video_id in video_ids}
 
 
-def _on_another_side(stated_splits: Set[str], split: str, group: str) -> str:
+def _on_another_side(stated_splits: Set[str], split: str, group: str) -> Refusal | None:
     if stated_splits and split not in stated_splits:
-        return (
+        return Refusal(
             f"it is stated to be in {next(iter(stated_splits))}, and shows the same as {group} and others, "
-            f"which are in {split}"
+            f"which are in {split}", code="splits-disagree",
         )
-    return ""
+    return None
 
 
 def split_videos(
@@ -249,13 +249,14 @@ def _place_of(video_id: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{video_id}".encode()).digest()[:8], "big") / 2**64
 
 
-def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, str]:
+def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, Refusal]:
     """Return the reason by clip_id of the clips that say nothing."""
     found = {}
     for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True):
         own = [flag for flag in skip_quality_flags if quality_flags is not None and flag in quality_flags]
         if own:
-            found[clip_id] = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
+            reason = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
+            found[clip_id] = Refusal(reason, code="clip-without-content")
     return found
 
 
@@ -268,14 +269,16 @@ def _stated_splits(captions: pd.DataFrame) -> dict[str, set[str]]:
     return stated_splits
 
 
-def _rejection(row: Any, reason: str) -> Rejection:
+def _rejection(row: Any, why: Refusal) -> Rejection:
     """Return the rejection of a row of captions."""
-    return Rejection(row.video_id if pd.isna(row.clip_id) else row.clip_id, "pairs", f"{reason}: {row.text[:60]!r}")
+    subject = row.video_id if pd.isna(row.clip_id) else row.clip_id
+    return Rejection(subject, "pairs", f"{why.reason}: {row.text[:60]!r}", code=why.code)
 
 
-def _why_not(clip_id: object, stated_splits: set[str], has_frames: set[str]) -> str:
+def _why_not(clip_id: object, stated_splits: set[str], has_frames: set[str]) -> Refusal | None:
     if len(stated_splits) > 1:
-        return f"its video is stated to be in {' and '.join(sorted(stated_splits))}, one video is on one side"
+        reason = f"its video is stated to be in {' and '.join(sorted(stated_splits))}, one video is on one side"
+        return Refusal(reason, code="splits-disagree")
     if pd.isna(clip_id):
-        return "it is of a whole video of several clips"
-    return "" if clip_id in has_frames else "its clip has no frames"
+        return Refusal("it is of a whole video of several clips", code="no-such-clip")
+    return None if clip_id in has_frames else Refusal("its clip has no frames", code="clip-without-frames")

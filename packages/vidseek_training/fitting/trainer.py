@@ -409,7 +409,7 @@ class Trainer:
         """Return the state that the steps from `step` on depend on."""
         return {
             **self._about, "step": step, "steps_done": self.steps_done, "seconds": self.seconds, "curves": self.curves,
-            "best": self.best, "looks_without_gain": self._validations_without_gain, "best_step": self._best_step,
+            "best": self.best, "validations_without_gain": self._validations_without_gain, "best_step": self._best_step,
             "trained": {name: each.detach() for name, each in self.model.named_parameters() if each.requires_grad},
             "bias": None if self.bias is None else self.bias.detach(), "optimiser": optimiser.state_dict(),
             "torch": self._processes.gather(random_state(self._device).to(self._device)).cpu(),

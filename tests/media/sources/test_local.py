@@ -51,7 +51,7 @@ def test_pattern__reads_captions_beside_what_is_fixed_and_refuses_links_out(root
     (root / "link.mkv").symlink_to(tmp_path / "outside.mp4")
     listing = Pattern(root / "**/*.mp4").list_videos()
     assert [caption.file for caption in listing.sidecar.captions] == ["2024/a.mp4"]
-    assert listing.rejected == {"link.mp4": Refusal("is a link to a file outside the source")}
+    assert listing.rejected == {"link.mp4": Refusal("is a link to a file outside the source", code="outside-source")}
 
 
 def test_pattern__without_a_folder_is_a_config_error(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ class SubtitleDownloads:
             self._streak.add(error.cause)
             refusal = Refusal.of(error, f"subtitles in {', '.join(self._languages)}: ")
             self.rejections.append(
-                Rejection(known.uri, "ingest", refusal.reason, "transcript", retryable=refusal.retryable)
+                Rejection.of(known.uri, "ingest", refusal, "transcript")
             )
             return known
         self._streak.end()
