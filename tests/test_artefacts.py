@@ -52,8 +52,8 @@ from vidseek_retrieval.confidence.query_stats import QuerySample, read_sample, w
 from vidseek_retrieval.dedup.decisions import read_decisions
 from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates
 from vidseek_retrieval.index.backend import Alias
-from vidseek_retrieval.index.collection_points import facts_of as facts_of_points
 from vidseek_retrieval.index.collection_points import read_points
+from vidseek_retrieval.index.difference.content import TableContent
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
 from vidseek_retrieval.index.verification import verify_collection
@@ -150,8 +150,8 @@ def _read_tables(folder: Path) -> None:
         folder / "embed", folder / "cut", folder / "ingest", folder / "caption", cut="windows",
         settings=IndexSettings(vectors=("video", "words")), duplicates=(),
     )
-    metadata = facts_of_points(read, IndexSettings(), None)
-    EdgeBackend(folder / "index").build(metadata, read)
+    whole = TableContent(read, None).whole()
+    EdgeBackend(folder / "index").build(whole.metadata, whole.points, whole.videos)
 
 
 def _decisions(folder: Path) -> None:

@@ -98,7 +98,8 @@ def test_load_params__a_file_of_an_earlier_version_is_one_message_that_says_what
     content["ingest"]["youtube"]["max_height"] = 720
     content["pairs"]["skip_marks"] = content["pairs"].pop("skip_quality_flags")
     content["caption"]["llm"]["skip_marks"] = ["black"]
-    content["train"]["settings"]["lora"]["looks_per_epoch"] = 2.0
+    content["train"]["settings"]["lora"] |= {"looks_per_epoch": 2.0, "look_clips": 100}
+    content["frames"]["shard_digits"] = 1
     del content["frames"]["per_bin"], content["calibrate"], content["gates"]["drift"]
     with raises(SettingsRefused, code="invalid-settings") as caught:
         load_params(written(tmp_path, yaml.safe_dump(content)))
