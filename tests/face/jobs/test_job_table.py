@@ -62,7 +62,8 @@ def running(table: JobTable, *, worker: str, alive_at: float) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("worker", "silent_seconds"), [(NOBODY, 0.0), (this_worker(), 100.0), ("1@elsewhere", 100.0)], ids=["dead", "silent", "elsewhere"]
+    ("worker", "silent_seconds"), [(NOBODY, 0.0), (this_worker(), 100.0), ("1@elsewhere", 100.0)],
+    ids=["dead", "silent", "elsewhere"],
 )
 def test_job__whose_worker_died_has_failed_and_can_be_tried_again(
     table: JobTable, worker: str, silent_seconds: float
