@@ -90,7 +90,7 @@ def test_read_manifest__bytes_that_are_no_text_cost_their_line_of_json_alone(tmp
     lines = [b'{"uri": "%d.mp4", "title": %s}' % (number, title) for number, title in enumerate(titles)]
     (tmp_path / "list.jsonl").write_bytes(b"\n".join(lines))
     kept, refused = read_manifest(tmp_path / "list.jsonl")
-    assert [row.about["title"] for row in kept] == ["one", "three"]
+    assert [row.annotations["title"] for row in kept] == ["one", "three"]
     assert [each.id for each in refused] == ["list.jsonl:2"]
 
 

@@ -67,7 +67,8 @@ ROUTES = [
     "GET /v1/facets", "GET /v1/models", "GET /v1/admin/archive", "GET /v1/admin/reports/{name}", "POST /v1/admin/rollback",
     "GET /v1/admin/videos/{video_id}/still", "GET /v1/admin/feedback", "POST /v1/admin/feedback/freeze",
     "GET /v1/admin/duplicates", "POST /v1/admin/duplicates/find", "POST /v1/admin/duplicates/decide",
-    "POST /v1/embeddings",
+    "POST /v1/embeddings", "GET /v1/clips/{clip_id}/transcript", "POST /v1/videos", "DELETE /v1/videos/{video_id}",
+    "GET /v1/jobs", "GET /v1/jobs/{job_id}", "DELETE /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/retry",
 ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.text.segments import Segment
+if TYPE_CHECKING:  # a search imports no tables
+    from vidseek_media.text.segments import Segment
 
 VIDEO_VECTOR: Final = "video"
 """The vector that every clip has."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.raising import raises
 from vidseek_retrieval.index.backend import Point, TimeRange
-from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, Spans, row_of, write_spans
+from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, Spans, order_of, row_of, write_spans
 
 NUM = 60
 
@@ -29,7 +29,8 @@ def points() -> list[Point]:
 
 
 def written(path: Path, content: list[Point]) -> Path:
-    write_spans(path / SPANS_FILE, np.array([row_of(point) for point in content], dtype=ROW))
+    rows = np.array([row_of(point) for point in content], dtype=ROW)
+    write_spans(path / SPANS_FILE, rows[order_of(rows)])
     return path / SPANS_FILE
 
 
