@@ -69,7 +69,7 @@ def forget_the_archive(checkout: Checkout) -> None:
     kept = {"decisions", "general"}
     made = [path for path in (checkout.path / "data").iterdir() if path.name not in kept]
     state = [checkout.path / ".vidseek" / name for name in ("ledger", "jobs", "shots")]
-    outside = [checkout.path / name for name in ("index", "reports/gates", "reports/calibrate", ".dvc/cache")]
+    outside = [checkout.path / name for name in ("index", "reports/gates", "reports/calibrate", ".dvc/cache/runs")]
     for path in (*made, *state, *outside, checkout.path / "receipts" / "publish.json"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -82,7 +82,7 @@ def test_growing__runs_what_new_videos_need(grown: Grown) -> None:
 def test_growing__dvc_status_says_what_a_job_left_open(grown: Grown) -> None:
     assert grown.note.endswith(": report") and stages_open(grown.checkout) == {"report"}
     ran = stages_run(grown.checkout.succeed("dvc", "repro"))
-    assert ran == {"ingest", "general", "report"}
+    assert ran == {"ingest", "general", "subtitles", "report"}
     assert stages_open(grown.checkout) == set()
 
 

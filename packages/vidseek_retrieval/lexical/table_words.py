@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.index.bm25 import WordEncoder
+from vidseek_retrieval.lexical.word_index import whole_ties
 from vidseek_retrieval.lexical.word_odds import QueryWord, clip_odds
 from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
 
@@ -89,7 +90,7 @@ class TableWords:
         with_words = np.flatnonzero(scores > 0)
         first = with_words[np.argsort(-scores[with_words], kind="stable")[:limit]]
         found = [self.clips[row]._replace(score=round(float(scores[row]), SCORE_DIGITS)) for row in first.tolist()]
-        return sorted(found, key=rank_order)
+        return whole_ties(sorted(found, key=rank_order), limit=limit)
 
     def words_of(self, clip_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Return the words of clips by clip_id."""

@@ -15,6 +15,21 @@ MAX_REMEMBERED = 100_000
 """Words of all collections whose rarity is remembered."""
 
 
+def whole_ties(ranked: list[RankedClip], *, limit: int) -> list[RankedClip]:
+    """Return a ranking without the last of its equal scores where it was cut off among them, unless all are equal.
+
+    Which of equal clips come first is chance: it differs between two builds of one archive.
+
+    Args:
+        ranked: Clips, best first.
+        limit: Clips at most that the ranking was asked for.
+    """
+    if len(ranked) < limit:
+        return ranked
+    last = ranked[-1].score
+    return [clip for clip in ranked if clip.score > last] or ranked
+
+
 class WordIndex(Protocol):
     """The words of one field of an archive's clips."""
 
@@ -115,7 +130,9 @@ class CollectionWords:
             limit: Clips at most.
         """
         query = SparseVector(tuple(words), tuple(words.values()))
-        return self._collection.search_words(query, limit=limit, using=self._using, conditions=self._conditions)
+        return whole_ties(
+            self._collection.search_words(query, limit=limit, using=self._using, conditions=self._conditions), limit=limit
+        )
 
     def words_of(self, clip_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Return the words of clips by clip_id."""

@@ -21,7 +21,7 @@ from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
-from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip
+from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
 from vidseek_retrieval.settings import Vector
 
 
@@ -107,7 +107,7 @@ class EdgeCollection:
         if not self._facts.has(using) or not words.indices:
             return []
         query = qdrant.Query.Nearest(sparse_vector(words), using=using)
-        return self._query(query, limit, None, _filter(conditions))
+        return sorted(self._query(query, limit, None, _filter(conditions)), key=rank_order)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Return the payloads of these points by id; missing points are left out."""

@@ -99,7 +99,7 @@ class QdrantCollection:
             return []
         found = self._query(sparse_vector(words), using, limit, None, _filter(*self._conditions(conditions)))
         # The in-memory mode gives clips that share no word as well, with a score of 0.
-        return [clip for clip in found if clip.score > 0]
+        return sorted((clip for clip in found if clip.score > 0), key=rank_order)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Return the payloads of these points by id; missing points are left out."""
