@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.index.bm25 import WordEncoder
-from vidseek_retrieval.lexical.mixture import mix, overtaking_weight
+from vidseek_retrieval.lexical.mixture import log_total_of, overtaking_weight, worded_scores
 from vidseek_retrieval.lexical.table_words import TableWords
-from vidseek_retrieval.search.moments import NUM_CLIPS, RankedClip, Ranking
+from vidseek_retrieval.search.moments import NUM_CLIPS, SCORE_DIGITS, RankedClip, Ranking
 
 HARMED = 0.01
 """The share of right first hits by pictures that words may cost."""
@@ -76,16 +76,17 @@ class WordedRankings:
             odds: Odds by clip_id.
             without: A group of videos whose clips are no answer; None for none.
         """
-        clips = (clip for clip in ranking if without is None or self._group_of[clip.clip_id] != without)
-        first = {clip.clip_id: clip for clip in islice(clips, NUM_CLIPS)}
-        rows = {clip_id: self._rows[clip_id] for clip_id in odds}
-        first |= {
-            clip_id: ranking.clips[row]._replace(score=float(ranking.scores[row])) for clip_id, row in rows.items()
-        }
+        shown = np.asarray(np.round(ranking.scores.astype(np.float64), SCORE_DIGITS), np.float64)
+        worded = np.array(sorted(self._rows[clip_id] for clip_id in odds), np.int64)
+        rows = np.union1d(_first_rows(shown, None if without is None else self.groups != without), worded)
+        rows = rows[np.argsort(-shown[rows], kind="stable")]  # stable: in the order of clip_id
+        log_total = log_total_of(
+            zip(*(values[rows].tolist() for values in (*self._spans, shown)), strict=True), slope=self.slope
+        )
+        clips = (ranking.clips[row]._replace(score=float(shown[row])) for row in worded.tolist())
         scores = ranking.scores.copy()
-        for clip in mix(list(first.values()), odds, slope=self.slope):
-            if clip.clip_id in rows:
-                scores[rows[clip.clip_id]] = clip.score
+        for clip_id, score in worded_scores(clips, odds, log_total=log_total, slope=self.slope).items():
+            scores[self._rows[clip_id]] = score
         return replace(ranking, scores=scores)
 
     def harmless_weight(self, asked: Iterable[tuple[str, str, Ranking]]) -> float:
@@ -107,5 +108,21 @@ class WordedRankings:
         return {clip.clip_id: row for row, clip in enumerate(self.words.clips)}
 
     @cached_property
-    def _group_of(self) -> dict[str, str]:
-        return {clip.clip_id: str(group) for clip, group in zip(self.words.clips, self.groups, strict=True)}
+    def _spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """A number of its video, start and end of each clip."""
+        clips = self.words.clips
+        _, videos = np.unique([clip.video_id for clip in clips], return_inverse=True)
+        return (
+            videos.astype(np.int64), np.array([clip.start_ms for clip in clips], np.int64),
+            np.array([clip.end_ms for clip in clips], np.int64),
+        )
+
+
+def _first_rows(scores: NDArray[np.float64], among: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return the rows of the first `NUM_CLIPS` scores, in any order; of equal ones the first rows."""
+    rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
+    if len(rows) > NUM_CLIPS:
+        least = np.partition(scores[rows], -NUM_CLIPS)[-NUM_CLIPS]
+        rows = rows[scores[rows] >= least]
+        rows = rows[np.argsort(-scores[rows], kind="stable")[:NUM_CLIPS]]
+    return rows

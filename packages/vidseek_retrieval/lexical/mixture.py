@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,20 +39,34 @@ def mix(picture: Sequence[RankedClip], odds: Mapping[str, float], *, slope: floa
     """
     if not odds or not picture:
         return sorted(picture, key=rank_order)
-    log_total = _log_total(picture, slope=slope)
-    best: dict[tuple[str, float], float] = {}
-    for clip in picture:
-        if value := odds.get(clip.clip_id):
-            key = clip.video_id, value
-            best[key] = max(best.get(key, -math.inf), clip.score)
-    mixed = []
-    for clip in picture:
-        if value := odds.get(clip.clip_id):
-            said = log_total + math.log(value) + slope * (clip.score - best[clip.video_id, value])
-            score = float(np.logaddexp(slope * clip.score, said)) / slope
-            clip = clip._replace(score=round(score, SCORE_DIGITS))
-        mixed.append(clip)
+    ordered = sorted(picture, key=rank_order)
+    scores = worded_scores(ordered, odds, log_total=_log_total(ordered, slope=slope), slope=slope)
+    mixed = (clip._replace(score=scores.get(clip.clip_id, clip.score)) for clip in ordered)
     return sorted(mixed, key=rank_order)
+
+
+def worded_scores(
+    clips: Iterable[RankedClip], odds: Mapping[str, float], *, log_total: float, slope: float
+) -> dict[str, float]:
+    """Return the new scores of clips that have odds, by clip_id: see `mix`.
+
+    Args:
+        clips: All clips that have odds, with their cosines; others are ignored.
+        odds: Odds by clip_id.
+        log_total: Of `log_total_of`.
+        slope: As `mix` has it.
+    """
+    worded = [(clip, value) for clip in clips if (value := odds.get(clip.clip_id))]
+    best: dict[tuple[str, float], float] = {}
+    for clip, value in worded:
+        key = clip.video_id, value
+        best[key] = max(best.get(key, -math.inf), clip.score)
+    scores = {}
+    for clip, value in worded:
+        shown, said = slope * clip.score, log_total + math.log(value) + slope * (clip.score - best[clip.video_id, value])
+        both = max(shown, said) + math.log1p(math.exp(-abs(shown - said)))
+        scores[clip.clip_id] = round(both / slope, SCORE_DIGITS)
+    return scores
 
 
 def by_words(clips: Sequence[RankedClip], odds: Mapping[str, float]) -> list[RankedClip]:
@@ -75,28 +89,36 @@ def overtaking_weight(picture: Sequence[RankedClip], odds: Mapping[str, float], 
         odds: Odds by clip_id; the first clip has none.
         slope: As `mix` has it.
     """
-    log_total = _log_total(picture, slope=slope)
+    log_total = _log_total(sorted(picture, key=rank_order), slope=slope)
     shares = {clip.clip_id: math.exp(slope * clip.score - log_total) for clip in picture}
     first = max(shares.values())
     return min(((first - shares.get(clip_id, 0.0)) / value for clip_id, value in odds.items()), default=math.inf)
 
 
-def _log_total(picture: Sequence[RankedClip], *, slope: float) -> float:
-    """Return the logarithm of the sum of exp(slope score) over clips that do not overlap."""
-    top = max(clip.score for clip in picture)
-    return slope * top + math.log(math.fsum(math.exp(slope * (score - top)) for score in _apart(picture)))
+def log_total_of(spans: Iterable[tuple[Hashable, int, int, float]], *, slope: float) -> float:
+    """Return the logarithm of the sum of exp(slope score) over clips that do not overlap: windows over one moment say one
+    thing, once.
 
-
-def _apart(picture: Sequence[RankedClip]) -> list[float]:
-    """Return the scores of clips that do not overlap: windows over one moment say one thing, once."""
-    kept: dict[str, list[RankedClip]] = {}
+    Args:
+        spans: Video, start, end and score of each clip, best first; at least one.
+        slope: As `mix` has it.
+    """
+    kept: dict[Hashable, list[tuple[int, int]]] = {}
     scores = []
-    for clip in sorted(picture, key=rank_order):
-        others = kept.setdefault(clip.video_id, [])
-        if not any(clip.start_ms < each.end_ms and each.start_ms < clip.end_ms for each in others):
-            others.append(clip)
-            scores.append(clip.score)
-    return scores
+    for video, start, end, score in spans:
+        others = kept.setdefault(video, [])
+        for first, last in others:
+            if start < last and first < end:
+                break
+        else:
+            others.append((start, end))
+            scores.append(score)
+    top = scores[0]
+    return slope * top + math.log(math.fsum(math.exp(slope * (score - top)) for score in scores))
+
+
+def _log_total(ordered: Iterable[RankedClip], *, slope: float) -> float:
+    return log_total_of(((clip.video_id, clip.start_ms, clip.end_ms, clip.score) for clip in ordered), slope=slope)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,12 @@ class TableWords:
         scores[~self.visible] = 0.0
         with_words = np.flatnonzero(scores > 0)
         first = with_words[np.argsort(-scores[with_words], kind="stable")[:limit]]
-        found = [self.clips[row]._replace(score=round(float(scores[row]), SCORE_DIGITS)) for row in first.tolist()]
+        found = [
+            RankedClip(clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, score, clip.duplicate_of)
+            for clip, score in zip(
+                map(self.clips.__getitem__, first.tolist()), np.round(scores[first], SCORE_DIGITS).tolist(), strict=True
+            )
+        ]
         return whole_ties(sorted(found, key=rank_order), limit=limit)
 
     def words_of(self, clip_ids: Sequence[str]) -> dict[str, frozenset[int]]:
