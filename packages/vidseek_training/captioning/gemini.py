@@ -11,6 +11,7 @@ from google.genai import errors, types
 from pydantic import ValidationError
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.files.http_answers import seconds_of, without_key
 from vidseek_training.captioning.prompt import SCHEMA
 from vidseek_training.captioning.provider import (
     Answer,
@@ -20,8 +21,6 @@ from vidseek_training.captioning.provider import (
     Stop,
     Usage,
     failure_of,
-    seconds_of,
-    without_key,
 )
 from vidseek_training.captioning.settings import LlmSettings
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 
+from vidseek_media.files.http_answers import seconds_of, without_key
 from vidseek_media.guards import number_or_none
 from vidseek_training.captioning.prompt import SCHEMA
 from vidseek_training.captioning.provider import (
@@ -18,9 +19,7 @@ from vidseek_training.captioning.provider import (
     Skip,
     Stop,
     failure_of,
-    seconds_of,
     usage_of,
-    without_key,
 )
 from vidseek_training.captioning.settings import LlmSettings
 

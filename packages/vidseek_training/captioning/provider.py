@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
@@ -157,18 +155,6 @@ def failure_of(
     return Skip(said, is_judged=False)
 
 
-def seconds_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a Retry-After header states, as a number or a date; None if it is missing or unreadable."""
-    said = headers.get("retry-after", "").strip()
-    if (seconds := number_or_none(said)) is not None:
-        return max(0.0, seconds)
-    try:
-        moment = parsedate_to_datetime(said)
-        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def usage_of(tokens_in: object, tokens_out: object, tokens_thought: object = None) -> Usage | None:
     """Return the token counts of a server; None where one of the first two is no count, which makes the answer no less paid.
 
@@ -181,13 +167,3 @@ def usage_of(tokens_in: object, tokens_out: object, tokens_thought: object = Non
     if counts[0] is None or counts[1] is None:
         return None
     return Usage(int(counts[0]), int(counts[1]), int(number_or_none(tokens_thought, low=0, high=MOST_TOKENS) or 0))
-
-
-def without_key(text: str, key: str) -> str:
-    """Remove the API key from a text, since servers repeat what they received.
-
-    Args:
-        text: A message.
-        key: The API key.
-    """
-    return text.replace(key, "[key]") if key else text

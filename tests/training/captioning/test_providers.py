@@ -32,11 +32,12 @@ from tests.training.llm_servers import (
     serve,
 )
 from vidseek_media.errors import ConfigError, ServiceError
+from vidseek_media.files.http_answers import seconds_of
 from vidseek_media.frame_store.members import encode_jpeg
 from vidseek_training.captioning import openai_endpoint
 from vidseek_training.captioning.opening import open_provider
 from vidseek_training.captioning.prompt import SCHEMA, read_answer
-from vidseek_training.captioning.provider import Answer, Provider, Request, Retry, Skip, Stop, Usage, seconds_of
+from vidseek_training.captioning.provider import Answer, Provider, Request, Retry, Skip, Stop, Usage
 from vidseek_training.captioning.registry import caption_provider
 from vidseek_training.captioning.settings import LlmSettings
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import httpx
 
 from vidseek_media.errors import ConfigError, ServiceError
+from vidseek_media.files.http_answers import seconds_of, without_key
 from vidseek_media.files.json_files import parse_json
 from vidseek_media.secret import secret
 from vidseek_media.speech.engine import NoAnswer, SpeechEngine, Transcriber, Utterance, Word, utterances_of
@@ -191,12 +192,11 @@ class Endpoint:
                 text, code="speech-no-answer", remedy="Its quota is used up: raise it or wait; what is there is kept"
             )
         if status in (408, 409, 425, 429) or status >= 500:
-            return _Retry(text, after_seconds=_seconds_of(headers))
+            return _Retry(text, after_seconds=seconds_of(headers))
         return NoAnswer(text)
 
     def _shown(self, text: str) -> str:
-        plain = " ".join(text.split())[:300]
-        return plain.replace(self._key, "[key]") if self._key else plain
+        return without_key(" ".join(text.split())[:300], self._key)
 
 
 def wav_of(samples: Samples) -> bytes:
@@ -265,11 +265,3 @@ def _language_of(said: object) -> str:
 def _field(value: object) -> object:
     """Return the value of a form's field: texts and numbers as they are, all else as JSON."""
     return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
-
-
-def _seconds_of(headers: httpx.Headers) -> float | None:
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < math.inf else None
