@@ -280,6 +280,11 @@ class SubtitleSettings(Section):
     """Processes that read streams."""
 
 
+def _longer_by_length(seconds: float, duration_ms: int) -> float:
+    """Return a time-out that is as much again for each ten minutes of a video."""
+    return seconds * (1 + duration_ms / 600_000)
+
+
 class OcrSettings(Section):
     """Which on-screen text of the videos is read, and how."""
 
@@ -305,7 +310,7 @@ class OcrSettings(Section):
         Args:
             duration_ms: Length of the video in milliseconds.
         """
-        return self.timeout_seconds * (1 + duration_ms / 600_000)
+        return _longer_by_length(self.timeout_seconds, duration_ms)
 
 
 class SpeechSettings(Section):
@@ -345,7 +350,7 @@ class SpeechSettings(Section):
         Args:
             duration_ms: Length of the video in milliseconds.
         """
-        return self.timeout_seconds * (1 + duration_ms / 600_000)
+        return _longer_by_length(self.timeout_seconds, duration_ms)
 
     def identity(self) -> dict[str, object]:
         """Return the settings that change what is heard."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError
-from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.files.video_memory import VideoMemory
 from vidseek_media.records import Refusal, Span
 from vidseek_media.settings import ShotSettings
 from vidseek_media.sources.originals import original
@@ -120,10 +119,11 @@ def find_all_cuts(
             "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
             remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
         )
+    kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)})
     cuts: dict[str, list[int]] = {}
     lost: dict[str, Refusal] = {}
     for video_id in paths:
-        if (known := _recall(_file_of(memory, video_id, settings))) is not None:
+        if (known := kept.recall(video_id, _cuts_in)) is not None:
             cuts[video_id] = known
     todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
     with closing(
@@ -138,7 +138,7 @@ def find_all_cuts(
                 lost[video_id] = Refusal.of(outcome.error, f"{path.name}: its shots were not found: ")
             else:
                 cuts[video_id] = outcome.value or []
-                _remember(_file_of(memory, video_id, settings), cuts[video_id])
+                kept.remember(video_id, cuts[video_id])
     return cuts, lost
 
 
@@ -148,18 +148,5 @@ def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings) -> list
         return find_cuts(path, settings=settings)
 
 
-def _file_of(memory: Path, video_id: str, settings: ShotSettings) -> Path:
-    asked = {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)}
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-    return memory / f"{video_id}-{digest}.json"
-
-
-def _recall(path: Path) -> list[int] | None:
-    try:
-        return [int(cut) for cut in read_json(path)]
-    except (OSError, ValueError, TypeError, OverflowError):
-        return None
-
-
-def _remember(path: Path, cuts: list[int]) -> None:
-    write_json(path, cuts, indent=None)
+def _cuts_in(content: Iterable[SupportsInt]) -> list[int]:
+    return [int(cut) for cut in content]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
 from vidseek_media.sources.source import Source
-from vidseek_media.tables import REJECTED, write_table
-from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_segments
+from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_evidence
 
 FORMAT = 1
 """Of what is kept of a video: raise it when the same settings find other text."""
@@ -83,7 +81,7 @@ def read_archive_text(
     videos, source = read_videos(ingest_dir) if settings.enabled else [], source_of(source)
     cache = SegmentCache(memory, {"format": FORMAT, "reader": require_reader() if settings.enabled else "",
                                   **settings.model_dump(include=_OF_TEXT)})
-    found = {video.video_id: known for video in videos if (known := cache.recall(video.video_id)) is not None}
+    found = cache.recall_all(video.video_id for video in videos)
     num_known, frames, passed_over, rejections = len(found), 0, 0, []
     todo = [(source.path_of(video.uris[0]), video) for video in videos if video.video_id not in found]
     for video, text in _read_each(todo, settings):
@@ -93,9 +91,7 @@ def read_archive_text(
         found[video.video_id] = text.segments
         cache.remember(video.video_id, text.segments)
         frames, passed_over = frames + text.num_frames, passed_over + text.num_passed_over
-    rejections.sort(key=lambda each: each.id)
-    write_table(out / "rejected.parquet", [dataclasses.asdict(each) for each in rejections], REJECTED)
-    num_segments = write_segments(out, found)
+    num_segments = write_evidence(out, found, rejections)
     return OcrReport(
         num_in=len(videos), num_known=num_known, num_with_text=sum(bool(each) for each in found.values()),
         num_segments=num_segments, num_rejected=len(rejections), num_frames=frames, num_passed_over=passed_over,

@@ -6,8 +6,6 @@ each request that may cost money, without any content; it is written before the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import threading
 import uuid
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from vidseek_media.errors import ArtifactError, ConfigError, foreign
 from vidseek_media.files.appending import append_line, read_lines
+from vidseek_media.files.video_memory import VideoMemory
 from vidseek_media.speech.engine import Utterance
 
 SPENT_NAME = "spent.jsonl"
@@ -38,7 +37,7 @@ class SpanJournal:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        self._memory = VideoMemory(folder, settings)
         self._lock = threading.Lock()
 
     def recall(self, video_id: str) -> dict[SpanKey, list[Utterance]]:
@@ -63,7 +62,7 @@ class SpanJournal:
             self._path(video_id).unlink(missing_ok=True)
 
     def _path(self, video_id: str) -> Path:
-        return self._folder / f"{video_id}-{self._digest}.parts.jsonl"
+        return self._memory.path(video_id, ".parts.jsonl")
 
     def _faults(self) -> AbstractContextManager[None]:
         return foreign(

@@ -27,8 +27,7 @@ from vidseek_media.speech.registry import speech_engine
 from vidseek_media.speech.sound import RATE, Samples, decode_sound, read_samples
 from vidseek_media.speech.span_journal import SpanJournal, SpanKey, SpeechBudget
 from vidseek_media.speech.voice_activity import require_model, speech_spans
-from vidseek_media.tables import REJECTED, write_table
-from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_segments
+from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_evidence
 
 FORMAT = 1
 """Of what is kept of a video: raise it when the same settings hear something else."""
@@ -87,7 +86,7 @@ def transcribe_archive(
     require_model()
     identity = {"format": FORMAT, "fingerprint": engine.fingerprint(settings.model), **settings.identity()}
     cache, videos, source = SegmentCache(memory, identity), read_videos(ingest_dir), source_of(source)
-    found = {video.video_id: known for video in videos if (known := cache.recall(video.video_id)) is not None}
+    found = cache.recall_all(video.video_id for video in videos)
     todo = {(source.path_of(video.uris[0]), video.video_id): video for video in videos if video.video_id not in found}
     rejections: list[Rejection] = []
     report = SpeechReport(num_in=len(videos), num_known=len(found))
@@ -107,9 +106,7 @@ def transcribe_archive(
 def _write(
     out: Path, found: dict[str, list[Segment]], rejections: list[Rejection], report: SpeechReport
 ) -> SpeechReport:
-    rejections.sort(key=lambda each: each.id)
-    write_table(out / "rejected.parquet", [dataclasses.asdict(each) for each in rejections], REJECTED)
-    num_segments = write_segments(out, found)
+    num_segments = write_evidence(out, found, rejections)
     with_speech = sum(bool(each) for each in found.values())
     return dataclasses.replace(
         report, num_with_speech=with_speech, num_segments=num_segments, num_rejected=len(rejections)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.files.video_memory import VideoMemory
 from vidseek_media.guards import mended_text
-from vidseek_media.tables import SEGMENTS, read_table, write_table
+from vidseek_media.records import Rejection
+from vidseek_media.tables import REJECTED, SEGMENTS, read_table, write_table
 
 SEGMENTS_FILE = "segments.parquet"
 """Name of the table in the folder of a stage."""
@@ -90,6 +89,24 @@ def write_segments(folder: Path, segments: Mapping[str, Iterable[Segment]]) -> i
     return int(table.num_rows)
 
 
+def write_evidence(
+    folder: Path, segments: Mapping[str, Iterable[Segment]], rejections: Iterable[Rejection]
+) -> int:
+    """Write what a stage read of all videos, and why it could not read others: `segments.parquet` and `rejected.parquet`.
+
+    Args:
+        folder: Output folder of the stage.
+        segments: As `write_segments` takes them.
+        rejections: In any order.
+
+    Returns:
+        The number of segments written.
+    """
+    refused = [asdict(each) for each in sorted(rejections, key=lambda each: each.id)]
+    write_table(folder / "rejected.parquet", refused, REJECTED)
+    return write_segments(folder, segments)
+
+
 def read_segments(folder: Path) -> dict[str, list[Segment]]:
     """Read the segments that `write_segments` wrote, by video_id in order of time.
 
@@ -124,14 +141,11 @@ def segments_of_span(segments: Sequence[Segment], start_ms: int, end_ms: int) ->
 
 
 class SegmentCache:
-    """The segments of each video, kept outside the pipeline, so that another run works on new videos only.
-
-    A video has one file, `<folder>/<video_id>-<8 hex digits>.json`. The digits are a hash of the settings, so other settings
-    find nothing. `vidseek forget` removes files that are named after a forgotten video.
+    """The segments of each video, as `VideoMemory` keeps them.
 
     Args:
-        folder: For example `ArchivePaths.state / "ocr"`.
-        settings: What decides the result: the engine, its model, thresholds, and a format number of the code.
+        folder: As `VideoMemory` has it.
+        settings: As `VideoMemory` has it.
 
     Examples:
         >>> cache = SegmentCache(Path("ocr"), {"format": 1, "engine": "rapidocr"})
@@ -143,15 +157,15 @@ class SegmentCache:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        self._folder = folder
-        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        self._memory = VideoMemory(folder, settings)
 
     def recall(self, video_id: str) -> list[Segment] | None:
         """Return the kept segments of a video; None if it was not read with these settings, or its file is broken."""
-        try:
-            return [Segment(**each) for each in read_json(self._path(video_id))]
-        except (OSError, ValueError, TypeError):
-            return None
+        return self._memory.recall(video_id, lambda rows: [Segment(**each) for each in rows])
+
+    def recall_all(self, video_ids: Iterable[str]) -> dict[str, list[Segment]]:
+        """Return the kept segments of videos by video_id; videos that were not read are left out."""
+        return {video_id: known for video_id in video_ids if (known := self.recall(video_id)) is not None}
 
     def remember(self, video_id: str, segments: Iterable[Segment]) -> None:
         """Keep the segments of a video; an empty list says that it has none.
@@ -159,11 +173,7 @@ class SegmentCache:
         Raises:
             OSError: the disk cannot hold it.
         """
-        content = [asdict(each) for each in sorted(segments, key=_order)]
-        write_json(self._path(video_id), content, indent=None, ensure_ascii=False)
-
-    def _path(self, video_id: str) -> Path:
-        return self._folder / f"{video_id}-{self._digest}.json"
+        self._memory.remember(video_id, [asdict(each) for each in sorted(segments, key=_order)])
 
 
 def _order(segment: Segment) -> tuple[int, int, str, str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
 from vidseek_media.sources.source import Source
-from vidseek_media.tables import REJECTED, write_table
-from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_segments
+from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_evidence
 from vidseek_media.text.text_streams import TextCue, read_text_streams
 from vidseek_media.text.transcripts import plain_lines, read_transcript, subtitle_files
 
@@ -67,9 +65,7 @@ def read_archive_subtitles(
     for video_id, segments in embedded.items():
         found.setdefault(video_id, []).extend(segments)
     rejections += refused
-    rejections.sort(key=lambda each: each.id)
-    write_table(out / "rejected.parquet", [dataclasses.asdict(each) for each in rejections], REJECTED)
-    num_segments = write_segments(out, found)
+    num_segments = write_evidence(out, found, rejections)
     return SubtitleReport(len(videos), num_known, sum(map(bool, found.values())), num_segments, len(rejections))
 
 
@@ -97,7 +93,7 @@ def _from_files(
 def _from_streams(
     videos: Sequence[Video], paths: Mapping[str, Path], settings: SubtitleSettings, cache: SegmentCache
 ) -> tuple[dict[str, list[Segment]], list[Rejection], int]:
-    known = {video.video_id: kept for video in videos if (kept := cache.recall(video.video_id)) is not None}
+    known = cache.recall_all(video.video_id for video in videos)
     num_known, refused = len(known), []
     todo = [(paths[video.uris[0]], video.video_id) for video in videos if video.video_id not in known]
     with closing(run_each(
