@@ -14,14 +14,12 @@ import pyarrow as pa
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
-from vidseek_media.frame_store.stored_clips import SHARDS, StoredClip, read_members_of
+from vidseek_media.frame_store.stored_clips import CLIP_COLUMNS, SHARDS, StoredClip, read_members_of
 
 MOST_DEAD = 0.5
 """Share of a shard's bytes that may be of clips which are listed no more."""
 MOST_SMALL = 16
 """Shards that may be less than half full: each run of one new video makes one."""
-_OF_CLIP = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]
-_OF_PLACE = ["key", *_OF_CLIP]
 END_OF_TAR = bytes(2 * BLOCKSIZE)
 
 
@@ -44,7 +42,7 @@ def compact(rows: pa.Table, *, out: Path, most_bytes: int, unwanted: Set[str] = 
     chosen = choose(_bytes_of(rows, out), most_bytes=most_bytes, unwanted=unwanted)
     if not chosen:
         return rows
-    places = rows.select(_OF_PLACE).to_pandas()
+    places = rows.select(["key", *CLIP_COLUMNS]).to_pandas()
     moved = places[places["shard"].isin(chosen)].sort_values(["shard", "offset"], kind="stable")
     for videos in _shares(moved, most_bytes):
         shard, offsets = _copy(videos, out)
@@ -123,7 +121,7 @@ def _copy(rows: pd.DataFrame, out: Path) -> tuple[str, list[int]]:
     offsets, open_name = [], ""
     keys = list(zip(rows["key"], rows["frames_digest"], strict=True))
     with ExitStack() as sources, new_shard(out, keys) as (name, tar):
-        for row in rows[_OF_CLIP].itertuples(index=False):
+        for row in rows[CLIP_COLUMNS].itertuples(index=False):
             clip = StoredClip(*row)
             if clip.shard != open_name:
                 sources.pop_all().close()

@@ -24,7 +24,7 @@ TABLE = "frames.parquet"
 SHARDS = "shards"
 MOST_CLIP_BYTES = 2**30
 """Of the members of one clip."""
-_COLUMNS = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]
+CLIP_COLUMNS = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_bytes"]
 """In the order of the fields of `StoredClip`."""
 
 
@@ -59,7 +59,7 @@ def stored_clips(
     path = folder / TABLE
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
-    table = read_columns(path, FRAMES, columns=_COLUMNS)
+    table = read_columns(path, FRAMES, columns=CLIP_COLUMNS)
     for name, among in (("clip_id", clip_ids), ("video_id", video_ids)):
         if among is not None:
             table = table.filter(pc.is_in(table[name], value_set=pa.array(list(among), pa.string())))
@@ -69,7 +69,7 @@ def stored_clips(
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}", code="broken-rows", remedy="Run `dvc repro frames`") from error
     absent = {"offset": -1, "num_bytes": 0, "frames_digest": ""}
-    columns = [pc.fill_null(table[name], absent[name]) if name in absent else table[name] for name in _COLUMNS]
+    columns = [pc.fill_null(table[name], absent[name]) if name in absent else table[name] for name in CLIP_COLUMNS]
     return [StoredClip(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
 
 

@@ -71,11 +71,6 @@ class Difference:
         return len(self.removed) + len(self.written)
 
 
-def digest_of(content: bytes) -> Digest:
-    """Return the digest of bytes."""
-    return halves(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest())
-
-
 def halves(digest: bytes) -> Digest:
     """Return the two halves of a digest of `DIGEST_BYTES`."""
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
