@@ -62,6 +62,10 @@ class Holder:
         return f"{self.what} (process {self.process}, since {self.since})"
 
 
+UNKNOWN = Holder(0, 0, "another process", "")
+"""Who holds a lock, where its file does not say."""
+
+
 @contextmanager
 def working_on(state: Path, what: str, *, wait: bool, told: Callable[[Holder | None], None] | None = None) -> Iterator[int]:
     """Hold the archive's lock in this block; yields its open file, for what this process starts to keep it too.
@@ -89,7 +93,7 @@ def working_on(state: Path, what: str, *, wait: bool, told: Callable[[Holder | N
                 told(holder[0])
                 is_told = True
             time.sleep(POLL_SECONDS)
-        _write(descriptor, Holder.of(os.getpid(), what))
+        write_holder(descriptor, what)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -120,7 +124,7 @@ def stage_at_work(state: Path, stage: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ArchiveBusy(
-                f"the stage {stage} has not begun: {_read(descriptor) or 'another process'} works on this archive",
+                f"the stage {stage} has not begun: {read_holder(descriptor) or 'another process'} works on this archive",
                 remedy="Run `dvc repro` again when it has ended; `vidseek jobs` says how far it is",
             ) from error
         if run is not None:
@@ -138,7 +142,7 @@ def holder_of(state: Path) -> Holder | None:
         return None
     try:
         found = _taken(descriptor, state)
-        return found[0] or Holder(0, 0, "another process", "") if found is not None else None
+        return found[0] or UNKNOWN if found is not None else None
     finally:
         os.close(descriptor)
 
@@ -148,7 +152,8 @@ def _taken(descriptor: int, state: Path) -> tuple[Holder | None] | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return (next((each for each in (_run_of(state), _read(descriptor)) if each is not None and each.is_alive), None),)
+        holders = (_run_of(state), read_holder(descriptor))
+        return (next((each for each in holders if each is not None and each.is_alive), None),)
     run = _run_of(state)
     if run is None or not run.is_alive:
         return None
@@ -169,8 +174,20 @@ def _run_of(state: Path) -> Holder | None:
     return None
 
 
-def _read(descriptor: int) -> Holder | None:
+def read_holder(descriptor: int) -> Holder | None:
+    """Return who wrote itself into the file of a lock; None if that cannot be read."""
     return _holder(os.pread(descriptor, 4096, 0))
+
+
+def write_holder(descriptor: int, what: str) -> None:
+    """Write this process into the file of a lock that it holds.
+
+    Args:
+        descriptor: The open file.
+        what: The program, for who must wait for it.
+    """
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(Holder.of(os.getpid(), what))).encode(), 0)
 
 
 def _holder(content: bytes) -> Holder | None:
@@ -178,11 +195,6 @@ def _holder(content: bytes) -> Holder | None:
         return Holder(**parse_json(content))
     except (ValueError, TypeError):
         return None
-
-
-def _write(descriptor: int, holder: Holder) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
 
 
 def _dvc_above() -> Holder | None:

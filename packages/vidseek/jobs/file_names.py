@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 MOST_BYTES = 200
@@ -33,7 +33,21 @@ def safe_name(name: str) -> str:
     return _shortened(stem, MOST_BYTES - len(suffix.encode())) + suffix
 
 
-def free_name(name: str, taken: Collection[str]) -> str:
+class TakenNames:
+    """The names of a folder. One is in it in any case of its letters, and any form of its accents."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._folded = set(map(_folded, names))
+
+    def __contains__(self, name: str) -> bool:
+        return _folded(name) in self._folded
+
+    def add(self, name: str) -> None:
+        """Take one more name up."""
+        self._folded.add(_folded(name))
+
+
+def free_name(name: str, taken: Iterable[str] | TakenNames) -> str:
     """Return `name`, or with a number behind its stem, so that no name of `taken` is equal, whatever the case of letters.
 
     Args:
@@ -44,9 +58,9 @@ def free_name(name: str, taken: Collection[str]) -> str:
         >>> free_name("red.mp4", ["RED.mp4"])
         'red-2.mp4'
     """
-    folded = {_folded(each) for each in taken}
+    names = taken if isinstance(taken, TakenNames) else TakenNames(taken)
     path, number, found = PurePosixPath(name), 1, name
-    while _folded(found) in folded:
+    while found in names:
         number += 1
         found = f"{path.stem}-{number}{path.suffix}"
     return found

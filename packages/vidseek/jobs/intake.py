@@ -9,12 +9,12 @@ import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseek.archive import Archive
-from vidseek.jobs.file_names import free_name, safe_name
+from vidseek.jobs.file_names import TakenNames, free_name, safe_name
 from vidseek.settings import JobSettings
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.files.folders import sync_path, whole_file
@@ -35,6 +35,8 @@ class Destination:
     source: Folder
     folder: str
     """Below the root of the source, or empty."""
+    _taken: dict[Path, TakenNames] = field(default_factory=dict, compare=False, repr=False)
+    """The names of each folder that a file was put into: a folder of many is listed once, not for each file."""
 
     @classmethod
     def of(cls, archive: Archive, settings: JobSettings) -> Destination:
@@ -79,13 +81,16 @@ class Destination:
         if not folder.resolve().is_relative_to(self.root):
             raise ConfigError(f"{folder} leads out of {self.root}", code="source-takes-no-files",
                               remedy="Set jobs.folder to another")
+        if (taken := self._taken.get(folder)) is None:
+            taken = self._taken[folder] = TakenNames(each.name for each in folder.iterdir())
         while True:
-            path = folder / free_name(safe_name(name), [each.name for each in folder.iterdir()])
+            path = folder / free_name(safe_name(name), taken)
             if not self.source.takes(uri_of(path, self.root)):
                 raise ConfigError(
                     f"{self.source.name} takes no file named {path.name}", code="source-takes-no-files",
                     remedy="Give it a name that ingest.source matches, or let ingest.source be a folder",
                 )
+            taken.add(path.name)
             with suppress(FileExistsError):  # somebody else has put one there meanwhile
                 _move(file, path)
                 return path

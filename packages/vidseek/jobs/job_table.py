@@ -6,6 +6,7 @@ row that is running names its worker and when that was last alive: who reads it 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sqlite3
@@ -173,10 +174,20 @@ class JobTable:
         Raises:
             JobGone: there is none.
         """
-        found = self._select("WHERE id = ?", (job_id,))
-        if not found:
-            raise JobGone(f"there is no job {job_id[:64]!r}", remedy="`vidseek jobs` lists those that are kept")
-        return found[0]
+        return self.get_all([job_id])[0]
+
+    def get_all(self, job_ids: Sequence[str]) -> list[Job]:
+        """Return several jobs, in the order in which they are asked for, by one look at the table.
+
+        Raises:
+            JobGone: there is none of one of these.
+        """
+        found = {
+            job.id: job for job in self._select("WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([*job_ids]),))
+        }
+        if gone := next((each for each in job_ids if each not in found), None):
+            raise JobGone(f"there is no job {gone[:64]!r}", remedy="`vidseek jobs` lists those that are kept")
+        return [found[each] for each in job_ids]
 
     def list_jobs(self, *, limit: int, offset: int = 0, states: Sequence[str] = ()) -> tuple[list[Job], int]:
         """Return jobs, the newest first, and how many there are of all.

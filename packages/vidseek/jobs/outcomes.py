@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vidseek.archive import Archive
@@ -18,31 +18,38 @@ class Outcomes:
     uris: Mapping[str, str]
     """video_id by uri."""
     clips: Mapping[str, int]
-    """Clips that are searched, by video_id."""
+    """Clips that are searched, by video_id, of the videos that were asked for."""
     refused: Mapping[str, tuple[str, str, bool]]
     """Stage, reason and whether another run may take it, by the uri of a file or the id of a video."""
 
     @classmethod
-    def of(cls, archive: Archive) -> Outcomes:
-        """Read the tables.
+    def of(cls, archive: Archive, videos: Iterable[tuple[str, str]]) -> Outcomes:
+        """Read the tables, as far as they speak of these videos.
+
+        Args:
+            archive: The archive.
+            videos: video_id, empty where it is not known, and uri of each.
 
         Raises:
-            ArtifactError: one is missing or broken.
+            ArtifactError: a table is missing or broken.
         """
         from vidseek_media.cutting.cut import read_clips
+        from vidseek_media.frame_store.stored_clips import stored_clips
         from vidseek_media.sources.ingest import read_videos
-        from vidseek_media.tables import FRAMES, REJECTED, read_table
+        from vidseek_media.tables import REJECTED, read_table
 
+        uris = {uri: video.video_id for video in read_videos(archive.ingest) for uri in video.uris}
+        video_ids = {video_id or uris.get(uri, "") for video_id, uri in videos}
         cut = archive.section(PublishSettings).cut
-        with_frames = set(map(str, read_table(archive.frames / "frames.parquet", FRAMES)["clip_id"]))
+        with_frames = {clip.clip_id for clip in stored_clips(archive.frames, video_ids=video_ids)}
         clips = Counter(
-            clip.video_id for clip in read_clips(archive.cut) if cut in clip.cut and str(clip.clip_id) in with_frames
+            clip.video_id for clip in read_clips(archive.cut, video_ids=video_ids)
+            if cut in clip.cut and str(clip.clip_id) in with_frames
         )
         refused: dict[str, tuple[str, str, bool]] = {}
         for folder in (archive.ingest, archive.cut, archive.frames):
             for row in read_table(folder / "rejected.parquet", REJECTED).to_dict("records"):
                 refused.setdefault(str(row["id"]), (str(row["stage"]), str(row["reason"]), bool(row["retryable"])))
-        uris = {uri: video.video_id for video in read_videos(archive.ingest) for uri in video.uris}
         return cls(uris, dict(clips), refused)
 
     def video_id_of(self, uri: str) -> str:

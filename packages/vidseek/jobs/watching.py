@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidseek.archive import Archive
-from vidseek.jobs.archive_lock import ArchiveBusy, Holder, working_on
+from vidseek.jobs.archive_lock import UNKNOWN, ArchiveBusy, Holder, read_holder, working_on, write_holder
 from vidseek.jobs.inbox import Inbox
 from vidseek.jobs.job_table import Job, JobTable
 from vidseek.jobs.submitting import Queue
@@ -183,11 +182,10 @@ def watching(archive: Archive) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ArchiveBusy(
-                f"this archive is watched already, by {_watcher(descriptor) or 'another process'}", code="already-watched",
-                remedy="One is enough: stop that one first",
+                f"this archive is watched already, by {read_holder(descriptor) or 'another process'}",
+                code="already-watched", remedy="One is enough: stop that one first",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(Holder.of(os.getpid(), "`vidseek watch`"))).encode(), 0)
+        write_holder(descriptor, "`vidseek watch`")
         yield
     finally:
         os.close(descriptor)
@@ -202,7 +200,7 @@ def watcher_of(archive: Archive) -> Holder | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _watcher(descriptor) or Holder(0, 0, "another process", "")
+        return read_holder(descriptor) or UNKNOWN
     else:
         return None
     finally:
@@ -222,7 +220,7 @@ def work_on(archive: Archive, job_ids: list[str], *, told: Callable[[Job], None]
     """
     table = JobTable(archive.jobs)
     while True:
-        jobs = [table.get(each) for each in job_ids]
+        jobs = table.get_all(job_ids)
         left = [job for job in jobs if not job.is_over]
         if not left:
             return jobs
@@ -231,7 +229,7 @@ def work_on(archive: Archive, job_ids: list[str], *, told: Callable[[Job], None]
             continue
         with working_on(archive.state, "`vidseek add`", wait=True, told=lambda other: waits(str(other or "others"))) as lock:
             table.bury()
-            waiting = [job for job in left if table.get(job.id).state == "queued"]
+            waiting = [job for job in table.get_all([each.id for each in left]) if job.state == "queued"]
             Worker(archive, lock, told=told, at_stage=at_stage).work(waiting)
 
 
@@ -244,7 +242,7 @@ def _wait(
     stage, left = "", jobs
     while left:
         time.sleep(0.2)
-        now = [table.get(job.id) for job in left]
+        now = table.get_all([job.id for job in left])
         for job in now:
             if job.is_over:
                 told(job)
@@ -263,10 +261,3 @@ def _is_new(path: Path, job: Job | None) -> bool:
     with suppress(OSError):
         return job.state == "failed" and job.finished_at is not None and path.lstat().st_ctime > job.finished_at
     return False
-
-
-def _watcher(descriptor: int) -> Holder | None:
-    try:
-        return Holder(**parse_json(os.pread(descriptor, 4096, 0)))
-    except (ValueError, TypeError):
-        return None

@@ -82,13 +82,13 @@ class Worker:
                 f"the worker met a fault of its own: {type(error).__name__}: {error}", code="worker-fault",
                 remedy="Tell the maintainers, with what the worker printed",
             )
-            self._end([job for job in begun if not self.table.get(job.id).is_over], fault)
+            self._end([job for job in self._now(begun) if not job.is_over], fault)
             if fault is not error and not isinstance(error, OSError):
                 raise
         for job in self.table.prune(keep=self.settings.keep):
             if job.origin != "inbox":
                 self._discard(job)
-        return [self.table.get(job.id) for job in begun]
+        return self._now(begun)
 
     def _begin(self, job: Job) -> bool:
         now = time.time()
@@ -217,16 +217,16 @@ class Worker:
 
     def _judge(self, jobs: Sequence[Job], run: StagesRun) -> None:
         """End each job by what the stages made of its video."""
-        outcomes = Outcomes.of(self.archive)
+        jobs = self._now(jobs)
+        outcomes = Outcomes.of(self.archive, [(job.video_id, job.uri) for job in jobs if job.kind == "add"])
         note = f"`dvc repro` brings up to date: {', '.join(run.open)}" if run.open else ""
         for job in jobs:
-            current = self.table.get(job.id)
             if job.kind != "add":
                 self.table.finish(job.id, "done", note=note)
-            elif (error := outcomes.fault_of(current.video_id, current.uri)) is not None:
+            elif (error := outcomes.fault_of(job.video_id, job.uri)) is not None:
                 self.table.finish(job.id, "failed" if error.retryable else "rejected", error=error)
             else:
-                video_id = current.video_id or outcomes.video_id_of(current.uri)
+                video_id = job.video_id or outcomes.video_id_of(job.uri)
                 self.table.finish(job.id, "done", video_id=video_id, num_clips=outcomes.num_clips(video_id), note=note)
             self.told(self.table.get(job.id))
 
@@ -236,7 +236,10 @@ class Worker:
         self.table.update(job_ids, only_from=("running",), stage=stage, progress=progress)
 
     def _still_running(self, jobs: Iterable[Job]) -> list[Job]:
-        return [job for job in jobs if self.table.get(job.id).state == "running"]
+        return [job for job in self._now(jobs) if job.state == "running"]
+
+    def _now(self, jobs: Iterable[Job]) -> list[Job]:
+        return self.table.get_all([job.id for job in jobs])
 
     @contextmanager
     def _guarding(self, job: Job) -> Iterator[None]:

@@ -43,7 +43,7 @@ class Stages:
                forgotten=read_forgotten(archive.decisions))
         cut_archive(archive.ingest, out=archive.cut, modes=("windows",), window_length_seconds=1, window_stride_seconds=1)
         write_table(archive.frames / "frames.parquet", [
-            {"clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": "", "shard": "", "num_frames": 1,
+            {"clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": "", "shard": "shards/0-0.tar", "num_frames": 1,
              "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": []}
             for clip in read_clips(archive.cut)
         ], FRAMES)
@@ -60,9 +60,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def colour_videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A video of two seconds for each of three colours."""
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("colour_videos")
     for colour in ("red", "blue", "green"):
         video(colour, folder / f"{colour}.mp4", seconds=2)
     return {colour: folder / f"{colour}.mp4" for colour in ("red", "blue", "green")}
