@@ -280,8 +280,13 @@ class SubtitleSettings(Section):
     """Processes that read streams."""
 
 
-def _longer_by_length(seconds: float, duration_ms: int) -> float:
-    """Return a time-out that is as much again for each ten minutes of a video."""
+def longer_by_length(seconds: float, duration_ms: int) -> float:
+    """Return the time-out of a stage that reads whole videos: as much again for each ten minutes of the video.
+
+    Args:
+        seconds: As the settings state it.
+        duration_ms: Length of the video in milliseconds.
+    """
     return seconds * (1 + duration_ms / 600_000)
 
 
@@ -303,14 +308,6 @@ class OcrSettings(Section):
     """For one video; as much again for each ten minutes of it."""
     workers: Positive = 2
     """Processes that read, on one core each."""
-
-    def timeout_of(self, duration_ms: int) -> float:
-        """Return the seconds that reading a video may take.
-
-        Args:
-            duration_ms: Length of the video in milliseconds.
-        """
-        return _longer_by_length(self.timeout_seconds, duration_ms)
 
 
 class SpeechSettings(Section):
@@ -343,14 +340,6 @@ class SpeechSettings(Section):
     """For decoding the sound of one video; as much again for each ten minutes of it."""
     workers: Positive = 2
     """Processes that decode sound."""
-
-    def timeout_of(self, duration_ms: int) -> float:
-        """Return the seconds that decoding the sound of a video may take.
-
-        Args:
-            duration_ms: Length of the video in milliseconds.
-        """
-        return _longer_by_length(self.timeout_seconds, duration_ms)
 
     def identity(self) -> dict[str, object]:
         """Return the settings that change what is heard."""

@@ -18,7 +18,7 @@ from vidseek_media.ocr.frame_scanner import FrameScanner
 from vidseek_media.ocr.text_reader import TextReader, rapid_reader, require_reader
 from vidseek_media.ocr.text_tracks import ScannedFrame, text_runs
 from vidseek_media.records import Refusal, Rejection, Video
-from vidseek_media.settings import OcrSettings
+from vidseek_media.settings import OcrSettings, longer_by_length
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
@@ -137,7 +137,7 @@ def _read_each(
     if not todo:
         return
     videos = {(path, video.video_id): video for path, video in todo}
-    seconds = {item: settings.timeout_of(video.duration_ms) for item, video in videos.items()}
+    seconds = {item: longer_by_length(settings.timeout_seconds, video.duration_ms) for item, video in videos.items()}
     with closing(
         run_each(
             partial(_text_of_original, settings=settings, name=require_reader()), list(videos),

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from vidseek_media.decoding.worker_batch import Outcome, run_each
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
 from vidseek_media.records import Refusal, Rejection, Video
-from vidseek_media.settings import SpeechSettings
+from vidseek_media.settings import SpeechSettings, longer_by_length
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
@@ -146,7 +146,7 @@ class _Run:
         self._transcriber = self._engine.open(
             model=settings.model, language=settings.language, options=settings.options
         )
-        seconds = {item: settings.timeout_of(video.duration_ms) for item, video in todo.items()}
+        seconds = {item: longer_by_length(settings.timeout_seconds, video.duration_ms) for item, video in todo.items()}
         with tempfile.TemporaryDirectory(dir=self._memory, prefix="sound-") as folder, closing(run_each(
             partial(_voice_of_original, folder=Path(folder), settings=settings), list(todo),
             workers=min(settings.workers, len(todo)), timeout_seconds=seconds.__getitem__,

@@ -60,9 +60,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
 
 
 @pytest.fixture(scope="session")
-def colour_videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A video of two seconds for each of three colours."""
-    folder = tmp_path_factory.mktemp("colour_videos")
+    folder = tmp_path_factory.mktemp("coloured")
     for colour in ("red", "blue", "green"):
         video(colour, folder / f"{colour}.mp4", seconds=2)
     return {colour: folder / f"{colour}.mp4" for colour in ("red", "blue", "green")}

@@ -24,14 +24,14 @@ def inbox(archive: Archive) -> Path:
 
 
 def test_once__takes_all_of_the_inbox_with_one_run(
-    archive: Archive, inbox: Path, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, inbox: Path, coloured: dict[str, Path], stages: Stages
 ) -> None:
-    for colour, path in colour_videos.items():
+    for colour, path in coloured.items():
         shutil.copy(path, inbox / f"{colour}.mp4")
-    shutil.copy(colour_videos["red"], inbox / "again.mp4")
+    shutil.copy(coloured["red"], inbox / "again.mp4")
     (inbox / "2026").mkdir()
     (inbox / "text.mp4").write_text("no video")
-    (inbox / "link.mp4").symlink_to(colour_videos["red"])
+    (inbox / "link.mp4").symlink_to(coloured["red"])
     (inbox / "half.mp4.part").write_text("half")
     (inbox / ".hidden.mp4").write_text("half")
     shutil.move(inbox / "green.mp4", inbox / "2026" / "-green\n.mp4")
@@ -49,12 +49,12 @@ def test_once__takes_all_of_the_inbox_with_one_run(
 
 
 def test_work__more_than_a_batch_and_a_changed_source_are_as_few_runs_as_can_be(
-    archive: Archive, inbox: Path, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, inbox: Path, coloured: dict[str, Path], stages: Stages
 ) -> None:
     (archive.root / "params.yaml").write_text(
         "ingest: {source: videos, workers: 1}\njobs: {settle_seconds: 0, poll_seconds: 0.05, max_batch: 2}\n"
     )
-    for colour, path in colour_videos.items():
+    for colour, path in coloured.items():
         shutil.copy(path, inbox / f"{colour}.mp4")
     ended = Watch(archive).once()
     assert sorted(job.kind for job in ended) == ["add", "add", "add", "scan"] and stages.num_runs == 2
@@ -84,8 +84,8 @@ def test_inbox__a_file_of_yesterday_may_still_be_copied(inbox: Path) -> None:
     assert looks.settled() == [] and looks.settled() == []
 
 
-def test_once__a_source_that_changed_is_run_once(archive: Archive, colour_videos: dict[str, Path], stages: Stages) -> None:
-    shutil.copy(colour_videos["red"], archive.root / "videos" / "red.mp4")
+def test_once__a_source_that_changed_is_run_once(archive: Archive, coloured: dict[str, Path], stages: Stages) -> None:
+    shutil.copy(coloured["red"], archive.root / "videos" / "red.mp4")
     [scan] = Watch(archive).once()
     assert (scan.kind, scan.state, stages.num_runs) == ("scan", "done", 1)
     assert Watch(archive).once() == []
@@ -97,9 +97,9 @@ def test_once__a_source_that_changed_is_run_once(archive: Archive, colour_videos
 
 
 def test_once__what_failed_in_the_inbox_waits_for_somebody(
-    archive: Archive, inbox: Path, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, inbox: Path, coloured: dict[str, Path], stages: Stages
 ) -> None:
-    shutil.copy(colour_videos["red"], inbox / "red.mp4")
+    shutil.copy(coloured["red"], inbox / "red.mp4")
     (archive.root / "params.yaml").write_text("ingest: {source: videos/gone.csv}\njobs: {settle_seconds: 0}\n")
     failed = [job for job in Watch(archive).once() if job.kind == "add"]
     assert [(job.state, job.code) for job in failed] == [("failed", "source-takes-no-files")]
@@ -117,7 +117,7 @@ def test_watching__a_second_one_is_told_who_is_first(archive: Archive) -> None:
     assert watcher_of(archive) is None
 
 
-def test_forever__works_on_what_comes(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_forever__works_on_what_comes(archive: Archive, coloured: dict[str, Path]) -> None:
     done = threading.Event()
     watch = Watch(archive, told=lambda job: done.set() if job.kind == "add" else None)
 
@@ -126,7 +126,7 @@ def test_forever__works_on_what_comes(archive: Archive, colour_videos: dict[str,
 
     def drop() -> None:
         time.sleep(0.3)
-        shutil.copy(colour_videos["red"], archive.root / "inbox" / "red.mp4")
+        shutil.copy(coloured["red"], archive.root / "inbox" / "red.mp4")
 
     def sleep_or_end(seconds: float) -> None:
         if done.is_set():

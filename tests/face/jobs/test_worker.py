@@ -30,48 +30,48 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_add__is_searched_and_its_file_stays_with_its_owner(
-    archive: Archive, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, coloured: dict[str, Path], stages: Stages
 ) -> None:
     stages_told: list[str] = []
     queue = Queue(archive)
-    jobs = [queue.add_file(colour_videos["red"]), queue.add_file(colour_videos["blue"])]
+    jobs = [queue.add_file(coloured["red"]), queue.add_file(coloured["blue"])]
     ended = work_on(archive, ids_of(jobs), told=lambda job: None, at_stage=stages_told.append, waits=lambda holder: None)
     assert [(job.state, job.num_clips, job.uri) for job in ended] == [("done", 2, "red.mp4"), ("done", 2, "blue.mp4")]
-    assert [job.video_id for job in ended] == [video_id_of(colour_videos["red"]), video_id_of(colour_videos["blue"])]
+    assert [job.video_id for job in ended] == [video_id_of(coloured["red"]), video_id_of(coloured["blue"])]
     assert "evaluate" in ended[0].note and stages.num_runs == 1 and stages_told == ["ingest", "publish"]
-    assert names_in(archive.root / "videos") == ["blue.mp4", "red.mp4"] and colour_videos["red"].exists()
+    assert names_in(archive.root / "videos") == ["blue.mp4", "red.mp4"] and coloured["red"].exists()
     assert not list((archive.jobs / "files").iterdir())
 
 
-def test_add__same_bytes_again_say_so_and_run_nothing(archive: Archive, colour_videos: dict[str, Path], stages: Stages) -> None:
+def test_add__same_bytes_again_say_so_and_run_nothing(archive: Archive, coloured: dict[str, Path], stages: Stages) -> None:
     queue = Queue(archive)
-    both = [queue.add_file(colour_videos["red"]), queue.add_file(shutil.copy(colour_videos["red"], archive.root / "again.mp4"))]
+    both = [queue.add_file(coloured["red"]), queue.add_file(shutil.copy(coloured["red"], archive.root / "again.mp4"))]
     first, second = work(archive, *both)
     assert (first.duplicate, second.duplicate, second.state) == (0, 1, "done") and "red.mp4" in second.note
-    [third] = work(archive, queue.add_file(colour_videos["red"]))
+    [third] = work(archive, queue.add_file(coloured["red"]))
     assert (third.duplicate, third.video_id) == (1, first.video_id) and stages.num_runs == 1
     assert names_in(archive.root / "videos") == ["red.mp4"] and not list((archive.jobs / "files").iterdir())
 
 
-def test_add__other_bytes_under_a_taken_name_get_another(archive: Archive, colour_videos: dict[str, Path]) -> None:
-    shutil.copy(colour_videos["red"], archive.root / "videos" / "FILM.mp4")
-    [job] = work(archive, Queue(archive).add_file(shutil.copy(colour_videos["blue"], archive.root / "film.mp4")))
+def test_add__other_bytes_under_a_taken_name_get_another(archive: Archive, coloured: dict[str, Path]) -> None:
+    shutil.copy(coloured["red"], archive.root / "videos" / "FILM.mp4")
+    [job] = work(archive, Queue(archive).add_file(shutil.copy(coloured["blue"], archive.root / "film.mp4")))
     assert (job.state, job.uri) == ("done", "film-2.mp4")
 
 
-def test_add__what_is_no_video_is_rejected_and_the_others_go_on(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_add__what_is_no_video_is_rejected_and_the_others_go_on(archive: Archive, coloured: dict[str, Path]) -> None:
     (text := archive.root / "text.mp4").write_bytes(b"this is no video " * 100)
     queue = Queue(archive)
-    bad, good = work(archive, queue.add_file(text), queue.add_file(colour_videos["green"]))
+    bad, good = work(archive, queue.add_file(text), queue.add_file(coloured["green"]))
     assert (bad.state, bad.code, good.state) == ("rejected", "not-a-video", "done") and "text.mp4" in bad.reason
     assert names_in(archive.root / "videos") == ["green.mp4"] and text.exists()
     assert not list((archive.jobs / "files").iterdir())
 
 
-def test_add_file__refuses_at_once_what_can_be_no_video(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_add_file__refuses_at_once_what_can_be_no_video(archive: Archive, coloured: dict[str, Path]) -> None:
     queue, root = Queue(archive), archive.root
     (root / "empty.mp4").touch()
-    (root / "link.mp4").symlink_to(colour_videos["red"])
+    (root / "link.mp4").symlink_to(coloured["red"])
     os.mkfifo(root / "pipe.mp4")
     (root / "notes.txt").write_text("text")
     for name, code in (("empty.mp4", "not-a-video"), ("link.mp4", "not-a-file"), ("pipe.mp4", "not-a-file"),
@@ -81,8 +81,8 @@ def test_add_file__refuses_at_once_what_can_be_no_video(archive: Archive, colour
     assert queue.table.num_open() == 0
 
 
-def test_add_file__inside_the_source_is_taken_where_it_is(archive: Archive, colour_videos: dict[str, Path]) -> None:
-    path = Path(shutil.copy(colour_videos["red"], archive.root / "videos" / "red.mp4"))
+def test_add_file__inside_the_source_is_taken_where_it_is(archive: Archive, coloured: dict[str, Path]) -> None:
+    path = Path(shutil.copy(coloured["red"], archive.root / "videos" / "red.mp4"))
     queue = Queue(archive)
     for job in (queue.add_file(path), queue.add_path("red.mp4")):
         assert [(each.state, each.uri, each.num_clips) for each in work(archive, job)] == [("done", "red.mp4", 2)]
@@ -93,16 +93,16 @@ def test_add_file__inside_the_source_is_taken_where_it_is(archive: Archive, colo
     ("../params.mp4", "outside-source"), ("/etc/a.mp4", "outside-source"), ("gone.mp4", "not-in-source"),
     ("link.mp4", "outside-source"), ("", "not-a-video"),
 ])
-def test_add_path__stays_inside_the_source(archive: Archive, colour_videos: dict[str, Path], uri: str, code: str) -> None:
-    (archive.root / "videos" / "link.mp4").symlink_to(colour_videos["red"])
+def test_add_path__stays_inside_the_source(archive: Archive, coloured: dict[str, Path], uri: str, code: str) -> None:
+    (archive.root / "videos" / "link.mp4").symlink_to(coloured["red"])
     with raises(InputRejected, code=code):
         Queue(archive).add_path(uri)
 
 
-def test_add__a_forgotten_video_is_refused(archive: Archive, colour_videos: dict[str, Path]) -> None:
-    video_id = video_id_of(colour_videos["red"])
+def test_add__a_forgotten_video_is_refused(archive: Archive, coloured: dict[str, Path]) -> None:
+    video_id = video_id_of(coloured["red"])
     write_forgotten(archive.decisions, [ForgottenVideo(video_id, ("red.mp4",), (), "", "2026-01-01T00:00:00Z")])
-    [job] = work(archive, Queue(archive).add_file(colour_videos["red"]))
+    [job] = work(archive, Queue(archive).add_file(coloured["red"]))
     assert (job.state, job.code) == ("rejected", "forgotten") and names_in(archive.root / "videos") == []
 
 
@@ -117,18 +117,18 @@ def test_add_url__of_no_allowed_host_is_refused_before_it_is_queued(archive: Arc
     assert queue.table.num_open() == 0
 
 
-def test_add__to_a_source_that_is_no_folder_is_a_question_of_settings(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_add__to_a_source_that_is_no_folder_is_a_question_of_settings(archive: Archive, coloured: dict[str, Path]) -> None:
     (archive.root / "params.yaml").write_text("ingest: {source: videos/list.csv}\n")
     with raises(ConfigError, code="source-takes-no-files"):
-        Queue(archive).add_file(colour_videos["red"])
+        Queue(archive).add_file(coloured["red"])
 
 
 def test_work__a_gate_that_fails_fails_the_batch_which_can_be_tried_again(
-    archive: Archive, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, coloured: dict[str, Path], stages: Stages
 ) -> None:
     stages.error = GateFailed("too much is rejected", code="gate-failed", remedy="Look at the rows")
     queue = Queue(archive)
-    [job] = work(archive, queue.add_file(colour_videos["red"]))
+    [job] = work(archive, queue.add_file(coloured["red"]))
     assert (job.state, job.code, job.uri) == ("failed", "gate-failed", "red.mp4")
     stages.error = None
     [again] = work(archive, queue.table.retry(job.id))
@@ -136,11 +136,11 @@ def test_work__a_gate_that_fails_fails_the_batch_which_can_be_tried_again(
 
 
 def test_work__that_is_interrupted_goes_back_into_the_queue(
-    archive: Archive, colour_videos: dict[str, Path], stages: Stages
+    archive: Archive, coloured: dict[str, Path], stages: Stages
 ) -> None:
     stages.error = KeyboardInterrupt()
     queue = Queue(archive)
-    job = queue.add_file(colour_videos["red"])
+    job = queue.add_file(coloured["red"])
     with pytest.raises(KeyboardInterrupt), working_on(archive.state, "me", wait=False) as lock:
         Worker(archive, lock).work([job])
     assert queue.table.get(job.id).state == "queued"
@@ -149,10 +149,10 @@ def test_work__that_is_interrupted_goes_back_into_the_queue(
 
 
 def test_work__a_full_disk_loses_nothing(
-    archive: Archive, colour_videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    archive: Archive, coloured: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = Queue(archive)
-    job = queue.add_file(colour_videos["red"])
+    job = queue.add_file(coloured["red"])
 
     def full(file: Path, path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
@@ -166,37 +166,37 @@ def test_work__a_full_disk_loses_nothing(
 
 
 def test_work__another_disk_than_that_of_the_source_is_copied_to(
-    archive: Archive, colour_videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    archive: Archive, coloured: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crosses(*args: object, **named: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(intake.os, "link", crosses)
-    [job] = work(archive, Queue(archive).add_file(colour_videos["red"]))
-    assert job.state == "done" and (archive.root / "videos" / "red.mp4").read_bytes() == colour_videos["red"].read_bytes()
+    [job] = work(archive, Queue(archive).add_file(coloured["red"]))
+    assert job.state == "done" and (archive.root / "videos" / "red.mp4").read_bytes() == coloured["red"].read_bytes()
     assert names_in(archive.root / "videos") == ["red.mp4"]
 
 
-def test_work__a_job_that_was_cancelled_is_passed_over(archive: Archive, colour_videos: dict[str, Path], stages: Stages) -> None:
+def test_work__a_job_that_was_cancelled_is_passed_over(archive: Archive, coloured: dict[str, Path], stages: Stages) -> None:
     queue = Queue(archive)
-    job = queue.add_file(colour_videos["red"])
+    job = queue.add_file(coloured["red"])
     queue.table.cancel(job.id)
     assert [each.state for each in work(archive, job)] == ["cancelled"] and stages.num_runs == 0
 
 
-def test_remove__forgets_and_takes_the_rows_out(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_remove__forgets_and_takes_the_rows_out(archive: Archive, coloured: dict[str, Path]) -> None:
     queue = Queue(archive)
-    red, blue = work(archive, queue.add_file(colour_videos["red"]), queue.add_file(colour_videos["blue"]))
+    red, blue = work(archive, queue.add_file(coloured["red"]), queue.add_file(coloured["blue"]))
     write_forgotten(archive.decisions, [ForgottenVideo(red.video_id, ("red.mp4",), (), "", "2026-01-01T00:00:00Z")])
     [removed] = work(archive, queue.add_removal(red.video_id, "red.mp4"))
     assert removed.state == "done" and (archive.root / "videos" / "red.mp4").exists(), "the file is its owner's"
     assert list(intake.known_videos(archive)) == [blue.video_id]
 
 
-def test_queue__has_an_end(archive: Archive, colour_videos: dict[str, Path]) -> None:
+def test_queue__has_an_end(archive: Archive, coloured: dict[str, Path]) -> None:
     (archive.root / "params.yaml").write_text("ingest: {source: videos}\njobs: {max_waiting: 1}\n")
     queue = Queue(archive)
-    queue.add_file(colour_videos["red"])
+    queue.add_file(coloured["red"])
     with raises(JobQueueFull, code="too-many-jobs"):
-        queue.add_file(colour_videos["blue"])
+        queue.add_file(coloured["blue"])
     assert len(list((archive.jobs / "files").iterdir())) == 1
