@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from vidseek_retrieval.index.backend import Collection
 from vidseek_retrieval.index.bm25 import WordEncoder
@@ -50,11 +50,8 @@ class QueryEvidence:
         return evidence_of(texts, self.meant, encoder_of(collection.metadata.settings.language))
 
 
-def read_evidence(
-    collection: Collection, query: QueryText, *, fields: Sequence[str], weights: Mapping[str, float], rarities: Rarities,
-    conditions: Sequence[Condition] = (),
-) -> QueryEvidence:
-    """Ask the sparse vectors of a collection for the words of a query.
+class EvidenceReader:
+    """Asks the sparse vectors of a collection for the words of one query, with filters and without.
 
     Args:
         collection: The collection to search.
@@ -62,28 +59,50 @@ def read_evidence(
         fields: Of the evidence that counts: some of captions, speech and ocr.
         weights: What the odds of each field are multiplied by; fields that are not named are not looked at.
         rarities: Shared by all searches.
-        conditions: Filters that clips must meet.
     """
-    encoder = encoder_of(collection.metadata.settings.language)
-    odds: dict[str, float] = defaultdict(float)
-    meant: dict[str, Set[int]] = {}
-    with_phrases: dict[str, set[int]] = defaultdict(set)
-    for name, vector in evidence_vectors().items():
-        weight = weights.get(name, 0.0)
-        if name not in fields or not weight or not collection.metadata.has(vector.name):
-            continue
-        words = _words_of(query.text, vector, collection, encoder, rarities)
-        meant[name] = {index for word in words for index in word.indices}
-        index = CollectionWords(collection, vector.name, rarities, conditions)
-        for clip_id, value in clip_odds(words, index, weight=weight).items():
-            odds[clip_id] += value
-        for number, phrase in enumerate(query.phrases):
-            for clip_id in _clips_with(phrase, vector, collection, encoder, conditions):
-                with_phrases[clip_id].add(number)
-    if not query.phrases:
-        return QueryEvidence(dict(odds), meant)
-    whole = frozenset(clip_id for clip_id, numbers in with_phrases.items() if len(numbers) == len(query.phrases))
-    return QueryEvidence({clip_id: value for clip_id, value in odds.items() if clip_id in whole}, meant, whole)
+
+    def __init__(
+        self, collection: Collection, query: QueryText, *, fields: Sequence[str], weights: Mapping[str, float],
+        rarities: Rarities,
+    ) -> None:
+        self._collection, self._query, self._weights, self._rarities = collection, query, weights, rarities
+        self._encoder = encoder_of(collection.metadata.settings.language)
+        self._vectors = {
+            name: vector for name, vector in evidence_vectors().items()
+            if name in fields and weights.get(name) and collection.metadata.has(vector.name)
+        }
+
+    def read(self, conditions: Sequence[Condition] = ()) -> QueryEvidence:
+        """Return what the words say of the clips that meet the conditions.
+
+        Args:
+            conditions: Filters.
+        """
+        query = self._query
+        if not query.text:
+            return QueryEvidence()
+        odds: dict[str, float] = defaultdict(float)
+        with_phrases: dict[str, set[int]] = defaultdict(set)
+        for name, vector in self._vectors.items():
+            index = CollectionWords(self._collection, vector.name, self._rarities, conditions)
+            for clip_id, value in clip_odds(self._words[name], index, weight=self._weights[name]).items():
+                odds[clip_id] += value
+            for number, phrase in enumerate(query.phrases):
+                for clip_id in _clips_with(phrase, vector, self._collection, self._encoder, conditions):
+                    with_phrases[clip_id].add(number)
+        meant = {name: {index for word in words for index in word.indices} for name, words in self._words.items()}
+        if not query.phrases:
+            return QueryEvidence(dict(odds), meant)
+        whole = frozenset(clip_id for clip_id, numbers in with_phrases.items() if len(numbers) == len(query.phrases))
+        return QueryEvidence({clip_id: value for clip_id, value in odds.items() if clip_id in whole}, meant, whole)
+
+    @cached_property
+    def _words(self) -> Mapping[str, list[QueryWord]]:
+        """The words of the query by field, as the archive spells them: filters do not change that."""
+        return {
+            name: _words_of(self._query.text, vector, self._collection, self._encoder, self._rarities)
+            for name, vector in self._vectors.items()
+        }
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ from vidseek_retrieval.index.score_spread import margin_of
 from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense, SparseVector
 from vidseek_retrieval.lexical.hit_evidence import Evidence, spoken_span
 from vidseek_retrieval.lexical.mixture import MixedRanking
-from vidseek_retrieval.lexical.query_evidence import QueryEvidence, read_evidence
+from vidseek_retrieval.lexical.query_evidence import EvidenceReader, QueryEvidence
 from vidseek_retrieval.lexical.query_text import QueryText
 from vidseek_retrieval.lexical.word_index import Rarities
 from vidseek_retrieval.search.denylist import Denylist
@@ -361,11 +361,10 @@ class Searcher:
         counts = {name: usual * weight for name, weight in self._evidence.by_field().items()}
         calibration = fitted if is_visual and not text.phrases and can_be_calibrated(query, None) else None
         nearest = self._nearest(opened, vector, conditions, like, options, calibration)
+        reader = EvidenceReader(opened, text, fields=fields, weights=counts, rarities=self._rarities)
 
         def ranking(met: Sequence[Condition]) -> tuple[Nearest | MixedRanking, QueryEvidence]:
-            evidence = read_evidence(
-                opened, text, fields=fields, weights=counts, rarities=self._rarities, conditions=met,
-            ) if text.text else QueryEvidence()
+            evidence = reader.read(met)
             pictures = replace(nearest, conditions=met)
             if is_visual and not evidence.odds and evidence.with_phrases is None:
                 return pictures, evidence
@@ -391,7 +390,7 @@ class Searcher:
         self, opened: Collection, vector: NDArray[np.float32], conditions: Sequence[Condition], like: Sequence[Point],
         options: SearchOptions, calibration: Calibration | None, using: Dense = VIDEO_VECTOR,
     ) -> Nearest:
-        num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
+        num_least = _num_least(options, calibration)
         return Nearest(opened, vector, self._margin(opened, using), using, conditions, like, num_least)
 
     def _margin(self, opened: Collection, using: Dense) -> float:
@@ -432,8 +431,12 @@ class _Found:
 def _num_needed(options: SearchOptions, calibration: Calibration | None) -> int:
     """Return how many moments are wanted: one more than the pages up to this one, and as many as what is made of them takes.
     """
-    num_least = max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
-    return max(options.offset + options.limit + 1, num_least)
+    return max(options.offset + options.limit + 1, _num_least(options, calibration))
+
+
+def _num_least(options: SearchOptions, calibration: Calibration | None) -> int:
+    """Return how many moments every page takes, whatever it shows."""
+    return max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
 
 
 def require_fields(names: Sequence[str]) -> tuple[str, ...]:
