@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vidseek_media.errors import ArtifactError
 from vidseek_media.names import plain_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.difference.record import Difference, Record
+from vidseek_retrieval.index.difference.record import Record
 from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.index.values import Point as Point
 from vidseek_retrieval.search.filters import Condition
@@ -211,18 +211,6 @@ class IndexBackend(Protocol):
 
         Args:
             name: Of the collection.
-        """
-
-    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
-        """Make a collection from a stored one, which stays as it is. It exists only once it is finished.
-
-        Args:
-            metadata: Of the new collection.
-            difference: How it differs from the stored one, whose `record` this backend gave.
-
-        Raises:
-            ArtifactError: the stored one is damaged.
-            ServiceError: the backend cannot store it.
         """
 
     def check(self, name: str) -> list[str]:

@@ -307,12 +307,14 @@ def _grown(
 ) -> _Made | None:
     """Make a collection from a stored one; None if none fits, too much changed, or what came out is not right."""
     record = _base_of(backend, content, alias)
-    grown = content.since(record, most=compact_share) if record is not None else None
+    if record is None:
+        return None
+    grown = content.since(record, most=compact_share)
     if grown is None or grown.metadata.name in backend.stored():
         return None
     metadata, difference = grown
     try:
-        backend.grow(metadata, difference)
+        record.grow(metadata, difference)
         problems = difference_problems(backend, metadata.name, difference)
         verification = _verified(backend, metadata, min_recall=min_recall, problems=problems)
     except ArtifactError as error:

@@ -50,6 +50,18 @@ class Record(Protocol):
             video_ids: Of the videos; unknown ones are ignored.
         """
 
+    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+        """Make a collection from this one, which stays as it is. It exists only once it is finished.
+
+        Args:
+            metadata: Of the new collection.
+            difference: How it differs from this one.
+
+        Raises:
+            ArtifactError: this one is damaged.
+            ServiceError: the backend cannot store it.
+        """
+
 
 @dataclass(frozen=True)
 class Difference:

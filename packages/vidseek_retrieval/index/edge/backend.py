@@ -158,9 +158,9 @@ class EdgeBackend:
 
     def record(self, name: str) -> EdgeRecord | None:
         """Return the digests of a collection; None of an imported one, or one of an earlier version."""
-        return EdgeRecord.read(self.root / name, self._facts(name))
+        return EdgeRecord.read(self.root / name, self._facts(name), self._grow)
 
-    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+    def _grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
         """Make a collection from a stored one: copy its shard, remove and write points, optimise, flush; collection.json.
 
         Files that Edge never writes are shared with the stored one by hard links. Its copied files are held against its

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.difference.record import POINT_ROW, VIDEO_ROW, StoredPoint
+from vidseek_retrieval.index.difference.record import POINT_ROW, VIDEO_ROW, Difference, StoredPoint
 from vidseek_retrieval.index.edge.spans import ROW, SPANS_FILE, order_of, write_spans
 
 VIDEOS_FILE = "videos.npy"
@@ -26,14 +26,18 @@ class EdgeRecord:
     videos: NDArray[np.void]
     spans: NDArray[np.void]
     points: NDArray[np.void]
+    builder: Callable[[CollectionMetadata, Difference], None]
 
     @classmethod
-    def read(cls, folder: Path, metadata: CollectionMetadata) -> EdgeRecord | None:
+    def read(
+        cls, folder: Path, metadata: CollectionMetadata, builder: Callable[[CollectionMetadata, Difference], None]
+    ) -> EdgeRecord | None:
         """Return the record of a collection; None if it has none, or another version of vidseek wrote it.
 
         Args:
             folder: The collection's folder.
             metadata: Its metadata.
+            builder: Makes a collection from this one, as `grow` says.
         """
         try:
             videos, spans, points = (
@@ -42,7 +46,8 @@ class EdgeRecord:
         except (OSError, ValueError, EOFError):
             return None
         fits = (videos.dtype, spans.dtype, points.dtype) == (VIDEO_ROW, ROW, POINT_ROW)
-        return cls(metadata, videos, spans, points) if fits and len(spans) == len(points) == metadata.num_points else None
+        is_whole = fits and len(spans) == len(points) == metadata.num_points
+        return cls(metadata, videos, spans, points, builder) if is_whole else None
 
     def points_of(self, video_ids: Collection[str]) -> Mapping[str, StoredPoint]:
         """Return the points of videos by clip id; unknown videos are ignored."""
@@ -55,6 +60,10 @@ class EdgeRecord:
             for clip_id, (digest, vectors) in zip(self.spans["clip_id"][begin:end].tolist(), rows, strict=True):
                 found[clip_id.decode()] = StoredPoint((int(digest[0]), int(digest[1])), vectors)
         return found
+
+    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
+        """Implement `Record.grow`."""
+        self.builder(metadata, difference)
 
 
 def joined_rows(

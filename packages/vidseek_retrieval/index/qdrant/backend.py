@@ -21,7 +21,6 @@ from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, Vidse
 from vidseek_media.names import shown
 from vidseek_retrieval.index.backend import Alias, Point
 from vidseek_retrieval.index.collection_metadata import COLLECTION_NAME, CollectionMetadata, require_facts
-from vidseek_retrieval.index.difference.record import Difference
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection, sparse_vector
@@ -169,14 +168,6 @@ class QdrantBackend:
     def record(self, name: str) -> None:
         """None: each publish to a server builds a collection."""
         return
-
-    def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
-        """Not called, as there is no record.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError
 
     def build(
         self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
