@@ -1,9 +1,13 @@
-"""Cuts texts at the words that a search found, so that they can be highlighted."""
+"""What people are told of hits: which words matched, and whether anything is likely to fit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+LIKELY = 0.5
+"""The chance under which hits are said to be probably wrong, all of them."""
 
 
 def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]]:
@@ -22,3 +26,27 @@ def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]
         return [(text, False)] if text else []
     parts = re.split(rf"(?<!\w)({'|'.join(words)})(?!\w)", text)
     return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
+
+
+def chance_if_unlikely(hits: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the chance that one of the hits is right, where that is less than `LIKELY`; else None.
+
+    A confidence is the probability that this moment is the one that the query means, so those of one answer add up.
+
+    Args:
+        hits: Of one answer, as the API gives them.
+
+    Returns:
+        From 0 to 1; None where the hits are likely to hold the right one, where there are none, and where they have no
+        confidence.
+
+    Examples:
+        >>> chance_if_unlikely([{"confidence": 0.02}, {"confidence": 0.01}])
+        0.03
+        >>> chance_if_unlikely([{"confidence": 0.4}, {"confidence": 0.3}])
+    """
+    confidences = [hit["confidence"] for hit in hits]
+    if not confidences or None in confidences:
+        return None
+    chance = round(sum(confidences), 4)
+    return chance if chance < LIKELY else None

@@ -14,6 +14,7 @@ from serving.page.frame import api, ask, has_confidence, show_notice, show_probl
 from serving.page.moments import LIKE, UNLIKE, show_card, show_example, show_player
 from serving.page.settings import MAX_UPLOAD_MB
 from vidseek.client import Problem
+from vidseek.matches import chance_if_unlikely
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 CLIPS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "ts")
@@ -124,6 +125,9 @@ def _show_answer(words: str, place: int, asked: query.QueryOptions, files: Files
     if not hits:
         st.info(t("nothing"))
         return
+    chance = chance_if_unlikely(hits)
+    if chance is not None:
+        st.info(t("unlikely", percent=f"{chance:.0%}"))
     st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(hits):

@@ -43,6 +43,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "empty_archive": ("The archive is empty: there is nothing to search yet.", "아카이브가 비어 있어 검색할 것이 없습니다."),
     "nothing": ("Nothing fits.", "맞는 장면이 없습니다."),
+    "unlikely": ("Probably none of these fits: the chance that one does is {percent}.",
+                 "맞는 장면이 없을 가능성이 큽니다. 하나라도 맞을 확률은 {percent}입니다."),
     "working": ("One moment …", "잠시만요 …"),
     "input": ("Input", "입력"),
     "reason": ("Reason", "이유"),

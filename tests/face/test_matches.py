@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseek.matches import split_at_matches
+from vidseek.matches import chance_if_unlikely, split_at_matches
 from vidseek.printing import marked
 
 
@@ -25,3 +25,14 @@ def test_marked__is_escaped() -> None:
     evidence = {"field": "ocr", "start_ms": 1000, "text": "[red]exit[/red] \x1b[2J", "matches": ["exit"]}
     text = marked([evidence])
     assert "\x1b" not in text and "\\[red][bold]exit[/bold]\\[/red]" in text
+
+
+def test_chance_if_unlikely__says_so_where_the_hits_together_are_under_one_half() -> None:
+    rated = [{"confidence": 0.3}, {"confidence": 0.19}]
+    assert chance_if_unlikely(rated) == 0.49
+    assert chance_if_unlikely([*rated, {"confidence": 0.02}]) is None
+
+
+def test_chance_if_unlikely__is_silent_without_hits_or_confidence() -> None:
+    assert chance_if_unlikely([]) is None
+    assert chance_if_unlikely([{"confidence": 0.0}, {"confidence": None}]) is None

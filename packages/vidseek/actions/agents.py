@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from pydantic import BaseModel, Field
 
 from vidseek.client import Api, Problem
+from vidseek.matches import chance_if_unlikely
 
 MAX_MOMENTS = 20
 MAX_FRAMES = 8
@@ -51,6 +52,10 @@ class Moments(BaseModel):
     """Best first; empty where nothing fits."""
 
     moments: list[Moment]
+    chance_if_unlikely: float | None = Field(description=(
+        "The chance, 0 to 1, that one of the moments is right, where that is less than one half: then say that the "
+        "archive probably holds nothing of the kind. Null where something is likely to fit, or where that is not known."
+    ))
 
 
 def create_server(api: Api) -> MCPServer:
@@ -125,7 +130,7 @@ def _moments(answer: dict[str, Any]) -> Moments:
             ],
         )
         for hit in answer["hits"]
-    ])
+    ], chance_if_unlikely=chance_if_unlikely(answer["hits"]))
 
 
 async def _asked(work: Callable[[], Result]) -> Result:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidseek import printing
+from vidseek.matches import chance_if_unlikely
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ def search(
         printing.print_json(answer)
     else:
         printing.show(printing.hits_table(answer["hits"]), nothing="Nothing fits.")
+        chance = chance_if_unlikely(answer["hits"])
+        if chance is not None:
+            typer.echo(f"Probably none of these fits: the chance that one does is {chance:.0%}.")
     if open_best and answer["hits"]:
         from vidseek.archive import Archive
 
