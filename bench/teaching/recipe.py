@@ -1,13 +1,17 @@
 """Which settings teach a model of CLIP's size: towers of ViT-B/32's shape, trained here on Flickr8k, then adapted.
 
-    python -m bench.teaching.recipe pack DIR              (where VIDSEEK_REALDATA is: one file of pictures and captions)
-    python -m bench.teaching.recipe run DIR --device cuda (a few minutes on one H100; writes bench/recipe.json)
+    python -m bench.teaching.recipe pack DIR   (where VIDSEEK_REALDATA is: one file of pictures and captions)
+    python -m bench.teaching.recipe run DIR    (a few minutes on one H100, hours on a CPU; writes bench/recipe.json)
 
 The published weights are not to be had here, so a CLIP of the published shape (151 M parameters, 224 pixels, patches of 32)
 is trained from scratch on the pictures of Flickr8k that show no dog. Then `Trainer` adapts it to two domains: photos of
 exercises (few pairs), and the pictures that show dogs (many). Each trial says what the domain gains on held-out pictures,
 what is left of the rest of Flickr8k's dev pictures, and how strong the update of any layer was against its weight, in
 spectral norm, after any step.
+
+On a CPU the training from scratch sees a quarter of the patches of a picture and one caption of it, and there are fewer and
+smaller trials (`TRIALS_ON_CPU`). With `--work` the base stays in that folder, and a later run does the trials that are
+missing in the file.
 
 The device machine has no decoder of videos, no MLflow and no pydantic: this file and what it imports need only the last
 of these, which can be carried as wheels.
@@ -40,7 +44,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.machine import machine
 from bench.teaching import flickr
 from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
@@ -48,7 +54,7 @@ from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
 from vidseek_training.dataset.pair_set import Batches, FramesOfPairs, PairSet, drop_words
-from vidseek_training.dataset.sampling import Batch, Data
+from vidseek_training.dataset.sampling import Data, Sampler
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, bootstrap
 from vidseek_training.evaluation.retrieval_metrics import judge
@@ -62,8 +68,10 @@ from vidseek_training.settings import TrainSettings
 OUT = Path(__file__).parents[1] / "recipe.json"
 PACKED = "recipe.npz"
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_TIMED = 8
-"""Steps of the training from scratch that say how many there is time for."""
+_WARM = 1 / 12
+"""Share of the time of the training from scratch in which the rate rises."""
+_LEAST_STEPS = 8
+"""Of the training from scratch, however short it is."""
 DOGS = frozenset(["dog", "dogs", "puppy", "puppies"])
 NUM_VALIDATION, NUM_REPLAYED = 100, 1500
 KEPT_SIDE = 128
@@ -84,6 +92,12 @@ class Shape:
     batch: int = 512
     rate: float = 5.0e-4
     weight_decay: float = 0.1
+    kept_patches: float = 1.0
+    """Share of a picture's patches that are seen in the training from scratch (Li et al. 2023, FLIP)."""
+    captions: int = 2
+    """Of each picture in a step of it; with two they are contrasted with each other too."""
+    most_tokens: int | None = None
+    """Of a caption in it; what is longer is cut."""
 
     def config(self, num_tokens: int) -> dict[str, Any]:
         """The config.json, as transformers has it."""
@@ -103,6 +117,8 @@ class Shape:
         }
 
 
+ON_CPU = Shape(batch=64, kept_patches=0.25, captions=1, most_tokens=16)
+"""The same towers; what one core can do in three quarters of an hour."""
 SMOKE = Shape(side=32, patch=16, width=64, text_width=64, layers=2, dimension=32, context=24, batch=8)
 
 
@@ -118,6 +134,8 @@ class Trial:
     """Keys in the place of the preset's."""
     replays: bool = True
     """Whether general pairs are at hand, as with `general.source`."""
+    most_pictures: int | None = None
+    """Of the domain's training pictures; None: all."""
 
 
 _MEANT = {"allow_large_updates": True}
@@ -143,6 +161,16 @@ TRIALS = (
     Trial("the tiny backbones' settings", "dogs", "tiny", _MEANT),
 )
 """The more they say, the earlier: a lease may end before all are done."""
+TRIALS_ON_CPU = (
+    Trial("preset", "exercise", "base-few"),
+    Trial("the tiny backbones' settings, 40 steps", "exercise", "tiny",
+          {"steps": 40, "warmup_text_steps": 10, "evaluate_every": 10, **_MEANT}),
+    Trial("preset, no general pairs", "exercise", "base-few", {"scales": (1.0,)}, replays=False),
+    Trial("rate 3e-4", "exercise", "base-few", {"learning_rate": 3.0e-4}),
+    Trial("preset, 400 pictures", "dogs", "base-many", most_pictures=400),
+    Trial("rate 1e-3, not held", "exercise", "base-few", {"learning_rate": 1.0e-3, **_FREE}),
+)
+"""What one core does in three quarters of an hour."""
 SMOKE_TRIALS = (
     Trial("preset", "exercise", "base-few", {"epochs": 1.0, "batch": 8, "last_layers": 1, "replay": 4}),
     Trial("the tiny backbones' settings", "dogs", "tiny", {"steps": 2, "batch": 8, "replay": 4, "warmup_text_steps": 1}),
@@ -244,7 +272,8 @@ class Pretraining:
         self._shape, self._device, self.tokenizer = shape, device, tokenizer
         texts = Texts.load(tokenizer, context=shape.context, pad_id=0)
         self.config = shape.config(int(texts.encode([side.captions[0][0]]).max()) + 1)
-        self._ids = [texts.encode(own) for own in side.captions]
+        cut = Texts.load(tokenizer, context=shape.most_tokens or shape.context, pad_id=0)
+        self._ids = [cut.encode(own) for own in side.captions]
         self._pictures = torch.from_numpy(side.pixels(KEPT_SIDE)).to(device)
         self._words = torch.from_numpy(flickr.words_of(side.captions)).to(device)
         torch.manual_seed(0)
@@ -255,65 +284,104 @@ class Pretraining:
         self._rng = np.random.default_rng(0)
         self._rows = Batches(len(self._ids), shape.batch, self._rng)
         self._optimiser = torch.optim.AdamW(
-            flickr._groups(self.model, self._says), lr=shape.rate, betas=(0.9, 0.98), fused=device == "cuda",
+            flickr._groups(self.model, self._says), lr=shape.rate, betas=(0.9, 0.98), fused=True,
             weight_decay=shape.weight_decay,
         )
         self._mean = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.losses: list[list[float]] = []
+        self.looks: list[dict[str, Any]] = []
 
-    def run(self, seconds: float) -> int:
-        """Train for about so long; the first `_TIMED` steps say how many there are time for. Gives the number of all."""
+    def run(self, seconds: float, *, validation: Side | None = None, look_every: float = 300.0) -> int:
+        """Train for about so long; the rate follows the clock. Gives the number of steps.
+
+        Args:
+            seconds: For all steps and looks.
+            validation: Pictures that the model is judged on now and then; nothing is chosen by it.
+            look_every: Seconds between looks.
+        """
         began = time.monotonic()
-        num_steps = _TIMED
+        next_look = look_every
         found: list[Tensor] = []
-        while len(found) < num_steps:
-            # While the steps are timed, the rate rises as in a long training.
-            found.append(self._step(len(found), num_steps if len(found) >= _TIMED else 100 * _TIMED))
-            if len(found) == _TIMED // 2:  # the first ones also pay for memory and kernels
-                self._synchronise()
-                timed = time.monotonic()
-            if len(found) == _TIMED:
-                self._synchronise()
-                now = time.monotonic()
-                num_steps = _TIMED + max(0, int((began + seconds - now) / ((now - timed) / (_TIMED - _TIMED // 2))))
+        while len(found) < _LEAST_STEPS or time.monotonic() - began < seconds:
+            passed = time.monotonic() - began
+            found.append(self._step(len(found), min(1.0, passed / seconds) if seconds else 0.5))
+            if validation is not None and passed >= next_look:
+                next_look += look_every
+                self._look(len(found), passed, torch.stack(found[-20:]).mean(0).tolist(), validation)
         for start in range(0, len(found), 100):
             self.losses.append([round(value, 3) for value in torch.stack(found[start : start + 100]).mean(0).tolist()])
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 value.copy_(self._mean[name])
-        return num_steps
+        return len(found)
 
-    def _synchronise(self) -> None:
-        if self._device == "cuda":
-            torch.cuda.synchronize()
+    def _look(self, step: int, seconds: float, losses: list[float], validation: Side) -> None:
+        side = validation.pixels(self._shape.side)
+        texts = Texts.load(self.tokenizer, context=self._shape.context, pad_id=0)
+        found = ranks_of(self.model, _pairs(_some(validation, list(range(len(side)))), side, texts, most_captions=2))
+        self.looks.append({
+            "step": step, "seconds": round(seconds), "losses": [round(value, 3) for value in losses],
+            "r10": round(float((found <= 10).mean()), 4),
+        })
+        print("look", json.dumps(self.looks[-1]), flush=True)  # noqa: T201 - progress of minutes
 
-    def _step(self, step: int, num_steps: int) -> Tensor:
-        warm = max(1, num_steps // 12)
-        share = (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (num_steps - warm))
+    def _step(self, step: int, passed: float) -> Tensor:
+        share = passed / _WARM if passed < _WARM else 0.5 + 0.5 * math.cos(math.pi * (passed - _WARM) / (1 - _WARM))
         for group in self._optimiser.param_groups:
-            group["lr"] = self._shape.rate * share
+            group["lr"] = self._shape.rate * max(share, 0.01)
         rows = self._rows.draw()
+        videos, texts, said = self._embed(rows)
+        scale, count = self.model.logit_scale, len(rows)
+        contrast = info_nce(videos, texts[:count], scale)
+        between = torch.zeros((), device=self._device)
+        if self._shape.captions > 1:
+            contrast = (contrast + info_nce(videos, texts[count:], scale)) / 2
+            between = info_nce(texts[:count], texts[count:], scale)
+        wanted = self._words[torch.from_numpy(rows).to(self._device)]
+        words = -(wanted * F.log_softmax(said.float(), 1)).sum(1).mean()
+        self._update(contrast + flickr.TEXTS_WEIGHT * between + flickr.WORDS_WEIGHT * words, step)
+        return torch.stack([contrast.detach(), between.detach(), words.detach()])
+
+    def _embed(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit vectors of views and captions of some pictures, and what words the views are said to show."""
+        where = torch.from_numpy(rows).to(self._device)
+        views = flickr.views_of(self._pictures[where], self._rng, side=self._shape.side, mean=MEAN, deviation=DEVIATION)
+        ids = torch.from_numpy(self._draw_captions(rows)).to(self._device)
+        on_cpu = self._device == "cpu"
+        self.model.train()
+        with torch.autocast(self._device, torch.bfloat16), (
+            sdpa_kernel(SDPBackend.MATH) if on_cpu else contextlib.nullcontext()  # the fused one is slower backwards
+        ):
+            seen = self._see(views[:, 0])
+            videos = self.model.clip.visual_projection(seen)
+            texts = self.model.text_features(ids)
+            said = self._says(F.dropout(seen, 0.2))
+        return F.normalize(videos.float(), dim=-1), F.normalize(texts.float(), dim=-1), said
+
+    def _draw_captions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Token ids: one caption of each picture, then, where two are wanted, another."""
         picks = [self._rng.permutation(len(self._ids[row]))[:2] for row in rows]
         ids = np.concatenate([
             np.stack([self._ids[row][pick[which % len(pick)]] for row, pick in zip(rows, picks, strict=True)])
-            for which in (0, 1)
+            for which in range(self._shape.captions)
         ])
         ids = drop_words(ids, self._rng, share=0.1, pad_id=0)
-        texts_in = torch.from_numpy(ids[:, : int((ids != 0).sum(1).max())]).to(self._device)
-        where = torch.from_numpy(rows).to(self._device)
-        views = flickr.views_of(self._pictures[where], self._rng, side=self._shape.side, mean=MEAN, deviation=DEVIATION)
-        self.model.train()
-        with torch.autocast(self._device, torch.bfloat16):
-            seen = self.model.clip.vision_model(views[:, 0]).pooler_output
-            videos = self.model.clip.visual_projection(seen)
-            texts = self.model.text_features(texts_in)
-            said = self._says(F.dropout(seen, 0.2))
-        videos, texts = F.normalize(videos.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-        scale, count = self.model.logit_scale, len(rows)
-        contrast = (info_nce(videos, texts[:count], scale) + info_nce(videos, texts[count:], scale)) / 2
-        between = info_nce(texts[:count], texts[count:], scale)
-        words = -(self._words[where] * F.log_softmax(said.float(), 1)).sum(1).mean()
-        loss = contrast + flickr.TEXTS_WEIGHT * between + flickr.WORDS_WEIGHT * words
+        return ids[:, : int((ids != 0).sum(1).max())]
+
+    def _see(self, views: Tensor) -> Tensor:
+        """What the picture tower makes of some patches of each view."""
+        vision = self.model.clip.vision_model
+        tokens = self.model.picture_tokens(views)
+        num_patches = tokens.shape[1] - 1
+        keep = max(1, round(self._shape.kept_patches * num_patches))
+        if keep < num_patches:
+            drawn = 1 + torch.rand(len(tokens), num_patches, device=tokens.device).argsort(1)[:, :keep]
+            kept = tokens.gather(1, drawn[:, :, None].expand(-1, -1, tokens.shape[2]))
+            tokens = torch.cat([tokens[:, :1], kept], dim=1)
+        seen: Tensor = vision.post_layernorm(vision.encoder(inputs_embeds=tokens).last_hidden_state[:, 0])
+        return seen
+
+    def _update(self, loss: Tensor, step: int) -> None:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self._says.parameters()], 1.0)
@@ -323,7 +391,6 @@ class Pretraining:
         with torch.no_grad():
             names, values = zip(*self.model.named_parameters(), strict=True)
             torch._foreach_lerp_([self._mean[name] for name in names], [value.detach() for value in values], 1 - keep)
-        return torch.stack([contrast.detach(), between.detach(), words.detach()])
 
     def save(self, folder: Path) -> None:
         """Write the model as `backbones.load` reads one."""
@@ -339,23 +406,19 @@ class GaugedTrainer(Trainer):
 
     Attributes:
         strengths: For each step the largest ratio of an update to its weight, and the layer.
+        held: For each step the number of layers whose update was scaled back.
     """
 
-    strengths: list[tuple[float, str]]
+    def __init__(self, model: Backbone, settings: TrainSettings, data: Data) -> None:
+        super().__init__(model, settings, data)
+        self.strengths: list[tuple[float, str]] = []
+        self.held: list[int] = []
 
-    def _train_step(self, batch: Batch) -> float:
-        self._note()
-        return super()._train_step(batch)
-
-    def _validate(self, rate: float, timer: StepTimer) -> None:
-        super()._validate(rate, timer)
-        self._note()
-
-    def _note(self) -> None:
+    def _step(self, sampler: Sampler, optimiser: torch.optim.Optimizer, rate: float, timer: StepTimer) -> None:
+        super()._step(sampler, optimiser, rate, timer)
         layer, ratio = max(self._gauge.ratios().items(), key=lambda each: each[1])
-        if not hasattr(self, "strengths"):
-            self.strengths = []
         self.strengths.append((ratio, layer))
+        self.held.append(self._num_held)
 
 
 @dataclass(frozen=True)
@@ -368,18 +431,24 @@ class Place:
     device: str
     most_judged: int | None = None
     """Captions of a picture that are queries of a validation or test; None: all."""
+    most_replayed: int = NUM_REPLAYED
+    """General training pictures that a training draws from."""
 
     def pairs(self, name: str, texts: Texts, *, most_captions: int | None = None, most: int | None = None) -> PairSet:
         """Pairs of one side, a row for each caption; the frames of a picture are not repeated on disk."""
         side = read_packed(self.data)[name]
-        names, captions = side.names[:most], [own[:most_captions] for own in side.captions[:most]]
-        rows = [(picture, caption) for picture, own in zip(names, captions, strict=True) for caption in own]
-        table = pd.DataFrame(rows, columns=["clip_id", "caption"]).assign(video_id=[picture for picture, _ in rows])
-        table = table.assign(gallery="default", contrast="", axis="")
-        frames = np.load(self.work / f"{name}.npy", mmap_mode="r")[:most]
-        ids = texts.encode(list(table.caption))
-        place = np.repeat(np.arange(len(names)), [len(own) for own in captions])
-        return PairSet(table, FramesOfPairs(frames[:, None], place), ids, ids)
+        some = _some(side, list(range(len(side.names)))[:most])
+        return _pairs(some, np.load(self.work / f"{name}.npy", mmap_mode="r")[:most], texts, most_captions=most_captions)
+
+
+def _pairs(side: Side, frames: NDArray[np.uint8], texts: Texts, *, most_captions: int | None) -> PairSet:
+    captions = [own[:most_captions] for own in side.captions]
+    rows = [(picture, caption) for picture, own in zip(side.names, captions, strict=True) for caption in own]
+    table = pd.DataFrame(rows, columns=["clip_id", "caption"]).assign(video_id=[picture for picture, _ in rows])
+    table = table.assign(gallery="default", contrast="", axis="")
+    ids = texts.encode(list(table.caption))
+    place = np.repeat(np.arange(len(side.names)), [len(own) for own in captions])
+    return PairSet(table, FramesOfPairs(frames[:, None], place), ids, ids)
 
 
 def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[str, Any]:
@@ -395,11 +464,11 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     texts = Texts.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
     judged = place.most_judged
     sides = {
-        name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=None if name == "train" else judged)
-        for name in ("train", "validation", "test")
+        name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=judged) for name in ("validation", "test")
     }
+    sides["train"] = place.pairs(f"{trial.domain}_train", texts, most=trial.most_pictures)
     general = {
-        "train": place.pairs("general_train", texts, most_captions=1, most=NUM_REPLAYED) if trial.replays else None,
+        "train": place.pairs("general_train", texts, most_captions=1, most=place.most_replayed) if trial.replays else None,
         "validation": place.pairs("general_validation", texts, most_captions=judged) if trial.replays else None,
         "test": place.pairs("general_test", texts, most_captions=judged),
     }
@@ -417,6 +486,7 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     return {
         **asdict(trial), "num_pairs": len(sides["train"]), "num_steps": training.steps_done,
         "settings": settings.model_dump(mode="json"), "max_update_ratio": round(ratio, 4), "in_layer": layer,
+        "num_layers": len(training._gauge), "most_held": max(training.held), "steps_held": sum(map(bool, training.held)),
         "update_ratios": [round(value, 4) for value, _ in training.strengths[:: max(1, len(training.strengths) // 12)]],
         "sweep": [each.to_json() for each in training.sweep],
         "curve": [{key: each.get(key) for key in ("step", "loss", "validation_mrr")} for each in training.curves],
@@ -460,12 +530,15 @@ def base_strengths(model: Backbone) -> dict[str, Any]:
 
 
 def run(data: Path, work: Path, out: Path, *, device: str, shape: Shape, trials: tuple[Trial, ...], pretrain_seconds: float,
-        budget_seconds: float, workers: int) -> dict[str, Any]:
+        budget_seconds: float, workers: int, most_judged: int | None = None, most_replayed: int = NUM_REPLAYED,
+        ) -> dict[str, Any]:
     """Train the base, then all trials for which there is time; `out` is written anew after each.
 
-    Without `workers` all is done in this process.
+    Without `workers` all is done in this process. A base that `work` holds is taken as it is, and of a file of that base the
+    trials that it has are not done again.
     """
     began = time.monotonic()
+    place = Place(data, work, device, most_judged, most_replayed)
     with contextlib.ExitStack() as stack:
         pool = None
         if workers:
@@ -473,17 +546,38 @@ def run(data: Path, work: Path, out: Path, *, device: str, shape: Shape, trials:
             pool = stack.enter_context(ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (2,)))
             for _ in range(workers):
                 pool.submit(os.getpid)  # they import while the base is trained
-        report = _pretrain(data, work, device=device, shape=shape, seconds=pretrain_seconds)
-        place = Place(data, work, device)
-        report["base"], base = _judge_base(place)
-        report["seconds"], report["trials"] = round(time.monotonic() - began, 1), []
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        report, base = _base_of(place, shape, pretrain_seconds, out)
+        done, spent = {(each["name"], each["domain"]) for each in report["trials"]}, report["seconds"]
+        trials = tuple(trial for trial in trials if (trial.name, trial.domain) not in done)
+        _write(report, out)
         for found in _each(pool, trials, place, base, until=began + budget_seconds):
             report["trials"].append(found)
-            report["seconds"] = round(time.monotonic() - began, 1)
-            out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            report["seconds"] = round(spent + time.monotonic() - began, 1)
+            _write(report, out)
             _say(found)
     return report
+
+
+def _base_of(place: Place, shape: Shape, seconds: float, out: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """The report up to the trials, and the base's ranks; from `place.work` where it has them."""
+    kept = place.work / "base.json"
+    if kept.is_file():
+        report, base = json.loads(kept.read_text(encoding="utf-8"))
+        with contextlib.suppress(FileNotFoundError):
+            former = json.loads(out.read_text(encoding="utf-8"))
+            if former.get("pretraining") == report["pretraining"] and former.get("judged") == report["judged"]:
+                report = former
+        return report, base
+    report = _pretrain(place.data, place.work, device=place.device, shape=shape, seconds=seconds)
+    report["judged"] = {"most_captions": place.most_judged, "most_replayed": place.most_replayed}
+    report["base"], base = _judge_base(place)
+    report["seconds"], report["trials"] = report["pretraining"]["seconds"], []
+    _write([report, base], kept)
+    return report, base
+
+
+def _write(report: Any, path: Path) -> None:
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _pretrain(data: Path, work: Path, *, device: str, shape: Shape, seconds: float) -> dict[str, Any]:
@@ -491,17 +585,22 @@ def _pretrain(data: Path, work: Path, *, device: str, shape: Shape, seconds: flo
     began = time.monotonic()
     sides = read_packed(data)
     pretraining = Pretraining(sides["general_train"], shape, data / "tokenizer.json", device)
-    num_steps = pretraining.run(seconds)
+    num_steps = pretraining.run(seconds, validation=sides["general_validation"])
     pretraining.save(work / "model")
     for name, side in sides.items():
         rows = range(min(len(side.names), NUM_REPLAYED if name == "general_train" else len(side.names)))
         np.save(work / f"{name}.npy", _some(side, list(rows)).pixels(shape.side))
     return {
-        "machine": {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__},
-        "shape": asdict(shape), "num_parameters": pretraining.model.num_parameters(),
+        "machine": _machine(device), "shape": asdict(shape), "num_parameters": pretraining.model.num_parameters(),
         "pretraining": {"pictures": len(sides["general_train"].names), "steps": num_steps, "losses": pretraining.losses,
-                        "seconds": round(time.monotonic() - began, 1)},
+                        "looks": pretraining.looks, "seconds": round(time.monotonic() - began, 1)},
     }
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What the figures were made with."""
+    own = machine(torch.get_num_threads(), ("torch", "transformers", "peft"))
+    return {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", **own}
 
 
 def _judge_base(place: Place) -> tuple[dict[str, Any], dict[str, list[int]]]:
@@ -553,19 +652,36 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--pretrain-seconds", type=float, default=90.0)
-    parser.add_argument("--budget-seconds", type=float, default=270.0, help="for all; trials that do not fit are left out")
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--work", type=Path, help="keeps the base, or has it; left out: nothing is kept")
+    parser.add_argument("--pretrain-seconds", type=float, help="90 on a GPU, 2,400 on a CPU")
+    parser.add_argument("--budget-seconds", type=float, help="for all; trials that do not fit are left out")
+    parser.add_argument("--most-judged", type=int, help="captions of a picture that are queries; 2 on a CPU, else all")
+    parser.add_argument("--workers", type=int, help="4 on a GPU; 0 on a CPU: all in this process")
     parser.add_argument("--smoke", action="store_true", help="tiny towers, two trials")
     options = parser.parse_args()
     if options.what == "pack":
         pack(options.data)
         return
-    with tempfile.TemporaryDirectory(prefix="recipe-") as work:
-        run(options.data, Path(work), options.out, device=options.device, shape=SMOKE if options.smoke else Shape(),
-            trials=SMOKE_TRIALS if options.smoke else TRIALS, budget_seconds=options.budget_seconds,
-            pretrain_seconds=0.0 if options.smoke else options.pretrain_seconds,
-            workers=0 if options.smoke else options.workers)
+    scale = _scale_of(options)
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recipe-")))
+        work.mkdir(parents=True, exist_ok=True)
+        run(options.data, work, options.out, device=options.device, **scale)
+
+
+def _scale_of(options: argparse.Namespace) -> dict[str, Any]:
+    """How large the towers, and how long the training: what is not said is as the device bears it."""
+    on_cpu = options.device == "cpu"
+    scale: dict[str, Any] = {
+        "shape": ON_CPU if on_cpu else Shape(), "trials": TRIALS_ON_CPU if on_cpu else TRIALS,
+        "pretrain_seconds": 2400.0 if on_cpu else 90.0, "budget_seconds": 3 * 3600.0 if on_cpu else 270.0,
+        "most_judged": 2 if on_cpu else None, "most_replayed": 500 if on_cpu else NUM_REPLAYED,
+        "workers": 0 if on_cpu else 4,
+    }
+    if options.smoke:
+        scale |= {"shape": SMOKE, "trials": SMOKE_TRIALS, "pretrain_seconds": 0.0, "workers": 0}
+    said = {name: getattr(options, name) for name in ("pretrain_seconds", "budget_seconds", "most_judged", "workers")}
+    return scale | {name: value for name, value in said.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bench.teaching import flickr, recipe
-from bench.teaching.recipe import SMOKE, SMOKE_TRIALS, TRIALS, Side, read_packed, run, write_packed
+from bench.teaching.recipe import SMOKE, SMOKE_TRIALS, TRIALS, TRIALS_ON_CPU, Side, read_packed, run, write_packed
 from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.settings import TrainSettings
 
@@ -64,14 +65,16 @@ def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path
         assert {"before", "after", "change"} == each["on_domain"]["r1"].keys() == each["on_general"]["r10"].keys()
     careful, strong = report["trials"]
     assert careful["max_update_ratio"] < strong["max_update_ratio"]
+    assert careful["most_held"] == careful["steps_held"] == 0 < careful["num_layers"]
     assert careful["num_steps"] == 10 and careful["settings"]["preset"] == "base-few"
 
 
 def test_trials__are_settings_that_a_model_of_clip_s_size_takes() -> None:
-    for trial in TRIALS:
+    for trial in (*TRIALS, *TRIALS_ON_CPU):
         asked = TrainSettings(preset=trial.preset, **trial.changes)  # type: ignore[arg-type]
         assert resolve(asked, Model("B/32", 151_277_313, 25_296_896), 660).preset == trial.preset
-    assert len({(trial.domain, trial.name) for trial in TRIALS}) == len(TRIALS)
+    for trials in (TRIALS, TRIALS_ON_CPU):
+        assert len({(trial.domain, trial.name) for trial in trials}) == len(trials)
 
 
 def test_bench__needs_no_decoder_of_videos_and_no_mlflow() -> None:
@@ -87,15 +90,37 @@ def test_trials__of_the_presets_come_first() -> None:
     assert {(each.name, each.domain) for each in recipe.TRIALS[:2]} == {("preset", "exercise"), ("preset", "dogs")}
 
 
+def test_run__goes_on_with_the_base_that_is_there(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, scale = tmp_path / "recipe.json", {"device": "cpu", "shape": SMOKE, "pretrain_seconds": 0.0, "workers": 0}
+    run(packed, tmp_path, out, trials=SMOKE_TRIALS[:1], budget_seconds=500.0, **scale)  # type: ignore[arg-type]
+    first = json.loads(out.read_text())
+    monkeypatch.setattr(recipe, "_pretrain", lambda *_, **__: pytest.fail("the base is there"))
+    run(packed, tmp_path, out, trials=SMOKE_TRIALS, budget_seconds=500.0, **scale)  # type: ignore[arg-type]
+    second = json.loads(out.read_text())
+    assert [each["name"] for each in second["trials"]] == [each.name for each in SMOKE_TRIALS]
+    assert second["trials"][0] == first["trials"][0] and second["seconds"] > first["seconds"]
+
+
+@pytest.mark.parametrize("shape", [SMOKE, dataclasses.replace(SMOKE, kept_patches=0.5, captions=1, most_tokens=6)])
+def test_pretraining__teaches_with_whole_pictures_and_with_parts_of_them(packed: Path, shape: recipe.Shape) -> None:
+    training = recipe.Pretraining(read_packed(packed)["general_train"], shape, packed / "tokenizer.json", "cpu")
+    seen: list[int] = []
+    training.model.clip.vision_model.encoder.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given["inputs_embeds"].shape[1]), with_kwargs=True)
+    losses = recipe.torch.stack([training._step(step, 0.2) for step in range(30)])
+    assert set(seen) == {1 + round(4 * shape.kept_patches)}
+    assert losses[-5:, 0].mean() < losses[:5, 0].mean() and losses[-5:, 2].mean() < losses[:5, 2].mean()
+
+
 @pytest.mark.parametrize(("seconds", "steps"), [(0.0, 8), (0.5, 8), (5.0, 50), (60.0, 600)])
 def test_pretraining__goes_on_for_as_long_as_it_is_told(
     packed: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
 ) -> None:
     clock = [0.0]
 
-    def step(self: recipe.Pretraining, number: int, total: int) -> recipe.Tensor:
+    def step(self: recipe.Pretraining, number: int, passed: float) -> recipe.Tensor:
         clock[0] += 0.1
-        assert number < total
+        assert 0 <= passed <= 1
         return recipe.torch.zeros(3)
 
     training = recipe.Pretraining(read_packed(packed)["general_train"], SMOKE, packed / "tokenizer.json", "cpu")
