@@ -38,23 +38,28 @@ _LOCK_SECONDS = 60.0
 
 
 class Dvc:
-    """What DVC knows of this archive."""
+    """What DVC knows of this archive: dvc.yaml and dvc.lock are read once, and dvc.lock is written once.
+
+    Each reading and writing of them costs DVC half a second. A run that is killed before `write` has recorded nothing: DVC
+    takes its stages for changed, and they find their work done.
+    """
 
     def __init__(self) -> None:
         from dvc.repo import Repo
 
         self._repo = Repo()
+        self._stages: dict[str, Any] = {_name(stage): stage for stage in self._repo.index.stages}
+        self._graph = self._repo.index.graph  # from a stage to those that it depends on
+        self._recorded: dict[str, Any] = {}
 
     def stages(self, target: str) -> list[str]:
         """Return the stages that `target` needs, in the order in which they run, without those that are left out."""
-        graph = self._repo.index.graph  # from a stage to those that it depends on
-        wanted = {_name(stage): stage for stage in graph}
         ordered: list[str] = []
 
         def visit(name: str) -> None:
             if name in ordered or _room(name) in LEFT:
                 return
-            for below in sorted(map(_name, graph.successors(wanted[name]))):
+            for below in sorted(map(_name, self._graph.successors(self._stages[name]))):
                 visit(below)
             ordered.append(name)
 
@@ -64,18 +69,29 @@ class Dvc:
 
     def left(self) -> list[str]:
         """Return the stages that have something to do, and are left to `dvc repro`."""
-        return [
-            name for name, stage in ((_name(stage), stage) for stage in self._repo.index.stages)
-            if not stage.always_changed and self.is_changed(name)
-        ]
+        return [name for name, stage in self._stages.items() if not stage.always_changed and self.is_changed(name)]
 
     def is_changed(self, name: str) -> bool:
         """Whether a dependency, a setting, an output or the command of a stage is another than recorded."""
-        return bool(self._locked(lambda: self._repo.status(targets=[name])))
+        return bool(self._locked(lambda: self._stages[name].status(check_updates=True)))
 
     def record(self, name: str) -> None:
-        """Take the outputs of a stage into DVC's cache, and write them and what they were made from to dvc.lock."""
-        self._locked(lambda: self._repo.commit(target=name, force=True))
+        """Take the outputs of a stage into DVC's cache, and note them and what they were made from for dvc.lock."""
+        stage = self._stages[name]
+
+        def commit() -> None:
+            stage.save()
+            stage.commit()
+
+        self._locked(commit)
+        self._recorded[name] = stage
+
+    def write(self) -> None:
+        """Write what was recorded since to dvc.lock."""
+        stages = list(self._recorded.values())
+        if stages:
+            self._locked(lambda: stages[0].dvcfile.dump_stages(stages, update_pipeline=False))
+        self._recorded = {}
 
     @contextmanager
     def holding(self, names: Sequence[str]) -> Iterator[None]:
@@ -88,7 +104,7 @@ class Dvc:
         """
         from dvc.rwlock import rwlock
 
-        outs = [out.fs_path for stage in self._repo.index.stages if _name(stage) in names for out in stage.outs]
+        outs = [out.fs_path for name in names for out in self._stages[name].outs]
         command, has_links = " ".join(sys.argv), bool(self._repo.config["core"].get("hardlink_lock", False))
         with ExitStack() as stack:
             self._locked(lambda: stack.enter_context(
@@ -103,11 +119,13 @@ class Dvc:
     def _locked(self, work: Callable[[], Any]) -> Any:
         """Do `work` under DVC's own lock, which `dvc status` of somebody else may hold for a moment."""
         from dvc.lock import LockError
+        from dvc.repo import lock_repo
 
         until = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return work()
+                with lock_repo(self._repo):
+                    return work()
             except LockError as error:
                 if time.monotonic() > until:
                     raise ArchiveBusy(
@@ -152,11 +170,14 @@ def grow() -> Iterator[dict[str, Any]]:
     try:
         names = dvc.stages(TARGET)
         with dvc.holding(names):
-            for number, name in enumerate(names):
-                yield {"stage": name, "number": number, "of": len(names)}
-                if name in ALWAYS or dvc.is_changed(name):
-                    yield {"stage": name, "said": _run(name)}
-                    dvc.record(name)
+            try:
+                for number, name in enumerate(names):
+                    yield {"stage": name, "number": number, "of": len(names)}
+                    if name in ALWAYS or dvc.is_changed(name):
+                        yield {"stage": name, "said": _run(name)}
+                        dvc.record(name)
+            finally:
+                dvc.write()
         yield {"open": dvc.left()}
     finally:
         dvc.close()
