@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.copying import copy_tree
+from tests.sharing import made_once
 
 if TYPE_CHECKING:
     from vidseek.archive import Archive
 
+
+# Properties: some examples, the same in every run, however long a busy machine takes for one. `make test-slow` looks for new
+# ones (`--hypothesis-profile=search`).
+hypothesis.settings.register_profile("same", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", max_examples=200, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 MAY_SKIP = re.compile(
     "no real files at|no CUDA|no GPU|QDRANT_URL"  # a GPU, a server, files that are not ours to hand on
@@ -49,8 +57,9 @@ def _no_skip(report: Any) -> Any:
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """A published archive with a reference for drift: to be copied, not written to."""
     from tests.serving.asked_colours import write_calibrated_archive  # encoder and index: few tests need it
+    from vidseek.archive import Archive
 
-    return write_calibrated_archive(tmp_path_factory.mktemp("calibrated"))
+    return Archive(made_once(tmp_path_factory, "calibrated", write_calibrated_archive))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import vidseek.archive
 import vidseek.cli
 import vidseek.printing
+from tests.forking import run_command
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
@@ -66,10 +67,7 @@ def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedPro
     """The command in a process of its own, in `folder`."""
     ours = ("VIDSEEK_HOME", "VIDSEEK_URL", "MLFLOW_TRACKING_URI")
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
-    return subprocess.run(
-        [sys.executable, "-m", "vidseek.cli", *args], cwd=folder, capture_output=True, text=True, check=False,
-        env={**inherited, "PYTHONPATH": str(PACKAGES), **environment},
-    )
+    return run_command(args, folder=folder, env={**inherited, "PYTHONPATH": str(PACKAGES), **environment})
 
 
 def code_of(ended: subprocess.CompletedProcess[str]) -> str:
@@ -341,7 +339,7 @@ def test_clock__minutes_seconds_tenths(time_ms: int, text: str) -> None:
     assert vidseek.printing.clock(time_ms) == text
 
 
-@pytest.mark.parametrize("option", [(), ("--base",)])
+@pytest.mark.parametrize("option", [(), pytest.param(("--base",), marks=pytest.mark.slow)])  # torch exports the base
 def test_mteb__judges_the_bundle_or_its_base(
     option: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,7 @@ def test_picture__is_decoded_elsewhere_whichever_way_it_comes(
     play(app, work)
 
 
+@pytest.mark.slow
 def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp_path: Path) -> None:
     """Four clients send pictures that are let through and are slow, two at a time, as fast as they are answered."""
     bomb, colour, clip = many_scans(80), picture("red", kind="JPEG", width=640, height=360), video("red", tmp_path / "a.mp4")

@@ -24,6 +24,7 @@ import pytest
 
 from bench.service.hostile_files import HostileFiles
 from bench.service.soak import Bounds, broken_bounds, measure
+from tests.forking import run_code, run_command
 from tests.raising import raises
 from tests.serving.colours import picture, video, video_id_of_colour, write_colour_archive
 from tests.serving.live_api import free_port
@@ -38,10 +39,10 @@ SOAK_THREADS = 2
 HOSTILE_SECONDS = 12.0
 
 
-def command(*args: str, folder: Path) -> tuple[list[str], dict[str, object]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VIDSEEK", "BENTOML"))}
-    environment["PYTHONPATH"] = str(PACKAGES)
-    return [sys.executable, "-m", "vidseek.cli", *args], {"cwd": folder, "env": environment}
+def environment() -> dict[str, str]:
+    """That of this process, without our own variables and BentoML's."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("VIDSEEK", "BENTOML"))}
+    return {**inherited, "PYTHONPATH": str(PACKAGES)}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,10 @@ def address(service: Service) -> str:
 @pytest.fixture(scope="module")
 def service(archive: Archive) -> Iterator[Service]:
     port = free_port()
-    arguments, options = command("serve", "--port", str(port), folder=archive.root)
     log = (archive.root / "serve.log").open("w")
-    process = subprocess.Popen(  # type: ignore[call-overload]
-        arguments, **options, stdout=log, stderr=log, start_new_session=True
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidseek.cli", "serve", "--port", str(port)], cwd=archive.root, env=environment(),
+        stdout=log, stderr=log, start_new_session=True,
     )
     try:
         yield Service(f"http://127.0.0.1:{port}", process.pid)
@@ -118,8 +119,7 @@ def wait_for_line(log: Path, request_id: str) -> None:
 
 def test_serve__answers_as_the_command_does(archive: Archive, address: str) -> None:
     wait_until_ready(address, archive.root / "serve.log")
-    arguments, options = command("search", "blue", "--limit", "2", "--json", folder=archive.root)
-    said = subprocess.run(arguments, **options, check=True, capture_output=True, text=True)  # type: ignore[call-overload]
+    said = run_command(("search", "blue", "--limit", "2", "--json"), folder=archive.root, env=environment())
     answered = httpx.post(f"{address}/v1/search", json={"text": "blue", "limit": 2})
     assert answered.json() == json.loads(said.stdout)
     assert answered.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
@@ -180,6 +180,7 @@ def ask_for(client: httpx.Client, clip: bytes, *, seconds: float, every: float =
     return next(numbers) - 1 - SOAK_THREADS
 
 
+@pytest.mark.slow
 def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: Service, tmp_path: Path) -> None:
     """At 80 % of what it can answer here, clients and service together."""
     wait_until_ready(service.address, archive.root / "serve.log")
@@ -219,6 +220,7 @@ def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, 
     assert 'vidseek_connections_ended_total{reason="too_slow"}' in httpx.get(f"{service.address}/metrics").text
 
 
+@pytest.mark.slow
 def test_serve__ordinary_client_is_answered_beside_hostile_ones(archive: Archive, service: Service) -> None:
     """`make soak-hostile` in short, with bounds five times as wide: other work may run on the machine of a test."""
     wait_until_ready(service.address, archive.root / "serve.log")
@@ -230,6 +232,7 @@ def test_serve__ordinary_client_is_answered_beside_hostile_ones(archive: Archive
     assert set(next(row for row in found["hostile"] if row["kind"] == "cross-site forms")["answers"]) == {"403"}
 
 
+@pytest.mark.slow
 def test_serve__killed_worker_comes_back_and_nobody_waits_in_vain(archive: Archive, service: Service) -> None:
     wait_until_ready(service.address, archive.root / "serve.log")
     killed = service.worker()
@@ -252,8 +255,7 @@ def test_serve__bundle_that_is_not_what_was_published_is_refused_at_start(
     if "compared" not in reason:
         shutil.copytree(archive.bundle, tmp_path / "models" / "encoder")
     fault(tmp_path / "models" / "encoder")
-    arguments, options = command("serve", folder=tmp_path)
-    done = subprocess.run(arguments, **options, capture_output=True, text=True, timeout=60)  # type: ignore[call-overload]
+    done = run_command(("serve",), folder=tmp_path, env=environment())
     assert done.returncode == 12 and reason in done.stderr and "→" in done.stderr
 
 
@@ -278,11 +280,8 @@ def test_service__sends_no_usage_data() -> None:
 def test_service__what_is_wrong_with_its_settings_is_one_message(text: str, key: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     folder = Path(__file__).parents[2]
-    environment = {"PYTHONPATH": f"{PACKAGES}:{folder}", "VIDSEEK_HOME": str(tmp_path), "VIDSEEK_API_KEY": key}
-    done = subprocess.run(
-        [sys.executable, "-c", "import serving.service"], cwd=folder, env=environment, capture_output=True, text=True,
-        check=False,
-    )
+    env = {"PYTHONPATH": f"{PACKAGES}:{folder}", "VIDSEEK_HOME": str(tmp_path), "VIDSEEK_API_KEY": key}
+    done = run_code("import serving.service", imported=("bentoml", "fastapi", "numpy"), folder=folder, env=env)
     assert done.returncode == 11 and done.stderr.startswith("vidseek: ") and reason in done.stderr
     assert "Traceback" not in done.stderr and "→" in done.stderr
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.sharing import made_once
 from tests.training.tiny import Archive, all_colours, write_archive, write_viclip
 
 # What asks open_clip itself runs where it is installed: `make open-clip-check`.
@@ -35,7 +36,7 @@ def tracked(tracking_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ViCLIP with random weights."""
-    return write_viclip(tmp_path_factory.mktemp("backbone"))
+    return made_once(tmp_path_factory, "backbone", write_viclip)
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +65,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory, archive: Archive, backbon
     from vidseek_training.export.onnx_export import export_champion
     from vidseek_training.settings import ParitySettings
 
-    root = tmp_path_factory.mktemp("exported")
-    write_champion(root / "champion", backbone, seed=7)
-    export_champion(
-        root / "champion", backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=root / "encoder",
-        limits={"fp32": ParitySettings().fp32}, max_clips=16,
-    )
-    return root
+    def make(root: Path) -> None:
+        write_champion(root / "champion", backbone, seed=7)
+        export_champion(
+            root / "champion", backbone=str(backbone), pairs=archive.pairs, frames=archive.frames, out=root / "encoder",
+            limits={"fp32": ParitySettings().fp32}, max_clips=16,
+        )
+
+    return made_once(tmp_path_factory, "exported", make)

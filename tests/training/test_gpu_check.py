@@ -32,6 +32,7 @@ runpy.run_module("bench.gpu.check", run_name="__main__")
 """
 
 
+@pytest.mark.slow  # each part of it on the CPU
 def test_parts__run_without_what_the_machine_lacks(tmp_path: Path) -> None:
     out = tmp_path / "copy"
     out.mkdir()

@@ -54,6 +54,7 @@ def test_read_packed__gives_what_was_written(packed: Path) -> None:
     assert found == wanted and found.pixels(16).shape == (8, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "recipe.json"
     run(packed, tmp_path, out, device="cpu", shape=SMOKE, trials=SMOKE_TRIALS, pretrain_seconds=0.0, budget_seconds=500.0,
@@ -77,6 +78,7 @@ def test_trials__are_settings_that_a_model_of_clip_s_size_takes() -> None:
         assert len({(trial.domain, trial.name) for trial in trials}) == len(trials)
 
 
+@pytest.mark.slow
 def test_bench__needs_no_decoder_of_videos_and_no_mlflow() -> None:
     """The device machine has neither."""
     code = (

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.copying import copy_tree
 from tests.face.test_cli import run
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
@@ -99,20 +100,27 @@ def rows(archive: Archive) -> dict[str, dict[str, str]]:
     return content
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    """A published archive of a folder with a video for each colour; the red one lies there twice."""
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """A published archive of a folder with a video for each colour; the red one lies there twice. To be copied."""
+    root = tmp_path_factory.mktemp("published")
     for colour in COLOURS:
-        write_colour(tmp_path / "videos" / f"{colour}.mp4", colour)
-    (tmp_path / "videos" / "again.mp4").write_bytes((tmp_path / "videos" / "red.mp4").read_bytes())
-    (tmp_path / "videos" / "captions.csv").write_text(
+        write_colour(root / "videos" / f"{colour}.mp4", colour)
+    (root / "videos" / "again.mp4").write_bytes((root / "videos" / "red.mp4").read_bytes())
+    (root / "videos" / "captions.csv").write_text(
         "file,caption,start,end\n" + "".join(f"{colour}.mp4,all {colour},0,1\n" for colour in COLOURS)
     )
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"ingest": {"source": "videos"}}))
-    write_tiny_bundle(tmp_path / "models" / "encoder", encoder_version=VERSION)
-    archive = Archive(tmp_path)
+    (root / "params.yaml").write_text(yaml.safe_dump({"ingest": {"source": "videos"}}))
+    write_tiny_bundle(root / "models" / "encoder", encoder_version=VERSION)
+    archive = Archive(root)
     repro(archive)
     return archive
+
+
+@pytest.fixture
+def archive(published: Archive, tmp_path: Path) -> Archive:
+    """A copy of `published` of one's own."""
+    return Archive(copy_tree(published.root, tmp_path))
 
 
 def test_forget__is_gone_from_search_at_once_and_from_every_table_by_the_stages(archive: Archive) -> None:

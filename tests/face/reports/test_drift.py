@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.forking import run_command
 from tests.raising import raises
 from tests.serving.asked_colours import OTHER, queries
 from tests.serving.colours import write_colour_archive
@@ -31,8 +32,7 @@ def see(archive: Archive, texts: list[str]) -> None:
 
 
 def run(archive: Archive, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidseek.cli", "drift", *options]
-    return subprocess.run(command, cwd=archive.root, capture_output=True, text=True, check=False)
+    return run_command(("drift", *options), folder=archive.root, env=os.environ)
 
 
 def test_drift__no_query_yet_says_so_and_gives_no_number(asked_archive: Archive) -> None:

@@ -381,6 +381,7 @@ def check_kills(six: Path, tmp_path: Path, num_kills: int) -> None:
         assert sorted(path.name for path in archive.out.iterdir()) == sorted(path.name for path in whole.out.iterdir())
 
 
+@pytest.mark.slow
 def test_write_frames__killed_anywhere_goes_on_and_ends_the_same(six: Path, tmp_path: Path) -> None:
     check_kills(six, tmp_path, NUM_KILLS)
 

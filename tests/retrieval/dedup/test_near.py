@@ -61,6 +61,7 @@ def judged(kind: str, *scores: float, videos: tuple[str, ...] = ("a",)) -> list[
     return [Judged(kind, videos, Alignment(1.0, 0.0, score, None), {"vidseek": score}) for score in scores]
 
 
+@pytest.mark.slow
 def test_measure__every_way_and_change_on_a_few_videos(originals: Mapping[str, Path]) -> None:
     pairs = list(judge_all(see_all(originals, MeanColours(), CUT)))
     report = report_of(pairs, list(originals))

@@ -258,6 +258,7 @@ def test_publish__second_at_once_says_so(tmp_path: Path) -> None:
     assert publish(**tables, index=tmp_path / "index").moved  # the lock is free again
 
 
+@pytest.mark.slow
 def test_publish__killed_builder_leaves_no_lock_and_no_collection(tmp_path: Path) -> None:
     index = tmp_path / "index"
     live = publish(**random_archive(tmp_path, seed=0), index=index).collection
@@ -390,6 +391,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_publish__the_disk_fills_up_while_it_builds(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

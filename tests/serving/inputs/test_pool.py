@@ -24,7 +24,6 @@ from vidseek_media.errors import InputRejected
 
 BURN = "all(each == 0 for each in iter(int, 1))"
 """Computes for ever."""
-SLEEP = "__import__('time').sleep({})"
 PID = "__import__('os').getpid()"
 Play = Callable[[Pool], Awaitable[Any]]
 
@@ -68,11 +67,34 @@ def begin(pool: Pool, expression: str, client: str = "a", *, num: int = 1) -> as
     return asyncio.get_running_loop().create_task(ask(pool, expression, client, num=num))
 
 
-def kill_workers(pool: Pool, number: int) -> int:
-    pids = [each.worker.pid for each in pool._running if each.worker is not None]
-    for pid in pids:
-        os.kill(pid, number)
-    return len(pids)
+class Held:
+    """Work that goes on until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "let-go"
+        looks = f"lambda: __import__('time').sleep(0.002) or __import__('os').path.exists({str(self._file)!r})"
+        self.work = f"all(each is not None for each in iter({looks}, True))"
+
+    def let_go(self) -> None:
+        self._file.touch()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    return Held(tmp_path)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait, however long it takes on a machine where others work; that it never comes to pass fails the test."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it did not come to pass"
+        await asyncio.sleep(0.002)
+
+
+def pids_of(pool: Pool) -> list[int]:
+    """The workers that have something to do."""
+    return [each.worker.pid for each in pool._running if each.worker is not None]
 
 
 def test_pool__gives_values_and_arrays_and_errors(server: ForkServer) -> None:
@@ -107,41 +129,45 @@ def test_pool__uses_a_worker_again_as_often_as_it_may(server: ForkServer) -> Non
     assert first == second != third == fourth
 
 
-def test_pool__clients_take_turns(server: ForkServer) -> None:
+def test_pool__clients_take_turns(server: ForkServer, held: Held) -> None:
     async def work(pool: Pool) -> list[str]:
         order: list[str] = []
 
         async def one(client: str) -> None:
-            await ask(pool, SLEEP.format(0.05), client)
+            await ask(pool, held.work, client)
             order.append(client)
 
         greedy = [asyncio.create_task(one("greedy")) for _ in range(6)]
-        await asyncio.sleep(0.01)
-        await asyncio.gather(one("late"), *greedy)
+        await until(lambda: pool.num_waiting == 5)
+        late = asyncio.create_task(one("late"))
+        await until(lambda: pool.num_waiting == 6)
+        held.let_go()
+        await asyncio.gather(late, *greedy)
         return order
 
     assert "late" in play(server, work, workers=1)[:3]
 
 
-def test_pool__a_client_has_a_share_and_others_theirs(server: ForkServer) -> None:
+def test_pool__a_client_has_a_share_and_others_theirs(server: ForkServer, held: Held) -> None:
     async def work(pool: Pool) -> None:
-        running = [begin(pool, SLEEP.format(0.3)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        running = [begin(pool, held.work) for _ in range(3)]
+        await until(lambda: len(pids_of(pool)) == 3)
         refused = await ask(pool, "1")
         assert isinstance(refused, QueueFull) and "for this client" in refused.message
         assert await ask(pool, "2", "b") == 2
+        held.let_go()
         await asyncio.gather(*running)
         assert await ask(pool, "3", num=20) == [3] * 20  # one request with more, and nothing else
 
     play(server, work, workers=4, max_share=3, max_waiting=8)
 
 
-def test_pool__has_an_end(server: ForkServer) -> None:
+def test_pool__has_an_end(server: ForkServer, held: Held) -> None:
     async def work(pool: Pool) -> None:
-        running = [begin(pool, SLEEP.format(0.3), str(number)) for number in range(3)]
-        await asyncio.sleep(0.1)
-        assert pool.num_waiting == 2
+        running = [begin(pool, held.work, str(number)) for number in range(3)]
+        await until(lambda: pool.num_waiting == 2)
         assert isinstance(await ask(pool, "1", "late"), QueueFull)
+        held.let_go()
         await asyncio.gather(*running)
 
     play(server, work, workers=1, max_waiting=2)
@@ -151,11 +177,11 @@ def test_pool__what_is_slow_steps_aside(server: ForkServer) -> None:
     """One worker; three clients send what computes for ever. An ordinary client is answered as if they were not there."""
     async def work(pool: Pool) -> None:
         slow = [begin(pool, BURN, f"slow {number}") for number in range(3)]
-        await asyncio.sleep(0.05)
-        for _ in range(5):
-            start = time.monotonic()
+        await until(lambda: bool(pids_of(pool)))
+        assert await ask(pool, "1", "ordinary") == 1
+        assert not all(each.done() for each in slow)  # it waited for none of them to end
+        for _ in range(4):
             assert await ask(pool, "1", "ordinary") == 1
-            assert time.monotonic() - start < 2.5
         ends = await asyncio.gather(*slow)
         assert [type(end) for end in ends].count(QueueFull) == 1  # no place for a third
         for end in ends:
@@ -172,18 +198,21 @@ def test_pool__one_client_never_has_all_slow_places(server: ForkServer) -> None:
     play(server, work, workers=2, slow_workers=2, quick_seconds=0.1, cpu_seconds=1.0)
 
 
-def test_pool__a_client_that_has_used_much_comes_last(server: ForkServer) -> None:
+def test_pool__a_client_that_has_used_much_comes_last(server: ForkServer, held: Held) -> None:
     async def work(pool: Pool) -> None:
         pool._used = {"heavy": (5.0, time.monotonic()), "of old": (5.0, time.monotonic() - 10_000)}
-        begin(pool, SLEEP.format(0.1), "first")
-        await asyncio.sleep(0.02)
+        begin(pool, held.work, "first")
+        await until(lambda: bool(pids_of(pool)))
         order: list[str] = []
 
         async def one(client: str) -> None:
             await ask(pool, "1", client)
             order.append(client)
 
-        await asyncio.gather(*(one(client) for client in ("heavy", "heavy", "of old", "new")))
+        asked = [asyncio.create_task(one(client)) for client in ("heavy", "heavy", "of old", "new")]
+        await until(lambda: pool.num_waiting == 4)
+        held.let_go()
+        await asyncio.gather(*asked)
         assert order == ["new", "of old", "heavy", "heavy"] or order == ["of old", "new", "heavy", "heavy"]
 
     play(server, work, workers=1)
@@ -223,28 +252,35 @@ def test_pool__a_crash_is_tried_once_more_where_the_worker_was_not_fresh(server:
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGTERM, None), (signal.SIGKILL, WorkerLost), (signal.SIGUSR1, CutOff)]
 )
-def test_pool__a_worker_that_is_ended_from_outside(server: ForkServer, number: int, kind: type[Exception] | None) -> None:
+def test_pool__a_worker_that_is_ended_from_outside(
+    server: ForkServer, held: Held, number: int, kind: type[Exception] | None
+) -> None:
     """SIGTERM goes to all processes of a service that ends: a decoder finishes. SIGKILL may be the kernel's for memory: it
     is tried once more, and then is the input's fault. Other signals are nobody's fault: 503."""
     async def work(pool: Pool) -> None:
-        one = begin(pool, SLEEP.format(0.4))
-        num_killed = 0
-        while not one.done():
-            await asyncio.sleep(0.05)
-            if not num_killed or (kind and pool._running):
-                num_killed += kill_workers(pool, number)
-        assert num_killed == (1 if kind is None else 2)
-        assert one.result() is None if kind is None else isinstance(one.result(), kind)
+        one = begin(pool, held.work)
+        killed: set[int] = set()
+        while len(killed) < (1 if kind is None else 2):
+            await until(lambda: bool(set(pids_of(pool)) - killed))
+            [pid] = set(pids_of(pool)) - killed
+            os.kill(pid, number)
+            killed.add(pid)
+        if kind is None:
+            held.let_go()
+        assert await one is True if kind is None else isinstance(await one, kind)
 
     play(server, work, workers=1)
 
 
-def test_pool__killed_once_by_the_kernel_is_answered_all_the_same(server: ForkServer) -> None:
+def test_pool__killed_once_by_the_kernel_is_answered_all_the_same(server: ForkServer, held: Held) -> None:
     async def work(pool: Pool) -> None:
-        one = begin(pool, SLEEP.format(0.3))
-        await asyncio.sleep(0.1)
-        assert kill_workers(pool, signal.SIGKILL) == 1
-        assert await one is None
+        one = begin(pool, held.work)
+        await until(lambda: bool(pids_of(pool)))
+        [pid] = pids_of(pool)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: pids_of(pool) not in ([], [pid]))
+        held.let_go()
+        assert await one is True
 
     play(server, work, workers=1)
 
@@ -252,8 +288,8 @@ def test_pool__killed_once_by_the_kernel_is_answered_all_the_same(server: ForkSe
 def test_pool__closing_ends_all_work_and_says_503(server: ForkServer) -> None:
     async def work(pool: Pool) -> None:
         tasks = [begin(pool, BURN, str(number)) for number in range(4)]
-        await asyncio.sleep(0.2)
-        pids = [each.worker.pid for each in pool._running if each.worker is not None]
+        await until(lambda: len(pids_of(pool)) == 2)
+        pids = pids_of(pool)
         pool.close()
         for end in await asyncio.gather(*tasks):
             assert isinstance(end, CutOff) and "ending" in end.message
@@ -273,8 +309,8 @@ async def gone(pids: list[int]) -> None:
 def test_pool__who_goes_away_takes_the_work_along(server: ForkServer) -> None:
     async def work(pool: Pool) -> None:
         tasks = [begin(pool, BURN) for _ in range(3)]
-        await asyncio.sleep(0.2)
-        pids = [each.worker.pid for each in pool._running if each.worker is not None]
+        await until(lambda: len(pids_of(pool)) == 1)
+        pids = pids_of(pool)
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -292,7 +328,7 @@ def test_pool__goes_on_when_its_server_is_killed(server: ForkServer) -> None:
         assert await ask(pool, "1") == 1
         assert own._process is not None
         own._process.kill()
-        await asyncio.sleep(0.1)
+        own._process.wait()
         assert await ask(pool, "2") == 2
 
     play(own, work, workers=1)

@@ -32,7 +32,9 @@ def run(model: Any, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [
+    pytest.param(name, marks=[] if name == "viclip" else pytest.mark.slow) for name in FAMILIES  # exporting takes seconds
+])
 def test_fuse__finds_the_attention_of_each_family_and_moves_no_vector(family: str, tmp_path: Path) -> None:
     write: Callable[[Path], Path]
     write, towers = FAMILIES[family]

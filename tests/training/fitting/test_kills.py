@@ -186,6 +186,7 @@ def test_save__a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     assert kept.load() == {"step": 1} and list(tmp_path.iterdir()) == [kept.path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["checkpoint", "adapter", "run"])
 def test_train_adapter__on_a_full_disk_is_one_error_and_goes_on_when_there_is_room(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

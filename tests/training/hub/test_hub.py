@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from tests.forking import run_command
 from tests.raising import raises
 from tests.training.hub_server import COMMIT, Hub, Repository, Trouble, blob_id, running_hub
 from tests.training.tiny import write_clip
@@ -361,7 +362,7 @@ def test_fetch__an_address_that_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatc
 
 
 def test_fetch__a_proxy_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
-    said = run_command(hub, tmp_path, NAME, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+    said = fetch_in_process(hub, tmp_path, NAME, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
     assert said.returncode == ServiceError.exit_code and "cannot be reached" in said.stderr
     assert "Traceback" not in said.stderr
 
@@ -431,7 +432,7 @@ def test_fetch__a_transfer_that_is_always_cut_off(hub: Hub, cache: Path) -> None
 def test_fetch__a_storage_behind_the_hub_that_is_not_reached_is_gone_round(hub: Hub, tmp_path: Path) -> None:
     """hf_xet says so by a plain RuntimeError. Its settings are read when its library starts: a process of its own."""
     hub.repositories[NAME].xet_storage = "http://127.0.0.1:9"
-    said = run_command(
+    said = fetch_in_process(
         hub, tmp_path, NAME, "--json", HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1", HF_XET_CLIENT_RETRY_BASE_DELAY="10ms",
         HF_XET_CACHE=str(tmp_path / "xet"),
     )
@@ -671,14 +672,11 @@ def test_fault_of__the_client_s_wrapper_is_opened() -> None:
 # The command
 
 
-def run_command(hub: Hub, cache: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vidseek.cli", "backbone", "fetch", *arguments], capture_output=True, text=True, check=False,
-        cwd=cache, env={
-            **os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache / "hub"), "HF_TOKEN": "",
-            "VIDSEEK_HOME": str(cache), **environment,
-        },
-    )
+def fetch_in_process(hub: Hub, cache: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_command(("backbone", "fetch", *arguments), folder=cache, env={
+        **os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache / "hub"), "HF_TOKEN": "",
+        "VIDSEEK_HOME": str(cache), **environment,
+    })
 
 
 @pytest.fixture
@@ -739,5 +737,5 @@ def test_pin_backbone__changes_one_value_alone(
 
 
 def test_command__a_fault_is_one_message_and_its_exit_code(hub: Hub, tmp_path: Path) -> None:
-    said = run_command(hub, tmp_path, "someone/nothing")
+    said = fetch_in_process(hub, tmp_path, "someone/nothing")
     assert said.returncode == HubNotFound.exit_code and "Traceback" not in said.stderr and not said.stdout

@@ -94,6 +94,7 @@ class Killed:
         assert there == kept and len(kept) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "share"), [("publish", 0.8), ("compact", 0.7)])
 def test_kill__leaves_the_old_answers(tmp_path: Path, what: str, share: float) -> None:
     killed = Killed(tmp_path, what)
@@ -138,6 +139,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_publish__the_disk_fills_up_while_a_copy_grows(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

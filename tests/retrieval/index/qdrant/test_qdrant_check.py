@@ -48,6 +48,7 @@ def wait_until_it_writes(backend: QdrantBackend, live: str, publisher: subproces
     raise AssertionError(f"the publisher wrote nothing; it ended with {publisher.poll()}")
 
 
+@pytest.mark.slow
 def test_check__a_publisher_that_is_killed_changes_nothing_and_the_next_one_goes_on(url: str, tmp_path: Path) -> None:
     with borrowed_home(url) as backend:
         first = publish(**random_archive(tmp_path / "first", seed=0), index=backend)
