@@ -24,7 +24,7 @@ HEAD = """\
 def wanted() -> list[str]:
     """The extras of the Dockerfile, and what builds the package itself."""
     text = (ROOT / "infra" / "Dockerfile").read_text(encoding="utf-8")
-    [extras] = re.findall(r'"\.\[(\$\{ENCODER\},[a-z,]+)\]"', text)
+    [extras] = re.findall(r'"\.\[(onnx-\$\{ENCODER\},[a-z,]+)\]"', text)
     return [f".[{extras.replace('${ENCODER}', 'cpu')}]", "setuptools>=77"]
 
 

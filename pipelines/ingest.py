@@ -13,7 +13,7 @@ def main() -> str:
     source = open_source(params.source, downloads=PATHS.downloads, settings=params)
     report = ingest(
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
-        clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
+        captions=params.captions, clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
         max_gone_share=params.max_gone_share,
     )
     said = (

@@ -16,12 +16,12 @@ from vidseek.commands import (
     benchmarking,
     captioning,
     comparing,
+    creating,
     demo,
     drifting,
     forgetting,
     growing,
     index,
-    planning,
     running,
     searching,
     training_set,
@@ -61,8 +61,11 @@ def _about(
     """Search your own video archive by meaning."""
 
 
+app.command(epilog=creating.INIT_EXAMPLES)(creating.init)
+app.command(epilog=creating.RUN_EXAMPLES)(creating.run)
+app.command(epilog=creating.SETTINGS_EXAMPLES)(creating.settings)
 for command in (
-    searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, planning.plan,
+    searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow, running.doctor,
     running.push_adapter, running.mteb, benchmarking.benchmark,
 ):

@@ -37,6 +37,8 @@ from vidseek_training.settings import (
     TrainingSettings,
 )
 
+SETTLED_DIR = Path("data", "settings")
+"""Where the stage `settings` of an archive folder writes what the other stages depend on."""
 CHANGED = {
     "export.min_cosine": "each variant has its own: write export.parity.fp32.min_cosine",
     "export.min_overlap": "each variant has its own: write export.parity.fp32.min_overlap",
@@ -88,6 +90,8 @@ class Settings(Section):
 def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
     """Read and check all of params.yaml, as the stages do: every key that DVC compares must be stated.
 
+    In an archive that `vidseek init` made, DVC compares the files of the stage `settings`: there no key must be stated.
+
     Args:
         path: The file.
 
@@ -99,10 +103,29 @@ def load_params(path: Path = Path(PARAMS_FILE)) -> Params:
         >>> load_params(Path("params.yaml")).cut.window_length_seconds > 0
         True
     """
+    if (path.parent / SETTLED_DIR).is_dir():
+        return load_short_params(path)
+    file = _read_whole(path)
+    return file.checked(Params, file.content, others=[*_changed(file.content), *_unstated(Params, file.content)])
+
+
+def load_short_params(path: Path) -> Params:
+    """Read and check all of a params.yaml that may leave keys to their defaults.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: as `load_params`, but for a key that is not stated and has a default.
+    """
+    file = _read_whole(path)
+    return file.checked(Params, file.content, others=list(_changed(file.content)))
+
+
+def _read_whole(path: Path) -> ParamsFile:
     if not path.is_file():
         raise ConfigError(f"{path} is missing in {Path.cwd()}", code="params-missing", remedy="Run in the project's folder")
-    file = ParamsFile.read(path)
-    return file.checked(Params, file.content, others=[*_changed(file.content), *_unstated(Params, file.content)])
+    return ParamsFile.read(path)
 
 
 def load_settings(path: Path) -> Settings:

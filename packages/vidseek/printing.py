@@ -132,6 +132,21 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text, keep="\n"), err=err)
 
 
+def say_wrapped(text: str, *, mark: str = "") -> None:
+    """Print a paragraph, broken between words to fit the terminal; names and paths are never broken.
+
+    Args:
+        text: The paragraph.
+        mark: What its first line begins with; the others are indented by as much.
+    """
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    say(textwrap.fill(text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_long_words=False,
+                      break_on_hyphens=False))
+
+
 has_printed_json = False
 """Whether standard output has its document: an error that follows is told on standard error alone."""
 
@@ -157,7 +172,9 @@ def require_module(name: str, extra: str) -> None:
     """
     from importlib.util import find_spec
 
+    from vidseek_media.installing import install_command
+
     if find_spec(name) is None:
         raise ConfigError(
-            f"{name} is not installed", code="not-installed", remedy=f"Run `pip install -c constraints.txt -e '.[{extra}]'`",
+            f"{name} is not installed", code="not-installed", remedy=f"Run `{install_command(extra)}`",
         )

@@ -1,4 +1,4 @@
-"""Starts the service: BentoML on serving/, found beside the packages or in the working directory."""
+"""Starts the service: BentoML on serving/, which lies beside the packages or in the wheel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.installation import SERVICE, code_root
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import install_command
 from vidseek_media.secret import secret
 
 KEY_VARIABLE = "VIDSEEK_API_KEY"
@@ -26,7 +28,7 @@ def require_ready(archive: Archive) -> None:
     """
     if find_spec("bentoml") is None:
         raise ConfigError(
-            "bentoml is not installed", code="not-installed", remedy="Run `pip install -c constraints.txt -e '.[serve]'`",
+            "bentoml is not installed", code="not-installed", remedy=f"Run `{install_command('serve')}`",
         )
     settings = archive.settings().search
     open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
@@ -109,12 +111,9 @@ def serve_command(*, host: str, port: int) -> list[str]:
 
 
 def serving_root() -> Path:
-    """Return the folder that contains serving/: beside the packages, or the working directory.
+    """Return the folder that contains serving/.
 
     Raises:
         ConfigError: it is not found.
     """
-    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
-        if (root / "serving" / "service.py").is_file():
-            return root
-    raise ConfigError("serving/service.py was not found", code="service-missing", remedy="Run in the repository's root")
+    return code_root(SERVICE)

@@ -207,9 +207,12 @@ class IngestSettings(Section):
     """Where the videos are, and how they are listed and probed."""
 
     place = "ingest"
+    unstated = ("captions",)
 
     source: SourceName = ""
     """A folder, pattern, manifest, URL or page of YouTube: docs/own-videos.md. Empty where none is named."""
+    captions: Path | None = None
+    """A file of captions that lies elsewhere than the videos; it counts beside those of the source."""
     clip_pattern: str | None = None
     """Files named so are clips of one video, e.g. '(?P<stem>.+)_(?P<index>\\d+)'."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60

@@ -124,7 +124,7 @@ def test_dockerfile__runs_as_nobody_special_on_a_pinned_base_with_the_extras_we_
     text = (INFRA / "Dockerfile").read_text()
     assert all(re.match(r"FROM python:3\.11\.\d+-", line) for line in re.findall(r"^FROM .*$", text, re.M))
     assert re.findall(r"^USER (\w+)$", text, re.M) == ["vidseek"]
-    (extras,) = re.findall(r'"\.\[(\$\{ENCODER\},[a-z,]+)\]"', text)
+    (extras,) = re.findall(r'"\.\[(onnx-\$\{ENCODER\},[a-z,]+)\]"', text)
     declared = (ROOT / "pyproject.toml").read_text()
     for encoder in ("cpu", "gpu"):
         assert all(f"\n{extra} = [" in declared for extra in extras.replace("${ENCODER}", encoder).split(","))
@@ -143,7 +143,7 @@ def test_dockerignore__lets_through_all_that_is_copied() -> None:
 def test_bento__needs_what_the_extras_say_at_the_pinned_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["cpu"], *extras["index"], *extras["serve"]]
+    wanted = [*project["dependencies"], *extras["onnx-cpu"], *extras["index"], *extras["serve"]]
     names = {re.split(r"[>=<]", each)[0].lower().replace("_", "-") for each in wanted}
     pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines_of("constraints.txt")}
     assert sorted(lines_of("serving/requirements.txt")) == sorted(pins[name] for name in names)
@@ -161,7 +161,7 @@ def test_image_lock__has_a_hash_for_each_file_and_agrees_with_the_constraints() 
         name: pins[name].split(";")[0].strip() for name in locked.keys() - free}
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = [*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"],
-              *(each for extra in ("cpu", "index", "quality", "serve", "ui") for each in extras[extra])]
+              *(each for extra in ("onnx-cpu", "index", "quality", "serve", "ui") for each in extras[extra])]
     assert {re.split(r"[>=<\[]", each)[0].lower().replace("_", "-") for each in wanted} <= set(locked)
 
 

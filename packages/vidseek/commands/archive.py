@@ -42,6 +42,7 @@ def ingest(
         ledger=archive.ledger,
         timeout_seconds=settings.timeout_seconds,
         workers=settings.workers,
+        captions=None if source or not settings.captions else archive.root / settings.captions,
         clip_pattern=settings.clip_pattern,
         forgotten=read_forgotten(archive.decisions),
     )

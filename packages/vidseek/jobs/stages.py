@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vidseek.archive import HOME_VARIABLE, Archive
+from vidseek.installation import PIPELINE, STAGES, code_root
 from vidseek.jobs.archive_lock import WORKER_VARIABLE
 from vidseek_media import errors
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
@@ -44,15 +46,15 @@ def run_stages(archive: Archive, *, what: str, lock: int, at: Callable[[str, flo
         ConfigError: the folder of the archive has no pipeline.
         VidseekError: a stage failed, as it says itself; ServiceError where it died.
     """
-    if not (archive.root / "dvc.yaml").is_file() or not (archive.root / "pipelines" / "grow.py").is_file():
+    if not (archive.root / PIPELINE).is_file():
         raise ConfigError(
-            f"{archive.root.resolve()} has no pipeline (dvc.yaml, pipelines/)", code="archive-not-made",
+            f"{archive.root.resolve()} has no pipeline ({PIPELINE})", code="archive-not-made",
             remedy=f"Run this in the folder of the archive, or set {HOME_VARIABLE} to it",
         )
     archive.jobs.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ, WORKER_VARIABLE: what, "DVC_NO_ANALYTICS": "1",
-        "PYTHONPATH": os.pathsep.join([str(archive.root.resolve()), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join([str(_stages_root(archive).resolve()), *filter(None, sys.path)]),
     }
     log = archive.jobs / LOG_NAME
     with log.open("wb") as errors_of_it:
@@ -72,6 +74,11 @@ def run_stages(archive: Archive, *, what: str, lock: int, at: Callable[[str, flo
             code="stages-died", remedy="Try it again; where it dies again, look at that file",
         )
     return told
+
+
+def _stages_root(archive: Archive) -> Path:
+    """The folder of pipelines/: the archive's own in a repository, else that of the installation."""
+    return archive.root if (archive.root / STAGES).is_file() else code_root(STAGES)
 
 
 def _follow(process: subprocess.Popen[bytes], at: Callable[[str, float], None]) -> StagesRun | VidseekError | None:

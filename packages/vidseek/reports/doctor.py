@@ -29,6 +29,8 @@ State = Literal["ok", "note", "missing", "error"]
 
 NEEDED = ("base", "index")
 """Extras without which no search is possible; of cpu and gpu it is one."""
+FLAVOURS = ("cpu", "gpu", "onnx-cpu", "onnx-gpu")
+"""Extras of which a machine has one of each kind."""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg2video", "mpeg4", "h263", "mjpeg", "prores", "gif")
 ASK_SECONDS = 60
 QUESTIONS = {
@@ -91,7 +93,7 @@ def examine(archive: Archive) -> Diagnosis:
     return Diagnosis((
         _python(),
         *_flavours(),
-        *(one for extra, names in declared.items() if extra not in ("cpu", "gpu")
+        *(one for extra, names in declared.items() if extra not in FLAVOURS
           for one in _extra(extra, names, found, wanted)),
         *_runtimes(),
         *_pipeline(archive),

@@ -20,6 +20,7 @@ from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.video_memory import VideoMemory
+from vidseek_media.installing import install_command
 from vidseek_media.records import Refusal, Span
 from vidseek_media.settings import ShotSettings
 from vidseek_media.sources.originals import original
@@ -117,7 +118,7 @@ def find_all_cuts(
     if find_spec("scenedetect") is None:
         raise ConfigError(
             "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
-            remedy="Run `pip install -c constraints.txt -e '.[shots]'`",
+            remedy=f"Run `{install_command('shots')}`",
         )
     kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)})
     cuts: dict[str, list[int]] = {}

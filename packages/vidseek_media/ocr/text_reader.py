@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.guards import mended_text
+from vidseek_media.installing import install_command
 
 Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
@@ -50,7 +51,7 @@ def require_reader() -> str:
     if find_spec("rapidocr") is None:
         raise ConfigError(
             "ocr.enabled is true, and rapidocr is not installed", code="not-installed",
-            remedy="Run `pip install -c constraints.txt -e '.[ocr]'`",
+            remedy=f"Run `{install_command('ocr')}`",
         )
     return f"rapidocr-{version('rapidocr')}/{MODEL}"
 

@@ -25,7 +25,14 @@ from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileUnreadable
 from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Annotations, Source
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
-from vidseek_media.text.sidecars import ABOUT_VIDEO, ClipNaming, SidecarCaption, match_captions
+from vidseek_media.text.sidecars import (
+    ABOUT_VIDEO,
+    ClipNaming,
+    Sidecar,
+    SidecarCaption,
+    match_captions,
+    read_captions,
+)
 from vidseek_media.text.transcripts import Cue, read_transcripts
 
 CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True, code="file-changed")
@@ -61,6 +68,7 @@ def ingest(
     ledger: Path,
     timeout_seconds: float,
     workers: int,
+    captions: Path | None = None,
     clip_pattern: str | None = None,
     forgotten: Forgotten | None = None,
     max_gone_share: float = 1.0,
@@ -78,6 +86,7 @@ def ingest(
             probe of every file, so that another run only reads new and changed files.
         timeout_seconds: Time limit for probing one file in seconds; as much again is added for each GB.
         workers: Number of processes that probe.
+        captions: A file of captions beside those that the source has; None for no other.
         clip_pattern: Regular expression with the groups `stem` and `index` for file names without suffix. A matching file is
             clip `index` of the video `stem`; a caption of a missing file with such a name belongs to that clip of the video.
         forgotten: Videos to leave out; each is a rejection.
@@ -92,7 +101,7 @@ def ingest(
     naming, forgotten = ClipNaming.of(clip_pattern), forgotten or Forgotten()
     source = source_of(source)
     listing = source.list_videos(forgotten=forgotten.addresses)
-    rejected, sidecar = dict(listing.rejected), listing.sidecar
+    rejected, sidecar = dict(listing.rejected), listing.sidecar.joined(read_captions(captions) if captions else Sidecar())
     if not listing.paths and not rejected and not sidecar.rejections:
         raise ConfigError(
             f"{source.name} holds no video file",

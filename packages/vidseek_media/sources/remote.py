@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
 from vidseek_media.files.folders import whole_file, write_text
+from vidseek_media.installing import install_command
 from vidseek_media.records import Refusal
 from vidseek_media.sources.local import path_inside
 from vidseek_media.sources.registry import Place, SourceKind, register
@@ -329,7 +330,7 @@ def open_fs(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        how = f"Run `pip install -c constraints.txt -e '.[{extra}]'`" if extra else f"Install what fsspec wants: {error}"
+        how = f"Run `{install_command(extra)}`" if extra else f"Install what fsspec wants: {error}"
         raise ConfigError(
             f"{url} needs a library that is not installed: {error}", code="not-installed", remedy=how,
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import install_command
 from vidseek_media.plugins import Registry, modules_in
 from vidseek_media.speech.engine import SpeechEngine
 
@@ -43,5 +44,5 @@ def not_installed(engine: SpeechEngine, library: str) -> ConfigError:
     """
     return ConfigError(
         f"speech.engine is {engine.name}, and {library} is not installed", code="not-installed",
-        remedy=f"Run `pip install -c constraints.txt -e '.[{engine.extra}]'`",
+        remedy=f"Run `{install_command(engine.extra)}`",
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import install_command
 from vidseek_media.speech.sound import RATE, Samples
 
 MODEL_FILE = "silero_vad_16k_sequence.onnx"
@@ -47,7 +48,7 @@ def require_model() -> Path:
     what = f"has no {MODEL_FILE}" if folders else "is not installed"
     raise ConfigError(
         f"speech.enabled is true, and silero-vad {what}", code="not-installed",
-        remedy="Run `pip install -c constraints.txt -e '.[speech]'`",
+        remedy=f"Run `{install_command('speech')}`",
     )
 
 

@@ -116,6 +116,10 @@ class Sidecar:
         """Rows read: captions and rejections together."""
         return len(self.captions) + len(self.rejections)
 
+    def joined(self, other: Sidecar) -> Sidecar:
+        """Return the rows of both."""
+        return Sidecar((*self.captions, *other.captions), (*self.rejections, *other.rejections))
+
 
 def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
     """Read the files of captions (`FILES`) in a folder, in order. Unknown columns are ignored.
@@ -129,22 +133,43 @@ def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
     Raises:
         ConfigError: a file has another format, or lacks a required column.
     """
+    files = [(source / name, read) for name, read in FILES.items() if name != but and (source / name).exists()]
+    return _read_files(files)
+
+
+def read_captions(path: Path) -> Sidecar:
+    """Read one file of captions, wherever it lies and whatever it is called: CSV, Parquet or JSON lines by its suffix.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: it is missing, or has another format or columns.
+    """
+    if not path.is_file() or path.suffix.lower() not in READERS:
+        what = "is of no such kind" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(
+            f"{path} {what}: wanted a file of captions ({', '.join(READERS)})", code="captions-unreadable",
+            remedy="Name one with the columns file and caption (docs/own-videos.md)",
+        )
+    return _read_files([(path, lambda path: READERS[path.suffix.lower()](path, _columns_of, COLUMNS))])
+
+
+def _read_files(files: Iterable[tuple[Path, Callable[[Path], Iterator[Row]]]]) -> Sidecar:
     captions: list[SidecarCaption] = []
     rejections: list[Rejection] = []
     seen: dict[tuple[object, ...], str] = {}
-    for name, read in FILES.items():
-        if name == but or not (source / name).exists():
-            continue
-        for line, row in read(source / name):
+    for path, read in files:
+        for line, row in read(path):
             try:
-                caption = caption_of(row, name, line)
+                caption = caption_of(row, path.name, line)
                 caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
                 if not caption.text and not caption.annotations.get("title"):
                     raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
                 refuse_repeated(caption, seen)
                 captions.append(caption)
             except InputRejected as error:
-                rejections.append(reject_row(f"{name}:{line}", error.message, code=error.code))
+                rejections.append(reject_row(f"{path.name}:{line}", error.message, code=error.code))
     return Sidecar(tuple(captions), tuple(rejections))
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
 from vidseek_media.frame_store.stored_clips import StoredClip
+from vidseek_media.installing import install_command
 from vidseek_retrieval.embedding.embed_clips import Executor, embed_pieces
 from vidseek_retrieval.embedding.embedding_parts import is_whole
 from vidseek_retrieval.settings import RaySettings
@@ -52,7 +53,7 @@ def executor_on_ray(bundle: Path, *, variant: str, settings: RaySettings) -> Exe
     if find_spec("ray") is None:
         raise ConfigError(
             "embed.executor is ray, and ray is not installed", code="not-installed",
-            remedy="Run `pip install -c constraints.txt -e '.[ray]'`, or set embed.executor to local",
+            remedy=f"Run `{install_command('ray')}`, or set embed.executor to local",
         )
     return partial(_embed_on_ray, bundle=bundle.absolute(), variant=variant, settings=settings)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.decoding.frames import decode_uniform
 from vidseek_media.errors import ConfigError, InputRejected, ServiceError
+from vidseek_media.installing import install_command
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
@@ -137,7 +138,7 @@ def run_tasks(encoder: Encoder, name: str, tasks: Sequence[str], out: Path) -> d
         import mteb
     except ImportError as error:
         raise ConfigError(
-            f"mteb is not there: {error}", code="not-installed", remedy="Run `pip install -c constraints.txt -e '.[mteb]'`"
+            f"mteb is not there: {error}", code="not-installed", remedy=f"Run `{install_command('mteb')}`"
         ) from error
     try:
         chosen = [mteb.get_task(task) for task in tasks]

@@ -6,6 +6,7 @@ import os
 from importlib.util import find_spec
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import install_command
 from vidseek_media.secret import secret
 from vidseek_training.captioning.provider import KEY_VARIABLE, URL_VARIABLE, Provider
 from vidseek_training.captioning.registry import caption_provider
@@ -23,7 +24,7 @@ def open_provider(settings: LlmSettings) -> Provider:
     if not _is_installed(provider.library):
         raise ConfigError(
             f"the library for caption.llm.provider {settings.provider} is not installed", code="not-installed",
-            remedy="Run `pip install -c constraints.txt -e '.[llm]'`",
+            remedy=f"Run `{install_command('llm')}`",
         )
     url = os.environ.get(URL_VARIABLE) or None
     return provider.open(settings, url=url, key=_key(provider.key_variable, url))

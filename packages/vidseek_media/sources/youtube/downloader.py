@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import install_command
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.sources.youtube.javascript import RUNTIMES
 from vidseek_media.urls import without_secrets
@@ -35,7 +36,7 @@ def open_downloader(settings: DownloadSettings, folder: Path) -> Any:
     if find_spec("yt_dlp") is None:
         raise ConfigError(
             "the source is a page that yt-dlp reads, and yt-dlp is not installed", code="not-installed",
-            remedy="Run `pip install -c constraints.txt -e '.[youtube]'`",
+            remedy=f"Run `{install_command('youtube')}`",
         )
     from yt_dlp import YoutubeDL
 

@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass
 from importlib import metadata
 
+from vidseek_media.installing import install_command
+
 RUNTIMES = ("deno", "node", "bun", "quickjs")
 """That yt-dlp can use, in order of preference. deno runs scripts without rights of their own."""
-REMEDY = "Run `pip install -c constraints.txt -e '.[youtube]'`, which brings deno and yt-dlp-ejs"
+REMEDY = f"Run `{install_command('youtube')}`, which brings deno and yt-dlp-ejs"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""How this vidseek was installed, and the command that installs a part of it that is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+"""The repository, where the packages lie in one."""
+
+
+def is_checkout() -> bool:
+    """Whether this is the source repository, and not an installed wheel."""
+    return (_REPOSITORY / "pyproject.toml").is_file()
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that installs an extra beside what is there.
+
+    Args:
+        extra: Name of the extra, or `base` for what every installation has.
+
+    Examples:
+        >>> "vidseek[ocr]" in install_command("ocr") or ".[ocr]" in install_command("ocr")
+        True
+    """
+    if is_checkout():
+        return "pip install -c constraints.txt -e " + ("." if extra == "base" else f"'.[{extra}]'")
+    return "pip install " + ("vidseek" if extra == "base" else f"'vidseek[{extra}]'")
