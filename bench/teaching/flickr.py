@@ -141,15 +141,15 @@ def words_of(captions: list[list[str]]) -> NDArray[np.float32]:
 
 def views_of(
     pictures: NDArray[np.uint8] | Tensor, rng: np.random.Generator, *, side: int = SIDE,
-    mean: tuple[float, ...] = MEAN, deviation: tuple[float, ...] = DEVIATION,
+    mean: tuple[float, ...] = MEAN, deviation: tuple[float, ...] = DEVIATION, least_part: float = 0.35,
 ) -> Tensor:
-    """A random part of each picture (at least 0.35 of it), sometimes mirrored, in other light: (n, 1, 3, side, side).
+    """Return `least_part` of each picture or more, sometimes mirrored, in other light: shape (n, 1, 3, side, side).
 
     `pictures` are uint8 (n, height, width, 3); where they are a tensor, views are made on its device.
     """
     whole = torch.as_tensor(pictures)
     count, device = len(whole), whole.device
-    area, aspect = rng.uniform(0.35, 1, count), np.exp(rng.uniform(-0.25, 0.25, count))
+    area, aspect = rng.uniform(least_part, 1, count), np.exp(rng.uniform(-0.25, 0.25, count))
     wide, high = np.minimum(1, np.sqrt(area * aspect)), np.minimum(1, np.sqrt(area / aspect))
     mirror = np.where(rng.uniform(size=count) < 0.5, -1, 1)
     theta = np.zeros((count, 2, 3), np.float32)

@@ -1,17 +1,18 @@
-"""Which settings teach a model of CLIP's size: towers of ViT-B/32's shape, trained here on Flickr8k, then adapted.
+"""Which settings teach a model of CLIP's size: towers of ViT-B/32's shape, trained here from scratch, then adapted.
 
-    python -m bench.teaching.recipe pack DIR   (where VIDSEEK_REALDATA is: one file of pictures and captions)
-    python -m bench.teaching.recipe run DIR    (a few minutes on one H100, hours on a CPU; writes bench/recipe.json)
+    python -m bench.teaching.recipe pack DIR     (where VIDSEEK_REALDATA is: one file of pictures and captions)
+    python -m bench.teaching.recipe render DIR   (instead: pictures of the demo's worlds)
+    python -m bench.teaching.recipe run DIR      (writes bench/recipe.json)
 
 The published weights are not to be had here, so a CLIP of the published shape (151 M parameters, 224 pixels, patches of 32)
-is trained from scratch on the pictures of Flickr8k that show no dog. Then `Trainer` adapts it to two domains: photos of
-exercises (few pairs), and the pictures that show dogs (many). Each trial says what the domain gains on held-out pictures,
-what is left of the rest of Flickr8k's dev pictures, and how strong the update of any layer was against its weight, in
-spectral norm, after any step.
+is trained from scratch on a general world. Then `Trainer` adapts it to a domain. Each trial says what the domain gains on
+held-out pictures, what is left of held-out general pictures, and how strong the update of any layer was against its weight,
+in spectral norm, after any step.
 
-On a CPU the training from scratch sees a quarter of the patches of a picture and one caption of it, and there are fewer and
-smaller trials (`TRIALS_ON_CPU`). With `--work` the base stays in that folder, and a later run does the trials that are
-missing in the file.
+With `pack` the general world is Flickr8k's pictures that show no dog, and the domains are photos of exercises (few pairs)
+and the pictures that show dogs (many): for a GPU. With `render` they are the demo's two worlds in single pictures
+(`bench.teaching.recipe_rendered`), which a CPU learns in half an hour too, by seeing some patches of each picture and one
+caption of it. With `--work` the base stays in that folder, and a later run does the trials that the file lacks.
 
 The device machine has no decoder of videos, no MLflow and no pydantic: this file and what it imports need only the last
 of these, which can be carried as wheels.
@@ -98,6 +99,8 @@ class Shape:
     """Of each picture in a step of it; with two they are contrasted with each other too."""
     most_tokens: int | None = None
     """Of a caption in it; what is longer is cut."""
+    least_part: float = 0.35
+    """Least part of a picture that a view shows."""
 
     def config(self, num_tokens: int) -> dict[str, Any]:
         """The config.json, as transformers has it."""
@@ -117,8 +120,8 @@ class Shape:
         }
 
 
-ON_CPU = Shape(batch=64, kept_patches=0.25, captions=1, most_tokens=16)
-"""The same towers; what one core can do in three quarters of an hour."""
+RENDERED = Shape(batch=64, rate=2.0e-4, kept_patches=0.4, captions=1, most_tokens=18, least_part=0.85)
+"""The same towers; for the rendered world, and a CPU."""
 SMOKE = Shape(side=32, patch=16, width=64, text_width=64, layers=2, dimension=32, context=24, batch=8)
 
 
@@ -128,7 +131,7 @@ class Trial:
 
     name: str
     domain: str
-    """exercise or dogs."""
+    """exercise, dogs or thermal."""
     preset: str
     changes: dict[str, Any] = field(default_factory=dict)
     """Keys in the place of the preset's."""
@@ -136,6 +139,8 @@ class Trial:
     """Whether general pairs are at hand, as with `general.source`."""
     most_pictures: int | None = None
     """Of the domain's training pictures; None: all."""
+    most_captions: int | None = None
+    """Of each of these; None: all."""
 
 
 _MEANT = {"allow_large_updates": True}
@@ -161,16 +166,17 @@ TRIALS = (
     Trial("the tiny backbones' settings", "dogs", "tiny", _MEANT),
 )
 """The more they say, the earlier: a lease may end before all are done."""
-TRIALS_ON_CPU = (
-    Trial("preset", "exercise", "base-few"),
-    Trial("the tiny backbones' settings, 40 steps", "exercise", "tiny",
-          {"steps": 40, "warmup_text_steps": 10, "evaluate_every": 10, **_MEANT}),
-    Trial("preset, no general pairs", "exercise", "base-few", {"scales": (1.0,)}, replays=False),
-    Trial("rate 3e-4", "exercise", "base-few", {"learning_rate": 3.0e-4}),
-    Trial("preset, 400 pictures", "dogs", "base-many", most_pictures=400),
-    Trial("rate 1e-3, not held", "exercise", "base-few", {"learning_rate": 1.0e-3, **_FREE}),
+_FEW: dict[str, Any] = {"most_pictures": 330, "most_captions": 2}
+TRIALS_RENDERED = (
+    Trial("preset", "thermal", "base-few", **_FEW),
+    Trial("the tiny backbones' settings, 40 steps", "thermal", "tiny",
+          {"steps": 40, "warmup_text_steps": 10, "evaluate_every": 10, **_MEANT}, **_FEW),
+    Trial("preset, no general pairs", "thermal", "base-few", {"scales": (1.0,)}, replays=False, **_FEW),
+    Trial("rate 3e-4", "thermal", "base-few", {"learning_rate": 3.0e-4}, **_FEW),
+    Trial("preset of many pairs", "thermal", "base-many"),
+    Trial("rate 1e-3, not held", "thermal", "base-few", {"learning_rate": 1.0e-3, **_FREE}, **_FEW),
 )
-"""What one core does in three quarters of an hour."""
+"""The most telling first: an hour or two of one core."""
 SMOKE_TRIALS = (
     Trial("preset", "exercise", "base-few", {"epochs": 1.0, "batch": 8, "last_layers": 1, "replay": 4}),
     Trial("the tiny backbones' settings", "dogs", "tiny", {"steps": 2, "batch": 8, "replay": 4, "warmup_text_steps": 1}),
@@ -201,7 +207,6 @@ class Side:
 def pack(folder: Path) -> None:
     """Write the pictures, captions and CLIP's tokenizer of `VIDSEEK_REALDATA` into `folder`."""
     from bench.teaching import flickr_adapt
-    from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     root = flickr.REALDATA / "B_image_text"
@@ -218,6 +223,22 @@ def pack(folder: Path) -> None:
         jpegs = [(root / "exercise_photos" / "images" / name).read_bytes() for name in photos.names]
         sides[f"exercise_{split}"] = Side(photos.names, jpegs, photos.captions)
     write_packed(sides, folder)
+    _write_tokenizer(folder)
+
+
+def render(folder: Path) -> None:
+    """Write pictures of the demo's worlds, what is said of them, and CLIP's tokenizer into `folder`."""
+    from bench.teaching.recipe_rendered import rendered_sides
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_packed({name: Side(each.names, each.jpegs, each.captions) for name, each in rendered_sides().items()}, folder)
+    _write_tokenizer(folder)
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """CLIP's."""
+    from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
+
     with tempfile.TemporaryDirectory() as plain:
         name = "bpe_simple_vocab_16e6.txt.gz"
         shutil.copy(flickr.REALDATA / "C_models_tokenizers" / name, Path(plain) / name)
@@ -345,7 +366,8 @@ class Pretraining:
     def _embed(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Unit vectors of views and captions of some pictures, and what words the views are said to show."""
         where = torch.from_numpy(rows).to(self._device)
-        views = flickr.views_of(self._pictures[where], self._rng, side=self._shape.side, mean=MEAN, deviation=DEVIATION)
+        views = flickr.views_of(self._pictures[where], self._rng, side=self._shape.side, mean=MEAN, deviation=DEVIATION,
+                                least_part=self._shape.least_part)
         ids = torch.from_numpy(self._draw_captions(rows)).to(self._device)
         on_cpu = self._device == "cpu"
         self.model.train()
@@ -466,7 +488,8 @@ def run_trial(trial: Trial, place: Place, base: dict[str, list[int]]) -> dict[st
     sides = {
         name: place.pairs(f"{trial.domain}_{name}", texts, most_captions=judged) for name in ("validation", "test")
     }
-    sides["train"] = place.pairs(f"{trial.domain}_train", texts, most=trial.most_pictures)
+    sides["train"] = place.pairs(
+        f"{trial.domain}_train", texts, most=trial.most_pictures, most_captions=trial.most_captions)
     general = {
         "train": place.pairs("general_train", texts, most_captions=1, most=place.most_replayed) if trial.replays else None,
         "validation": place.pairs("general_validation", texts, most_captions=judged) if trial.replays else None,
@@ -591,7 +614,8 @@ def _pretrain(data: Path, work: Path, *, device: str, shape: Shape, seconds: flo
         rows = range(min(len(side.names), NUM_REPLAYED if name == "general_train" else len(side.names)))
         np.save(work / f"{name}.npy", _some(side, list(rows)).pixels(shape.side))
     return {
-        "machine": _machine(device), "shape": asdict(shape), "num_parameters": pretraining.model.num_parameters(),
+        "material": "rendered" if "thermal_test" in sides else "Flickr8k", "machine": _machine(device),
+        "shape": asdict(shape), "num_parameters": pretraining.model.num_parameters(),
         "pretraining": {"pictures": len(sides["general_train"].names), "steps": num_steps, "losses": pretraining.losses,
                         "looks": pretraining.looks, "seconds": round(time.monotonic() - began, 1)},
     }
@@ -607,7 +631,7 @@ def _judge_base(place: Place) -> tuple[dict[str, Any], dict[str, list[int]]]:
     model = backbones.load(place.work / "model").to(place.device)
     texts = Texts.load(model.spec.tokenizer, context=model.spec.context_length, pad_id=model.spec.pad_id)
     ranks, figures = {}, {}
-    for name in ("general", "dogs", "exercise"):
+    for name in sorted(side.removesuffix("_test") for side in read_packed(place.data) if side.endswith("_test")):
         found = ranks_of(model, place.pairs(f"{name}_test", texts, most_captions=place.most_judged))
         ranks[name] = found.tolist()
         figures[name] = {f"r{k}": round(float((found <= k).mean()), 4) for k in (1, 5, 10)}
@@ -648,19 +672,19 @@ def _say(found: dict[str, Any]) -> None:
 def main() -> None:
     """Pack, or run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("pack", "run"))
+    parser.add_argument("what", choices=("pack", "render", "run"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, help="keeps the base, or has it; left out: nothing is kept")
-    parser.add_argument("--pretrain-seconds", type=float, help="90 on a GPU, 2,400 on a CPU")
+    parser.add_argument("--pretrain-seconds", type=float, help="90 on a GPU, 1,560 on a CPU")
     parser.add_argument("--budget-seconds", type=float, help="for all; trials that do not fit are left out")
-    parser.add_argument("--most-judged", type=int, help="captions of a picture that are queries; 2 on a CPU, else all")
+    parser.add_argument("--most-judged", type=int, help="captions of a picture that are queries; left out: all")
     parser.add_argument("--workers", type=int, help="4 on a GPU; 0 on a CPU: all in this process")
     parser.add_argument("--smoke", action="store_true", help="tiny towers, two trials")
     options = parser.parse_args()
-    if options.what == "pack":
-        pack(options.data)
+    if options.what != "run":
+        {"pack": pack, "render": render}[options.what](options.data)
         return
     scale = _scale_of(options)
     with contextlib.ExitStack() as stack:
@@ -670,13 +694,13 @@ def main() -> None:
 
 
 def _scale_of(options: argparse.Namespace) -> dict[str, Any]:
-    """How large the towers, and how long the training: what is not said is as the device bears it."""
+    """How large the towers, and how long the training: what is not said is as device and pictures ask for."""
     on_cpu = options.device == "cpu"
+    is_rendered = "thermal_test" in read_packed(options.data)
     scale: dict[str, Any] = {
-        "shape": ON_CPU if on_cpu else Shape(), "trials": TRIALS_ON_CPU if on_cpu else TRIALS,
-        "pretrain_seconds": 2400.0 if on_cpu else 90.0, "budget_seconds": 3 * 3600.0 if on_cpu else 270.0,
-        "most_judged": 2 if on_cpu else None, "most_replayed": 500 if on_cpu else NUM_REPLAYED,
-        "workers": 0 if on_cpu else 4,
+        "shape": RENDERED if is_rendered else Shape(), "trials": TRIALS_RENDERED if is_rendered else TRIALS,
+        "pretrain_seconds": 1560.0 if on_cpu else 90.0, "budget_seconds": 3 * 3600.0 if on_cpu else 270.0,
+        "most_replayed": 500 if on_cpu else NUM_REPLAYED, "workers": 0 if on_cpu else 4,
     }
     if options.smoke:
         scale |= {"shape": SMOKE, "trials": SMOKE_TRIALS, "pretrain_seconds": 0.0, "workers": 0}

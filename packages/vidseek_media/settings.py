@@ -101,7 +101,7 @@ class Section(BaseModel, metaclass=_SectionType):
         ConfigError: a key is unknown, missing or out of range; every fault is named.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     place: ClassVar[str] = ""
     """Its dotted name in params.yaml."""
@@ -333,9 +333,9 @@ class SpeechSettings(Section):
     """Probability of speech from which a span of sound is heard."""
     max_span_seconds: Annotated[float, Field(ge=5, le=300)] = 28.0
     """A longer span is cut where nobody speaks, if it can be."""
-    usd_per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    usd_per_minute: Annotated[float, Field(ge=0)] | None = None
     """Price of a minute of sound, for openai; 0 for a server of your own."""
-    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    budget_usd: Annotated[float, Field(ge=0)] = 1.0
     """Of all runs of this archive together."""
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     """Requests under way at once, for openai."""

@@ -90,7 +90,7 @@ class TrainSettings(Section):
     """LoRA's updates are scaled by alpha / rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """Before the low-rank matrices, in training."""
-    targets: tuple[Group, ...] = ("attention",)
+    targets: tuple[Group, ...] = Field(("attention",), min_length=1)
     """The groups of modules, in both towers, that get an adapter."""
     towers: tuple[Literal["video", "text"], ...] = Field(TOWERS, min_length=1)
     """The towers that get one; the other stays the base's."""

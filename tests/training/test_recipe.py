@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.teaching import flickr, recipe
-from bench.teaching.recipe import SMOKE, SMOKE_TRIALS, TRIALS, TRIALS_ON_CPU, Side, read_packed, run, write_packed
+from bench.teaching import flickr, recipe, recipe_rendered
+from bench.teaching.recipe import SMOKE, SMOKE_TRIALS, TRIALS, TRIALS_RENDERED, Side, read_packed, run, write_packed
 from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.settings import TrainSettings
 
@@ -54,6 +55,21 @@ def test_read_packed__gives_what_was_written(packed: Path) -> None:
     assert found == wanted and found.pixels(16).shape == (8, 16, 16, 3)
 
 
+def test_rendered_sides__show_nothing_on_two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_rendered, "NUM_TRAIN", {"general": 30, "thermal": 30})
+    monkeypatch.setattr(recipe_rendered, "SIDE_PX", 16)
+    for appearance in (recipe_rendered.GENERAL, recipe_rendered.THERMAL):
+        sides = recipe_rendered._scenes(appearance)
+        assert all(not set(sides[one]) & set(sides[other]) for one, other in itertools.combinations(sides, 2))
+        assert min(map(len, sides.values())) > 60
+    found = recipe_rendered.rendered_sides()
+    assert set(found) == {f"{name}_{side}" for name in ("general", "thermal") for side in ("train", "validation", "test")}
+    for each in found.values():
+        assert len(each.names) == len(each.jpegs) == len(each.captions) and all(len(set(own)) == 3 for own in each.captions)
+        assert not {word for own in each.captions for one in own for word in one.split()} & {"moves", "drifts", "tracking"}
+    assert found == recipe_rendered.rendered_sides()
+
+
 @pytest.mark.slow
 def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path: Path) -> None:
     out = tmp_path / "recipe.json"
@@ -71,10 +87,10 @@ def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path
 
 
 def test_trials__are_settings_that_a_model_of_clip_s_size_takes() -> None:
-    for trial in (*TRIALS, *TRIALS_ON_CPU):
+    for trial in (*TRIALS, *TRIALS_RENDERED):
         asked = TrainSettings(preset=trial.preset, **trial.changes)  # type: ignore[arg-type]
         assert resolve(asked, Model("B/32", 151_277_313, 25_296_896), 660).preset == trial.preset
-    for trials in (TRIALS, TRIALS_ON_CPU):
+    for trials in (TRIALS, TRIALS_RENDERED):
         assert len({(trial.domain, trial.name) for trial in trials}) == len(trials)
 
 
@@ -92,6 +108,7 @@ def test_trials__of_the_presets_come_first() -> None:
     assert {(each.name, each.domain) for each in recipe.TRIALS[:2]} == {("preset", "exercise"), ("preset", "dogs")}
 
 
+@pytest.mark.slow
 def test_run__goes_on_with_the_base_that_is_there(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, scale = tmp_path / "recipe.json", {"device": "cpu", "shape": SMOKE, "pretrain_seconds": 0.0, "workers": 0}
     run(packed, tmp_path, out, trials=SMOKE_TRIALS[:1], budget_seconds=500.0, **scale)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ _OURS = frozenset([
 ])
 """Fields that no option may set, in small letters without underscores: they would make the key or the budget wrong."""
 
-_Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Usd = Annotated[float, Field(ge=0)]
 
 
 class LlmSettings(Section):

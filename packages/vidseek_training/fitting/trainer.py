@@ -127,7 +127,7 @@ class Trainer:
             saved: The state of a checkpoint to continue from; None to begin.
 
         Raises:
-            GateFailed: the loss is not finite; the last checkpoint stays.
+            GateFailed: the loss or a gradient is not finite; the last checkpoint stays.
             ArtifactError: a checkpoint cannot be written, or `saved` is not of this training.
         """
         settings = self.settings
@@ -276,7 +276,9 @@ class Trainer:
             batch = sampler.draw()
         optimiser.zero_grad(set_to_none=True)
         self._losses.append(self._train_step(batch))
-        torch.nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 1.0)
+        trained = [each for group in optimiser.param_groups for each in group["params"]]
+        # A finite loss can have a gradient that is not; the adapter would be lost.
+        self._refuse_nan(torch.nn.utils.clip_grad_norm_(trained, 1.0), "the norm of the gradients")
         optimiser.step()
         clamp_logit_scale(self.model, self._highest_factor)
         if self.settings.hold_updates and self.settings.max_update_ratio is not None:
@@ -305,7 +307,7 @@ class Trainer:
 
     def _loss(self, vectors: Tensor, batch: Batch) -> Tensor:
         loss = batch_loss(vectors, batch, self.model.logit_scale, self.bias)
-        self._refuse_nan(loss)
+        self._refuse_nan(loss, "the loss")
         return loss
 
     def _validate(self, rate: float, timer: StepTimer) -> None:
@@ -468,13 +470,13 @@ class Trainer:
         self.warnings, self._warned = list(saved["warnings"]), list(saved["warned"])
         return int(saved["step"])
 
-    def _refuse_nan(self, loss: Tensor) -> None:
-        if torch.isfinite(loss):
+    def _refuse_nan(self, value: Tensor, name: str) -> None:
+        if torch.isfinite(value):
             return
         kept = self._checkpoint is not None and self._checkpoint.path.is_file()
         where = f"; the state at the last validation is in {self._checkpoint.path}" if self._checkpoint and kept else ""
         raise GateFailed(
-            f"the loss is {float(loss.detach())} at step {self.steps_done + 1}{where}", code="loss-not-finite",
+            f"{name} is {float(value.detach())} at step {self.steps_done + 1}{where}", code="loss-not-finite",
             remedy="Lower train.settings.<name>.learning_rate; no adapter was written",
         )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from vidseek.configuration.comments import commented, docs_of, main
 from vidseek.configuration.yaml_file import keys_of
 from vidseek.params import Params
-from vidseek_media.settings import Section
+from vidseek_media.settings import Section, SettingsRefused
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +25,15 @@ RECORDS = sorted({record for _, record, _ in keys_of(Params)} - {Params}, key=la
 @pytest.mark.parametrize("record", RECORDS)
 def test_records__every_key_has_a_doc(record: type[Section]) -> None:
     assert set(record.model_fields) == set(docs_of(record))
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_records__refuse_what_is_no_finite_number(record: type[Section], value: float) -> None:
+    for name in record.model_fields:
+        with pytest.raises(SettingsRefused) as caught:
+            record.of({name: value})
+        assert any(name in fault.key.split(".") for fault in caught.value.faults), name
 
 
 def test_commented__changes_comments_alone() -> None:

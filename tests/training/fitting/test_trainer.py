@@ -199,6 +199,24 @@ def test_run__a_loss_that_is_no_number_says_where_the_last_good_state_is(
     assert saved is not None and saved["step"] == 4
 
 
+@pytest.mark.parametrize("holds", [False, True])
+def test_run__a_gradient_that_is_no_number_stops_it_though_the_loss_is_one(
+    fit: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, holds: bool
+) -> None:
+    training = fit(warmup_text_steps=0, hold_updates=holds, max_update_ratio=0.2)
+    usual = grad_cache.info_nce
+
+    def info_nce(videos: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # The root's slope at 0 is infinite.
+        return usual(videos, *args, **kwargs) + ((videos.sum() * 0).sqrt() if training.steps_done == 3 else 0)
+
+    monkeypatch.setattr(grad_cache, "info_nce", info_nce)
+    with raises(GateFailed, code="loss-not-finite", naming=("norm of the gradients is nan", "step 4")):
+        training.run()
+    trained = [each for name, each in training.model.named_parameters() if "lora_" in name]
+    assert trained and all(bool(each.isfinite().all()) for each in trained)
+
+
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_run__an_anchor_keeps_the_general_world_where_the_base_had_it(
     fit: Callable[..., Trainer], data: Data, chunk: int | None

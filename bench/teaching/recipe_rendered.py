@@ -1,0 +1,83 @@
+"""Material of `bench.teaching.recipe`: single pictures of the demo's scenes, with captions.
+
+    python -m bench.teaching.recipe render DIR
+
+The general world is learned from scratch, the thermal one is the domain: other colours, other words. Captions do not speak
+of motion. What a picture shows apart from motion (shape, tone, size, texture, ground) decides its side by a hash, so that no
+held-out combination is ever learned from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vidseek_demo.render import Camera, Take
+from vidseek_demo.scenes import GENERAL, SHAPES, SIZES, TEXTURES, THERMAL, Appearance, Scene
+from vidseek_demo.words import caption_of
+
+SIDE_PX, NUM_CAPTIONS = 128, 3
+NUM_TRAIN = {"general": 8000, "thermal": 900}
+"""More than there are scenes: another take of a scene is another picture."""
+NUM_VALIDATION, NUM_TEST = 100, 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """Pictures of one side, as JPEG files, with their captions."""
+
+    names: list[str]
+    jpegs: list[bytes]
+    captions: list[list[str]]
+
+
+def rendered_sides() -> dict[str, Rendered]:
+    """Train, validation and test of both worlds; in validation and test no two pictures show the same."""
+    sides = {}
+    for name, appearance in (("general", GENERAL), ("thermal", THERMAL)):
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        by_side = _scenes(appearance)
+        for side, most in (("train", None), ("validation", NUM_VALIDATION), ("test", NUM_TEST)):
+            scenes = [by_side[side][place] for place in rng.permutation(len(by_side[side]))][:most]
+            if side == "train":
+                scenes = [scenes[place % len(scenes)] for place in range(NUM_TRAIN[name])]
+            sides[f"{name}_{side}"] = _drawn(f"{name}_{side}", scenes, appearance, rng)
+    return sides
+
+
+def _scenes(appearance: Appearance) -> dict[str, list[Scene]]:
+    """All that can be seen in still pictures of a world, by side."""
+    share = {0: "test", 1: "test", 2: "validation"} if appearance is THERMAL else {0: "test", 1: "validation"}
+    found: dict[str, list[Scene]] = {"train": [], "validation": [], "test": []}
+    facts = [
+        (shape, tone, size, texture, ground) for shape in SHAPES for tone in appearance.tones for size in SIZES
+        for texture in TEXTURES for ground in appearance.grounds
+    ]
+    for each in facts:
+        found[share.get(zlib.crc32("|".join(each).encode()) % 8, "train")].append(Scene(*each, motion="still"))
+    return found
+
+
+def _drawn(name: str, scenes: list[Scene], appearance: Appearance, rng: np.random.Generator) -> Rendered:
+    out = Rendered([], [], [])
+    for number, scene in enumerate(scenes):
+        file = io.BytesIO()
+        camera = Camera(appearance, scene, Take.draw(rng), side_px=SIDE_PX)
+        Image.fromarray(camera.frame_at(float(rng.uniform()))).save(file, "JPEG", quality=95)
+        out.names.append(f"{name}-{number}")
+        out.jpegs.append(file.getvalue())
+        out.captions.append(_said_of(scene, appearance, rng))
+    return out
+
+
+def _said_of(scene: Scene, appearance: Appearance, rng: np.random.Generator) -> list[str]:
+    """Different captions of a scene."""
+    found: dict[str, Any] = {}
+    while len(found) < NUM_CAPTIONS:
+        found[caption_of(rng, appearance, scene, silent=("motion",))[0]] = None
+    return list(found)
