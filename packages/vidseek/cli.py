@@ -28,19 +28,67 @@ from vidseek.commands import (
 )
 from vidseek_media.errors import VidseekError
 
+EXAMPLES = {
+    "search": ["vidseek search 'a crane lifts a container'", "vidseek search --image quay.jpg --negative night",
+               "vidseek search 'white van' --in speech,ocr --after 2026-03-01 --json"],
+    "ingest": ["vidseek ingest", "vidseek ingest '/archive/**/*.mp4' --json"],
+    "probe": ["vidseek probe harbour.mp4", "vidseek probe harbour.mp4 --decoder pyav --json"],
+    "caption": ["vidseek caption --dry-run", "vidseek caption"],
+    "dedup": ["vidseek dedup --report duplicates.html", "vidseek dedup --apply"],
+    "forget": ["vidseek forget 2026/harbour.mp4", "vidseek forget --list", "vidseek forget 2026/harbour.mp4 --undo"],
+    "plan": ["vidseek plan --measure", "vidseek plan --hours-of-video 500 --cores 32"],
+    "drift": ["vidseek drift", "vidseek drift --json"],
+    "base": ["vidseek base", "vidseek search 'a red container' --model base"],
+    "serve": ["vidseek serve", "VIDSEEK_API_KEY=... vidseek serve --host 0.0.0.0 --port 8000"],
+    "ui": ["vidseek ui", "vidseek ui --url http://127.0.0.1:3000"],
+    "mcp": ["vidseek mcp", "vidseek mcp --url http://127.0.0.1:3000"],
+    "mlflow": ["vidseek mlflow", "vidseek mlflow --port 5001"],
+    "push-adapter": ["vidseek push-adapter /mnt/shared/harbour-adapter"],
+    "mteb": ["vidseek mteb MSVDT2VRetrieval", "vidseek mteb MSVDT2VRetrieval --base"],
+    "benchmark": ["vidseek benchmark msvd /data/msvd", "vidseek benchmark msrvtt-1ka /data/msrvtt --workers 8 --json"],
+    "index list": ["vidseek index list"],
+    "index verify": ["vidseek index verify", "vidseek index verify --json"],
+    "index rollback": ["vidseek index rollback"],
+    "index use": ["vidseek index use clips-1f2e3d4c5b6a7988-0a1b2c3d4e5f"],
+    "index compact": ["vidseek index compact"],
+    "index prune": ["vidseek index prune"],
+    "index export": ["vidseek index export archive.parquet"],
+    "index import": ["vidseek index import archive.parquet"],
+    "backbone fetch": ["vidseek backbone fetch openai/clip-vit-base-patch32 --use"],
+    "backbone import": ["vidseek backbone import updates.pt my-backbone --base openai/clip-vit-base-patch32"],
+    "training-set status": ["vidseek training-set status"],
+    "training-set freeze": ["vidseek training-set freeze"],
+    "training-set thaw": ["vidseek training-set thaw"],
+    "demo render": ["vidseek demo render", "vidseek demo render --out /tmp/world --tiny"],
+    "demo show": ["vidseek demo show"],
+    "demo picture": ["vidseek demo picture demo.png"],
+    "feedback freeze": ["vidseek feedback freeze"],
+    "encoder build-engines": ["vidseek encoder build-engines --variant fp16"],
+}
+"""Of each command that does not have them beside it."""
+EXIT_CODES = """Exit codes: 0 well, 2 wrong call, 10 this input cannot be used, 11 params or options are wrong,
+12 something was not made yet or is broken, 13 no such device, 14 a gate stopped it, 15 another program did not answer
+(docs/errors.md)."""
 
-def _group(help_text: str, commands: dict[str, Callable[..., None]]) -> typer.Typer:
+
+def _examples(name: str) -> str | None:
+    """What follows the help of a command; None where it has no examples here."""
+    lines = EXAMPLES.get(name)
+    return "\n\n".join(["Examples:", *lines]) if lines else None
+
+
+def _group(name: str, help_text: str, commands: dict[str, Callable[..., None]]) -> None:
     group = typer.Typer(no_args_is_help=True, help=help_text)
-    for name, command in commands.items():
-        group.command(name)(command)
-    return group
+    for each, command in commands.items():
+        group.command(each, epilog=_examples(f"{name} {each}"))(command)
+    app.add_typer(group, name=name)
 
 
 app = typer.Typer(
     name="vidseek",
     help="Search your own video archive by meaning.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
 
@@ -66,30 +114,31 @@ app.command(epilog=creating.RUN_EXAMPLES)(creating.run)
 app.command(epilog=creating.SETTINGS_EXAMPLES)(creating.settings)
 for command in (
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, creating.plan,
-    drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow, running.doctor,
+    drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
     running.push_adapter, running.mteb, benchmarking.benchmark,
 ):
-    app.command()(command)  # named as the function: push_adapter is push-adapter
+    app.command(epilog=_examples(command.__name__.replace("_", "-")))(command)  # push_adapter is push-adapter
+app.command(epilog=running.DOCTOR_EXAMPLES)(running.doctor)
 app.command(epilog=growing.ADD_EXAMPLES)(growing.add)
 app.command(epilog=growing.WATCH_EXAMPLES)(growing.watch)
 app.command(epilog=growing.JOBS_EXAMPLES)(growing.jobs)
-app.add_typer(_group("The published index: its collections, and what is live.", {
+_group("index", "The published index: its collections, and what is live.", {
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "compact": index.index_compact, "prune": index.index_prune, "export": index.index_export,
     "import": index.index_import,
-}), name="index")
-app.add_typer(_group("Backbones: models to begin from.", {
+})
+_group("backbone", "Backbones: models to begin from.", {
     "fetch": backbones.backbone_fetch, "import": backbones.backbone_import,
-}), name="backbone")
-app.add_typer(_group("The training set: which pairs are trained and measured on.", {
+})
+_group("training-set", "The training set: which pairs are trained and measured on.", {
     "status": training_set.training_set_status, "freeze": training_set.training_set_freeze,
     "thaw": training_set.training_set_thaw,
-}), name="training-set")
-app.add_typer(_group("The demo world.", {
+})
+_group("demo", "The demo world.", {
     "render": demo.demo_render, "show": demo.demo_show, "picture": demo.demo_picture,
-}), name="demo")
-app.add_typer(_group("What people said of hits.", {"freeze": archive.feedback_freeze}), name="feedback")
-app.add_typer(_group("The encoder bundle.", {"build-engines": running.encoder_build_engines}), name="encoder")
+})
+_group("feedback", "What people said of hits.", {"freeze": archive.feedback_freeze})
+_group("encoder", "The encoder bundle.", {"build-engines": running.encoder_build_engines})
 
 
 def main() -> NoReturn:

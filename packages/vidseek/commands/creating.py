@@ -33,6 +33,8 @@ vidseek run
 
 vidseek run harbour
 
+vidseek run --renew
+
 It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."""
 SETTINGS_EXAMPLES = """Examples:
 
@@ -64,7 +66,7 @@ def init(
     archive_folder.require_new(folder, absolute(videos))
     machine = this_machine()
     chosen = named_backbone(backbone) if backbone else None
-    _progress("Looking at the videos ...")
+    printing.say_waiting("Looking at the videos ...")
     look = look_at(videos, captions=captions, workers=machine.cores)
     require_readable(look)
     chosen = chosen or choose_backbone(machine, look.captions.languages)
@@ -74,7 +76,7 @@ def init(
     is_asked = not yes and not as_json and sys.stdin.isatty()
     if is_asked:
         proposal = _ask(proposal, is_backbone_named=backbone is not None)
-    _progress("Measuring what it will cost ...")
+    printing.say_waiting("Measuring what it will cost ...")
     costs = estimate(look, proposal, machine)
     if not as_json:
         _show_plan(proposal, costs, machine)
@@ -95,11 +97,18 @@ def init(
 def run(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The archive; by default the working directory, or "
                                                   "VIDSEEK_HOME.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="First write dvc.yaml anew, as the installed vidseek has it: after "
+                                        "an upgrade.")] = False,
 ) -> None:
     """Make or update an archive: run each stage of its pipeline that has something to do."""
     from vidseek.archive import Archive
 
-    _run_in(folder or Archive.here().root)
+    root = folder or Archive.here().root
+    if renew:
+        from vidseek.configuration.archive_pipeline import renew_pipeline
+
+        renew_pipeline(root)
+    _run_in(root)
 
 
 def settings(as_json: printing.AsJson = False) -> None:
@@ -189,12 +198,6 @@ def _run_in(folder: Path) -> None:
         printing.say("The run has stopped: what is above says why. `vidseek run` goes on from there.", err=True)
         raise typer.Exit(ended)
     printing.say(f"\nDone. In {folder}: vidseek search \"WORDS\", vidseek ui, or open reports/report.html", err=True)
-
-
-def _progress(text: str) -> None:
-    """Say what takes a while, to a person who waits."""
-    if sys.stderr.isatty():
-        printing.say(text, err=True)
 
 
 def _ask(proposal: Proposal, *, is_backbone_named: bool) -> Proposal:

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from vidseek import printing
+
 
 def demo_render(
     out: Annotated[Path | None, typer.Option(help="Where; by default .vidseek/demo of the archive.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="A few scenes, for tests.")] = False,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    as_json: printing.AsJson = False,
 ) -> None:
     """Render the demo world: real video files with their captions."""
     from vidseek.archive import Archive
@@ -19,7 +22,10 @@ def demo_render(
 
     folder = out or Archive.here().state / "demo"
     render_world(folder, size=WorldSize.tiny() if tiny else WorldSize.demo(), seed=seed)
-    typer.echo(f"The demo world is in {folder}")
+    if as_json:
+        printing.print_json({"folder": str(folder)})
+    else:
+        printing.say(f"The demo world is in {folder}")
 
 
 def demo_show() -> None:

@@ -123,30 +123,45 @@ def mlflow(
     os.execve(command[0], command, {**os.environ, **told})
 
 
-def doctor(as_json: printing.AsJson = False) -> None:
-    """Say what is installed, which versions agree, what is missing and how to mend it."""
+DOCTOR_EXAMPLES = """Examples:
+
+vidseek doctor
+
+vidseek doctor --hub
+
+vidseek doctor --json | jq '.findings[] | select(.state != "ok")'"""
+
+
+def doctor(
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the model hub too whether it can be reached; nothing else here "
+                                      "uses a network.")] = False,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Say what is installed, what the machine offers, how the archive is, what is missing and how to mend it."""
     from vidseek.archive import Archive
     from vidseek.reports.doctor import examine
 
-    diagnosis = examine(Archive.here())
+    printing.say_waiting("Looking at the installation ...")
+    diagnosis = examine(Archive.here(), asks_hub=hub)
     if as_json:
         printing.print_json(diagnosis.to_json())
     else:
-        marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[yellow]missing[/]",
-                 "error": "[red]error[/]"}
-        printing.show(printing.table(
-            ["", "what", "", "found", "how to mend it"],
-            [(one.group, one.name, marks[one.state], printing.escape(one.found), printing.escape(one.remedy))
-             for one in diagnosis.summary()],
-        ))
+        groups = dict.fromkeys(one.group for one in diagnosis.summary())
+        for group in groups:
+            printing.say(group)
+            for one in (each for each in diagnosis.summary() if each.group == group):
+                printing.say_wrapped(f"{one.name}: {one.found}", mark=f"  {one.state:<8}")
+                if one.remedy:
+                    printing.say_wrapped(one.remedy, mark="          → ")
         printing.say("All that a search needs is there." if diagnosis.is_well
-                   else "Something that is needed is missing: see the lines marked error.")
+                     else "Something that is needed is missing: see the lines marked error.")
     if not diagnosis.is_well:
         raise typer.Exit(ConfigError.exit_code)
 
 
 def push_adapter(
     destination: Annotated[str, typer.Argument(help="A folder, or hub:NAME/ADAPTER for the model hub.")],
+    as_json: printing.AsJson = False,
 ) -> None:
     """Hand the champion's adapter on: PEFT's format, with a model card."""
     from vidseek.archive import Archive
@@ -154,7 +169,10 @@ def push_adapter(
 
     archive = Archive.here()
     where = push(archive.champion, archive.reports / "evaluate" / "metrics.json", destination)
-    printing.say(f"The adapter is at {where}.")
+    if as_json:
+        printing.print_json({"adapter": str(where)})
+    else:
+        printing.say(f"The adapter is at {where}.")
 
 
 def mteb(

@@ -47,6 +47,32 @@ def archive_pipeline() -> str:
     return _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
+def is_outside(pipeline: Path) -> bool:
+    """Return whether a dvc.yaml is that of an archive folder.
+
+    Args:
+        pipeline: The file; it may be missing.
+    """
+    try:
+        return pipeline.read_text(encoding="utf-8").startswith(_HEAD)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def renew_pipeline(archive: Path) -> None:
+    """Write dvc.yaml of an archive folder anew, as the installed vidseek has it.
+
+    Raises:
+        ConfigError: the folder has none that `vidseek init` wrote.
+    """
+    if not is_outside(archive / PIPELINE):
+        raise ConfigError(
+            f"{archive / PIPELINE} was not written by `vidseek init`", code="archive-not-made",
+            remedy="Run this in the folder of an archive that it made",
+        )
+    write_text(archive / PIPELINE, archive_pipeline())
+
+
 def _outside(stage: dict[str, Any]) -> dict[str, Any]:
     """A stage that depends on the files of the stage `settings` in the place of keys and source files."""
     if "foreach" in stage:

@@ -170,8 +170,7 @@ def params_text(proposal: Proposal) -> str:
     """Return params.yaml of a proposal: what matters, each key with its comment."""
     content = proposal.params()
     sections = [
-        yaml.safe_dump({name: section}, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=None)
-        if name == "train" else yaml.safe_dump({name: section}, sort_keys=False, allow_unicode=True, width=10_000)
+        yaml.safe_dump({name: section}, sort_keys=False, allow_unicode=True, width=10_000)
         for name, section in content.items()
     ]
     return commented(_HEAD + "\n" + "\n".join(sections))

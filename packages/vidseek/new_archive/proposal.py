@@ -57,7 +57,7 @@ class Proposal:
             **({"frames": workers} if workers else {}),
             **gates,
             "backbone": {"name": self.backbone.name},
-            "train": {"settings": {"lora": {"seed": TrainSettings().seed}}},
+            "train": {"preset": "auto", "settings": {"lora": {"seed": TrainSettings().seed}}},
         }
 
 

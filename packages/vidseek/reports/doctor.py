@@ -16,21 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 from vidseek.archive import ALIAS, Archive
 from vidseek.configuration.yaml_file import ParamsFile
+from vidseek.installation import CONSTRAINTS, PIPELINE, code_root
+from vidseek.reports.machine_findings import Finding, State, hub, machine
 from vidseek_media.decoding.sandbox import in_force
 from vidseek_media.errors import ConfigError, VidseekError
 from vidseek_media.files.json_files import read_json
+from vidseek_media.installing import install_command, is_checkout
 from vidseek_media.urls import bare_url
-
-State = Literal["ok", "note", "missing", "error"]
 
 NEEDED = ("base", "index")
 """Extras without which no search is possible; of cpu and gpu it is one."""
 FLAVOURS = ("cpu", "gpu", "onnx-cpu", "onnx-gpu")
 """Extras of which a machine has one of each kind."""
+DEVELOPERS = ("dev", "docs", "chart", "bench")
+"""Extras that nobody misses outside of the repository."""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg2video", "mpeg4", "h263", "mjpeg", "prores", "gif")
 ASK_SECONDS = 60
 QUESTIONS = {
@@ -46,20 +49,6 @@ _SAY = "import json\ndef say(version, found): print(json.dumps([version, list(fo
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    group: str
-    """python, base, an extra's name, runtime, pipeline."""
-    name: str
-    state: State
-    found: str
-    remedy: str = ""
-    """The command that mends it, or what to do."""
-    is_package: bool = False
-
-
-@dataclass(frozen=True)
 class Diagnosis:
     """All findings, in the order in which they are shown."""
 
@@ -71,13 +60,17 @@ class Diagnosis:
         return not any(finding.state == "error" for finding in self.findings)
 
     def summary(self) -> list[Finding]:
-        """Return the findings for a person: all packages of an extra that are right are one line."""
+        """Return the findings for a person: of an extra, all packages that are right, and all that lack, are a line each."""
         lines: dict[str, Finding] = {}
         for one in self.findings:
-            is_plain = one.state == "ok" and one.is_package
-            key = one.group if is_plain else f"{one.group} {one.name}"
+            is_joined = one.is_package and one.state in ("ok", "missing")
+            key = f"{one.group} {one.state}" if is_joined else f"{one.group} {one.name}"
+            if not is_joined:
+                lines[key] = one
+                continue
             before = f"{lines[key].found}, " if key in lines else ""
-            lines[key] = Finding(one.group, "packages", "ok", f"{before}{one.name} {one.found}") if is_plain else one
+            found = f"{one.name} {one.found}" if one.state == "ok" else one.name
+            lines[key] = Finding(one.group, "packages", one.state, f"{before}{found}", one.remedy)
         return list(lines.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -85,17 +78,25 @@ class Diagnosis:
         return {"ok": self.is_well, "findings": [vars(finding) for finding in self.findings]}
 
 
-def examine(archive: Archive) -> Diagnosis:
-    """Look at this Python, its packages, its runtimes, and the archive. Changes nothing."""
+def examine(archive: Archive, *, asks_hub: bool = False) -> Diagnosis:
+    """Look at this Python, its packages, its runtimes, the machine and the archive. Changes nothing.
+
+    Args:
+        archive: The archive.
+        asks_hub: Whether to ask the model hub for an answer; nothing else here uses a network.
+    """
     declared = declared_packages(archive.root)
-    wanted = constraints(archive.root / "constraints.txt")
+    wanted = constraints(_constraints(archive.root))
     found = {name: _version(name) for names in declared.values() for name in names}
     return Diagnosis((
         _python(),
         *_flavours(),
         *(one for extra, names in declared.items() if extra not in FLAVOURS
+          and (is_checkout() or extra not in DEVELOPERS)
           for one in _extra(extra, names, found, wanted)),
         *_runtimes(),
+        *machine(archive),
+        *([hub()] if asks_hub else []),
         *_pipeline(archive),
     ))
 
@@ -107,7 +108,16 @@ def declared_packages(root: Path) -> dict[str, list[str]]:
         groups = {"base": project["dependencies"], **project["optional-dependencies"]}
     except (OSError, tomllib.TOMLDecodeError, KeyError):
         groups = _from_distribution()
-    return {extra: [_name(requirement) for requirement in requirements] for extra, requirements in groups.items()}
+    named = {extra: [_name(requirement) for requirement in requirements] for extra, requirements in groups.items()}
+    return {extra: [name for name in names if name != "vidseek"] for extra, names in named.items()}
+
+
+def _constraints(root: Path) -> Path:
+    """The versions that were tried together: the archive's own in a repository, else those of the installation."""
+    try:
+        return root / CONSTRAINTS if (root / CONSTRAINTS).is_file() else code_root(CONSTRAINTS) / CONSTRAINTS
+    except ConfigError:
+        return root / CONSTRAINTS
 
 
 def constraints(path: Path) -> dict[str, str]:
@@ -147,8 +157,7 @@ def _version(name: str) -> str | None:
 
 
 def _install(extra: str) -> str:
-    folder = "." if extra == "base" else f"'.[{extra}]'"
-    return f"{Path(sys.executable).name} -m pip install -c constraints.txt -e {folder}"
+    return f"{Path(sys.executable).name} -m {install_command(extra)}"
 
 
 def _python() -> Finding:
@@ -251,6 +260,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
                       "" if has_params else "Go to the folder of the archive, or set VIDSEEK_HOME to it")
     except ConfigError as error:
         yield Finding("pipeline", "params.yaml", "error", error.message, error.remedy)
+    yield from _archive_pipeline(archive)
     yield from _backbone(archive)
     yield from _frames(archive)
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
@@ -263,11 +273,24 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
             yield Finding("pipeline", "versions agree", "ok", f"bundle and index are of {bundle}")
         else:
             yield Finding("pipeline", "versions agree", "error",
-                          f"the bundle is of {bundle}, the published index of {published}", "dvc repro")
+                          f"the bundle is of {bundle}, the published index of {published}", "vidseek run")
     uri = archive.tracking_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI") and not (archive.mlflow).exists()
     yield Finding("pipeline", "MLflow", "missing" if local else "ok", "no runs yet" if local else bare_url(uri),
-                  "dvc repro" if local else "")
+                  "vidseek run" if local else "")
+
+
+def _archive_pipeline(archive: Archive) -> Iterable[Finding]:
+    """Whether dvc.yaml of a folder that `vidseek init` made is that of the vidseek that is installed."""
+    from vidseek.configuration.archive_pipeline import archive_pipeline, is_outside
+
+    path = archive.root / PIPELINE
+    if not is_outside(path):
+        return
+    if path.read_text(encoding="utf-8") == archive_pipeline():
+        yield Finding("pipeline", PIPELINE, "ok", "that of this vidseek")
+    else:
+        yield Finding("pipeline", PIPELINE, "note", "another than this vidseek would write", "vidseek run --renew")
 
 
 def _backbone(archive: Archive) -> Iterable[Finding]:
@@ -324,7 +347,7 @@ def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
 
 def _made(name: str, thing: str | None, found: str) -> Finding:
     if thing is None:
-        return Finding("pipeline", name, "missing", "not made yet", "dvc repro")
+        return Finding("pipeline", name, "missing", "not made yet", "vidseek run")
     return Finding("pipeline", name, "ok", found)
 
 
