@@ -139,7 +139,7 @@ faults-index: setup ## The index under kills, full disks, broken parts and a net
 
 qdrant-check: setup ## The index's contract, a publish, a kill and a rollback on a server: make qdrant-check QDRANT_URL=... (a minute)
 	@test -n "$(QDRANT_URL)" || { echo "Say make qdrant-check QDRANT_URL=https://... ; the key goes into the variable QDRANT_API_KEY"; exit 2; }
-	QDRANT_URL=$(QDRANT_URL) $(BIN)/pytest -q tests/retrieval/index/test_backends.py tests/retrieval/index/qdrant/test_qdrant_check.py \
+	QDRANT_URL=$(QDRANT_URL) $(BIN)/pytest -q tests/retrieval/index/test_backends.py tests/retrieval/index/qdrant/test_qdrant_check.py tests/retrieval/index/qdrant/test_growth.py \
 	    -k "(server and not embedded and not strict) or check"
 
 docs: setup $(VENV)/.checks ## The documentation as a site, with the API reference and its links checked, into .vidseek/site

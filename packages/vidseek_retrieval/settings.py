@@ -121,6 +121,7 @@ class ServerSettings(Section):
     """How a collection lies on a cluster."""
 
     place = "publish.server"
+    unstated = ("by_difference",)
 
     shards: Positive = 1
     """Parts of a collection, on as many nodes."""
@@ -128,6 +129,9 @@ class ServerSettings(Section):
     """Copies of each shard."""
     write_consistency: Positive = 1
     """Replicas that must have taken a write before it counts."""
+    by_difference: bool = True
+    """Write what changed into the live collection; false builds all anew. Other clients of the server must filter then, as
+    docs/clients.md says."""
 
 
 class PublishSettings(Section):

@@ -76,7 +76,11 @@ def handler_over(client: QdrantClient) -> type[BaseHTTPRequestHandler]:
             self.answer({"result": json.loads(found.model_dump_json()), "status": "ok", "time": 0.0})
 
         def do_GET(self) -> None:  # the client asks which server it speaks to
-            self.answer({"title": "qdrant", "version": "1.17.0"})
+            if self.path == "/aliases":
+                listed = json.loads(client.get_aliases().model_dump_json())
+                self.answer({"result": listed, "status": "ok", "time": 0.0})
+            else:
+                self.answer({"title": "qdrant", "version": "1.17.0"})
 
         def answer(self, content: Any) -> None:
             encoded = json.dumps(content).encode()

@@ -251,6 +251,13 @@ def _set_payload(server: QdrantStandIn, name: str, body: bytes) -> Any:
     return _json(server.client.set_payload(name, wanted.payload, points=points))
 
 
+def _delete_payload(server: QdrantStandIn, name: str, body: bytes) -> Any:
+    wanted = models.DeletePayload.model_validate_json(body)
+    _check_filter(server, name, wanted.filter, updates=True)
+    points: Any = wanted.points if wanted.points is not None else wanted.filter
+    return _json(server.client.delete_payload(name, wanted.keys, points=points))
+
+
 def _retrieve(server: QdrantStandIn, name: str, body: bytes) -> Any:
     wanted = models.PointRequest.model_validate_json(body)
     found = server.client.retrieve(
@@ -268,6 +275,7 @@ def _query(server: QdrantStandIn, name: str, body: bytes) -> Any:
         _most(server, wanted.params.hnsw_ef, "search_max_hnsw_ef", "hnsw_ef")
         quantization = wanted.params.quantization
         _most(server, quantization.oversampling if quantization else None, "search_max_oversampling", "oversampling")
+        _check_filter(server, name, wanted.params.idf.corpus if wanted.params.idf else None)  # type: ignore[union-attr]
     return _json(server.client.query_points(
         name, query=wanted.query, using=wanted.using, limit=wanted.limit or 10, offset=wanted.offset,
         query_filter=wanted.filter, search_params=wanted.params, with_payload=wanted.with_payload or False,  # type: ignore[arg-type]
@@ -307,7 +315,7 @@ _ROUTES: dict[tuple[str, str], Callable[[QdrantStandIn, str, bytes], Any]] = {
     ("GET", ""): _describe, ("PATCH", ""): _update, ("PUT", "index"): _index, ("PUT", "points"): _upsert,
     ("POST", "points"): _retrieve, ("POST", "points/query"): _query, ("POST", "points/count"): _count,
     ("POST", "points/scroll"): _scroll, ("POST", "facet"): _facet, ("POST", "points/payload"): _set_payload,
-    ("POST", "points/delete"): _delete,
+    ("POST", "points/delete"): _delete, ("POST", "points/payload/delete"): _delete_payload,
 }
 
 

@@ -133,7 +133,9 @@ def prune(index: Index) -> list[str]:
         return []  # taking the lock would create the folder
     with backend.building():
         require_alias_table(backend)
-        return backend.remove_unfinished(needed=named_by(backend.aliases())) + remove_unneeded(backend)
+        needed = named_by(backend.aliases())
+        removed = backend.remove_unfinished(needed=needed) + remove_unneeded(backend)
+        return removed + backend.remove_unfinished(needed=needed)  # what the dropped ones shared with those that stay
 
 
 def retract(index: Index, *, alias: str) -> list[str]:

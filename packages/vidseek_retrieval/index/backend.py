@@ -207,7 +207,7 @@ class IndexBackend(Protocol):
         """
 
     def record(self, name: str) -> Record | None:
-        """Return the digests of a collection; None if it has none, or this backend builds every collection anew.
+        """Return the digests of a collection; None if it has none.
 
         Args:
             name: Of the collection.

@@ -333,7 +333,7 @@ def _base_of(backend: IndexBackend, content: Content, alias: str) -> Record | No
     fitting = [each for each in reversed(backend.collections()) if content.can_grow_from(each)]
     for each in sorted(fitting, key=lambda one: live is None or one.name != live.collection):
         record = backend.record(each.name)
-        if record is not None:
+        if record is not None and record.can_grow:
             return record
     return None
 

@@ -398,7 +398,7 @@ def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
     backend = server.QdrantBackend(client)
     left = facts_of(points(4), build="a" * 12)
-    backend._create(left)
+    backend._builder.create(left.name, left, numbered=True)
     assert backend.collections() == []
     report = publish(**random_archive(tmp_path), index=backend)
     assert report.removed == (left.name,)

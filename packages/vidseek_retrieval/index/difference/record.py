@@ -43,6 +43,10 @@ class Record(Protocol):
     def videos(self) -> NDArray[np.void]:
         """Rows of `VIDEO_ROW`, sorted by video."""
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether the backend can make a collection from this one."""
+
     def points_of(self, video_ids: Collection[str]) -> Mapping[str, StoredPoint]:
         """Return the points of videos by clip id.
 

@@ -49,6 +49,11 @@ class EdgeRecord:
         is_whole = fits and len(spans) == len(points) == metadata.num_points
         return cls(metadata, videos, spans, points, builder) if is_whole else None
 
+    @property
+    def can_grow(self) -> bool:
+        """Always: a shard is copied."""
+        return True
+
     def points_of(self, video_ids: Collection[str]) -> Mapping[str, StoredPoint]:
         """Return the points of videos by clip id; unknown videos are ignored."""
         names = np.array(sorted(video_ids), "S32")

@@ -1,65 +1,70 @@
 """The index on a Qdrant server or cluster.
 
-A collection of ours carries its metadata on the server, written last: a collection without them is the remains of a killed
-build. `alias_table.py` keeps aliases and their history, `lock.py` the builder's lock in the collection `vidseek-state`.
+A collection on the server holds one or more collections of ours, its builds (`builds.py`). It carries their metadata,
+written last: a collection without them is the remains of a killed build. `alias_table.py` keeps aliases and their history,
+`lock.py` the builder's lock in the collection `vidseek-state`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import time
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any
+from functools import partial
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
-from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, VidseekError
+from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
 from vidseek_media.names import shown
 from vidseek_retrieval.index.backend import Alias, Point
-from vidseek_retrieval.index.collection_metadata import COLLECTION_NAME, CollectionMetadata, require_facts
-from vidseek_retrieval.index.payload import payload_indexes
+from vidseek_retrieval.index.collection_metadata import (
+    BUILD_DIGITS,
+    COLLECTION_NAME,
+    CollectionMetadata,
+    collection_name,
+    require_facts,
+)
 from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
-from vidseek_retrieval.index.qdrant.collection import QdrantCollection, sparse_vector
+from vidseek_retrieval.index.qdrant.build_reader import BuildReader
+from vidseek_retrieval.index.qdrant.building import ServerBuilder, info_of, struct_of
+from vidseek_retrieval.index.qdrant.builds import BUILDS_KEY, FACTS_KEY, FIRST, Build, Builds
+from vidseek_retrieval.index.qdrant.collection import QdrantCollection
+from vidseek_retrieval.index.qdrant.growth import Growth, QdrantRecord, first_structs
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.lock import LEASE_SECONDS, BuilderLock
-from vidseek_retrieval.index.qdrant.records import vectors_of
 from vidseek_retrieval.index.qdrant.requests import (
     BUILDER_PATIENCE_SECONDS,
-    UNREACHABLE_REMEDY,
-    ServerRefused,
     patience,
     request,
     require_version,
 )
+from vidseek_retrieval.index.qdrant.video_rows import SUFFIX, row_structs, rows_hash
 from vidseek_retrieval.settings import ServerSettings
-from vidseek_retrieval.vectors.registry import index_vector
 
 STATE = "vidseek-state"
-LOAD_BATCH = 256
-OPTIMISE_TIMEOUT_SECONDS = 6 * 3600.0
 CHECK_TIMEOUT_SECONDS = 60.0
 """How long `check` waits while the server optimises a collection."""
-POLL_SECONDS = 0.1
-MOST_POLL_SECONDS = 5.0
-SETTLED_POLLS = 3
-INDEXING_THRESHOLD_KB = 10_000
-"""Segments larger than this get a graph; Qdrant's default."""
+BUILDS_FROM_VERSION = (1, 19)
+"""The first server that counts how rare a word is over some of the points, as a collection of several builds needs it."""
 
-_SCHEMAS = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "datetime": models.PayloadSchemaType.DATETIME,
-}
 _LOCK_STAYS = (
     f"the server did not take the lock back: a publish from another machine waits for it, {LEASE_SECONDS / 60:.0f} minutes "
     "at most"
 )
 
 log = logging.getLogger("vidseek.index")
+
+
+class Held(NamedTuple):
+    """A finished collection on the server."""
+
+    builds: Builds
+    limits: Limits
 
 
 class QdrantBackend:
@@ -77,6 +82,8 @@ class QdrantBackend:
         self._prefix = prefix
         self._state_name = f"{prefix}{STATE}"
         self._lock = BuilderLock(client, self._state_name)
+        self._builder = ServerBuilder(client, self._lock, self._settings)
+        self._version: tuple[int, ...] | None = None
         self._version_is_known = False
         self._aliases = AliasTable(client, prefix=prefix)
 
@@ -109,12 +116,13 @@ class QdrantBackend:
 
     def collections(self) -> list[CollectionMetadata]:
         """Implement `IndexBackend.collections`."""
-        metadata = [found for name in self._names() if (found := self._facts(name)) is not None]
+        every = [held.builds for held in self._held()]
+        metadata = [found for builds in every for name in builds.builds if (found := builds.metadata(name)) is not None]
         return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
         """Implement `IndexBackend.stored`; includes collections whose metadata another version wrote."""
-        return [name for name in self._names() if "vidseek" in _metadata(self._info(name))]
+        return sorted(name for held in self._held() for name in held.builds.builds)
 
     def open(self, name: str) -> QdrantCollection:
         """Open a finished collection.
@@ -128,14 +136,14 @@ class QdrantBackend:
             ServiceError: the server does not answer.
         """
         self._require_version()
-        info = self._info(name) if COLLECTION_NAME.fullmatch(name) else None
-        metadata = _facts_in(info, name)
-        if info is None or metadata is None:
+        held = self._find(name)
+        metadata = held.builds.metadata(name) if held else None
+        if held is None or metadata is None:
             self._aliases.forget()  # a remembered alias may have led here
             raise ArtifactError(
                 f"there is no collection {name} on the server", code="collection-absent", remedy="Publish, or import it"
             )
-        return QdrantCollection(self._client, metadata, Limits.of(info), stored_as=self._on_server(name))
+        return QdrantCollection(self._points(held, name), metadata)
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -149,7 +157,7 @@ class QdrantBackend:
         """
         with patience(BUILDER_PATIENCE_SECONDS):
             self._require_version()
-            state = self._info_of(self._state_name)
+            state = info_of(self._client, self._state_name)
             self._lock.prepare(state, replicas=self._settings.replicas)
             self._lock.take()
             try:
@@ -165,9 +173,12 @@ class QdrantBackend:
             if not self._lock.release():
                 log.warning("what was written is whole, but %s", _LOCK_STAYS)
 
-    def record(self, name: str) -> None:
-        """None: each publish to a server builds a collection."""
-        return
+    def record(self, name: str) -> QdrantRecord | None:
+        """Implement `IndexBackend.record`; only that of the newest build of a collection on the server can grow."""
+        held = self._find(name)
+        if held is None or not held.builds.is_numbered or not self._adds_builds:
+            return None
+        return self._growth(held).record(held.builds, name, self._points(held, name))
 
     def build(
         self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
@@ -177,37 +188,50 @@ class QdrantBackend:
         Args:
             metadata: Of the collection.
             points: As many as `metadata` says.
-            videos: Not stored.
+            videos: Rows of `VIDEO_ROW`; None if the points are from elsewhere, then no publish adds a build.
 
         Raises:
             ArtifactError: the metadata are not valid. Nothing was changed.
             ServiceError: a finished collection has that name, or the server cannot store it. Nothing of it is left.
         """
-        if self._facts(require_facts(metadata).name) is not None:
+        self._require_version()
+        if self._find(require_facts(metadata).name) is not None:
             raise ServiceError(
                 f"the server has a finished collection {metadata.name} already", code="collection-there",
                 remedy="Drop it, or search that one",
             )
+        name = self._free_name(metadata)
         try:
-            limits = self._create(metadata)
-            remaining = iter(points)
-            while batch := list(islice(remaining, limits.batch(LOAD_BATCH))):
-                structs = [_struct(point) for point in batch]
-                # Upserts are idempotent, so `request` may repeat a batch.
-                request(self._client.upsert, self._on_server(metadata.name), structs, wait=True)
-                self._lock.renew()
-            self._optimise(metadata.name)
-            request(
-                self._client.update_collection, self._on_server(metadata.name), metadata={"vidseek": metadata.to_json()}
-            )
+            self._build(name, metadata, points, videos)
         except BaseException as error:
-            if not self._try_to_delete(metadata.name):
+            if not self._builder.try_to_delete(self._on_server(name)):
                 _say_more(error, f"what was built of {metadata.name} stays on the server until the next publish")
             raise
 
+    def _build(
+        self, name: str, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None
+    ) -> None:
+        builder, stored_as = self._builder, self._on_server(name)
+        limits, is_numbered = builder.create(stored_as, metadata, numbered=videos is not None and self._adds_builds)
+        structs = first_structs(points, metadata.settings.vectors) if is_numbered else map(struct_of, points)
+        builder.load(stored_as, structs, limits)
+        rows = ""
+        if videos is not None and is_numbered:
+            builder.create_rows(stored_as)
+            builder.load(f"{stored_as}{SUFFIX}", row_structs(videos, FIRST), limits)
+            rows = rows_hash(videos)
+        builder.optimise(stored_as)
+        builds = Builds(name, {metadata.name: Build(FIRST, metadata.to_json(), rows)}, is_numbered=is_numbered)
+        is_alone = not is_numbered and metadata.name == name
+        builder.note(
+            stored_as, {FACTS_KEY: metadata.to_json(), **({} if is_alone else {BUILDS_KEY: builds.to_json()})}
+        )
+
     def check(self, name: str) -> list[str]:
         """Implement `IndexBackend.check`; waits up to a minute for a running optimisation."""
-        problem = self._unsettled(name, seconds=CHECK_TIMEOUT_SECONDS)
+        held = self._find(name)
+        stored_as = self._on_server(held.builds.stored_as if held else name)
+        problem = self._builder.unsettled(stored_as, seconds=CHECK_TIMEOUT_SECONDS)
         return [problem] if problem else []
 
     def move_alias(self, alias: str, to: Alias) -> None:
@@ -222,32 +246,51 @@ class QdrantBackend:
         """
         require_alias_name(alias)
         self._lock.renew(at_once=True)
-        self._aliases.move(alias, to)
+        every = [held.builds for held in self._held()]
+        places = {name: (each.stored_as, build.number) for each in every for name, build in each.builds.items()}
+        self._aliases.move(alias, to, places)
 
     def drop_alias(self, alias: str) -> None:
         """Implement `IndexBackend.drop_alias`."""
         self._aliases.drop(alias)
 
     def drop(self, name: str) -> None:
-        """Implement `IndexBackend.drop`."""
+        """Implement `IndexBackend.drop`. The points of one of several builds go with the next `remove_unfinished`."""
         if not COLLECTION_NAME.fullmatch(name):  # the server may hold collections of other programs
             raise ArtifactError(f"{shown(name)} is no name of a collection", code="bad-collection-name")
         self._aliases.forget()
-        request(self._client.delete_collection, self._on_server(name))
+        held = self._find(name)
+        if held is not None and len(held.builds.builds) > 1:
+            self._growth(held).drop(held.builds, name)
+        elif held is not None:
+            self._builder.delete(self._on_server(held.builds.stored_as))
+        elif Builds.of(self._info(name), name) is None:
+            self._builder.delete(self._on_server(name))
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
-        """Implement `IndexBackend.remove_unfinished`."""
-        unfinished = sorted(set(self._names()) - set(self.stored()) - needed)
+        """Implement `IndexBackend.remove_unfinished`; also removes the points of dropped builds."""
+        every = self._held()
+        finished = {held.builds.stored_as for held in every}
+        unfinished = sorted(set(self._names()) - finished - needed - self._aliases.targets())
         for name in unfinished:
-            self.drop(name)
+            self._builder.delete(self._on_server(name))
+        for held in every:
+            if held.builds.unfinished or held.builds.dropped_at:
+                self._growth(held).sweep(held.builds)
+                unfinished += [held.builds.unfinished] if held.builds.unfinished else []
         return unfinished
+
+    @property
+    def _adds_builds(self) -> bool:
+        """Whether publishes write into collections that are there; `_require_version` was called."""
+        return self._settings.by_difference and self._version is not None and self._version >= BUILDS_FROM_VERSION
 
     def _on_server(self, name: str) -> str:
         return f"{self._prefix}{name}"
 
     def _require_version(self) -> None:
         if not self._version_is_known:
-            require_version(self._client)
+            self._version = require_version(self._client)
             self._version_is_known = True
 
     def _names(self) -> list[str]:
@@ -256,112 +299,53 @@ class QdrantBackend:
         return sorted(name for name in ours if COLLECTION_NAME.fullmatch(name))
 
     def _info(self, name: str) -> models.CollectionInfo | None:
-        return self._info_of(self._on_server(name))
+        return info_of(self._client, self._on_server(name))
 
-    def _info_of(self, stored_as: str) -> models.CollectionInfo | None:
-        """Return the server's information on a collection; None if it does not exist."""
-        try:
-            return request(self._client.get_collection, stored_as)
-        except ServerRefused as error:
-            if error.status == 404:
-                return None
-            raise
-        except ValueError:  # the client's in-memory mode raises this for a missing collection
-            return None
+    def _held(self) -> list[Held]:
+        """Return the finished collections on the server."""
+        return [held for name in self._names() if (held := self._held_as(name)) is not None]
 
-    def _facts(self, name: str) -> CollectionMetadata | None:
-        """Return the metadata of a collection; None if it does not exist or is not finished."""
-        return _facts_in(self._info(name), name)
-
-    def _create(self, metadata: CollectionMetadata) -> Limits:
-        """Create the collection, empty and with its payload indexes, and return the server's limits on it."""
-        settings, cluster = metadata.settings, self._settings
-        self._try_to_delete(metadata.name)
-        stored_as = self._on_server(metadata.name)
-        try:
-            request(
-                self._client.create_collection, stored_as,
-                vectors_config={name: _vector_params(metadata, name) for name in metadata.dense_vectors},
-                sparse_vectors_config={
-                    name: models.SparseVectorParams(modifier=models.Modifier.IDF) for name in metadata.sparse_vectors
-                } or None,
-                shard_number=cluster.shards, replication_factor=cluster.replicas,
-                write_consistency_factor=cluster.write_consistency,
-                hnsw_config=models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct),
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),  # no graph while points are loaded
-            )
-        except ServerRefused as error:
-            # The first request's answer was lost, and the retry finds the collection that it created.
-            if error.status != 409 or not self._is_empty(metadata.name):
-                raise
-        limits = Limits.of(request(self._client.get_collection, stored_as))
-        limits.require_room(metadata)
-        for field, kind in payload_indexes().items():
-            request(self._client.create_payload_index, stored_as, field, field_schema=_SCHEMAS[kind], wait=True)
-        return limits
-
-    def _is_empty(self, name: str) -> bool:
+    def _held_as(self, name: str) -> Held | None:
         info = self._info(name)
-        return info is not None and not info.points_count and "vidseek" not in _metadata(info)
+        builds = Builds.of(info, name)
+        return None if builds is None or info is None else Held(builds, Limits.of(info))
 
-    def _optimise(self, name: str) -> None:
-        request(
-            self._client.update_collection, self._on_server(name),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
+    def _find(self, name: str) -> Held | None:
+        """Return the collection on the server that holds one of ours; None if there is none."""
+        if not COLLECTION_NAME.fullmatch(name):
+            return None
+        held = self._held_as(name)  # most have one build, and its name
+        if held is not None and name in held.builds.builds:
+            return held
+        others = (self._held_as(each) for each in self._names() if each != name)
+        return next((each for each in others if each is not None and name in each.builds.builds), None)
+
+    def _free_name(self, metadata: CollectionMetadata) -> str:
+        """Return a name for a new collection on the server: that of ours, unless it is taken by a later build of it."""
+        for number in count():
+            named = hashlib.sha256(f"{metadata.name}:{number}".encode()).hexdigest()[:BUILD_DIGITS]
+            name = collection_name(metadata.encoder_version, named) if number else metadata.name
+            if self._held_as(name) is None:
+                return name
+        raise AssertionError("there is always a next number")
+
+    def _points(self, held: Held, name: str) -> BuildReader:
+        builds = held.builds
+        return BuildReader(
+            self._client, self._on_server(builds.stored_as), name, builds.number(name), held.limits,
+            partial(self._is_kept, name, builds.stored_as),
         )
-        deadline = time.monotonic() + OPTIMISE_TIMEOUT_SECONDS
-        for _ in range(SETTLED_POLLS):  # green once may mean that the optimizer has not started
-            if problem := self._unsettled(name, seconds=deadline - time.monotonic()):
-                raise ServiceError(problem, code="server-not-settled", remedy=UNREACHABLE_REMEDY)
-            time.sleep(POLL_SECONDS)
 
-    def _unsettled(self, name: str, *, seconds: float) -> str:
-        """Wait until the server reports green; return "" then, else what it reports.
+    def _is_kept(self, name: str, stored_as: str) -> bool:
+        """Whether nobody has dropped a build: an alias names it, or we build, or the server has it still."""
+        if self._lock.is_held or self._aliases.names(name):
+            return True
+        builds = Builds.of(self._info(stored_as), stored_as)
+        return builds is not None and name in builds.builds
 
-        Yellow means a running optimisation. Grey means one that waits for an update, as after a restart of the server; an
-        empty update starts it. Red means an error and ends the wait.
-        """
-        deadline = time.monotonic() + seconds
-        wait, woken = POLL_SECONDS, False
-        while True:
-            info = request(self._client.get_collection, self._on_server(name))
-            if info.status == models.CollectionStatus.GREEN:
-                return ""
-            if info.status == models.CollectionStatus.RED:
-                said = getattr(info.optimizer_status, "error", "") or "a failed operation, which its log names"
-                return f"the server says that {name} is red: {said}"
-            if time.monotonic() > deadline:
-                return f"the server says that {name} is {info.status.value} after {seconds:.0f} s"
-            if info.status == models.CollectionStatus.GREY and not woken:
-                request(
-                    self._client.update_collection, self._on_server(name),
-                    optimizers_config=models.OptimizersConfigDiff(),
-                )
-                woken = True
-            self._lock.renew()
-            time.sleep(max(0.0, min(wait, deadline - time.monotonic())))
-            wait = min(2 * wait, MOST_POLL_SECONDS)
-
-    def _try_to_delete(self, name: str) -> bool:
-        """Delete a collection, and return whether it is gone. If not, the next publish removes it, as it has no metadata."""
-        try:
-            if self._info(name) is not None:
-                self.drop(name)
-        except ServiceError:
-            return False
-        return True
-
-def _metadata(info: models.CollectionInfo | None) -> dict[str, Any]:
-    return dict(info.config.metadata or {}) if info else {}
-
-
-def _facts_in(info: models.CollectionInfo | None, name: str) -> CollectionMetadata | None:
-    """Return the metadata that a collection carries; None if it does not exist or is not finished."""
-    try:
-        metadata = CollectionMetadata.from_json(_metadata(info)["vidseek"])
-    except (KeyError, TypeError, ValueError, ConfigError):
-        return None
-    return metadata if metadata.name == name else None
+    def _growth(self, held: Held) -> Growth:
+        stored_as = self._on_server(held.builds.stored_as)
+        return Growth(self._client, self._builder, self._lock, stored_as, held.limits)
 
 
 def _say_more(error: BaseException, what: str) -> None:
@@ -370,17 +354,3 @@ def _say_more(error: BaseException, what: str) -> None:
         error.remedy = f"{error.remedy}; {what}" if error.remedy else what
     else:
         log.warning("%s", what)
-
-
-def _vector_params(metadata: CollectionMetadata, name: str) -> models.VectorParams:
-    is_quantized = metadata.settings.quantization == "int8" and index_vector(name).quantized
-    return models.VectorParams(
-        size=metadata.dimension, distance=models.Distance.COSINE, on_disk=metadata.settings.on_disk,
-        quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(
-            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
-        )) if is_quantized else None,
-    )
-
-
-def _struct(point: Point) -> models.PointStruct:
-    return models.PointStruct(id=point.clip_id, vector=vectors_of(point, sparse_vector), payload=dict(point.payload))

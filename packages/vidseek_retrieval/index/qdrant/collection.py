@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
-from vidseek_retrieval.index.backend import PUBLISH_REMEDY, CollectionRemoved, Point, TimeRange
+from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_indexes
-from vidseek_retrieval.index.qdrant.limits import Limits
+from vidseek_retrieval.index.qdrant.build_reader import BuildReader, Where
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
-from vidseek_retrieval.index.qdrant.requests import ServerRefused, request
 from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import SCORE_DIGITS, RankedClip, rank_order
@@ -29,15 +28,17 @@ _SPAN_FIELDS = ["video_id", "start_ms", "end_ms", "duplicate_of"]
 
 
 class QdrantCollection:
-    """A finished collection on a server, for reading."""
+    """A finished collection on a server, for reading.
 
-    def __init__(
-        self, client: QdrantClient, metadata: CollectionMetadata, limits: Limits | None = None, *, stored_as: str = ""
-    ) -> None:
-        self._client = client
+    Args:
+        points: Of the build.
+        metadata: Of the collection.
+    """
+
+    def __init__(self, points: BuildReader, metadata: CollectionMetadata) -> None:
+        self._points = points
         self._facts = metadata
-        self._limits = limits or Limits()
-        self._name = stored_as or metadata.name
+        self._limits = points.limits
 
     @property
     def metadata(self) -> CollectionMetadata:
@@ -74,11 +75,12 @@ class QdrantCollection:
         if not self._facts.has(using):
             return []
         must, must_not = self._conditions(conditions)
-        most = self._limits.time_ranges(len(must) + len(must_not), most=MOST_TIME_RANGES)
+        num_others = len(must) + len(must_not) + self._points.num_conditions
+        most = self._limits.time_ranges(num_others, most=MOST_TIME_RANGES)
         parts = [
             self._query(
                 vector.tolist(), using, limit, self._params(limit, exact=exact),
-                _filter(must, must_not, time_ranges[start : start + most]), score_threshold,
+                Where(must, must_not, [_within(each) for each in time_ranges[start : start + most]]), score_threshold,
             )
             for start in range(0, max(1, len(time_ranges)), most)
         ]
@@ -97,23 +99,22 @@ class QdrantCollection:
         """
         if not self._facts.has(using) or not words.indices:
             return []
-        found = self._query(sparse_vector(words), using, limit, None, _filter(*self._conditions(conditions)))
+        found = self._query(sparse_vector(words), using, limit, None, Where(*self._conditions(conditions)))
         # The in-memory mode gives clips that share no word as well, with a score of 0.
         return sorted((clip for clip in found if clip.score > 0), key=rank_order)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Return the payloads of these points by id; missing points are left out."""
-        records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True)
-        return {str(record.id): record.payload or {} for record in records}
+        return {str(record.id): record.payload or {} for record in self._points.retrieve(clip_ids)}
 
     def count(self, vector: Vector | None = None) -> int:
         """Return the exact number of points, or of points that have the named vector."""
         if vector is not None and not self._facts.has(vector):
             return 0
-        having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)]) if vector else None
+        having = Where(must=[models.HasVectorCondition(has_vector=vector)] if vector else ())
         if self.allows_exact:
-            return self._ask(self._client.count, count_filter=having, exact=True).count
-        return sum(len(records) for records in self._scroll(10_000, scroll_filter=having, with_payload=False))
+            return self._points.count(having)
+        return sum(len(records) for records in self._points.pages(10_000, having, with_payload=False))
 
     def sample(self, num: int, *, seed: int) -> list[str]:
         """Return a random sample of clip ids.
@@ -122,21 +123,15 @@ class QdrantCollection:
             num: Most ids returned.
             seed: Seed of the draw; the same seed returns the same ids.
         """
-        def first_from(offset: str | None) -> str | None:
-            records, _ = self._ask(self._client.scroll, limit=1, offset=offset, with_payload=False)
-            return str(records[0].id) if records else None
-
-        return draw_ids(num, seed=seed, first_from=first_from)
+        return draw_ids(num, seed=seed, first_from=self._points.first_id)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
         """Return the points with these ids, in this order; missing points are left out."""
-        records = self._ask(self._client.retrieve, list(clip_ids), with_payload=True, with_vectors=True)
-        return points_in_order(records, clip_ids)
+        return points_in_order(self._points.retrieve(clip_ids, with_vectors=True), clip_ids)
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """Yield all points in order of clip id, with at most `batch` of them in memory."""
-        for records in self._scroll(batch, with_payload=True, with_vectors=True):
-            yield from map(point_of, records)
+        """Yield all points in order of clip id, with about `batch` of them in memory."""
+        return map(point_of, self._points.in_order(batch))
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
         """Return the values of a keyword field, each with its number of points, most frequent first.
@@ -146,10 +141,9 @@ class QdrantCollection:
             limit: Most values returned.
             conditions: Conditions on payload fields that must all hold.
         """
-        hits = self._ask(
-            self._client.facet, field, facet_filter=_filter(*self._conditions(conditions)),
-            limit=self._limits.page(limit), exact=self.allows_exact,
-        ).hits
+        hits = self._points.facet(
+            field, Where(*self._conditions(conditions)), limit=self._limits.page(limit), exact=self.allows_exact
+        )
         return {str(hit.value): hit.count for hit in hits}
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
@@ -157,8 +151,8 @@ class QdrantCollection:
         ends = []
         for direction in (models.Direction.ASC, models.Direction.DESC):
             order = models.OrderBy(key=field, direction=direction)
-            records, _ = self._ask(self._client.scroll, limit=1, order_by=order, with_payload=True)
-            ends += [(record.payload or {})[field] for record in records]
+            record = self._points.first(order_by=order, with_payload=True)
+            ends += [] if record is None else [(record.payload or {})[field]]
         return (ends[0], ends[1]) if ends else None
 
     def close(self) -> None:
@@ -175,30 +169,21 @@ class QdrantCollection:
         )
 
     def _query(
-        self, query: Any, using: str, limit: int, params: models.SearchParams | None, fitting: models.Filter | None,
-        score_threshold: float = -math.inf,
+        self, query: list[float] | models.SparseVector, using: str, limit: int, params: models.SearchParams | None,
+        where: Where, score_threshold: float = -math.inf,
     ) -> list[RankedClip]:
         page = self._limits.page(limit)
         found: dict[str, RankedClip] = {}
         for start in range(0, limit, page):
-            points = self._ask(
-                self._client.query_points, query=query, using=using, limit=min(page, limit - start), query_filter=fitting,
-                search_params=params, with_payload=_SPAN_FIELDS, score_threshold=threshold_of(score_threshold),
-                **({"offset": start} if start else {}),
-            ).points
+            points = self._points.query(
+                query, where, params, fields=_SPAN_FIELDS, using=using, limit=min(page, limit - start),
+                score_threshold=threshold_of(score_threshold), **({"offset": start} if start else {}),
+            )
             for clip in map(_ranked, points):
                 found.setdefault(clip.clip_id, clip)
             if len(points) < page:
                 break
         return list(found.values()) if page >= limit else sorted(found.values(), key=rank_order)
-
-    def _scroll(self, batch: int, **named: Any) -> Iterator[list[models.Record]]:
-        offset: Any = None
-        while True:
-            records, offset = self._ask(self._client.scroll, limit=self._limits.page(batch), offset=offset, **named)
-            yield records
-            if offset is None:
-                return
 
     def _conditions(self, conditions: Sequence[Condition]) -> tuple[list[models.Condition], list[models.Condition]]:
         """Return the filter conditions that must hold, and those that must not."""
@@ -219,21 +204,6 @@ class QdrantCollection:
             return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
         return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
 
-    def _ask(self, ask: Any, *args: Any, **named: Any) -> Any:
-        """Ask the server about this collection.
-
-        Raises:
-            CollectionRemoved: it is not there any more.
-        """
-        try:
-            return request(ask, self._name, *args, **named)
-        except ServerRefused as error:
-            if error.status != 404:
-                raise
-            raise CollectionRemoved(
-                f"the collection {self._facts.name} is not on the server any more", remedy=PUBLISH_REMEDY
-            ) from error
-
 
 def sparse_vector(words: SparseVector) -> models.SparseVector:
     """`words` as the client takes them."""
@@ -250,15 +220,6 @@ def _ranked(point: models.ScoredPoint) -> RankedClip:
 
 def _one_of(field: str, values: Sequence[str | int]) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))  # type: ignore[arg-type]
-
-
-def _filter(
-    must: Sequence[models.Condition], must_not: Sequence[models.Condition], time_ranges: Sequence[TimeRange] = ()
-) -> models.Filter | None:
-    if not must and not must_not and not time_ranges:
-        return None
-    within: list[models.Condition] = [_within(each) for each in time_ranges]
-    return models.Filter(must=list(must), must_not=list(must_not), should=within or None)
 
 
 def _within(time_range: TimeRange) -> models.Filter:

@@ -94,6 +94,22 @@ class Limits:
             return most
         return max(1, min(most, (self.filter_max_conditions - num_conditions) // 2))  # a video and a start each
 
+    def allows_indexes(self, num: int) -> bool:
+        """Return whether a collection may have so many payload indexes."""
+        return self.max_payload_index_count is None or num <= self.max_payload_index_count
+
+    def allows_points(self, num: int, metadata: CollectionMetadata) -> bool:
+        """Return whether a collection may have so many points, each with all of its dense vectors.
+
+        Args:
+            num: Number of points.
+            metadata: Of the collection.
+        """
+        size = num * len(metadata.dense_vectors) * metadata.dimension * _BYTES_OF_A_FLOAT
+        return (self.max_points_count is None or num <= self.max_points_count) and (
+            self.max_collection_vector_size_bytes is None or size <= self.max_collection_vector_size_bytes
+        )
+
     def require_room(self, metadata: CollectionMetadata) -> None:
         """Check that a collection may be built, before anything of it is written.
 

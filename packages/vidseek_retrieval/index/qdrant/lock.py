@@ -38,6 +38,11 @@ class BuilderLock:
         self._token = ""
         self._renewed_at = 0.0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is ours."""
+        return bool(self._token)
+
     def prepare(self, info: models.CollectionInfo | None, *, replicas: int) -> None:
         """Make the collection where `info` is None, and the index that `release` filters by where it has none."""
         if info is None:

@@ -114,8 +114,11 @@ def request(ask: Callable[..., Result], *args: Any, **named: Any) -> Result:
         time.sleep(wait)
 
 
-def require_version(client: QdrantClient) -> None:
+def require_version(client: QdrantClient) -> tuple[int, ...] | None:
     """Check that the server has at least `MINIMUM_VERSION`. A server that states no version is accepted.
+
+    Returns:
+        Major and minor version; None if it states none.
 
     Raises:
         ConfigError: it is older.
@@ -126,7 +129,7 @@ def require_version(client: QdrantClient) -> None:
     except ServerRefused as error:
         if error.status in (401, 403):
             raise
-        return  # a proxy that passes on collections alone
+        return None  # a proxy that passes on collections alone
     version = _version_of(told)
     if version is not None and version < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))
@@ -134,6 +137,7 @@ def require_version(client: QdrantClient) -> None:
             f"the Qdrant server is of version {told}, wanted {wanted} or later", code="server-too-old",
             remedy="Upgrade the server one minor version after the other, as Qdrant's documentation says",
         )
+    return version
 
 
 def _version_of(told: str) -> tuple[int, ...] | None:

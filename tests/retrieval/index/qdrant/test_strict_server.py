@@ -22,10 +22,11 @@ from vidseek_retrieval.index import verification
 from vidseek_retrieval.index.aliases import use_collection
 from vidseek_retrieval.index.backend import Alias, TimeRange
 from vidseek_retrieval.index.publish import publish
-from vidseek_retrieval.index.qdrant import alias_table
+from vidseek_retrieval.index.qdrant import alias_table, building
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
+from vidseek_retrieval.index.qdrant.build_reader import BuildReader
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.requests import ServerBusy, ServerRefused
@@ -43,7 +44,7 @@ LIMITED = [
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[QdrantStandIn]:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(server, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(building, "POLL_SECONDS", 0.001)
     with standing() as server_:
         yield server_
 
@@ -153,9 +154,10 @@ def test_search__within_any_limits_finds_what_it_finds_without(
     ]
     within = [TimeRange(f"{each:032x}", 0, 30_000) for each in time_ranges]
     free = forty.open(FACTS.name)
-    limited = QdrantCollection(forty._client, free.metadata, Limits(
+    limits = Limits(
         max_query_limit=page, filter_max_conditions=conditions, condition_max_size=size, search_max_hnsw_ef=2,
-    ))
+    )
+    limited = QdrantCollection(BuildReader(forty._client, FACTS.name, FACTS.name, limits=limits), free.metadata)
     (query,) = unit_rows(1, 16, seed=9)
     for exact in (True, False):
         both = [
@@ -167,7 +169,8 @@ def test_search__within_any_limits_finds_what_it_finds_without(
         free.search_words(words, limit=limit, conditions=wanted)
     )
     assert [each.clip_id for each in limited.scroll()] == [each.clip_id for each in free.scroll()]
-    unexact = QdrantCollection(forty._client, free.metadata, Limits(max_query_limit=page, allows_exact=False))
+    limits = Limits(max_query_limit=page, allows_exact=False)
+    unexact = QdrantCollection(BuildReader(forty._client, FACTS.name, FACTS.name, limits=limits), free.metadata)
     assert [unexact.count(name) for name in (None, "caption")] == [free.count(name) for name in (None, "caption")]
 
 
@@ -198,7 +201,8 @@ def test_publish__goes_through_a_limited_rate(stand_in: QdrantStandIn, tmp_path:
 ])
 def test_publish__an_answer_that_is_lost_is_no_failure(stand_in: QdrantStandIn, tmp_path: Path, lost: str) -> None:
     backend = QdrantBackend.connect(stand_in.url)
-    backend._create(facts_of(FEW, build="a" * 12))  # what a killed build left: it is removed
+    left = facts_of(FEW, build="a" * 12)
+    backend._builder.create(left.name, left, numbered=True)  # what a killed build left: it is removed
     stand_in.faults = [(lost, "lost"), (lost, "lost")]
     report = publish(**random_archive(tmp_path), index=backend)
     assert report.moved and stand_in.faults == [] and report.num_points == report.verification.num_points == 232
@@ -207,8 +211,8 @@ def test_publish__an_answer_that_is_lost_is_no_failure(stand_in: QdrantStandIn, 
 
 def test_build__a_full_collection_that_cannot_be_removed_is_not_taken_for_ours(stand_in: QdrantStandIn) -> None:
     backend = QdrantBackend.connect(stand_in.url)
-    backend._create(FACTS)
-    stand_in.client.upsert(FACTS.name, [server._struct(FEW[0])])
+    backend._builder.create(FACTS.name, FACTS, numbered=True)
+    stand_in.client.upsert(FACTS.name, [building.struct_of(FEW[0])])
     stand_in.faults = [("DELETE", "500")] * qdrant_requests.TRIES
     with raises(ServerRefused, code="server-refused") as caught, backend.building():
         backend.build(FACTS, FEW)
@@ -222,7 +226,7 @@ def test_check__grey_is_woken_yellow_waited_for_and_red_told(
     backend = QdrantBackend.connect(stand_in.url)
     built(backend)
     assert stand_in.woken == 0
-    stand_in.statuses = ["grey", "yellow", "yellow", "green"]
+    stand_in.statuses = ["green", "grey", "yellow", "yellow", "green"]  # the first answer is of the look where it is
     assert backend.check(FACTS.name) == [] and stand_in.statuses == [] and stand_in.woken == 1
     stand_in.statuses = ["yellow", "red:the optimizer met a wall"]
     (problem,) = backend.check(FACTS.name)
