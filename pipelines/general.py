@@ -10,6 +10,7 @@ from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.frame_store.stored_side import with_stored_side
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.sources.opening import open_source
+from vidseek_media.tables import PAIRS, write_table
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.dataset.pairs import make_pairs
 
@@ -19,7 +20,7 @@ def main() -> str:
     params = load_params()
     if params.general.source is None:
         shutil.rmtree(PATHS.general.data, ignore_errors=True)
-        PATHS.general.data.mkdir(parents=True)
+        write_table(PATHS.general.pairs_table, [], PAIRS)  # for DVC: what others depend on must be there
         return "no general.source: no replay, and retention is not measured"
     world = PATHS.general
     source = open_source(params.general.source, downloads=PATHS.downloads, settings=params.ingest)
@@ -44,7 +45,7 @@ def main() -> str:
     # In the rendered world things stand still, and the captions say so.
     report = make_pairs(
         world.ingest, world.caption, world.frames, out=world.pairs,
-        settings=params.pairs.model_copy(update={"skip_quality_flags": ()}),
+        settings=params.pairs.model_copy(update={"skip_quality_flags": ()}), memory=PATHS.pair_memory / "general",
     )
     return f"{report.num_train} pairs for replay, {report.num_test} for retention"
 

@@ -14,17 +14,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from pipelines.stage import PATHS, fault_of, say
 from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy
 from vidseek_media.decoding.sandbox import die_with_parent
 from vidseek_media.errors import ConfigError
+from vidseek_media.files.folders import whole_file
 from vidseek_media.output import lines_of, print_exceptions_shown, printable
 
 TARGET = "publish"
@@ -88,10 +91,21 @@ class Dvc:
 
     def write(self) -> None:
         """Write what was recorded since to dvc.lock."""
-        stages = list(self._recorded.values())
-        if stages:
-            self._locked(lambda: stages[0].dvcfile.dump_stages(stages, update_pipeline=False))
+        if self._recorded:
+            self._locked(self._write)
         self._recorded = {}
+
+    def _write(self) -> None:
+        """DVC writes dvc.lock in its place: a kill meanwhile would leave a part of it, and train again what is not in it."""
+        from dvc.dvcfile import LOCK_FILE, Lockfile
+
+        path = Path(self._repo.root_dir, LOCK_FILE)
+        with whole_file(path) as beside:
+            if path.exists():
+                shutil.copyfile(path, beside)
+            else:
+                beside.unlink()
+            Lockfile(self._repo, str(beside)).dump_stages(list(self._recorded.values()))
 
     @contextmanager
     def holding(self, names: Sequence[str]) -> Iterator[None]:
@@ -120,12 +134,15 @@ class Dvc:
         """Do `work` under DVC's own lock, which `dvc status` of somebody else may hold for a moment."""
         from dvc.lock import LockError
         from dvc.repo import lock_repo
+        from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError
 
         until = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 with lock_repo(self._repo):
                     return work()
+            except RWLockFileCorruptedError:  # half-written by a DVC that was killed: nobody could go on with it
+                Path(self._repo.tmp_dir, RWLOCK_FILE).unlink(missing_ok=True)
             except LockError as error:
                 if time.monotonic() > until:
                     raise ArchiveBusy(

@@ -18,7 +18,7 @@ def main() -> str:
     )
     report = make_pairs(
         PATHS.ingest, PATHS.caption, PATHS.frames, out=PATHS.pairs, settings=params, decided=decided,
-        frozen=read_training_set(PATHS.training_set),
+        frozen=read_training_set(PATHS.training_set), memory=PATHS.pair_memory,
     )
     warning = why_no_proof(report.num_validation_groups) if report.num_out else ""
     frozen = f" (frozen; {report.num_waiting} new ones wait)" if PATHS.training_set.exists() else ""

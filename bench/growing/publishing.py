@@ -1,7 +1,8 @@
 """What publishing alone costs when the archive grows, on vectors of 512 as in bench-search, and how fast searches stay.
 
     python -m bench.growing.publishing --clips 100000 --searches
-    python -m bench.growing.publishing --clips 1000000 --limit 3000
+    python -m bench.growing.publishing --clips 1000000 --prepare                (draws the vectors, and publishes nothing)
+    python -m bench.growing.publishing --clips 1000000 --more 0 --limit 1620    (stops in time; run it again to go on)
 
 One video of ten clips is added, then 100 are, one is changed, one is removed, each with a `publish` of its own; then come
 `--more` publishes of one more video each. `--searches` compares the index after that with one that is built at once.
@@ -16,6 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,23 +139,50 @@ def steps_of(num_clips: int, num_more: int) -> dict[str, list[Part]]:
     return steps
 
 
-def run_steps(archive: VectorArchive, steps: dict[str, list[Part]], *, limit_seconds: float | None) -> dict[str, Any]:
-    """Publish each step that was not published yet; return the figures of all."""
+def run_steps(
+    archive: VectorArchive, steps: dict[str, list[Part]], *, limit_seconds: float | None,
+    keep: Callable[[dict[str, Any]], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Publish each step that was not published yet; return the figures of all. `keep` is called with those so far."""
     file, begun = archive.root / STATE_FILE, time.monotonic()
     done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, parts in steps.items():
-        left = None if limit_seconds is None else limit_seconds - (time.monotonic() - begun)
         if name in done:
             continue
+        archive.write(parts)
+        say(f"{name}: tables written, {time.monotonic() - begun:.0f} s since the start; publishes")
+        left = None if limit_seconds is None else limit_seconds - (time.monotonic() - begun)
         if left is not None and left <= 0:
             break
-        archive.write(parts)
         try:
             done[name] = archive.publish(timeout_seconds=left)
         except Stopped:
+            say(f"{name}: out of time; the next run begins this step again")
             break
         write_json(file, done)
+        row = done[name]
+        say(f"{name}: {row['points_written']:,} points written in {row['seconds']} s, recall@10 {row['recall_at_10']}")
+        keep(done)
     return done
+
+
+def keep_steps(keep: Callable[..., None], steps: dict[str, Any]) -> None:
+    """Keep the figures of the steps so far."""
+    keep(steps=steps)
+
+
+def say(line: str) -> None:
+    """Tell who waits how far it is."""
+    Console(stderr=True, width=140).print(line, highlight=False)
+
+
+def keep_figures(path: Path, label: str, num_clips: int, **figures: dict[str, Any]) -> None:
+    """Put figures of a number of clips into the JSON file; those of other numbers, and other figures, stay."""
+    content = read_figures(path)
+    entry = content.setdefault(label, {})
+    entry.update(described())
+    entry.setdefault("vectors", {}).setdefault(str(num_clips), {}).update(figures)
+    write_figures(path, content)
 
 
 def compare_searches(archive: VectorArchive, parts: list[Part]) -> dict[str, Any]:
@@ -221,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clips", type=int, nargs="+", default=[100_000])
     parser.add_argument("--more", type=int, default=20, help="Publishes of one more video after the steps.")
+    parser.add_argument("--prepare", action="store_true", help="Draw the vectors of the first run, and publish nothing.")
     parser.add_argument("--searches", action="store_true", help="Compare searches with an index that is built at once.")
     parser.add_argument("--label", default="after", help="The entry of the JSON file: before or after.")
     parser.add_argument("--root", type=Path, default=Path(".vidseek/growth"), help="Where the archives are kept.")
@@ -230,17 +260,17 @@ def main() -> None:
     for num_clips in arguments.clips:
         archive = VectorArchive(arguments.root.absolute() / arguments.label / f"vectors-{num_clips}")
         wanted = steps_of(num_clips, arguments.more)
-        steps = run_steps(archive, wanted, limit_seconds=arguments.limit)
+        if arguments.prepare:
+            archive.write(wanted["first run"])
+            continue
+        keep = partial(keep_figures, arguments.out, arguments.label, num_clips)
+        steps = run_steps(archive, wanted, limit_seconds=arguments.limit, keep=partial(keep_steps, keep))
         Console(width=140).print(table_of(num_clips, steps))
-        content = read_figures(arguments.out)
-        entry = content.setdefault(arguments.label, {}) | described()
-        entry.setdefault("vectors", {})[str(num_clips)] = {"steps": steps}
+        keep(steps=steps)
         if arguments.searches and len(steps) == len(wanted):
             searches = compare_searches(archive, list(wanted.values())[-1])
-            entry["vectors"][str(num_clips)]["searches"] = searches
+            keep(searches=searches)
             Console().print(searches)
-        content[arguments.label] = entry
-        write_figures(arguments.out, content)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Archive(ArchivePaths):
     @classmethod
     def here(cls) -> Archive:
         """Return the archive in the folder named by VIDSEEK_HOME, else in the working directory."""
-        return cls(Path(os.environ.get(HOME_VARIABLE) or Path.cwd()))
+        return cls(Path(os.environ.get(HOME_VARIABLE) or Path.cwd()).absolute())
 
     def seen_by(self, model: ModelName) -> Archive:
         """Return the same archive, searched with another model."""

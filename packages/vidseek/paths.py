@@ -193,6 +193,11 @@ class ArchivePaths(StageFolders):
         return self.state / "shots"
 
     @property
+    def pair_memory(self) -> Path:
+        """What `pairs` compared before, kept outside DVC."""
+        return self.state / "pairs"
+
+    @property
     def segment_dirs(self) -> dict[str, list[Path]]:
         """The folders of segments, by field of evidence; those that no stage has written yet are left out."""
         folders = {"speech": [self.subtitles, self.speech], "ocr": [self.ocr]}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -136,12 +136,10 @@ class Jobs:
         job_id = new_id()
         path = self._queue.file_of(job_id)
         name = await receive_video(request, path, max_bytes=self.max_upload_bytes, check_name=check_name)
-        try:
-            return await self._away(lambda: self._queue.add_copy(job_id, name, origin="upload"))
-        except BaseException:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            raise
+        # The file has a job, or is removed, also where nobody waits for the answer any more.
+        queued = asyncio.ensure_future(self._away(lambda: self._queue.add_copy(job_id, name, origin="upload")))
+        job: Job = await asyncio.shield(queued)
+        return job
 
     def _remove(self, video_id: str) -> dict[str, Any]:
         try:

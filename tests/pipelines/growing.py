@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -152,6 +152,10 @@ class Run:
 
     number: int
     process: int = 0
+    stages_process: int = 0
+    """Of a job."""
+    states: list[str] = field(default_factory=list)
+    """Of the jobs that it did, with their codes, and what they say is left."""
     begun: dict[str, float] = field(default_factory=dict)
     """When each stage began."""
     error: str | None = None
@@ -164,10 +168,10 @@ class Run:
 class Runner:
     """Starts runs, follows them, and kills them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipelines.stage_runner"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "tests.pipelines.stage_runner", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=environment, text=True,
         )
         self._runs: dict[int, Run] = {}
@@ -183,20 +187,26 @@ class Runner:
 
     def start(self, root: Path, stages: Sequence[str] = STAGES, *, longest: int = 0) -> Run:
         """Start a run; no file that it writes may be longer than `longest` bytes, if that is not 0."""
+        return self._request({"folder": str(root), "stages": list(stages), "longest": longest})
+
+    def start_job(self, root: Path, job: str, files: Sequence[Path] = ()) -> Run:
+        """Start one of `stage_runner.JOBS`; needs the option `--jobs`."""
+        return self._request({"folder": str(root), "job": job, "files": [str(file) for file in files]})
+
+    def _request(self, request: dict[str, Any]) -> Run:
         assert self._server.stdin is not None
         run = Run(len(self._runs))
         self._runs[run.number] = run
-        request = {"run": run.number, "folder": str(root), "stages": list(stages), "longest": longest}
-        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.write(json.dumps({"run": run.number, **request}) + "\n")
         self._server.stdin.flush()
         while not run.process:
-            self._follow()
+            self.follow()
         return run
 
     def wait(self, run: Run) -> Run:
         """Wait until a run has ended."""
         while run.error is None:
-            self._follow()
+            self.follow()
         return run
 
     def finish(self, root: Path, stages: Sequence[str] = STAGES) -> Run:
@@ -208,17 +218,27 @@ class Runner:
     def kill_in(self, run: Run, stage: str, *, after_seconds: float) -> bool:
         """Kill a run so long after one of its stages began; return False if it was at its end before that."""
         while stage not in run.begun and run.error is None:
-            self._follow()
+            self.follow()
         time.sleep(after_seconds)
-        os.kill(run.process, 9)
-        while Path(f"/proc/{run.process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-            time.sleep(0.001)
+        self.kill_process(run.process)
         return run.error is None
 
-    def _follow(self) -> None:
+    @staticmethod
+    def kill_process(process: int) -> None:
+        """Kill a process, and wait until it is dead."""
+        with suppress(ProcessLookupError):
+            os.kill(process, 9)
+        with suppress(FileNotFoundError, ProcessLookupError):
+            while Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                time.sleep(0.001)
+
+    def follow(self) -> None:
+        """Take one line of what happens."""
         line = self._read()
         run = self._runs[line["run"]]
         run.process = line.get("process", run.process)
+        run.stages_process = line.get("stages_process", run.stages_process)
+        run.states = line.get("states", run.states)
         if "begins" in line:
             run.begun[line["begins"]] = time.monotonic()
         if "ends" in line:

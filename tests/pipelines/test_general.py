@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from pipelines import general
+from tests.pipelines.growing import write_colours
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import load_pairs
@@ -27,12 +28,11 @@ def write_pictures(folder: Path) -> None:
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
 
 
-def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_judge_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    write_pictures(pictures)
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for stages to run in, with a general world of pictures."""
+    (tmp_path / "pictures").mkdir()
+    write_pictures(tmp_path / "pictures")
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["general"]["source"] = "pictures"  # as the stages have it: relative to where they run
     content["frames"] |= {"workers": 1, "shard_mib": 1}
@@ -40,6 +40,39 @@ def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_ju
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "side.json").write_text('{"side_px": 64}')  # as the stage side leaves it
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_general__rewritten_in_equal_bytes_or_with_files_that_give_no_pair_it_trains_nothing(archive: Path) -> None:
+    """`train`, `evaluate` and `calibrate` depend on data/general/pairs alone."""
+    general.main()
+    before, pairs = files_of(archive / "data" / "general"), files_of(archive / "data" / "general" / "pairs")
+    for path in (archive / "pictures").iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    general.main()
+    assert files_of(archive / "data" / "general") == before
+    write_colours(archive / "pictures" / "undescribed.mp4", seed=0)
+    general.main()
+    assert files_of(archive / "data" / "general") != before
+    assert files_of(archive / "data" / "general" / "pairs") == pairs
+
+
+def test_general__without_a_source_is_a_table_of_no_pairs(archive: Path) -> None:
+    params = yaml.safe_load((archive / "params.yaml").read_text())
+    params["general"]["source"] = None
+    (archive / "params.yaml").write_text(yaml.safe_dump(params))
+    general.main()
+    assert [*files_of(archive / "data" / "general")] == ["pairs/pairs.parquet"]
+    assert len(read_table(Path("data/general/pairs/pairs.parquet"), PAIRS)) == 0
+
+
+def test_general__a_folder_of_captioned_pictures_gives_pairs_to_replay_and_to_judge_by(archive: Path) -> None:
     said = general.main()
     pairs = read_table(Path("data/general/pairs/pairs.parquet"), PAIRS)
     assert len(pairs) == 2 * NUM_PICTURES and {"train", "validation", "test"} == set(pairs.split)

@@ -35,6 +35,9 @@ class Inbox:
     _seen: dict[Path, tuple[tuple[int, ...], float]] = field(default_factory=dict)
     """Size, times and inode of each file at the last look, and since when it looks so, by `time.monotonic`."""
 
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()  # jobs name their files so
+
     def settled(self) -> list[Path]:
         """Return the files that are complete, in order of their names; each look counts from the one before.
 

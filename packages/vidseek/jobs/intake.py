@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidseek.archive import Archive
 from vidseek.jobs.file_names import TakenNames, free_name, safe_name
 from vidseek.settings import JobSettings
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.files.folders import sync_path, whole_file
+from vidseek_media.files.folders import sweep, sync_path, whole_file
 from vidseek_media.sources.local import Folder, uri_of
 from vidseek_media.sources.source import VIDEO_SUFFIXES
 
@@ -64,13 +65,14 @@ class Destination:
         real = path.parent.resolve() / path.name
         return uri_of(real, self.root) if real.is_relative_to(self.root) else None
 
-    def put(self, file: Path, name: str, *, below: str = "") -> Path:
+    def put(self, file: Path, name: str, *, below: str = "", noting: Callable[[str], None] = lambda uri: None) -> Path:
         """Move a file into the source under a name that is free there, and return its path. It is there whole or not.
 
         Args:
             file: Of our own: it is moved, or copied and removed where it lies on another disk.
             name: As it was given.
             below: A folder below that of the settings, such as the one it had in the inbox.
+            noting: Called with its uri before it is moved, so that who is killed meanwhile knows where to look.
 
         Raises:
             ConfigError: `ingest.source` is a pattern that takes no such file.
@@ -85,12 +87,14 @@ class Destination:
             taken = self._taken[folder] = TakenNames(each.name for each in folder.iterdir())
         while True:
             path = folder / free_name(safe_name(name), taken)
-            if not self.source.takes(uri_of(path, self.root)):
+            uri = uri_of(path, self.root)
+            if not self.source.takes(uri):
                 raise ConfigError(
                     f"{self.source.name} takes no file named {path.name}", code="source-takes-no-files",
                     remedy="Give it a name that ingest.source matches, or let ingest.source be a folder",
                 )
             taken.add(path.name)
+            noting(uri)
             with suppress(FileExistsError):  # somebody else has put one there meanwhile
                 _move(file, path)
                 return path
@@ -194,6 +198,7 @@ def _move(file: Path, path: Path) -> None:
         require_room(path.parent, file.stat().st_size)
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        sweep(path.parent, glob.escape(path.name))  # of a copy that was cut off
         with whole_file(path, sync=True) as beside:
             shutil.copyfile(file, beside)
             shutil.copystat(file, beside)

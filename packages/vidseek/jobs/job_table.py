@@ -201,6 +201,20 @@ class JobTable:
         every = [job for job in self._select("ORDER BY created_at DESC, rowid DESC") if not states or job.state in states]
         return every[offset : offset + limit], len(every)
 
+    def uris_of(self, video_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names under which workers put videos into the source, or meant to, by id, the newest first."""
+        found: dict[str, list[str]] = {}
+        for job in self._select(
+            "WHERE kind = 'add' AND uri != '' AND video_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY created_at DESC, rowid DESC", (json.dumps([*video_ids]),)
+        ):
+            found.setdefault(job.video_id, []).append(job.uri)
+        return found
+
+    def files(self) -> dict[str, State]:
+        """Return the states of all jobs that have a file, by that."""
+        return {job.file: job.state for job in self._select("WHERE file != ''")}
+
     def num_open(self) -> int:
         """Return the number of jobs that wait or run."""
         with self._reading() as db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from vidseek.jobs.job_table import Job, JobTable, new_id
 from vidseek.settings import JobSettings, ServeSettings
 from vidseek_media.errors import ArtifactError, InputRejected, ServiceError
 from vidseek_media.files.fetching import Fetcher
-from vidseek_media.files.folders import whole_file
+from vidseek_media.files.folders import sweep, whole_file
 from vidseek_media.output import disk_fault
 from vidseek_media.sources.originals import FileUnreadable
 from vidseek_media.urls import bare_url
 
 FILES = "files"
 """Below `.vidseek/jobs`: the copies of files that wait."""
+ORPHAN_SECONDS = 3600.0
+"""A copy of which no row speaks after so long is of a process that was killed before it could insert one."""
 
 
 class JobQueueFull(ServiceError):
@@ -142,3 +145,16 @@ class Queue:
         self.has_room()
         return self.table.insert([job])[0]
 
+
+def sweep_files(folder: Path, table: JobTable) -> None:
+    """Remove copies that nobody needs: of uploads that were cut off by a kill, and of jobs that are done or rejected."""
+    files = folder / FILES
+    sweep(files)
+    if not files.is_dir() or not (copies := [each for each in files.iterdir() if not each.name.startswith(".")]):
+        return
+    states = table.files()
+    for copy in copies:
+        state = states.get(f"{FILES}/{copy.name}")
+        with suppress(OSError):
+            if state in ("done", "rejected") or (state is None and time.time() - copy.lstat().st_ctime > ORPHAN_SECONDS):
+                copy.unlink()

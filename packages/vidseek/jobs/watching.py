@@ -65,7 +65,8 @@ class Watch:
         is_first = True
         while True:
             self._wait_for_inbox()
-            self._look_at_source(always=is_first)
+            if not any(job.state == "failed" for job in ended):  # what failed would fail again, without end
+                self._look_at_source(always=is_first)
             is_first = False
             done = self.work()
             ended += done

@@ -16,6 +16,7 @@ from vidseek.jobs.intake import Destination, check_file, known_videos, note_prob
 from vidseek.jobs.job_table import Job, JobTable, this_worker
 from vidseek.jobs.outcomes import Outcomes
 from vidseek.jobs.stages import StagesRun, run_stages
+from vidseek.jobs.submitting import sweep_files
 from vidseek.settings import JobSettings, ServeSettings
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
 from vidseek_media.files.folders import whole_file
@@ -72,6 +73,7 @@ class Worker:
         begun = [job for job in jobs if self._begin(job)]
         try:
             with self._beating():
+                sweep_files(self.archive.jobs, self.table)
                 self._do(begun)
         except (KeyboardInterrupt, SystemExit):
             self.table.update([job.id for job in begun], only_from=("running",), state="queued", worker="", stage="")
@@ -126,9 +128,10 @@ class Worker:
         for job in jobs:
             with self._guarding(job):
                 files[job.id], video_ids[job.id] = self._checked(job, destination)
+        moved = self.table.uris_of(set(video_ids.values()))
         first: dict[str, Job] = {}
         new: list[Job] = []
-        for job in (each for each in jobs if each.id in files):
+        for job in (each for each in self._now(jobs) if each.id in files):
             video_id = video_ids[job.id]
             if video_id in forgotten:
                 self._refuse(job, InputRejected(
@@ -141,6 +144,8 @@ class Worker:
                 self._duplicate(job, video_id, known[video_id])
             else:
                 first[video_id] = job
+                if not job.uri and (uri := _lying_at(moved.get(video_id, ()), video_id, destination)):
+                    job = self._taken_before(job, uri, video_id)
                 (taken if job.uri else new).append(job)
         return [*taken, *self._put(new, files, video_ids, destination)]
 
@@ -148,6 +153,8 @@ class Worker:
         """Return the file of a job and the id of its bytes, fetched where it has to be."""
         from vidseek_media.ids import video_id_of
 
+        if job.uri and job.file:
+            job = self._after_a_move(job, destination)
         if job.uri:
             path = destination.source.path_of(job.uri)
             if not path.is_file():
@@ -155,11 +162,34 @@ class Worker:
             return path, video_id_of(path)
         if job.url and not job.file:
             job = self._fetched(job)
-        path = self.archive.jobs / job.file
+        path = (self.archive.jobs / job.file).absolute()  # a confined worker reads it, in another folder
         if not job.file or not (path.exists() or path.is_symlink()):
             raise InputRejected(f"the file of {job.name} is there no more", code="job-file-gone", remedy="Add it again")
         check_file(path, name=job.name)
         return path, video_id_of(path)
+
+    def _taken_before(self, job: Job, uri: str, video_id: str) -> Job:
+        """Return a job whose video a worker put into the source and died before the stages ran."""
+        path = self.archive.jobs / job.file
+        if job.origin == "inbox":
+            self.inbox.put_aside(path, DUPLICATES)
+        else:
+            path.unlink(missing_ok=True)
+        self.table.update([job.id], file="", uri=uri, video_id=video_id)
+        return self.table.get(job.id)
+
+    def _after_a_move(self, job: Job, destination: Destination) -> Job:
+        """Return a job whose worker died when it moved the file into the source, as if the move had ended or not begun."""
+        from vidseek_media.ids import video_id_of
+
+        file, moved = self.archive.jobs / job.file, destination.source.path_of(job.uri)
+        is_moved = moved.is_file() and (not file.exists() or video_id_of(moved) == job.video_id)
+        if is_moved:
+            file.unlink(missing_ok=True)
+            self.table.update([job.id], file="")
+        else:
+            self.table.update([job.id], uri="", video_id="")
+        return self.table.get(job.id)
 
     def _fetched(self, job: Job) -> Job:
         from vidseek_media.files.fetching import Fetcher
@@ -190,12 +220,23 @@ class Worker:
                         f"{job.name}: {outcome.message}", code="not-a-video",
                         remedy=outcome.remedy or "`vidseek probe FILE` says more",
                     )
-                path = destination.put(files[job.id], job.name, below=self._below(job))
-                uri = destination.uri_in(path) or path.name
-                self.table.update([job.id], file="", uri=uri, video_id=video_ids[job.id])
+                path = self._moved(job, files[job.id], video_ids[job.id], destination)
                 probes[path] = (video_ids[job.id], outcome)
                 yield self.table.get(job.id)
         note_probes(self.archive, probes)
+
+    def _moved(self, job: Job, file: Path, video_id: str, destination: Destination) -> Path:
+        """Move the file of a job into the source, and return where it is. Its row says before where that will be."""
+        def note(uri: str) -> None:
+            self.table.update([job.id], uri=uri, video_id=video_id)
+
+        try:
+            path = destination.put(file, job.name, below=self._below(job), noting=note)
+        except Exception:
+            note("")
+            raise
+        self.table.update([job.id], file="")
+        return path
 
     def _probed(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Probe | VidseekError]]:
         from vidseek_media.decoding.probe import probe
@@ -312,3 +353,15 @@ class Worker:
         finally:
             is_over.set()
             thread.join()
+
+
+def _lying_at(uris: Iterable[str], video_id: str, destination: Destination) -> str:
+    """Return the first of these names in the source under which this video lies; empty if none."""
+    from vidseek_media.ids import video_id_of
+
+    for uri in uris:
+        with suppress(OSError, InputRejected):
+            path = destination.source.path_of(uri)
+            if path.is_file() and video_id_of(path) == video_id:
+                return uri
+    return ""

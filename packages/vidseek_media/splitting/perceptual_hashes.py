@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -44,10 +46,29 @@ def _cosines(size: int) -> NDArray[np.int64]:
     return np.rint(1024 * np.cos(np.arange(LOW_FREQUENCIES)[:, None] * at)).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Which keys show the same, and by what they were compared: a later comparison takes up where this one ended."""
+
+    max_bits: int
+    min_share: float
+    digests: Mapping[str, str]
+    """Of the hashes of each key."""
+    similar: list[tuple[str, str]]
+    """Pairs of keys that show the same, sorted."""
+
+
 def near_duplicates(
     hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float
 ) -> list[tuple[str, str]]:
-    """Return the pairs of keys that show the same, sorted.
+    """Return the pairs of keys that show the same, sorted. As `compare`, of which it takes the result."""
+    return compare(hashes, max_bits=max_bits, min_share=min_share).similar
+
+
+def compare(
+    hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float, before: Comparison | None = None
+) -> Comparison:
+    """Find the keys that show the same.
 
     An excerpt of a video is a near-duplicate of the whole.
 
@@ -55,6 +76,8 @@ def near_duplicates(
         hashes: 64-bit hashes by key.
         max_bits: Hashes that differ in at most this many bits are equal; at most 7.
         min_share: Share of the distinct hashes of one of the two that must have an equal in the other, from 0 to 1.
+        before: An earlier comparison. Where it was by the same measure, only keys that are new or have other hashes are
+            compared, with all; the result is the same.
 
     Raises:
         ValueError: `max_bits` is over 7.
@@ -63,18 +86,31 @@ def near_duplicates(
         raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
     keys = sorted(hashes)
     own = [np.unique(np.fromiter(hashes[key], np.uint64)) for key in keys]
-    values = np.concatenate(own) if own else np.empty(0, np.uint64)
-    owners = np.repeat(np.arange(len(own)), [len(each) for each in own])
+    digests = {key: hashlib.blake2b(each.tobytes(), digest_size=8).hexdigest() for key, each in zip(keys, own, strict=True)}
+    usable = before is not None and (before.max_bits, before.min_share) == (max_bits, min_share)
+    known, kept = (before.digests, before.similar) if before is not None and usable else ({}, [])
+    is_fresh = np.array([known.get(key) != digests[key] for key in keys], np.bool_)
+    stale = {key for key, fresh in zip(keys, is_fresh, strict=True) if fresh}
+    similar = {(a, b) for a, b in kept if a in digests and b in digests and not {a, b} & stale}
+    similar |= {(keys[a], keys[b]) for a, b in _similar(own, is_fresh, max_bits=max_bits, min_share=min_share)}
+    return Comparison(max_bits, min_share, digests, sorted(similar))
+
+
+def _similar(
+    own: Sequence[NDArray[np.uint64]], is_fresh: NDArray[np.bool_], *, max_bits: int, min_share: float
+) -> set[tuple[int, int]]:
+    """Return the pairs of places that show the same, of which at least one is fresh."""
+    if not is_fresh.any():
+        return set()
+    values, sizes = np.concatenate(own), [len(each) for each in own]
+    owners = np.repeat(np.arange(len(own)), sizes)
     seen: dict[tuple[int, int], set[int]] = defaultdict(set)
-    for left, right in _close(values, max_bits):
+    for left, right in _close(values, max_bits, np.flatnonzero(is_fresh[owners])):
         for a, b in ((left, right), (right, left)):
             apart = owners[a] != owners[b]
             for of, to, which in zip(owners[a][apart], owners[b][apart], a[apart], strict=True):
                 seen[(int(of), int(to))].add(int(which))
-    similar = {
-        (min(pair), max(pair)) for pair, matched in seen.items() if len(matched) >= min_share * len(own[pair[0]])
-    }
-    return [(keys[a], keys[b]) for a, b in sorted(similar)]
+    return {(min(pair), max(pair)) for pair, matched in seen.items() if len(matched) >= min_share * sizes[pair[0]]}
 
 
 def lie_near(
@@ -99,32 +135,37 @@ def lie_near(
     is_other = np.zeros(len(known), np.bool_)
     is_other[place[len(values) :]] = True
     near = is_other.copy()
-    for left, right in _close(known, max_bits) if max_bits else ():
+    asked = np.unique(place[: len(values)])
+    for left, right in _close(known, max_bits, asked[~is_other[asked]]) if max_bits else ():
         near[left[is_other[right]]] = True
-        near[right[is_other[left]]] = True
     found: NDArray[np.bool_] = near[place[: len(values)]]
     return found
 
 
-def _close(values: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Places of values at most `max_bits` apart, the same pair perhaps more than once.
+def _close(
+    values: NDArray[np.uint64], max_bits: int, of: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield places of values at most `max_bits` apart, the first of each two among `of`; the same perhaps more than once.
 
     Of 4 parts of 16 bits at least one differs in at most 1 bit, if the whole differs in at most 7: so only values with
     a nearly equal part are compared.
     """
+    is_among = np.zeros(len(values), np.bool_)
+    is_among[of] = True
     for part in range(4):
         parts = ((values >> np.uint64(16 * part)) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(parts, kind="stable")
         sizes = np.bincount(parts, minlength=2**16)
         firsts = np.cumsum(sizes) - sizes  # in `order`, of each of the parts that there may be
         for flip in (0, *(1 << bit for bit in range(16))):
-            first, counts = firsts[parts ^ flip], sizes[parts ^ flip]
+            first, counts = firsts[parts[of] ^ flip], sizes[parts[of] ^ flip]
             starts = np.searchsorted(np.cumsum(counts), np.arange(0, int(counts.sum()), _CHUNK))
-            for start, end in itertools.pairwise([*np.unique(starts), len(values)]):
+            for start, end in itertools.pairwise([*np.unique(starts), len(of)]):
                 some = counts[start:end]
-                left = np.repeat(np.arange(start, end), some)
+                left = np.repeat(of[start:end], some)
                 within = np.arange(len(left)) - np.repeat(np.cumsum(some) - some, some)
                 right = order[np.repeat(first[start:end], some) + within]
-                is_close = (left < right) & (np.bitwise_count(values[left] ^ values[right]) <= max_bits)
+                is_once = (left < right) | ~is_among[right]
+                is_close = is_once & (np.bitwise_count(values[left] ^ values[right]) <= max_bits)
                 if is_close.any():
                     yield left[is_close], right[is_close]

@@ -16,8 +16,7 @@ import pandas as pd
 from vidseek_media.errors import ConfigError
 from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sources.ingest import read_videos
-from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
-from vidseek_media.splitting.perceptual_hashes import near_duplicates
+from vidseek_media.splitting.remembered import remembered_both_sides, remembered_near_duplicates
 from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
 from vidseek_training.dataset.training_set import WAITING, frozen_captions
@@ -62,6 +61,7 @@ def make_pairs(
     settings: PairSettings,
     decided: Iterable[tuple[str, str]] = (),
     frozen: pd.DataFrame | None = None,
+    memory: Path | None = None,
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet`, `waiting.parquet` and `rejected.parquet` into `out`.
 
@@ -80,6 +80,8 @@ def make_pairs(
         decided: Pairs of video ids that people say show the same.
         frozen: The frozen training set, of the schema PAIRS: its pairs alone are made, with today's frames, and the other
             captions that would make a pair wait. None: nothing is frozen.
+        memory: Folder that remembers what was compared, outside `out`: only what is new is compared, with all. The result
+            is the same; None compares all.
 
     Raises:
         ConfigError: the shares of validation and test leave nothing for training.
@@ -97,7 +99,7 @@ def make_pairs(
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in stated_splits.items() if len(own) > 1})]
     groups = _groups(
         sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
-        max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided,
+        max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided, memory=memory,
     )
     splits = split_groups(
         groups, stated_splits, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
@@ -124,9 +126,9 @@ def make_pairs(
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
     write_table(out / "pairs.parquet", rows, PAIRS)
-    both = find_both_sides(
-        pd.DataFrame(rows, columns=PAIRS.names), hashes_of(frames), max_bits=settings.near_duplicate_bits or 0,
-        min_share=settings.near_duplicate_share,
+    both = remembered_both_sides(
+        pd.DataFrame(rows, columns=PAIRS.names), frames, max_bits=settings.near_duplicate_bits or 0,
+        min_share=settings.near_duplicate_share, memory=memory,
     )
     write_table(out / "both_sides.parquet", both, BOTH_SIDES)
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
@@ -173,7 +175,7 @@ _STRONGEST = ("test", "validation", "train")
 
 def _groups(
     video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
-    decided: Iterable[tuple[str, str]],
+    decided: Iterable[tuple[str, str]], memory: Path | None,
 ) -> dict[str, str]:
     """Return the group of each of `video_ids`, named by the first of its videos."""
     together = list(decided)
@@ -186,7 +188,7 @@ def _groups(
         hashes: dict[str, set[int]] = defaultdict(set)
         for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
             hashes[video_id].update(int(value) for value in (own if own is not None else ()))
-        together += near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
+        together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
     # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
     others = sorted({video_id for pair in together for video_id in pair} - wanted)
     groups = groups_of([*video_ids, *others], together)

@@ -15,6 +15,7 @@ from vidseek.archive import Archive
 from vidseek.jobs.archive_lock import ArchiveBusy
 from vidseek.jobs.inbox import Inbox
 from vidseek.jobs.watching import Watch, watcher_of, watching
+from vidseek_media.errors import GateFailed
 
 
 @pytest.fixture
@@ -143,3 +144,11 @@ def test_forever__works_on_what_comes(archive: Archive, coloured: dict[str, Path
             watch.forever()
     thread.join()
     assert names_in(archive.root / "videos") == ["red.mp4"]
+
+
+def test_once__ends_although_the_stages_fail(archive: Archive, coloured: dict[str, Path], stages: Stages) -> None:
+    shutil.copy(coloured["red"], archive.root / "videos" / "red.mp4")
+    stages.error = GateFailed("too much is rejected", code="gate-failed", remedy="Look at the rows")
+    assert {(job.kind, job.state) for job in Watch(archive).once()} == {("scan", "failed")} and stages.num_runs == 1
+    stages.error = None
+    assert {(job.kind, job.state) for job in Watch(archive).once()} == {("scan", "done")}

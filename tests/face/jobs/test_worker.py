@@ -9,7 +9,7 @@ import pytest
 from tests.face.jobs.conftest import Stages, ids_of
 from tests.raising import raises
 from vidseek.archive import Archive
-from vidseek.jobs import intake
+from vidseek.jobs import intake, submitting
 from vidseek.jobs.archive_lock import working_on
 from vidseek.jobs.job_table import Job
 from vidseek.jobs.submitting import JobQueueFull, Queue
@@ -200,3 +200,67 @@ def test_queue__has_an_end(archive: Archive, coloured: dict[str, Path]) -> None:
     with raises(JobQueueFull, code="too-many-jobs"):
         queue.add_file(coloured["blue"])
     assert len(list((archive.jobs / "files").iterdir())) == 1
+
+
+def test_add__in_an_archive_that_is_named_from_the_working_directory(
+    archive: Archive, coloured: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(archive.root)
+    here = Archive(Path())
+    assert [job.state for job in work(here, Queue(here).add_file(coloured["red"]))] == ["done"]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the worker runs after it but what this process cannot leave out."""
+
+
+def die_when_moving(monkeypatch: pytest.MonkeyPatch, *, is_linked: bool, is_moved: bool) -> None:
+    """Let the worker die as it moves a file into the source: before, in between or after."""
+    move = intake._move
+
+    def dying(file: Path, path: Path) -> None:
+        if is_linked:
+            os.link(file, path)
+        if is_moved:
+            move(file, path)
+        raise Killed
+
+    monkeypatch.setattr(intake, "_move", dying)
+
+
+@pytest.mark.parametrize(("is_linked", "is_moved"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("again", [False, True])
+def test_work__that_is_killed_as_it_moves_a_file_leaves_it_once(
+    archive: Archive, coloured: dict[str, Path], monkeypatch: pytest.MonkeyPatch, is_linked: bool, is_moved: bool,
+    again: bool,
+) -> None:
+    """Whether the job is tried again, or the file added again before that."""
+    queue = Queue(archive)
+    job = queue.add_file(coloured["red"])
+    with monkeypatch.context() as patched, working_on(archive.state, "me", wait=False) as lock:
+        die_when_moving(patched, is_linked=is_linked, is_moved=is_moved)
+        with pytest.raises(Killed):
+            Worker(archive, lock).work([job])
+    queue.table.update([job.id], state="running", worker=f"999999999@{os.uname().nodename}", alive_at=1.0)
+    assert queue.table.get(job.id).code == "worker-died"
+    ended = work(archive, queue.add_file(coloured["red"])) if again else []
+    ended += work(archive, queue.table.retry(job.id))
+    assert {each.state for each in ended} == {"done"} and all(each.num_clips == 2 for each in ended if not each.duplicate)
+    assert names_in(archive.root / "videos") == ["red.mp4"] and not list((archive.jobs / "files").iterdir())
+    assert list(intake.known_videos(archive)) == [video_id_of(coloured["red"])]
+
+
+def test_work__removes_copies_that_no_job_needs(
+    archive: Archive, coloured: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that was killed before it could insert its job, of one that had not removed it yet, and of uploads."""
+    queue, folder = Queue(archive), archive.jobs / "files"
+    done, waiting = queue.add_file(coloured["red"]), queue.add_file(coloured["blue"])
+    queue.table.update([done.id], state="done")
+    for name in ("fresh", ".upload.0123abcd.part"):
+        (folder / name).write_bytes(b"x")
+    submitting.sweep_files(archive.jobs, queue.table)
+    assert names_in(folder) == sorted(["fresh", waiting.id]), "what is young may get its job yet"
+    monkeypatch.setattr(submitting, "ORPHAN_SECONDS", -1.0)
+    submitting.sweep_files(archive.jobs, queue.table)
+    assert names_in(folder) == [waiting.id]
