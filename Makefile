@@ -43,22 +43,25 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
-PARTS := static unit e2e
-# Two processes share two cores; a module's tests share what is made for them. More processes than cores gain nothing.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope
+# A module's tests share what is made for them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --dist loadscope
 # Tests publish indexes by the hundred: in memory, where there is enough of it, each takes a quarter of the time.
 MEMORY := $(shell test "$$(awk '/MemAvailable/ {print $$2}' /proc/meminfo)" -gt 12000000 \
     -a "$$(df --output=avail -k /dev/shm | tail -1)" -gt 8000000 2> /dev/null && echo /dev/shm)
-UNITS := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTEST) tests --ignore tests/e2e --ignore tests/serving/test_bento.py
+IN_MEMORY := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTEST)
 
-test: setup ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all, then what failed (10 minutes)
-	@failed= ; for part in $(PARTS); do \
-	    echo "== $$part"; begun=$$SECONDS; $(MAKE) --no-print-directory $$part && said=passed || { said=FAILED; failed="$$failed $$part"; }; \
-	    sums="$$sums$$(printf '%-12s %s in %d s' $$part $$said $$((SECONDS - begun)))\n"; \
-	done; printf "\n== make test\n$$sums"; test -z "$$failed"
+test: setup $(VENV)/.checks ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all, then what failed (10 minutes)
+	@mkdir -p .vidseek; begun=$$SECONDS; failed= ; sums= ; \
+	ended() { test $$2 = 0 && said=passed || { said=FAILED; failed="$$failed $$1"; }; \
+	    sums="$$sums$$(printf '%-12s %s, at %d s' $$1 $$said $$((SECONDS - begun)))\n"; }; \
+	$(MAKE) --no-print-directory static > .vidseek/static.log 2>&1 & static=$$!; \
+	echo "== unit, and static beside it"; $(MAKE) --no-print-directory unit; ended unit $$?; \
+	wait $$static; code=$$?; echo "== static"; cat .vidseek/static.log; ended static $$code; \
+	echo "== e2e"; $(MAKE) --no-print-directory e2e; ended e2e $$?; \
+	printf "\n== make test\n$$sums"; test -z "$$failed"
 
-test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, Prometheus
-	$(UNITS) -m slow
+test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, and new examples for properties
+	$(IN_MEMORY) -n 2 tests --ignore tests/serving/test_bento.py -m "slow or hypothesis" --hypothesis-profile search
 
 static: setup $(VENV)/.checks ## lint, types and docs, two at a time, and the environment that a bento starts in
 	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target lint types docs .vidseek/bento-env/.installed
@@ -70,11 +73,11 @@ types: setup ## mypy, strict
 	$(BIN)/mypy
 
 unit: setup $(VENV)/.checks ## All tests but the slow ones, the whole loop and the built bento
-	$(UNITS) -m "not slow"
+	$(IN_MEMORY) -n 3 tests --ignore tests/e2e --ignore tests/serving/test_bento.py -m "not slow"    # a third of them waits
 
 e2e: setup .vidseek/bento-env/.installed ## The whole loop on a world of a few scenes, and the built bento
 	PATH="$(BIN):$$PATH" VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(PYTEST) \
-	    --no-loadscope-reorder tests/e2e tests/serving/test_bento.py    # the longest begin
+	    -n 2 --no-loadscope-reorder tests/e2e tests/serving/test_bento.py -m "not slow"
 
 seeds: setup ## Train and judge the demo with three seeds (about ten minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds

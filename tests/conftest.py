@@ -53,6 +53,15 @@ def _no_skip(report: Any) -> Any:
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_servers() -> Iterator[None]:
+    """Batches of workers share their servers; tests/media/decoding/test_worker_batch.py has each its own."""
+    from tests.shared_servers import sharing_servers
+
+    with sharing_servers():
+        yield
+
+
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """A published archive with a reference for drift: to be copied, not written to."""

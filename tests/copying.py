@@ -14,7 +14,7 @@ def copy_tree(source: Path, target: Path) -> Path:
 
     An index has a hundred megabytes of them.
     """
-    shutil.copytree(source, target, copy_function=_copy_file, dirs_exist_ok=True)
+    shutil.copytree(source, target, symlinks=True, copy_function=_copy_file, dirs_exist_ok=True)
     return target
 
 

@@ -28,6 +28,7 @@ import torch
 
 from tests.retrieval.archive import random_archive
 from tests.retrieval.index.test_backends import facts_of, points
+from tests.stored_shards import read_shard
 from tests.tiny_bundle import write_tiny_bundle
 from tests.training.champions import write_adapter, write_champion
 from tests.training.tiny import write_clip, write_viclip
@@ -40,7 +41,6 @@ from vidseek_media.decoding.probe import Probe
 from vidseek_media.errors import VidseekError
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.frame_store.members import encode_jpeg
-from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.ids import clip_id_of
 from vidseek_media.records import Refusal
 from vidseek_media.sources.ingest import read_videos

@@ -55,7 +55,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cv2": ("packages/vidseek_media/ocr/text_reader.py",),
     "faster_whisper": ("packages/vidseek_media/speech/engines/faster_whisper.py",),
     "pocketsphinx": ("packages/vidseek_media/speech/engines/pocketsphinx.py",),
-    "fsspec": ("packages/vidseek_media/sources/remote.py",),
+    "fsspec": ("packages/vidseek_media/sources/downloads.py",),
     "yt_dlp": ("packages/vidseek_media/sources/youtube/downloader.py", "packages/vidseek_media/sources/youtube/failures.py",
                "packages/vidseek_media/sources/youtube/javascript.py"),
     "google": ("packages/vidseek_training/captioning/gemini.py",),

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.copying import copy_tree
+from tests.sharing import made_once
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 1800
 """What one command may take on a machine where others work: `dvc repro` takes one or two minutes on a quiet one."""
@@ -69,24 +72,35 @@ def make_checkout(path: Path) -> Checkout:
     return Checkout(path)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """test_growth.py is the longest and makes `looped_once`: what only waits for that comes last."""
+    items.sort(key=lambda item: item.path.name == "test_loop.py")
+
+
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo world at its smallest."""
     from vidseek_demo.world import WorldSize, render_world
 
-    out = tmp_path_factory.mktemp("world")
-    render_world(out, size=WorldSize.tiny(), workers=2)
-    return out
+    return made_once(tmp_path_factory, "world", lambda out: render_world(out, size=WorldSize.tiny(), workers=2))
 
 
 @pytest.fixture(scope="session")
-def looped(tmp_path_factory: pytest.TempPathFactory, tiny_world: Path) -> Checkout:
-    """A checkout in which `dvc repro` has run on the tiny world."""
-    checkout = make_checkout(tmp_path_factory.mktemp("loop"))
-    checkout.edit_params({
-        "ingest.source": str(tiny_world / "domain"), "general.source": str(tiny_world / "general"),
-        "train.settings.lora.steps": 30, "train.settings.lora.warmup_text_steps": 20,
-        "train.settings.lora.batch": 12, "train.settings.lora.replay": 4, "train.settings.lora.evaluate_every": 10,
-    })
-    checkout.succeed("dvc", "repro")
-    return checkout
+def looped_once(tmp_path_factory: pytest.TempPathFactory, tiny_world: Path) -> Checkout:
+    """A checkout in which `dvc repro` has run on the tiny world: to be copied, not written to."""
+    def loop(folder: Path) -> None:
+        checkout = make_checkout(folder)
+        checkout.edit_params({
+            "ingest.source": str(tiny_world / "domain"), "general.source": str(tiny_world / "general"),
+            "train.settings.lora.steps": 30, "train.settings.lora.warmup_text_steps": 20,
+            "train.settings.lora.batch": 12, "train.settings.lora.replay": 4, "train.settings.lora.evaluate_every": 10,
+        })
+        checkout.succeed("dvc", "repro")
+
+    return Checkout(made_once(tmp_path_factory, "looped", loop))
+
+
+@pytest.fixture(scope="module")
+def looped(looped_once: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of `looped_once` for the tests of one module."""
+    return Checkout(copy_tree(looped_once.path, tmp_path_factory.mktemp("loop")))

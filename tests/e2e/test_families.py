@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.e2e.conftest import Checkout, make_checkout
 from tests.training.tiny import clip_config, told_apart, write_model, write_tensors
 
+pytestmark = pytest.mark.slow  # test_loop.py goes the same way with the shipped backbone
 CONTEXT, VOCABULARY, FRAMES = 48, 1000, 8
 """Of the shipped tokenizer, and of the demo's clips."""
 

@@ -1,14 +1,11 @@
 """The whole loop, as a user runs it, on a world of a few scenes."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from tests.e2e.conftest import Checkout
 
@@ -159,58 +156,3 @@ def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: P
     table.unlink()
     looped.succeed("dvc", "repro", "--single-item", "publish")
     assert marked() == {""}
-
-
-def test_repro__a_video_without_captions_trains_nothing(looped: Checkout, tiny_world: Path, tmp_path: Path) -> None:
-    """One video more, which no caption names: its frames are made, and training, selection and export stay as they are."""
-    shutil.copytree(tiny_world / "domain", tmp_path / "domain")
-    shutil.copytree(looped.path, tmp_path / "archive", symlinks=True)
-    grown = Checkout(tmp_path / "archive")
-    grown.edit_params({"ingest.source": str(tmp_path / "domain")})
-    content = next((tiny_world / "domain").glob("*.mp4")).read_bytes()
-    (tmp_path / "domain" / "new.mp4").write_bytes(content + b"\0\0\0\x0cfreenew!")  # another video_id, and it plays
-    num_videos = len(pd.read_parquet(grown.path / "data/ingest/videos.parquet"))
-    said = grown.succeed("dvc", "repro", "check_pairs")
-    assert "Adapter lora: its pairs are the same, nothing new to train on" in said
-    assert len(pd.read_parquet(grown.path / "data/ingest/videos.parquet")) == num_videos + 1
-    frames = pd.read_parquet(grown.path / "data/frames/frames.parquet")
-    assert frames.video_id.nunique() == num_videos + 1
-    assert grown.succeed("dvc", "status", "train@lora", "select", "export").strip().endswith("up to date.")
-    dry = grown.succeed("dvc", "repro", "--dry", "embed")
-    ran = {line.split("'")[1] for line in dry.splitlines() if line.startswith("Running stage")}
-    assert "embed" in ran and not ran & {"train@lora", "select", "export"}
-
-
-def test_add__a_video_is_searched_at_once_and_dvc_knows_of_it(looped: Checkout, tmp_path: Path) -> None:
-    """The last test here: what it adds to the source it takes out again."""
-    from tests.serving.colours import video
-
-    root, count = looped.path, "receipts/publish.json"
-    points, params = _read(root / count)["num_points"], yaml.safe_load((root / "params.yaml").read_text())
-    video("green", tmp_path / "-new.mp4", seconds=4)
-    [job] = json.loads(looped.succeed("vidseek", "add", "--json", "--", str(tmp_path / "-new.mp4")))["jobs"]
-    assert (job["state"], job["uri"], job["error"]) == ("done", "new.mp4", None) and job["num_clips"] > 0
-    assert _read(root / count)["num_points"] == points + job["num_clips"]
-    # Nothing is taught, and what is left to do is named.
-    status = json.loads(looped.succeed("dvc", "status", "--json"))
-    open_stages = {name for name, why in status.items() if why != ["always changed"]}
-    assert open_stages == set(job["note"].partition(": ")[2].split(", ")) - {""}
-    assert not open_stages & {"train@lora", "select", "export"}
-    before = _vectors(root)
-    shutil.rmtree(root / "data/embed")
-    looped.succeed("dvc", "repro", "--force", "--single-item", "embed")
-    assert _vectors(root) == before and len(before) > points
-    added = root / params["ingest"]["source"] / "new.mp4"
-    again = json.loads(looped.succeed("vidseek", "add", "--json", "--", str(tmp_path / "-new.mp4")))["jobs"]
-    assert [each["duplicate"] for each in again] == [True]
-    added.unlink()
-    ended = json.loads(looped.succeed("vidseek", "watch", "--once", "--json"))["jobs"]
-    assert [(each["kind"], each["state"]) for each in ended] == [("scan", "done")]
-    assert _read(root / count)["num_points"] == points
-
-
-def _vectors(root: Path) -> dict[str, bytes]:
-    """By clip."""
-    parts = [pd.read_parquet(path) for path in sorted((root / "data/embed/parts").glob("*.parquet"))]
-    rows = pd.concat(parts)
-    return {str(clip): np.asarray(values).tobytes() for clip, values in zip(rows["clip_id"], rows["values"], strict=True)}

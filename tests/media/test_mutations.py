@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.stored_shards import read_shard
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import InputRejected
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import VIDEO_SUFFIXES, ingest
 from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table

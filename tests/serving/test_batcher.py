@@ -38,7 +38,7 @@ def batcher_of(doubling: Doubling, *, max_batch: int = 4, max_queue: int = 8) ->
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 10))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def test_submit__lone_item_goes_at_once_and_alone(doubling: Doubling) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
+
+from tqdm import tqdm
 
 from vidseek_media.decoding.sandbox import Confinement
 from vidseek_media.decoding.worker_process import Job
@@ -81,6 +84,40 @@ def run_each(
         for worker in pool:
             worker.stop()
         server.close()
+
+
+@contextmanager
+def run_videos(
+    function: Callable[[Input], Output],
+    items: Sequence[Input],
+    *,
+    label: str,
+    workers: int,
+    timeout_seconds: float | Callable[[Input], float],
+    timeout_setting: str = "",
+    memory_mib: int = WORKER_MEMORY_MIB,
+    recycle_after: int = RECYCLE_AFTER,
+) -> Iterator[Iterable[Outcome[Input, Output]]]:
+    """Give the outcomes of `run_each` with a progress bar; leaving the block stops the workers.
+
+    Args:
+        function: As `run_each` takes it.
+        items: One for each video.
+        label: Stands before the bar.
+        workers: Most processes; no more are started than there are items.
+        timeout_seconds: For one item, above 0; a number, or a function of the item.
+        timeout_setting: The name of the parameter that sets the time-out, for messages.
+        memory_mib: Memory of a worker.
+        recycle_after: A worker is replaced after this many items, at least 1.
+
+    Raises:
+        ConfigError: worker processes cannot be started.
+    """
+    with closing(run_each(
+        function, items, workers=max(1, min(workers, len(items))), timeout_seconds=timeout_seconds,
+        timeout_setting=timeout_setting, memory_mib=memory_mib, recycle_after=recycle_after,
+    )) as outcomes:
+        yield tqdm(outcomes, desc=label, unit="video", total=len(items), disable=None)
 
 
 def run_one(

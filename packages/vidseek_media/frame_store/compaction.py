@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import BinaryIO
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
-from vidseek_media.frame_store.stored_clips import CLIP_COLUMNS, SHARDS, StoredClip, read_members_of
+from vidseek_media.frame_store.stored_clips import CLIP_COLUMNS, SHARDS, StoredClip, read_placed
 
 MOST_DEAD = 0.5
 """Share of a shard's bytes that may be of clips which are listed no more."""
@@ -118,15 +118,11 @@ def _shares(rows: pd.DataFrame, most_bytes: int) -> Iterator[pd.DataFrame]:
 
 def _copy(rows: pd.DataFrame, out: Path) -> tuple[str, list[int]]:
     """Write one shard of the members of clips, each checked; its name, and the offset of each clip."""
-    offsets, open_name = [], ""
+    offsets = []
     keys = list(zip(rows["key"], rows["frames_digest"], strict=True))
-    with ExitStack() as sources, new_shard(out, keys) as (name, tar):
-        for row in rows[CLIP_COLUMNS].itertuples(index=False):
-            clip = StoredClip(*row)
-            if clip.shard != open_name:
-                sources.pop_all().close()
-                source, open_name = sources.enter_context((out / clip.shard).open("rb")), clip.shard
-            content, _, _ = read_members_of(clip, source, out / clip.shard)
+    clips = (StoredClip(*row) for row in rows[CLIP_COLUMNS].itertuples(index=False))
+    with new_shard(out, keys) as (name, tar):
+        for clip, content, _, _ in read_placed(out, clips):
             if len(content) != clip.num_bytes:
                 raise ArtifactError(
                     f"{out / clip.shard} ends within clip {clip.clip_id}", code="broken-shard",

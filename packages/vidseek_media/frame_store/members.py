@@ -216,20 +216,6 @@ def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
     file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
 
 
-def read_members(path: Path) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """Yield the content of each clip's .json, and its JPEGs.
-
-    Args:
-        path: The tar file.
-
-    Raises:
-        ArtifactError: the tar is missing or broken, or lacks frames of a clip.
-    """
-    with _broken_shards(path), tarfile.open(path, "r:") as tar:
-        for about, jpegs, _, _ in _clips_of(tar, with_jpegs=True):
-            yield about, jpegs
-
-
 def scan_members(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
     """Yield the content of each clip's .json, its place in the file and its length, in bytes. No JPEG is read.
 
@@ -237,7 +223,7 @@ def scan_members(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
         path: The tar file.
 
     Raises:
-        ArtifactError: as `read_members`.
+        ArtifactError: the tar is missing or broken, or lacks frames of a clip.
     """
     with _broken_shards(path), tarfile.open(path, "r:") as tar:
         for about, _, start, end in _clips_of(tar, with_jpegs=False):

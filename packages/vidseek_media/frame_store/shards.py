@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence, Set
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
-from vidseek_media.decoding.worker_batch import Outcome, run_each
+from vidseek_media.decoding.worker_batch import Outcome, run_videos
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.folders import sole_writer, sweep
 from vidseek_media.frame_store.compaction import compact, new_shard
@@ -209,14 +207,12 @@ class _Run:
         (self.out / _PARTS).mkdir(exist_ok=True)
         todo = [job for job in self.jobs if not self._take_up(job)]
         self._lay(is_last=False)
-        with closing(
-            run_each(
-                partial(write_part, settings=self.settings), todo, workers=min(self.settings.workers, len(todo)),
-                timeout_seconds=self.settings.timeout_seconds, timeout_setting="frames.timeout_seconds",
-                memory_mib=self.settings.worker_memory_mib, recycle_after=self.settings.recycle_after,
-            )
+        with run_videos(
+            partial(write_part, settings=self.settings), todo, label="frames", workers=self.settings.workers,
+            timeout_seconds=self.settings.timeout_seconds, timeout_setting="frames.timeout_seconds",
+            memory_mib=self.settings.worker_memory_mib, recycle_after=self.settings.recycle_after,
         ) as outcomes:
-            for outcome in tqdm(outcomes, desc="frames", unit="video", total=len(todo), disable=None):
+            for outcome in outcomes:
                 self._note(outcome)
                 self._done.add(outcome.item.video_id)
                 self._lay(is_last=False)

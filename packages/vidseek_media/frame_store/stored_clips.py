@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidseek_media.errors import ArtifactError
-from vidseek_media.frame_store.members import decode_jpeg, frames_digest_of, parse_members, read_members, scan_members
+from vidseek_media.frame_store.members import decode_jpeg, frames_digest_of, parse_members, scan_members
 from vidseek_media.names import shard_file
 from vidseek_media.records import ClipFrames
 from vidseek_media.tables import FRAMES, read_columns
@@ -73,15 +73,6 @@ def stored_clips(
     return [StoredClip(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
 
 
-def list_shards(folder: Path) -> list[Path]:
-    """Return the shards that `frames.parquet` names in order of name; none if a run kept no clip.
-
-    Raises:
-        ArtifactError: no run has finished there, or its table is broken.
-    """
-    return [folder / name for name in sorted({clip.shard for clip in stored_clips(folder)})]
-
-
 def read_frames(
     folder: Path, clips: Iterable[StoredClip] | None = None, *, video_ids: Collection[str] | None = None
 ) -> Iterator[ClipFrames]:
@@ -115,27 +106,29 @@ def read_jpegs(folder: Path, clips: Iterable[StoredClip]) -> Iterator[tuple[str,
         yield about["clip_id"], jpegs
 
 
-def read_shard(path: Path) -> Iterator[ClipFrames]:
-    """Yield all clips of a shard with decoded frames, those that no table lists too.
-
-    Raises:
-        ArtifactError: the shard is missing or broken.
-    """
-    for about, jpegs in read_members(path):
-        yield _decoded(about, jpegs, path)
-
-
-def read_members_of(clip: StoredClip, file: BinaryIO, path: Path) -> tuple[bytes, dict[str, Any], list[bytes]]:
-    """Return the bytes of a clip's members, the content of its .json, and its JPEGs.
+def read_placed(
+    folder: Path, clips: Iterable[StoredClip]
+) -> Iterator[tuple[StoredClip, bytes, dict[str, Any], list[bytes]]]:
+    """Yield clips with the bytes of their members, the content of their .json and their JPEGs, in their order.
 
     Args:
-        clip: The clip; its offset is known.
-        file: Its shard, open.
-        path: Of the shard, for the message.
+        folder: Output of the stage `frames`.
+        clips: Clips whose offsets are known.
 
     Raises:
-        ArtifactError: other bytes than those of the clip are there.
+        ArtifactError: a shard cannot be read, or other bytes than those of a clip are at its place.
     """
+    open_name = ""
+    with ExitStack() as stack:
+        for clip in clips:
+            path = folder / clip.shard
+            if clip.shard != open_name:
+                stack.pop_all().close()
+                file, open_name = stack.enter_context(_opened(path)), clip.shard
+            yield clip, *_members_of(clip, file, path)
+
+
+def _members_of(clip: StoredClip, file: BinaryIO, path: Path) -> tuple[bytes, dict[str, Any], list[bytes]]:
     file.seek(clip.offset)
     content = file.read(min(max(clip.num_bytes, 0), MOST_CLIP_BYTES))
     about, jpegs = parse_members(content, path)
@@ -150,15 +143,8 @@ def read_members_of(clip: StoredClip, file: BinaryIO, path: Path) -> tuple[bytes
 
 
 def _read(folder: Path, clips: list[StoredClip]) -> Iterator[tuple[dict[str, Any], list[bytes], Path]]:
-    open_name = ""
-    with ExitStack() as stack:
-        for clip in _with_places(folder, clips):
-            path = folder / clip.shard
-            if clip.shard != open_name:
-                stack.pop_all().close()
-                file, open_name = stack.enter_context(_opened(path)), clip.shard
-            _, about, jpegs = read_members_of(clip, file, path)
-            yield about, jpegs, path
+    for clip, _, about, jpegs in read_placed(folder, _with_places(folder, clips)):
+        yield about, jpegs, folder / clip.shard
 
 
 def _opened(path: Path) -> BinaryIO:

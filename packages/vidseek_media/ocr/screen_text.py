@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.ids import to_ms
 from vidseek_media.ocr.frame_scanner import FrameScanner
 from vidseek_media.ocr.text_reader import TextReader, rapid_reader, require_reader
@@ -138,14 +135,11 @@ def _read_each(
         return
     videos = {(path, video.video_id): video for path, video in todo}
     seconds = {item: longer_by_length(settings.timeout_seconds, video.duration_ms) for item, video in videos.items()}
-    with closing(
-        run_each(
-            partial(_text_of_original, settings=settings, name=require_reader()), list(videos),
-            workers=min(settings.workers, len(videos)), timeout_seconds=seconds.__getitem__,
-            timeout_setting="ocr.timeout_seconds",
-        )
+    with run_videos(
+        partial(_text_of_original, settings=settings, name=require_reader()), list(videos), label="ocr",
+        workers=settings.workers, timeout_seconds=seconds.__getitem__, timeout_setting="ocr.timeout_seconds",
     ) as outcomes:
-        for outcome in tqdm(outcomes, desc="ocr", unit="video", total=len(videos), disable=None):
+        for outcome in outcomes:
             video = videos[outcome.item]
             if outcome.error is not None:
                 yield video, Refusal.of(outcome.error, f"{outcome.item[0].name}: its text was not read: ")

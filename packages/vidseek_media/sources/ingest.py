@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vidseek_media.decoding.probe import Probe, probe
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
@@ -209,13 +208,11 @@ def _probe_new(
             new.setdefault(video_id, paths[uri])
     id_of = {path: video_id for video_id, path in new.items()}
     lost: dict[str, Refusal] = {}
-    with closing(
-        run_each(
-            probe, list(id_of), workers=min(workers, len(id_of)), timeout_setting="ingest.timeout_seconds",
-            timeout_seconds=partial(_seconds_for, timeout_seconds=timeout_seconds),
-        )
+    with run_videos(
+        probe, list(id_of), label="probe", workers=workers, timeout_setting="ingest.timeout_seconds",
+        timeout_seconds=partial(_seconds_for, timeout_seconds=timeout_seconds),
     ) as outcomes:
-        for outcome in tqdm(outcomes, desc="probe", unit="video", total=len(id_of), disable=None):
+        for outcome in outcomes:
             video_id = id_of[outcome.item]
             if not book.is_as_noted(outcome.item):
                 lost[video_id] = CHANGED

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.records import Refusal, Rejection
+from vidseek_media.sources.downloads import Downloads, split_url
 from vidseek_media.sources.local import SOURCE_REMEDY, is_pattern, path_inside
 from vidseek_media.sources.registry import Place, SourceKind, register
-from vidseek_media.sources.remote import Downloads, split_url
 from vidseek_media.sources.source import FORGOTTEN, Listing, Source
 from vidseek_media.text.rows import READERS
 from vidseek_media.text.sidecars import (

@@ -1,60 +1,34 @@
-"""Downloads remote videos once, from whatever fsspec reads (s3, gs, https, ...). The only module that uses fsspec.
-
-Beside a download lies a stamp, `.<name>.stamp`, with the state of the remote file. A file is written whole or not at all and
-then stamped, so a killed run downloads it again.
-"""
+"""Videos below a URL of fsspec (s3, gs, https, ...): which files are there, and which of them are videos."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import re
-import threading
-import time
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
-from tqdm import tqdm
-
-from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
-from vidseek_media.files.folders import whole_file, write_text
-from vidseek_media.installing import install_command
+from vidseek_media.errors import ConfigError
 from vidseek_media.records import Refusal
+from vidseek_media.sources.downloads import (
+    Downloads,
+    RemoteFile,
+    answers,
+    digest_of,
+    files_at,
+    open_fs,
+    plain_name,
+    split_url,
+    state_of,
+)
 from vidseek_media.sources.local import path_inside
 from vidseek_media.sources.registry import Place, SourceKind, register
 from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Listing, Source
 from vidseek_media.text.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
 from vidseek_media.text.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
-from vidseek_media.urls import bare_url, is_url, without_secrets
+from vidseek_media.urls import bare_url, is_url
 
-EXTRAS: Mapping[str, str] = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
-"""The extra of vidseek that reads a protocol."""
-
-TRIES = 4
-FIRST_WAIT_SECONDS = 1.0
-"""Doubled after each try."""
-THREADS = 4
 MAX_NAME_BYTES = 200
 """Of one part of a path: what is put around the name while it is loaded must fit as well."""
-
-_STATE_FIELDS = ("size", "ETag", "etag", "md5Hash", "crc32c", "Content-MD5", "Last-Modified", "LastModified", "mtime",
-                 "updated", "created")
-
-
-@dataclass(frozen=True)
-class _File:
-    """A remote file, and where it belongs on this machine."""
-
-    path: str
-    """As its file system names it."""
-    target: Path
-    state: str
-    """Changes when the remote file does; empty where it is still to be asked for."""
 
 
 class Remote:
@@ -63,8 +37,8 @@ class Remote:
     def __init__(self, url: str, *, downloads: Path) -> None:
         self._url = url
         where = split_url(url)
-        shown = _safe((where.hostname or "") + where.path)  # no password in a name
-        self._root = downloads.absolute() / f"{shown}-{_digest(bare_url(url))}"
+        shown = plain_name((where.hostname or "") + where.path)  # no password in a name
+        self._root = downloads.absolute() / f"{shown}-{digest_of(bare_url(url))}"
         self._is_file = PurePosixPath(where.path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
@@ -75,7 +49,7 @@ class Remote:
     def list_videos(self, *, forgotten: Collection[str] = ()) -> Listing:
         """Implement `Source.list_videos`."""
         fs, root = open_fs(self._url)
-        with _answers(self._url):
+        with answers(self._url):
             names, rejected = self._names(fs, root)
         downloads = Downloads(self._root)
         texts = [name for name in names if name in FILES or name.endswith(TRANSCRIPT_SUFFIXES)]
@@ -105,7 +79,7 @@ class Remote:
 
     def downloads_of(self, uri: str) -> list[Path]:
         """Implement `Source.downloads_of`."""
-        return _files_at(path_inside(self._root, uri))
+        return files_at(path_inside(self._root, uri))
 
     def _names(self, fs: Any, root: str) -> tuple[dict[str, dict[str, Any]], dict[str, Refusal]]:
         """Return fsspec's info of each file, by name relative to the URL, and the names that are refused."""
@@ -139,8 +113,8 @@ class Remote:
                 names[name] = {**info, "name": path}
         return dict(sorted(names.items())), rejected
 
-    def _file(self, info: Mapping[str, Any], name: str) -> _File:
-        return _File(str(info["name"]), self._root / name, _state_of(info))
+    def _file(self, info: Mapping[str, Any], name: str) -> RemoteFile:
+        return RemoteFile(str(info["name"]), self._root / name, state_of(info))
 
     def _drop_stale(self, wanted: Collection[str]) -> None:
         """Remove files of captions and transcripts that are gone there; videos stay, for they are not read unlisted."""
@@ -148,7 +122,7 @@ class Remote:
         texts += [path for suffix in TRANSCRIPT_SUFFIXES for path in self._root.rglob(f"*{suffix}")]
         for path in texts:
             if path.relative_to(self._root).as_posix() not in wanted:
-                for each in _files_at(path):
+                for each in files_at(path):
                     each.unlink(missing_ok=True)
 
 
@@ -168,238 +142,6 @@ class RemoteKind(SourceKind):
         return Remote(place.text, downloads=place.downloads)
 
 
-class Downloads:
-    """A folder of downloaded files."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
-
-    def fetch(self, fs: Any, files: Iterable[_File], *, url: str = "") -> dict[Path, Refusal]:
-        """Download files that are missing or have changed; return the reasons, by target, of those that failed.
-
-        Args:
-            fs: The file system of fsspec.
-            files: The files.
-            url: URL of the place with its secrets, which never appear in a message.
-
-        Raises:
-            ServiceError: the other side does not answer after several attempts. Completed downloads stay.
-            ArtifactError: the disk cannot hold them.
-        """
-        return self._run([(file.target, _Job(fs, file, url)) for file in files if not _is_here(file)])
-
-    def fetch_urls(self, urls: Iterable[str]) -> tuple[dict[str, Path], dict[str, Refusal]]:
-        """Download files; return paths by URL without secrets, and the reasons of those that failed.
-
-        Raises:
-            ServiceError: the other side does not answer after several attempts. Completed downloads stay.
-            ArtifactError: the disk cannot hold them.
-        """
-        targets: dict[str, Path] = {}
-        jobs: list[tuple[Path, _Job]] = []
-        refused: dict[str, Refusal] = {}
-        for url in urls:
-            try:
-                target, (fs, path) = self.path_of_url(url), open_fs(url)
-            except InputRejected as error:
-                refused[bare_url(url)] = Refusal.of(error)
-            else:
-                targets[bare_url(url)] = target
-                jobs.append((target, _Job(fs, _File(path, target, ""), url)))
-        failed = self._run(jobs)
-        refused |= {url: failed[target] for url, target in targets.items() if target in failed}
-        return {url: target for url, target in targets.items() if target not in failed}, refused
-
-    def path_of_url(self, url: str) -> Path:
-        """Return the local path of a URL, equal for every manifest that names it and for every signature.
-
-        Raises:
-            InputRejected: it is not a URL.
-        """
-        name = PurePosixPath(unquote(split_url(url).path)).name
-        return self._root / _digest(bare_url(url)) / (_safe(name) or "video")
-
-    def files_of_url(self, url: str) -> list[Path]:
-        """Return the files that were downloaded for a URL."""
-        return _files_at(self.path_of_url(url))
-
-    def _run(self, jobs: list[tuple[Path, _Job]]) -> dict[Path, Refusal]:
-        refused: dict[Path, Refusal] = {}
-        stop = threading.Event()
-        with ThreadPoolExecutor(THREADS) as pool:
-            futures = [(target, pool.submit(job.run, stop)) for target, job in jobs]
-            try:
-                for target, future in tqdm(futures, desc="download", unit="file", disable=None):
-                    try:
-                        future.result()
-                    except InputRejected as error:
-                        refused[target] = Refusal.of(error)
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return refused
-
-
-@dataclass(frozen=True)
-class _Job:
-    fs: Any
-    file: _File
-    url: str = ""
-    """As it was named, with what is secret of it: never in a message."""
-
-    def run(self, stop: threading.Event) -> None:
-        file = self.file
-        if not file.state:
-            info = _try(lambda: self.fs.info(file.path), file.path, self.url)
-            file = _File(file.path, file.target, _state_of(info) or "{}")
-            if _is_here(file):
-                return
-        try:
-            with whole_file(file.target) as beside:
-                _try(lambda: _load(self.fs, file.path, beside, stop), file.path, self.url)
-                if stop.is_set():
-                    raise _Stopped
-                size = json.loads(file.state).get("size")
-                if size is not None and beside.stat().st_size != size:
-                    raise CutShort(f"is {beside.stat().st_size} bytes when downloaded, {size} were announced")
-            write_text(_stamp_of(file.target), file.state)
-        except _Stopped:
-            return
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise InputRejected("is a file and a folder at once: rename one of them", code="name-taken-twice") from error
-        except (_DiskFull, OSError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise ArtifactError(
-                f"{file.target} cannot be written: {why}", code="not-writable", remedy="Make room, then run it again",
-            ) from error
-
-
-class CutShort(InputRejected):
-    """A download ended early, or the file changed meanwhile."""
-
-    code = "download-incomplete"
-    retryable = True
-
-
-class _Stopped(Exception):
-    """The run ends before the download does."""
-
-
-class _DiskFull(Exception):
-    """This machine's disk does not take it: not the other side's fault."""
-
-
-def _load(fs: Any, path: str, beside: Path, stop: threading.Event) -> None:
-    with fs.open(path, "rb") as source:
-        try:
-            target = beside.open("wb")
-        except OSError as error:
-            raise _DiskFull(error.strerror) from error
-        with target:
-            while not stop.is_set() and (block := source.read(2**20)):
-                try:
-                    target.write(block)
-                except OSError as error:
-                    raise _DiskFull(error.strerror) from error
-
-
-def split_url(url: str) -> SplitResult:
-    """Split a URL into its parts.
-
-    Raises:
-        InputRejected: it is not a URL.
-    """
-    try:
-        return urlsplit(url)
-    except ValueError as error:
-        raise InputRejected(f"{url} is no URL: {error}", code="url-unreadable") from error
-
-
-def open_fs(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it.
-
-    Raises:
-        ConfigError: the extra that reads it is not installed.
-        InputRejected: the protocol is unknown.
-    """
-    import fsspec
-
-    protocol = url.split("://", 1)[0].lower()
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        extra = EXTRAS.get(protocol)
-        how = f"Run `{install_command(extra)}`" if extra else f"Install what fsspec wants: {error}"
-        raise ConfigError(
-            f"{url} needs a library that is not installed: {error}", code="not-installed", remedy=how,
-        ) from error
-    except ValueError as error:
-        raise InputRejected(
-            f"{url} cannot be read: {error}", code="url-unreadable",
-            remedy="Name a path, or a URL of a protocol that fsspec has",
-        ) \
-            from error
-    return fs, str(path)
-
-
-def _try(ask: Any, path: str, url: str) -> Any:
-    """Call `ask`, and repeat it a few times if the other side does not answer."""
-    for wait in [*(FIRST_WAIT_SECONDS * 2**number for number in range(TRIES - 1)), None]:
-        try:
-            return ask()
-        except (_DiskFull, VidseekError):
-            raise
-        except Exception as error:  # each file system raises what its library does
-            if _is_final(error):
-                raise InputRejected(f"cannot be downloaded: {_say(error, url or path)}", code="not-downloaded") from error
-            if wait is None:
-                raise _no_answer(path, error, url or path) from error
-        time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-@contextlib.contextmanager
-def _answers(url: str) -> Any:
-    """Turns what a file system raises while it is listed into errors of ours."""
-    try:
-        yield
-    except VidseekError:
-        raise
-    except Exception as error:
-        if isinstance(error, FileNotFoundError) and _is_final(error):
-            raise ConfigError(
-                f"{url} does not exist", code="source-unreadable", remedy="Set ingest.source to a URL that is there",
-            ) from error
-        raise _no_answer(url, error, url) from error
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether asking again would bring the same: the file is not there, or not for us.
-
-    fsspec's HTTP says FileNotFoundError of everything, also of a server that is down: what it came from tells.
-    """
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
-        return 400 <= status < 500 and status not in (408, 429)
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        return _is_final(error.__cause__)
-    return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
-
-
-def _no_answer(path: str, error: Exception, url: str) -> ServiceError:
-    return ServiceError(
-        f"{path} does not answer as wanted: {_say(error, url)}", code="source-no-answer",
-        remedy="See that it is reachable and that you may read it, then run it again: what is downloaded is kept",
-    )
-
-
-def _say(error: Exception, url: str) -> str:
-    """In one line, without what is secret of the URL that was asked for: cut off only then, or half a secret stays."""
-    said = without_secrets(str(error) or type(error).__name__, of=[url])
-    return " ".join(said.split())[:200]
-
-
 def _is_video(name: str, pictures: Collection[str]) -> bool:
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in VIDEO_SUFFIXES or (suffix in PICTURE_SUFFIXES and same_name(name) in pictures)
@@ -410,36 +152,5 @@ def _is_transcript_of(name: str, stems: Collection[str]) -> bool:
     return plain.as_posix() in stems or plain.with_suffix("").as_posix() in stems
 
 
-def _state_of(info: Mapping[str, Any]) -> str:
-    state = {name: info[name] for name in _STATE_FIELDS if info.get(name) is not None}
-    return json.dumps(state, default=str) if state else ""
-
-
-def _is_here(file: _File) -> bool:
-    if not file.state or not file.target.is_file():
-        return False
-    try:
-        return _stamp_of(file.target).read_text(encoding="utf-8") == file.state
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _stamp_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.stamp")
-
-
-def _files_at(target: Path) -> list[Path]:
-    return [path for path in (target, _stamp_of(target)) if path.exists()]
-
-
 def _is_web(fs: Any) -> bool:
     return "http" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _safe(name: str) -> str:
-    """Letters, digits and dots of it, for people to recognise."""
-    return re.sub(r"[^\w.]+", "_", name)[-80:].lstrip("._")

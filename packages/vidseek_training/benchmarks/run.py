@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,13 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from vidseek_encoder.choices import VARIANT
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.preprocess import resize_frames
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.decoding.frames import decode_uniform
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.files.folders import whole_file
 from vidseek_media.sources.source import VIDEO_SUFFIXES
@@ -229,12 +227,12 @@ def _video_vectors(
     vectors = {video: known[mark] for video, mark in marks.items() if mark in known}
     rejected: dict[str, str] = {}
     todo = {path: video for video, path in paths.items() if video not in vectors}
-    with closing(run_each(
-        partial(decode_uniform, num_frames=embedder.num_frames), list(todo), workers=max(1, min(workers, len(todo))),
+    with run_videos(
+        partial(decode_uniform, num_frames=embedder.num_frames), list(todo), label="videos", workers=workers,
         timeout_seconds=timeout_seconds,
-    )) as outcomes:
+    ) as outcomes:
         waiting: list[tuple[str, Frames]] = []
-        for outcome in tqdm(outcomes, desc="videos", unit="video", total=len(todo), disable=None):
+        for outcome in outcomes:
             video = todo[outcome.item]
             if outcome.error is not None or outcome.value is None:
                 rejected[video] = outcome.error.message if outcome.error else "it has no frames"

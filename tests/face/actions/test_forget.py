@@ -18,6 +18,7 @@ from tests.copying import copy_tree
 from tests.face.test_cli import run
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
+from tests.stored_shards import read_shard
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek.actions.forget import Plan, forget, plan_forget, take_back
 from vidseek.archive import Archive, open_searcher
@@ -26,7 +27,6 @@ from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenIds, ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_retrieval.embedding.embed_clips import embed_archive

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.stored_shards import read_shard
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.frame_store.stored_clips import read_shard
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.tables import REJECTED, read_table

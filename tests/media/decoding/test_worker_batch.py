@@ -4,12 +4,19 @@ import math
 
 import pytest
 
+from vidseek_media.decoding import worker_batch
 from vidseek_media.decoding.worker_batch import run_each
-from vidseek_media.decoding.workers import WorkerLost
+from vidseek_media.decoding.workers import ForkServer, WorkerLost
 from vidseek_media.errors import InputRejected
 
 CRASH = "__import__('os').abort()"
 HANG = "__import__('time').sleep(600)"
+
+
+@pytest.fixture(autouse=True)
+def own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch begins and ends its server, as it does in use."""
+    monkeypatch.setattr(worker_batch, "ForkServer", ForkServer)
 
 
 def test_run_each__gives_every_value() -> None:

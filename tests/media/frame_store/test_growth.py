@@ -21,14 +21,15 @@ import pytest
 
 from tests.media.conftest import write_video
 from tests.raising import raises
+from tests.stored_shards import list_shards, read_members, read_shard
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.frame_store import compaction
 from vidseek_media.frame_store import shards as stage
 from vidseek_media.frame_store.compaction import MOST_SMALL, choose
-from vidseek_media.frame_store.members import read_members, settings_digest_of
+from vidseek_media.frame_store.members import settings_digest_of
 from vidseek_media.frame_store.shards import FramesReport, write_frames
-from vidseek_media.frame_store.stored_clips import list_shards, read_frames, read_shard, stored_clips
+from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
 from vidseek_media.ids import video_id_of
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
@@ -59,14 +60,14 @@ class Archive:
         """Run the stages; `decoded` has the names of the files that were decoded."""
         self.take_in()
         self.decoded = []
-        run_each = stage.run_each
+        run_videos = stage.run_videos
 
         def counting(function: Callable[..., Any], jobs: Sequence[Any], **options: Any) -> Any:
             self.decoded += [job.path.name for job in jobs]
-            return run_each(function, jobs, **options)
+            return run_videos(function, jobs, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(stage, "run_each", counting)
+            patch.setattr(stage, "run_videos", counting)
             report = self.frames(forgotten=forgotten, **changed)
         assert report.num_decoded == len(self.decoded)
         return report

@@ -17,6 +17,7 @@ import pytest
 
 from tests.media.damaging import damage_packets
 from tests.raising import raises
+from tests.stored_shards import list_shards, read_members, read_shard
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.decoding.frames import bin_centres
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -26,10 +27,9 @@ from vidseek_media.frame_store.members import (
     frames_digest_of,
     kept_of,
     parse_members,
-    read_members,
 )
 from vidseek_media.frame_store.shards import FramesReport, write_frames
-from vidseek_media.frame_store.stored_clips import list_shards, read_frames, read_shard
+from vidseek_media.frame_store.stored_clips import read_frames
 from vidseek_media.records import ClipFrames
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos

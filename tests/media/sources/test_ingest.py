@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.raising import raises
 from vidseek_media.decoding.probe import Probe, probe
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.sources.ingest import IngestReport, ingest, read_videos
@@ -261,9 +261,9 @@ def test_ingest__a_time_out_names_its_setting_and_grows_with_the_file(
 
     def noted(function: Any, items: list[Path], *, timeout_seconds: Callable[[Path], float], **others: Any) -> Any:
         seconds.update({path.name: timeout_seconds(path) for path in items})
-        return run_each(never_ready, items, timeout_seconds=lambda _: 0.5, **others)
+        return run_videos(never_ready, items, timeout_seconds=lambda _: 0.5, **others)
 
-    monkeypatch.setattr("vidseek_media.sources.ingest.run_each", noted)
+    monkeypatch.setattr("vidseek_media.sources.ingest.run_videos", noted)
     with raises(InputRejected, code="no-usable-video", naming="ingest.timeout_seconds"):
         ingest(tmp_path / "source", out=tmp_path / "o", ledger=tmp_path / "l", timeout_seconds=1000, workers=1)
     assert seconds == {"a.mp4": 1000.0, "large.mp4": 1002.5}
@@ -290,10 +290,10 @@ def test_ingest__a_lost_worker_is_tried_again_and_a_broken_file_is_not(
 
     def some_are_slow(function: Any, items: list[Path], **others: Any) -> Any:
         limit = {"timeout_seconds": lambda path: 1.0 if path.stem == "slow" else 60.0}
-        return run_each(probe_slowly, items, **{**others, **limit})
+        return run_videos(probe_slowly, items, **{**others, **limit})
 
     with monkeypatch.context() as patched:
-        patched.setattr("vidseek_media.sources.ingest.run_each", some_are_slow)
+        patched.setattr("vidseek_media.sources.ingest.run_videos", some_are_slow)
         run(source, tmp_path)
     assert rejected(tmp_path) == {"bad.mp4": False, "slow.mp4": True}
     run(source, tmp_path)
@@ -318,11 +318,11 @@ def test_ingest__a_file_that_changes_meanwhile_is_tried_again(
 
     def probed(function: Any, items: list[Path], **others: Any) -> Any:
         append(source / "seen.mp4")
-        return run_each(function, items, **others)
+        return run_videos(function, items, **others)
 
     with monkeypatch.context() as patched:
         patched.setattr("vidseek_media.sources.ingest.video_id_of", hashed)
-        patched.setattr("vidseek_media.sources.ingest.run_each", probed)
+        patched.setattr("vidseek_media.sources.ingest.run_videos", probed)
         run(source, tmp_path)
     assert rejected(tmp_path) == {"growing.mp4": True, "seen.mp4": True}
     run(source, tmp_path)

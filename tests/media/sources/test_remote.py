@@ -10,7 +10,7 @@ import pytest
 from tests.media.loopback import Server
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError
-from vidseek_media.sources import remote
+from vidseek_media.sources import downloads
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.sources.manifest import Manifest
 from vidseek_media.sources.remote import Remote
@@ -61,8 +61,8 @@ def test_remote__a_prefix_becomes_videos_with_captions_and_transcripts(bucket: s
 def test_remote__again_loads_only_what_changed(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Remote(bucket, downloads=tmp_path / "downloads")
     loaded: list[str] = []
-    load = remote._load
-    monkeypatch.setattr(remote, "_load", lambda fs, path, *rest: (loaded.append(path), load(fs, path, *rest)))
+    load = downloads._load
+    monkeypatch.setattr(downloads, "_load", lambda fs, path, *rest: (loaded.append(path), load(fs, path, *rest)))
     first = source.list_videos()
     assert len(loaded) == 4
     changed = {uri: path.stat().st_mtime_ns for uri, path in first.paths.items()}
@@ -141,7 +141,7 @@ def test_remote__a_killed_download_leaves_nothing_and_is_begun_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote, "_load", die)
+        patch.setattr(downloads, "_load", die)
         with pytest.raises(KeyboardInterrupt):
             source.list_videos()
     assert [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()] == []
@@ -150,9 +150,9 @@ def test_remote__a_killed_download_leaves_nothing_and_is_begun_again(
 
 def test_remote__a_full_disk_is_an_artifact_error(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: object) -> None:
-        raise remote._DiskFull("No space left on device")
+        raise downloads._DiskFull("No space left on device")
 
-    monkeypatch.setattr(remote, "_load", full)
+    monkeypatch.setattr(downloads, "_load", full)
     with raises(ArtifactError, code="not-writable", naming="No space left"):
         Remote(bucket, downloads=tmp_path).list_videos()
 
@@ -160,7 +160,7 @@ def test_remote__a_full_disk_is_an_artifact_error(bucket: str, tmp_path: Path, m
 def test_remote__a_shorter_file_than_announced_is_rejected(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_load", lambda fs, path, beside, stop: beside.write_bytes(b"short"))
+    monkeypatch.setattr(downloads, "_load", lambda fs, path, beside, stop: beside.write_bytes(b"short"))
     source = Remote(bucket, downloads=tmp_path / "downloads")
     listing = source.list_videos()
     assert "is 5 bytes when downloaded" in listing.rejected["a.mp4"].reason
@@ -182,7 +182,7 @@ def test_open_fs__a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with raises(ConfigError, code="not-installed") as caught:
-        remote.open_fs(url)
+        downloads.open_fs(url)
     assert f"'.[{extra}]'" in caught.value.remedy
 
 
@@ -232,7 +232,7 @@ def test_manifest__a_silent_server_stops_the_run_and_what_is_loaded_stays(
     served: tuple[Server, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "FIRST_WAIT_SECONDS", 0.01)
     server, _ = served
     (tmp_path / "list.csv").write_text(f"uri\n{server.url}/b.mp4\n{server.url}/busy.mp4\n")
     server.status["/busy.mp4"] = 503
@@ -240,7 +240,7 @@ def test_manifest__a_silent_server_stops_the_run_and_what_is_loaded_stays(
     with raises(ServiceError, code="source-no-answer") as caught:
         source.list_videos()
     assert "busy.mp4" in caught.value.message and caught.value.remedy
-    assert sum(path == "/busy.mp4" for _, path in server.asked) >= remote.TRIES
+    assert sum(path == "/busy.mp4" for _, path in server.asked) >= downloads.TRIES
     assert source.path_of(f"{server.url}/b.mp4").is_file()
 
 

@@ -17,7 +17,7 @@ from vidseek.actions.forget import forget, plan_forget
 from vidseek.archive import Archive
 from vidseek_media.errors import VidseekError
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
-from vidseek_media.sources import remote
+from vidseek_media.sources import downloads
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.sources.manifest import Manifest
 from vidseek_media.sources.remote import Remote
@@ -61,7 +61,7 @@ def signed(server: Server, path: str, secret: str) -> str:
 def test_manifest__its_secrets_are_in_no_file_and_no_word(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], seed: int
 ) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "FIRST_WAIT_SECONDS", 0.01)
     secret = f"Zq7{secrets.token_urlsafe(6)}{'/+ %é'[seed % 5]}{secrets.token_urlsafe(6)}9xK"
     work, listed = tmp_path / "work", tmp_path / "list.csv"
     rows = [signed(server, path, secret) for path in ("/a.mp4", "/b.mp4", "/lost.mp4")]

@@ -86,6 +86,7 @@ def test_fit__finds_the_law_that_made_the_labels() -> None:
     assert calibration_error(reliability(calibration, judged_by(draws, 4000, bias=-9.0))) > 0.1
 
 
+@pytest.mark.slow
 def test_fit__min_confidence_keeps_what_it_says_of_others_too() -> None:
     draws = np.random.default_rng(1)
     for keep in (0.5, 0.95):

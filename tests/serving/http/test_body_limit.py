@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import ExitStack
 
 import hypothesis
@@ -57,15 +58,17 @@ class Slow:
         return {"type": "http.request", "body": piece, "more_body": bool(self._pieces) or not self._is_whole}
 
 
-async def read(uploads: Uploads, body: Slow, *, client: str, seconds: float = 0.3, hold: float = 0.0) -> int:
-    """Read a form of `client` through the limit, and go on answering for `hold` seconds."""
+async def read(
+    uploads: Uploads, body: Slow, *, client: str, seconds: float = 0.3, answering: Awaitable[object] | None = None
+) -> int:
+    """Read a form of `client` through the limit, and go on answering as long as `answering` takes."""
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         num = 0
         while True:
             message = await receive()
             num += len(message["body"])
             if not message["more_body"]:
-                await asyncio.sleep(hold)
+                await (answering or asyncio.sleep(0))
                 scope["num"] = num
                 return
 
@@ -100,11 +103,15 @@ def test_uploads__the_slowest_that_waits_gives_way() -> None:
 def test_uploads__what_is_being_answered_gives_way_to_nobody() -> None:
     async def run() -> None:
         uploads = Uploads(1000)
-        answered = asyncio.create_task(read(uploads, Slow([b"a" * 450]), client="1.2.3.4", hold=1.5))
-        other = asyncio.create_task(read(uploads, Slow([b"a" * 450]), client="1.2.3.5", hold=1.5))
-        await asyncio.sleep(1.2)
+        end = asyncio.Event()
+        answered, other = (
+            asyncio.create_task(read(uploads, Slow([b"a" * 450]), client=client, answering=end.wait()))
+            for client in ("1.2.3.4", "1.2.3.5")
+        )
+        await asyncio.sleep(1.2)  # they are not too new to give way
         with raises(Busy, code="too-many-uploads"):
             await read(uploads, Slow([b"a" * 450]), client="1.2.3.6")
+        end.set()
         assert await answered == await other == 450
 
     asyncio.run(run())
@@ -117,13 +124,13 @@ def test_bodies__that_come_steadily_may_take_longer() -> None:
         assert await read(uploads, steady, client="1.2.3.4") == 2_000_000
         for slow in (Slow([b"a"] * 20, every=0.1), Slow([b"a" * 10**6], is_whole=False), Slow([], is_whole=False)):
             with raises(BodyTooSlow, code="body-too-slow"):
-                await asyncio.wait_for(read(uploads, slow, client="1.2.3.4"), 2)
+                await asyncio.wait_for(read(uploads, slow, client="1.2.3.4"), 60)
 
     asyncio.run(run())
 
 
 def test_bodies__time_in_which_the_application_works_does_not_count() -> None:
     async def run() -> None:
-        assert await read(Uploads(2**30), Slow([b"a"]), client="1.2.3.4", hold=0.5) == 1
+        assert await read(Uploads(2**30), Slow([b"a"]), client="1.2.3.4", answering=asyncio.sleep(0.5)) == 1
 
     asyncio.run(run())

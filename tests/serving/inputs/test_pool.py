@@ -39,7 +39,7 @@ def task(expression: str) -> Task:
     return Task(Job(eval, (expression,)))
 
 
-def play(server: ForkServer, work: Play, *, recycle_after: int = 100, timeout: float = 20.0, **how: Any) -> Any:
+def play(server: ForkServer, work: Play, *, recycle_after: int = 100, timeout: float = 120.0, **how: Any) -> Any:
     """What `work` gives with a pool of its own."""
     async def main() -> Any:
         pool = Pool(

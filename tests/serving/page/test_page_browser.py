@@ -214,6 +214,7 @@ def test_duplicates__accept_and_apply(tab: Any, own_page_url: str, own_api: str,
     assert read_decisions(own_archive.decisions).accepted == (ROW,)
 
 
+@pytest.mark.slow
 def test_api__goes_away_and_comes_back(tab: Any, own_page_url: str, own_archive: Archive, own_port: int) -> None:
     tab.goto(f"{own_page_url}/?q=blue")
     sync_api.expect(tab.get_by_role("alert")).to_contain_text("does not answer")
@@ -249,6 +250,7 @@ def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> 
     context.close()
 
 
+@pytest.mark.slow
 def test_compare__a_link_to_it_says_how_to_get_a_base(tab: Any, api_port: int, api: str) -> None:
     with served_page(api_port) as url:  # of its own: a page remembers for a while whether there is a base
         tab.goto(f"{url}/compare?compare-q=green")
@@ -258,6 +260,7 @@ def test_compare__a_link_to_it_says_how_to_get_a_base(tab: Any, api_port: int, a
         look_at(tab, "compare-none")
 
 
+@pytest.mark.slow
 def test_compare__appears_with_a_base_and_shows_what_each_finds(
     tab: Any, own_page_url: str, own_api: str, own_archive: Archive
 ) -> None:
@@ -287,6 +290,7 @@ def test_compare__appears_with_a_base_and_shows_what_each_finds(
     look_at(tab, "compare-ko")
 
 
+@pytest.mark.slow
 def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int, api: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     tab = context.new_page()
@@ -357,7 +361,8 @@ def test_add__videos_are_uploaded_one_after_the_other_and_listed(
     tab.get_by_role("button", name="Cancel").click()
     sync_api.expect(listed).to_contain_text("cancelled")
     assert JobTable(own_archive.jobs).get(job.id).state == "cancelled"
-    tab.wait_for_timeout(2_500)  # the list is drawn anew, and what was uploaded stays
+    JobTable(own_archive.jobs).retry(job.id)
+    sync_api.expect(tab.get_by_text("run vidseek watch")).to_be_visible()  # the list is drawn anew by itself
     sync_api.expect(rows).to_have_count(2)
     shots = os.environ.get("VIDSEEK_SHOTS")
     for name, size in (("wide", (1280, 900)), ("narrow", (390, 844))) if shots else ():

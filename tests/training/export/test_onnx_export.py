@@ -263,6 +263,7 @@ def test_measure__looks_at_batches_and_at_lone_rows(
     assert parity.min_cosine_text < -0.99 and "min_cosine_text" in parity.failed[0]
 
 
+@pytest.mark.slow
 def test_export_champion__a_large_tower_has_its_weights_beside_it_in_every_variant(
     exported: Path, archive: Archive, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +358,7 @@ def test_export_champion__a_recipe_that_the_judges_refuse_is_not_followed_by_ano
     assert parities["int8"].failed == ("too far",) and parities["int8"].split == "test"
 
 
+@pytest.mark.slow
 def test_export_champion__clip_sees_frames_one_by_one(archive: Archive, tmp_path: Path) -> None:
     folder = write_clip(tmp_path / "clip")
     champion = write_champion(tmp_path / "champion", folder, seed=None)

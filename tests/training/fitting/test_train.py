@@ -129,6 +129,7 @@ def test_train_adapter__leaves_a_run_with_curves_adapter_and_pictures(
     assert {"adapter/adapter_model.safetensors", "report/curves.csv", "report/pictures"} <= kept
 
 
+@pytest.mark.slow
 def test_train_adapter__the_same_seed_gives_the_same_adapter(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
 ) -> None:
@@ -286,6 +287,7 @@ def test_train_adapter__a_device_that_is_not_there_stops_it(
         trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"device": "cuda"}))
 
 
+@pytest.mark.slow
 def test_train_adapter__the_scale_that_the_rule_chose_is_in_the_saved_adapter(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
 ) -> None:
