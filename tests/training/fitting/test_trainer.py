@@ -211,7 +211,7 @@ def test_run__a_gradient_that_is_no_number_stops_it_though_the_loss_is_one(
         return usual(videos, *args, **kwargs) + ((videos.sum() * 0).sqrt() if training.steps_done == 3 else 0)
 
     monkeypatch.setattr(grad_cache, "info_nce", info_nce)
-    with raises(GateFailed, code="loss-not-finite", naming=("norm of the gradients is nan", "step 4")):
+    with raises(GateFailed, code="loss-not-finite", naming=("nan", "step 4")):
         training.run()
     trained = [each for name, each in training.model.named_parameters() if "lora_" in name]
     assert trained and all(bool(each.isfinite().all()) for each in trained)
