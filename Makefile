@@ -97,6 +97,10 @@ bench-recipe: setup ## Which settings teach a model of CLIP's size, on a GPU, in
 	$(BIN)/python -m bench.teaching.recipe pack .vidseek/recipe
 	$(BIN)/python -m bench.teaching.recipe run .vidseek/recipe
 
+bench-recipe-cpu: setup ## The same on the rendered worlds and on a CPU, into bench/recipe.json (two hours of one core with bf16)
+	$(BIN)/python -m bench.teaching.recipe render .vidseek/recipe-rendered
+	$(BIN)/python -m bench.teaching.recipe run .vidseek/recipe-rendered --device cpu --work .vidseek/recipe-base
+
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
 	$(BIN)/python -m bench.videos.media
 

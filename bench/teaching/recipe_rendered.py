@@ -2,8 +2,9 @@
 
     python -m bench.teaching.recipe render DIR
 
-The general world is learned from scratch, the thermal one is the domain: other colours, other words. Captions do not speak
-of motion. What a picture shows apart from motion (shape, tone, size, texture, ground) decides its side by a hash, so that no
+The general world is learned from scratch. There are two domains: `negative`, the general world as photographic negatives,
+described in the same words; and `thermal`, the demo's domain, where pictures and words are others. Captions do not speak of
+motion. What a picture shows apart from motion (shape, tone, size, texture, ground) decides its side by a hash, so that no
 held-out combination is ever learned from.
 """
 
@@ -22,7 +23,8 @@ from vidseek_demo.scenes import GENERAL, SHAPES, SIZES, TEXTURES, THERMAL, Appea
 from vidseek_demo.words import caption_of
 
 SIDE_PX, NUM_CAPTIONS = 128, 3
-NUM_TRAIN = {"general": 8000, "thermal": 900}
+WORLDS = {"general": GENERAL, "thermal": THERMAL, "negative": GENERAL}
+NUM_TRAIN = {"general": 8000, "thermal": 900, "negative": 900}
 """More than there are scenes: another take of a scene is another picture."""
 NUM_VALIDATION, NUM_TEST = 100, 200
 
@@ -37,9 +39,9 @@ class Rendered:
 
 
 def rendered_sides() -> dict[str, Rendered]:
-    """Train, validation and test of both worlds; in validation and test no two pictures show the same."""
+    """Return train, validation and test of all worlds; in validation and test no two pictures show the same."""
     sides = {}
-    for name, appearance in (("general", GENERAL), ("thermal", THERMAL)):
+    for name, appearance in WORLDS.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         by_side = _scenes(appearance)
         for side, most in (("train", None), ("validation", NUM_VALIDATION), ("test", NUM_TEST)):
@@ -68,7 +70,8 @@ def _drawn(name: str, scenes: list[Scene], appearance: Appearance, rng: np.rando
     for number, scene in enumerate(scenes):
         file = io.BytesIO()
         camera = Camera(appearance, scene, Take.draw(rng), side_px=SIDE_PX)
-        Image.fromarray(camera.frame_at(float(rng.uniform()))).save(file, "JPEG", quality=95)
+        picture = camera.frame_at(float(rng.uniform()))
+        Image.fromarray(255 - picture if name.startswith("negative") else picture).save(file, "JPEG", quality=95)
         out.names.append(f"{name}-{number}")
         out.jpegs.append(file.getvalue())
         out.captions.append(_said_of(scene, appearance, rng))
