@@ -130,9 +130,10 @@ open-clip-check: setup .vidseek/open_clip/open_clip ## open_clip's models agains
 families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/backbones/test_families.py tests/training/backbones/test_dual.py
 
-kills: setup ## Kill runs of a growing archive and its embedding fifty times each, trainings twenty times, at random points (a quarter of an hour)
+kills: setup ## Kill runs of a growing archive, jobs that add videos, and embedding fifty times each, trainings twenty times, at random points (half an hour)
 	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py -k random_points
 	VIDSEEK_GROWTH_KILLS=50 $(BIN)/pytest -q tests/pipelines/test_kills.py
+	VIDSEEK_JOB_KILLS=50 $(BIN)/pytest -q tests/pipelines/test_job_kills.py
 	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/fitting/test_kills.py -k kill
 
 proofs: setup ## False wins of intervals and of select, two thousand simulated archives of each layout (about ten minutes)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import threading
 import time
@@ -152,3 +153,24 @@ def test_once__ends_although_the_stages_fail(archive: Archive, coloured: dict[st
     assert {(job.kind, job.state) for job in Watch(archive).once()} == {("scan", "failed")} and stages.num_runs == 1
     stages.error = None
     assert {(job.kind, job.state) for job in Watch(archive).once()} == {("scan", "done")}
+
+
+NUM_DROPPED = 1000
+
+
+@pytest.mark.slow
+def test_once__takes_a_thousand_files_with_one_run_in_little_time_and_memory(
+    archive: Archive, inbox: Path, coloured: dict[str, Path], stages: Stages
+) -> None:
+    """A box that players skip makes each another video of the same pictures."""
+    content = coloured["red"].read_bytes()
+    for number in range(NUM_DROPPED):
+        (inbox / f"{number:04d}.mp4").write_bytes(content + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big"))
+    begun = resource.getrusage(resource.RUSAGE_SELF)
+    ended = [job for job in Watch(archive).once() if job.kind == "add"]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    assert len(ended) == NUM_DROPPED and {job.state for job in ended} == {"done"} and stages.num_runs == 1
+    assert len(names_in(archive.root / "videos")) == NUM_DROPPED and names_in(inbox) == []
+    seconds = used.ru_utime + used.ru_stime - begun.ru_utime - begun.ru_stime
+    print(f"{NUM_DROPPED} files: {seconds:.1f} CPU s, {(used.ru_maxrss - begun.ru_maxrss) / 1024:.0f} MB")  # noqa: T201
+    assert seconds < 60 and used.ru_maxrss - begun.ru_maxrss < 200 * 1024

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from serving.api.jobs import Jobs
 from tests.serving.api.test_admin import ADMIN_KEY, KEY, bearer, problem, serving
 from tests.serving.colours import video_id_of_colour
 from tests.serving.live_api import live_api, write_video_archive
@@ -116,6 +119,48 @@ def test_upload__that_lies_about_its_length_or_is_cut_off_leaves_nothing(archive
         while files_of(archive) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert files_of(archive) == [] and JobTable(archive.jobs).num_open() == 0
+
+
+def test_upload__whose_client_leaves_as_it_is_queued_leaves_a_job_with_its_file(archive: Archive) -> None:
+    """Or neither: never a file that no job needs, nor a job without its file."""
+    async def leave() -> None:
+        reached = asyncio.Event()
+
+        class Slow:
+            async def in_thread(self, work: Callable[[], Any]) -> Any:
+                def working() -> Any:
+                    time.sleep(0.1)
+                    return work()
+
+                if not files_of(archive):
+                    return work()
+                reached.set()
+                return await asyncio.to_thread(working)
+
+        uploading = asyncio.create_task(Jobs(archive, Slow()).upload(form_request()))  # type: ignore[arg-type]
+        await reached.wait()
+        await asyncio.sleep(0.02)
+        uploading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(leave())
+    [job], _ = JobTable(archive.jobs).list_jobs(limit=9)
+    assert job.state == "queued" and [path.read_bytes() for path in files_of(archive)] == [VIDEO]
+    assert Queue(archive).file_of(job.id).exists()
+
+
+def form_request() -> Request:
+    """A whole upload."""
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+    messages = [{"type": "http.request", "body": part + VIDEO + b"\r\n--b--\r\n", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    return Request({"type": "http", "method": "POST", "path": "/v1/videos", "headers": headers}, receive)
 
 
 def test_jobs__are_paged_filtered_cancelled_and_tried_again(client: TestClient, archive: Archive) -> None:
