@@ -110,6 +110,9 @@ bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/s
 bench-ocr: setup ## How well on-screen text is read, and what it costs, into bench/ocr.json (ten minutes)
 	$(BIN)/python -m bench.videos.screen_text
 
+bench-words: setup ## How well 200 queries in words are answered, into bench/words.json (five minutes; the encoder is that of the demo)
+	$(BIN)/python -m bench.searching.words --work .vidseek/bench-words
+
 bench-speech: setup ## How well speech is found and heard, into bench/speech.json (two minutes; needs espeak-ng)
 	$(BIN)/python -m bench.videos.speech
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vidseek_retrieval.lexical.word_parts import UNSPACED
+
 LIKELY = 0.5
 """The chance under which hits are said to be probably wrong, all of them."""
 
@@ -21,11 +23,16 @@ def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]
         >>> split_at_matches("our revenue grew", ["revenue"])
         [('our ', False), ('revenue', True), (' grew', False)]
     """
-    words = sorted({re.escape(word) for word in matches if word}, key=len, reverse=True)
+    words = sorted({word for word in matches if word}, key=len, reverse=True)
     if not words:
         return [(text, False)] if text else []
-    parts = re.split(rf"(?<!\w)({'|'.join(words)})(?!\w)", text)
+    parts = re.split(f"({'|'.join(map(_whole, words))})", text)
     return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
+
+
+def _whole(word: str) -> str:
+    """Return the pattern of a word as a whole; in scripts without spaces, words stand inside of runs of letters."""
+    return re.escape(word) if UNSPACED.search(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
 def chance_if_unlikely(hits: Sequence[Mapping[str, Any]]) -> float | None:

@@ -19,8 +19,8 @@ MAX_QUERIES = 4
 MAX_EXAMPLES = 8
 FIELDS = ("visual", "captions", "speech", "ocr")
 """What a search can look at, as the API names it."""
-_QUERY = re.compile(r'(?:"[^"\n]*"|[^,，、\n])+')
-"""A query in a line: up to a comma that stands in no quotes."""
+_QUERY = re.compile(r'(?:"[^"\n]*"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|(?<=\d)[,，](?=\d)|[^,，、\n])+')
+"""A query in a line: up to a comma that stands in no quotes and in no number."""
 _CLIP_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

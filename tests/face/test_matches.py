@@ -19,6 +19,13 @@ def test_split_at_matches__whole_words_alone() -> None:
         ("art", True), (", start and ", False), ("art", True),
     ]
     assert split_at_matches("C++ (x)", ["C"]) == [("C", True), ("++ (x)", False)]
+    assert split_at_matches("budget 3,500 by O'Brien", ["3,500", "O'Brien"]) == [
+        ("budget ", False), ("3,500", True), (" by ", False), ("O'Brien", True),
+    ]
+
+
+def test_split_at_matches__within_a_script_without_spaces() -> None:
+    assert split_at_matches("東京駅の天気予報", ["天気予報"]) == [("東京駅の", False), ("天気予報", True)]
 
 
 def test_marked__is_escaped() -> None:

@@ -148,7 +148,8 @@ class _Run:
         )
         seconds = {item: longer_by_length(settings.timeout_seconds, video.duration_ms) for item, video in todo.items()}
         with tempfile.TemporaryDirectory(dir=self._memory, prefix="sound-") as folder, closing(run_each(
-            partial(_voice_of_original, folder=Path(folder), settings=settings), list(todo),
+            # Workers have a working directory of their own.
+            partial(_voice_of_original, folder=Path(folder).resolve(), settings=settings), list(todo),
             workers=min(settings.workers, len(todo)), timeout_seconds=seconds.__getitem__,
             timeout_setting="speech.timeout_seconds",
         )) as outcomes:

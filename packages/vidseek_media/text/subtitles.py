@@ -17,14 +17,17 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
 from vidseek_media.sources.source import Source
+from vidseek_media.text.languages import is_language
 from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_evidence
 from vidseek_media.text.text_streams import TextCue, read_text_streams
-from vidseek_media.text.transcripts import plain_lines, read_transcript, subtitle_files
+from vidseek_media.text.transcripts import is_automatic, plain_lines, read_transcript, subtitle_files
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept of a video: raise it when the same file gives other segments."""
-FILE, EMBEDDED = "file", "embedded"
-"""Sources of segments."""
+FILE, AUTOMATIC_FILE, EMBEDDED = "file", "file/automatic", "embedded"
+"""Sources of segments; automatic are those that a machine made from speech."""
+_NO_LANGUAGE = ("und", "zxx", "mis")
+"""What streams say of which the language is unknown, or that have none."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ def _from_files(
                 name = PurePosixPath(video.uris[0]).with_name(path.name).as_posix()
                 refused.append(Rejection(name, "subtitles", error.message, code=error.code))
                 continue
+            kind = AUTOMATIC_FILE if is_automatic(path) else FILE
             segments = (
-                segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=language, source=FILE) for cue in cues
+                segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=language, source=kind) for cue in cues
             )
             found.setdefault(video.video_id, []).extend(filter(None, segments))
     return found, refused
@@ -121,6 +125,6 @@ def _cues_of_original(item: tuple[Path, str]) -> list[tuple[int, int, str, str]]
 def _segments(cues: Iterable[TextCue]) -> Iterator[Segment]:
     for cue in cues:
         text = " ".join(plain_lines(cue.text.replace("\\N", "\n").replace("\\n", "\n").split("\n")))
-        language = "" if cue.language in ("und", "zxx", "mis") else cue.language
+        language = cue.language if cue.language not in _NO_LANGUAGE and is_language(cue.language) else ""
         if (segment := segment_of(cue.start_ms, cue.end_ms, text, language=language, source=EMBEDDED)) is not None:
             yield segment

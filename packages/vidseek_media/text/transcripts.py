@@ -38,6 +38,8 @@ _UNSEEN = re.compile("[\ufeff\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 _MARKUP = re.compile(
     r"</?(?:b|i|u|s|c|v|font|span|lang|ruby|rt|rp)(?:[.\s][^<>]*)?/?>|<\d[\d:.]*>|\{\\[^{}]*\}", re.IGNORECASE
 )
+_DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?=\{[^{}]*\\p0|$)")
+"""What ASS draws: coordinates, and no text."""
 _BREAK = re.compile(r"<br\s*/?>|\\[Nn](?=[A-Z\W])", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,31});", re.IGNORECASE)
 _BLOCK = re.compile(r"^(?:NOTE|STYLE|REGION)(?:\s|$)")
@@ -49,7 +51,9 @@ _MAX_WHY = 5
 _MAX_PAUSE_MS = 50
 """Between two cues of rolling captions: they follow each other at once, or 10 ms later."""
 
-_ROLES = frozenset(["forced", "sdh", "cc", "hi", "default", "auto", "asr", "orig", "original", "full", "signs"])
+AUTOMATIC = "auto"
+"""Stands beside the language in the name of a file that a machine made from speech."""
+_ROLES = frozenset([AUTOMATIC, "forced", "sdh", "cc", "hi", "default", "asr", "orig", "original", "full", "signs"])
 """What may stand beside a language in a file's name."""
 
 
@@ -119,6 +123,12 @@ def subtitle_files(paths: Mapping[str, Path]) -> dict[str, list[tuple[Path, str]
     }
 
 
+def is_automatic(path: Path) -> bool:
+    """Return whether a file's name says that a machine made it from speech: `film.en.auto.vtt`, `film.en-orig.vtt`."""
+    marks = [mark.lower() for mark in path.stem.split(".")[1:]]
+    return any(mark in (AUTOMATIC, "asr") or (mark.endswith("-orig") and is_language(mark)) for mark in marks)
+
+
 def _language_of(path: Path) -> str:
     """Return the language that a name like `harbour.pt-BR.forced.srt` has before its suffix; empty if it has none."""
     for mark in reversed(path.stem.split(".")[1:]):
@@ -131,7 +141,7 @@ def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
     """Read the cues of an SRT or WebVTT file in order of time, and the cues that cannot be used.
 
     Raises:
-        InputRejected: the file is neither UTF-8 nor UTF-16 with a byte order mark, is too large, or holds no cue.
+        InputRejected: the file is neither UTF-8 nor UTF-16, is too large, or holds no cue.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -150,11 +160,23 @@ def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
 
 def _decoded(content: bytes) -> str:
     try:
-        if content[:2] in (b"\xff\xfe", b"\xfe\xff") and "-->" in (text := content.decode("utf-16", "replace")):
+        encoding = _utf_16_of(content)
+        if encoding and "-->" in (text := content.decode(encoding, "replace")):
             return text
         return content.decode("utf-8-sig", "surrogatepass")  # Halves of characters are dropped from the text.
     except UnicodeDecodeError as error:
-        raise InputRejected(f"is not UTF-8: byte {error.start}; save it as UTF-8", code="transcript-not-utf8") from error
+        raise InputRejected(
+            f"is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}; save it as UTF-8",
+            code="transcript-not-utf8",
+        ) from error
+
+
+def _utf_16_of(content: bytes) -> str:
+    """Return the UTF-16 that a file seems to be in, empty if none: by its mark, or by where the first arrow stands."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    places = ((name, content.find("-->".encode(name))) for name in ("utf-16-le", "utf-16-be"))
+    return next((name for name, place in places if place >= 0 and place % 2 == 0), "")
 
 
 def parse_transcript(text: str) -> tuple[list[Cue], list[BrokenCue]]:
@@ -298,7 +320,7 @@ def _said_in_vtt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple
 def plain_lines(lines: Iterable[str]) -> Iterator[str]:
     """Yield lines of subtitles as plain text, without markup; blank ones are left out."""
     for line in lines:
-        text = _ENTITY.sub(lambda match: html.unescape(match[0]), _MARKUP.sub("", _BREAK.sub(" ", line)))
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), _MARKUP.sub("", _DRAWING.sub("", _BREAK.sub(" ", line))))
         if plain := mended_text(text):
             yield plain
 

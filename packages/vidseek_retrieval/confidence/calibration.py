@@ -110,20 +110,27 @@ class Law:
     weights: tuple[float, ...]
     """Of `FEATURES`: what the logarithm of the weight of "none of them" is made of."""
     bias: float
+    lift: float = 0.0
+    """What the first moment, and those of the same score, get on top; at least 0."""
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (*self.weights, self.bias, self.slope))) or self.slope < 0:
-            raise ValueError("slope, weights and bias are no finite numbers, or the slope is below 0")
+        if not all(map(math.isfinite, (*self.weights, self.bias, self.slope, self.lift))) or min(self.slope, self.lift) < 0:
+            raise ValueError("slope, lift, weights and bias are no finite numbers, or slope or lift is below 0")
+
+    def logits(self, below: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logarithms of the weights of moments that score so far below the first: 0 or less."""
+        return self.slope * below + self.lift * (below >= 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as JSON values."""
-        return {"slope": self.slope, "bias": self.bias, "weights": dict(zip(FEATURES, self.weights, strict=True))}
+        weights = dict(zip(FEATURES, self.weights, strict=True))
+        return {"slope": self.slope, "bias": self.bias, "weights": weights, "lift": self.lift}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Law:
         """Restore the parameters. Raises KeyError, TypeError or ValueError where they are none."""
         weights = tuple(float(_weight_of(content["weights"], name)) for name in FEATURES)
-        return Law(float(content["slope"]), weights, float(content["bias"]))
+        return Law(float(content["slope"]), weights, float(content["bias"]), float(content.get("lift", 0.0)))
 
 
 @dataclass(frozen=True)
@@ -170,8 +177,8 @@ class Calibration:
             return []
         law = self.worded if self.worded and context.is_worded else Law(self.slope, self.weights, self.bias)
         none = law.bias + float(np.dot(law.weights, _query_features(context)))
-        logits = law.slope * (np.array([moment.score for moment in moments]) - context.first)
-        total = np.append(law.slope * (np.array(context.scores) - context.first), none)
+        logits = law.logits(np.array([moment.score for moment in moments]) - context.first)
+        total = np.append(law.logits(np.array(context.scores) - context.first), none)
         rounded: list[float] = np.round(np.exp(logits - np.logaddexp.reduce(total)), 4).tolist()
         return rounded
 
@@ -286,8 +293,8 @@ def fit(
     for is_worded in (False, True):
         rows = [row for row, each in enumerate(judged) if each.context.is_worded == is_worded]
         part = [judged[row] for row in rows]
-        parts[is_worded] = Law(*_solve(part, worth[rows])) if _can_be_fitted(part) else None
-    law = parts[False] or Law(*_solve(judged, worth))
+        parts[is_worded] = _solve(part, worth[rows], is_lifted=is_worded) if _can_be_fitted(part) else None
+    law = parts[False] or _solve(judged, worth)
     found = Calibration(
         encoder_version, law.slope, law.weights, law.bias, 0.0, len(judged), prior, familiarity, worded=parts[True],
     )
@@ -354,17 +361,24 @@ def _query_features(context: Context) -> NDArray[np.float64]:
     return np.array([context.first, context.ood_distance, context.oov_rate])
 
 
-def _solve(judged: Sequence[Judged], weights: NDArray[np.float64]) -> tuple[float, tuple[float, ...], float]:
-    """Slope, weights and bias by Fisher scoring with a halved step, and a ridge that keeps separable hits finite."""
-    hits = _Hits.of(judged, weights)
-    theta = np.zeros(2 + len(FEATURES))
+def _solve(judged: Sequence[Judged], weights: NDArray[np.float64], *, is_lifted: bool = False) -> Law:
+    """Fit a law by Fisher scoring with a halved step, and a ridge that keeps separable hits finite.
+
+    Args:
+        judged: The first hits of queries.
+        weights: What each query counts.
+        is_lifted: Whether the first moment may get something on top. Where words decide it is the one with the words,
+            and it leads by more than the scores of pictures say.
+    """
+    hits = _Hits.of(judged, weights, is_lifted=is_lifted)
+    theta = np.zeros(3 + len(FEATURES))
     theta[0] = 1.0
     likelihood = hits.likelihood(theta)
     for _ in range(_STEPS):
         step, reached = hits.step(theta), False
         for _ in range(20):
             moved = theta + step
-            moved[0] = max(moved[0], 0.0)
+            moved[[0, 1]] = np.maximum(moved[[0, 1]], 0.0)
             gained = hits.likelihood(moved) - likelihood
             if gained >= 0:
                 theta, likelihood, reached = moved, likelihood + gained, gained < 1e-10
@@ -374,13 +388,14 @@ def _solve(judged: Sequence[Judged], weights: NDArray[np.float64]) -> tuple[floa
             break
         if reached:
             break
-    scaled = theta[2:] / hits.deviation
-    return float(theta[0] / hits.unit), tuple(scaled.tolist()), float(theta[1] - scaled @ hits.mean)
+    scaled = theta[3:] / hits.deviation
+    bias = float(theta[2] - scaled @ hits.mean)
+    return Law(float(theta[0] / hits.unit), tuple(scaled.tolist()), bias, float(theta[1]))
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """Judged hits as arrays, scaled, for the fit. Parameters are slope, bias, weights of the query's features."""
+    """Judged hits as arrays, scaled, for the fit. Parameters are slope, lift, bias, weights of the query's features."""
 
     below: NDArray[np.float64]
     """Shape (n, `LEVEL`): how far each moment of each ranking is below the first; -inf where there is none."""
@@ -396,9 +411,10 @@ class _Hits:
     """In which scores below the first are measured."""
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    is_lifted: bool
 
     @staticmethod
-    def of(judged: Sequence[Judged], weights: NDArray[np.float64]) -> _Hits:
+    def of(judged: Sequence[Judged], weights: NDArray[np.float64], *, is_lifted: bool) -> _Hits:
         below = np.full((len(judged), LEVEL), -np.inf)
         for row, each in enumerate(judged):
             below[row, : len(each.context.scores)] = np.array(each.context.scores) - each.context.first
@@ -409,42 +425,47 @@ class _Hits:
         unit = float(-below[np.isfinite(below)].mean()) or 1.0
         queries = np.concatenate([np.ones((len(judged), 1)), (features - mean) / deviation], axis=1)
         right = np.array([flag for each in judged for flag in each.right], dtype=np.float64)
-        return _Hits(below / unit, queries, owner, hit_below / unit, right, weights[owner], unit, mean, deviation)
+        return _Hits(below / unit, queries, owner, hit_below / unit, right, weights[owner], unit, mean, deviation, is_lifted)
 
     def likelihood(self, theta: NDArray[np.float64]) -> float:
         """Return the penalised logarithm of the likelihood of right and wrong, hit by hit."""
-        chances, _, _ = self._chances(theta)
+        chances, *_ = self._chances(theta)
         each = self.right * np.log(chances) + (1 - self.right) * np.log1p(-chances)
         return float(self.weights @ each - 0.5 * self._ridge() @ theta**2)
 
     def step(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the step of Fisher scoring from `theta`."""
-        chances, mean_below, none = self._chances(theta)
-        slopes = np.concatenate([
-            (self.hit_below - mean_below[self.owner])[:, None], -(none[:, None] * self.queries)[self.owner]
-        ], axis=1) * chances[:, None]
+        chances, mean_below, first, none = self._chances(theta)
+        lifted = self._is_first - first[self.owner] if self.is_lifted else np.zeros(len(self.owner))
+        slopes = np.column_stack([
+            self.hit_below - mean_below[self.owner], lifted, -(none[:, None] * self.queries)[self.owner]
+        ]) * chances[:, None]
         worth = self.weights / (chances * (1 - chances))
         gradient = slopes.T @ (worth * (self.right - chances)) - self._ridge() * theta
         curve = (slopes * worth[:, None]).T @ slopes + np.diag(self._ridge() + 1e-9)
         found: NDArray[np.float64] = np.linalg.solve(curve, gradient).astype(np.float64)
         return found
 
-    def _chances(
-        self, theta: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the confidence of each hit, and of each query the mean rank below the first and the chance of "none of
-        them".
+    def _chances(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return the confidence of each hit, and of each query the mean rank below the first, the share of the first moment,
+        and the chance of "none of them".
         """
         present = np.isfinite(self.below)
         logits = np.where(present, theta[0] * np.where(present, self.below, 0.0), -np.inf)
-        none = self.queries @ theta[1:]
+        logits += theta[1] * (self.below >= 0)
+        none = self.queries @ theta[2:]
         total = np.logaddexp(np.logaddexp.reduce(logits, axis=1), none)
         shares = np.exp(logits - total[:, None])
         mean_below = (shares * np.where(present, self.below, 0.0)).sum(axis=1)
-        chances = np.exp(theta[0] * self.hit_below - total[self.owner])
-        return np.clip(chances, 1e-9, 1 - 1e-9), mean_below, np.exp(none - total)
+        chances = np.exp(theta[0] * self.hit_below + theta[1] * self._is_first - total[self.owner])
+        return np.clip(chances, 1e-9, 1 - 1e-9), mean_below, (shares * (self.below >= 0)).sum(axis=1), np.exp(none - total)
+
+    @property
+    def _is_first(self) -> NDArray[np.float64]:
+        """Shape (hits,): 1 for a hit whose score is that of the first moment."""
+        return (self.hit_below >= 0).astype(np.float64)
 
     def _ridge(self) -> NDArray[np.float64]:
         # Slope and bias are the law itself: they are held only so far that separable hits leave them finite.
-        strength = np.array([_RIDGE / 10, _RIDGE / 100, *[_RIDGE] * (self.queries.shape[1] - 1)])
+        strength = np.array([_RIDGE / 10, _RIDGE, _RIDGE / 100, *[_RIDGE] * (self.queries.shape[1] - 1)])
         return strength * float(self.weights.sum())

@@ -27,7 +27,7 @@ from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_V
 from vidseek_retrieval.settings import IndexSettings, Vector
 from vidseek_retrieval.vectors.registry import index_vectors, vector_names
 
-BUILD_FORMAT = 7
+BUILD_FORMAT = 8
 """Counted up when equal content would make another collection, so that it is built again."""
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.lexical.spelling import segments_in
-from vidseek_retrieval.lexical.word_parts import words_in
+from vidseek_retrieval.lexical.word_parts import UNSPACED, parts_of_run, plain, terms_in, words_in
 
 MAX_TEXTS = 5
 """Texts of one hit, those with the most different words first."""
@@ -72,10 +72,39 @@ def evidence_of(
     for field, words in meant.items():
         for segment in (each for payload in payloads for each in segments_in(payload, field)):
             start_ms, end_ms, text = segment
-            matched = {match[0]: numbers for match in words_in(text)
-                       if (numbers := words & set(encoder.query(match[0]).indices))}
+            matched = dict(_matches(text, words, encoder))
             if matched:
                 each = Evidence(field, text, int(start_ms), int(end_ms), tuple(matched))
                 found[each] = len(set().union(*matched.values()))
     ordered = sorted(found, key=lambda each: (-found[each], each.start_ms, each.end_ms, each.field))
     return tuple(ordered[:MAX_TEXTS])
+
+
+def _matches(text: str, words: Set[int], encoder: WordEncoder) -> Iterator[tuple[str, Set[int]]]:
+    """Yield what matched in a text as it is written, with its numbers: terms where all of them did, else words of them."""
+    for term in terms_in(text):
+        numbers = words & encoder.numbers(term[0])
+        if not numbers:
+            continue
+        parts = [(part[0], words & encoder.numbers(part[0])) for part in words_in(term[0])]
+        of_parts = set().union(*(found for _, found in parts))
+        if len(parts) > 1 and (numbers - of_parts or all(found for _, found in parts)):
+            yield term[0], numbers
+            continue
+        for part, found in parts:
+            if found:
+                yield from ((piece, found) for piece in _pieces(part, found, encoder))
+
+
+def _pieces(word: str, numbers: Set[int], encoder: WordEncoder) -> list[str]:
+    """Return what matched of a word: of a run without spaces its parts that did, joined; of other words all."""
+    spelled = plain(word)
+    if len(spelled) != len(word) or not (runs := list(UNSPACED.finditer(spelled))):
+        return [word]
+    is_matched = [False] * len(word)
+    for run in runs:
+        for at, part in enumerate(parts_of_run(run[0]), start=run.start()):
+            if numbers & encoder.numbers(part):
+                is_matched[at : at + len(part)] = [True] * len(part)
+    shown = "".join(letter if there else " " for letter, there in zip(word, is_matched, strict=True)).split()
+    return shown or [word]

@@ -6,13 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 from vidseek_retrieval.index.backend import Collection
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.index.values import SparseVector
 from vidseek_retrieval.lexical.hit_evidence import Evidence, evidence_of
-from vidseek_retrieval.lexical.query_text import QueryText, has_phrase
-from vidseek_retrieval.lexical.spelling import Spelling, texts_in
+from vidseek_retrieval.lexical.joint_words import JointWords, WordKey, joint_query
+from vidseek_retrieval.lexical.phrases import Text, have_phrase
+from vidseek_retrieval.lexical.query_text import QueryText
+from vidseek_retrieval.lexical.spelling import Spelling, segments_in
 from vidseek_retrieval.lexical.word_index import CollectionWords, Rarities
 from vidseek_retrieval.lexical.word_odds import QueryWord, clip_odds
 from vidseek_retrieval.lexical.word_parts import plain, run_parts
@@ -81,23 +84,37 @@ class EvidenceReader:
         query = self._query
         if not query.text:
             return QueryEvidence()
-        odds: dict[str, float] = defaultdict(float)
         with_phrases: dict[str, set[int]] = defaultdict(set)
-        for name, vector in self._vectors.items():
-            index = CollectionWords(self._collection, vector.name, self._rarities, conditions)
-            for clip_id, value in clip_odds(self._words[name], index, weight=self._weights[name]).items():
-                odds[clip_id] += value
+        odds = self._odds(conditions)
+        for vector in self._vectors.values():
             for number, phrase in enumerate(query.phrases):
                 for clip_id in _clips_with(phrase, vector, self._collection, self._encoder, conditions):
                     with_phrases[clip_id].add(number)
-        meant = {name: {index for word in words for index in word.indices} for name, words in self._words.items()}
+        meant = {name: {index for word in words.values() for index in word.indices} for name, words in self._words.items()}
         if not query.phrases:
-            return QueryEvidence(dict(odds), meant)
+            return QueryEvidence(odds, meant)
         whole = frozenset(clip_id for clip_id, numbers in with_phrases.items() if len(numbers) == len(query.phrases))
         return QueryEvidence({clip_id: value for clip_id, value in odds.items() if clip_id in whole}, meant, whole)
 
+    def _odds(self, conditions: Sequence[Condition]) -> dict[str, float]:
+        """Return the odds of clips: the sum over the fields, or those of all fields as one text where they are higher."""
+        indexes = {
+            name: CollectionWords(self._collection, vector.name, self._rarities, conditions)
+            for name, vector in self._vectors.items() if any(word.indices for word in self._words[name].values())
+        }
+        odds: dict[str, float] = defaultdict(float)
+        for name, index in indexes.items():
+            for clip_id, value in clip_odds([*self._words[name].values()], index, weight=self._weights[name]).items():
+                odds[clip_id] += value
+        if len(indexes) > 1:
+            weight = min(self._weights[name] for name in indexes)
+            words = joint_query(self._words[name] for name in indexes)
+            for clip_id, value in clip_odds(words, JointWords([*indexes.values()]), weight=weight).items():
+                odds[clip_id] = max(odds[clip_id], value)
+        return dict(odds)
+
     @cached_property
-    def _words(self) -> Mapping[str, list[QueryWord]]:
+    def _words(self) -> Mapping[str, Mapping[WordKey, QueryWord]]:
         """The words of the query by field, as the archive spells them: filters do not change that."""
         return {
             name: _words_of(self._query.text, vector, self._collection, self._encoder, self._rarities)
@@ -113,10 +130,9 @@ def encoder_of(language: str) -> WordEncoder:
 
 def _words_of(
     text: str, vector: IndexVector, collection: Collection, encoder: WordEncoder, rarities: Rarities
-) -> list[QueryWord]:
-    standing = rarities.of(collection, vector.name, encoder.query(text).indices)
-    spelling = Spelling(collection, vector.name, vector.evidence, encoder, run_together=vector.run_together)
-    return spelling.query_words(text, standing)
+) -> dict[WordKey, QueryWord]:
+    spelling = Spelling(collection, vector.name, vector.evidence, encoder, rarities, run_together=vector.run_together)
+    return spelling.query_words(text)
 
 
 def _clips_with(
@@ -124,10 +140,16 @@ def _clips_with(
 ) -> list[str]:
     """Return the clips whose text has a phrase, of the first `NUM_CLIPS` with its words."""
     words = set(encoder.query(phrase).indices) | (run_parts(plain(phrase)) if vector.run_together else set())
+    if not words:  # all of them are stop words of the language
+        return []
     query = SparseVector(tuple(sorted(words)), (1.0,) * len(words))
     clips = collection.search_words(query, limit=NUM_CLIPS, using=vector.name, conditions=conditions)
     payloads = collection.payloads([clip.clip_id for clip in clips])
     return [
         clip_id for clip_id, payload in payloads.items()
-        if any(has_phrase(text, phrase, run_together=vector.run_together) for text in texts_in(payload, vector.evidence))
+        if have_phrase(_texts_of(payload, vector.evidence), phrase, run_together=vector.run_together)
     ]
+
+
+def _texts_of(payload: Mapping[str, Any], field: str) -> list[Text]:
+    return [(int(start_ms), int(end_ms), str(text)) for start_ms, end_ms, text in segments_in(payload, field)]

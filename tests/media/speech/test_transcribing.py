@@ -110,6 +110,14 @@ def test_transcribe_archive__hears_each_video_once(archive: Archive) -> None:
     assert not any(name.endswith(".parts.jsonl") or name.startswith("sound-") for name in left)
 
 
+def test_transcribe_archive__in_the_working_directory_as_the_stage_does(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(archive.folder)
+    relative = Archive(Path())
+    assert relative.hear().num_with_speech == 1 and relative.texts()
+
+
 def test_transcribe_archive__a_stopped_run_pays_for_no_span_twice(archive: Archive) -> None:
     Parrot.stops = {1}
     with raises(ConfigError, code="budget-used-up"):

@@ -59,6 +59,35 @@ def test_read_text_streams__every_stream_with_its_language(tmp_path: Path, codec
     assert "hello" in cues[0].text and "שלום" in cues[1].text
 
 
+def test_read_archive_subtitles__of_ten_streams_with_wrong_languages_and_of_broken_files(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "subtitles"
+    source.mkdir()
+    said = {
+        "eng": "hello", "ara": "افتتح الوزير", "jpn": "今日は", "zxx": "none", "english": "long", "x" * 200: "longer",
+        "": "bare", "qqq": "reserved", "ENG": "capitals", "heb": r"{\p1}m 0 0 l 9 9{\p0}",
+    }
+    write_video(source / "a.mkv", codec="ass", said=said)
+    write_video(source / "b.mp4", shade=3)
+    times = "00:00:00,100 --> 00:00:00,900\n"
+    (source / "b.de.srt").write_bytes(f"{times}Übung".encode("cp1252"))
+    (source / "b.fr.srt").write_bytes(f"{times}été".encode("utf-16-le"))
+    odd = f"1\n-00:00:01,000 --> 00:00:01,000\nno\n2\n{times}sí\n3\n00:00:00,500 --> 123:00:00,0\ntardes"
+    (source / "b.es.srt").write_text(odd)
+    (source / "b.en.vtt").write_bytes(b"\0" * 4096)
+    ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
+    read_archive_subtitles(
+        tmp_path / "ingest", out=out, source=source, settings=SubtitleSettings(workers=1), memory=tmp_path / "memory"
+    )
+    found = [(each.text, each.language) for segments in read_segments(out).values() for each in segments]
+    assert sorted(found) == sorted([
+        ("hello", "eng"), ("افتتح الوزير", "ara"), ("今日は", "jpn"), ("none", ""), ("long", ""), ("longer", ""),
+        ("bare", ""), ("reserved", ""), ("capitals", "ENG"), ("été", "fr"), ("sí", "es"), ("tardes", "es"),
+    ])
+    rejected = read_table(out / "rejected.parquet", REJECTED)
+    assert rejected["id"].tolist() == ["b.de.srt", "b.en.vtt"]
+    assert rejected["code"].tolist() == ["transcript-not-utf8", "transcript-without-cues"]
+
+
 def test_read_text_streams__none_and_no_video(tmp_path: Path) -> None:
     write_video(tmp_path / "plain.mp4")
     assert read_text_streams(tmp_path / "plain.mp4") == []

@@ -206,9 +206,25 @@ def test_read_transcripts__name_the_cues_that_are_left_out(tmp_path: Path) -> No
     assert [each.id for each in refused] == ["a.srt:1", "a.srt:4", "a.srt:7", "a.srt:10", "a.srt:13", "a.srt"]
 
 
-def test_read_transcript__of_marked_utf_16(tmp_path: Path) -> None:
-    (tmp_path / "a.srt").write_text(SRT, encoding="utf-16")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_read_transcript__of_utf_16_with_a_mark_and_without(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.srt").write_bytes(SRT.encode(encoding))
     assert read_transcript(tmp_path / "a.srt")[0] == parse_transcript(SRT)[0]
+
+
+def test_read_transcript__of_a_windows_code_page_names_the_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_bytes("00:00:01,000 --> 00:00:02,000\nÜbung\n".encode("cp1252"))
+    with raises(InputRejected, code="transcript-not-utf8", naming=["30", "0xdc", "UTF-8"]):
+        read_transcript(tmp_path / "a.srt")
+
+
+def test_parse_transcript__of_signs_that_are_no_text() -> None:
+    texts = [
+        r"{\k20}ka{\k30}ra{\kf40}oke", r"{\an8\p1}m 0 0 l 100 0 100 100{\p0} sign", "a\0b", r"<font color=#fff>red</font>",
+        r"{\p1}m 0 0 l 5 5",
+    ]
+    text = "".join(f"00:00:0{n},000 --> 00:00:0{n},500\n{each}\n" for n, each in enumerate(texts))
+    assert [cue.lines for cue in parse_transcript(text)[0]] == [("karaoke",), ("sign",), ("ab",), ("red",)]
 
 
 @pytest.mark.parametrize(

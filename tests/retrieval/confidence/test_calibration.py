@@ -223,3 +223,23 @@ def clustered(draws: np.random.Generator, *, num_groups: int) -> list[Judged]:
             right = bool(draws.uniform() < 1 / (1 + np.exp(6 - 12 * score)))
             made.append(Judged(moments, Context.of(moments), (right,), "present", group=str(group)))
     return made
+
+
+def test_fit__first_hits_that_words_decide_are_lifted_by_what_scores_do_not_say() -> None:
+    """By their scores the first of two is hardly better; with its words it nearly always is right."""
+    draws = np.random.default_rng(0)
+    made = mixed(draws, 300)
+    for number in range(300):
+        moments = ranking(*np.sort(draws.uniform(0.5, 0.55, size=5))[::-1].tolist())
+        right = (True, *[False] * 4) if number % 20 else (False,) * 5
+        made.append(Judged(moments, Context.of(moments, odds=2.0), right, "worded", group=f"{number % 30}"))
+    calibration = fit(made, encoder_version=VERSION)
+    assert calibration is not None and calibration.worded is not None
+    firsts = [calibration.confidences(each.moments[:1], each.context)[0] for each in made if each.kind == "worded"]
+    assert np.mean(firsts) == pytest.approx(0.95, abs=0.02) and calibration.worded.lift > 1
+    whole = [sum(calibration.confidences(each.moments, each.context)) for each in made]
+    assert max(whole) <= 1.001
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
+    tied = ranking(0.5, 0.5, 0.4)
+    sure = calibration.confidences(tied, Context.of(tied, odds=2.0))
+    assert sure[0] == sure[1] > sure[2] and sum(sure) <= 1

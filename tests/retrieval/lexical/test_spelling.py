@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseek_retrieval.lexical.spelling import is_one_edit, may_stand_for
+from vidseek_retrieval.lexical.spelling import is_form, is_one_edit, may_stand_for
 from vidseek_retrieval.lexical.word_parts import document_parts, end_parts, run_parts
 
 WORDS = st.text("abcdefghijk", min_size=5, max_size=12)
@@ -42,6 +42,20 @@ def test_may_stand_for__beginnings_edits_and_words_inside() -> None:
     assert may_stand_for("revenues", "revenue") and may_stand_for("revenue", "revenje")
     assert not may_stand_for("rev", "revenue") and not may_stand_for("cat", "car")  # short words are not corrected
     assert may_stand_for("exitonly", "only", run_together=True) and not may_stand_for("exitonly", "only")
+
+
+def test_may_stand_for__another_number_is_another_thing() -> None:
+    assert not may_stand_for("123456", "123457") and not may_stand_for("1234567", "123456")
+    assert not may_stand_for("2500", "500", run_together=True)
+    assert may_stand_for("gate12only", "gate", run_together=True) and may_stand_for("covid19s", "covid19")
+
+
+@pytest.mark.parametrize(("one", "other", "are"), [
+    ("announced", "announcing", True), ("negotiators", "negotiation", True), ("photographed", "photographs", True),
+    ("interview", "internet", False), ("station", "statue", False), ("cat", "cats", False),
+])
+def test_is_form__two_thirds_of_the_longer_one_are_shared(one: str, other: str, are: bool) -> None:
+    assert is_form(one, other) is is_form(other, one) is are
 
 
 def test_document_parts__find_a_word_inside_of_words_that_run_together() -> None:

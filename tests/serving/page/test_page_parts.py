@@ -51,6 +51,8 @@ def test_texts__every_one_that_is_asked_for_is_there_and_used() -> None:
 @pytest.mark.parametrize(("written", "queries"), [
     ("a crane, a ship", ("a crane", "a ship")), ("a crane\na ship\n\n", ("a crane", "a ship")), (" ,, ", ()),
     ("크레인、 배", ("크레인", "배")), ("a, a", ("a",)),
+    ('"Head Coach, Rome", a ship', ('"Head Coach, Rome"', "a ship")), ("“a, b” c, «d, e»", ("“a, b” c", "«d, e»")),
+    ("budget £3,500, a ship", ("budget £3,500", "a ship")),
 ])
 def test_split_queries__by_commas_and_lines(written: str, queries: tuple[str, ...]) -> None:
     assert split_queries(written) == queries

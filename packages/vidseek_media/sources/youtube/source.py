@@ -4,6 +4,7 @@
 <downloads>/youtube/<site>-<id>.{jpg,webp,...}    its thumbnail
 <downloads>/youtube/<site>-<id>.about.json        its record, written after both: marks a finished download
 <downloads>/youtube/<site>-<id>.<language>.vtt    its subtitles, asked for last, so that their failure loses no video
+<downloads>/youtube/<site>-<id>.<language>.auto.vtt    the same, where the site made them from speech
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from vidseek_media.sources.youtube.entries import Entry, ask_site, walk_page
 from vidseek_media.sources.youtube.failures import Cause, SiteFailure, Streak, stopped
 from vidseek_media.sources.youtube.javascript import REMEDY, javascript
 from vidseek_media.sources.youtube.subtitles import choose_track, load_track
+from vidseek_media.text.transcripts import AUTOMATIC
 from vidseek_media.urls import bare_url
 
 SITE_PREFIX = "yt-dlp:"
@@ -287,7 +289,8 @@ class SubtitleDownloads:
         track = choose_track(info, self._languages, automatic=self._automatic)
         if track is None:
             return ""
-        target = self._folder / f"{entry.stem}.{track.language}.{track.suffix}"
+        mark = f".{AUTOMATIC}" if track.is_automatic else ""
+        target = self._folder / f"{entry.stem}.{track.language}{mark}.{track.suffix}"
         ask_site(lambda: load_track(self._ydl, track, info, target))
         return target.name
 

@@ -14,7 +14,7 @@ import pytest
 from tests.media.loopback import Server
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, VidseekError
-from vidseek_media.settings import DownloadSettings
+from vidseek_media.settings import DownloadSettings, SubtitleSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.sources.source import Annotations
 from vidseek_media.sources.youtube import download_record, downloader, entries
@@ -23,6 +23,8 @@ from vidseek_media.sources.youtube.downloader import options_of
 from vidseek_media.sources.youtube.failures import Cause, SiteStopped
 from vidseek_media.sources.youtube.javascript import JavaScript
 from vidseek_media.sources.youtube.source import Youtube
+from vidseek_media.text.segments import read_segments
+from vidseek_media.text.subtitles import read_archive_subtitles
 from vidseek_media.text.transcripts import read_transcripts
 
 yt_dlp = pytest.importorskip("yt_dlp")
@@ -528,6 +530,48 @@ def test_youtube__subtitles_are_the_transcript(
         assert [cue.lines for cues in transcripts.values() for cue in cues] == ([(taken,)] if taken else [])
     num_loaded = [path for _, path in site.server.asked if path.endswith(".vtt")]
     assert len(num_loaded) == bool(taken)  # once, in both runs
+
+
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:00.389 align:start position:0%
+
+the<00:00:00.180><c> harbour</c><00:00:00.200><c> bridge</c>
+
+00:00:00.389 --> 00:00:00.399 align:start position:0%
+the harbour bridge
+\x20
+
+00:00:00.399 --> 00:00:00.789 align:start position:0%
+the harbour bridge
+will<00:00:00.410><c> open</c><00:00:00.500><c> soon</c>
+
+00:00:00.789 --> 00:00:00.799 align:start position:0%
+will open soon
+\x20
+"""
+
+
+def test_youtube__automatic_captions_say_so_and_each_line_once(site: Site, tmp_path: Path) -> None:
+    site.add("spoken", automatic_captions={"en-orig": track(site, "spoken", ROLLING)})
+    other = {"format_id": "480", "url": f"{site.url}/large.mp4", "ext": "mp4", "vcodec": "h264", "acodec": "aac"}
+    site.add("written", subtitles={"en": track(site, "written", SAID.format("by hand"))}, formats=[other])
+    source = many(site, "spoken", "written")
+    ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
+    assert source.path_of("Youtube-spoken.en.auto.vtt") in source.downloads_of("Youtube-spoken.mp4")
+    read_archive_subtitles(
+        tmp_path / "ingest", out=tmp_path / "out", source=source, settings=SubtitleSettings(workers=1),
+        memory=tmp_path / "memory",
+    )
+    found = [
+        (each.text, each.source, each.language) for segments in read_segments(tmp_path / "out").values() for each in segments
+    ]
+    assert sorted(found) == [
+        ("by hand", "file", "en"), ("the harbour bridge", "file/automatic", "en"),
+        ("will open soon", "file/automatic", "en"),
+    ]
 
 
 def test_youtube__subtitles_that_fail_cost_no_video_and_are_asked_for_again(site: Site) -> None:
