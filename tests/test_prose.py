@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.media.test_errors import constants_of, family, name_of
@@ -40,18 +41,23 @@ def files() -> Iterator[Path]:
     yield from (path for path in sorted(TESTS.rglob("test_*.py")))
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def calls(path: Path) -> Iterator[ast.Call]:
-    yield from (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    yield from (node for node in nodes(path) if isinstance(node, ast.Call))
 
 
 def is_bare(node: ast.Call) -> bool:
     """`pytest.raises` of a class of ours."""
-    return ast.unparse(node.func) == "pytest.raises" and any(name_of(each) in family() for each in node.args[:1])
+    return name_of(node.func) == "raises" and ast.unparse(node.func) == "pytest.raises" and any(name_of(each) in family() for each in node.args[:1])
 
 
 def sentences(path: Path) -> Iterator[str]:
     """Texts of more than `MOST_WORDS` words that errors are compared with."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and name_of(node.func) == "raises":
             given = [each.value for each in node.keywords if each.arg in ("match", "naming", "remedy")]
         elif isinstance(node, ast.Compare) and any(is_told(each) for each in (node.left, *node.comparators)):
