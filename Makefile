@@ -1,6 +1,13 @@
 # make demo: the whole loop on a rendered world. make test: lint, types, tests. Both set themselves up.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# python3 where it is one of these, else the oldest of them that is there.
+WANTED := 3.11, 3.12 or 3.13
+IS_WANTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(firstword $(shell for each in python3 python3.11 python3.12 python3.13; do \
+    "$$each" -c '$(IS_WANTED)' 2> /dev/null && echo "$$each"; done; true))
+# TORCH=cpu: torch without CUDA (0.2 GB in the place of 4.5 GB), from the index that its makers keep for it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_INDEX) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 EXTRAS := cpu,train,index,quality,shots,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
@@ -25,10 +32,13 @@ help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 with venv, or say make PYTHON=..."; exit 1; }
-	@echo "Installing the pinned versions into $(VENV): two to four minutes, once"
+	@test -n "$(PYTHON)" || { echo "No Python $(WANTED) with venv is here ($$(python3 --version 2>&1)): install one, or say \
+	make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" -c '$(IS_WANTED)' 2> /dev/null || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), or has no venv: wanted \
+	Python $(WANTED)"; exit 1; }
+	@echo "Installing the pinned versions into $(VENV) with $$($(PYTHON) --version): two to four minutes, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt $(TORCH_CPU) -e '.[$(EXTRAS)]'
 	@touch $@
 
 # What only these tests need: Helm's engine and Kubernetes' schemas (100 MB), Ray, and what builds the documents.
@@ -36,7 +46,11 @@ $(VENV)/.checks: $(VENV)/.installed
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS),chart,docs,ray]'
 	@touch $@
 
-setup: $(VENV)/.installed ## Make .venv with the pinned versions
+setup: $(VENV)/.installed ## Make .venv with the pinned versions; TORCH=cpu leaves CUDA out
+
+smoke: ## The tests of media, encoder and house with another Python, without torch: make smoke PYTHON=python3.13 (two minutes)
+	@test -n "$(PYTHON)" || { echo "No Python $(WANTED) is here"; exit 1; }
+	PYTHON="$(PYTHON)" .ci/smoke
 
 demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@$(BIN)/vidseek demo render

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vidseek.new_archive.proposal import Proposal
     from vidseek.new_archive.source_look import SourceLook
 
+SHOWN_FAULTS = 3
+"""Files that cannot be used, with their reasons."""
 INIT_EXAMPLES = """Examples:
 
 vidseek init harbour --videos /media/harbour
@@ -223,6 +225,7 @@ def _show_look(look: SourceLook) -> None:
         rows += [
             ("videos", f"{look.num_videos:,}, {_size(look.num_bytes)}; {look.num_sampled} were looked at, "
                        f"{len(look.faults)} of them cannot be used"),
+            *[("unusable", f"{name}: {reason}") for name, reason in list(look.faults.items())[:SHOWN_FAULTS]],
             ("length", f"about {_hours(look.hours)} in all, {printing.clock(look.median_ms())} in the middle"),
             ("picture", f"{look.median_side_px()} pixels on the shorter side, in the middle"),
             ("sound", f"in {look.share_of('has_sound'):.0%}"),
@@ -275,7 +278,7 @@ def _document(
         "folder": str(folder.absolute()), "made": is_made,
         "source": {
             "name": look.text, "looked_at": not look.not_looked, "why_not": look.not_looked, "num_videos": look.num_videos,
-            "num_bytes": look.num_bytes, "hours": round(look.hours, 4), "rejected_share": round(look.rejected_share, 4),
+            "num_bytes": look.num_bytes, "hours": round(look.hours, 6), "rejected_share": round(look.rejected_share, 4),
             "num_sampled": look.num_sampled, "faults": dict(look.faults), "sound_share": look.share_of("has_sound"),
             "subtitle_share": look.share_of("has_subtitles"), "num_with_subtitle_file": look.num_with_subtitle_file,
             "captions": {**asdict(captions), "rejected_share": round(captions.rejected_share, 4)},
