@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CODE = [path for folder in ("packages", "pipelines", "serving", "bench", "tests", "infra", "docs", ".ci")
         for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".sh", ".yaml", ".toml"}]
+CODE.extend(ROOT.glob("*.py"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # The notes that this repository grew from; it must be understood without them.
 OUTSIDE = re.compile(r"(design|trials|glossary|house-style)\.md|shared/cases|/work/main")
