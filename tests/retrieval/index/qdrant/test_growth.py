@@ -594,6 +594,22 @@ def test_payload__no_answer_has_the_fields_of_builds(tmp_path: Path) -> None:
     assert len(payloads) == 100 and not any(BUILD_FIELDS & payload.keys() for payload in payloads)
 
 
+def test_prune__waits_for_readers_that_have_not_seen_what_was_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = QdrantClient(":memory:")
+    archive = archive_in(tmp_path, QdrantBackend(client), num_videos=3)
+    archive.publish()
+    archive.change("title", 0)
+    archive.publish(keep_previous=0)
+    waits: list[float] = []
+    monkeypatch.setattr(growth.time, "sleep", waits.append)
+    monkeypatch.setattr(growth, "GRACE_SECONDS", 1000.0)
+    assert prune(archive.index) == []
+    assert 900 < max(waits) <= 1000
+    require_clean(client)
+
+
 def test_go_live__two_aliases_share_a_collection_on_the_server(tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
     backend = QdrantBackend(client)
