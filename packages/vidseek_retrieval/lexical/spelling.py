@@ -29,8 +29,8 @@ MAX_LOOKED_AT = 50
 """Clips whose words are compared with one word of a query."""
 MAX_SPELLINGS = 8
 """Words that one word of a query may stand for."""
-MIN_RUN_LETTERS = 3
-"""Shorter words are not looked for inside of others."""
+MIN_RUN_LETTERS = 4
+"""Shorter words are not looked for inside of others: `the` stands in Thessaloniki."""
 MAX_ENDING = 4
 """Letters behind the beginning that two forms of one word share."""
 _DIGITS = re.compile(r"\d+")

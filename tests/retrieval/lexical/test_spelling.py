@@ -42,6 +42,7 @@ def test_may_stand_for__beginnings_edits_and_words_inside() -> None:
     assert may_stand_for("revenues", "revenue") and may_stand_for("revenue", "revenje")
     assert not may_stand_for("rev", "revenue") and not may_stand_for("cat", "car")  # short words are not corrected
     assert may_stand_for("exitonly", "only", run_together=True) and not may_stand_for("exitonly", "only")
+    assert not may_stand_for("thessaloniki", "the", run_together=True)
 
 
 def test_may_stand_for__another_number_is_another_thing() -> None:
