@@ -264,7 +264,7 @@ def _joined(paths: Sequence[Path]) -> Iterable[Frame]:
     from bench.videos.rendered import recorded_scene
 
     for path in paths:
-        yield from (np.asarray(frame) for frame in recorded_scene(path, start_ms=0)(50))
+        yield from (np.asarray(frame) for frame in recorded_scene(path, start_ms=0, end_ms=2000)(50))
 
 
 def _share(part: int, whole: int) -> float | None:
