@@ -118,7 +118,7 @@ bench-recipe-cpu: setup ## The same on the rendered worlds and on a CPU, into be
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
 	$(BIN)/python -m bench.videos.media
 
-bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
+bench-shots: setup ## How well cuts, dissolves and fades are found, by each detector, into bench/shots.json (four minutes)
 	$(BIN)/python -m bench.videos.shots
 
 bench-ocr: setup ## How well on-screen text is read, and what it costs, into bench/ocr.json (ten minutes)

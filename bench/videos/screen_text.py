@@ -255,8 +255,8 @@ def timed_videos(folder: Path, *, seconds: int, real: Sequence[Path]) -> dict[st
         made["a cut a second, 720p"], titles, seconds=seconds, background=lambda n: scenes[n // 25 % len(scenes)](n)
     )
     if real:
-        made["real clips joined, 360p"] = folder / "real.mp4"
-        encode(made["real clips joined, 360p"], _joined(real), fps=25)
+        made["real clips joined, 180p"] = folder / "real.mp4"
+        encode(made["real clips joined, 180p"], _joined(real), fps=25)
     return made
 
 
