@@ -10,7 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_INDEX) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXTRAS := cpu,train,index,quality,shots,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
+EXTRAS := cpu,train,index,quality,shots,transnetv2,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
 ROOMS := $(notdir $(patsubst %/__init__.py,%,$(wildcard packages/*/__init__.py)))
 
 # No library of ours phones home, and no model hub is asked but by `make hub`.
@@ -118,7 +118,7 @@ bench-recipe-cpu: setup ## The same on the rendered worlds and on a CPU, into be
 bench-media: setup ## From file to JPEG shard, against other ways, into bench/media.json (two minutes on a quiet machine)
 	$(BIN)/python -m bench.videos.media
 
-bench-shots: setup ## How well cuts, dissolves and fades are found, into bench/shots.json (two minutes)
+bench-shots: setup ## How well cuts, dissolves and fades are found, by each detector, into bench/shots.json (four minutes)
 	$(BIN)/python -m bench.videos.shots
 
 bench-ocr: setup ## How well on-screen text is read, and what it costs, into bench/ocr.json (ten minutes)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.decoding.frames import frames_at
-from vidseek_media.decoding.packets import read_plan
 
 FPS = 25
 WIDTH, HEIGHT = 320, 180
@@ -21,7 +20,7 @@ WIDTH, HEIGHT = 320, 180
 Kind = Literal["cut", "dissolve", "fade"]
 Frame = NDArray[np.uint8]
 Scene = Callable[[int], list[Frame]]
-"""So many frames of (HEIGHT, WIDTH, 3)."""
+"""So many frames of (HEIGHT, WIDTH, 3), or as many as there are."""
 
 
 @dataclass(frozen=True)
@@ -62,33 +61,30 @@ def _bounce(place: NDArray[np.float64], size: NDArray[Any]) -> NDArray[Any]:
     return size - np.abs(place % (2 * size) - size)
 
 
-def recorded_scene(path: Path, *, start_ms: int) -> Scene:
-    """Frames of the video at `path` from `start_ms` on, squeezed into the video's size."""
+def recorded_scene(path: Path, *, start_ms: int, end_ms: int) -> Scene:
+    """Frames of the video at `path` from `start_ms` to `end_ms`, squeezed into the video's size."""
 
     def frames(count: int) -> list[Frame]:
-        times = [start_ms + i * 1000 // FPS for i in range(count)]
+        times = range(start_ms, end_ms, 1000 // FPS)[:count]
         return [_squeeze(frame.pixels) for frame in frames_at(path, times)]
 
     return frames
 
 
-def recorded_scenes(paths: Sequence[Path], *, seconds: float) -> list[Scene]:
-    """A scene of each of `paths` that is long enough."""
-    length_ms = int(seconds * 1000)
-    return [recorded_scene(path, start_ms=0) for path in paths if read_plan(path).duration_ms >= length_ms]
-
-
-def join_scenes(path: Path, scenes: Sequence[Scene], kinds: Sequence[Kind], *, seed: int) -> list[Boundary]:
+def join_scenes(
+    path: Path, scenes: Sequence[Scene], kinds: Sequence[Kind], *, seed: int, lengths: Sequence[int] = ()
+) -> list[Boundary]:
     """Cut `scenes` together with boundaries of `kinds`, in order, each scene 2 to 4 seconds; what is true of the video.
 
-    A dissolve takes 10 to 25 frames, a fade as many out to black and as many in again.
+    A dissolve takes 10 to 25 frames, or those of `lengths`; a fade as many out to black and as many in again.
     """
     rng = np.random.default_rng(seed)
     video: list[Frame] = []
     truth: list[Boundary] = []
     for number, scene in enumerate(scenes):
         kind: Kind = kinds[number - 1] if number else "cut"
-        mixed = int(rng.integers(10, 26))
+        drawn = int(rng.integers(10, 26))
+        mixed = lengths[number - 1] if lengths and number else drawn
         frames = scene(int(rng.integers(2 * FPS, 4 * FPS + 1)))
         if not number:
             video += frames

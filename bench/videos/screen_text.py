@@ -255,8 +255,8 @@ def timed_videos(folder: Path, *, seconds: int, real: Sequence[Path]) -> dict[st
         made["a cut a second, 720p"], titles, seconds=seconds, background=lambda n: scenes[n // 25 % len(scenes)](n)
     )
     if real:
-        made["real clips joined, 360p"] = folder / "real.mp4"
-        encode(made["real clips joined, 360p"], _joined(real), fps=25)
+        made["real clips joined, 180p"] = folder / "real.mp4"
+        encode(made["real clips joined, 180p"], _joined(real), fps=25)
     return made
 
 
@@ -264,7 +264,7 @@ def _joined(paths: Sequence[Path]) -> Iterable[Frame]:
     from bench.videos.rendered import recorded_scene
 
     for path in paths:
-        yield from (np.asarray(frame) for frame in recorded_scene(path, start_ms=0)(50))
+        yield from (np.asarray(frame) for frame in recorded_scene(path, start_ms=0, end_ms=2000)(50))
 
 
 def _share(part: int, whole: int) -> float | None:

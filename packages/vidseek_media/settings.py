@@ -32,6 +32,7 @@ from vidseek_media.urls import has_secrets
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 CutMode = Literal["captions", "windows", "shots"]
+ShotDetector = Literal["adaptive", "transnetv2"]
 Decoder = Literal["auto", "pyav", "decord"]
 DECODER: Decoder = "auto"
 QualityFlag = Literal["black", "flat", "frozen"]
@@ -231,17 +232,20 @@ class ShotSettings(Section):
     """How cuts are found, and what lengths their shots are brought to."""
 
     place = "cut.shots"
+    unstated = ("detector",)
 
+    detector: ShotDetector = "adaptive"
+    """adaptive, or transnetv2: a network, slower. The three keys below are of adaptive."""
     threshold: Annotated[float, Field(gt=0)] = 3.0
     """How many times more than its neighbours a frame must change."""
     min_content: Annotated[float, Field(ge=0, le=255)] = 15.0
     """By how many levels it must change at least. They are levels of hue, saturation and value on average."""
+    gradual: bool = True
+    """Find dissolves and fades too. See `transitions.py`."""
     min_seconds: Annotated[float, Field(ge=0)] = 2.0
     """A shorter shot is joined to the next."""
     max_seconds: Annotated[float, Field(gt=0)] = 10.0
     """A longer shot is split into equal parts."""
-    gradual: bool = True
-    """Find dissolves and fades too. See `transitions.py`."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 600
     """For one video."""
     workers: Positive = 2

@@ -1,4 +1,4 @@
-"""Finds the shots of a video by abrupt cuts (PySceneDetect) and gradual transitions, and adjusts their lengths."""
+"""Finds the shots of a video by one of two detectors, and adjusts their lengths."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import SupportsInt
+from typing import Protocol, SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vidseek_media.cutting.transitions import Pace, add_gradual, cells_of, without_flashes
+from vidseek_media.cutting.content_changes import ContentChanges, require_scenedetect
+from vidseek_media.cutting.transitions import Pace
+from vidseek_media.cutting.transnetv2 import TransNetV2
+from vidseek_media.cutting.transnetv2_model import prepared_model
 from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_each
-from vidseek_media.errors import ConfigError
 from vidseek_media.files.video_memory import VideoMemory
-from vidseek_media.installing import install_command
 from vidseek_media.records import Refusal, Span
-from vidseek_media.settings import ShotSettings
+from vidseek_media.settings import ShotDetector, ShotSettings
 from vidseek_media.sources.originals import original
 
 LOOKED_AT_PX = 144
-"""Of the shorter side of the frames that the detector sees: 256 pixels wide at 16 to 9, its own default."""
+"""Of the shorter side of the frames that the detectors see: 256 pixels wide at 16 to 9, PySceneDetect's own default."""
 
-_OF_CUTS = {"threshold", "min_content", "gradual"}
-"""Settings that move a cut; the others make shots of cuts."""
+_OF_CUTS: Mapping[ShotDetector, set[str]] = {
+    "adaptive": {"threshold", "min_content", "gradual"}, "transnetv2": {"detector"},
+}
+"""Settings that move a cut, by detector; the others make shots of cuts."""
 
-FORMAT = 4
+FORMAT = 5
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
 
 
@@ -63,41 +65,41 @@ def shot_spans(cuts_ms: Sequence[int], duration_ms: int, *, min_ms: int, max_ms:
         yield from itertools.pairwise(edges)
 
 
-def find_cuts(path: Path, *, settings: ShotSettings) -> list[int]:
+class BoundaryDetector(Protocol):
+    """Looks at the frames of one video, and says where shots begin."""
+
+    def take(self, pixels: NDArray[np.uint8]) -> None:
+        """Look at the next frame: RGB, shape (height, width, 3)."""
+
+    def boundaries(self, pace: Pace) -> list[int]:
+        """Return the numbers of the frames at which shots begin, ascending, after the last frame."""
+
+
+def find_cuts(path: Path, *, settings: ShotSettings, model: Path | None = None) -> list[int]:
     """Find the times at which new shots begin, in ms, ascending, without the first shot's 0.
 
-    A dissolve counts at its middle, a fade at its darkest frame, and a flash of light not at all.
+    A dissolve counts at its middle, a fade in the middle of its dark, and a flash of light not at all.
 
     Args:
-        path: The video file.
-        settings: Thresholds of the detection.
+        path: The video file. A still picture has no cuts.
+        settings: Detector and thresholds.
+        model: Of the detector transnetv2, from `prepared_model`; None for the other.
 
     Raises:
         InputRejected: the file cannot be decoded.
     """
-    from scenedetect import FrameTimecode
-    from scenedetect.detectors import AdaptiveDetector
-
     plan = read_plan(path)
-    detector = AdaptiveDetector(
-        adaptive_threshold=settings.threshold, min_content_val=settings.min_content, min_scene_len=1
-    )
+    if plan.is_still:
+        return []
+    detector: BoundaryDetector = ContentChanges(settings) if model is None else TransNetV2(model)
     starts_ms: list[int] = []
-    cuts: list[int] = []
-    cells: list[NDArray[np.uint8]] = []
     # A time is asked for 1 ms after the frame begins: rounded down it would lie before it.
     times_ms = [plan.ms_of(pts) + 1 for pts in plan.pts]
-    for number, frame in enumerate(frames_at(path, times_ms, side_px=LOOKED_AT_PX, plan=plan)):
+    for frame in frames_at(path, times_ms, side_px=LOOKED_AT_PX, plan=plan):
         starts_ms.append(frame.time_ms)
-        # The detector counts frames; their rate is of no consequence to it.
-        found = detector.process_frame(FrameTimecode(number, fps=25.0), np.ascontiguousarray(frame.pixels[:, :, ::-1]))
-        cuts += [cut.frame_num for cut in found]
-        cells.append(cells_of(frame.pixels))
-    pace, seen = Pace.of(plan.step * float(plan.time_base)), np.stack(cells)
-    cuts = without_flashes(cuts, seen, pace)
-    if settings.gradual:
-        cuts = add_gradual(cuts, seen, pace)
-    return [starts_ms[number] for number in cuts]
+        detector.take(frame.pixels)
+    pace = Pace.of(plan.step * float(plan.time_base))
+    return sorted({starts_ms[number] for number in detector.boundaries(pace) if starts_ms[number] > starts_ms[0]})
 
 
 def find_all_cuts(
@@ -109,18 +111,14 @@ def find_all_cuts(
 
     Args:
         paths: Files by video_id.
-        settings: Thresholds of the detection.
-        memory: Folder of the kept results.
+        settings: Detector and thresholds.
+        memory: Folder of the kept results, and of the model of TransNetV2.
 
     Raises:
-        ConfigError: PySceneDetect is not installed.
+        ConfigError: what the detector needs is not installed.
     """
-    if find_spec("scenedetect") is None:
-        raise ConfigError(
-            "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
-            remedy=f"Run `{install_command('shots')}`",
-        )
-    kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS)})
+    model = _require_detector(settings, memory)
+    kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS[settings.detector])})
     cuts: dict[str, list[int]] = {}
     lost: dict[str, Refusal] = {}
     for video_id in paths:
@@ -129,7 +127,7 @@ def find_all_cuts(
     todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
     with closing(
         run_each(
-            partial(_cuts_of_original, settings=settings), todo, workers=min(settings.workers, len(todo)),
+            partial(_cuts_of_original, settings=settings, model=model), todo, workers=min(settings.workers, len(todo)),
             timeout_seconds=settings.timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
         )
     ) as outcomes:
@@ -143,10 +141,18 @@ def find_all_cuts(
     return cuts, lost
 
 
-def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings) -> list[int]:
+def _require_detector(settings: ShotSettings, folder: Path) -> Path | None:
+    """Return the model of TransNetV2; None for the other detector, which needs none."""
+    if settings.detector == "transnetv2":
+        return prepared_model(folder)
+    require_scenedetect()
+    return None
+
+
+def _cuts_of_original(item: tuple[Path, str], *, settings: ShotSettings, model: Path | None) -> list[int]:
     path, video_id = item
     with original(path, video_id):
-        return find_cuts(path, settings=settings)
+        return find_cuts(path, settings=settings, model=model)
 
 
 def _cuts_in(content: Iterable[SupportsInt]) -> list[int]:

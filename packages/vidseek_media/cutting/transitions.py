@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-CELL_PX = 24
-"""Of a frame whose shorter side is 144: 6 by 10 cells at 16 to 9. What moves inside a cell does not change it."""
+from vidseek_media.cutting.small_frames import SmallFrames
 
 HALF_SECONDS = 0.48
-"""Of the span that a dissolve is looked for in. Two dissolves lie at least twice as far apart."""
+"""Half of the span that a dissolve is looked for in. Two dissolves lie at least twice as far apart."""
 
-SCALES = (2 / 3, 1.0, 4 / 3)
+SCALES = (1 / 2, 2 / 3, 1.0, 4 / 3)
 """Lengths of that span, as shares: a short dissolve fills a short one, and a long one is seen whole in a long one."""
 
 MIN_CHANGE = 32.0
 """From one end of the span to the other, in levels (root of the mean square over cells and colours)."""
 
-MAX_OFF_LINE = 0.28
+MAX_DETAIL = 0.64
+"""Detail of the middle, as a share of the mean of both ends. The details of two pictures have nothing in common, so an equal
+mix of both has half of it, however much moves in them. Where a camera pans, detail stays as it is."""
+
+MAX_OFF_LINE = 0.45
 """How far the frames between may lie from the line between both ends, as a share of its length: in a dissolve every frame
 is a mix of two, and lies on it; a picture that moves goes another way."""
 
-MIN_CONTRAST = 1.6
-"""How much more changes than in the spans before and after, on average: a steady drift is no dissolve."""
+MAX_ASIDE = 0.25
+"""How far the middle frame may be from half of each, as a share."""
 
-MAX_LIKENESS = 0.8
+MAX_DOUBT = 1.0
+"""Of the three above together: the share of detail, the distance from the line, and that of the middle from half of each.
+A pure dissolve has 0.5. Motion blur and things that come closer passed each test alone, with 1.06 and more."""
+
+MAX_STEP = 0.3
+"""From one frame to the next, as a share of the line's length: a cut or a flash makes a larger one."""
+
+MAX_LIKENESS = 0.9
 """Correlation of both ends, over cells and colours: light that comes or goes leaves the same picture, only brighter."""
-
-_MIXED = (0.15, 0.85)
-"""Shares of the new shot in frames that count as mixed."""
 
 DARK_SHARE, DARK_LEVEL, BRIGHT_LEVEL = 0.3, 30.0, 30.0
 """A fade's darkest frame: at most this share of the brighter frames on both sides, at most that level; and how bright
 these must be."""
+
+SAME_DARK = 1.0
+"""Levels between frames that are equally dark: noise."""
 
 MIN_FLASH = 8.0
 """From one frame to the next, in levels: where less changes, a picture comes up slowly from black, and no flash."""
@@ -42,9 +53,13 @@ MIN_FLASH = 8.0
 FLASH_SECONDS = 0.4
 """On both sides of a cut: a picture that is there before and again after it was only lit for a moment."""
 
-MAX_FLASH_LIKENESS = 0.6
-"""Correlation of two pictures, over cells and colours, from which they are of one shot. Of joined real clips, cuts have at
-most 0.57, and 14 of 16 sparks and lamps more than 0.64: docs/decisions/2026-11-27-flashes-and-dissolves.md."""
+MAX_FLASH_COLOURS, MAX_FLASH_EDGES = 0.6, 0.33
+"""Correlations of two pictures, of the colours of cells and of the edges between smaller parts, from which both mean one
+shot. Of joined real clips, cuts have at most 0.86 and 0.26, sparks and lamps at least 0.76 and 0.38:
+docs/decisions/2026-11-28-transnetv2-and-detail.md."""
+
+SAME_COLOURS, SAME_EDGES = 0.99, 0.85
+"""The same of two neighbouring frames, from which they are one picture whatever the detector says of their hues."""
 
 MIN_JUMP = 20.0
 """From one frame to the next, in levels: more than the dark frames of a fade change by."""
@@ -69,15 +84,7 @@ class Pace:
         return cls(max(round(HALF_SECONDS / frame_seconds), 5), max(round(1 / frame_seconds), 6))
 
 
-def cells_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the mean colours of the cells of a frame (height, width, 3): shape (cells, 3)."""
-    height, width = (max(size // CELL_PX, 1) for size in frame.shape[:2])
-    tall, wide = frame.shape[0] // height, frame.shape[1] // width
-    cells = frame[: height * tall, : width * wide].reshape(height, tall, width, wide, 3)
-    return cells.mean(axis=(1, 3)).astype(np.uint8).reshape(-1, 3)
-
-
-def without_flashes(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
+def without_flashes(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> list[int]:
     """Return the cuts after which another picture is shown, and no picture that was there just before.
 
     Sparks, lightning, lamps and photographers' flashes change a frame as much as a cut does; but the picture is the same
@@ -85,50 +92,59 @@ def without_flashes(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> li
 
     Args:
         cuts: Frame numbers of abrupt cuts.
-        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        frames: All frames of the video.
         pace: Frame counts that depend on the video's rate.
     """
     reach = max(round(FLASH_SECONDS * pace.second), 1)
-    return [
-        cut for cut in cuts
-        if _jump(cells, cut) < MIN_FLASH or _likeness_across(cells, cut, reach) < MAX_FLASH_LIKENESS
-    ]
+    return [cut for cut in cuts if not _is_same_picture(frames, cut) and not _is_flash(frames, cut, reach)]
 
 
-def add_gradual(cuts: list[int], cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """Add the middles of dissolves and the darkest frames of fades to the cuts; all are frame numbers, ascending.
+def add_gradual(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> list[int]:
+    """Add the middles of dissolves and of the dark of fades to the cuts; all are frame numbers, ascending.
 
     A cut inside the dark of a fade is replaced by the fade. A jump to or from black is a cut and not a fade. The two halves
-    of a
-    fade look like dissolves with black, and are not counted as dissolves.
+    of a fade look like dissolves with black, and are not counted as dissolves.
 
     Args:
         cuts: Frame numbers of abrupt cuts.
-        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        frames: All frames of the video.
         pace: Frame counts that depend on the video's rate.
     """
-    jumps = [cut for cut in cuts if _jump(cells, cut) >= MIN_JUMP]
-    fades = [at for at in find_fades(cells, pace) if _is_away(at, jumps, pace.second)]
-    dissolves = find_dissolves(cells, pace)
-    hard = [cut for cut in cuts if _is_away(cut, fades, pace.half)]
-    soft = [at for at in dissolves if _is_away(at, hard, pace.half) and _is_away(at, fades, pace.second + 2)]
-    return sorted([*hard, *fades, *soft])
+    fades = _fades_among(cuts, frames, pace)
+    hard = [cut for cut in cuts if not any(fade.has(cut, margin=pace.half) for fade in fades)]
+    soft = [
+        at for at in find_dissolves(frames, pace)
+        if _is_away(at, hard, pace.half) and not any(fade.has(at, margin=pace.second) for fade in fades)
+    ]
+    return sorted([*hard, *(fade.middle for fade in fades), *soft])
 
 
-def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """Return the middles of spans in which one picture is mixed into another, as frame numbers, ascending.
-
-    Every frame of a dissolve is `(1 - a) x + a y`, with a growing from 0 to 1. The test is how far the frames lie from the
-    line
-    through the first and last one of a span (compare Hampapur, Jain and Weymouth 1995).
+def merge_fades(boundaries: Sequence[int], frames: SmallFrames, pace: Pace) -> list[int]:
+    """Replace the boundaries that were found in each fade by the middle of its dark; all are frame numbers, ascending.
 
     Args:
-        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        boundaries: Frame numbers.
+        frames: All frames of the video.
         pace: Frame counts that depend on the video's rate.
     """
-    flat = cells.reshape(len(cells), -1).astype(np.float32)
-    light = _brightness(cells)
-    middles = [middle for half in pace.halves for middle in _middles(flat, light, half)]
+    fades = _fades_among(boundaries, frames, pace)
+    others = [at for at in boundaries if not any(fade.has(at, margin=pace.second) for fade in fades)]
+    return sorted([*others, *(fade.middle for fade in fades)])
+
+
+def find_dissolves(frames: SmallFrames, pace: Pace) -> list[int]:
+    """Return the middles of spans in which one picture is mixed into another, as frame numbers, ascending.
+
+    Every frame of a dissolve is `(1 - a) x + a y`, with a growing from 0 to 1. Two things follow, and both are tested: the
+    frames lie on the line from the first to the last one (compare Hampapur, Jain and Weymouth 1995), and the variance of
+    a frame has a dip in the middle (compare Alattar 1993), here that of its detail.
+
+    Args:
+        frames: All frames of the video.
+        pace: Frame counts that depend on the video's rate.
+    """
+    light = frames.brightness()
+    middles = [middle for half in pace.halves for middle in _middles(frames, light, half)]
     found: list[int] = []
     for _, at in sorted(middles):
         if _is_away(at, found, 2 * pace.half):
@@ -136,52 +152,112 @@ def find_dissolves(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
     return sorted(found)
 
 
-def find_fades(cells: NDArray[np.uint8], pace: Pace) -> list[int]:
-    """Return the first darkest frame of each fade, with brighter frames within a second on both sides; ascending.
+@dataclass(frozen=True)
+class Fade:
+    """One shot goes dark, and the next comes up: frame numbers."""
+
+    first: int
+    """Of the dark frames."""
+    middle: int
+    """Of the darkest frames."""
+    last: int
+    """Of the dark frames."""
+
+    def has(self, at: int, *, margin: int) -> bool:
+        """Whether a frame lies in the dark or at most `margin` frames from it."""
+        return self.first - margin <= at <= self.last + margin
+
+
+def find_fades(frames: SmallFrames, pace: Pace) -> list[Fade]:
+    """Return the fades, each with brighter frames within a second of its darkest frame on both sides; ascending.
 
     Args:
-        cells: Cells of every frame, shape (frames, cells, 3), from `cells_of`.
+        frames: All frames of the video.
         pace: Frame counts that depend on the video's rate.
     """
-    light = _brightness(cells)
-    found: list[int] = []
+    light = frames.brightness()
+    found: list[Fade] = []
     for at in np.flatnonzero(light <= DARK_LEVEL).tolist():
         bright = min(light[max(at - pace.second, 0) : at + 1].max(), light[at : at + pace.second + 1].max())
         is_darkest = light[at] == light[max(at - pace.half // 2, 0) : at + pace.half // 2 + 1].min()
-        if bright >= BRIGHT_LEVEL and light[at] <= DARK_SHARE * bright and is_darkest and _is_away(at, found, pace.half):
-            found.append(at)
+        if bright < BRIGHT_LEVEL or light[at] > DARK_SHARE * bright or not is_darkest:
+            continue
+        if not any(fade.has(at, margin=pace.half) for fade in found):
+            first, last = _around(light <= min(DARK_LEVEL, DARK_SHARE * bright), at)
+            darkest = _around(light <= light[at] + SAME_DARK, at)
+            found.append(Fade(first, sum(darkest) // 2, last))
     return found
 
 
-def _middles(flat: NDArray[np.float32], light: NDArray[np.float64], half: int) -> list[tuple[float, int]]:
-    """Return each frame that may be the middle of a dissolve of this length, behind its distance from an equal mix."""
-    if len(flat) <= 2 * half:
+def _around(is_dark: NDArray[np.bool_], at: int) -> tuple[int, int]:
+    """Return the first and the last of the neighbouring frames that are dark as frame `at` is."""
+    lit = np.flatnonzero(~is_dark)
+    before, after = lit[lit < at], lit[lit > at]
+    return (int(before[-1]) + 1 if len(before) else 0, int(after[0]) - 1 if len(after) else len(is_dark) - 1)
+
+
+def _fades_among(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> list[Fade]:
+    """Return the fades that are not the dark behind or before a cut."""
+    jumps = [cut for cut in cuts if _jump(frames.cells, cut) >= MIN_JUMP]
+    return [fade for fade in find_fades(frames, pace) if _is_away(fade.middle, jumps, pace.second)]
+
+
+def _middles(frames: SmallFrames, light: NDArray[np.float64], half: int) -> list[tuple[float, int]]:
+    """Return each frame that may be the middle of a dissolve of this length, behind how far it is from a pure one."""
+    if len(frames.cells) <= 2 * half:
         return []
-    change = np.zeros(len(flat))
-    change[half:-half] = np.sqrt(np.square(flat[2 * half :] - flat[: -2 * half]).mean(axis=1))
+    detail = frames.detail
+    ends = (detail[: -2 * half] + detail[2 * half :]) / 2
+    share = np.divide(detail[half:-half], ends, out=np.ones_like(ends), where=ends > 0)
     found = []
-    for at in np.flatnonzero(change >= MIN_CHANGE).tolist():
-        if min(light[at - half], light[at + half]) > BRIGHT_LEVEL - 5 and _stands_out(change, at, half):
-            share = _share_of_middle(flat[at - half : at + half + 1])
-            if share is not None:
-                found.append((abs(share - 0.5), at))
+    for start in np.flatnonzero(share <= MAX_DETAIL).tolist():
+        if min(light[start], light[start + 2 * half]) > BRIGHT_LEVEL - 5:
+            off = _off_a_mix(frames.cells[start : start + 2 * half + 1])
+            if off is not None and (doubt := float(share[start]) + off) <= MAX_DOUBT:
+                found.append((doubt, start + half))
     return found
 
 
-def _likeness_across(cells: NDArray[np.uint8], cut: int, reach: int) -> float:
-    """Return the highest correlation of a frame before a cut with one after it, each at most `reach` frames away."""
-    before, after = (
-        _normalised(cells[part]) for part in (slice(max(cut - reach, 0), cut), slice(cut, cut + reach))
+def _is_flash(frames: SmallFrames, cut: int, reach: int) -> bool:
+    """Return whether a picture within `reach` frames before a cut is there within as many after it, lit otherwise."""
+    if _jump(frames.cells, cut) < MIN_FLASH:
+        return False
+    before, after = slice(max(cut - reach, 0), cut), slice(cut, cut + reach)
+    return (
+        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= MAX_FLASH_COLOURS
+        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= MAX_FLASH_EDGES
     )
+
+
+def _is_same_picture(frames: SmallFrames, cut: int) -> bool:
+    before, after = slice(max(cut - 1, 0), cut), slice(cut, cut + 1)
+    return (
+        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= SAME_COLOURS
+        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= SAME_EDGES
+    )
+
+
+def _likeness(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """Return the highest correlation of a picture before with one after; 0 where there are none."""
     return float((before @ after.T).max()) if len(before) and len(after) else 0.0
+
+
+def _edges(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the differences of neighbouring parts as vectors of length 1, shape (frames, differences)."""
+    plain = grey.astype(np.float32)
+    steps = [np.diff(plain, axis=axis).reshape(len(plain), -1) for axis in (1, 2)]
+    return _unit(np.concatenate(steps, axis=1))
 
 
 def _normalised(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return pictures as vectors whose products are correlations: (frames, cells * 3). A flat picture is like none."""
     plain = cells.astype(np.float32)
-    flat = (plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1)
-    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.asarray(np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > 1), np.float32)
+    return _unit((plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1))
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1), np.float32)
 
 
 def _jump(cells: NDArray[np.uint8], at: int) -> float:
@@ -189,34 +265,22 @@ def _jump(cells: NDArray[np.uint8], at: int) -> float:
     return float(np.abs(cells[at].astype(np.float32) - cells[max(at - 1, 0)]).mean())
 
 
-def _brightness(cells: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the brightness of each frame, in levels (luma of ITU-R BT.601)."""
-    return cells.mean(axis=1) @ np.array([0.299, 0.587, 0.114])
-
-
-def _stands_out(change: NDArray[np.float64], at: int, half: int) -> bool:
-    """Against both sides: within a second and a half of the video's ends nothing does."""
-    sides = [change[side] for side in (at - 2 * half, at + 2 * half) if half <= side < len(change) - half]
-    return len(sides) == 2 and bool(change[at] >= MIN_CONTRAST * np.mean(sides))
-
-
-def _share_of_middle(stretch: NDArray[np.float32]) -> float | None:
-    """Return the share of the last frame in the middle one, if the frames between are mixes of the first and the last.
-
-    None if they are not, or the middle is not about half of each.
-    """
+def _off_a_mix(cells: NDArray[np.uint8]) -> float | None:
+    """Return how far the frames of a span are from mixes of its first and its last: 0 to about 1; None if too far."""
+    stretch = cells.reshape(len(cells), -1).astype(np.float32)
     line = stretch[-1] - stretch[0]
+    length = float(line @ line)
+    if length < MIN_CHANGE**2 * len(line):
+        return None
     ends = stretch[[0, -1]] - stretch[[0, -1]].mean(axis=1, keepdims=True)
     if ends[0] @ ends[1] > MAX_LIKENESS * np.linalg.norm(ends[0]) * np.linalg.norm(ends[1]):
         return None
-    length = float(line @ line)
     shares = (stretch - stretch[0]) @ line / length
-    off = np.linalg.norm(stretch - stretch[0] - shares[:, None] * line, axis=1) / np.sqrt(length)
-    mixed = (shares > _MIXED[0]) & (shares < _MIXED[1])
-    share = float(shares[len(shares) // 2])
-    is_gradual = mixed.sum() >= 0.2 * len(stretch) and abs(share - 0.5) <= 0.25
-    return share if is_gradual and off[mixed].mean() <= MAX_OFF_LINE else None
+    off = float(np.linalg.norm(stretch - stretch[0] - shares[:, None] * line, axis=1)[1:-1].mean() / np.sqrt(length))
+    aside = abs(float(shares[len(shares) // 2]) - 0.5)
+    is_mix = off <= MAX_OFF_LINE and aside <= MAX_ASIDE and np.abs(np.diff(shares)).max() <= MAX_STEP
+    return off + aside if is_mix else None
 
 
-def _is_away(at: int, others: list[int], frames: int) -> bool:
+def _is_away(at: int, others: Sequence[int], frames: int) -> bool:
     return all(abs(at - other) > frames for other in others)
