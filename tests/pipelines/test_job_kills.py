@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,26 @@ def test_a_job_that_is_killed__is_tried_again_and_the_old_answers_stay(
         check_grown(paths, before)
     assert num_killed >= NUM_KILLS // 2
     print(f"{num_killed} of {NUM_KILLS} runs were killed")  # noqa: T201 - as above
+
+
+def test_dvc_repro_beside_a_job__ends_before_it_has_removed_anything(
+    runner: Runner, before: Before, tmp_path: Path
+) -> None:
+    paths = copy_archive(before.paths.root, tmp_path / "beside")
+    run = runner.start_job(paths.root, "add", before.files)
+    while "frames" not in run.begun and run.error is None:
+        runner.follow()
+    os.kill(run.stages_process, signal.SIGSTOP)
+    try:
+        repro = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro"], cwd=paths.root, capture_output=True, text=True, check=False,
+        )
+        assert repro.returncode != 0 and "lock" in repro.stderr, repro.stderr
+        assert answers_of(paths) == before.answers
+    finally:
+        os.kill(run.stages_process, signal.SIGCONT)
+    assert ended(runner, run) == ["done", "done"]
+    check_grown(paths, before)
 
 
 def kill_stages(runner: Runner, run: Run, after_seconds: float) -> bool:

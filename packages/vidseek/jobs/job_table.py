@@ -29,6 +29,7 @@ RETRIED: tuple[State, ...] = ("failed", "cancelled")
 """States from which a job may be tried again."""
 LEASE_SECONDS = 60.0
 """A worker says so often, and more often, that it is alive. One that is silent for longer has died."""
+PRUNE_SECONDS = 3600.0
 _BUSY_SECONDS = 20.0
 _VERSION = 1
 _SCHEMA = """
@@ -309,9 +310,18 @@ class JobTable:
                         reason=job.reason, remedy=job.remedy)
         return died
 
-    def prune(self, *, keep: int) -> list[Job]:
-        """Remove the oldest jobs that have ended, until `keep` of them are left, and return them."""
-        over = [job for job in self._select("ORDER BY created_at DESC, rowid DESC") if job.is_over][keep:]
+    def prune(self, *, keep: int, seconds: float = PRUNE_SECONDS) -> list[Job]:
+        """Remove the oldest jobs that have ended, until `keep` of them are left, and return them.
+
+        Args:
+            keep: How many stay.
+            seconds: One that ended less long ago stays too: who added a thousand files still asks for each.
+        """
+        until = time.time() - seconds
+        over = [
+            job for job in [job for job in self._select("ORDER BY created_at DESC, rowid DESC") if job.is_over][keep:]
+            if (job.finished_at or job.created_at) <= until
+        ]
         if over:
             with self._writing() as db:
                 db.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in over])

@@ -87,10 +87,11 @@ class Worker:
             self._end([job for job in self._now(begun) if not job.is_over], fault)
             if fault is not error and not isinstance(error, OSError):
                 raise
+        ended = self._now(begun)
         for job in self.table.prune(keep=self.settings.keep):
             if job.origin != "inbox":
                 self._discard(job)
-        return self._now(begun)
+        return ended
 
     def _begin(self, job: Job) -> bool:
         now = time.time()

@@ -123,6 +123,13 @@ def test_add__to_a_source_that_is_no_folder_is_a_question_of_settings(archive: A
         Queue(archive).add_file(coloured["red"])
 
 
+def test_work__more_jobs_than_are_kept_are_all_told(archive: Archive, coloured: dict[str, Path]) -> None:
+    (archive.root / "params.yaml").write_text("ingest: {source: videos, workers: 1}\njobs: {keep: 1}\n")
+    queue = Queue(archive)
+    ended = work(archive, *[queue.add_file(path) for path in coloured.values()])
+    assert [job.state for job in ended] == ["done"] * 3
+
+
 def test_work__a_gate_that_fails_fails_the_batch_which_can_be_tried_again(
     archive: Archive, coloured: dict[str, Path], stages: Stages
 ) -> None:
