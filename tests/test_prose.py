@@ -52,7 +52,8 @@ def calls(path: Path) -> Iterator[ast.Call]:
 
 def is_bare(node: ast.Call) -> bool:
     """`pytest.raises` of a class of ours."""
-    return name_of(node.func) == "raises" and ast.unparse(node.func) == "pytest.raises" and any(name_of(each) in family() for each in node.args[:1])
+    is_raises = name_of(node.func) == "raises" and ast.unparse(node.func) == "pytest.raises"
+    return is_raises and any(name_of(each) in family() for each in node.args[:1])
 
 
 def sentences(path: Path) -> Iterator[str]:
