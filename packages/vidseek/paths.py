@@ -197,6 +197,10 @@ class ArchivePaths(StageFolders):
         """What `pairs` compared before, kept outside DVC."""
         return self.state / "pairs"
 
+    def dedup_cache(self) -> Path:
+        """Fingerprints of videos, and what came of comparing them."""
+        return self.state / "dedup"
+
     @property
     def segment_dirs(self) -> dict[str, list[Path]]:
         """The folders of segments, by field of evidence; those that no stage has written yet are left out."""
