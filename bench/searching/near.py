@@ -11,6 +11,7 @@ half.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def _found_of_kind(
     odds = [log_odds(each.evidence) for each in (*among.values(), *found.values())]
     threshold = choose_threshold(odds, num_videos=len(everything), own={}, target=TARGET)
     videos = {name: _video(name, of.length_ms) for name, of in everything.items()}
-    matches = {(match.one, match.other): match for match in find_matches(found, videos, least_odds=threshold.odds)}
+    matches = _named(find_matches(found, videos, least_odds=threshold.odds), videos)
     wrong = find_matches(among, videos, least_odds=threshold.odds)
     offsets = [_offset_error(each, name, found.get((each.of, name)), found.get((name, each.of)))
                for name, each in of_kind.items() if each.offset_ms is not None]
@@ -168,8 +169,8 @@ def _false_pairs(
     for target in (0.9, TARGET, 0.99):
         threshold = choose_threshold(odds, num_videos=len(prints), own={}, target=target)
         videos = {name: _video(name, of.length_ms) for name, of in prints.items()}
-        matches: list[Match] = find_matches(different, videos, least_odds=threshold.odds)
-        found[f"{target:g}"] = {"limit": threshold.limit, "false": [[match.one, match.other] for match in matches]}
+        matches = _named(find_matches(different, videos, least_odds=threshold.odds), videos)
+        found[f"{target:g}"] = {"limit": threshold.limit, "false": [list(pair) for pair in matches]}
     num = len(prints)
     return {"videos": num, "pairs": num * (num - 1) // 2, "by_precision": found}
 
@@ -189,8 +190,7 @@ def real_copies(prints: Mapping[str, VideoFingerprint], different: Mapping[Pair,
     odds = [log_odds(each.evidence) for each in found.values()]
     threshold = choose_threshold(odds, num_videos=len(everything), own={}, target=TARGET)
     videos = {name: _video(name, of.length_ms) for name, of in everything.items()}
-    matches = find_matches(found, videos, least_odds=threshold.odds)
-    by_pair = {(match.one, match.other): match for match in matches}
+    by_pair = _named(find_matches(found, videos, least_odds=threshold.odds), videos)
     return {
         "limit": threshold.limit,
         "groups": {group: _counts([by_pair.get(pair) for pair, of in true.items() if of == group]) for group in groups},
@@ -264,7 +264,14 @@ def _aligned(prints: Mapping[str, VideoFingerprint]) -> dict[Pair, Alignment]:
 
 def _video(name: str, length_ms: int) -> Video:
     # Half a step before the first frame and after the last.
-    return Video(name, (name,), length_ms + 125, 25.0, 170, 128, "h264")
+    video_id = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return Video(video_id, (name,), length_ms + 125, 25.0, 170, 128, "h264")
+
+
+def _named(matches: Sequence[Match], videos: Mapping[str, Video]) -> dict[Pair, Match]:
+    """The matches by the names of their videos."""
+    names = {video.video_id: name for name, video in videos.items()}
+    return {(names[match.one], names[match.other]): match for match in matches}
 
 
 def _encoder() -> Embeds | None:

@@ -197,6 +197,7 @@ class ArchivePaths(StageFolders):
         """What `pairs` compared before, kept outside DVC."""
         return self.state / "pairs"
 
+    @property
     def dedup_cache(self) -> Path:
         """Fingerprints of videos, and what came of comparing them."""
         return self.state / "dedup"

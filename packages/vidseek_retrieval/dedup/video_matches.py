@@ -75,7 +75,7 @@ def find_matches(alignments: Mapping[Pair, Alignment], videos: Mapping[str, Vide
         odds = log_odds(alignment.evidence)
         if odds >= least_odds:
             match = match_of(videos[one], videos[other], alignment, score=round(probability(odds), 4))
-            if match.is_whole or not (_is_edge(match, videos) or alignment.evidence.energy < STILL):
+            if match.is_whole or not (_is_edge(match, videos[one], videos[other]) or alignment.evidence.energy < STILL):
                 matches.append(match)
     return matches
 
@@ -102,9 +102,9 @@ def match_of(one: Video, other: Video, alignment: Alignment, *, score: float) ->
     return Match(one.video_id, other.video_id, mine, theirs, score, is_whole=min(shares) >= WHOLE)
 
 
-def _is_edge(match: Match, videos: Mapping[str, Video]) -> bool:
+def _is_edge(match: Match, one: Video, other: Video) -> bool:
     """Whether two videos share nothing but how they begin, or how they end."""
-    durations = videos[match.one].duration_ms, videos[match.other].duration_ms
+    durations = one.duration_ms, other.duration_ms
     spans = match.one_ms, match.other_ms
     if any(end - start >= MOST_OPENING * duration for (start, end), duration in zip(spans, durations, strict=True)):
         return False
