@@ -198,6 +198,11 @@ class ArchivePaths(StageFolders):
         return self.state / "pairs"
 
     @property
+    def dedup_cache(self) -> Path:
+        """Fingerprints of videos, and what came of comparing them."""
+        return self.state / "dedup"
+
+    @property
     def segment_dirs(self) -> dict[str, list[Path]]:
         """The folders of segments, by field of evidence; those that no stage has written yet are left out."""
         folders = {"speech": [self.subtitles, self.speech], "ocr": [self.ocr]}

@@ -52,7 +52,13 @@ _MOVED = {
         "calibrate calibration clip_drift drift familiarity reliability seen=query_stats"
     ),
     ("vidseek_retrieval", "vidseek_retrieval.dedup"): (
-        "alignment copies=made_copies decisions dedup=find duplicates=video_matches likeness=picture_likeness"
+        "decisions dedup=find duplicates=video_matches"
+    ),
+    ("vidseek_retrieval", "vidseek_retrieval.dedup.comparing"): (
+        "alignment likeness=fingerprints"
+    ),
+    ("vidseek_retrieval", "vidseek_retrieval.dedup.judging"): (
+        "copies=made_copies"
     ),
     ("vidseek_retrieval", "vidseek_retrieval.embedding"): (
         "embed=embed_clips embed_all=embed_archive on_ray parts=embedding_parts texts=embed_texts"

@@ -277,6 +277,7 @@ def _rows(found: Found, decisions: Decisions) -> list[dict[str, Any]]:
     return [
         {
             "key": key_of(row), **asdict(row), "uri": found.uris[row.video_id], "of_uri": found.uris[row.duplicate_of],
+            "reason": found.reasons.get(key_of(row)),
             "decision": "accepted" if key_of(row) in accepted
                         else "refused" if pair_of(row) in decisions.refused else "open",
         }

@@ -194,12 +194,26 @@ class FindRequest(BaseModel):
 
 
 class ThresholdInfo(BaseModel):
-    """What it is worth that these are called equal, on copies made of the archive."""
+    """What it is worth that these are called equal."""
 
     model_config = _ANSWER
 
-    precision: float
-    recall: float
+    precision: float = Field(description="Expected of the pairs that were found here.")
+    recall: float = Field(description="Of made copies.")
+
+
+class DuplicateReason(BaseModel):
+    """How the two videos were aligned, and what differs."""
+
+    model_config = _ANSWER
+
+    speed: float
+    offset_ms: int = Field(description="`time * speed + offset_ms` of the video is the time of the one that it duplicates.")
+    is_mirrored: bool
+    likeness: float = Field(description="Mean similarity of the aligned frames, up to 1.")
+    motion: float = Field(description="Correlation of what moves in them, up to 1.")
+    differences: list[str]
+    moments_ms: list[tuple[int, int]] = Field(description="Times of the two at which the same is to be seen.")
 
 
 class DuplicateRow(BaseModel):
@@ -218,6 +232,7 @@ class DuplicateRow(BaseModel):
     of_end_ms: int
     kind: Literal["whole", "part"]
     score: float
+    reason: DuplicateReason | None = Field(description="None where they are joined through a third video.")
     decision: Literal["open", "accepted", "refused"]
 
 

@@ -35,6 +35,8 @@ class Found:
     threshold: dict[str, float]
     rows: tuple[Duplicate, ...]
     uris: dict[str, str]
+    reasons: dict[str, dict[str, Any]]
+    """Why two are called one, by the key of the row."""
 
 
 class Finding:
@@ -87,6 +89,7 @@ class Finding:
                 str(content["found_at"]), str(report["collection"]),
                 {name: float(threshold[name]) for name in ("precision", "recall")},
                 tuple(Duplicate(**row) for row in report["duplicates"]), dict(report["uris"]),
+                dict(report.get("reasons", {})),
             )
         except FileNotFoundError:
             return None

@@ -76,7 +76,7 @@ def _show_rows(said: Mapping[str, Any]) -> None:
                 left, right = st.columns(2)
                 left.html(_side(t("kept"), row["of_uri"], row["of_start_ms"], row["of_end_ms"], kept))
                 right.html(_side(t("folded"), row["uri"], row["start_ms"], row["end_ms"], folded))
-                st.caption(f"{t(row['kind'])} · {t('likeness', value=format(row['score'], '.3f'))}")
+                st.caption(f"{t(row['kind'])} · {t('likeness', value=format(row['score'], '.3f'))} · {_why(row['reason'])}")
                 chosen[row["key"]] = st.radio(
                     t("verdict"), list(choices), index=list(choices).index(row["decision"]), format_func=choices.get,
                     key=f"decision-{said['revision']}-{row['key']}", horizontal=True, label_visibility="collapsed",
@@ -104,12 +104,21 @@ def _apply(revision: str, rows: list[dict[str, Any]], chosen: Mapping[str, str |
 
 
 def _pictures(asked: Api, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the middle frames of both spans, as data addresses; empty where there is none to be had."""
-    ends = (
-        (row["duplicate_of"], row["of_start_ms"], row["of_end_ms"]), (row["video_id"], row["start_ms"], row["end_ms"])
-    )
-    kept, folded = (_still(asked, video_id, (start_ms + end_ms) // 2) for video_id, start_ms, end_ms in ends)
-    return kept, folded
+    """Return frames of both that show the same, as data addresses; empty where there is none to be had."""
+    at_ms, of_ms = (row["start_ms"] + row["end_ms"]) // 2, (row["of_start_ms"] + row["of_end_ms"]) // 2
+    if row["reason"]:
+        moments = row["reason"]["moments_ms"]
+        at_ms, of_ms = moments[len(moments) // 2]
+    return _still(asked, row["duplicate_of"], of_ms), _still(asked, row["video_id"], at_ms)
+
+
+def _why(reason: Mapping[str, Any] | None) -> str:
+    """Return how the two were aligned and what differs; or that they are joined through a third video."""
+    if reason is None:
+        return t("through_a_third")
+    aligned = t("aligned", speed=format(reason["speed"], ".2f"), offset=format(reason["offset_ms"] / 1000, "+.1f"))
+    # As text, not as Markdown.
+    return " · ".join([aligned, *(f"`{each}`" for each in reason["differences"])])
 
 
 def _still(asked: Api, video_id: str, at_ms: int) -> str:

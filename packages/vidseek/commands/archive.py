@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidseek import printing
 from vidseek_media.errors import ConfigError, InputRejected
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.dedup.find import DedupReport
 
 
 def ingest(
@@ -75,7 +78,7 @@ def probe(
 
 def dedup(
     precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of what is called a duplicate, the share that "
-                                             "shall be one, on copies made of the archive.")] = 0.95,
+                                             "shall be one.")] = 0.95,
     report: Annotated[Path | None, typer.Option(help="Write a page with both sides of each.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Decide so: into duplicates.parquet of data/decisions.")] = False,
     as_json: printing.AsJson = False,
@@ -90,7 +93,7 @@ def dedup(
     archive = Archive.here()
     backend = archive.backend()
     collection = backend.open(require_published(backend, ALIAS).collection)
-    found = find_duplicates(collection, archive.frames, archive.ingest, precision=precision)
+    found = find_duplicates(collection, archive.frames, archive.ingest, precision=precision, cache=archive.dedup_cache)
     if report:
         write_duplicates_page(report, found, archive.frames)
     if apply:
@@ -100,21 +103,37 @@ def dedup(
     if as_json:
         printing.print_json(found.to_json())
         return
-    clock, escape = printing.clock, printing.escape
-    printing.show(printing.table(
-        ["duplicate", "of", "", "likeness"],
-        [(f"{escape(found.uris[row.video_id])}\n{clock(row.start_ms)} – {clock(row.end_ms)}",
-          f"{escape(found.uris[row.duplicate_of])}\n{clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
-          f"{row.score:.3f}") for row in found.duplicates],
-    ), nothing="No near-duplicates.")
-    chosen = found.threshold
-    printing.say(
-        f"Likeness from {chosen.limits.moving:.3f} ({chosen.limits.still:.3f} where nothing moves): precision "
-        f"{chosen.precision:.3f}, recall {chosen.recall:.3f} on made copies ({chosen.num_copies}) and pairs that are none "
-        f"({chosen.num_different})."
-    )
+    _show_duplicates(found)
     printing.say("Decided. Run `dvc repro` (or, to fold them at once, `dvc repro --single-item publish`)." if apply
                else "Nothing was decided: look at --report, then --apply.")
+
+
+def _show_duplicates(found: DedupReport) -> None:
+    from vidseek_retrieval.dedup.decisions import key_of
+
+    clock, escape = printing.clock, printing.escape
+    rows = []
+    for row in found.duplicates:
+        why = found.reasons.get(key_of(row))
+        rows.append((
+            f"{escape(found.uris[row.video_id])}\n{clock(row.start_ms)} – {clock(row.end_ms)}",
+            f"{escape(found.uris[row.duplicate_of])}\n{clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
+            f"{row.score:.3f}", "through a third video" if why is None else
+            f"{why.speed:.2f} x, {why.offset_ms / 1000:+.1f} s\n{escape('; '.join(why.differences))}",
+        ))
+    printing.show(
+        printing.table(["duplicate", "of", "", "likeness", "aligned; what differs"], rows), nothing="No near-duplicates."
+    )
+    chosen = found.threshold
+    printing.say(
+        f"Likeness from {chosen.limit:.4f}: expected precision {chosen.precision:.3f} ({chosen.precision_between[0]:.3f} to "
+        f"{chosen.precision_between[1]:.3f}) among {chosen.num_pairs} pairs, recall {chosen.recall:.2f} "
+        f"({chosen.recall_between[0]:.2f} to {chosen.recall_between[1]:.2f}) of made copies."
+    )
+    others = ", ".join(f"{each.precision:g}: {each.num_found}" for each in chosen.curve)
+    printing.say(f"Pairs found here by precision: {others}.")
+    if chosen.remark:
+        printing.say(f"{chosen.remark[0].upper()}{chosen.remark[1:]}.")
 
 
 def feedback_freeze(as_json: printing.AsJson = False) -> None:

@@ -1,40 +1,30 @@
-"""Finds near-duplicate videos: candidates from the index, verified on frames aligned in time, grouped; one of each group
-stays.
-"""
+"""Decides which video, or span of a video, shows the same as another's; one of each group of equal videos stays."""
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
 from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import read_table, write_table
-from vidseek_retrieval.dedup.alignment import EXTEND, Alignment, Limits, Pair, likeness_of, longest_run, matched
-from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint
-from vidseek_retrieval.index.backend import Collection, Point
-from vidseek_retrieval.search.moments import RankedClip
+from vidseek_retrieval.dedup.comparing.alignment import Alignment
+from vidseek_retrieval.dedup.judging.scoring import log_odds, probability
 
-NUM_NEIGHBOURS = 30
-"""Clips that are looked at around each clip; those of other videos are candidates."""
-MORE_NEIGHBOURS = 300
-"""Where all of them are of its own video: one by a still camera has many clips that are alike."""
-BATCH = 1000
-"""Clips in memory at once while their neighbours are looked up."""
-MAX_CANDIDATES = 60
-"""Of a pair of videos, the nearest."""
+Pair = tuple[str, str]
 WHOLE = 0.8
 """The share of both videos that is the same, for them to be one."""
+EDGE_MS = 1000
+"""From the beginning or the end of a video: what two videos share there alone is an opening or a closing."""
+MOST_OPENING = 0.5
+"""The share of both videos that an opening has, at most; what is longer is a copy that was trimmed."""
+STILL = 0.5
+"""The energy below which nothing moves: a card, a slide or a test picture that two videos share is no copy."""
 DUPLICATES = pa.schema([
     ("video_id", pa.string()), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("duplicate_of", pa.string()),
     ("of_start_ms", pa.int64()), ("of_end_ms", pa.int64()), ("kind", pa.string()), ("score", pa.float64()),
@@ -51,7 +41,7 @@ class Match:
     one_ms: tuple[int, int]
     other_ms: tuple[int, int]
     score: float
-    """That of the alignment: strength and motion alike, or the strength alone where nothing moves."""
+    """How likely it is that they show the same, at even odds."""
     is_whole: bool
     """Whether the spans are nearly all of both videos."""
 
@@ -70,52 +60,57 @@ class Duplicate:
     score: float
 
 
-def candidates(collection: Collection) -> dict[Pair, list[tuple[int, int]]]:
-    """Return pairs of videos with clips that are near each other in the index.
+def find_matches(alignments: Mapping[Pair, Alignment], videos: Mapping[str, Video], *, least_odds: float) -> list[Match]:
+    """Return the spans that pairs of videos share.
 
-    Returns:
-        For each pair (smaller id first), the centres of the two clips in ms, for each pair of near clips.
-    """
-    found: dict[Pair, list[tuple[float, int, int]]] = defaultdict(list)
-    for point, near in _with_neighbours(collection):
-        video_id = str(point.payload["video_id"])
-        middle = (point.payload["start_ms"] + point.payload["end_ms"]) // 2
-        for clip in near:
-            other = (clip.start_ms + clip.end_ms) // 2
-            pair, middles = ((video_id, clip.video_id), (middle, other))
-            if clip.video_id < video_id:
-                pair, middles = ((clip.video_id, video_id), (other, middle))
-            found[pair].append((-clip.score, *middles))
-    return {
-        pair: list(dict.fromkeys((one, other) for _, one, other in sorted(near)))[:MAX_CANDIDATES]
-        for pair, near in sorted(found.items())
-    }
-
-
-def find_matches(
-    alignments: Mapping[Pair, Alignment],
-    fingerprints: Mapping[str, VideoFingerprint],
-    videos: Mapping[str, Video],
-    *,
-    limits: Limits,
-) -> list[Match]:
-    """Return the spans that pairs of videos share at their best alignment.
+    Openings, closings and stills that two videos share, and nothing else, are left out.
 
     Args:
         alignments: The best alignment of each pair.
-        fingerprints: Descriptors of the frames of each video.
         videos: The videos by id.
-        limits: Thresholds of similarity for a match.
+        least_odds: The logarithm of odds from which a pair is called one.
     """
     matches = []
     for (one, other), alignment in alignments.items():
-        if limits.call(alignment):
-            match = _match(
-                videos[one], videos[other], fingerprints, alignment, min(alignment.strength, limits.still) - EXTEND
-            )
-            if match is not None:
+        odds = log_odds(alignment.evidence)
+        if odds >= least_odds:
+            match = match_of(videos[one], videos[other], alignment, score=round(probability(odds), 4))
+            if match.is_whole or not (_is_edge(match, videos[one], videos[other]) or alignment.evidence.energy < STILL):
                 matches.append(match)
     return matches
+
+
+def match_of(one: Video, other: Video, alignment: Alignment, *, score: float) -> Match:
+    """Return the span that two videos share, up to their beginning and end where their frames reach those.
+
+    Args:
+        one: The first video.
+        other: The second video.
+        alignment: How they fit.
+        score: How likely it is that they show the same.
+    """
+    by = alignment.by
+    # What both have, in times of the first.
+    reach = (max(0.0, -by.offset_ms / by.speed), min(float(one.duration_ms), (other.duration_ms - by.offset_ms) / by.speed))
+    start, end = (float(each) for each in alignment.one_ms)
+    near_ms = 1.5 * alignment.step_ms
+    start = reach[0] if start - reach[0] <= near_ms else start
+    end = reach[1] if reach[1] - end <= near_ms else end
+    mine = (max(0, round(start)), min(one.duration_ms, round(end)))
+    theirs = (max(0, round(start * by.speed + by.offset_ms)), min(other.duration_ms, round(end * by.speed + by.offset_ms)))
+    shares = (mine[1] - mine[0]) / max(one.duration_ms, 1), (theirs[1] - theirs[0]) / max(other.duration_ms, 1)
+    return Match(one.video_id, other.video_id, mine, theirs, score, is_whole=min(shares) >= WHOLE)
+
+
+def _is_edge(match: Match, one: Video, other: Video) -> bool:
+    """Whether two videos share nothing but how they begin, or how they end."""
+    durations = one.duration_ms, other.duration_ms
+    spans = match.one_ms, match.other_ms
+    if any(end - start >= MOST_OPENING * duration for (start, end), duration in zip(spans, durations, strict=True)):
+        return False
+    return all(start <= EDGE_MS for start, _ in spans) or all(
+        end >= duration - EDGE_MS for (_, end), duration in zip(spans, durations, strict=True)
+    )
 
 
 def decide(matches: Iterable[Match], videos: Mapping[str, Video]) -> list[Duplicate]:
@@ -216,47 +211,6 @@ def duplicate_of(rows: Sequence[Duplicate], start_ms: int, end_ms: int) -> str:
         if 2 * (min(end_ms, row.end_ms) - max(start_ms, row.start_ms)) >= end_ms - start_ms:
             return row.duplicate_of
     return ""
-
-
-def _with_neighbours(collection: Collection) -> Iterator[tuple[Point, list[RankedClip]]]:
-    """Yield each point with the nearest clips of other videos, on all cores: both homes search without Python's lock."""
-    points = iter(tqdm(collection.scroll(), total=collection.metadata.num_points, desc="near", unit="clip", disable=None))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while batch := list(islice(points, BATCH)):
-            yield from zip(batch, pool.map(lambda point: _neighbours(collection, point), batch), strict=True)
-
-
-def _neighbours(collection: Collection, point: Point) -> list[RankedClip]:
-    others: list[RankedClip] = []
-    for limit in (NUM_NEIGHBOURS, MORE_NEIGHBOURS):
-        found = collection.search(point.vector, limit=limit)
-        others = [clip for clip in found if clip.video_id != point.payload["video_id"]]
-        if others or len(found) < limit:
-            break
-    return others[:NUM_NEIGHBOURS]
-
-
-def _match(
-    one: Video, other: Video, fingerprints: Mapping[str, VideoFingerprint], alignment: Alignment, threshold: float
-) -> Match | None:
-    mine, theirs, speed, offset_ms = (
-        fingerprints[one.video_id],
-        fingerprints[other.video_id],
-        alignment.speed,
-        alignment.offset_ms,
-    )
-    values, _ = matched(likeness_of(mine, theirs), mine.times_ms, theirs.times_ms, speed=speed, offset_ms=offset_ms)
-    run = longest_run(values, mine.times_ms, threshold)
-    if run is None:
-        return None
-    start, end = run
-    step_ms = int(np.median(np.diff(mine.times_ms))) if len(mine.times_ms) > 1 else 0
-    span = max(0, int(mine.times_ms[start]) - step_ms), min(one.duration_ms, int(mine.times_ms[end]) + step_ms)
-    of_start, of_end = (min(other.duration_ms, max(0, int(each * speed + offset_ms))) for each in span)
-    shares = (span[1] - span[0]) / one.duration_ms, (of_end - of_start) / other.duration_ms
-    return Match(
-        one.video_id, other.video_id, span, (of_start, of_end), round(alignment.score, 4), is_whole=min(shares) >= WHOLE
-    )
 
 
 def _members(group: Mapping[str, str], videos: Mapping[str, Video]) -> dict[str, list[str]]:

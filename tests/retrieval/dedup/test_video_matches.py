@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from tests.raising import raises
-from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
-from tests.retrieval.pictures import moving_frames
+from tests.retrieval.dedup.comparing.videos import CHANGES, STEP_MS, of_frames, shown
+from tests.retrieval.pictures import picture
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
-from vidseek_retrieval.dedup.alignment import Alignment, Limits, align, likeness_of
-from vidseek_retrieval.dedup.picture_likeness import VideoFingerprint, fingerprint_of
+from vidseek_retrieval.dedup.comparing.alignment import align
+from vidseek_retrieval.dedup.judging.scoring import log_odds
 from vidseek_retrieval.dedup.video_matches import (
     Duplicate,
     Match,
-    candidates,
     decide,
     duplicate_of,
     find_matches,
@@ -23,63 +22,81 @@ from vidseek_retrieval.dedup.video_matches import (
     same_videos,
     write_duplicates,
 )
-from vidseek_retrieval.index.edge.backend import EdgeBackend
-from vidseek_retrieval.index.publish import publish
 
-STEP_MS = 500
+Frames = list[np.ndarray]
+BLACK = [np.full((90, 120, 3), 16, np.uint8)] * 12
+CARD = [np.repeat(np.repeat(np.arange(30, 240, 35, dtype=np.uint8)[np.newaxis, :, np.newaxis], 20, 1), 3, 2)] * 12
 
 
 def video(name: str, *, seconds: float = 20, width: int = 64, published_at: str = "") -> Video:
     return Video(name * 32, (f"{name}.mp4",), int(seconds * 1000), 25.0, width, 48, "h264", published_at=published_at)
 
 
-def fingerprints(frames: list[np.ndarray], *, step_ms: int = STEP_MS) -> VideoFingerprint:
-    return VideoFingerprint(
-        np.arange(len(frames), dtype=np.int64) * step_ms, np.stack([fingerprint_of(frame) for frame in frames])
-    )
+def frames(seed: int, start_ms: float, length_ms: float) -> Frames:
+    return shown(seed, [start_ms + time for time in range(0, int(length_ms), STEP_MS)])
 
 
-def match_of(one: list[np.ndarray], other: list[np.ndarray], middles: list[tuple[int, int]], *, step_ms: int = STEP_MS,
-             threshold: float = 0.9) -> list[Match]:
-    """What is found between two videos whose clips are near at these times."""
-    named = {"a" * 32: fingerprints(one), "b" * 32: fingerprints(other, step_ms=step_ms)}
-    videos = {"a" * 32: video("a", seconds=len(one) / 2), "b" * 32: video("b", seconds=len(other) * step_ms / 1000)}
-    return find_matches(align({("a" * 32, "b" * 32): middles}, named), named, videos, limits=Limits(threshold, threshold))
+def matches_of(one: Frames, other: Frames, *, least_odds: float = 0.5) -> list[Match]:
+    """What is found between two videos of these frames."""
+    pair = "a" * 32, "b" * 32
+    videos = {key: video(key[0], seconds=len(of) * STEP_MS / 1000) for key, of in zip(pair, (one, other), strict=True)}
+    found = align(of_frames(one), of_frames(other))
+    return find_matches({} if found is None else {pair: found}, videos, least_odds=least_odds)
 
 
-def test_match__a_whole_copy() -> None:
-    (match,) = match_of(moving_frames(1, num=40), moving_frames(1, num=40), [(3000, 3000), (9000, 9000), (5000, 14_000)])
-    assert match.is_whole and match.score > 0.99
-    assert match.one_ms == match.other_ms == (0, 20_000)
+def test_match__a_whole_copy_is_whole_to_its_ends() -> None:
+    for name in ("letterboxed", "mirrored", "cropped"):
+        (match,) = matches_of([CHANGES[name](frame) for frame in frames(1, 0, 8000)], frames(1, 0, 8000))
+        assert match.is_whole and match.score > 0.8
+        # To half the time between two frames.
+        for start_ms, end_ms in (match.one_ms, match.other_ms):
+            assert start_ms == pytest.approx(0, abs=150) and end_ms == pytest.approx(8000, abs=150)
+
+
+@pytest.mark.parametrize(("lost_ms", "is_whole"), [(1250, True), (3000, False)])
+def test_match__a_trim_is_whole_where_four_fifths_are_left(lost_ms: int, is_whole: bool) -> None:
+    for start_ms in (lost_ms, 0):  # at the beginning, at the end
+        (match,) = matches_of(frames(2, start_ms, 8000 - lost_ms), frames(2, 0, 8000))
+        assert match.is_whole == is_whole and match.one_ms == (0, 8000 - lost_ms)
+        assert match.other_ms == (pytest.approx(start_ms, abs=100), pytest.approx(start_ms + 8000 - lost_ms, abs=100))
 
 
 def test_match__a_part_gives_both_ranges() -> None:
-    one = moving_frames(1, num=40)
-    other = moving_frames(2, num=12) + one[10:26] + moving_frames(3, num=12)
-    (match,) = match_of(one, other, [(8000, 9000), (10_000, 11_000)])
+    other = frames(2, 0, 3000) + frames(1, 2000, 5000) + frames(3, 0, 3000)
+    (match,) = matches_of(frames(1, 0, 10_000), other)
     assert not match.is_whole
-    assert abs(match.one_ms[0] - 5000) <= 1000 and abs(match.one_ms[1] - 13_000) <= 1000
-    assert abs(match.other_ms[0] - 6000) <= 1000 and abs(match.other_ms[1] - 14_000) <= 1000
+    assert match.one_ms == (pytest.approx(2000, abs=400), pytest.approx(7000, abs=400))
+    assert match.other_ms == (pytest.approx(3000, abs=400), pytest.approx(8000, abs=400))
 
 
-def test_match__a_shared_intro_is_a_part_and_a_fade_is_nothing() -> None:
-    intro, black = moving_frames(9, num=10), [np.zeros((90, 120, 3), np.uint8)] * 10
-    (match,) = match_of(intro + moving_frames(1, num=30), intro + moving_frames(2, num=30), [(2000, 2000), (12_000, 12_000)])
-    assert not match.is_whole and match.one_ms[1] <= 6000
-    assert (
-        match_of(black + moving_frames(1, num=30), black + moving_frames(2, num=30), [(2000, 2000), (12_000, 12_000)]) == []
-    )
+@pytest.mark.parametrize(
+    "shared", [BLACK, CARD, frames(9, 0, 3000), [picture(5)] * 12], ids=["black", "card", "intro", "slide"]
+)
+def test_match__what_two_videos_only_begin_or_end_with_joins_nothing(shared: Frames) -> None:
+    one, other = frames(1, 0, 7000), frames(2, 0, 9000)
+    assert matches_of(shared + one, shared + other) == [] and matches_of(one + shared, other + shared) == []
 
 
-def test_match__sped_up() -> None:
-    one = moving_frames(1, num=40)
-    faster = one[::2]  # twice as fast, a frame each 500 ms
-    (match,) = match_of(one, faster, [(2000, 1000), (8000, 4000), (16_000, 8000), (12_000, 6000)])
-    assert match.is_whole and match.other_ms[1] == pytest.approx(10_000, abs=600)
+def test_match__a_still_in_the_middle_of_both_is_nothing() -> None:
+    assert matches_of(frames(1, 0, 3000) + CARD + frames(3, 0, 3000), frames(2, 0, 4000) + CARD + frames(4, 0, 3000)) == []
+
+
+def test_match__two_stills_are_one_only_if_they_are_the_same() -> None:
+    (match,) = matches_of([picture(5)] * 16, [CHANGES["darker"](picture(5))] * 16)
+    assert match.is_whole
+    assert matches_of([picture(5)] * 16, [picture(6)] * 16) == []
 
 
 def test_match__different_videos_are_none() -> None:
-    assert match_of(moving_frames(1, num=40), moving_frames(2, num=40), [(3000, 3000), (9000, 12_000)]) == []
+    assert matches_of(frames(1, 0, 8000), frames(2, 0, 8000)) == []
+
+
+def test_find_matches__below_the_limit_is_nothing() -> None:
+    found = align(of_frames(frames(1, 0, 4000)), of_frames(frames(1, 0, 4000)))
+    assert found is not None
+    odds = log_odds(found.evidence)
+    assert len(matches_of(frames(1, 0, 4000), frames(1, 0, 4000), least_odds=odds - 1e-6)) == 1
+    assert matches_of(frames(1, 0, 4000), frames(1, 0, 4000), least_odds=odds + 1e-6) == []
 
 
 def whole(one: str, other: str, score: float = 0.95) -> Match:
@@ -136,55 +153,3 @@ def test_decisions__are_read_back(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with raises(ArtifactError, code="not-parquet", naming="duplicates.parquet"):
         read_duplicates(path)
-
-
-def test_match__weaker_frames_beside_strong_ones_belong_to_the_span() -> None:
-    one = moving_frames(1, num=40)
-    marked = one[:12] + [np.where(np.arange(120)[:, np.newaxis] > 112, 250, frame).astype(np.uint8) for frame in one[12:]]
-    own = {place: float(np.diag(likeness_of(fingerprints(one), fingerprints(marked)))[place]) for place in range(12, 40)}
-    least, most = min(own.values()), max(own.values())
-    assert most < 0.999  # the mark shows in all of them
-    (match,) = match_of(one, marked, [(3000, 3000), (9000, 9000)], threshold=least + 0.04)
-    assert match.is_whole
-
-
-def test_find_matches__below_the_limit_is_nothing() -> None:
-    named = {"a" * 32: fingerprints(moving_frames(1, num=10)), "b" * 32: fingerprints(moving_frames(1, num=10))}
-    videos = {key: video(key[0], seconds=5) for key in named}
-    limits = Limits(moving=0.8, still=0.95)
-    for found, num in (((0.9, 0.6), 0), ((0.9, 0.8), 1), ((0.9, None), 0), ((0.96, None), 1)):
-        weighed = {("a" * 32, "b" * 32): Alignment(1.0, 0.0, *found)}
-        assert len(find_matches(weighed, named, videos, limits=limits)) == num
-
-
-def test_match__two_recordings_of_a_still_camera_are_not_one() -> None:
-    """A room, and a person who walks from left to right in one, and back and forth in the other."""
-    room = moving_frames(3, num=1, scene=1)[0]
-
-    def walk(*places: int) -> list[np.ndarray]:
-        frames = [room.copy() for _ in places]
-        for frame, place in zip(frames, places, strict=True):
-            frame[40:70, place : place + 10] = (220, 200, 170)
-        return frames
-
-    once, again = walk(*range(0, 96, 8)), walk(*[88, 40, 8, 64, 24, 80, 0, 56, 16, 72, 32, 48])
-    middles = [(time, time) for time in range(0, 6000, 500)]
-    (found,) = align({("a" * 32, "b" * 32): middles}, {"a" * 32: fingerprints(once), "b" * 32: fingerprints(again)}).values()
-    assert found.strength > 0.8 and found.motion is not None and found.motion < 0.6
-    assert match_of(once, again, middles, threshold=0.75) == []
-    (match,) = match_of(once, [(frame * 0.8).astype(np.uint8) for frame in once], middles, threshold=0.75)
-    assert match.is_whole
-
-
-def test_candidates__a_still_camera_does_not_hide_its_copy(tmp_path: Path) -> None:
-    """A video of 58 clips that are all alike, and one a little off them in another video."""
-    videos = [video_row("a" * 32, "a.mp4"), video_row("b" * 32, "b.mp4")]
-    clips = [clip_row("a" * 32, index, 1000 * index, 1000 * index + 3000) for index in range(58)]
-    clips.append(clip_row("b" * 32, 0, 0, 3000))
-    (alike, other) = unit_rows(2, 8)
-    vectors = np.stack([alike] * 58 + [other + 9 * alike])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    publish(**write_archive(tmp_path, videos, clips, vectors), index=tmp_path / "index")
-    backend = EdgeBackend(tmp_path / "index")
-    near = candidates(backend.open(backend.aliases()["clips"].collection))
-    assert list(near) == [("a" * 32, "b" * 32)] and len(near["a" * 32, "b" * 32]) == 58

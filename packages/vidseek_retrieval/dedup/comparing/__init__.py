@@ -1,0 +1,1 @@
+"""Compares videos frame by frame, aligned in time and in the picture."""

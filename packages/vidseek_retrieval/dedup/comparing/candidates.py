@@ -1,0 +1,162 @@
+"""Proposes pairs of videos with similar frames, by the frames alone: what encoder the archive has does not matter.
+
+Each video gives some frames. Those of one video are compared, as they are, cropped and mirrored, with all frames of the
+others by one product of matrices. New videos are compared with all, known ones not again with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vidseek_retrieval.dedup.comparing.fingerprints import (
+    WHOLE_PICTURE,
+    Rectangle,
+    Values,
+    VideoFingerprint,
+    features,
+    is_flat,
+    unit,
+)
+
+Pair = tuple[str, str]
+ALIKE = 0.55
+"""The similarity from which two frames propose their videos."""
+STRONG = 0.85
+"""The similarity from which few frames are enough."""
+_LEAST_SHARE = 0.03
+"""By how much the frames of a video must be more alike than `ALIKE` in the mean, or:"""
+_LEAST_STRONG = 2
+MOST_PARTNERS = 40
+"""Of each video: those with the most similar frames."""
+_STEP_MS = 1000
+"""Between the frames that a long video gives; a short one gives at least so many:"""
+_LEAST_FRAMES = 6
+_EVERY = 2
+"""Of a video's frames those that are asked with."""
+_REPEATED = 0.995
+"""The similarity from which a frame adds nothing to the one before."""
+_BLOCK = 2048
+_INSETS = (0.0, 0.06, 0.12)
+_BLANK = 2.0
+"""The length of a frame's features in grey levels, below which it shows nothing."""
+
+
+@dataclass(frozen=True)
+class _Frames:
+    asked: list[Values]
+    """For each view, shape (q, dimension)."""
+    askers: NDArray[np.int32]
+    """The number of the video of each, shape (q,)."""
+    rows: Values
+    """Of the frames that are looked through, shape (n, dimension)."""
+    owners: NDArray[np.int32]
+
+
+def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[str] = ()) -> list[Pair]:
+    """Return pairs of videos that have similar frames, smaller id first, in order; pairs of two known videos are left out.
+
+    Args:
+        fingerprints: Of each video.
+        known: Videos that were compared with each other before.
+    """
+    ids = sorted(fingerprints)
+    frames = _frames_of([fingerprints[each] for each in ids])
+    is_known = np.array([each in set(known) for each in ids], dtype=bool)
+    scores: dict[tuple[int, int], float] = {}
+    new_askers, new_owners = ~is_known[frames.askers], ~is_known[frames.owners]
+    old_askers = ~new_askers
+    everything = np.ones(len(frames.rows), dtype=bool)
+    for asking, among in ((new_askers, everything), (old_askers, new_owners)):
+        if asking.any() and among.any():
+            _add_scores(scores, frames, asking, among)
+    return _best(scores, ids)
+
+
+def _add_scores(
+    scores: dict[tuple[int, int], float], frames: _Frames, asking: NDArray[np.bool_], among: NDArray[np.bool_]
+) -> None:
+    rows, owners = np.ascontiguousarray(frames.rows[among].T), frames.owners[among]
+    firsts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
+    askers = frames.askers[asking]
+    asked = [each[asking] for each in frames.asked]
+    for start, end in tqdm(list(_blocks(askers)), desc="propose", unit="block", disable=None):
+        best = np.maximum.reduceat(asked[0][start:end] @ rows, firsts, axis=1)
+        for view in asked[1:]:
+            np.maximum(best, np.maximum.reduceat(view[start:end] @ rows, firsts, axis=1), out=best)
+        begins = np.flatnonzero(np.r_[True, askers[start + 1 : end] != askers[start : end - 1]])
+        num = np.diff(np.r_[begins, end - start])[:, np.newaxis]
+        shares = np.add.reduceat(np.clip(best - ALIKE, 0, None), begins, axis=0) / num
+        strong = np.add.reduceat((best >= STRONG).astype(np.int32), begins, axis=0)
+        for place, column in zip(*np.nonzero((shares >= _LEAST_SHARE) | (strong >= _LEAST_STRONG)), strict=True):
+            one, other = int(askers[start + begins[place]]), int(owners[firsts[column]])
+            if one != other:
+                pair = (min(one, other), max(one, other))
+                score = float(shares[place, column]) + 0.01 * float(strong[place, column])
+                scores[pair] = max(scores.get(pair, 0.0), score)
+
+
+def _blocks(askers: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Frames that are asked with together: all of some videos."""
+    ends = np.r_[np.flatnonzero(askers[1:] != askers[:-1]) + 1, len(askers)]
+    start = 0
+    while start < len(askers):
+        fitting = ends[(ends > start) & (ends <= start + _BLOCK)]
+        end = int(fitting[-1]) if len(fitting) else int(ends[ends > start][0])
+        yield start, end
+        start = end
+
+
+def _best(scores: Mapping[tuple[int, int], float], ids: Sequence[str]) -> list[Pair]:
+    """Of each video the partners with the highest scores."""
+    partners: dict[int, list[tuple[float, tuple[int, int]]]] = {}
+    for pair, score in scores.items():
+        for each in pair:
+            partners.setdefault(each, []).append((-score, pair))
+    kept = {pair for of in partners.values() for _, pair in sorted(of)[:MOST_PARTNERS]}
+    return [(ids[one], ids[other]) for one, other in sorted(kept)]
+
+
+def _frames_of(videos: Sequence[VideoFingerprint]) -> _Frames:
+    asked: list[list[Values]] = []
+    rows: list[Values] = []
+    askers, owners = [], []
+    for number, video in enumerate(videos):
+        chosen = video.pictures[_chosen(video)]
+        own = unit(features(chosen, video.inside), least=_BLANK)
+        rows.append(own)
+        owners.append(np.full(len(own), number, np.int32))
+        half = chosen[::_EVERY]
+        asked.append([unit(features(half, part, is_mirrored=flip), least=_BLANK) for part, flip in _views(video)])
+        askers.append(np.full(len(half), number, np.int32))
+    return _Frames(
+        [np.concatenate(view) for view in zip(*asked, strict=True)], np.concatenate(askers), np.concatenate(rows),
+        np.concatenate(owners),
+    )
+
+
+def _views(video: VideoFingerprint) -> list[tuple[Rectangle, bool]]:
+    parts = [Rectangle(inset, 1 - inset, inset, 1 - inset).within(video.inside) for inset in _INSETS]
+    # Bars that hold a logo are not seen as bars.
+    parts += [Rectangle(0.15, 0.85, 0.0, 1.0), WHOLE_PICTURE]
+    return [(part, is_mirrored) for part in parts for is_mirrored in (False, True)]
+
+
+def _chosen(video: VideoFingerprint) -> NDArray[np.int64]:
+    """Frames that show something, some time apart, without those that repeat the one before."""
+    step_ms = min(_STEP_MS, max(video.length_ms / _LEAST_FRAMES, 1))
+    seen = np.flatnonzero(~is_flat(video.pictures))
+    if not len(seen):
+        return seen
+    slots = ((video.times_ms[seen] - video.times_ms[seen[0]]) / step_ms).astype(int)
+    apart = seen[np.r_[True, slots[1:] != slots[:-1]]]
+    looks = unit(features(video.pictures[apart], video.inside))
+    kept = [0]
+    for row in range(1, len(apart)):
+        if float(looks[row] @ looks[kept[-1]]) < _REPEATED:
+            kept.append(row)
+    return apart[kept]

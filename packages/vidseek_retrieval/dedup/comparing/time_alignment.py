@@ -1,0 +1,210 @@
+"""Finds how the times of two videos map to each other: a factor and an offset, from the similarity of their frames.
+
+Same speed and a constant offset come first: another speed must agree clearly better. What moves counts more than what stands
+still, since a still camera gives similar frames at every offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidseek_retrieval.dedup.comparing.fingerprints import Values, unit
+
+SPEEDS = (0.5, 2.0)
+_COARSE_MS = 250
+_COARSE_FRAMES = 240
+"""Of each video, about: long ones are compared in longer steps first."""
+_SPEED_STEP = 0.025
+_AGREES = 0.5
+"""The similarity of two frames from which they vote."""
+_WINDOW_MS = 1500
+"""What differs from the mean of this span moves."""
+_SAME_SCENE = 0.6
+"""The similarity of a frame and the next, below which a scene ends."""
+MOTION_LEVELS = 60.0
+"""The length of a difference of features, in grey levels, below which it is mostly noise."""
+_PENALTY = 20.0
+"""Another speed is one more number to fit: its shortfall must be so much less, by the frames that say so (Schwarz's BIC)."""
+_SHORTFALL = 0.02
+"""Below what full agreement the codec's noise lies."""
+_HYPOTHESES = 2
+
+
+@dataclass(frozen=True)
+class TimeMapping:
+    """`time * speed + offset_ms` of one video is the time of the other."""
+
+    speed: float
+    offset_ms: float
+
+    def times(self, times_ms: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return times of the other video."""
+        return times_ms.astype(np.float64) * self.speed + self.offset_ms
+
+
+@dataclass(frozen=True)
+class Track:
+    """The features of a video over time."""
+
+    times_ms: NDArray[np.int64]
+    rows: Values
+    """As `features` gives them; zeros where a frame is flat."""
+
+    @cached_property
+    def is_cut(self) -> NDArray[np.bool_]:
+        """After which frames another scene begins."""
+        looks = unit(self.rows)
+        return np.asarray(np.einsum("ij,ij->i", looks[1:], looks[:-1]) < _SAME_SCENE)
+
+    @cached_property
+    def moves(self) -> Values:
+        """The difference of each row from the mean of the rows around it, of the same scene."""
+        begins = np.r_[0, np.flatnonzero(self.is_cut) + 1, len(self.times_ms)]
+        scene = np.searchsorted(begins, np.arange(len(self.times_ms)), side="right")
+        firsts = np.searchsorted(self.times_ms, self.times_ms - _WINDOW_MS / 2, side="left").clip(begins[scene - 1])
+        lasts = np.minimum(np.searchsorted(self.times_ms, self.times_ms + _WINDOW_MS / 2, side="right"), begins[scene])
+        sums = np.concatenate([np.zeros((1, self.rows.shape[1])), np.cumsum(self.rows, axis=0, dtype=np.float64)])
+        means = (sums[lasts] - sums[firsts]) / (lasts - firsts)[:, np.newaxis]
+        return (self.rows - means).astype(np.float32)
+
+    def at(self, times_ms: NDArray[np.float64]) -> Values:
+        """Return features between frames; times outside give those of the first or last frame."""
+        return self._mixed(self.rows, times_ms)
+
+    def moves_at(self, times_ms: NDArray[np.float64]) -> Values:
+        """Return what moves, in the same way."""
+        return self._mixed(self.moves, times_ms)
+
+    def _mixed(self, values: Values, times_ms: NDArray[np.float64]) -> Values:
+        if len(self.times_ms) == 1:
+            return np.repeat(values, len(times_ms), axis=0)
+        places, share = self.between(times_ms)
+        # Between two scenes there is one or the other, and no mixture.
+        weight = np.where(self.is_cut[places], share > 0.5, share)[:, np.newaxis].astype(np.float32)
+        return values[places] * (1 - weight) + values[places + 1] * weight
+
+    def between(self, times_ms: NDArray[np.float64]) -> tuple[NDArray[np.int64], Values]:
+        """Return the frame before each time (never the last one), and how far it is on the way to the next, 0 to 1."""
+        places = np.clip(np.searchsorted(self.times_ms, times_ms, side="right") - 1, 0, len(self.times_ms) - 2)
+        gaps = np.maximum(self.times_ms[places + 1] - self.times_ms[places], 1)
+        return places, np.clip((times_ms - self.times_ms[places]) / gaps, 0, 1).astype(np.float32)
+
+    @property
+    def step_ms(self) -> float:
+        """Between two frames, as a rule."""
+        return float(np.median(np.diff(self.times_ms))) if len(self.times_ms) > 1 else float(_COARSE_MS)
+
+
+def find_mappings(one: Track, other: Track) -> list[TimeMapping]:
+    """Return the mappings that most frames agree on, the same speed first, refined to some 25 ms."""
+    step_ms = max(_COARSE_MS, max(float(np.ptp(each.times_ms)) for each in (one, other)) / _COARSE_FRAMES)
+    step_ms = min(step_ms, max(min(float(np.ptp(each.times_ms)) for each in (one, other)) / 8, 40.0))
+    mine = _on_grid(one, step_ms)
+    looks, moves = unit(mine.rows, least=MOTION_LEVELS), unit(mine.moves, least=MOTION_LEVELS)
+    same: list[tuple[float, TimeMapping]] = []
+    others: list[tuple[float, TimeMapping]] = []
+    for speed in _speeds():
+        theirs = _on_grid(other, step_ms * speed)
+        sums = _diagonals(_votes(looks, moves, theirs))
+        for place in np.argsort(-sums)[: _HYPOTHESES]:
+            shift = (int(place) - (len(looks) - 1)) * step_ms * speed
+            mapping = TimeMapping(speed, float(theirs.times_ms[0] + shift - speed * mine.times_ms[0]))
+            (same if speed == 1 else others).append((float(sums[place]), mapping))
+    same.sort(key=lambda each: -each[0])
+    others.sort(key=lambda each: -each[0])
+    least = same[0][0] * 0.9
+    tried = same[:_HYPOTHESES] + [each for each in others[:_HYPOTHESES] if each[0] > least]
+    scored = [(agreement(one, other, mapping), number, mapping) for number, (_, mapping) in enumerate(tried)]
+    best = [max((each for each in scored if (each[2].speed == 1) is is_same), default=None) for is_same in (True, False)]
+    return [refine(one, other, each[2], step_ms, is_same=each[2].speed == 1) for each in best if each is not None]
+
+
+def agreement(one: Track, other: Track, mapping: TimeMapping) -> float:
+    """Return how much of the shorter video agrees under a mapping: the likeness of frames and of what moves, 0 to 2."""
+    rows, times = covered(one, other, mapping)
+    if len(rows) < 2:
+        return 0.0
+    # Where the other changes its scene, the time of a frame says little.
+    steady = ~other.is_cut[other.between(times)[0]] if len(other.times_ms) > 1 else np.ones(len(rows), dtype=bool)
+    if steady.sum() < 2:
+        steady[:] = True
+    mine, theirs = one.rows[rows][steady], other.at(times)[steady]
+    alike = np.einsum("ij,ij->i", unit(mine, least=MOTION_LEVELS), unit(theirs, least=MOTION_LEVELS))
+    moved, their = one.moves[rows][steady], other.moves_at(times)[steady]
+    common = float(np.einsum("ij,ij->i", unit(moved, least=MOTION_LEVELS / 2), unit(their, least=MOTION_LEVELS / 2)).mean())
+    span = float(np.ptp(one.times_ms[rows])) * mapping.speed
+    least = min(float(np.ptp(one.times_ms)) * mapping.speed, float(np.ptp(other.times_ms)))
+    return float(np.clip(alike - _AGREES, 0, None).mean() / (1 - _AGREES) + common) * (span / max(least, 1.0)) ** 0.5
+
+
+def covered(one: Track, other: Track, mapping: TimeMapping) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the frames of one video that the other reaches, and their times there."""
+    times = mapping.times(one.times_ms)
+    edge = other.step_ms * 0.75
+    rows = np.flatnonzero((times >= other.times_ms[0] - edge) & (times <= other.times_ms[-1] + edge))
+    return rows, times[rows]
+
+
+def refine(one: Track, other: Track, mapping: TimeMapping, step_ms: float, *, is_same: bool) -> TimeMapping:
+    """Return the mapping near another that agrees best, in steps of 25 ms; its speed is kept if it is the same speed."""
+    middle = float(one.times_ms.mean())
+    best, value = mapping, agreement(one, other, mapping)
+    width, speed_width = step_ms, _SPEED_STEP / 2
+    while width >= 20:
+        near = [TimeMapping(best.speed, best.offset_ms + sign * width) for sign in (-1, 1)]
+        if not is_same:
+            for sign in (-1, 1):
+                speed = best.speed * (1 + sign * speed_width)
+                near.append(TimeMapping(speed, best.offset_ms + (best.speed - speed) * middle))
+        values = [agreement(one, other, each) for each in near]
+        place = int(np.argmax(values))
+        if values[place] > value + 1e-4:
+            best, value = near[place], values[place]
+        else:
+            width, speed_width = width / 2, speed_width / 2
+    return best
+
+
+def best_mapping(one: Track, other: Track) -> tuple[TimeMapping, float]:
+    """Return the mapping that agrees best and how much; one of the same speed where none is clearly better."""
+    scored = [(agreement(one, other, each), each) for each in find_mappings(one, other)]
+    same_value, same = max((each for each in scored if each[1].speed == 1), key=lambda each: each[0])
+    value, best = max(scored, key=lambda each: each[0])
+    num = min(len(one.times_ms), len(other.times_ms))
+    short = [max(2 - each, 0.0) + _SHORTFALL for each in (same_value, value)]
+    gain = num * np.log(short[0] / short[1])
+    return (best, value) if gain > _PENALTY else (same, same_value)
+
+
+def _speeds() -> Iterator[float]:
+    yield 1.0
+    num = round(np.log(SPEEDS[1]) / _SPEED_STEP)
+    for step in range(1, num + 1):
+        yield float(np.exp(step * _SPEED_STEP))
+        yield float(np.exp(-step * _SPEED_STEP))
+
+
+def _on_grid(track: Track, step_ms: float) -> Track:
+    times = np.arange(track.times_ms[0], track.times_ms[-1] + 1, step_ms)
+    return Track(np.rint(times).astype(np.int64), track.at(times))
+
+
+def _votes(looks: Values, moves: Values, theirs: Track) -> Values:
+    alike = looks @ unit(theirs.rows, least=MOTION_LEVELS).T
+    common = moves @ unit(theirs.moves, least=MOTION_LEVELS).T
+    np.clip(alike - _AGREES, 0, None, out=alike)
+    alike *= 0.3 + np.clip(common, 0, None)
+    return alike
+
+
+def _diagonals(votes: Values) -> NDArray[np.float64]:
+    """Return the sums of votes with equal `column - row`, from -(rows - 1) on."""
+    num, width = votes.shape
+    places = np.arange(width)[np.newaxis, :] - np.arange(num)[:, np.newaxis] + num - 1
+    sums = np.bincount(places.ravel(), weights=votes.ravel(), minlength=num + width - 1)
+    return np.asarray(sums, dtype=np.float64)

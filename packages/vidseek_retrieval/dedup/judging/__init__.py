@@ -1,0 +1,1 @@
+"""Weighs what was found, and says from where on two videos are called one."""
