@@ -23,8 +23,8 @@ from vidseek.params import Params, load_params
 from vidseek_media.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-GLUE = {"__init__", "stage", "grow"}
-"""Modules in pipelines/ that are no stages."""
+GLUE = {"__init__", "stage", "grow", "settings"}
+"""Modules in pipelines/ that are no stages of this pipeline; `settings` is one of an archive of `vidseek init`."""
 FACE = {"search", "serve", "jobs"}
 """Sections that the command and the service read, beside the stages."""
 
