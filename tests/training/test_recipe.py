@@ -56,14 +56,14 @@ def test_read_packed__gives_what_was_written(packed: Path) -> None:
 
 
 def test_rendered_sides__show_nothing_on_two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_rendered, "NUM_TRAIN", {"general": 30, "thermal": 30})
+    monkeypatch.setattr(recipe_rendered, "NUM_TRAIN", dict.fromkeys(recipe_rendered.WORLDS, 30))
     monkeypatch.setattr(recipe_rendered, "SIDE_PX", 16)
     for appearance in (recipe_rendered.GENERAL, recipe_rendered.THERMAL):
         sides = recipe_rendered._scenes(appearance)
         assert all(not set(sides[one]) & set(sides[other]) for one, other in itertools.combinations(sides, 2))
         assert min(map(len, sides.values())) > 60
     found = recipe_rendered.rendered_sides()
-    assert set(found) == {f"{name}_{side}" for name in ("general", "thermal") for side in ("train", "validation", "test")}
+    assert set(found) == {f"{name}_{side}" for name in recipe_rendered.WORLDS for side in ("train", "validation", "test")}
     for each in found.values():
         assert len(each.names) == len(each.jpegs) == len(each.captions) and all(len(set(own)) == 3 for own in each.captions)
         assert not {word for own in each.captions for one in own for word in one.split()} & {"moves", "drifts", "tracking"}
