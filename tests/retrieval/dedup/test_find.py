@@ -63,7 +63,8 @@ def test_find__the_copy_and_no_other_whole_video(root: Path, report: DedupReport
     assert report.threshold.precision >= 0.95 and report.threshold.recall > 0.6
     assert report.uris == {ORIGINAL: "<3>.mp4", COPY: "<12>.mp4"}
     (why,) = report.reasons.values()
-    assert why.speed == 1 and abs(why.offset_ms) <= 100 and not why.is_mirrored and len(why.moments_ms) == len(SHOWN_AT)
+    # A frame each 500 ms, each of another scene: half of that is as exact as it can be.
+    assert why.speed == 1 and abs(why.offset_ms) <= 250 and not why.is_mirrored and len(why.moments_ms) == len(SHOWN_AT)
     assert any(said.startswith("darker by") for said in why.differences)
     write_duplicates_page(tmp_path / "page.html", report, root / "frames")
     page = (tmp_path / "page.html").read_text()

@@ -204,7 +204,8 @@ def _alignment(
     alike = np.einsum("ij,ij->i", unit(mine[seen]), unit(theirs[seen]))
     moved, their = mine[seen] - mine[seen].mean(axis=0), theirs[seen] - theirs[seen].mean(axis=0)
     energies = [float((each**2).sum(axis=1).mean()) for each in (moved, their)]
-    motion = float((moved * their).sum(axis=1).mean()) / (np.sqrt(energies[0] * energies[1]) + MOTION_LEVELS**2 / 16)
+    noise = MOTION_LEVELS**2 / 16
+    motion = float((moved * their).sum(axis=1).mean() / (np.sqrt(energies[0] * energies[1]) + noise))
     one_ms, other_ms = _spans(one, other, by, rows)
     share = max((one_ms[1] - one_ms[0]) / (one.length_ms + tracks[0].step_ms),
                 (other_ms[1] - other_ms[0]) / (other.length_ms + tracks[1].step_ms))
