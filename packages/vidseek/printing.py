@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,20 +34,41 @@ def report(report: Any, *, as_json: bool) -> None:
         show(table(["", ""], [(name, escape(value)) for name, value in rows.items()]))
 
 
-def hits_table(hits: list[dict[str, Any]]) -> Table:
-    """Columns of which no hit has a value are left out."""
+def show_hits(hits: list[dict[str, Any]]) -> None:
+    """Print hits as a table, or below each other where names of files would be broken at the terminal's width."""
+    from rich.console import Console
+    from rich.padding import Padding
+
+    console, table = Console(), _hits_table(hits)
+    # A measurement is never wider than the width that it is asked for.
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).minimum <= console.width:
+        show(table, nothing="Nothing fits.")
+        return
+    for rank, hit in enumerate(hits, start=1):
+        span, score = f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}", f"{hit['score']:.3f}"
+        facts = [str(rank), span, escape(hit["uri"]), f"score {score}"]
+        if hit["confidence"] is not None:
+            facts.append(f"confidence {hit['confidence']:.2f}")
+        console.print("  ".join(facts), soft_wrap=True)
+        details = [escape(hit["title"]), marked(hit.get("evidence") or []), escape(hit["thumbnail_url"] or "")]
+        console.print(Padding("\n".join(filter(None, details)), (0, 0, 0, 3)))
+
+
+def _hits_table(hits: list[dict[str, Any]]) -> Table:
+    """Columns of which no hit has a value are left out, and titles that are only the names of the files."""
+    titles = [hit["title"] for hit in hits]
     columns = {
         "": [str(rank) for rank in range(1, len(hits) + 1)],
         "score": [f"{hit['score']:.3f}" for hit in hits],
         "confidence": ["" if hit["confidence"] is None else f"{hit['confidence']:.2f}" for hit in hits],
         "from – to": [f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}" for hit in hits],
         "video": [escape(hit["uri"]) for hit in hits],
-        "title": [escape(hit["title"]) for hit in hits],
+        "title": [] if titles == [PurePosixPath(hit["uri"]).stem for hit in hits] else [escape(title) for title in titles],
         "found for": [marked(hit.get("evidence") or []) for hit in hits],
         "thumbnail": [escape(hit["thumbnail_url"] or "") for hit in hits],
     }
     kept = {name: values for name, values in columns.items() if any(values)}
-    return table(list(kept), list(zip(*kept.values(), strict=True)))
+    return table(list(kept), list(zip(*kept.values(), strict=True)), whole=("score", "confidence", "from – to", "video"))
 
 
 MAX_MARKED = 2
@@ -77,19 +99,29 @@ def clock(time_ms: int) -> str:
     return f"{head}:{seconds:02d}.{tenths % 10}"
 
 
-def table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
+WIDEST = 100_000
+LEAST_WIDTH = 16
+"""Characters of a column whose texts may be broken, beside one whose texts are not."""
+
+
+def table(columns: list[str], rows: Sequence[tuple[str, ...]], *, whole: Sequence[str] = ()) -> Table:
     """Create a table of texts; columns without names have no header.
 
     Args:
         columns: Names of the columns.
         rows: A text for each column.
+        whole: Columns whose texts are never broken: the table's least width holds them.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        longest = max(cell_len(Text.from_markup(text).plain) for text in (column, *(row[number] for row in rows)))
+        least = longest if column in whole else min(longest, LEAST_WIDTH)
+        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in whole, min_width=least if whole else None)
     for row in rows:
         table.add_row(*row)
     return table

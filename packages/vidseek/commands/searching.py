@@ -87,7 +87,7 @@ def search(
     if as_json:
         printing.print_json(answer)
     else:
-        printing.show(printing.hits_table(answer["hits"]), nothing="Nothing fits.")
+        printing.show_hits(answer["hits"])
         chance = chance_if_unlikely(answer["hits"])
         if chance is not None:
             typer.echo(f"Probably none of these fits: the chance that one does is {chance:.0%}.")
