@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vidseek_retrieval.lexical.word_parts import UNSPACED
-
 LIKELY = 0.5
 """The chance under which hits are said to be probably wrong, all of them."""
 
@@ -32,6 +30,8 @@ def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]
 
 def _whole(word: str) -> str:
     """Return the pattern of a word as a whole; in scripts without spaces, words stand inside of runs of letters."""
+    from vidseek_retrieval.lexical.word_parts import UNSPACED
+
     return re.escape(word) if UNSPACED.search(word) else rf"(?<!\w){re.escape(word)}(?!\w)"
 
 

@@ -24,7 +24,7 @@ def test_query__other_words_are_others(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "num"), [
-    ("红色汽车", 2), ("자동차", 1), ("красная машина", 2), ("2024", 1), ("", 0), ("😀 !", 0),
+    ("红色汽车", 3), ("자동차", 2), ("красная машина", 2), ("2024", 1), ("", 0), ("😀 !", 0),
 ])
 def test_query__words_of_any_script(text: str, num: int) -> None:
     assert len(WordEncoder().query(text).indices) == num
