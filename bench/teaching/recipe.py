@@ -178,6 +178,7 @@ TRIALS_RENDERED = (
     Trial("preset", "negative", "base-few", **_FEWER),
     Trial("the tiny backbones' settings, 30 steps", "negative", "tiny",
           {"steps": 30, "warmup_text_steps": 0, "evaluate_every": 10, **_MEANT}, **_FEWER),
+    Trial("preset", "rotated", "base-few", **_FEW),
     Trial("attention and MLP of all layers, not held", "negative", "base-few", {**_ALL, **_FREE}, **_FEWER),
     Trial("preset, no general pairs", "negative", "base-few", {"scales": (1.0,)}, replays=False, **_FEWER),
     Trial("preset of many pairs", "negative", "base-many"),

@@ -2,10 +2,11 @@
 
     python -m bench.teaching.recipe render DIR
 
-The general world is learned from scratch. There are two domains: `negative`, the general world as photographic negatives,
-described in the same words; and `thermal`, the demo's domain, where pictures and words are others. Captions do not speak of
-motion. What a picture shows apart from motion (shape, tone, size, texture, ground) decides its side by a hash, so that no
-held-out combination is ever learned from.
+The general world is learned from scratch. There are three domains: `rotated`, the general world in false colours (red is
+shown as green, green as blue, blue as red), and `negative`, the same as photographic negatives, both described in the same
+words; and `thermal`, the demo's domain, where pictures and words are others. Captions do not speak of motion. What a picture
+shows apart from motion (shape, tone, size, texture, ground) decides its side by a hash, so that no held-out combination is
+ever learned from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vidseek_demo.render import Camera, Take
@@ -23,8 +25,8 @@ from vidseek_demo.scenes import GENERAL, SHAPES, SIZES, TEXTURES, THERMAL, Appea
 from vidseek_demo.words import caption_of
 
 SIDE_PX, NUM_CAPTIONS = 128, 3
-WORLDS = {"general": GENERAL, "thermal": THERMAL, "negative": GENERAL}
-NUM_TRAIN = {"general": 8000, "thermal": 900, "negative": 900}
+WORLDS = {"general": GENERAL, "thermal": THERMAL, "negative": GENERAL, "rotated": GENERAL}
+NUM_TRAIN = {"general": 8000, "thermal": 900, "negative": 900, "rotated": 900}
 """More than there are scenes: another take of a scene is another picture."""
 NUM_VALIDATION, NUM_TEST = 100, 200
 
@@ -71,11 +73,17 @@ def _drawn(name: str, scenes: list[Scene], appearance: Appearance, rng: np.rando
         file = io.BytesIO()
         camera = Camera(appearance, scene, Take.draw(rng), side_px=SIDE_PX)
         picture = camera.frame_at(float(rng.uniform()))
-        Image.fromarray(255 - picture if name.startswith("negative") else picture).save(file, "JPEG", quality=95)
+        Image.fromarray(_seen(picture, name.partition("_")[0])).save(file, "JPEG", quality=95)
         out.names.append(f"{name}-{number}")
         out.jpegs.append(file.getvalue())
         out.captions.append(_said_of(scene, appearance, rng))
     return out
+
+
+def _seen(picture: NDArray[np.uint8], world: str) -> NDArray[np.uint8]:
+    if world == "negative":
+        return 255 - picture
+    return np.ascontiguousarray(np.roll(picture, 1, axis=2)) if world == "rotated" else picture
 
 
 def _said_of(scene: Scene, appearance: Appearance, rng: np.random.Generator) -> list[str]:
