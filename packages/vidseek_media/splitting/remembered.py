@@ -94,7 +94,7 @@ def _key_of(pairs: pd.DataFrame, paired: pd.DataFrame, *, max_bits: int, min_sha
 
 def _read_comparison(path: Path) -> Comparison | None:
     content = read_memory(path, version=VERSION)
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
         similar = [(str(a), str(b)) for a, b in content["similar"]]
         digests = {str(key): str(digest) for key, digest in content["digests"].items()}
         return Comparison(int(content["max_bits"]), float(content["min_share"]), digests, similar)

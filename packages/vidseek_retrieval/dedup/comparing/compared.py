@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[Pair, Alignment]]:
     try:
         videos = {str(video): str(digest) for video, digest in content["videos"].items()}
         return videos, {(one, other): _alignment(of) for one, other, of in content["pairs"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}, {}
 
 
