@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from bench.searching.near_ways import VPDQ_SHARE, WAYS, Embeds, Seen, choose_lim
 from vidseek_media.records import Video
 from vidseek_retrieval.dedup.comparing.alignment import Alignment, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
+from vidseek_retrieval.dedup.comparing.compared import compare
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.judging.limits import choose_threshold
 from vidseek_retrieval.dedup.judging.scoring import log_odds
@@ -76,7 +77,7 @@ def measure(
     prints = {name: each.fingerprint() for name, each in tqdm(seen.items(), desc="look", disable=None)}
     measured_on = sorted(name for name in originals if not is_chosen_on(name))
     copies = make_copies(originals, measured_on, kinds_each)
-    different = _aligned(prints)
+    different = compare(prints, {}).alignments
     report: dict[str, Any] = {
         "num_originals": {world: sum(each.world == world for each in originals.values())
                           for world in dict.fromkeys(each.world for each in originals.values())},
@@ -119,9 +120,7 @@ def by_the_command(
     for kind in tqdm(list(dict.fromkeys(each.kind for each in copies)), desc="find", disable=None):
         of_kind = {f"~{number}": each for number, each in enumerate(copies) if each.kind == kind}
         kinds[kind] = _found_of_kind(own, of_kind, among)
-    pairs = list(different)
-    worlds = _false_pairs(prints, different, pairs)
-    return {"kinds": kinds, "different": worlds}
+    return {"kinds": kinds, "different": _false_pairs(prints, different)}
 
 
 def _found_of_kind(
@@ -135,11 +134,7 @@ def _found_of_kind(
         alignment = align(everything[pair[0]], everything[pair[1]]) if pair in proposed else None
         if alignment is not None:
             found[pair] = alignment
-    odds = [log_odds(each.evidence) for each in (*among.values(), *found.values())]
-    threshold = choose_threshold(odds, num_videos=len(everything), own={}, target=TARGET)
-    videos = {name: _video(name, of.length_ms) for name, of in everything.items()}
-    matches = _named(find_matches(found, videos, least_odds=threshold.odds), videos)
-    wrong = find_matches(among, videos, least_odds=threshold.odds)
+    limit, (wrong, matches) = _called_one(everything, among, found)
     offsets = [_offset_error(each, name, found.get((each.of, name)), found.get((name, each.of)))
                for name, each in of_kind.items() if each.offset_ms is not None]
     near = [error for error in offsets if error is not None]
@@ -147,7 +142,7 @@ def _found_of_kind(
         "num": len(of_kind), "found": len(matches), "proposed": sum(
             (each.of, name) in proposed or (name, each.of) in proposed for name, each in of_kind.items()
         ),
-        "whole": sum(match.is_whole for match in matches.values()), "false": len(wrong), "limit": threshold.limit,
+        "whole": sum(match.is_whole for match in matches.values()), "false": len(wrong), "limit": limit,
         "offset_within_100_ms": sum(error <= 100 for error in near), "offsets": len(near),
     }
 
@@ -160,17 +155,12 @@ def _offset_error(copy: Copy, name: str, plain: Alignment | None, turned: Alignm
     return abs(alignment.by.offset_ms - copy.offset_ms)
 
 
-def _false_pairs(
-    prints: Mapping[str, VideoFingerprint], different: Mapping[Pair, Alignment], pairs: Sequence[Pair]
-) -> dict[str, Any]:
+def _false_pairs(prints: Mapping[str, VideoFingerprint], different: Mapping[Pair, Alignment]) -> dict[str, Any]:
     """Pairs called one in an archive of all originals, all of them different."""
-    odds = [log_odds(different[pair].evidence) for pair in pairs]
     found = {}
     for target in (0.9, TARGET, 0.99):
-        threshold = choose_threshold(odds, num_videos=len(prints), own={}, target=target)
-        videos = {name: _video(name, of.length_ms) for name, of in prints.items()}
-        matches = _named(find_matches(different, videos, least_odds=threshold.odds), videos)
-        found[f"{target:g}"] = {"limit": threshold.limit, "false": [list(pair) for pair in matches]}
+        limit, (matches,) = _called_one(prints, different, target=target)
+        found[f"{target:g}"] = {"limit": limit, "false": [list(pair) for pair in matches]}
     num = len(prints)
     return {"videos": num, "pairs": num * (num - 1) // 2, "by_precision": found}
 
@@ -187,12 +177,9 @@ def real_copies(prints: Mapping[str, VideoFingerprint], different: Mapping[Pair,
         alignment = align(everything[pair[0]], everything[pair[1]])
         if alignment is not None:
             found[pair] = alignment
-    odds = [log_odds(each.evidence) for each in found.values()]
-    threshold = choose_threshold(odds, num_videos=len(everything), own={}, target=TARGET)
-    videos = {name: _video(name, of.length_ms) for name, of in everything.items()}
-    by_pair = _named(find_matches(found, videos, least_odds=threshold.odds), videos)
+    limit, (by_pair,) = _called_one(everything, found)
     return {
-        "limit": threshold.limit,
+        "limit": limit,
         "groups": {group: _counts([by_pair.get(pair) for pair, of in true.items() if of == group]) for group in groups},
         "false": [list(pair) for pair in by_pair if pair not in true],
     }
@@ -230,10 +217,9 @@ def _limits(
     copies = []
     for name in tqdm(names, desc="limits", disable=None):
         draws = draws_of(name, "others")
-        grid = Sampled(seen[name].times_ms, seen[name].frames, seen[name].duration_ms)
         of_pictures = [kind for kind, how in made.FITTED.items() if how.speed == 1 and not any(how.lost)]
         kind = made.FITTED[str(draws.choice(of_pictures))]
-        changed = Sampled(grid.times_ms, kind.change(grid.frames, draws), grid.duration_ms)
+        changed = replace(seen[name], frames=kind.change(seen[name].frames, draws))
         copies.append(scores_of(looked[name], see(changed, encoder)))
     different = [scores_of(looked[one], looked[other]) for one, other in combinations(names, 2)]
     return {
@@ -257,21 +243,24 @@ def _copy(kind: str, of: str, video: Sampled) -> Copy:
     return Copy(kind, of, video, video.fingerprint(), None)
 
 
-def _aligned(prints: Mapping[str, VideoFingerprint]) -> dict[Pair, Alignment]:
-    found = {pair: align(prints[pair[0]], prints[pair[1]]) for pair in tqdm(propose(prints), desc="different", disable=None)}
-    return {pair: of for pair, of in found.items() if of is not None}
-
-
 def _video(name: str, length_ms: int) -> Video:
     # Half a step before the first frame and after the last.
     video_id = hashlib.sha256(name.encode()).hexdigest()[:32]
     return Video(video_id, (name,), length_ms + 125, 25.0, 170, 128, "h264")
 
 
-def _named(matches: Sequence[Match], videos: Mapping[str, Video]) -> dict[Pair, Match]:
-    """The matches by the names of their videos."""
+def _called_one(
+    prints: Mapping[str, VideoFingerprint], *aligned: Mapping[Pair, Alignment], target: float = TARGET
+) -> tuple[float, list[dict[Pair, Match]]]:
+    """The limit of an archive of these videos and pairs, and of each of the parts of these what is called one."""
+    odds = [log_odds(each.evidence) for part in aligned for each in part.values()]
+    threshold = choose_threshold(odds, num_videos=len(prints), own={}, target=target)
+    videos = {name: _video(name, of.length_ms) for name, of in prints.items()}
     names = {video.video_id: name for name, video in videos.items()}
-    return {(names[match.one], names[match.other]): match for match in matches}
+    return threshold.limit, [
+        {(names[match.one], names[match.other]): match
+         for match in find_matches(part, videos, least_odds=threshold.odds)} for part in aligned
+    ]
 
 
 def _encoder() -> Embeds | None:

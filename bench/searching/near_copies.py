@@ -22,7 +22,7 @@ from vidseek_media.cutting.cut import window_spans
 from vidseek_media.decoding.frames import bin_centres, frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.errors import InputRejected
-from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint, fingerprint_of, picture_of
+from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint, fingerprint_of, grey_of, picture_of
 
 Frames = NDArray[np.uint8]
 """Shape (T, height, width), grey."""
@@ -44,7 +44,6 @@ GROUPS = {
 """Real copies, by E_near_duplicates/video_groups.csv. Of each group the first is an original that copies are made of."""
 UNCLEAR = ("h265_10bits.mp4", "bt709_full_range.mp4", "var_fps_video.mp4", "test_video.mp4")
 """Test pictures like those of others: neither the same nor different."""
-_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,11 @@ class Sampled:
     frames: Frames
     duration_ms: int
     world: str = ""
+
+    @classmethod
+    def of_grid(cls, grid: Frames, world: str) -> Sampled:
+        """All frames of a video, one each `GRID_MS`."""
+        return cls(np.arange(len(grid)) * GRID_MS, grid, len(grid) * GRID_MS, world)
 
     def fingerprint(self) -> VideoFingerprint:
         """As `vidseek dedup` has it."""
@@ -89,7 +93,7 @@ def read_originals() -> dict[str, Sampled]:
     for world, of_world in (("real", paths), ("rendered", sorted(DEMO.glob("*.mp4"))[:24])):
         for path in of_world:
             if path.name not in copies and (grid := read_grid(path)) is not None:
-                found[path.name] = Sampled(np.arange(len(grid)) * GRID_MS, grid, len(grid) * GRID_MS, world)
+                found[path.name] = Sampled.of_grid(grid, world)
     return {**found, **_of_photos()}
 
 
@@ -99,9 +103,7 @@ def read_copies() -> dict[str, dict[str, Sampled]]:
     for group, names in GROUPS.items():
         for path in (path for folder in FOLDERS for path in sorted((REAL / folder).rglob("*"))):
             if path.name in names and (grid := read_grid(path)) is not None:
-                found.setdefault(group, {})[path.name] = Sampled(
-                    np.arange(len(grid)) * GRID_MS, grid, len(grid) * GRID_MS, "real"
-                )
+                found.setdefault(group, {})[path.name] = Sampled.of_grid(grid, "real")
     return found
 
 
@@ -111,8 +113,7 @@ def read_grid(path: Path) -> Frames | None:
         plan = read_plan(path)
         times = list(range(0, min(plan.duration_ms, MOST_MS), GRID_MS))
         grid = np.stack([
-            np.rint(frame.pixels.astype(np.float32) @ _WEIGHTS).astype(np.uint8)
-            for frame in frames_at(path, times, side_px=SIDE_PX, plan=plan)
+            grey_of(frame.pixels) for frame in frames_at(path, times, side_px=SIDE_PX, plan=plan)
         ]) if times else np.zeros((0, 1, 1), np.uint8)
     except InputRejected:
         return None
@@ -318,10 +319,7 @@ def _of_photos() -> dict[str, Sampled]:
         found[f"slides {number}"] = np.concatenate([np.repeat(each, int(draws.integers(35, 80)), 0) for each in shown])
     for number in range(10):
         found[f"still {number}"] = np.repeat(_shown(next(photos)), int(draws.integers(60, 150)), 0)
-    return {
-        name: Sampled(np.arange(len(grid)) * GRID_MS, grid, len(grid) * GRID_MS, name.rsplit(" ", 1)[0])
-        for name, grid in found.items()
-    }
+    return {name: Sampled.of_grid(grid, name.rsplit(" ", 1)[0]) for name, grid in found.items()}
 
 
 def _shown(path: Path) -> Frames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from vidseek_media.files.folders import write_text
 
 MOST_BYTES = 64 * 2**20
 """Default limit of a JSON file in bytes. The largest file of vidseek, a calibration, has a few MB."""
+MOST_MEMORY_BYTES = 2**30
+"""Limit of a file of `read_memory`: that of a whole archive, which vidseek alone writes."""
 _LOWEST, _HIGHEST = -(2**63), 2**64  # hashes of frames are unsigned
 
 
@@ -38,6 +41,20 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     if len(content) > most_bytes:
         raise ValueError(f"it is larger than {most_bytes} bytes")
     return parse_json(content)
+
+
+def read_memory(path: Path, *, version: int) -> dict[str, Any]:
+    """Read what an earlier run kept by `write_json` under its `version`; a memory that is no such file is empty.
+
+    Args:
+        path: Of the file; it may be missing, broken or of another version.
+        version: The number at `version` in its object.
+    """
+    with suppress(OSError, ValueError):
+        content = read_json(path, most_bytes=MOST_MEMORY_BYTES)
+        if isinstance(content, dict) and content.get("version") == version:
+            return content
+    return {}
 
 
 def write_json(

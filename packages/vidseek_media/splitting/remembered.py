@@ -9,20 +9,18 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
-from vidseek_media.splitting.perceptual_hashes import Comparison, compare
+from vidseek_media.splitting.perceptual_hashes import Comparison, compare, near_duplicates
 from vidseek_media.tables import BOTH_SIDES
 
 GROUPS_FILE, BOTH_SIDES_FILE = "near_duplicates.json", "both_sides.json"
 VERSION = 1
 """Of both files: raise it when equal hashes give another result."""
-MOST_BYTES = 2**30
 
 
 def remembered_near_duplicates(
@@ -40,7 +38,7 @@ def remembered_near_duplicates(
         OSError: the disk does not take the memory.
     """
     if memory is None:
-        return compare(hashes, max_bits=max_bits, min_share=min_share).similar
+        return near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
     path = memory / GROUPS_FILE
     before = _read_comparison(path)
     found = compare(hashes, max_bits=max_bits, min_share=min_share, before=before)
@@ -72,7 +70,7 @@ def remembered_both_sides(
     if memory is None:
         return find_both_sides(pairs, hashes_of(paired), max_bits=max_bits, min_share=min_share)
     path, key = memory / BOTH_SIDES_FILE, _key_of(pairs, paired, max_bits=max_bits, min_share=min_share)
-    known = _read(path)
+    known = read_memory(path, version=VERSION)
     if known.get("key") == key:
         with suppress(KeyError, TypeError, ValueError):
             rows = pd.DataFrame(known["rows"], columns=BOTH_SIDES.names)
@@ -95,17 +93,9 @@ def _key_of(pairs: pd.DataFrame, paired: pd.DataFrame, *, max_bits: int, min_sha
 
 
 def _read_comparison(path: Path) -> Comparison | None:
-    content = _read(path)
-    with suppress(KeyError, TypeError, ValueError):
+    content = read_memory(path, version=VERSION)
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
         similar = [(str(a), str(b)) for a, b in content["similar"]]
         digests = {str(key): str(digest) for key, digest in content["digests"].items()}
         return Comparison(int(content["max_bits"]), float(content["min_share"]), digests, similar)
     return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = read_json(path, most_bytes=MOST_BYTES)
-        if isinstance(content, dict) and content.get("version") == VERSION:
-            return content
-    return {}

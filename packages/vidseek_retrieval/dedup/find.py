@@ -19,7 +19,7 @@ from vidseek_media.records import Video
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.comparing.alignment import Alignment
 from vidseek_retrieval.dedup.comparing.compared import Pair, compare
-from vidseek_retrieval.dedup.comparing.fingerprint_store import digests_of, read_fingerprints
+from vidseek_retrieval.dedup.comparing.fingerprint_store import read_fingerprints
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.decisions import key_of
 from vidseek_retrieval.dedup.differences import differences
@@ -92,8 +92,7 @@ def find_duplicates(
         GateFailed: fewer than two videos have frames.
     """
     videos = {video.video_id: video for video in read_videos(ingest_dir)}
-    digests = digests_of(frames, videos)
-    fingerprints = read_fingerprints(frames, videos, cache=cache)
+    fingerprints, digests = read_fingerprints(frames, videos, cache=cache)
     if len(fingerprints) < 2:
         raise GateFailed(
             f"{len(fingerprints)} videos have frames: there is nothing to compare", code="too-few-videos",

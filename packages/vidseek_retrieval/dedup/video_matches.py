@@ -117,9 +117,8 @@ def decide(matches: Iterable[Match], videos: Mapping[str, Video]) -> list[Duplic
     """Decide which video, or span of a video, duplicates which.
 
     Videos that match as a whole, directly or through others, form a group. Its representative is the longest; of equally
-    long
-    ones (within a tenth of a second) the sharpest, then the oldest, then the one with the smallest id. A span shared by two
-    groups is a duplicate in the video that ranks lower by this order.
+    long ones (within a tenth of a second) the sharpest, then the oldest, then the one with the smallest id. A span shared by
+    two groups is a duplicate in the video that ranks lower by this order.
 
     Args:
         matches: Spans that two videos share.

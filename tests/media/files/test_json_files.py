@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.raising import raises
-from vidseek_media.files.json_files import parse_json, read_json
+from vidseek_media.files.json_files import parse_json, read_json, read_memory, write_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text()
@@ -53,3 +53,13 @@ def test_read_json__is_bounded_by_the_file(tmp_path: Path) -> None:
         read_json(path, most_bytes=100)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing.json")
+
+
+def test_read_memory__of_another_version_or_broken_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    assert read_memory(path, version=2) == {}
+    write_json(path, {"version": 2, "found": [1]}, indent=None)
+    assert read_memory(path, version=2) == {"version": 2, "found": [1]} and read_memory(path, version=3) == {}
+    for content in ("", "{", "[2]", '{"found": [1]}'):
+        path.write_text(content)
+        assert read_memory(path, version=2) == {}

@@ -66,7 +66,8 @@ def test_memory__is_never_seen_in_the_result(tmp_path: Path, runs: list[dict[str
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"version": 1}', '{"version": 0, "digests": {}}',
-                                     '{"version": 1, "max_bits": "x", "min_share": 1, "digests": 3, "similar": [1]}'])
+                                     '{"version": 1, "max_bits": "x", "min_share": 1, "digests": 3, "similar": [1]}',
+                                     '{"version": 1, "max_bits": 0, "min_share": 1, "digests": 3, "similar": []}'])
 def test_memory__that_is_broken_is_as_none(tmp_path: Path, content: str) -> None:
     for name in (GROUPS_FILE, BOTH_SIDES_FILE):
         (tmp_path / name).write_text(content)

@@ -28,16 +28,17 @@ from vidseek_retrieval.dedup.comparing.time_alignment import (
     refine,
 )
 
-Pair = tuple[str, str]
+Along = tuple[NDArray[np.int64], Values, Values]
+"""Places of frames of one video, their features, and those of the other video at their times."""
 BELONGS = 0.55
 """The similarity from which a frame belongs to the span, where those of the span are fully alike."""
 NUM_REGISTERED = 12
 """Frames that the picture is aligned on."""
 _NUM_REGISTERED_VIEWS = 3
 _NUM_VIEWS = 2
+"""That are aligned in time."""
 _NEARLY = 0.04
 """Below the best view: what is less alike is not aligned in time."""
-"""That are aligned in time."""
 _PROBE = 24
 """Frames of each video that the first views are compared on."""
 
@@ -98,19 +99,21 @@ def align(one: VideoFingerprint, other: VideoFingerprint) -> Alignment | None:
         tracks = _tracks(one, other, view)
         by, value = best_mapping(*tracks)
         if found is None or value > found[0]:
-            found = value, view, by
+            found = value, view, by, tracks
     if found is None:
         return None
-    _, view, by = found
-    span = _span(one, other, view, by)
+    _, view, by, tracks = found
+    span = _span(_along(*tracks, by))
     if span is None:
         return None
     view = _registered(one, other, view, by, span)
-    by = refine(*_tracks(one, other, view), by, 100.0, is_same=by.speed == 1)
-    span = _span(one, other, view, by)
+    tracks = _tracks(one, other, view)
+    by = refine(*tracks, by, 100.0, is_same=by.speed == 1)
+    along = _along(*tracks, by)
+    span = _span(along)
     if span is None:
         return None
-    return _alignment(one, other, view, by, span)
+    return _alignment(tracks, along, view, by, span)
 
 
 def _likeliest(one: VideoFingerprint, other: VideoFingerprint) -> list[View]:
@@ -144,7 +147,7 @@ def _tracks(one: VideoFingerprint, other: VideoFingerprint, view: View) -> tuple
     return Track(one.times_ms, rows[0]), Track(other.times_ms, rows[1])
 
 
-def _along(one: Track, other: Track, by: TimeMapping) -> tuple[NDArray[np.int64], Values, Values]:
+def _along(one: Track, other: Track, by: TimeMapping) -> Along:
     """The frames that the other video reaches, their features, and those of the other: of two frames and their mixture those
     that are most alike.
     """
@@ -162,10 +165,9 @@ def _along(one: Track, other: Track, by: TimeMapping) -> tuple[NDArray[np.int64]
     return rows, mine, near[chosen, np.arange(len(rows))]
 
 
-def _span(one: VideoFingerprint, other: VideoFingerprint, view: View, by: TimeMapping) -> tuple[int, int] | None:
+def _span(along: Along) -> tuple[int, int] | None:
     """The first and the last frame of the span whose frames are alike, misses and flat frames included; None for none."""
-    tracks = _tracks(one, other, view)
-    rows, mine, theirs = _along(*tracks, by)
+    rows, mine, theirs = along
     if len(rows) < 2:
         return None
     alike = np.einsum("ij,ij->i", unit(mine), unit(theirs))
@@ -192,10 +194,9 @@ def _registered(
 
 
 def _alignment(
-    one: VideoFingerprint, other: VideoFingerprint, view: View, by: TimeMapping, span: tuple[int, int]
+    tracks: tuple[Track, Track], along: Along, view: View, by: TimeMapping, span: tuple[int, int]
 ) -> Alignment:
-    tracks = _tracks(one, other, view)
-    rows, mine, theirs = _along(*tracks, by)
+    rows, mine, theirs = along
     inside = (rows >= span[0]) & (rows <= span[1])
     rows, mine, theirs = rows[inside], mine[inside], theirs[inside]
     seen = np.asarray(mine.any(axis=1) & theirs.any(axis=1))
@@ -206,9 +207,9 @@ def _alignment(
     energies = [float((each**2).sum(axis=1).mean()) for each in (moved, their)]
     noise = MOTION_LEVELS**2 / 16
     motion = float((moved * their).sum(axis=1).mean() / (np.sqrt(energies[0] * energies[1]) + noise))
-    one_ms, other_ms = _spans(one, other, by, rows)
-    share = max((one_ms[1] - one_ms[0]) / (one.length_ms + tracks[0].step_ms),
-                (other_ms[1] - other_ms[0]) / (other.length_ms + tracks[1].step_ms))
+    one_ms, other_ms = _spans(*tracks, by, rows)
+    share = max((end - start) / (float(np.ptp(of.times_ms)) + of.step_ms)
+                for (start, end), of in zip((one_ms, other_ms), tracks, strict=True))
     evidence = Evidence(
         likeness=float(alike.mean()), weakest=float(np.quantile(alike, 0.1)), motion=motion,
         energy=float(np.log1p(min(energies) / MOTION_LEVELS**2)),
@@ -220,10 +221,10 @@ def _alignment(
 
 
 def _spans(
-    one: VideoFingerprint, other: VideoFingerprint, by: TimeMapping, rows: NDArray[np.int64]
+    one: Track, other: Track, by: TimeMapping, rows: NDArray[np.int64]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The span of these frames in both videos: each frame stands for half the time to its neighbours."""
-    steps = [Track(each.times_ms, np.empty((0, 0), np.float32)).step_ms / 2 for each in (one, other)]
+    steps = one.step_ms / 2, other.step_ms / 2
     half = max(steps[0], steps[1] / by.speed)
     start, end = one.times_ms[rows[0]] - half, one.times_ms[rows[-1]] + half
     ends = other.times_ms[0] - steps[1], other.times_ms[-1] + steps[1]

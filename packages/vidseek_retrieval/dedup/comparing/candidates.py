@@ -64,9 +64,11 @@ def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[s
         fingerprints: Of each video.
         known: Videos that were compared with each other before.
     """
-    ids = sorted(fingerprints)
+    ids, before = sorted(fingerprints), set(known)
+    is_known = np.array([each in before for each in ids], dtype=bool)
+    if is_known.all():
+        return []
     frames = _frames_of([fingerprints[each] for each in ids])
-    is_known = np.array([each in set(known) for each in ids], dtype=bool)
     scores: dict[tuple[int, int], float] = {}
     new_askers, new_owners = ~is_known[frames.askers], ~is_known[frames.owners]
     old_askers = ~new_askers

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_retrieval.dedup.comparing.alignment import Alignment, Evidence, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import Rectangle, VideoFingerprint
@@ -58,7 +58,6 @@ def compare(
     aligned = dict(_align_all(pairs, fingerprints))
     alignments = dict(sorted({**kept, **aligned}.items()))
     if cache is not None and (pairs or known != fingerprints.keys() or len(kept) < len(found)):
-        cache.mkdir(parents=True, exist_ok=True)
         rows = [[*pair, asdict(of)] for pair, of in alignments.items()]
         of_videos = {each: digests.get(each, "") for each in fingerprints}
         write_json(cache / _FILE, {"version": VERSION, "videos": of_videos, "pairs": rows}, indent=None)
@@ -89,13 +88,11 @@ def _aligned(pair: tuple[VideoFingerprint, VideoFingerprint]) -> Alignment | Non
 
 def _read(path: Path) -> tuple[dict[str, str], dict[Pair, Alignment]]:
     """What is kept; nothing where nothing is, it is of another version, or it cannot be read."""
+    content = read_memory(path, version=VERSION)
     try:
-        content = read_json(path)
-        if content["version"] != VERSION:
-            return {}, {}
         videos = {str(video): str(digest) for video, digest in content["videos"].items()}
         return videos, {(one, other): _alignment(of) for one, other, of in content["pairs"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}, {}
 
 

@@ -26,26 +26,11 @@ STEP_MS = (100, 240)
 _LONG_MS = 120_000
 
 
-def digests_of(frames: Path, video_ids: Collection[str]) -> dict[str, str]:
-    """Return for each video with frames a digest of them all.
-
-    Args:
-        frames: Folder with the frame shards.
-        video_ids: Ids of the videos.
-
-    Raises:
-        ArtifactError: there is no shard, or its table is broken.
-    """
-    return {
-        video_id: _digest(list(clips))
-        for video_id, clips in groupby(stored_clips(frames, video_ids=set(video_ids)), key=lambda clip: clip.video_id)
-    }
-
-
 def read_fingerprints(
     frames: Path, video_ids: Collection[str], *, cache: Path | None = None
-) -> dict[str, VideoFingerprint]:
-    """Return the fingerprints of videos from their stored frames; videos without frames are left out.
+) -> tuple[dict[str, VideoFingerprint], dict[str, str]]:
+    """Return the fingerprints of videos from their stored frames, and of each a digest of these; both without the videos
+    that have no frames.
 
     Args:
         frames: Folder with the frame shards.
@@ -57,10 +42,11 @@ def read_fingerprints(
         OSError: the folder of the cache cannot be written.
     """
     found: dict[str, VideoFingerprint] = {}
+    digests: dict[str, str] = {}
     clips = stored_clips(frames, video_ids=set(video_ids))
     groups = [(video_id, list(of)) for video_id, of in groupby(clips, key=lambda clip: clip.video_id)]
     for video_id, of_video in tqdm(groups, desc="look", unit="video", disable=None):
-        digest = _digest(of_video)
+        digest = digests[video_id] = _digest(of_video)
         path = cache / f"{video_id}.npz" if cache is not None else None
         known = _read(path, digest) if path is not None else None
         if known is None:
@@ -68,7 +54,7 @@ def read_fingerprints(
             if path is not None:
                 _write(path, known, digest)
         found[video_id] = known
-    return found
+    return found, digests
 
 
 def _fingerprint(frames: Path, clips: Sequence[StoredClip]) -> VideoFingerprint:
@@ -114,5 +100,4 @@ def _read(path: Path, digest: str) -> VideoFingerprint | None:
 def _write(path: Path, found: VideoFingerprint, digest: str) -> None:
     content = io.BytesIO()
     np.savez(content, times_ms=found.times_ms, pictures=found.pictures, inside=astuple(found.inside), digest=digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content.getvalue())

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vidseek_media.cutting.small_frames import LUMA
+
 SIDE = 40
 """Pixels of a picture in each direction."""
 FREQUENCIES = 10
@@ -26,7 +28,6 @@ BAR_LEVELS = 12.0
 MAX_BAR = 0.35
 """Of a side: more is no bar."""
 _GRID = 20
-_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 Values = NDArray[np.float32]
 
@@ -83,8 +84,13 @@ def picture_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Args:
         frame: uint8 RGB of shape (height, width, 3), or grey of shape (height, width).
     """
-    grey = frame if frame.ndim == 2 else np.rint(frame.astype(np.float32) @ _WEIGHTS).astype(np.uint8)
+    grey = frame if frame.ndim == 2 else grey_of(frame)
     return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def grey_of(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the brightness of an RGB frame, shape (height, width)."""
+    return np.rint(frame.astype(np.float32) @ LUMA).astype(np.uint8)
 
 
 def fingerprint_of(times_ms: Sequence[int], pictures: Sequence[NDArray[np.uint8]]) -> VideoFingerprint:

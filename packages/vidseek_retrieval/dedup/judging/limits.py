@@ -79,7 +79,7 @@ class Threshold:
 @dataclass(frozen=True)
 class _Archive:
     odds: NDArray[np.float64]
-    """Of the pairs that were aligned."""
+    """Of the pairs that were aligned, ascending."""
     num_pairs: int
     num_videos: int
     own: Mapping[str, Sequence[float]]
@@ -102,7 +102,7 @@ class _Archive:
 
     def num_right(self, odds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how many pairs that are copies reach them: those found that are not wrong, and those to be expected."""
-        found = (self.odds[np.newaxis, :] >= odds[:, np.newaxis]).sum(axis=1)
+        found = len(self.odds) - np.searchsorted(self.odds, odds)
         expected = (1 + _COPIES * self.num_videos) * np.array([self.recall(each) for each in odds])
         return np.clip(found - self.num_wrong(odds), 0, None) + expected
 

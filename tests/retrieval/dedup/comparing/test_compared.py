@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,12 @@ def test_compare__again_only_what_is_new(
     assert changed.num_new == 1 and all("c" not in pair for pair in changed.alignments)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"version": 0}', '{"version": 1, "videos": {}, "pairs": [[1]]}', "[]"])
+@pytest.mark.parametrize("content", [
+    "", "{}", '{"version": 0}', '{"version": 1, "videos": {}, "pairs": [[1]]}', "[]",
+    json.dumps({"version": 1, "videos": {}, "pairs": [["a", "b", {
+        "by": {"speed": 1, "offset_ms": 0}, "view": {"mine": {}, "theirs": {}, "is_mirrored": False}, "one_ms": [],
+    }]]}),
+])
 def test_compare__a_cache_that_cannot_be_read_is_none(
     videos: dict[str, VideoFingerprint], tmp_path: Path, content: str
 ) -> None:

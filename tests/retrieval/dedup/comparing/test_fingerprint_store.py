@@ -8,15 +8,15 @@ from tests.raising import raises
 from tests.retrieval.embedding.test_embed_clips import write_shard
 from tests.retrieval.pictures import picture
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.dedup.comparing.fingerprint_store import STEP_MS, digests_of, read_fingerprints
+from vidseek_retrieval.dedup.comparing.fingerprint_store import STEP_MS, read_fingerprints
 from vidseek_retrieval.dedup.comparing.fingerprints import SIDE
 
 
 def test_read__by_video_in_order_of_time_and_thinned(tmp_path: Path) -> None:
     frames = [picture(seed) for seed in range(3)]
     write_shard(tmp_path / "shards" / "a.tar", {"a" * 32: [np.stack(frames)], "b" * 32: [np.stack(frames[:2])] * 2})
-    fingerprints = read_fingerprints(tmp_path, ["b" * 32, "c" * 32])
-    assert list(fingerprints) == ["b" * 32]
+    fingerprints, digests = read_fingerprints(tmp_path, ["b" * 32, "c" * 32])
+    assert list(fingerprints) == list(digests) == ["b" * 32]
     # The clips begin at 0 and 1000 ms, their frames are 1 ms apart: one of each is kept.
     assert fingerprints["b" * 32].times_ms.tolist() == [0, 1000]
     assert fingerprints["b" * 32].pictures.shape == (2, SIDE, SIDE) and STEP_MS[0] > 1
@@ -27,15 +27,18 @@ def test_read__by_video_in_order_of_time_and_thinned(tmp_path: Path) -> None:
 def test_read__is_kept_by_the_digest_of_the_frames(tmp_path: Path) -> None:
     video_id, cache = "a" * 32, tmp_path / "cache"
 
-    def read(seed: int) -> np.ndarray:
+    def read(seed: int) -> tuple[np.ndarray, str]:
         write_shard(tmp_path / "shards" / "a.tar", {video_id: [np.stack([picture(seed)] * 4)]}, frame_ms=400)
-        return read_fingerprints(tmp_path, [video_id], cache=cache)[video_id].pictures
+        fingerprints, digests = read_fingerprints(tmp_path, [video_id], cache=cache)
+        return fingerprints[video_id].pictures, digests[video_id]
 
-    first, digest = read(1), digests_of(tmp_path, [video_id])
+    first, digest = read(1)
     kept = cache / f"{video_id}.npz"
     written = kept.read_bytes()
-    assert (read(1) == first).all() and kept.read_bytes() == written and digests_of(tmp_path, [video_id]) == digest
-    assert not np.array_equal(read(2), first) and digests_of(tmp_path, [video_id]) != digest
+    again, same = read(1)
+    assert (again == first).all() and kept.read_bytes() == written and same == digest
+    other, changed = read(2)
+    assert not np.array_equal(other, first) and changed != digest
     for content in (b"", b"PK nothing", written[: len(written) // 2]):
         kept.write_bytes(content)
-        assert (read(1) == first).all()
+        assert (read(1)[0] == first).all()
