@@ -22,13 +22,12 @@ from vidseek.installation import PIPELINE, code_root
 from vidseek.new_archive.costs import Costs
 from vidseek.new_archive.proposal import Proposal
 from vidseek.params import load_short_params
+from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import write_json
 from vidseek_media.installing import install_command
 
-PLAN_FILE = "plan.json"
-"""Below `.vidseek`: what `vidseek init` said that the archive will cost."""
 _IGNORED = """\
 .vidseek/
 /index/
@@ -157,7 +156,7 @@ def write_archive(folder: Path, proposal: Proposal, costs: Costs | None) -> None
         shutil.copytree(shipped / "data" / "decisions", fresh / "data" / "decisions",
                         ignore=shutil.ignore_patterns("*.parquet", "*.jsonl"))
         if costs is not None:
-            write_json(fresh / ".vidseek" / PLAN_FILE, asdict(costs))
+            write_json(ArchivePaths(fresh).plan, asdict(costs))
         _run(["git", "init", "--quiet", "--initial-branch", "main"], fresh)
         _run([sys.executable, "-m", "dvc", "init", "--quiet"], fresh)
         (fresh / ".dvc" / "config").write_text(_DVC_CONFIG, encoding="utf-8")
