@@ -146,10 +146,10 @@ def doctor(
     if as_json:
         printing.print_json(diagnosis.to_json())
     else:
-        groups = dict.fromkeys(one.group for one in diagnosis.summary())
-        for group in groups:
+        findings = diagnosis.summary()
+        for group in dict.fromkeys(one.group for one in findings):
             printing.say(group)
-            for one in (each for each in diagnosis.summary() if each.group == group):
+            for one in (each for each in findings if each.group == group):
                 printing.say_wrapped(f"{one.name}: {one.found}", mark=f"  {one.state:<8}")
                 if one.remedy:
                     printing.say_wrapped(one.remedy, mark="          → ")
