@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidseek.matches import split_at_matches
-from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -207,20 +206,3 @@ def print_json(content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     # JSON itself escapes control bytes up to 0x1f; those after, and changes of direction, are in strings alone.
     typer.echo("".join(char if char == "\n" or printable(char) == char else json.dumps(char)[1:-1] for char in text))
-
-
-def require_module(name: str, extra: str) -> None:
-    """Raise a ConfigError that names the extra if a library is not installed.
-
-    Args:
-        name: Import name of the library.
-        extra: The extra that installs it.
-    """
-    from importlib.util import find_spec
-
-    from vidseek_media.installing import install_command
-
-    if find_spec(name) is None:
-        raise ConfigError(
-            f"{name} is not installed", code="not-installed", remedy=f"Run `{install_command(extra)}`",
-        )

@@ -187,13 +187,14 @@ def _run_in(folder: Path) -> None:
 
     from vidseek.installation import PIPELINE
     from vidseek.new_archive.archive_folder import run_command, run_environment
+    from vidseek_media.installing import require_module
 
     if not (folder / PIPELINE).is_file():
         raise ConfigError(
             f"{folder.absolute()} has no pipeline ({PIPELINE})", code="archive-not-made",
             remedy="Run it in the folder of an archive; `vidseek init` makes one",
         )
-    printing.require_module("dvc", "cpu")
+    require_module("dvc", "cpu")
     sys.stdout.flush()
     ended = subprocess.run(run_command(), cwd=folder, env=run_environment(), check=False).returncode
     if ended:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -26,7 +25,7 @@ from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import write_json
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 
 _IGNORED = """\
 .vidseek/
@@ -86,8 +85,7 @@ def _require_programs() -> None:
         raise ConfigError(
             "git is not installed: DVC keeps versions by it", code="git-missing", remedy="Run `apt-get install git`, say",
         )
-    if find_spec("dvc") is None:
-        raise ConfigError("dvc is not installed", code="not-installed", remedy=f"Run `{install_command('cpu')}`")
+    require_module("dvc", "cpu")
 
 
 def _require_empty(folder: Path, source: Path) -> None:
