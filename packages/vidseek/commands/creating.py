@@ -63,14 +63,13 @@ def init(
     from vidseek.new_archive.costs import estimate
     from vidseek.new_archive.machine import this_machine
     from vidseek.new_archive.proposal import propose
-    from vidseek.new_archive.source_look import absolute, look_at, require_readable
+    from vidseek.new_archive.source_look import absolute, look_at
 
     archive_folder.require_new(folder, absolute(videos))
     machine = this_machine()
     chosen = named_backbone(backbone) if backbone else None
     printing.say_waiting("Looking at the videos ...")
     look = look_at(videos, captions=captions, workers=machine.cores)
-    require_readable(look)
     chosen = chosen or choose_backbone(machine, look.captions.languages)
     proposal = propose(look, machine, chosen, captions=str(captions.absolute()) if captions else None)
     if not as_json:

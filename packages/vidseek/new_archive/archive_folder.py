@@ -119,10 +119,10 @@ def _require_writable(folder: Path) -> None:
 def _require_outside_git(folder: Path) -> None:
     """A repository that ignores the folder does not mind it."""
     above = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    top = _git(["rev-parse", "--show-toplevel"], above)
+    top = _said(["git", "rev-parse", "--show-toplevel"], above)
     if top.returncode != 0:
         return
-    ignored = _git(["check-ignore", "-q", str(folder.absolute())], above)
+    ignored = _said(["git", "check-ignore", "-q", str(folder.absolute())], above)
     if ignored.returncode != 0:
         raise ConfigError(
             f"{folder} lies in the git repository {top.stdout.strip()}, and an archive is one of its own",
@@ -190,16 +190,14 @@ def _quiet() -> dict[str, str]:
     return {**kept, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
 
-def _git(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def _said(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["git", *arguments], cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
+        list(command), cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
     )
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    done = subprocess.run(
-        list(command), cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
-    )
+    done = _said(command, folder)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         name = Path(command[0]).name
