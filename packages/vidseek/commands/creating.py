@@ -20,29 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN_FAULTS = 3
 """Files that cannot be used, with their reasons."""
-INIT_EXAMPLES = """Examples:
-
-vidseek init harbour --videos /media/harbour
-
-vidseek init harbour --videos /media/harbour --captions notes.csv --yes --run
-
-vidseek init harbour --videos /media/harbour --backbone openai/clip-vit-base-patch32
-
-Without --yes it asks where there is a terminal; elsewhere it says what it would do, and makes nothing."""
-RUN_EXAMPLES = """Examples:
-
-vidseek run
-
-vidseek run harbour
-
-vidseek run --renew
-
-It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."""
-SETTINGS_EXAMPLES = """Examples:
-
-vidseek settings
-
-vidseek settings --json | jq .cut"""
 
 
 def init(

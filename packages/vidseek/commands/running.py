@@ -126,15 +126,6 @@ def mlflow(
     os.execve(command[0], command, {**os.environ, **told})
 
 
-DOCTOR_EXAMPLES = """Examples:
-
-vidseek doctor
-
-vidseek doctor --hub
-
-vidseek doctor --json | jq '.findings[] | select(.state != "ok")'"""
-
-
 def doctor(
     hub: Annotated[bool, typer.Option("--hub", help="Ask the model hub too whether it can be reached; nothing else here "
                                       "uses a network.")] = False,
