@@ -29,6 +29,13 @@ from vidseek.commands import (
 from vidseek_media.errors import VidseekError
 
 EXAMPLES = {
+    "init": ["vidseek init harbour --videos /media/harbour",
+             "vidseek init harbour --videos /media/harbour --captions notes.csv --yes --run",
+             "vidseek init harbour --videos /media/harbour --backbone openai/clip-vit-base-patch32",
+             "Without --yes it asks where there is a terminal; elsewhere it says what it would do, and makes nothing."],
+    "run": ["vidseek run", "vidseek run harbour", "vidseek run --renew",
+            "It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."],
+    "settings": ["vidseek settings", "vidseek settings --json | jq .cut"],
     "search": ["vidseek search 'a crane lifts a container'", "vidseek search --image quay.jpg --negative night",
                "vidseek search 'white van' --in speech,ocr --after 2026-03-01 --json"],
     "ingest": ["vidseek ingest", "vidseek ingest '/archive/**/*.mp4' --json"],
@@ -43,9 +50,20 @@ EXAMPLES = {
     "ui": ["vidseek ui", "vidseek ui --url http://127.0.0.1:3000"],
     "mcp": ["vidseek mcp", "vidseek mcp --url http://127.0.0.1:3000"],
     "mlflow": ["vidseek mlflow", "vidseek mlflow --port 5001"],
+    "doctor": ["vidseek doctor", "vidseek doctor --hub",
+               "vidseek doctor --json | jq '.findings[] | select(.state != \"ok\")'"],
     "push-adapter": ["vidseek push-adapter /mnt/shared/harbour-adapter"],
     "mteb": ["vidseek mteb MSVDT2VRetrieval", "vidseek mteb MSVDT2VRetrieval --base"],
     "benchmark": ["vidseek benchmark msvd /data/msvd", "vidseek benchmark msrvtt-1ka /data/msrvtt --workers 8 --json"],
+    "add": ["vidseek add harbour.mp4 gate.mov",
+            "vidseek add https://videos.example/harbour.mp4    (of a host in serve.url_hosts)",
+            "vidseek add --no-wait *.mp4                       (for `vidseek watch`)"],
+    "watch": ["vidseek watch                                     (until it is stopped)",
+              "*/10 * * * * cd /archive && .venv/bin/vidseek watch --once    (a line of cron)"],
+    "jobs": ["vidseek jobs                                      (the last ones)",
+             "vidseek jobs retry 018f3a2b4c5d6e7f8a9b",
+             "vidseek jobs retry                                (all that failed)",
+             "vidseek jobs cancel 018f3a2b4c5d6e7f8a9b"],
     "index list": ["vidseek index list"],
     "index verify": ["vidseek index verify", "vidseek index verify --json"],
     "index rollback": ["vidseek index rollback"],
@@ -65,16 +83,14 @@ EXAMPLES = {
     "feedback freeze": ["vidseek feedback freeze"],
     "encoder build-engines": ["vidseek encoder build-engines --variant fp16"],
 }
-"""Of each command that does not have them beside it."""
+"""Of each command: calls, and what is to be known of them. They follow its help."""
 EXIT_CODES = """Exit codes: 0 well, 2 wrong call, 10 this input cannot be used, 11 params or options are wrong,
 12 something was not made yet or is broken, 13 no such device, 14 a gate stopped it, 15 another program did not answer
 (docs/errors.md)."""
 
 
-def _examples(name: str) -> str | None:
-    """What follows the help of a command; None where it has no examples here."""
-    lines = EXAMPLES.get(name)
-    return "\n\n".join(["Examples:", *lines]) if lines else None
+def _examples(name: str) -> str:
+    return "\n\n".join(["Examples:", *EXAMPLES[name]])
 
 
 def _group(name: str, help_text: str, commands: dict[str, Callable[..., None]]) -> None:
@@ -109,19 +125,13 @@ def _about(
     """Search your own video archive by meaning."""
 
 
-app.command(epilog=creating.INIT_EXAMPLES)(creating.init)
-app.command(epilog=creating.RUN_EXAMPLES)(creating.run)
-app.command(epilog=creating.SETTINGS_EXAMPLES)(creating.settings)
 for command in (
+    creating.init, creating.run, creating.settings,
     searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
-    running.push_adapter, running.mteb, benchmarking.benchmark,
+    running.push_adapter, running.mteb, benchmarking.benchmark, running.doctor, growing.add, growing.watch, growing.jobs,
 ):
     app.command(epilog=_examples(command.__name__.replace("_", "-")))(command)  # push_adapter is push-adapter
-app.command(epilog=running.DOCTOR_EXAMPLES)(running.doctor)
-app.command(epilog=growing.ADD_EXAMPLES)(growing.add)
-app.command(epilog=growing.WATCH_EXAMPLES)(growing.watch)
-app.command(epilog=growing.JOBS_EXAMPLES)(growing.jobs)
 _group("index", "The published index: its collections, and what is live.", {
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "compact": index.index_compact, "prune": index.index_prune, "export": index.index_export,

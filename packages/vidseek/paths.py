@@ -198,6 +198,11 @@ class ArchivePaths(StageFolders):
         return self.state / "pairs"
 
     @property
+    def plan(self) -> Path:
+        """What `vidseek init` said that the archive will cost."""
+        return self.state / "plan.json"
+
+    @property
     def dedup_cache(self) -> Path:
         """Fingerprints of videos, and what came of comparing them."""
         return self.state / "dedup"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidseek.matches import split_at_matches
-from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,9 +118,11 @@ def table(columns: list[str], rows: Sequence[tuple[str, ...]], *, whole: Sequenc
 
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for number, column in enumerate(columns):
-        longest = max(cell_len(Text.from_markup(text).plain) for text in (column, *(row[number] for row in rows)))
-        least = longest if column in whole else min(longest, LEAST_WIDTH)
-        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in whole, min_width=least if whole else None)
+        least = None
+        if whole:
+            longest = max(cell_len(Text.from_markup(text).plain) for text in (column, *(row[number] for row in rows)))
+            least = longest if column in whole else min(longest, LEAST_WIDTH)
+        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in whole, min_width=least)
     for row in rows:
         table.add_row(*row)
     return table
@@ -205,20 +206,3 @@ def print_json(content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     # JSON itself escapes control bytes up to 0x1f; those after, and changes of direction, are in strings alone.
     typer.echo("".join(char if char == "\n" or printable(char) == char else json.dumps(char)[1:-1] for char in text))
-
-
-def require_module(name: str, extra: str) -> None:
-    """Raise a ConfigError that names the extra if a library is not installed.
-
-    Args:
-        name: Import name of the library.
-        extra: The extra that installs it.
-    """
-    from importlib.util import find_spec
-
-    from vidseek_media.installing import install_command
-
-    if find_spec(name) is None:
-        raise ConfigError(
-            f"{name} is not installed", code="not-installed", remedy=f"Run `{install_command(extra)}`",
-        )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.installation import SERVICE, code_root
 from vidseek_media.errors import ConfigError
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 from vidseek_media.secret import secret
 
 KEY_VARIABLE = "VIDSEEK_API_KEY"
@@ -26,10 +25,7 @@ def require_ready(archive: Archive) -> None:
     Raises:
         VidseekError: it could not; the message is that of `vidseek search`.
     """
-    if find_spec("bentoml") is None:
-        raise ConfigError(
-            "bentoml is not installed", code="not-installed", remedy=f"Run `{install_command('serve')}`",
-        )
+    require_module("bentoml", "serve")
     settings = archive.settings().search
     open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
 

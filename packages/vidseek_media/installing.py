@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+
+from vidseek_media.errors import ConfigError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 """The repository, where the packages lie in one."""
@@ -26,3 +29,17 @@ def install_command(extra: str) -> str:
     if is_checkout():
         return "pip install -c constraints.txt -e " + ("." if extra == "base" else f"'.[{extra}]'")
     return "pip install " + ("vidseek" if extra == "base" else f"'vidseek[{extra}]'")
+
+
+def require_module(name: str, extra: str) -> None:
+    """Check that a library is installed.
+
+    Args:
+        name: Import name of the library.
+        extra: The extra that installs it.
+
+    Raises:
+        ConfigError: it is not installed; the error names the extra.
+    """
+    if find_spec(name) is None:
+        raise ConfigError(f"{name} is not installed", code="not-installed", remedy=f"Run `{install_command(extra)}`")

@@ -20,29 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN_FAULTS = 3
 """Files that cannot be used, with their reasons."""
-INIT_EXAMPLES = """Examples:
-
-vidseek init harbour --videos /media/harbour
-
-vidseek init harbour --videos /media/harbour --captions notes.csv --yes --run
-
-vidseek init harbour --videos /media/harbour --backbone openai/clip-vit-base-patch32
-
-Without --yes it asks where there is a terminal; elsewhere it says what it would do, and makes nothing."""
-RUN_EXAMPLES = """Examples:
-
-vidseek run
-
-vidseek run harbour
-
-vidseek run --renew
-
-It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."""
-SETTINGS_EXAMPLES = """Examples:
-
-vidseek settings
-
-vidseek settings --json | jq .cut"""
 
 
 def init(
@@ -63,14 +40,13 @@ def init(
     from vidseek.new_archive.costs import estimate
     from vidseek.new_archive.machine import this_machine
     from vidseek.new_archive.proposal import propose
-    from vidseek.new_archive.source_look import absolute, look_at, require_readable
+    from vidseek.new_archive.source_look import absolute, look_at
 
     archive_folder.require_new(folder, absolute(videos))
     machine = this_machine()
     chosen = named_backbone(backbone) if backbone else None
     printing.say_waiting("Looking at the videos ...")
     look = look_at(videos, captions=captions, workers=machine.cores)
-    require_readable(look)
     chosen = chosen or choose_backbone(machine, look.captions.languages)
     proposal = propose(look, machine, chosen, captions=str(captions.absolute()) if captions else None)
     if not as_json:
@@ -187,13 +163,14 @@ def _run_in(folder: Path) -> None:
 
     from vidseek.installation import PIPELINE
     from vidseek.new_archive.archive_folder import run_command, run_environment
+    from vidseek_media.installing import require_module
 
     if not (folder / PIPELINE).is_file():
         raise ConfigError(
             f"{folder.absolute()} has no pipeline ({PIPELINE})", code="archive-not-made",
             remedy="Run it in the folder of an archive; `vidseek init` makes one",
         )
-    printing.require_module("dvc", "cpu")
+    require_module("dvc", "cpu")
     sys.stdout.flush()
     ended = subprocess.run(run_command(), cwd=folder, env=run_environment(), check=False).returncode
     if ended:

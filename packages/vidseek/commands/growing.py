@@ -15,33 +15,6 @@ if TYPE_CHECKING:
     from vidseek.jobs.job_table import Job
 
 _MARKS = {"queued": "dim", "running": "cyan", "done": "green", "rejected": "yellow", "failed": "red", "cancelled": "dim"}
-ADD_EXAMPLES = """
-Examples:
-
-  vidseek add harbour.mp4 gate.mov
-
-  vidseek add https://videos.example/harbour.mp4    (of a host in serve.url_hosts)
-
-  vidseek add --no-wait *.mp4                       (for `vidseek watch`)
-"""
-WATCH_EXAMPLES = """
-Examples:
-
-  vidseek watch                                     (until it is stopped)
-
-  */10 * * * * cd /archive && .venv/bin/vidseek watch --once    (a line of cron)
-"""
-JOBS_EXAMPLES = """
-Examples:
-
-  vidseek jobs                                      (the last ones)
-
-  vidseek jobs retry 018f3a2b4c5d6e7f8a9b
-
-  vidseek jobs retry                                (all that failed)
-
-  vidseek jobs cancel 018f3a2b4c5d6e7f8a9b
-"""
 
 
 def add(

@@ -50,8 +50,9 @@ def ui(
     from vidseek.actions import page
     from vidseek.archive import HOME_VARIABLE, Archive
     from vidseek.service import require_free, require_key, require_ready, serve_command
+    from vidseek_media.installing import require_module
 
-    printing.require_module("streamlit", "ui")
+    require_module("streamlit", "ui")
     require_free(host, port)
     require_key(host)
     ended = 0
@@ -85,8 +86,9 @@ def mcp(
 ) -> None:
     """Let agents look things up: the Model Context Protocol over stdin and stdout."""
     from vidseek.service import KEY_VARIABLE
+    from vidseek_media.installing import require_module
 
-    printing.require_module("mcp", "mcp")
+    require_module("mcp", "mcp")
     from vidseek.actions.agents import create_server
     from vidseek.client import Api
     from vidseek_media.secret import secret
@@ -103,6 +105,7 @@ def mlflow(
     """Open the MLflow UI on the archive's runs (or on MLFLOW_TRACKING_URI)."""
     from vidseek.archive import Archive
     from vidseek.service import require_free, require_local
+    from vidseek_media.installing import require_module
     from vidseek_media.urls import bare_url
 
     archive = Archive.here()
@@ -113,7 +116,7 @@ def mlflow(
     database = archive.mlflow
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
         raise ArtifactError(f"{database} is missing: no run was tracked yet", code="no-runs", remedy="Run `dvc repro`")
-    printing.require_module("mlflow", "train")
+    require_module("mlflow", "train")
     require_local(host, what="MLflow")
     require_free(host, port)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
@@ -121,15 +124,6 @@ def mlflow(
     # The address of the store may have a password: the environment of a process is its owner's, its command everybody's.
     told = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     os.execve(command[0], command, {**os.environ, **told})
-
-
-DOCTOR_EXAMPLES = """Examples:
-
-vidseek doctor
-
-vidseek doctor --hub
-
-vidseek doctor --json | jq '.findings[] | select(.state != "ok")'"""
 
 
 def doctor(
@@ -146,10 +140,10 @@ def doctor(
     if as_json:
         printing.print_json(diagnosis.to_json())
     else:
-        groups = dict.fromkeys(one.group for one in diagnosis.summary())
-        for group in groups:
+        findings = diagnosis.summary()
+        for group in dict.fromkeys(one.group for one in findings):
             printing.say(group)
-            for one in (each for each in diagnosis.summary() if each.group == group):
+            for one in (each for each in findings if each.group == group):
                 printing.say_wrapped(f"{one.name}: {one.found}", mark=f"  {one.state:<8}")
                 if one.remedy:
                     printing.say_wrapped(one.remedy, mark="          → ")

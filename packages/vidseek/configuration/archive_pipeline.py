@@ -93,7 +93,7 @@ def _outside_dep(path: str) -> str:
 
 
 def write_settled(archive: Path) -> int:
-    """Write the files that the stages of an archive depend on; those that are as they were are not touched.
+    """Write the files that the stages of an archive depend on; the same settings and code give the same bytes.
 
     Args:
         archive: The folder, with params.yaml and dvc.yaml.
@@ -109,7 +109,7 @@ def write_settled(archive: Path) -> int:
     for path in wanted:
         name = PurePosixPath(path).name
         if PurePosixPath(path).parent == _CODE:
-            _write_changed(archive / path, digest_of(name))
+            write_text(archive / path, digest_of(name))
         else:
             write_json(archive / path, _value(params, name.removesuffix(".json")))
     for left in (archive / SETTLED).rglob("*"):
@@ -154,8 +154,3 @@ def digest_of(code: str) -> str:
             digest.update(f"{file.relative_to(root)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:32] + "\n"
-
-
-def _write_changed(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -22,13 +21,12 @@ from vidseek.installation import PIPELINE, code_root
 from vidseek.new_archive.costs import Costs
 from vidseek.new_archive.proposal import Proposal
 from vidseek.params import load_short_params
+from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import write_json
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 
-PLAN_FILE = "plan.json"
-"""Below `.vidseek`: what `vidseek init` said that the archive will cost."""
 _IGNORED = """\
 .vidseek/
 /index/
@@ -87,8 +85,7 @@ def _require_programs() -> None:
         raise ConfigError(
             "git is not installed: DVC keeps versions by it", code="git-missing", remedy="Run `apt-get install git`, say",
         )
-    if find_spec("dvc") is None:
-        raise ConfigError("dvc is not installed", code="not-installed", remedy=f"Run `{install_command('cpu')}`")
+    require_module("dvc", "cpu")
 
 
 def _require_empty(folder: Path, source: Path) -> None:
@@ -122,10 +119,10 @@ def _require_writable(folder: Path) -> None:
 def _require_outside_git(folder: Path) -> None:
     """A repository that ignores the folder does not mind it."""
     above = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    top = _git(["rev-parse", "--show-toplevel"], above)
+    top = _said(["git", "rev-parse", "--show-toplevel"], above)
     if top.returncode != 0:
         return
-    ignored = _git(["check-ignore", "-q", str(folder.absolute())], above)
+    ignored = _said(["git", "check-ignore", "-q", str(folder.absolute())], above)
     if ignored.returncode != 0:
         raise ConfigError(
             f"{folder} lies in the git repository {top.stdout.strip()}, and an archive is one of its own",
@@ -157,7 +154,7 @@ def write_archive(folder: Path, proposal: Proposal, costs: Costs | None) -> None
         shutil.copytree(shipped / "data" / "decisions", fresh / "data" / "decisions",
                         ignore=shutil.ignore_patterns("*.parquet", "*.jsonl"))
         if costs is not None:
-            write_json(fresh / ".vidseek" / PLAN_FILE, asdict(costs))
+            write_json(ArchivePaths(fresh).plan, asdict(costs))
         _run(["git", "init", "--quiet", "--initial-branch", "main"], fresh)
         _run([sys.executable, "-m", "dvc", "init", "--quiet"], fresh)
         (fresh / ".dvc" / "config").write_text(_DVC_CONFIG, encoding="utf-8")
@@ -193,16 +190,14 @@ def _quiet() -> dict[str, str]:
     return {**kept, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
 
-def _git(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def _said(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["git", *arguments], cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
+        list(command), cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
     )
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    done = subprocess.run(
-        list(command), cwd=folder, env=_quiet(), capture_output=True, text=True, check=False, errors="replace",
-    )
+    done = _said(command, folder)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         name = Path(command[0]).name

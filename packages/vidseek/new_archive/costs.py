@@ -13,21 +13,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vidseek.new_archive.backbone_choice import BackboneChoice
 from vidseek.new_archive.machine import Machine
 from vidseek.new_archive.proposal import Proposal
 from vidseek.new_archive.source_look import SourceLook
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import VidseekError
-from vidseek_media.files.json_files import read_json
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.frame_store.stored_clips import stored_clips
 from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.sources.opening import open_source
 from vidseek_media.tables import CLIPS, read_table, write_table
+from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.folder import resolve
 from vidseek_training.backbones.files.image_processing import published_side
 from vidseek_training.settings import TrainSettings
@@ -72,11 +70,6 @@ class Costs:
     measured_on: int
     """Videos that were decoded for it."""
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the source was looked at."""
-        return self.hours_of_video > 0
-
 
 def estimate(look: SourceLook, proposal: Proposal, machine: Machine) -> Costs | None:
     """Return the costs of an archive; None where its source was not looked at. Takes some seconds.
@@ -88,19 +81,21 @@ def estimate(look: SourceLook, proposal: Proposal, machine: Machine) -> Costs | 
     """
     if not look.sampled:
         return None
-    side_px = published_side(resolve(proposal.backbone.name))
+    folder = resolve(proposal.backbone.name)
+    side_px = published_side(folder)
     measured = measure_frames(look, proposal, side_px)
     num_clips = _num_clips(look, proposal)
-    hours, clip_seconds = look.hours, seconds_per_clip(proposal.backbone, machine)
+    flops = _flops(folder)
+    hours, clip_seconds = look.hours, seconds_per_clip(flops, machine)
     per_clip, per_clip_bytes = (measured.seconds, measured.num_bytes) if measured else (None, 8 * side_px**2 // 4)
-    train = _train_seconds(look, clip_seconds, _flops(proposal.backbone))
+    train = _train_seconds(look, clip_seconds, flops)
     frames = num_clips * (per_clip or 0.0)
     total = FIXED_SECONDS + (frames + num_clips * clip_seconds + train) / machine.cores
     return Costs(
         hours_of_video=hours, num_clips=num_clips,
         frame_seconds_per_hour=frames / hours if per_clip is not None and hours else None,
         embed_seconds_per_hour=num_clips * clip_seconds / max(hours, 1e-9), train_seconds=train, minutes=total / 60,
-        disk_bytes=int(num_clips * (CACHE_TIMES * per_clip_bytes + BYTES_PER_CLIP)) + bundle_bytes(proposal.backbone),
+        disk_bytes=int(num_clips * (CACHE_TIMES * per_clip_bytes + BYTES_PER_CLIP)) + bundle_bytes(folder),
         measured_on=measured.num_videos if measured else 0,
     )
 
@@ -170,22 +165,22 @@ def _measured(chosen: list[Path], folder: Path, proposal: Proposal, side_px: int
     clips = read_table(folder / "cut" / "clips.parquet", CLIPS)
     clips = clips[clips["start_ms"] < MEASURED_MS]
     write_table(folder / "cut" / "clips.parquet", clips, CLIPS)
-    settings = FrameSettings(side_px=side_px).model_copy(update={"workers": 1})
+    settings = FrameSettings(side_px=side_px, workers=1)
     write_frames(source, folder / "ingest", folder / "cut", out=folder / "frames", settings=settings)
     seconds = time.perf_counter() - start
     stored = stored_clips(folder / "frames")
     return _Run(seconds, len(stored), sum(each.num_bytes for each in stored), found.num_out)
 
 
-def seconds_per_clip(backbone: BackboneChoice, machine: Machine) -> float:
+def seconds_per_clip(flops: float, machine: Machine) -> float:
     """Return seconds of a core that a clip takes to encode: by the model's operations and the processor's kind."""
     kind = next((flag for flag in ("avx512f", "avx2") if flag in machine.flags), "")
-    return LEAST_CLIP_SECONDS + _flops(backbone) / CORE_FLOPS[kind]
+    return LEAST_CLIP_SECONDS + flops / CORE_FLOPS[kind]
 
 
-def _flops(backbone: BackboneChoice) -> float:
+def _flops(backbone: Path) -> float:
     """Return the operations of a clip of eight frames, from the sizes in config.json; those of a B/32 where it is silent."""
-    config = _config(backbone)
+    config = read_beside(backbone / "config.json")
     vision = config.get("vision") or config.get("vision_config") or {}
     width, layers = (int(vision.get(a) or vision.get(b) or usual) for a, b, usual in (
         ("width", "hidden_size", 768), ("layers", "num_hidden_layers", 12),
@@ -204,20 +199,11 @@ def _layer_flops(tokens: int, width: int) -> float:
     return 24.0 * tokens * width**2 + 4.0 * tokens**2 * width
 
 
-def bundle_bytes(backbone: BackboneChoice) -> int:
+def bundle_bytes(backbone: Path) -> int:
     """Return the size of the bundle and the adapter's copies, by that of the weights: three variants, and DVC's copy."""
-    folder = resolve(backbone.name)
-    weights = sum(each.stat().st_size for each in folder.glob("*.safetensors")) or sum(
-        each.stat().st_size for each in folder.glob("*.bin"))
+    weights = sum(each.stat().st_size for each in backbone.glob("*.safetensors")) or sum(
+        each.stat().st_size for each in backbone.glob("*.bin"))
     return int(weights * (1 + 0.5 + 0.25) * CACHE_TIMES)
-
-
-def _config(backbone: BackboneChoice) -> dict[str, Any]:
-    try:
-        content = read_json(resolve(backbone.name) / "config.json")
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _num_clips(look: SourceLook, proposal: Proposal) -> int:

@@ -30,12 +30,17 @@ def this_machine() -> Machine:
 
 def cpu_flags() -> tuple[str, ...]:
     """Return those of `FLAGS` that the processor has; empty where the machine does not tell."""
+    words = cpu_fact("flags").split()
+    return tuple(flag for flag in FLAGS if flag in words)
+
+
+def cpu_fact(name: str) -> str:
+    """Return what /proc/cpuinfo says of the first processor under a name; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return ()
-    words = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return tuple(flag for flag in FLAGS if flag in words)
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def free_bytes(folder: Path) -> int:

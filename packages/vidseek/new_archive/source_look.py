@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from vidseek_media.decoding.worker_batch import run_each
 from vidseek_media.errors import ConfigError
@@ -21,6 +22,7 @@ from vidseek_media.text.sidecars import Sidecar, match_captions, read_captions
 from vidseek_media.text.transcripts import subtitle_files
 from vidseek_media.urls import is_url
 
+Item = TypeVar("Item")
 NUM_SAMPLED = 48
 """Videos that are looked at, spread evenly over all."""
 SAMPLE_SECONDS = 20.0
@@ -67,7 +69,6 @@ class SourceLook:
     num_bytes: int = 0
     num_refused: int = 0
     """Files that the listing refuses already."""
-    num_sampled: int = 0
     sampled: Mapping[Path, Glance] = field(default_factory=dict)
     """Those of the sample that can be used, in order of their names."""
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +76,11 @@ class SourceLook:
     num_with_subtitle_file: int = 0
     """Of all videos."""
     captions: CaptionLook = CaptionLook()
+
+    @property
+    def num_sampled(self) -> int:
+        """Files that were looked at."""
+        return len(self.sampled) + len(self.faults)
 
     @property
     def hours(self) -> float:
@@ -113,7 +119,7 @@ def look_at(videos: str, *, captions: Path | None, workers: int) -> SourceLook:
         workers: Processes that look.
 
     Raises:
-        ConfigError: the source does not exist or holds no video, or captions name none of its videos.
+        ConfigError: the source does not exist or holds no video, none that was tried can be used, or captions name none.
     """
     text = absolute(videos)
     source = open_source(text, downloads=Path("downloads"), settings=IngestSettings())
@@ -132,9 +138,15 @@ def look_at(videos: str, *, captions: Path | None, workers: int) -> SourceLook:
         )
     sample = _spread(list(listing.paths.values()), NUM_SAMPLED)
     sampled, faults = _sample(sample, workers)
+    if faults and not sampled:
+        name, reason = next(iter(faults.items()))
+        raise ConfigError(
+            f"{text}: not one of {len(faults)} files that were tried can be used; the first, {name}: {reason}",
+            code="source-empty", remedy="`vidseek probe FILE` says more of a file",
+        )
     return SourceLook(
         text, num_videos=len(listing.paths), num_bytes=sum(map(_size_of, listing.paths.values())),
-        num_refused=len(listing.rejected), num_sampled=len(sampled) + len(faults), sampled=sampled, faults=faults,
+        num_refused=len(listing.rejected), sampled=sampled, faults=faults,
         num_with_subtitle_file=sum(bool(each) for each in subtitle_files(listing.paths).values()), captions=found,
     )
 
@@ -172,9 +184,9 @@ def _none_usable(source: Source, listing: Listing) -> ConfigError:
     )
 
 
-def _spread(paths: Sequence[Path], most: int) -> list[Path]:
-    """At most so many of the paths, evenly over all."""
-    return [paths[number * len(paths) // most] for number in range(most)] if len(paths) > most else list(paths)
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly over all."""
+    return [items[number * len(items) // most] for number in range(most)] if len(items) > most else list(items)
 
 
 def _sample(paths: Sequence[Path], workers: int) -> tuple[dict[Path, Glance], dict[str, str]]:
@@ -212,15 +224,11 @@ def _languages(texts: Sequence[str]) -> dict[str, float]:
     try:
         from vidseek_quality.languages import UNSURE, languages_of
 
-        told = [each for each in languages_of(_every(texts, NUM_TEXTS)) if each != UNSURE]
+        told = [each for each in languages_of(_spread(texts, NUM_TEXTS)) if each != UNSURE]
     except ImportError:
         return {}
     shares = {language: told.count(language) / len(told) for language in dict.fromkeys(told)}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-
-def _every(texts: Sequence[str], most: int) -> list[str]:
-    return [texts[number * len(texts) // most] for number in range(most)] if len(texts) > most else list(texts)
 
 
 def _size_of(path: Path) -> int:
@@ -228,20 +236,3 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def require_readable(look: SourceLook) -> None:
-    """Check that some of the sample can be used.
-
-    Raises:
-        ConfigError: not one can.
-    """
-    if look.not_looked or look.sampled or not look.faults:
-        return
-    name, reason = next(iter(look.faults.items()))
-    raise ConfigError(
-        f"{look.text}: not one of {len(look.faults)} files that were tried can be used; the first, {name}: {reason}",
-        code="source-empty", remedy="`vidseek probe FILE` says more of a file",
-    )
-
-

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidseek.archive import Archive
-from vidseek.new_archive.archive_folder import PLAN_FILE
 from vidseek.new_archive.machine import cpu_flags, free_bytes
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.json_files import read_json
@@ -66,7 +65,7 @@ def _disk(archive: Archive) -> Finding:
     planned = 0
     if not (archive.index / "aliases.json").exists():
         try:
-            planned = int(read_json(archive.state / PLAN_FILE)["disk_bytes"])
+            planned = int(read_json(archive.plan)["disk_bytes"])
         except (OSError, ValueError, KeyError, TypeError):
             planned = 0
     told = f"{free / 1e9:,.1f} GB free" + (f"; `vidseek init` planned {planned / 1e9:,.2f} GB" if planned else "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, load_encoder
+from vidseek.new_archive.machine import cpu_fact
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.settings import CutSettings, FrameSettings
@@ -164,7 +165,7 @@ def measure(archive: Archive) -> Rates:
     on_gpu = settings.provider != "cpu"
     threads = settings.threads or cores
     return Rates(
-        machine=f"{platform.node()}, {cores} cores, {_processor()}", cores=cores,
+        machine=f"{platform.node()}, {cores} cores, {cpu_fact('model name') or platform.processor()}", cores=cores,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"), provider=settings.provider, variant=encoder.variant,
         dimension=encoder.spec.dimension, clip_stride_seconds=archive.section(CutSettings).window_stride_seconds,
         decode_clips_per_core_second=decoded, encode_clips_per_core_second=None if on_gpu else encoded / min(threads, cores),
@@ -257,11 +258,3 @@ def _part_bytes(dimension: int, path: Path) -> float:
     write_part(path, clip_ids=[each.clip_id for each in points], vectors=np.stack([each.vector for each in points]),
                encoder_version="0" * 16, variant="fp32")
     return path.stat().st_size / len(points)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

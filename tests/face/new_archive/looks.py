@@ -18,5 +18,5 @@ def look_of(seconds: Sequence[float] = (60.0,), *, captions: CaptionLook | None 
     """A folder of videos of these lengths."""
     sampled = {Path(f"/videos/{n}.mp4"): Glance(int(1000 * each), 360, has_sound=False, has_subtitles=False)
                for n, each in enumerate(seconds)}
-    known = {"num_videos": len(sampled), "num_bytes": 10**6, "num_sampled": len(sampled), "sampled": sampled}
+    known = {"num_videos": len(sampled), "num_bytes": 10**6, "sampled": sampled}
     return SourceLook("/videos", captions=captions or CaptionLook(), **{**known, **changes})  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from vidseek.new_archive import archive_folder, costs
 from vidseek.new_archive.costs import MeasuredFrames
 from vidseek.new_archive.machine import this_machine
 from vidseek.new_archive.proposal import propose
-from vidseek.new_archive.source_look import look_at, require_readable
+from vidseek.new_archive.source_look import look_at
 from vidseek_media.errors import ConfigError, VidseekError
 
 MEASURE = costs.measure_frames
@@ -121,7 +121,7 @@ def test_init__a_source_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         look_at(str(tmp_path / "empty"), captions=None, workers=1)
     (tmp_path / "empty" / "a.mp4").write_bytes(b"text")
     with raises(ConfigError, code="source-empty", naming="a.mp4"):
-        require_readable(look_at(str(tmp_path / "empty"), captions=None, workers=1))
+        look_at(str(tmp_path / "empty"), captions=None, workers=1)
 
 
 def test_init__a_disk_too_small_is_told_before_anything_is_made(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,10 @@ def test_questions__the_one_about_javascript_is_answered_by_yt_dlp_itself() -> N
     pytest.importorskip("yt_dlp")
     version, (said, remedy) = doctor._ask(REAL_QUESTIONS["yt-dlp"])
     assert version and said and (remedy == "") == javascript().is_whole
+
+
+def test_doctor__loads_where_libraries_of_the_rooms_are_missing() -> None:
+    blocked = ("av", "numpy", "pandas", "pyarrow")
+    code = f"import sys\nfor one in {blocked!r}: sys.modules[one] = None\nimport vidseek.reports.doctor"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
