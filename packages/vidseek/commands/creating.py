@@ -260,7 +260,7 @@ def _document(
             "subtitle_share": look.share_of("has_subtitles"), "num_with_subtitle_file": look.num_with_subtitle_file,
             "captions": {**asdict(captions), "rejected_share": round(captions.rejected_share, 4)},
         },
-        "params": proposal.params(), "notes": list(proposal.notes), "costs": asdict(costs) if costs else None,
+        "params": proposal.params(), "notes": proposal.notes, "costs": asdict(costs) if costs else None,
     }
 
 

@@ -148,7 +148,7 @@ def write_archive(folder: Path, proposal: Proposal, costs: Costs | None) -> None
         load_short_params(fresh / PARAMS_FILE)
         (fresh / PIPELINE).write_text(archive_pipeline(), encoding="utf-8")
         (fresh / ".gitignore").write_text(_IGNORED, encoding="utf-8")
-        about = _README.format(name=folder.absolute().name, version=version("vidseek"), source=proposal.source)
+        about = _README.format(name=folder.absolute().name, version=version("vidseek"), source=proposal.look.text)
         (fresh / "README.md").write_text(about, encoding="utf-8")
         shipped = code_root(PIPELINE)
         shutil.copytree(shipped / "data" / "decisions", fresh / "data" / "decisions",

@@ -28,7 +28,8 @@ MAX_WORKERS = 16
 class Proposal:
     """What params.yaml of a new archive will say."""
 
-    source: str
+    look: SourceLook = field(repr=False)
+    """What it was made from."""
     captions: str | None
     window_seconds: float
     stride_seconds: float
@@ -36,8 +37,11 @@ class Proposal:
     workers: int
     max_rejected_share: float | None = None
     """Of gates.archive; None for the default."""
-    notes: tuple[str, ...] = field(default=())
-    """What a person should know before the first run."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before the first run, of what was chosen last."""
+        return _notes(self.look, self.backbone, self.max_rejected_share)
 
     def with_answers(self, *, window_seconds: float, stride_seconds: float, backbone: BackboneChoice) -> Proposal:
         """Return the proposal with what a person chose."""
@@ -49,7 +53,7 @@ class Proposal:
         share = self.max_rejected_share
         gates = {} if share is None else {"gates": {"archive": {"max_rejected_share": share}}}
         return {
-            "ingest": {"source": self.source, **({"captions": self.captions} if self.captions else {}), **workers},
+            "ingest": {"source": self.look.text, **({"captions": self.captions} if self.captions else {}), **workers},
             "cut": {
                 "modes": ["captions", "windows"], "window_length_seconds": self.window_seconds,
                 "window_stride_seconds": self.stride_seconds,
@@ -71,11 +75,9 @@ def propose(look: SourceLook, machine: Machine, backbone: BackboneChoice, *, cap
         captions: Absolute path of a file of captions that lies elsewhere than the videos.
     """
     window = window_seconds(look)
-    share = rejected_share(look)
     return Proposal(
-        source=look.text, captions=captions, window_seconds=window, stride_seconds=window / 2, backbone=backbone,
-        workers=max(2, min(machine.cores, MAX_WORKERS)), max_rejected_share=share,
-        notes=tuple(_notes(look, backbone, share)),
+        look=look, captions=captions, window_seconds=window, stride_seconds=window / 2, backbone=backbone,
+        workers=max(2, min(machine.cores, MAX_WORKERS)), max_rejected_share=rejected_share(look),
     )
 
 

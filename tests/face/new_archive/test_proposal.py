@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.face.new_archive.looks import SHIPPED, TWO_CORES, look_of
 from vidseek.configuration.yaml_file import ParamsFile
 from vidseek.new_archive.archive_folder import params_text
+from vidseek.new_archive.backbone_choice import BackboneChoice
 from vidseek.new_archive.proposal import LENGTHS, propose, rejected_share, window_seconds
 from vidseek.new_archive.source_look import CaptionLook
 from vidseek.params import Params, load_short_params
@@ -74,3 +75,12 @@ def test_params_text__has_a_comment_for_each_key_and_no_key_of_no_matter(tmp_pat
     assert str(params.ingest.captions) == "/notes/captions.csv"
     lines = [line for line in params_text(proposal).splitlines() if ": " in line and not line.startswith("#")]
     assert len(lines) < 12 and all("#" in line for line in lines)
+
+
+def test_notes__are_of_the_backbone_that_was_chosen_last() -> None:
+    proposal = propose(look_of(), TWO_CORES, SHIPPED, captions=None)
+    assert any(SHIPPED.name in note for note in proposal.notes)
+    answered = proposal.with_answers(
+        window_seconds=5.0, stride_seconds=2.5, backbone=BackboneChoice("openai/clip-vit-base-patch32", "named")
+    )
+    assert not any(SHIPPED.name in note for note in answered.notes)
