@@ -117,11 +117,8 @@ def find_all_cuts(
     """
     model = _require_detector(settings, memory)
     kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS[settings.detector])})
-    cuts: dict[str, list[int]] = {}
+    cuts = kept.recall_all(paths, _cuts_in)
     lost: dict[str, Refusal] = {}
-    for video_id in paths:
-        if (known := kept.recall(video_id, _cuts_in)) is not None:
-            cuts[video_id] = known
     todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
     with run_videos(
         partial(_cuts_of_original, settings=settings, model=model), todo, label="shots", workers=settings.workers,
