@@ -16,7 +16,7 @@ import pandas as pd
 
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
-from vidseek_media.splitting.perceptual_hashes import Comparison, compare
+from vidseek_media.splitting.perceptual_hashes import Comparison, compare, near_duplicates
 from vidseek_media.tables import BOTH_SIDES
 
 GROUPS_FILE, BOTH_SIDES_FILE = "near_duplicates.json", "both_sides.json"
@@ -40,7 +40,7 @@ def remembered_near_duplicates(
         OSError: the disk does not take the memory.
     """
     if memory is None:
-        return compare(hashes, max_bits=max_bits, min_share=min_share).similar
+        return near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
     path = memory / GROUPS_FILE
     before = _read_comparison(path)
     found = compare(hashes, max_bits=max_bits, min_share=min_share, before=before)
