@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import yaml
 
 from bench.growing.counting import COUNTED, COUNTS_VARIABLE, counts_in
 from vidseek.paths import ArchivePaths
+from vidseek_media.decoding.sandbox import die_with_parent
 from vidseek_media.files.json_files import write_json
 from vidseek_training import backbones
 from vidseek_training.evaluation.champion import ProofRows, Selected
@@ -174,7 +176,10 @@ def measured(command: list[str], root: Path, *, timeout_seconds: float | None = 
                    "HF_HUB_OFFLINE": "1"}
     before = set(files_of(root))
     begun, computed = time.perf_counter(), _computing_seconds()
-    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.DEVNULL,
+        preexec_fn=functools.partial(die_with_parent, signal.SIGTERM),  # nobody else would stop it
+    ) as process:
         is_done = _wait(process, timeout_seconds)
     seconds = time.perf_counter() - begun
     written = set(files_of(root)) - before

@@ -140,10 +140,9 @@ def steps_of(num_clips: int, num_more: int) -> dict[str, list[Part]]:
 
 
 def run_steps(
-    archive: VectorArchive, steps: dict[str, list[Part]], *, limit_seconds: float | None,
-    keep: Callable[[dict[str, Any]], None] = lambda done: None,
+    archive: VectorArchive, steps: dict[str, list[Part]], *, limit_seconds: float | None, keep: Callable[..., None]
 ) -> dict[str, Any]:
-    """Publish each step that was not published yet; return the figures of all. `keep` is called with those so far."""
+    """Publish each step that was not published yet; return the figures of all. `keep` takes those so far, as `steps`."""
     file, begun = archive.root / STATE_FILE, time.monotonic()
     done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, parts in steps.items():
@@ -162,13 +161,8 @@ def run_steps(
         write_json(file, done)
         row = done[name]
         say(f"{name}: {row['points_written']:,} points written in {row['seconds']} s, recall@10 {row['recall_at_10']}")
-        keep(done)
+        keep(steps=done)
     return done
-
-
-def keep_steps(keep: Callable[..., None], steps: dict[str, Any]) -> None:
-    """Keep the figures of the steps so far."""
-    keep(steps=steps)
 
 
 def say(line: str) -> None:
@@ -264,7 +258,7 @@ def main() -> None:
             archive.write(wanted["first run"])
             continue
         keep = partial(keep_figures, arguments.out, arguments.label, num_clips)
-        steps = run_steps(archive, wanted, limit_seconds=arguments.limit, keep=partial(keep_steps, keep))
+        steps = run_steps(archive, wanted, limit_seconds=arguments.limit, keep=keep)
         Console(width=140).print(table_of(num_clips, steps))
         keep(steps=steps)
         if arguments.searches and len(steps) == len(wanted):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -163,6 +164,12 @@ class Run:
     ended: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     """What it decoded, embedded and published, by the names of `bench.growing.counting`."""
+
+
+def seconds_of(run: Run) -> dict[str, float]:
+    """Return how long each stage of a run took."""
+    times = [*run.begun.items(), ("", run.ended)]
+    return {name: end - begin for (name, begin), (_, end) in pairwise(times)}
 
 
 class Runner:

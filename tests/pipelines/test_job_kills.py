@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from tests.pipelines.growing import (
     content_of,
     copy_archive,
     make_archive,
+    seconds_of,
     write_colours,
 )
 from vidseek.jobs.job_table import JobTable
@@ -114,11 +114,6 @@ def ended(runner: Runner, run: Run) -> list[str]:
     runner.wait(run)
     assert run.error == "", run.error
     return run.states
-
-
-def seconds_of(run: Run) -> dict[str, float]:
-    times = [*run.begun.items(), ("", run.ended)]
-    return {name: end - begin for (name, begin), (_, end) in pairwise(times)}
 
 
 def check_grown(paths: ArchivePaths, before: Before) -> None:

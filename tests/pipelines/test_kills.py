@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,13 @@ import pytest
 from tests.pipelines.growing import (
     Answers,
     Content,
-    Run,
     Runner,
     answers_of,
     content_of,
     copy_archive,
     grow,
     make_archive,
+    seconds_of,
     write_colours,
 )
 from vidseek.paths import ArchivePaths
@@ -71,12 +70,6 @@ def before(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Before:
     wanted = content_of(at_once)
     assert content_of(grown) == wanted
     return Before(paths, answers_of(paths), wanted, seconds_of(run))
-
-
-def seconds_of(run: Run) -> dict[str, float]:
-    """Return how long each stage of a run took."""
-    times = [*run.begun.items(), ("", run.ended)]
-    return {name: end - begin for (name, begin), (_, end) in pairwise(times)}
 
 
 def check_grown(paths: ArchivePaths, before: Before) -> None:

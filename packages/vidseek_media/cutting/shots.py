@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Protocol, SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from vidseek_media.cutting.content_changes import ContentChanges, require_scenedetect
 from vidseek_media.cutting.transitions import Pace
@@ -19,7 +17,7 @@ from vidseek_media.cutting.transnetv2 import TransNetV2
 from vidseek_media.cutting.transnetv2_model import prepared_model
 from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.files.video_memory import VideoMemory
 from vidseek_media.records import Refusal, Span
 from vidseek_media.settings import ShotDetector, ShotSettings
@@ -119,19 +117,14 @@ def find_all_cuts(
     """
     model = _require_detector(settings, memory)
     kept = VideoMemory(memory, {"format": FORMAT, **settings.model_dump(include=_OF_CUTS[settings.detector])})
-    cuts: dict[str, list[int]] = {}
+    cuts = kept.recall_all(paths, _cuts_in)
     lost: dict[str, Refusal] = {}
-    for video_id in paths:
-        if (known := kept.recall(video_id, _cuts_in)) is not None:
-            cuts[video_id] = known
     todo = [(path, video_id) for video_id, path in paths.items() if video_id not in cuts]
-    with closing(
-        run_each(
-            partial(_cuts_of_original, settings=settings, model=model), todo, workers=min(settings.workers, len(todo)),
-            timeout_seconds=settings.timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
-        )
+    with run_videos(
+        partial(_cuts_of_original, settings=settings, model=model), todo, label="shots", workers=settings.workers,
+        timeout_seconds=settings.timeout_seconds, timeout_setting="cut.shots.timeout_seconds",
     ) as outcomes:
-        for outcome in tqdm(outcomes, desc="shots", unit="video", total=len(todo), disable=None):
+        for outcome in outcomes:
             path, video_id = outcome.item
             if outcome.error is not None:
                 lost[video_id] = Refusal.of(outcome.error, f"{path.name}: its shots were not found: ")

@@ -222,18 +222,19 @@ def _is_flash(frames: SmallFrames, cut: int, reach: int) -> bool:
     """Return whether a picture within `reach` frames before a cut is there within as many after it, lit otherwise."""
     if _jump(frames.cells, cut) < MIN_FLASH:
         return False
-    before, after = slice(max(cut - reach, 0), cut), slice(cut, cut + reach)
-    return (
-        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= MAX_FLASH_COLOURS
-        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= MAX_FLASH_EDGES
-    )
+    return _stays(frames, cut, reach, colours=MAX_FLASH_COLOURS, edges=MAX_FLASH_EDGES)
 
 
 def _is_same_picture(frames: SmallFrames, cut: int) -> bool:
-    before, after = slice(max(cut - 1, 0), cut), slice(cut, cut + 1)
+    return _stays(frames, cut, 1, colours=SAME_COLOURS, edges=SAME_EDGES)
+
+
+def _stays(frames: SmallFrames, cut: int, reach: int, *, colours: float, edges: float) -> bool:
+    """Return whether colours and edges within `reach` frames before a cut are as alike as stated to some after it."""
+    before, after = slice(max(cut - reach, 0), cut), slice(cut, cut + reach)
     return (
-        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= SAME_COLOURS
-        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= SAME_EDGES
+        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= colours
+        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= edges
     )
 
 

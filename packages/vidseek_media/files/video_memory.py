@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,15 @@ class VideoMemory:
             return read(read_json(self.path(video_id)))
         except (OSError, ValueError, TypeError, OverflowError):
             return None
+
+    def recall_all(self, video_ids: Iterable[str], read: Callable[[Any], Found]) -> dict[str, Found]:
+        """Return what is kept of videos by video_id; videos of which nothing is kept are left out.
+
+        Args:
+            video_ids: Of the videos.
+            read: As `recall` takes it.
+        """
+        return {video_id: known for video_id in video_ids if (known := self.recall(video_id, read)) is not None}
 
     def remember(self, video_id: str, content: object) -> None:
         """Keep what was found in a video, as JSON.

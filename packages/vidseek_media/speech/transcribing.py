@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from vidseek_media.decoding.worker_batch import Outcome, run_each
+from vidseek_media.decoding.worker_batch import Outcome, run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
 from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.settings import SpeechSettings, longer_by_length
@@ -147,16 +146,15 @@ class _Run:
             model=settings.model, language=settings.language, options=settings.options
         )
         seconds = {item: longer_by_length(settings.timeout_seconds, video.duration_ms) for item, video in todo.items()}
-        with tempfile.TemporaryDirectory(dir=self._memory, prefix="sound-") as folder, closing(run_each(
+        with tempfile.TemporaryDirectory(dir=self._memory, prefix="sound-") as folder, run_videos(
             # Workers have a working directory of their own.
-            partial(_voice_of_original, folder=Path(folder).resolve(), settings=settings), list(todo),
-            workers=min(settings.workers, len(todo)), timeout_seconds=seconds.__getitem__,
-            timeout_setting="speech.timeout_seconds",
-        )) as outcomes:
-            for outcome in tqdm(outcomes, desc="speech", unit="video", total=len(todo), disable=None):
+            partial(_voice_of_original, folder=Path(folder).resolve(), settings=settings), list(todo), label="speech",
+            workers=settings.workers, timeout_seconds=seconds.__getitem__, timeout_setting="speech.timeout_seconds",
+        ) as outcomes:
+            for outcome in outcomes:
                 yield outcome.item[1], self._heard(outcome)
 
-    def _heard(self, outcome: Outcome[tuple[Path, str], VoiceSpans]) -> list[Segment] | Refusal:
+    def _heard(self, outcome: Outcome[tuple[Path, str], VoiceSpans | None]) -> list[Segment] | Refusal:
         path, video_id = outcome.item
         if isinstance(outcome.error, ArtifactError | ConfigError):
             raise outcome.error

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -161,11 +162,11 @@ class SegmentCache:
 
     def recall(self, video_id: str) -> list[Segment] | None:
         """Return the kept segments of a video; None if it was not read with these settings, or its file is broken."""
-        return self._memory.recall(video_id, lambda rows: [Segment(**each) for each in rows])
+        return self._memory.recall(video_id, _segments_in)
 
     def recall_all(self, video_ids: Iterable[str]) -> dict[str, list[Segment]]:
         """Return the kept segments of videos by video_id; videos that were not read are left out."""
-        return {video_id: known for video_id in video_ids if (known := self.recall(video_id)) is not None}
+        return self._memory.recall_all(video_ids, _segments_in)
 
     def remember(self, video_id: str, segments: Iterable[Segment]) -> None:
         """Keep the segments of a video; an empty list says that it has none.
@@ -174,6 +175,10 @@ class SegmentCache:
             OSError: the disk cannot hold it.
         """
         self._memory.remember(video_id, [asdict(each) for each in sorted(segments, key=_order)])
+
+
+def _segments_in(rows: Iterable[Mapping[str, Any]]) -> list[Segment]:
+    return [Segment(**each) for each in rows]
 
 
 def _order(segment: Segment) -> tuple[int, int, str, str, str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from vidseek_media.decoding.worker_batch import run_each
+from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import InputRejected
 from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.settings import SubtitleSettings
@@ -100,11 +97,11 @@ def _from_streams(
     known = cache.recall_all(video.video_id for video in videos)
     num_known, refused = len(known), []
     todo = [(paths[video.uris[0]], video.video_id) for video in videos if video.video_id not in known]
-    with closing(run_each(
-        _cues_of_original, todo, workers=min(settings.workers, max(1, len(todo))),
-        timeout_seconds=settings.timeout_seconds, timeout_setting="subtitles.timeout_seconds",
-    )) as outcomes:
-        for outcome in tqdm(outcomes, desc="subtitles", unit="video", total=len(todo), disable=None):
+    with run_videos(
+        _cues_of_original, todo, label="subtitles", workers=settings.workers, timeout_seconds=settings.timeout_seconds,
+        timeout_setting="subtitles.timeout_seconds",
+    ) as outcomes:
+        for outcome in outcomes:
             path, video_id = outcome.item
             if outcome.error is not None:
                 why = Refusal.of(outcome.error, f"{path.name}: its subtitles were not read: ")
