@@ -119,9 +119,11 @@ def table(columns: list[str], rows: Sequence[tuple[str, ...]], *, whole: Sequenc
 
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for number, column in enumerate(columns):
-        longest = max(cell_len(Text.from_markup(text).plain) for text in (column, *(row[number] for row in rows)))
-        least = longest if column in whole else min(longest, LEAST_WIDTH)
-        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in whole, min_width=least if whole else None)
+        least = None
+        if whole:
+            longest = max(cell_len(Text.from_markup(text).plain) for text in (column, *(row[number] for row in rows)))
+            least = longest if column in whole else min(longest, LEAST_WIDTH)
+        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in whole, min_width=least)
     for row in rows:
         table.add_row(*row)
     return table
